@@ -1,0 +1,61 @@
+"""What can go wrong for a user, as one small tree.
+
+CogVLM2LiteError
+├── UsageError            an option or a question that makes no sense
+├── ImageError            a picture that can't be opened
+├── PromptTooLongError    a question longer than the context
+├── CheckpointError       a model folder that is damaged, incomplete or foreign
+├── DoesNotFitError       not enough memory or disk for what was asked
+├── ConversionError       quantize or verify can't go on
+└── DeviceError           a device that is missing or can't do what was asked
+
+Every error carries a sentence that says what happened, with numbers, and a `hint` that says what to
+do next. Programs show both and no traceback.
+"""
+
+from __future__ import annotations
+
+
+class CogVLM2LiteError(Exception):
+    """An error whose message is written for the person at the keyboard.
+
+    message  what happened, one sentence, with numbers
+    hint     what to do next; may be empty when the message already says it
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CogVLM2LiteError):
+    """An option, a question or a combination of them that makes no sense."""
+
+    exit_code = 2
+
+
+class ImageError(CogVLM2LiteError):
+    """A picture that can't be opened: missing, damaged, too large or of an unknown format."""
+
+
+class PromptTooLongError(CogVLM2LiteError):
+    """A single question that, with its picture, is longer than the model's context."""
+
+
+class CheckpointError(CogVLM2LiteError):
+    """A model folder that is damaged, incomplete or not a CogVLM2 model."""
+
+
+class DoesNotFitError(CogVLM2LiteError):
+    """Not enough memory or disk for what was asked; the message names the missing bytes."""
+
+
+class ConversionError(CogVLM2LiteError):
+    """`quantize` or `verify` can't go on; nothing that existed before was harmed."""
+
+
+class DeviceError(CogVLM2LiteError):
+    """A device that is missing, or that can't do what was asked of it."""

@@ -1,0 +1,1 @@
+"""Where weights come from: names, catalog, storage kinds, readers and writers."""
