@@ -1,0 +1,178 @@
+"""The decoder: Llama-shaped layers in which every projection exists twice, per expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.model.attention import grouped_attention
+from cogvlm2_lite.model.kv_cache import KVCache
+from cogvlm2_lite.model.norms import RMSNorm
+from cogvlm2_lite.model.rotary import Rotation
+from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """Which rows of the flattened [batch * tokens] go through which expert.
+
+    language, vision  row numbers, int64; `vision` is None when no token needs the vision expert
+    """
+
+    language: Tensor
+    vision: Tensor | None
+
+    @staticmethod
+    def of(vision_mask: Tensor) -> Routing:
+        """Split the rows by a mask [batch, tokens] bool, True for the vision expert."""
+        flat = vision_mask.flatten()
+        vision = flat.nonzero().squeeze(1)
+        return Routing(
+            language=(~flat).nonzero().squeeze(1), vision=vision if vision.numel() else None
+        )
+
+    def apply(
+        self, x: Tensor, language: Callable[[Tensor], Tensor], vision: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Send each row of x [batch, tokens, width] through its expert, and put it back."""
+        if self.vision is None:
+            return language(x)
+        rows = x.flatten(0, 1)
+        seen = vision(rows[self.vision])
+        out = seen.new_empty((rows.shape[0], seen.shape[1]))
+        out[self.vision] = seen
+        if self.language.numel():
+            out[self.language] = language(rows[self.language])
+        return out.unflatten(0, x.shape[:2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What all layers share while one run of tokens goes through them.
+
+    routing   expert of each token
+    rotations one per layer; layers with equal frequencies share the object
+    mask      [batch or 1, 1, tokens, keys] bool, or None for no mask
+    causal    the tokens are the first in the cache and none is padding
+    cache     where keys and values go
+    """
+
+    routing: Routing
+    rotations: list[Rotation]
+    mask: Tensor | None
+    causal: bool
+    cache: KVCache
+
+
+class Expert:
+    """One of the two sets of projections of a layer."""
+
+    def __init__(self, config: ModelConfig, layer: int, name: str) -> None:
+        base, hidden, inner = f"model.layers.{layer}", config.hidden_size, config.intermediate_size
+        # Only the vision expert's fused projection has a bias.
+        self.qkv = Linear(
+            f"{base}.self_attn.{name}_expert_query_key_value.weight",
+            hidden,
+            config.qkv_rows,
+            name == "vision",
+        )
+        self.dense = Linear(f"{base}.self_attn.{name}_expert_dense.weight", hidden, hidden)
+        self.gate = Linear(f"{base}.mlp.{name}_mlp.gate_proj.weight", hidden, inner)
+        self.up = Linear(f"{base}.mlp.{name}_mlp.up_proj.weight", hidden, inner)
+        self.down = Linear(f"{base}.mlp.{name}_mlp.down_proj.weight", inner, hidden)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+    def shells(self) -> Iterator[Shell]:
+        yield from (self.qkv, self.dense, self.gate, self.up, self.down)
+        if self.qkv.bias:
+            yield self.qkv.bias
+
+
+class DecoderBlock:
+    """One layer: shared norms and attention, routed projections."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        base = f"model.layers.{layer}"
+        self.layer = layer
+        self.sizes = (
+            config.num_attention_heads * config.head_dim,
+            config.num_multi_query_heads * config.head_dim,
+            config.num_multi_query_heads * config.head_dim,
+        )
+        self.head_dim = config.head_dim
+        self.attention_norm = RMSNorm(
+            f"{base}.input_layernorm", config.hidden_size, config.rms_norm_eps
+        )
+        self.mlp_norm = RMSNorm(
+            f"{base}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps
+        )
+        self.inv_freq = Vector(f"{base}.self_attn.rotary_emb.inv_freq", (config.head_dim // 2,))
+        self.language = Expert(config, layer, "language")
+        self.vision = Expert(config, layer, "vision")
+
+    def __call__(self, x: Tensor, step: Step) -> Tensor:
+        """[batch, tokens, hidden] -> the same; the step's cache gains this layer's keys and values."""
+        route, language, vision = step.routing.apply, self.language, self.vision
+        attended = self.attend(route(self.attention_norm(x), language.qkv, vision.qkv), step)
+        x = x + route(attended, language.dense, vision.dense)
+        return x + route(self.mlp_norm(x), language.mlp, vision.mlp)
+
+    def attend(self, qkv: Tensor, step: Step) -> Tensor:
+        """[batch, tokens, qkv rows] -> [batch, tokens, hidden].
+
+        Rows: all query heads, then all key heads, then all value heads; not interleaved.
+        """
+        q, k, v = (
+            part.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+            for part in qkv.split(self.sizes, dim=2)
+        )
+        rotation = step.rotations[self.layer]
+        keys, values = step.cache.append(self.layer, rotation.apply(k), v)
+        return grouped_attention(rotation.apply(q), keys, values, step.mask, causal=step.causal)
+
+    def shells(self) -> Iterator[Shell]:
+        yield self.inv_freq
+        yield from self.attention_norm.shells()
+        yield from self.mlp_norm.shells()
+        yield from self.language.shells()
+        yield from self.vision.shells()
+
+
+class Decoder:
+    """Embedding, layers, final norm and lm_head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        table = (config.vocab_size, config.hidden_size)
+        self.embedding = Vector("model.embed_tokens.weight", table)
+        self.blocks = [DecoderBlock(config, i) for i in range(config.num_hidden_layers)]
+        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear("lm_head.weight", config.hidden_size, config.vocab_size)
+
+    def embed(self, input_ids: Tensor, features: Tensor | None, image_mask: Tensor) -> Tensor:
+        """Look the tokens up and put the image features in their places.
+
+        input_ids   [batch, tokens]
+        features    [images, image tokens, hidden], written in order over all marked places
+        image_mask  [batch, tokens] bool, True for image tokens
+        Returns     [batch, tokens, hidden]
+        """
+        embedded = F.embedding(input_ids, self.embedding.tensor)
+        if features is not None:
+            embedded[image_mask] = features.to(embedded.dtype).flatten(0, 1)
+        return embedded
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32.
+
+        Hand in the last position alone when one token is wanted: a picture's 2322 positions would
+        need 1.11 GiB of float32 scores, which is what the released code runs out of memory on.
+        """
+        return self.lm_head(self.norm(hidden)).to(torch.float32)

@@ -1,0 +1,108 @@
+"""The key/value cache: what the decoder remembers of the tokens it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVPrefix:
+    """A copy of the first tokens of a cache.
+
+    keys, values  [layers, batch, kv_heads, tokens, head_dim], keys after rotation
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.keys.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+class KVCache:
+    """Keys and values of all layers in buffers that grow in steps.
+
+    keys, values  one buffer per layer, [batch, kv_heads, capacity, head_dim]
+    length        tokens that are in the cache; positions in the buffers, not RoPE positions
+    """
+
+    GROWTH = 256
+    """Tokens by which the buffers grow: 32 MiB at a time for the 19B model."""
+
+    def __init__(
+        self, config: ModelConfig, *, batch: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._config = config
+        self._batch, self._dtype, self._device = batch, dtype, device
+        self.length = 0
+        self.keys = [self._buffer(0) for _ in range(config.num_hidden_layers)]
+        self.values = [self._buffer(0) for _ in range(config.num_hidden_layers)]
+
+    def _buffer(self, capacity: int) -> Tensor:
+        shape = (self._batch, self._config.num_multi_query_heads, capacity, self._config.head_dim)
+        return torch.empty(shape, dtype=self._dtype, device=self._device)
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (*self.keys, *self.values))
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in all, rounded up to a growth step; keeps what is there."""
+        if tokens <= self.capacity:
+            return
+        capacity = -(-tokens // self.GROWTH) * self.GROWTH
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                buffers[layer] = self._buffer(capacity)
+                buffers[layer][:, :, : self.length] = old[:, :, : self.length]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new tokens behind `length` and give views of everything up to them.
+
+        keys, values  [batch, kv_heads, tokens, head_dim]
+        Returns       [batch, kv_heads, length + tokens, head_dim] each
+
+        `length` stays as it is until `advance`, so every layer of a step writes the same place.
+        """
+        end = self.length + keys.shape[2]
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count the tokens of a finished step."""
+        self.length += tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        assert 0 <= length <= self.length
+        self.length = length
+
+    def prefix(self, tokens: int, device: torch.device) -> KVPrefix:
+        """Copy the first `tokens` to a device."""
+        return KVPrefix(
+            keys=torch.stack([k[:, :, :tokens] for k in self.keys]).to(device),
+            values=torch.stack([v[:, :, :tokens] for v in self.values]).to(device),
+        )
+
+    def restore(self, prefix: KVPrefix) -> None:
+        """Start anew from a copied prefix."""
+        self.length = 0
+        self.reserve(prefix.tokens)
+        for layer in range(len(self.keys)):
+            self.append(layer, prefix.keys[layer], prefix.values[layer])
+        self.length = prefix.tokens

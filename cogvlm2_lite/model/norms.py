@@ -1,0 +1,46 @@
+"""The two normalisations, in the precision of the released model."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvlm2_lite.weights.shell import Vector
+
+
+class RMSNorm:
+    """x / rms(x) * weight, computed in float32 and only then cast down.
+
+    Llama casts before it multiplies by the weight; the released CogVLM2 does not, which shows in
+    bfloat16 (huggingface/transformers#28196).
+    """
+
+    def __init__(self, name: str, width: int, eps: float) -> None:
+        self.weight = Vector(f"{name}.weight", (width,))
+        self.eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width], dtype of x."""
+        wide = x.to(torch.float32)
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (self.weight.tensor * normed).to(x.dtype)
+
+    def shells(self) -> list[Vector]:
+        return [self.weight]
+
+
+class LayerNorm:
+    """LayerNorm with weight and bias."""
+
+    def __init__(self, name: str, width: int, eps: float) -> None:
+        self.weight = Vector(f"{name}.weight", (width,))
+        self.bias = Vector(f"{name}.bias", (width,))
+        self.eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width], dtype of x."""
+        return F.layer_norm(x, self.weight.shape, self.weight.tensor, self.bias.tensor, self.eps)
+
+    def shells(self) -> list[Vector]:
+        return [self.weight, self.bias]

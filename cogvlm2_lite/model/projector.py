@@ -1,0 +1,58 @@
+"""The projector: from patches to image features in the decoder's space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvlm2_lite.config import PROJECTOR_NORM_EPS, ModelConfig
+from cogvlm2_lite.model.norms import LayerNorm
+from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+
+
+class Projector:
+    """A 2x2 convolution that quarters the patches, a gated MLP, and the two frame vectors."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        width, hidden, inner = (
+            config.vision.hidden_size,
+            config.hidden_size,
+            config.intermediate_size,
+        )
+        base, glu = "model.vision", "model.vision.linear_proj"
+        self.grid = config.vision.grid
+        self.kernel = Vector(f"{base}.conv.weight", (width, width, 2, 2))
+        self.kernel_bias = Vector(f"{base}.conv.bias", (width,))
+        self.linear = Linear(f"{glu}.linear_proj.weight", width, hidden)
+        self.norm = LayerNorm(f"{glu}.norm1", hidden, PROJECTOR_NORM_EPS)
+        self.gate = Linear(f"{glu}.gate_proj.weight", hidden, inner)
+        self.up = Linear(f"{glu}.dense_h_to_4h.weight", hidden, inner)
+        self.down = Linear(f"{glu}.dense_4h_to_h.weight", inner, hidden)
+        self.boi = Vector(f"{base}.boi", (1, 1, hidden))
+        self.eoi = Vector(f"{base}.eoi", (1, 1, hidden))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[batch, 1 + patches, vision hidden] -> [batch, image tokens, hidden], boi and eoi in."""
+        y = self.project(self.downsample(x))
+        ends = (self.boi.tensor, self.eoi.tensor)
+        boi, eoi = (end.expand(y.shape[0], -1, -1) for end in ends)
+        return torch.cat((boi, y, eoi), dim=1)
+
+    def downsample(self, x: Tensor) -> Tensor:
+        """Drop CLS and merge 2x2 patches, [batch, 1 + patches, width] -> [batch, tokens, width]."""
+        grid = x[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        merged = F.conv2d(grid, self.kernel.tensor, self.kernel_bias.tensor, stride=2)
+        return merged.flatten(2).transpose(1, 2)
+
+    def project(self, x: Tensor) -> Tensor:
+        """[batch, tokens, vision hidden] -> [batch, tokens, hidden]."""
+        h = F.gelu(self.norm(self.linear(x)))
+        return self.down(F.silu(self.gate(h)) * self.up(h))
+
+    def shells(self) -> Iterator[Shell]:
+        yield from (self.kernel, self.kernel_bias, self.boi, self.eoi)
+        yield from (self.linear, self.gate, self.up, self.down)
+        yield from self.norm.shells()

@@ -1,0 +1,83 @@
+"""Rotary position embedding in the released model's precision and in exact precision.
+
+The released model reads `inv_freq` from the checkpoint, casts it to the model's dtype and builds the
+whole table in that dtype. In bfloat16 positions above 256 then collapse (spec, section 7); the
+network presumably learned with that table, so "reference" repeats it to the bit. "exact" recomputes
+the frequencies and the table in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.config import ROPE_THETA
+
+
+class RopeMode(Enum):
+    """Which table: the released model's own, or one without rounding."""
+
+    REFERENCE = "reference"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Cosines and sines of one step's positions.
+
+    cos, sin  [batch, 1, tokens, head_dim / 2]; compute dtype (reference) or float32 (exact)
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys [batch, heads, tokens, head_dim] over pairs (i, i + head_dim/2).
+
+        Products and sums are taken in the table's dtype, as in the released kernel.
+        """
+        low, high = x.to(self.cos.dtype).chunk(2, dim=-1)
+        rotated = torch.cat(
+            (low * self.cos - high * self.sin, low * self.sin + high * self.cos), dim=-1
+        )
+        return rotated.to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryTable:
+    """Cosines and sines of all positions, [positions, head_dim / 2] each."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def rows(self, positions: Tensor) -> Rotation:
+        """Pick the rows of `positions` [batch, tokens] int64."""
+        return Rotation(
+            cos=self.cos[positions].unsqueeze(1), sin=self.sin[positions].unsqueeze(1)
+        )
+
+
+def inverse_frequencies(head_dim: int) -> Tensor:
+    """Give theta^(-2i/head_dim) in float32, [head_dim / 2]."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    return 1.0 / ROPE_THETA**exponents
+
+
+def rotary_table(
+    inv_freq: Tensor, positions: int, *, mode: RopeMode, dtype: torch.dtype
+) -> RotaryTable:
+    """Build the table for positions 0 .. positions - 1.
+
+    inv_freq  [head_dim / 2] as stored in the checkpoint; ignored in exact mode
+    dtype     the model's compute dtype; in reference mode every intermediate is rounded to it
+
+    Built on the CPU whatever the device: a GPU's cosine may differ in the last bit.
+    """
+    if mode is RopeMode.EXACT:
+        dtype, inv_freq = torch.float32, inverse_frequencies(2 * inv_freq.numel())
+    steps = torch.arange(positions, dtype=torch.int64).to(dtype)
+    phases = torch.outer(steps, inv_freq.detach().cpu().to(dtype))
+    return RotaryTable(cos=phases.cos(), sin=phases.sin())
