@@ -1,7 +1,7 @@
 """Every tensor of a CogVLM2 checkpoint: its name, shape, part and block, derived from the config.
 
-The list is the released layout (1221 tensors for the 19B model). It decides what a folder must hold,
-what `quantize` may make 4-bit, and which phase needs which bytes. No torch here.
+The list is the released layout (1221 tensors for the 19B model). It decides what a folder must
+hold, what `quantize` may make 4-bit, and which phase needs which bytes. No torch here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,476 @@
+"""What a model folder holds, built from headers alone and checked against the architecture.
+
+Storage kinds, told apart by the tensors that lie beside a matrix, never by a file name:
+
+dense   X.weight                     F32, F16 or BF16 in the shape of the architecture
+nf4     (the layout that transformers writes with bitsandbytes)
+        X.weight                     two 4-bit codes per byte, first code in the high half; rows one
+                                     after another, [numel / 2, 1] U8 (or the same bytes called F16,
+                                     BF16 or F32, which transformers offers as `quant_storage`)
+        X.weight.absmax              one scale per group: F32 [groups]; U8 [groups] when the scales
+                                     are quantized themselves
+        X.weight.quant_map           F32 [16], the value of each code
+        X.weight.nested_absmax       F32 [groups / 256, rounded up]; quantized scales only
+        X.weight.nested_quant_map    F32 [256]; quantized scales only
+        X.weight.quant_state.bitsandbytes__nf4    U8, a JSON object (see _read_quant)
+fp4     the same with other values in quant_map and the name ending in __fp4; the released int4
+        folders are of this kind
+int8    (our own; no other program reads it)
+        X.weight                     I8 [rows, columns], value = code * scale
+        X.weight.scale               F32 [rows, columns / 64, rounded up]: 64 columns of one row
+                                     share a scale
+
+No torch here: the memory plan and `doctor` need a catalog and must be quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.header import (
+    Piece,
+    Shard,
+    parse_json_object,
+    printable,
+    read_shard,
+)
+from cogvlm2_lite.weights.names import Part, Role, TensorSpec, expected_tensors
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+INT8_GROUP = 64
+"""Columns of one row that share a scale in an int8 matrix."""
+GROUPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""Weights per scale that bitsandbytes knows."""
+
+_MAX_INDEX_BYTES = 16 * MIB
+_MAX_QUANT_STATE_BYTES = 4096
+_FLOATS = frozenset({"F32", "F16", "BF16"})
+_STATE = "quant_state"
+_STATE_SUFFIXES = {
+    "quant_state.bitsandbytes__nf4": "nf4",
+    "quant_state.bitsandbytes__fp4": "fp4",
+}
+_PLAIN_COMPANIONS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "scale")
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+_SOURCE_DTYPES = frozenset({"float32", "float16", "bfloat16"})
+_STATE_KEYS = frozenset(
+    {"quant_type", "blocksize", "dtype", "shape"}
+    | {"nested_blocksize", "nested_dtype", "nested_offset"}
+)
+_ANOTHER = "This folder was written by another program or for another model."
+_MIXED = "The folder mixes files of two models. Download it again into an empty one."
+_VERSIONS = "Index and files are of different versions. Download the folder again."
+_DOWNLOAD = "Download the folder again, or copy the missing files into it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantInfo:
+    """How a 4-bit matrix was quantized, from its quant_state tensor."""
+
+    quant_type: str
+    """"nf4" or "fp4"."""
+    group: int
+    """Weights that share one scale."""
+    dtype: str
+    """Type of the matrix before: "float32", "float16" or "bfloat16"."""
+    nested: bool
+    """True when the scales are 8-bit codes themselves (double quantization)."""
+    nested_group: int = 256
+    nested_offset: float = 0.0
+    """Mean of the scales, to be added after their codes are looked up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """One tensor of the architecture and the pieces of files that make it up."""
+
+    spec: TensorSpec
+    kind: str
+    """Storage kind: "dense", "nf4", "fp4" or "int8"."""
+    pieces: Mapping[str, Piece]
+    """By role: "weight", "absmax", "quant_map", "nested_absmax", "nested_quant_map",
+    "quant_state", "scale"."""
+    quant: QuantInfo | None = None
+    """Only for nf4 and fp4."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the files, companions included."""
+        return sum(piece.nbytes for piece in self.pieces.values())
+
+    @property
+    def dtype(self) -> str:
+        """File type of the "weight" piece, a key of header.DTYPE_BYTES."""
+        return self.pieces["weight"].dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Every tensor of one model folder: complete, in bounds, and of the right shape."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: Mapping[str, StoredTensor]
+    """By name, in the order of expected_tensors."""
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def open(cls, folder: Path, config: ModelConfig) -> Catalog:
+        """Read the headers of a folder's safetensors files and check all of it.
+
+        Raises CheckpointError, with the tensor or file and the numbers, when anything is missing,
+        extra, duplicate, out of bounds, of another shape or type, or not safetensors at all.
+        """
+        files, promised = _layout(folder)
+        shards = tuple(read_shard(file) for file in files)
+        found = _merge(shards)
+        _check_index(promised, shards)
+        tensors = _assemble(found, expected_tensors(config))
+        return cls(folder=folder, config=config, tensors=MappingProxyType(tensors), shards=shards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the files."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def bytes_by_part(self) -> dict[Part, int]:
+        """Sum the stored bytes of each part, companions included."""
+        sums = dict.fromkeys(Part, 0)
+        for tensor in self.tensors.values():
+            sums[tensor.spec.part] += tensor.nbytes
+        return sums
+
+    def fingerprint(self) -> str:
+        """Give a sha256 over the config numbers, all headers and all file sizes.
+
+        It tells folders of different content apart as far as headers can; it does not read weights
+        and does not depend on where the folder lies.
+        """
+        content = {
+            "config": asdict(self.config),
+            "shards": [[s.file.name, s.size, s.header_sha256] for s in self.shards],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# --- which files ----------------------------------------------------------------------------------
+
+
+def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
+    """List a folder's safetensors files, sorted by name, and what its index promises (if any)."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder.")
+    index, single = folder / INDEX_NAME, folder / SINGLE_NAME
+    promised = _weight_map(index) if index.exists() else None
+    names = sorted(set(promised.values())) if promised else [SINGLE_NAME]
+    if promised is None and not single.exists():
+        raise _no_weights(folder)
+    if SINGLE_NAME not in names and single.exists():
+        raise CheckpointError(
+            f"{folder} has {SINGLE_NAME} and a {INDEX_NAME} that does not name it, so it is "
+            "unclear which weights count.",
+            hint="Keep one of the two models in this folder.",
+        )
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {_listed(missing, 'file')} of {len(names)}.", hint=_DOWNLOAD
+        )
+    for name in names:
+        _refuse_escape(folder, name)
+    return [folder / name for name in names], promised
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    """Say why a folder without a safetensors index or single file is refused."""
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
+    if pickles:
+        return CheckpointError(
+            f"{folder} has its weights only as pickle ({_listed(pickles, 'file')}), which can run "
+            "any program when it is opened.",
+            hint="Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.",
+        )
+    loose = sorted(p.name for p in folder.glob("*.safetensors"))
+    if loose:
+        return CheckpointError(
+            f"{folder} has {_listed(loose, 'file')}, but no {INDEX_NAME} to say what they hold.",
+            hint=f"Copy or download {INDEX_NAME} from where the weights came from.",
+        )
+    return CheckpointError(f"{folder} holds no safetensors weights.", hint=_DOWNLOAD)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Read the index: tensor name to shard name, each a plain file name."""
+    try:
+        if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
+            raise CheckpointError(f"{index} is no index: not a file, or more than 16 MiB.")
+        raw = index.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{index} can't be read: {error.strerror or error}.") from error
+    weight_map = parse_json_object(raw, where=str(index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map.", hint=_DOWNLOAD)
+    for name in set(map(str, weight_map.values())):
+        # A name with a separator, a drive or a stream could point anywhere on this machine.
+        plain = name.endswith(".safetensors") and name.isprintable() and len(name) < 256
+        if not plain or name.startswith(".") or any(c in name for c in '/\\:*?"<>|'):
+            raise CheckpointError(
+                f"{index} names the file {printable(name)!r}; only plain .safetensors file names "
+                "inside the folder are allowed.",
+                hint="This index is damaged or was made to read other files. Don't use it.",
+            )
+    return weight_map
+
+
+def _refuse_escape(folder: Path, name: str) -> None:
+    """Refuse a link out of the folder, except into the blobs of a Hugging Face cache snapshot."""
+    real_folder = folder.resolve()
+    allowed = [real_folder]
+    if real_folder.parent.name == "snapshots":
+        allowed.append(real_folder.parent.parent / "blobs")
+    if (folder / name).resolve().parent not in allowed:
+        raise CheckpointError(
+            f"{folder / name} is a link that leaves the folder.",
+            hint="Copy the file itself into the folder.",
+        )
+
+
+# --- all tensors, once ----------------------------------------------------------------------------
+
+
+def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
+    """Join the shards' tensors; the same name in two shards is an error."""
+    found: dict[str, Piece] = {}
+    for shard in shards:
+        twice = sorted(found.keys() & shard.pieces.keys())
+        if twice:
+            raise CheckpointError(
+                f"{_listed(twice, 'tensor')} in {shard.file.name} was already in "
+                f"{found[twice[0]].file.name}.",
+                hint=_MIXED,
+            )
+        found.update(shard.pieces)
+    return found
+
+
+def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) -> None:
+    """Compare what the index says with what each shard holds."""
+    if promised is None:
+        return
+    actual = {name: shard.file.name for shard in shards for name in shard.pieces}
+    wrong = [name for name, file in promised.items() if actual.get(name) != file]
+    if wrong:
+        place = f"it is in {actual[wrong[0]]}" if wrong[0] in actual else "no file has it"
+        raise CheckpointError(
+            f"{INDEX_NAME} promises {_listed(wrong, 'tensor')} in {promised[wrong[0]]}, "
+            f"but {place}.",
+            hint=_VERSIONS,
+        )
+    extra = sorted(actual.keys() - promised.keys())
+    if extra:
+        raise CheckpointError(
+            f"{actual[extra[0]]} holds {_listed(extra, 'tensor')} that {INDEX_NAME} does not name.",
+            hint=_VERSIONS,
+        )
+
+
+def _assemble(
+    found: Mapping[str, Piece], expected: Mapping[str, TensorSpec]
+) -> dict[str, StoredTensor]:
+    """Sort all pieces to the tensors they belong to and check each."""
+    companions, extra = _companions(found, expected)
+    if extra:
+        raise CheckpointError(
+            f"The folder has {_listed(extra, 'tensor')} that this CogVLM2 model has not.",
+            hint="This is another model, or its config.json does not belong to these weights.",
+        )
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"The folder lacks {_listed(missing, 'tensor')} of {len(expected)}.", hint=_DOWNLOAD
+        )
+    blobs = _read_states({n: c[_STATE][1] for n, c in companions.items() if _STATE in c})
+    return {
+        name: _stored(spec, found[name], companions.get(name, {}), blobs.get(name))
+        for name, spec in expected.items()
+    }
+
+
+_Companions = Mapping[str, tuple[str, Piece]]
+"""Role to (suffix in the file, piece) of what lies beside one matrix."""
+
+
+def _companions(
+    found: Mapping[str, Piece], expected: Mapping[str, TensorSpec]
+) -> tuple[dict[str, dict[str, tuple[str, Piece]]], list[str]]:
+    """Give the companions of each matrix by role, and the names that belong to nothing."""
+    companions: dict[str, dict[str, tuple[str, Piece]]] = {}
+    extra = []
+    for name in found.keys() - expected.keys():
+        owner, role, suffix = _split(name)
+        spec = expected.get(owner)
+        if spec is None or spec.role is not Role.LINEAR or not role:
+            extra.append(name)
+        elif role in companions.setdefault(owner, {}):
+            raise CheckpointError(f"{owner} has two {role} tensors.", hint=_MIXED)
+        else:
+            companions[owner][role] = (suffix, found[name])
+    return companions, sorted(extra)
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Split a companion's name into owner, role and suffix; role is empty where it is none."""
+    for suffix in _STATE_SUFFIXES:
+        if name.endswith(f".{suffix}"):
+            return name.removesuffix(f".{suffix}"), _STATE, suffix
+    owner, _, suffix = name.rpartition(".")
+    return owner, suffix if suffix in _PLAIN_COMPANIONS else "", suffix
+
+
+# --- one tensor -----------------------------------------------------------------------------------
+
+
+def _stored(
+    spec: TensorSpec, weight: Piece, companions: _Companions, blob: bytes | None
+) -> StoredTensor:
+    """Decide the storage kind of one tensor and check its pieces."""
+    pieces = {"weight": weight, **{role: piece for role, (_, piece) in companions.items()}}
+    if not companions:
+        _expect(spec.name, weight, _FLOATS, spec.shape)
+        return StoredTensor(spec=spec, kind="dense", pieces=pieces)
+    if _STATE in companions and blob is not None:
+        kind = _STATE_SUFFIXES[companions[_STATE][0]]
+        quant = _read_quant(spec, kind, blob, nested="nested_absmax" in companions)
+        _check_four_bit(spec, pieces, quant)
+        return StoredTensor(spec=spec, kind=kind, pieces=pieces, quant=quant)
+    if set(companions) == {"scale"}:
+        rows, columns = spec.shape
+        _expect(spec.name, weight, {"I8"}, spec.shape)
+        _expect(f"{spec.name}.scale", pieces["scale"], {"F32"}, (rows, -(-columns // INT8_GROUP)))
+        return StoredTensor(spec=spec, kind="int8", pieces=pieces)
+    raise CheckpointError(
+        f"{spec.name} has {', '.join(sorted(companions))} beside it, but no quant_state that says "
+        "how it was quantized.",
+        hint="Only 4-bit weights in the layout of transformers with bitsandbytes can be read.",
+    )
+
+
+def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantInfo) -> None:
+    """Check types and shapes of a 4-bit matrix and exactly the companions it needs."""
+    groups = -(-spec.numel // quant.group)
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        "absmax": ("U8" if quant.nested else "F32", (groups,)),
+        "quant_map": ("F32", (16,)),
+    }
+    if quant.nested:
+        wanted["nested_absmax"] = ("F32", (-(-groups // quant.nested_group),))
+        wanted["nested_quant_map"] = ("F32", (256,))
+    have = pieces.keys() - {"weight", _STATE}
+    if have != wanted.keys():
+        raise CheckpointError(
+            f"{spec.name} should have {', '.join(sorted(wanted))} beside it, "
+            f"but has {', '.join(sorted(have)) or 'none'}.",
+            hint=_MIXED,
+        )
+    for role, (dtype, shape) in wanted.items():
+        _expect(f"{spec.name}.{role}", pieces[role], {dtype}, shape)
+    weight = pieces["weight"]
+    packed = -(-spec.numel // 2)
+    if weight.nbytes != packed or weight.dtype == "I8":
+        raise CheckpointError(
+            f"{spec.name} has {weight.nbytes} bytes of {weight.dtype}; 4-bit codes of shape "
+            f"{spec.shape} need {packed}.",
+            hint=_ANOTHER,
+        )
+
+
+def _expect(name: str, piece: Piece, dtypes: Collection[str], shape: tuple[int, ...]) -> None:
+    """Refuse a piece of another type or shape, naming both."""
+    if piece.dtype not in dtypes:
+        raise CheckpointError(
+            f"{name} is stored as {piece.dtype}; expected {' or '.join(sorted(dtypes))}.",
+            hint=_ANOTHER,
+        )
+    if piece.shape != shape:
+        raise CheckpointError(
+            f"{name} has the shape {list(piece.shape)}; config.json asks for {list(shape)}.",
+            hint=_ANOTHER,
+        )
+
+
+def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
+    """Read the small quant_state blobs, opening each file once."""
+    blobs: dict[str, bytes] = {}
+    by_file: dict[Path, list[tuple[str, Piece]]] = {}
+    for name, piece in states.items():
+        if piece.dtype != "U8" or piece.nbytes > _MAX_QUANT_STATE_BYTES:
+            raise CheckpointError(
+                f"{name}.quant_state is {piece.nbytes} bytes of {piece.dtype}; expected U8 and at "
+                f"most {_MAX_QUANT_STATE_BYTES}.",
+                hint=_ANOTHER,
+            )
+        by_file.setdefault(piece.file, []).append((name, piece))
+    for file, wanted in by_file.items():
+        try:
+            with file.open("rb", buffering=0) as stream:
+                for name, piece in wanted:
+                    stream.seek(piece.begin)
+                    blobs[name] = stream.read(piece.nbytes)
+        except OSError as error:
+            raise CheckpointError(f"{file} can't be read: {error.strerror or error}.") from error
+    return blobs
+
+
+def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> QuantInfo:
+    """Check a quant_state blob against the tensor it belongs to.
+
+    Keys: quant_type, blocksize, dtype, shape; with double quantization also nested_blocksize,
+    nested_dtype and nested_offset.
+    """
+    state = parse_json_object(blob, where=f"{spec.name}.quant_state")
+    # JSON has one kind of number, and a writer may well print a whole float as 0.
+    if type(state.get("nested_offset")) is int and abs(state["nested_offset"]) < 2**24:
+        state["nested_offset"] = float(state["nested_offset"])
+    group, nested_group = state.get("blocksize"), state.get("nested_blocksize", 256)
+    dtype, offset = state.get("dtype"), state.get("nested_offset", 0.0)
+    rules = {
+        f"quant_type must be {kind}": state.get("quant_type") == kind,
+        f"blocksize must be one of {GROUPS}": type(group) is int and group in GROUPS,
+        "dtype must be float32, float16 or bfloat16": isinstance(dtype, str)
+        and dtype in _SOURCE_DTYPES,
+        f"shape must be {list(spec.shape)}": state.get("shape") == list(spec.shape),
+        "nested_blocksize must be 256": type(nested_group) is int and nested_group == 256,
+        "nested_dtype must be float32": state.get("nested_dtype", "float32") == "float32",
+        "nested_offset must be a finite number": isinstance(offset, float)
+        and math.isfinite(offset),
+        "nested_offset and nested_absmax go together": ("nested_offset" in state) == nested,
+        "no other keys are known": state.keys() <= _STATE_KEYS,
+    }
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise CheckpointError(f"{spec.name}.quant_state: {broken[0]}.", hint=_ANOTHER)
+    return QuantInfo(
+        quant_type=kind,
+        group=state["blocksize"],
+        dtype=str(dtype),
+        nested=nested,
+        nested_group=nested_group,
+        nested_offset=offset,
+    )
+
+
+def _listed(names: list[str], what: str) -> str:
+    """Name the first three of some files or tensors and count the rest."""
+    first = ", ".join(printable(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} {what}{'s' if len(names) != 1 else ''} ({first}{more})"

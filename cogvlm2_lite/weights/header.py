@@ -1,0 +1,216 @@
+"""The header of one safetensors file, checked before a single weight byte is used. No torch here.
+
+A file is 8 bytes of header length (little endian), the header (a JSON object: tensor name to dtype,
+shape and data_offsets), and the data area. Every byte of the data area belongs to exactly one
+tensor. A file that breaks one of these rules is refused with its name and the rule: it is damaged,
+cut off, or made to be misread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.units import format_bytes
+
+DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1})
+"""Types that a CogVLM2 checkpoint, 16-bit or quantized, is made of. All others are refused."""
+
+MAX_HEADER_BYTES = 16 * 1024**2
+"""The whole 19B model in one quantized file needs 0.7 MiB; Python needs far more than the JSON."""
+
+_MAX_AXES = 8
+_METADATA = "__metadata__"
+_DAMAGED = "The file is damaged or was not downloaded completely. Copy or download it again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One tensor as it lies in a file."""
+
+    file: Path
+    dtype: str
+    """A key of DTYPE_BYTES."""
+    shape: tuple[int, ...]
+    begin: int
+    """First byte, counted from the start of the file."""
+    end: int
+    """One past the last byte."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One safetensors file: what its header says, and what the file was when it was read."""
+
+    file: Path
+    size: int
+    modified_ns: int
+    header_sha256: str
+    pieces: Mapping[str, Piece]
+    """By tensor name, in file order."""
+
+
+def read_shard(file: Path) -> Shard:
+    """Read and check the header of a safetensors file.
+
+    Raises CheckpointError when the file is missing or unreadable, or its header breaks a rule.
+    """
+    try:
+        # A pipe or a device would block or never end, so ask before opening.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise CheckpointError(f"{file} is not a regular file.")
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            raw = _header_bytes(file, stream.read(8), status.st_size, stream.read)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} does not exist.", hint=_DAMAGED) from None
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {error.strerror or error}.") from error
+    entries = parse_json_object(raw, where=f"The header of {file}")
+    return Shard(
+        file=file,
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+        header_sha256=hashlib.sha256(raw).hexdigest(),
+        pieces=_pieces(file, entries, 8 + len(raw), status.st_size),
+    )
+
+
+def parse_json_object(raw: bytes, *, where: str) -> dict[str, Any]:
+    """Parse a JSON object, refusing bad UTF-8, a key given twice, and anything not an object.
+
+    where   what the bytes are, as the start of a sentence; used in the CheckpointError
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{where} is not valid UTF-8.", hint=_DAMAGED) from None
+    except RecursionError:
+        raise CheckpointError(f"{where} is nested too deeply.", hint=_DAMAGED) from None
+    except ValueError as error:
+        raise CheckpointError(f"{where} is not valid JSON: {error}.", hint=_DAMAGED) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} is not a JSON object.", hint=_DAMAGED)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, refusing a repeated key: readers disagree on which one counts."""
+    built = dict(pairs)
+    if len(built) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {printable(twice)} is given twice")
+    return built
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
+    """Read the JSON part after its length was compared with the file's size and the ceiling."""
+    if len(first) < 8:
+        raise CheckpointError(f"{file} has only {size} bytes, too few for a header.", hint=_DAMAGED)
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{file} says its header is {format_bytes(length)} long; more than "
+            f"{format_bytes(MAX_HEADER_BYTES)} is refused.",
+            hint="It is damaged, or it is not a safetensors file.",
+        )
+    raw: bytes = read(length) if length <= size - 8 else b""
+    if len(raw) != length:
+        raise CheckpointError(
+            f"{file} says its header is {length} bytes long, but only {max(size - 8, 0)} follow.",
+            hint=_DAMAGED,
+        )
+    return raw
+
+
+def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Mapping[str, Piece]:
+    """Check every entry and that together they cover the data area, each byte once."""
+    _check_metadata(file, entries.get(_METADATA, {}))
+    pieces = [
+        (name, _piece(file, name, entry, data, size))
+        for name, entry in entries.items()
+        if name != _METADATA
+    ]
+    pieces.sort(key=lambda item: (item[1].begin, item[1].end))
+    position = data
+    for name, piece in pieces:
+        if piece.begin != position:
+            what = "a hole" if piece.begin > position else "an overlap"
+            raise CheckpointError(
+                f"{file}: there is {what} of {abs(piece.begin - position)} bytes before "
+                f"{printable(name)}.",
+                hint=_DAMAGED,
+            )
+        position = piece.end
+    if position != size:
+        raise CheckpointError(
+            f"{file}: its {len(pieces)} tensors end at byte {position}, but the file has {size}.",
+            hint=_DAMAGED,
+        )
+    return MappingProxyType(dict(pieces))
+
+
+def _check_metadata(file: Path, metadata: Any) -> None:
+    texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
+    if not texts:
+        raise CheckpointError(f"{file}: {_METADATA} must map names to texts.", hint=_DAMAGED)
+
+
+def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
+    """Turn one header entry into a Piece whose bytes lie inside the file."""
+    where = f"{file}: {printable(name)}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(
+            f"{where} must have exactly dtype, shape and data_offsets.", hint=_DAMAGED
+        )
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise CheckpointError(
+            f"{where} has the type {str(dtype)[:40]!r}; known are {', '.join(DTYPE_BYTES)}.",
+            hint="This is not a checkpoint that CogVLM2 Lite or transformers wrote.",
+        )
+    if not _naturals(shape) or len(shape) > _MAX_AXES:
+        raise CheckpointError(f"{where} has the bad shape {str(shape)[:80]}.", hint=_DAMAGED)
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where} has bad data_offsets {str(offsets)[:80]}.", hint=_DAMAGED)
+    begin, end = data + offsets[0], data + offsets[1]
+    if end > size:
+        raise CheckpointError(
+            f"{where} ends at byte {end}, but the file has only {size}.", hint=_DAMAGED
+        )
+    if end - begin != prod(shape) * DTYPE_BYTES[dtype]:
+        raise CheckpointError(
+            f"{where} has {end - begin} bytes, but {dtype} of shape {tuple(shape)} needs "
+            f"{prod(shape) * DTYPE_BYTES[dtype]}.",
+            hint=_DAMAGED,
+        )
+    return Piece(file=file, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+
+
+def _naturals(value: Any) -> bool:
+    """True for a list of whole numbers that fit into 63 bits (a bool is not a number here)."""
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
+
+
+def printable(name: str) -> str:
+    """Give a name from a file in a form that is safe to print: cut, and no control characters."""
+    cut = name if len(name) <= 120 else f"{name[:117]}..."
+    return cut if cut.isprintable() else ascii(cut)
