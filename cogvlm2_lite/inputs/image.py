@@ -1,0 +1,341 @@
+"""Open a picture a person really has, and turn it into what the vision tower reads.
+
+Only six formats are ever handed to a decoder: JPEG, PNG, WebP, BMP, GIF (first frame) and TIFF.
+Size ceilings are checked before a pixel is decoded, and everything that can go wrong ends in one
+ImageError sentence.
+
+Two choices differ from the released demos, which call `convert("RGB")` and nothing else: pictures
+are turned upright by their EXIF tag, and transparent ones are laid on white. Both show the model
+what a person sees; dropping the alpha channel shows whatever colour was hidden below it, which for
+screenshots with transparency is often black on black.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cogvlm2_lite.config import VisionConfig
+from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.units import MIB, format_bytes
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMAT_NAMES = {"WEBP": "WebP", "MPO": "JPEG"}  # MPO: a JPEG with a second one for depth behind it
+_HINT = "Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture."
+_CONVERT = "Save it as JPEG or PNG with another program, then open that file."
+_DAMAGED = "Get the file again or save it once more from the program that made it."
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's readers of the six formats raise on damaged files, found by mutating good ones.
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    ArithmeticError, EOFError, MemoryError, RuntimeError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+_PILLOW_WARNINGS = threading.Lock()
+"""Python 3.11 keeps warning filters per process; two threads must not restore each other's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """Ceilings checked before anything is decoded.
+
+    The default takes the 108-megapixel pictures of telephones and refuses decompression bombs.
+    """
+
+    max_file_bytes: int = 512 * MIB
+    max_pixels: int = 130_000_000
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedImage:
+    """A decoded picture.
+
+    rgb            [height, width, 3] uint8, read-only
+    sha256         of size and pixels, so the same picture is recognised under any name or format
+    format         "JPEG", "PNG", ... or "memory" for a picture that came from no file
+    original_size  (width, height) as stored, before it was turned upright
+    name           file name for messages
+    """
+
+    rgb: NDArray[np.uint8] = field(repr=False, compare=False)
+    sha256: str
+    format: str
+    original_size: tuple[int, int]
+    name: str
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb.shape[0])
+
+
+def open_image(
+    source: str | Path | bytes | Image.Image,
+    *,
+    upright: bool = True,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> OpenedImage:
+    """Decode a picture from a path, from the bytes of a file, or take a PIL image.
+
+    upright  turn the picture by its EXIF tag, as every viewer does (TIFF always is)
+
+    Raises ImageError, with one sentence for a person, when the picture is missing, empty, damaged,
+    too large or not of the six formats.
+    """
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, upright, limits)
+    if isinstance(source, bytes):
+        _check_file_size(len(source), "The picture", limits)
+        return _from_stream(BytesIO(source), "the picture", upright, limits)
+    path = _existing_file(source, limits)
+    try:
+        with path.open("rb") as stream:
+            return _from_stream(stream, path.name, upright, limits)
+    except OSError as error:
+        raise ImageError(f"{path.name} can't be read: {_reason(error)}.") from error
+
+
+def pixel_values(opened: OpenedImage, vision: VisionConfig) -> NDArray[np.float32]:
+    """Make the input of the vision tower, bit for bit as the released preprocessing does.
+
+    The picture is squashed to a square (its shape is not kept: the model was trained so) with
+    Pillow's antialiased bicubic on 8-bit values, divided by 255 and normalised, all in float32.
+
+    Returns [1, 3, image_size, image_size] float32
+    """
+    side = vision.image_size
+    squashed = Image.fromarray(opened.rgb).resize((side, side), Image.Resampling.BICUBIC)
+    # Contiguous before the arithmetic: numpy would keep the transposed order in its results.
+    scaled = np.ascontiguousarray(np.asarray(squashed).transpose(2, 0, 1), dtype=np.float32)
+    scaled /= np.float32(255)
+    scaled -= np.array(CLIP_MEAN, dtype=np.float32)[:, None, None]
+    scaled /= np.array(CLIP_STD, dtype=np.float32)[:, None, None]
+    return scaled[None]
+
+
+def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
+    """Check that a path names a readable file of acceptable size."""
+    if isinstance(source, str) and re.match(r"(?i)(https?|ftp|data|file):", source):
+        raise ImageError(
+            "The picture is given as a web address, and this program opens none.",
+            hint="Save the picture to a file and give the path of that file.",
+        )
+    path = Path(source)
+    name = path.name or str(path)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ImageError(
+            f"There is no file {str(path)!r}.", hint="Check the spelling of the path."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name} can't be read: {_reason(error)}.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{name} is a folder, not a picture.", hint="Give one file of it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{name} is not an ordinary file.", hint=_HINT)
+    _check_file_size(status.st_size, name, limits)
+    return path
+
+
+def _check_file_size(size: int, name: str, limits: ImageLimits) -> None:
+    if size == 0:
+        raise ImageError(f"{name} is empty (0 bytes).", hint=_DAMAGED)
+    if size > limits.max_file_bytes:
+        raise ImageError(
+            f"{name} has {format_bytes(size)}, more than the {format_bytes(limits.max_file_bytes)} "
+            "a picture may have.",
+            hint="Save a smaller copy: the model looks at 1344 by 1344 pixels.",
+        )
+
+
+def _from_stream(stream: BinaryIO, name: str, upright: bool, limits: ImageLimits) -> OpenedImage:
+    """Decode one of the six formats from an open file."""
+    with _PILLOW_WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(stream, formats=_FORMATS)
+        except Image.DecompressionBombError:
+            raise _too_many_pixels(name, None, limits) from None
+        except _DECODER_ERRORS as error:
+            stream.seek(0)
+            raise _unreadable(stream.read(1024), name, error) from error
+        with image:
+            return _decode(image, name, upright, limits)
+
+
+def _from_pillow(image: Image.Image, upright: bool, limits: ImageLimits) -> OpenedImage:
+    """Take a picture that the caller already has; it is left as it was."""
+    file_name = getattr(image, "filename", "")
+    name = Path(file_name).name if isinstance(file_name, str) and file_name else "the picture"
+    with _PILLOW_WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _decode(image, name, upright, limits)
+
+
+def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -> OpenedImage:
+    """Load the pixels and bring them to upright RGB on white."""
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(name, (width, height), limits)
+    if width * height == 0:
+        raise ImageError(f"{name} has no pixels ({width} x {height}).", hint=_DAMAGED)
+    kind = _FORMAT_NAMES.get(image.format or "memory", image.format or "memory")
+    try:
+        image.load()
+        turn = _TURNS.get(_exif_orientation(image)) if upright else None
+        rgb = _to_rgb(image, name)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(name, None, limits) from None
+    except _DECODER_ERRORS as error:
+        raise ImageError(
+            f"{name} is damaged: it starts like a {kind} picture of {width} x {height} pixels, "
+            "but the rest can't be decoded.",
+            hint=_DAMAGED,
+        ) from error
+    return _opened(rgb if turn is None else rgb.transpose(turn), kind, (width, height), name)
+
+
+def _opened(rgb: Image.Image, kind: str, size: tuple[int, int], name: str) -> OpenedImage:
+    pixels = np.array(rgb, dtype=np.uint8)
+    pixels.flags.writeable = False
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
+    digest.update(pixels.data)
+    return OpenedImage(
+        rgb=pixels, sha256=digest.hexdigest(), format=kind, original_size=size, name=name
+    )
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    """Read the EXIF turn; damaged EXIF counts as none, for the pixels are still good."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except _DECODER_ERRORS:
+        return 1
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert any mode to RGB: wide greys scaled, transparency laid on white."""
+    if image.mode.startswith(("I", "F")):
+        return _wide_grey(image, name).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _wide_grey(image: Image.Image, name: str) -> Image.Image:
+    """Scale greys of 16 bit, or of 0 to 1 in floating point, to 8 bit.
+
+    Pillow's own conversion clips everything above 255 to white.
+    """
+    values = np.asarray(image)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (values.min() >= 0 and values.max() <= top):  # so that NaN is refused too
+        raise ImageError(
+            f"{name} holds {image.mode[0] == 'F' and 'floating-point' or '32-bit'} greys outside of "
+            f"0 to {top:.0f}, for which nobody says what is black and what is white.",
+            hint="Save it with 8 or 16 bits per colour.",
+        )
+    grey = np.rint(values.astype(np.float32) * np.float32(255 / top)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _too_many_pixels(name: str, size: tuple[int, int] | None, limits: ImageLimits) -> ImageError:
+    count = f"{size[0]} x {size[1]} pixels" if size else "far more pixels"
+    return ImageError(
+        f"{name} has {count}, more than the {limits.max_pixels / 1e6:.0f} million a picture may have.",
+        hint="Save a smaller copy: the model looks at 1344 by 1344 pixels.",
+    )
+
+
+def _unreadable(head: bytes, name: str, error: BaseException) -> ImageError:
+    """Say what a file that none of the six readers took really is."""
+    for kind, pattern in _KNOWN_PICTURES:
+        if re.match(pattern, head, re.DOTALL):
+            return ImageError(
+                f"{name} is damaged: it starts like a {kind} picture, but can't be decoded.",
+                hint=_DAMAGED,
+            )
+    for kind, pattern in _KNOWN_FOREIGN:
+        if re.match(pattern, head, re.DOTALL):
+            return ImageError(f"{name} is {kind}, which this program does not open.", hint=_CONVERT)
+    if _is_text(head):
+        return ImageError(f"{name} is a text file, not a picture.", hint=_HINT)
+    return ImageError(f"{name} is not a picture of a known format.", hint=_HINT)
+
+
+def _is_text(head: bytes) -> bool:
+    """Guess whether bytes are text: no control characters, and UTF-8 but for a cut last letter."""
+    if re.search(rb"[\x00-\x08\x0e-\x1f]", head):
+        return False
+    try:
+        head[: max(len(head) - 3, 1)].decode("utf-8", errors="strict")
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 6
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    """Give the system's reason without the path, which the sentence already names."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+_KNOWN_PICTURES = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG"),
+    ("WebP", rb"RIFF....WEBP"),
+    ("GIF", rb"GIF8[79]a"),
+    ("TIFF", rb"II[*+]\x00|MM\x00[*+]"),
+    ("BMP", rb"BM.{4}\x00\x00\x00\x00"),
+)
+_KNOWN_FOREIGN = (
+    ("a HEIC picture", rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)"),
+    ("an AVIF picture", rb"....ftyp(avif|avis)"),
+    ("a video", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI "),
+    ("a PDF document", rb"\s*%PDF-"),
+    ("an SVG drawing", rb"(\xef\xbb\xbf)?\s*(<\?xml.*)?(<!--.*)?(<!DOCTYPE svg.*)?<svg[\s>]"),
+    ("a web page", rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)(?i:.*)"),
+    ("a Photoshop file", rb"8BPS"),
+    ("a JPEG XL picture", rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
+    ("a JPEG 2000 picture", rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
+    ("a ZIP archive or an office document", rb"PK\x03\x04"),
+    ("an icon file", rb"\x00\x00[\x01\x02]\x00"),
+    ("a PostScript file", rb"%!PS"),
+)

@@ -1,0 +1,196 @@
+"""The prompt of the released model: its words, its ids, its positions and its routing.
+
+A prompt is `[bos] + [pad] * image_tokens + text`; the picture, if there is one, always stands right
+after bos and before the whole history. Which tokens are the picture's is told by the token types,
+never by the ids.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.errors import PromptTooLongError, UsageError
+
+LANGUAGE = 0
+VISION = 1
+
+TEMPLATES = ("chat", "vqa", "base")
+_ANSWER_MARKS = {"chat": "Answer:", "vqa": "Short answer:"}
+
+DEFAULT_ANSWER_TOKENS = 2048
+"""Length of an answer in the released demos (`max_new_tokens`)."""
+
+
+class TextEncoder(Protocol):
+    """What the prompt needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids, adding no special token."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptIds:
+    """A prompt as the model reads it.
+
+    input_ids       [1, tokens] int64
+    token_type_ids  [1, tokens] int64, 0 language, 1 image
+    position_ids    [1, tokens] int64
+    image_tokens    how many of the tokens are the picture's, boi and eoi included
+    dropped_turns   how many of the oldest turns were left out to make room
+    room            how many tokens the context still holds for the answer
+    """
+
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    image_tokens: int
+    dropped_turns: int
+    room: int
+
+    @property
+    def tokens(self) -> int:
+        """Length of the prompt, which is also its number of KV slots."""
+        return int(self.input_ids.shape[1])
+
+
+def build_prompt(
+    query: str, history: Sequence[tuple[str, str]] | None = (), template: str | None = "chat"
+) -> str:
+    """Write the text that the released model was trained on, character for character.
+
+    history   earlier (question, answer) pairs, oldest first
+    template  "chat"; "vqa", which asks for short answers; or "base", the bare query without
+              history. None means "chat", the released default.
+
+    The words stay English for the Chinese model too. Raises UsageError for another template.
+    """
+    template = "chat" if template is None else template
+    if template not in TEMPLATES:
+        raise UsageError(
+            f"There is no prompt template {template!r}.", hint="Choose chat, vqa or base."
+        )
+    if template == "base":
+        return query
+    mark = _ANSWER_MARKS[template]
+    turns = [f"Question: {question} {mark} {answer}\n" for question, answer in history or ()]
+    return "".join(turns) + f"Question: {query} {mark}"
+
+
+def token_types(*, image_tokens: int, text_tokens: int) -> NDArray[np.int64]:
+    """Mark the tokens of a prompt: bos, then the picture's (may be none), then the text's.
+
+    Returns [1, 1 + image_tokens + text_tokens] int64, 0 language, 1 image
+    """
+    types = np.full((1, 1 + image_tokens + text_tokens), LANGUAGE, dtype=np.int64)
+    types[:, 1 : 1 + image_tokens] = VISION
+    return types
+
+
+def derive_position_ids(
+    token_types: NDArray[np.integer], attention_mask: NDArray[np.integer] | None = None
+) -> NDArray[np.int64]:
+    """Number the tokens as the released model does: all inner tokens of a picture share one.
+
+    token_types     [batch, tokens], 0 language, 1 image
+    attention_mask  [batch, tokens], 0 for padding; None for no padding
+
+    The first and last token of a picture (boi and eoi) count like text. A token takes the next
+    number if it is text, boi or eoi, or the first after one of them; padding takes none, so with
+    padding on the left the first real token has position 1.
+
+    Returns [batch, tokens] int64
+    """
+    vision = token_types == VISION
+    counted = token_types == LANGUAGE
+    if attention_mask is not None:
+        real = attention_mask.astype(bool)
+        vision, counted = vision & real, counted & real
+    edge = np.ones((len(vision), 1), dtype=bool)  # outside of the sequence counts as text here
+    before = np.hstack([edge, counted[:, :-1]])
+    after = np.hstack([counted[:, 1:], edge])
+    counted = counted | (vision & (before | after))
+    steps = counted.copy()
+    steps[:, 1:] |= vision[:, 1:] & counted[:, :-1]
+    steps[:, 0] = False
+    return np.cumsum(steps, axis=1, dtype=np.int64)
+
+
+def choose_vision_expert(token_types: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Mark the tokens that go through the vision expert.
+
+    token_types  [batch, tokens], 0 language, 1 image
+    Returns      [batch, tokens] bool. The last token of a picture (eoi) is False: the released
+                 model gives it to the language expert, and so must we.
+    """
+    vision = token_types == VISION
+    chosen = np.zeros(vision.shape, dtype=bool)
+    chosen[:, :-1] = vision[:, :-1] & vision[:, 1:]
+    return chosen
+
+
+def encode_prompt(
+    tokenizer: TextEncoder,
+    config: ModelConfig,
+    query: str,
+    *,
+    history: Sequence[tuple[str, str]] = (),
+    has_image: bool = False,
+    template: str | None = None,
+    max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
+) -> PromptIds:
+    """Turn a conversation into ids that fit the context with room for an answer.
+
+    template        as in build_prompt; None takes the one that the checkpoint's config names
+    max_new_tokens  length of the answer that is wanted
+
+    The context is `config.max_position_embeddings` KV slots. Up to a quarter of it (2048 of 8192,
+    the answer length of the released demos) is kept for the answer, and the oldest turns are
+    dropped until the rest fits. The question itself is never cut: it may use all but 1/64 of the
+    context (128 of 8192), and PromptTooLongError tells when even that is not enough.
+    """
+    template = config.template_version if template is None else template
+    context = config.max_position_embeddings
+    image_tokens = config.vision.image_tokens if has_image else 0
+
+    def text_ids(dropped: int) -> list[int]:
+        return tokenizer.encode(build_prompt(query, history[dropped:], template))
+
+    def fits(dropped: int) -> bool:
+        answer = min(max_new_tokens, context // 4)
+        return 1 + image_tokens + len(text_ids(dropped)) + answer <= context
+
+    # base ignores the history, so dropping turns would gain nothing; nothing is dropped either.
+    most = 0 if template == "base" else len(history)
+    dropped = bisect_left(range(most), True, key=fits)
+    ids = text_ids(dropped)
+    tokens = 1 + image_tokens + len(ids)
+    room = context - tokens
+    if room < max(min(max_new_tokens, context // 64), 1):
+        raise _too_long(len(ids), image_tokens, context)
+    types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
+    row = [config.bos_token_id] + [config.pad_token_id] * image_tokens + ids
+    return PromptIds(
+        input_ids=np.array([row], dtype=np.int64),
+        token_type_ids=types,
+        position_ids=derive_position_ids(types),
+        image_tokens=image_tokens,
+        dropped_turns=dropped,
+        room=room,
+    )
+
+
+def _too_long(text_tokens: int, image_tokens: int, context: int) -> PromptTooLongError:
+    picture = f" and the picture {image_tokens}" if image_tokens else ""
+    return PromptTooLongError(
+        f"The question has {text_tokens} tokens{picture}; the model's context holds {context}, "
+        "and an answer needs some of them.",
+        hint="Shorten the question.",
+    )

@@ -1,0 +1,175 @@
+"""Text to ids and back, with the checkpoint's own tokenizer.json.
+
+Only the small `tokenizers` library is loaded. CogVLM2 uses the byte-level BPE of Llama 3: an id
+stands for some bytes, and a Chinese letter or an emoji is often spread over several ids.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from cogvlm2_lite.errors import CheckpointError
+
+# The clean-up of the released decode (`clean_up_tokenization_spaces` in transformers 4), in order.
+_CLEAN_UP = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+# The end of a text that a clean-up could still change once more text follows: a space, and after
+# it what may be the beginning of a pattern. Spaces inside, because one clean-up may remove them
+# and make a later one match.
+_OPEN_END = re.compile(r" [ n']*[vr]?$")
+
+
+class Tokenizer:
+    """The tokenizer of one model folder."""
+
+    def __init__(self, fast: tokenizers.Tokenizer, *, clean_up: bool) -> None:
+        """Take a loaded tokenizer; `from_folder` is what callers want.
+
+        clean_up  remove spaces before punctuation when decoding, as the released decode does
+        """
+        # A prompt is never padded or cut here, whatever tokenizer.json was saved with.
+        fast.no_padding()
+        fast.no_truncation()
+        self._fast = fast
+        self._special = frozenset(
+            i for i, t in fast.get_added_tokens_decoder().items() if t.special
+        )
+        self.clean_up = clean_up
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """Read `tokenizer.json`, and whether to clean up from `tokenizer_config.json`.
+
+        Raises CheckpointError when a file is missing, damaged or not a byte-level BPE tokenizer.
+        """
+        path = folder / "tokenizer.json"
+        content = _read_json(path)
+        if not _is_byte_level(content.get("decoder")):
+            raise CheckpointError(
+                f"{path} is not a byte-level BPE tokenizer, the kind of CogVLM2.",
+                hint="Copy tokenizer.json from the original checkpoint into the folder.",
+            )
+        try:
+            fast = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001  the library raises bare Exception
+            raise CheckpointError(
+                f"{path} can't be used: {error}.", hint=f"Copy {path.name} again from the source."
+            ) from error
+        config_path = folder / "tokenizer_config.json"
+        settings = _read_json(config_path) if config_path.exists() else {}
+        return cls(fast, clean_up=settings.get("clean_up_tokenization_spaces", False) is True)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+        return int(self._fast.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids, adding no special token.
+
+        Special tokens written out in the text become their ids, as in the released model.
+        """
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """Turn ids into text as the released decode does: without special tokens, cleaned up.
+
+        Bytes that are not UTF-8 become U+FFFD; ids that the tokenizer lacks give nothing.
+        """
+        text = str(self._fast.decode(ids, skip_special_tokens=True))
+        return _clean(text) if self.clean_up else text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Give the bytes an id stands for: none for special tokens and for unknown ids."""
+        token = None if token_id in self._special else self._fast.id_to_token(token_id)
+        if token is None:
+            return b""
+        letters = [_BYTE_OF_LETTER.get(letter) for letter in token]
+        known = [byte for byte in letters if byte is not None]
+        # An added token is stored as plain text, not in the alphabet of bytes.
+        return bytes(known) if len(known) == len(token) else token.encode()
+
+
+class StreamDecoder:
+    """Turns ids into text one by one, giving only text that will never change.
+
+    The pieces of all `push` calls and of `finish`, joined, are exactly `Tokenizer.decode` of all
+    ids. Half a letter is held back until its other bytes come, and a space until it is clear that
+    no clean-up removes it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def push(self, token_id: int) -> str:
+        """Take the next id; give the text that is now certain, which may be empty."""
+        return self._settle(self._utf8.decode(self._tokenizer.token_bytes(token_id)))
+
+    def finish(self) -> str:
+        """Give what was still held back; call it once, after the last id."""
+        text = self._settle(self._utf8.decode(b"", final=True)) + _clean(self._held)
+        self._held = ""
+        return text
+
+    def _settle(self, new: str) -> str:
+        """Split off and clean the part of the text that nothing to come can change."""
+        if not self._tokenizer.clean_up:
+            return new
+        text = self._held + new
+        match = _OPEN_END.search(text)
+        end = match.start() if match else len(text)
+        self._held = text[end:]
+        return _clean(text[:end])
+
+
+def _clean(text: str) -> str:
+    for spaced, tight in _CLEAN_UP:
+        text = text.replace(spaced, tight)
+    return text
+
+
+def _byte_of_letter() -> dict[str, int]:
+    """Invert the alphabet in which byte-level BPE writes bytes.
+
+    Printable Latin-1 bytes stand for themselves; the other 68 are the letters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTE_OF_LETTER = _byte_of_letter()
+
+
+def _is_byte_level(decoder: Any) -> bool:
+    """Accept ByteLevel, alone or as the only member of a sequence."""
+    if isinstance(decoder, dict) and decoder.get("type") == "Sequence":
+        members = decoder.get("decoders")
+        return isinstance(members, list) and len(members) == 1 and _is_byte_level(members[0])
+    return isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}, so text can't be turned into tokens.",
+            hint=f"Copy {path.name} from the original checkpoint into the folder.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.")
+    return content
