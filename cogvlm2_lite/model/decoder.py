@@ -21,33 +21,30 @@ from cogvlm2_lite.weights.shell import Linear, Shell, Vector
 class Routing:
     """Which rows of the flattened [batch * tokens] go through which expert.
 
-    language, vision  row numbers, int64; `vision` is None when no token needs the vision expert
+    vision    row numbers [n] int64, or None when no token needs the vision expert
+    language  the other rows, [m] int64; unused without vision rows
     """
 
-    language: Tensor
     vision: Tensor | None
+    language: Tensor | None = None
 
     @staticmethod
     def of(vision_mask: Tensor) -> Routing:
         """Split the rows by a mask [batch, tokens] bool, True for the vision expert."""
         flat = vision_mask.flatten()
-        vision = flat.nonzero().squeeze(1)
-        return Routing(
-            language=(~flat).nonzero().squeeze(1), vision=vision if vision.numel() else None
-        )
+        return Routing(vision=flat.nonzero().squeeze(1), language=(~flat).nonzero().squeeze(1))
 
     def apply(
         self, x: Tensor, language: Callable[[Tensor], Tensor], vision: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """Send each row of x [batch, tokens, width] through its expert, and put it back."""
-        if self.vision is None:
+        if self.vision is None or self.language is None:
             return language(x)
         rows = x.flatten(0, 1)
-        seen = vision(rows[self.vision])
-        out = seen.new_empty((rows.shape[0], seen.shape[1]))
-        out[self.vision] = seen
-        if self.language.numel():
-            out[self.language] = language(rows[self.language])
+        out_language, out_vision = language(rows[self.language]), vision(rows[self.vision])
+        out = out_vision.new_empty((rows.shape[0], out_vision.shape[1]))
+        out[self.vision] = out_vision
+        out[self.language] = out_language
         return out.unflatten(0, x.shape[:2])
 
 
@@ -114,7 +111,6 @@ class DecoderBlock:
         self.mlp_norm = RMSNorm(
             f"{base}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps
         )
-        self.inv_freq = Vector(f"{base}.self_attn.rotary_emb.inv_freq", (config.head_dim // 2,))
         self.language = Expert(config, layer, "language")
         self.vision = Expert(config, layer, "vision")
 
@@ -139,40 +135,61 @@ class DecoderBlock:
         return grouped_attention(rotation.apply(q), keys, values, step.mask, causal=step.causal)
 
     def shells(self) -> Iterator[Shell]:
-        yield self.inv_freq
         yield from self.attention_norm.shells()
         yield from self.mlp_norm.shells()
         yield from self.language.shells()
         yield from self.vision.shells()
 
 
-class Decoder:
-    """Embedding, layers, final norm and lm_head."""
+class TokenEmbedding:
+    """The table that turns token ids into vectors; a step reads only the rows it needs."""
 
     def __init__(self, config: ModelConfig) -> None:
-        table = (config.vocab_size, config.hidden_size)
-        self.embedding = Vector("model.embed_tokens.weight", table)
-        self.blocks = [DecoderBlock(config, i) for i in range(config.num_hidden_layers)]
+        self.table = Vector("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """[batch, tokens] -> [batch, tokens, hidden]."""
+        return F.embedding(input_ids, self.table.tensor)
+
+    def shells(self) -> Iterator[Shell]:
+        yield self.table
+
+
+class OutputHead:
+    """The final norm and lm_head."""
+
+    def __init__(self, config: ModelConfig) -> None:
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear("lm_head.weight", config.hidden_size, config.vocab_size)
 
-    def embed(self, input_ids: Tensor, features: Tensor | None, image_mask: Tensor) -> Tensor:
-        """Look the tokens up and put the image features in their places.
-
-        input_ids   [batch, tokens]
-        features    [images, image tokens, hidden], written in order over all marked places
-        image_mask  [batch, tokens] bool, True for image tokens
-        Returns     [batch, tokens, hidden]
-        """
-        embedded = F.embedding(input_ids, self.embedding.tensor)
-        if features is not None:
-            embedded[image_mask] = features.to(embedded.dtype).flatten(0, 1)
-        return embedded
-
-    def logits(self, hidden: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32.
 
         Hand in the last position alone when one token is wanted: a picture's 2322 positions would
         need 1.11 GiB of float32 scores, which is what the released code runs out of memory on.
         """
         return self.lm_head(self.norm(hidden)).to(torch.float32)
+
+    def shells(self) -> Iterator[Shell]:
+        yield from self.norm.shells()
+        yield self.lm_head
+
+
+class Decoder:
+    """Embedding, layers and output head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.embedding = TokenEmbedding(config)
+        self.blocks = [DecoderBlock(config, i) for i in range(config.num_hidden_layers)]
+        self.head = OutputHead(config)
+
+
+def place_features(embedded: Tensor, features: Tensor, image_mask: Tensor) -> Tensor:
+    """Put image features where the prompt holds their place, in order, as the released model does.
+
+    embedded    [batch, tokens, hidden], changed in place
+    features    [images, image tokens, hidden]
+    image_mask  [batch, tokens] bool, True for image tokens; as many as there are features
+    """
+    embedded[image_mask] = features.to(embedded.dtype).flatten(0, 1)
+    return embedded

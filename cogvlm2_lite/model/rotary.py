@@ -8,13 +8,15 @@ the frequencies and the table in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import ROPE_THETA
+from cogvlm2_lite.config import ROPE_THETA, ModelConfig
+from cogvlm2_lite.weights.shell import Vector
 
 
 class RopeMode(Enum):
@@ -55,9 +57,7 @@ class RotaryTable:
 
     def rows(self, positions: Tensor) -> Rotation:
         """Pick the rows of `positions` [batch, tokens] int64."""
-        return Rotation(
-            cos=self.cos[positions].unsqueeze(1), sin=self.sin[positions].unsqueeze(1)
-        )
+        return Rotation(cos=self.cos[positions].unsqueeze(1), sin=self.sin[positions].unsqueeze(1))
 
 
 def inverse_frequencies(head_dim: int) -> Tensor:
@@ -81,3 +81,45 @@ def rotary_table(
     steps = torch.arange(positions, dtype=torch.int64).to(dtype)
     phases = torch.outer(steps, inv_freq.detach().cpu().to(dtype))
     return RotaryTable(cos=phases.cos(), sin=phases.sin())
+
+
+class Rotary:
+    """The tables of all layers, built from the checkpoint's frequencies on first use.
+
+    Layers may in principle hold different frequencies; equal ones share one table.
+    """
+
+    def __init__(
+        self, config: ModelConfig, mode: RopeMode, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._mode, self._dtype, self._device = mode, dtype, device
+        self._positions = config.max_position_embeddings
+        self._tables: list[RotaryTable] = []
+        self.inv_freq = [
+            Vector(f"model.layers.{i}.self_attn.rotary_emb.inv_freq", (config.head_dim // 2,))
+            for i in range(config.num_hidden_layers)
+        ]
+
+    def rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
+        """Give each layer's rotation for `positions` [batch, tokens]; none is above `highest`."""
+        if not self._tables or highest >= self._positions:
+            self._positions = max(self._positions, highest + 1)
+            self._tables = self._build()
+        rotations = {id(table): table.rows(positions) for table in self._tables}
+        return [rotations[id(table)] for table in self._tables]
+
+    def _build(self) -> list[RotaryTable]:
+        tables: dict[bytes, RotaryTable] = {}
+        keys = [vector.tensor.float().cpu().numpy().tobytes() for vector in self.inv_freq]
+        for key, vector in zip(keys, self.inv_freq, strict=True):
+            if key not in tables:
+                table = rotary_table(
+                    vector.tensor, self._positions, mode=self._mode, dtype=self._dtype
+                )
+                tables[key] = RotaryTable(
+                    cos=table.cos.to(self._device), sin=table.sin.to(self._device)
+                )
+        return [tables[key] for key in keys]
+
+    def shells(self) -> Iterator[Vector]:
+        yield from self.inv_freq

@@ -21,9 +21,7 @@ class PatchEmbedding:
         self.kernel = Vector(f"{base}.proj.weight", (width, config.in_channels, patch, patch))
         self.bias = Vector(f"{base}.proj.bias", (width,))
         self.cls = Vector(f"{base}.cls_embedding", (1, width))
-        self.positions = Vector(
-            f"{base}.position_embedding.weight", (config.num_positions, width)
-        )
+        self.positions = Vector(f"{base}.position_embedding.weight", (config.num_positions, width))
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """[batch, channels, height, width] -> [batch, 1 + patches, hidden], patches row by row."""

@@ -1,0 +1,1 @@
+"""The engine: from a question about a picture to a stream of events."""

@@ -1,0 +1,249 @@
+"""The main path: from a question about a picture to a stream of events, in eight steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.engine.recall import Known, PictureCache
+from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Runtime
+from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import (
+    Cancel,
+    Event,
+    Finished,
+    FinishReason,
+    ImageEncoded,
+    Notice,
+    Prefilled,
+    Progress,
+    TextDelta,
+    TurnsDropped,
+)
+from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
+from cogvlm2_lite.inputs.prompt import PromptIds, choose_vision_expert, encode_prompt
+from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
+from cogvlm2_lite.model.kv_cache import KVCache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question.
+
+    image     the conversation's picture, or None
+    history   earlier (question, answer) pairs, oldest first
+    template  "chat", "vqa" or "base"; None: the one the checkpoint names
+    """
+
+    question: str
+    image: OpenedImage | None = None
+    history: Sequence[tuple[str, str]] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    template: str | None = None
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What Finished will tell."""
+
+    text: str = ""
+    completion_tokens: int = 0
+    encode_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class Engine:
+    """A runtime, a tokenizer, and what is kept between questions."""
+
+    def __init__(self, runtime: Runtime, tokenizer: Tokenizer, picture_cache_bytes: int) -> None:
+        self.runtime = runtime
+        self.tokenizer = tokenizer
+        self.pictures = PictureCache(picture_cache_bytes)
+        self._cache: KVCache = runtime.new_cache()
+        self._known = Known()
+        self._busy = False
+
+    def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
+        """Answer a question; the last event is Finished, also after a cancel.
+
+        Raises what the inputs raise (PromptTooLongError, ...), and UsageError while another answer
+        is under way: the cache belongs to one at a time.
+        """
+        if self._busy:
+            raise UsageError("The model is answering another question.", hint="Wait, or cancel it.")
+        self._busy = True
+        try:
+            yield from self._answer(request, cancel)
+        finally:
+            self._busy = False
+
+    def _answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
+        # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
+        prompt = encode_prompt(  # step 3
+            self.tokenizer,
+            self.runtime.config,
+            request.question,
+            history=request.history,
+            has_image=request.image is not None,
+            template=request.template,
+            max_new_tokens=request.sampling.max_new_tokens,
+        )
+        if prompt.dropped_turns:
+            yield TurnsDropped(count=prompt.dropped_turns)
+        tally = _Tally()
+        try:
+            logits = yield from self._read(prompt, request.image, cancel, tally)
+            reason = yield from self._write(logits, prompt, request.sampling, cancel, tally)
+        except Cancelled:
+            reason = FinishReason.CANCELLED
+        yield Finished(
+            text=tally.text,
+            reason=reason,
+            prompt_tokens=prompt.tokens,
+            image_tokens=prompt.image_tokens,
+            completion_tokens=tally.completion_tokens,
+            encode_s=tally.encode_s,
+            prefill_s=tally.prefill_s,
+            decode_s=tally.decode_s,
+        )
+
+    def _read(
+        self, prompt: PromptIds, image: OpenedImage | None, cancel: Cancel, tally: _Tally
+    ) -> Generator[Event, None, Tensor]:
+        """Steps 2, 5 and 6: bring the prompt into the cache; gives the last scores [vocab]."""
+        picture = image.sha256 if image else None
+        reused = self._recall(prompt, picture)
+        features = None
+        if image is not None:
+            began = time.perf_counter()
+            if not reused:
+                features = yield from self._encode(image, cancel)
+            tally.encode_s = time.perf_counter() - began
+            yield ImageEncoded(
+                image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
+            )
+        began = time.perf_counter()
+        ends = [*(b for b in prompt.boundaries if b > reused), prompt.tokens]
+        hidden = None
+        for start, end in zip([reused, *ends[:-1]], ends, strict=True):
+            chunk = chunk_of(prompt, start, end, self.runtime.device)
+            hidden = yield from self.runtime.prefill(
+                chunk, features if chunk.has_image else None, self._cache, cancel
+            )
+            self._known = Known.of(prompt, picture, end)
+            if picture and chunk.has_image:
+                self.pictures.put(picture, self._cache, end)
+        assert hidden is not None
+        logits = self.runtime.score(hidden[:, -1:])[0, -1]
+        tally.prefill_s = time.perf_counter() - began
+        yield Prefilled(
+            tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
+        )
+        return logits
+
+    def _recall(self, prompt: PromptIds, picture: str | None) -> int:
+        """Put what is known of the prompt into the cache; gives its length in tokens."""
+        length = self._known.common(prompt, picture)
+        kept = self.pictures.get(picture) if picture and not length else None
+        if kept is not None:
+            self._cache.restore(kept)
+            length = kept.tokens
+        else:
+            self._cache.truncate(length)
+        self._known = Known.of(prompt, picture, length)
+        self._cache.reserve(prompt.tokens)
+        return length
+
+    def _encode(self, image: OpenedImage, cancel: Cancel) -> Generator[Progress, None, Tensor]:
+        pixels = torch.from_numpy(pixel_values(image, self.runtime.config.vision))
+        return (yield from self.runtime.encode(pixels, cancel))
+
+    def _write(
+        self,
+        logits: Tensor,
+        prompt: PromptIds,
+        sampling: Sampling,
+        cancel: Cancel,
+        tally: _Tally,
+    ) -> Generator[Event, None, FinishReason]:
+        """Step 7: produce the answer token by token."""
+        text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
+        chooser = TokenChooser(sampling, text_ids, self.runtime.device)
+        decoder, stops, guard = (
+            StreamDecoder(self.tokenizer),
+            StopTexts(sampling.stop),
+            _guard(sampling),
+        )
+        position = int(prompt.position_ids[0, -1])
+        room = min(sampling.max_new_tokens, prompt.room)
+        reason = FinishReason.LENGTH
+        began = time.perf_counter()
+        while True:
+            token = chooser.choose(logits)
+            tally.completion_tokens += 1
+            if token in self.runtime.config.eos_token_ids:
+                reason = FinishReason.EOS
+                break
+            shown, stopped = stops.push(decoder.push(token))
+            yield from _delta(shown, tally)
+            tally.decode_s = time.perf_counter() - began
+            if stopped:
+                return FinishReason.STOP
+            if guard is not None and guard.push(token):
+                reason = FinishReason.REPETITION
+                break
+            if tally.completion_tokens >= room:
+                break
+            if cancel.is_set:
+                reason = FinishReason.CANCELLED
+                break
+            position += 1
+            logits = self.runtime.decode_one_token(token, position, self._cache)
+        shown, stopped = stops.push(decoder.finish())
+        yield from _delta(shown if stopped else shown + stops.finish(), tally)
+        tally.decode_s = time.perf_counter() - began
+        yield from _explain(reason, prompt, sampling)
+        return FinishReason.STOP if stopped else reason
+
+
+def chunk_of(prompt: PromptIds, start: int, end: int, device: torch.device) -> Chunk:
+    """Cut a piece out of a prompt; its experts follow from the whole prompt's token types."""
+    types, positions = prompt.token_type_ids, prompt.position_ids
+    vision = choose_vision_expert(types)
+
+    def cut(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+        return torch.from_numpy(values[:, start:end].copy()).to(device)
+
+    return Chunk(
+        input_ids=cut(prompt.input_ids),
+        image_mask=cut(types == 1),
+        vision_mask=cut(vision),
+        position_ids=cut(positions),
+        highest=int(positions[:, start:end].max()),
+        has_image=bool((types[:, start:end] == 1).any()),
+    )
+
+
+def _guard(sampling: Sampling) -> RepetitionGuard | None:
+    return RepetitionGuard() if sampling.repetition_guard else None
+
+
+def _delta(text: str, tally: _Tally) -> Iterator[TextDelta]:
+    if text:
+        tally.text += text
+        yield TextDelta(text=text)
+
+
+def _explain(reason: FinishReason, prompt: PromptIds, sampling: Sampling) -> Iterator[Notice]:
+    """Say in words what a person would otherwise have to guess."""
+    if reason is FinishReason.REPETITION:
+        yield Notice(text="The answer began to repeat itself and was stopped.")
+    if reason is FinishReason.LENGTH and prompt.room <= sampling.max_new_tokens:
+        yield Notice(text="The context is full, so the answer ends here.")

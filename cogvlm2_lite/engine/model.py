@@ -1,0 +1,234 @@
+"""The public face of a loaded model: `cogvlm2_lite.load(...)` gives one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.devices import Compute, available_ram_bytes, choose_compute
+from cogvlm2_lite.engine.answer import Engine, Request
+from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import Cancel, Event
+from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.memory.estimate import part_bytes
+from cogvlm2_lite.memory.plan import MemoryPlan, plan_memory
+from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.units import GIB
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.loader import WeightLoader
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PICTURE_CACHE_BYTES = GIB
+"""RAM for pictures that were asked about before: three of them for the 19B model."""
+
+
+class Model:
+    """A CogVLM2 model, ready to be asked.
+
+    plan     what it will hold in memory in each phase
+    compute  the device and number type, and why they were chosen
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        runtime: Runtime,
+        plan: MemoryPlan,
+        compute: Compute,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.plan = plan
+        self.compute = compute
+        self.runtime = runtime
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine with the folder's tokenizer; CheckpointError when there is none."""
+        return Engine(self.runtime, Tokenizer.from_folder(self.folder), PICTURE_CACHE_BYTES)
+
+    def answer(
+        self,
+        question: str,
+        image: str | Path | bytes | Image.Image | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        sampling: Sampling | None = None,
+        template: str | None = None,
+        cancel: Cancel | None = None,
+        upright: bool = True,
+    ) -> Iterator[Event]:
+        """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
+
+        image     a path, the bytes of a picture file or a PIL image: one per conversation
+        history   earlier (question, answer) pairs of the conversation, oldest first
+        sampling  greedy by default
+        template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
+        cancel    raise it from anywhere to stop within one token
+        upright   turn photographs by their EXIF tag
+
+        Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened at
+        once; nothing else happens until the first event is asked for.
+        """
+        request = Request(
+            question=question,
+            image=None if image is None else open_image(_one_picture(image), upright=upright),
+            history=tuple(history),
+            sampling=sampling or Sampling(),
+            template=template,
+        )
+        return self.engine.answer(request, cancel or Cancel())
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Encode preprocessed pictures.
+
+        pixel_values  [batch, 3, image_size, image_size], normalised
+        Returns       [batch, image tokens with boi and eoi, hidden], compute dtype
+        """
+        vision = self.config.vision
+        expected = (vision.in_channels, vision.image_size, vision.image_size)
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise UsageError(
+                f"pixel_values must be [batch, {', '.join(map(str, expected))}], "
+                f"not {list(pixel_values.shape)}."
+            )
+        return run(self.runtime.encode(pixel_values, Cancel()))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        image_features: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Score the vocabulary at every position of a prompt, without any cache.
+
+        input_ids       [batch, tokens] int64
+        token_type_ids  [batch, tokens], 0 language, 1 image; None: all language
+        position_ids    [batch, tokens]; None: derived from the types as the released model does
+        image_features  [images, image tokens, hidden] from encode_image, for all marked places in
+                        order; several pictures may also be joined along the tokens
+        attention_mask  [batch, tokens], 0 for padding; None: no padding
+        Returns         [batch, tokens, vocab] float32
+
+        Raises UsageError when shapes do not agree.
+        """
+        chunk = self._chunk(input_ids, token_type_ids, position_ids, attention_mask)
+        places = int(chunk.image_mask.sum())
+        given = 0 if image_features is None else image_features.shape[:-1].numel()
+        if places != given:
+            raise UsageError(
+                f"The prompt has places for {places} image tokens, and {given} were given."
+            )
+        if image_features is not None:
+            image_features = image_features.to(self.runtime.device)
+        cache = self.runtime.new_cache(input_ids.shape[0])
+        hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
+        return self.runtime.score(hidden)
+
+    def _chunk(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> Chunk:
+        if input_ids.dim() != 2 or not input_ids.numel():
+            raise UsageError(f"input_ids must be [batch, tokens], not {list(input_ids.shape)}.")
+        for name, value in (
+            ("token_type_ids", token_type_ids),
+            ("position_ids", position_ids),
+            ("attention_mask", attention_mask),
+        ):
+            if value is not None and value.shape != input_ids.shape:
+                raise UsageError(
+                    f"{name} must have the shape of input_ids, {list(input_ids.shape)}, "
+                    f"not {list(value.shape)}."
+                )
+        vocab = self.config.vocab_size
+        if int(input_ids.min()) < 0 or int(input_ids.max()) >= vocab:
+            raise UsageError(f"input_ids must lie between 0 and {vocab - 1}.")
+        types = np.zeros(input_ids.shape, dtype=np.int64)
+        if token_type_ids is not None:
+            types = token_type_ids.cpu().numpy().astype(np.int64)
+        mask = None if attention_mask is None else attention_mask.cpu().numpy().astype(np.int64)
+        if position_ids is None:
+            position_ids = torch.from_numpy(derive_position_ids(types, mask))
+        device = self.runtime.device
+        padded = mask is not None and not mask.all()
+        return Chunk(
+            input_ids=input_ids.to(device),
+            image_mask=torch.from_numpy(types == 1).to(device),
+            vision_mask=torch.from_numpy(choose_vision_expert(types)).to(device),
+            position_ids=position_ids.to(device, torch.int64),
+            highest=int(position_ids.max()),
+            has_image=bool((types == 1).any()),
+            key_mask=torch.from_numpy(mask != 0).to(device) if padded else None,
+        )
+
+
+def load(
+    path: str | Path, device: str = "auto", dtype: str = "auto", rope: str = "reference"
+) -> Model:
+    """Open a model folder, as released or made by `quantize`.
+
+    path    the folder with config.json and .safetensors files
+    device  "auto", "cpu", "cuda" or "cuda:1"
+    dtype   "auto", "float32", "bfloat16" or "float16"
+    rope    "reference", the released model's rounded positions, or "exact", in float32
+
+    Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
+    for a damaged or foreign folder, DoesNotFitError when memory does not suffice, DeviceError and
+    UsageError for what their names say.
+    """
+    folder = Path(path)
+    modes = [mode.value for mode in RopeMode]
+    if rope not in modes:
+        raise UsageError(f"{rope!r} is not a RoPE mode.", hint=f"Use one of {', '.join(modes)}.")
+    config = read_config(folder)
+    catalog = Catalog.open(folder, config)
+    compute = choose_compute(device, dtype)
+    loader = WeightLoader(catalog, device=compute.device, dtype=compute.dtype)
+    plan = plan_memory(
+        config,
+        part_bytes(catalog, itemsize=compute.dtype.itemsize, packed=loader.packs),
+        device=str(compute.device),
+        budget_bytes=free_bytes(compute.device),
+        itemsize=compute.dtype.itemsize,
+    )
+    return Model(folder, config, Runtime(config, loader, compute, RopeMode(rope)), plan, compute)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Give what is free on a device now, in bytes; other programs' memory is not counted."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    return available_ram_bytes()
+
+
+def _one_picture(
+    image: str | Path | bytes | Image.Image,
+) -> str | Path | bytes | Image.Image:
+    if isinstance(image, list | tuple):
+        raise UsageError(
+            f"{len(image)} pictures were given, and the model takes one per conversation.",
+            hint="Ask about each picture in a conversation of its own, or put them into one.",
+        )
+    return image

@@ -1,0 +1,86 @@
+"""What the engine keeps between questions so that nothing is computed twice.
+
+A prompt is computed in pieces that end at its boundaries: after the picture, after each past turn.
+The key/value cache up to a boundary depends on what stands before it and on nothing else, so it
+can be kept, and an answer never depends on which questions were asked before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from cogvlm2_lite.inputs.prompt import PromptIds
+from cogvlm2_lite.model.kv_cache import KVCache, KVPrefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The pieces of a prompt that a cache holds.
+
+    ids         token ids up to the last boundary
+    boundaries  lengths at which pieces ended, ascending
+    picture     sha256 of the picture, or None
+    """
+
+    ids: tuple[int, ...] = ()
+    boundaries: tuple[int, ...] = ()
+    picture: str | None = None
+
+    def common(self, prompt: PromptIds, picture: str | None) -> int:
+        """Give the length of the longest beginning that `prompt` shares, computed in equal pieces."""
+        if picture != self.picture:
+            return 0
+        ids = prompt.input_ids[0].tolist()
+        shared = 0
+        for mine, theirs in zip(self.boundaries, prompt.boundaries, strict=False):
+            if mine != theirs or list(self.ids[:mine]) != ids[:mine]:
+                break
+            shared = mine
+        return shared
+
+    @staticmethod
+    def of(prompt: PromptIds, picture: str | None, length: int) -> Known:
+        """Describe a cache that holds `prompt` up to `length`."""
+        boundaries = tuple(b for b in prompt.boundaries if b <= length)
+        end = max(boundaries, default=0)
+        return Known(
+            ids=tuple(prompt.input_ids[0, :end].tolist()), boundaries=boundaries, picture=picture
+        )
+
+
+class PictureCache:
+    """Key/value prefixes of pictures in RAM, least recently used out first.
+
+    For the 19B model one picture takes 288 MiB.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[str, KVPrefix] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self._entries.values())
+
+    def get(self, picture: str) -> KVPrefix | None:
+        """Give the prefix [bos, picture], and count it as used."""
+        entry = self._entries.get(picture)
+        if entry is not None:
+            self._entries.move_to_end(picture)
+        return entry
+
+    def put(self, picture: str, cache: KVCache, tokens: int) -> None:
+        """Keep the first `tokens` of a cache, unless that alone is above the limit."""
+        size = sum(t.nbytes // t.shape[2] * tokens for t in (*cache.keys, *cache.values))
+        if size > self._max_bytes or picture in self._entries:
+            return
+        while self._entries and self.nbytes + size > self._max_bytes:
+            self._entries.popitem(last=False)
+        self._entries[picture] = cache.prefix(tokens, torch.device("cpu"))
+
+    def clear(self) -> None:
+        """Forget all pictures."""
+        self._entries.clear()

@@ -1,0 +1,166 @@
+"""How the next token is chosen, and when an answer should end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Settings of one answer. The defaults are greedy, as in the released demos.
+
+    temperature         0: always the likeliest token; else scores are divided by it
+    top_p               keep the likeliest tokens that together reach this probability; 1: all
+    top_k               keep this many of the likeliest tokens; 0: all
+    repetition_penalty  divides the scores of tokens that occurred, as transformers does; 1: off
+    seed                of the random choice; None: a new one each time
+    max_new_tokens      the answer's ceiling; the context's end comes before it
+    stop                texts that end the answer and are not shown
+    repetition_guard    end an answer that runs in circles
+    """
+
+    max_new_tokens: int = 2048
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    repetition_guard: bool = True
+
+    def __post_init__(self) -> None:
+        rules = {
+            "max_new_tokens must be 1 or more": self.max_new_tokens >= 1,
+            "temperature must be between 0 and 100": 0 <= self.temperature <= 100,
+            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
+            "top_k must be 0 (off) or more": self.top_k >= 0,
+            "repetition_penalty must be above 0 and at most 10": 0 < self.repetition_penalty <= 10,
+            "seed must be between 0 and 2^63 - 1": self.seed is None or 0 <= self.seed < 2**63,
+            "a stop text must not be empty": all(self.stop),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                name = rule.split()[0]
+                given = f", not {getattr(self, name)}" if hasattr(self, name) else ""
+                raise UsageError(f"{rule}{given}.")
+
+
+class TokenChooser:
+    """Chooses tokens of one answer.
+
+    prompt_ids  tokens that count as having occurred, for the repetition penalty
+    """
+
+    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], device: torch.device) -> None:
+        self._sampling = sampling
+        self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=device)
+        self._generator = torch.Generator(device=device)
+        if sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(sampling.seed)
+
+    def choose(self, logits: Tensor) -> int:
+        """Pick the next token from scores [vocab] float32."""
+        settings = self._sampling
+        if settings.repetition_penalty != 1.0:
+            logits = penalize(logits, self._seen, settings.repetition_penalty)
+        if settings.temperature == 0 or settings.top_k == 1:
+            token = logits.argmax()
+        else:
+            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
+            token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
+        if settings.repetition_penalty != 1.0:
+            self._seen = torch.cat((self._seen, token.reshape(1))).unique()
+        return int(token)
+
+
+def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make seen tokens less likely: positive scores are divided, negative ones multiplied.
+
+    logits [vocab]; seen [n] token ids. Source: CTRL (arXiv 1909.05858), as in transformers.
+    """
+    scores = logits[seen]
+    scores = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits.index_copy(0, seen, scores)
+
+
+def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set all but the likeliest scores [vocab] to minus infinity; first top_k, then top_p."""
+    if 0 < top_k < logits.numel():
+        floor = logits.topk(top_k).values[-1]
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    if top_p < 1.0:
+        ordered, order = logits.sort(descending=True)
+        # A token stays while those before it have not reached top_p: the first one always stays.
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        logits = logits.index_fill(0, order[before >= top_p], -torch.inf)
+    return logits
+
+
+class RepetitionGuard:
+    """Notices when an answer ends in the same few tokens over and over.
+
+    Greedy decoding of the released model is known to run into endless loops (CogVLM#411). The
+    thresholds leave room for honest repetition: a ruled table line, a row of dots, a short refrain.
+    """
+
+    MAX_PERIOD = 64
+    MIN_TOKENS = 96
+    MIN_REPEATS = 4
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._matches = [0] * (self.MAX_PERIOD + 1)
+
+    def push(self, token: int) -> bool:
+        """Add a token; True when the answer has become a loop.
+
+        matches[p] counts how many of the last tokens equal the token p places before them.
+        """
+        for period in range(1, min(self.MAX_PERIOD, len(self._ids)) + 1):
+            same = self._ids[-period] == token
+            self._matches[period] = self._matches[period] + 1 if same else 0
+        self._ids.append(token)
+        return any(
+            run + period >= max(self.MIN_TOKENS, self.MIN_REPEATS * period)
+            for period, run in enumerate(self._matches)
+            if period
+        )
+
+
+class StopTexts:
+    """Holds text back while it could be the beginning of a stop text."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Add text; gives what may be shown now, and whether a stop text was completed."""
+        self._held += text
+        found = [i for stop in self._stops if (i := self._held.find(stop)) >= 0]
+        if found:
+            shown, self._held = self._held[: min(found)], ""
+            return shown, True
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown, False
+
+    def finish(self) -> str:
+        """Give what was held back when the answer ended without the stop text."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,112 @@
+"""What the engine tells while it answers. Front ends turn the crank and show these.
+
+The order of one answer: TurnsDropped?, Progress*, ImageEncoded?, Prefilled, TextDelta*, Notice*,
+Finished. Finished is always the last one, also after a cancel.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FinishReason(Enum):
+    """Why an answer ended."""
+
+    EOS = "eos"  # the model said it is done
+    STOP = "stop"  # a stop string appeared
+    LENGTH = "length"  # max_new_tokens, or the context is full
+    REPETITION = "repetition"  # the repetition guard broke a loop
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnsDropped:
+    """The conversation no longer fits the context; its oldest `count` turns were left out."""
+
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Blocks done of the phase under way ("encode" or "prefill")."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoded:
+    """The picture is known to the decoder. `reused`: from the cache, nothing was computed."""
+
+    image_tokens: int
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefilled:
+    """The prompt is in the cache: `tokens` computed now, `reused_tokens` known from before."""
+
+    tokens: int
+    reused_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDelta:
+    """The next piece of the answer, whole characters only."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something the user should know that is not part of the answer, in one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The end of an answer.
+
+    prompt_tokens      all prompt tokens, image tokens included
+    image_tokens       those of the picture, boi and eoi included; 0 without one
+    completion_tokens  tokens the model produced, the end token included
+    """
+
+    text: str
+    reason: FinishReason
+    prompt_tokens: int
+    image_tokens: int
+    completion_tokens: int
+    encode_s: float
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding rate. The first token comes out of the prefill and is not counted."""
+        steps = self.completion_tokens - 1
+        return steps / self.decode_s if steps > 0 and self.decode_s > 0 else 0.0
+
+
+Event = TurnsDropped | Progress | ImageEncoded | Prefilled | TextDelta | Notice | Finished
+
+
+class Cancel:
+    """A flag that another thread, or a signal handler, raises to stop an answer."""
+
+    def __init__(self) -> None:
+        self._flag = threading.Event()
+
+    def set(self) -> None:
+        """Ask the engine to stop: within one token, or one block while it reads the prompt."""
+        self._flag.set()
+
+    @property
+    def is_set(self) -> bool:
+        return self._flag.is_set()
