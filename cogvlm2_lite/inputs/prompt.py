@@ -46,6 +46,9 @@ class PromptIds:
     image_tokens    how many of the tokens are the picture's, boi and eoi included
     dropped_turns   how many of the oldest turns were left out to make room
     room            how many tokens the context still holds for the answer
+    boundaries      lengths of the prompt's beginnings that do not depend on what follows: after the
+                    picture, and after each past turn. The engine computes the prompt in these
+                    pieces, so that what it keeps of one question serves the next one exactly.
     """
 
     input_ids: NDArray[np.int64]
@@ -54,6 +57,7 @@ class PromptIds:
     image_tokens: int
     dropped_turns: int
     room: int
+    boundaries: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
@@ -79,9 +83,12 @@ def build_prompt(
         )
     if template == "base":
         return query
+    return _past_turns(history or (), template) + f"Question: {query} {_ANSWER_MARKS[template]}"
+
+
+def _past_turns(history: Sequence[tuple[str, str]], template: str) -> str:
     mark = _ANSWER_MARKS[template]
-    turns = [f"Question: {question} {mark} {answer}\n" for question, answer in history or ()]
-    return "".join(turns) + f"Question: {query} {mark}"
+    return "".join(f"Question: {question} {mark} {answer}\n" for question, answer in history)
 
 
 def token_types(*, image_tokens: int, text_tokens: int) -> NDArray[np.int64]:
@@ -119,7 +126,7 @@ def derive_position_ids(
     counted = counted | (vision & (before | after))
     steps = counted.copy()
     steps[:, 1:] |= vision[:, 1:] & counted[:, :-1]
-    steps[:, 0] = False
+    steps[:, :1] = False
     return np.cumsum(steps, axis=1, dtype=np.int64)
 
 
@@ -176,6 +183,10 @@ def encode_prompt(
     if room < max(min(max_new_tokens, context // 64), 1):
         raise _too_long(len(ids), image_tokens, context)
     types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
+    kept = () if template == "base" else history[dropped:]
+    starts = [tokenizer.encode(_past_turns(kept[:n], template)) for n in range(1, len(kept) + 1)]
+    # A merge across a turn's end would make that end no boundary; Llama 3's tokenizer has none.
+    ends = [len(start) for start in starts if ids[: len(start)] == start]
     row = [config.bos_token_id] + [config.pad_token_id] * image_tokens + ids
     return PromptIds(
         input_ids=np.array([row], dtype=np.int64),
@@ -184,6 +195,7 @@ def encode_prompt(
         image_tokens=image_tokens,
         dropped_turns=dropped,
         room=room,
+        boundaries=tuple(1 + image_tokens + n for n in ([0] if has_image else []) + ends),
     )
 
 

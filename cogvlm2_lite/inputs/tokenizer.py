@@ -59,7 +59,7 @@ class Tokenizer:
             )
         try:
             fast = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  the library raises bare Exception
+        except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(
                 f"{path} can't be used: {error}.", hint=f"Copy {path.name} again from the source."
             ) from error
@@ -75,8 +75,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Turn text into ids, adding no special token.
 
-        Special tokens written out in the text become their ids, as in the released model.
+        Special tokens written out in the text become their ids, as in the released model. Lone
+        surrogates, which Python makes of bytes in a command line that are not UTF-8, become "?".
         """
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
