@@ -20,9 +20,16 @@ PROJECTOR_NORM_EPS = 1e-5
 """LayerNorm eps inside the projector: torch's default in the released code, in no config."""
 
 # Keys that every Hugging Face config may carry and that do not change what this model computes.
-_NEUTRAL_KEYS = frozenset(
-    ["architectures", "auto_map", "model_type", "initializer_range", "use_cache", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "quantization_config", "dropout_prob", "chunk_size_feed_forward", "output_attentions", "output_hidden_states", "return_dict", "is_encoder_decoder", "is_decoder", "id2label", "label2id", "problem_type", "name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "torchscript", "use_bfloat16", "pruned_heads", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder", "tokenizer_class", "prefix", "sep_token_id", "decoder_start_token_id", "task_specific_params", "finetuning_task"]
-)
+_NEUTRAL_KEYS = frozenset({
+    "architectures", "auto_map", "model_type", "initializer_range", "use_cache", "torch_dtype",
+    "dtype", "transformers_version", "_name_or_path", "name_or_path", "quantization_config",
+    "dropout_prob", "chunk_size_feed_forward", "output_attentions", "output_hidden_states",
+    "return_dict", "is_encoder_decoder", "is_decoder", "id2label", "label2id", "problem_type",
+    "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "attn_implementation",
+    "torchscript", "use_bfloat16", "pruned_heads", "add_cross_attention", "tokenizer_class",
+    "cross_attention_hidden_size", "tie_encoder_decoder", "prefix", "sep_token_id",
+    "decoder_start_token_id", "task_specific_params", "finetuning_task",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +150,7 @@ def _take(
     if unknown:
         raise CheckpointError(
             f"{where} holds keys this program does not know: {', '.join(unknown)}.",
-            hint="They may change what the model computes. Check that this is a CogVLM2 image model.",
+            hint="They may change the results. Check that this is a CogVLM2 image model.",
         )
     taken = {}
     for name, field in wanted.items():

@@ -48,7 +48,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration with the precision a person wants: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    """Write a duration as precisely as a person wants: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:

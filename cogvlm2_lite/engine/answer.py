@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cogvlm2_lite.engine.recall import Known, PictureCache
@@ -218,7 +219,7 @@ def chunk_of(prompt: PromptIds, start: int, end: int, device: torch.device) -> C
     types, positions = prompt.token_type_ids, prompt.position_ids
     vision = choose_vision_expert(types)
 
-    def cut(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def cut(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values[:, start:end].copy()).to(device)
 
     return Chunk(

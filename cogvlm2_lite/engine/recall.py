@@ -30,7 +30,7 @@ class Known:
     picture: str | None = None
 
     def common(self, prompt: PromptIds, picture: str | None) -> int:
-        """Give the length of the longest beginning that `prompt` shares, computed in equal pieces."""
+        """Give the length of the longest beginning shared with `prompt`, in equal pieces."""
         if picture != self.picture:
             return 0
         ids = prompt.input_ids[0].tolist()

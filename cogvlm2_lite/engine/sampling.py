@@ -77,7 +77,7 @@ class TokenChooser:
             kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
             token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
         if settings.repetition_penalty != 1.0:
-            self._seen = torch.cat((self._seen, token.reshape(1))).unique()
+            self._seen = torch.unique(torch.cat((self._seen, token.reshape(1))))
         return int(token)
 
 

@@ -45,7 +45,7 @@ class Routing:
         out = out_vision.new_empty((rows.shape[0], out_vision.shape[1]))
         out[self.vision] = out_vision
         out[self.language] = out_language
-        return out.unflatten(0, x.shape[:2])
+        return out.reshape(*x.shape[:2], -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,11 @@ class DecoderBlock:
     def __init__(self, config: ModelConfig, layer: int) -> None:
         base = f"model.layers.{layer}"
         self.layer = layer
-        self.sizes = (
+        self.sizes = [
             config.num_attention_heads * config.head_dim,
             config.num_multi_query_heads * config.head_dim,
             config.num_multi_query_heads * config.head_dim,
-        )
+        ]
         self.head_dim = config.head_dim
         self.attention_norm = RMSNorm(
             f"{base}.input_layernorm", config.hidden_size, config.rms_norm_eps
@@ -115,7 +115,7 @@ class DecoderBlock:
         self.vision = Expert(config, layer, "vision")
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
-        """[batch, tokens, hidden] -> the same; the step's cache gains this layer's keys and values."""
+        """[batch, tokens, hidden] -> the same; the cache gains this layer's keys and values."""
         route, language, vision = step.routing.apply, self.language, self.vision
         attended = self.attend(route(self.attention_norm(x), language.qkv, vision.qkv), step)
         x = x + route(attended, language.dense, vision.dense)
@@ -127,8 +127,8 @@ class DecoderBlock:
         Rows: all query heads, then all key heads, then all value heads; not interleaved.
         """
         q, k, v = (
-            part.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-            for part in qkv.split(self.sizes, dim=2)
+            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
+            for part in torch.split(qkv, self.sizes, dim=2)
         )
         rotation = step.rotations[self.layer]
         keys, values = step.cache.append(self.layer, rotation.apply(k), v)

@@ -43,7 +43,7 @@ class Projector:
 
     def downsample(self, x: Tensor) -> Tensor:
         """Drop CLS and merge 2x2 patches, [batch, 1 + patches, width] -> [batch, tokens, width]."""
-        grid = x[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        grid = x[:, 1:].transpose(1, 2).reshape(x.shape[0], -1, self.grid, self.grid)
         merged = F.conv2d(grid, self.kernel.tensor, self.kernel_bias.tensor, stride=2)
         return merged.flatten(2).transpose(1, 2)
 

@@ -1,7 +1,7 @@
 """Rotary position embedding in the released model's precision and in exact precision.
 
-The released model reads `inv_freq` from the checkpoint, casts it to the model's dtype and builds the
-whole table in that dtype. In bfloat16 positions above 256 then collapse (spec, section 7); the
+The released model reads `inv_freq` from the checkpoint, casts it to the model's dtype and builds
+the whole table in that dtype. In bfloat16 positions above 256 then collapse (spec, section 7); the
 network presumably learned with that table, so "reference" repeats it to the bit. "exact" recomputes
 the frequencies and the table in float32.
 """

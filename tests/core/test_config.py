@@ -1,0 +1,85 @@
+"""config.json is read strictly: a wrong guess would be a wrong answer."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.core.shapes import REAL, REAL_JSON
+
+from cogvlm2_lite.config import parse_config, read_config
+from cogvlm2_lite.errors import CheckpointError
+
+
+def test_the_released_file_gets_the_defaults_it_leaves_out() -> None:
+    assert "num_multi_query_heads" not in REAL_JSON
+    assert REAL.num_multi_query_heads == 8
+    assert REAL.qkv_rows == 6144
+    assert REAL.eos_token_ids == (128001, 128009)
+
+
+def test_a_single_end_token_is_a_list_of_one() -> None:
+    assert parse_config({**REAL_JSON, "eos_token_id": 128001}).eos_token_ids == (128001,)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"rope_scaling": {"factor": 2}}, "rope_scaling"),
+        ({"hidden_size": "4096"}, "hidden_size"),
+        ({"hidden_size": 4095}, "num_attention_heads"),
+        ({"hidden_size": -1}, "hidden_size"),
+        ({"num_hidden_layers": 0}, "positive"),
+        ({"num_hidden_layers": 1.5}, "num_hidden_layers"),
+        ({"num_multi_query_heads": 5}, "num_multi_query_heads"),
+        ({"num_multi_query_heads": True}, "num_multi_query_heads"),
+        ({"tie_word_embeddings": True}, "tied"),
+        ({"eos_token_id": None}, "eos_token_id"),
+        ({"eos_token_id": []}, "eos_token_id"),
+        ({"eos_token_id": 999_999}, "vocabulary"),
+        ({"template_version": "other"}, "template_version"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"vision_config": None}, "vision_config"),
+    ],
+)
+def test_a_wrong_value_is_named(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(CheckpointError, match=word):
+        parse_config({**REAL_JSON, **change})
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "bos_token_id", "rms_norm_eps"])
+def test_a_missing_number_is_named(key: str) -> None:
+    raw = {name: value for name, value in REAL_JSON.items() if name != key}
+    with pytest.raises(CheckpointError, match=key):
+        parse_config(raw)
+
+
+def test_a_wrong_vision_number_is_named() -> None:
+    raw = copy.deepcopy(REAL_JSON)
+    raw["vision_config"]["num_positions"] = 1025
+    with pytest.raises(CheckpointError, match="num_positions"):
+        parse_config(raw)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"hidden_size": 1'])
+def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_a_folder_without_config_says_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read_config(tmp_path)
+    assert "safetensors" in caught.value.hint
+
+
+def test_the_golden_checkpoint_is_read() -> None:
+    folder = Path(__file__).parents[1] / "golden" / "a" / "checkpoint"
+    config = read_config(folder)
+    raw = json.loads((folder / "config.json").read_text())
+    assert config.vision.image_tokens == 11
+    assert config.num_multi_query_heads == raw["num_multi_query_heads"]
