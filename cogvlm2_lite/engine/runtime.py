@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.devices import Compute, has_avx512_bf16
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.residency import Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
+from cogvlm2_lite.model.full_attention import choose_full_attention
 from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
@@ -77,7 +78,10 @@ class Runtime:
     ) -> None:
         self.config = config
         self.device, self.dtype = compute.device, compute.dtype
-        self.tower = VisionTower(config.vision)
+        self.attention = choose_full_attention(
+            self.device, self.dtype, bf16_cpu=has_avx512_bf16()
+        )
+        self.tower = VisionTower(config.vision, self.attention.attend)
         self.projector = Projector(config)
         self.decoder = Decoder(config)
         self.rotary = Rotary(config, rope, dtype=self.dtype, device=self.device)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.config import VisionConfig
+from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.shell import Linear, Shell, Vector
 
@@ -41,10 +42,11 @@ class VisionBlock:
     The released names mislead: `input_layernorm` is the norm after attention.
     """
 
-    def __init__(self, config: VisionConfig, layer: int) -> None:
+    def __init__(self, config: VisionConfig, layer: int, attend: Attend) -> None:
         base = f"model.vision.transformer.layers.{layer}"
         width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         self.heads = config.num_heads
+        self._attend = attend
         self.qkv = Linear(f"{base}.attention.query_key_value.weight", width, 3 * width, True)
         self.dense = Linear(f"{base}.attention.dense.weight", width, width, True)
         self.fc1 = Linear(f"{base}.mlp.fc1.weight", width, inner, True)
@@ -65,8 +67,7 @@ class VisionBlock:
         batch, tokens, _ = qkv.shape
         # [batch, tokens, 3, heads, head_dim] -> 3 x [batch, heads, tokens, head_dim]
         q, k, v = qkv.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(1, 2).reshape(batch, tokens, -1)
+        return self._attend(q, k, v).transpose(1, 2).reshape(batch, tokens, -1)
 
     def shells(self) -> Iterator[Shell]:
         for linear in (self.qkv, self.dense, self.fc1, self.fc2):
@@ -80,6 +81,6 @@ class VisionBlock:
 class VisionTower:
     """The embedding and the layers. There is no norm after the last one."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, attend: Attend) -> None:
         self.embedding = PatchEmbedding(config)
-        self.blocks = [VisionBlock(config, i) for i in range(config.num_hidden_layers)]
+        self.blocks = [VisionBlock(config, i, attend) for i in range(config.num_hidden_layers)]

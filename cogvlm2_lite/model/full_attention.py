@@ -1,0 +1,114 @@
+"""Attention without a mask, as the vision tower needs it: the fastest way each device has.
+
+`reference` defines the right result. The others stand behind the same signature:
+
+q, k, v  [batch, heads, tokens, head_dim]
+Returns  [batch, heads, tokens, head_dim], scale head_dim^-0.5
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+CHUNK = 256
+"""Queries per matrix product. 128 to 512 measured alike; 256 x 9217 scores take 4.7 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullAttention:
+    """One way to attend, and why it was chosen; `doctor` shows the reason."""
+
+    name: str
+    reason: str
+    attend: Attend
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's own attention."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain matrix products over runs of queries, scores rounded to the tensors' type.
+
+    On AVX512-BF16 at head_dim 112 this is 1.6 to 2.4 times as fast as torch's CPU kernel. Its error
+    against float32 is 0.0047 (relative Frobenius norm) where torch's is 0.0023; bfloat16's own
+    rounding step is 0.0039.
+    """
+    tokens, scale = q.shape[2], q.shape[3] ** -0.5
+    out = torch.empty_like(v)
+    scores = q.new_empty((min(CHUNK, tokens), tokens))
+    shares = torch.empty_like(scores)
+    heads = zip(*(t.flatten(0, 1) for t in (q, k, v, out)), strict=True)
+    for queries, keys, values, target in heads:
+        scaled, columns = queries * scale, keys.T
+        for start in range(0, tokens, CHUNK):
+            n = min(CHUNK, tokens - start)
+            torch.mm(scaled[start : start + n], columns, out=scores[:n])
+            torch.softmax(scores[:n], -1, out=shares[:n])
+            torch.mm(shares[:n], values, out=target[start : start + n])
+    return out
+
+
+def choose_full_attention(
+    device: torch.device, dtype: torch.dtype, *, bf16_cpu: bool
+) -> FullAttention:
+    """Pick the way for a device.
+
+    bf16_cpu  whether the CPU multiplies bfloat16 natively
+    """
+    if device.type == "cuda":
+        return _faster_on_cuda(device, dtype)
+    if device.type == "cpu" and dtype == torch.bfloat16 and bf16_cpu:
+        return FullAttention(
+            name="chunked matmul",
+            reason="faster than torch's attention on a CPU with AVX512-BF16",
+            attend=chunked,
+        )
+    return FullAttention(name="torch SDPA", reason="the default", attend=reference)
+
+
+def _faster_on_cuda(device: torch.device, dtype: torch.dtype) -> FullAttention:
+    """Time torch's attention against xformers', where that is installed, on one real head shape."""
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ImportError:
+        return FullAttention(
+            name="torch SDPA", reason="xformers is not installed", attend=reference
+        )
+
+    def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # xformers wants [batch, tokens, heads, head_dim].
+        out: Tensor = memory_efficient_attention(*(t.transpose(1, 2) for t in (q, k, v)))
+        return out.transpose(1, 2)
+
+    sample = torch.randn((1, 16, 4096, 112), device=device, dtype=dtype)
+    try:
+        ratio = _seconds(xformers, sample) / _seconds(reference, sample)
+    except (NotImplementedError, RuntimeError) as error:
+        reason = f"xformers can't serve this GPU: {str(error).splitlines()[0]}"
+        return FullAttention(name="torch SDPA", reason=reason, attend=reference)
+    reason = f"xformers takes {ratio:.2f} times the time of torch SDPA on this GPU"
+    if ratio < 0.95:
+        return FullAttention(name="xformers", reason=reason, attend=xformers)
+    return FullAttention(name="torch SDPA", reason=reason, attend=reference)
+
+
+def _seconds(attend: Attend, sample: Tensor) -> float:
+    """Best of five runs after a warm-up."""
+    times = []
+    for _ in range(6):
+        torch.cuda.synchronize(sample.device)
+        began = time.perf_counter()
+        attend(sample, sample, sample)
+        torch.cuda.synchronize(sample.device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
