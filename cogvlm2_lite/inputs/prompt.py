@@ -183,10 +183,8 @@ def encode_prompt(
     if room < max(min(max_new_tokens, context // 64), 1):
         raise _too_long(len(ids), image_tokens, context)
     types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
-    kept = () if template == "base" else history[dropped:]
-    starts = [tokenizer.encode(_past_turns(kept[:n], template)) for n in range(1, len(kept) + 1)]
-    # A merge across a turn's end would make that end no boundary; Llama 3's tokenizer has none.
-    ends = [len(start) for start in starts if ids[: len(start)] == start]
+    picture_end = 1 + image_tokens
+    ends = _turn_ends(tokenizer, history[dropped:], template, ids)
     row = [config.bos_token_id] + [config.pad_token_id] * image_tokens + ids
     return PromptIds(
         input_ids=np.array([row], dtype=np.int64),
@@ -195,8 +193,27 @@ def encode_prompt(
         image_tokens=image_tokens,
         dropped_turns=dropped,
         room=room,
-        boundaries=tuple(1 + image_tokens + n for n in ([0] if has_image else []) + ends),
+        boundaries=tuple(picture_end + n for n in ([0] if has_image else []) + ends),
     )
+
+
+def _turn_ends(
+    tokenizer: TextEncoder, history: Sequence[tuple[str, str]], template: str, ids: list[int]
+) -> list[int]:
+    """Find after how many of the text's ids each past turn ends.
+
+    A token that reached across a turn's end would make that end, and all later ones, no boundary;
+    the tokenizer of Llama 3 has none, for it never joins a line's end with a letter.
+    """
+    ends: list[int] = []
+    end = 0
+    for turn in () if template == "base" else history:
+        piece = tokenizer.encode(_past_turns([turn], template))
+        if ids[end : end + len(piece)] != piece:
+            break
+        end += len(piece)
+        ends.append(end)
+    return ends
 
 
 def _too_long(text_tokens: int, image_tokens: int, context: int) -> PromptTooLongError:

@@ -184,8 +184,9 @@ def test_a_short_answer_needs_less_room() -> None:
 
 def test_a_long_history_is_cut_with_few_encodings() -> None:
     letters = Letters()
-    encode_prompt(letters, CONFIG, "last?", history=conversation(5000))
-    assert letters.calls < 25
+    ids = encode_prompt(letters, CONFIG, "last?", history=conversation(5000))
+    kept = 5000 - ids.dropped_turns
+    assert letters.calls < 25 + kept
 
 
 def test_all_turns_go_when_the_question_needs_the_whole_context() -> None:
@@ -207,6 +208,37 @@ def test_a_question_that_leaves_no_room_for_an_answer_is_refused() -> None:
     assert encode_prompt(Letters(), CONFIG, "q" * fits).room == 8
     with pytest.raises(PromptTooLongError):
         encode_prompt(Letters(), CONFIG, "q" * (fits + 1))
+
+
+@pytest.mark.parametrize("has_image", [True, False])
+def test_boundaries_are_after_the_picture_and_after_each_kept_turn(has_image: bool) -> None:
+    history = conversation(30)
+    ids = encode_prompt(Letters(), CONFIG, "last?", history=history, has_image=has_image)
+    kept = history[ids.dropped_turns :]
+    image_end = 12 if has_image else 1
+    texts = [build_prompt("", kept[:n])[: -len("Question:  Answer:")] for n in range(len(kept) + 1)]
+    expected = [image_end + len(text.encode()) for text in texts]
+    assert list(ids.boundaries) == (expected if has_image else expected[1:])
+
+
+def test_the_next_question_shares_all_boundaries_of_the_one_before() -> None:
+    first = encode_prompt(Letters(), CONFIG, "a?", history=conversation(2), has_image=True)
+    later = encode_prompt(Letters(), CONFIG, "b?", history=conversation(3), has_image=True)
+    assert later.boundaries[: len(first.boundaries)] == first.boundaries
+    shared = first.boundaries[-1]
+    assert first.input_ids[0, :shared].tolist() == later.input_ids[0, :shared].tolist()
+
+
+class Greedy(Letters):
+    """Joins a line's end with the letter after it into one token."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.replace("\nQ", "\1").encode())
+
+
+def test_a_token_across_the_end_of_a_turn_makes_it_no_boundary() -> None:
+    ids = encode_prompt(Greedy(), CONFIG, "q", history=conversation(3), has_image=True)
+    assert ids.boundaries == (12,)
 
 
 def test_base_keeps_no_history_and_so_drops_none() -> None:
