@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event
-from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.image import ImageSource, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.estimate import part_bytes
@@ -27,9 +26,6 @@ from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 PICTURE_CACHE_BYTES = GIB
 """RAM for pictures that were asked about before: three of them for the 19B model."""
@@ -64,7 +60,7 @@ class Model:
     def answer(
         self,
         question: str,
-        image: str | Path | bytes | Image.Image | None = None,
+        image: ImageSource | None = None,
         history: Sequence[tuple[str, str]] = (),
         *,
         sampling: Sampling | None = None,
@@ -74,7 +70,8 @@ class Model:
     ) -> Iterator[Event]:
         """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
 
-        image     a path, the bytes of a picture file or a PIL image: one per conversation
+        image     a path, the bytes of a picture file, a PIL image or an opened one: one per
+                  conversation
         history   earlier (question, answer) pairs of the conversation, oldest first
         sampling  greedy by default
         template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
@@ -224,8 +221,8 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _one_picture(
-    image: str | Path | bytes | Image.Image,
-) -> str | Path | bytes | Image.Image:
+    image: ImageSource,
+) -> ImageSource:
     if isinstance(image, list | tuple):
         raise UsageError(
             f"{len(image)} pictures were given, and the model takes one per conversation.",

@@ -102,19 +102,26 @@ class OpenedImage:
         return int(self.rgb.shape[0])
 
 
+ImageSource = str | Path | bytes | Image.Image | OpenedImage
+"""What `open_image` takes."""
+
+
 def open_image(
-    source: str | Path | bytes | Image.Image,
+    source: ImageSource,
     *,
     upright: bool = True,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> OpenedImage:
-    """Decode a picture from a path, from the bytes of a file, or take a PIL image.
+    """Decode a picture from a path or from the bytes of a file, or take a PIL image.
 
+    source   an OpenedImage is given back as it is
     upright  turn the picture by its EXIF tag, as every viewer does (TIFF always is)
 
     Raises ImageError, with one sentence for a person, when the picture is missing, empty, damaged,
     too large or not of the six formats.
     """
+    if isinstance(source, OpenedImage):
+        return source
     if isinstance(source, Image.Image):
         return _from_pillow(source, upright, limits)
     if isinstance(source, bytes):
