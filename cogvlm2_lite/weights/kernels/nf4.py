@@ -28,6 +28,14 @@ NF4_LEVELS = (
 )  # fmt: skip
 """The values of the 16 codes (QLoRA, arXiv 2305.14314, appendix E), exact in float32."""
 
+FP4_LEVELS = (
+    0.0, 0.005208333488553762, 0.6666666865348816, 1.0,
+    0.3333333432674408, 0.5, 0.1666666716337204, 0.25,
+    0.0, -0.005208333488553762, -0.6666666865348816, -1.0,
+    -0.3333333432674408, -0.5, -0.1666666716337204, -0.25,
+)  # fmt: skip
+"""The values of bitsandbytes' FP4, the kind of the released int4 folders. Only read, never made."""
+
 SCALE_GROUP = 256
 """Scales that share one float32 in double quantization."""
 

@@ -1,0 +1,130 @@
+"""Which code multiplies 4-bit matrices on a device, decided once, with the reason for `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
+from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
+
+KERNELS = ("auto", "packed", "native", "plain", "cuda")
+
+PACKED_MAX_ROWS = 24
+"""Up to this many rows the packed kernel is faster than dequantizing and multiplying."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelChoice:
+    """How 4-bit matrices are multiplied.
+
+    name    "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
+            "native"  bitsandbytes' dequantization into reused buffers, then torch's multiplication
+            "plain"   the same in plain torch
+            "cuda"    bitsandbytes' CUDA kernels
+    reason  why, for `doctor`
+    """
+
+    name: str
+    reason: str
+    native: NativeKernels | None = None
+    packed_max_rows: int = 0
+
+    @property
+    def packs(self) -> bool:
+        """True when parts used in decoding get a second, packed copy."""
+        return self.packed_max_rows > 0
+
+
+def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto") -> KernelChoice:
+    """Pick the fastest kernels that work here, or the named ones.
+
+    dtype  the compute dtype: float32, bfloat16 or float16
+    name   one of KERNELS
+    Raises UsageError when the named ones do not work here.
+    """
+    if name not in KERNELS:
+        raise UsageError(f"{name!r} is no kernel.", hint=f"Use one of {', '.join(KERNELS)}.")
+    best = _best_cuda() if device.type == "cuda" else _best_cpu(dtype)
+    if name in ("auto", best.name):
+        return best
+    reason = f"{name} was asked for"
+    if name == "plain":
+        return KernelChoice(name="plain", reason=reason)
+    if name == "native" and best.native is not None:
+        return KernelChoice(name="native", reason=reason, native=best.native)
+    raise UsageError(f"The {name} kernels don't work here: {best.reason}.")
+
+
+def _best_cuda() -> KernelChoice:
+    try:
+        import bitsandbytes  # noqa: F401  (registers its operators with torch)
+    except ImportError as error:
+        return KernelChoice(name="plain", reason=f"bitsandbytes can't be imported: {error}")
+    return KernelChoice(name="cuda", reason="an NVIDIA GPU and bitsandbytes")
+
+
+def _best_cpu(dtype: torch.dtype) -> KernelChoice:
+    try:
+        native = open_native()
+    except OSError as error:
+        return KernelChoice(name="plain", reason=str(error))
+    if not _dequantizes_right(native):
+        return KernelChoice(
+            name="plain", reason="bitsandbytes' CPU library gives other numbers than it should"
+        )
+    if not native.has_packed:
+        return KernelChoice(name="native", reason="the CPU has no AVX512-BF16", native=native)
+    if dtype != torch.bfloat16:
+        reason = (
+            f"AVX512-BF16 computes in bfloat16, and this is {str(dtype).removeprefix('torch.')}"
+        )
+        return KernelChoice(name="native", reason=reason, native=native)
+    if not _multiplies_right(native):
+        reason = "bitsandbytes' AVX512-BF16 kernel gives other numbers than it should"
+        return KernelChoice(name="native", reason=reason, native=native)
+    return KernelChoice(
+        name="packed",
+        reason="the CPU has AVX512-BF16",
+        native=native,
+        packed_max_rows=PACKED_MAX_ROWS,
+    )
+
+
+_PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
+
+
+def _probe() -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the codes and scales of a small matrix that has every code and many scales."""
+    count = _PROBE_ROWS * _PROBE_COLUMNS
+    weight = torch.sin(torch.arange(count, dtype=torch.float32) * 0.7).view(_PROBE_ROWS, -1)
+    weight *= torch.linspace(0.01, 2.0, _PROBE_ROWS).view(-1, 1)
+    return quantize_rows(weight, group=_GROUP)
+
+
+def _reference() -> torch.Tensor:
+    codes, absmax = _probe()
+    out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
+    levels = torch.tensor(NF4_LEVELS)
+    return dequantize_reference(codes, absmax, levels=levels, group=_GROUP, out=out)
+
+
+def _dequantizes_right(native: NativeKernels) -> bool:
+    """Compare the library with the reference: another version may have changed its arguments."""
+    codes, absmax = _probe()
+    out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
+    native.dequantize(codes, absmax, out, quant_type="nf4", group=_GROUP)
+    return torch.equal(out, _reference())
+
+
+def _multiplies_right(native: NativeKernels) -> bool:
+    codes, absmax = _probe()
+    x = torch.eye(_PROBE_COLUMNS, dtype=torch.bfloat16)
+    out = torch.empty(_PROBE_COLUMNS, _PROBE_ROWS, dtype=torch.bfloat16)
+    packed = pack(codes, _PROBE_ROWS, _PROBE_COLUMNS)
+    scales = pack_scales(absmax, _PROBE_ROWS)
+    native.multiply_packed(x, packed, scales, out, quant_type="nf4", group=_GROUP)
+    return torch.allclose(out.float().t(), _reference(), rtol=0.02, atol=0.0)

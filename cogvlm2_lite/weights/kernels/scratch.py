@@ -1,0 +1,34 @@
+"""Buffers that are used again and again instead of being allocated for every matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """A few named buffers that grow to the largest size asked for.
+
+    One belongs to each loader and is shared by all its weights, which therefore multiply one at a
+    time. A buffer's content is lost at the next `take` of the same name.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Give an uninitialised contiguous CPU tensor."""
+        count = 1
+        for size in shape:
+            count *= size
+        needed = count * dtype.itemsize
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < needed:
+            buffer = torch.empty(needed, dtype=torch.uint8)
+            self._buffers[name] = buffer
+        return buffer[:needed].view(dtype).view(shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(buffer.numel() for buffer in self._buffers.values())

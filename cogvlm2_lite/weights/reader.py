@@ -1,0 +1,114 @@
+"""Tensors straight out of memory-mapped safetensors files.
+
+Nothing is read until a weight is used, and what is read is the system's file cache: it can be given
+back under pressure and is shared with other programs that have the same model open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
+from cogvlm2_lite.weights.header import Piece, Shard
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "U8": torch.uint8,
+        "I8": torch.int8,
+    }
+)
+
+
+class Reader:
+    """Gives the pieces of a catalog as CPU tensors, without copying where that is possible.
+
+    The tensors keep their file mapped; they must not be written to. A file that shrinks while it is
+    in use ends the process on most systems, so every access first asks whether it is still the file
+    that was checked.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._files = {shard.file: _MappedFile(shard) for shard in catalog.shards}
+
+    def read(self, stored: StoredTensor) -> dict[str, Tensor]:
+        """Give all pieces of a tensor by role, each in its stored dtype and shape.
+
+        4-bit codes come flat, [numel / 2 rounded up] uint8. Raises CheckpointError when a file was
+        changed since the catalog was opened, or can't be read.
+        """
+        pieces = {role: self.view(piece) for role, piece in stored.pieces.items()}
+        if stored.quant is not None:
+            pieces["weight"] = pieces["weight"].view(-1).view(torch.uint8)
+        return pieces
+
+    def view(self, piece: Piece) -> Tensor:
+        """Give one piece, as a view of its file; errors as in read."""
+        dtype = TORCH_DTYPES[piece.dtype]
+        flat = self._files[piece.file].bytes(piece.begin, piece.end)
+        if piece.begin % dtype.itemsize:
+            flat = flat.clone()  # torch's kernels may rely on aligned numbers
+        return flat.view(dtype).view(piece.shape)
+
+
+class _MappedFile:
+    """One safetensors file, mapped at its first use."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._descriptor: int | None = None
+        self._bytes: Tensor | None = None
+
+    def bytes(self, begin: int, end: int) -> Tensor:
+        """Give a run of the file as uint8, after checking that the file is unchanged."""
+        try:
+            if self._bytes is None or self._descriptor is None:
+                self._bytes = self._map()
+            else:
+                self._check(os.fstat(self._descriptor))
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(f"{self._shard.file} can't be read: {reason}.") from error
+        return self._bytes[begin:end]
+
+    def _map(self) -> Tensor:
+        self._descriptor = os.open(self._shard.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._check(os.fstat(self._descriptor))
+        mapped = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        return _as_tensor(mapped)
+
+    def _check(self, status: os.stat_result) -> None:
+        shard = self._shard
+        if status.st_size != shard.size or status.st_mtime_ns != shard.modified_ns:
+            raise CheckpointError(
+                f"{shard.file} was changed while the model was in use: it had {shard.size} bytes, "
+                f"now {status.st_size}.",
+                hint="Wait until the file is complete, then start again.",
+            )
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def _as_tensor(mapped: mmap.mmap) -> Tensor:
+    """Give a mapping as uint8 [bytes].
+
+    torch warns about every read-only buffer; a ctypes array over its address is not marked so. The
+    array keeps the mapping alive, and torch keeps the array.
+    """
+    view = np.frombuffer(mapped, dtype=np.uint8)
+    array = (ctypes.c_ubyte * len(view)).from_address(view.ctypes.data)
+    array.mapped = view  # type: ignore[attr-defined]
+    return torch.frombuffer(array, dtype=torch.uint8)

@@ -1,0 +1,93 @@
+"""Storage kinds: how a matrix lies in memory and how it is multiplied.
+
+A new kind is one file here, one line in STORAGE, and its pieces in weights/catalog.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.catalog import StoredTensor
+from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.shell import StoredWeight
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.storage.int8 import Int8Weight
+from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, place_on_cpu
+from cogvlm2_lite.weights.storage.nf4_cuda import place_on_cuda
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where weights go and how they will be multiplied there."""
+
+    device: torch.device
+    dtype: torch.dtype
+    kernels: KernelChoice
+    scratch: Scratch
+
+
+Pieces = Mapping[str, Tensor]
+"""Role to tensor, as in StoredTensor.pieces; on the CPU, perhaps views of a mapped file."""
+
+
+def make_weight(
+    stored: StoredTensor, pieces: Pieces, place: Place, *, packed: bool
+) -> StoredWeight:
+    """Turn the stored pieces of a matrix into one that can be multiplied.
+
+    packed  whether the matrix is used in decoding and deserves a second copy for it
+    Raises CheckpointError when its code values are not those of its kind.
+    """
+    return STORAGE[stored.kind](stored, pieces, place, packed)
+
+
+def _dense(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+    return DenseWeight(weight=pieces["weight"].to(place.device, place.dtype))
+
+
+def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+    quant = stored.quant
+    assert quant is not None
+    levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
+    if pieces["quant_map"].tolist() != list(levels):
+        raise CheckpointError(
+            f"{stored.spec.name}.quant_map holds other values than {quant.quant_type.upper()} has.",
+            hint="This folder was written by another program.",
+        )
+    rows, columns = stored.spec.shape
+    arrays = FourBitArrays(
+        rows=rows,
+        columns=columns,
+        group=quant.group,
+        quant_type=quant.quant_type,
+        codes=pieces["weight"].to(place.device),
+        absmax=pieces["absmax"].to(place.device),
+        levels=pieces["quant_map"].to(place.device),
+        nested_absmax=pieces["nested_absmax"].to(place.device) if quant.nested else None,
+        nested_map=pieces["nested_quant_map"].to(place.device) if quant.nested else None,
+        nested_offset=quant.nested_offset,
+    )
+    if place.device.type == "cuda" and place.kernels.name == "cuda":
+        return place_on_cuda(arrays)
+    return place_on_cpu(arrays, place.kernels, place.scratch, packed=packed)
+
+
+def _int8(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+    return Int8Weight(
+        codes=pieces["weight"].to(place.device),
+        scales=pieces["scale"].to(place.device),
+        scratch=place.scratch,
+    )
+
+
+STORAGE: Mapping[str, Callable[[StoredTensor, Pieces, Place, bool], StoredWeight]] = (
+    MappingProxyType({"dense": _dense, "nf4": _four_bit, "fp4": _four_bit, "int8": _int8})
+)

@@ -1,0 +1,32 @@
+"""Plain matrices: one number per weight, in the compute dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenseWeight:
+    """A matrix that torch multiplies as it is; the reference of all kinds.
+
+    weight  [out_features, in_features]; may be a view of a memory-mapped file
+    """
+
+    weight: Tensor
+    kind: str = "dense"
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Give x @ weight.T + bias; see StoredWeight."""
+        return F.linear(x, self.weight, bias)
+
+    def dequantize(self, to: torch.dtype) -> Tensor:
+        """Give the plain matrix; the stored tensor itself when the dtype is already right."""
+        return self.weight.to(to)

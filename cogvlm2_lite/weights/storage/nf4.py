@@ -1,0 +1,166 @@
+"""4-bit matrices in bitsandbytes' layout: NF4, and FP4, which differs only in its 16 levels.
+
+Tolerances against the reference (dequantize with plain torch, then F.linear), as relative Frobenius
+error of the result: the dequantizing paths only sum in another order, below 0.003 in bfloat16 and
+1e-5 in float32; the packed path also rounds scales to bfloat16, below 0.006.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, expand_scales
+from cogvlm2_lite.weights.kernels.packed import can_pack, pack, pack_scales
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.storage.chunks import chunk_rows, multiply_in_chunks
+
+_CUDA_FUSED_MAX_ROWS = 1536  # above it bitsandbytes makes the whole matrix plain
+_CUDA_CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FourBitArrays:
+    """The stored pieces of one 4-bit matrix on one device.
+
+    codes          [numel / 2 rounded up] uint8
+    absmax         [groups] float32, or uint8 when the scales are quantized themselves
+    levels         [16] float32
+    nested_absmax, nested_map, nested_offset   as in kernels/nf4.NF4Arrays
+    """
+
+    rows: int
+    columns: int
+    group: int
+    quant_type: str
+    codes: Tensor
+    absmax: Tensor
+    levels: Tensor
+    nested_absmax: Tensor | None = None
+    nested_map: Tensor | None = None
+    nested_offset: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        pieces = (self.codes, self.absmax, self.levels, self.nested_absmax, self.nested_map)
+        return sum(piece.nbytes for piece in pieces if piece is not None)
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows after which a row starts with a new group (and, groups being even, a new byte)."""
+        return self.group // gcd(self.group, self.columns)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CpuFourBitWeight:
+    """A 4-bit matrix on the CPU.
+
+    packed, packed_scales  a second copy for decoding, see kernels/packed.py; None without
+    """
+
+    arrays: FourBitArrays
+    kernels: KernelChoice
+    scratch: Scratch
+    packed: Tensor | None = None
+    packed_scales: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.arrays.quant_type
+
+    @property
+    def nbytes(self) -> int:
+        copies = (self.packed, self.packed_scales)
+        return self.arrays.nbytes + sum(copy.nbytes for copy in copies if copy is not None)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Give x @ weight.T + bias; see StoredWeight and the tolerances above."""
+        rows = x.numel() // x.shape[-1]
+        if (
+            self.packed is not None
+            and self.packed_scales is not None
+            and rows <= self.kernels.packed_max_rows
+            and x.dtype == torch.bfloat16
+        ):
+            return self._multiply_packed(x, bias, self.packed, self.packed_scales)
+        arrays = self.arrays
+        scales = self._scales()
+
+        def fill(start: int, end: int, out: Tensor) -> None:
+            self._dequantize_rows(scales, start, end, out)
+
+        return multiply_in_chunks(
+            x,
+            bias,
+            out_features=arrays.rows,
+            step=chunk_rows(arrays.rows, arrays.columns, x.dtype.itemsize, arrays.row_multiple),
+            fill=fill,
+            scratch=self.scratch,
+        )
+
+    def dequantize(self, to: torch.dtype) -> Tensor:
+        """Give the plain matrix [out_features, in_features]."""
+        out = torch.empty(self.arrays.rows, self.arrays.columns, dtype=to)
+        self._dequantize_rows(self._scales(), 0, self.arrays.rows, out)
+        return out
+
+    def _multiply_packed(
+        self, x: Tensor, bias: Tensor | None, packed: Tensor, scales: Tensor
+    ) -> Tensor:
+        native = self.kernels.native
+        assert native is not None
+        flat = x.reshape(-1, x.shape[-1]).contiguous()
+        out = torch.empty(flat.shape[0], self.arrays.rows, dtype=x.dtype)
+        native.multiply_packed(
+            flat, packed, scales, out, quant_type=self.kind, group=self.arrays.group
+        )
+        if bias is not None:
+            out += bias
+        return out.view(*x.shape[:-1], self.arrays.rows)
+
+    def _scales(self) -> Tensor:
+        """Give the float32 scales, expanded into scratch when they are stored in 8 bits."""
+        arrays = self.arrays
+        if arrays.nested_absmax is None or arrays.nested_map is None:
+            return arrays.absmax
+        if self.kernels.native is None:
+            return expand_scales(
+                arrays.absmax, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset
+            )
+        scales = self.scratch.take("scales", (arrays.absmax.numel(),), torch.float32)
+        self.kernels.native.expand_scales(
+            arrays.absmax, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset, scales
+        )
+        return scales
+
+    def _dequantize_rows(self, scales: Tensor, start: int, end: int, out: Tensor) -> None:
+        """Fill `out` [end - start, in_features]; start is a multiple of row_multiple."""
+        arrays, native = self.arrays, self.kernels.native
+        first = start * arrays.columns
+        count = (end - start) * arrays.columns
+        codes = arrays.codes[first // 2 : -(-(first + count) // 2)]
+        absmax = scales[first // arrays.group : -(-(first + count) // arrays.group)]
+        if native is not None and native.can_dequantize(group=arrays.group, dtype=out.dtype):
+            native.dequantize(codes, absmax, out, quant_type=arrays.quant_type, group=arrays.group)
+        else:
+            dequantize_reference(codes, absmax, levels=arrays.levels, group=arrays.group, out=out)
+
+
+def place_on_cpu(
+    arrays: FourBitArrays, kernels: KernelChoice, scratch: Scratch, *, packed: bool
+) -> CpuFourBitWeight:
+    """Make a matrix ready for the CPU, with a packed copy if asked for and possible."""
+    plain = CpuFourBitWeight(arrays=arrays, kernels=kernels, scratch=scratch)
+    if not (packed and kernels.packs and can_pack(arrays.rows, arrays.columns, arrays.group)):
+        return plain
+    return CpuFourBitWeight(
+        arrays=arrays,
+        kernels=kernels,
+        scratch=scratch,
+        packed=pack(arrays.codes, arrays.rows, arrays.columns),
+        packed_scales=pack_scales(plain._scales(), arrays.rows),
+    )
