@@ -78,7 +78,9 @@ def rotary_table(
     """
     if mode is RopeMode.EXACT:
         dtype, inv_freq = torch.float32, inverse_frequencies(2 * inv_freq.numel())
-    steps = torch.arange(positions, dtype=torch.int64).to(dtype)
+    # arange in the dtype itself, as the released code has it: in bfloat16 torch's result differs
+    # from rounded integers at 960 of the positions above 4112.
+    steps = torch.arange(positions, dtype=dtype)
     phases = torch.outer(steps, inv_freq.detach().cpu().to(dtype))
     return RotaryTable(cos=phases.cos(), sin=phases.sin())
 

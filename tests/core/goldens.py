@@ -157,10 +157,10 @@ def _greedy(
     position = chunk.highest
     tokens, scores, positions = [], [], []
     for _ in range(steps):
-        position += 1
         tokens.append(int(logits.argmax()))
         scores.append(logits)
-        positions.append(position)
+        positions.append(position)  # of the token whose scores these are
+        position += 1
         logits = runtime.decode_one_token(tokens[-1], position, cache)
     yield f"{case}.greedy_tokens", torch.tensor(tokens)
     yield f"{case}.greedy_logits", torch.stack(scores)

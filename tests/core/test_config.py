@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.shapes import REAL, REAL_JSON
 
 from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.errors import CheckpointError
+from tests.core.shapes import REAL, REAL_JSON
 
 
 def test_the_released_file_gets_the_defaults_it_leaves_out() -> None:

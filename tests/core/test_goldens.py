@@ -24,7 +24,7 @@ def golden() -> Golden:
     return load_golden()
 
 
-@pytest.fixture()
+@pytest.fixture
 def model() -> Model:
     return open_golden_model()
 
@@ -44,17 +44,28 @@ def test_every_golden_key_is_reproduced(model: Model, golden: Golden) -> None:
         if difference > (0 if key.endswith(exact) else FLOAT32_TOLERANCE)
     }
     assert not wrong
-    assert len(differences) == 46
+    assert len(differences) == 47
 
 
-def test_bfloat16_gives_the_same_greedy_tokens(golden: Golden) -> None:
+def test_bfloat16_is_as_close_as_the_released_code_in_bfloat16(golden: Golden) -> None:
     reference = load_golden("golden_bf16")
-    differences = compare(open_golden_model("bfloat16"), golden)
-    for case in ("one_image", "text_only", "multi_turn"):
-        assert differences[f"{case}.greedy_tokens"] == 0
-        # The released code in bfloat16 is itself up to 0.34 away from float32.
+    model = open_golden_model("bfloat16")
+    features = model.encode_image(golden["in.image"])
+    assert float((features - golden["vit.features"]).abs().max()) < 0.01
+    for case, image in (("one_image", features), ("text_only", None), ("multi_turn", features)):
         theirs = float((reference[f"{case}.logits"].float() - golden[f"{case}.logits"]).abs().max())
-        assert differences[f"{case}.logits"] < 2 * max(theirs, 0.1)
+        tokens = golden[f"{case}.greedy_tokens"]
+        ids = torch.cat((golden[f"{case}.input_ids"], tokens[None]), dim=1)
+        types = F.pad(golden[f"{case}.token_type_ids"], (0, tokens.numel()))
+        logits = model.forward(ids, types, image_features=image)[0]
+        prompt = golden[f"{case}.logits"].shape[1]
+        ours = float((logits[:prompt] - golden[f"{case}.logits"][0]).abs().max())
+        # The released code is itself up to 0.34 away from float32 here.
+        assert ours < 1.5 * max(theirs, 0.1)
+        # Along the float32 answer no other token leads by more than that noise.
+        steps = logits[prompt - 1 : -1]
+        chosen = steps.gather(1, tokens[:, None]).squeeze(1)
+        assert float((steps.amax(-1) - chosen).max()) < 0.4
 
 
 def test_float16_gives_the_same_greedy_tokens(golden: Golden) -> None:
@@ -115,8 +126,8 @@ def test_rope_tables_of_the_real_size_are_equal_to_the_bit() -> None:
         (torch.bfloat16, "bf16", 8192),
         (torch.float16, "fp16_first4096", 4096),
     ):
-        stored = tables["inv_freq_bf16" if dtype == torch.bfloat16 else "inv_freq_fp32"]
-        table = rotary_table(stored, rows, mode=RopeMode.REFERENCE, dtype=dtype)
+        # A float16 model too gets the frequencies that the checkpoint holds in bfloat16.
+        table = rotary_table(tables["inv_freq_bf16"], rows, mode=RopeMode.REFERENCE, dtype=dtype)
         assert torch.equal(table.cos, tables[f"cos_{name}"])
         assert torch.equal(table.sin, tables[f"sin_{name}"])
 
@@ -125,7 +136,7 @@ def test_the_frequencies_come_from_the_checkpoint() -> None:
     tables = load_file(GOLDEN / "rope_tables_real.safetensors")
     stored = tables["inv_freq_bf16_if_computed_under_bf16_default"]
     table = rotary_table(stored, 512, mode=RopeMode.REFERENCE, dtype=torch.bfloat16)
-    steps = torch.arange(512).to(torch.bfloat16)
+    steps = torch.arange(512, dtype=torch.bfloat16)
     assert torch.equal(table.cos, torch.outer(steps, stored).cos())
     assert not torch.equal(table.cos, tables["cos_bf16"][:512])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.shapes import REAL
 
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import plan_memory
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.names import Part, expected_tensors
+from tests.core.shapes import REAL
 
 
 def released_sizes() -> dict[Part, int]:

@@ -108,7 +108,7 @@ def test_a_loop_of_any_period_is_noticed(period: int) -> None:
 def test_honest_repetition_is_left_alone() -> None:
     table_rule = [5] * 60
     refrain = list(range(30)) * 3
-    assert feed(RepetitionGuard(), table_rule + [1, 2, 3] + refrain + [9]) is None
+    assert feed(RepetitionGuard(), [*table_rule, 1, 2, 3, *refrain, 9]) is None
 
 
 @given(st.lists(st.integers(0, 3), max_size=80))
