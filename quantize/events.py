@@ -1,0 +1,136 @@
+"""What a conversion or a check reports while it runs: frozen values, the same for text and JSON.
+
+`to_json` gives one line for `--json`. Names and meaning of its fields are stable; docs/format.md
+lists them. All sizes are bytes, all times seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from cogvlm2_lite.errors import CogVLM2LiteError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something to show; `event` is its name in JSON."""
+
+    event: ClassVar[str]
+
+    def to_json(self) -> str:
+        """Give the event as one line of JSON without a line end."""
+        return json.dumps({"event": self.event, **asdict(self)}, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRow:
+    """One row of the plan."""
+
+    part: str
+    weights: int
+    source_bytes: int
+    result_bytes: int
+    kinds: dict[str, int]
+    """Linear matrices by storage kind."""
+    bits_per_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptRow:
+    """A linear matrix that does not become NF4."""
+
+    tensor: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """What will be made, before anything is written."""
+
+    event = "plan"
+    source: str
+    destination: str
+    parts: list[PartRow]
+    source_bytes: int
+    result_bytes: int
+    ready_bytes: int
+    """Bytes of the result that an earlier run has finished."""
+    free_bytes: int
+    """Free on the disk of the destination."""
+    kept: list[KeptRow]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Event):
+    """How far the work is. Bytes are read bytes; what an earlier run did counts as done."""
+
+    event = "progress"
+    done_bytes: int
+    total_bytes: int
+    share: float
+    """0 to 1."""
+    bytes_per_s: float
+    """Of this run."""
+    seconds_left: float
+    tensor: str
+    """The one in work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """The folder is complete and has its name."""
+
+    event = "finished"
+    folder: str
+    already: bool
+    """True when an earlier run had finished it and nothing was left to do."""
+    seconds: float
+    """Of this run."""
+    result_bytes: int
+    """Of all safetensors files."""
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damaged(Event):
+    """Something in a folder that is not as its manifest says."""
+
+    event = "damaged"
+    file: str
+    tensor: str
+    """Empty when it concerns the whole file."""
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Event):
+    """The end of a check."""
+
+    event = "verified"
+    folder: str
+    ok: bool
+    damaged: int
+    """How many Damaged events came before."""
+    has_manifest: bool
+    """False: only names, shapes and sizes could be checked, not the numbers."""
+    checked_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Event):
+    """The program ends because of an error."""
+
+    event = "error"
+    kind: str
+    """Class of the error, such as ConversionError."""
+    message: str
+    hint: str
+
+    @classmethod
+    def of(cls, error: CogVLM2LiteError) -> Failed:
+        return cls(kind=type(error).__name__, message=error.message, hint=error.hint)

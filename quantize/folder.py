@@ -1,0 +1,83 @@
+"""The small files of the result: index, config.json, and what is copied from the source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cogvlm2_lite.weights.catalog import INDEX_NAME
+from cogvlm2_lite.weights.names import Role
+from quantize.recipe import Recipe
+from quantize.source import companion_files, raw_config
+
+
+def describe_folder(source: Path, recipe: Recipe) -> dict[str, bytes]:
+    """Give the content of every file of the result but the shards and the manifest, by name."""
+    return {
+        "config.json": _json(_config(source, recipe)),
+        INDEX_NAME: _json(_index(recipe)),
+        **{file.name: file.read_bytes() for file in companion_files(source)},
+    }
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _index(recipe: Recipe) -> dict[str, Any]:
+    pieces = [
+        (piece, shard.name)
+        for shard in recipe.shards
+        for tensor in shard.tensors
+        for piece in tensor.pieces.values()
+    ]
+    return {
+        "metadata": {"total_size": sum(piece.nbytes for piece, _ in pieces)},
+        "weight_map": {piece.name: shard for piece, shard in sorted(pieces, key=_piece_name)},
+    }
+
+
+def _piece_name(entry: tuple[Any, str]) -> str:
+    name: str = entry[0].name
+    return name
+
+
+def _config(source: Path, recipe: Recipe) -> dict[str, Any]:
+    """Give the source's config.json with what a 4-bit folder needs besides.
+
+    auto_map goes: it names Python files that are not copied, and a reader that follows it would
+    fetch and run them. torch_dtype comes where it is missing: without it transformers before 5
+    would expand the 16-bit tensors to 32.
+    """
+    content = raw_config(source)
+    content.pop("auto_map", None)
+    if "dtype" not in content:
+        content.setdefault("torch_dtype", recipe.source_dtype)
+    content["quantization_config"] = _quantization(recipe)
+    return content
+
+
+def _quantization(recipe: Recipe) -> dict[str, Any]:
+    """Give what transformers needs to know before it reads the weights.
+
+    llm_int8_skip_modules is always given: when it is null, transformers skips lm_head by itself,
+    which would be wrong for a 4-bit one.
+    """
+    linears = (t for t in recipe.tensors if t.source.spec.role is Role.LINEAR)
+    skipped = [t.name.removesuffix(".weight") for t in linears if t.kind != "nf4"]
+    return {
+        "_load_in_4bit": True,
+        "_load_in_8bit": False,
+        "bnb_4bit_compute_dtype": recipe.source_dtype,
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": recipe.settings.double_quant,
+        "llm_int8_enable_fp32_cpu_offload": False,
+        "llm_int8_has_fp16_weight": False,
+        "llm_int8_skip_modules": skipped,
+        "llm_int8_threshold": 6.0,
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "quant_method": "bitsandbytes",
+    }

@@ -1,0 +1,346 @@
+"""The working folder of a conversion, and what a later run may trust in it.
+
+DEST.partial lies beside DEST and holds
+
+    job.json        what is being made: program, source, settings
+    journal.jsonl   one line per finished tensor with the sha256 of its pieces; a line is written
+                    only after the tensor's bytes are on the disk
+    model-*         the shards, growing in order
+
+The manifest is written last of all. From then on the folder only has to lose the two job files and
+be renamed. So at every moment a killed run can be continued, and DEST never looks finished before
+it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
+from cogvlm2_lite.weights.writer import sync_folder, write_file_durably
+from quantize.recipe import PlannedShard, PlannedTensor, Recipe
+
+JOB_NAME = "job.json"
+JOURNAL_NAME = "journal.jsonl"
+
+Hashes = Mapping[str, str]
+"""sha256 of each piece of one tensor, by role."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What is being made. A run may only continue the work of an equal one."""
+
+    tool: str
+    source: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the content of job.json."""
+        return {"tool": self.tool, "source": dict(self.source), "settings": dict(self.settings)}
+
+    def difference(self, other: Identity) -> str:
+        """Say the first thing in which two differ, with both values; empty when they are equal."""
+        if self.tool != other.tool:
+            return f"with {other.tool}, and this is {self.tool}"
+        if self.source != other.source:
+            names = [k for k in self.source if self.source[k] != other.source.get(k)]
+            mine, theirs = self.source[names[0]], other.source.get(names[0], "none")
+            return f"from another source ({names[0]} {theirs[:12]}, and now {mine[:12]})"
+        for key in dict.fromkeys([*self.settings, *other.settings]):
+            now, before = self.settings.get(key), other.settings.get(key)
+            if now != before:
+                return f"with {key} {_show(before)}, and now it is {_show(now)}"
+        return ""
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value)
+
+
+def partial_folder(destination: Path) -> Path:
+    """Give the working folder of a destination."""
+    return destination.with_name(destination.name + ".partial")
+
+
+def read_identity(folder: Path) -> Identity | None:
+    """Read what a working or finished folder was made from; None when it does not say."""
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return Identity(tool=manifest.tool, source=manifest.source, settings=manifest.settings)
+    try:
+        content = json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))
+        return Identity(
+            tool=content["tool"], source=content["source"], settings=content["settings"]
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+# --- one run at a time ----------------------------------------------------------------------------
+
+
+@contextmanager
+def only_run(destination: Path) -> Iterator[None]:
+    """Hold the lock of a destination; the system frees it when the process dies.
+
+    Raises ConversionError when another run holds it.
+    """
+    file = destination.with_name(destination.name + ".lock")
+    stream = _locked(file, destination)
+    try:
+        yield
+    finally:
+        # First the name and then the lock: who waits for neither can't take a file that is gone.
+        if sys.platform != "win32":
+            file.unlink(missing_ok=True)
+        stream.close()
+        if sys.platform == "win32":
+            _unlink_if_free(file)
+
+
+def _locked(file: Path, destination: Path) -> IO[bytes]:
+    while True:
+        stream = file.open("ab")
+        try:
+            _lock(stream)
+        except OSError as error:
+            stream.close()
+            raise ConversionError(
+                f"Another run is writing {destination} at this moment "
+                f"({file.name} is locked: {error.strerror or error}).",
+                hint="Wait until it has ended, or give another destination.",
+            ) from error
+        if _is_still(file, stream):
+            return stream
+        stream.close()  # the run before deleted it between our open and our lock
+
+
+def _is_still(file: Path, stream: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _unlink_if_free(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except PermissionError:  # Windows: the next run has it open already
+        return
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(stream: IO[bytes]) -> None:
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(stream: IO[bytes]) -> None:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- what is there already ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What an earlier run left that can be trusted: always a run of tensors from the first on."""
+
+    done: Mapping[str, Hashes]
+    """By tensor name, in the recipe's order."""
+    complete: bool = False
+    """True when only the last renaming was missing."""
+
+    def keep(self, shard: PlannedShard) -> int:
+        """Count the first bytes of a shard that stay."""
+        ends = [_end(shard, t) for t in shard.tensors if t.name in self.done]
+        return max(ends, default=0)
+
+    def ready_bytes(self, recipe: Recipe) -> int:
+        """Count the bytes of all shards that need not be written again."""
+        return sum(self.keep(shard) for shard in recipe.shards)
+
+
+def survey(destination: Path, identity: Identity, recipe: Recipe, *, rehash: bool) -> Survey:
+    """Look at the working folder and say what in it can be trusted; changes nothing.
+
+    rehash  read finished tensors again and compare their sha256, instead of trusting the journal
+    Raises ConversionError when the folder belongs to a conversion with other settings.
+    """
+    folder = partial_folder(destination)
+    if not folder.exists():
+        return Survey(done={})
+    found = read_identity(folder)
+    if found is None:
+        _refuse_foreign(folder)
+        return Survey(done={})
+    difference = identity.difference(found)
+    if difference:
+        raise ConversionError(
+            f"{folder} was started {difference}.",
+            hint="Give the same options as before to continue it, or add --restart to throw it "
+            "away and start over.",
+        )
+    if (folder / MANIFEST_NAME).exists():
+        return Survey(done={}, complete=True)
+    journal = _read_journal(folder / JOURNAL_NAME)
+    done: dict[str, Hashes] = {}
+    for shard, tensor in ((s, t) for s in recipe.shards for t in s.tensors):
+        hashes = journal.get(tensor.name)
+        if hashes is None or not _is_there(folder, shard, tensor, hashes, rehash):
+            break
+        done[tensor.name] = hashes
+    return Survey(done=done)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that no conversion made; one that was killed at once has nothing in it."""
+    strange = [p.name for p in folder.iterdir() if p.name != JOB_NAME + ".tmp"]
+    if strange:
+        raise ConversionError(
+            f"{folder} exists and is not the work of an earlier quantize ({strange[0]} is in it).",
+            hint="Move it away, or give another destination.",
+        )
+
+
+def _read_journal(file: Path) -> dict[str, Hashes]:
+    """Read the whole lines; the rest of a line that was cut off counts as not written."""
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        return {}
+    entries: dict[str, Hashes] = {}
+    for line in raw.split(b"\n")[:-1]:
+        try:
+            entry = json.loads(line)
+            entries[entry["tensor"]] = entry["sha256"]
+        except (ValueError, KeyError, TypeError):
+            break
+    return entries
+
+
+def _end(shard: PlannedShard, tensor: PlannedTensor) -> int:
+    last = list(tensor.pieces.values())[-1]
+    return shard.layout.begins[last.name] + last.nbytes
+
+
+def _is_there(
+    folder: Path, shard: PlannedShard, tensor: PlannedTensor, hashes: Hashes, rehash: bool
+) -> bool:
+    """Compare a journaled tensor with its file: the size always, the bytes if asked."""
+    file = folder / shard.name
+    if not file.exists() or file.stat().st_size < _end(shard, tensor):
+        return False
+    if set(hashes) != set(tensor.pieces):
+        return False
+    if not rehash:
+        return True
+    with file.open("rb") as stream:
+        if stream.read(len(shard.layout.header)) != shard.layout.header:
+            return False
+        for role, piece in tensor.pieces.items():
+            if hash_range(stream, shard.layout.begins[piece.name], piece.nbytes) != hashes[role]:
+                return False
+    return True
+
+
+def hash_range(stream: IO[bytes], begin: int, count: int) -> str:
+    """Give the sha256 of a range of a file; of what there is when the file ends before."""
+    digest = hashlib.sha256()
+    stream.seek(begin)
+    while count > 0 and (data := stream.read(min(count, 4 * MIB))):
+        digest.update(data)
+        count -= len(data)
+    return digest.hexdigest()
+
+
+# --- the work -------------------------------------------------------------------------------------
+
+
+class Job:
+    """The open working folder: knows what is done and writes down what gets done.
+
+    A context manager that holds the journal open.
+    """
+
+    def __init__(self, destination: Path, identity: Identity, found: Survey) -> None:
+        """Make the folder, or take it up where `found` says."""
+        self.folder = partial_folder(destination)
+        self.destination = destination
+        self.done: dict[str, Hashes] = dict(found.done)
+        self._unwritten: dict[str, Hashes] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / JOB_NAME).exists():
+            content = json.dumps(identity.to_json(), indent=1).encode()
+            write_file_durably(self.folder / JOB_NAME, content)
+            sync_folder(self.folder.parent)
+        # Rewritten from what is trusted: a line that was cut off must not stay before new ones.
+        lines = b"".join(_line(name, hashes) for name, hashes in self.done.items())
+        write_file_durably(self.folder / JOURNAL_NAME, lines)
+        self._journal = (self.folder / JOURNAL_NAME).open("ab", buffering=0)
+
+    def finish_tensor(self, name: str, hashes: Hashes) -> None:
+        """Note a tensor whose bytes are written, but not yet surely on the disk."""
+        self._unwritten[name] = hashes
+
+    def commit(self) -> None:
+        """Write the noted tensors into the journal; call it after their shard was synced."""
+        lines = b"".join(_line(name, hashes) for name, hashes in self._unwritten.items())
+        self._journal.write(lines)
+        os.fsync(self._journal.fileno())
+        self.done |= self._unwritten
+        self._unwritten = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._journal.close()
+
+
+def _line(name: str, hashes: Hashes) -> bytes:
+    return json.dumps({"tensor": name, "sha256": dict(hashes)}).encode() + b"\n"
+
+
+def publish(destination: Path) -> None:
+    """Give a complete working folder its final name, in one step."""
+    folder = partial_folder(destination)
+    for name in (JOURNAL_NAME, JOB_NAME):
+        (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
+    if destination.exists():
+        destination.rmdir()  # an empty folder the user made; a full one was refused at the start
+    folder.rename(destination)
+    sync_folder(destination.parent)
+
+
+def discard(destination: Path) -> None:
+    """Throw away the working folder of a destination, if there is one and it is one of ours."""
+    folder = partial_folder(destination)
+    if not folder.exists():
+        return
+    if read_identity(folder) is None:
+        _refuse_foreign(folder)
+    shutil.rmtree(folder)

@@ -1,0 +1,390 @@
+"""Make a 4-bit folder: the whole way on one screen, in `convert`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+import cogvlm2_lite
+from cogvlm2_lite.errors import ConversionError, DoesNotFitError
+from cogvlm2_lite.units import MIB, format_bytes
+from cogvlm2_lite.weights.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    TensorRecord,
+    read_manifest,
+)
+from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
+from quantize.events import Event, Finished, KeptRow, PartRow, Planned, Progress
+from quantize.folder import describe_folder
+from quantize.job import (
+    Identity,
+    Job,
+    Survey,
+    discard,
+    only_run,
+    partial_folder,
+    publish,
+    read_identity,
+    survey,
+)
+from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
+from quantize.rounding import Rounded, companions, round_run, split_into_runs
+from quantize.source import SourceFiles, companion_files, identify, open_source
+
+TOOL = f"cogvlm2-lite {cogvlm2_lite.__version__}"
+
+_RESERVE_BYTES = 64 * MIB
+"""Left free on the disk, for the journal, the manifest, the index and the file system itself."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How the work is done; nothing here changes a byte of the result."""
+
+    threads: int = 2
+    run_bytes: int = 16 * MIB
+    """Source bytes that a thread takes at a time."""
+    sync_bytes: int = 256 * MIB
+    """Written bytes after which the disk is waited for; a kill loses at most that much work."""
+    rehash: bool = False
+    """Read what an earlier run wrote again, instead of trusting its journal."""
+    restart: bool = False
+    """Throw away what an earlier run left."""
+    writer: Callable[..., ShardWriter] = ShardWriter
+
+
+def convert(
+    source: Path, destination: Path, settings: Settings, effort: Effort
+) -> Generator[Event, None, None]:
+    """Make a 4-bit folder out of a 16-bit checkpoint; yields Planned, Progress..., Finished.
+
+    Whoever turns the crank may stop after any event: everything up to the last commit is kept in
+    DESTINATION.partial and the next call goes on there.
+    Raises UsageError, CheckpointError, DoesNotFitError or ConversionError.
+    """
+    started = time.monotonic()
+    destination = destination.resolve()
+    with _explained(destination):
+        # 1  Open the shards: headers only.
+        catalog = open_source(source, destination)
+        identity = Identity(tool=TOOL, source=identify(catalog), settings=settings.to_json())
+        if _is_finished(destination, identity):
+            yield _finished(destination, started, already=True)
+            return
+        # 2  Decide the storage kind of every tensor and the place of every byte.
+        recipe = make_recipe(catalog, settings)
+        found = _look(destination, identity, recipe, effort)
+        yield _planned(source, destination, recipe, found)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with only_run(destination):
+            # 3  Take up what an earlier run left, and see that the rest has room.
+            if effort.restart:
+                discard(destination)
+            found = survey(destination, identity, recipe, rehash=effort.rehash)
+            _check_room(destination, recipe, found)
+            if not found.complete:
+                with Job(destination, identity, found) as job:
+                    # 4  Read, round and write.
+                    yield from _write_shards(recipe, job, found, effort)
+                    # 5  Describe the folder; the manifest comes last.
+                    _write_rest(source, recipe, job, identity)
+            # 6  Give it its name.
+            publish(destination)
+    yield _finished(destination, started, already=False)
+
+
+# --- before the work ------------------------------------------------------------------------------
+
+
+def _is_finished(destination: Path, identity: Identity) -> bool:
+    """True when the destination already is what was asked for. Refuses any other full folder."""
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return False
+    found = read_identity(destination) if destination.is_dir() else None
+    difference = f"was made {identity.difference(found)}" if found else "is not empty"
+    if found and not identity.difference(found):
+        return True
+    raise ConversionError(
+        f"{destination} exists already and {difference}.",
+        hint="Give a folder that does not exist yet, or delete or rename this one.",
+    )
+
+
+def _look(destination: Path, identity: Identity, recipe: Recipe, effort: Effort) -> Survey:
+    """Survey for the plan; hashing waits until the lock is held."""
+    if effort.restart:
+        return Survey(done={})
+    return survey(destination, identity, recipe, rehash=False)
+
+
+def _ready_bytes(recipe: Recipe, found: Survey) -> int:
+    return recipe.nbytes if found.complete else found.ready_bytes(recipe)
+
+
+def _free_bytes(destination: Path) -> int:
+    """Ask the disk that the destination will be on."""
+    folder = destination.parent
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _planned(source: Path, destination: Path, recipe: Recipe, found: Survey) -> Planned:
+    parts = [
+        PartRow(
+            part=row.part.value,
+            weights=row.weights,
+            source_bytes=row.source_bytes,
+            result_bytes=row.result_bytes,
+            kinds=dict(row.kinds),
+            bits_per_weight=round(row.bits_per_weight, 4),
+        )
+        for row in recipe.by_part()
+    ]
+    return Planned(
+        source=str(source),
+        destination=str(destination),
+        parts=parts,
+        source_bytes=recipe.catalog.nbytes,
+        result_bytes=recipe.nbytes,
+        ready_bytes=_ready_bytes(recipe, found),
+        free_bytes=_free_bytes(destination),
+        kept=[KeptRow(tensor=t.name, kind=t.kind, reason=t.reason) for t in recipe.kept()],
+        notes=_notes(source, recipe),
+    )
+
+
+def _notes(source: Path, recipe: Recipe) -> list[str]:
+    notes = []
+    if not (source / "tokenizer.json").is_file():
+        notes.append(
+            "The source has no tokenizer.json, so the result will have none; questions need one."
+        )
+    if any(tensor.kind == "int8" for tensor in recipe.tensors):
+        notes.append(
+            "int8 is CogVLM2 Lite's own storage kind: plain transformers can't load this folder."
+        )
+    return notes
+
+
+def _check_room(destination: Path, recipe: Recipe, found: Survey) -> None:
+    copied = sum(f.stat().st_size for f in companion_files(recipe.catalog.folder))
+    missing = recipe.nbytes - _ready_bytes(recipe, found)
+    needed = missing + copied + _RESERVE_BYTES if missing else 0
+    free = _free_bytes(destination)
+    if free < needed:
+        raise DoesNotFitError(
+            f"{format_bytes(missing)} are still to be written to {destination.parent}, "
+            f"which has {format_bytes(free)} free: {format_bytes(needed - free)} are missing.",
+            hint="Free that much, or give a destination on another disk. Nothing was written.",
+        )
+
+
+# --- the work -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What the functions of step 4 share."""
+
+    job: Job
+    found: Survey
+    effort: Effort
+    meter: _Meter
+    results: Iterator[Rounded]
+    """The runs of all missing tensors, in order."""
+
+
+def _write_shards(recipe: Recipe, job: Job, found: Survey, effort: Effort) -> Iterator[Progress]:
+    """Write every tensor that is not there yet, in file order."""
+    todo = [tensor for tensor in recipe.tensors if tensor.name not in found.done]
+    meter = _Meter(total=recipe.catalog.nbytes, todo=todo)
+    runs = (run for tensor in todo for run in split_into_runs(tensor, effort.run_bytes))
+    with _one_torch_thread(), SourceFiles() as files, ThreadPoolExecutor(effort.threads) as pool:
+        results = _in_order(pool, lambda run: round_run(run, files), runs, effort.threads + 1)
+        work = _Work(job=job, found=found, effort=effort, meter=meter, results=results)
+        try:
+            for shard in recipe.shards:
+                yield from _write_shard(shard, work)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_shard(shard: PlannedShard, work: _Work) -> Iterator[Progress]:
+    """Append the missing tensors of one file and commit them every now and then."""
+    rest = [t for t in shard.tensors if t.name not in work.found.done]
+    if not rest:
+        return
+    file, keep = work.job.folder / shard.name, work.found.keep(shard)
+    with work.effort.writer(file, shard.layout, keep=keep) as writer:
+        written = 0
+        for tensor in rest:
+            yield from _write_tensor(tensor, writer, work)
+            written += tensor.nbytes
+            if written >= work.effort.sync_bytes or tensor is rest[-1]:
+                writer.sync()
+                work.job.commit()
+                written = 0
+
+
+def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> Iterator[Progress]:
+    """Write one tensor: its weight run by run, then what only the whole of it decides."""
+    hashes: dict[str, str] = {}
+    scales: list[Tensor] = []
+    count = sum(1 for _ in split_into_runs(tensor, work.effort.run_bytes))
+    writer.begin(tensor.name)
+    for rounded in islice(work.results, count):
+        writer.write(rounded.weight)
+        if rounded.scales is not None:
+            scales.append(rounded.scales)
+        yield from work.meter.advance(rounded.run.count, tensor.name)
+    hashes["weight"] = writer.end()
+    for role, data in companions(tensor, scales).items():
+        writer.begin(tensor.pieces[role].name)
+        writer.write(data)
+        hashes[role] = writer.end()
+    work.job.finish_tensor(tensor.name, hashes)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
+) -> Iterator[Out]:
+    """Work on items in several threads, at most `ahead` before the one that is taken."""
+    waiting: deque[Future[Out]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Let torch compute every operation in the thread that asks for it.
+
+    The work is split into runs already; a second split inside of each only costs switching.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Meter:
+    """Counts source bytes and says now and then how far the work is."""
+
+    _EVERY_S = 0.5
+
+    def __init__(self, *, total: int, todo: list[PlannedTensor]) -> None:
+        self._total = total
+        self._before = total - sum(tensor.source.nbytes for tensor in todo)
+        self._done = self._before
+        self._started = time.monotonic()
+        self._shown = self._started
+
+    def advance(self, count: int, tensor: str) -> Iterator[Progress]:
+        self._done += count
+        now = time.monotonic()
+        if now - self._shown < self._EVERY_S and self._done < self._total:
+            return
+        self._shown = now
+        rate = (self._done - self._before) / max(now - self._started, 1e-6)
+        yield Progress(
+            done_bytes=self._done,
+            total_bytes=self._total,
+            share=round(self._done / self._total, 6),
+            bytes_per_s=round(rate),
+            seconds_left=round((self._total - self._done) / rate, 1),
+            tensor=tensor,
+        )
+
+
+# --- after the work -------------------------------------------------------------------------------
+
+
+def _write_rest(source: Path, recipe: Recipe, job: Job, identity: Identity) -> None:
+    """Write index, config and tokenizer files, and the manifest when all of them are there."""
+    records = {}
+    for name, content in describe_folder(source, recipe).items():
+        write_file_durably(job.folder / name, content)
+        digest = hashlib.sha256(content).hexdigest()
+        records[name] = FileRecord(nbytes=len(content), sha256=digest)
+    manifest = Manifest(
+        tool=identity.tool,
+        source=identity.source,
+        settings=identity.settings,
+        files=records,
+        shards={
+            shard.name: ShardRecord(
+                nbytes=shard.layout.size,
+                header_sha256=hashlib.sha256(shard.layout.header).hexdigest(),
+            )
+            for shard in recipe.shards
+        },
+        tensors={
+            tensor.name: TensorRecord(
+                kind=tensor.kind, shard=shard.name, sha256=dict(job.done[tensor.name])
+            )
+            for shard in recipe.shards
+            for tensor in shard.tensors
+        },
+    )
+    write_file_durably(job.folder / MANIFEST_NAME, manifest.to_bytes())
+
+
+def _finished(destination: Path, started: float, *, already: bool) -> Finished:
+    manifest = read_manifest(destination)
+    assert manifest is not None, "a finished folder has a manifest"
+    return Finished(
+        folder=str(destination),
+        already=already,
+        seconds=round(time.monotonic() - started, 3),
+        result_bytes=sum(shard.nbytes for shard in manifest.shards.values()),
+        manifest_sha256=hashlib.sha256((destination / MANIFEST_NAME).read_bytes()).hexdigest(),
+    )
+
+
+@contextmanager
+def _explained(destination: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence.
+
+    Errors of reading the source are CheckpointErrors by then, so these are of the destination.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or partial_folder(destination)
+        if error.errno in _FULL:
+            raise ConversionError(
+                f"The disk of {destination.parent} is full "
+                f"({format_bytes(_free_bytes(destination))} free).",
+                hint="Free some space and run the same command again: it goes on where it stopped.",
+            ) from error
+        raise ConversionError(
+            f"{place} can't be used: {error.strerror or error}.",
+            hint="Check rights and disk, or give another destination. What is done is kept.",
+        ) from error

@@ -1,0 +1,336 @@
+"""Decide how every tensor will be stored and where its bytes will lie, before any is computed.
+
+A recipe is pure: headers and settings in, names, types, shapes, files and offsets out. The same
+source and settings always give the same recipe, which is what makes a conversion resumable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from math import gcd
+from typing import Any
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.weights.catalog import INT8_GROUP, Catalog, StoredTensor
+from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role
+from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLayout
+
+NESTED_GROUP = 256
+"""Scales that share one scale of their own under double quantization; bitsandbytes' number."""
+
+KINDS = {"bf16": "dense", "nf4": "nf4", "int8": "int8"}
+"""The user's word for a storage kind, and the catalog's."""
+
+TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""What transformers calls the file types of a 16-bit or 32-bit checkpoint."""
+
+STATE_NAME = "quant_state.bitsandbytes__nf4"
+"""What transformers calls the piece that tells how an NF4 matrix was quantized."""
+
+_LONGEST_NUMBER = 24
+"""Characters of the longest float64 as JSON, such as -2.2250738585072014e-308."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """One `--keep PATTERN=KIND`: linears that shall not become NF4."""
+
+    pattern: str
+    """A part ("vision-tower") or a tensor name with wildcards ("model.layers.0.*")."""
+    kind: str
+    """"bf16" or "int8"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every option that decides the bytes of the result."""
+
+    double_quant: bool = True
+    lm_head: str = "bf16"
+    """"bf16", "nf4" or "int8"."""
+    keep: tuple[Keep, ...] = ()
+    """Later ones win over earlier ones, and over lm_head."""
+    shard_bytes: int = 5 * 10**9
+    """A file grows up to this size; one larger tensor gets a file of its own."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the settings as the manifest and the journal hold them."""
+        return {
+            "rounding": "nearest",
+            "double_quant": self.double_quant,
+            "lm_head": self.lm_head,
+            "keep": [f"{k.pattern}={k.kind}" for k in self.keep],
+            "shard_bytes": self.shard_bytes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTensor:
+    """One tensor of the source and what it will become."""
+
+    source: StoredTensor
+    kind: str
+    """"dense", "nf4" or "int8"."""
+    pieces: Mapping[str, PlannedPiece]
+    """By role (the catalog's), in file order; "weight" comes first in an NF4 or dense tensor."""
+    reason: str = ""
+    """Why a linear does not become NF4; empty when it does, and for tensors that never do."""
+
+    @property
+    def name(self) -> str:
+        return self.source.spec.name
+
+    @property
+    def nbytes(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """One file of the result."""
+
+    name: str
+    tensors: tuple[PlannedTensor, ...]
+    """In file order."""
+
+    @cached_property
+    def layout(self) -> ShardLayout:
+        """Header and offsets of the file."""
+        return ShardLayout(pieces=tuple(p for t in self.tensors for p in t.pieces.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartBytes:
+    """What one part of the model weighs before and after."""
+
+    part: Part
+    weights: int
+    source_bytes: int
+    result_bytes: int
+    kinds: Mapping[str, int]
+    """Linear matrices by storage kind."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.result_bytes / self.weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The whole result, byte for byte, except for the numbers themselves."""
+
+    catalog: Catalog
+    settings: Settings
+    shards: tuple[PlannedShard, ...]
+
+    @property
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Every tensor in the order in which it will be written."""
+        return (tensor for shard in self.shards for tensor in shard.tensors)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all safetensors files, headers included."""
+        return sum(shard.layout.size for shard in self.shards)
+
+    @property
+    def source_dtype(self) -> str:
+        """Type of the linear matrices in the source, in transformers' words."""
+        types = Counter(t.source.dtype for t in self.tensors if t.source.spec.role is Role.LINEAR)
+        return TORCH_NAMES[types.most_common(1)[0][0]]
+
+    def by_part(self) -> list[PartBytes]:
+        """Sum up the table that is shown before the work starts, in the model's order."""
+        rows = []
+        for part in Part:
+            tensors = [t for t in self.tensors if t.source.spec.part is part]
+            linears = (t for t in tensors if t.source.spec.role is Role.LINEAR)
+            rows.append(
+                PartBytes(
+                    part=part,
+                    weights=sum(t.source.spec.numel for t in tensors),
+                    source_bytes=sum(t.source.nbytes for t in tensors),
+                    result_bytes=sum(t.nbytes for t in tensors),
+                    kinds=dict(Counter(t.kind for t in linears)),
+                )
+            )
+        return rows
+
+    def kept(self) -> list[PlannedTensor]:
+        """List the linear matrices that do not become NF4."""
+        return [t for t in self.tensors if t.reason]
+
+
+def make_recipe(catalog: Catalog, settings: Settings) -> Recipe:
+    """Decide storage kinds, files and offsets.
+
+    Raises UsageError for a pattern that matches no linear matrix.
+    """
+    for keep in settings.keep:
+        _check_pattern(keep, catalog)
+    planned = [_plan_tensor(tensor, settings) for tensor in catalog.tensors.values()]
+    groups = list(_fill_shards(planned, settings.shard_bytes))
+    shards = (
+        PlannedShard(name=f"model-{i:05d}-of-{len(groups):05d}.safetensors", tensors=_align(group))
+        for i, group in enumerate(groups, 1)
+    )
+    return Recipe(catalog=catalog, settings=settings, shards=tuple(shards))
+
+
+# --- which kind -----------------------------------------------------------------------------------
+
+
+def part_slug(part: Part) -> str:
+    """Give the word for a part that `--keep` understands: vision-tower, lm-head."""
+    return part.value.replace(" ", "-").replace("_", "-")
+
+
+def _matches(pattern: str, tensor: StoredTensor) -> bool:
+    name = tensor.spec.name
+    return pattern == part_slug(tensor.spec.part) or any(
+        fnmatchcase(n, pattern) for n in (name, name.removesuffix(".weight"))
+    )
+
+
+def _check_pattern(keep: Keep, catalog: Catalog) -> None:
+    linears = [t for t in catalog.tensors.values() if t.spec.role is Role.LINEAR]
+    if any(_matches(keep.pattern, tensor) for tensor in linears):
+        return
+    known = {part_slug(t.spec.part) for t in linears} | {t.spec.name for t in linears}
+    close = difflib.get_close_matches(keep.pattern, known, n=1)
+    parts = ", ".join(dict.fromkeys(part_slug(t.spec.part) for t in linears))
+    raise UsageError(
+        f"--keep {keep.pattern}={keep.kind} matches none of the {len(linears)} linear matrices.",
+        hint=(f"Did you mean {close[0]}? " if close else "")
+        + f"Give a part ({parts}) or a tensor name with * in it.",
+    )
+
+
+def _choose(tensor: StoredTensor, settings: Settings) -> tuple[str, str]:
+    """Choose the storage kind of a tensor and say why a linear is not NF4."""
+    spec = tensor.spec
+    if spec.role is not Role.LINEAR:
+        return "dense", ""
+    word, reason = "nf4", ""
+    if spec.part is Part.LM_HEAD:
+        word, reason = settings.lm_head, f"--lm-head {settings.lm_head}"
+    for keep in settings.keep:
+        if _matches(keep.pattern, tensor):
+            word, reason = keep.kind, f"--keep {keep.pattern}={keep.kind}"
+    if KINDS[word] == "nf4":
+        reason = ""
+    columns, group = spec.shape[1], NF4_GROUP if word == "nf4" else INT8_GROUP
+    if KINDS[word] != "dense" and columns % group:
+        # A group would run over the end of a row, which our kernels and others' refuse.
+        return "dense", f"its {columns} columns are not a multiple of {group}"
+    return KINDS[word], reason
+
+
+# --- which pieces ---------------------------------------------------------------------------------
+
+
+def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> str:
+    """Give the JSON that tells bitsandbytes how a matrix was quantized, in its own key order.
+
+    nested_offset   mean of the scales under double quantization, None without
+    """
+    state: dict[str, Any] = {
+        "quant_type": "nf4",
+        "blocksize": NF4_GROUP,
+        "dtype": TORCH_NAMES[tensor.dtype],
+        "shape": list(tensor.spec.shape),
+    }
+    if nested_offset is not None:
+        state |= {
+            "nested_blocksize": NESTED_GROUP,
+            "nested_dtype": "float32",
+            "nested_offset": nested_offset,
+        }
+    return json.dumps(state)
+
+
+def piece_name(tensor: str, role: str) -> str:
+    """Give the name in the file of one piece of a tensor."""
+    if role == "weight":
+        return tensor
+    return f"{tensor}.{STATE_NAME if role == 'quant_state' else role}"
+
+
+def _plan_tensor(tensor: StoredTensor, settings: Settings) -> PlannedTensor:
+    kind, reason = _choose(tensor, settings)
+    if kind == "nf4":
+        pieces = _nf4_pieces(tensor, settings.double_quant)
+    elif kind == "int8":
+        pieces = _int8_pieces(tensor)
+    else:
+        pieces = _pieces(tensor, {"weight": (tensor.dtype, tensor.spec.shape)})
+    return PlannedTensor(source=tensor, kind=kind, pieces=pieces, reason=reason)
+
+
+def _pieces(
+    tensor: StoredTensor, parts: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> dict[str, PlannedPiece]:
+    name = tensor.spec.name
+    return {
+        role: PlannedPiece(name=piece_name(name, role), dtype=dtype, shape=shape)
+        for role, (dtype, shape) in parts.items()
+    }
+
+
+def _nf4_pieces(tensor: StoredTensor, double_quant: bool) -> dict[str, PlannedPiece]:
+    """Lay out an NF4 matrix as transformers does, with 4-byte types where they are aligned.
+
+    The one value that is not known yet, nested_offset, is text inside quant_state. Trailing spaces
+    give that piece a fixed length, and the whole tensor a multiple of 64 bytes.
+    """
+    groups = tensor.spec.numel // NF4_GROUP
+    parts = {"weight": ("U8", (tensor.spec.numel // 2, 1)), "quant_map": ("F32", (16,))}
+    if double_quant:
+        parts["nested_quant_map"] = ("F32", (256,))
+        parts["nested_absmax"] = ("F32", (-(-groups // NESTED_GROUP),))
+    parts["absmax"] = ("U8" if double_quant else "F32", (groups,))
+    pieces = _pieces(tensor, parts)
+    text = quant_state_text(tensor, nested_offset=0.0 if double_quant else None)
+    longest = len(text) - len("0.0") + _LONGEST_NUMBER
+    length = longest + -(sum(p.nbytes for p in pieces.values()) + longest) % HEADER_ALIGNMENT
+    return pieces | _pieces(tensor, {"quant_state": ("U8", (length,))})
+
+
+def _int8_pieces(tensor: StoredTensor) -> dict[str, PlannedPiece]:
+    """Lay out an int8 matrix, our own kind."""
+    rows, columns = tensor.spec.shape
+    scale = (rows, columns // INT8_GROUP)
+    return _pieces(tensor, {"weight": ("I8", (rows, columns)), "scale": ("F32", scale)})
+
+
+# --- which file -----------------------------------------------------------------------------------
+
+
+def _fill_shards(
+    tensors: Iterable[PlannedTensor], limit: int
+) -> Iterator[tuple[PlannedTensor, ...]]:
+    """Cut the model's order into runs of at most `limit` bytes."""
+    group: list[PlannedTensor] = []
+    filled = 0
+    for tensor in tensors:
+        if group and filled + tensor.nbytes > limit:
+            yield tuple(group)
+            group, filled = [], 0
+        group.append(tensor)
+        filled += tensor.nbytes
+    yield tuple(group)
+
+
+def _align(tensors: tuple[PlannedTensor, ...]) -> tuple[PlannedTensor, ...]:
+    """Move tensors of odd sizes behind the others, so that every type lies at its own alignment.
+
+    Readers view the file's bytes as numbers in place. The released sizes are all multiples of 64,
+    which leaves their order as it is.
+    """
+    return tuple(sorted(tensors, key=lambda t: -gcd(t.nbytes, HEADER_ALIGNMENT)))

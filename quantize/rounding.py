@@ -1,0 +1,136 @@
+"""Turn the numbers of a tensor into the bytes of its pieces, a run of rows at a time.
+
+Here are the only numbers a conversion computes. Each run gives the same bytes whatever the size of
+the runs and whichever thread works on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.catalog import INT8_GROUP
+from cogvlm2_lite.weights.header import DTYPE_BYTES
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
+from cogvlm2_lite.weights.names import NF4_GROUP
+from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text
+from quantize.source import SourceFiles
+
+_INT8_MAX = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Some rows of one tensor: what one thread works on at a time."""
+
+    tensor: PlannedTensor
+    begin: int
+    """First byte inside the source's piece."""
+    count: int
+    """Source bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """A run that was worked on."""
+
+    run: Run
+    weight: memoryview
+    """Bytes of the "weight" piece."""
+    scales: Tensor | None
+    """One float32 per group of the run; None for a dense tensor."""
+
+
+def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
+    """Cut a tensor into runs of about `run_bytes`, at row ends where its numbers are rounded."""
+    piece = tensor.source.pieces["weight"]
+    step = run_bytes
+    if tensor.kind != "dense":
+        row = piece.shape[1] * DTYPE_BYTES[piece.dtype]
+        step = max(run_bytes // row, 1) * row
+    for begin in range(0, piece.nbytes, step):
+        yield Run(tensor=tensor, begin=begin, count=min(step, piece.nbytes - begin))
+
+
+def round_run(run: Run, files: SourceFiles) -> Rounded:
+    """Read a run and round it to nearest.
+
+    Raises CheckpointError when it can't be read, ConversionError for an infinite weight or one that
+    is not a number.
+    """
+    tensor = run.tensor
+    piece = tensor.source.pieces["weight"]
+    data = files.read(tensor.name, piece, run.begin, run.count)
+    if tensor.kind == "dense":
+        return Rounded(run=run, weight=memoryview(data), scales=None)
+    dtype = getattr(torch, TORCH_NAMES[piece.dtype])
+    weight = torch.frombuffer(data, dtype=dtype).view(-1, piece.shape[1])
+    _check_finite(weight, run)
+    codes, scales = (
+        quantize_rows(weight, group=NF4_GROUP) if tensor.kind == "nf4" else round_int8(weight)
+    )
+    return Rounded(run=run, weight=codes.numpy().data, scales=scales.view(-1))
+
+
+def round_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows to 8 bits with one scale for every 64 columns of a row.
+
+    weight  [rows, columns] floating, columns a multiple of 64
+    Returns codes [rows, columns] int8 in -127 to 127, and scales [rows, columns / 64] float32;
+            value = code * scale, where a scale is the largest magnitude of its group / 127
+    """
+    rows, columns = weight.shape
+    groups = weight.float().view(rows, -1, INT8_GROUP)
+    scales = groups.abs().amax(dim=-1) / _INT8_MAX
+    # A group of zeros has the scale 0; its codes are 0 whatever the divisor is.
+    divisors = torch.where(scales == 0, torch.ones_like(scales), scales)
+    codes = (groups / divisors.unsqueeze(-1)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
+    return codes.to(torch.int8).view(rows, columns), scales
+
+
+def companions(tensor: PlannedTensor, scales: list[Tensor]) -> dict[str, memoryview]:
+    """Give the bytes of every piece but "weight", once all runs of a tensor are rounded.
+
+    scales  those of all runs in order; empty for a dense tensor
+    """
+    if tensor.kind == "dense":
+        return {}
+    joined = torch.cat(scales)
+    if tensor.kind == "int8":
+        return {"scale": _bytes(joined)}
+    found = {"quant_map": _bytes(torch.tensor(NF4_LEVELS, dtype=torch.float32))}
+    offset = None
+    if "nested_absmax" in tensor.pieces:
+        nested = nest_scales(joined)
+        offset, joined = nested.nested_offset, nested.absmax
+        found["nested_quant_map"] = _bytes(nested.nested_map)
+        found["nested_absmax"] = _bytes(nested.nested_absmax)
+    found["absmax"] = _bytes(joined)
+    text = quant_state_text(tensor.source, nested_offset=offset).encode()
+    # JSON may end in spaces; they keep the length, and so every offset in the file, known before.
+    padded = text.ljust(tensor.pieces["quant_state"].nbytes)
+    found["quant_state"] = memoryview(padded)
+    return found
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return values.contiguous().numpy().data.cast("B")
+
+
+def _check_finite(weight: Tensor, run: Run) -> None:
+    """Refuse NaN and infinity, which no scale can hold, and say where the first one is."""
+    low, high = torch.aminmax(weight)
+    if torch.isfinite(low) and torch.isfinite(high):
+        return
+    row, column = torch.nonzero(~torch.isfinite(weight))[0].tolist()
+    row_bytes = run.count // weight.shape[0]
+    raise ConversionError(
+        f"{run.tensor.name} holds {weight[row, column].item()} at row "
+        f"{run.begin // row_bytes + row}, column {column}, so it can't be rounded.",
+        hint="The checkpoint is damaged. Copy or download "
+        f"{run.tensor.source.pieces['weight'].file.name} again.",
+    )

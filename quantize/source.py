@@ -1,0 +1,193 @@
+"""The checkpoint that is converted: what is refused, how it is read, and how it is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from io import FileIO
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self
+
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.header import Piece
+from cogvlm2_lite.weights.writer import drop_from_cache
+
+_SAMPLE_BYTES = 4096
+
+_COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.*",
+    "LICENSE*",
+    "NOTICE*",
+    "MODEL_LICENSE*",
+    "USE_POLICY*",
+)
+"""Files that travel with the weights. Python files do not: a model's own code is never run."""
+
+_MAX_COPIED_BYTES = 64 * 1024**2
+
+
+def open_source(source: Path, destination: Path) -> Catalog:
+    """Check that a folder can be converted to the other and read its headers.
+
+    Raises UsageError for a pair of folders that makes no sense, CheckpointError for a source that
+    is damaged, incomplete or already quantized.
+    """
+    if not source.is_dir():
+        raise UsageError(
+            f"There is no folder {source}.",
+            hint="Give the folder that holds config.json and the .safetensors files.",
+        )
+    here, there = source.resolve(), destination.resolve()
+    if here == there:
+        raise UsageError(
+            f"{source} is both the source and the destination.",
+            hint="Give a new folder for the result; the source is only read.",
+        )
+    if there.is_relative_to(here):
+        raise UsageError(
+            f"{destination} lies inside the source {source}.",
+            hint="Give a folder beside it; the source is only read.",
+        )
+    catalog = Catalog.open(source, read_config(source))
+    kinds = sorted({t.kind for t in catalog.tensors.values()} - {"dense"})
+    if kinds or "quantization_config" in raw_config(source):
+        raise CheckpointError(
+            f"{source} is already quantized ({', '.join(kinds) or 'its config.json says so'}).",
+            hint="Rounding twice loses quality: start from the released 16-bit checkpoint.",
+        )
+    return catalog
+
+
+def raw_config(source: Path) -> dict[str, Any]:
+    """Read config.json as it stands; read_config has checked it before."""
+    content: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    return content
+
+
+def companion_files(source: Path) -> list[Path]:
+    """List the tokenizer, generation and licence files that go into the result unchanged."""
+    return sorted(
+        file
+        for file in source.iterdir()
+        if any(fnmatchcase(file.name, pattern) for pattern in _COPIED)
+        and file.is_file()
+        and file.stat().st_size <= _MAX_COPIED_BYTES
+    )
+
+
+def identify(catalog: Catalog) -> dict[str, str]:
+    """Recognise a source again: its fingerprint, and a hash of a few bytes of every tensor.
+
+    Two fine-tunings of one model have equal headers, so the fingerprint alone would let a
+    conversion of one be continued with the other. Reading all 39 GB twice would cost too much.
+    """
+    digest = hashlib.sha256()
+    with SourceFiles(drop=False) as files:
+        for name, tensor in catalog.tensors.items():
+            piece = tensor.pieces["weight"]
+            count = min(_SAMPLE_BYTES, piece.nbytes)
+            middle = (piece.nbytes - count) // 2
+            digest.update(files.read(name, piece, middle, count))
+    return {"fingerprint": catalog.fingerprint(), "sample_sha256": digest.hexdigest()}
+
+
+class SourceFiles:
+    """Reads parts of tensors from any thread; every file is opened once.
+
+    A context manager. Plain reads into a new buffer: mapped pages of a 39 GB checkpoint would count
+    as this process's memory.
+    """
+
+    def __init__(self, *, drop: bool = True) -> None:
+        """`drop` tells the system to forget what was read, which spares its page cache."""
+        self._drop = drop
+        self._open: dict[Path, FileIO] = {}
+        self._stack = ExitStack()
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def read(self, tensor: str, piece: Piece, begin: int, count: int) -> bytearray:
+        """Read `count` bytes of a piece from its byte `begin` on.
+
+        tensor  name for the message
+        Raises CheckpointError, naming file and tensor, when the file can't be read or ends early.
+        """
+        data = bytearray(count)
+        try:
+            stream = self._stream(piece.file)
+            got = _read_into(stream, memoryview(data), piece.begin + begin, self._lock)
+            if self._drop:
+                drop_from_cache(stream.fileno(), piece.begin + begin, count)
+        except OSError as error:
+            raise CheckpointError(
+                f"{piece.file.name} can't be read at {tensor}: {error.strerror or error}.",
+                hint="The disk or the network may be failing. Nothing that is done is lost: put a "
+                "good copy of the file in its place and run the same command again.",
+            ) from error
+        if got != count:
+            raise CheckpointError(
+                f"{piece.file.name} ends in the middle of {tensor}: {count - got} bytes are "
+                "missing.",
+                hint="The file was changed while it was read. Put the whole file back and run the "
+                "same command again.",
+            )
+        return data
+
+    def _stream(self, file: Path) -> FileIO:
+        with self._lock:
+            if file not in self._open:
+                self._open[file] = self._stack.enter_context(FileIO(file, "rb"))
+            return self._open[file]
+
+
+def _positioned(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
+    return os.preadv(stream.fileno(), [part], position)
+
+
+def _seeking(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
+    """The same where the system has no positioned read (Windows)."""
+    with lock:
+        stream.seek(position)
+        return stream.readinto(part) or 0
+
+
+_read_once: Callable[[FileIO, memoryview, int, Lock], int] = (
+    _positioned if hasattr(os, "preadv") else _seeking
+)
+
+
+def _read_into(stream: FileIO, target: memoryview, position: int, lock: Lock) -> int:
+    """Fill the target as far as the file goes and give the bytes read."""
+    got = 0
+    while got < len(target):
+        count = _read_once(stream, target[got:], position + got, lock)
+        if count == 0:
+            break
+        got += count
+    return got

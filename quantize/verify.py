@@ -1,0 +1,165 @@
+"""Check a quantized folder: every byte against its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.header import MAX_HEADER_BYTES
+from cogvlm2_lite.weights.manifest import Manifest, ShardRecord, TensorRecord, read_manifest
+from cogvlm2_lite.weights.writer import drop_from_cache
+from quantize.events import Damaged, Event, Progress, Verified
+from quantize.recipe import piece_name
+
+_STEP = 8 * MIB
+_EVERY_S = 0.5
+
+
+def verify(folder: Path) -> Iterator[Event]:
+    """Read a folder again and compare it with its manifest; yields Progress, Damaged, Verified.
+
+    Without a manifest only names, shapes and sizes are checked, and Verified says so.
+    Raises UsageError when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.", hint="Give the folder to be checked.")
+    check = _Check(folder=folder, started=time.monotonic())
+    manifest = None
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        yield check.damaged("cogvlm2_lite_manifest.json", "", error.message)
+    if manifest is not None:
+        check.total = sum(s.nbytes for s in manifest.shards.values())
+        yield from _check_files(check, manifest)
+        for name, record in manifest.shards.items():
+            tensors = {n: t for n, t in manifest.tensors.items() if t.shard == name}
+            yield from _check_shard(check, name, record, tensors)
+    if check.found == 0:
+        # The manifest vouches for bytes; that they make up a whole model is checked as at loading.
+        yield from _check_structure(check)
+    yield Verified(
+        folder=str(folder),
+        ok=check.found == 0,
+        damaged=check.found,
+        has_manifest=manifest is not None,
+        checked_bytes=check.done,
+        seconds=round(time.monotonic() - check.started, 3),
+    )
+
+
+@dataclass(kw_only=True)
+class _Check:
+    """What was read and found so far."""
+
+    folder: Path
+    started: float
+    total: int = 0
+    done: int = 0
+    found: int = 0
+    shown: float = 0.0
+
+    def damaged(self, file: str, tensor: str, problem: str) -> Damaged:
+        self.found += 1
+        return Damaged(file=file, tensor=tensor, problem=problem)
+
+    def advance(self, count: int, tensor: str) -> Iterator[Progress]:
+        self.done += count
+        now = time.monotonic()
+        if now - self.shown < _EVERY_S and self.done < self.total:
+            return
+        self.shown = now
+        rate = self.done / max(now - self.started, 1e-6)
+        yield Progress(
+            done_bytes=self.done,
+            total_bytes=self.total,
+            share=round(self.done / max(self.total, 1), 6),
+            bytes_per_s=round(rate),
+            seconds_left=round(max(self.total - self.done, 0) / max(rate, 1.0), 1),
+            tensor=tensor,
+        )
+
+
+def _check_structure(check: _Check) -> Iterator[Damaged]:
+    try:
+        Catalog.open(check.folder, read_config(check.folder))
+    except CheckpointError as error:
+        yield check.damaged(str(check.folder), "", error.message)
+
+
+def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:
+    """Compare config, index and tokenizer files."""
+    for name, record in manifest.files.items():
+        try:
+            content = (check.folder / name).read_bytes()
+        except OSError as error:
+            yield check.damaged(name, "", f"can't be read: {error.strerror or error}")
+            continue
+        if len(content) != record.nbytes:
+            sizes = f"has {len(content)} bytes instead of {record.nbytes}"
+            yield check.damaged(name, "", sizes)
+        elif hashlib.sha256(content).hexdigest() != record.sha256:
+            yield check.damaged(name, "", "was changed: its sha256 is another")
+
+
+def _check_shard(
+    check: _Check, name: str, record: ShardRecord, tensors: Mapping[str, TensorRecord]
+) -> Iterator[Event]:
+    """Compare one safetensors file, piece by piece; what can't be read is named and skipped."""
+    try:
+        size = (check.folder / name).stat().st_size
+        if size != record.nbytes:
+            problem = f"has {size} bytes instead of {record.nbytes}"
+            yield check.damaged(name, "", problem)
+        header = _read_header(check.folder / name)
+        if hashlib.sha256(header).hexdigest() != record.header_sha256:
+            yield check.damaged(name, "", "its header was changed, so its tensors can't be found")
+            return
+        yield from _check_tensors(check, name, header, tensors)
+    except OSError as error:
+        yield check.damaged(name, "", f"can't be read: {error.strerror or error}")
+
+
+def _read_header(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        first = stream.read(8)
+        return first + stream.read(min(int.from_bytes(first, "little"), MAX_HEADER_BYTES))
+
+
+def _check_tensors(
+    check: _Check, name: str, header: bytes, tensors: Mapping[str, TensorRecord]
+) -> Iterator[Event]:
+    """Hash every piece of a file whose header is proven right."""
+    entries = json.loads(header[8:])
+    promised = {piece_name(n, role) for n, record in tensors.items() for role in record.sha256}
+    if promised != entries.keys() - {"__metadata__"}:
+        yield check.damaged(name, "", "its tensors are not those that the manifest lists")
+        return
+    with (check.folder / name).open("rb") as stream:
+        for tensor, record in tensors.items():
+            wrong = []
+            for role, sha256 in record.sha256.items():
+                begin, end = entries[piece_name(tensor, role)]["data_offsets"]
+                digest = hashlib.sha256()
+                stream.seek(len(header) + begin)
+                for part in _parts(end - begin):
+                    digest.update(stream.read(part))
+                    yield from check.advance(part, tensor)
+                drop_from_cache(stream.fileno(), len(header) + begin, end - begin)
+                if digest.hexdigest() != sha256:
+                    wrong.append(role)
+            if wrong:
+                yield check.damaged(name, tensor, f"sha256 differs in {', '.join(wrong)}")
+
+
+def _parts(count: int) -> Iterator[int]:
+    for begin in range(0, count, _STEP):
+        yield min(_STEP, count - begin)
