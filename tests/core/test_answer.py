@@ -1,0 +1,279 @@
+"""The main path, on a tiny model whose nonsense is always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cogvlm2_lite
+from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.errors import (
+    CheckpointError,
+    DeviceError,
+    ImageError,
+    PromptTooLongError,
+    UsageError,
+)
+from cogvlm2_lite.events import (
+    Cancel,
+    Event,
+    Finished,
+    FinishReason,
+    ImageEncoded,
+    Notice,
+    Prefilled,
+    Progress,
+    TextDelta,
+    TurnsDropped,
+)
+from tests.core.folders import talking_folder
+from tests.core.goldens import CHECKPOINT
+
+SHORT = Sampling(max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture()
+def model(folder: Path) -> Model:
+    return cogvlm2_lite.load(folder, device="cpu", dtype="float32")
+
+
+def picture(seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def finished(events: Iterable[Event]) -> Finished:
+    last = list(events)[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+def test_the_events_come_in_order(model: Model) -> None:
+    events = list(model.answer("What is this?", image=picture(1), sampling=SHORT))
+    kinds = [type(e) for e in events if not isinstance(e, Progress)]
+    assert kinds[:2] == [ImageEncoded, Prefilled]
+    assert set(kinds[2:-1]) <= {TextDelta, Notice}
+    assert kinds[-1] is Finished
+    end = finished(events)
+    assert end.text == "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert end.image_tokens == 11
+    assert end.prompt_tokens > end.image_tokens
+    assert end.completion_tokens == 12
+    assert end.reason is FinishReason.LENGTH
+    assert end.tokens_per_s > 0
+    encode = [e for e in events if isinstance(e, Progress) and e.phase == "encode"]
+    assert [e.done for e in encode] == [1, 2]
+
+
+def test_a_text_question_brings_no_vision_weights_in(model: Model) -> None:
+    finished(model.answer("Hello?", sampling=SHORT))
+    held = {part.value: n for part, n in model.runtime.residency.resident_bytes.items()}
+    assert held["vision tower"] == held["projector"] == held["vision expert"] == 0
+    assert held["language expert"] > 0
+
+
+def test_a_second_question_about_the_picture_computes_only_its_own_tokens(model: Model) -> None:
+    finished(model.answer("One?", image=picture(1), sampling=SHORT))
+    events = list(model.answer("Two?", image=picture(1), sampling=SHORT))
+    encoded = next(e for e in events if isinstance(e, ImageEncoded))
+    prefilled = next(e for e in events if isinstance(e, Prefilled))
+    assert encoded.reused
+    assert prefilled.reused_tokens == 12
+    assert not any(isinstance(e, Progress) and e.phase == "encode" for e in events)
+
+
+def test_what_was_asked_before_never_changes_an_answer(folder: Path) -> None:
+    conversation = [("a?", "first"), ("b?", "second")]
+    questions = [
+        ("One?", 1, []),
+        ("Two?", 1, conversation[:1]),
+        ("Three?", 1, conversation),
+        ("Four?", 2, []),
+        ("Two?", 1, conversation[:1]),
+        ("Five?", None, []),
+        ("Three?", 1, conversation),
+        ("Six?", None, conversation),
+    ]
+    warm = cogvlm2_lite.load(folder, device="cpu", dtype="bfloat16")
+    for question, seed, history in questions:
+        image = picture(seed) if seed else None
+        cold = cogvlm2_lite.load(folder, device="cpu", dtype="bfloat16")
+        answers = [m.answer(question, image, history, sampling=SHORT) for m in (warm, cold)]
+        texts = {finished(events).text for events in answers}
+        assert len(texts) == 1
+
+
+def test_past_turns_are_not_computed_again(model: Model) -> None:
+    first = [("a?", "first answer")]
+    finished(model.answer("b?", picture(1), first, sampling=SHORT))
+    events = list(model.answer("c?", picture(1), [*first, ("b?", "second")], sampling=SHORT))
+    prefilled = next(e for e in events if isinstance(e, Prefilled))
+    assert prefilled.reused_tokens > 12
+
+
+def test_a_picture_comes_back_from_the_cache_after_another_one(model: Model) -> None:
+    before = finished(model.answer("One?", image=picture(1), sampling=SHORT)).text
+    finished(model.answer("One?", image=picture(2), sampling=SHORT))
+    events = list(model.answer("One?", image=picture(1), sampling=SHORT))
+    assert next(e for e in events if isinstance(e, ImageEncoded)).reused
+    assert finished(events).text == before
+
+
+def test_the_picture_cache_forgets_the_least_recently_used(model: Model) -> None:
+    finished(model.answer("?", image=picture(1), sampling=SHORT))
+    one = model.engine.pictures.nbytes
+    model.engine.pictures._max_bytes = 2 * one
+    for seed in (2, 1, 3):
+        finished(model.answer("?", image=picture(seed), sampling=SHORT))
+    assert model.engine.pictures.nbytes == 2 * one
+    for seed, kept in ((1, True), (3, True)):
+        events = list(model.answer("?", image=picture(seed), sampling=SHORT))
+        assert next(e for e in events if isinstance(e, ImageEncoded)).reused is kept
+
+
+def test_cancelling_stops_within_one_token_and_leaves_the_engine_usable(model: Model) -> None:
+    expected = finished(model.answer("Go?", image=picture(1), sampling=SHORT)).text
+    cancel, shown = Cancel(), 0
+    events = []
+    for event in model.answer(
+        "Go?", image=picture(1), sampling=Sampling(max_new_tokens=200), cancel=cancel
+    ):
+        events.append(event)
+        shown += isinstance(event, TextDelta)
+        if shown == 3:
+            cancel.set()
+    end = finished(events)
+    assert end.reason is FinishReason.CANCELLED
+    assert end.text
+    assert sum(isinstance(e, TextDelta) for e in events) <= 4
+    assert finished(model.answer("Go?", image=picture(1), sampling=SHORT)).text == expected
+
+
+@pytest.mark.parametrize("phase", ["encode", "prefill"])
+def test_cancelling_while_the_prompt_is_read_works_too(model: Model, phase: str) -> None:
+    cancel = Cancel()
+    events = []
+    for event in model.answer("Go?", image=picture(1), sampling=SHORT, cancel=cancel):
+        events.append(event)
+        if isinstance(event, Progress) and event.phase == phase:
+            cancel.set()
+    end = finished(events)
+    assert (end.reason, end.text, end.completion_tokens) == (FinishReason.CANCELLED, "", 0)
+    fresh = cogvlm2_lite.load(model.folder, device="cpu", dtype="float32")
+    texts = {finished(m.answer("Go?", picture(1), sampling=SHORT)).text for m in (model, fresh)}
+    assert len(texts) == 1
+
+
+def test_an_answer_left_alone_leaves_the_engine_usable(model: Model) -> None:
+    events = model.answer("Go?", image=picture(1), sampling=SHORT)
+    next(events)
+    with pytest.raises(UsageError, match="another question"):
+        next(model.answer("And this?"))
+    events.close()  # type: ignore[attr-defined]
+    assert finished(model.answer("And this?", sampling=SHORT)).completion_tokens == 12
+
+
+def test_stop_texts_end_the_answer_and_are_not_shown(model: Model) -> None:
+    whole = finished(model.answer("Go?", sampling=Sampling(max_new_tokens=40))).text
+    stop = whole[5:8]
+    end = finished(model.answer("Go?", sampling=Sampling(max_new_tokens=40, stop=(stop,))))
+    assert end.reason is FinishReason.STOP
+    assert end.text == whole[: whole.index(stop)]
+
+
+def test_a_conversation_past_the_context_drops_its_oldest_turns(model: Model) -> None:
+    history = [(f"question {i} " * 5, f"answer {i} " * 5) for i in range(8)]
+    events = list(model.answer("last?", picture(1), history, sampling=SHORT))
+    assert isinstance(events[0], TurnsDropped)
+    assert 0 < events[0].count < 8
+    assert finished(events).prompt_tokens <= model.config.max_position_embeddings
+
+
+def test_an_answer_that_fills_the_context_says_so(model: Model) -> None:
+    events = list(model.answer("word " * 80, sampling=Sampling(repetition_guard=False)))
+    end = finished(events)
+    assert end.prompt_tokens + end.completion_tokens <= model.config.max_position_embeddings
+    if end.reason is FinishReason.LENGTH:
+        assert any("context is full" in e.text for e in events if isinstance(e, Notice))
+
+
+def test_a_question_longer_than_the_context_is_refused(model: Model) -> None:
+    with pytest.raises(PromptTooLongError):
+        list(model.answer("far too long " * 500))
+
+
+def test_a_loop_is_broken_and_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = torch.zeros(512)
+    stuck[70] = 1.0
+    monkeypatch.setattr(model.runtime, "decode_one_token", lambda *_: stuck)
+    events = list(model.answer("Go?", sampling=Sampling(max_new_tokens=300)))
+    assert finished(events).reason is FinishReason.REPETITION
+    assert finished(events).completion_tokens < 120
+    assert any("repeat" in e.text for e in events if isinstance(e, Notice))
+    free = Sampling(max_new_tokens=300, repetition_guard=False)
+    assert finished(model.answer("Go?", sampling=free)).completion_tokens == 300
+
+
+def test_two_pictures_are_refused_with_the_rule(model: Model) -> None:
+    with pytest.raises(UsageError, match="one per conversation"):
+        model.answer("Which?", image=[picture(1), picture(2)])  # type: ignore[arg-type]
+
+
+def test_a_missing_picture_is_refused_at_once(model: Model) -> None:
+    with pytest.raises(ImageError):
+        model.answer("What?", image="no-such-file.png")
+
+
+def test_a_folder_without_tokenizer_loads_and_explains_itself_when_asked() -> None:
+    silent = cogvlm2_lite.load(CHECKPOINT, device="cpu", dtype="float32")
+    assert silent.forward(torch.tensor([[500, 3]])).shape == (1, 2, 512)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        silent.answer("Hello?")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"device": "tpu"}, UsageError),
+        ({"dtype": "int4"}, UsageError),
+        ({"rope": "yarn"}, UsageError),
+        ({"device": "cuda:99"}, DeviceError),
+    ],
+)
+def test_bad_options_are_named(
+    folder: Path, options: dict[str, str], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=next(iter(options.values())) if error is UsageError else "GPU"):
+        cogvlm2_lite.load(folder, **options)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"input_ids": torch.tensor([1, 2])},
+        {"input_ids": torch.tensor([[1, 512]])},
+        {"input_ids": torch.tensor([[1, 2]]), "token_type_ids": torch.tensor([[0]])},
+        {"input_ids": torch.tensor([[1, 2]]), "token_type_ids": torch.tensor([[0, 1]])},
+    ],
+)
+def test_forward_refuses_what_does_not_fit_together(
+    model: Model, inputs: dict[str, torch.Tensor]
+) -> None:
+    with pytest.raises(UsageError):
+        model.forward(**inputs)
+
+
+def test_encode_image_refuses_another_size(model: Model) -> None:
+    with pytest.raises(UsageError, match="84"):
+        model.encode_image(torch.zeros(1, 3, 70, 70))
