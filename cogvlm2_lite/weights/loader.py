@@ -36,7 +36,7 @@ class WeightLoader:
     ) -> None:
         self.catalog = catalog
         self.kernels = kernels or choose_kernels(device, dtype)
-        self.scratch = Scratch()
+        self.scratch = Scratch(device)
         self._reader = Reader(catalog)
         self._place = Place(device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -13,18 +15,16 @@ class Scratch:
     time. A buffer's content is lost at the next `take` of the same name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Give an uninitialised contiguous CPU tensor."""
-        count = 1
-        for size in shape:
-            count *= size
-        needed = count * dtype.itemsize
+        """Give an uninitialised contiguous tensor on the device."""
+        needed = prod(shape) * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < needed:
-            buffer = torch.empty(needed, dtype=torch.uint8)
+            buffer = torch.empty(needed, dtype=torch.uint8, device=self._device)
             self._buffers[name] = buffer
         return buffer[:needed].view(dtype).view(shape)
 

@@ -20,7 +20,7 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.shell import StoredWeight
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.int8 import Int8Weight
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, place_on_cpu
+from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, place_four_bit
 from cogvlm2_lite.weights.storage.nf4_cuda import place_on_cuda
 
 
@@ -76,8 +76,8 @@ def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) 
         nested_offset=quant.nested_offset,
     )
     if place.device.type == "cuda" and place.kernels.name == "cuda":
-        return place_on_cuda(arrays)
-    return place_on_cpu(arrays, place.kernels, place.scratch, packed=packed)
+        return place_on_cuda(arrays, place.scratch)
+    return place_four_bit(arrays, place.kernels, place.scratch, packed=packed)
 
 
 def _int8(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:

@@ -9,14 +9,11 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-CHUNK_BYTES = 8 << 20
-"""Plain weights at a time: enough for an efficient multiplication, few enough for the cache."""
+_CPU_CHUNK_BYTES = 4 << 20
+"""Enough for an efficient multiplication, few enough for the cache: measured from 1 to 16 MiB at 1
+to 2306 rows of x, 4 MiB is the best or within 3 % of it."""
 
-
-def chunk_rows(rows: int, columns: int, itemsize: int, multiple: int) -> int:
-    """Give how many rows to make plain at a time: about CHUNK_BYTES, a multiple of `multiple`."""
-    fitting = CHUNK_BYTES // max(columns * itemsize, 1)
-    return min(rows, max(1, fitting // multiple) * multiple)
+_GPU_CHUNK_BYTES = 64 << 20
 
 
 def multiply_in_chunks(
@@ -24,19 +21,22 @@ def multiply_in_chunks(
     bias: Tensor | None,
     *,
     out_features: int,
-    step: int,
+    multiple: int,
     fill: Callable[[int, int, Tensor], None],
     scratch: Scratch,
 ) -> Tensor:
     """Give x @ weight.T + bias for a weight of which `fill` makes any rows plain.
 
-    x     [..., in_features]
-    step  rows of the weight at a time
-    fill  called with first row, last row + 1 and a tensor [rows, in_features] to fill
+    x         [..., in_features]
+    multiple  the rows to be filled start at a multiple of this
+    fill      called with first row, last row + 1 and a tensor [rows, in_features] to fill
     """
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
-    out = torch.empty(flat.shape[0], out_features, dtype=x.dtype)
+    out = x.new_empty(flat.shape[0], out_features)
+    chunk_bytes = _CPU_CHUNK_BYTES if x.device.type == "cpu" else _GPU_CHUNK_BYTES
+    fitting = chunk_bytes // (columns * x.dtype.itemsize)
+    step = max(1, fitting // multiple) * multiple
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
         plain = scratch.take("plain", (end - start, columns), x.dtype)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.storage.chunks import chunk_rows, multiply_in_chunks
+from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,16 +35,13 @@ class Int8Weight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight and the tolerance above."""
-        if self.codes.device.type != "cpu":
-            return F.linear(x, self.dequantize(x.dtype), bias)
-        rows, columns = self.codes.shape
 
         def fill(start: int, end: int, out: Tensor) -> None:
             dequantize_int8(self.codes[start:end], self.scales[start:end], out)
 
-        step = chunk_rows(rows, columns, torch.float32.itemsize, 1)
+        rows = self.codes.shape[0]
         return multiply_in_chunks(
-            x, bias, out_features=rows, step=step, fill=fill, scratch=self.scratch
+            x, bias, out_features=rows, multiple=1, fill=fill, scratch=self.scratch
         )
 
     def dequantize(self, to: torch.dtype) -> Tensor:

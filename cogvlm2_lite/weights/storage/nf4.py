@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
-from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, expand_scales
+from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain, expand_scales
 from cogvlm2_lite.weights.kernels.packed import can_pack, pack, pack_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.storage.chunks import chunk_rows, multiply_in_chunks
-
-_CUDA_FUSED_MAX_ROWS = 1536  # above it bitsandbytes makes the whole matrix plain
-_CUDA_CHUNK_BYTES = 32 << 20
+from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,8 +53,8 @@ class FourBitArrays:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CpuFourBitWeight:
-    """A 4-bit matrix on the CPU.
+class FourBitWeight:
+    """A 4-bit matrix on the CPU, or on a GPU without bitsandbytes.
 
     packed, packed_scales  a second copy for decoding, see kernels/packed.py; None without
     """
@@ -97,14 +94,15 @@ class CpuFourBitWeight:
             x,
             bias,
             out_features=arrays.rows,
-            step=chunk_rows(arrays.rows, arrays.columns, x.dtype.itemsize, arrays.row_multiple),
+            multiple=arrays.row_multiple,
             fill=fill,
             scratch=self.scratch,
         )
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Give the plain matrix [out_features, in_features]."""
-        out = torch.empty(self.arrays.rows, self.arrays.columns, dtype=to)
+        shape = (self.arrays.rows, self.arrays.columns)
+        out = torch.empty(shape, dtype=to, device=self.arrays.codes.device)
         self._dequantize_rows(self._scales(), 0, self.arrays.rows, out)
         return out
 
@@ -147,17 +145,17 @@ class CpuFourBitWeight:
         if native is not None and native.can_dequantize(group=arrays.group, dtype=out.dtype):
             native.dequantize(codes, absmax, out, quant_type=arrays.quant_type, group=arrays.group)
         else:
-            dequantize_reference(codes, absmax, levels=arrays.levels, group=arrays.group, out=out)
+            dequantize_plain(codes, absmax, levels=arrays.levels, group=arrays.group, out=out)
 
 
-def place_on_cpu(
+def place_four_bit(
     arrays: FourBitArrays, kernels: KernelChoice, scratch: Scratch, *, packed: bool
-) -> CpuFourBitWeight:
-    """Make a matrix ready for the CPU, with a packed copy if asked for and possible."""
-    plain = CpuFourBitWeight(arrays=arrays, kernels=kernels, scratch=scratch)
+) -> FourBitWeight:
+    """Make a matrix ready, with a packed copy if asked for and possible."""
+    plain = FourBitWeight(arrays=arrays, kernels=kernels, scratch=scratch)
     if not (packed and kernels.packs and can_pack(arrays.rows, arrays.columns, arrays.group)):
         return plain
-    return CpuFourBitWeight(
+    return FourBitWeight(
         arrays=arrays,
         kernels=kernels,
         scratch=scratch,

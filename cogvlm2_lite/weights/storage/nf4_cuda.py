@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cogvlm2_lite.weights.kernels.nf4 import SCALE_GROUP
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 from cogvlm2_lite.weights.storage.nf4 import FourBitArrays
 
 FUSED_MAX_ROWS = 1536
 """Above it bitsandbytes makes the whole matrix plain: 1 GiB of scratch for the 19B's lm_head."""
-
-CHUNK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +27,7 @@ class CudaFourBitWeight:
     arrays: FourBitArrays
     offset: Tensor
     """nested_offset as a float32 scalar on the device."""
+    scratch: Scratch
 
     @property
     def kind(self) -> str:
@@ -40,6 +40,7 @@ class CudaFourBitWeight:
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight and the tolerance above."""
         arrays = self.arrays
+        # bitsandbytes warns and takes its slow path when groups cross rows.
         if x.numel() // x.shape[-1] > FUSED_MAX_ROWS or arrays.columns % arrays.group:
             return self._multiply_in_chunks(x, bias)
         nested = arrays.nested_absmax
@@ -59,20 +60,25 @@ class CudaFourBitWeight:
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Give the plain matrix [out_features, in_features]."""
-        return self._dequantize_rows(self._scales(), 0, self.arrays.rows, to)
+        arrays = self.arrays
+        out = torch.empty(arrays.rows, arrays.columns, dtype=to, device=arrays.codes.device)
+        self._dequantize_rows(self._scales(), 0, arrays.rows, out)
+        return out
 
     def _multiply_in_chunks(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Make some rows plain at a time, so that scratch stays near CHUNK_BYTES."""
-        arrays, scales = self.arrays, self._scales()
-        multiple = arrays.row_multiple
-        step = CHUNK_BYTES // (arrays.columns * x.dtype.itemsize)
-        step = max(1, step // multiple) * multiple
-        out = x.new_empty(*x.shape[:-1], arrays.rows)
-        for start in range(0, arrays.rows, step):
-            end = min(start + step, arrays.rows)
-            plain = self._dequantize_rows(scales, start, end, x.dtype)
-            out[..., start:end] = F.linear(x, plain, None if bias is None else bias[start:end])
-        return out
+        scales = self._scales()
+
+        def fill(start: int, end: int, out: Tensor) -> None:
+            self._dequantize_rows(scales, start, end, out)
+
+        return multiply_in_chunks(
+            x,
+            bias,
+            out_features=self.arrays.rows,
+            multiple=self.arrays.row_multiple,
+            fill=fill,
+            scratch=self.scratch,
+        )
 
     def _scales(self) -> Tensor:
         arrays = self.arrays
@@ -83,21 +89,22 @@ class CudaFourBitWeight:
         )
         return scales + self.offset
 
-    def _dequantize_rows(self, scales: Tensor, start: int, end: int, to: torch.dtype) -> Tensor:
+    def _dequantize_rows(self, scales: Tensor, start: int, end: int, out: Tensor) -> None:
+        """Fill `out` [end - start, in_features]; start is a multiple of row_multiple."""
         arrays = self.arrays
         first, last = start * arrays.columns, end * arrays.columns
-        plain: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+        torch.ops.bitsandbytes.dequantize_4bit.out(
             arrays.codes[first // 2 : -(-last // 2)].view(-1, 1),
             scales[first // arrays.group : -(-last // arrays.group)],
             arrays.group,
             arrays.quant_type,
-            [end - start, arrays.columns],
-            to,
+            list(out.shape),
+            out.dtype,
+            out=out,
         )
-        return plain
 
 
-def place_on_cuda(arrays: FourBitArrays) -> CudaFourBitWeight:
+def place_on_cuda(arrays: FourBitArrays, scratch: Scratch) -> CudaFourBitWeight:
     """Make a matrix ready whose tensors are on a GPU already."""
     offset = torch.tensor(arrays.nested_offset, dtype=torch.float32, device=arrays.codes.device)
-    return CudaFourBitWeight(arrays=arrays, offset=offset)
+    return CudaFourBitWeight(arrays=arrays, offset=offset, scratch=scratch)
