@@ -1,0 +1,186 @@
+"""Loading a model and showing its answers: what ask, chat and demo have in common."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.events import (
+    Cancel,
+    Event,
+    Finished,
+    FinishReason,
+    ImageEncoded,
+    Notice,
+    Prefilled,
+    Progress,
+    TextDelta,
+    TurnsDropped,
+)
+from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.units import format_seconds
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cogvlm2_lite.engine.sampling import Sampling
+
+_PHASES = {"encode": "Looking at the picture", "prefill": "Reading the question"}
+
+
+class Plan(Protocol):
+    """The part of MemoryPlan that is shown."""
+
+    def table(self) -> str:
+        """Draw the plan as text."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the plan as JSON-ready values."""
+        ...
+
+
+class Answerer(Protocol):
+    """The part of a loaded model that the command line uses."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the model takes in memory."""
+        ...
+
+    def answer(
+        self,
+        question: str,
+        image: OpenedImage | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        sampling: Sampling | None = None,
+        template: str | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Event]:
+        """Answer a question; see Model.answer."""
+        ...
+
+
+class Loader(Protocol):
+    """Opens a model folder; a function, so that tests can give a scripted model."""
+
+    def __call__(self, folder: Path, args: argparse.Namespace) -> Answerer:
+        """Open the folder with the options of `add_model_options`."""
+        ...
+
+
+def load_model(folder: Path, args: argparse.Namespace) -> Answerer:
+    """Open a model folder with the engine."""
+    import cogvlm2_lite
+
+    return cogvlm2_lite.load(folder, device=args.device, dtype=args.dtype, rope=args.rope)
+
+
+class AnswerView:
+    """Shows the events of one answer to a person.
+
+    The answer goes to standard output; progress and remarks to standard error, and only if a
+    person looks there.
+    """
+
+    def __init__(self, console: Console, *, timings: bool) -> None:
+        """Begin an answer. timings: end it with a line of sizes and rates."""
+        self._console = console
+        self._timings = timings
+        self._begun = False
+        self._encoded: ImageEncoded | None = None
+        self._prefilled: Prefilled | None = None
+
+    def show(self, events: Iterator[Event]) -> Finished:
+        """Show events until the answer is finished."""
+        for event in events:
+            self._show(event)
+            if isinstance(event, Finished):
+                return event
+        raise AssertionError("an answer ends with Finished")
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self._console.status(f"{_PHASES[event.phase]} {event.done}/{event.total}")
+            case TurnsDropped():
+                turns = "turn was" if event.count == 1 else f"{event.count} turns were"
+                self._console.remark(
+                    f"The conversation is longer than the model's context: the oldest {turns} "
+                    "left out."
+                )
+            case ImageEncoded():
+                self._encoded = event
+            case Prefilled():
+                self._prefilled = event
+            case TextDelta():
+                self._text(event.text)
+            case Notice():
+                self._end_line()
+                self._console.remark(event.text)
+            case Finished():
+                self._finish(event)
+
+    def _text(self, text: str) -> None:
+        # Answers of the model mostly begin with the space that follows "Answer:".
+        text = text if self._begun else text.lstrip()
+        if text:
+            self._begun = True
+            self._console.write(text)
+
+    def _end_line(self) -> None:
+        if self._begun:
+            self._console.line()
+        self._begun = False
+
+    def _finish(self, event: Finished) -> None:
+        self._console.status("")
+        self._end_line()
+        if event.reason is FinishReason.CANCELLED:
+            self._console.remark("(stopped)")
+        elif not event.text.strip():
+            self._console.remark("(The model gave an empty answer.)")
+        if self._timings:
+            self._console.remark(timings(event, self._encoded, self._prefilled))
+
+
+def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefilled | None) -> str:
+    """Write sizes and times of an answer in one line."""
+    parts = []
+    if encoded is not None:
+        time = "known already" if encoded.reused else format_seconds(encoded.seconds)
+        parts.append(f"picture {time}")
+    if prefilled is not None:
+        parts.append(f"prompt {prefilled.tokens} tokens in {format_seconds(prefilled.seconds)}")
+    count = finished.completion_tokens
+    rate = f" at {finished.tokens_per_s:.1f}/s" if finished.tokens_per_s else ""
+    parts.append(f"answer {count} token{'' if count == 1 else 's'}{rate}")
+    return "  " + " · ".join(parts)
+
+
+def event_json(event: Event) -> str:
+    """Write an event as one line of JSON: {"event": "text_delta", "text": ...}."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    values = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(event).items()}
+    if isinstance(event, Finished):
+        values["tokens_per_s"] = event.tokens_per_s
+    return json.dumps({"event": name, **values}, ensure_ascii=False)
+
+
+def error_json(error: CogVLM2LiteError) -> str:
+    """Write an error as one line of JSON, in the form that quantize uses too."""
+    values = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    return json.dumps({"event": "error", **values}, ensure_ascii=False)
+
+
+def describe(image: OpenedImage) -> str:
+    """Name a picture with its size and format."""
+    return f"{image.name}, {image.width} x {image.height} {image.format}"

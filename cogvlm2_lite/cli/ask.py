@@ -1,0 +1,139 @@
+"""`cogvlm2-lite ask`: one question, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cogvlm2_lite.cli.answers import (
+    Answerer,
+    AnswerView,
+    Loader,
+    error_json,
+    event_json,
+    load_model,
+)
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_model_options,
+    add_picture_options,
+    add_sampling_options,
+    model_folder,
+    sampling_of,
+)
+from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.inputs.image import DEFAULT_LIMITS, OpenedImage, open_image
+
+_EPILOG = """\
+examples:
+  cogvlm2-lite ask my-model photo.jpg "What is written on the sign?"
+  cogvlm2-lite ask my-model photo.jpg "招牌上写着什么?"
+  cogvlm2-lite ask my-model "What is the capital of France?"
+  cogvlm2-lite ask my-model photo.jpg "How many people?" --json | tail -n 1
+
+The answer goes to standard output, progress and timings to standard error.
+With --json every event is a line of JSON; the last one is "finished", with the
+whole text, or "error".
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `ask`."""
+    parser = Parser(
+        usage="ask MODEL [IMAGE] QUESTION [options]",
+        description="Ask one question, with or without a picture.",
+        epilog=_EPILOG,
+    )
+    add_model_options(parser)
+    parser.add_argument(
+        "picture_and_question",
+        nargs="+",
+        metavar="[IMAGE] QUESTION",
+        help="a picture file (- reads one from standard input) and the question; "
+        "without IMAGE the question is asked as text only",
+    )
+    parser.add_argument("--json", action="store_true", help="print events as lines of JSON")
+    parser.add_argument("--quiet", action="store_true", help="print the answer and nothing else")
+    add_picture_options(parser)
+    add_sampling_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
+    """Run `ask`; gives the exit code."""
+    args = build_parser().read(argv)
+    console = console or Console()
+    try:
+        _run(args, load, console)
+    except CogVLM2LiteError as error:
+        if not args.json:
+            raise
+        console.line(error_json(error))
+        return error.exit_code
+    return 0
+
+
+def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
+    # Small mistakes first: torch takes seconds to import, a large model minutes to read.
+    picture, question = split_words(args.picture_and_question)
+    image = None if picture is None else _open(picture, upright=not args.as_stored)
+    folder = model_folder(args.model)
+    if not args.quiet and not args.json:
+        console.status("Loading the model")
+    model = load(folder, args)
+    sampling = sampling_of(args)
+    if args.show_plan and not args.json:
+        console.remark(model.plan.table())
+    events = model.answer(question, image, sampling=sampling, template=args.template)
+    if args.json:
+        _print_json(model, events, console)
+    else:
+        quiet = args.quiet or not console.err.isatty()
+        AnswerView(console, timings=not quiet).show(events)
+
+
+def split_words(words: Sequence[str]) -> tuple[str | None, str]:
+    """Tell picture and question apart: (picture or None, question).
+
+    Raises UsageError for one word that is a file, for more than two words, and for no question.
+    """
+    if len(words) > 2:
+        raise UsageError(
+            f"ask takes one picture and one question, and got {len(words)} texts.",
+            hint="Put the question in quotes. The model takes one picture.",
+        )
+    question = words[-1]
+    if not question.strip():
+        raise UsageError(
+            "The question is empty.", hint='Write it in quotation marks: "What is it?"'
+        )
+    if len(words) == 2:
+        return words[0], question
+    with suppress(OSError, ValueError):  # a long question is no possible file name
+        if Path(question).is_file():
+            raise UsageError(
+                f"{question} is a file, and there is no question about it.",
+                hint=f'Add one: cogvlm2-lite ask MODEL {question} "What is in the picture?"',
+            )
+    return None, question
+
+
+def _open(picture: str, *, upright: bool) -> OpenedImage:
+    if picture != "-":
+        return open_image(Path(picture).expanduser(), upright=upright)
+    return open_image(sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1), upright=upright)
+
+
+def _print_json(model: Answerer, events: Iterator[Event], console: Console) -> None:
+    plan = model.plan.as_dict()
+    console.line(json.dumps({"event": "loaded", "plan": plan}, ensure_ascii=False))
+    for event in events:
+        console.line(event_json(event))
+        if isinstance(event, Finished):
+            return

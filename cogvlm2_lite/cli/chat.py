@@ -1,0 +1,300 @@
+"""`cogvlm2-lite chat`: several turns about one picture, in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from types import FrameType
+from urllib.parse import unquote, urlparse
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.cli.answers import Answerer, AnswerView, Loader, describe, load_model
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_model_options,
+    add_picture_options,
+    add_sampling_options,
+    model_folder,
+    sampling_of,
+)
+from cogvlm2_lite.cli.transcript import Conversation, Exchange, save_transcript
+from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.inputs.image import open_image
+
+_PROMPT = "you> "
+
+HELP = """\
+/image FILE   look at another picture (also: drag a file into the window)
+/image        say which picture the conversation is about
+/clear        start a new conversation about the same picture
+/save FILE    write all conversations of this session to FILE (.md or .json)
+/plan         show how much memory each phase takes
+/help         show this text
+/quit         end (also Ctrl-D)
+
+Arrow up brings earlier questions back. Ctrl-C stops an answer, not the program.
+"""
+
+_EPILOG = f"""\
+inside of the chat:
+{HELP}
+The model looks at one picture per conversation: a second picture starts a new one.
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `chat`."""
+    parser = Parser(
+        usage="chat MODEL [--image FILE] [options]",
+        description="Talk about a picture in several turns.",
+        epilog=_EPILOG,
+    )
+    add_model_options(parser)
+    parser.add_argument("--image", metavar="FILE", help="the picture to talk about")
+    add_picture_options(parser)
+    add_sampling_options(parser)
+    return parser
+
+
+def main(
+    argv: Sequence[str],
+    *,
+    load: Loader = load_model,
+    console: Console | None = None,
+    read_line: Callable[[str], str] = input,
+) -> int:
+    """Run `chat`; gives the exit code."""
+    args = build_parser().read(argv)
+    console = console or Console()
+    first = Conversation()
+    if args.image is not None:
+        picture = Path(args.image).expanduser()
+        first = Conversation(image=open_image(picture, upright=not args.as_stored))
+    folder = model_folder(args.model)
+    console.status("Loading the model")
+    session = Session(load(folder, args), folder.name, args, console, first)
+    session.greet()
+    _turn_on_line_editing()
+    session.run(read_line)
+    return 0
+
+
+class Session:
+    """A model, the conversations held with it so far, and the terminal."""
+
+    def __init__(
+        self,
+        model: Answerer,
+        model_name: str,
+        args: argparse.Namespace,
+        console: Console,
+        first: Conversation,
+    ) -> None:
+        self._model = model
+        self._model_name = model_name
+        self._args = args
+        self._sampling = sampling_of(args)
+        self._console = console
+        self._conversations = [first]
+        self._saved: set[Path] = set()
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/image": self._image,
+            "/clear": self._clear,
+            "/save": self._save,
+            "/plan": self._show_plan,
+            "/help": self._help,
+        }
+
+    @property
+    def conversation(self) -> Conversation:
+        """The one that goes on; the earlier ones are kept for /save."""
+        return self._conversations[-1]
+
+    def greet(self) -> None:
+        """Say who is there and how to begin."""
+        image = self.conversation.image
+        self._console.status("")
+        self._console.remark(f"CogVLM2 Lite {__version__} · {self._model_name}")
+        if self._args.show_plan:
+            self._console.remark(self._model.plan.table())
+        self._console.remark(describe(image) if image else "No picture yet: /image FILE opens one.")
+        self._console.remark("/help shows what you can do. Ctrl-C stops an answer, /quit ends.")
+
+    def run(self, read_line: Callable[[str], str]) -> None:
+        """Read lines and act on them until the person leaves."""
+        prompt = _PROMPT if sys.stdin.isatty() else ""
+        while True:
+            try:
+                line = read_line(prompt).strip()
+            except EOFError:
+                if prompt:
+                    self._console.line()
+                return
+            except KeyboardInterrupt:
+                self._console.line()
+                self._console.remark("/quit or Ctrl-D ends the chat.")
+                continue
+            if line in ("/quit", "/exit", "/q"):
+                return
+            try:
+                self._act(line)
+            except CogVLM2LiteError as error:
+                self._console.error(error.message, error.hint)
+
+    def _act(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        file = file_in(line)
+        if not line:
+            return
+        if file is not None:
+            self._look_at(file)
+        elif word in self._commands:
+            self._commands[word](rest.strip())
+        elif word.startswith("/"):
+            near = get_close_matches(word, self._commands, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "/help lists them."
+            raise UsageError(f"There is no command {word}.", hint=hint)
+        else:
+            self._ask(line)
+
+    def _ask(self, question: str) -> None:
+        asked_at = datetime.now().astimezone()
+        cancel = Cancel()
+        events = self._model.answer(
+            question,
+            self.conversation.image,
+            self.conversation.history,
+            sampling=self._sampling,
+            template=self._args.template,
+            cancel=cancel,
+        )
+        view = AnswerView(self._console, timings=self._console.err.isatty())
+        with stopped_by_interrupt(cancel):
+            finished = view.show(events)
+        # The released template writes one space before an answer; a second one would be new to it.
+        answer = finished.text.strip()
+        if answer:
+            self.conversation.exchanges.append(
+                Exchange(
+                    question=question,
+                    answer=answer,
+                    asked_at=asked_at,
+                    reason=finished.reason,
+                )
+            )
+
+    def _image(self, rest: str) -> None:
+        image = self.conversation.image
+        if rest:
+            self._look_at(dropped_path(rest))
+        else:
+            self._console.remark(describe(image) if image else "There is no picture yet.")
+
+    def _look_at(self, path: Path) -> None:
+        image = open_image(path, upright=not self._args.as_stored)
+        current = self.conversation
+        if current.image is not None and current.exchanges:
+            if image.sha256 == current.image.sha256:
+                self._console.remark(f"The conversation is about {current.image.name} already.")
+                return
+            self._console.remark(
+                "The model looks at one picture per conversation, so a new one starts here. "
+                "It does not know what was said before."
+            )
+            self._conversations.append(Conversation(image=image))
+        else:
+            current.image = image
+        self._console.remark(describe(image))
+
+    def _clear(self, rest: str) -> None:
+        image = self.conversation.image
+        if self.conversation.exchanges:
+            self._conversations.append(Conversation(image=image))
+        about = f" about {image.name}" if image else ""
+        self._console.remark(f"A new conversation{about}.")
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise UsageError("/save needs a file name.", hint="For example /save chat.md")
+        path = dropped_path(rest)
+        count = save_transcript(
+            path, self._conversations, model=self._model_name, replace=path in self._saved
+        )
+        self._saved.add(path)
+        turns = "1 turn" if count == 1 else f"{count} turns"
+        self._console.remark(f"Saved {turns} to {path}.")
+
+    def _show_plan(self, rest: str) -> None:
+        self._console.remark(self._model.plan.table())
+
+    def _help(self, rest: str) -> None:
+        self._console.remark(HELP.rstrip())
+
+
+@contextmanager
+def stopped_by_interrupt(cancel: Cancel) -> Iterator[None]:
+    """Make Ctrl-C raise the cancel flag inside of the block; a second one interrupts for real.
+
+    The engine must end a token cleanly, or the next question would meet a half-written cache.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set:
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def dropped_path(text: str) -> Path:
+    """Read a file name as it is typed, or as terminals write it when a file is dropped on them.
+
+    Takes quotation marks, backslashes before spaces (not on Windows), file:// addresses and ~.
+    """
+    text = text.strip()
+    if text.startswith("file://"):
+        address = unquote(urlparse(text).path)
+        return Path(address.lstrip("/") if re.match(r"/[A-Za-z]:", address) else address)
+    if text[:1] in "\"'" and text[:1] == text[-1:] and len(text) > 1:
+        text = text[1:-1]
+    elif os.name != "nt" and "\\" in text:
+        try:
+            text = " ".join(shlex.split(text))
+        except ValueError:  # an odd quotation mark is part of the name
+            text = text.replace("\\ ", " ")
+    return Path(text).expanduser()
+
+
+def file_in(line: str) -> Path | None:
+    """Find the file when a whole line is nothing but the path of one, as after a drag and drop."""
+    if not re.search(r"[/\\]", line):
+        return None
+    try:
+        path = dropped_path(line)
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # what no file name can be; ~ without a home
+        return None
+
+
+def _turn_on_line_editing() -> None:
+    """Let the arrow keys work in input(), where Python has readline (not on Windows: built in)."""
+    try:
+        import readline
+    except ImportError:
+        return
+    readline.set_auto_history(True)

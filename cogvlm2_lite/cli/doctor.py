@@ -1,0 +1,62 @@
+"""`cogvlm2-lite doctor`: one report about this computer, to paste into a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from cogvlm2_lite.cli.answers import Loader, load_model
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, model_folder
+from cogvlm2_lite.doctor.report import gather
+from cogvlm2_lite.errors import CogVLM2LiteError
+
+_EPILOG = """\
+With MODEL only the headers of its files are read; nothing is loaded.
+The exit code is 0 also when problems are found.
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `doctor`."""
+    parser = Parser(
+        usage="doctor [MODEL] [options]",
+        description="Report versions, devices, memory and chosen kernels; nothing leaves the "
+        "computer.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="say also how this model folder would fit"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_compute_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
+    """Run `doctor`; gives the exit code."""
+    args = build_parser().read(argv)
+    console = console or Console()
+    console.status("Looking around")
+    report = gather()
+    fit = None if args.model is None else _fit(args, load)
+    if args.json:
+        model = {} if fit is None else {"model": fit[1]}
+        console.line(json.dumps(report.as_dict() | model, ensure_ascii=False, indent=2))
+        return 0
+    console.write(report.text())
+    if fit is not None:
+        console.line()
+        console.line(f"{args.model}\n{fit[0]}")
+    return 0
+
+
+def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]]:
+    """Plan a model's memory: as text, and as JSON-ready values."""
+    try:
+        plan = load(model_folder(args.model), args).plan
+    except CogVLM2LiteError as error:
+        text = f"{error.message}\n{error.hint}".rstrip()
+        return text, {"error": error.message, "hint": error.hint}
+    return plan.table(), {"plan": plan.as_dict()}

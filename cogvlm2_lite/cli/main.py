@@ -1,0 +1,158 @@
+"""The command `cogvlm2-lite`: finds the command that was asked for and runs only that.
+
+Every command is a function that takes its arguments and gives an exit code. Nothing of it is
+imported before it is called, so help and typing errors cost no second.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TextIO
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+FAULT = 70
+"""An error that is no user's: EX_SOFTWARE of sysexits.h."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One row of the table: where the command lives and what it does in one line."""
+
+    name: str
+    target: str
+    summary: str
+
+
+COMMANDS = (
+    Command(
+        name="demo",
+        target="cogvlm2_lite.cli.demo:main",
+        summary="make the small shipped model 4-bit and let it answer about a picture",
+    ),
+    Command(
+        name="ask",
+        target="cogvlm2_lite.cli.ask:main",
+        summary="ask one question, with or without a picture",
+    ),
+    Command(
+        name="chat",
+        target="cogvlm2_lite.cli.chat:main",
+        summary="talk about a picture in several turns",
+    ),
+    Command(
+        name="quantize",
+        target="quantize.command:main",
+        summary="make a checkpoint 4-bit",
+    ),
+    Command(
+        name="verify",
+        target="quantize.command:verify_main",
+        summary="check a folder that quantize made, byte by byte",
+    ),
+    Command(
+        name="doctor",
+        target="cogvlm2_lite.cli.doctor:main",
+        summary="report versions, devices, memory and chosen kernels, to paste into a bug report",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COMMANDS) -> int:
+    """Run one command.
+
+    Gives the exit code: 0 well, 1 failed, 2 misused, 70 fault, 130 interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        _use_utf8(stream)
+    console = Console()
+    try:
+        return _dispatch(argv, commands, console)
+    except CogVLM2LiteError as error:
+        console.error(error.message, error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.error("Stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        console.error("There was not enough memory.", "Close other programs and try again.")
+        return 1
+    except Exception:  # noqa: BLE001 - the outer edge of the program: nothing is hidden
+        traceback.print_exc()
+        console.error(
+            "This is a fault of the program, not of yours.",
+            "Please report it with the lines above and the output of `cogvlm2-lite doctor`.",
+        )
+        return FAULT
+
+
+def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        console.write(help_text(commands))
+        return 0
+    if argv[0] in ("-V", "--version"):
+        console.line(f"cogvlm2-lite {__version__}")
+        return 0
+    return load_command(argv[0], commands)(argv[1:])
+
+
+def load_command(
+    name: str, commands: Sequence[Command] = COMMANDS
+) -> Callable[[Sequence[str]], int]:
+    """Import the function of a command; UsageError, with the nearest name, for an unknown one."""
+    found = {command.name: command for command in commands}
+    if name not in found:
+        near = get_close_matches(name, found, n=1)
+        kind = "option" if name.startswith("-") else "command"
+        raise UsageError(
+            f"There is no {kind} {name!r}.",
+            hint=f"Did you mean {near[0]}?" if near else "See `cogvlm2-lite --help`.",
+        )
+    module, _, function = found[name].target.partition(":")
+    target: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+    return target
+
+
+def help_text(commands: Sequence[Command] = COMMANDS) -> str:
+    """Give the text of `cogvlm2-lite --help`."""
+    width = max(len(command.name) for command in commands)
+    rows = "\n".join(f"  {command.name:{width}}  {command.summary}" for command in commands)
+    return f"""\
+usage: cogvlm2-lite COMMAND ...
+
+CogVLM2-19B image chat, 4-bit and offline, on one workstation.
+
+commands:
+{rows}
+
+options:
+  -h, --help     show this text
+  -V, --version  show the version
+
+Start with `cogvlm2-lite demo`. `cogvlm2-lite COMMAND --help` explains a command.
+"""
+
+
+def _use_utf8(stream: TextIO) -> None:
+    """Read and write UTF-8 whatever the console's code page is (Windows: often cp1252).
+
+    Letters that can't be written are shown as escapes instead of ending the program.
+    """
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(encoding="utf-8", errors="backslashreplace")

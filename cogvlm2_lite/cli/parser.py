@@ -1,0 +1,159 @@
+"""The argument parser of all commands, and the options that several of them share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cogvlm2_lite.devices import DTYPES
+from cogvlm2_lite.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.engine.sampling import Sampling
+
+DEMO_WORD = "demo"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes no abbreviations and reports mistakes as UsageError."""
+
+    def __init__(self, *, usage: str, description: str, epilog: str = "") -> None:
+        """Declare a command. usage: its name and what follows, such as "ask MODEL QUESTION"."""
+        super().__init__(
+            prog=f"cogvlm2-lite {usage.split()[0]}",
+            usage=f"cogvlm2-lite {usage}",
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"See `{self.prog} --help`.")
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse arguments; options may stand anywhere. Raises UsageError for a mistake."""
+        args, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            raise UsageError(
+                f"{self.prog} does not take {unknown[0]!r}.",
+                hint=f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`.",
+            )
+        return args
+
+
+def add_model_options(parser: Parser) -> None:
+    """Declare MODEL and how to run it; the plan on request."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model folder, as released or made by quantize; `demo` is the small shipped model",
+    )
+    add_compute_options(parser)
+    parser.add_argument(
+        "--show-plan", action="store_true", help="print first how much memory each phase takes"
+    )
+
+
+def add_compute_options(parser: Parser) -> None:
+    """Declare the device and the number types."""
+    group = parser.add_argument_group("how to compute")
+    group.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto (a GPU if there is one), cpu, cuda or cuda:1",
+    )
+    group.add_argument("--dtype", default="auto", choices=DTYPES, help="number type of activations")
+    group.add_argument(
+        "--rope",
+        default="reference",
+        choices=("reference", "exact"),
+        help="token positions rounded as in the released model, or in float32",
+    )
+
+
+def add_picture_options(parser: Parser) -> None:
+    """Declare how a picture is opened."""
+    parser.add_argument(
+        "--as-stored",
+        action="store_true",
+        help="do not turn photographs upright by their EXIF tag (nor do the released demos)",
+    )
+
+
+def add_sampling_options(parser: Parser) -> None:
+    """Declare how answers are made; the defaults are those of the released demos."""
+    group = parser.add_argument_group("the answer")
+    group.add_argument(
+        "--template",
+        choices=("chat", "vqa", "base"),
+        help="chat; vqa for short answers; base for the bare question (default: the model's own)",
+    )
+    group.add_argument(
+        "--max-new-tokens", type=int, default=2048, metavar="N", help="longest answer (2048)"
+    )
+    group.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 takes the likeliest token always (default); 0.6 is lively",
+    )
+    group.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="keep tokens up to this probability"
+    )
+    group.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens; 0: all"
+    )
+    group.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="R", help="1 is off; 1.1 is mild"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="repeat a random answer exactly")
+    group.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end the answer where this text appears; may be given several times",
+    )
+    group.add_argument(
+        "--no-repetition-guard", action="store_true", help="let an answer run in circles"
+    )
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """Build the settings of `add_sampling_options`; UsageError for a value out of range."""
+    from cogvlm2_lite.engine.sampling import Sampling
+
+    return Sampling(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+        stop=tuple(args.stop),
+        repetition_guard=not args.no_repetition_guard,
+    )
+
+
+def model_folder(name: str) -> Path:
+    """Find the folder that MODEL names; CheckpointError when there is none."""
+    folder = Path(name).expanduser()
+    if name == DEMO_WORD and not folder.exists():
+        from cogvlm2_lite.demo.shipped import checkpoint_folder
+
+        return checkpoint_folder()
+    if not folder.exists():
+        raise CheckpointError(
+            f"There is no folder {name!r}.",
+            hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
+            f"`{DEMO_WORD}` for the small shipped model.",
+        )
+    return folder

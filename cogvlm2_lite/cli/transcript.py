@@ -1,0 +1,110 @@
+"""Conversations of a chat, and how they are written to a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.conversation import Turn
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.inputs.image import OpenedImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A question, its answer, when it was asked and why the answer ended."""
+
+    question: str
+    answer: str
+    asked_at: datetime
+    reason: FinishReason
+
+
+@dataclass(kw_only=True)
+class Conversation:
+    """Turns about one picture, or about none."""
+
+    image: OpenedImage | None = None
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    @property
+    def history(self) -> tuple[Turn, ...]:
+        """The turns as the model takes them, oldest first."""
+        return tuple(Turn(e.question, e.answer) for e in self.exchanges)
+
+
+def save_transcript(
+    path: Path, conversations: Sequence[Conversation], *, model: str, replace: bool
+) -> int:
+    """Write conversations to a Markdown or JSON file, by its ending; gives the number of turns.
+
+    replace  whether an existing file may be replaced; it is, as a whole or not at all
+
+    Raises UsageError for another ending, an existing file, nothing to save or a failing disk.
+    """
+    writers = {".md": markdown, ".json": as_json}
+    held = [c for c in conversations if c.exchanges]
+    if path.suffix.lower() not in writers:
+        raise UsageError(
+            f"{path.name} ends neither in .md nor in .json.", hint="For example /save chat.md"
+        )
+    if not held:
+        raise UsageError("There is nothing to save yet.", hint="Ask something first.")
+    if path.exists() and not replace:
+        raise UsageError(f"{path} exists, and it stays as it is.", hint="Give another name.")
+    text = writers[path.suffix.lower()](held, model)
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(
+            f"{path} can't be written: {error.strerror}.", hint="Give a file in another folder."
+        ) from error
+    return sum(len(c.exchanges) for c in held)
+
+
+def markdown(conversations: Sequence[Conversation], model: str) -> str:
+    """Write conversations for people."""
+    blocks = [f"# Conversations with {model}", f"CogVLM2 Lite {__version__}"]
+    for conversation in conversations:
+        image = conversation.image
+        blocks.append(f"## {image.name if image else 'Without a picture'}")
+        if image is not None:
+            blocks.append(f"{image.width} x {image.height} {image.format}, sha256 {image.sha256}")
+        for exchange in conversation.exchanges:
+            ended = "" if exchange.reason is FinishReason.EOS else f" ({exchange.reason.value})"
+            blocks.append(f"**You**, {exchange.asked_at:%Y-%m-%d %H:%M:%S}\n\n{exchange.question}")
+            blocks.append(f"**{model}**{ended}\n\n{exchange.answer}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_json(conversations: Sequence[Conversation], model: str) -> str:
+    """Write conversations for programs."""
+    content = {
+        "program": f"cogvlm2-lite {__version__}",
+        "model": model,
+        "conversations": [
+            {
+                "picture": conversation.image
+                and {"name": conversation.image.name, "sha256": conversation.image.sha256},
+                "turns": [
+                    {
+                        "question": exchange.question,
+                        "answer": exchange.answer,
+                        "asked_at": exchange.asked_at.isoformat(timespec="seconds"),
+                        "reason": exchange.reason.value,
+                    }
+                    for exchange in conversation.exchanges
+                ],
+            }
+            for conversation in conversations
+        ],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,1 @@
+"""The small trained model that ships with the package, and where its 4-bit copy is kept."""

@@ -1,0 +1,70 @@
+"""What ships with the package: a small trained checkpoint, and pictures it can answer about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvlm2_lite.conversation import Turn
+from cogvlm2_lite.errors import CheckpointError
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleQuestion:
+    """A question, the turns before it, and the right answer ("" where nobody knows it)."""
+
+    question: str
+    answer: str = ""
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePicture:
+    """A shipped picture with questions about it."""
+
+    path: Path
+    questions: tuple[SampleQuestion, ...]
+
+
+def checkpoint_folder() -> Path:
+    """Give the folder of the demo model; CheckpointError when it was not installed."""
+    folder = _HERE / "checkpoint"
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            "The demo model is not part of this installation.",
+            hint="Install the package again from a complete source.",
+        )
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """Name the content of a checkpoint folder by 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        digest.update(f"{path.name}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def sample_pictures() -> tuple[SamplePicture, ...]:
+    """List the shipped pictures, in the order of pictures.json."""
+    folder = _HERE / "pictures"
+    content = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+    return tuple(
+        SamplePicture(
+            path=folder / entry["file"],
+            questions=tuple(
+                SampleQuestion(
+                    question=asked["question"],
+                    answer=asked["answer"],
+                    history=tuple(Turn(*turn) for turn in asked["history"]),
+                )
+                for asked in entry["questions"]
+            ),
+        )
+        for entry in content["pictures"]
+    )

@@ -1,0 +1,1 @@
+"""What this computer and this installation are like, in one report."""

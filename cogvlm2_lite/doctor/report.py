@@ -1,0 +1,241 @@
+"""Gathers the report of `cogvlm2-lite doctor`: facts first, then what is wrong with them.
+
+Nothing here fails: what can't be found out is said so. Paths below the home folder are written
+with ~, so that the report can be pasted without the user's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.demo.cache import cache_folder
+from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
+from cogvlm2_lite.devices import available_ram_bytes, choose_compute, prepare_threads
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.units import GIB, format_bytes
+
+_REQUIRED = (
+    "torch", "bitsandbytes", "transformers", "accelerate", "tokenizers", "safetensors", "numpy",
+    "pillow", "psutil",
+)  # fmt: skip
+_OPTIONAL = ("xformers", "PySide6-Essentials", "starlette", "uvicorn")
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+_REAL_NF4_BYTES = int(11.7e9)
+"""The real model in NF4 with double quantization (spec, section 11)."""
+
+Rows = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Sections of named facts, and sentences about what stands in the way."""
+
+    sections: Mapping[str, Rows]
+    problems: tuple[str, ...]
+
+    def text(self) -> str:
+        """Write the report to be read and pasted."""
+        width = max(len(name) for rows in self.sections.values() for name in rows)
+        lines = []
+        for title, rows in self.sections.items():
+            lines.append(title)
+            lines += [f"  {name:{width}}  {value}" for name, value in rows.items()]
+            lines.append("")
+        lines.append("Problems" if self.problems else "No problems found.")
+        lines += [f"  - {problem}" for problem in self.problems]
+        return "\n".join(lines) + "\n"
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the report as JSON-ready values."""
+        sections = {title: dict(rows) for title, rows in self.sections.items()}
+        return {"sections": sections, "problems": list(self.problems)}
+
+
+def gather() -> Report:
+    """Look at everything; takes the seconds that importing torch takes."""
+    prepare_threads()
+    torch = _import_torch()
+    sections: dict[str, Rows] = {"Program": _program(), "Packages": _packages()}
+    sections["Processor"] = _processor(torch)
+    sections["Memory"] = _memory()
+    sections["GPUs"] = _gpus(torch)
+    sections["Disk"] = _disk()
+    sections["Kernels"] = _kernels(torch)
+    sections["Demo model"] = _demo()
+    return Report(sections=sections, problems=tuple(_problems(torch)))
+
+
+def _import_torch() -> ModuleType | None:
+    # OSError: a library that torch's own libraries need is missing.
+    try:
+        return importlib.import_module("torch")
+    except (ImportError, OSError):
+        return None
+
+
+def _program() -> Rows:
+    return {
+        "CogVLM2 Lite": __version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": f"{platform.platform()} {_distribution()}".strip(),
+        "installed in": short_path(Path(__file__).parents[2]),
+    }
+
+
+def _distribution() -> str:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        return ""
+    return f"({name})" if name else ""
+
+
+def _packages() -> Rows:
+    return {name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed" + (" (optional)" if package in _OPTIONAL else "")
+
+
+def _processor(torch: ModuleType | None) -> Rows:
+    features = [name for name in _FEATURES if name in _cpu_flags()]
+    rows = {
+        "name": _cpu_name(),
+        "cores": f"{psutil.cpu_count(logical=False)} ({psutil.cpu_count()} threads)",
+        "features": ", ".join(features) or "unknown",
+    }
+    if torch is not None:
+        rows["torch uses"] = str(torch.backends.cpu.get_cpu_capability())
+        rows["torch threads"] = str(torch.get_num_threads())
+    rows["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "not set")
+    return rows
+
+
+def _cpuinfo() -> Mapping[str, str]:
+    """Read the first processor's entry of /proc/cpuinfo; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = text.split("\n\n", 1)[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_name() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> frozenset[str]:
+    info = _cpuinfo()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())
+
+
+def _memory() -> Rows:
+    ram, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return {
+        "RAM": f"{format_bytes(available_ram_bytes())} available of {format_bytes(ram.total)}",
+        "swap": f"{format_bytes(swap.free)} free of {format_bytes(swap.total)}",
+    }
+
+
+def _gpus(torch: ModuleType | None) -> Rows:
+    if torch is None:
+        return {"none": "torch can't be imported"}
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        reason = f"torch is built for {built}, and finds none" if built else "torch is a CPU build"
+        return {"none": reason}
+    return {f"cuda:{i}": _gpu(torch, i) for i in range(torch.cuda.device_count())}
+
+
+def _gpu(torch: ModuleType, index: int) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    free, total = torch.cuda.mem_get_info(index)
+    return (
+        f"{properties.name}, {format_bytes(free)} free of {format_bytes(total)}, "
+        f"compute capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}"
+    )
+
+
+def _disk() -> Rows:
+    places = {"cache folder": cache_folder(), "working folder": Path.cwd()}
+    return {name: f"{short_path(path)}, {_free_disk(path)}" for name, path in places.items()}
+
+
+def _free_disk(path: Path) -> str:
+    there = next((p for p in (path, *path.parents) if p.exists()), None)
+    if there is None:
+        return "not there"
+    try:
+        return f"{format_bytes(shutil.disk_usage(there).free)} free"
+    except OSError as error:
+        return f"can't be asked: {error.strerror}"
+
+
+def _kernels(torch: ModuleType | None) -> Rows:
+    if torch is None:
+        return {"none": "torch can't be imported"}
+    from cogvlm2_lite.weights.kernels.choice import choose_kernels
+
+    rows = {}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        compute = choose_compute(device, "auto")
+        kernels = choose_kernels(compute.device, compute.dtype)
+        dtype = str(compute.dtype).removeprefix("torch.")
+        rows[f"{device}: numbers"] = f"{dtype}: {compute.reason}"
+        rows[f"{device}: 4-bit"] = f"{kernels.name}: {kernels.reason}"
+    return rows
+
+
+def _demo() -> Rows:
+    try:
+        source = checkpoint_folder()
+    except CogVLM2LiteError as error:
+        return {"shipped": error.message}
+    size = sum(path.stat().st_size for path in source.iterdir())
+    made = cache_folder() / f"demo-nf4-{fingerprint(source)}"
+    return {
+        "shipped": f"{format_bytes(size)}",
+        "4-bit copy": short_path(made) if made.is_dir() else "not made yet: cogvlm2-lite demo",
+    }
+
+
+def _problems(torch: ModuleType | None) -> Iterator[str]:
+    for package in _REQUIRED:
+        if _version(package).startswith("not installed"):
+            yield f"{package} is not installed. Install this program again with pip."
+    if torch is None and not _version("torch").startswith("not installed"):
+        yield "torch is installed but can't be imported. Try: python -c 'import torch'"
+    available = available_ram_bytes()
+    no_gpu = torch is None or not torch.cuda.is_available()
+    if no_gpu and available < _REAL_NF4_BYTES + GIB:
+        yield (
+            f"{format_bytes(available)} of RAM are available; the 19B model in 4 bit needs about "
+            f"{format_bytes(_REAL_NF4_BYTES + GIB)} without a GPU."
+        )
+    if no_gpu and shutil.which("nvidia-smi"):
+        yield "There is an NVIDIA driver, but torch can't use it: install torch's CUDA wheel."
+
+
+def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:
+    """Write a path with ~ for the home folder."""
+    try:
+        return str(Path("~") / path.relative_to(home()))
+    except (ValueError, RuntimeError):  # not below it; there is no home folder
+        return str(path)

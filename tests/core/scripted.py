@@ -1,0 +1,122 @@
+"""Fakes for the command line: a model that says what it was told to, and a terminal."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.events import (
+    Cancel,
+    Event,
+    Finished,
+    FinishReason,
+    ImageEncoded,
+    Prefilled,
+    Progress,
+    TextDelta,
+)
+from cogvlm2_lite.inputs.image import OpenedImage
+
+
+class ScriptedPlan:
+    """A plan of one line."""
+
+    def table(self) -> str:
+        return "the plan"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"peak_bytes": 17}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asked the model."""
+
+    question: str
+    image: OpenedImage | None
+    history: list[tuple[str, str]]
+    sampling: Sampling | None
+    template: str | None
+
+
+@dataclass
+class ScriptedModel:
+    """Gives its answers in order, word by word; an error in the list is raised.
+
+    during   called before each word, for what happens while the model speaks
+    extra    events that come before the words
+    """
+
+    answers: Sequence[str | CogVLM2LiteError] = (" A red bus.",)
+    during: Callable[[], None] = lambda: None
+    extra: Sequence[Event] = ()
+    asked: list[Asked] = field(default_factory=list)
+    plan: ScriptedPlan = field(default_factory=ScriptedPlan)
+    loaded: list[tuple[Path, argparse.Namespace]] = field(default_factory=list)
+
+    def load(self, folder: Path, args: argparse.Namespace) -> ScriptedModel:
+        """Stand in for the loader."""
+        self.loaded.append((folder, args))
+        return self
+
+    def answer(
+        self,
+        question: str,
+        image: OpenedImage | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        sampling: Sampling | None = None,
+        template: str | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Event]:
+        self.asked.append(
+            Asked(
+                question=question,
+                image=image,
+                history=[tuple(turn) for turn in history],
+                sampling=sampling,
+                template=template,
+            )
+        )
+        said = self.answers[(len(self.asked) - 1) % len(self.answers)]
+        if isinstance(said, CogVLM2LiteError):
+            raise said
+        return self._speak(said, image, cancel or Cancel())
+
+    def _speak(self, said: str, image: OpenedImage | None, cancel: Cancel) -> Iterator[Event]:
+        yield from self.extra
+        if image is not None:
+            yield Progress(phase="encode", done=1, total=2)
+            yield ImageEncoded(image_tokens=11, seconds=1.5, reused=len(self.asked) > 1)
+        yield Prefilled(tokens=21, reused_tokens=0, seconds=0.25)
+        spoken = ""
+        for word in said.replace(" ", "\0 ").split("\0"):
+            self.during()
+            if cancel.is_set:
+                break
+            spoken += word
+            if word:
+                yield TextDelta(text=word)
+        yield Finished(
+            text=spoken,
+            reason=FinishReason.CANCELLED if cancel.is_set else FinishReason.EOS,
+            prompt_tokens=21,
+            image_tokens=11 if image else 0,
+            completion_tokens=5,
+            encode_s=1.5,
+            prefill_s=0.25,
+            decode_s=2.0,
+        )
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True

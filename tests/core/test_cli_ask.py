@@ -1,0 +1,218 @@
+"""`cogvlm2-lite ask`: one question, for people and for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cogvlm2_lite.cli.ask import main, split_words
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.errors import CheckpointError, ImageError, PromptTooLongError, UsageError
+from cogvlm2_lite.events import Notice, TurnsDropped
+from tests.core.scripted import ScriptedModel, Terminal
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "my photo.png"
+    Image.new("RGB", (30, 20), (255, 0, 0)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+def test_the_answer_and_nothing_else_goes_to_standard_output(
+    folder: str, photo: str, capsys: Capture
+) -> None:
+    model = ScriptedModel()
+    assert main([folder, photo, "What is this?"], load=model.load) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "A red bus.\n"
+    assert shown.err == ""
+    asked = model.asked[0]
+    assert asked.question == "What is this?"
+    assert asked.image is not None
+    assert asked.image.name == "my photo.png"
+    assert asked.history == []
+    assert model.loaded[0][0] == Path(folder)
+
+
+def test_a_person_sees_progress_and_timings(
+    folder: str, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("WT_SESSION", "x")
+    out, err = Terminal(), Terminal()
+    main([folder, photo, "What?"], load=ScriptedModel().load, console=Console(out, err))
+    assert out.getvalue() == "A red bus.\n"
+    assert "Looking at the picture 1/2" in err.getvalue()
+    assert "picture 1.50 s" in err.getvalue()
+    assert "prompt 21 tokens in 0.25 s" in err.getvalue()
+    assert "answer 5 tokens at 2.0/s" in err.getvalue()
+
+
+def test_quiet_leaves_out_progress_and_timings(folder: str, photo: str) -> None:
+    out, err = Terminal(), Terminal()
+    model = ScriptedModel()
+    main([folder, photo, "What?", "--quiet"], load=model.load, console=Console(out, err))
+    assert out.getvalue() == "A red bus.\n"
+    assert "picture 1.50 s" not in err.getvalue()
+
+
+def test_without_a_picture_the_question_is_text_only(folder: str, capsys: Capture) -> None:
+    model = ScriptedModel([" 4"])
+    main([folder, "What is 2+2?"], load=model.load)
+    assert model.asked[0].image is None
+    assert capsys.readouterr().out == "4\n"
+
+
+def test_options_may_stand_between_picture_and_question(folder: str, photo: str) -> None:
+    model = ScriptedModel()
+    main([folder, "--quiet", photo, "--top-k", "3", "What?"], load=model.load)
+    assert model.asked[0].question == "What?"
+    assert model.asked[0].image is not None
+
+
+def test_a_picture_comes_from_standard_input(
+    folder: str, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(Path(photo).read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    model = ScriptedModel()
+    main([folder, "-", "What?"], load=model.load)
+    assert model.asked[0].image is not None
+    assert model.asked[0].image.width == 30
+
+
+def test_every_option_reaches_the_model(folder: str, photo: str) -> None:
+    model = ScriptedModel()
+    options = (
+        "--device cuda:1 --dtype float16 --rope exact --template vqa --max-new-tokens 7 "
+        "--temperature 0.6 --top-p 0.9 --top-k 5 --repetition-penalty 1.1 --seed 3 --stop END "
+        "--stop 。 --no-repetition-guard"
+    )
+    main([folder, photo, "What?", *options.split()], load=model.load)
+    args = model.loaded[0][1]
+    assert (args.device, args.dtype, args.rope) == ("cuda:1", "float16", "exact")
+    assert model.asked[0].template == "vqa"
+    sampling = model.asked[0].sampling
+    assert sampling is not None
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (7, 0.6, 0.9)
+    assert (sampling.top_k, sampling.repetition_penalty, sampling.seed) == (5, 1.1, 3)
+    assert sampling.stop == ("END", "。")
+    assert sampling.repetition_guard is False
+
+
+def test_the_defaults_are_greedy_with_the_guard(folder: str) -> None:
+    model = ScriptedModel()
+    main([folder, "What?"], load=model.load)
+    sampling = model.asked[0].sampling
+    assert sampling is not None
+    assert (sampling.temperature, sampling.seed, sampling.max_new_tokens) == (0.0, None, 2048)
+    assert sampling.repetition_guard is True
+    assert model.asked[0].template is None
+
+
+def test_photographs_are_turned_upright_unless_told_otherwise(folder: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    model = ScriptedModel()
+    main([folder, str(path), "What?"], load=model.load)
+    main([folder, str(path), "What?", "--as-stored"], load=model.load)
+    assert [a.image.width for a in model.asked if a.image] == [20, 30]
+
+
+def test_json_prints_one_event_per_line(folder: str, photo: str, capsys: Capture) -> None:
+    model = ScriptedModel([" 一辆红色的 bus"], extra=[TurnsDropped(count=2)])
+    assert main([folder, photo, "What?", "--json"], load=model.load) == 0
+    out = capsys.readouterr().out
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["event"] for e in events] == [
+        "loaded", "turns_dropped", "progress", "image_encoded", "prefilled", "text_delta",
+        "text_delta", "finished",
+    ]  # fmt: skip
+    assert events[0]["plan"] == {"peak_bytes": 17}
+    assert events[-1]["text"] == " 一辆红色的 bus"
+    assert events[-1]["reason"] == "eos"
+    assert events[-1]["tokens_per_s"] == 2.0
+    assert "一辆" in out  # readable, not escaped
+
+
+def test_json_reports_an_error_as_an_event(folder: str, photo: str, capsys: Capture) -> None:
+    model = ScriptedModel([PromptTooLongError("Too long.", hint="Shorten it.")])
+    assert main([folder, photo, "What?", "--json"], load=model.load) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {
+        "event": "error",
+        "kind": "PromptTooLongError",
+        "message": "Too long.",
+        "hint": "Shorten it.",
+    }
+
+
+def test_the_plan_is_shown_on_request(folder: str, capsys: Capture) -> None:
+    main([folder, "What?", "--show-plan"], load=ScriptedModel().load)
+    assert "the plan" in capsys.readouterr().err
+
+
+def test_notices_and_empty_answers_are_said(folder: str, capsys: Capture) -> None:
+    model = ScriptedModel([""], extra=[TurnsDropped(count=1), Notice(text="Something odd.")])
+    main([folder, "What?"], load=model.load)
+    shown = capsys.readouterr()
+    assert "Something odd." in shown.err
+    assert "the oldest turn was left out" in shown.err
+    assert "empty answer" in shown.err
+    assert shown.out == ""
+
+
+def test_a_bad_picture_is_reported_before_the_model_is_loaded(folder: str) -> None:
+    model = ScriptedModel()
+    with pytest.raises(ImageError):
+        main([folder, "gone.png", "What?"], load=model.load)
+    assert model.loaded == []
+
+
+def test_a_missing_model_folder_is_named() -> None:
+    with pytest.raises(CheckpointError, match="nowhere") as caught:
+        main(["nowhere/at/all", "What?"], load=ScriptedModel().load)
+    assert "demo" in caught.value.hint
+
+
+@pytest.mark.parametrize("option", ["--temperature=-1", "--top-p=0", "--max-new-tokens=0"])
+def test_values_out_of_range_are_refused(folder: str, option: str) -> None:
+    with pytest.raises(UsageError):
+        main([folder, "What?", option], load=ScriptedModel().load)
+
+
+def test_words_are_told_apart(photo: str) -> None:
+    assert split_words(["a.png", "What?"]) == ("a.png", "What?")
+    assert split_words(["What is it?"]) == (None, "What is it?")
+    assert split_words(["x" * 5000])[0] is None
+    assert split_words(["a\0b"])[0] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["a", "b", "c"], "3 texts"), ([" "], "empty"), (["a.png", ""], "empty")],
+)
+def test_words_that_make_no_question_are_refused(words: list[str], part: str) -> None:
+    with pytest.raises(UsageError, match=part):
+        split_words(words)
+
+
+def test_a_picture_without_a_question_is_noticed(photo: str) -> None:
+    with pytest.raises(UsageError, match="no question about it"):
+        split_words([photo])
