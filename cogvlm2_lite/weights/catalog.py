@@ -15,7 +15,7 @@ nf4     (the layout that transformers writes with bitsandbytes)
         X.weight.quant_state.bitsandbytes__nf4    U8, a JSON object (see _read_quant)
 fp4     the same with other values in quant_map and the name ending in __fp4; the released int4
         folders are of this kind
-int8    (our own; no other program reads it)
+int8    (our own; no other program reads it, so it counts only beside our manifest)
         X.weight                     I8 [rows, columns], value = code * scale
         X.weight.scale               F32 [rows, columns / 64, rounded up]: 64 columns of one row
                                      share a scale
@@ -43,6 +43,7 @@ from cogvlm2_lite.weights.header import (
     printable,
     read_shard,
 )
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from cogvlm2_lite.weights.names import Part, Role, TensorSpec, expected_tensors
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -136,6 +137,7 @@ class Catalog:
         found = _merge(shards)
         _check_index(promised, shards)
         tensors = _assemble(found, expected_tensors(config))
+        _check_manifest(folder, tensors)
         return cls(folder=folder, config=config, tensors=MappingProxyType(tensors), shards=shards)
 
     @property
@@ -335,6 +337,17 @@ def _split(name: str) -> tuple[str, str, str]:
             return name.removesuffix(f".{suffix}"), _STATE, suffix
     owner, _, suffix = name.rpartition(".")
     return owner, suffix if suffix in _PLAIN_COMPANIONS else "", suffix
+
+
+def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse int8 codes of unknown origin: others scale them in other ways under these names."""
+    int8 = [name for name, tensor in tensors.items() if tensor.kind == "int8"]
+    if int8 and not (folder / MANIFEST_NAME).is_file():
+        raise CheckpointError(
+            f"The folder has {_listed(int8, 'tensor')} in int8, but no {MANIFEST_NAME} that says "
+            "how to read them.",
+            hint=f"Copy {MANIFEST_NAME} from where the weights came from.",
+        )
 
 
 # --- one tensor -----------------------------------------------------------------------------------

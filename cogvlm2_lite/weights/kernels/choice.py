@@ -14,8 +14,8 @@ from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
 KERNELS = ("auto", "packed", "native", "plain", "cuda")
 
 PACKED_MAX_ROWS = 48
-"""Up to this many rows the packed kernel is faster than dequantizing and multiplying. Measured, they
-meet at 64 rows."""
+"""Up to this many rows the packed kernel is faster than dequantizing and multiplying; measured,
+they meet at 64 rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
