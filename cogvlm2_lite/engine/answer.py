@@ -134,7 +134,7 @@ class Engine:
         ends = [*(b for b in prompt.boundaries if b > reused), prompt.tokens]
         hidden = None
         for start, end in zip([reused, *ends[:-1]], ends, strict=True):
-            chunk = chunk_of(prompt, start, end, self.runtime.device)
+            chunk = chunk_of(prompt, start, end)
             hidden = yield from self.runtime.prefill(
                 chunk, features if chunk.has_image else None, self._cache, cancel
             )
@@ -176,7 +176,7 @@ class Engine:
     ) -> Generator[Event, None, FinishReason]:
         """Step 7: produce the answer token by token."""
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
-        chooser = TokenChooser(sampling, text_ids, self.runtime.device)
+        chooser = TokenChooser(sampling, text_ids, logits.device)
         decoder, stops, guard = (
             StreamDecoder(self.tokenizer),
             StopTexts(sampling.stop),
@@ -214,13 +214,13 @@ class Engine:
         return FinishReason.STOP if stopped else reason
 
 
-def chunk_of(prompt: PromptIds, start: int, end: int, device: torch.device) -> Chunk:
+def chunk_of(prompt: PromptIds, start: int, end: int) -> Chunk:
     """Cut a piece out of a prompt; its experts follow from the whole prompt's token types."""
     types, positions = prompt.token_type_ids, prompt.position_ids
     vision = choose_vision_expert(types)
 
     def cut(values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values[:, start:end].copy()).to(device)
+        return torch.from_numpy(values[:, start:end].copy())
 
     return Chunk(
         input_ids=cut(prompt.input_ids),

@@ -20,8 +20,8 @@ from cogvlm2_lite.events import Cancel, Event
 from cogvlm2_lite.inputs.image import ImageSource, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.memory.estimate import part_bytes
-from cogvlm2_lite.memory.plan import MemoryPlan, plan_memory
+from cogvlm2_lite.memory.estimate import unit_sizes
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
@@ -34,23 +34,21 @@ PICTURE_CACHE_BYTES = GIB
 class Model:
     """A CogVLM2 model, ready to be asked.
 
-    plan     what it will hold in memory in each phase
     compute  the device and number type, and why they were chosen
     """
 
     def __init__(
-        self,
-        folder: Path,
-        config: ModelConfig,
-        runtime: Runtime,
-        plan: MemoryPlan,
-        compute: Compute,
+        self, folder: Path, config: ModelConfig, runtime: Runtime, compute: Compute
     ) -> None:
         self.folder = folder
         self.config = config
-        self.plan = plan
         self.compute = compute
         self.runtime = runtime
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """What is in memory in each phase; it changes when memory runs out."""
+        return self.runtime.plan
 
     @cached_property
     def engine(self) -> Engine:
@@ -133,8 +131,6 @@ class Model:
             raise UsageError(
                 f"The prompt has places for {places} image tokens, and {given} were given."
             )
-        if image_features is not None:
-            image_features = image_features.to(self.runtime.device)
         cache = self.runtime.new_cache(input_ids.shape[0])
         hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
         return self.runtime.score(hidden)
@@ -167,16 +163,15 @@ class Model:
         mask = None if attention_mask is None else attention_mask.cpu().numpy().astype(np.int64)
         if position_ids is None:
             position_ids = torch.from_numpy(derive_position_ids(types, mask))
-        device = self.runtime.device
         padded = mask is not None and not mask.all()
         return Chunk(
-            input_ids=input_ids.to(device),
-            image_mask=torch.from_numpy(types == 1).to(device),
-            vision_mask=torch.from_numpy(choose_vision_expert(types)).to(device),
-            position_ids=position_ids.to(device, torch.int64),
+            input_ids=input_ids.cpu(),
+            image_mask=torch.from_numpy(types == 1),
+            vision_mask=torch.from_numpy(choose_vision_expert(types)),
+            position_ids=position_ids.to(torch.int64),
             highest=int(position_ids.max()),
             has_image=bool((types == 1).any()),
-            key_mask=torch.from_numpy(mask != 0).to(device) if padded else None,
+            key_mask=torch.from_numpy(mask != 0) if padded else None,
         )
 
 
@@ -204,12 +199,28 @@ def load(
     loader = WeightLoader(catalog, device=compute.device, dtype=compute.dtype)
     plan = plan_memory(
         config,
-        part_bytes(catalog, itemsize=compute.dtype.itemsize, packed=loader.packs),
-        device=str(compute.device),
-        budget_bytes=free_bytes(compute.device),
-        itemsize=compute.dtype.itemsize,
+        unit_sizes(catalog, itemsize=compute.dtype.itemsize, packed=loader.packs),
+        [
+            Budget(
+                device=str(compute.device),
+                device_bytes=free_bytes(compute.device) - RESERVE_BYTES,
+            )
+        ],
+        Workload(
+            context=config.max_position_embeddings,
+            itemsize=compute.dtype.itemsize,
+            kv_itemsize=compute.dtype.itemsize,
+        ),
     )
-    return Model(folder, config, Runtime(config, loader, compute, RopeMode(rope)), plan, compute)
+    runtime = Runtime(
+        config,
+        [loader],
+        plan,
+        devices=[compute.device],
+        dtype=compute.dtype,
+        rope=RopeMode(rope),
+    )
+    return Model(folder, config, runtime, compute)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,29 +10,31 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.devices import Compute, has_avx512_bf16
+from cogvlm2_lite.devices import has_avx512_bf16
 from cogvlm2_lite.events import Cancel, Progress
+from cogvlm2_lite.memory.arena import Arena
+from cogvlm2_lite.memory.inventory import unit_key
 from cogvlm2_lite.memory.phases import Phase
-from cogvlm2_lite.memory.residency import Loader, Residency
+from cogvlm2_lite.memory.plan import MemoryPlan
+from cogvlm2_lite.memory.residency import HasShells, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
 from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.projector import Projector
-from cogvlm2_lite.model.rotary import RopeMode, Rotary
+from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
 from cogvlm2_lite.model.vision import VisionTower
-from cogvlm2_lite.weights.names import expected_tensors
+from cogvlm2_lite.weights.names import Part, expected_tensors
 
 _ALL_LANGUAGE = Routing(vision=None)
-
-
-class Cancelled(Exception):  # noqa: N818 - a signal, not an error
-    """Unwinds a phase after Cancel.set(). Never leaves the engine."""
-
 
 Result = TypeVar("Result")
 Steps = Generator[Progress, None, Result]
 """Work that tells its progress while it runs and returns a result."""
+
+
+class Cancelled(Exception):  # noqa: N818 - a signal, not an error
+    """Unwinds a phase after Cancel.set(). Never leaves the engine."""
 
 
 def run(steps: Steps[Result]) -> Result:
@@ -49,12 +51,12 @@ def run(steps: Steps[Result]) -> Result:
 class Chunk:
     """A run of tokens that go through the decoder together.
 
-    input_ids       [batch, tokens] int64
-    image_mask      [batch, tokens] bool, True for image tokens
-    vision_mask     [batch, tokens] bool, True for the vision expert
-    position_ids    [batch, tokens] int64
-    key_mask        [batch, keys] bool over everything in the cache and the chunk; None: no padding
-    highest         largest position id, known to the host so that the device need not be asked
+    input_ids     [batch, tokens] int64, in host memory: the embedding is read there
+    image_mask    [batch, tokens] bool, True for image tokens
+    vision_mask   [batch, tokens] bool, True for the vision expert
+    position_ids  [batch, tokens] int64
+    highest       largest position id, known to the host so that the device need not be asked
+    key_mask      [batch, keys] bool over everything in the cache and the chunk; None: no padding
     """
 
     input_ids: Tensor
@@ -71,35 +73,64 @@ class Chunk:
 
 
 class Runtime:
-    """Runs the three phases. One answer at a time."""
+    """Runs the three phases. One answer at a time.
+
+    loaders  one per device of the plan
+    devices  the torch devices of the plan, in its order
+    """
 
     def __init__(
-        self, config: ModelConfig, loader: Loader, compute: Compute, rope: RopeMode
+        self,
+        config: ModelConfig,
+        loaders: Sequence[Loader],
+        plan: MemoryPlan,
+        *,
+        devices: Sequence[torch.device],
+        dtype: torch.dtype,
+        rope: RopeMode,
     ) -> None:
         self.config = config
-        self.device, self.dtype = compute.device, compute.dtype
-        self.attention = choose_full_attention(
-            self.device, self.dtype, bf16_cpu=has_avx512_bf16()
-        )
+        self.dtype = dtype
+        self._devices = tuple(devices)
+        self.attention = choose_full_attention(devices[0], dtype, bf16_cpu=has_avx512_bf16())
         self.tower = VisionTower(config.vision, self.attention.attend)
         self.projector = Projector(config)
         self.decoder = Decoder(config)
-        self.rotary = Rotary(config, rope, dtype=self.dtype, device=self.device)
-        self.residency = Residency(
-            loader,
-            {spec.name: spec.part for spec in expected_tensors(config).values()},
-            [
-                self.tower.embedding,
-                self.projector,
-                self.decoder.embedding,
-                self.decoder.head,
-                self.rotary,
-            ],
-        )
+        self.rotary = Rotary(config, rope, dtype=dtype, device=devices[0])
+        self.arenas = tuple(Arena() for _ in devices)
+        keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
+        pieces: list[HasShells] = [
+            self.tower.embedding,
+            *self.tower.blocks,
+            self.projector,
+            self.decoder.embedding,
+            self.rotary,
+            *self.decoder.blocks,
+            self.decoder.head,
+        ]
+        self.residency = Residency(loaders, keys, pieces, plan, self.arenas)
+        self.follow(plan)
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Take a plan for the same devices; the spread of the blocks over them must be the same."""
+        self.plan = plan
+        self.residency.follow(plan)
+        self._vision_home = self._homes(Part.VISION)
+        self._decoder_home = self._homes(Part.LANGUAGE_EXPERT)
+
+    def _homes(self, part: Part) -> list[torch.device]:
+        shares = [device.blocks[part] for device in self.plan.devices]
+        return [device for device, share in zip(self._devices, shares, strict=True) for _ in share]
 
     def new_cache(self, batch: int = 1) -> KVCache:
-        """Give an empty key/value cache."""
-        return KVCache(self.config, batch=batch, dtype=self.dtype, device=self.device)
+        """Give an empty key/value cache, each layer on the device of its block."""
+        homes = self._decoder_home
+        arenas = [self.arenas[self._devices.index(device)] for device in homes]
+
+        def account(layer: int, nbytes: int) -> None:
+            arenas[layer].take(nbytes)
+
+        return KVCache(self.config, batch=batch, dtype=self.dtype, devices=homes, account=account)
 
     def encode(self, pixel_values: Tensor, cancel: Cancel) -> Steps[Tensor]:
         """Encode pictures; yields Progress per block and returns the features.
@@ -107,14 +138,18 @@ class Runtime:
         pixel_values  [batch, channels, height, width], normalised
         Returns       [batch, image tokens with boi and eoi, hidden]
         """
-        with self.residency.phase(Phase.ENCODE):
-            hidden = self.tower.embedding(pixel_values.to(self.device, self.dtype))
-            total = len(self.tower.blocks)
-            for done, block in enumerate(self.residency.walk(self.tower.blocks), 1):
-                hidden = block(hidden)
+        residency, homes = self.residency, self._vision_home
+        hidden = pixel_values.to(homes[0], self.dtype)
+        with residency.phase(Phase.ENCODE):
+            for embedding in residency.walk([self.tower.embedding]):
+                hidden = embedding(hidden)
+            for done, block in enumerate(residency.walk(self.tower.blocks), 1):
+                hidden = block(hidden.to(homes[done - 1]))
                 _check(cancel)
-                yield Progress(phase="encode", done=done, total=total)
-            return self.projector(hidden)
+                yield Progress(phase="encode", done=done, total=len(homes))
+            for projector in residency.walk([self.projector]):
+                hidden = projector(hidden.to(self._devices[-1]))
+        return hidden
 
     def prefill(
         self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
@@ -124,57 +159,80 @@ class Runtime:
         features  [images, image tokens, hidden] for the chunk's image tokens, or None
         Returns   [batch, tokens, hidden], before the final norm
         """
-        phase = Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT
-        with self.residency.phase(phase):
-            hidden = self.decoder.embedding(chunk.input_ids)
-            if features is not None:
-                hidden = place_features(hidden, features, chunk.image_mask)
+        residency, homes = self.residency, self._decoder_home
+        with residency.phase(Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT):
             step = self._step(chunk, cache)
-            total = len(self.decoder.blocks)
-            for done, block in enumerate(self.residency.walk(self.decoder.blocks), 1):
-                hidden = block(hidden, step)
+            hidden = self._embed(chunk.input_ids)
+            if features is not None:
+                places = chunk.image_mask.to(homes[0])
+                hidden = place_features(hidden, features.to(homes[0]), places)
+            for done, block in enumerate(residency.walk(self.decoder.blocks), 1):
+                home = homes[done - 1]
+                hidden = block(hidden.to(home), step.on(home))
                 _check(cancel)
-                yield Progress(phase="prefill", done=done, total=total)
-            cache.advance(chunk.tokens)
-            return hidden
+                yield Progress(phase="prefill", done=done, total=len(homes))
+        cache.advance(chunk.tokens)
+        return hidden
 
     def score(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""
         with self.residency.phase(Phase.DECODE):
-            return self.decoder.head(hidden)
+            return self._score(hidden)
 
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
         """Run one produced token, a language token always; gives scores [vocab] float32."""
+        residency, homes = self.residency, self._decoder_home
         cache.reserve(cache.length + 1)
-        with self.residency.phase(Phase.DECODE):
-            hidden = self.decoder.embedding(torch.tensor([[token]], device=self.device))
+        with residency.phase(Phase.DECODE):
+            hidden = self._embed(torch.tensor([[token]]))
             step = Step(
                 routing=_ALL_LANGUAGE,
-                rotations=self.rotary.rotations(
-                    torch.tensor([[position]], device=self.device), position
-                ),
+                rotations=self._rotations(torch.tensor([[position]]), position),
                 mask=None,
                 causal=False,
                 cache=cache,
             )
-            for block in self.residency.walk(self.decoder.blocks):
-                hidden = block(hidden, step)
-            cache.advance(1)
-            return self.decoder.head(hidden)[0, -1]
+            for home, block in zip(homes, residency.walk(self.decoder.blocks), strict=True):
+                hidden = block(hidden.to(home), step.on(home))
+            scores = self._score(hidden)[0, -1]
+        cache.advance(1)
+        return scores
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        for embedding in self.residency.walk([self.decoder.embedding]):
+            rows = embedding(input_ids)
+        return rows.to(self._decoder_home[0], self.dtype)
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        for head in self.residency.walk([self.decoder.head]):
+            scores = head(hidden.to(self._devices[-1]))
+        return scores
+
+    def _rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
+        for rotary in self.residency.walk([self.rotary]):
+            rotations = rotary.rotations(positions.to(self._devices[0]), highest)
+        return rotations
 
     def _step(self, chunk: Chunk, cache: KVCache) -> Step:
+        device = self._devices[0]
         keys = cache.length + chunk.tokens
         cache.reserve(keys)
         # A chunk behind others needs a mask: torch's causal flag assumes as many keys as queries.
         first = cache.length == 0 and chunk.key_mask is None
-        mask = None if first else visible_keys(chunk.tokens, keys, chunk.key_mask, self.device)
+        mask = None
+        if not first:
+            mask = visible_keys(chunk.tokens, keys, _on(chunk.key_mask, device), device)
         return Step(
-            routing=Routing.of(chunk.vision_mask) if chunk.has_image else _ALL_LANGUAGE,
-            rotations=self.rotary.rotations(chunk.position_ids, chunk.highest),
+            routing=Routing.of(chunk.vision_mask).to(device) if chunk.has_image else _ALL_LANGUAGE,
+            rotations=self._rotations(chunk.position_ids, chunk.highest),
             mask=mask,
             causal=first,
             cache=cache,
         )
+
+
+def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
 
 
 def _check(cancel: Cancel) -> None:

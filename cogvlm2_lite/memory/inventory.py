@@ -45,8 +45,8 @@ class Unit:
 
 
 def unit_key(spec: TensorSpec) -> UnitKey:
-    """Say which unit a tensor belongs to. All decoder norms are one: together they are 0.5 MB."""
-    return (spec.part, None if spec.part is Part.NORMS else spec.block)
+    """Say which unit a tensor belongs to."""
+    return (spec.part, spec.block)
 
 
 def list_units(sizes: Mapping[UnitKey, int]) -> tuple[Unit, ...]:
@@ -112,19 +112,12 @@ def by_part(units: Iterable[Unit]) -> dict[Part, int]:
     return {part: sizes[part] for part in KEEP_ORDER if part in sizes}
 
 
+def step_of(unit: Unit) -> tuple[int, int]:
+    """Number the step of a phase in which a unit is used; both experts of a layer share one."""
+    order = {Part.VISION: 0, Part.PROJECTOR: 1, Part.NORMS: 2, Part.LM_HEAD: 4}
+    return (order.get(unit.part, 3), -1 if unit.block is None else unit.block)
+
+
 def in_order_of_use(units: Iterable[Unit]) -> Iterator[Unit]:
-    """Sort units as a phase meets them: block by block, what stands outside blocks at its place."""
-    order = {
-        Part.VISION: 0,
-        Part.PROJECTOR: 1,
-        Part.NORMS: 2,
-        Part.LANGUAGE_EXPERT: 3,
-        Part.VISION_EXPERT: 3,
-        Part.LM_HEAD: 4,
-    }
-    return iter(
-        sorted(
-            units,
-            key=lambda u: (order[u.part], -1 if u.block is None else u.block, u.part.value),
-        )
-    )
+    """Sort units as a phase meets them."""
+    return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))

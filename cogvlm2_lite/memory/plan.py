@@ -1,181 +1,357 @@
-"""The memory plan: what will be in memory in each phase, known before anything is loaded.
+"""The memory plan: what is in memory in each phase, decided before anything is loaded.
 
-Pure arithmetic over the catalog's sizes; no torch, no tensor is touched. Today's plan keeps every
-part in memory once it has been used.
+Pure arithmetic over sizes, no torch, no tensor: thousands of plans take a second, `plan` can print
+one for a model that is not on disk, and a window can redraw it while a slider moves.
+
+Units are kept in one fixed order (inventory.KEEP_ORDER). In each phase the longest beginning of
+that order which fits beside the phase's cache and buffers is resident; what the phase needs beyond
+it is streamed through one or two buffers while the block before it computes. A larger budget can
+therefore only lengthen the beginning: more is resident, less is streamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.memory.inventory import (
+    Unit,
+    UnitKey,
+    by_part,
+    in_order_of_use,
+    list_units,
+    step_of,
+)
 from cogvlm2_lite.memory.phases import PARTS, Phase
+from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.names import Part
 
-RESERVE_BYTES = 512 * 1024**2
-"""Left to torch, the tokenizer and other programs."""
+RESERVE_BYTES = 384 * 1024**2
+"""Left free of what is free now: other programs grow, and the driver takes some for itself."""
+
+PREFETCH_DEPTH = 2
+"""Buffers of the stream: one block computes while the next one arrives."""
+
+
+class Offload(Enum):
+    """Whether weights may be streamed."""
+
+    AUTO = "auto"
+    NEVER = "never"  # refuse instead of becoming slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Memory of one device that may be used.
+
+    device        "cpu", "cuda:0", ...
+    device_bytes  for weights, cache and buffers
+    host_bytes    RAM for weights that wait there; 0 on the CPU, whose weights come from disk
+    """
+
+    device: str
+    device_bytes: int
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """One phase: the parts that it reads, and what it needs beside weights.
+    """One phase on one device.
 
-    part_bytes     bytes in memory of each part the phase touches
+    resident       in memory for the whole phase, needed by it or kept for others
+    streamed       brought in for each use, in that order; through `depth` buffers
     cache_bytes    key/value cache at the planned context
-    scratch_bytes  activations and buffers at their peak
+    scratch_bytes  activations and buffers of kernels, at their peak
     """
 
     phase: Phase
-    part_bytes: Mapping[Part, int]
+    resident: tuple[Unit, ...]
+    streamed: tuple[Unit, ...]
+    depth: int
     cache_bytes: int
     scratch_bytes: int
 
     @property
-    def weight_bytes(self) -> int:
-        return sum(self.part_bytes.values())
+    def resident_bytes(self) -> int:
+        return sum(unit.nbytes for unit in self.resident)
 
     @property
-    def touched_bytes(self) -> int:
-        """Everything the phase reads or writes."""
-        return self.weight_bytes + self.cache_bytes + self.scratch_bytes
+    def streamed_bytes(self) -> int:
+        """Bytes that come over the bus for one picture, one prompt or one token."""
+        return sum(unit.nbytes for unit in self.streamed)
+
+    @property
+    def buffer_bytes(self) -> int:
+        return stream_buffer_bytes(self.streamed, self.depth)
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.resident_bytes + self.buffer_bytes + self.cache_bytes + self.scratch_bytes
+
+    @property
+    def resident_keys(self) -> frozenset[UnitKey]:
+        return frozenset(unit.key for unit in self.resident)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePlan:
+    """One device: its budget, its share of the blocks, and its phases."""
+
+    budget: Budget
+    blocks: Mapping[Part, range]
+    """Decoder blocks (under LANGUAGE_EXPERT) and vision blocks (under VISION) that run here."""
+    phases: tuple[PhasePlan, ...]
+
+    def phase(self, phase: Phase) -> PhasePlan:
+        """Give the plan of one phase."""
+        return next(p for p in self.phases if p.phase is phase)
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(p.peak_bytes for p in self.phases)
+
+    @property
+    def streams(self) -> bool:
+        return any(p.streamed for p in self.phases)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What a device will hold.
+    """All devices. `host_part_bytes`: what stays in RAM as mapped pages and is read by rows."""
 
-    budget_bytes  what may be used on the device
-    context       tokens the key/value cache is planned for
-    """
-
-    device: str
-    budget_bytes: int
     context: int
-    part_bytes: Mapping[Part, int]
-    phases: tuple[PhasePlan, ...]
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(self.part_bytes.values())
+    devices: tuple[DevicePlan, ...]
+    host_part_bytes: Mapping[Part, int]
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is held at any time: all weights, and the dearest phase's buffers."""
-        return self.weight_bytes + max(p.cache_bytes + p.scratch_bytes for p in self.phases)
+        return sum(device.peak_bytes for device in self.devices)
+
+    @property
+    def streams(self) -> bool:
+        return any(device.streams for device in self.devices)
 
     def table(self) -> str:
-        """Draw the plan as text: a row per part and buffer, a column per phase."""
-        rows = [("", *(p.phase.value for p in self.phases))]
-        for part in self.part_bytes:
-            cells = (_cell(p.part_bytes.get(part, 0)) for p in self.phases)
-            rows.append((part.value, *cells))
-        rows.append(("key/value cache", *(_cell(p.cache_bytes) for p in self.phases)))
-        rows.append(("scratch", *(_cell(p.scratch_bytes) for p in self.phases)))
-        rows.append(("used by the phase", *(_cell(p.touched_bytes) for p in self.phases)))
-        summary = (
-            f"{format_bytes(self.peak_bytes)} at the peak of {format_bytes(self.budget_bytes)} "
-            f"free on {self.device}; every part stays in memory once used."
-        )
-        return f"{_aligned(rows)}\n{summary}"
+        """Draw the plan as text; see memory/drawing.py."""
+        from cogvlm2_lite.memory.drawing import draw_table
+
+        return draw_table(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the plan as JSON-ready values, bytes throughout."""
-        return {
-            "device": self.device,
-            "budget_bytes": self.budget_bytes,
-            "context": self.context,
-            "peak_bytes": self.peak_bytes,
-            "phases": [
-                {
-                    "phase": p.phase.value,
-                    "part_bytes": {part.value: n for part, n in p.part_bytes.items()},
-                    "cache_bytes": p.cache_bytes,
-                    "scratch_bytes": p.scratch_bytes,
-                }
-                for p in self.phases
-            ],
-        }
+        from cogvlm2_lite.memory.drawing import plan_as_dict
+
+        return plan_as_dict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is planned for.
+
+    context       tokens of the key/value cache
+    with_picture  whether a picture may be asked about; without one no vision weight moves
+    itemsize      bytes of the compute dtype
+    kv_itemsize   bytes of a cached key or value
+    """
+
+    context: int
+    with_picture: bool = True
+    itemsize: int = 2
+    kv_itemsize: int = 2
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        if self.with_picture:
+            return tuple(Phase)
+        return (Phase.PREFILL_TEXT, Phase.DECODE)
 
 
 def plan_memory(
     config: ModelConfig,
-    part_bytes: Mapping[Part, int],
+    sizes: Mapping[UnitKey, int],
+    budgets: Sequence[Budget],
+    workload: Workload,
     *,
-    device: str,
-    budget_bytes: int,
-    itemsize: int,
-    context: int | None = None,
+    offload: Offload = Offload.AUTO,
 ) -> MemoryPlan:
-    """Plan all phases of a model whose parts weigh `part_bytes` once they are in memory.
+    """Plan all phases on all devices.
 
-    budget_bytes  what is free on the device now
-    itemsize      bytes of the compute dtype
-    context       tokens to hold in the cache; the model's maximum by default
+    sizes    bytes in memory of every unit (inventory.sum_by_unit)
+    budgets  one per device, in the order in which blocks are spread
 
-    Raises DoesNotFitError, with the missing bytes, when the peak is above the budget.
+    Raises DoesNotFitError when a device can't hold even the smallest working set, or, with
+    offload NEVER, when anything would have to be streamed. It says how many bytes are missing and
+    what would help.
     """
-    context = context or config.max_position_embeddings
-    phases = tuple(_phase_plan(phase, config, part_bytes, itemsize, context) for phase in Phase)
-    plan = MemoryPlan(
-        device=device,
-        budget_bytes=budget_bytes,
-        context=context,
-        part_bytes=dict(part_bytes),
-        phases=phases,
+    shares = share_blocks(config, budgets)
+    units = list_units(sizes)
+    last = len(budgets) - 1
+    devices = tuple(
+        _plan_device(
+            config, budget, shares[i], _units_on(units, shares[i], i == last), workload, offload
+        )
+        for i, budget in enumerate(budgets)
     )
-    missing = plan.peak_bytes + RESERVE_BYTES - budget_bytes
-    if missing > 0:
+    on_host = {Part.EMBEDDING: sizes[(Part.EMBEDDING, None)]}
+    return MemoryPlan(context=workload.context, devices=devices, host_part_bytes=on_host)
+
+
+def share_blocks(config: ModelConfig, budgets: Sequence[Budget]) -> list[dict[Part, range]]:
+    """Spread blocks over the devices, contiguous and in proportion to their memory."""
+    total = sum(budget.device_bytes for budget in budgets) or 1
+    shares: list[dict[Part, range]] = []
+    below = 0
+    for budget in budgets:
+        above = below + budget.device_bytes
+        shares.append(
+            {
+                part: range(count * below // total, count * above // total)
+                for part, count in (
+                    (Part.VISION, config.vision.num_hidden_layers),
+                    (Part.LANGUAGE_EXPERT, config.num_hidden_layers),
+                )
+            }
+        )
+        below = above
+    return shares
+
+
+def _units_on(
+    units: Sequence[Unit], share: Mapping[Part, range], is_last: bool
+) -> tuple[Unit, ...]:
+    """Pick a device's units: its blocks; the first has what precedes blocks, the last the rest."""
+
+    def is_here(unit: Unit) -> bool:
+        own = share[Part.VISION if unit.part is Part.VISION else Part.LANGUAGE_EXPERT]
+        if unit.block is not None:
+            return unit.block in own
+        return own.start == 0 if unit.part is Part.VISION else is_last
+
+    return tuple(unit for unit in units if is_here(unit))
+
+
+def _plan_device(
+    config: ModelConfig,
+    budget: Budget,
+    share: Mapping[Part, range],
+    units: tuple[Unit, ...],
+    workload: Workload,
+    offload: Offload,
+) -> DevicePlan:
+    phases = tuple(
+        _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
+    )
+    plan = DevicePlan(budget=budget, blocks=share, phases=phases)
+    if offload is Offload.NEVER and plan.streams:
+        everything = max(p.peak_bytes - p.buffer_bytes + _missing(p) for p in phases)
         raise DoesNotFitError(
-            f"The model needs {format_bytes(plan.peak_bytes)} and a reserve of "
-            f"{format_bytes(RESERVE_BYTES)} on {device}, where {format_bytes(budget_bytes)} are "
-            f"free: {format_bytes(missing)} are missing.",
-            hint="Close other programs, or make the model smaller: cogvlm2-lite quantize SRC DST.",
+            f"The whole model needs {format_bytes(everything)} on {budget.device}, where "
+            f"{format_bytes(budget.device_bytes)} may be used, and offloading was forbidden.",
+            hint="Leave --offload at auto: the answers are the same, only slower.",
         )
     return plan
 
 
-def _phase_plan(
-    phase: Phase, config: ModelConfig, part_bytes: Mapping[Part, int], itemsize: int, context: int
+def _missing(plan: PhasePlan) -> int:
+    return plan.streamed_bytes
+
+
+def _plan_phase(
+    phase: Phase,
+    config: ModelConfig,
+    budget: Budget,
+    share: Mapping[Part, range],
+    units: tuple[Unit, ...],
+    workload: Workload,
 ) -> PhasePlan:
-    has_cache = phase is not Phase.ENCODE
-    return PhasePlan(
+    """Take the longest beginning of the order of keeping that fits."""
+    cache = _cache_bytes(phase, config, share, workload)
+    scratch = scratch_bytes(
+        phase, config, itemsize=workload.itemsize, tokens=min(PREFILL_CHUNK, workload.context)
+    )
+    room = budget.device_bytes - cache - scratch
+    needed = [unit for unit in units if unit.part in PARTS[phase]]
+    floor = sum(unit.part is Part.NORMS for unit in units)
+    kept, depth = _longest_beginning(units, needed, floor, room)
+    resident = units[:kept]
+    streamed = tuple(in_order_of_use(set(needed) - set(resident)))
+    plan = PhasePlan(
         phase=phase,
-        part_bytes={p: n for p, n in part_bytes.items() if p in PARTS[phase]},
-        cache_bytes=config.kv_bytes_per_token * itemsize // 2 * context if has_cache else 0,
-        scratch_bytes=_scratch_bytes(phase, config, itemsize, context),
+        resident=resident,
+        streamed=streamed,
+        depth=depth if streamed else 0,
+        cache_bytes=cache,
+        scratch_bytes=scratch,
     )
+    missing = plan.peak_bytes - budget.device_bytes
+    if missing > 0:
+        raise _does_not_fit(plan, budget, missing, config, workload)
+    return plan
 
 
-def _scratch_bytes(phase: Phase, config: ModelConfig, itemsize: int, context: int) -> int:
-    """Peak of the activations: the wide MLP buffers of one block and the residual stream."""
-    vision = config.vision
+def _longest_beginning(
+    units: Sequence[Unit], needed: Sequence[Unit], floor: int, room: int
+) -> tuple[int, int]:
+    """Give how many units stay and how many buffers the rest is streamed through.
+
+    With one buffer only the floor stays: a second buffer is worth more than a resident block, and
+    more room must never mean less that is resident.
+    """
+    wanted = set(needed)
+    held = sum(unit.nbytes for unit in units)
+    steps: dict[tuple[int, int], int] = {}
+    largest = 0
+    for kept in range(len(units), floor - 1, -1):
+        if held + PREFETCH_DEPTH * largest <= room:
+            return kept, PREFETCH_DEPTH
+        if kept > floor:
+            unit = units[kept - 1]
+            held -= unit.nbytes
+            if unit in wanted:
+                steps[step_of(unit)] = steps.get(step_of(unit), 0) + unit.nbytes
+                largest = max(largest, steps[step_of(unit)])
+    return floor, 1
+
+
+def stream_buffer_bytes(streamed: Sequence[Unit], depth: int) -> int:
+    """Give the bytes of the stream's buffers: each must hold all that the dearest step needs."""
+    steps: dict[tuple[int, int], int] = {}
+    for unit in streamed:
+        steps[step_of(unit)] = steps.get(step_of(unit), 0) + unit.nbytes
+    return depth * max(steps.values(), default=0)
+
+
+def _cache_bytes(
+    phase: Phase, config: ModelConfig, share: Mapping[Part, range], workload: Workload
+) -> int:
+    """Key/value cache of this device's layers. It is empty while a new picture is encoded."""
     if phase is Phase.ENCODE:
-        width = 2 * vision.intermediate_size + 2 * vision.hidden_size
-        return vision.num_positions * width * itemsize
-    tokens = {
-        Phase.PREFILL_IMAGE: vision.image_tokens + 1,
-        Phase.PREFILL_TEXT: context,
-        Phase.DECODE: 1,
-    }[phase]
-    # gate, up and their product; residual stream, its norm, and the routed copy.
-    width = 3 * config.intermediate_size + 3 * config.hidden_size
-    return tokens * width * itemsize + 2 * config.vocab_size * 4
+        return 0
+    per_token = 2 * config.num_multi_query_heads * config.head_dim * workload.kv_itemsize
+    return per_token * len(share[Part.LANGUAGE_EXPERT]) * workload.context
 
 
-def _cell(count: int) -> str:
-    return format_bytes(count) if count else "-"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+def _does_not_fit(
+    plan: PhasePlan, budget: Budget, missing: int, config: ModelConfig, workload: Workload
+) -> DoesNotFitError:
+    per_token = plan.cache_bytes // workload.context if workload.context else 0
+    shorter = workload.context - -(-missing // per_token) if per_token else 0
+    hint = "Close other programs, give a larger budget, or use another device."
+    if shorter >= config.vision.image_tokens + 512:
+        hint = f"A context of {shorter} tokens would fit: --context {shorter}."
+    return DoesNotFitError(
+        f"{plan.phase.value.capitalize()} needs at least {format_bytes(plan.peak_bytes)} on "
+        f"{budget.device}, where {format_bytes(budget.device_bytes)} may be used: "
+        f"{format_bytes(missing)} are missing.",
+        hint=hint,
     )
+
+
+def part_bytes(plan: PhasePlan) -> dict[Part, int]:
+    """Add a phase's resident bytes up by part."""
+    return by_part(plan.resident)

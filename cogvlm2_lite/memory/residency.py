@@ -1,22 +1,32 @@
-"""Carries a memory plan out: brings weights in before a phase needs them. It decides nothing.
+"""Carries a memory plan out: brings weights in before they are needed and takes them out after.
 
-Nothing else moves weights. The main loops read like this, and inside the body, and only there, the
-block's weights are in memory:
+It decides nothing; the plan does. Nothing else moves weights. The main loops read like this, and
+inside the body, and only there, the block's weights are in memory:
 
     with residency.phase(Phase.PREFILL_TEXT):
         for block in residency.walk(decoder.blocks):
             hidden = block(hidden, step)
+
+Where a block's weights must be streamed and the plan has two buffers, the next block's arrive on
+another thread while this one computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from typing import Protocol, TypeVar
 
+from cogvlm2_lite.memory.arena import Arena
+from cogvlm2_lite.memory.inventory import Unit, UnitKey, step_of
 from cogvlm2_lite.memory.phases import PARTS, Phase
+from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.weights.names import Part
-from cogvlm2_lite.weights.shell import Linear, Shell
+from cogvlm2_lite.weights.shell import Shell
+
+Keys = tuple[UnitKey, ...]
 
 
 class HasShells(Protocol):
@@ -26,49 +36,180 @@ class HasShells(Protocol):
 
 
 class Loader(Protocol):
-    """What fills shells; `weights/loader.py` in earnest."""
+    """What fills shells on one device; `weights/loader.py` in earnest."""
 
-    def fill(self, shell: Shell) -> int: ...
+    def fill(self, shell: Shell) -> int:
+        """Put the weight in; gives the bytes it holds."""
+        ...
+
+    def clear(self, shell: Shell) -> None:
+        """Take the weight out."""
+        ...
 
 
-Block = TypeVar("Block", bound=HasShells)
+Piece = TypeVar("Piece", bound=HasShells)
 
 
 class Residency:
-    """Fills shells on their first use and keeps them.
+    """Fills and empties shells on the devices of a plan.
 
-    loader  brings one weight in
-    parts   tensor name -> part
-    loose   what stands outside of the blocks: embeddings, norms, projector, lm_head
+    loaders  one per device; only one of them works at a time
+    keys     unit of each tensor
+    pieces   everything that has shells
+    arenas   one per device; they account for weights, and for a phase's scratch
     """
 
-    def __init__(self, loader: Loader, parts: dict[str, Part], loose: Sequence[HasShells]) -> None:
-        self._loader = loader
-        self._parts = parts
-        self._loose = loose
-        self._wanted: frozenset[Part] = frozenset()
-        self.resident_bytes: dict[Part, int] = dict.fromkeys(Part, 0)
+    def __init__(
+        self,
+        loaders: Sequence[Loader],
+        keys: Mapping[str, UnitKey],
+        pieces: Sequence[HasShells],
+        plan: MemoryPlan,
+        arenas: Sequence[Arena],
+    ) -> None:
+        self._loaders = loaders
+        self.arenas = arenas
+        self._keys = keys
+        self._shells: dict[UnitKey, list[Shell]] = {}
+        for piece in pieces:
+            for shell in piece.shells():
+                self._shells.setdefault(keys[shell.name], []).append(shell)
+        self._loaded: dict[UnitKey, int] = {}
+        self._arriving: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._now: Phase | None = None
+        self.streamed_bytes = 0
+        self.follow(plan)
+
+    @property
+    def resident_bytes(self) -> dict[Part, int]:
+        """Bytes that each part holds now."""
+        held = dict.fromkeys(Part, 0)
+        for (part, _), nbytes in self._loaded.items():
+            held[part] += nbytes
+        return held
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Take a plan; what it does not keep leaves at once."""
+        self._settle()
+        planned = [
+            (unit, index)
+            for index, device in enumerate(plan.devices)
+            for phase in device.phases
+            for unit in (*phase.resident, *phase.streamed)
+        ]
+        self._home = {unit.key: index for unit, index in planned}
+        self._sizes = {unit.key: unit.nbytes for unit, _ in planned}
+        self._phases = {
+            phase.phase: [device.phase(phase.phase) for device in plan.devices]
+            for phase in plan.devices[0].phases
+        }
+        for arena, device in zip(self.arenas, plan.devices, strict=True):
+            arena.limit_bytes = device.budget.device_bytes
+        self._kept: frozenset[UnitKey] = frozenset()
+        self._following: dict[UnitKey, Keys] = {}
+        self._drop(self._leaving(frozenset()))
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Bring in what the phase needs besides blocks; blocks come with `walk`."""
-        self._wanted = PARTS[phase]
-        try:
-            for piece in self._loose:
-                self._fill(piece)
+        """Make room for a phase: what its plan does not keep leaves, and scratch is set aside."""
+        plans = self._phases[phase]
+        if phase is not self._now:
+            self._settle()
+            self._now = phase
+            self._kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
+            self._following = _following(plans, phase)
+            self._drop(self._leaving(self._kept))
+        with ExitStack() as stack:
+            for arena, plan in zip(self.arenas, plans, strict=True):
+                stack.enter_context(arena.lent(plan.scratch_bytes))
             yield
-        finally:
-            self._wanted = frozenset()
 
-    def walk(self, blocks: Sequence[Block]) -> Iterator[Block]:
-        """Give the blocks in order, each with the weights that the phase needs."""
-        for block in blocks:
-            self._fill(block)
-            yield block
+    def walk(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """Give pieces in order, each with the weights that the phase needs."""
+        assert self._now is not None, "walk outside of a phase"
+        for piece in pieces:
+            keys = self._needed(piece, self._now)
+            self._settle()
+            self._load(keys)
+            streamed = tuple(key for key in keys if key in self._following)
+            if streamed:
+                self._expect(self._following[streamed[-1]])
+            try:
+                yield piece
+            finally:
+                self._drop(streamed)
 
-    def _fill(self, piece: HasShells) -> None:
-        for shell in piece.shells():
-            part = self._parts[shell.name]
-            empty = shell.stored is None if isinstance(shell, Linear) else shell.value is None
-            if empty and part in self._wanted:
-                self.resident_bytes[part] += self._loader.fill(shell)
+    def release(self) -> None:
+        """Take everything out."""
+        self._settle()
+        self._now = None
+        self._drop(list(self._loaded))
+
+    def _needed(self, piece: HasShells, phase: Phase) -> Keys:
+        keys = dict.fromkeys(self._keys[shell.name] for shell in piece.shells())
+        return tuple(key for key in keys if key[0] in PARTS[phase])
+
+    def _leaving(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
+        """List what is loaded, has a place in the plan, and is not kept."""
+        return [key for key in self._loaded if key in self._home and key not in kept]
+
+    def _expect(self, keys: Keys) -> None:
+        """Begin to bring units in on the other thread."""
+        if any(key not in self._loaded for key in keys):
+            self._arriving = self._pool.submit(self._load, keys)
+
+    def _settle(self) -> None:
+        """Wait for what is arriving; an error of the other thread comes up here."""
+        if self._arriving is not None:
+            future, self._arriving = self._arriving, None
+            future.result()
+
+    def _load(self, keys: Keys) -> None:
+        for key in keys:
+            if key not in self._loaded:
+                self._loaded[key] = self._fill(key)
+
+    def _fill(self, key: UnitKey) -> int:
+        """Bring one unit in; what has no place in the plan stays in mapped files, unaccounted."""
+        home, size = self._home.get(key), self._sizes.get(key, 0)
+        if home is not None:
+            self.arenas[home].take(size)
+        try:
+            filled = sum(self._loaders[home or 0].fill(shell) for shell in self._shells[key])
+        except BaseException:
+            self._clear(key, size)
+            raise
+        assert home is None or filled == size, f"{key} holds {filled} bytes, planned were {size}"
+        if key in self._following:
+            self.streamed_bytes += size
+        return size
+
+    def _drop(self, keys: Iterable[UnitKey]) -> None:
+        for key in keys:
+            if key in self._loaded:
+                self._clear(key, self._loaded.pop(key))
+
+    def _clear(self, key: UnitKey, held: int) -> None:
+        home = self._home.get(key)
+        for shell in self._shells[key]:
+            self._loaders[home or 0].clear(shell)
+        if home is not None:
+            self.arenas[home].give(held)
+
+
+def _following(plans: Sequence[PhasePlan], phase: Phase) -> dict[UnitKey, Keys]:
+    """Say for each streamed unit which units to bring in while its step computes.
+
+    After the last step of decoding comes the first one of the next token. Units of a device with
+    a single buffer can't arrive early.
+    """
+    single = {unit.key for plan in plans if plan.depth < 2 for unit in plan.streamed}
+    streamed: list[Unit] = sorted((u for plan in plans for u in plan.streamed), key=step_of)
+    steps = [tuple(unit.key for unit in group) for _, group in groupby(streamed, key=step_of)]
+    after = [*steps[1:], steps[0] if phase is Phase.DECODE and len(steps) > 1 else ()]
+    return {
+        key: tuple(k for k in following if k not in single)
+        for step, following in zip(steps, after, strict=False)
+        for key in step
+    }

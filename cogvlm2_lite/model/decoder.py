@@ -34,6 +34,12 @@ class Routing:
         flat = vision_mask.flatten()
         return Routing(vision=flat.nonzero().squeeze(1), language=(~flat).nonzero().squeeze(1))
 
+    def to(self, device: torch.device) -> Routing:
+        """Give the same routing on a device."""
+        if self.vision is None or self.language is None:
+            return self
+        return Routing(vision=self.vision.to(device), language=self.language.to(device))
+
     def apply(
         self, x: Tensor, language: Callable[[Tensor], Tensor], vision: Callable[[Tensor], Tensor]
     ) -> Tensor:
@@ -64,6 +70,21 @@ class Step:
     mask: Tensor | None
     causal: bool
     cache: KVCache
+
+    def on(self, device: torch.device) -> Step:
+        """Give the step with its tensors on a device; the cache's layers already are on theirs."""
+        if self.rotations[0].cos.device == device:
+            return self
+        moved: dict[int, Rotation] = {}
+        for rotation in self.rotations:
+            moved.setdefault(id(rotation), rotation.to(device))
+        return Step(
+            routing=self.routing.to(device),
+            rotations=[moved[id(rotation)] for rotation in self.rotations],
+            mask=None if self.mask is None else self.mask.to(device),
+            causal=self.causal,
+            cache=self.cache,
+        )
 
 
 class Expert:
@@ -142,13 +163,17 @@ class DecoderBlock:
 
 
 class TokenEmbedding:
-    """The table that turns token ids into vectors; a step reads only the rows it needs."""
+    """The table that turns token ids into vectors.
+
+    A step reads only the rows of its tokens, so the table stays where it is mapped: in host memory,
+    in the type it is stored in.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         self.table = Vector("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
 
     def __call__(self, input_ids: Tensor) -> Tensor:
-        """[batch, tokens] -> [batch, tokens, hidden]."""
+        """[batch, tokens] -> [batch, tokens, hidden], in the table's type, on its device."""
         return F.embedding(input_ids, self.table.tensor)
 
     def shells(self) -> Iterator[Shell]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
+
+Account = Callable[[int, int], None]
+"""Told (layer, bytes) of a change of the cache's size."""
+
+
+def _no_account(layer: int, nbytes: int) -> None:
+    """Count nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,27 +42,36 @@ class KVCache:
 
     keys, values  one buffer per layer, [batch, kv_heads, capacity, head_dim]
     length        tokens that are in the cache; positions in the buffers, not RoPE positions
+    account       told of every change of the buffers' bytes before it happens; refuses by raising
     """
 
     GROWTH = 256
     """Tokens by which the buffers grow: 32 MiB at a time for the 19B model."""
 
     def __init__(
-        self, config: ModelConfig, *, batch: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: ModelConfig,
+        *,
+        batch: int,
+        dtype: torch.dtype,
+        devices: Sequence[torch.device],
+        account: Account | None = None,
     ) -> None:
-        self._config = config
-        self._batch, self._dtype, self._device = batch, dtype, device
+        """Make an empty cache; `devices` has one entry per layer."""
+        self._heads, self._head_dim = config.num_multi_query_heads, config.head_dim
+        self._batch, self._dtype, self._devices = batch, dtype, devices
+        self._account = account or _no_account
         self.length = 0
-        self.keys = [self._buffer(0) for _ in range(config.num_hidden_layers)]
-        self.values = [self._buffer(0) for _ in range(config.num_hidden_layers)]
+        self.keys = [self._buffer(layer, 0) for layer in range(len(devices))]
+        self.values = [self._buffer(layer, 0) for layer in range(len(devices))]
 
-    def _buffer(self, capacity: int) -> Tensor:
-        shape = (self._batch, self._config.num_multi_query_heads, capacity, self._config.head_dim)
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
+    def _buffer(self, layer: int, capacity: int) -> Tensor:
+        shape = (self._batch, self._heads, capacity, self._head_dim)
+        return torch.empty(shape, dtype=self._dtype, device=self._devices[layer])
 
     @property
     def capacity(self) -> int:
-        return self.keys[0].shape[2]
+        return min(buffer.shape[2] for buffer in (*self.keys, *self.values))
 
     @property
     def nbytes(self) -> int:
@@ -65,10 +82,29 @@ class KVCache:
         if tokens <= self.capacity:
             return
         capacity = -(-tokens // self.GROWTH) * self.GROWTH
+        # Buffer by buffer: when memory runs out in between, the next try goes on from there.
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):
-                buffers[layer] = self._buffer(capacity)
-                buffers[layer][:, :, : self.length] = old[:, :, : self.length]
+                if old.shape[2] < capacity:
+                    self._account(layer, self._bytes(capacity) - old.nbytes)
+                    try:
+                        grown = self._buffer(layer, capacity)
+                    except BaseException:
+                        self._account(layer, old.nbytes - self._bytes(capacity))
+                        raise
+                    grown[:, :, : self.length] = old[:, :, : self.length]
+                    buffers[layer] = grown
+
+    def _bytes(self, capacity: int) -> int:
+        return self._batch * self._heads * capacity * self._head_dim * self._dtype.itemsize
+
+    def release(self) -> None:
+        """Forget everything and give the buffers back."""
+        self.length = 0
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                buffers[layer] = self._buffer(layer, 0)
+                self._account(layer, -old.nbytes)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new tokens behind `length` and give views of everything up to them.
@@ -95,8 +131,8 @@ class KVCache:
     def prefix(self, tokens: int, device: torch.device) -> KVPrefix:
         """Copy the first `tokens` to a device."""
         return KVPrefix(
-            keys=torch.stack([k[:, :, :tokens] for k in self.keys]).to(device),
-            values=torch.stack([v[:, :, :tokens] for v in self.values]).to(device),
+            keys=torch.stack([k[:, :, :tokens].to(device) for k in self.keys]),
+            values=torch.stack([v[:, :, :tokens].to(device) for v in self.values]),
         )
 
     def restore(self, prefix: KVPrefix) -> None:

@@ -36,6 +36,10 @@ class Rotation:
     cos: Tensor
     sin: Tensor
 
+    def to(self, device: torch.device) -> Rotation:
+        """Give the same rotation on a device."""
+        return Rotation(cos=self.cos.to(device), sin=self.sin.to(device))
+
     def apply(self, x: Tensor) -> Tensor:
         """Rotate queries or keys [batch, heads, tokens, head_dim] over pairs (i, i + head_dim/2).
 

@@ -16,9 +16,6 @@ from cogvlm2_lite.weights.storage import Place, make_weight
 DECODING_PARTS = frozenset({Part.LANGUAGE_EXPERT, Part.LM_HEAD})
 """Parts whose matrices multiply one row at a time, once per generated token."""
 
-_INV_FREQ = "rotary_emb.inv_freq"
-
-
 class WeightLoader:
     """Fills shells from a folder, on one device, in one compute dtype.
 
@@ -49,7 +46,7 @@ class WeightLoader:
         """Put the weight in and give the bytes it holds, mapped file pages included.
 
         A matrix already in the compute dtype stays a view of its file on the CPU. The inv_freq
-        vectors keep the type they are stored in: the RoPE mode decides what to do with them.
+        vectors and the embedding keep the type they are stored in, and stay in host memory.
         Raises CheckpointError when the file was changed or its values are not those of its kind.
         """
         stored = self.catalog.tensors[shell.name]
@@ -72,8 +69,9 @@ class WeightLoader:
 
     def _vector(self, stored: StoredTensor) -> Tensor:
         value = self._reader.read(stored)["weight"]
-        keeps_type = stored.spec.name.endswith(_INV_FREQ)
-        return value.to(self._place.device, value.dtype if keeps_type else self._place.dtype)
+        if stored.spec.keeps_type:
+            return value
+        return value.to(self._place.device, self._place.dtype)
 
 
 def _check_shape(stored: StoredTensor, shape: tuple[int, ...]) -> None:

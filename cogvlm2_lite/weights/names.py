@@ -53,6 +53,14 @@ class TensorSpec:
     def numel(self) -> int:
         return prod(self.shape)
 
+    @property
+    def keeps_type(self) -> bool:
+        """True for what is not cast to the compute dtype when it is loaded.
+
+        The embedding is read by rows and those are cast; the RoPE mode decides about inv_freq.
+        """
+        return self.part is Part.EMBEDDING or self.name.endswith("rotary_emb.inv_freq")
+
 
 def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     """List every tensor of the architecture, by name, in the order the model uses them."""

@@ -71,16 +71,20 @@ def _recompute(model: Model, golden: Golden) -> Iterator[tuple[str, Tensor]]:
 def vision_stages(model: Model, image: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Encode a picture, keeping what stands between the stages."""
     runtime = model.runtime
+    walk = runtime.residency.walk
+    hidden = image.to(runtime.dtype)
     with runtime.residency.phase(Phase.ENCODE):
-        hidden = runtime.tower.embedding(image.to(runtime.dtype))
+        for embedding in walk([runtime.tower.embedding]):
+            hidden = embedding(hidden)
         yield "vit.patch_embedding", hidden
-        for layer, block in enumerate(runtime.residency.walk(runtime.tower.blocks)):
+        for layer, block in enumerate(walk(runtime.tower.blocks)):
             hidden = block(hidden)
             yield f"vit.layer{layer}", hidden
-        tokens = runtime.projector.downsample(hidden)
-        yield "vit.conv_tokens", tokens
-        yield "vit.glu_out", runtime.projector.project(tokens)
-        yield "vit.features", runtime.projector(hidden)
+        for projector in walk([runtime.projector]):
+            tokens = projector.downsample(hidden)
+            yield "vit.conv_tokens", tokens
+            yield "vit.glu_out", projector.project(tokens)
+            yield "vit.features", projector(hidden)
 
 
 def _case(
@@ -129,7 +133,10 @@ def hidden_states(
         last = run(runtime.prefill(chunk, features, cache, Cancel()))
     finally:
         runtime.decoder.blocks = unwatched
-    return [*states, runtime.decoder.head.norm(last)]
+    with runtime.residency.phase(Phase.DECODE):
+        for head in runtime.residency.walk([runtime.decoder.head]):
+            states.append(head.norm(last))
+    return states
 
 
 class _Watched:

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(folder: Path) -> Model:
     return cogvlm2_lite.load(folder, device="cpu", dtype="float32")
 

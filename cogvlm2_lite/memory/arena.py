@@ -1,0 +1,61 @@
+"""Accounts for the bytes of a device, and refuses the one above the budget.
+
+On a GPU the driver refuses too, later and less politely. On the CPU the arena stands in for video
+memory, so that every rule about it can be tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class OutOfBudgetError(MemoryError):
+    """A byte above the budget was asked for. Caught by the engine, which makes a tighter plan."""
+
+
+class Arena:
+    """Bytes taken and given back on one device.
+
+    limit_bytes  the budget; None: no limit
+    peak_bytes   the most that was held since the last `reset_peak`
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self.peak_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int) -> None:
+        """Account for bytes before they are allocated; a negative number gives them back.
+
+        Raises OutOfBudgetError, and accounts for nothing, when the budget would be exceeded.
+        """
+        with self._lock:
+            held = self.held_bytes + nbytes
+            if nbytes > 0 and self.limit_bytes is not None and held > self.limit_bytes:
+                raise OutOfBudgetError(
+                    f"{nbytes} bytes more than the {self.held_bytes} held would pass the budget "
+                    f"of {self.limit_bytes}"
+                )
+            self.held_bytes = held
+            self.peak_bytes = max(self.peak_bytes, held)
+
+    def give(self, nbytes: int) -> None:
+        """Give bytes back."""
+        self.take(-nbytes)
+
+    def reset_peak(self) -> None:
+        """Begin to watch for a new peak."""
+        self.peak_bytes = self.held_bytes
+
+    @contextmanager
+    def lent(self, nbytes: int) -> Iterator[None]:
+        """Hold bytes for as long as a block runs."""
+        self.take(nbytes)
+        try:
+            yield
+        finally:
+            self.give(nbytes)

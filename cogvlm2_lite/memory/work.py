@@ -1,0 +1,64 @@
+"""What each phase computes and needs beside weights: operations, activations, buffers. No torch."""
+
+from __future__ import annotations
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.memory.phases import Phase
+
+PREFILL_CHUNK = 1024
+"""Text tokens that go through the decoder together; longer texts go in several runs, so that the
+activations of a long conversation do not decide how much memory is needed."""
+
+KERNEL_SCRATCH_BYTES = 32 * 1024**2
+"""Rows of a matrix made plain for a multiplication, and their scales."""
+
+
+def scratch_bytes(phase: Phase, config: ModelConfig, *, itemsize: int, tokens: int) -> int:
+    """Estimate the peak of activations and kernel buffers of a phase.
+
+    itemsize  bytes of the compute dtype
+    tokens    of text that go through the decoder together
+    """
+    vision = config.vision
+    if phase is Phase.ENCODE:
+        rows = vision.num_positions
+        # In the MLP: the stream, its wide product and the activation of that.
+        width = vision.hidden_size + 2 * vision.intermediate_size
+        return rows * max(width, 6 * vision.hidden_size) * itemsize + KERNEL_SCRATCH_BYTES
+    if phase is Phase.DECODE:
+        tokens = 1
+    if phase is Phase.PREFILL_IMAGE:
+        tokens = vision.image_tokens + 1
+    # In the MLP: gate, its activation and up, beside the stream, its norm and the routed copy.
+    width = 3 * config.intermediate_size + 4 * config.hidden_size
+    logits = 2 * 4 * config.vocab_size
+    return tokens * width * itemsize + logits + KERNEL_SCRATCH_BYTES
+
+
+def encode_flops(config: ModelConfig) -> int:
+    """Count the operations of encoding one picture, 2 per multiply-add (spec, section 13)."""
+    v, tokens = config.vision, config.vision.num_positions
+    linears = 4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size
+    attention = 2 * tokens * v.hidden_size
+    tower = v.num_hidden_layers * tokens * (linears + attention)
+    out = v.image_tokens - 2
+    glu = v.hidden_size * config.hidden_size + 3 * config.hidden_size * config.intermediate_size
+    patches = (tokens - 1) * v.hidden_size * v.in_channels * v.patch_size**2
+    return 2 * (tower + out * (glu + 4 * v.hidden_size**2) + patches)
+
+
+def decoder_flops(config: ModelConfig, *, tokens: int, keys: int, scored: int = 1) -> int:
+    """Count the operations of `tokens` tokens that see `keys` keys each on average.
+
+    scored  positions whose vocabulary is scored
+    """
+    linears = config.num_hidden_layers * expert_weights(config)
+    attention = 2 * config.num_hidden_layers * config.hidden_size * keys
+    head = scored * config.vocab_size * config.hidden_size
+    return 2 * (tokens * (linears + attention) + head)
+
+
+def expert_weights(config: ModelConfig) -> int:
+    """Count the weights of one expert of one layer."""
+    hidden = config.hidden_size
+    return hidden * (config.qkv_rows + hidden + 3 * config.intermediate_size)
