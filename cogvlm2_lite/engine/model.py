@@ -21,7 +21,14 @@ from cogvlm2_lite.inputs.image import ImageSource, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.estimate import unit_sizes
-from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.memory.plan import (
+    RESERVE_BYTES,
+    Budget,
+    MemoryPlan,
+    Offload,
+    Workload,
+    plan_memory,
+)
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
@@ -193,33 +200,48 @@ def load(
     modes = [mode.value for mode in RopeMode]
     if rope not in modes:
         raise UsageError(f"{rope!r} is not a RoPE mode.", hint=f"Use one of {', '.join(modes)}.")
-    config = read_config(folder)
-    catalog = Catalog.open(folder, config)
     compute = choose_compute(device, dtype)
-    loader = WeightLoader(catalog, device=compute.device, dtype=compute.dtype)
-    plan = plan_memory(
-        config,
-        unit_sizes(catalog, itemsize=compute.dtype.itemsize, packed=loader.packs),
-        [
-            Budget(
-                device=str(compute.device),
-                device_bytes=free_bytes(compute.device) - RESERVE_BYTES,
-            )
-        ],
-        Workload(
-            context=config.max_position_embeddings,
-            itemsize=compute.dtype.itemsize,
-            kv_itemsize=compute.dtype.itemsize,
-        ),
-    )
-    runtime = Runtime(
-        config,
-        [loader],
-        plan,
-        devices=[compute.device],
-        dtype=compute.dtype,
+    free = free_bytes(compute.device) - RESERVE_BYTES
+    return open_model(
+        folder,
+        compute=compute,
+        budgets=[Budget(device=str(compute.device), device_bytes=free)],
         rope=RopeMode(rope),
     )
+
+
+def open_model(
+    folder: Path,
+    *,
+    compute: Compute,
+    budgets: Sequence[Budget],
+    rope: RopeMode = RopeMode.REFERENCE,
+    context: int | None = None,
+    offload: Offload = Offload.AUTO,
+) -> Model:
+    """Open a model folder within given budgets; `load` decides them and is what callers want.
+
+    budgets  one per device. Several on the CPU stand for several devices, each with an arena of its
+             own, so that their accounting can be tested without a GPU.
+    context  tokens of the key/value cache; None: the model's maximum
+    """
+    config = read_config(folder)
+    catalog = Catalog.open(folder, config)
+    devices = [torch.device("cpu" if b.device.startswith("cpu") else b.device) for b in budgets]
+    loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype) for d in devices]
+    itemsize = compute.dtype.itemsize
+    plan = plan_memory(
+        config,
+        unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs),
+        budgets,
+        Workload(
+            context=context or config.max_position_embeddings,
+            itemsize=itemsize,
+            kv_itemsize=itemsize,
+        ),
+        offload=offload,
+    )
+    runtime = Runtime(config, loaders, plan, devices=devices, dtype=compute.dtype, rope=rope)
     return Model(folder, config, runtime, compute)
 
 
