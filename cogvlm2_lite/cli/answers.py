@@ -96,15 +96,20 @@ class AnswerView:
         self._console = console
         self._timings = timings
         self._begun = False
+        self._noticed = False
         self._encoded: ImageEncoded | None = None
         self._prefilled: Prefilled | None = None
 
     def show(self, events: Iterator[Event]) -> Finished:
-        """Show events until the answer is finished."""
-        for event in events:
-            self._show(event)
-            if isinstance(event, Finished):
-                return event
+        """Show events until the answer is finished; leaves no half line when it is broken off."""
+        try:
+            for event in events:
+                self._show(event)
+                if isinstance(event, Finished):
+                    return event
+        finally:
+            self._console.status("")
+            self._end_line()
         raise AssertionError("an answer ends with Finished")
 
     def _show(self, event: Event) -> None:
@@ -125,6 +130,7 @@ class AnswerView:
                 self._text(event.text)
             case Notice():
                 self._end_line()
+                self._noticed = True
                 self._console.remark(event.text)
             case Finished():
                 self._finish(event)
@@ -142,10 +148,12 @@ class AnswerView:
         self._begun = False
 
     def _finish(self, event: Finished) -> None:
-        self._console.status("")
         self._end_line()
         if event.reason is FinishReason.CANCELLED:
             self._console.remark("(stopped)")
+        elif event.reason is FinishReason.LENGTH and not self._noticed:
+            limit = event.completion_tokens
+            self._console.remark(f"(cut after {limit} tokens: --max-new-tokens allows more)")
         elif not event.text.strip():
             self._console.remark("(The model gave an empty answer.)")
         if self._timings:

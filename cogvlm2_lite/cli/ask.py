@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from cogvlm2_lite.cli.answers import (
@@ -84,9 +84,9 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     picture, question = split_words(args.picture_and_question)
     image = None if picture is None else _open(picture, upright=not args.as_stored)
     folder = model_folder(args.model)
-    if not args.quiet and not args.json:
-        console.status("Loading the model")
-    model = load(folder, args)
+    silent = args.quiet or args.json
+    with nullcontext() if silent else console.working("Loading the model"):
+        model = load(folder, args)
     sampling = sampling_of(args)
     if args.show_plan and not args.json:
         console.remark(model.plan.table())

@@ -47,7 +47,7 @@ Arrow up brings earlier questions back. Ctrl-C stops an answer, not the program.
 """
 
 _EPILOG = f"""\
-inside of the chat:
+inside the chat:
 {HELP}
 The model looks at one picture per conversation: a second picture starts a new one.
 """
@@ -82,8 +82,8 @@ def main(
         picture = Path(args.image).expanduser()
         first = Conversation(image=open_image(picture, upright=not args.as_stored))
     folder = model_folder(args.model)
-    console.status("Loading the model")
-    session = Session(load(folder, args), folder.name, args, console, first)
+    with console.working("Loading the model"):
+        session = Session(load(folder, args), Path(args.model).resolve().name, args, console, first)
     session.greet()
     _turn_on_line_editing()
     session.run(read_line)
@@ -124,7 +124,6 @@ class Session:
     def greet(self) -> None:
         """Say who is there and how to begin."""
         image = self.conversation.image
-        self._console.status("")
         self._console.remark(f"CogVLM2 Lite {__version__} · {self._model_name}")
         if self._args.show_plan:
             self._console.remark(self._model.plan.table())
@@ -182,6 +181,8 @@ class Session:
         view = AnswerView(self._console, timings=self._console.err.isatty())
         with stopped_by_interrupt(cancel):
             finished = view.show(events)
+        if self._console.is_interactive:
+            self._console.line()
         # The released template writes one space before an answer; a second one would be new to it.
         answer = finished.text.strip()
         if answer:
@@ -209,7 +210,7 @@ class Session:
                 self._console.remark(f"The conversation is about {current.image.name} already.")
                 return
             self._console.remark(
-                "The model looks at one picture per conversation, so a new one starts here. "
+                "The model looks at one picture per conversation, so a new one starts here.\n"
                 "It does not know what was said before."
             )
             self._conversations.append(Conversation(image=image))

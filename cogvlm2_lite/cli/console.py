@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -71,6 +73,15 @@ class Console:
         self._status = text
         self.err.write(f"{_CLEAR_LINE}{_CONTROL.sub('', text)[:width]}")
         self.err.flush()
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show a status while the block runs, also if it fails."""
+        self.status(text)
+        try:
+            yield
+        finally:
+            self.status("")
 
     def error(self, message: str, hint: str = "") -> None:
         """Print what went wrong and what to do next, to standard error."""

@@ -71,8 +71,8 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     folder = converted_folder(console)
     console.line()
     console.heading("2. Plan the memory")
-    console.status("Loading the model")
-    model = load(folder, args)
+    with console.working("Loading the model"):
+        model = load(folder, args)
     console.line(model.plan.table())
     console.line()
     console.heading(f"3. Ask about a picture: {describe(image)}")

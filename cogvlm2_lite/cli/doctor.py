@@ -38,9 +38,9 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     """Run `doctor`; gives the exit code."""
     args = build_parser().read(argv)
     console = console or Console()
-    console.status("Looking around")
-    report = gather()
-    fit = None if args.model is None else _fit(args, load)
+    with console.working("Looking around"):
+        report = gather()
+        fit = None if args.model is None else _fit(args, load)
     if args.json:
         model = {} if fit is None else {"model": fit[1]}
         console.line(json.dumps(report.as_dict() | model, ensure_ascii=False, indent=2))

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
         console.error(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        console.error("Stopped.")
+        console.remark("Stopped.")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left. Python would complain once more at exit.

@@ -146,7 +146,7 @@ def sampling_of(args: argparse.Namespace) -> Sampling:
 def model_folder(name: str) -> Path:
     """Find the folder that MODEL names; CheckpointError when there is none."""
     folder = Path(name).expanduser()
-    if name == DEMO_WORD and not folder.exists():
+    if name == DEMO_WORD and not (folder / "config.json").exists():
         from cogvlm2_lite.demo.shipped import checkpoint_folder
 
         return checkpoint_folder()

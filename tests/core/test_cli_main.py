@@ -129,7 +129,7 @@ def test_an_error_of_the_user_is_two_lines_and_no_traceback(capsys: Capture) -> 
 
 def test_an_interrupt_is_one_short_line(capsys: Capture) -> None:
     assert main(["interrupt"], commands=FAKES) == 130
-    assert capsys.readouterr().err == "Error: Stopped.\n"
+    assert capsys.readouterr().err == "Stopped.\n"
 
 
 def test_lack_of_memory_is_one_sentence(capsys: Capture) -> None:

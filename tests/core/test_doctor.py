@@ -1,0 +1,86 @@
+"""`cogvlm2-lite doctor`: a report that can be pasted, and that never fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from cogvlm2_lite.cli.doctor import main
+from cogvlm2_lite.doctor.report import Report, gather, short_path
+from cogvlm2_lite.errors import DoesNotFitError
+from tests.core.scripted import ScriptedModel
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return gather()
+
+
+def test_the_report_covers_everything_a_bug_report_needs(report: Report) -> None:
+    assert list(report.sections) == [
+        "Program", "Packages", "Processor", "Memory", "GPUs", "Disk", "Kernels", "Demo model",
+    ]  # fmt: skip
+    assert "torch" in report.sections["Packages"]
+    assert "available of" in report.sections["Memory"]["RAM"]
+    assert all(value for rows in report.sections.values() for value in rows.values())
+
+
+def test_the_chosen_kernels_come_with_their_reason(report: Report) -> None:
+    kernels = report.sections["Kernels"]
+    for name in ("cpu: numbers", "cpu: 4-bit"):
+        choice, _, reason = kernels[name].partition(": ")
+        assert choice
+        assert len(reason) > 10
+
+
+def test_the_report_does_not_name_the_user(report: Report) -> None:
+    assert str(Path.home()) not in report.text()
+    assert short_path(Path("/home/me/a/b"), lambda: Path("/home/me")) == str(Path("~/a/b"))
+    assert short_path(Path("/opt/a"), lambda: Path("/home/me")) == str(Path("/opt/a"))
+
+
+def test_text_and_json_say_the_same(report: Report, capsys: Capture) -> None:
+    found = json.loads(json.dumps(report.as_dict()))
+    text = report.text()
+    for title, rows in found["sections"].items():
+        assert title in text
+        for name, value in rows.items():
+            assert any(name in line and value in line for line in text.splitlines())
+
+
+def test_problems_are_listed_and_their_absence_is_said() -> None:
+    sections = {"Memory": {"RAM": "1 B"}}
+    assert "No problems found." in Report(sections=sections, problems=()).text()
+    assert "  - Too small." in Report(sections=sections, problems=("Too small.",)).text()
+
+
+def test_the_command_prints_the_report(capsys: Capture) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr()
+    assert "Packages\n" in shown.out
+    assert shown.err == ""
+
+
+def test_json_is_one_object_with_the_plan_of_a_model(tmp_path: Path, capsys: Capture) -> None:
+    assert main([str(tmp_path), "--json"], load=ScriptedModel().load) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == {"plan": {"peak_bytes": 17}}
+    assert found["sections"]["Program"]["CogVLM2 Lite"]
+
+
+def test_a_model_that_does_not_fit_is_told_with_what_to_do(tmp_path: Path, capsys: Capture) -> None:
+    def load(folder: Path, args: argparse.Namespace) -> ScriptedModel:
+        raise DoesNotFitError("3 GiB are missing.", hint="Make it 4-bit.")
+
+    assert main([str(tmp_path)], load=load) == 0
+    assert "3 GiB are missing.\nMake it 4-bit." in capsys.readouterr().out
+
+
+def test_a_model_that_fits_is_told_with_its_plan(tmp_path: Path, capsys: Capture) -> None:
+    assert main([str(tmp_path)], load=ScriptedModel().load) == 0
+    assert "the plan" in capsys.readouterr().out
