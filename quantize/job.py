@@ -230,7 +230,7 @@ def _read_journal(file: Path) -> dict[str, Hashes]:
     for line in raw.split(b"\n")[:-1]:
         try:
             entry = json.loads(line)
-            entries[entry["tensor"]] = entry["sha256"]
+            entries[entry["tensor"]] = {**entry["sha256"]}
         except (ValueError, KeyError, TypeError):
             break
     return entries

@@ -1,0 +1,334 @@
+"""A conversion can be stopped at any moment, and the next run gives the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.writer import Data, ShardLayout, ShardWriter
+from quantize.events import Finished, Planned, Progress
+from quantize.job import JOB_NAME, JOURNAL_NAME, only_run, partial_folder
+from quantize.pipeline import Effort, convert
+from quantize.recipe import Settings
+from tests.quantize.conversion import (
+    CHECKPOINT,
+    QUICK,
+    SMALL_SHARDS,
+    hashes,
+    quantize,
+    write_source,
+)
+
+
+class Crash(BaseException):
+    """The end of a process, as far as the code can notice it."""
+
+
+class Fuse:
+    """Gives writers that do something at the n-th write."""
+
+    def __init__(self, writes: int, action: Callable[[], None]) -> None:
+        self.left, self.action = writes, action
+
+    def __call__(self, file: Path, layout: ShardLayout, *, keep: int = 0) -> ShardWriter:
+        return FusedWriter(file, layout, keep=keep, fuse=self)
+
+    def burn(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.action()
+
+
+class FusedWriter(ShardWriter):
+    def __init__(self, file: Path, layout: ShardLayout, *, keep: int, fuse: Fuse) -> None:
+        super().__init__(file, layout, keep=keep)
+        self._fuse = fuse
+
+    def write(self, data: Data) -> None:
+        self._fuse.burn()
+        super().write(data)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def disk_full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def crash_after(destination: Path, writes: int, action: Callable[[], None] = crash) -> None:
+    """Start a conversion that ends early; every tensor is committed by itself."""
+    fused = replace(QUICK, writer=Fuse(writes, action), sync_bytes=1)
+    with pytest.raises(Crash):
+        quantize(CHECKPOINT, destination, effort=fused)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("reference") / "q"
+    quantize(CHECKPOINT, folder)
+    return hashes(folder)
+
+
+def test_a_crash_at_any_write_leaves_work_that_can_be_finished(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    for writes in range(0, 330, 29):
+        destination = tmp_path / str(writes)
+        crash_after(destination, writes)
+        assert not destination.exists()
+        quantize(CHECKPOINT, destination)
+        assert hashes(destination) == reference
+        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(f"{writes}.")] == []
+
+
+def test_many_crashes_in_a_row_still_end_in_the_same_bytes(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    crashes = 0
+    for _ in range(100):
+        try:
+            fused = replace(QUICK, writer=Fuse(20, crash), sync_bytes=1)
+            quantize(CHECKPOINT, tmp_path / "q", effort=fused)
+            break
+        except Crash:
+            crashes += 1
+    assert crashes > 10
+    assert hashes(tmp_path / "q") == reference
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test kills forks of itself")
+def test_sigkill_at_any_moment_changes_nothing_in_the_end(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    """Nothing is cleaned up here: no handler, no flush, no lock given back."""
+    program = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.quantize.conversion import CHECKPOINT, QUICK, quantize
+from tests.quantize.test_resume import Fuse
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for writes in map(int, sys.argv[2:]):
+    child = os.fork()
+    if child == 0:
+        quantize(CHECKPOINT, Path(sys.argv[1]), effort=replace(QUICK, writer=Fuse(writes, kill)))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status))
+"""
+    moments = ["0", "1", "9", "30", "31", "57", "3", "80", "0", "44"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "q"), *moments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["-9"] * len(moments)
+    assert not (tmp_path / "q").exists()
+    assert partial_folder(tmp_path / "q").exists()
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert hashes(tmp_path / "q") == reference
+
+
+@pytest.mark.parametrize(
+    "effort",
+    [
+        Effort(threads=1, run_bytes=1_000),
+        Effort(threads=3, run_bytes=7_777),
+        Effort(threads=2, run_bytes=1 << 30, sync_bytes=1),
+    ],
+)
+def test_threads_and_run_sizes_change_no_byte(
+    tmp_path: Path, reference: dict[str, str], effort: Effort
+) -> None:
+    quantize(CHECKPOINT, tmp_path / "q", effort=effort)
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    crash_after(tmp_path / "q", 150)
+    events = quantize(CHECKPOINT, tmp_path / "q")
+    plan, progress = events[0], [e for e in events if isinstance(e, Progress)]
+    assert isinstance(plan, Planned)
+    assert plan.ready_bytes > plan.result_bytes / 10
+    assert progress[0].done_bytes > plan.source_bytes / 10
+    assert progress[-1].share == 1
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"tensor": "model.la', b"\0\0\0\0", b'{"tensor": 3}\n', b"{}\n"]
+)
+def test_a_torn_last_line_of_the_journal_is_dropped(
+    tmp_path: Path, reference: dict[str, str], tail: bytes
+) -> None:
+    crash_after(tmp_path / "q", 150)
+    with (partial_folder(tmp_path / "q") / JOURNAL_NAME).open("ab") as journal:
+        journal.write(tail)
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_a_lost_journal_only_costs_time(tmp_path: Path, reference: dict[str, str]) -> None:
+    crash_after(tmp_path / "q", 150)
+    (partial_folder(tmp_path / "q") / JOURNAL_NAME).unlink()
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_a_shard_that_lost_its_end_is_redone_from_there(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    crash_after(tmp_path / "q", 150)
+    shard = partial_folder(tmp_path / "q") / "model-00001-of-00004.safetensors"
+    os.truncate(shard, shard.stat().st_size // 2)
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_check_finds_a_byte_that_changed_between_two_runs(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    for rehash in (False, True):
+        crash_after(tmp_path / "q", 150)
+        shard = partial_folder(tmp_path / "q") / "model-00001-of-00004.safetensors"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        quantize(CHECKPOINT, tmp_path / "q", effort=replace(QUICK, rehash=rehash))
+        assert (hashes(tmp_path / "q") == reference) == rehash
+        for file in (tmp_path / "q").iterdir():
+            file.unlink()
+
+
+def test_stopping_between_two_events_keeps_the_work(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    steps = convert(CHECKPOINT, tmp_path / "q", SMALL_SHARDS, QUICK)
+    assert isinstance(next(steps), Planned)
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(next(steps), Progress)
+    steps.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["q.partial"]
+    plan = quantize(CHECKPOINT, tmp_path / "q")[0]
+    assert isinstance(plan, Planned)
+    assert plan.ready_bytes > 0
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_a_full_disk_in_the_middle_keeps_the_work(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    fused = replace(QUICK, writer=Fuse(100, disk_full), sync_bytes=1)
+    with pytest.raises(ConversionError, match=r"The disk of .* is full") as caught:
+        quantize(CHECKPOINT, tmp_path / "q", effort=fused)
+    assert "goes on where it stopped" in caught.value.hint
+    plan = quantize(CHECKPOINT, tmp_path / "q")[0]
+    assert isinstance(plan, Planned)
+    assert plan.ready_bytes > 0
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
+    crash_after(tmp_path / "q", 50)
+    with pytest.raises(ConversionError) as caught:
+        quantize(CHECKPOINT, tmp_path / "q", replace(SMALL_SHARDS, lm_head="nf4"))
+    assert 'was started with lm_head "bf16", and now it is "nf4"' in caught.value.message
+    assert "--restart" in caught.value.hint
+
+
+def test_another_source_with_the_same_headers_is_refused(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s")
+    fused = replace(QUICK, writer=Fuse(50, crash), sync_bytes=1)
+    with pytest.raises(Crash):
+        quantize(source, tmp_path / "q", effort=fused)
+    shard = source / "model.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ConversionError, match="from another source"):
+        quantize(source, tmp_path / "q")
+
+
+def test_restart_throws_the_old_work_away(tmp_path: Path) -> None:
+    crash_after(tmp_path / "q", 50)
+    wanted = replace(SMALL_SHARDS, lm_head="nf4")
+    quantize(CHECKPOINT, tmp_path / "q", wanted, replace(QUICK, restart=True))
+    quantize(CHECKPOINT, tmp_path / "fresh", wanted)
+    assert hashes(tmp_path / "q") == hashes(tmp_path / "fresh")
+
+
+def test_a_strange_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    strange = partial_folder(tmp_path / "q")
+    strange.mkdir()
+    (strange / "thesis.txt").write_text("years of work")
+    for restart in (False, True):
+        with pytest.raises(ConversionError, match=r"thesis\.txt is in it"):
+            quantize(CHECKPOINT, tmp_path / "q", effort=replace(QUICK, restart=restart))
+    assert (strange / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_killed_before_its_first_file_is_taken_up(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    partial_folder(tmp_path / "q").mkdir()
+    (partial_folder(tmp_path / "q") / (JOB_NAME + ".tmp")).write_text("{")
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert JOB_NAME + ".tmp" not in hashes(tmp_path / "q")
+    assert hashes(tmp_path / "q") == reference
+
+
+@pytest.mark.parametrize("leftover", [[], [JOB_NAME], [JOB_NAME, JOURNAL_NAME]])
+def test_a_run_killed_between_manifest_and_rename_is_taken_up(
+    tmp_path: Path, reference: dict[str, str], leftover: list[str]
+) -> None:
+    quantize(CHECKPOINT, tmp_path / "q")
+    partial = (tmp_path / "q").rename(partial_folder(tmp_path / "q"))
+    for name in leftover:
+        (partial / name).write_text("{}")
+    events = quantize(CHECKPOINT, tmp_path / "q")
+    assert [type(e) for e in events] == [Planned, Finished]
+    assert hashes(tmp_path / "q") == reference
+
+
+def test_a_finished_folder_is_finished(tmp_path: Path) -> None:
+    quantize(CHECKPOINT, tmp_path / "q")
+    events = quantize(CHECKPOINT, tmp_path / "q")
+    assert len(events) == 1
+    assert isinstance(events[0], Finished)
+    assert events[0].already
+
+
+def test_two_runs_at_once_are_refused_and_a_dead_one_does_not_count(tmp_path: Path) -> None:
+    with (
+        only_run(tmp_path / "q"),
+        pytest.raises(ConversionError, match="Another run is writing"),
+    ):
+        quantize(CHECKPOINT, tmp_path / "q")
+    (tmp_path / "q.lock").touch()
+    quantize(CHECKPOINT, tmp_path / "q")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["q"]
+
+
+def test_the_manifest_names_neither_time_nor_place(tmp_path: Path) -> None:
+    quantize(CHECKPOINT, tmp_path / "q", Settings())
+    text = (tmp_path / "q/cogvlm2_lite_manifest.json").read_text()
+    assert str(tmp_path) not in text
+    assert sorted(json.loads(text)) == [
+        "files", "format_version", "settings", "shards", "source", "tensors", "tool",
+    ]  # fmt: skip

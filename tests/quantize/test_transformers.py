@@ -1,0 +1,167 @@
+"""A quantized folder loads in transformers with bitsandbytes and gives the same answers there.
+
+transformers knows no CogVLM2, so the test has a class with modules of the right names. They are
+loaded by transformers and multiplied by bitsandbytes, inside of our model's shells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+import cogvlm2_lite
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.weights.names import Role, expected_tensors
+from cogvlm2_lite.weights.shell import Linear, Shell
+from quantize.recipe import Keep, Settings
+from tests.quantize.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
+
+
+class TreeConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Whatever config.json holds."""
+
+    model_type = "cogvlm2_lite_tree"
+
+
+class Tree(PreTrainedModel):  # type: ignore[misc]
+    """Modules with the names of the checkpoint and no mathematics of its own."""
+
+    config_class = TreeConfig
+
+    def __init__(self, config: Any, folder: Path) -> None:
+        super().__init__(config)
+        specs = expected_tensors(read_config(folder))
+        for name, spec in specs.items():
+            owner, leaf = self._owner(name)
+            bias = name.removesuffix("weight") + "bias" in specs
+            if spec.role is Role.LINEAR:
+                rows, columns = spec.shape
+                parent, module = self._owner(name.removesuffix(".weight"))
+                setattr(parent, module, nn.Linear(columns, rows, bias=bias))
+            elif not isinstance(owner, nn.Linear):
+                setattr(owner, leaf, nn.Parameter(torch.empty(spec.shape), requires_grad=False))
+        self.post_init()
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        """Find, and make if missing, the module that holds a name's last part."""
+        module: nn.Module = self
+        *path, leaf = name.split(".")
+        for step in path:
+            if not hasattr(module, step):
+                setattr(module, step, nn.Module())
+            module = getattr(module, step)
+        return module, leaf
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every weight comes from the file."""
+
+    def get_output_embeddings(self) -> nn.Module:
+        head: nn.Module = self.lm_head
+        return head
+
+
+class Borrowed:
+    """A stored weight that is a module of another library."""
+
+    kind = "borrowed"
+    nbytes = 0
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = self._module(x)  # its own bias is in it
+        return y
+
+    def dequantize(self, to: torch.dtype) -> Tensor:
+        raise NotImplementedError
+
+
+class BorrowingLoader:
+    """Fills our model's shells from a transformers model."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def fill(self, shell: Shell) -> int:
+        owner, _, leaf = shell.name.rpartition(".")
+        module = self._tree.get_submodule(owner)
+        if isinstance(shell, Linear):
+            shell.stored = Borrowed(module)
+        else:
+            shell.value = getattr(module, leaf).data
+        return 0
+
+
+def load_tree(folder: Path) -> Tree:
+    """Let transformers load a folder; nothing may be missing or left over."""
+    tree, report = Tree.from_pretrained(
+        folder, folder, config=TreeConfig.from_pretrained(folder), output_loading_info=True
+    )
+    assert not report["missing_keys"], report
+    assert not report["unexpected_keys"], report
+    assert not report["mismatched_keys"], report
+    for module in tree.modules():
+        # bitsandbytes' packed path repacks weights in place and rounds their scales.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    assert isinstance(tree, Tree)
+    return tree.eval()
+
+
+def logits_of(folder: Path, tree: Tree | None, case: str, dtype: str) -> Tensor:
+    """Answer a golden case with our weights, or with the modules of transformers."""
+    from cogvlm2_lite.engine.model import Model
+    from cogvlm2_lite.engine.runtime import Runtime
+    from cogvlm2_lite.model.rotary import RopeMode
+
+    model = cogvlm2_lite.load(folder, device="cpu", dtype=dtype)
+    if tree is not None:
+        runtime = Runtime(model.config, BorrowingLoader(tree), model.compute, RopeMode.REFERENCE)
+        model = Model(model.folder, model.config, runtime, model.plan, model.compute)
+    golden = load_file(GOLDEN / "golden_fp32.safetensors")
+    with torch.inference_mode():
+        features = model.encode_image(golden["in.image"]) if case == "one_image" else None
+        return model.forward(
+            golden[f"{case}.input_ids"], golden[f"{case}.token_type_ids"], image_features=features
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SMALL_SHARDS,
+        Settings(double_quant=False),
+        Settings(lm_head="nf4", keep=(Keep(pattern="model.layers.0.*", kind="bf16"),)),
+    ],
+    ids=["default", "plain scales", "mixed, nf4 head"],
+)
+def test_transformers_gives_the_same_logits_in_float32(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "q"
+    quantize(CHECKPOINT, folder, settings)
+    tree = load_tree(folder)
+    for case in ("one_image", "text_only"):
+        ours = logits_of(folder, None, case, "float32")
+        theirs = logits_of(folder, tree, case, "float32")
+        assert (ours - theirs).abs().max() < 2e-4
+
+
+def test_transformers_gives_the_same_logits_in_bfloat16(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s")
+    quantize(source, tmp_path / "q")
+    tree = load_tree(tmp_path / "q")
+    ours = logits_of(tmp_path / "q", None, "one_image", "bfloat16")
+    theirs = logits_of(tmp_path / "q", tree, "one_image", "bfloat16")
+    assert (ours - theirs).abs().max() < 0.05 * theirs.std()
+
+
+def test_transformers_uses_4_bit_modules_for_what_we_call_nf4(tmp_path: Path) -> None:
+    quantize(CHECKPOINT, tmp_path / "q")
+    kinds = {type(m).__name__ for n, m in load_tree(tmp_path / "q").named_modules() if "mlp." in n}
+    assert "Linear4bit" in kinds
