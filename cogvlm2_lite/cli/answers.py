@@ -91,10 +91,15 @@ class AnswerView:
     person looks there.
     """
 
-    def __init__(self, console: Console, *, timings: bool) -> None:
-        """Begin an answer. timings: end it with a line of sizes and rates."""
+    def __init__(self, console: Console, *, timings: bool, label: str = "") -> None:
+        """Begin an answer.
+
+        timings  end it with a line of sizes and rates
+        label    printed before the answer's first word
+        """
         self._console = console
         self._timings = timings
+        self._label = label
         self._begun = False
         self._noticed = False
         self._encoded: ImageEncoded | None = None
@@ -139,8 +144,8 @@ class AnswerView:
         # Answers of the model mostly begin with the space that follows "Answer:".
         text = text if self._begun else text.lstrip()
         if text:
+            self._console.write(text if self._begun else self._label + text)
             self._begun = True
-            self._console.write(text)
 
     def _end_line(self) -> None:
         if self._begun:

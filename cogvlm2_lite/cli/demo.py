@@ -130,9 +130,8 @@ def _ask(model: Answerer, image: OpenedImage, question: SampleQuestion, console:
         console.line(f"Q: {before.question}")
         console.line(f"A: {before.answer}   (said before)")
     console.line(f"Q: {question.question}")
-    console.write("A: ")
     events = model.answer(question.question, image, question.history)
-    finished = AnswerView(console, timings=True).show(events)
+    finished = AnswerView(console, timings=True, label="A: ").show(events)
     if finished.reason is FinishReason.EOS and question.answer not in ("", finished.text.strip()):
         console.remark(f"  (That is wrong: {question.answer})")
     console.line()

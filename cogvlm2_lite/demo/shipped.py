@@ -11,6 +11,7 @@ from cogvlm2_lite.conversation import Turn
 from cogvlm2_lite.errors import CheckpointError
 
 _HERE = Path(__file__).parent
+_INCOMPLETE = "Install the package again from a complete source."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,7 @@ def checkpoint_folder() -> Path:
     """Give the folder of the demo model; CheckpointError when it was not installed."""
     folder = _HERE / "checkpoint"
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            "The demo model is not part of this installation.",
-            hint="Install the package again from a complete source.",
-        )
+        raise CheckpointError("The demo model is not part of this installation.", hint=_INCOMPLETE)
     return folder
 
 
@@ -51,9 +49,17 @@ def fingerprint(folder: Path) -> str:
 
 
 def sample_pictures() -> tuple[SamplePicture, ...]:
-    """List the shipped pictures, in the order of pictures.json."""
+    """List the shipped pictures, in the order of pictures.json.
+
+    Raises CheckpointError when they were not installed.
+    """
     folder = _HERE / "pictures"
-    content = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            "The demo pictures are not part of this installation.", hint=_INCOMPLETE
+        ) from error
     return tuple(
         SamplePicture(
             path=folder / entry["file"],
