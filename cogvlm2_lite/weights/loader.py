@@ -6,21 +6,20 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
+from cogvlm2_lite.weights.footprint import DECODING_PARTS
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.names import Part
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.shell import Linear, Shell
 from cogvlm2_lite.weights.storage import Place, make_weight
 
-DECODING_PARTS = frozenset({Part.LANGUAGE_EXPERT, Part.LM_HEAD})
-"""Parts whose matrices multiply one row at a time, once per generated token."""
 
 class WeightLoader:
     """Fills shells from a folder, on one device, in one compute dtype.
 
     kernels  how 4-bit matrices are multiplied; None chooses the fastest that work here
-    Not for use by several threads at once: all its weights share scratch buffers.
+    One thread may fill while another one multiplies; two must not multiply at a time, for all
+    weights of a loader share its scratch buffers.
     """
 
     def __init__(
@@ -44,6 +43,8 @@ class WeightLoader:
 
     def fill(self, shell: Shell) -> int:
         """Put the weight in and give the bytes it holds, mapped file pages included.
+
+        They are those of footprint.held_bytes.
 
         A matrix already in the compute dtype stays a view of its file on the CPU. The inv_freq
         vectors and the embedding keep the type they are stored in, and stay in host memory.

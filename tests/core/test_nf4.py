@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
@@ -25,7 +26,7 @@ from cogvlm2_lite.weights.kernels.nf4 import (
     quantize_nf4,
     quantize_rows,
 )
-from cogvlm2_lite.weights.kernels.packed import can_pack, pack, pack_scales
+from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = (

@@ -19,9 +19,6 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.nf4 import SCALE_GROUP
 
-PACKED_BLOCK = 32
-"""Rows that are interleaved in the packed layout."""
-
 _LARGEST_GROUP = 1024  # bitsandbytes itself leaves its AVX512 code above this, for its accuracy
 _TYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
     {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -2,7 +2,8 @@
 
 Rows go in blocks of 32. Within a block, for every pair of columns (k, k + 1), 32 bytes: byte 2r + c
 holds the code of row r, column k + c in its low half and that of row r + 16 in its high half.
-Scales are rounded to bfloat16 and transposed to [in_features / group, out_features].
+Scales are rounded to bfloat16 and transposed to [in_features / group, out_features]. Which matrices
+fit is said by footprint.can_pack.
 """
 
 from __future__ import annotations
@@ -10,14 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.native import PACKED_BLOCK
+from cogvlm2_lite.weights.footprint import PACKED_BLOCK
 
 _CHUNK_BYTES = 1 << 20
-
-
-def can_pack(rows: int, columns: int, group: int) -> bool:
-    """Say whether a matrix fits the layout; others are multiplied another way."""
-    return rows % PACKED_BLOCK == 0 and columns % group == 0
 
 
 def pack(codes: Tensor, rows: int, columns: int) -> Tensor:

@@ -13,9 +13,10 @@ from math import gcd
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain, expand_scales
-from cogvlm2_lite.weights.kernels.packed import can_pack, pack, pack_scales
+from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
@@ -122,18 +123,10 @@ class FourBitWeight:
 
     def _scales(self) -> Tensor:
         """Give the float32 scales, expanded into scratch when they are stored in 8 bits."""
-        arrays = self.arrays
-        if arrays.nested_absmax is None or arrays.nested_map is None:
-            return arrays.absmax
-        if self.kernels.native is None:
-            return expand_scales(
-                arrays.absmax, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset
-            )
-        scales = self.scratch.take("scales", (arrays.absmax.numel(),), torch.float32)
-        self.kernels.native.expand_scales(
-            arrays.absmax, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset, scales
-        )
-        return scales
+        if self.arrays.nested_absmax is None:
+            return self.arrays.absmax
+        out = self.scratch.take("scales", (self.arrays.absmax.numel(),), torch.float32)
+        return _expand_scales(self.arrays, self.kernels, out)
 
     def _dequantize_rows(self, scales: Tensor, start: int, end: int, out: Tensor) -> None:
         """Fill `out` [end - start, in_features]; start is a multiple of row_multiple."""
@@ -152,13 +145,27 @@ def place_four_bit(
     arrays: FourBitArrays, kernels: KernelChoice, scratch: Scratch, *, packed: bool
 ) -> FourBitWeight:
     """Make a matrix ready, with a packed copy if asked for and possible."""
-    plain = FourBitWeight(arrays=arrays, kernels=kernels, scratch=scratch)
     if not (packed and kernels.packs and can_pack(arrays.rows, arrays.columns, arrays.group)):
-        return plain
+        return FourBitWeight(arrays=arrays, kernels=kernels, scratch=scratch)
+    scales = arrays.absmax
+    if arrays.nested_absmax is not None:
+        # Not in the scratch: weights are placed on one thread while another one multiplies.
+        scales = _expand_scales(arrays, kernels, torch.empty(scales.numel()))
     return FourBitWeight(
         arrays=arrays,
         kernels=kernels,
         scratch=scratch,
         packed=pack(arrays.codes, arrays.rows, arrays.columns),
-        packed_scales=pack_scales(plain._scales(), arrays.rows),
+        packed_scales=pack_scales(scales, arrays.rows),
     )
+
+
+def _expand_scales(arrays: FourBitArrays, kernels: KernelChoice, out: Tensor) -> Tensor:
+    """Fill `out` [groups] float32 with scales that are stored in 8 bits."""
+    assert arrays.nested_absmax is not None
+    assert arrays.nested_map is not None
+    nested = (arrays.absmax, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset)
+    if kernels.native is None:
+        return out.copy_(expand_scales(*nested))
+    kernels.native.expand_scales(*nested, out)
+    return out

@@ -1,0 +1,41 @@
+"""How many bytes a tensor holds once it is loaded. No torch here: the memory plan is built from it.
+
+`WeightLoader.fill` gives exactly these numbers; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from cogvlm2_lite.weights.catalog import StoredTensor
+from cogvlm2_lite.weights.names import Part
+
+DECODING_PARTS = frozenset({Part.LANGUAGE_EXPERT, Part.LM_HEAD})
+"""Parts whose matrices multiply one row at a time, once per generated token."""
+
+PACKED_BLOCK = 32
+"""Rows that are interleaved in the packed layout (kernels/packed.py)."""
+
+_PACKED_SCALE_BYTES = 2
+
+
+def can_pack(rows: int, columns: int, group: int) -> bool:
+    """Say whether a 4-bit matrix fits the packed layout; others are multiplied another way."""
+    return rows % PACKED_BLOCK == 0 and columns % group == 0
+
+
+def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
+    """Weigh one tensor as it will lie in memory, on any device.
+
+    itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
+    packs     whether 4-bit matrices of DECODING_PARTS get a packed copy (WeightLoader.packs)
+    """
+    spec = stored.spec
+    if stored.kind == "dense":
+        return stored.nbytes if spec.keeps_type else spec.numel * itemsize
+    if stored.quant is None:
+        return stored.nbytes
+    kept = stored.nbytes - stored.pieces["quant_state"].nbytes  # read once, by the catalog
+    rows, columns = spec.shape
+    group = stored.quant.group
+    if not (packs and spec.part in DECODING_PARTS and can_pack(rows, columns, group)):
+        return kept
+    return kept + spec.numel // 2 + spec.numel // group * _PACKED_SCALE_BYTES

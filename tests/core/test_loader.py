@@ -1,0 +1,302 @@
+"""The loader: weights of any folder land in the shells, views where they can be views."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.catalog import SINGLE_NAME, Catalog
+from cogvlm2_lite.weights.footprint import DECODING_PARTS, held_bytes
+from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
+from cogvlm2_lite.weights.loader import WeightLoader
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME
+from cogvlm2_lite.weights.names import Role
+from cogvlm2_lite.weights.reader import Reader
+from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.storage.nf4 import FourBitWeight
+from tests.core.checkpoints import (
+    CHECKPOINT,
+    LINEARS,
+    SPECS,
+    Tensors,
+    four_bit,
+    golden_tensors,
+    header_of,
+    open_folder,
+    write_folder,
+)
+
+CPU = torch.device("cpu")
+PLAIN = KernelChoice(name="plain", reason="a test")
+HEAD = "lm_head.weight"
+INV_FREQ = "model.layers.0.self_attn.rotary_emb.inv_freq"
+
+
+def shell_for(name: str) -> Shell:
+    spec = SPECS[name]
+    if spec.role is Role.LINEAR:
+        return Linear(name, spec.shape[1], spec.shape[0])
+    return Vector(name, spec.shape)
+
+
+def fill_all(loader: WeightLoader) -> dict[str, Shell]:
+    shells = {name: shell_for(name) for name in SPECS}
+    for shell in shells.values():
+        loader.fill(shell)
+    return shells
+
+
+def matrix(shell: Shell) -> DenseWeight:
+    assert isinstance(shell, Linear)
+    assert isinstance(shell.stored, DenseWeight)
+    return shell.stored
+
+
+def vector(shell: Shell) -> Tensor:
+    assert isinstance(shell, Vector)
+    return shell.tensor
+
+
+@pytest.fixture(scope="module")
+def dense() -> Tensors:
+    return golden_tensors()
+
+
+def test_every_tensor_of_the_golden_checkpoint_is_loaded_exactly() -> None:
+    shells = fill_all(WeightLoader(open_folder(CHECKPOINT), device=CPU, dtype=torch.float32))
+    expected: Tensors = {}
+    for file in CHECKPOINT.glob("*.safetensors"):
+        expected.update(load_file(file))
+    for name, shell in shells.items():
+        value = matrix(shell).weight if name in LINEARS else vector(shell)
+        assert torch.equal(value, expected[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_cast_to_the_compute_dtype(
+    tmp_path: Path, dense: Tensors, dtype: torch.dtype
+) -> None:
+    catalog = open_folder(write_folder(tmp_path / "m", dense))
+    loader = WeightLoader(catalog, device=CPU, dtype=dtype)
+    for name, shell in fill_all(loader).items():
+        value = matrix(shell).weight if name in LINEARS else vector(shell)
+        keeps = name.endswith("inv_freq") or name == "model.embed_tokens.weight"
+        assert value.dtype == (torch.bfloat16 if keeps else dtype)
+        assert torch.equal(value, dense[name].to(value.dtype))
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_inv_freq_keeps_the_type_it_is_stored_in(
+    tmp_path: Path, dense: Tensors, stored: torch.dtype
+) -> None:
+    tensors = {**dense, INV_FREQ: dense[INV_FREQ].to(stored)}
+    catalog = open_folder(write_folder(tmp_path / "m", tensors))
+    shell = shell_for(INV_FREQ)
+    WeightLoader(catalog, device=CPU, dtype=torch.bfloat16).fill(shell)
+    assert vector(shell).dtype == stored
+
+
+def test_a_matrix_in_the_compute_dtype_is_a_view_of_its_file(
+    tmp_path: Path, dense: Tensors
+) -> None:
+    catalog = open_folder(write_folder(tmp_path / "m", dense))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16)
+    one, two = shell_for(HEAD), shell_for(HEAD)
+    assert loader.fill(one) == loader.fill(two) == dense[HEAD].nbytes
+    assert matrix(one).weight.data_ptr() == matrix(two).weight.data_ptr()
+    wide = WeightLoader(catalog, device=CPU, dtype=torch.float32)
+    assert wide.fill(one) == 2 * dense[HEAD].nbytes
+    assert matrix(one).weight.data_ptr() != matrix(two).weight.data_ptr()
+
+
+def test_a_view_outlives_loader_and_file(tmp_path: Path, dense: Tensors) -> None:
+    folder = write_folder(tmp_path / "m", dense)
+    loader = WeightLoader(open_folder(folder), device=CPU, dtype=torch.bfloat16)
+    shell = shell_for(HEAD)
+    loader.fill(shell)
+    del loader
+    if os.name != "nt":
+        (folder / SINGLE_NAME).unlink()
+    assert torch.equal(matrix(shell).weight, dense[HEAD])
+
+
+def test_clear_takes_weights_out(dense: Tensors, tmp_path: Path) -> None:
+    catalog = open_folder(write_folder(tmp_path / "m", dense))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16)
+    for name in (HEAD, INV_FREQ):
+        shell = shell_for(name)
+        assert loader.fill(shell) > 0
+        loader.clear(shell)
+        with pytest.raises(AssertionError, match="is not in memory"):
+            shell(torch.zeros(1)) if isinstance(shell, Linear) else shell.tensor
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("kernels", [PLAIN, None])
+def test_a_4_bit_folder_gives_the_matrices_bitsandbytes_dequantizes(
+    tmp_path: Path,
+    dense: Tensors,
+    quant_type: str,
+    double_quant: bool,
+    kernels: KernelChoice | None,
+) -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    tensors = four_bit(dense, double_quant=double_quant, quant_type=quant_type)
+    catalog = open_folder(write_folder(tmp_path / "m", tensors))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=kernels)
+    for name, shell in fill_all(loader).items():
+        if name not in LINEARS:
+            continue
+        assert isinstance(shell, Linear)
+        assert shell.stored is not None
+        assert shell.stored.kind == quant_type
+        codes, state = quantize_4bit(
+            dense[name], compress_statistics=double_quant, quant_type=quant_type
+        )
+        if SPECS[name].shape[1] % 64 == 0:  # else bitsandbytes' CPU code restarts groups per row
+            theirs = dequantize_4bit(codes, state)
+            assert torch.equal(shell.stored.dequantize(torch.bfloat16), theirs)
+
+
+def test_only_matrices_used_in_decoding_get_a_packed_copy(tmp_path: Path, dense: Tensors) -> None:
+    kernels = choose_kernels(CPU, torch.bfloat16)
+    if not kernels.packs:
+        pytest.skip(kernels.reason)
+    catalog = open_folder(write_folder(tmp_path / "m", four_bit(dense)))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=kernels)
+    assert loader.packs
+    for name, shell in fill_all(loader).items():
+        if name not in LINEARS:
+            continue
+        assert isinstance(shell, Linear)
+        weight = shell.stored
+        assert isinstance(weight, FourBitWeight)
+        assert (weight.packed is not None) == (SPECS[name].part in DECODING_PARTS)
+        extra = SPECS[name].numel // 2 + SPECS[name].numel // 32 if weight.packed is not None else 0
+        state = catalog.tensors[name].pieces["quant_state"].nbytes
+        assert weight.nbytes == catalog.tensors[name].nbytes - state + extra
+
+
+def test_plain_kernels_hold_no_packed_copy(tmp_path: Path, dense: Tensors) -> None:
+    catalog = open_folder(write_folder(tmp_path / "m", four_bit(dense, only=(HEAD,))))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=PLAIN)
+    assert not loader.packs
+    shell = shell_for(HEAD)
+    stored = catalog.tensors[HEAD]
+    assert loader.fill(shell) == stored.nbytes - stored.pieces["quant_state"].nbytes
+
+
+def test_an_int8_matrix_is_loaded(tmp_path: Path, dense: Tensors) -> None:
+    rows, columns = SPECS[HEAD].shape
+    codes = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
+    scales = torch.rand(rows, columns // 64)
+    folder = write_folder(tmp_path / "m", {**dense, HEAD: codes, f"{HEAD}.scale": scales})
+    (folder / MANIFEST_NAME).write_text("{}")
+    shell = shell_for(HEAD)
+    loader = WeightLoader(open_folder(folder), device=CPU, dtype=torch.float32)
+    assert loader.fill(shell) == codes.nbytes + scales.nbytes
+    assert isinstance(shell, Linear)
+    expected = codes.float() * scales.repeat_interleave(64, dim=1)
+    eye = torch.eye(columns)
+    assert torch.allclose(shell(eye), expected.t())
+
+
+def test_a_quant_map_of_other_values_is_refused(tmp_path: Path, dense: Tensors) -> None:
+    tensors = four_bit(dense, only=(HEAD,))
+    tensors[f"{HEAD}.quant_map"] = torch.linspace(-1, 1, 16)
+    catalog = open_folder(write_folder(tmp_path / "m", tensors))
+    loader = WeightLoader(catalog, device=CPU, dtype=torch.float32)
+    with pytest.raises(CheckpointError, match=f"{HEAD}.quant_map holds other values than NF4"):
+        loader.fill(shell_for(HEAD))
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fill_gives_the_bytes_that_the_plan_counts_with(
+    tmp_path: Path, quantized: bool, stored: torch.dtype, dtype: torch.dtype
+) -> None:
+    tensors = golden_tensors(stored)
+    folder = write_folder(tmp_path / "m", four_bit(tensors) if quantized else tensors)
+    catalog = open_folder(folder)
+    loader = WeightLoader(catalog, device=CPU, dtype=dtype)
+    for name, tensor in catalog.tensors.items():
+        filled = loader.fill(shell_for(name))
+        assert filled == held_bytes(tensor, itemsize=dtype.itemsize, packs=loader.packs)
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def opened(tmp_path: Path, dense: Tensors) -> tuple[Catalog, Path]:
+    folder = write_folder(tmp_path / "m", dense)
+    return open_folder(folder), folder / SINGLE_NAME
+
+
+def test_a_file_cut_off_after_it_was_opened_is_named(tmp_path: Path, dense: Tensors) -> None:
+    catalog, file = opened(tmp_path, dense)
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.truncate(size - 1)
+    with pytest.raises(CheckpointError, match=f"changed .* had {size} bytes, now {size - 1}"):
+        Reader(catalog).read(catalog.tensors[HEAD])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a mapped file can't be cut off there")
+def test_a_file_cut_off_while_in_use_is_named(tmp_path: Path, dense: Tensors) -> None:
+    catalog, file = opened(tmp_path, dense)
+    reader = Reader(catalog)
+    reader.read(catalog.tensors[HEAD])
+    with file.open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(CheckpointError, match="was changed while the model was in use"):
+        reader.read(catalog.tensors[HEAD])
+
+
+def test_a_file_written_to_after_it_was_opened_is_named(tmp_path: Path, dense: Tensors) -> None:
+    catalog, file = opened(tmp_path, dense)
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+    with pytest.raises(CheckpointError, match="was changed"):
+        Reader(catalog).read(catalog.tensors[HEAD])
+
+
+def test_a_file_that_vanished_is_named(tmp_path: Path, dense: Tensors) -> None:
+    catalog, file = opened(tmp_path, dense)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="can't be read: No such file"):
+        Reader(catalog).read(catalog.tensors[HEAD])
+
+
+def test_a_piece_at_an_odd_place_is_read(tmp_path: Path, dense: Tensors) -> None:
+    """Other writers need not align: one byte before the numbers makes every address odd."""
+    entries, data = {}, b""
+    for name, tensor in dense.items():
+        raw = tensor.view(torch.uint8).numpy().tobytes()
+        entries[name] = {
+            "dtype": "BF16", "shape": list(tensor.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }  # fmt: skip
+        data += raw
+    header = header_of(entries)
+    header = (len(header) - 7).to_bytes(8, "little") + header[8:] + b" "
+    if len(header) % 2 == 0:
+        header = (len(header) - 7).to_bytes(8, "little") + header[8:] + b" "
+    folder = write_folder(tmp_path / "m", dense)
+    (folder / SINGLE_NAME).write_bytes(header + data)
+    catalog = open_folder(folder)
+    assert catalog.tensors[HEAD].pieces["weight"].begin % 2 == 1
+    reader = Reader(catalog)
+    for name, stored in catalog.tensors.items():
+        value = reader.read(stored)["weight"]
+        assert value.data_ptr() % 2 == 0
+        assert torch.equal(value, dense[name])

@@ -1,0 +1,439 @@
+"""Storage kinds: all multiply like the plain matrix they stand for, within stated tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.weights.kernels import choice
+from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
+from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
+from cogvlm2_lite.weights.kernels.native import NativeKernels
+from cogvlm2_lite.weights.kernels.nf4 import (
+    FP4_LEVELS,
+    NF4_LEVELS,
+    dequantize_reference,
+    expand_scales,
+    quantize_nf4,
+)
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.shell import StoredWeight
+from cogvlm2_lite.weights.storage import chunks
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.storage.int8 import Int8Weight
+from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight, place_four_bit
+from cogvlm2_lite.weights.storage.nf4_cuda import FUSED_MAX_ROWS, place_on_cuda
+
+CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SHAPES = ((64, 128), (512, 1792), (96, 192), (33, 100), (7, 588), (320, 64))
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.003, torch.float16: 0.001}
+PACKED_TOLERANCE = 0.006
+"""Relative Frobenius error of x @ weight.T; the packed kernel rounds scales to bfloat16."""
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def make_arrays(
+    rows: int, columns: int, *, group: int = 64, double_quant: bool = True, fp4: bool = False
+) -> FourBitArrays:
+    weight = random(rows, columns) * 0.02
+    made = quantize_nf4(weight, group=group, double_quant=double_quant)
+    return FourBitArrays(
+        rows=rows,
+        columns=columns,
+        group=group,
+        quant_type="fp4" if fp4 else "nf4",
+        codes=made.codes.view(-1),
+        absmax=made.absmax,
+        levels=torch.tensor(FP4_LEVELS if fp4 else NF4_LEVELS),
+        nested_absmax=made.nested_absmax,
+        nested_map=made.nested_map,
+        nested_offset=made.nested_offset or 0.0,
+    )
+
+
+def plain_matrix(arrays: FourBitArrays, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The reference: what the codes and scales mean, in plain torch."""
+    scales = arrays.absmax
+    if arrays.nested_absmax is not None and arrays.nested_map is not None:
+        scales = expand_scales(
+            scales, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset
+        )
+    out = torch.empty(arrays.rows, arrays.columns, dtype=dtype)
+    return dequantize_reference(
+        arrays.codes, scales, levels=arrays.levels, group=arrays.group, out=out
+    )
+
+
+def make_four_bit(
+    arrays: FourBitArrays, kernels: KernelChoice, *, packed: bool = False
+) -> FourBitWeight:
+    return place_four_bit(arrays, kernels, Scratch(CPU), packed=packed)
+
+
+def make_int8(rows: int, columns: int) -> tuple[Int8Weight, Tensor]:
+    """An int8 matrix and the plain one, written out element by element."""
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(-127, 128, (rows, columns), generator=generator).to(torch.int8)
+    scales = torch.rand(rows, -(-columns // 64), generator=generator) * 0.001
+    plain = codes.float() * scales[:, torch.arange(columns) // 64]
+    return Int8Weight(codes=codes, scales=scales, scratch=Scratch(CPU)), plain
+
+
+def relative_error(ours: Tensor, exact: Tensor) -> float:
+    return float((ours.double() - exact).norm() / exact.norm())
+
+
+def assert_multiplies(
+    weight: StoredWeight, plain: Tensor, dtype: torch.dtype, error: float
+) -> None:
+    """Compare with float64 on the plain weights: few and many rows, with and without bias."""
+    rows, columns = plain.shape
+    for lead in ((1,), (3,), (2, 5), (1, 130)):
+        x = random(*lead, columns, dtype=dtype, seed=2)
+        bias = random(rows, dtype=dtype, seed=3)
+        exact = x.double() @ plain.to(dtype).double().t()
+        for given, expected in ((None, exact), (bias, exact + bias.double())):
+            result = weight.multiply(x, given)
+            assert result.shape == (*lead, rows)
+            assert result.dtype == dtype
+            assert relative_error(result, expected) < error
+
+
+@pytest.fixture(scope="module", params=["plain", "native"])
+def kernels(request: pytest.FixtureRequest) -> KernelChoice:
+    try:
+        return choose_kernels(CPU, torch.bfloat16, request.param)
+    except UsageError as error:
+        pytest.skip(error.message)
+
+
+@pytest.fixture(scope="module")
+def packing() -> KernelChoice:
+    best = choose_kernels(CPU, torch.bfloat16)
+    if not best.packs:
+        pytest.skip(best.reason)
+    return best
+
+
+# --- every kind against the reference -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dense_multiplies_like_the_reference(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    plain = random(*shape) * 0.02
+    weight = DenseWeight(weight=plain.to(dtype))
+    assert weight.nbytes == plain.numel() * dtype.itemsize
+    assert_multiplies(weight, plain, dtype, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_nf4_multiplies_like_the_reference(
+    shape: tuple[int, int], dtype: torch.dtype, double_quant: bool, kernels: KernelChoice
+) -> None:
+    arrays = make_arrays(*shape, double_quant=double_quant)
+    weight = make_four_bit(arrays, kernels)
+    assert_multiplies(weight, plain_matrix(arrays), dtype, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("group", [32, 128, 256, 2048])
+def test_nf4_of_other_groups_multiplies_like_the_reference(
+    group: int, kernels: KernelChoice
+) -> None:
+    arrays = make_arrays(96, 1792, group=group)
+    weight = make_four_bit(arrays, kernels)
+    assert_multiplies(weight, plain_matrix(arrays), torch.float32, 1e-5)
+
+
+def test_fp4_multiplies_like_the_reference(kernels: KernelChoice) -> None:
+    arrays = make_arrays(128, 256, fp4=True, double_quant=False)
+    weight = make_four_bit(arrays, kernels)
+    assert weight.kind == "fp4"
+    assert_multiplies(weight, plain_matrix(arrays), torch.float32, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int8_multiplies_like_the_reference(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    weight, plain = make_int8(*shape)
+    assert_multiplies(weight, plain, dtype, TOLERANCE[dtype])
+    assert torch.equal(weight.dequantize(torch.float32), plain)
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("fp4", [True, False])
+def test_packed_multiplies_like_the_reference(
+    packing: KernelChoice, double_quant: bool, fp4: bool
+) -> None:
+    arrays = make_arrays(320, 1792, double_quant=double_quant, fp4=fp4)
+    weight = make_four_bit(arrays, packing, packed=True)
+    assert weight.packed is not None
+    assert_multiplies(weight, plain_matrix(arrays), torch.bfloat16, PACKED_TOLERANCE)
+    assert weight.nbytes == arrays.nbytes + 320 * 1792 // 2 + 320 * 1792 // 64 * 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dequantize_is_bit_identical_to_the_reference(
+    dtype: torch.dtype, kernels: KernelChoice
+) -> None:
+    for shape in SHAPES:
+        arrays = make_arrays(*shape)
+        weight = make_four_bit(arrays, kernels)
+        assert torch.equal(weight.dequantize(dtype), plain_matrix(arrays, dtype))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 31, 500])
+def test_a_matrix_of_many_chunks_equals_one_chunk(
+    rows: int, kernels: KernelChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = make_arrays(500, 588)  # groups cross rows, so chunks start at every 16th
+    weight = make_four_bit(arrays, kernels)
+    x, bias = random(rows, 588), random(500)
+    monkeypatch.setattr(chunks, "_CPU_CHUNK_BYTES", 588 * 4 * 50)
+    many = weight.multiply(x, bias)
+    assert relative_error(many, F.linear(x, plain_matrix(arrays), bias).double()) < 1e-5
+
+
+def test_multiplying_leaves_the_stored_bytes_alone(packing: KernelChoice) -> None:
+    arrays = make_arrays(64, 128)
+    before = [t.clone() for t in (arrays.codes, arrays.absmax)]
+    weight = make_four_bit(arrays, packing, packed=True)
+    expected = plain_matrix(arrays)
+    for rows in (1, 100):
+        weight.multiply(random(rows, 128, dtype=torch.bfloat16), None)
+    assert torch.equal(arrays.codes, before[0])
+    assert torch.equal(arrays.absmax, before[1])
+    assert torch.equal(weight.dequantize(torch.float32), expected)
+
+
+# --- which path is taken --------------------------------------------------------------------------
+
+
+class CountingNative:
+    """Native kernels that count their packed multiplications."""
+
+    def __init__(self, native: NativeKernels) -> None:
+        self._native = native
+        self.packed_calls = 0
+        self.can_dequantize = native.can_dequantize
+        self.dequantize = native.dequantize
+        self.expand_scales = native.expand_scales
+
+    def multiply_packed(
+        self, x: Tensor, packed: Tensor, scales: Tensor, out: Tensor, *, quant_type: str, group: int
+    ) -> None:
+        self.packed_calls += 1
+        self._native.multiply_packed(x, packed, scales, out, quant_type=quant_type, group=group)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "calls"),
+    [
+        (1, torch.bfloat16, 1),
+        (choice.PACKED_MAX_ROWS, torch.bfloat16, 1),
+        (choice.PACKED_MAX_ROWS + 1, torch.bfloat16, 0),
+        (1, torch.float32, 0),
+        (1, torch.float16, 0),
+    ],
+)
+def test_the_packed_kernel_is_for_few_rows_in_bfloat16(
+    packing: KernelChoice, rows: int, dtype: torch.dtype, calls: int
+) -> None:
+    assert packing.native is not None
+    counting = CountingNative(packing.native)
+    kernels = KernelChoice(
+        name="packed",
+        reason="a test",
+        native=counting,  # type: ignore[arg-type]
+        packed_max_rows=packing.packed_max_rows,
+    )
+    weight = make_four_bit(make_arrays(64, 128), kernels, packed=True)
+    weight.multiply(random(rows, 128, dtype=dtype), None)
+    assert counting.packed_calls == calls
+
+
+@pytest.mark.parametrize("shape", [(33, 128), (64, 100)])
+def test_a_shape_that_does_not_fit_the_packed_layout_is_multiplied_anyway(
+    packing: KernelChoice, shape: tuple[int, int]
+) -> None:
+    arrays = make_arrays(*shape)
+    weight = make_four_bit(arrays, packing, packed=True)
+    assert weight.packed is None
+    assert_multiplies(weight, plain_matrix(arrays), torch.bfloat16, TOLERANCE[torch.bfloat16])
+
+
+def test_scratch_is_reused_and_shared() -> None:
+    scratch = Scratch(CPU)
+    kernels = KernelChoice(name="plain", reason="a test")
+    weights = [
+        place_four_bit(make_arrays(rows, 128), kernels, scratch, packed=False)
+        for rows in (64, 256, 32)
+    ]
+    for weight in weights:
+        weight.multiply(random(3, 128), None)
+    held = scratch.nbytes
+    assert held == 256 * 128 * 4 + 256 * 128 // 64 * 4  # plain weights and their scales
+    for weight in weights:
+        weight.multiply(random(3, 128), None)
+    assert scratch.nbytes == held
+
+
+# --- the choice of kernels ------------------------------------------------------------------------
+
+
+def test_every_choice_gives_its_reason() -> None:
+    for dtype in DTYPES:
+        chosen = choose_kernels(CPU, dtype)
+        assert chosen.name in ("packed", "native", "plain")
+        assert chosen.reason
+        assert chosen.packs == (chosen.name == "packed")
+    assert choose_kernels(CPU, torch.bfloat16, "plain").reason == "plain was asked for"
+
+
+def test_only_bfloat16_packs() -> None:
+    assert not choose_kernels(CPU, torch.float32).packs
+    assert not choose_kernels(CPU, torch.float16).packs
+
+
+@pytest.mark.parametrize("name", ["cuda", "fastest"])
+def test_kernels_that_are_not_here_are_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        choose_kernels(CPU, torch.bfloat16, name)
+
+
+def fail_to_open() -> NativeKernels:
+    raise OSError("bitsandbytes is not installed")
+
+
+def test_without_the_library_the_plain_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "open_native", fail_to_open)
+    chosen = choose_kernels(CPU, torch.bfloat16)
+    assert (chosen.name, chosen.reason) == ("plain", "bitsandbytes is not installed")
+    with pytest.raises(UsageError, match="bitsandbytes is not installed"):
+        choose_kernels(CPU, torch.bfloat16, "native")
+
+
+class WrongNative:
+    """A library of another version: it leaves every buffer untouched, or fills it wrongly."""
+
+    has_packed = True
+
+    def __init__(self, native: NativeKernels | None) -> None:
+        self._native = native
+
+    def dequantize(
+        self, codes: Tensor, absmax: Tensor, out: Tensor, *, quant_type: str, group: int
+    ) -> None:
+        out.zero_()
+        if self._native is not None:
+            self._native.dequantize(codes, absmax, out, quant_type=quant_type, group=group)
+
+    def multiply_packed(
+        self, x: Tensor, packed: Tensor, scales: Tensor, out: Tensor, *, quant_type: str, group: int
+    ) -> None:
+        out.zero_()
+
+
+def test_a_library_that_dequantizes_wrongly_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "open_native", lambda: WrongNative(None))
+    chosen = choose_kernels(CPU, torch.bfloat16)
+    assert chosen.name == "plain"
+    assert "other numbers" in chosen.reason
+
+
+def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
+    packing: KernelChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "open_native", lambda: WrongNative(packing.native))
+    chosen = choose_kernels(CPU, torch.bfloat16)
+    assert chosen.name == "native"
+    assert "AVX512-BF16 kernel gives other numbers" in chosen.reason
+
+
+# --- int8 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [64, 100, 192])
+def test_int8_codes_become_code_times_scale(dtype: torch.dtype, columns: int) -> None:
+    weight, plain = make_int8(10, columns)
+    out = dequantize_int8(weight.codes, weight.scales, torch.empty(10, columns, dtype=dtype))
+    assert torch.equal(out, plain.to(dtype))
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+CUDA_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.004, torch.float16: 0.001}
+
+
+def on_cuda(arrays: FourBitArrays) -> FourBitArrays:
+    def move(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.cuda()
+
+    return FourBitArrays(
+        rows=arrays.rows,
+        columns=arrays.columns,
+        group=arrays.group,
+        quant_type=arrays.quant_type,
+        codes=arrays.codes.cuda(),
+        absmax=arrays.absmax.cuda(),
+        levels=arrays.levels.cuda(),
+        nested_absmax=move(arrays.nested_absmax),
+        nested_map=move(arrays.nested_map),
+        nested_offset=arrays.nested_offset,
+    )
+
+
+def place_with_bitsandbytes(arrays: FourBitArrays) -> StoredWeight:
+    chosen = choose_kernels(torch.device("cuda"), torch.bfloat16)
+    assert chosen.name == "cuda", chosen.reason
+    return place_on_cuda(on_cuda(arrays), Scratch(torch.device("cuda")))
+
+
+def place_plain(arrays: FourBitArrays) -> StoredWeight:
+    kernels = KernelChoice(name="plain", reason="a test")
+    return place_four_bit(on_cuda(arrays), kernels, Scratch(torch.device("cuda")), packed=False)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("place", [place_with_bitsandbytes, place_plain])
+def test_nf4_on_a_gpu_multiplies_like_the_reference(
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    double_quant: bool,
+    place: Callable[[FourBitArrays], StoredWeight],
+) -> None:
+    arrays = make_arrays(*shape, double_quant=double_quant)
+    weight, plain = place(arrays), plain_matrix(arrays)
+    assert torch.equal(weight.dequantize(dtype).cpu(), plain.to(dtype))
+    for rows in (1, 5, 40, FUSED_MAX_ROWS + 7):
+        x, bias = random(rows, shape[1], dtype=dtype), random(shape[0], dtype=dtype)
+        exact = x.double() @ plain.to(dtype).double().t() + bias.double()
+        result = weight.multiply(x.cuda(), bias.cuda()).cpu()
+        assert relative_error(result, exact) < CUDA_TOLERANCE[dtype]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_int8_on_a_gpu_multiplies_like_the_reference(dtype: torch.dtype) -> None:
+    weight, plain = make_int8(96, 200)
+    scratch = Scratch(torch.device("cuda"))
+    moved = Int8Weight(codes=weight.codes.cuda(), scales=weight.scales.cuda(), scratch=scratch)
+    x = random(9, 200, dtype=dtype)
+    exact = x.double() @ plain.to(dtype).double().t()
+    assert relative_error(moved.multiply(x.cuda(), None).cpu(), exact) < CUDA_TOLERANCE[dtype]
