@@ -278,6 +278,18 @@ def test_an_animated_gif_gives_its_first_frame() -> None:
     assert near(open_image(data), 4, 4, RED)
 
 
+def test_a_telephone_jpeg_with_a_second_picture_behind_it_gives_the_first() -> None:
+    opened = open_image(
+        encoded(halves(), "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])
+    )
+    assert (opened.format, opened.width) == ("JPEG", 40)
+
+
+def test_an_opened_picture_is_given_back() -> None:
+    opened = open_image(halves())
+    assert open_image(opened) is opened
+
+
 def test_one_pixel_and_very_long_pictures_open() -> None:
     for size in ((1, 1), (1, 5000), (5000, 1)):
         opened = open_image(encoded(Image.new("RGB", size, RED), "PNG"))
