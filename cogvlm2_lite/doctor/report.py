@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
 
@@ -69,7 +70,7 @@ def gather() -> Report:
     sections: dict[str, Rows] = {"Program": _program(), "Packages": _packages()}
     sections["Processor"] = _processor(torch)
     sections["Memory"] = _memory()
-    sections["GPUs"] = _gpus(torch)
+    sections["GPUs"] = gpus(torch)
     sections["Disk"] = _disk()
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
@@ -154,7 +155,11 @@ def _memory() -> Rows:
     }
 
 
-def _gpus(torch: ModuleType | None) -> Rows:
+def gpus(torch: Any) -> Rows:
+    """Describe every GPU that torch can use, or say why there is none.
+
+    torch  the imported module, or None when it can't be imported
+    """
     if torch is None:
         return {"none": "torch can't be imported"}
     if not torch.cuda.is_available():
@@ -164,7 +169,7 @@ def _gpus(torch: ModuleType | None) -> Rows:
     return {f"cuda:{i}": _gpu(torch, i) for i in range(torch.cuda.device_count())}
 
 
-def _gpu(torch: ModuleType, index: int) -> str:
+def _gpu(torch: Any, index: int) -> str:
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
     return (

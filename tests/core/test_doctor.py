@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cogvlm2_lite.cli.doctor import main
-from cogvlm2_lite.doctor.report import Report, gather, short_path
+from cogvlm2_lite.doctor.report import Report, gather, gpus, short_path
 from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.units import GIB
 from tests.core.scripted import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
@@ -42,6 +44,30 @@ def test_the_report_does_not_name_the_user(report: Report) -> None:
     assert str(Path.home()) not in report.text()
     assert short_path(Path("/home/me/a/b"), lambda: Path("/home/me")) == str(Path("~/a/b"))
     assert short_path(Path("/opt/a"), lambda: Path("/home/me")) == str(Path("/opt/a"))
+
+
+def test_a_gpu_is_described_with_its_free_memory() -> None:
+    torch = SimpleNamespace(
+        version=SimpleNamespace(cuda="13.0", hip=None),
+        cuda=SimpleNamespace(
+            is_available=lambda: True,
+            device_count=lambda: 1,
+            get_device_properties=lambda i: SimpleNamespace(name="Big GPU", major=9, minor=0),
+            mem_get_info=lambda i: (10 * GIB, 16 * GIB),
+        ),
+    )
+    assert gpus(torch) == {
+        "cuda:0": "Big GPU, 10.0 GiB free of 16.0 GiB, compute capability 9.0, CUDA 13.0"
+    }
+
+
+def test_a_missing_gpu_is_explained() -> None:
+    nowhere = SimpleNamespace(is_available=lambda: False)
+    cpu = SimpleNamespace(version=SimpleNamespace(cuda=None, hip=None), cuda=nowhere)
+    cuda = SimpleNamespace(version=SimpleNamespace(cuda="13.0", hip=None), cuda=nowhere)
+    assert gpus(cpu) == {"none": "torch is a CPU build"}
+    assert gpus(cuda) == {"none": "torch is built for 13.0, and finds none"}
+    assert gpus(None) == {"none": "torch can't be imported"}
 
 
 def test_text_and_json_say_the_same(report: Report, capsys: Capture) -> None:
