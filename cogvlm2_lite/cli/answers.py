@@ -91,15 +91,19 @@ class AnswerView:
     person looks there.
     """
 
-    def __init__(self, console: Console, *, timings: bool, label: str = "") -> None:
+    def __init__(
+        self, console: Console, *, timings: bool, label: str = "", quiet: bool = False
+    ) -> None:
         """Begin an answer.
 
         timings  end it with a line of sizes and rates
         label    printed before the answer's first word
+        quiet    show the answer and nothing else
         """
         self._console = console
         self._timings = timings
         self._label = label
+        self._quiet = quiet
         self._begun = False
         self._noticed = False
         self._encoded: ImageEncoded | None = None
@@ -120,10 +124,11 @@ class AnswerView:
     def _show(self, event: Event) -> None:
         match event:
             case Progress():
-                self._console.status(f"{_PHASES[event.phase]} {event.done}/{event.total}")
+                if not self._quiet:
+                    self._console.status(f"{_PHASES[event.phase]} {event.done}/{event.total}")
             case TurnsDropped():
                 turns = "turn was" if event.count == 1 else f"{event.count} turns were"
-                self._console.remark(
+                self._remark(
                     f"The conversation is longer than the model's context: the oldest {turns} "
                     "left out."
                 )
@@ -136,9 +141,13 @@ class AnswerView:
             case Notice():
                 self._end_line()
                 self._noticed = True
-                self._console.remark(event.text)
+                self._remark(event.text)
             case Finished():
                 self._finish(event)
+
+    def _remark(self, text: str) -> None:
+        if not self._quiet:
+            self._console.remark(text)
 
     def _text(self, text: str) -> None:
         # Answers of the model mostly begin with the space that follows "Answer:".
@@ -155,14 +164,14 @@ class AnswerView:
     def _finish(self, event: Finished) -> None:
         self._end_line()
         if event.reason is FinishReason.CANCELLED:
-            self._console.remark("(stopped)")
+            self._remark("(stopped)")
         elif event.reason is FinishReason.LENGTH and not self._noticed:
             limit = event.completion_tokens
-            self._console.remark(f"(cut after {limit} tokens: --max-new-tokens allows more)")
+            self._remark(f"(cut after {limit} tokens: --max-new-tokens allows more)")
         elif not event.text.strip():
-            self._console.remark("(The model gave an empty answer.)")
+            self._remark("(The model gave an empty answer.)")
         if self._timings:
-            self._console.remark(timings(event, self._encoded, self._prefilled))
+            self._remark(timings(event, self._encoded, self._prefilled))
 
 
 def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefilled | None) -> str:

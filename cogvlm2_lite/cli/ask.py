@@ -94,8 +94,7 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     if args.json:
         _print_json(model, events, console)
     else:
-        quiet = args.quiet or not console.err.isatty()
-        AnswerView(console, timings=not quiet).show(events)
+        AnswerView(console, timings=console.err.isatty(), quiet=args.quiet).show(events)
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, str]:

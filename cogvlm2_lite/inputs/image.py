@@ -314,7 +314,7 @@ def _unreadable(head: bytes, name: str) -> ImageError:
             return ImageError(f"{name} is {kind}, which this program does not open.", hint=_CONVERT)
     if _is_text(head):
         return ImageError(f"{name} is a text file, not a picture.", hint=_HINT)
-    return ImageError(f"{name} is not a picture of a known format.", hint=_HINT)
+    return ImageError(f"{name} is in no known picture format.", hint=_HINT)
 
 
 def _is_text(head: bytes) -> bool:
