@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import cogvlm2_lite
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.catalog import SINGLE_NAME, Catalog
 from cogvlm2_lite.weights.footprint import DECODING_PARTS, held_bytes
@@ -232,6 +233,28 @@ def test_fill_gives_the_bytes_that_the_plan_counts_with(
     for name, tensor in catalog.tensors.items():
         filled = loader.fill(shell_for(name))
         assert filled == held_bytes(tensor, itemsize=dtype.itemsize, packs=loader.packs)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.4)])
+def test_a_4_bit_model_computes_what_its_plain_weights_compute(
+    tmp_path: Path, dense: Tensors, dtype: str, tolerance: float
+) -> None:
+    """Logits have a standard deviation of 2.2; bfloat16 alone moves them by up to 0.34."""
+    quantized = write_folder(tmp_path / "nf4", four_bit(dense))
+    loader = WeightLoader(open_folder(quantized), device=CPU, dtype=torch.float32, kernels=PLAIN)
+    plain = {name: tensor.float() for name, tensor in dense.items()}
+    for name in LINEARS:
+        shell = shell_for(name)
+        loader.fill(shell)
+        assert isinstance(shell, Linear)
+        assert shell.stored is not None
+        plain[name] = shell.stored.dequantize(torch.float32)
+    prompt = torch.arange(1, 20).unsqueeze(0)
+    one, two = (
+        cogvlm2_lite.load(folder, device="cpu", dtype=dtype).forward(prompt)
+        for folder in (quantized, write_folder(tmp_path / "plain", plain))
+    )
+    assert (one - two).abs().max() < tolerance
 
 
 # --- the files ------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     """
     if name not in KERNELS:
         raise UsageError(f"{name!r} is no kernel.", hint=f"Use one of {', '.join(KERNELS)}.")
-    best = _best_cuda() if device.type == "cuda" else _best_cpu(dtype)
+    best = _best_cuda(device) if device.type == "cuda" else _best_cpu(dtype)
     if name in ("auto", best.name):
         return best
     reason = f"{name} was asked for"
@@ -60,12 +60,18 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     raise UsageError(f"The {name} kernels don't work here: {best.reason}.")
 
 
-def _best_cuda() -> KernelChoice:
+def _best_cuda(device: torch.device) -> KernelChoice:
     try:
         import bitsandbytes  # noqa: F401  (registers its operators with torch)
-    except ImportError as error:
-        return KernelChoice(name="plain", reason=f"bitsandbytes can't be imported: {error}")
-    return KernelChoice(name="cuda", reason="an NVIDIA GPU and bitsandbytes")
+
+        right = _dequantizes_right_on(device)
+    except (ImportError, RuntimeError) as error:  # a build without this GPU's CUDA version raises
+        first_line = str(error).strip().partition("\n")[0]
+        return KernelChoice(name="plain", reason=f"bitsandbytes does not work here: {first_line}")
+    if not right:
+        reason = "bitsandbytes' CUDA kernels give other numbers than they should"
+        return KernelChoice(name="plain", reason=reason)
+    return KernelChoice(name="cuda", reason="bitsandbytes works on this GPU")
 
 
 def _best_cpu(dtype: torch.dtype) -> KernelChoice:
@@ -119,6 +125,15 @@ def _dequantizes_right(native: NativeKernels) -> bool:
     out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
     native.dequantize(codes, absmax, out, quant_type="nf4", group=_GROUP)
     return torch.equal(out, _reference())
+
+
+def _dequantizes_right_on(device: torch.device) -> bool:
+    codes, absmax = _probe()
+    out: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+        codes.to(device), absmax.to(device), _GROUP, "nf4",
+        [_PROBE_ROWS, _PROBE_COLUMNS], torch.float32,
+    )  # fmt: skip
+    return torch.equal(out.cpu(), _reference())
 
 
 def _multiplies_right(native: NativeKernels) -> bool:

@@ -103,7 +103,10 @@ class FourBitWeight:
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Give the plain matrix [out_features, in_features]."""
         shape = (self.arrays.rows, self.arrays.columns)
-        out = torch.empty(shape, dtype=to, device=self.arrays.codes.device)
+        return self.dequantize_into(torch.empty(shape, dtype=to, device=self.arrays.codes.device))
+
+    def dequantize_into(self, out: Tensor) -> Tensor:
+        """Fill and return `out` [out_features, in_features], contiguous, a floating dtype."""
         self._dequantize_rows(self._scales(), 0, self.arrays.rows, out)
         return out
 
