@@ -1,0 +1,131 @@
+"""How events reach the person or the program that started a conversion."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cogvlm2_lite.units import format_bytes, format_seconds
+from quantize.events import Damaged, Event, Failed, Finished, Planned, Progress, Verified
+
+
+class JsonLines:
+    """Every event as one line of JSON on standard output, at once."""
+
+    def __call__(self, event: Event) -> None:
+        sys.stdout.write(event.to_json() + "\n")
+        sys.stdout.flush()
+
+
+class Screen:
+    """Events as text: results on standard output, progress and errors on standard error."""
+
+    _PLAIN_STEP = 0.1
+
+    def __init__(self) -> None:
+        self._line = sys.stderr.isatty()
+        self._open = False
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._progress(event)
+            return
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+        stream = sys.stderr if isinstance(event, Failed) else sys.stdout
+        stream.write("".join(f"{line}\n" for line in describe(event)))
+        stream.flush()
+
+    def _progress(self, event: Progress) -> None:
+        text = (
+            f"{event.share:6.1%}   {format_bytes(event.done_bytes)} of "
+            f"{format_bytes(event.total_bytes)}   {format_bytes(round(event.bytes_per_s))}/s   "
+            f"{format_seconds(event.seconds_left)} left"
+        )
+        if self._line:
+            sys.stderr.write(f"\r{text:<78}")
+            self._open = True
+        elif event.share >= self._next:  # a log file gets ten lines, not thousands
+            sys.stderr.write(f"{text}\n")
+            self._next = event.share + self._PLAIN_STEP
+        sys.stderr.flush()
+
+
+_WORDS = {"dense": "as in SRC", "nf4": "NF4"}
+
+
+def describe(event: Event) -> Sequence[str]:
+    """Give an event as lines of text. Progress has none: it is one line that changes."""
+    if isinstance(event, Planned):
+        return _describe_plan(event)
+    if isinstance(event, Finished):
+        return _describe_finished(event)
+    if isinstance(event, Damaged):
+        where = f"{event.file}: {event.tensor}" if event.tensor else event.file
+        return [f"DAMAGED  {where}: {event.problem}"]
+    if isinstance(event, Verified):
+        return _describe_verified(event)
+    if isinstance(event, Failed):
+        return [f"Error: {event.message}", *([f"  {event.hint}"] if event.hint else [])]
+    return []
+
+
+def _describe_plan(plan: Planned) -> list[str]:
+    rows = [
+        (
+            row.part,
+            format_bytes(row.source_bytes),
+            format_bytes(row.result_bytes),
+            ", ".join(f"{n} {_WORDS.get(kind, kind)}" for kind, n in row.kinds.items()) or "-",
+            f"{row.bits_per_weight:.2f}",
+        )
+        for row in plan.parts
+    ]
+    table = [("part", "now", "then", "matrices", "bits/weight"), *rows]
+    lines = [f"{a:<16} {b:>10} {c:>10}   {d:<22} {e:>11}" for a, b, c, d, e in table]
+    total = f"{format_bytes(plan.source_bytes):>10} {format_bytes(plan.result_bytes):>10}"
+    lines += [f"{'total':<16} {total}", ""]
+    lines += _describe_kept(plan)
+    lines += [f"Note: {note}" for note in plan.notes]
+    ready = f" {format_bytes(plan.ready_bytes)} of it are ready." if plan.ready_bytes else ""
+    free = f"{format_bytes(plan.free_bytes)} are free there."
+    return [*lines, f"The result goes to {plan.destination}; {free}{ready}"]
+
+
+def _describe_kept(plan: Planned) -> list[str]:
+    """Say once per reason which matrices do not become NF4."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for row in plan.kept:
+        by_reason.setdefault((row.reason, row.kind), []).append(row.tensor)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: "
+        f"{_WORDS.get(kind, kind)} ({reason})."
+        for (reason, kind), names in by_reason.items()
+    ]
+
+
+def _describe_finished(event: Finished) -> list[str]:
+    if event.already:
+        return [f"{event.folder} is finished already: the same source and settings."]
+    return [
+        f"Finished in {format_seconds(event.seconds)}: {event.folder}, "
+        f"{format_bytes(event.result_bytes)}.",
+        f'To check every byte: cogvlm2-lite verify "{event.folder}"',
+    ]
+
+
+def _describe_verified(event: Verified) -> list[str]:
+    if not event.ok:
+        things = "thing is" if event.damaged == 1 else "things are"
+        return [f"{event.folder}: {event.damaged} {things} damaged."]
+    if not event.has_manifest:
+        return [
+            f"{event.folder} has no manifest, so only names, shapes and sizes were checked: "
+            "they are right."
+        ]
+    return [
+        f"{event.folder} is as it was written: {format_bytes(event.checked_bytes)} checked in "
+        f"{format_seconds(event.seconds)}."
+    ]

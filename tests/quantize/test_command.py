@@ -1,0 +1,192 @@
+"""The two commands as a person or a program uses them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from quantize.command import main, run, verify_main, verify_parser
+from quantize.events import (
+    Damaged,
+    Event,
+    Failed,
+    Finished,
+    KeptRow,
+    PartRow,
+    Planned,
+    Progress,
+    Verified,
+)
+from quantize.screen import JsonLines, Screen
+from tests.quantize.conversion import CHECKPOINT
+
+ROOT = Path(__file__).parents[2]
+SOURCE = str(CHECKPOINT)
+
+
+def test_a_person_sees_the_plan_the_end_and_what_to_do_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([SOURCE, str(tmp_path / "q"), "--keep", "projector=int8"]) == 0
+    shown = capsys.readouterr()
+    for words in (
+        "vision tower        418 KiB    205 KiB   8 NF4",
+        "lm_head.weight: as in SRC (--lm-head bf16).",
+        "and 3 more: int8 (--keep projector=int8).",
+        "Note: int8 is CogVLM2 Lite's own storage kind",
+        "are free there.",
+        "Finished in",
+        f'cogvlm2-lite verify "{tmp_path / "q"}"',
+    ):
+        assert words in shown.out, words
+    assert "100.0%   3.17 MiB of 3.17 MiB" in shown.err
+    assert verify_main([str(tmp_path / "q")]) == 0
+    assert "is as it was written" in capsys.readouterr().out
+    assert main([SOURCE, str(tmp_path / "q"), "--keep", "projector=int8"]) == 0
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_a_program_gets_one_json_event_per_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([SOURCE, str(tmp_path / "q"), "--json", "--shard-size", "300KB"]) == 0
+    shown = capsys.readouterr()
+    events = [json.loads(line) for line in shown.out.splitlines()]
+    assert [e["event"] for e in events] == ["plan", "progress", "finished"]
+    assert events[1]["share"] == 1.0
+    assert sum(p["source_bytes"] for p in events[0]["parts"]) == events[0]["source_bytes"]
+    assert shown.err == ""
+    assert verify_main([str(tmp_path / "q"), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1]["event"] == "verified"
+    assert events[-1]["ok"]
+
+
+def test_plan_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SOURCE, str(tmp_path / "q"), "--plan"]) == 0
+    assert "language expert" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_gives_exit_code_1_and_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([SOURCE, str(tmp_path / "q")])
+    shard = tmp_path / "q/model-00001-of-00001.safetensors"
+    os.truncate(shard, shard.stat().st_size - 1)
+    capsys.readouterr()
+    assert verify_main([str(tmp_path / "q")]) == 1
+    shown = capsys.readouterr().out
+    assert "DAMAGED  model-00001-of-00001.safetensors: lm_head.weight: sha256 differs" in shown
+    assert "2 things are damaged" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["nowhere", "x"], 2, "There is no folder nowhere"),
+        ([SOURCE, SOURCE], 2, "both the source and the destination"),
+        ([SOURCE], 2, "DST"),
+        ([SOURCE, "x", "--kepe", "a=int8"], 2, "does not take '--kepe'"),
+        ([SOURCE, "x", "--keep", "a=fp4"], 2, "'a=fp4' is not like vision-tower=int8"),
+        ([SOURCE, "x", "--keep", "a=int8"], 2, "matches none of the 33 linear matrices"),
+        ([SOURCE, "x", "--threads", "0"], 2, "'0' is not a count of 1 or more"),
+        ([SOURCE, "x", "--shard-size", "big"], 2, "'big' is not a size"),
+        ([SOURCE, "x", "--shard-size", "0"], 2, "can't be of size 0"),
+        ([SOURCE, str(CHECKPOINT.parent)], 1, "is not empty"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_mistake_gives_a_sentence_and_an_exit_code(
+    options: list[str], code: int, words: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*options, *(["--json"] if as_json else [])]) == code
+    shown = capsys.readouterr()
+    if as_json:
+        event = json.loads(shown.out)
+        assert event["event"] == "error"
+        assert words in event["message"]
+        assert event["hint"]
+    else:
+        assert shown.err.startswith("Error: ")
+        assert words in shown.err
+        assert shown.out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_say_how_to_go_on(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(options: argparse.Namespace, show: object) -> int:
+        signal.raise_signal(number)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(work, verify_parser(), ["x"], after_stop="Do this.") == 130
+    assert capsys.readouterr().err == "Error: Stopped.\n  Do this.\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_help_and_mistakes_load_no_torch() -> None:
+    program = (
+        "import sys; from quantize.command import main, verify_main\n"
+        "assert main(['nowhere']) == 2\n"
+        "assert not {'torch', 'bitsandbytes', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_progress_is_one_line_that_changes_only_on_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = Screen()
+    for share in range(101):
+        screen(
+            Progress(
+                done_bytes=share,
+                total_bytes=100,
+                share=share / 100,
+                bytes_per_s=1,
+                seconds_left=100 - share,
+                tensor="t",
+            )
+        )
+    lines = capsys.readouterr().err.splitlines()
+    assert 9 <= len(lines) <= 12
+    assert "\r" not in "".join(lines)
+
+
+def test_json_lines_are_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Pipe:
+        def write(self, text: str) -> None:
+            calls.append(text)
+
+        def flush(self) -> None:
+            calls.append("flush")
+
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    JsonLines()(Failed(kind="k", message="m", hint=""))
+    assert calls[-1] == "flush"
+    assert calls[0].endswith("}\n")
+
+
+def test_every_event_and_field_is_in_the_manual() -> None:
+    page = (ROOT / "docs/format.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if "| `" in line}
+    kinds: list[type[Event]] = [Planned, Progress, Finished, Damaged, Verified, Failed]
+    for kind in kinds:
+        row = rows[f"`{kind.event}`"]
+        for field in fields(kind):
+            assert f"`{field.name}`" in row, f"{kind.event}: {field.name}"
+    for inner in (PartRow, KeptRow):
+        assert all(f"`{field.name}`" in rows["`plan`"] for field in fields(inner))
