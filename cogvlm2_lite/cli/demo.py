@@ -65,7 +65,10 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     console = console or Console()
     picture = choose_picture(args.image, args.question)
     image = open_image(picture.path)  # before the work, so that a wrong path costs no time
-    console.line("CogVLM2 Lite on a small model of the same architecture (5 million parameters)")
+    console.line(
+        "CogVLM2 Lite on a small model of the same architecture: "
+        "6 million weights instead of 19.5 billion."
+    )
     console.line()
     console.heading("1. Make it 4-bit")
     folder = converted_folder(console)
