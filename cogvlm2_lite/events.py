@@ -1,7 +1,7 @@
 """What the engine tells while it answers. Front ends turn the crank and show these.
 
 The order of one answer: TurnsDropped?, Progress*, ImageEncoded?, Prefilled, TextDelta*, Notice*,
-Finished. Finished is always the last one, also after a cancel.
+Finished. Finished is always the last one, also after a cancel. Replanned may come anywhere.
 """
 
 from __future__ import annotations
@@ -94,7 +94,28 @@ class Finished:
         return steps / self.decode_s if steps > 0 and self.decode_s > 0 else 0.0
 
 
-Event = TurnsDropped | Progress | ImageEncoded | Prefilled | TextDelta | Notice | Finished
+@dataclass(frozen=True, kw_only=True)
+class Replanned:
+    """Memory ran out, and a tighter plan was made. The answer goes on from what was shown.
+
+    text          what happened, in one sentence
+    budget_bytes  what the new plan uses of each device
+    """
+
+    text: str
+    budget_bytes: tuple[int, ...]
+
+
+Event = (
+    TurnsDropped
+    | Progress
+    | ImageEncoded
+    | Prefilled
+    | TextDelta
+    | Notice
+    | Replanned
+    | Finished
+)
 
 
 class Cancel:

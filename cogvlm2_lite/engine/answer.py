@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cogvlm2_lite.engine.recall import Known, PictureCache
-from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Runtime
+from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
+from cogvlm2_lite.engine.tighten import MOST_PER_ANSWER, OUT_OF_MEMORY, Tightener
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import (
     Cancel,
@@ -30,6 +32,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
 from cogvlm2_lite.inputs.prompt import PromptIds, choose_vision_expert, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
+from cogvlm2_lite.memory.work import PREFILL_CHUNK
 from cogvlm2_lite.model.kv_cache import KVCache
 
 
@@ -63,9 +66,17 @@ class _Tally:
 class Engine:
     """A runtime, a tokenizer, and what is kept between questions."""
 
-    def __init__(self, runtime: Runtime, tokenizer: Tokenizer, picture_cache_bytes: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        tokenizer: Tokenizer,
+        tightener: Tightener,
+        picture_cache_bytes: int,
+    ) -> None:
         self.runtime = runtime
         self.tokenizer = tokenizer
+        self._tightener = tightener
+        self._tightened = 0
         self.pictures = PictureCache(picture_cache_bytes)
         self._cache: KVCache = runtime.new_cache()
         self._known = Known()
@@ -80,6 +91,7 @@ class Engine:
         if self._busy:
             raise UsageError("The model is answering another question.", hint="Wait, or cancel it.")
         self._busy = True
+        self._tightened = 0
         try:
             yield from self._answer(request, cancel)
         finally:
@@ -120,46 +132,64 @@ class Engine:
     ) -> Generator[Event, None, Tensor]:
         """Steps 2, 5 and 6: bring the prompt into the cache; gives the last scores [vocab]."""
         picture = image.sha256 if image else None
-        reused = self._recall(prompt, picture)
+        reused = yield from self._recall(prompt, picture)
         features = None
         if image is not None:
             began = time.perf_counter()
             if not reused:
-                features = yield from self._encode(image, cancel)
+                features = yield from self._surviving(partial(self._encode, image, cancel))
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
                 image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
             )
         began = time.perf_counter()
-        ends = [*(b for b in prompt.boundaries if b > reused), prompt.tokens]
         hidden = None
-        for start, end in zip([reused, *ends[:-1]], ends, strict=True):
+        for start, end in pieces_of(prompt, reused):
             chunk = chunk_of(prompt, start, end)
-            hidden = yield from self.runtime.prefill(
-                chunk, features if chunk.has_image else None, self._cache, cancel
+            seen = features if chunk.has_image else None
+            hidden = yield from self._surviving(
+                partial(self.runtime.prefill, chunk, seen, self._cache, cancel)
             )
             self._known = Known.of(prompt, picture, end)
             if picture and chunk.has_image:
                 self.pictures.put(picture, self._cache, end)
         assert hidden is not None
-        logits = self.runtime.score(hidden[:, -1:])[0, -1]
+        last = hidden[:, -1:]
+        logits = yield from self._surviving(partial(_at_once, partial(self.runtime.score, last)))
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
         )
-        return logits
+        return logits[0, -1]
 
-    def _recall(self, prompt: PromptIds, picture: str | None) -> int:
+    def _surviving(self, work: Callable[[], Steps[Result]]) -> Generator[Event, None, Result]:
+        """Do work, and when memory runs out, do it again under a tighter plan.
+
+        Work that failed has left nothing behind: the cache counts tokens only at the end of a run.
+        """
+        while True:
+            try:
+                return (yield from work())
+            except OUT_OF_MEMORY:
+                if self._tightened == MOST_PER_ANSWER:
+                    raise
+            # Outside of the handler: the error holds on to the tensors of what failed.
+            self._tightened += 1
+            yield self._tightener.tighten()
+
+    def _recall(self, prompt: PromptIds, picture: str | None) -> Generator[Event, None, int]:
         """Put what is known of the prompt into the cache; gives its length in tokens."""
         length = self._known.common(prompt, picture)
         kept = self.pictures.get(picture) if picture and not length else None
+        if not length:
+            # A new picture is encoded where the cache of the old conversation was.
+            self._cache.release()
+            self._known = Known()
         if kept is not None:
-            self._cache.restore(kept)
+            yield from self._surviving(partial(_at_once, partial(self._cache.restore, kept)))
             length = kept.tokens
-        else:
-            self._cache.truncate(length)
+        self._cache.truncate(length)
         self._known = Known.of(prompt, picture, length)
-        self._cache.reserve(prompt.tokens)
         return length
 
     def _encode(self, image: OpenedImage, cancel: Cancel) -> Generator[Progress, None, Tensor]:
@@ -206,12 +236,32 @@ class Engine:
                 reason = FinishReason.CANCELLED
                 break
             position += 1
-            logits = self.runtime.decode_one_token(token, position, self._cache)
+            step = partial(self.runtime.decode_one_token, token, position, self._cache)
+            logits = yield from self._surviving(partial(_at_once, step))
         shown, stopped = stops.push(decoder.finish())
         yield from _delta(shown if stopped else shown + stops.finish(), tally)
         tally.decode_s = time.perf_counter() - began
         yield from _explain(reason, prompt, sampling)
         return FinishReason.STOP if stopped else reason
+
+
+def pieces_of(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
+    """Cut a prompt from `start` on into runs (start, end) that go through the decoder together.
+
+    They end at the prompt's boundaries, and long texts are cut further, always at the same places:
+    how a text was cut may show in the last bit of its keys and values.
+    """
+    for end in (*prompt.boundaries, prompt.tokens):
+        longest = end if prompt.image_tokens and not start else PREFILL_CHUNK
+        while start < end:
+            yield start, min(start + longest, end)
+            start = min(start + longest, end)
+
+
+def _at_once(work: Callable[[], Result]) -> Steps[Result]:
+    """Make work that tells no progress."""
+    yield from ()
+    return work()
 
 
 def chunk_of(prompt: PromptIds, start: int, end: int) -> Chunk:

@@ -15,11 +15,13 @@ from cogvlm2_lite.devices import Compute, available_ram_bytes, choose_compute
 from cogvlm2_lite.engine.answer import Engine, Request
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.engine.tighten import Tightener
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event
 from cogvlm2_lite.inputs.image import ImageSource, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.estimate import unit_sizes
 from cogvlm2_lite.memory.plan import (
     RESERVE_BYTES,
@@ -45,12 +47,18 @@ class Model:
     """
 
     def __init__(
-        self, folder: Path, config: ModelConfig, runtime: Runtime, compute: Compute
+        self,
+        folder: Path,
+        config: ModelConfig,
+        runtime: Runtime,
+        tightener: Tightener,
+        compute: Compute,
     ) -> None:
         self.folder = folder
         self.config = config
         self.compute = compute
         self.runtime = runtime
+        self._tightener = tightener
 
     @property
     def plan(self) -> MemoryPlan:
@@ -60,7 +68,8 @@ class Model:
     @cached_property
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer; CheckpointError when there is none."""
-        return Engine(self.runtime, Tokenizer.from_folder(self.folder), PICTURE_CACHE_BYTES)
+        tokenizer = Tokenizer.from_folder(self.folder)
+        return Engine(self.runtime, tokenizer, self._tightener, PICTURE_CACHE_BYTES)
 
     def answer(
         self,
@@ -139,7 +148,10 @@ class Model:
                 f"The prompt has places for {places} image tokens, and {given} were given."
             )
         cache = self.runtime.new_cache(input_ids.shape[0])
-        hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
+        try:
+            hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
+        finally:
+            cache.release()
         return self.runtime.score(hidden)
 
     def _chunk(
@@ -218,31 +230,34 @@ def open_model(
     rope: RopeMode = RopeMode.REFERENCE,
     context: int | None = None,
     offload: Offload = Offload.AUTO,
+    arenas: Sequence[Arena] | None = None,
 ) -> Model:
     """Open a model folder within given budgets; `load` decides them and is what callers want.
 
     budgets  one per device. Several on the CPU stand for several devices, each with an arena of its
              own, so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
+    arenas   as for Runtime
     """
     config = read_config(folder)
     catalog = Catalog.open(folder, config)
     devices = [torch.device("cpu" if b.device.startswith("cpu") else b.device) for b in budgets]
     loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype) for d in devices]
     itemsize = compute.dtype.itemsize
-    plan = plan_memory(
-        config,
-        unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs),
-        budgets,
-        Workload(
-            context=context or config.max_position_embeddings,
-            itemsize=itemsize,
-            kv_itemsize=itemsize,
-        ),
-        offload=offload,
+    sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs)
+    workload = Workload(
+        context=context or config.max_position_embeddings, itemsize=itemsize, kv_itemsize=itemsize
     )
-    runtime = Runtime(config, loaders, plan, devices=devices, dtype=compute.dtype, rope=rope)
-    return Model(folder, config, runtime, compute)
+    runtime = Runtime(
+        config,
+        loaders,
+        plan_memory(config, sizes, budgets, workload, offload=offload),
+        devices=devices,
+        dtype=compute.dtype,
+        rope=rope,
+        arenas=arenas,
+    )
+    return Model(folder, config, runtime, Tightener(runtime, sizes, workload), compute)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -77,6 +77,7 @@ class Runtime:
 
     loaders  one per device of the plan
     devices  the torch devices of the plan, in its order
+    arenas   that account for the devices' bytes; None: new ones
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Runtime:
         devices: Sequence[torch.device],
         dtype: torch.dtype,
         rope: RopeMode,
+        arenas: Sequence[Arena] | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -97,7 +99,7 @@ class Runtime:
         self.projector = Projector(config)
         self.decoder = Decoder(config)
         self.rotary = Rotary(config, rope, dtype=dtype, device=devices[0])
-        self.arenas = tuple(Arena() for _ in devices)
+        self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
         pieces: list[HasShells] = [
             self.tower.embedding,
@@ -119,13 +121,16 @@ class Runtime:
         self._decoder_home = self._homes(Part.LANGUAGE_EXPERT)
 
     def _homes(self, part: Part) -> list[torch.device]:
-        shares = [device.blocks[part] for device in self.plan.devices]
-        return [device for device, share in zip(self._devices, shares, strict=True) for _ in share]
+        return [self._devices[index] for index in self._indices(part)]
+
+    def _indices(self, part: Part) -> list[int]:
+        """Number the device of each block."""
+        return [i for i, device in enumerate(self.plan.devices) for _ in device.blocks[part]]
 
     def new_cache(self, batch: int = 1) -> KVCache:
         """Give an empty key/value cache, each layer on the device of its block."""
         homes = self._decoder_home
-        arenas = [self.arenas[self._devices.index(device)] for device in homes]
+        arenas = [self.arenas[index] for index in self._indices(Part.LANGUAGE_EXPERT)]
 
         def account(layer: int, nbytes: int) -> None:
             arenas[layer].take(nbytes)

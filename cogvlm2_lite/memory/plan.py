@@ -178,17 +178,19 @@ def plan_memory(
     workload: Workload,
     *,
     offload: Offload = Offload.AUTO,
+    shares: Sequence[Mapping[Part, range]] | None = None,
 ) -> MemoryPlan:
     """Plan all phases on all devices.
 
     sizes    bytes in memory of every unit (inventory.sum_by_unit)
     budgets  one per device, in the order in which blocks are spread
+    shares   blocks of each device, from an earlier plan; None: in proportion to the budgets
 
     Raises DoesNotFitError when a device can't hold even the smallest working set, or, with
     offload NEVER, when anything would have to be streamed. It says how many bytes are missing and
     what would help.
     """
-    shares = share_blocks(config, budgets)
+    shares = shares or share_blocks(config, budgets)
     units = list_units(sizes)
     last = len(budgets) - 1
     devices = tuple(

@@ -77,7 +77,6 @@ class Residency:
         self._loaded: dict[UnitKey, int] = {}
         self._arriving: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-        self._now: Phase | None = None
         self.streamed_bytes = 0
         self.follow(plan)
 
@@ -90,8 +89,8 @@ class Residency:
         return held
 
     def follow(self, plan: MemoryPlan) -> None:
-        """Take a plan; what it does not keep leaves at once."""
-        self._settle()
+        """Take a plan; what no phase of it keeps leaves at once."""
+        self._abandon()
         planned = [
             (unit, index)
             for index, device in enumerate(plan.devices)
@@ -106,9 +105,10 @@ class Residency:
         }
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
-        self._kept: frozenset[UnitKey] = frozenset()
+        self._now: Phase | None = None
         self._following: dict[UnitKey, Keys] = {}
-        self._drop(self._leaving(frozenset()))
+        resident = (p.resident_keys for plans in self._phases.values() for p in plans)
+        self._drop(self._leaving(frozenset[UnitKey]().union(*resident)))
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -116,10 +116,10 @@ class Residency:
         plans = self._phases[phase]
         if phase is not self._now:
             self._settle()
-            self._now = phase
-            self._kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
+            kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
+            self._drop(self._leaving(kept))
             self._following = _following(plans, phase)
-            self._drop(self._leaving(self._kept))
+            self._now = phase
         with ExitStack() as stack:
             for arena, plan in zip(self.arenas, plans, strict=True):
                 stack.enter_context(arena.lent(plan.scratch_bytes))
@@ -164,6 +164,12 @@ class Residency:
         if self._arriving is not None:
             future, self._arriving = self._arriving, None
             future.result()
+
+    def _abandon(self) -> None:
+        """Wait for what is arriving, and let it be whatever became of it."""
+        if self._arriving is not None:
+            self._arriving.exception()
+            self._arriving = None
 
     def _load(self, keys: Keys) -> None:
         for key in keys:

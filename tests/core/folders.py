@@ -6,6 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+from cogvlm2_lite.config import parse_config
+from cogvlm2_lite.model.rotary import inverse_frequencies
+from cogvlm2_lite.weights.names import Role, expected_tensors
 from tests.core.goldens import CHECKPOINT
 
 BOS, EOS, PAD = 500, 501, 502
@@ -17,6 +20,32 @@ def talking_folder(folder: Path) -> Path:
     Its answers are nonsense, always the same, and change with every bit of the prompt.
     """
     shutil.copytree(CHECKPOINT, folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def random_folder(folder: Path, *, layers: int = 5, seed: int = 0) -> Path:
+    """Make a model of random bfloat16 weights that can talk, with enough blocks to stream."""
+    import torch
+    from safetensors.torch import save_file
+
+    raw = json.loads((CHECKPOINT / "config.json").read_text())
+    raw["num_hidden_layers"] = layers
+    raw["vision_config"]["num_hidden_layers"] = layers
+    config = parse_config(raw)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for spec in expected_tensors(config).values():
+        scale = 0.02 if spec.role is Role.TABLE else spec.shape[-1] ** -0.5
+        value = torch.randn(spec.shape, generator=generator) * scale
+        if "norm" in spec.name and spec.name.endswith("weight"):
+            value = 1 + 0.1 * value
+        if spec.name.endswith("inv_freq"):
+            value = inverse_frequencies(config.head_dim)
+        tensors[spec.name] = value.to(torch.bfloat16)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(raw))
     write_tokenizer(folder)
     return folder
 

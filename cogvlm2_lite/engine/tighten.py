@@ -1,0 +1,100 @@
+"""What to do when memory runs out: make a tighter plan and go on.
+
+Another program may take video memory at any moment. The plan then in force is wrong; a plan with a
+smaller budget streams more and keeps less, and gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from cogvlm2_lite.engine.runtime import Runtime
+from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.events import Replanned
+from cogvlm2_lite.memory.arena import OutOfBudgetError
+from cogvlm2_lite.memory.inventory import UnitKey
+from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.units import format_bytes
+
+OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
+"""Told by type, never by message."""
+
+MOST_PER_ANSWER = 8
+"""Plans made for one answer; then memory is vanishing faster than it can be planned for."""
+
+
+class Tightener:
+    """Makes tighter plans for a runtime.
+
+    sizes     bytes in memory of every unit
+    workload  what is planned for
+    """
+
+    def __init__(self, runtime: Runtime, sizes: Mapping[UnitKey, int], workload: Workload) -> None:
+        self._runtime = runtime
+        self._sizes = sizes
+        self._workload = workload
+
+    def tighten(self) -> Replanned:
+        """Put a plan in force that needs less, and give back what it does not keep.
+
+        Raises DoesNotFitError when there is none: even the smallest working set was too much.
+        """
+        runtime = self._runtime
+        old = runtime.plan
+        new = self._smaller(old)
+        runtime.follow(new)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        streamed = _streamed(new) - _streamed(old)
+        return Replanned(
+            text=(
+                f"Memory ran out. {format_bytes(streamed)} more of the weights now come from RAM "
+                "or disk for each use; the answer goes on, more slowly."
+            ),
+            budget_bytes=tuple(d.budget.device_bytes for d in new.devices),
+        )
+
+    def _smaller(self, old: MemoryPlan) -> MemoryPlan:
+        """Give up half of what lies between the plan and the smallest one that exists."""
+        least, most = 0.0, 1.0
+        for _ in range(30):
+            middle = (least + most) / 2
+            least, most = (least, middle) if self._scaled(old, middle) else (middle, most)
+        new = self._scaled(old, (most + 1.0) / 2)
+        if new is None or new.peak_bytes >= old.peak_bytes:
+            raise DoesNotFitError(
+                f"Memory ran out, and {format_bytes(old.peak_bytes)} is the least that would do.",
+                hint="Close other programs, or plan with a shorter --context.",
+            )
+        return new
+
+    def _scaled(self, old: MemoryPlan, factor: float) -> MemoryPlan | None:
+        """Plan the same spread of blocks within a share of the old plan, if that can be."""
+        budgets = [
+            Budget(
+                device=device.budget.device,
+                device_bytes=int(min(device.peak_bytes, device.budget.device_bytes) * factor),
+                host_bytes=device.budget.host_bytes,
+            )
+            for device in old.devices
+        ]
+        shares = [device.blocks for device in old.devices]
+        try:
+            return plan_memory(
+                self._runtime.config, self._sizes, budgets, self._workload, shares=shares
+            )
+        except DoesNotFitError:
+            return None
+
+
+def _streamed(plan: MemoryPlan) -> int:
+    """Bytes streamed in the phase that streams most."""
+    sums: dict[Phase, int] = {}
+    for device in plan.devices:
+        for phase in device.phases:
+            sums[phase.phase] = sums.get(phase.phase, 0) + phase.streamed_bytes
+    return max(sums.values())
