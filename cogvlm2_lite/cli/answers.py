@@ -21,6 +21,7 @@ from cogvlm2_lite.events import (
     Notice,
     Prefilled,
     Progress,
+    Replanned,
     TextDelta,
     TurnsDropped,
 )
@@ -106,6 +107,7 @@ class AnswerView:
         self._quiet = quiet
         self._begun = False
         self._noticed = False
+        self._waiting: list[str] = []
         self._encoded: ImageEncoded | None = None
         self._prefilled: Prefilled | None = None
 
@@ -142,8 +144,17 @@ class AnswerView:
                 self._end_line()
                 self._noticed = True
                 self._remark(event.text)
+            case Replanned():
+                self._tell_later(event.text)
             case Finished():
                 self._finish(event)
+
+    def _tell_later(self, text: str) -> None:
+        """Say something that came in the middle of the answer without breaking its line."""
+        if self._begun:
+            self._waiting.append(text)
+        else:
+            self._remark(text)
 
     def _remark(self, text: str) -> None:
         if not self._quiet:
@@ -163,6 +174,8 @@ class AnswerView:
 
     def _finish(self, event: Finished) -> None:
         self._end_line()
+        for text in self._waiting:
+            self._remark(text)
         if event.reason is FinishReason.CANCELLED:
             self._remark("(stopped)")
         elif event.reason is FinishReason.LENGTH and not self._noticed:

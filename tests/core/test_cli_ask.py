@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from PIL import Image
 from cogvlm2_lite.cli.ask import main, split_words
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.errors import CheckpointError, ImageError, PromptTooLongError, UsageError
-from cogvlm2_lite.events import Notice, TurnsDropped
+from cogvlm2_lite.events import Event, Notice, Replanned, TextDelta, TurnsDropped
 from tests.core.scripted import ScriptedModel, Terminal
 
 Capture = pytest.CaptureFixture[str]
@@ -176,6 +178,25 @@ def test_notices_and_empty_answers_are_said(folder: str, capsys: Capture) -> Non
     assert "the oldest turn was left out" in shown.err
     assert "empty answer" in shown.err
     assert shown.out == ""
+
+
+class Squeezed(ScriptedModel):
+    """Runs out of memory before its first word and again after it."""
+
+    def answer(self, *args: Any, **kwargs: Any) -> Iterator[Event]:
+        for event in super().answer(*args, **kwargs):
+            if isinstance(event, TextDelta):
+                yield Replanned(text="Before.", budget_bytes=(1,))
+                yield event
+                yield Replanned(text="Amid.", budget_bytes=(1,))
+            else:
+                yield event
+
+
+def test_a_new_plan_is_told_without_breaking_the_answer(folder: str) -> None:
+    out = io.StringIO()
+    main([folder, "What?"], load=Squeezed([" one"]).load, console=Console(out, out))
+    assert out.getvalue() == "Before.\none\nAmid.\n"
 
 
 def test_a_bad_picture_is_reported_before_the_model_is_loaded(folder: str) -> None:
