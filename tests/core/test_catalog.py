@@ -242,7 +242,9 @@ def test_a_pipe_in_place_of_a_file_does_not_block(tmp_path: Path) -> None:
 HEADER = header_of({"a": entry(), "b": entry(dtype="BF16", shape=[4], data_offsets=[24, 32])})
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_damaged_file_never_ends_in_anything_but_a_checkpoint_error(
     tmp_path: Path, data: st.DataObject
@@ -280,7 +282,9 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(field=st.sampled_from(["dtype", "shape", "data_offsets", "", "extra"]), value=_json)
 def test_any_json_in_a_field_gives_a_checkpoint_error_or_the_same_sizes(
     tmp_path: Path, field: str, value: object
@@ -527,7 +531,9 @@ def test_a_whole_number_as_offset_is_taken(tmp_path: Path, nf4: Tensors) -> None
     assert quant.nested_offset == 2.0
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     key=st.sampled_from(
         ["quant_type", "blocksize", "dtype", "shape", "nested_blocksize", "nested_dtype", "x"]

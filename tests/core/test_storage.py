@@ -289,6 +289,14 @@ def test_scratch_is_reused_and_shared() -> None:
     assert scratch.nbytes == held
 
 
+def test_placing_a_matrix_leaves_the_scratch_alone(packing: KernelChoice) -> None:
+    """Another thread may be multiplying with it."""
+    scratch = Scratch(CPU)
+    weight = place_four_bit(make_arrays(64, 128), packing, scratch, packed=True)
+    assert weight.packed is not None
+    assert scratch.nbytes == 0
+
+
 # --- the choice of kernels ------------------------------------------------------------------------
 
 
@@ -373,6 +381,18 @@ def test_int8_codes_become_code_times_scale(dtype: torch.dtype, columns: int) ->
 
 
 # --- on a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_the_fused_gpu_operator_is_called_rightly(dtype: torch.dtype, double_quant: bool) -> None:
+    """bitsandbytes has the operator for the CPU too, with the same arguments."""
+    import bitsandbytes  # noqa: F401
+
+    arrays = make_arrays(96, 192, double_quant=double_quant)
+    weight, plain = place_on_cuda(arrays, Scratch(CPU)), plain_matrix(arrays)
+    assert weight.nbytes == arrays.nbytes
+    assert_multiplies(weight, plain, dtype, TOLERANCE[dtype])
 
 
 CUDA_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.004, torch.float16: 0.001}
