@@ -122,7 +122,9 @@ def kill_test(
     """
     chance = random.Random(seed)
     longest = max(2.4 * wall_s / kills, 8.0)
-    moments, shares, finished, equal = [], [], 0, True
+    moments: list[float] = []
+    shares: list[float | None] = []
+    finished, equal = 0, True
     while len(moments) < kills:
         moment = chance.uniform(0.2, longest)
         run = measure(command, kill_after_s=moment)

@@ -222,7 +222,7 @@ def _write_shards(recipe: Recipe, job: Job, found: Survey, effort: Effort) -> It
     meter = _Meter(total=recipe.catalog.nbytes, todo=todo)
     runs = (run for tensor in todo for run in split_into_runs(tensor, effort.run_bytes))
     with _one_torch_thread(), SourceFiles() as files, ThreadPoolExecutor(effort.threads) as pool:
-        results = _in_order(pool, lambda run: round_run(run, files), runs, effort.threads + 1)
+        results = in_order(pool, lambda run: round_run(run, files), runs, effort.threads + 1)
         work = _Work(job=job, found=found, effort=effort, meter=meter, results=results)
         try:
             for shard in recipe.shards:
@@ -267,7 +267,7 @@ def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> It
     work.job.finish_tensor(tensor.name, hashes)
 
 
-def _in_order(
+def in_order(
     pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
 ) -> Iterator[Out]:
     """Work on items in several threads, at most `ahead` before the one that is taken."""

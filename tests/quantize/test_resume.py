@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,15 @@ from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.writer import Data, ShardLayout, ShardWriter
 from quantize.events import Finished, Planned, Progress
 from quantize.job import JOB_NAME, JOURNAL_NAME, only_run, partial_folder
-from quantize.pipeline import Effort, convert
-from quantize.recipe import Settings
+from quantize.pipeline import Effort, convert, in_order
+from quantize.recipe import Settings, make_recipe
+from quantize.rounding import split_into_runs
 from tests.quantize.conversion import (
     CHECKPOINT,
     QUICK,
     SMALL_SHARDS,
     hashes,
+    open_catalog,
     quantize,
     write_source,
 )
@@ -115,6 +119,7 @@ def test_sigkill_at_any_moment_changes_nothing_in_the_end(
     program = """
 import os, signal, sys
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from tests.quantize.conversion import CHECKPOINT, QUICK, quantize
 from tests.quantize.test_resume import Fuse
@@ -332,3 +337,30 @@ def test_the_manifest_names_neither_time_nor_place(tmp_path: Path) -> None:
     assert sorted(json.loads(text)) == [
         "files", "format_version", "settings", "shards", "source", "tensors", "tool",
     ]  # fmt: skip
+
+
+def test_memory_is_bounded_by_runs_whatever_the_size_of_a_tensor() -> None:
+    recipe = make_recipe(open_catalog(CHECKPOINT), SMALL_SHARDS)
+    for tensor in recipe.tensors:
+        runs = list(split_into_runs(tensor, 5_000))
+        row = tensor.source.spec.shape[-1] * 4
+        assert max(run.count for run in runs) <= max(5_000, row)
+        assert [run.begin for run in runs] == list(
+            accumulate((run.count for run in runs[:-1]), initial=0)
+        )
+        assert sum(run.count for run in runs) == tensor.source.nbytes
+
+
+def test_no_more_runs_are_started_than_may_wait() -> None:
+    started: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        for taken, result in enumerate(in_order(pool, lambda i: i * i, _noting(started), ahead=3)):
+            assert result == taken**2
+            assert len(started) <= taken + 4
+    assert started == list(range(50))
+
+
+def _noting(started: list[int]) -> Iterator[int]:
+    for number in range(50):
+        started.append(number)
+        yield number

@@ -19,19 +19,20 @@ from transformers import PreTrainedConfig, PreTrainedModel
 import cogvlm2_lite
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.memory.residency import HasShells
 from cogvlm2_lite.weights.names import Role, expected_tensors
 from cogvlm2_lite.weights.shell import Linear
 from quantize.recipe import Keep, Settings
 from tests.quantize.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
 
 
-class TreeConfig(PreTrainedConfig):  # type: ignore[misc]
+class TreeConfig(PreTrainedConfig):
     """Whatever config.json holds."""
 
     model_type = "cogvlm2_lite_tree"
 
 
-class Tree(PreTrainedModel):  # type: ignore[misc]
+class Tree(PreTrainedModel):
     """Modules with the names of the checkpoint and no mathematics of its own."""
 
     config_class = TreeConfig
@@ -92,7 +93,7 @@ def lend(tree: Tree, model: Model) -> list[Borrowed]:
     """
     runtime, lent = model.runtime, []
     tower, decoder = runtime.tower, runtime.decoder
-    pieces = (
+    pieces: tuple[HasShells, ...] = (
         tower.embedding, *tower.blocks, runtime.projector,
         decoder.embedding, *decoder.blocks, decoder.head,
     )  # fmt: skip
@@ -110,9 +111,9 @@ def lend(tree: Tree, model: Model) -> list[Borrowed]:
 
 def load_tree(folder: Path) -> Tree:
     """Let transformers load a folder; nothing may be missing or left over."""
-    tree, report = Tree.from_pretrained(
-        folder, folder, config=TreeConfig.from_pretrained(folder), output_loading_info=True
-    )
+    config = TreeConfig.from_pretrained(folder)
+    loaded: Any = Tree.from_pretrained(folder, folder, config=config, output_loading_info=True)
+    tree, report = loaded
     assert not report["missing_keys"], report
     assert not report["unexpected_keys"], report
     assert not report["mismatched_keys"], report
