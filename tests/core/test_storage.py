@@ -200,7 +200,8 @@ def test_a_matrix_of_many_chunks_equals_one_chunk(
     arrays = make_arrays(500, 588)  # groups cross rows, so chunks start at every 16th
     weight = make_four_bit(arrays, kernels)
     x, bias = random(rows, 588), random(500)
-    monkeypatch.setattr(chunks, "_CPU_CHUNK_BYTES", 588 * 4 * 50)
+    monkeypatch.setattr(chunks, "_FEW_ROWS_BYTES", 588 * 4 * 50)
+    monkeypatch.setattr(chunks, "_MANY_ROWS_BYTES", 588 * 4 * 100)
     many = weight.multiply(x, bias)
     assert relative_error(many, F.linear(x, plain_matrix(arrays), bias).double()) < 1e-5
 

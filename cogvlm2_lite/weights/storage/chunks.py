@@ -9,11 +9,13 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-_CPU_CHUNK_BYTES = 4 << 20
-"""Enough for an efficient multiplication, few enough for the cache: measured from 1 to 16 MiB at 1
-to 2306 rows of x, 4 MiB is the best or within 3 % of it."""
-
-_GPU_CHUNK_BYTES = 64 << 20
+# Plain weights at a time, measured from 1 to 32 MiB. For few rows of x they had better stay in the
+# cache; for many, each chunk costs another pass over x (4 MiB was 25 % slower than 16 for 14336
+# columns).
+_FEW_ROWS = 48
+_FEW_ROWS_BYTES = 4 << 20
+_MANY_ROWS_BYTES = 16 << 20
+_GPU_BYTES = 64 << 20
 
 
 def multiply_in_chunks(
@@ -34,9 +36,7 @@ def multiply_in_chunks(
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
     out = x.new_empty(flat.shape[0], out_features)
-    chunk_bytes = _CPU_CHUNK_BYTES if x.device.type == "cpu" else _GPU_CHUNK_BYTES
-    fitting = chunk_bytes // (columns * x.dtype.itemsize)
-    step = max(1, fitting // multiple) * multiple
+    step = _chunk_rows(flat, multiple)
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
         plain = scratch.take("plain", (end - start, columns), x.dtype)
@@ -46,3 +46,12 @@ def multiply_in_chunks(
         else:
             torch.addmm(bias[start:end], flat, plain.t(), out=out[:, start:end])
     return out.view(*x.shape[:-1], out_features)
+
+
+def _chunk_rows(x: Tensor, multiple: int) -> int:
+    """Give how many rows of the weight to make plain at a time, a multiple of `multiple`."""
+    size = _FEW_ROWS_BYTES if x.shape[0] <= _FEW_ROWS else _MANY_ROWS_BYTES
+    if x.device.type != "cpu":
+        size = _GPU_BYTES
+    fitting = size // (x.shape[1] * x.dtype.itemsize)
+    return max(1, fitting // multiple) * multiple
