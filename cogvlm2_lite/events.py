@@ -1,7 +1,8 @@
 """What the engine tells while it answers. Front ends turn the crank and show these.
 
-The order of one answer: TurnsDropped?, Progress*, ImageEncoded?, Prefilled, TextDelta*, Notice*,
-Finished. Finished is always the last one, also after a cancel. Replanned may come anywhere.
+The order of one answer: TurnsDropped?, Streaming?, Progress*, ImageEncoded?, Prefilled, TextDelta*,
+Notice*, Finished. Finished is always the last one, also after a cancel. Replanned may come
+anywhere.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class TurnsDropped:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Blocks done of the phase under way ("encode" or "prefill")."""
+    """Blocks done of the phase under way ("encode" or "prefill"), and the memory held just now."""
 
     phase: str
     done: int
     total: int
+    held_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,20 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """The plan keeps some weights in RAM or on disk; these bytes come in for each use.
+
+    picture_bytes  once per new picture
+    prompt_bytes   once per piece of text that is read
+    token_bytes    once per produced token
+    """
+
+    picture_bytes: int
+    prompt_bytes: int
+    token_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replanned:
     """Memory ran out, and a tighter plan was made. The answer goes on from what was shown.
 
@@ -113,6 +129,7 @@ Event = (
     | Prefilled
     | TextDelta
     | Notice
+    | Streaming
     | Replanned
     | Finished
 )

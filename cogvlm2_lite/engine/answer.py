@@ -26,12 +26,15 @@ from cogvlm2_lite.events import (
     Notice,
     Prefilled,
     Progress,
+    Streaming,
     TextDelta,
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
 from cogvlm2_lite.inputs.prompt import PromptIds, choose_vision_expert, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
+from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.memory.work import PREFILL_CHUNK
 from cogvlm2_lite.model.kv_cache import KVCache
 
@@ -71,13 +74,13 @@ class Engine:
         runtime: Runtime,
         tokenizer: Tokenizer,
         tightener: Tightener,
-        picture_cache_bytes: int,
+        pictures: PictureCache,
     ) -> None:
         self.runtime = runtime
         self.tokenizer = tokenizer
         self._tightener = tightener
         self._tightened = 0
-        self.pictures = PictureCache(picture_cache_bytes)
+        self.pictures = pictures
         self._cache: KVCache = runtime.new_cache()
         self._known = Known()
         self._busy = False
@@ -110,6 +113,7 @@ class Engine:
         )
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
+        yield from _tell_streaming(self.runtime.plan, request.image is not None)
         tally = _Tally()
         try:
             logits = yield from self._read(prompt, request.image, cancel, tally)
@@ -180,7 +184,9 @@ class Engine:
     def _recall(self, prompt: PromptIds, picture: str | None) -> Generator[Event, None, int]:
         """Put what is known of the prompt into the cache; gives its length in tokens."""
         length = self._known.common(prompt, picture)
-        kept = self.pictures.get(picture) if picture and not length else None
+        kept = None
+        if picture and not length:
+            kept = self.pictures.get(picture, self._cache, 1 + prompt.image_tokens)
         if not length:
             # A new picture is encoded where the cache of the old conversation was.
             self._cache.release()
@@ -290,6 +296,16 @@ def _delta(text: str, tally: _Tally) -> Iterator[TextDelta]:
     if text:
         tally.text += text
         yield TextDelta(text=text)
+
+
+def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]:
+    """Offloading is never hidden: say what comes over the bus, and how often."""
+    sums = plan.streamed_bytes()
+    picture = sums.get(Phase.ENCODE, 0) + sums.get(Phase.PREFILL_IMAGE, 0) if with_picture else 0
+    prompt = sums.get(Phase.PREFILL_TEXT, 0)
+    token = sums.get(Phase.DECODE, 0)
+    if picture or prompt or token:
+        yield Streaming(picture_bytes=picture, prompt_bytes=prompt, token_bytes=token)
 
 
 def _explain(reason: FinishReason, prompt: PromptIds, sampling: Sampling) -> Iterator[Notice]:

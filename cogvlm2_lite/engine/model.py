@@ -13,6 +13,8 @@ from torch import Tensor
 from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.devices import Compute, available_ram_bytes, choose_compute
 from cogvlm2_lite.engine.answer import Engine, Request
+from cogvlm2_lite.engine.picture_store import PictureStore
+from cogvlm2_lite.engine.recall import PictureCache
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.engine.tighten import Tightener
@@ -53,12 +55,14 @@ class Model:
         runtime: Runtime,
         tightener: Tightener,
         compute: Compute,
+        store: PictureStore | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
         self.compute = compute
         self.runtime = runtime
         self._tightener = tightener
+        self._store = store
 
     @property
     def plan(self) -> MemoryPlan:
@@ -69,7 +73,8 @@ class Model:
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer; CheckpointError when there is none."""
         tokenizer = Tokenizer.from_folder(self.folder)
-        return Engine(self.runtime, tokenizer, self._tightener, PICTURE_CACHE_BYTES)
+        pictures = PictureCache(PICTURE_CACHE_BYTES, self._store)
+        return Engine(self.runtime, tokenizer, self._tightener, pictures)
 
     def answer(
         self,
@@ -230,6 +235,7 @@ def open_model(
     rope: RopeMode = RopeMode.REFERENCE,
     context: int | None = None,
     offload: Offload = Offload.AUTO,
+    pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
     """Open a model folder within given budgets; `load` decides them and is what callers want.
@@ -237,6 +243,7 @@ def open_model(
     budgets  one per device. Several on the CPU stand for several devices, each with an arena of its
              own, so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
+    pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
     arenas   as for Runtime
     """
     config = read_config(folder)
@@ -257,7 +264,13 @@ def open_model(
         rope=rope,
         arenas=arenas,
     )
-    return Model(folder, config, runtime, Tightener(runtime, sizes, workload), compute)
+    store = None
+    if pictures is not None:
+        numbers = (compute.dtype, rope.value, budgets[0].device, loaders[0].kernels.name)
+        identity = f"{catalog.fingerprint()} {numbers} {runtime.attention.name}"
+        store = PictureStore(pictures[0], identity, pictures[1])
+    tightener = Tightener(runtime, sizes, workload)
+    return Model(folder, config, runtime, tightener, compute, store)
 
 
 def free_bytes(device: torch.device) -> int:

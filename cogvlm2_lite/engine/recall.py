@@ -7,11 +7,13 @@ can be kept, and an answer never depends on which questions were asked before.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 
+from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.inputs.prompt import PromptIds
 from cogvlm2_lite.model.kv_cache import KVCache, KVPrefix
 
@@ -52,34 +54,51 @@ class Known:
 
 
 class PictureCache:
-    """Key/value prefixes of pictures in RAM, least recently used out first.
+    """Key/value prefixes of pictures in RAM, least recently used out first, and on disk.
 
     For the 19B model one picture takes 288 MiB.
+
+    store  where pictures outlive the program; None: nowhere
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, store: PictureStore | None = None) -> None:
         self._max_bytes = max_bytes
+        self._store = store
         self._entries: OrderedDict[str, KVPrefix] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self._entries.values())
 
-    def get(self, picture: str) -> KVPrefix | None:
-        """Give the prefix [bos, picture], and count it as used."""
+    def get(self, picture: str, cache: KVCache, tokens: int) -> KVPrefix | None:
+        """Give the prefix [bos, picture] of `tokens` tokens for a cache, and count it as used."""
         entry = self._entries.get(picture)
         if entry is not None:
             self._entries.move_to_end(picture)
+            return entry
+        if self._store is None:
+            return None
+        entry = self._store.get(picture, cache.prefix_shape(tokens), cache.dtype)
+        if entry is not None:
+            self._keep(picture, entry)
         return entry
 
     def put(self, picture: str, cache: KVCache, tokens: int) -> None:
-        """Keep the first `tokens` of a cache, unless that alone is above the limit."""
-        size = sum(t.nbytes // t.shape[2] * tokens for t in (*cache.keys, *cache.values))
-        if size > self._max_bytes or picture in self._entries:
+        """Keep the first `tokens` of a cache, as far as the limits allow."""
+        size = 2 * math.prod(cache.prefix_shape(tokens)) * cache.dtype.itemsize
+        if picture in self._entries or (size > self._max_bytes and self._store is None):
             return
-        while self._entries and self.nbytes + size > self._max_bytes:
+        prefix = cache.prefix(tokens, torch.device("cpu"))
+        self._keep(picture, prefix)
+        if self._store is not None:
+            self._store.put(picture, prefix)
+
+    def _keep(self, picture: str, prefix: KVPrefix) -> None:
+        if prefix.nbytes > self._max_bytes:
+            return
+        while self._entries and self.nbytes + prefix.nbytes > self._max_bytes:
             self._entries.popitem(last=False)
-        self._entries[picture] = cache.prefix(tokens, torch.device("cpu"))
+        self._entries[picture] = prefix
 
     def clear(self) -> None:
         """Forget all pictures."""

@@ -151,7 +151,7 @@ class Runtime:
             for done, block in enumerate(residency.walk(self.tower.blocks), 1):
                 hidden = block(hidden.to(homes[done - 1]))
                 _check(cancel)
-                yield Progress(phase="encode", done=done, total=len(homes))
+                yield self._progress("encode", done, len(homes))
             for projector in residency.walk([self.projector]):
                 hidden = projector(hidden.to(self._devices[-1]))
         return hidden
@@ -175,7 +175,7 @@ class Runtime:
                 home = homes[done - 1]
                 hidden = block(hidden.to(home), step.on(home))
                 _check(cancel)
-                yield Progress(phase="prefill", done=done, total=len(homes))
+                yield self._progress("prefill", done, len(homes))
         cache.advance(chunk.tokens)
         return hidden
 
@@ -202,6 +202,14 @@ class Runtime:
             scores = self._score(hidden)[0, -1]
         cache.advance(1)
         return scores
+
+    @property
+    def held_bytes(self) -> int:
+        """What weights, cache and scratch take on all devices now."""
+        return sum(arena.held_bytes for arena in self.arenas)
+
+    def _progress(self, phase: str, done: int, total: int) -> Progress:
+        return Progress(phase=phase, done=done, total=total, held_bytes=self.held_bytes)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         for embedding in self.residency.walk([self.decoder.embedding]):

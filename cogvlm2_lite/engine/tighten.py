@@ -15,7 +15,6 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.events import Replanned
 from cogvlm2_lite.memory.arena import OutOfBudgetError
 from cogvlm2_lite.memory.inventory import UnitKey
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import format_bytes
 
@@ -49,7 +48,7 @@ class Tightener:
         runtime.follow(new)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        streamed = _streamed(new) - _streamed(old)
+        streamed = max(new.streamed_bytes().values()) - max(old.streamed_bytes().values())
         return Replanned(
             text=(
                 f"Memory ran out. {format_bytes(streamed)} more of the weights now come from RAM "
@@ -89,12 +88,3 @@ class Tightener:
             )
         except DoesNotFitError:
             return None
-
-
-def _streamed(plan: MemoryPlan) -> int:
-    """Bytes streamed in the phase that streams most."""
-    sums: dict[Phase, int] = {}
-    for device in plan.devices:
-        for phase in device.phases:
-            sums[phase.phase] = sums.get(phase.phase, 0) + phase.streamed_bytes
-    return max(sums.values())

@@ -136,6 +136,14 @@ class MemoryPlan:
     def streams(self) -> bool:
         return any(device.streams for device in self.devices)
 
+    def streamed_bytes(self) -> dict[Phase, int]:
+        """Add up what is streamed in each phase, over all devices."""
+        sums: dict[Phase, int] = {}
+        for device in self.devices:
+            for phase in device.phases:
+                sums[phase.phase] = sums.get(phase.phase, 0) + phase.streamed_bytes
+        return sums
+
     def table(self) -> str:
         """Draw the plan as text; see memory/drawing.py."""
         from cogvlm2_lite.memory.drawing import draw_table

@@ -128,6 +128,15 @@ class KVCache:
         assert 0 <= length <= self.length
         self.length = length
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the cached numbers."""
+        return self._dtype
+
+    def prefix_shape(self, tokens: int) -> tuple[int, ...]:
+        """Give the shape of a copied prefix, [layers, batch, kv_heads, tokens, head_dim]."""
+        return (len(self.keys), self._batch, self._heads, tokens, self._head_dim)
+
     def prefix(self, tokens: int, device: torch.device) -> KVPrefix:
         """Copy the first `tokens` to a device."""
         return KVPrefix(

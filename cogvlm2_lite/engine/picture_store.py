@@ -1,0 +1,90 @@
+"""Pictures' key/value prefixes on disk, so that a picture is known after a restart too.
+
+One safetensors file per picture, 288 MiB for the 19B model. The folder is bounded; the file that
+was not used for the longest time goes first. A file that can't be read is thrown away and the
+picture is encoded again: nothing here is needed, everything can be made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from cogvlm2_lite.model.kv_cache import KVPrefix
+
+
+class PictureStore:
+    """Prefixes of one model's pictures in a folder.
+
+    folder     may be shared by several models
+    identity   everything that decides the numbers beside the picture: model, number type, RoPE
+               mode, device and kernels
+    max_bytes  of all files in the folder together
+    """
+
+    def __init__(self, folder: Path, identity: str, max_bytes: int) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._max_bytes = max_bytes
+
+    def get(self, picture: str, shape: tuple[int, ...], dtype: torch.dtype) -> KVPrefix | None:
+        """Read the prefix of a picture, or None when there is none that fits."""
+        path = self._path(picture)
+        if not path.exists():
+            return None
+        try:
+            tensors = safetensors.torch.load_file(path)
+            prefix = KVPrefix(keys=tensors["keys"], values=tensors["values"])
+            os.utime(path)
+        except (OSError, SafetensorError, KeyError):
+            self._remove(path)
+            return None
+        if any(t.shape != shape or t.dtype != dtype for t in (prefix.keys, prefix.values)):
+            self._remove(path)
+            return None
+        return prefix
+
+    def put(self, picture: str, prefix: KVPrefix) -> None:
+        """Write a prefix, under a temporary name first. A full disk is no error here."""
+        path = self._path(picture)
+        if path.exists() or not self._make_room(prefix.nbytes):
+            return
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_file(
+                {"keys": prefix.keys.contiguous(), "values": prefix.values.contiguous()}, temporary
+            )
+            temporary.replace(path)
+        except (OSError, SafetensorError):
+            self._remove(temporary)
+
+    def _path(self, picture: str) -> Path:
+        name = hashlib.sha256(f"{self._identity}\n{picture}".encode()).hexdigest()
+        return self._folder / f"{name[:40]}.safetensors"
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Throw the longest unused files away until `nbytes` more fit; False when they never do."""
+        if nbytes > self._max_bytes:
+            return False
+        files = []
+        for path in self._folder.glob("*.safetensors") if self._folder.is_dir() else ():
+            with suppress(OSError):  # another program may just have removed it
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        held = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if held + nbytes <= self._max_bytes:
+                break
+            self._remove(path)
+            held -= size
+        return True
+
+    def _remove(self, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
