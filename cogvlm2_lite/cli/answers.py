@@ -22,11 +22,12 @@ from cogvlm2_lite.events import (
     Prefilled,
     Progress,
     Replanned,
+    Streaming,
     TextDelta,
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
-from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -127,7 +128,10 @@ class AnswerView:
         match event:
             case Progress():
                 if not self._quiet:
-                    self._console.status(f"{_PHASES[event.phase]} {event.done}/{event.total}")
+                    self._console.status(_progress(event))
+            case Streaming():
+                if not self._quiet:
+                    self._console.remark_once(streaming(event))
             case TurnsDropped():
                 turns = "turn was" if event.count == 1 else f"{event.count} turns were"
                 self._remark(
@@ -185,6 +189,23 @@ class AnswerView:
             self._remark("(The model gave an empty answer.)")
         if self._timings:
             self._remark(timings(event, self._encoded, self._prefilled))
+
+
+def _progress(event: Progress) -> str:
+    held = f", {format_bytes(event.held_bytes)} in memory" if event.held_bytes else ""
+    share = f"{event.done}/{event.total} ({event.done / event.total:.0%})"
+    return f"{_PHASES[event.phase]} {share}{held}"
+
+
+def streaming(event: Streaming) -> str:
+    """Say in one sentence what offloading means for this answer."""
+    uses = (
+        (event.picture_bytes, "for each new picture"),
+        (event.prompt_bytes, "for each text that is read"),
+        (event.token_bytes, "for each token"),
+    )
+    parts = [f"{format_bytes(count)} {when}" for count, when in uses if count]
+    return f"Not everything fits in memory. Weights are brought in: {', '.join(parts)}."
 
 
 def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefilled | None) -> str:

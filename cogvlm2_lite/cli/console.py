@@ -29,6 +29,7 @@ class Console:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self._status = ""
+        self._said: set[str] = set()
 
     @property
     def is_interactive(self) -> bool:
@@ -64,6 +65,12 @@ class Console:
         text = _CONTROL.sub("", text)
         self.err.write(f"{_DIM}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
         self.err.flush()
+
+    def remark_once(self, text: str) -> None:
+        """Print a remark unless it was printed before: what holds for every answer is said once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.remark(text)
 
     def status(self, text: str) -> None:
         """Show what is going on in a line that the next output replaces; only on a terminal."""

@@ -12,10 +12,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cogvlm2_lite.cli.answers import AnswerView
 from cogvlm2_lite.cli.ask import main, split_words
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.errors import CheckpointError, ImageError, PromptTooLongError, UsageError
-from cogvlm2_lite.events import Event, Notice, Replanned, TextDelta, TurnsDropped
+from cogvlm2_lite.events import (
+    Event,
+    Finished,
+    FinishReason,
+    Notice,
+    Progress,
+    Replanned,
+    Streaming,
+    TextDelta,
+    TurnsDropped,
+)
+from cogvlm2_lite.units import GIB, MIB
 from tests.core.scripted import ScriptedModel, Terminal
 
 Capture = pytest.CaptureFixture[str]
@@ -62,6 +74,28 @@ def test_a_person_sees_progress_and_timings(
     assert "picture 1.50 s" in err.getvalue()
     assert "prompt 21 tokens in 0.25 s" in err.getvalue()
     assert "answer 5 tokens at 2.0/s" in err.getvalue()
+
+
+def test_streamed_weights_are_told_once_and_memory_is_shown() -> None:
+    out, err = Terminal(), Terminal()
+    console = Console(out, err)
+    told = Streaming(picture_bytes=3 * GIB, prompt_bytes=0, token_bytes=250 * MIB)
+    going = Progress(phase="encode", done=21, total=63, held_bytes=5 * GIB)
+    ended = Finished(
+        text="Yes.",
+        reason=FinishReason.EOS,
+        prompt_tokens=1,
+        image_tokens=0,
+        completion_tokens=1,
+        encode_s=0.0,
+        prefill_s=0.0,
+        decode_s=0.0,
+    )
+    for _ in range(2):
+        AnswerView(console, timings=False).show(iter([told, going, TextDelta(text="Yes."), ended]))
+    assert err.getvalue().count("Weights are brought in") == 1
+    assert "3.00 GiB for each new picture, 250 MiB for each token" in err.getvalue()
+    assert "Looking at the picture 21/63 (33%), 5.00 GiB in memory" in err.getvalue()
 
 
 def test_quiet_leaves_out_progress_and_timings(folder: str, photo: str) -> None:
