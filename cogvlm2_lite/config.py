@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cogvlm2_lite.errors import CheckpointError
@@ -18,6 +19,22 @@ from cogvlm2_lite.errors import CheckpointError
 ROPE_THETA = 500_000.0
 PROJECTOR_NORM_EPS = 1e-5
 """LayerNorm eps inside the projector: torch's default in the released code, in no config."""
+
+RELEASED_19B: Mapping[str, Any] = MappingProxyType({
+    "architectures": ["CogVLMForCausalLM"],
+    "vision_config": {
+        "dropout_prob": 0.0, "hidden_act": "gelu", "in_channels": 3, "num_hidden_layers": 63,
+        "hidden_size": 1792, "patch_size": 14, "num_heads": 16, "intermediate_size": 15360,
+        "layer_norm_eps": 1e-6, "num_positions": 9217, "image_size": 1344,
+    },
+    "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+    "num_hidden_layers": 32, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+    "hidden_act": "silu", "vocab_size": 128256, "template_version": "chat",
+    "initializer_range": 0.02, "use_cache": True, "bos_token_id": 128000,
+    "eos_token_id": [128001, 128009], "pad_token_id": 128002,
+})  # fmt: skip
+"""config.json of cogvlm2-llama3-chat-19B, without the entries for its remote code. With it the
+memory of the real model can be planned before its 39 GB are downloaded."""
 
 # Keys that every Hugging Face config may carry and that do not change what this model computes.
 _NEUTRAL_KEYS = frozenset({

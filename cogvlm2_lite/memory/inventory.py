@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.weights.footprint import packed_copy_bytes
 from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
 
 UnitKey = tuple[Part, int | None]
@@ -85,13 +86,17 @@ def nf4_bytes(numel: int) -> int:
 
 
 def sizes_of_quantized(
-    config: ModelConfig, *, itemsize: int = 2, lm_head_nf4: bool = False
+    config: ModelConfig, *, itemsize: int = 2, lm_head_nf4: bool = False, packed: bool = False
 ) -> dict[UnitKey, int]:
-    """Weigh a model that does not exist yet: what `quantize` would make of this architecture."""
+    """Weigh a model that does not exist yet: what `quantize` would make of this architecture.
+
+    packed  as in estimate.unit_sizes
+    """
 
     def weigh(spec: TensorSpec) -> int:
-        is_nf4 = spec.role is Role.LINEAR and (spec.part is not Part.LM_HEAD or lm_head_nf4)
-        return nf4_bytes(spec.numel) if is_nf4 else spec.numel * itemsize
+        if spec.role is Role.LINEAR and (spec.part is not Part.LM_HEAD or lm_head_nf4):
+            return nf4_bytes(spec.numel) + (packed_copy_bytes(spec, NF4_GROUP) if packed else 0)
+        return spec.numel * (2 if spec.keeps_type else itemsize)
 
     return sum_by_unit((spec, weigh(spec)) for spec in expected_tensors(config).values())
 

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
-from cogvlm2_lite.weights.catalog import StoredTensor
-from cogvlm2_lite.weights.names import Part
+from typing import TYPE_CHECKING
+
+from cogvlm2_lite.weights.names import Part, TensorSpec
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.weights.catalog import StoredTensor
 
 DECODING_PARTS = frozenset({Part.LANGUAGE_EXPERT, Part.LM_HEAD})
 """Parts whose matrices multiply one row at a time, once per generated token."""
@@ -34,8 +38,12 @@ def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
     if stored.quant is None:
         return stored.nbytes
     kept = stored.nbytes - stored.pieces["quant_state"].nbytes  # read once, by the catalog
+    return kept + (packed_copy_bytes(spec, stored.quant.group) if packs else 0)
+
+
+def packed_copy_bytes(spec: TensorSpec, group: int) -> int:
+    """Weigh the second, packed copy of a 4-bit matrix; 0 for those that get none."""
     rows, columns = spec.shape
-    group = stored.quant.group
-    if not (packs and spec.part in DECODING_PARTS and can_pack(rows, columns, group)):
-        return kept
-    return kept + spec.numel // 2 + spec.numel // group * _PACKED_SCALE_BYTES
+    if spec.part not in DECODING_PARTS or not can_pack(rows, columns, group):
+        return 0
+    return spec.numel // 2 + spec.numel // group * _PACKED_SCALE_BYTES
