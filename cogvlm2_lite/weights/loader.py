@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -10,14 +13,24 @@ from cogvlm2_lite.weights.footprint import DECODING_PARTS
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.shell import Linear, Shell
+from cogvlm2_lite.weights.shell import Linear, Shell, StoredWeight
 from cogvlm2_lite.weights.storage import Place, make_weight
+from cogvlm2_lite.weights.upload import Upload
+
+
+class PieceReader(Protocol):
+    """Where the bytes of weights come from: `Reader`, or the benchmark's noise."""
+
+    def read(self, stored: StoredTensor) -> dict[str, Tensor]:
+        """Give all pieces of a tensor by role, on the CPU, as Reader.read does."""
+        ...
 
 
 class WeightLoader:
     """Fills shells from a folder, on one device, in one compute dtype.
 
     kernels  how 4-bit matrices are multiplied; None chooses the fastest that work here
+    reader   where the bytes come from; None: the catalog's files
     One thread may fill while another one multiplies; two must not multiply at a time, for all
     weights of a loader share its scratch buffers.
     """
@@ -29,11 +42,13 @@ class WeightLoader:
         device: torch.device,
         dtype: torch.dtype,
         kernels: KernelChoice | None = None,
+        reader: PieceReader | None = None,
     ) -> None:
         self.catalog = catalog
         self.kernels = kernels or choose_kernels(device, dtype)
         self.scratch = Scratch(device)
-        self._reader = Reader(catalog)
+        self._reader = reader or Reader(catalog)
+        self._upload = Upload(device) if device.type == "cuda" else None
         self._place = Place(device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch)
 
     @property
@@ -51,22 +66,30 @@ class WeightLoader:
         Raises CheckpointError when the file was changed or its values are not those of its kind.
         """
         stored = self.catalog.tensors[shell.name]
-        if isinstance(shell, Linear):
-            _check_shape(stored, (shell.out_features, shell.in_features))
-            packed = self.packs and stored.spec.part in DECODING_PARTS
-            weight = make_weight(stored, self._reader.read(stored), self._place, packed=packed)
-            shell.stored = weight
-            return weight.nbytes
-        _check_shape(stored, shell.shape)
-        shell.value = self._vector(stored)
-        return shell.value.nbytes
+        with self._upload or nullcontext():
+            if isinstance(shell, Linear):
+                _check_shape(stored, (shell.out_features, shell.in_features))
+                shell.stored = self._weight(stored)
+                return shell.stored.nbytes
+            _check_shape(stored, shell.shape)
+            shell.value = self._vector(stored)
+            return shell.value.nbytes
 
     def clear(self, shell: Shell) -> None:
         """Take the weight out; its memory is free once nothing else refers to it."""
+        if self._upload is not None:
+            self._upload.note_use()
         if isinstance(shell, Linear):
             shell.stored = None
         else:
             shell.value = None
+
+    def _weight(self, stored: StoredTensor) -> StoredWeight:
+        pieces = self._reader.read(stored)
+        if self._upload is not None:
+            pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
+        packed = self.packs and stored.spec.part in DECODING_PARTS
+        return make_weight(stored, pieces, self._place, packed=packed)
 
     def _vector(self, stored: StoredTensor) -> Tensor:
         value = self._reader.read(stored)["weight"]

@@ -274,6 +274,16 @@ def test_a_file_cut_off_after_it_was_opened_is_named(tmp_path: Path, dense: Tens
         Reader(catalog).read(catalog.tensors[HEAD])
 
 
+def test_a_file_cut_off_with_its_old_date_is_named(tmp_path: Path, dense: Tensors) -> None:
+    catalog, file = opened(tmp_path, dense)
+    status = file.stat()
+    with file.open("r+b") as stream:
+        stream.truncate(status.st_size - 1)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(CheckpointError, match="was changed"):
+        Reader(catalog).read(catalog.tensors[HEAD])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a mapped file can't be cut off there")
 def test_a_file_cut_off_while_in_use_is_named(tmp_path: Path, dense: Tensors) -> None:
     catalog, file = opened(tmp_path, dense)

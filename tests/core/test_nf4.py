@@ -127,6 +127,28 @@ def test_weights_on_a_boundary_round_as_in_bitsandbytes() -> None:
     assert_as_bitsandbytes(weight, 64)
 
 
+def near(values: Tensor, scale: Tensor) -> Tensor:
+    """Give values * scale and their float32 neighbours, where the last bit of a product decides."""
+    middle = values * scale
+    up, down = torch.tensor(float("inf")), torch.tensor(float("-inf"))
+    return torch.cat([middle, middle.nextafter(up), middle.nextafter(down)])
+
+
+@pytest.mark.parametrize("size", [64, 46])
+def test_the_last_bit_of_a_scaled_weight_is_that_of_bitsandbytes(size: int) -> None:
+    """It multiplies whole groups by 1 / scale and divides the tail (here of 46) by the scale."""
+    from bitsandbytes.functional import quantize_4bit
+
+    levels = torch.tensor(NF4_LEVELS)
+    bounds = (levels[:-1] + levels[1:]) / 2
+    generator = torch.Generator().manual_seed(7)
+    for scale in torch.rand(300, generator=generator) + 0.1:
+        weight = torch.zeros(1, size)
+        weight[0, :46] = torch.cat([scale.view(1), near(bounds, scale)])
+        theirs, _ = quantize_4bit(weight, quant_type="nf4")
+        assert torch.equal(quantize_nf4(weight, double_quant=False).codes, theirs)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 40),
@@ -195,6 +217,23 @@ def test_many_scales_nest_as_in_bitsandbytes() -> None:
         ours = nest_scales(absmax)
         assert torch.equal(ours.absmax, codes)
         assert torch.equal(ours.nested_absmax, state.absmax)
+
+
+def test_the_last_bit_of_a_nested_scale_is_that_of_bitsandbytes() -> None:
+    from bitsandbytes.functional import quantize_blockwise
+
+    edges = (torch.arange(65535, dtype=torch.float64) + 0.5) / 32767.5 - 1
+    generator = torch.Generator().manual_seed(8)
+    outer = torch.rand(2000, generator=generator) + 0.1
+    picked = edges[torch.randint(0, 65535, (2000, 64), generator=generator)].float()
+    blocks = torch.zeros(2000, SCALE_GROUP)
+    blocks[:, 0] = outer
+    blocks[:, 1:193] = torch.stack([near(v, s) for v, s in zip(picked, outer, strict=True)])
+    blocks[:, 193] = -blocks.sum(dim=1)  # towards a mean of 0, which would move the others
+    absmax = blocks.view(-1)
+    absmax = absmax - absmax.mean()
+    codes, _ = quantize_blockwise(absmax - absmax.mean(), blocksize=SCALE_GROUP)
+    assert torch.equal(nest_scales(absmax).absmax, codes)
 
 
 # --- back to plain weights ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,8 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
 
 
 def _best_cuda(device: torch.device) -> KernelChoice:
+    # On import it tells every user with AVX512-BF16 to install a package that downloads code.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401  (registers its operators with torch)
 
