@@ -78,7 +78,7 @@ class WeightLoader:
     def clear(self, shell: Shell) -> None:
         """Take the weight out; its memory is free once nothing else refers to it."""
         if self._upload is not None:
-            self._upload.note_use()
+            self._upload.wait_for_computing()
         if isinstance(shell, Linear):
             shell.stored = None
         else:

@@ -1,50 +1,33 @@
 """Brings weights from host memory to a GPU while the GPU computes.
 
-Bytes go from the mapped file into a small ring of pinned buffers, and from there over the bus on a
+Bytes go from the mapped file into a ring of two pinned buffers, and from there over the bus on a
 stream of their own. The thread that uploads waits for its copies, so a weight that was filled is
-there; the thread that computes never waits for one that it does not need.
+there; the thread that computes waits only for the block that it needs next.
 """
 
 from __future__ import annotations
 
-import threading
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
 RING_BYTES = 32 << 20
-"""One pinned buffer. Two of them: one is filled by the processor while the bus empties the other."""
-
-_SMALL_BYTES = 64 << 10
+"""One pinned buffer: the processor fills one while the bus empties the other."""
 
 
 class Upload:
-    """Uploads to one GPU; a context manager around everything that one `fill` does.
-
-    Memory of weights is allocated on the upload's stream, so it comes back to that stream when a
-    weight is taken out, and could be overwritten while a kernel still reads it. `note_use` marks
-    what has been queued for computing, and the next upload waits for the mark.
-    """
+    """Uploads to one GPU; a context manager around everything that one `fill` does."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._context = torch.cuda.stream(self._stream)
-        self._lock = threading.RLock()
-        self._used: torch.cuda.Event | None = None
         self._ring: list[tuple[Tensor, torch.cuda.Event]] = []
         self._turn = 0
 
-    def note_use(self) -> None:
-        """Remember that everything queued on the computing stream may read the weights."""
-        self._used = torch.cuda.current_stream(self._device).record_event()
-
     def __enter__(self) -> Upload:
-        self._lock.acquire()
-        if self._used is not None:
-            self._used.synchronize()
-        self._context.__enter__()
+        self._context.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -54,15 +37,10 @@ class Upload:
         trace: TracebackType | None,
     ) -> None:
         self._context.__exit__(kind, error, trace)
-        try:
-            self._stream.synchronize()
-        finally:
-            self._lock.release()
+        self._stream.synchronize()
 
     def send(self, piece: Tensor) -> Tensor:
-        """Copy a CPU tensor to the GPU through the pinned ring; small ones directly."""
-        if piece.nbytes < _SMALL_BYTES:
-            return piece.to(self._device)
+        """Copy a CPU tensor to the GPU."""
         there = torch.empty(piece.shape, dtype=piece.dtype, device=self._device)
         source, target = (t.view(-1).view(torch.uint8) for t in (piece, there))
         for begin in range(0, source.numel(), RING_BYTES):
@@ -73,11 +51,19 @@ class Upload:
             free.record(self._stream)
         return there
 
+    def wait_for_computing(self) -> None:
+        """Wait until nothing that was queued for computing reads weights any more.
+
+        To be called before a weight's memory is given back: it belongs to the upload's stream,
+        which knows nothing of the kernels that still read it.
+        """
+        torch.cuda.current_stream(self._device).synchronize()
+
     def _next_buffer(self) -> tuple[Tensor, torch.cuda.Event]:
         """Give a pinned buffer whose last copy has ended, and the event to mark its next with."""
         if len(self._ring) < 2:
             buffer = torch.empty(RING_BYTES, dtype=torch.uint8, pin_memory=True)
-            self._ring.append((buffer, torch.cuda.Event()))
+            self._ring.append((buffer, torch.cuda.Event()))  # type: ignore[no-untyped-call]
             return self._ring[-1]
         self._turn = 1 - self._turn
         buffer, free = self._ring[self._turn]
