@@ -13,10 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
-from cogvlm2_lite.model.kv_cache import KVPrefix
+from cogvlm2_lite.model.kv_cache import KVCache, KVPrefix
 
 
 class PictureStore:
@@ -33,19 +32,23 @@ class PictureStore:
         self._identity = identity
         self._max_bytes = max_bytes
 
-    def get(self, picture: str, shape: tuple[int, ...], dtype: torch.dtype) -> KVPrefix | None:
-        """Read the prefix of a picture, or None when there is none that fits."""
+    def get(self, picture: str, cache: KVCache, tokens: int) -> KVPrefix | None:
+        """Read the prefix of a picture, or None when there is none that fits the cache."""
         path = self._path(picture)
         if not path.exists():
             return None
         try:
             tensors = safetensors.torch.load_file(path)
-            prefix = KVPrefix(keys=tensors["keys"], values=tensors["values"])
             os.utime(path)
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, SafetensorError):
             self._remove(path)
             return None
-        if any(t.shape != shape or t.dtype != dtype for t in (prefix.keys, prefix.values)):
+        parts = {
+            name: tuple(tensors[key] for key in sorted(tensors) if key.startswith(name))
+            for name in ("keys", "values")
+        }
+        prefix = KVPrefix(keys=parts["keys"], values=parts["values"])
+        if not cache.fits(prefix, tokens):
             self._remove(path)
             return None
         return prefix
@@ -58,9 +61,12 @@ class PictureStore:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_file(
-                {"keys": prefix.keys.contiguous(), "values": prefix.values.contiguous()}, temporary
-            )
+            tensors = {
+                f"{name}.{number}": part.contiguous()
+                for name, parts in (("keys", prefix.keys), ("values", prefix.values))
+                for number, part in enumerate(parts)
+            }
+            safetensors.torch.save_file(tensors, temporary)
             temporary.replace(path)
         except (OSError, SafetensorError):
             self._remove(temporary)

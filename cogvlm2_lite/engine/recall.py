@@ -7,7 +7,6 @@ can be kept, and an answer never depends on which questions were asked before.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -78,14 +77,14 @@ class PictureCache:
             return entry
         if self._store is None:
             return None
-        entry = self._store.get(picture, cache.prefix_shape(tokens), cache.dtype)
+        entry = self._store.get(picture, cache, tokens)
         if entry is not None:
             self._keep(picture, entry)
         return entry
 
     def put(self, picture: str, cache: KVCache, tokens: int) -> None:
         """Keep the first `tokens` of a cache, as far as the limits allow."""
-        size = 2 * math.prod(cache.prefix_shape(tokens)) * cache.dtype.itemsize
+        size = cache.prefix_bytes(tokens)
         if picture in self._entries or (size > self._max_bytes and self._store is None):
             return
         prefix = cache.prefix(tokens, torch.device("cpu"))

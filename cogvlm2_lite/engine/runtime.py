@@ -20,7 +20,7 @@ from cogvlm2_lite.memory.residency import HasShells, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
-from cogvlm2_lite.model.kv_cache import KVCache
+from cogvlm2_lite.model.kv_cache import KVCache, KVKind
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
 from cogvlm2_lite.model.vision import VisionTower
@@ -77,6 +77,7 @@ class Runtime:
 
     loaders  one per device of the plan
     devices  the torch devices of the plan, in its order
+    kv       how keys and values are stored
     arenas   that account for the devices' bytes; None: new ones
     """
 
@@ -89,10 +90,12 @@ class Runtime:
         devices: Sequence[torch.device],
         dtype: torch.dtype,
         rope: RopeMode,
+        kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
+        self._kv = kv
         self._devices = tuple(devices)
         self.attention = choose_full_attention(devices[0], dtype, bf16_cpu=has_avx512_bf16())
         self.tower = VisionTower(config.vision, self.attention.attend)
@@ -135,7 +138,15 @@ class Runtime:
         def account(layer: int, nbytes: int) -> None:
             arenas[layer].take(nbytes)
 
-        return KVCache(self.config, batch=batch, dtype=self.dtype, devices=homes, account=account)
+        return KVCache(
+            self.config,
+            batch=batch,
+            dtype=self.dtype,
+            devices=homes,
+            kind=self._kv,
+            limit=self.plan.context,
+            account=account,
+        )
 
     def encode(self, pixel_values: Tensor, cancel: Cancel) -> Steps[Tensor]:
         """Encode pictures; yields Progress per block and returns the features.

@@ -52,11 +52,15 @@ class Budget:
     device        "cpu", "cuda:0", ...
     device_bytes  for weights, cache and buffers
     host_bytes    RAM for weights that wait there; 0 on the CPU, whose weights come from disk
+    origin        where the number comes from, in words
+    remark        what the user should know about it; "" mostly
     """
 
     device: str
     device_bytes: int
     host_bytes: int = 0
+    origin: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +168,7 @@ class Workload:
     context       tokens of the key/value cache
     with_picture  whether a picture may be asked about; without one no vision weight moves
     itemsize      bytes of the compute dtype
-    kv_itemsize   bytes of a cached key or value
+    kv_itemsize   bytes of a cached key or value; 1: 8-bit codes with a 4-byte scale per head
     """
 
     context: int
@@ -342,7 +346,9 @@ def _cache_bytes(
     """Key/value cache of this device's layers. It is empty while a new picture is encoded."""
     if phase is Phase.ENCODE:
         return 0
-    per_token = 2 * config.num_multi_query_heads * config.head_dim * workload.kv_itemsize
+    scale = 4 if workload.kv_itemsize == 1 else 0
+    per_head = config.head_dim * workload.kv_itemsize + scale
+    per_token = 2 * config.num_multi_query_heads * per_head
     return per_token * len(share[Part.LANGUAGE_EXPERT]) * workload.context
 
 

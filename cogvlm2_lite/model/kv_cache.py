@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
+
+SCALE_BYTES = 4
+"""Of the scale that a token's 8-bit keys (or values) of one head share."""
+
+
+class KVKind(Enum):
+    """How keys and values are stored."""
+
+    FULL = "full"  # in the compute dtype
+    INT8 = "int8"  # 8-bit codes, one float32 scale per token and head: about half the bytes
+
 
 Account = Callable[[int, int], None]
 """Told (layer, bytes) of a change of the cache's size."""
@@ -20,29 +32,101 @@ def _no_account(layer: int, nbytes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class KVPrefix:
-    """A copy of the first tokens of a cache.
+    """A copy of the first tokens of a cache, as it is stored.
 
-    keys, values  [layers, batch, kv_heads, tokens, head_dim], keys after rotation
+    keys, values  the stored tensors of all layers, [layers, batch, kv_heads, tokens, ...] each:
+                  numbers of the compute dtype, or 8-bit codes and their scales
     """
 
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
 
     @property
     def tokens(self) -> int:
-        return self.keys.shape[3]
+        return self.keys[0].shape[3]
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+
+class _Rows:
+    """Keys, or values, of one layer: [batch, kv_heads, capacity, head_dim]."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        kind: KVKind,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Make empty rows; shape is (batch, kv_heads, head_dim)."""
+        self._shape = shape
+        self._dtype = dtype
+        head_dim = shape[2]
+        layout = {
+            KVKind.FULL: [(head_dim, dtype)],
+            KVKind.INT8: [(head_dim, torch.int8), (1, torch.float32)],
+        }[kind]
+        self._layout = layout
+        self._device = device
+        self.stored = self._make(0)
+
+    def _make(self, capacity: int) -> list[Tensor]:
+        batch, heads, _ = self._shape
+        return [
+            torch.empty((batch, heads, capacity, width), dtype=dtype, device=self._device)
+            for width, dtype in self._layout
+        ]
+
+    @property
+    def capacity(self) -> int:
+        return self.stored[0].shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.stored)
+
+    def bytes_of(self, tokens: int) -> int:
+        """Bytes that a number of tokens takes."""
+        batch, heads, _ = self._shape
+        return batch * heads * tokens * sum(w * dtype.itemsize for w, dtype in self._layout)
+
+    def grow(self, capacity: int, keep: int) -> None:
+        """Take larger buffers, with the first `keep` tokens of the old ones."""
+        grown = self._make(capacity)
+        for new, old in zip(grown, self.stored, strict=True):
+            new[:, :, :keep] = old[:, :, :keep]
+        self.stored = grown
+
+    def clear(self) -> None:
+        """Give the buffers back."""
+        self.stored = self._make(0)
+
+    def write(self, start: int, x: Tensor) -> None:
+        """Store x [batch, kv_heads, tokens, head_dim] from token `start` on."""
+        end = start + x.shape[2]
+        if len(self.stored) == 1:
+            self.stored[0][:, :, start:end] = x
+            return
+        wide = x.to(torch.float32)
+        scale = (wide.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
+        self.stored[0][:, :, start:end] = (wide / scale).round().to(torch.int8)
+        self.stored[1][:, :, start:end] = scale
+
+    def read(self, end: int) -> Tensor:
+        """Give the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype."""
+        if len(self.stored) == 1:
+            return self.stored[0][:, :, :end]
+        codes, scales = (tensor[:, :, :end] for tensor in self.stored)
+        return (codes * scales).to(self._dtype)
 
 
 class KVCache:
     """Keys and values of all layers in buffers that grow in steps.
 
-    keys, values  one buffer per layer, [batch, kv_heads, capacity, head_dim]
-    length        tokens that are in the cache; positions in the buffers, not RoPE positions
-    account       told of every change of the buffers' bytes before it happens; refuses by raising
+    length   tokens that are in the cache; positions in the buffers, not RoPE positions
+    account  told of every change of the buffers' bytes before it happens; refuses by raising
     """
 
     GROWTH = 256
@@ -55,69 +139,76 @@ class KVCache:
         batch: int,
         dtype: torch.dtype,
         devices: Sequence[torch.device],
+        kind: KVKind = KVKind.FULL,
+        limit: int | None = None,
         account: Account | None = None,
     ) -> None:
-        """Make an empty cache; `devices` has one entry per layer."""
-        self._heads, self._head_dim = config.num_multi_query_heads, config.head_dim
-        self._batch, self._dtype, self._devices = batch, dtype, devices
+        """Make an empty cache.
+
+        devices  one per layer
+        limit    tokens that were planned for; growth steps end there
+        """
+        shape = (batch, config.num_multi_query_heads, config.head_dim)
+        self._keys = [_Rows(shape, kind, dtype, device) for device in devices]
+        self._values = [_Rows(shape, kind, dtype, device) for device in devices]
+        self._limit = limit
         self._account = account or _no_account
         self.length = 0
-        self.keys = [self._buffer(layer, 0) for layer in range(len(devices))]
-        self.values = [self._buffer(layer, 0) for layer in range(len(devices))]
 
-    def _buffer(self, layer: int, capacity: int) -> Tensor:
-        shape = (self._batch, self._heads, capacity, self._head_dim)
-        return torch.empty(shape, dtype=self._dtype, device=self._devices[layer])
+    @property
+    def _rows(self) -> list[tuple[int, _Rows]]:
+        return [*enumerate(self._keys), *enumerate(self._values)]
 
     @property
     def capacity(self) -> int:
-        return min(buffer.shape[2] for buffer in (*self.keys, *self.values))
+        return min(rows.capacity for _, rows in self._rows)
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (*self.keys, *self.values))
+        return sum(rows.nbytes for _, rows in self._rows)
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` in all, rounded up to a growth step; keeps what is there."""
         if tokens <= self.capacity:
             return
         capacity = -(-tokens // self.GROWTH) * self.GROWTH
+        if self._limit is not None:
+            capacity = max(tokens, min(capacity, self._limit))
         # Buffer by buffer: when memory runs out in between, the next try goes on from there.
-        for buffers in (self.keys, self.values):
-            for layer, old in enumerate(buffers):
-                if old.shape[2] < capacity:
-                    self._account(layer, self._bytes(capacity) - old.nbytes)
-                    try:
-                        grown = self._buffer(layer, capacity)
-                    except BaseException:
-                        self._account(layer, old.nbytes - self._bytes(capacity))
-                        raise
-                    grown[:, :, : self.length] = old[:, :, : self.length]
-                    buffers[layer] = grown
-
-    def _bytes(self, capacity: int) -> int:
-        return self._batch * self._heads * capacity * self._head_dim * self._dtype.itemsize
+        for layer, rows in self._rows:
+            if rows.capacity < capacity:
+                more = rows.bytes_of(capacity) - rows.nbytes
+                self._account(layer, more)
+                try:
+                    rows.grow(capacity, self.length)
+                except BaseException:
+                    self._account(layer, -more)
+                    raise
 
     def release(self) -> None:
         """Forget everything and give the buffers back."""
         self.length = 0
-        for buffers in (self.keys, self.values):
-            for layer, old in enumerate(buffers):
-                buffers[layer] = self._buffer(layer, 0)
-                self._account(layer, -old.nbytes)
+        for layer, rows in self._rows:
+            held = rows.nbytes
+            rows.clear()
+            self._account(layer, -held)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new tokens behind `length` and give views of everything up to them.
+        """Write new tokens behind `length` and give everything up to them.
 
-        keys, values  [batch, kv_heads, tokens, head_dim]
+        keys, values  [batch, kv_heads, tokens, head_dim], keys after rotation
         Returns       [batch, kv_heads, length + tokens, head_dim] each
 
         `length` stays as it is until `advance`, so every layer of a step writes the same place.
         """
         end = self.length + keys.shape[2]
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        self._keys[layer].write(self.length, keys)
+        self._values[layer].write(self.length, values)
+        return self._keys[layer].read(end), self._values[layer].read(end)
+
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Give a layer's keys and values, [batch, kv_heads, length, head_dim] each."""
+        return self._keys[layer].read(self.length), self._values[layer].read(self.length)
 
     def advance(self, tokens: int) -> None:
         """Count the tokens of a finished step."""
@@ -128,26 +219,39 @@ class KVCache:
         assert 0 <= length <= self.length
         self.length = length
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the cached numbers."""
-        return self._dtype
-
-    def prefix_shape(self, tokens: int) -> tuple[int, ...]:
-        """Give the shape of a copied prefix, [layers, batch, kv_heads, tokens, head_dim]."""
-        return (len(self.keys), self._batch, self._heads, tokens, self._head_dim)
+    def prefix_bytes(self, tokens: int) -> int:
+        """Bytes of a copy of that many tokens."""
+        return sum(rows.bytes_of(tokens) for _, rows in self._rows)
 
     def prefix(self, tokens: int, device: torch.device) -> KVPrefix:
-        """Copy the first `tokens` to a device."""
-        return KVPrefix(
-            keys=torch.stack([k[:, :, :tokens].to(device) for k in self.keys]),
-            values=torch.stack([v[:, :, :tokens].to(device) for v in self.values]),
-        )
+        """Copy the first `tokens` to a device, as they are stored."""
+
+        def copy(layers: list[_Rows]) -> tuple[Tensor, ...]:
+            parts = zip(*(rows.stored for rows in layers), strict=True)
+            return tuple(
+                torch.stack([part[:, :, :tokens].to(device) for part in group]) for group in parts
+            )
+
+        return KVPrefix(keys=copy(self._keys), values=copy(self._values))
+
+    def fits(self, prefix: KVPrefix, tokens: int) -> bool:
+        """Say whether a prefix is one of this cache: its tensors have the shapes and types."""
+        empty = self.prefix(0, torch.device("cpu"))
+
+        def same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
+            return len(ours) == len(theirs) and all(
+                a.dtype == b.dtype and (*a.shape[:3], tokens, *a.shape[4:]) == tuple(b.shape)
+                for a, b in zip(ours, theirs, strict=True)
+            )
+
+        return same(empty.keys, prefix.keys) and same(empty.values, prefix.values)
 
     def restore(self, prefix: KVPrefix) -> None:
         """Start anew from a copied prefix."""
         self.length = 0
         self.reserve(prefix.tokens)
-        for layer in range(len(self.keys)):
-            self.append(layer, prefix.keys[layer], prefix.values[layer])
+        for rows, parts in ((self._keys, prefix.keys), (self._values, prefix.values)):
+            for layer, target in enumerate(rows):
+                for stored, part in zip(target.stored, parts, strict=True):
+                    stored[:, :, : prefix.tokens] = part[layer]
         self.length = prefix.tokens

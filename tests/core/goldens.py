@@ -101,9 +101,10 @@ def _case(
     if f"{case}.hidden0" in golden:
         for layer, hidden in enumerate(hidden_states(model, chunk, features, cache)):
             yield f"{case}.hidden{layer}", hidden
-        for layer, (k, v) in enumerate(zip(cache.keys, cache.values, strict=True)):
-            yield f"{case}.k{layer}", k[:, :, : cache.length]
-            yield f"{case}.v{layer}", v[:, :, : cache.length]
+        for number in range(len(model.runtime.decoder.blocks)):
+            k, v = cache.layer(number)
+            yield f"{case}.k{number}", k
+            yield f"{case}.v{number}", v
     if f"{case}.greedy_tokens" in golden:
         yield from _greedy(model, golden, case, chunk, features)
 

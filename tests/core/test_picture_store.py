@@ -70,7 +70,7 @@ def test_a_damaged_file_is_thrown_away(folder: Path, tmp_path: Path, damage: str
             "truncate": content[:-10],
             "garbage": b"\xff" * 100,
             "empty": b"",
-            "other": content.replace(b'"keys"', b'"kexs"'),
+            "other": content.replace(b'"keys.0"', b'"kexs.0"'),
         }[damage]
     )
     assert ask(start(folder, tmp_path)) == (False, expected)
