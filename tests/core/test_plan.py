@@ -79,7 +79,7 @@ def test_a_text_only_workload_plans_no_vision() -> None:
 
 def test_what_does_not_fit_says_how_much_is_missing_and_what_would_help() -> None:
     with pytest.raises(DoesNotFitError, match=r"are missing") as caught:
-        plan_real(2.2)
+        plan_real(1.9)
     assert "--context" in caught.value.hint
     with pytest.raises(DoesNotFitError) as caught:
         plan_real(0.5)
