@@ -57,6 +57,11 @@ class Answerer(Protocol):
         """What the model takes in memory."""
         ...
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know about the devices and budgets that were chosen."""
+        ...
+
     def answer(
         self,
         question: str,
@@ -83,7 +88,16 @@ def load_model(folder: Path, args: argparse.Namespace) -> Answerer:
     """Open a model folder with the engine."""
     import cogvlm2_lite
 
-    return cogvlm2_lite.load(folder, device=args.device, dtype=args.dtype, rope=args.rope)
+    return cogvlm2_lite.load(
+        folder,
+        device=args.device,
+        dtype=args.dtype,
+        rope=args.rope,
+        vram=args.vram,
+        ram=args.ram,
+        offload=args.offload,
+        context=args.context,
+    )
 
 
 class AnswerView:

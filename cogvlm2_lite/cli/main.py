@@ -51,6 +51,11 @@ COMMANDS = (
         summary="talk about a picture in several turns",
     ),
     Command(
+        name="plan",
+        target="cogvlm2_lite.cli.plan:main",
+        summary="show what will be in memory when, and how fast, before anything is loaded",
+    ),
+    Command(
         name="quantize",
         target="quantize.command:main",
         summary="make a checkpoint 4-bit",
@@ -59,6 +64,11 @@ COMMANDS = (
         name="verify",
         target="quantize.command:verify_main",
         summary="check a folder that quantize made, byte by byte",
+    ),
+    Command(
+        name="bench",
+        target="cogvlm2_lite.cli.bench:main",
+        summary="measure encode, prefill and decode on this computer, without the real weights",
     ),
     Command(
         name="doctor",

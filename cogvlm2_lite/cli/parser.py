@@ -76,6 +76,35 @@ def add_compute_options(parser: Parser) -> None:
         choices=("reference", "exact"),
         help="token positions rounded as in the released model, or in float32",
     )
+    add_memory_options(parser)
+
+
+def add_memory_options(parser: Parser) -> None:
+    """Declare how much memory may be used, and for what."""
+    group = parser.add_argument_group("how much memory")
+    group.add_argument(
+        "--vram",
+        metavar="SIZE",
+        help="video memory that may be used, like 8GiB; for two GPUs like 8GiB,12GiB "
+        "(default: auto, what is free now)",
+    )
+    group.add_argument(
+        "--ram",
+        metavar="SIZE",
+        help="RAM that may be used, like 16GiB (default: auto, what is free now)",
+    )
+    group.add_argument(
+        "--offload",
+        default="auto",
+        choices=("auto", "never"),
+        help="never refuses a model that does not fit instead of streaming weights",
+    )
+    group.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of conversation to make room for (default: the model's maximum)",
+    )
 
 
 def add_picture_options(parser: Parser) -> None:

@@ -24,7 +24,14 @@ from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import choose_compute, cpu_flags, cpu_info, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.memory.budget import free_disk_bytes, free_ram_bytes
+from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
+from cogvlm2_lite.memory.preview import (
+    Subject,
+    find_machine,
+    folder_subject,
+    preview,
+    released_subject,
+)
 from cogvlm2_lite.units import GIB, format_bytes
 
 _REQUIRED = (
@@ -75,6 +82,7 @@ def gather() -> Report:
     sections["Disk"] = _disk()
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
+    sections["Plan now"] = _plans(torch)
     return Report(sections=sections, problems=tuple(_problems(torch)))
 
 
@@ -199,6 +207,27 @@ def _demo() -> Rows:
         "shipped": f"{format_bytes(size)}",
         "4-bit copy": short_path(made) if made.is_dir() else "not made yet: cogvlm2-lite demo",
     }
+
+
+def _plans(torch: ModuleType | None) -> Rows:
+    """Say in a line each how the demo model and the 19B model would run now."""
+    if torch is None:
+        return {"none": "torch can't be imported"}
+    try:
+        machine = find_machine("auto", Allowance())
+    except CogVLM2LiteError as error:
+        return {"none": error.message}
+    rows = {"planned for": "; ".join((machine.label, *(b.origin for b in machine.budgets)))}
+    subjects: Mapping[str, Callable[[], Subject]] = {
+        "demo": lambda: folder_subject(checkpoint_folder(), "demo"),
+        "19b, 4 bit": released_subject,
+    }
+    for name, find in subjects.items():
+        try:
+            rows[name] = preview(find(), machine).sentence
+        except CogVLM2LiteError as error:
+            rows[name] = error.message
+    return rows
 
 
 def _problems(torch: ModuleType | None) -> Iterator[str]:

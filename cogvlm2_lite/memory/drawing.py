@@ -107,6 +107,7 @@ def _forecast_as_dict(forecast: Forecast) -> dict[str, Any]:
                 "memory_bytes_per_s": rates.memory_bytes_per_s,
                 "bus_bytes_per_s": rates.bus_bytes_per_s,
                 "disk_bytes_per_s": rates.disk_bytes_per_s,
+                "block_s": rates.block_s,
             }
             for rates in forecast.rates
         ],
@@ -126,10 +127,10 @@ def _draw_device(plan: MemoryPlan, index: int, forecast: Forecast | None) -> str
 
 
 def _title(budget: Budget, device: DevicePlan, context: int) -> str:
-    origin = f" ({budget.origin})" if budget.origin else ""
+    origin = f"\n  {budget.origin}" if budget.origin else ""
     return (
         f"{budget.device}: {format_bytes(device.peak_bytes)} at the peak, "
-        f"{format_bytes(budget.device_bytes)} may be used{origin}, context {context} tokens"
+        f"{format_bytes(budget.device_bytes)} may be used; context {context} tokens{origin}"
     )
 
 
@@ -159,12 +160,8 @@ def _parts(prefix: str, columns: list[tuple[Unit, ...]]) -> Iterator[Row]:
 
 def _column_of(plan: MemoryPlan, forecast: Forecast) -> Iterator[Row]:
     phases = [p.phase for p in plan.devices[0].phases]
-    yield ("expected", *(_duration(forecast.seconds[phase]) for phase in phases))
+    yield ("expected", *(about(forecast.seconds[phase]) for phase in phases))
     yield ("", *(UNITS_OF_WORK[phase] for phase in phases))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else format_seconds(seconds)
 
 
 def _cell(count: int) -> str:
@@ -192,17 +189,25 @@ def summarize(
 
     unlimited  what would be expected if everything stayed in memory
     """
-    first = f"about {format_seconds(expected.first_word_s)} from a question"
-    if Phase.ENCODE in expected.seconds:
-        first += " about a new picture"
-    picture = _transfer(expected, config, [Phase.ENCODE, Phase.PREFILL_IMAGE])
+    asked = "A question about a new picture" if Phase.ENCODE in expected.seconds else "A question"
     clauses = [f"{_where_it_decodes(plan, config, expected)}."]
+    picture = _transfer(expected, config, [Phase.ENCODE, Phase.PREFILL_IMAGE])
     if picture:
         more = expected.first_word_s - unlimited.first_word_s
-        cost = "which takes no longer" if more < 0.05 else f"about {format_seconds(more)} more"
+        hidden = more < 0.02 * unlimited.first_word_s
+        cost = "hidden behind the computation" if hidden else f"about {about(more)} more"
         clauses.append(f"For each new picture {picture}, {cost}.")
-    clauses.append(f"Expected are {first} to its first word.")
+    clauses.append(f"{asked} waits about {about(expected.first_word_s)} for its first word.")
     return " ".join(clauses)
+
+
+def about(seconds: float) -> str:
+    """Write an expected duration with two figures, as more would pretend to know."""
+    if seconds < 0.095:
+        return f"{float(f'{seconds:.2g}') * 1000:.0f} ms"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return format_seconds(round(seconds / 5) * 5)
 
 
 def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> str:

@@ -8,7 +8,7 @@ computation, and the slower of the two decides; with a single buffer they take t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.memory.inventory import Unit, UnitKey, list_units
@@ -29,6 +29,8 @@ class PhaseWork:
     read_bytes  weights and cache that are read from the device's memory
     ram_bytes   weights that come over the bus first
     disk_bytes  weights that come from disk first
+    pack_bytes  those of them that get a packed copy
+    blocks      that run one after another
     overlaps    whether they come while others compute
     """
 
@@ -36,13 +38,23 @@ class PhaseWork:
     read_bytes: int
     ram_bytes: int
     disk_bytes: int
+    pack_bytes: int
+    blocks: int
     overlaps: bool
 
 
 def phase_seconds(work: PhaseWork, rates: Rates) -> float:
     """Expect the duration of a phase on one device."""
-    compute = max(work.flops / rates.matmul_flops, work.read_bytes / rates.memory_bytes_per_s)
-    copy = work.ram_bytes / rates.bus_bytes_per_s + work.disk_bytes / rates.disk_bytes_per_s
+    compute = max(
+        work.flops / rates.matmul_flops,
+        work.read_bytes / rates.memory_bytes_per_s,
+        work.blocks * rates.block_s,
+    )
+    copy = (
+        work.ram_bytes / rates.bus_bytes_per_s
+        + work.disk_bytes / rates.disk_bytes_per_s
+        + work.pack_bytes / rates.pack_bytes_per_s
+    )
     return max(compute, copy) if work.overlaps else compute + copy
 
 
@@ -94,23 +106,24 @@ def forecast(
     config: ModelConfig,
     rates: Sequence[Rates],
     workload: Workload,
-    read_sizes: Mapping[UnitKey, int] | None = None,
+    stored: Mapping[UnitKey, int] | None = None,
 ) -> Forecast:
     """Expect how long each phase of a plan takes.
 
-    rates       one per device
-    read_sizes  bytes that a multiplication reads of each unit; None: all that it holds. They differ
-                where a matrix lies in memory twice.
+    rates   one per device
+    stored  bytes of each unit as it comes in and as a multiplication reads it; None: those that it
+            holds. They differ where a matrix lies in memory twice.
     """
+    stored = stored or {}
     waiting = _waiting_in_ram(plan)
     arrivals = {
-        phase: tuple(_arrivals(device, phase, waiting) for device in plan.devices)
+        phase: tuple(_arrivals(device, phase, waiting, stored) for device in plan.devices)
         for phase in workload.phases
     }
     seconds = {
         phase: sum(
             phase_seconds(
-                _work(device, phase, arrivals[phase][index], config, workload, read_sizes or {}),
+                _work(device, phase, arrivals[phase][index], config, workload, stored),
                 rates[index],
             )
             for index, device in enumerate(plan.devices)
@@ -152,7 +165,12 @@ def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
     return frozenset(chosen)
 
 
-def _arrivals(device: DevicePlan, phase: Phase, waiting: Collection[UnitKey]) -> Arrivals:
+def _arrivals(
+    device: DevicePlan,
+    phase: Phase,
+    waiting: Collection[UnitKey],
+    stored: Mapping[UnitKey, int],
+) -> Arrivals:
     """Find what must come in for a phase: what is streamed, and what was given up before.
 
     Phases follow each other in a circle, for after an answer comes the next picture. A unit is
@@ -161,7 +179,11 @@ def _arrivals(device: DevicePlan, phase: Phase, waiting: Collection[UnitKey]) ->
     plans = device.phases
     here = next(index for index, plan in enumerate(plans) if plan.phase is phase)
     units = {u.key: u for u in (*plans[here].resident, *plans[here].streamed)}
-    coming = [unit for unit in units.values() if _comes(unit, plans, here)]
+    coming = [
+        replace(unit, nbytes=stored.get(unit.key, unit.nbytes))
+        for unit in units.values()
+        if _comes(unit, plans, here)
+    ]
     return Arrivals(
         ram=tuple(unit for unit in coming if unit.key in waiting),
         disk=tuple(unit for unit in coming if unit.key not in waiting),
@@ -189,30 +211,30 @@ def _work(
     arrivals: Arrivals,
     config: ModelConfig,
     workload: Workload,
-    read_sizes: Mapping[UnitKey, int],
+    stored: Mapping[UnitKey, int],
 ) -> PhaseWork:
     plan = device.phase(phase)
-    needed = [u for u in (*plan.resident, *plan.streamed) if u.part in PARTS[phase]]
-    share = _share(device, phase, config)
+    held = {unit.key: unit.nbytes for unit in (*plan.resident, *plan.streamed)}
+    needed = [key for key in held if key[0] in PARTS[phase]]
+    blocks = device.blocks[Part.VISION if phase is Phase.ENCODE else Part.LANGUAGE_EXPERT]
+    all_blocks = config.num_hidden_layers
+    if phase is Phase.ENCODE:
+        all_blocks = config.vision.num_hidden_layers
+    share = len(blocks) / all_blocks
     return PhaseWork(
         flops=_flops(phase, config, workload) * share,
-        read_bytes=sum(read_sizes.get(unit.key, unit.nbytes) for unit in needed)
+        read_bytes=sum(stored.get(key, held[key]) for key in needed)
         + round(_cache_read_bytes(phase, config, workload) * share),
         ram_bytes=_sum(arrivals.ram),
         disk_bytes=_sum(arrivals.disk),
+        pack_bytes=_sum(unit for unit in arrivals.units if held[unit.key] > unit.nbytes),
+        blocks=len(blocks),
         overlaps=plan.depth != 1,
     )
 
 
 def _sum(units: Iterable[Unit]) -> int:
     return sum(unit.nbytes for unit in units)
-
-
-def _share(device: DevicePlan, phase: Phase, config: ModelConfig) -> float:
-    """Give the part of a phase's computation that happens on this device."""
-    if phase is Phase.ENCODE:
-        return len(device.blocks[Part.VISION]) / config.vision.num_hidden_layers
-    return len(device.blocks[Part.LANGUAGE_EXPERT]) / config.num_hidden_layers
 
 
 def _known_tokens(config: ModelConfig, workload: Workload) -> int:

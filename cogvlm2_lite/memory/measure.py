@@ -29,7 +29,7 @@ def matmul_rate(itemsize: int) -> float:
     return 2 * _ROWS * _WIDTH**2 / _shortest_s(lambda: F.linear(x, weight))
 
 
-def decode_rate(packed: bool) -> float:
+def decode_rate(*, packed: bool) -> float:
     """Measure at which rate, in bytes per second, one row multiplies NF4 matrices.
 
     packed  as a bfloat16 matrix too large for the caches: the packed kernel is as fast as memory,

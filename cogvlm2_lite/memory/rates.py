@@ -1,7 +1,8 @@
 """How fast machines move and multiply: stated for common cards and processors, or measured here.
 
-Stated rates are the makers' figures times the share that programs like this one reach of them. They
-serve to say beforehand whether an answer takes seconds or minutes, not to compare two cards.
+Stated rates of a GPU are its maker's figures times a share that is assumed to be reached: no GPU
+was at hand to measure it. They serve to say beforehand whether an answer takes seconds or minutes,
+not to compare two cards.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from difflib import get_close_matches
 
 import psutil
 
-from cogvlm2_lite.devices import cpu_flags
+from cogvlm2_lite.devices import cpu_flags, prepare_threads
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.units import GIB
 
@@ -26,6 +27,8 @@ class Rates:
     memory_bytes_per_s  rate at which a decode step gets through stored weights
     bus_bytes_per_s     from RAM to the device; on the CPU unused
     disk_bytes_per_s    from disk
+    pack_bytes_per_s    stored bytes that get a packed copy when they arrive (on some CPUs)
+    block_s             what starting the operations of one block takes the program, however small
     source              where the numbers come from: "stated: ..." or "measured"
     """
 
@@ -34,18 +37,15 @@ class Rates:
     bus_bytes_per_s: float
     disk_bytes_per_s: float
     source: str
-
-    def __post_init__(self) -> None:
-        numbers = (
-            self.matmul_flops, self.memory_bytes_per_s, self.bus_bytes_per_s, self.disk_bytes_per_s,
-        )  # fmt: skip
-        assert all(n > 0 and math.isfinite(n) for n in numbers), self
+    pack_bytes_per_s: float = math.inf
+    block_s: float = 0.0
 
 
 DISK_BYTES_PER_S = 2.0e9
 """An ordinary NVMe disk, reading files from one end to the other."""
 
-_MATMUL_SHARE, _MEMORY_SHARE, _BUS_SHARE = 0.6, 0.75, 0.8
+_MATMUL_SHARE, _MEMORY_SHARE, _BUS_SHARE = 0.5, 0.6, 0.8
+_GPU_BLOCK_S = 0.15e-3  # about 20 kernels
 _GEN3_X16 = _GEN4_X8 = 15.75e9
 _GEN4_X16 = _GEN5_X8 = 31.5e9
 _GEN5_X16 = 63.0e9
@@ -69,12 +69,13 @@ class Card:
 
     @property
     def rates(self) -> Rates:
-        """What is reached of the figures."""
+        """What is assumed to be reached of the figures."""
         return Rates(
             matmul_flops=self.tflops * 1e12 * _MATMUL_SHARE,
             memory_bytes_per_s=self.memory_gb_per_s * 1e9 * _MEMORY_SHARE,
             bus_bytes_per_s=self.bus_bytes_per_s * _BUS_SHARE,
             disk_bytes_per_s=DISK_BYTES_PER_S,
+            block_s=_GPU_BLOCK_S,
             source=f"stated: {self.name} {self.gib} GB",
         )
 
@@ -152,16 +153,25 @@ def gpu_rates(name: str, total_bytes: int) -> Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class CpuClass:
-    """What one core reaches, measured on one of the kind (an EPYC of 2024 for the first two)."""
+    """What one core reaches, measured on one of the kind (an EPYC of 2024 for the first two).
+
+    decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
+                        weight is made plain first
+    """
 
     name: str
     matmul_flops: float
-    nf4_bytes_per_s: float
+    decode_bytes_per_s: float
 
 
-_AVX512_BF16 = CpuClass(name="AVX512-BF16", matmul_flops=300e9, nf4_bytes_per_s=18e9)
-_AVX512 = CpuClass(name="AVX512", matmul_flops=80e9, nf4_bytes_per_s=2.2e9)
-_OTHER = CpuClass(name="no AVX512", matmul_flops=50e9, nf4_bytes_per_s=0.6e9)
+_AVX512_BF16 = CpuClass(name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9)
+_AVX512 = CpuClass(name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9)
+_OTHER = CpuClass(name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9)
+
+_PACK_BYTES_PER_S = 0.6e9
+"""Stored bytes that one core gives their packed copy, as they arrive."""
+
+_CPU_BLOCK_S = 0.5e-3
 
 RAM_BYTES_PER_S = 50e9
 """Two channels of DDR5; all cores together get no more."""
@@ -190,9 +200,11 @@ class Cpu:
         kind = _AVX512_BF16 if self.has_bf16 else _AVX512 if self.has_avx512 else _OTHER
         return Rates(
             matmul_flops=kind.matmul_flops * self.cores,
-            memory_bytes_per_s=min(kind.nf4_bytes_per_s * self.cores, RAM_BYTES_PER_S),
+            memory_bytes_per_s=min(kind.decode_bytes_per_s * self.cores, RAM_BYTES_PER_S),
             bus_bytes_per_s=RAM_BYTES_PER_S,
             disk_bytes_per_s=DISK_BYTES_PER_S,
+            pack_bytes_per_s=_PACK_BYTES_PER_S,
+            block_s=_CPU_BLOCK_S,
             source=f"stated: {self.cores} core{'' if self.cores == 1 else 's'}, {kind.name}",
         )
 
@@ -207,15 +219,16 @@ def this_cpu() -> Cpu:
 
 
 def measure_cpu(cpu: Cpu) -> Rates:
-    """Measure multiplication and decoding on this processor, in about a second, with torch.
+    """Measure multiplication and decoding on this processor, in half a second, with torch.
 
     The disk's rate stays a stated one: what was just read would come from memory.
     """
+    prepare_threads()
     from cogvlm2_lite.memory.measure import decode_rate, matmul_rate
 
     return replace(
         cpu.rates,
         matmul_flops=matmul_rate(cpu.itemsize),
-        memory_bytes_per_s=decode_rate(cpu.has_bf16),
-        source=f"measured on this processor, {cpu.cores} cores; disk stated",
+        memory_bytes_per_s=decode_rate(packed=cpu.has_bf16),
+        source=f"measured on this processor, {cpu.cores} cores, disk stated",
     )

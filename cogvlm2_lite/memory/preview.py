@@ -1,0 +1,224 @@
+"""The plan of a model that is not loaded, on this computer or on one that is only described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config, read_config
+from cogvlm2_lite.devices import choose_gpus
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.memory.budget import (
+    Allowance,
+    check_context,
+    cpu_budget,
+    free_ram_bytes,
+    gpu_budgets,
+    imagined_budgets,
+    useful_devices,
+)
+from cogvlm2_lite.memory.drawing import summarize
+from cogvlm2_lite.memory.forecast import Forecast, forecast
+from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
+from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Offload, Workload, plan_memory
+from cogvlm2_lite.memory.rates import Card, Rates, gpu_rates, measure_cpu, this_cpu
+from cogvlm2_lite.units import GIB, format_bytes
+from cogvlm2_lite.weights.names import Part
+
+_ENDLESS_BYTES = 1 << 50
+
+Weigh = Callable[[int, bool], Mapping[UnitKey, int]]
+"""Bytes in memory of every unit, from the bytes of the compute dtype and whether 4-bit matrices
+used in decoding get a packed copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is planned for: a folder's model, or one that is not on disk."""
+
+    name: str
+    config: ModelConfig
+    weigh: Weigh
+
+
+def released_subject(*, lm_head_nf4: bool = False) -> Subject:
+    """Give the released 19B model as `quantize` would make it."""
+    config = parse_config(RELEASED_19B)
+    return Subject(
+        name="CogVLM2 19B in 4 bit",
+        config=config,
+        weigh=lambda itemsize, packed: sizes_of_quantized(
+            config, itemsize=itemsize, lm_head_nf4=lm_head_nf4, packed=packed
+        ),
+    )
+
+
+def folder_subject(folder: Path, name: str) -> Subject:
+    """Give the model of a folder, from its headers. CheckpointError as for Catalog.open."""
+    from cogvlm2_lite.memory.estimate import unit_sizes
+    from cogvlm2_lite.weights.catalog import Catalog
+
+    config = read_config(folder)
+    catalog = Catalog.open(folder, config)
+    return Subject(
+        name=name,
+        config=config,
+        weigh=lambda itemsize, packed: unit_sizes(catalog, itemsize=itemsize, packed=packed),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a plan is made for.
+
+    label     in a few words: "cuda:0 (RTX 4060)", "the CPU"
+    budgets   one per device
+    rates     one per device
+    itemsize  bytes of the compute dtype
+    packed    whether 4-bit matrices used in decoding get a second, packed copy
+    remarks   what a person should know about it, in sentences
+    """
+
+    label: str
+    budgets: tuple[Budget, ...]
+    rates: tuple[Rates, ...]
+    itemsize: int = 2
+    packed: bool = False
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.budgets[0].device == "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """A plan and what to expect of it.
+
+    sentence     what a person will notice
+    load_s       reading from disk once, and packing, before or during the first answer
+    packed_bytes what the second copies for the CPU's kernel take
+    """
+
+    plan: MemoryPlan
+    expected: Forecast
+    sentence: str
+    load_s: float
+    packed_bytes: int
+
+
+def preview(
+    subject: Subject,
+    machine: Machine,
+    *,
+    context: int | None = None,
+    with_picture: bool = True,
+    offload: Offload = Offload.AUTO,
+) -> Preview:
+    """Plan a model for a machine. Raises DoesNotFitError as plan_memory does."""
+    config, itemsize = subject.config, machine.itemsize
+    workload = Workload(
+        context=check_context(config, context),
+        with_picture=with_picture,
+        itemsize=itemsize,
+        kv_itemsize=itemsize,
+    )
+    sizes, stored = subject.weigh(itemsize, machine.packed), subject.weigh(itemsize, False)
+    budgets = useful_devices(config, sizes, machine.budgets, workload)
+    rates = machine.rates[: len(budgets)]
+    plan = plan_memory(config, sizes, budgets, workload, offload=offload)
+    expected = forecast(plan, config, rates, workload, stored)
+    unlimited = forecast(_unlimited(plan, config, sizes, workload), config, rates, workload, stored)
+    return Preview(
+        plan=plan,
+        expected=expected,
+        sentence=summarize(plan, config, expected, unlimited),
+        load_s=_load_s(sizes, stored, rates[0]),
+        packed_bytes=sum(sizes.values()) - sum(stored.values()),
+    )
+
+
+def _load_s(sizes: Mapping[UnitKey, int], stored: Mapping[UnitKey, int], rates: Rates) -> float:
+    """Expect how long all weights take from disk, the embedding, of which rows are read, aside."""
+    read = sum(n for (part, _), n in stored.items() if part is not Part.EMBEDDING)
+    packed = sum(n for key, n in stored.items() if sizes[key] > n)
+    return read / rates.disk_bytes_per_s + packed / rates.pack_bytes_per_s
+
+
+def _unlimited(
+    plan: MemoryPlan, config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload
+) -> MemoryPlan:
+    """Plan the same spread of blocks with memory for everything."""
+    budgets = [replace(device.budget, device_bytes=_ENDLESS_BYTES) for device in plan.devices]
+    shares = [device.blocks for device in plan.devices]
+    return plan_memory(config, sizes, budgets, workload, shares=shares)
+
+
+def find_machine(
+    device: str, allowance: Allowance, *, card: Card | None = None, measure: bool = False
+) -> Machine:
+    """Describe what --device, --vram, --ram and --card mean.
+
+    device   as for choose_gpus
+    card     take this card's rates and, if nothing else is said, its memory
+    measure  measure the processor instead of stating its rates
+
+    A size of video memory or a card stands for GPUs of that size, whatever is in this computer, and
+    no torch is imported. Raises UsageError for what contradicts itself, and what choose_gpus does.
+    """
+    imagined = allowance.vram or ((card.gib * GIB,) if card else None)
+    if imagined and device == "cpu":
+        raise UsageError(
+            "--vram and --card describe a GPU, and --device cpu uses none.",
+            hint="Leave --device out, or limit the CPU with --ram.",
+        )
+    if imagined:
+        _refuse_measure(measure)
+        return _imagined_gpus(imagined, allowance, card)
+    gpus, trouble = choose_gpus(device)
+    remarks = (f"{'Not every GPU' if gpus else 'No GPU'} is used: {trouble}.",) if trouble else ()
+    if not gpus:
+        machine = cpu_machine(allowance, measure=measure)
+        return replace(machine, remarks=(*remarks, *machine.remarks))
+    _refuse_measure(measure)
+    budgets = gpu_budgets(gpus, allowance, free_ram_bytes())
+    return Machine(
+        label=", ".join(f"{gpu.device} ({gpu.name})" for gpu in gpus),
+        budgets=budgets,
+        rates=tuple(gpu_rates(gpu.name, gpu.total_bytes) for gpu in gpus),
+        remarks=remarks,
+    )
+
+
+def _refuse_measure(measure: bool) -> None:
+    if measure:
+        raise UsageError(
+            "--measure measures the processor, and this plan is for a GPU.",
+            hint="Add --device cpu, or leave --measure out.",
+        )
+
+
+def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | None) -> Machine:
+    sizes = " and ".join(format_bytes(size) for size in vram)
+    return Machine(
+        label=f"{'a GPU' if len(vram) == 1 else f'{len(vram)} GPUs'} with {sizes}",
+        budgets=imagined_budgets(vram, allowance, free_ram_bytes()),
+        rates=tuple(card.rates if card else gpu_rates("", size) for size in vram),
+    )
+
+
+def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
+    """Describe this computer without a GPU."""
+    cpu, free = this_cpu(), free_ram_bytes()
+    remarks: tuple[str, ...] = ()
+    if allowance.ram is not None and allowance.ram > free:
+        remarks = (f"This computer has only {format_bytes(free)} of RAM free now.",)
+    return Machine(
+        label="the CPU",
+        budgets=(cpu_budget(allowance, free, imagined=True),),
+        remarks=remarks,
+        rates=(measure_cpu(cpu) if measure else cpu.rates,),
+        itemsize=cpu.itemsize,
+        packed=cpu.has_bf16,
+    )
