@@ -19,12 +19,11 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.memory.budget import check_context, read_allowance
 from cogvlm2_lite.memory.drawing import about, draw_table, plan_as_dict
 from cogvlm2_lite.memory.forecast import QUESTION_TOKENS
+from cogvlm2_lite.memory.machine import Machine, find_machine
 from cogvlm2_lite.memory.plan import Offload
 from cogvlm2_lite.memory.preview import (
-    Machine,
     Preview,
     Subject,
-    find_machine,
     folder_subject,
     preview,
     released_subject,

@@ -25,13 +25,8 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import choose_compute, cpu_flags, cpu_info, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
-from cogvlm2_lite.memory.preview import (
-    Subject,
-    find_machine,
-    folder_subject,
-    preview,
-    released_subject,
-)
+from cogvlm2_lite.memory.machine import find_machine
+from cogvlm2_lite.memory.preview import Subject, folder_subject, preview, released_subject
 from cogvlm2_lite.units import GIB, format_bytes
 
 _REQUIRED = (

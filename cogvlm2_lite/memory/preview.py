@@ -1,4 +1,4 @@
-"""The plan of a model that is not loaded, on this computer or on one that is only described."""
+"""The plan of a model that is not loaded, and what to expect of it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config, read_config
-from cogvlm2_lite.devices import choose_gpus
-from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.memory.budget import (
-    Allowance,
-    check_context,
-    cpu_budget,
-    free_ram_bytes,
-    gpu_budgets,
-    imagined_budgets,
-    useful_devices,
-)
+from cogvlm2_lite.memory.budget import check_context, useful_devices
 from cogvlm2_lite.memory.drawing import summarize
 from cogvlm2_lite.memory.forecast import Forecast, forecast
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Offload, Workload, plan_memory
-from cogvlm2_lite.memory.rates import Card, Rates, gpu_rates, measure_cpu, this_cpu
-from cogvlm2_lite.units import GIB, format_bytes
+from cogvlm2_lite.memory.machine import Machine
+from cogvlm2_lite.memory.plan import MemoryPlan, Offload, Workload, plan_memory
+from cogvlm2_lite.memory.rates import Rates
 from cogvlm2_lite.weights.names import Part
 
 _ENDLESS_BYTES = 1 << 50
@@ -66,30 +56,6 @@ def folder_subject(folder: Path, name: str) -> Subject:
         config=config,
         weigh=lambda itemsize, packed: unit_sizes(catalog, itemsize=itemsize, packed=packed),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What a plan is made for.
-
-    label     in a few words: "cuda:0 (RTX 4060)", "the CPU"
-    budgets   one per device
-    rates     one per device
-    itemsize  bytes of the compute dtype
-    packed    whether 4-bit matrices used in decoding get a second, packed copy
-    remarks   what a person should know about it, in sentences
-    """
-
-    label: str
-    budgets: tuple[Budget, ...]
-    rates: tuple[Rates, ...]
-    itemsize: int = 2
-    packed: bool = False
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def is_cpu(self) -> bool:
-        return self.budgets[0].device == "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,72 +119,3 @@ def _unlimited(
     budgets = [replace(device.budget, device_bytes=_ENDLESS_BYTES) for device in plan.devices]
     shares = [device.blocks for device in plan.devices]
     return plan_memory(config, sizes, budgets, workload, shares=shares)
-
-
-def find_machine(
-    device: str, allowance: Allowance, *, card: Card | None = None, measure: bool = False
-) -> Machine:
-    """Describe what --device, --vram, --ram and --card mean.
-
-    device   as for choose_gpus
-    card     take this card's rates and, if nothing else is said, its memory
-    measure  measure the processor instead of stating its rates
-
-    A size of video memory or a card stands for GPUs of that size, whatever is in this computer, and
-    no torch is imported. Raises UsageError for what contradicts itself, and what choose_gpus does.
-    """
-    imagined = allowance.vram or ((card.gib * GIB,) if card else None)
-    if imagined and device == "cpu":
-        raise UsageError(
-            "--vram and --card describe a GPU, and --device cpu uses none.",
-            hint="Leave --device out, or limit the CPU with --ram.",
-        )
-    if imagined:
-        _refuse_measure(measure)
-        return _imagined_gpus(imagined, allowance, card)
-    gpus, trouble = choose_gpus(device)
-    remarks = (f"{'Not every GPU' if gpus else 'No GPU'} is used: {trouble}.",) if trouble else ()
-    if not gpus:
-        machine = cpu_machine(allowance, measure=measure)
-        return replace(machine, remarks=(*remarks, *machine.remarks))
-    _refuse_measure(measure)
-    budgets = gpu_budgets(gpus, allowance, free_ram_bytes())
-    return Machine(
-        label=", ".join(f"{gpu.device} ({gpu.name})" for gpu in gpus),
-        budgets=budgets,
-        rates=tuple(gpu_rates(gpu.name, gpu.total_bytes) for gpu in gpus),
-        remarks=remarks,
-    )
-
-
-def _refuse_measure(measure: bool) -> None:
-    if measure:
-        raise UsageError(
-            "--measure measures the processor, and this plan is for a GPU.",
-            hint="Add --device cpu, or leave --measure out.",
-        )
-
-
-def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | None) -> Machine:
-    sizes = " and ".join(format_bytes(size) for size in vram)
-    return Machine(
-        label=f"{'a GPU' if len(vram) == 1 else f'{len(vram)} GPUs'} with {sizes}",
-        budgets=imagined_budgets(vram, allowance, free_ram_bytes()),
-        rates=tuple(card.rates if card else gpu_rates("", size) for size in vram),
-    )
-
-
-def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
-    """Describe this computer without a GPU."""
-    cpu, free = this_cpu(), free_ram_bytes()
-    remarks: tuple[str, ...] = ()
-    if allowance.ram is not None and allowance.ram > free:
-        remarks = (f"This computer has only {format_bytes(free)} of RAM free now.",)
-    return Machine(
-        label="the CPU",
-        budgets=(cpu_budget(allowance, free, imagined=True),),
-        remarks=remarks,
-        rates=(measure_cpu(cpu) if measure else cpu.rates,),
-        itemsize=cpu.itemsize,
-        packed=cpu.has_bf16,
-    )

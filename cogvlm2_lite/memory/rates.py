@@ -1,4 +1,4 @@
-"""How fast machines move and multiply: stated for common cards and processors, or measured here.
+"""How fast machines move and multiply: stated for common cards and processors.
 
 Stated rates of a GPU are its maker's figures times a share that is assumed to be reached: no GPU
 was at hand to measure it. They serve to say beforehand whether an answer takes seconds or minutes,
@@ -8,13 +8,9 @@ not to compare two cards.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-import psutil
-
-from cogvlm2_lite.devices import cpu_flags, prepare_threads
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.units import GIB
 
@@ -207,28 +203,3 @@ class Cpu:
             block_s=_CPU_BLOCK_S,
             source=f"stated: {self.cores} core{'' if self.cores == 1 else 's'}, {kind.name}",
         )
-
-
-def this_cpu() -> Cpu:
-    """Look at this computer's processor. Where features are not told, the plainest is assumed."""
-    flags = cpu_flags()
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    return Cpu(cores=cores, has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags)
-
-
-def measure_cpu(cpu: Cpu) -> Rates:
-    """Measure multiplication and decoding on this processor, in half a second, with torch.
-
-    The disk's rate stays a stated one: what was just read would come from memory.
-    """
-    prepare_threads()
-    from cogvlm2_lite.memory.measure import decode_rate, matmul_rate
-
-    return replace(
-        cpu.rates,
-        matmul_flops=matmul_rate(cpu.itemsize),
-        memory_bytes_per_s=decode_rate(packed=cpu.has_bf16),
-        source=f"measured on this processor, {cpu.cores} cores, disk stated",
-    )
