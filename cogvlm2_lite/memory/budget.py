@@ -23,6 +23,7 @@ from cogvlm2_lite.units import MIB, format_bytes, parse_bytes
 
 AUTO = "auto"
 
+_MOST_BYTES = 1 << 50
 VRAM_HINT = "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free."
 RAM_HINT = "Write it like 16GiB, or auto for what is free."
 
@@ -45,7 +46,8 @@ def read_allowance(vram: str | int | None, ram: str | int | None) -> Allowance:
     """
     video = None
     if vram is not None and vram != AUTO:
-        video = tuple(_size(item, "video memory", VRAM_HINT) for item in str(vram).split(","))
+        items = [item for item in str(vram).split(",") if item.strip()] or [str(vram)]
+        video = tuple(_size(item, "video memory", VRAM_HINT) for item in items)
     host = None if ram is None or ram == AUTO else _size(str(ram), "RAM", RAM_HINT)
     return Allowance(vram=video, ram=host)
 
@@ -55,6 +57,8 @@ def _size(text: str, what: str, hint: str) -> int:
         count = parse_bytes(text)
     except UsageError:
         raise UsageError(f"{text.strip()!r} is not a size of {what}.", hint=hint) from None
+    if count > _MOST_BYTES:
+        raise UsageError(f"{text.strip()} is more {what} than there can be.", hint=hint)
     if count < MIB:
         meant = text.strip()
         guess = f"Did you mean {meant}GiB? " if count and meant.isdecimal() else ""
@@ -113,6 +117,7 @@ def _budget(
     sizes = [size for size in (free, allowed) if size is not None]
     taken = min(sizes)
     origin = f"{format_bytes(taken)} {'given' if taken == allowed else 'free now'}"
+    others = "other programs" if device == "cpu" else "the driver and other programs"
     remark = ""
     if free is not None and allowed is not None and allowed > free:
         remark = (
@@ -123,7 +128,7 @@ def _budget(
         device=device,
         device_bytes=max(0, taken - RESERVE_BYTES),
         host_bytes=host_bytes,
-        origin=f"{origin}, {format_bytes(RESERVE_BYTES)} left for the driver and other programs",
+        origin=f"{origin}, {format_bytes(RESERVE_BYTES)} left for {others}",
         remark=remark,
     )
 

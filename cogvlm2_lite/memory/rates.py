@@ -119,7 +119,8 @@ def named_card(name: str) -> Card:
     )
     if found is None:
         near = get_close_matches(asked, known, n=1, cutoff=0.7)
-        hint = f"Known are {', '.join(card.name for card in CARDS)}."
+        names = ", ".join(card.name for card in CARDS)
+        hint = f"Known are {names}. For others give their memory: --vram 8GiB."
         raise UsageError(
             f"The rates of the card {name!r} are not known.",
             hint=f"Did you mean {known[near[0]].name}? {hint}" if near else hint,
