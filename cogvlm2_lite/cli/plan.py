@@ -100,6 +100,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         context=context,
         with_picture=not args.no_picture,
         offload=Offload(args.offload),
+        eight_bit_cache=args.kv == "int8",
     )
     if args.json:
         console.line(json.dumps(as_dict(subject, machine, found), ensure_ascii=False, indent=2))

@@ -231,6 +231,8 @@ def load(
     ram: str | int | None = None,
     offload: str = "auto",
     context: int | None = None,
+    kv: str = "full",
+    pictures: tuple[Path, int] | None = None,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
 
@@ -243,6 +245,8 @@ def load(
     ram      RAM that may be used, likewise
     offload  "auto" streams what does not fit; "never" refuses instead
     context  tokens of the key/value cache; None: the model's maximum
+    kv       "full" stores keys and values in the compute type; "int8" in about half the bytes
+    pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
     for a damaged or foreign folder, DoesNotFitError when memory does not suffice, DeviceError and
@@ -251,6 +255,7 @@ def load(
     folder = Path(path)
     _check_word(rope, [mode.value for mode in RopeMode], "a RoPE mode")
     _check_word(offload, [kind.value for kind in Offload], "a way to offload")
+    _check_word(kv, [kind.value for kind in KVKind], "a way to store keys and values")
     allowance = read_allowance(vram, ram)
     config = read_config(folder)
     tokens = check_context(config, context)
@@ -262,6 +267,8 @@ def load(
         rope=RopeMode(rope),
         context=tokens,
         offload=Offload(offload),
+        kv=KVKind(kv),
+        pictures=pictures,
     )
     model.remarks = tuple(_remarks(model, allowance))
     return model
@@ -325,9 +332,7 @@ def open_model(
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
     devices = [torch.device("cpu" if b.device.startswith("cpu") else b.device) for b in budgets]
-    loaders = [
-        WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader) for d in devices
-    ]
+    loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader) for d in devices]
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs)
     workload = Workload(

@@ -81,6 +81,7 @@ def preview(
     context: int | None = None,
     with_picture: bool = True,
     offload: Offload = Offload.AUTO,
+    eight_bit_cache: bool = False,
 ) -> Preview:
     """Plan a model for a machine. Raises DoesNotFitError as plan_memory does."""
     config, itemsize = subject.config, machine.itemsize
@@ -88,7 +89,7 @@ def preview(
         context=check_context(config, context),
         with_picture=with_picture,
         itemsize=itemsize,
-        kv_itemsize=itemsize,
+        kv_itemsize=1 if eight_bit_cache else itemsize,
     )
     sizes, stored = subject.weigh(itemsize, machine.packed), subject.weigh(itemsize, False)
     budgets = useful_devices(config, sizes, machine.budgets, workload)
