@@ -304,6 +304,10 @@ def _plan_phase(
     scratch = scratch_bytes(
         phase, config, itemsize=workload.itemsize, tokens=min(PREFILL_CHUNK, workload.context)
     )
+    if workload.kv_itemsize == 1 and cache:
+        # One layer's keys and values in the compute type, and one of them in float32 on the way.
+        values = workload.context * config.num_multi_query_heads * config.head_dim
+        scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
     needed = [unit for unit in units if unit.part in PARTS[phase]]
     floor = sum(unit.part is Part.NORMS for unit in units)
