@@ -203,7 +203,8 @@ def plan_memory(
     what would help.
     """
     shares = shares or share_blocks(config, budgets)
-    units = list_units(sizes)
+    needed = frozenset[Part]().union(*(PARTS[phase] for phase in workload.phases))
+    units = [unit for unit in list_units(sizes) if unit.part in needed]
     last = len(budgets) - 1
     devices = tuple(
         _plan_device(
@@ -271,13 +272,10 @@ def _plan_device(
 
 def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     """Raise DoesNotFitError when any weight would have to leave memory and come back."""
-    parts = frozenset[Part]().union(*(PARTS[phase.phase] for phase in plan.phases))
     always = frozenset[UnitKey].intersection(*(phase.resident_keys for phase in plan.phases))
-    needed = [unit for unit in units if unit.part in parts]
-    if all(unit.key in always for unit in needed):
+    if all(unit.key in always for unit in units):
         return
-    # What comes before in the order of keeping is kept too.
-    held = sum(unit.nbytes for unit in units[: units.index(needed[-1]) + 1])
+    held = sum(unit.nbytes for unit in units)
     everything = held + max(phase.cache_bytes + phase.scratch_bytes for phase in plan.phases)
     raise DoesNotFitError(
         f"The whole model needs {format_bytes(everything)} on {plan.budget.device}, where "
