@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 import cogvlm2_lite
@@ -22,7 +20,7 @@ from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.weights.names import expected_tensors
-from tests.core.checkpoints import four_bit, write_index
+from tests.core.checkpoints import four_bit, write_folder
 from tests.core.goldens import make_chunk
 from tests.core.independent import Independent, layout, positions, vision_experts
 from tests.core.shapes import REAL, REAL_JSON
@@ -126,22 +124,6 @@ def plain(stored: dict[str, Tensor], name: str, size: tuple[int, ...]) -> Tensor
     return values.view(size)
 
 
-def write_checkpoint(
-    folder: Path, config: dict[str, Any], weights: dict[str, Tensor], shards: int
-) -> None:
-    (folder / "config.json").write_text(json.dumps(config))
-    if shards == 1:
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        return
-    weight_map = {}
-    for i in range(shards):
-        part = {name: weights[name] for name in list(weights)[i::shards]}
-        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        save_file(part, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(part, file))
-    write_index(folder, weight_map)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """The product's model and the independent one, of the same checkpoint.
@@ -168,7 +150,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         linears = tuple(n for n, t in weights.items() if t.dim() == 2 and "embed" not in n)
         stored = four_bit(weights, only=linears)
         weights = {**weights, **{n: plain(stored, n, weights[n].shape) for n in linears}}
-    write_checkpoint(folder, config, stored, shape.shards)
+    write_folder(folder, stored, shape.shards, config)
     side = config["vision_config"]["image_size"]
     return Pair(
         model=cogvlm2_lite.load(folder, device="cpu", dtype="float32", rope="reference"),
