@@ -38,6 +38,7 @@ from cogvlm2_lite.bench.report import as_dict, as_text  # noqa: E402
 from cogvlm2_lite.devices import Compute, choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.sampling import Sampling  # noqa: E402
+from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
 from cogvlm2_lite.events import Finished, ImageEncoded, Replanned  # noqa: E402
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget  # noqa: E402
 from cogvlm2_lite.units import GIB, MIB  # noqa: E402
@@ -182,13 +183,17 @@ def run_out_of_memory(model: Model, tokens: int) -> tuple[int, int]:
     sampling = Sampling(max_new_tokens=tokens, repetition_guard=False)
     hog: list[Any] = []
     replanned = produced = 0
-    for event in model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling):
-        if isinstance(event, ImageEncoded):
-            hog.append(take_almost_all(model))
-        if isinstance(event, Replanned):
-            replanned += 1
-        if isinstance(event, Finished):
-            produced = event.completion_tokens
+    try:
+        for event in model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling):
+            if isinstance(event, ImageEncoded):
+                hog.append(take_almost_all(model))
+            if isinstance(event, Replanned):
+                replanned += 1
+            if isinstance(event, Finished):
+                produced = event.completion_tokens
+    except DoesNotFitError as error:  # a sentence and no crash, but no recovery either
+        print(error.message, file=sys.stderr)
+        replanned = 0
     device = model.compute.device
     if device.type == "cpu":
         model.runtime.arenas[0].give(hog[0])
