@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,15 @@ def test_an_answer_left_alone_leaves_the_engine_usable(model: Model) -> None:
         next(model.answer("And this?"))
     events.close()  # type: ignore[attr-defined]
     assert finished(model.answer("And this?", sampling=SHORT)).completion_tokens == 12
+
+
+def test_every_end_token_of_the_config_ends_the_answer(model: Model) -> None:
+    prompt = encode_prompt(model.engine.tokenizer, model.config, "What is this?")
+    first = int(model.forward(torch.from_numpy(prompt.input_ids))[0, -1].argmax())
+    for ends in ((first, 511), (511, first)):
+        model.runtime.config = replace(model.config, eos_token_ids=ends)
+        end = finished(model.answer("What is this?", sampling=SHORT))
+        assert (end.reason, end.text, end.completion_tokens) == (FinishReason.EOS, "", 1)
 
 
 def test_stop_texts_end_the_answer_and_are_not_shown(model: Model) -> None:
