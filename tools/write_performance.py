@@ -31,9 +31,9 @@ _INTRODUCTION = """\
 
 Written by `python tools/write_performance.py` from the files in `benchmarks/results/`. Every number
 was measured, by a program in `benchmarks/` or by `cogvlm2-lite bench`, or by hand where it says so.
-The real weights were not at hand: figures of the 19B model come from made-up NF4 weights of exactly its shapes, with memory of
-their own for every matrix, run by the engine that answers everybody. Speed does not depend on what
-the numbers are; answers do, and none are judged here.
+The real weights were not at hand: figures of the 19B model come from made-up NF4 weights of exactly
+its shapes, with memory of their own for every matrix, run by the engine that answers everybody.
+Speed does not depend on what the numbers are; answers do, and none are judged here.
 
 `cogvlm2-lite bench 19b` gives the first tables for your computer, before any download.
 """

@@ -302,7 +302,10 @@ def _delta(text: str, tally: _Tally) -> Iterator[TextDelta]:
 def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]:
     """Offloading is never hidden: say what comes over the bus, and how often."""
     sums = plan.streamed_bytes()
-    picture = sums.get(Phase.ENCODE, 0) + sums.get(Phase.PREFILL_IMAGE, 0) if with_picture else 0
+    picture = 0
+    if with_picture:
+        streamed = sums.get(Phase.ENCODE, 0) + sums.get(Phase.PREFILL_IMAGE, 0)
+        picture = streamed + plan.returning_bytes()
     prompt = sums.get(Phase.PREFILL_TEXT, 0)
     token = sums.get(Phase.DECODE, 0)
     if picture or prompt or token:

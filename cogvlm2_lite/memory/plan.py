@@ -148,6 +148,23 @@ class MemoryPlan:
                 sums[phase.phase] = sums.get(phase.phase, 0) + phase.streamed_bytes
         return sums
 
+    def returning_bytes(self) -> int:
+        """Add up what stays during a phase that needs it, but has to make room for another one.
+
+        It comes in once for each new picture, beside what is streamed.
+        """
+        total = 0
+        for device in self.devices:
+            always = frozenset.intersection(*(phase.resident_keys for phase in device.phases))
+            leaving = {
+                unit.key: unit.nbytes
+                for phase in device.phases
+                for unit in phase.resident
+                if unit.part in PARTS[phase.phase] and unit.key not in always
+            }
+            total += sum(leaving.values())
+        return total
+
     def table(self) -> str:
         """Draw the plan as text; see memory/drawing.py."""
         from cogvlm2_lite.memory.drawing import draw_table

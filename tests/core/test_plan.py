@@ -304,3 +304,15 @@ def test_a_refused_budget_names_bytes_that_would_do(
     with pytest.raises(DoesNotFitError, match="missing") as caught:
         plan_memory(config, sizes_of_quantized(config), named, workload)
     assert caught.value.hint
+
+
+def test_what_leaves_between_phases_is_counted_too() -> None:
+    assert plan_real(15).returning_bytes() == 0
+    plans = [plan_real(gib / 100) for gib in range(1000, 1160, 5)]
+    quiet = [plan for plan in plans if not plan.streams and plan.returning_bytes()]
+    # Nothing is streamed there, but part of the vision tower makes room for the cache.
+    assert quiet
+    for plan in quiet:
+        (device,) = plan.devices
+        absent = {u.key for u in device.phases[0].resident} - device.phases[1].resident_keys
+        assert {key[0] for key in absent} <= {Part.VISION, Part.PROJECTOR}
