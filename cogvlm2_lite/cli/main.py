@@ -51,6 +51,11 @@ COMMANDS = (
         summary="talk about a picture in several turns",
     ),
     Command(
+        name="serve",
+        target="cogvlm2_lite.cli.serve:main",
+        summary="serve OpenAI's API and a web page on this machine",
+    ),
+    Command(
         name="quantize",
         target="quantize.command:main",
         summary="make a checkpoint 4-bit",
