@@ -146,7 +146,7 @@ def page(report: dict[str, object]) -> str:
         "that the program works from picture to answer. They say nothing about the 19B model.",
         "",
         f"{report['questions']} questions about {report['pictures']} held-out pictures, with",
-        f"held-out words and numbers (seed {report['seed']}, never used in training), asked greedily",
+        f"held-out words and numbers (seed {report['seed']}, unused in training), asked greedily",
         "with `model.answer` on a CPU in bfloat16. An answer counts only if it is exactly the true",
         "one. `python -m benchmarks.demo_quality` writes this page.",
         "",

@@ -1,6 +1,6 @@
 """Compare every golden number of the released code with ours and write docs/fidelity.md.
 
-    python -m benchmarks.fidelity
+python -m benchmarks.fidelity
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ released code has it as a constant.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -35,6 +36,11 @@ RELEASED_19B: Mapping[str, Any] = MappingProxyType({
 })  # fmt: skip
 """config.json of cogvlm2-llama3-chat-19B, without the entries for its remote code. With it the
 memory of the real model can be planned before its 39 GB are downloaded."""
+
+_MOST = 2**24
+"""No size or count of a config.json may be above it: 64 times the largest of the 19B model."""
+_MOST_LAYERS = 1024
+"""So that a damaged count can't make the list of expected tensors endless."""
 
 # Keys that every Hugging Face config may carry and that do not change what this model computes.
 _NEUTRAL_KEYS = frozenset({
@@ -127,6 +133,8 @@ def read_config(folder: Path) -> ModelConfig:
             f"{folder} has no config.json, so it is not a model folder.",
             hint="Give the folder that holds config.json and the .safetensors files.",
         ) from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} can't be read: {error}.") from error
     if not isinstance(raw, dict):
@@ -145,7 +153,7 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config.json") -> Model
         )
     eos = values.pop("eos_token_id", None)
     eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
-    if not all(isinstance(i, int) for i in eos_ids) or not eos_ids:
+    if not all(type(i) is int for i in eos_ids) or not eos_ids:
         raise CheckpointError(f"{where}: eos_token_id must be an id or a list of ids, not {eos!r}.")
     if values.pop("tie_word_embeddings", False):
         raise CheckpointError(f"{where}: tied word embeddings are not part of CogVLM2.")
@@ -173,19 +181,27 @@ def _take(
     for name, field in wanted.items():
         if name not in raw:
             continue
-        value = raw[name]
-        number = field.type in ("int", "float")
-        if number and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise CheckpointError(f"{where}: {name} must be a number of 0 or more, not {value!r}.")
-        if field.type == "int" and value != int(value):
-            raise CheckpointError(f"{where}: {name} must be a whole number, not {value!r}.")
-        if field.type == "str" and not isinstance(value, str):
-            raise CheckpointError(f"{where}: {name} must be text, not {value!r}.")
-        taken[name] = value
+        taken[name] = _checked(raw[name], str(field.type), f"{where}: {name}")
     required = {n for n, f in wanted.items() if n not in taken and f.default is MISSING}
     if required:
         raise CheckpointError(f"{where} lacks {', '.join(sorted(required))}.")
     return taken
+
+
+def _checked(value: Any, kind: str, what: str) -> Any:
+    """Give a value of the type that a field wants: "int", "float" or "str"."""
+    if kind == "str":
+        if not isinstance(value, str):
+            raise CheckpointError(f"{what} must be text, not {value!r}.")
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise CheckpointError(f"{what} must be a number of 0 or more, not {value!r}.")
+    if value > _MOST:
+        raise CheckpointError(f"{what} is {value}; more than {_MOST} is refused.")
+    if kind == "int" and value != int(value):
+        raise CheckpointError(f"{what} must be a whole number, not {value!r}.")
+    return int(value) if kind == "int" else value
 
 
 def _check_shapes(config: ModelConfig, where: str) -> None:
@@ -194,18 +210,26 @@ def _check_shapes(config: ModelConfig, where: str) -> None:
     sizes = (
         vision.image_size, vision.patch_size, vision.num_heads, vision.num_hidden_layers,
         config.num_attention_heads, config.num_multi_query_heads, config.num_hidden_layers,
-        config.vocab_size, config.hidden_size, vision.hidden_size,
+        config.vocab_size, config.hidden_size, vision.hidden_size, config.intermediate_size,
+        vision.intermediate_size, config.max_position_embeddings,
     )  # fmt: skip
+    if min(sizes) == 0:
+        raise CheckpointError(f"{where}: sizes and counts must be positive.")
+    layers = max(vision.num_hidden_layers, config.num_hidden_layers)
     rules = {
-        "sizes and counts must be positive": min(sizes) > 0,
+        f"there may be {_MOST_LAYERS} layers, not {layers}": layers <= _MOST_LAYERS,
+        "in_channels must be 3, for red, green and blue": vision.in_channels == 3,
+        "a picture must have 2 x 2 patches or more": vision.grid >= 2,
         "num_positions must be the patches and one CLS row": vision.num_positions
         == vision.grid**2 + 1,
         "vision hidden_size must divide by num_heads": vision.hidden_size
-        % (vision.num_heads or 1) == 0,
+        % vision.num_heads == 0,
         "hidden_size must divide by num_attention_heads": config.hidden_size
-        % (config.num_attention_heads or 1) == 0,
+        % config.num_attention_heads == 0,
+        "hidden_size / num_attention_heads must be even, for RoPE turns pairs": config.head_dim
+        % 2 == 0,
         "num_attention_heads must divide by num_multi_query_heads": config.num_attention_heads
-        % (config.num_multi_query_heads or 1) == 0,
+        % config.num_multi_query_heads == 0,
         "hidden_act must be gelu in the vision tower and silu in the decoder": (
             vision.hidden_act == "gelu" and config.hidden_act == "silu"
         ),

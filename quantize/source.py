@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from io import FileIO
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, Self
 
 from cogvlm2_lite.config import read_config
@@ -124,12 +123,7 @@ class SourceFiles:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def read(self, tensor: str, piece: Piece, begin: int, count: int) -> bytearray:

@@ -123,6 +123,7 @@ def _check_shard(
         if hashlib.sha256(header).hexdigest() != record.header_sha256:
             yield check.damaged(name, "", "its header was changed, so its tensors can't be found")
             return
+        check.done += len(header)
         yield from _check_tensors(check, name, header, tensors)
     except OSError as error:
         yield check.damaged(name, "", f"can't be read: {error.strerror or error}")

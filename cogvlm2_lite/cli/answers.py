@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Cancel,
@@ -27,7 +28,7 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
-from cogvlm2_lite.units import format_bytes, format_seconds
+from cogvlm2_lite.units import format_bytes, format_seconds, parse_bytes
 
 if TYPE_CHECKING:
     import argparse
@@ -57,6 +58,11 @@ class Answerer(Protocol):
         """What the model takes in memory."""
         ...
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know about the devices and budgets that were chosen."""
+        ...
+
     def answer(
         self,
         question: str,
@@ -83,7 +89,24 @@ def load_model(folder: Path, args: argparse.Namespace) -> Answerer:
     """Open a model folder with the engine."""
     import cogvlm2_lite
 
-    return cogvlm2_lite.load(folder, device=args.device, dtype=args.dtype, rope=args.rope)
+    return cogvlm2_lite.load(
+        folder,
+        device=args.device,
+        dtype=args.dtype,
+        rope=args.rope,
+        vram=args.vram,
+        ram=args.ram,
+        offload=args.offload,
+        context=args.context,
+        kv=args.kv,
+        pictures=_kept_pictures(args),
+    )
+
+
+def _kept_pictures(args: argparse.Namespace) -> tuple[Path, int] | None:
+    """Say where pictures outlive the program, if they are to."""
+    size = getattr(args, "keep_pictures", None)
+    return None if size is None else (cache_folder() / "pictures", parse_bytes(size))
 
 
 class AnswerView:

@@ -88,6 +88,9 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     with nullcontext() if silent else console.working("Loading the model"):
         model = load(folder, args)
     sampling = sampling_of(args)
+    if not silent:
+        for remark in model.remarks:
+            console.remark(remark)
     if args.show_plan and not args.json:
         console.remark(model.plan.table())
     events = model.answer(question, image, sampling=sampling, template=args.template)
@@ -131,7 +134,8 @@ def _open(picture: str, *, upright: bool) -> OpenedImage:
 
 def _print_json(model: Answerer, events: Iterator[Event], console: Console) -> None:
     plan = model.plan.as_dict()
-    console.line(json.dumps({"event": "loaded", "plan": plan}, ensure_ascii=False))
+    loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
+    console.line(json.dumps(loaded, ensure_ascii=False))
     for event in events:
         console.line(event_json(event))
         if isinstance(event, Finished):

@@ -125,6 +125,8 @@ class Session:
         """Say who is there and how to begin."""
         image = self.conversation.image
         self._console.remark(f"CogVLM2 Lite {__version__} · {self._model_name}")
+        for remark in self._model.remarks:
+            self._console.remark(remark)
         if self._args.show_plan:
             self._console.remark(self._model.plan.table())
         self._console.remark(describe(image) if image else "No picture yet: /image FILE opens one.")

@@ -76,6 +76,8 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     console.heading("2. Plan the memory")
     with console.working("Loading the model"):
         model = load(folder, args)
+    for remark in model.remarks:
+        console.remark(remark)
     console.line(model.plan.table())
     console.line()
     console.heading(f"3. Ask about a picture: {describe(image)}")

@@ -56,6 +56,11 @@ COMMANDS = (
         summary="serve OpenAI's API and a web page on this machine",
     ),
     Command(
+        name="plan",
+        target="cogvlm2_lite.cli.plan:main",
+        summary="show what will be in memory when, and how fast, before anything is loaded",
+    ),
+    Command(
         name="quantize",
         target="quantize.command:main",
         summary="make a checkpoint 4-bit",
@@ -64,6 +69,11 @@ COMMANDS = (
         name="verify",
         target="quantize.command:verify_main",
         summary="check a folder that quantize made, byte by byte",
+    ),
+    Command(
+        name="bench",
+        target="cogvlm2_lite.cli.bench:main",
+        summary="measure encode, prefill and decode on this computer, without the real weights",
     ),
     Command(
         name="doctor",

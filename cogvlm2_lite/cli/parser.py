@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse arguments; options may stand anywhere. Raises UsageError for a mistake."""
-        args, unknown = self.parse_known_intermixed_args(argv)
+        args, unknown = self.parse_known_intermixed_args(self._joined(argv))
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
             near = get_close_matches(unknown[0].partition("=")[0], known, n=1)
@@ -45,6 +45,20 @@ class Parser(argparse.ArgumentParser):
                 hint=f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`.",
             )
         return args
+
+    def _joined(self, argv: Sequence[str]) -> list[str]:
+        """Write "--vram -8GiB" as "--vram=-8GiB", so that it is refused for its sign.
+
+        argparse takes what begins with a minus for an option, unless it is a plain number.
+        """
+        takes = {o for action in self._actions if action.nargs != 0 for o in action.option_strings}
+        words: list[str] = []
+        for word in argv:
+            if words and words[-1] in takes and word[:1] == "-" and word[1:2].isdecimal():
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return words
 
 
 def add_model_options(parser: Parser) -> None:
@@ -55,6 +69,12 @@ def add_model_options(parser: Parser) -> None:
         help="a model folder, as released or made by quantize; `demo` is the small shipped model",
     )
     add_compute_options(parser)
+    parser.add_argument(
+        "--keep-pictures",
+        metavar="SIZE",
+        help="keep up to so much of known pictures on disk, so that the next start need not read "
+        "them again; one takes 288 MiB with the 19B model (default: none)",
+    )
     parser.add_argument(
         "--show-plan", action="store_true", help="print first how much memory each phase takes"
     )
@@ -75,6 +95,42 @@ def add_compute_options(parser: Parser) -> None:
         default="reference",
         choices=("reference", "exact"),
         help="token positions rounded as in the released model, or in float32",
+    )
+    add_memory_options(parser)
+
+
+def add_memory_options(parser: Parser) -> None:
+    """Declare how much memory may be used, and for what."""
+    group = parser.add_argument_group("how much memory")
+    group.add_argument(
+        "--vram",
+        metavar="SIZE",
+        help="video memory that may be used, like 8GiB; for two GPUs like 8GiB,12GiB "
+        "(default: auto, what is free now)",
+    )
+    group.add_argument(
+        "--ram",
+        metavar="SIZE",
+        help="RAM that may be used, like 16GiB (default: auto, what is free now)",
+    )
+    group.add_argument(
+        "--offload",
+        default="auto",
+        choices=("auto", "never"),
+        help="never refuses a model that does not fit instead of streaming weights",
+    )
+    group.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of conversation to make room for (default: the model's maximum)",
+    )
+    group.add_argument(
+        "--kv",
+        default="full",
+        choices=("full", "int8"),
+        help="int8 keeps the conversation's keys and values in 8 bits: about half the memory, and "
+        "answers may differ slightly",
     )
 
 
@@ -155,5 +211,10 @@ def model_folder(name: str) -> Path:
             f"There is no folder {name!r}.",
             hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
             f"`{DEMO_WORD}` for the small shipped model.",
+        )
+    if folder.is_file():
+        raise CheckpointError(
+            f"{name!r} is a file, and a model is a folder.",
+            hint="Give the folder that holds config.json and the .safetensors files.",
         )
     return folder

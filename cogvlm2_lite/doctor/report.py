@@ -22,8 +22,11 @@ import psutil
 from cogvlm2_lite import __version__
 from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
-from cogvlm2_lite.devices import available_ram_bytes, choose_compute, prepare_threads
+from cogvlm2_lite.devices import choose_compute, cpu_flags, cpu_info, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
+from cogvlm2_lite.memory.machine import find_machine
+from cogvlm2_lite.memory.preview import Subject, folder_subject, preview, released_subject
 from cogvlm2_lite.units import GIB, format_bytes
 
 _REQUIRED = (
@@ -74,6 +77,7 @@ def gather() -> Report:
     sections["Disk"] = _disk()
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
+    sections["Plan now"] = _plans(torch)
     return Report(sections=sections, problems=tuple(_problems(torch)))
 
 
@@ -114,7 +118,7 @@ def _version(package: str) -> str:
 
 
 def _processor(torch: ModuleType | None) -> Rows:
-    features = [name for name in _FEATURES if name in _cpu_flags()]
+    features = [name for name in _FEATURES if name in cpu_flags()]
     rows = {
         "name": _cpu_name(),
         "cores": f"{psutil.cpu_count(logical=False)} ({psutil.cpu_count()} threads)",
@@ -127,30 +131,14 @@ def _processor(torch: ModuleType | None) -> Rows:
     return rows
 
 
-def _cpuinfo() -> Mapping[str, str]:
-    """Read the first processor's entry of /proc/cpuinfo; empty where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    lines = text.split("\n\n", 1)[0].splitlines()
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def _cpu_name() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> frozenset[str]:
-    info = _cpuinfo()
-    return frozenset((info.get("flags") or info.get("Features") or "").split())
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
 def _memory() -> Rows:
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
     return {
-        "RAM": f"{format_bytes(available_ram_bytes())} available of {format_bytes(ram.total)}",
+        "RAM": f"{format_bytes(free_ram_bytes())} available of {format_bytes(ram.total)}",
         "swap": f"{format_bytes(swap.free)} free of {format_bytes(swap.total)}",
     }
 
@@ -184,13 +172,8 @@ def _disk() -> Rows:
 
 
 def _free_disk(path: Path) -> str:
-    there = next((p for p in (path, *path.parents) if p.exists()), None)
-    if there is None:
-        return "not there"
-    try:
-        return f"{format_bytes(shutil.disk_usage(there).free)} free"
-    except OSError as error:
-        return f"can't be asked: {error.strerror}"
+    free = free_disk_bytes(path)
+    return "can't be asked" if free is None else f"{format_bytes(free)} free"
 
 
 def _kernels(torch: ModuleType | None) -> Rows:
@@ -221,13 +204,34 @@ def _demo() -> Rows:
     }
 
 
+def _plans(torch: ModuleType | None) -> Rows:
+    """Say in a line each how the demo model and the 19B model would run now."""
+    if torch is None:
+        return {"none": "torch can't be imported"}
+    try:
+        machine = find_machine("auto", Allowance())
+    except CogVLM2LiteError as error:
+        return {"none": error.message}
+    rows = {"planned for": "; ".join((machine.label, *(b.origin for b in machine.budgets)))}
+    subjects: Mapping[str, Callable[[], Subject]] = {
+        "demo": lambda: folder_subject(checkpoint_folder(), "demo"),
+        "19b, 4 bit": released_subject,
+    }
+    for name, find in subjects.items():
+        try:
+            rows[name] = preview(find(), machine).sentence
+        except CogVLM2LiteError as error:
+            rows[name] = error.message
+    return rows
+
+
 def _problems(torch: ModuleType | None) -> Iterator[str]:
     for package in _REQUIRED:
         if _version(package).startswith("not installed"):
             yield f"{package} is not installed. Install this program again with pip."
     if torch is None and not _version("torch").startswith("not installed"):
         yield "torch is installed but can't be imported. Try: python -c 'import torch'"
-    available = available_ram_bytes()
+    available = free_ram_bytes()
     no_gpu = torch is None or not torch.cuda.is_available()
     if no_gpu and available < _REAL_NF4_BYTES + GIB:
         yield (

@@ -110,6 +110,7 @@ class Engine:
             has_image=request.image is not None,
             template=request.template,
             max_new_tokens=request.sampling.max_new_tokens,
+            context=self.runtime.plan.context,
         )
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)

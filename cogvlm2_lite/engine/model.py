@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig, read_config
-from cogvlm2_lite.devices import Compute, available_ram_bytes, choose_compute
+from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Engine, Request
 from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.engine.recall import PictureCache
@@ -19,24 +19,33 @@ from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.engine.tighten import Tightener
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.events import Cancel, Event
+from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.arena import Arena
+from cogvlm2_lite.memory.budget import (
+    Allowance,
+    check_context,
+    cpu_budget,
+    free_ram_bytes,
+    gpu_budgets,
+    read_allowance,
+    useful_devices,
+)
 from cogvlm2_lite.memory.estimate import unit_sizes
 from cogvlm2_lite.memory.plan import (
-    RESERVE_BYTES,
     Budget,
     MemoryPlan,
     Offload,
     Workload,
     plan_memory,
 )
+from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.loader import WeightLoader
+from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 
 PICTURE_CACHE_BYTES = GIB
 """RAM for pictures that were asked about before: three of them for the 19B model."""
@@ -46,7 +55,10 @@ class Model:
     """A CogVLM2 model, ready to be asked.
 
     compute  the device and number type, and why they were chosen
+    remarks  what a person should know about the choice of devices and budgets, in sentences
     """
+
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -108,6 +120,16 @@ class Model:
             template=template,
         )
         return self.engine.answer(request, cancel or Cancel())
+
+    def warm_up(self) -> Iterator[Progress]:
+        """Bring in what every token needs, before the first question; yields progress.
+
+        Nothing must be warmed up. Without it the first answer waits for the disk and, on a CPU with
+        AVX512-BF16, for the copies in the layout of its kernel.
+        """
+        for done, total in self.runtime.residency.bring_in():
+            held = sum(arena.held_bytes for arena in self.runtime.arenas)
+            yield Progress(phase="load", done=done, total=total, held_bytes=held)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.
@@ -200,31 +222,88 @@ class Model:
 
 
 def load(
-    path: str | Path, device: str = "auto", dtype: str = "auto", rope: str = "reference"
+    path: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    rope: str = "reference",
+    *,
+    vram: str | int | None = None,
+    ram: str | int | None = None,
+    offload: str = "auto",
+    context: int | None = None,
+    kv: str = "full",
+    pictures: tuple[Path, int] | None = None,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
 
-    path    the folder with config.json and .safetensors files
-    device  "auto", "cpu", "cuda" or "cuda:1"
-    dtype   "auto", "float32", "bfloat16" or "float16"
-    rope    "reference", the released model's rounded positions, or "exact", in float32
+    path     the folder with config.json and .safetensors files
+    device   "auto", "cpu", "cuda" (several GPUs if one does not suffice) or "cuda:1"
+    dtype    "auto", "float32", "bfloat16" or "float16"
+    rope     "reference", the released model's rounded positions, or "exact", in float32
+    vram     video memory that may be used: bytes, "8GiB", "8GiB,12GiB"; None or "auto": what is
+             free now
+    ram      RAM that may be used, likewise
+    offload  "auto" streams what does not fit; "never" refuses instead
+    context  tokens of the key/value cache; None: the model's maximum
+    kv       "full" stores keys and values in the compute type; "int8" in about half the bytes
+    pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
     for a damaged or foreign folder, DoesNotFitError when memory does not suffice, DeviceError and
     UsageError for what their names say.
     """
     folder = Path(path)
-    modes = [mode.value for mode in RopeMode]
-    if rope not in modes:
-        raise UsageError(f"{rope!r} is not a RoPE mode.", hint=f"Use one of {', '.join(modes)}.")
+    _check_word(rope, [mode.value for mode in RopeMode], "a RoPE mode")
+    _check_word(offload, [kind.value for kind in Offload], "a way to offload")
+    _check_word(kv, [kind.value for kind in KVKind], "a way to store keys and values")
+    allowance = read_allowance(vram, ram)
+    config = read_config(folder)
+    tokens = check_context(config, context)
     compute = choose_compute(device, dtype)
-    free = free_bytes(compute.device) - RESERVE_BYTES
-    return open_model(
+    model = open_model(
         folder,
         compute=compute,
-        budgets=[Budget(device=str(compute.device), device_bytes=free)],
+        budgets=_budgets(folder, config, compute, allowance, tokens),
         rope=RopeMode(rope),
+        context=tokens,
+        offload=Offload(offload),
+        kv=KVKind(kv),
+        pictures=pictures,
     )
+    model.remarks = tuple(_remarks(model, allowance))
+    return model
+
+
+def _check_word(word: str, words: Sequence[str], what: str) -> None:
+    if word not in words:
+        raise UsageError(f"{word!r} is not {what}.", hint=f"Use one of {', '.join(words)}.")
+
+
+def _budgets(
+    folder: Path, config: ModelConfig, compute: Compute, allowance: Allowance, context: int
+) -> Sequence[Budget]:
+    """Decide what may be used, and of several GPUs which."""
+    if not compute.gpus:
+        return [cpu_budget(allowance, free_ram_bytes())]
+    budgets = gpu_budgets(compute.gpus, allowance, free_ram_bytes())
+    if len(budgets) == 1:
+        return budgets
+    itemsize = compute.dtype.itemsize
+    sizes = unit_sizes(Catalog.open(folder, config), itemsize=itemsize, packed=False)
+    workload = Workload(context=context, itemsize=itemsize, kv_itemsize=itemsize)
+    return useful_devices(config, sizes, budgets, workload)
+
+
+def _remarks(model: Model, allowance: Allowance) -> Iterator[str]:
+    """Say what a person should know about the devices and budgets that were chosen."""
+    compute = model.compute
+    if compute.trouble and compute.gpus:
+        yield f"Not every GPU is used: {compute.trouble}."
+    elif compute.trouble:
+        yield f"No GPU is used: {compute.trouble}."
+    if allowance.vram is not None and not compute.gpus:
+        yield "The size of video memory changes nothing: the model runs on the CPU, in RAM."
+    yield from (d.budget.remark for d in model.plan.devices if d.budget.remark)
 
 
 def open_model(
@@ -235,25 +314,31 @@ def open_model(
     rope: RopeMode = RopeMode.REFERENCE,
     context: int | None = None,
     offload: Offload = Offload.AUTO,
+    kv: KVKind = KVKind.FULL,
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
+    weights: tuple[Catalog, PieceReader] | None = None,
 ) -> Model:
     """Open a model folder within given budgets; `load` decides them and is what callers want.
 
     budgets  one per device. Several on the CPU stand for several devices, each with an arena of its
              own, so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
+    kv       how keys and values are stored
     pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
     arenas   as for Runtime
+    weights  a catalog and what reads its bytes, in place of the folder's own (`bench`)
     """
-    config = read_config(folder)
-    catalog = Catalog.open(folder, config)
+    catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
+    config = catalog.config
     devices = [torch.device("cpu" if b.device.startswith("cpu") else b.device) for b in budgets]
-    loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype) for d in devices]
+    loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader) for d in devices]
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs)
     workload = Workload(
-        context=context or config.max_position_embeddings, itemsize=itemsize, kv_itemsize=itemsize
+        context=context or config.max_position_embeddings,
+        itemsize=itemsize,
+        kv_itemsize=itemsize if kv is KVKind.FULL else 1,
     )
     runtime = Runtime(
         config,
@@ -262,23 +347,16 @@ def open_model(
         devices=devices,
         dtype=compute.dtype,
         rope=rope,
+        kv=kv,
         arenas=arenas,
     )
     store = None
     if pictures is not None:
-        numbers = (compute.dtype, rope.value, budgets[0].device, loaders[0].kernels.name)
+        numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
         identity = f"{catalog.fingerprint()} {numbers} {runtime.attention.name}"
         store = PictureStore(pictures[0], identity, pictures[1])
     tightener = Tightener(runtime, sizes, workload)
     return Model(folder, config, runtime, tightener, compute, store)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Give what is free on a device now, in bytes; other programs' memory is not counted."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    return available_ram_bytes()
 
 
 def _one_picture(

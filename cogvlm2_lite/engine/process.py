@@ -18,7 +18,6 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import cogvlm2_lite
 from cogvlm2_lite import errors
 from cogvlm2_lite.engine.protocol import (
     Ask,
@@ -374,7 +373,7 @@ def _signal_name(number: int) -> str:
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """Let the process find this very package, whatever the working folder holds."""
-    home = str(Path(cogvlm2_lite.__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     paths = [home, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep))]
     return {**own, "PYTHONPATH": os.pathsep.join(paths)}
 

@@ -42,14 +42,19 @@ _HEADER = struct.Struct(">II")
 class Load:
     """Open a model folder; answered by Loaded or LoadFailed.
 
-    device, dtype, rope  as for `cogvlm2_lite.load`
-    max_picture_pixels   larger pictures are refused before a pixel is decoded
+    device ... kv       as for `cogvlm2_lite.load`
+    max_picture_pixels  larger pictures are refused before a pixel is decoded
     """
 
     folder: Path
     device: str = "auto"
     dtype: str = "auto"
     rope: str = "reference"
+    vram: str | None = None
+    ram: str | None = None
+    offload: str = "auto"
+    context: int | None = None
+    kv: str = "full"
     max_picture_pixels: int = DEFAULT_LIMITS.max_pixels
 
 

@@ -147,7 +147,15 @@ def _open(wanted: Load) -> _Opened:
     import cogvlm2_lite
 
     model = cogvlm2_lite.load(
-        wanted.folder, device=wanted.device, dtype=wanted.dtype, rope=wanted.rope
+        wanted.folder,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        rope=wanted.rope,
+        vram=wanted.vram,
+        ram=wanted.ram,
+        offload=wanted.offload,
+        context=wanted.context,
+        kv=wanted.kv,
     )
     _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
     return _Opened(model=model, limits=ImageLimits(max_pixels=wanted.max_picture_pixels))
@@ -159,7 +167,7 @@ def _describe(model: Model) -> Loaded:
     return Loaded(
         plan=model.plan.as_dict(),
         compute=f"{compute.device}, {kind}: {compute.reason}",
-        context=model.config.max_position_embeddings,
+        context=model.plan.context,
         image_tokens=model.config.vision.image_tokens,
     )
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cogvlm2_lite.config import VisionConfig
-from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.units import MIB, format_bytes
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -118,7 +118,7 @@ def open_image(
     upright  turn the picture by its EXIF tag, as every viewer does (TIFF always is)
 
     Raises ImageError, with one sentence for a person, when the picture is missing, empty, damaged,
-    too large or not of the six formats.
+    too large or not of the six formats, and UsageError for a source of another type.
     """
     if isinstance(source, OpenedImage):
         return source
@@ -127,6 +127,11 @@ def open_image(
     if isinstance(source, bytes):
         _check_file_size(len(source), _UNNAMED, limits)
         return _from_stream(BytesIO(source), _UNNAMED, upright, limits)
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f"A picture can't be given as {type(source).__name__}.",
+            hint="Give a path, the bytes of a picture file, or a PIL image.",
+        )
     path = _existing_file(source, limits)
     try:
         with path.open("rb") as stream:

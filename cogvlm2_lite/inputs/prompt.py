@@ -152,19 +152,22 @@ def encode_prompt(
     has_image: bool = False,
     template: str | None = None,
     max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
+    context: int | None = None,
 ) -> PromptIds:
     """Turn a conversation into ids that fit the context with room for an answer.
 
     template        as in build_prompt; None takes the one that the checkpoint's config names
     max_new_tokens  length of the answer that is wanted
+    context         KV slots that the memory plan has; None: `config.max_position_embeddings`
 
-    The context is `config.max_position_embeddings` KV slots. Up to a quarter of it (2048 of 8192,
-    the answer length of the released demos) is kept for the answer, and the oldest turns are
-    dropped until the rest fits. The question itself is never cut: it may use all but 1/64 of the
-    context (128 of 8192), and PromptTooLongError tells when even that is not enough.
+    Up to a quarter of the context (2048 of 8192, the answer length of the released demos) is kept
+    for the answer, and the oldest turns are dropped until the rest fits. The question itself is
+    never cut: it may use all but 1/64 of the context (128 of 8192), and PromptTooLongError tells
+    when even that is not enough.
     """
     template = config.template_version if template is None else template
-    context = config.max_position_embeddings
+    most = config.max_position_embeddings
+    context = most if context is None else min(context, most)
     image_tokens = config.vision.image_tokens if has_image else 0
 
     def text_ids(dropped: int) -> list[int]:
@@ -175,13 +178,13 @@ def encode_prompt(
         return 1 + image_tokens + len(text_ids(dropped)) + answer <= context
 
     # base ignores the history, so dropping turns would gain nothing; nothing is dropped either.
-    most = 0 if template == "base" else len(history)
-    dropped = bisect_left(range(most), True, key=fits)
+    droppable = 0 if template == "base" else len(history)
+    dropped = bisect_left(range(droppable), True, key=fits)
     ids = text_ids(dropped)
     tokens = 1 + image_tokens + len(ids)
     room = context - tokens
     if room < max(min(max_new_tokens, context // 64), 1):
-        raise _too_long(len(ids), image_tokens, context)
+        raise _too_long(len(ids), image_tokens, context, most)
     types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
     picture_end = 1 + image_tokens
     ends = _turn_ends(tokenizer, history[dropped:], template, ids)
@@ -216,10 +219,11 @@ def _turn_ends(
     return ends
 
 
-def _too_long(text_tokens: int, image_tokens: int, context: int) -> PromptTooLongError:
+def _too_long(text_tokens: int, image_tokens: int, context: int, most: int) -> PromptTooLongError:
     picture = f" and the picture {image_tokens}" if image_tokens else ""
+    longer = f", or plan for a longer context: {most} tokens at most" if context < most else ""
     return PromptTooLongError(
-        f"The question has {text_tokens} tokens{picture}; the model's context holds {context}, "
+        f"The question has {text_tokens} tokens{picture}; the context holds {context}, "
         "and an answer needs some of them.",
-        hint="Shorten the question.",
+        hint=f"Shorten the question{longer}.",
     )

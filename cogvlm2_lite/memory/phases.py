@@ -16,12 +16,13 @@ class Phase(Enum):
     DECODE = "decode"
 
 
-_DECODER = frozenset({Part.LANGUAGE_EXPERT, Part.NORMS, Part.EMBEDDING, Part.LM_HEAD})
+_DECODER = frozenset({Part.LANGUAGE_EXPERT, Part.NORMS, Part.EMBEDDING})
 
 PARTS: dict[Phase, frozenset[Part]] = {
     Phase.ENCODE: frozenset({Part.VISION, Part.PROJECTOR}),
     Phase.PREFILL_IMAGE: _DECODER | {Part.VISION_EXPERT},
     Phase.PREFILL_TEXT: _DECODER,
-    Phase.DECODE: _DECODER,
+    Phase.DECODE: _DECODER | {Part.LM_HEAD},
 }
-"""Decoding never brings the vision experts in: no image token can appear."""
+"""Decoding never brings the vision experts in: no image token can appear. The first token's scores
+belong to decoding: prefill ends with hidden states and needs no lm_head."""

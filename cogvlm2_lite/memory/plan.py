@@ -203,7 +203,8 @@ def plan_memory(
     what would help.
     """
     shares = shares or share_blocks(config, budgets)
-    units = list_units(sizes)
+    needed = frozenset[Part]().union(*(PARTS[phase] for phase in workload.phases))
+    units = [unit for unit in list_units(sizes) if unit.part in needed]
     last = len(budgets) - 1
     devices = tuple(
         _plan_device(
@@ -260,19 +261,32 @@ def _plan_device(
     phases = tuple(
         _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
     )
+    dearest = max(phases, key=lambda phase: phase.peak_bytes)
+    if dearest.peak_bytes > budget.device_bytes:
+        raise _does_not_fit(dearest, budget, config, workload)
     plan = DevicePlan(budget=budget, blocks=share, phases=phases)
-    if offload is Offload.NEVER and plan.streams:
-        everything = max(p.peak_bytes - p.buffer_bytes + _missing(p) for p in phases)
-        raise DoesNotFitError(
-            f"The whole model needs {format_bytes(everything)} on {budget.device}, where "
-            f"{format_bytes(budget.device_bytes)} may be used, and offloading was forbidden.",
-            hint="Leave --offload at auto: the answers are the same, only slower.",
-        )
+    if offload is Offload.NEVER:
+        _refuse_moves(plan, units)
     return plan
 
 
-def _missing(plan: PhasePlan) -> int:
-    return plan.streamed_bytes
+def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
+    """Raise DoesNotFitError when any weight would have to leave memory and come back."""
+    always = frozenset[UnitKey].intersection(*(phase.resident_keys for phase in plan.phases))
+    if all(unit.key in always for unit in units):
+        return
+    held = sum(unit.nbytes for unit in units)
+    everything = held + max(phase.cache_bytes + phase.scratch_bytes for phase in plan.phases)
+    raise DoesNotFitError(
+        f"The whole model needs {format_bytes(everything)} on {plan.budget.device}, where "
+        f"{_may_be_used(plan.budget)}, and offloading was forbidden.",
+        hint="Leave --offload at auto: the answers are the same, only slower.",
+    )
+
+
+def _may_be_used(budget: Budget) -> str:
+    origin = f" ({budget.origin})" if budget.origin else ""
+    return f"{format_bytes(budget.device_bytes)} may be used{origin}"
 
 
 def _plan_phase(
@@ -283,18 +297,22 @@ def _plan_phase(
     units: tuple[Unit, ...],
     workload: Workload,
 ) -> PhasePlan:
-    """Take the longest beginning of the order of keeping that fits."""
+    """Take the longest beginning of the order of keeping that fits, or the smallest there is."""
     cache = _cache_bytes(phase, config, share, workload)
     scratch = scratch_bytes(
         phase, config, itemsize=workload.itemsize, tokens=min(PREFILL_CHUNK, workload.context)
     )
+    if workload.kv_itemsize == 1 and cache:
+        # One layer's keys and values in the compute type, and one of them in float32 on the way.
+        values = workload.context * config.num_multi_query_heads * config.head_dim
+        scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
     needed = [unit for unit in units if unit.part in PARTS[phase]]
     floor = sum(unit.part is Part.NORMS for unit in units)
     kept, depth = _longest_beginning(units, needed, floor, room)
     resident = units[:kept]
     streamed = tuple(in_order_of_use(set(needed) - set(resident)))
-    plan = PhasePlan(
+    return PhasePlan(
         phase=phase,
         resident=resident,
         streamed=streamed,
@@ -302,10 +320,6 @@ def _plan_phase(
         cache_bytes=cache,
         scratch_bytes=scratch,
     )
-    missing = plan.peak_bytes - budget.device_bytes
-    if missing > 0:
-        raise _does_not_fit(plan, budget, missing, config, workload)
-    return plan
 
 
 def _longest_beginning(
@@ -353,8 +367,9 @@ def _cache_bytes(
 
 
 def _does_not_fit(
-    plan: PhasePlan, budget: Budget, missing: int, config: ModelConfig, workload: Workload
+    plan: PhasePlan, budget: Budget, config: ModelConfig, workload: Workload
 ) -> DoesNotFitError:
+    missing = plan.peak_bytes - budget.device_bytes
     per_token = plan.cache_bytes // workload.context if workload.context else 0
     shorter = workload.context - -(-missing // per_token) if per_token else 0
     hint = "Close other programs, give a larger budget, or use another device."
@@ -362,8 +377,7 @@ def _does_not_fit(
         hint = f"A context of {shorter} tokens would fit: --context {shorter}."
     return DoesNotFitError(
         f"{plan.phase.value.capitalize()} needs at least {format_bytes(plan.peak_bytes)} on "
-        f"{budget.device}, where {format_bytes(budget.device_bytes)} may be used: "
-        f"{format_bytes(missing)} are missing.",
+        f"{budget.device}, where {_may_be_used(budget)}: {format_bytes(missing)} are missing.",
         hint=hint,
     )
 

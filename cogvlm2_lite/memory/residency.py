@@ -7,8 +7,8 @@ inside the body, and only there, the block's weights are in memory:
         for block in residency.walk(decoder.blocks):
             hidden = block(hidden, step)
 
-Where a block's weights must be streamed and the plan has two buffers, the next block's arrive on
-another thread while this one computes.
+The next block's weights arrive on another thread while this one computes: at the first use of a
+block that stays, and at every use of one that is streamed through two buffers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Protocol, TypeVar
 
 from cogvlm2_lite.memory.arena import Arena
-from cogvlm2_lite.memory.inventory import Unit, UnitKey, step_of
+from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_of
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.weights.names import Part
@@ -107,8 +107,30 @@ class Residency:
             arena.limit_bytes = device.budget.device_bytes
         self._now: Phase | None = None
         self._following: dict[UnitKey, Keys] = {}
+        self._streamed: set[UnitKey] = set()
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
         self._drop(self._leaving(frozenset[UnitKey]().union(*resident)))
+
+    def bring_in(self) -> Iterator[tuple[int, int]]:
+        """Bring in what decoding needs and no phase drops; yields (units done, units).
+
+        Without it the first answer does it, where a person waits for words.
+        """
+        plans = self._phases[Phase.DECODE]
+        always = (
+            frozenset.intersection(*(phase[index].resident_keys for phase in self._phases.values()))
+            for index in range(len(plans))
+        )
+        units = [
+            unit
+            for plan, kept in zip(plans, always, strict=True)
+            for unit in in_order_of_use(plan.resident)
+            if unit.key in kept and unit.part in PARTS[Phase.DECODE]
+        ]
+        with self.phase(Phase.DECODE):
+            for done, unit in enumerate(units, 1):
+                self._load((unit.key,))
+                yield done, len(units)
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -118,7 +140,8 @@ class Residency:
             self._settle()
             kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
             self._drop(self._leaving(kept))
-            self._following = _following(plans, phase)
+            self._following = _following(self._phases, phase)
+            self._streamed = {unit.key for plan in plans for unit in plan.streamed}
             self._now = phase
         with ExitStack() as stack:
             for arena, plan in zip(self.arenas, plans, strict=True):
@@ -132,13 +155,11 @@ class Residency:
             keys = self._needed(piece, self._now)
             self._settle()
             self._load(keys)
-            streamed = tuple(key for key in keys if key in self._following)
-            if streamed:
-                self._expect(self._following[streamed[-1]])
+            self._expect(next((f for key in keys if (f := self._following.get(key))), ()))
             try:
                 yield piece
             finally:
-                self._drop(streamed)
+                self._drop(key for key in keys if key in self._streamed)
 
     def release(self) -> None:
         """Take everything out."""
@@ -187,7 +208,7 @@ class Residency:
             self._clear(key, size)
             raise
         assert home is None or filled == size, f"{key} holds {filled} bytes, planned were {size}"
-        if key in self._following:
+        if key in self._streamed:
             self.streamed_bytes += size
         return size
 
@@ -204,18 +225,47 @@ class Residency:
             self.arenas[home].give(held)
 
 
-def _following(plans: Sequence[PhasePlan], phase: Phase) -> dict[UnitKey, Keys]:
-    """Say for each streamed unit which units to bring in while its step computes.
+def _following(plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase) -> dict[UnitKey, Keys]:
+    """Say for each unit which units may arrive while its step computes.
 
-    After the last step of decoding comes the first one of the next token. Units of a device with
-    a single buffer can't arrive early.
+    Those of the next step; after the last step those that begin the next phase and have a place in
+    this one's plan. Norms are there before all steps, and what a device streams through a single
+    buffer can't arrive early.
     """
-    single = {unit.key for plan in plans if plan.depth < 2 for unit in plan.streamed}
-    streamed: list[Unit] = sorted((u for plan in plans for u in plan.streamed), key=step_of)
-    steps = [tuple(unit.key for unit in group) for _, group in groupby(streamed, key=step_of)]
-    after = [*steps[1:], steps[0] if phase is Phase.DECODE and len(steps) > 1 else ()]
+    early = {
+        unit.key
+        for plan in plans[phase]
+        for unit in (*plan.resident, *(plan.streamed if plan.depth > 1 else ()))
+    }
+    steps = _steps(plans[phase], phase)
+    nexts = _steps(plans[_NEXT[phase]], _NEXT[phase]) if _NEXT[phase] in plans else []
+    after = [*steps[1:], nexts[0] if nexts else ()]
+    if phase is Phase.DECODE and len(steps) < 2:
+        after = [()]
     return {
-        key: tuple(k for k in following if k not in single)
+        key: tuple(k for k in following if k in early)
         for step, following in zip(steps, after, strict=False)
         for key in step
     }
+
+
+def _steps(plans: Sequence[PhasePlan], phase: Phase) -> list[Keys]:
+    """Group what a phase needs, norms aside, by the steps in which it is used."""
+    needed: list[Unit] = sorted(
+        (
+            unit
+            for plan in plans
+            for unit in (*plan.resident, *plan.streamed)
+            if unit.part in PARTS[phase] and unit.part is not Part.NORMS
+        ),
+        key=step_of,
+    )
+    return [tuple(unit.key for unit in group) for _, group in groupby(needed, key=step_of)]
+
+
+_NEXT = {
+    Phase.ENCODE: Phase.PREFILL_IMAGE,
+    Phase.PREFILL_IMAGE: Phase.PREFILL_TEXT,
+    Phase.PREFILL_TEXT: Phase.DECODE,
+    Phase.DECODE: Phase.DECODE,  # the next token
+}

@@ -10,7 +10,8 @@ PREFILL_CHUNK = 1024
 activations of a long conversation do not decide how much memory is needed."""
 
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
-"""Rows of a matrix made plain for a multiplication, and their scales."""
+"""Rows of a matrix made plain for a multiplication (at most 24 MiB, weights/storage/chunks.py), and
+its scales. Kept from the first multiplication on, also while decoding."""
 
 
 def scratch_bytes(phase: Phase, config: ModelConfig, *, itemsize: int, tokens: int) -> int:
@@ -18,21 +19,30 @@ def scratch_bytes(phase: Phase, config: ModelConfig, *, itemsize: int, tokens: i
 
     itemsize  bytes of the compute dtype
     tokens    of text that go through the decoder together
+
+    benchmarks/memory_estimate.py compares it with the tensors that are really made.
     """
-    vision = config.vision
+    vision, hidden = config.vision, config.hidden_size
     if phase is Phase.ENCODE:
-        rows = vision.num_positions
-        # In the MLP: the stream, its wide product and the activation of that.
-        width = vision.hidden_size + 2 * vision.intermediate_size
-        return rows * max(width, 6 * vision.hidden_size) * itemsize + KERNEL_SCRATCH_BYTES
+        # In the MLP: the stream before the block and after attention, the wide product, the result.
+        width = 3 * vision.hidden_size + vision.intermediate_size
+        in_attention = 7 * vision.hidden_size
+        return vision.num_positions * max(width, in_attention) * itemsize + KERNEL_SCRATCH_BYTES
+    extra = 2 * 4 * config.vocab_size  # scores in the compute dtype and in float32
     if phase is Phase.DECODE:
         tokens = 1
-    if phase is Phase.PREFILL_IMAGE:
+    elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
-    # In the MLP: gate, its activation and up, beside the stream, its norm and the routed copy.
-    width = 3 * config.intermediate_size + 4 * config.hidden_size
-    logits = 2 * 4 * config.vocab_size
-    return tokens * width * itemsize + logits + KERNEL_SCRATCH_BYTES
+        # Each expert has copies of its rows, and the image features wait beside the stream.
+        extra += tokens * 2 * hidden * itemsize
+    else:
+        extra += tokens * config.max_position_embeddings  # the mask
+    # In the MLP: gate and up, beside the stream before and after attention, and its norm. A norm is
+    # computed in float32, in three steps.
+    width = max(
+        (2 * config.intermediate_size + 3 * hidden) * itemsize, hidden * (2 * itemsize + 12)
+    )
+    return tokens * width + extra + KERNEL_SCRATCH_BYTES
 
 
 def encode_flops(config: ModelConfig) -> int:

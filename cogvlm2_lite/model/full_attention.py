@@ -46,15 +46,15 @@ def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     tokens, scale = q.shape[2], q.shape[3] ** -0.5
     out = torch.empty_like(v)
     scores = q.new_empty((min(CHUNK, tokens), tokens))
-    shares = torch.empty_like(scores)
     heads = zip(*(t.flatten(0, 1) for t in (q, k, v, out)), strict=True)
     for queries, keys, values, target in heads:
-        scaled, columns = queries * scale, keys.T
+        # Each is read once per run of queries, 36 times for a picture: side by side it is faster.
+        scaled, columns, rows = queries * scale, keys.T.contiguous(), values.contiguous()
         for start in range(0, tokens, CHUNK):
-            n = min(CHUNK, tokens - start)
-            torch.mm(scaled[start : start + n], columns, out=scores[:n])
-            torch.softmax(scores[:n], -1, out=shares[:n])
-            torch.mm(shares[:n], values, out=target[start : start + n])
+            part = scores[: min(CHUNK, tokens - start)]
+            torch.mm(scaled[start : start + CHUNK], columns, out=part)
+            torch.softmax(part, -1, out=part)
+            torch.mm(part, rows, out=target[start : start + CHUNK])
     return out
 
 

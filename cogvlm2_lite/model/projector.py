@@ -50,7 +50,7 @@ class Projector:
     def project(self, x: Tensor) -> Tensor:
         """[batch, tokens, vision hidden] -> [batch, tokens, hidden]."""
         h = F.gelu(self.norm(self.linear(x)))
-        return self.down(F.silu(self.gate(h)) * self.up(h))
+        return self.down(F.silu(self.gate(h), inplace=True).mul_(self.up(h)))
 
     def shells(self) -> Iterator[Shell]:
         yield from (self.kernel, self.kernel_bias, self.boi, self.eoi)

@@ -109,19 +109,18 @@ class Rotary:
     def rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
         """Give each layer's rotation for `positions` [batch, tokens]; none is above `highest`."""
         if not self._tables or highest >= self._positions:
-            self._positions = max(self._positions, highest + 1)
-            self._tables = self._build()
+            rows = max(self._positions, highest + 1)
+            self._tables = self._build(rows)
+            self._positions = rows  # not before: the tables may need too much memory
         rotations = {id(table): table.rows(positions) for table in self._tables}
         return [rotations[id(table)] for table in self._tables]
 
-    def _build(self) -> list[RotaryTable]:
+    def _build(self, rows: int) -> list[RotaryTable]:
         tables: dict[bytes, RotaryTable] = {}
         keys = [vector.tensor.float().cpu().numpy().tobytes() for vector in self.inv_freq]
         for key, vector in zip(keys, self.inv_freq, strict=True):
             if key not in tables:
-                table = rotary_table(
-                    vector.tensor, self._positions, mode=self._mode, dtype=self._dtype
-                )
+                table = rotary_table(vector.tensor, rows, mode=self._mode, dtype=self._dtype)
                 tables[key] = RotaryTable(
                     cos=table.cos.to(self._device), sin=table.sin.to(self._device)
                 )

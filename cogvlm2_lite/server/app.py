@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from cogvlm2_lite import __version__
 from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server.guard import Access, App, Guard
@@ -99,7 +98,7 @@ class _Handlers:
     async def health(self, _: Request) -> Response:
         state = self._service.state
         status = 200 if state is EngineState.READY else 503
-        return _json({"status": state.value, "version": __version__}, status)
+        return _json({"status": state.value}, status)
 
     async def plan(self, _: Request) -> Response:
         loaded = self._service.loaded

@@ -16,7 +16,6 @@ from functools import cached_property
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from cogvlm2_lite.weights.header import DTYPE_BYTES
@@ -106,12 +105,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
 
     def begin(self, name: str) -> None:

@@ -36,10 +36,18 @@ def golden_tensors(dtype: torch.dtype = torch.bfloat16) -> Tensors:
     return {name: tensor.to(dtype) for name, tensor in loaded.items()}
 
 
-def write_folder(folder: Path, tensors: Tensors, shards: int = 1) -> Path:
-    """Write a model folder: one file, or several with an index."""
+def write_folder(
+    folder: Path, tensors: Tensors, shards: int = 1, config: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a model folder: one file, or several with an index.
+
+    config  what config.json holds; None: the golden checkpoint's
+    """
     folder.mkdir(exist_ok=True)
-    shutil.copy(CHECKPOINT / "config.json", folder)
+    if config is None:
+        shutil.copy(CHECKPOINT / "config.json", folder)
+    else:
+        (folder / "config.json").write_text(json.dumps(config))
     if shards == 1:
         save_file(tensors, folder / SINGLE_NAME, metadata={"format": "pt"})
         return folder

@@ -58,6 +58,7 @@ class ScriptedModel:
     extra: Sequence[Event] = ()
     asked: list[Asked] = field(default_factory=list)
     plan: ScriptedPlan = field(default_factory=ScriptedPlan)
+    remarks: Sequence[str] = ()
     loaded: list[tuple[Path, argparse.Namespace]] = field(default_factory=list)
 
     def load(self, folder: Path, args: argparse.Namespace) -> ScriptedModel:

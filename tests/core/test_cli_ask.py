@@ -61,6 +61,20 @@ def test_the_answer_and_nothing_else_goes_to_standard_output(
     assert model.loaded[0][0] == Path(folder)
 
 
+def test_what_was_chosen_otherwise_than_asked_is_told(
+    folder: str, photo: str, capsys: Capture
+) -> None:
+    model = ScriptedModel(remarks=["7 GiB are free: planned with what is free."])
+    options = ["--vram", "30GiB", "--ram", "8GiB", "--context", "4096", "--offload", "never"]
+    main([folder, photo, "What?", *options], load=model.load)
+    assert "planned with what is free" in capsys.readouterr().err
+    args = model.loaded[0][1]
+    assert (args.vram, args.ram, args.context, args.offload) == ("30GiB", "8GiB", 4096, "never")
+    main([folder, photo, "What?", "--json"], load=model.load)
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert first["remarks"] == list(model.remarks)
+
+
 def test_a_person_sees_progress_and_timings(
     folder: str, photo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ def test_a_single_end_token_is_a_list_of_one() -> None:
         ({"template_version": "other"}, "template_version"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"vision_config": None}, "vision_config"),
+        ({"hidden_size": math.nan}, "hidden_size"),
+        ({"rms_norm_eps": math.inf}, "rms_norm_eps"),
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers"),
+        ({"num_hidden_layers": 1025}, "1024 layers"),
+        ({"max_position_embeddings": 0}, "positive"),
+        ({"intermediate_size": 0}, "positive"),
+        ({"eos_token_id": True}, "eos_token_id"),
+        ({"hidden_size": 32 * 33}, "even"),
     ],
 )
 def test_a_wrong_value_is_named(change: dict[str, Any], word: str) -> None:
@@ -57,14 +65,29 @@ def test_a_missing_number_is_named(key: str) -> None:
         parse_config(raw)
 
 
-def test_a_wrong_vision_number_is_named() -> None:
-    raw = copy.deepcopy(REAL_JSON)
-    raw["vision_config"]["num_positions"] = 1025
-    with pytest.raises(CheckpointError, match="num_positions"):
-        parse_config(raw)
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"num_positions": 1025}, "num_positions"),
+        ({"patch_size": 0}, "positive"),
+        ({"num_heads": 5}, "num_heads"),
+        ({"in_channels": 1}, "in_channels"),
+        ({"image_size": 14, "num_positions": 2}, "2 x 2 patches"),
+        ({"hidden_act": "quick_gelu"}, "hidden_act"),
+    ],
+)
+def test_a_wrong_vision_number_is_named(change: dict[str, Any], word: str) -> None:
+    vision = {**REAL_JSON["vision_config"], **change}
+    with pytest.raises(CheckpointError, match=word):
+        parse_config({**REAL_JSON, "vision_config": vision})
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"hidden_size": 1'])
+def test_a_whole_number_with_a_point_is_a_count() -> None:
+    config = parse_config({**REAL_JSON, "hidden_size": 4096.0})
+    assert type(config.hidden_size) is int
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"hidden_size": 1', "[" * 100_000])
 def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):

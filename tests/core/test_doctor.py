@@ -26,10 +26,19 @@ def report() -> Report:
 def test_the_report_covers_everything_a_bug_report_needs(report: Report) -> None:
     assert list(report.sections) == [
         "Program", "Packages", "Processor", "Memory", "GPUs", "Disk", "Kernels", "Demo model",
+        "Plan now",
     ]  # fmt: skip
     assert "torch" in report.sections["Packages"]
     assert "available of" in report.sections["Memory"]["RAM"]
     assert all(value for rows in report.sections.values() for value in rows.values())
+
+
+def test_the_plan_of_this_moment_is_told_in_a_line_each(report: Report) -> None:
+    plans = report.sections["Plan now"]
+    assert list(plans) == ["planned for", "demo", "19b, 4 bit"]
+    assert "free now" in plans["planned for"]
+    assert "tokens/s" in plans["demo"]
+    assert "tokens/s" in plans["19b, 4 bit"] or "missing" in plans["19b, 4 bit"]
 
 
 def test_the_chosen_kernels_come_with_their_reason(report: Report) -> None:

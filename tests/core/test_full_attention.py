@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cogvlm2_lite.model.full_attention import chunked, choose_full_attention, reference
+from cogvlm2_lite.model.full_attention import choose_full_attention, chunked, reference
 
 
 @pytest.mark.parametrize(("tokens", "head_dim"), [(1, 8), (37, 32), (256, 112), (700, 112)])

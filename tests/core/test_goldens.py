@@ -149,6 +149,16 @@ def test_exact_rope_ignores_the_rounded_frequencies() -> None:
     assert float((table.cos.double() - phases.cos()).abs().max()) < 1e-3
 
 
+def test_a_position_too_high_for_the_memory_spoils_nothing(model: Model) -> None:
+    ids, positions = torch.tensor([[1, 2]]), torch.tensor([[0, 1]])
+    with pytest.raises(RuntimeError):
+        model.forward(ids, position_ids=torch.tensor([[0, 2**44]]))
+    above = model.config.max_position_embeddings + torch.tensor([[3, 4]])
+    moved = model.forward(ids, position_ids=above)
+    # Attention sees only how far apart two tokens stand.
+    assert torch.allclose(moved, model.forward(ids, position_ids=positions), atol=1e-3)
+
+
 # The classic mistakes. Each is put into the code on purpose, and the comparison above must notice.
 
 
@@ -184,7 +194,7 @@ class TanhGelu:
 
 
 def tanh_gelu_in_the_vision_tower(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(vision_module, "F", TanhGelu())
+    patch.setattr(vision_module, "gelu_in_place", TanhGelu().gelu)
 
 
 def tanh_gelu_in_the_projector(patch: pytest.MonkeyPatch) -> None:

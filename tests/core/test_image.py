@@ -9,6 +9,7 @@ import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from cogvlm2_lite.config import VisionConfig
-from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.inputs.image import ImageLimits, OpenedImage, open_image, pixel_values
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "preprocess_golden.safetensors")
@@ -327,6 +328,12 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
 def test_web_addresses_are_not_opened() -> None:
     for address in ("https://example.org/a.png", "HTTP://example.org", "data:image/png;base64,AA"):
         assert "web address" in failure(address).message
+
+
+@pytest.mark.parametrize("source", [None, 5, bytearray(b"x"), np.zeros((4, 4, 3))])
+def test_a_source_of_another_type_is_named(source: Any) -> None:
+    with pytest.raises(UsageError, match=type(source).__name__):
+        open_image(source)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

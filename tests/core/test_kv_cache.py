@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
+from cogvlm2_lite.cli.ask import main as ask
+from cogvlm2_lite.cli.plan import main as plan
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.engine.runtime import run
@@ -119,3 +126,23 @@ def test_an_eight_bit_cache_changes_golden_scores_by_little() -> None:
     difference = float((model.runtime.score(hidden) - golden["one_image.logits"]).abs().max())
     # Scores have a standard deviation of 2.1 here; 16 bits change them by up to 0.24.
     assert 0 < difference < 0.25
+
+
+def test_the_plan_of_an_eight_bit_cache_is_smaller(capsys: pytest.CaptureFixture[str]) -> None:
+    caches = []
+    for kv in ("full", "int8"):
+        assert plan(["19b", "--vram", "8GiB", "--kv", kv, "--json"]) == 0
+        (device,) = json.loads(capsys.readouterr().out)["plan"]["devices"]
+        caches.append(device["phases"][-1]["cache_bytes"])
+    assert caches == [1 << 30, (1 << 30) * 132 // 256]
+
+
+def test_the_options_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COGVLM2_LITE_CACHE", str(tmp_path))
+    photo = tmp_path / "grey.png"
+    Image.new("RGB", (40, 40), (120, 120, 120)).save(photo)
+    command = ["demo", str(photo), "What?", "--kv", "int8", "--keep-pictures", "1MiB", "--quiet"]
+    assert ask(command) == 0
+    (kept,) = (tmp_path / "pictures").iterdir()
+    tensors = load_file(kept)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.int8, torch.float32}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 
 import pytest
@@ -14,7 +15,7 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Offload, Workload, plan_memory
-from cogvlm2_lite.units import GIB, MIB
+from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
 from cogvlm2_lite.weights.names import Part, expected_tensors
 from tests.core.shapes import REAL, REAL_JSON
 
@@ -74,16 +75,62 @@ def test_four_gib_stream_some_language_blocks_spread_out() -> None:
 def test_a_text_only_workload_plans_no_vision() -> None:
     budget = Budget(device="gpu", device_bytes=6 * GIB)
     plan = plan_memory(REAL, SIZES, [budget], Workload(context=4096, with_picture=False))
-    assert [p.phase for p in plan.devices[0].phases] == [Phase.PREFILL_TEXT, Phase.DECODE]
+    (device,) = plan.devices
+    assert [p.phase for p in device.phases] == [Phase.PREFILL_TEXT, Phase.DECODE]
+    vision = {Part.VISION, Part.PROJECTOR, Part.VISION_EXPERT}
+    assert not any(unit.part in vision for p in device.phases for unit in p.resident)
 
 
 def test_what_does_not_fit_says_how_much_is_missing_and_what_would_help() -> None:
     with pytest.raises(DoesNotFitError, match=r"are missing") as caught:
-        plan_real(2.2)
+        plan_real(1.9)
     assert "--context" in caught.value.hint
     with pytest.raises(DoesNotFitError) as caught:
         plan_real(0.5)
     assert "larger budget" in caught.value.hint
+
+
+def test_the_missing_bytes_are_all_that_is_missing() -> None:
+    def plan_bytes(count: int) -> MemoryPlan:
+        return plan_memory(
+            REAL, SIZES, [Budget(device="gpu", device_bytes=count)], Workload(context=8192)
+        )
+
+    with pytest.raises(DoesNotFitError) as caught:
+        plan_bytes(GIB)
+    named = re.search(r"needs at least (\S+ \S+) on gpu", caught.value.message)
+    assert named is not None
+    plan_bytes(int(parse_bytes(named.group(1)) * 1.005))
+
+
+def test_the_shorter_context_that_is_offered_fits() -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        plan_real(1.6)
+    shorter = int(caught.value.hint.split()[-1].rstrip("."))
+    assert plan_real(1.6, context=shorter).peak_bytes <= 1.6 * GIB
+
+
+def test_forbidden_offloading_names_the_bytes_that_hold_everything() -> None:
+    def never(count: int) -> MemoryPlan:
+        budget = Budget(device="gpu", device_bytes=count)
+        return plan_memory(REAL, SIZES, [budget], Workload(context=8192), offload=Offload.NEVER)
+
+    whole = sum(n for (part, _), n in SIZES.items() if part is not Part.EMBEDDING)
+    low, high = GIB, 20 * GIB
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            never(middle)
+            high = middle
+        except DoesNotFitError:
+            low = middle
+    assert whole < high < whole + 2 * GIB
+    # Nothing leaves between phases either.
+    (device,) = never(high).devices
+    assert len({phase.resident_keys for phase in device.phases}) == 1
+    with pytest.raises(DoesNotFitError) as caught:
+        never(low)
+    assert f"needs {format_bytes(high)} on gpu" in caught.value.message
 
 
 def test_forbidden_offloading_refuses_instead_of_streaming() -> None:

@@ -210,6 +210,21 @@ def test_a_question_that_leaves_no_room_for_an_answer_is_refused() -> None:
         encode_prompt(Letters(), CONFIG, "q" * (fits + 1))
 
 
+def test_a_smaller_planned_context_is_kept_to() -> None:
+    whole = encode_prompt(Letters(), CONFIG, "last?", history=conversation(30))
+    small = encode_prompt(Letters(), CONFIG, "last?", history=conversation(30), context=128)
+    assert small.tokens + small.room == 128
+    assert small.dropped_turns > whole.dropped_turns
+    with pytest.raises(PromptTooLongError) as caught:
+        encode_prompt(Letters(), CONFIG, "q" * 130, context=128)
+    assert "the context holds 128" in caught.value.message
+    assert "512 tokens at most" in caught.value.hint
+    # More than the model has is no more than the model has.
+    assert encode_prompt(Letters(), CONFIG, "a?", context=9999).room == whole.room + (
+        whole.tokens - encode_prompt(Letters(), CONFIG, "a?").tokens
+    )
+
+
 @pytest.mark.parametrize("has_image", [True, False])
 def test_boundaries_are_after_the_picture_and_after_each_kept_turn(has_image: bool) -> None:
     history = conversation(30)

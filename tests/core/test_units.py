@@ -25,7 +25,9 @@ def test_sizes_are_read(text: str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "8G B", "-1GiB", "GiB", "8 GiB GiB", "1e9", "∞", "٣GiB"])
+@pytest.mark.parametrize(
+    "text", ["", "8G B", "-1GiB", "GiB", "8 GiB GiB", "1e9", "∞", "٣GiB", "9" * 400]
+)
 def test_what_is_no_size_says_how_to_write_one(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_bytes(text)

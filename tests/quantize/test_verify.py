@@ -47,9 +47,9 @@ def test_a_fresh_folder_is_whole(folder: Path) -> None:
     assert last.has_manifest
     manifest = read_manifest(folder)
     assert manifest is not None
-    sizes = sum(s.nbytes for s in manifest.shards.values())
-    assert sizes * 0.9 < last.checked_bytes < sizes  # all but the headers
-    assert any(isinstance(e, Progress) for e in verify(folder))
+    assert last.checked_bytes == sum(s.nbytes for s in manifest.shards.values())
+    progress = [event for event in verify(folder) if isinstance(event, Progress)]
+    assert progress[-1].share == 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -103,10 +103,10 @@ def test_a_packed_question_is_computed_as_if_it_were_alone(
 ) -> None:
     dims = Dims()
     batch = make_batch("held-out", 2, 3, 96, dims, encoder)
-    assert batch.packed is not None
+    assert batch.text is not None
     features = project(weights, dims, encode_patches(weights, dims, batch.patches))
-    packed = replace(batch.packed, mask=batch.packed.mask.float())
-    together = decode(weights, dims, features, packed, encoder.bos)
+    packed = replace(batch.text.packed, mask=batch.text.packed.mask.float())
+    together, _ = decode(weights, dims, features, packed, encoder.bos)
     first = dims.image_tokens + 3
     for row in range(3):
         ends = [0, *(packed.positions[row].diff() < 0).nonzero().flatten().add(1).tolist()]
@@ -117,7 +117,7 @@ def test_a_packed_question_is_computed_as_if_it_were_alone(
             positions=packed.positions[row : row + 1, start:end],
             mask=packed.mask[row : row + 1][:, :, keep][:, :, :, keep],
         )
-        single = decode(weights, dims, features[row : row + 1], alone, encoder.bos)
+        single, _ = decode(weights, dims, features[row : row + 1], alone, encoder.bos)
         torch.testing.assert_close(single[0], together[row, start:end], atol=1e-4, rtol=1e-4)
 
 

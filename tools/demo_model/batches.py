@@ -49,25 +49,38 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextBatch:
+    """The conversations of a batch.
+
+    answer_at    [answer tokens, 2] (row, text token) whose next token is an answer token
+    answer_ids   [answer tokens] the token that follows
+    owner        [answer tokens] number of the conversation in `asked`
+    name_at      [names, 2] (row, text token) where a question has just named a shape
+    name_cells   [names] the grid cell of that shape
+    """
+
+    packed: Packed
+    answer_at: Tensor
+    answer_ids: Tensor
+    owner: Tensor
+    name_at: Tensor
+    name_cells: Tensor
+    asked: tuple[Conversation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Tensors of one batch; the text fields are None in a batch without questions.
+    """Tensors of one batch; `text` is None in a batch without questions.
 
     patches      [batch, patches, patch values] normalised pixels, float32
     patch_labels [batch, patches, 4] kind, colour, index, bar value; -100 = not asked
     slot_labels  [batch, slots, 3] kind, colour, bar value of each named place; -100 = not asked
-    answer_at    [answer tokens, 2] (row, text token) whose next token is an answer token
-    answer_ids   [answer tokens] the token that follows
-    owner        [answer tokens] number of the conversation in `asked`
     """
 
     patches: Tensor
     patch_labels: Tensor
     slot_labels: Tensor
-    packed: Packed | None
-    answer_at: Tensor | None
-    answer_ids: Tensor | None
-    owner: Tensor | None
-    asked: tuple[Conversation, ...]
+    text: TextBatch | None
 
 
 def make_encoder(tokenizer: Tokenizer) -> Encoder:
@@ -80,20 +93,20 @@ def make_encoder(tokenizer: Tokenizer) -> Encoder:
 def make_batch(
     split: Split, seed: int, images: int, text_tokens: int, dims: Dims, encoder: Encoder,
     shares: dict[str, float] | None = None,
+    focus: dict[str, float] | None = None,
 ) -> Batch:  # fmt: skip
     """Draw a batch; with text_tokens = 0 it holds pictures and labels only."""
     questions = text_tokens // 9
-    drawn = list(islice(samples(split, seed, questions, shares), images))
+    drawn = list(islice(samples(split, seed, questions, shares, focus), images))
     patches = torch.from_numpy(np.stack([image_patches(one.image, dims) for one in drawn]))
     patch_labels = np.stack([_patch_labels(marks(one.picture), dims) for one in drawn])
     slot_labels = np.stack([_slot_labels(one.picture) for one in drawn])
-    text = _pack(drawn, text_tokens, dims, encoder) if text_tokens else (None,) * 4 + ((),)
-    packed, answer_at, answer_ids, owner, asked = text
     return Batch(
-        patches=patches, patch_labels=torch.from_numpy(patch_labels),
-        slot_labels=torch.from_numpy(slot_labels), packed=packed, answer_at=answer_at,
-        answer_ids=answer_ids, owner=owner, asked=asked,
-    )  # fmt: skip
+        patches=patches,
+        patch_labels=torch.from_numpy(patch_labels),
+        slot_labels=torch.from_numpy(slot_labels),
+        text=_pack(drawn, text_tokens, dims, encoder) if text_tokens else None,
+    )
 
 
 def image_patches(image: Image.Image, dims: Dims) -> Floats:
@@ -152,10 +165,7 @@ def _slot_labels(picture: Picture) -> Ints:
     return labels
 
 
-Text = tuple[Packed, Tensor, Tensor, Tensor, tuple[Conversation, ...]]
-
-
-def _pack(drawn: list[Sample], width: int, dims: Dims, encoder: Encoder) -> Text:
+def _pack(drawn: list[Sample], width: int, dims: Dims, encoder: Encoder) -> TextBatch:
     """Lay conversations one after another behind each picture until the row is full."""
     shape = (len(drawn), width)
     ids, positions = np.full(shape, encoder.pad, np.int64), np.zeros(shape, np.int64)
@@ -163,6 +173,7 @@ def _pack(drawn: list[Sample], width: int, dims: Dims, encoder: Encoder) -> Text
     at: list[tuple[int, int]] = []
     targets: list[int] = []
     owner: list[int] = []
+    names: list[tuple[int, int, int]] = []
     asked: list[Conversation] = []
     for row, sample in enumerate(drawn):
         column = 0
@@ -182,13 +193,38 @@ def _pack(drawn: list[Sample], width: int, dims: Dims, encoder: Encoder) -> Text
             at += [(row, place) for place in range(start, end)]
             targets += [*answer, encoder.eos]
             owner += [len(asked)] * (len(answer) + 1)
+            names += [(row, column + place, cell) for place, cell in _names(encoder, one)]
             asked.append(one)
             column = end
     packed = Packed(
-        ids=torch.from_numpy(ids), positions=torch.from_numpy(positions),
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
         mask=_mask(torch.from_numpy(block), torch.from_numpy(sees), dims),
-    )  # fmt: skip
-    return packed, torch.tensor(at), torch.tensor(targets), torch.tensor(owner), tuple(asked)
+    )
+    found = torch.tensor(names).view(-1, 3)
+    return TextBatch(
+        packed=packed,
+        answer_at=torch.tensor(at),
+        answer_ids=torch.tensor(targets),
+        owner=torch.tensor(owner),
+        name_at=found[:, :2],
+        name_cells=found[:, 2],
+        asked=tuple(asked),
+    )
+
+
+def _names(encoder: Encoder, asked: Conversation) -> list[tuple[int, int]]:
+    """The last token of each shape that the question names, and the shape's cell."""
+    if not asked.named:
+        return []
+    text = prompt_text(asked)
+    spans = encoder.tokenizer.encode(text, add_special_tokens=False).offsets
+    found = []
+    for name, cell in asked.named:
+        end = text.rindex(name) + len(name)
+        token = max(place for place, (start, _) in enumerate(spans) if start < end)
+        found.append((token, cell))
+    return found
 
 
 def _mask(block: Tensor, sees: Tensor, dims: Dims) -> Tensor:

@@ -28,11 +28,15 @@ IMAGES_PER_BATCH = 48
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How many questions of one task there were and how many were answered exactly."""
+    """How many questions of one task there were and how many were answered exactly.
+
+    commonest  how often the commonest true answer occurs: what a constant answer would score
+    """
 
     task: str
     questions: int
     right: int
+    commonest: int
 
     @property
     def exact_match(self) -> float:
@@ -42,37 +46,46 @@ class Score:
 
 def evaluate(weights: Weights, dims: Dims, encoder: Encoder, seed: int, images: int) -> list[Score]:
     """Score held-out questions about `images` pictures, sorted by task."""
-    asked: Counter[str] = Counter()
+    answers: dict[str, Counter[str]] = {}
     right: Counter[str] = Counter()
     dtype = weights["model.vision.boi"].dtype
     for start in range(0, images, IMAGES_PER_BATCH):
         count = min(IMAGES_PER_BATCH, images - start)
         batch = make_batch("held-out", seed * 1000 + start, count, TEXT_TOKENS, dims, encoder)
-        assert batch.answer_ids is not None
-        assert batch.owner is not None
+        text = batch.text
+        assert text is not None
         with torch.inference_mode():
             seen = encode_patches(weights, dims, batch.patches.to(dtype))
             features = project(weights, dims, seen)
-            logits = answer_logits(weights, dims, batch, features, encoder.bos)
-        wrong = (logits.argmax(-1) != batch.answer_ids).long()
-        errors = torch.zeros(len(batch.asked), dtype=torch.long).index_add_(0, batch.owner, wrong)
-        for one, error in zip(batch.asked, errors.tolist(), strict=True):
-            asked[one.task] += 1
+            logits, _ = answer_logits(weights, dims, text, features, encoder.bos)
+        wrong = (logits.argmax(-1) != text.answer_ids).long()
+        errors = torch.zeros(len(text.asked), dtype=torch.long).index_add_(0, text.owner, wrong)
+        for one, error in zip(text.asked, errors.tolist(), strict=True):
+            answers.setdefault(one.task, Counter())[one.answer] += 1
             right[one.task] += error == 0
-    return [Score(task=task, questions=asked[task], right=right[task]) for task in sorted(asked)]
+    return [
+        Score(task=task, questions=given.total(), right=right[task], commonest=max(given.values()))
+        for task, given in sorted(answers.items())
+    ]
 
 
 def summarise(scores: list[Score]) -> Score:
     """Join all tasks."""
     return Score(
-        task="all", questions=sum(score.questions for score in scores),
+        task="all",
+        questions=sum(score.questions for score in scores),
         right=sum(score.right for score in scores),
-    )  # fmt: skip
+        commonest=max(score.commonest for score in scores),
+    )
 
 
 def _row(score: Score) -> dict[str, object]:
-    exact = round(score.exact_match, 4)
-    return {"task": score.task, "questions": score.questions, "exact_match": exact}
+    return {
+        "task": score.task,
+        "questions": score.questions,
+        "exact_match": round(score.exact_match, 4),
+        "constant_answer": round(score.commonest / score.questions, 4),
+    }
 
 
 def main() -> None:

@@ -42,19 +42,24 @@ class Sample:
 
 
 def samples(
-    split: Split, seed: int, questions: int, shares: dict[str, float] | None = None
+    split: Split,
+    seed: int,
+    questions: int,
+    shares: dict[str, float] | None = None,
+    focus: dict[str, float] | None = None,
 ) -> Iterator[Sample]:
     """Yield samples without end, each with `questions` conversations.
 
     seed     the same seed gives the same samples
     shares   how often each kind of picture comes; KIND_SHARES if not given
+    focus    factors on how often the named builders of questions.py are taken
     """
     random = Random(f"{split} {seed}")
     held_out = split == "held-out"
     while True:
         picture = random_picture(random, held_out, shares or KIND_SHARES)
         image = draw_picture(picture, random.choice(SIDES_PX))
-        asked = converse(random, picture, questions, held_out) if questions else []
+        asked = converse(random, picture, questions, held_out, focus or {}) if questions else []
         yield Sample(picture=picture, image=image, conversations=asked)
 
 

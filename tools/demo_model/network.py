@@ -222,11 +222,14 @@ def project(weights: Weights, dims: Dims, x: Tensor) -> Tensor:
     return functional.linear(inner, weights[f"{at}.dense_4h_to_h.weight"])
 
 
-def decode(weights: Weights, dims: Dims, features: Tensor, packed: Packed, bos: int) -> Tensor:
+def decode(
+    weights: Weights, dims: Dims, features: Tensor, packed: Packed, bos: int
+) -> tuple[Tensor, Tensor]:
     """Run the decoder over picture and text.
 
     features  [batch, image tokens, hidden] from `project`
-    Returns   [batch, text tokens, hidden], normalised, before lm_head
+    Returns   [batch, text tokens, hidden] twice: normalised before lm_head, and raw after
+              half of the layers
     """
     table = weights["model.embed_tokens.weight"]
     batch = len(packed.ids)
@@ -240,7 +243,9 @@ def decode(weights: Weights, dims: Dims, features: Tensor, packed: Packed, bos: 
     for layer in range(dims.layers):
         at = f"model.layers.{layer}"
         picture, text = _decoder_layer(weights, dims, at, (picture, text), (cos, sin), packed.mask)
-    return _rms_norm(text[:, 2:], weights["model.norm.weight"])
+        if layer == dims.layers // 2 - 1:
+            middle = text[:, 2:]
+    return _rms_norm(text[:, 2:], weights["model.norm.weight"]), middle
 
 
 Streams = tuple[Tensor, Tensor]
@@ -266,11 +271,10 @@ def _decoder_layer(
     for expert, x, heads in zip(experts, streams, mixed, strict=True):
         x = x + _linear(weights, f"{at}.self_attn.{expert}_expert_dense", heads)
         h = _rms_norm(x, norm)
-        gate, up = (
-            _linear(weights, f"{at}.mlp.{expert}_mlp.{part}", h) for part in ("gate_proj", "up_proj")
-        )
+        mlp = f"{at}.mlp.{expert}_mlp"
+        gate, up = (_linear(weights, f"{mlp}.{part}", h) for part in ("gate_proj", "up_proj"))
         inner = functional.silu(gate) * up
-        out.append(x + _linear(weights, f"{at}.mlp.{expert}_mlp.down_proj", inner))
+        out.append(x + _linear(weights, f"{mlp}.down_proj", inner))
     return out[0], out[1]
 
 

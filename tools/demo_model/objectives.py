@@ -1,22 +1,39 @@
 """What training minimises: the answers, and throw-away labels read off the picture features."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tools.demo_model.batches import (
+    CELLS,
     IGNORE,
     PATCH_CLASSES,
     SLOT_CLASSES,
     SLOTS,
     Batch,
+    TextBatch,
 )
 from tools.demo_model.network import Dims, Weights, decode, encode_patches, project
 
 READER_HEADS = 4
 BACKGROUND_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """How the losses are weighed against each other.
+
+    picture_share  of the labels that are read off the picture features
+    name_share     of the cells that are read where a question names a shape
+    evenness       see answer_loss
+    """
+
+    picture_share: float
+    name_share: float
+    evenness: float
 
 
 def reader_shapes(dims: Dims) -> dict[str, tuple[int, ...]]:
@@ -28,6 +45,7 @@ def reader_shapes(dims: Dims) -> dict[str, tuple[int, ...]]:
         "reader.value.weight": (dims.hidden, dims.hidden),
         "reader.inner.weight": (dims.mlp, dims.hidden),
         "reader.slot.weight": (sum(SLOT_CLASSES), dims.mlp),
+        "reader.name.weight": (CELLS, dims.hidden),
     }
 
 
@@ -82,27 +100,53 @@ def _read_slots(weights: Weights, dims: Dims, features: Tensor) -> Tensor:
     return functional.linear(functional.gelu(inner), weights["reader.slot.weight"])
 
 
-def answer_logits(weights: Weights, dims: Dims, batch: Batch, features: Tensor, bos: int) -> Tensor:
-    """Logits where an answer token comes next: [answer tokens, vocab] float32."""
-    assert batch.packed is not None
-    assert batch.answer_at is not None
-    hidden = decode(weights, dims, features, batch.packed, bos)
-    rows, places = batch.answer_at.unbind(1)
-    return functional.linear(hidden[rows, places], weights["lm_head.weight"]).float()
+def answer_logits(
+    weights: Weights, dims: Dims, text: TextBatch, features: Tensor, bos: int
+) -> tuple[Tensor, Tensor]:
+    """Read answers and cells off the decoder.
+
+    Returns [answer tokens, vocab] logits of the answer tokens, and [names, cells] logits of where
+    the named shapes are, read after half of the layers; both float32.
+    """
+    hidden, middle = decode(weights, dims, features, text.packed, bos)
+    rows, places = text.answer_at.unbind(1)
+    answers = functional.linear(hidden[rows, places], weights["lm_head.weight"])
+    rows, places = text.name_at.unbind(1)
+    reader = weights.get("reader.name.weight", hidden.new_zeros(CELLS, dims.hidden))
+    named = functional.rms_norm(middle[rows, places], (dims.hidden,), eps=1e-5)
+    return answers.float(), functional.linear(named, reader).float()
+
+
+def answer_loss(logits: Tensor, text: TextBatch, evenness: float) -> Tensor:
+    """Cross entropy of the answer tokens.
+
+    evenness  0 counts every token alike, so that long answers weigh more than a yes or no;
+              1 would count every answer alike
+    """
+    if evenness == 0:
+        return functional.cross_entropy(logits, text.answer_ids)
+    lengths = torch.bincount(text.owner)[text.owner]
+    share = lengths.float() ** -evenness
+    losses = functional.cross_entropy(logits, text.answer_ids, reduction="none")
+    return (losses * share).sum() / share.sum()
 
 
 def total_loss(
-    weights: Weights, dims: Dims, batch: Batch, bos: int, picture_share: float
+    weights: Weights, dims: Dims, batch: Batch, bos: int, balance: Balance
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of one batch: answers if it has any, plus the share of the picture labels."""
+    """Loss of one batch: answers if it has any, plus the shares of the labels."""
     dtype = weights["model.vision.boi"].dtype
     seen = encode_patches(weights, dims, batch.patches.to(dtype))
     features = project(weights, dims, seen)
-    loss, seen_right = picture_loss(weights, dims, batch, seen, features)
-    loss = loss * picture_share
-    if batch.packed is None:
-        return loss, seen_right
-    logits = answer_logits(weights, dims, batch, features, bos)
-    assert batch.answer_ids is not None
-    answers = functional.cross_entropy(logits, batch.answer_ids)
-    return loss + answers, seen_right | {"answer loss": answers.detach()}
+    loss, right = picture_loss(weights, dims, batch, seen, features)
+    loss = loss * balance.picture_share
+    text = batch.text
+    if text is None:
+        return loss, right
+    logits, cells = answer_logits(weights, dims, text, features, bos)
+    answers = answer_loss(logits, text, balance.evenness)
+    right["answer loss"] = answers.detach()
+    if balance.name_share and len(cells):
+        loss = loss + balance.name_share * functional.cross_entropy(cells, text.name_cells)
+        right["name cell"] = (cells.argmax(-1) == text.name_cells).float().mean()
+    return loss + answers, right

@@ -25,7 +25,8 @@ from tools.demo_model.words import (
 class Conversation:
     """One question with its true answer, the turns before it, and the task it belongs to.
 
-    `sees_picture` is False where the question goes to the model without a picture.
+    `sees_picture` is False where the question goes to the model without a picture. `named` lists
+    shapes that the question names, with their cells: a label for training.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Conversation:
     answer: str
     history: tuple[tuple[str, str], ...] = ()
     sees_picture: bool = True
+    named: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,9 @@ def ask_color(dice: Dice, picture: Picture) -> Conversation | None:
         (f"What color is the {name}?", f"What is the color of the {name}?"),
         (f"{name}是什么颜色?", f"图中的{name}是什么颜色?"),
     )
-    return Conversation(task="color", question=question, answer=dice.color(shape.color))
+    named = ((name, shape.cell),)
+    answer = dice.color(shape.color)
+    return Conversation(task="color", question=question, answer=answer, named=named)
 
 
 def ask_shape(dice: Dice, picture: Picture) -> Conversation | None:
@@ -162,7 +166,9 @@ def ask_where(dice: Dice, picture: Picture) -> Conversation | None:
     shape = dice.random.choice(lone)
     name = dice.shape(shape.name)
     question = dice.say((f"Where is the {name}?",), (f"{name}在哪里?", f"{name}在什么位置?"))
-    return Conversation(task="where", question=question, answer=dice.place(shape.cell))
+    named = ((name, shape.cell),)
+    answer = dice.place(shape.cell)
+    return Conversation(task="where", question=question, answer=answer, named=named)
 
 
 def ask_count(dice: Dice, picture: Picture) -> Conversation | None:
@@ -215,7 +221,9 @@ def ask_relation(dice: Dice, picture: Picture) -> Conversation | None:
             "below", "下面", apart > 0)  # fmt: skip
     one, other = dice.shape(first.name), dice.shape(second.name)
     question = dice.say((f"Is the {one} {word} the {other}?",), (f"{one}在{other}的{word_zh}吗?",))
-    return Conversation(task="relation", question=question, answer=dice.yes_no(truth))
+    named = ((one, first.cell), (other, second.cell))
+    answer = dice.yes_no(truth)
+    return Conversation(task="relation", question=question, answer=answer, named=named)
 
 
 def ask_exists(dice: Dice, picture: Picture) -> Conversation | None:
@@ -585,7 +593,7 @@ def ask_without_picture(dice: Dice, picture: Picture | None) -> Conversation | N
     if asked is None or asked.history:
         return None
     answer = dice.say(("Please show me a picture.",), ("请给我一张图片。",))
-    return replace(asked, task="no picture", answer=answer, sees_picture=False)
+    return replace(asked, task="no picture", answer=answer, sees_picture=False, named=())
 
 
 SCENE: tuple[tuple[Builder, float], ...] = (
@@ -607,10 +615,16 @@ TEXT_ONLY_SHARE = 0.14
 OLDER_TURN_SHARE = 0.08
 
 
-def converse(random: Random, picture: Picture, count: int, held_out: bool) -> list[Conversation]:
-    """Draw `count` different conversations about one picture, some without it."""
+def converse(
+    random: Random, picture: Picture, count: int, held_out: bool, focus: dict[str, float]
+) -> list[Conversation]:
+    """Draw `count` different conversations about one picture, some without it.
+
+    focus  factors on how often the named builders are taken
+    """
     found: dict[tuple[str, str], Conversation] = {}
-    builders, weights = zip(*ASK[type(picture)], strict=True)
+    builders = [build for build, _ in ASK[type(picture)]]
+    weights = [weight * focus.get(build.__name__, 1.0) for build, weight in ASK[type(picture)]]
     while len(found) < count:
         dice = Dice(random=random, chinese=random.random() < CHINESE_SHARE, held_out=held_out)
         if random.random() < TEXT_ONLY_SHARE:

@@ -1,7 +1,8 @@
 """The stages that made the shipped demo model, and their learning rates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tools.demo_model.objectives import Balance
 from tools.demo_model.optimizer import Rates
 
 SEED = 20261
@@ -15,6 +16,7 @@ class Stage:
     images        pictures per worker and step
     text_tokens   room for questions behind each picture; 0 trains the vision tower alone
     shares        how often each kind of picture comes
+    focus         factors on how often some questions are asked, by builder
     horizon       steps that the rates are laid out for; training stops at `steps`
     cool_from     fraction of the horizon after which the rates fall linearly to a twentieth;
                   1 keeps them constant
@@ -34,6 +36,16 @@ class Stage:
     cool_from: float
     warm_steps: int = 60
     vision_scale: float = 1.0
+    evenness: float = 0.0
+    name_share: float = 0.0
+    focus: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def balance(self) -> Balance:
+        """Weights of the losses."""
+        return Balance(
+            picture_share=self.picture_share, name_share=self.name_share, evenness=self.evenness
+        )
 
     def rates(self, step: int) -> Rates:
         """Rates of a step, counted from 0."""
@@ -77,7 +89,7 @@ STAGES = (
     ),
     Stage(
         name="answer",
-        steps=700,
+        steps=600,
         horizon=700,
         images=48,
         text_tokens=104,
@@ -92,17 +104,36 @@ STAGES = (
     ),
     Stage(
         name="answer better",
-        steps=1300,
-        horizon=1300,
+        steps=200,
+        horizon=1050,
         images=48,
         text_tokens=104,
-        shares={"scene": 0.34, "sign": 0.46, "chart": 0.20},
-        muon=0.012,
-        adam=1.2e-3,
+        shares={"scene": 0.42, "sign": 0.37, "chart": 0.21},
+        muon=0.015,
+        adam=1.5e-3,
         vision_decay=0.1,
         text_decay=0.1,
         picture_share=0.3,
         cool_from=0.0,
-        vision_scale=0.6,
+        vision_scale=0.4,
+        evenness=0.5,
+    ),
+    Stage(
+        name="answer relations",
+        steps=500,
+        horizon=500,
+        images=48,
+        text_tokens=104,
+        shares={"scene": 0.42, "sign": 0.37, "chart": 0.21},
+        muon=0.014,
+        adam=1.5e-3,
+        vision_decay=0.1,
+        text_decay=0.1,
+        picture_share=0.3,
+        cool_from=0.0,
+        vision_scale=0.4,
+        evenness=0.5,
+        name_share=0.5,
+        focus={"ask_relation": 5.0},
     ),
 )

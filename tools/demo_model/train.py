@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from tools.demo_model.batches import Encoder, make_batch, make_encoder
 from tools.demo_model.evaluate import evaluate, summarise
@@ -77,7 +78,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     job = Job(run=options.run, dims=dims, store=store, barrier=context.Barrier(WORKERS),
               seed=options.seed)  # fmt: skip
-    torch.multiprocessing.spawn(_work, (job, progress), nprocs=WORKERS)  # type: ignore[no-untyped-call]
+    spawn(_work, (job, progress), nprocs=WORKERS)  # type: ignore[no-untyped-call]
     out = options.out or options.run / "checkpoint"
     export(store.views(store.masters), dims, tokenizer, out)
     print(f"wrote {out}")
@@ -145,9 +146,11 @@ def _run_stage(
     began, cpu_began = time.time(), time.process_time()
     for step in range(first, stage.steps):
         seed = (job.seed + number) * 10_000_000 + step * WORKERS + rank
-        batch = make_batch("train", seed, stage.images, stage.text_tokens, job.dims, encoder,
-                           stage.shares)  # fmt: skip
-        loss, notes = total_loss(weights, job.dims, batch, encoder.bos, stage.picture_share)
+        batch = make_batch(
+            "train", seed, stage.images, stage.text_tokens, job.dims, encoder,
+            stage.shares, stage.focus,
+        )  # fmt: skip
+        loss, notes = total_loss(weights, job.dims, batch, encoder.bos, stage.balance)
         found = torch.autograd.grad(loss, list(trained.values()), materialize_grads=True)
         for name, grad in zip(trained, found, strict=True):
             grads[name].copy_(grad)

@@ -42,6 +42,7 @@ let picture = null; // a data: address, for the next question
 let running = null; // AbortController of the answer under way
 let base = null; // IndexedDB
 let plannedBytes = 0;
+let heldBytes = 0; // as the engine last said
 
 function make(name, kind, text) {
   const node = document.createElement(name);
@@ -110,10 +111,11 @@ function translate() {
     at(id).setAttribute("aria-label", text);
     at(id).title = text;
   }
-  showMemory(0);
+  showMemory();
 }
 
-function showMemory(held) {
+function showMemory(held = heldBytes) {
+  heldBytes = held;
   at("memory").hidden = !plannedBytes;
   at("memory-text").textContent = words.memory(held ? size(held) : "", size(plannedBytes));
   at("memory-bar").value = plannedBytes ? held / plannedBytes : 0;
@@ -265,7 +267,6 @@ async function ask(question) {
   drawn.note.classList.toggle("bad", turn.bad);
   await stored("readwrite", (store) => store.put(mine));
   if (talk === mine) addButtons(turn, drawn);
-  showMemory(0);
 }
 
 async function read(turn, drawn, signal) {
@@ -319,7 +320,7 @@ async function look() {
       if (reply.ok) {
         const plan = (await reply.json()).plan;
         plannedBytes = plan.peak_bytes || 0;
-        showMemory(0);
+        showMemory();
       }
     }
   } catch {

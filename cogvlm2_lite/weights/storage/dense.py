@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogvlm2_lite.weights.kernels.dense import without_onednn
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenseWeight:
@@ -25,6 +27,9 @@ class DenseWeight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight."""
+        if x.dtype == torch.bfloat16 and x.numel() == x.shape[-1] and x.device.type == "cpu":
+            with without_onednn():
+                return F.linear(x, self.weight, bias)
         return F.linear(x, self.weight, bias)
 
     def dequantize(self, to: torch.dtype) -> Tensor:

@@ -1,0 +1,262 @@
+"""How close the CPU path comes to what the machine can do, per layer of the real shapes.
+
+    python -m benchmarks.cpu_layers [--repeats 7]
+
+One thread, CPU time, so that other programs disturb little. Every figure is taken in turn with the
+limit it is compared with, and the ratio is the median of the pairs: a core that is slowed down by
+its neighbour slows both. Writes benchmarks/results/cpu_layers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.bench.synthetic import (  # noqa: E402
+    NoiseReader,
+    released_config,
+    synthetic_catalog,
+)
+from cogvlm2_lite.memory.work import expert_weights  # noqa: E402
+from cogvlm2_lite.model.attention import grouped_attention  # noqa: E402
+from cogvlm2_lite.model.decoder import Decoder  # noqa: E402
+from cogvlm2_lite.model.full_attention import chunked, reference  # noqa: E402
+from cogvlm2_lite.model.vision import VisionTower  # noqa: E402
+from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
+from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
+from cogvlm2_lite.weights.names import expected_tensors  # noqa: E402
+from cogvlm2_lite.weights.shell import Linear  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "cpu_layers.json"
+CPU = torch.device("cpu")
+BF16 = torch.bfloat16
+CONTEXT = 2350
+PICTURE = 2306
+
+
+class Pairs:
+    """Times two functions in turn, in seconds of CPU time."""
+
+    def __init__(self, repeats: int) -> None:
+        self._repeats = repeats
+
+    def compare(self, ours: Callable[[], object], limit: Callable[[], object]) -> dict[str, float]:
+        """Give both medians, and the median ratio of the limit's time to ours."""
+        ours(), limit()
+        pairs = [(_time(ours), _time(limit)) for _ in range(self._repeats)]
+        return {
+            "ours_ms": 1000 * statistics.median(a for a, _ in pairs),
+            "limit_ms": 1000 * statistics.median(b for _, b in pairs),
+            "share": statistics.median(b / a for a, b in pairs),
+            "lowest_share": min(b / a for a, b in pairs),
+            "highest_share": max(b / a for a, b in pairs),
+        }
+
+
+def _time(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+class Layers:
+    """Two vision and four decoder layers of the real shapes: together more than any cache holds."""
+
+    def __init__(self) -> None:
+        config = released_config(2, 4)
+        catalog = synthetic_catalog(config, lm_head_nf4=True)
+        self.config = config
+        self.loader = WeightLoader(catalog, device=CPU, dtype=BF16, reader=NoiseReader(keep=False))
+        self.decoder = Decoder(config)
+        self.tower = VisionTower(config.vision, chunked)
+        self._specs = expected_tensors(config)
+
+    def experts(self) -> list[list[Linear]]:
+        """Fill and give the five matrices of each decoder layer's language expert."""
+        found = []
+        for block in self.decoder.blocks:
+            linears = [s for s in block.language.shells() if isinstance(s, Linear)]
+            for linear in linears:
+                self.loader.fill(linear)
+            found.append(linears)
+        return found
+
+    def vision_linears(self) -> list[Linear]:
+        """Fill and give the four matrices of a vision layer, with their biases."""
+        shells = list(self.tower.blocks[0].shells())
+        for shell in shells:
+            self.loader.fill(shell)
+        return [shell for shell in shells if isinstance(shell, Linear)]
+
+    def lm_head(self) -> Linear:
+        """Fill and give lm_head, in NF4."""
+        self.loader.fill(self.decoder.head.lm_head)
+        return self.decoder.head.lm_head
+
+    def packed_bytes(self, linears: list[Linear]) -> int:
+        """Add up what multiplying one row reads."""
+        return sum(packed_copy_bytes(self._specs[linear.name], 64) for linear in linears)
+
+
+def run_all(linears: list[Linear], rows: int) -> Callable[[], None]:
+    """Multiply each matrix with so many rows."""
+    inputs = [torch.randn(rows, linear.in_features).to(BF16) for linear in linears]
+
+    def work() -> None:
+        for linear, x in zip(linears, inputs, strict=True):
+            linear(x)
+
+    return work
+
+
+def run_plain(linears: list[Linear], rows: int) -> Callable[[], None]:
+    """Do the same with plain bfloat16 matrices of the same shapes."""
+    inputs = [torch.randn(rows, linear.in_features).to(BF16) for linear in linears]
+    weights = [torch.randn(n.out_features, n.in_features).to(BF16) for n in linears]
+    biases = [None if n.bias is None else torch.zeros(n.out_features).to(BF16) for n in linears]
+
+    def work() -> None:
+        for weight, x, bias in zip(weights, inputs, biases, strict=True):
+            F.linear(x, weight, bias)
+
+    return work
+
+
+def reading(nbytes: int) -> Callable[[], object]:
+    """Read so many bytes from memory, as fast as one core can."""
+    numbers = torch.ones(nbytes // 8, dtype=torch.int64)
+    return lambda: numbers.amax()
+
+
+def in_turn(works: list[Callable[[], None]]) -> Callable[[], None]:
+    """Run all of them: each finds the cache full of the others' weights."""
+
+    def work() -> None:
+        for one in works:
+            one()
+
+    return work
+
+
+def plain_attention(queries: Tensor, keys: Tensor) -> Callable[[], None]:
+    """Do the two products of attention alone: the limit of one that also takes a softmax."""
+    columns, scores = keys.t().contiguous(), torch.empty(256, keys.shape[0], dtype=BF16)
+    out = torch.empty(256, keys.shape[1], dtype=BF16)
+
+    def work() -> None:
+        for start in range(0, queries.shape[0] - 255, 256):
+            torch.mm(queries[start : start + 256], columns, out=scores)
+            torch.mm(scores, keys, out=out)
+
+    return work
+
+
+def measure(pairs: Pairs) -> dict[str, Any]:
+    """Measure everything; prints each figure as it comes."""
+    layers, found = Layers(), {}
+
+    def note(name: str, figures: dict[str, float]) -> None:
+        found[name] = figures
+        print(f"{name:44} {figures['ours_ms']:9.1f} ms  share {figures['share']:.2f}", flush=True)
+
+    began = time.process_time()
+    experts = layers.experts()
+    fill_s = (time.process_time() - began) / len(experts)
+    nbytes = layers.packed_bytes(experts[0])
+    decode = in_turn([run_all(expert, 1) for expert in experts])
+    note("decode: linears of 4 layers, of reading", pairs.compare(decode, reading(4 * nbytes)))
+    head = layers.lm_head()
+    note(
+        "decode: lm_head in NF4, of reading",
+        pairs.compare(run_all([head], 1), reading(layers.packed_bytes([head]))),
+    )
+    head.stored = None
+    dense = torch.randn(layers.config.vocab_size, layers.config.hidden_size).to(BF16)
+    note("decode: lm_head in bf16, of reading", _dense_head(pairs, dense))
+    note("decode: attention of one layer, of reading", _decode_attention(pairs))
+    for rows in (512, PICTURE):
+        note(
+            f"prefill: linears of a layer, {rows} rows, of bf16",
+            pairs.compare(run_all(experts[0], rows), run_plain(experts[0], rows)),
+        )
+    note("prefill: attention of one layer, of SDPA expanded", _prefill_attention(pairs))
+    experts.clear()
+    linears = layers.vision_linears()
+    note(
+        "encode: linears of a layer, of bf16",
+        pairs.compare(run_all(linears, 9217), run_plain(linears, 9217)),
+    )
+    note("encode: attention of 1 head, of its two products", _vision_attention(pairs, False))
+    note("encode: attention of 1 head, of torch SDPA", _vision_attention(pairs, True))
+    weights = expert_weights(layers.config)
+    return {"figures": found, "expert_weights": weights, "packed_bytes": nbytes, "fill_s": fill_s}
+
+
+def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
+    from cogvlm2_lite.weights.storage.dense import DenseWeight
+
+    weight, x = DenseWeight(weight=dense), torch.randn(1, dense.shape[1]).to(BF16)
+    return pairs.compare(lambda: weight.multiply(x, None), reading(dense.nbytes))
+
+
+def _decode_attention(pairs: Pairs) -> dict[str, float]:
+    """One token over the keys and values of a picture and a question, 16 layers' worth of them."""
+    q = torch.randn(1, 32, 1, 128).to(BF16)
+    caches = [torch.randn(2, 1, 8, CONTEXT, 128).to(BF16) for _ in range(16)]
+
+    def ours() -> None:
+        for cache in caches:
+            grouped_attention(q, cache[0], cache[1], None, causal=False)
+
+    figures = pairs.compare(ours, reading(16 * caches[0].nbytes))
+    return figures | {key: figures[key] / 16 for key in ("ours_ms", "limit_ms")}
+
+
+def _prefill_attention(pairs: Pairs) -> dict[str, float]:
+    q = torch.randn(1, 32, PICTURE, 128).to(BF16)
+    k, v = (torch.randn(1, 8, PICTURE, 128).to(BF16) for _ in range(2))
+    wide = [t.repeat_interleave(4, dim=1) for t in (k, v)]
+    return pairs.compare(
+        lambda: grouped_attention(q, k, v, None, causal=True),
+        lambda: F.scaled_dot_product_attention(q, *wide, is_causal=True),
+    )
+
+
+def _vision_attention(pairs: Pairs, sdpa: bool) -> dict[str, float]:
+    qkv = torch.randn(1, 9217, 3 * 112).to(BF16)
+    q, k, v = (part.unsqueeze(1) for part in qkv.split(112, dim=2))
+    other = (lambda: reference(q, k, v)) if sdpa else plain_attention(q[0, 0], k[0, 0])
+    return pairs.compare(lambda: chunked(q, k, v), other)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    report = measure(Pairs(options.repeats))
+    report |= {"machine": describe_machine(), "repeats": options.repeats, "load": load}
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

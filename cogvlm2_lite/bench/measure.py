@@ -1,0 +1,367 @@
+"""Measures one answer phase by phase, as the engine gives it to everybody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cogvlm2_lite.bench.peak import PeakMemory
+from cogvlm2_lite.bench.probe import Limits, probe
+from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
+from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.events import (
+    Event,
+    Finished,
+    ImageEncoded,
+    Prefilled,
+    Progress,
+)
+from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.work import decoder_flops, encode_flops
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
+from cogvlm2_lite.weights.loader import PieceReader
+from cogvlm2_lite.weights.names import Part
+from cogvlm2_lite.weights.reader import Reader
+
+QUESTION = "Describe this picture. " * 4
+_PHASES = {
+    "encode": (Phase.ENCODE,),
+    "prefill": (Phase.PREFILL_IMAGE, Phase.PREFILL_TEXT),
+    "decode": (Phase.DECODE,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseResult:
+    """One phase of an answer.
+
+    seconds           of wall time
+    cpu_s             of processor time, all threads together
+    tokens            that went through: image tokens, prompt tokens, produced tokens
+    flops             2 per multiply-add
+    bytes_read        that must be read from memory at least: weights once per picture, prompt or
+                      token, and for decoding the key/value cache
+    full_seconds      the same with all layers of the released model; `seconds` when all were there
+    planned_bytes     peak by the plan
+    accounted_bytes   peak of what the arena was asked for
+    measured_bytes    peak that was really allocated (GPU) or resident (CPU) since before loading
+    """
+
+    name: str
+    seconds: float
+    cpu_s: float
+    tokens: int
+    flops: int
+    bytes_read: int
+    full_seconds: float
+    planned_bytes: int
+    accounted_bytes: int
+    measured_bytes: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of the released model when layers were left out."""
+        return self.tokens / self.full_seconds
+
+    @property
+    def flops_per_s(self) -> float:
+        return self.flops / self.seconds
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self.bytes_read / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """One run.
+
+    layers       (vision, decoder) layers that were measured
+    full_layers  those of the model the figures are for
+    load_s       to bring in and pack what decoding needs, before the first question
+    rounds       of which the last counts; with one, weights were read inside of it
+    """
+
+    what: str
+    device: str
+    dtype: str
+    kernels: str
+    attention: str
+    threads: int
+    layers: tuple[int, int]
+    full_layers: tuple[int, int]
+    budget_bytes: int
+    streamed_bytes: int
+    load_s: float
+    rounds: int
+    answer: str
+    limits: Limits
+    phases: tuple[PhaseResult, ...]
+
+    @property
+    def is_extrapolated(self) -> bool:
+        return self.layers != self.full_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured: the weights, where they come from, and the layers that it stands for."""
+
+    name: str
+    folder: Path
+    catalog: Catalog
+    reader: PieceReader
+    full_layers: tuple[int, int]
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.catalog.config
+
+
+def synthetic_subject(layers: int | None, *, keep: bool) -> Subject:
+    """Make up the released model, with some layers of each kind or (None) all.
+
+    keep  as for NoiseReader
+    """
+    catalog = synthetic_catalog(released_config(layers, layers))
+    full = layers_of(released_config(None, None))
+    return Subject(
+        name="synthetic 19B, NF4",
+        folder=checkpoint_folder(),  # for its tokenizer
+        catalog=catalog,
+        reader=NoiseReader(keep=keep),
+        full_layers=full,
+    )
+
+
+def folder_subject(folder: Path) -> Subject:
+    """Take a model folder as it is."""
+    catalog = Catalog.open(folder, read_config(folder))
+    full = layers_of(catalog.config)
+    return Subject(
+        name=folder.name,
+        folder=folder,
+        catalog=catalog,
+        reader=Reader(catalog),
+        full_layers=full,
+    )
+
+
+def layers_of(config: ModelConfig) -> tuple[int, int]:
+    """Count vision and decoder layers."""
+    return config.vision.num_hidden_layers, config.num_hidden_layers
+
+
+def measure(
+    subject: Subject,
+    compute: Compute,
+    budget: Budget,
+    *,
+    tokens: int,
+    rounds: int,
+    context: int | None = None,
+) -> Iterator[Progress | BenchResult]:
+    """Ask about a picture and measure; yields progress, and the result as the last.
+
+    rounds  answers, each about another picture; the last one counts
+    """
+    limits = probe(compute.device, compute.dtype)
+    peak = PeakMemory(compute.device)
+    model = open_model(
+        subject.folder,
+        compute=compute,
+        budgets=[budget],
+        context=context,
+        weights=(subject.catalog, subject.reader),
+    )
+    began = time.perf_counter()
+    yield from model.warm_up()
+    load_s = time.perf_counter() - began
+    for number in range(rounds):
+        stopwatch = _Stopwatch(model, peak)
+        yield from stopwatch.watch(_ask(model, number, tokens))
+    yield BenchResult(
+        what=subject.name,
+        device=str(compute.device),
+        dtype=str(compute.dtype).removeprefix("torch."),
+        kernels=choose_kernels(compute.device, compute.dtype).name,
+        attention=model.runtime.attention.name,
+        threads=torch.get_num_threads(),
+        layers=layers_of(subject.config),
+        full_layers=subject.full_layers,
+        budget_bytes=budget.device_bytes,
+        streamed_bytes=model.runtime.residency.streamed_bytes,
+        load_s=load_s,
+        rounds=rounds,
+        answer=stopwatch.text,
+        limits=limits,
+        phases=tuple(_results(subject, model, stopwatch)),
+    )
+
+
+def _ask(model: Model, number: int, tokens: int) -> Iterator[Event]:
+    pixels = np.random.default_rng(number).integers(0, 256, (1344, 1344, 3), dtype=np.uint8)
+    sampling = Sampling(max_new_tokens=tokens, repetition_guard=False)
+    return model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lap:
+    seconds: float
+    cpu_s: float
+    block_s: float
+    accounted_bytes: int
+    measured_bytes: int
+
+
+class _Stopwatch:
+    """Takes the time of each phase, and of each block in it, from the events of an answer."""
+
+    def __init__(self, model: Model, peak: PeakMemory) -> None:
+        self._device = model.compute.device
+        self._arena, self._peak = model.runtime.arenas[0], peak
+        self.laps: dict[str, _Lap] = {}
+        self.finished: Finished | None = None
+        self.text = ""
+        self._begin()
+
+    def watch(self, events: Iterator[Event]) -> Iterator[Progress]:
+        """Take every time; passes progress on."""
+        self._begin()
+        for event in events:
+            self._peak.look()
+            if isinstance(event, Progress):
+                self._block()
+                yield event
+            elif isinstance(event, ImageEncoded):
+                self._end("encode")
+            elif isinstance(event, Prefilled):
+                self._end("prefill")
+            elif isinstance(event, Finished):
+                self._end("decode")
+                self.finished, self.text = event, event.text
+
+    def _begin(self) -> None:
+        self._began = self._last = self._now()
+        self._cpu = time.process_time()
+        self._blocks: list[float] = []
+        self._arena.reset_peak()
+        self._peak.reset()
+
+    def _block(self) -> None:
+        now = self._now()
+        self._blocks.append(now - self._last)
+        self._last = now
+
+    def _end(self, name: str) -> None:
+        self.laps[name] = _Lap(
+            seconds=self._now() - self._began,
+            cpu_s=time.process_time() - self._cpu,
+            block_s=sum(self._blocks),
+            accounted_bytes=self._arena.peak_bytes,
+            measured_bytes=self._peak.nbytes,
+        )
+        self._begin()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def _results(subject: Subject, model: Model, stopwatch: _Stopwatch) -> Iterator[PhaseResult]:
+    """Put laps, operations, bytes and the plan together."""
+    finished, laps = stopwatch.finished, stopwatch.laps
+    assert finished is not None
+    config = subject.config
+    packs = choose_kernels(model.compute.device, model.compute.dtype).packs
+    steps = max(1, finished.completion_tokens - 1)
+    text, image = finished.prompt_tokens - finished.image_tokens, finished.image_tokens
+    context = finished.prompt_tokens + steps // 2
+    held = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=False)
+    once = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=packs)
+    cache = model.runtime.config.kv_bytes_per_token * model.compute.dtype.itemsize // 2
+    language = once[Part.LANGUAGE_EXPERT] + once[Part.NORMS] + once[Part.LM_HEAD]
+    figures = {
+        "encode": (image, encode_flops(config), held[Part.VISION] + held[Part.PROJECTOR]),
+        "prefill": (
+            finished.prompt_tokens,
+            decoder_flops(config, tokens=image, keys=image // 2)
+            + decoder_flops(config, tokens=text, keys=image, scored=0),
+            held[Part.VISION_EXPERT] + 2 * held[Part.LANGUAGE_EXPERT] + held[Part.LM_HEAD],
+        ),
+        "decode": (
+            steps,
+            steps * decoder_flops(config, tokens=1, keys=context),
+            steps * (language + cache * context),
+        ),
+    }
+    for name, (tokens, flops, nbytes) in figures.items():
+        lap = laps[name]
+        head_s = _head_seconds(model, steps) if name == "decode" else 0.0
+        yield PhaseResult(
+            name=name,
+            seconds=lap.seconds,
+            cpu_s=lap.cpu_s,
+            tokens=tokens,
+            flops=flops,
+            bytes_read=nbytes,
+            full_seconds=_with_all_layers(subject, name, lap, head_s),
+            planned_bytes=max(
+                device.phase(phase).peak_bytes
+                for device in model.plan.devices
+                for phase in _PHASES[name]
+            ),
+            accounted_bytes=lap.accounted_bytes,
+            measured_bytes=lap.measured_bytes,
+        )
+
+
+def _bytes_of(catalog: Catalog, itemsize: int, *, packs: bool) -> dict[Part, int]:
+    """Add up what a multiplication reads: the packed copy of a matrix where it has one."""
+    sums = dict.fromkeys(Part, 0)
+    for stored in catalog.tensors.values():
+        copy = 0
+        if packs and stored.quant is not None:
+            copy = packed_copy_bytes(stored.spec, stored.quant.group)
+        sums[stored.spec.part] += copy or held_bytes(stored, itemsize=itemsize, packs=False)
+    return sums
+
+
+def _with_all_layers(subject: Subject, name: str, lap: _Lap, head_s: float) -> float:
+    """Add the layers that were left out, each as long as those that were there."""
+    (vision, decoder), (all_vision, all_decoder) = layers_of(subject.config), subject.full_layers
+    measured, full = (vision, all_vision) if name == "encode" else (decoder, all_decoder)
+    blocks_s = max(0.0, lap.seconds - head_s) if name == "decode" else lap.block_s
+    return lap.seconds + (full - measured) * blocks_s / measured
+
+
+def _head_seconds(model: Model, steps: int) -> float:
+    """Time the final norm and lm_head, which do not grow with the layers, for so many tokens."""
+    runtime = model.runtime
+    hidden = torch.ones(1, 1, runtime.config.hidden_size, dtype=runtime.dtype)
+    hidden = hidden.to(model.compute.device)
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        runtime.score(hidden).cpu()
+        times.append(time.perf_counter() - began)
+    return steps * sorted(times)[1]
+
+
+def with_limits(result: BenchResult, limits: Limits) -> BenchResult:
+    """Give the result beside other limits, measured at a quieter moment."""
+    return replace(result, limits=limits)

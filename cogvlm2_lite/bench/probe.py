@@ -1,0 +1,87 @@
+"""What a device can do at best: how fast it reads memory, and how fast it multiplies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+_READ_BYTES = 256 << 20
+_ROWS, _COLUMNS, _TOKENS = 14336, 4096, 2304
+"""One matrix of the 19B model's MLP, and the tokens of one picture."""
+_REPEATS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The best of some tries.
+
+    read_bytes_per_s   memory: reading on the CPU (the largest of 2^25 numbers), copying on a GPU
+                       (each byte counted twice, once read and once written)
+    flops_per_s        a plain matrix product in the compute dtype, 2 operations per multiply-add
+    upload_bytes_per_s from pinned host memory to a GPU; 0 on the CPU
+    """
+
+    read_bytes_per_s: float
+    flops_per_s: float
+    upload_bytes_per_s: float = 0.0
+
+
+def probe(device: torch.device, dtype: torch.dtype) -> Limits:
+    """Measure a device; takes about two seconds, and 0.5 GiB of it."""
+    if device.type == "cuda":
+        return Limits(
+            read_bytes_per_s=_copy_rate(device),
+            flops_per_s=_multiply_rate(device, dtype),
+            upload_bytes_per_s=_upload_rate(device),
+        )
+    return Limits(read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype))
+
+
+def _read_rate() -> float:
+    numbers = torch.ones(_READ_BYTES // 8, dtype=torch.int64)
+    return numbers.nbytes / _best(lambda: numbers.amax())
+
+
+def _copy_rate(device: torch.device) -> float:
+    source = torch.zeros(_READ_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _best(lambda: target.copy_(source), device)
+
+
+def _upload_rate(device: torch.device) -> float:
+    source = torch.zeros(_READ_BYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty_like(source, device=device)
+    return source.nbytes / _best(lambda: target.copy_(source, non_blocking=True), device)
+
+
+def _multiply_rate(device: torch.device, dtype: torch.dtype) -> float:
+    matrix = torch.full((_ROWS, _COLUMNS), 0.5, dtype=dtype, device=device)
+    x = torch.full((_TOKENS, _COLUMNS), 0.5, dtype=dtype, device=device)
+    out = torch.empty(_TOKENS, _ROWS, dtype=dtype, device=device)
+    seconds = _best(lambda: torch.mm(x, matrix.t(), out=out), device)
+    return 2 * _ROWS * _COLUMNS * _TOKENS / seconds
+
+
+def _best(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """Give the shortest of some times, in seconds, after one that does not count.
+
+    With one thread it is CPU time: other programs then hardly disturb it.
+    """
+    alone = device is None or device.type == "cpu"
+    clock = time.process_time if alone and torch.get_num_threads() == 1 else time.perf_counter
+    times = []
+    for _ in range(_REPEATS + 1):
+        _finish(device)
+        began = clock()
+        work()
+        _finish(device)
+        times.append(clock() - began)
+    return min(times[1:])
+
+
+def _finish(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,153 @@
+"""Made-up weights in the shapes of the released model, so that nobody must download it to measure.
+
+The codes are noise and nothing is quantized. Only their bytes matter here: every matrix has memory
+of its own, and everything from the loader on is what an answer really runs through.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config
+from cogvlm2_lite.model.rotary import inverse_frequencies
+from cogvlm2_lite.weights.catalog import Catalog, QuantInfo, StoredTensor
+from cogvlm2_lite.weights.header import Piece
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, SCALE_GROUP, dynamic_map
+from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
+
+_NOWHERE = Path("synthetic")
+_NOISE_BYTES = 32 << 20
+_STATE_BYTES = 256
+"""About what the JSON of a quant_state takes."""
+
+
+def released_config(vision_layers: int | None, decoder_layers: int | None) -> ModelConfig:
+    """Give the released model's shape, with other numbers of layers if they are given."""
+    raw: dict[str, Any] = copy.deepcopy(dict(RELEASED_19B))
+    if vision_layers is not None:
+        raw["vision_config"]["num_hidden_layers"] = vision_layers
+    if decoder_layers is not None:
+        raw["num_hidden_layers"] = decoder_layers
+    return parse_config(raw, where="the released config.json")
+
+
+def synthetic_catalog(config: ModelConfig, *, lm_head_nf4: bool = False) -> Catalog:
+    """List the tensors of a folder that `quantize` would write: linears in NF4, the rest in bf16.
+
+    lm_head_nf4  make lm_head 4-bit too; it stays in 16 bits by default, as with `quantize`
+    """
+    tensors = {}
+    for name, spec in expected_tensors(config).items():
+        is_nf4 = spec.role is Role.LINEAR and spec.shape[1] % NF4_GROUP == 0
+        if spec.part is Part.LM_HEAD:
+            is_nf4 = is_nf4 and lm_head_nf4
+        tensors[name] = _nf4(spec) if is_nf4 else _dense(spec)
+    return Catalog(folder=_NOWHERE, config=config, tensors=MappingProxyType(tensors), shards=())
+
+
+def _dense(spec: TensorSpec) -> StoredTensor:
+    return StoredTensor(spec=spec, kind="dense", pieces={"weight": _piece("BF16", spec.shape, 2)})
+
+
+def _nf4(spec: TensorSpec) -> StoredTensor:
+    groups = spec.numel // NF4_GROUP
+    return StoredTensor(
+        spec=spec,
+        kind="nf4",
+        pieces={
+            "weight": _piece("U8", (spec.numel // 2, 1), 1),
+            "absmax": _piece("U8", (groups,), 1),
+            "quant_map": _piece("F32", (16,), 4),
+            "nested_absmax": _piece("F32", (-(-groups // SCALE_GROUP),), 4),
+            "nested_quant_map": _piece("F32", (256,), 4),
+            "quant_state": _piece("U8", (_STATE_BYTES,), 1),
+        },
+        quant=QuantInfo(
+            quant_type="nf4",
+            group=NF4_GROUP,
+            dtype="bfloat16",
+            nested=True,
+            nested_offset=_scale(spec),
+        ),
+    )
+
+
+def _piece(dtype: str, shape: tuple[int, ...], itemsize: int) -> Piece:
+    numel = 1
+    for side in shape:
+        numel *= side
+    return Piece(file=_NOWHERE, dtype=dtype, shape=shape, begin=0, end=numel * itemsize)
+
+
+def _scale(spec: TensorSpec) -> float:
+    """Give a scale that keeps activations near 1, whatever the width."""
+    return 2.0 / math.sqrt(spec.shape[-1])
+
+
+class NoiseReader:
+    """Makes the bytes of a synthetic catalog up, the same for the same tensor at every reading.
+
+    keep  hold what was read, as mapped files do, so that reading again costs nothing. Without it a
+          model that is wholly in memory is there once and not twice.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        generator = torch.Generator().manual_seed(19)
+        self._noise = torch.randint(0, 256, (_NOISE_BYTES,), dtype=torch.uint8, generator=generator)
+        self._normal = torch.randn(_NOISE_BYTES // 2, generator=generator).to(torch.bfloat16)
+        self._kept: dict[str, dict[str, Tensor]] | None = {} if keep else None
+
+    def read(self, stored: StoredTensor) -> dict[str, Tensor]:
+        """Give all pieces of a tensor; see WeightLoader's reader."""
+        name = stored.spec.name
+        if self._kept is None:
+            return self._make(stored)
+        if name not in self._kept:
+            self._kept[name] = self._make(stored)
+        return self._kept[name]
+
+    def _make(self, stored: StoredTensor) -> dict[str, Tensor]:
+        spec = stored.spec
+        if stored.kind == "dense":
+            return {"weight": self._plain(spec)}
+        sizes: Mapping[str, Piece] = stored.pieces
+        nested = torch.full(sizes["nested_absmax"].shape, 0.5 * _scale(spec))
+        return {
+            "weight": self._fill(self._noise, sizes["weight"].nbytes, spec.name),
+            "absmax": self._fill(self._noise, sizes["absmax"].nbytes, spec.name),
+            "quant_map": torch.tensor(NF4_LEVELS),
+            "nested_absmax": nested,
+            "nested_quant_map": dynamic_map(),
+        }
+
+    def _plain(self, spec: TensorSpec) -> Tensor:
+        if spec.name.endswith("inv_freq"):
+            return inverse_frequencies(2 * spec.numel).to(torch.bfloat16)
+        if spec.part is Part.EMBEDDING:
+            # Rows that overlap: a table of its own would take 1 GiB, of which a step reads a row.
+            rows, width = spec.shape
+            return self._normal.as_strided((rows, width), (1, 1))
+        if spec.role is Role.VECTOR and "norm" in spec.name and spec.name.endswith("weight"):
+            return torch.ones(spec.shape, dtype=torch.bfloat16)
+        values = self._fill(self._normal, spec.numel, spec.name)
+        return values.mul_(1 / math.sqrt(spec.numel // spec.shape[0])).view(spec.shape)
+
+    def _fill(self, noise: Tensor, count: int, name: str) -> Tensor:
+        """Copy noise into new memory, beginning at a place that the name decides."""
+        out = noise.new_empty(count)
+        place = zlib.crc32(name.encode()) % noise.numel()
+        done = 0
+        while done < count:
+            size = min(count - done, noise.numel() - place)
+            out[done : done + size] = noise[place : place + size]
+            done, place = done + size, 0
+        return out

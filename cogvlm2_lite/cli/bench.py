@@ -1,0 +1,184 @@
+"""`cogvlm2-lite bench`: how fast encode, prefill and decode are on this computer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.parser import Parser, model_folder
+from cogvlm2_lite.devices import DTYPES
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import Progress
+from cogvlm2_lite.memory.budget import (
+    check_context,
+    cpu_budget,
+    free_ram_bytes,
+    gpu_budgets,
+    read_allowance,
+)
+from cogvlm2_lite.memory.plan import Budget
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.bench.measure import BenchResult, Subject
+    from cogvlm2_lite.devices import Compute
+
+RELEASED_WORD = "19b"
+_CPU_LAYERS = 2
+"""Of 63 and 32: two answers then take about a minute on two cores."""
+_STEPS = {"load": "Bringing weights in", "encode": "Encoding", "prefill": "Reading"}
+
+_EPILOG = """\
+examples:
+  cogvlm2-lite bench 19b                  made-up weights of the real shapes, before any download;
+                                          on a CPU with 2 layers of each kind, extrapolated
+  cogvlm2-lite bench 19b --layers all     all layers, which takes minutes on a CPU and 16 GB of RAM
+  cogvlm2-lite bench 19b --vram 8GiB      as on a GPU of 8 GiB
+  cogvlm2-lite bench my-model
+
+The answer of made-up weights is noise, and not shown.
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `bench`."""
+    parser = Parser(
+        usage="bench [MODEL] [options]",
+        description="Measure one answer about a picture: encode, prefill and decode, beside what "
+        "this device reaches at best.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default=RELEASED_WORD,
+        help=f"a model folder; `demo`; or `{RELEASED_WORD}` (default), made-up weights of the "
+        "released model's shapes in 4 bit",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1"
+    )
+    parser.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="number type of activations"
+    )
+    parser.add_argument(
+        "--vram",
+        metavar="SIZE",
+        help="memory of the device that may be used, like 8GiB; on a CPU RAM stands for it",
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="N",
+        help=f"vision and decoder layers of {RELEASED_WORD}, or all (default: all on a GPU, "
+        f"{_CPU_LAYERS} on a CPU)",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=32, metavar="N", help="tokens to produce (32)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="answers, the last of which counts (default: 2; 1 with all layers on a CPU)",
+    )
+    parser.add_argument("--context", type=int, metavar="N", help="tokens to make room for")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads to use")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str], *, console: Console | None = None) -> int:
+    """Run `bench`; gives the exit code."""
+    args = build_parser().read(argv)
+    console = console or Console()
+    result = run(args, console)
+    from cogvlm2_lite.bench.report import as_dict, as_text
+
+    if args.json:
+        console.line(json.dumps(as_dict(result), ensure_ascii=False, indent=1))
+    else:
+        console.line(as_text(result))
+    return 0
+
+
+def run(args: argparse.Namespace, console: Console) -> BenchResult:
+    """Measure what the options say, showing progress."""
+    _check_counts(args)
+    from cogvlm2_lite.devices import choose_compute
+
+    compute = choose_compute(args.device, args.dtype)
+    from cogvlm2_lite.bench.measure import measure
+
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    budget = _budget(args, compute)
+    subject = _subject(args, compute, budget)
+    whole = subject.full_layers == _layers_of(subject)
+    on_cpu = compute.device.type == "cpu"
+    rounds = args.rounds or (1 if on_cpu and whole and args.model == RELEASED_WORD else 2)
+    context = check_context(subject.config, args.context)
+    console.status("Measuring this device")
+    for event in measure(
+        subject, compute, budget, tokens=args.tokens, rounds=rounds, context=context
+    ):
+        if not isinstance(event, Progress):
+            console.status("")
+            return event
+        console.status(f"{_STEPS[event.phase]} {event.done}/{event.total}")
+    raise AssertionError("a measurement without result")
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    for name in ("tokens", "rounds", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < (2 if name == "tokens" else 1):
+            raise UsageError(f"--{name} {value} is too few.")
+    if args.layers is not None and args.model != RELEASED_WORD:
+        raise UsageError(
+            f"--layers goes only with {RELEASED_WORD}.",
+            hint="A folder is measured with the layers it has.",
+        )
+
+
+def _budget(args: argparse.Namespace, compute: Compute) -> Budget:
+    """Decide what may be used of the first device; on a CPU the given size stands for its own."""
+    if compute.gpus:
+        allowance = read_allowance(args.vram, None)
+        return gpu_budgets(compute.gpus[:1], allowance, free_ram_bytes())[0]
+    given = read_allowance(args.vram, None).vram
+    if given is not None:
+        return Budget(device="cpu", device_bytes=given[0])
+    return cpu_budget(read_allowance(None, None), free_ram_bytes())
+
+
+def _subject(args: argparse.Namespace, compute: Compute, budget: Budget) -> Subject:
+    from cogvlm2_lite.bench.measure import folder_subject, synthetic_subject
+
+    if args.model != RELEASED_WORD:
+        return folder_subject(model_folder(args.model))
+    on_cpu = compute.device.type == "cpu"
+    layers = _layers(args.layers, on_cpu=on_cpu)
+    # What is streamed must wait somewhere; on a CPU without a smaller budget nothing is.
+    return synthetic_subject(layers, keep=not on_cpu or args.vram is not None)
+
+
+def _layers(text: str | None, *, on_cpu: bool) -> int | None:
+    """Read --layers; None stands for all."""
+    if text is None:
+        return _CPU_LAYERS if on_cpu else None
+    if text == "all":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 32:
+        raise UsageError(f"--layers {text!r} is neither a number from 1 to 32 nor all.")
+    return int(text)
+
+
+def _layers_of(subject: Subject) -> tuple[int, int]:
+    from cogvlm2_lite.bench.measure import layers_of
+
+    return layers_of(subject.config)

@@ -1,0 +1,253 @@
+"""How much memory may be used: what is free now, or what the user allows, less a reserve.
+
+Free, not installed: what other programs and loaded models hold does not count, and a container's
+limit does. No torch here; what a GPU has free comes as a number (devices.find_gpus).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.devices import Gpu
+from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.memory.inventory import UnitKey
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, Workload, plan_memory
+from cogvlm2_lite.units import MIB, format_bytes, parse_bytes
+
+AUTO = "auto"
+
+_MOST_BYTES = 1 << 50
+VRAM_HINT = "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free."
+RAM_HINT = "Write it like 16GiB, or auto for what is free."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """What the user allows; None: what is free.
+
+    vram  bytes of each GPU, or one number for all of them
+    """
+
+    vram: tuple[int, ...] | None = None
+    ram: int | None = None
+
+
+def read_allowance(vram: str | int | None, ram: str | int | None) -> Allowance:
+    """Read the values of --vram and --ram: "auto" or None, a size, bytes; for vram also a list.
+
+    Raises UsageError for anything else, and for sizes that can't be meant.
+    """
+    video = None
+    if vram is not None and vram != AUTO:
+        items = [item for item in str(vram).split(",") if item.strip()] or [str(vram)]
+        video = tuple(_size(item, "video memory", VRAM_HINT) for item in items)
+    host = None if ram is None or ram == AUTO else _size(str(ram), "RAM", RAM_HINT)
+    return Allowance(vram=video, ram=host)
+
+
+def _size(text: str, what: str, hint: str) -> int:
+    try:
+        count = parse_bytes(text)
+    except UsageError:
+        raise UsageError(f"{text.strip()!r} is not a size of {what}.", hint=hint) from None
+    if count > _MOST_BYTES:
+        raise UsageError(f"{text.strip()} is more {what} than there can be.", hint=hint)
+    if count < MIB:
+        meant = text.strip()
+        guess = f"Did you mean {meant}GiB? " if count and meant.isdecimal() else ""
+        raise UsageError(
+            f"{format_bytes(count)} of {what} is not enough for anything.", hint=guess + hint
+        )
+    return count
+
+
+def gpu_budgets(
+    gpus: Sequence[Gpu], allowance: Allowance, free_ram_bytes: int
+) -> tuple[Budget, ...]:
+    """Say what may be used of GPUs that are there.
+
+    Allowing more than is free changes nothing; the budget's remark says so. Raises UsageError when
+    the sizes allowed are not as many as the GPUs.
+    """
+    allowed = _per_gpu(allowance.vram, len(gpus))
+    host = _host_share(allowance, free_ram_bytes, len(gpus))
+    return tuple(
+        _budget(
+            gpu.device,
+            free=gpu.free_bytes,
+            allowed=given,
+            host_bytes=host,
+            where=f"{gpu.device} ({gpu.name}), which has {format_bytes(gpu.total_bytes)}",
+        )
+        for gpu, given in zip(gpus, allowed, strict=True)
+    )
+
+
+def imagined_budgets(
+    vram: Sequence[int], allowance: Allowance, free_ram_bytes: int
+) -> tuple[Budget, ...]:
+    """Say what may be used of GPUs of given sizes, whatever is in this computer."""
+    host = _host_share(allowance, free_ram_bytes, len(vram))
+    names = ["GPU"] if len(vram) == 1 else [f"GPU {index}" for index in range(len(vram))]
+    return tuple(
+        _budget(name, free=None, allowed=given, host_bytes=host, where=name)
+        for name, given in zip(names, vram, strict=True)
+    )
+
+
+def cpu_budget(allowance: Allowance, free_ram_bytes: int, *, imagined: bool = False) -> Budget:
+    """Say what may be used without a GPU: RAM is the device, and the rest comes from disk.
+
+    imagined  take the allowed size also when less is free
+    """
+    free = None if imagined and allowance.ram is not None else free_ram_bytes
+    return _budget("cpu", free=free, allowed=allowance.ram, host_bytes=0, where="this computer")
+
+
+def _budget(
+    device: str, *, free: int | None, allowed: int | None, host_bytes: int, where: str
+) -> Budget:
+    sizes = [size for size in (free, allowed) if size is not None]
+    taken = min(sizes)
+    origin = f"{format_bytes(taken)} {'given' if taken == allowed else 'free now'}"
+    others = "other programs" if device == "cpu" else "the driver and other programs"
+    remark = ""
+    if free is not None and allowed is not None and allowed > free:
+        remark = (
+            f"{format_bytes(allowed)} were allowed, and {format_bytes(free)} are free on {where}: "
+            "planned with what is free."
+        )
+    return Budget(
+        device=device,
+        device_bytes=max(0, taken - RESERVE_BYTES),
+        host_bytes=host_bytes,
+        origin=f"{origin}, {format_bytes(RESERVE_BYTES)} left for {others}",
+        remark=remark,
+    )
+
+
+def _per_gpu(vram: tuple[int, ...] | None, count: int) -> tuple[int | None, ...]:
+    if vram is None:
+        return (None,) * count
+    if len(vram) not in (1, count):
+        raise UsageError(
+            f"{len(vram)} sizes of video memory were given, and {count} GPU"
+            f"{'' if count == 1 else 's'} can be used.",
+            hint="Give one size for all, or one for each.",
+        )
+    return vram * count if len(vram) == 1 else vram
+
+
+def _host_share(allowance: Allowance, free_ram_bytes: int, devices: int) -> int:
+    """Share RAM out evenly: what waits there for each GPU."""
+    usable = free_ram_bytes if allowance.ram is None else allowance.ram
+    return max(0, usable - RESERVE_BYTES) // devices
+
+
+def useful_devices(
+    config: ModelConfig,
+    sizes: Mapping[UnitKey, int],
+    budgets: Sequence[Budget],
+    workload: Workload,
+) -> tuple[Budget, ...]:
+    """Pick the GPUs to spread a model over: the first ones that together hold everything.
+
+    A hidden state that crosses from one GPU to another costs time, so one that suffices is taken
+    alone. Where everything can't be held, all are taken that can hold a share.
+    """
+    streams: dict[int, bool] = {}
+    for count in range(1, len(budgets) + 1):
+        with suppress(DoesNotFitError):
+            streams[count] = plan_memory(config, sizes, budgets[:count], workload).streams
+    whole = [count for count, does in streams.items() if not does]
+    best = min(whole) if whole else max(streams, default=len(budgets))
+    return tuple(budgets[:best])
+
+
+def check_context(config: ModelConfig, context: int | None) -> int:
+    """Give the tokens to plan for; None: the model's maximum. UsageError for what can't be."""
+    most = config.max_position_embeddings
+    if context is None:
+        return most
+    if not 1 <= context <= most:
+        raise UsageError(
+            f"A context of {context} tokens is not possible; the model has {most} at most.",
+            hint=f"Give a number from {config.vision.image_tokens + 512} (a picture and a few "
+            f"questions) to {most}.",
+        )
+    return context
+
+
+def free_ram_bytes(root: Path = Path("/")) -> int:
+    """Give the RAM that can be taken now, within the limits of the control groups.
+
+    root  where the file system begins; tests give another one
+    """
+    limits = (_free_in_group(group) for group in _control_groups(root))
+    return min([psutil.virtual_memory().available, *(free for free in limits if free is not None)])
+
+
+def free_disk_bytes(path: Path) -> int | None:
+    """Give what is free where a path lies or would lie; None when that can't be found out."""
+    there = next((p for p in (path, *path.parents) if p.exists()), None)
+    try:
+        return None if there is None else shutil.disk_usage(there).free
+    except OSError:
+        return None
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """List the folders of this process's memory control groups, of version 1 and 2.
+
+    A limit of a parent binds its children too. In a container the path that the process is told may
+    lie outside of what is mounted: then the mount itself is the container's own group.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        mount = root / "sys/fs/cgroup"
+        if controllers:
+            if "memory" not in controllers.split(","):
+                continue
+            mount /= "memory"
+        group = mount
+        yield group
+        for name in Path(path).parts[1:]:
+            group /= name
+            yield group
+
+
+def _free_in_group(group: Path) -> int | None:
+    """Give what a control group still allows; None without a limit.
+
+    Its use counts cached file pages, which the system gives back when memory is needed.
+    """
+    for limit_name, used_name, prefix in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        limit, used = _number(group / limit_name), _number(group / used_name)
+        if limit is not None and used is not None:
+            rows = (line.split() for line in _read(group / "memory.stat").splitlines())
+            stat = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+            cached = sum(stat.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
+            return max(0, limit - max(0, used - cached))
+    return None
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,206 @@
+"""How fast machines move and multiply: stated for common cards and processors.
+
+Stated rates of a GPU are its maker's figures times a share that is assumed to be reached: no GPU
+was at hand to measure it. They serve to say beforehand whether an answer takes seconds or minutes,
+not to compare two cards.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.units import GIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What one device reaches.
+
+    matmul_flops        operations per second of large multiplications, 2 per multiply-add
+    memory_bytes_per_s  rate at which a decode step gets through stored weights
+    bus_bytes_per_s     from RAM to the device; on the CPU unused
+    disk_bytes_per_s    from disk
+    pack_bytes_per_s    stored bytes that get a packed copy when they arrive (on some CPUs)
+    block_s             what starting the operations of one block takes the program, however small
+    source              where the numbers come from: "stated: ..." or "measured"
+    """
+
+    matmul_flops: float
+    memory_bytes_per_s: float
+    bus_bytes_per_s: float
+    disk_bytes_per_s: float
+    source: str
+    pack_bytes_per_s: float = math.inf
+    block_s: float = 0.0
+
+
+DISK_BYTES_PER_S = 2.0e9
+"""An ordinary NVMe disk, reading files from one end to the other."""
+
+_MATMUL_SHARE, _MEMORY_SHARE, _BUS_SHARE = 0.5, 0.6, 0.8
+_GPU_BLOCK_S = 0.15e-3  # about 20 kernels
+_GEN3_X16 = _GEN4_X8 = 15.75e9
+_GEN4_X16 = _GEN5_X8 = 31.5e9
+_GEN5_X16 = 63.0e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A common card, by its maker's figures.
+
+    tflops  16-bit with 32-bit sums, without sparsity. For GeForce cards with tensor cores that is
+            twice the float32 rate.
+    """
+
+    name: str
+    gib: int
+    tflops: float
+    memory_gb_per_s: float
+    bus_bytes_per_s: float
+    typical: bool = False
+    """Stands for all cards with no more memory, when only the size is known."""
+
+    @property
+    def rates(self) -> Rates:
+        """What is assumed to be reached of the figures."""
+        return Rates(
+            matmul_flops=self.tflops * 1e12 * _MATMUL_SHARE,
+            memory_bytes_per_s=self.memory_gb_per_s * 1e9 * _MEMORY_SHARE,
+            bus_bytes_per_s=self.bus_bytes_per_s * _BUS_SHARE,
+            disk_bytes_per_s=DISK_BYTES_PER_S,
+            block_s=_GPU_BLOCK_S,
+            source=f"stated: {self.name} {self.gib} GB",
+        )
+
+
+def _card(
+    name: str, gib: int, tflops: float, gb_per_s: float, bus: float, *, typical: bool = False
+) -> Card:
+    return Card(
+        name=name,
+        gib=gib,
+        tflops=tflops,
+        memory_gb_per_s=gb_per_s,
+        bus_bytes_per_s=bus,
+        typical=typical,
+    )
+
+
+CARDS = (
+    _card("GTX 1650", 4, 6.0, 128, _GEN3_X16, typical=True),
+    _card("RTX 2060", 6, 25.8, 336, _GEN3_X16),
+    _card("RTX 3050", 6, 13.5, 168, _GEN4_X8, typical=True),
+    _card("RTX 3060", 12, 25.5, 360, _GEN4_X16, typical=True),
+    _card("RTX 3080", 10, 59.5, 760, _GEN4_X16),
+    _card("RTX 3090", 24, 71.0, 936, _GEN4_X16, typical=True),
+    _card("RTX 4060", 8, 30.2, 272, _GEN4_X8, typical=True),
+    _card("RTX 4060 Ti", 16, 44.1, 288, _GEN4_X8),
+    _card("RTX 4070", 12, 58.3, 504, _GEN4_X16),
+    _card("RTX 4080", 16, 97.5, 717, _GEN4_X16),
+    _card("RTX 4090", 24, 165.2, 1008, _GEN4_X16),
+    _card("RTX 5060 Ti", 16, 47.4, 448, _GEN5_X8, typical=True),
+    _card("RTX 5080", 16, 112.6, 960, _GEN5_X16),
+    _card("RTX 5090", 32, 209.5, 1792, _GEN5_X16, typical=True),
+    _card("Tesla T4", 16, 65.0, 320, _GEN3_X16),
+    _card("A100", 40, 312.0, 1555, _GEN4_X16, typical=True),
+    _card("H100", 80, 989.0, 3350, _GEN5_X16, typical=True),
+)
+
+
+def named_card(name: str) -> Card:
+    """Find a card by what people call it: "4090", "rtx 4060 ti". UsageError for an unknown one."""
+    known = {_key(card.name): card for card in CARDS}
+    asked = _key(name)
+    found = known.get(asked) or next(
+        (card for key, card in known.items() if asked and key.endswith(asked)), None
+    )
+    if found is None:
+        near = get_close_matches(asked, known, n=1, cutoff=0.7)
+        names = ", ".join(card.name for card in CARDS)
+        hint = f"Known are {names}. For others give their memory: --vram 8GiB."
+        raise UsageError(
+            f"The rates of the card {name!r} are not known.",
+            hint=f"Did you mean {known[near[0]].name}? {hint}" if near else hint,
+        )
+    return found
+
+
+def _key(name: str) -> str:
+    words = name.lower().replace("nvidia", " ").replace("geforce", " ").split()
+    return "".join(words)
+
+
+def gpu_rates(name: str, total_bytes: int) -> Rates:
+    """State the rates of a GPU by its name, or of a typical card of its size.
+
+    name  what the driver calls it; "" when only the size is known
+    """
+    key = _key(name)
+    fitting = [card for card in CARDS if name and _key(card.name) in key]
+    if fitting:
+        return max(fitting, key=lambda card: len(card.name)).rates
+    typical = sorted((card for card in CARDS if card.typical), key=lambda card: card.gib)
+    # A card of 8 GB tells of a little more or less than 8 GiB.
+    card = next((c for c in typical if total_bytes <= (c.gib + 0.5) * GIB), typical[-1])
+    return replace(card.rates, source=f"stated: a card like {card.name} {card.gib} GB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuClass:
+    """What one core reaches, measured on one of the kind (an EPYC of 2024 for the first two).
+
+    decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
+                        weight is made plain first
+    """
+
+    name: str
+    matmul_flops: float
+    decode_bytes_per_s: float
+
+
+_AVX512_BF16 = CpuClass(name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9)
+_AVX512 = CpuClass(name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9)
+_OTHER = CpuClass(name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9)
+
+_PACK_BYTES_PER_S = 0.6e9
+"""Stored bytes that one core gives their packed copy, as they arrive."""
+
+_CPU_BLOCK_S = 0.5e-3
+
+RAM_BYTES_PER_S = 50e9
+"""Two channels of DDR5; all cores together get no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cpu:
+    """What the plan must know of a processor.
+
+    has_bf16  AVX512-BF16: it computes in bfloat16, and NF4 matrices used in decoding get a second,
+              packed copy
+    """
+
+    cores: int
+    has_bf16: bool
+    has_avx512: bool
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of the compute dtype that "auto" chooses."""
+        return 2 if self.has_bf16 else 4
+
+    @property
+    def rates(self) -> Rates:
+        """State what it reaches."""
+        kind = _AVX512_BF16 if self.has_bf16 else _AVX512 if self.has_avx512 else _OTHER
+        return Rates(
+            matmul_flops=kind.matmul_flops * self.cores,
+            memory_bytes_per_s=min(kind.decode_bytes_per_s * self.cores, RAM_BYTES_PER_S),
+            bus_bytes_per_s=RAM_BYTES_PER_S,
+            disk_bytes_per_s=DISK_BYTES_PER_S,
+            pack_bytes_per_s=_PACK_BYTES_PER_S,
+            block_s=_CPU_BLOCK_S,
+            source=f"stated: {self.cores} core{'' if self.cores == 1 else 's'}, {kind.name}",
+        )

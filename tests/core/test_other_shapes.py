@@ -1,0 +1,235 @@
+"""Checkpoints of other shapes than the golden one, through the public functions alone.
+
+The right numbers come from tests/core/independent.py, which shares no line with the product.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import cogvlm2_lite
+from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
+from cogvlm2_lite.weights.names import expected_tensors
+from tests.core.checkpoints import four_bit, write_folder
+from tests.core.goldens import make_chunk
+from tests.core.independent import Independent, layout, positions, vision_experts
+from tests.core.shapes import REAL, REAL_JSON
+
+TOLERANCE = 2e-4
+TABLES = ("embed_tokens.weight", "position_embedding.weight")
+STEPS = 6
+"""Tokens that are decoded greedily."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One checkpoint: its numbers, and how it is stored.
+
+    vision   image side, patch side, hidden, heads, layers, intermediate
+    decoder  hidden, heads, kv heads (None: left out of config.json), layers, intermediate
+    """
+
+    vision: tuple[int, int, int, int, int, int]
+    decoder: tuple[int, int, int | None, int, int]
+    dtype: torch.dtype
+    shards: int = 1
+    four_bit: bool = False
+
+    def config(self) -> dict[str, Any]:
+        image, patch, width, heads, layers, wide = self.vision
+        hidden, query_heads, kv_heads, blocks, inner = self.decoder
+        config = {
+            "vision_config": {
+                "image_size": image, "patch_size": patch, "hidden_size": width,
+                "num_heads": heads, "num_hidden_layers": layers, "intermediate_size": wide,
+                "in_channels": 3, "num_positions": (image // patch) ** 2 + 1,
+                "layer_norm_eps": 1e-4, "hidden_act": "gelu", "dropout_prob": 0.0,
+            },
+            "hidden_size": hidden, "num_attention_heads": query_heads,
+            "num_hidden_layers": blocks, "intermediate_size": inner, "hidden_act": "silu",
+            "rms_norm_eps": 1e-4, "max_position_embeddings": 96, "vocab_size": 90,
+            "bos_token_id": 80, "eos_token_id": [81, 89], "pad_token_id": 82,
+        }  # fmt: skip
+        if kv_heads is not None:
+            config["num_multi_query_heads"] = kv_heads
+        return config
+
+
+SHAPES = {
+    # 5 x 5 patches, of which the projector merges 4 x 4; one key/value head; widths of no group.
+    "an odd grid in float32": Shape(
+        vision=(70, 14, 48, 3, 3, 40), decoder=(80, 5, 1, 3, 72), dtype=torch.float32, shards=3
+    ),
+    # As many key/value heads as the released config.json does not name; the tower's head size.
+    "the default of 8 key/value heads in bfloat16": Shape(
+        vision=(28, 7, 224, 2, 2, 96), decoder=(256, 16, None, 2, 64), dtype=torch.bfloat16
+    ),
+    # One inner image token; pixels beyond the last whole patch; as many key/value as query heads.
+    "a grid of three in float16": Shape(
+        vision=(25, 8, 40, 5, 1, 56), decoder=(144, 3, 3, 2, 100), dtype=torch.float16, shards=2
+    ),
+    "long heads in bfloat16": Shape(
+        vision=(36, 6, 64, 4, 2, 64), decoder=(224, 2, 2, 1, 130), dtype=torch.bfloat16, shards=2
+    ),
+    "4-bit with groups across rows": Shape(
+        vision=(28, 7, 96, 2, 2, 64),
+        decoder=(96, 4, 2, 2, 160),
+        dtype=torch.bfloat16,
+        four_bit=True,
+    ),
+}
+
+
+def random_weights(shape: Shape) -> dict[str, Tensor]:
+    """Give a checkpoint in which every tensor matters, in the type it is stored in."""
+    random = torch.Generator().manual_seed(7)
+    weights = {}
+    for name, size in layout(shape.config()).items():
+        noise = torch.randn(size, generator=random, dtype=torch.float64)
+        if name.endswith("inv_freq"):
+            # Near the formula, but not on it, and another one in every layer.
+            exponent = torch.arange(size[0], dtype=torch.float64) / size[0]
+            noise = 500_000.0**-exponent * (1 + 0.05 * noise.clamp(-2, 2))
+        elif len(size) == 1 and name.endswith("weight"):
+            noise = 1 + 0.3 * noise
+        elif len(size) > 1 and size[0] > 1 and not name.endswith(TABLES):
+            noise = noise / math.sqrt(math.prod(size[1:]))
+        weights[name] = noise.to(shape.dtype)
+    return weights
+
+
+def plain(stored: dict[str, Tensor], name: str, size: tuple[int, ...]) -> Tensor:
+    """Say what a 4-bit matrix means: level of the code times scale of the group of 64.
+
+    Not bitsandbytes' function: on the CPU that one is wrong where groups cross rows.
+    """
+    state = json.loads(bytes(stored[f"{name}.quant_state.bitsandbytes__nf4"].tolist()))
+    scales = stored[f"{name}.nested_quant_map"][stored[f"{name}.absmax"].long()]
+    scales = scales * stored[f"{name}.nested_absmax"].repeat_interleave(256)[: scales.numel()]
+    scales = scales + state["nested_offset"]
+    pairs = stored[name].flatten()
+    codes = torch.stack((pairs >> 4, pairs & 15), dim=1).flatten()
+    levels = stored[f"{name}.quant_map"][codes.long()]
+    values: Tensor = levels * scales.repeat_interleave(64)[: levels.numel()]
+    return values.view(size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The product's model and the independent one, of the same checkpoint.
+
+    pixels  [2, 3, image side, image side], two pictures of noise
+    """
+
+    model: Model
+    independent: Independent
+    pixels: Tensor
+
+    def picture(self) -> list[int]:
+        """Give the token types of a picture."""
+        return [1] * self.model.config.vision.image_tokens
+
+
+@pytest.fixture(scope="module", params=list(SHAPES.values()), ids=list(SHAPES))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    shape: Shape = request.param
+    config, weights = shape.config(), random_weights(shape)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    stored = weights
+    if shape.four_bit:
+        linears = tuple(n for n, t in weights.items() if t.dim() == 2 and "embed" not in n)
+        stored = four_bit(weights, only=linears)
+        weights = {**weights, **{n: plain(stored, n, weights[n].shape) for n in linears}}
+    write_folder(folder, stored, shape.shards, config)
+    side = config["vision_config"]["image_size"]
+    return Pair(
+        model=cogvlm2_lite.load(folder, device="cpu", dtype="float32", rope="reference"),
+        independent=Independent(config, weights),
+        pixels=torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(11)),
+    )
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return float((ours.double() - theirs).abs().max())
+
+
+def some_ids(count: int) -> list[int]:
+    """Give token ids, among them the special ones."""
+    return [(37 * i + 80) % 90 for i in range(count)]
+
+
+def test_features_of_pictures_are_the_described_ones(pair: Pair) -> None:
+    features = pair.model.encode_image(pair.pixels)
+    for ours, pixels in zip(features, pair.pixels, strict=True):
+        assert distance(ours, pair.independent.features(pixels)) < TOLERANCE
+
+
+def prompts(picture: list[int]) -> dict[str, list[int]]:
+    """Give token types: text, a picture at every place, and two of them."""
+    return {
+        "text": [0] * 9,
+        "one token": [0],
+        "picture first": [0, *picture, 0, 0, 0, 0],
+        "picture in the middle": [0, 0, 0, *picture, 0, 0],
+        "picture at the start": [*picture, 0, 0],
+        "picture at the end": [0, 0, *picture],
+        "two pictures": [0, *picture, 0, 0, *picture, 0],
+        "two pictures side by side": [0, *picture, *picture, 0, 0],
+    }
+
+
+@pytest.mark.parametrize("case", prompts([1]).keys())
+def test_scores_of_all_positions_are_the_described_ones(pair: Pair, case: str) -> None:
+    types = prompts(pair.picture())[case]
+    ids = some_ids(len(types))
+    pictures = sum(types) // len(pair.picture())
+    features = pair.model.encode_image(pair.pixels[:pictures]) if pictures else None
+    row = torch.tensor([types])
+    assert derive_position_ids(row.numpy())[0].tolist() == positions(types)
+    assert choose_vision_expert(row.numpy())[0].tolist() == vision_experts(types)
+    right = pair.independent.logits(
+        ids, types, None if features is None else features.double().flatten(0, 1)
+    )
+    ours = pair.model.forward(torch.tensor([ids]), row, image_features=features)
+    assert ours.dtype == torch.float32
+    assert distance(ours[0], right) < TOLERANCE
+    given = torch.tensor([positions(types)])
+    assert torch.equal(pair.model.forward(torch.tensor([ids]), row, given, features), ours)
+
+
+def test_given_positions_are_used(pair: Pair) -> None:
+    ids, given = some_ids(6), [0, 2, 2, 30, 95, 96]  # 96: one above the configured context
+    ours = pair.model.forward(torch.tensor([ids]), position_ids=torch.tensor([given]))
+    assert distance(ours[0], pair.independent.logits(ids, [0] * 6, None, given)) < TOLERANCE
+
+
+def test_greedy_tokens_with_the_cache_are_those_without(pair: Pair) -> None:
+    types = [0, *pair.picture(), 0, 0, 0]
+    ids = some_ids(len(types))
+    features = pair.model.encode_image(pair.pixels[:1])
+    runtime, cache = pair.model.runtime, pair.model.runtime.new_cache()
+    chunk = make_chunk(torch.tensor([ids]), torch.tensor([types]))
+    scores = runtime.score(run(runtime.prefill(chunk, features, cache, Cancel()))[:, -1:])[0, -1]
+    chosen: list[int] = []
+    for step in range(STEPS):
+        chosen.append(int(scores.argmax()))
+        scores = runtime.decode_one_token(chosen[-1], chunk.highest + 1 + step, cache)
+    assert chosen == pair.independent.greedy(ids, types, features[0].double(), STEPS)
+
+
+def test_the_released_layout_has_1221_tensors_and_39_gigabytes() -> None:
+    shapes = layout(REAL_JSON)
+    assert {n: s.shape for n, s in expected_tensors(REAL).items()} == shapes
+    assert len(shapes) == 1221
+    assert 2 * sum(map(math.prod, shapes.values())) == 39_006_214_656
