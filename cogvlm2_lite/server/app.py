@@ -126,34 +126,41 @@ class _Handlers:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def chat(self, request: Request) -> Response:
-        values = await self._read(request)
-        return self._reply(request, read_chat(values, self._service.limits), chat=True)
+        return await self._answer(request, chat=True)
 
     async def completions(self, request: Request) -> Response:
-        values = await self._read(request)
-        return self._reply(request, read_completion(values, self._service.limits), chat=False)
+        return await self._answer(request, chat=False)
 
-    async def _read(self, request: Request) -> Mapping[str, Any]:
+    async def _answer(self, request: Request, *, chat: bool) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             # Forms of foreign pages can't send this type without asking first.
             raise Refusal(415, "The Content-Type must be application/json.", "wrong_content_type")
-        limits = self._service.limits
+        held = _Held(self._service)
         try:
-            async with asyncio.timeout(limits.body_s):
-                body = await _body(request, limits.body_bytes)
-        except TimeoutError:
-            raise Refusal(408, f"The request took more than {limits.body_s:g} s.") from None
-        # A large body takes a while to parse; others must not wait for it.
-        return await asyncio.to_thread(read_json, body)
-
-    def _reply(self, request: Request, wanted: Wanted, *, chat: bool) -> Response:
-        if wanted.model is not None:
-            self._check_name(wanted.model)
+            body = await self._read(request, held)
+            # A large body takes a while to parse; others must not wait for it.
+            values = await asyncio.to_thread(read_json, body)
+            read = read_chat if chat else read_completion
+            wanted = read(values, self._service.limits)
+            if wanted.model is not None:
+                self._check_name(wanted.model)
+        except BaseException:
+            held.let_go()
+            raise
         reply = Reply(self._model, chat=chat, progress=wanted.progress)
         peer = request.client.host if request.client else ""
         events = self._service.answer(wanted, peer)
-        return _Answering(events, reply, wanted, self._service, request.url.path)
+        return _Answering(events, reply, wanted, self._service, request.url.path, held)
+
+    async def _read(self, request: Request, held: _Held) -> bytes:
+        """Read the body within the limits of size and time."""
+        limits = self._service.limits
+        try:
+            async with asyncio.timeout(limits.body_s):
+                return await _body(request, limits.body_bytes, held)
+        except TimeoutError:
+            raise Refusal(408, f"The request took more than {limits.body_s:g} s.") from None
 
     def _check_name(self, name: str) -> None:
         if name != self._model:
@@ -168,6 +175,22 @@ class _Handlers:
         return {"id": self._model, "object": "model", "created": 0, "owned_by": "cogvlm2-lite"}
 
 
+class _Held:
+    """The memory of one request, from its first byte to the end of its answer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        self._service.hold(count)
+        self._count += count
+
+    def let_go(self) -> None:
+        self._service.let_go(self._count)
+        self._count = 0
+
+
 class _Answering(Response):
     """Sends an answer, whole or as a stream, and notices at any time that the client has left."""
 
@@ -178,8 +201,10 @@ class _Answering(Response):
         wanted: Wanted,
         service: Service,
         path: str,
+        held: _Held,
     ) -> None:
         super().__init__()
+        self._held = held
         self._events = events
         self._reply = reply
         self._wanted = wanted
@@ -198,6 +223,7 @@ class _Answering(Response):
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, left, return_exceptions=True)
+            self._held.let_go()
         if not work.cancelled() and (error := work.exception()) is not None:
             raise error
 
@@ -274,7 +300,7 @@ async def _left(receive: Receive) -> None:
         continue
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int, held: _Held) -> bytes:
     """Read a request's body; Refusal 413 before more than `most` bytes are held."""
     too_large = Refusal(413, f"The request has more than {format_bytes(most)}.", "too_large")
     length = request.headers.get("content-length", "")
@@ -282,6 +308,7 @@ async def _body(request: Request, most: int) -> bytes:
         raise too_large
     pieces = bytearray()
     async for piece in request.stream():
+        held.add(len(piece))
         pieces += piece
         if len(pieces) > most:
             raise too_large

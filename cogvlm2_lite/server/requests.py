@@ -63,6 +63,8 @@ class Limits:
     """Ceilings of one request.
 
     body_bytes      of the whole request, the picture as base64 included
+    held_bytes      of all requests together that are read, waiting or being answered
+    text_letters    of a conversation: far more than fits any context, but quickly counted
     picture_bytes   of the picture's file
     picture_pixels  checked by the engine before a pixel is decoded
     answer_tokens   of one answer
@@ -71,6 +73,8 @@ class Limits:
     """
 
     body_bytes: int = 32 * MIB
+    held_bytes: int = 512 * MIB
+    text_letters: int = 400_000
     picture_bytes: int = 20 * MIB
     picture_pixels: int = 60_000_000
     answer_tokens: int = 8192
@@ -159,6 +163,11 @@ def _wanted(
     image: bytes | None = None,
     template: str | None = None,
 ) -> Wanted:
+    letters = len(question) + sum(len(asked) + len(said) for asked, said in history)
+    if letters > limits.text_letters:
+        most = limits.text_letters
+        text = f"The text has {letters} letters, more than {most}: no context holds so much."
+        raise Refusal(400, text, "context_length_exceeded", "messages")
     if _integer(values, "n", 1) != 1:
         _refuse("n", "must be 1: the model gives one answer per request", "unsupported_value")
     options = values.get("stream_options")

@@ -87,6 +87,7 @@ class Service:
         self._ready = asyncio.Event()
         self._running: set[int] = set()
         self._draining = False
+        self._held_bytes = 0
         self._deaths = 0
         self._answers_at_death = 0
         self._chores: set[asyncio.Task[None]] = set()
@@ -143,6 +144,21 @@ class Service:
         except TimeoutError:
             return
 
+    def hold(self, count: int) -> None:
+        """Account for bytes of a request; Refusal 429 when all together would be too many."""
+        if self._held_bytes + count > self.limits.held_bytes:
+            text = "The requests that wait take too much memory already."
+            raise Refusal(429, text, "queue_full", retry_after=self._retry_after())
+        self._held_bytes += count
+
+    def let_go(self, count: int) -> None:
+        """Take back what `hold` counted."""
+        self._held_bytes -= count
+
+    def _retry_after(self) -> int:
+        """Guess, in seconds, when the line will be shorter."""
+        return min(math.ceil((self.waiting + 1) * max(self.metrics.seconds_per_answer, 1.0)), 600)
+
     def check_ready(self) -> None:
         """Raise the Refusal 503 that says why nothing can be answered now."""
         if self._draining:
@@ -165,9 +181,7 @@ class Service:
         Raises Refusal, also in the middle of an answer.
         """
         self.check_ready()
-        wait_s = (self.waiting + 1) * max(self.metrics.seconds_per_answer, 1.0)
-        retry_after = min(math.ceil(wait_s), 600)
-        await self._turns.take(f"{peer} {wanted.client}", retry_after=retry_after)
+        await self._turns.take(f"{peer} {wanted.client}", retry_after=self._retry_after())
         running = _Running(self._engine, self._end)
         try:
             await self._until_ready()

@@ -49,6 +49,13 @@ class Served:
             pause.wait(0.1)
         raise AssertionError("the model was never loaded")
 
+    def stop(self) -> None:
+        """Stop as Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(PATIENCE_S) == 130
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(
             base_url=f"{self.address}/v1", api_key="none", timeout=PATIENCE_S, **options
@@ -59,10 +66,7 @@ class Served:
 def served() -> Iterator[Served]:
     served = Served()
     yield served
-    served.process.send_signal(signal.SIGINT)
-    assert served.process.wait(PATIENCE_S) == 130
-    assert served.process.stdout is not None
-    served.process.stdout.close()
+    served.stop()
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,21 @@ def test_a_stream_gives_the_same_text_and_counts(client: openai.OpenAI) -> None:
         counts = chunk.usage or counts
     assert text == whole.choices[0].message.content
     assert counts == whole.usage
+
+
+def test_a_picture_that_comes_again_is_not_looked_at_again(
+    served: Served, client: openai.OpenAI
+) -> None:
+    def known() -> float:
+        page = httpx.get(f"{served.address}/metrics").text
+        found = re.search(r'cogvlm2_pictures_total\{known="true"\} (\d+)', page)
+        return int(found[1]) if found else 0
+
+    client.chat.completions.create(model="demo", messages=about("chart"), max_tokens=2)
+    client.chat.completions.create(model="demo", messages=about("sign"), max_tokens=2)
+    before = known()
+    client.chat.completions.create(model="demo", messages=about("chart"), max_tokens=2)
+    assert known() == before + 1
 
 
 def test_several_turns_text_only_and_stop(client: openai.OpenAI) -> None:

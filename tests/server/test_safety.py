@@ -17,7 +17,7 @@ from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.requests import Limits
 from cogvlm2_lite.server.run import LocalServer
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
-from tests.server.test_api import CHAT, ask, client_of, picture, text, user
+from tests.server.test_api import CHAT, ask, client_of, in_thread, picture, text, user
 
 KEY = "a-long-and-secret-key"
 
@@ -178,6 +178,29 @@ def test_too_large_bodies_and_pictures_are_refused() -> None:
         headers = {"content-type": "application/json"}
         chunked = client.post(CHAT, content=endless(), headers=headers)  # type: ignore[arg-type]
         assert chunked.status_code == 413
+
+
+def test_all_requests_together_may_hold_so_much_and_give_it_back() -> None:
+    engine = ScriptedEngine()
+    limits = Limits(held_bytes=1000)
+    with running(engine, limits=limits) as server, client_of(server) as client:
+        first = in_thread(lambda: ask(client, "wait" + " x" * 300))
+        assert engine.begun.wait(PATIENCE_S)
+        refused = ask(client, "x" * 500)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        engine.go.set()
+        first.join(PATIENCE_S)
+        for _ in range(3):
+            assert ask(client, "x" * 500).status_code == 200
+
+
+def test_a_text_that_no_context_holds_never_reaches_the_engine() -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        reply = ask(client, "x" * 500_000)
+        assert (reply.status_code, engine.asked) == (400, [])
+        assert reply.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_a_body_that_never_ends_is_given_up() -> None:
