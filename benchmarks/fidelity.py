@@ -58,7 +58,7 @@ def main() -> None:
 def _cell(key: str, difference: float) -> str:
     if difference == 0:
         return "0"
-    return "differs" if "tokens" in key else f"{difference:.1e}"
+    return "differs" if key.endswith("greedy_tokens") else f"{difference:.1e}"
 
 
 if __name__ == "__main__":

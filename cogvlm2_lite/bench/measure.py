@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -173,12 +173,14 @@ def measure(
     tokens: int,
     rounds: int,
     context: int | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Progress | BenchResult]:
     """Ask about a picture and measure; yields progress, and the result as the last.
 
     rounds  answers, each about another picture; the last one counts
+    limits  what the device reaches at best; None: measured first
     """
-    limits = probe(compute.device, compute.dtype)
+    limits = limits or probe(compute.device, compute.dtype)
     peak = PeakMemory(compute.device)
     model = open_model(
         subject.folder,
@@ -360,8 +362,3 @@ def _head_seconds(model: Model, steps: int) -> float:
         runtime.score(hidden).cpu()
         times.append(time.perf_counter() - began)
     return steps * sorted(times)[1]
-
-
-def with_limits(result: BenchResult, limits: Limits) -> BenchResult:
-    """Give the result beside other limits, measured at a quieter moment."""
-    return replace(result, limits=limits)

@@ -63,6 +63,10 @@ class Answerer(Protocol):
         """What a person should know about the devices and budgets that were chosen."""
         ...
 
+    def warm_up(self) -> Iterator[Progress]:
+        """Bring in what every token needs; see Model.warm_up."""
+        ...
+
     def answer(
         self,
         question: str,
@@ -107,6 +111,22 @@ def _kept_pictures(args: argparse.Namespace) -> tuple[Path, int] | None:
     """Say where pictures outlive the program, if they are to."""
     size = getattr(args, "keep_pictures", None)
     return None if size is None else (cache_folder() / "pictures", parse_bytes(size))
+
+
+def open_and_warm(
+    load: Loader, folder: Path, args: argparse.Namespace, console: Console, *, silent: bool = False
+) -> Answerer:
+    """Open a model and bring in what every token needs, telling how far it is."""
+    if not silent:
+        console.status("Loading the model")
+    try:
+        model = load(folder, args)
+        for step in model.warm_up():
+            if not silent:
+                console.status(f"Loading the model: {step.done} of {step.total} parts")
+    finally:
+        console.status("")
+    return model
 
 
 class AnswerView:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from cogvlm2_lite.cli.answers import (
@@ -16,6 +16,7 @@ from cogvlm2_lite.cli.answers import (
     error_json,
     event_json,
     load_model,
+    open_and_warm,
 )
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
@@ -67,12 +68,11 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
     """Run `ask`; gives the exit code."""
-    args = build_parser().read(argv)
     console = console or Console()
     try:
-        _run(args, load, console)
+        _run(build_parser().read(argv), load, console)
     except CogVLM2LiteError as error:
-        if not args.json:
+        if "--json" not in argv:
             raise
         console.line(error_json(error))
         return error.exit_code
@@ -85,8 +85,7 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     image = None if picture is None else _open(picture, upright=not args.as_stored)
     folder = model_folder(args.model)
     silent = args.quiet or args.json
-    with nullcontext() if silent else console.working("Loading the model"):
-        model = load(folder, args)
+    model = open_and_warm(load, folder, args, console, silent=silent)
     sampling = sampling_of(args)
     if not silent:
         for remark in model.remarks:

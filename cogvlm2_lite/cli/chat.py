@@ -17,7 +17,14 @@ from types import FrameType
 from urllib.parse import unquote, urlparse
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.cli.answers import Answerer, AnswerView, Loader, describe, load_model
+from cogvlm2_lite.cli.answers import (
+    Answerer,
+    AnswerView,
+    Loader,
+    describe,
+    load_model,
+    open_and_warm,
+)
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
@@ -82,8 +89,8 @@ def main(
         picture = Path(args.image).expanduser()
         first = Conversation(image=open_image(picture, upright=not args.as_stored))
     folder = model_folder(args.model)
-    with console.working("Loading the model"):
-        session = Session(load(folder, args), Path(args.model).resolve().name, args, console, first)
+    model = open_and_warm(load, folder, args, console)
+    session = Session(model, Path(args.model).resolve().name, args, console, first)
     session.greet()
     _turn_on_line_editing()
     session.run(read_line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.engine.recall import PictureCache
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.engine.tighten import Tightener
+from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY, Tightener
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
@@ -125,11 +126,13 @@ class Model:
         """Bring in what every token needs, before the first question; yields progress.
 
         Nothing must be warmed up. Without it the first answer waits for the disk and, on a CPU with
-        AVX512-BF16, for the copies in the layout of its kernel.
+        AVX512-BF16, for the copies in the layout of its kernel. Memory that runs out here is no
+        error: the first answer makes a tighter plan.
         """
-        for done, total in self.runtime.residency.bring_in():
-            held = sum(arena.held_bytes for arena in self.runtime.arenas)
-            yield Progress(phase="load", done=done, total=total, held_bytes=held)
+        with suppress(*OUT_OF_MEMORY):
+            for done, total in self.runtime.residency.bring_in():
+                held = sum(arena.held_bytes for arena in self.runtime.arenas)
+                yield Progress(phase="load", done=done, total=total, held_bytes=held)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.

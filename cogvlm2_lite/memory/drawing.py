@@ -212,13 +212,13 @@ def about(seconds: float) -> str:
 
 def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> str:
     place = _place(plan)
-    rate = f"about {_rate(expected.tokens_per_s)} tokens/s"
+    speed = f"about {rate(expected.tokens_per_s)} tokens/s"
     token = _transfer(expected, config, [Phase.DECODE])
     if token:
-        return f"For every token {token}, so {rate}"
+        return f"For every token {token}, so {speed}"
     if any(a.units for arrivals in expected.arrivals.values() for a in arrivals):
-        return f"Decodes entirely {place}, {rate}"
-    return f"Everything stays {place}, {rate}"
+        return f"Decodes entirely {place}, {speed}"
+    return f"Everything stays {place}, {speed}"
 
 
 def _place(plan: MemoryPlan) -> str:
@@ -227,9 +227,10 @@ def _place(plan: MemoryPlan) -> str:
     return "on the GPU" if len(plan.devices) == 1 else f"on the {len(plan.devices)} GPUs"
 
 
-def _rate(tokens_per_s: float) -> str:
+def rate(tokens_per_s: float) -> str:
+    """Write an expected rate with two figures, as `about` does."""
     if tokens_per_s >= 9.95:
-        return f"{tokens_per_s:.0f}"
+        return f"{float(f'{tokens_per_s:.2g}'):.0f}"
     return f"{tokens_per_s:.1f}" if tokens_per_s >= 0.095 else f"{tokens_per_s:.3f}"
 
 

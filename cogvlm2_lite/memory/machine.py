@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
-import psutil
-
-from cogvlm2_lite.devices import choose_gpus, cpu_flags, prepare_threads
+from cogvlm2_lite.devices import choose_gpus, cpu_flags, prepare_threads, thread_count
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.memory.budget import (
     Allowance,
@@ -117,10 +114,9 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
 def this_cpu() -> Cpu:
     """Look at this computer's processor. Where features are not told, the plainest is assumed."""
     flags = cpu_flags()
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    return Cpu(cores=cores, has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags)
+    return Cpu(
+        cores=thread_count(), has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags
+    )
 
 
 def measure_cpu(cpu: Cpu) -> Rates:

@@ -66,6 +66,10 @@ class ScriptedModel:
         self.loaded.append((folder, args))
         return self
 
+    def warm_up(self) -> Iterator[Progress]:
+        """Have nothing to bring in."""
+        return iter(())
+
     def answer(
         self,
         question: str,

@@ -32,6 +32,8 @@ from cogvlm2_lite.events import (
     TextDelta,
     TurnsDropped,
 )
+from cogvlm2_lite.inputs.image import open_image, pixel_values
+from cogvlm2_lite.inputs.prompt import encode_prompt
 from tests.core.folders import talking_folder
 from tests.core.goldens import CHECKPOINT
 
@@ -74,6 +76,27 @@ def test_the_events_come_in_order(model: Model) -> None:
     assert end.tokens_per_s > 0
     encode = [e for e in events if isinstance(e, Progress) and e.phase == "encode"]
     assert [e.done for e in encode] == [1, 2]
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_an_answer_is_what_forward_scores_highest(model: Model, seed: int | None) -> None:
+    history = [("Before?", "An answer."), ("And then?", "Another one.")]
+    image = None if seed is None else open_image(picture(seed))
+    prompt = encode_prompt(
+        model.engine.tokenizer, model.config, "What is this?", history=history, has_image=bool(seed)
+    )
+    features = None
+    if image is not None:
+        features = model.encode_image(torch.from_numpy(pixel_values(image, model.config.vision)))
+    ids, types = (torch.from_numpy(a) for a in (prompt.input_ids, prompt.token_type_ids))
+    chosen: list[int] = []
+    for _ in range(12):
+        chosen.append(int(model.forward(ids, types, image_features=features)[0, -1].argmax()))
+        ids = torch.cat((ids, torch.tensor([chosen[-1:]])), dim=1)
+        types = torch.cat((types, torch.zeros(1, 1, dtype=types.dtype)), dim=1)
+    assert not set(chosen) & set(model.config.eos_token_ids)
+    answer = finished(model.answer("What is this?", image, history, sampling=SHORT))
+    assert answer.text == model.engine.tokenizer.decode(chosen)
 
 
 def test_a_text_question_brings_no_vision_weights_in(model: Model) -> None:

@@ -71,6 +71,8 @@ def test_the_cpu_is_planned_where_there_is_no_gpu(capsys: Capture) -> None:
     shown = capsys.readouterr().out
     assert "on the CPU. Everything stays in RAM" in shown
     assert "64.0 GiB given, 384 MiB left for other programs" in shown
+    main(["19b", "--ram", "900TiB"])
+    assert "This computer has only " in capsys.readouterr().out
 
 
 def test_the_copies_that_a_processor_needs_are_told(
@@ -116,6 +118,8 @@ def test_two_gpus_are_shown_in_one_plan(capsys: Capture) -> None:
     assert "on 2 GPUs with 6.00 GiB and 8.00 GiB." in shown
     assert "GPU 0: " in shown
     assert "GPU 1: " in shown
+    main(["19b", "--vram", "24GiB,24GiB"])
+    assert "GPU 1: " not in capsys.readouterr().out  # the first one suffices
 
 
 def test_json_is_one_object_with_everything(capsys: Capture) -> None:

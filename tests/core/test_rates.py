@@ -146,6 +146,38 @@ def test_packed_copies_are_read_once_and_cost_when_they_are_made() -> None:
     assert packed.load_s > plain.load_s
 
 
+def test_streamed_matrices_are_packed_anew_for_every_token() -> None:
+    cpu = Cpu(cores=8, has_bf16=True, has_avx512=True)
+    machine = Machine(
+        label="the CPU",
+        budgets=(Budget(device="cpu", device_bytes=7 * GIB),),
+        rates=(cpu.rates,),
+        packed=True,
+    )
+    found = preview(released_subject(), machine)
+    (arrivals,) = found.expected.arrivals[Phase.DECODE]
+    stored = sum(SIZES[unit.key] for unit in arrivals.disk)
+    assert sum(unit.nbytes for unit in arrivals.disk) == stored > 0
+    copying = stored / cpu.rates.disk_bytes_per_s + stored / cpu.rates.pack_bytes_per_s
+    assert found.expected.seconds[Phase.DECODE] == pytest.approx(copying)
+
+
+def test_with_a_single_buffer_a_plan_takes_both_times() -> None:
+    plan = planned(2.1)
+    assert plan.devices[0].phase(Phase.DECODE).depth == 1
+    found = forecast(plan, REAL, [ROUND], WORK)
+    everything = expected(24)
+    streamed = plan.streamed_bytes()[Phase.DECODE]
+    both = everything.seconds[Phase.DECODE] + streamed / ROUND.bus_bytes_per_s
+    assert found.seconds[Phase.DECODE] == pytest.approx(both)
+
+
+def test_starting_blocks_takes_time_for_each_of_them() -> None:
+    slow = expected(24, rates=replace(ROUND, block_s=1.0))
+    assert slow.seconds[Phase.ENCODE] == REAL.vision.num_hidden_layers
+    assert slow.seconds[Phase.DECODE] == REAL.num_hidden_layers
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.floats(2.0, 14.0),

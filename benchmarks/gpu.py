@@ -1,0 +1,225 @@
+"""What benchmarks/gpu.sh runs: the 19B shapes within caps of video memory, on made-up weights.
+
+    python -m benchmarks.gpu --device cuda --caps 24,16,12,8,6
+    python -m benchmarks.gpu --device cpu --layers 1 --caps 2.2,1.4 --tokens 4    (a rehearsal)
+
+Every cap is a process of its own. On a GPU the cap is set twice: as the driver-side limit of the
+process (set_per_process_memory_fraction), which nothing can pass, and as the budget of the plan.
+On a CPU only the arena counts. Writes benchmarks/results/gpu.json, a rehearsal
+gpu_rehearsal.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.bench.measure import (  # noqa: E402
+    QUESTION,
+    BenchResult,
+    Subject,
+    measure,
+    synthetic_subject,
+)
+from cogvlm2_lite.bench.report import as_dict, as_text  # noqa: E402
+from cogvlm2_lite.devices import Compute, choose_compute  # noqa: E402
+from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
+from cogvlm2_lite.engine.sampling import Sampling  # noqa: E402
+from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
+from cogvlm2_lite.events import Finished, ImageEncoded, Replanned  # noqa: E402
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget  # noqa: E402
+from cogvlm2_lite.units import GIB, MIB  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> int:
+    """Run all caps, each in a process of its own, or one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--caps", default="24,16,12,8,6", help="GiB, largest first")
+    parser.add_argument("--layers", type=int, help="layers of each kind; default: all")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--one", type=float, help="measure one cap and print its JSON")
+    options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(measure_cap(options)))
+        return 0
+    runs = [_in_process(options, float(cap)) for cap in options.caps.split(",")]
+    runs = [run for run in runs if run is not None]
+    report = {"machine": describe_machine(), "runs": runs, "verdict": judge(runs)}
+    name = "gpu.json" if options.device.startswith("cuda") else "gpu_rehearsal.json"
+    (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report["verdict"], indent=1))
+    return 0 if report["verdict"]["equal_to_the_bit"] else 1
+
+
+def _in_process(options: argparse.Namespace, cap: float) -> dict[str, Any] | None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", options.device]
+    command += ["--tokens", str(options.tokens), "--one", str(cap)]
+    command += [] if options.layers is None else ["--layers", str(options.layers)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        print(f"{cap} GiB: exit {done.returncode}", file=sys.stderr)
+        return None
+    run: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return run
+
+
+def judge(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compare every cap with the largest one."""
+    if not runs:
+        return {"equal_to_the_bit": False}
+    first = runs[0]
+    return {
+        "equal_to_the_bit": len({h for r in runs for h in (r["scores"], r["recovered_scores"])})
+        == 1,
+        "recovered": all(run["replanned"] > 0 for run in runs),
+        "decode_over_first": {r["cap_gib"]: _seconds(first, 2) / _seconds(r, 2) for r in runs},
+        "encode_time_over_first": {r["cap_gib"]: _seconds(r, 0) / _seconds(first, 0) for r in runs},
+        "peak_over_plan": {
+            run["cap_gib"]: [p["measured_bytes"] / p["planned_bytes"] for p in _phases(run)]
+            for run in runs
+        },
+    }
+
+
+def _phases(run: dict[str, Any]) -> list[dict[str, Any]]:
+    phases: list[dict[str, Any]] = run["bench"]["phases"]
+    return phases
+
+
+def _seconds(run: dict[str, Any], phase: int) -> float:
+    return float(_phases(run)[phase]["seconds"])
+
+
+def measure_cap(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one cap: speed and peaks, the scores' bits, and going on when memory runs out."""
+    compute = choose_compute(options.device, "auto")
+    cap = int(options.one * GIB)
+    spare = 0
+    if compute.device.type == "cuda":
+        total = torch.cuda.get_device_properties(compute.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total), compute.device)
+        spare = RESERVE_BYTES
+    budget = Budget(device=str(compute.device), device_bytes=cap - spare)
+    subject = synthetic_subject(options.layers, keep=True)
+    result = None
+    for event in measure(subject, compute, budget, tokens=options.tokens, rounds=2):
+        result = event
+    assert isinstance(result, BenchResult)
+    print(as_text(result), file=sys.stderr)
+    _forget()
+    model = open_again(subject, compute, budget)
+    scores = hash_scores(model)
+    replanned, produced = run_out_of_memory(model, options.tokens)
+    return {
+        "cap_gib": options.one,
+        "bench": as_dict(result),
+        "scores": scores,
+        "replanned": replanned,
+        "produced": produced,
+        "recovered_scores": hash_scores(model),
+    }
+
+
+def _forget() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def open_again(subject: Subject, compute: Compute, budget: Budget) -> Model:
+    """Open the same weights once more."""
+    weights = (subject.catalog, subject.reader)
+    return open_model(subject.folder, compute=compute, budgets=[budget], weights=weights)
+
+
+def hash_scores(model: Model) -> str:
+    """Hash the scores of a short prompt with a picture: equal only if every bit is."""
+    vision = model.config.vision
+    generator = torch.Generator().manual_seed(5)
+    size = (1, vision.in_channels, vision.image_size, vision.image_size)
+    features = model.encode_image(torch.randn(size, generator=generator))
+    types = torch.tensor([[0] + [1] * vision.image_tokens + [0] * 3])
+    ids = torch.where(types == 1, model.config.pad_token_id, 17)
+    cache = model.runtime.new_cache()
+    cache.release()
+    scores = last_scores(model, ids, types, features)
+    return hashlib.sha256(scores.float().cpu().numpy().tobytes()).hexdigest()
+
+
+def last_scores(
+    model: Model, ids: torch.Tensor, types: torch.Tensor, features: torch.Tensor
+) -> torch.Tensor:
+    """Score the last position alone; all positions would take a GiB."""
+    from cogvlm2_lite.engine.runtime import run
+    from cogvlm2_lite.events import Cancel
+
+    chunk = model._chunk(ids, types, None, None)
+    cache = model.runtime.new_cache()
+    try:
+        hidden = run(model.runtime.prefill(chunk, features, cache, Cancel()))
+        return model.runtime.score(hidden[:, -1:])
+    finally:
+        cache.release()
+
+
+def run_out_of_memory(model: Model, tokens: int) -> tuple[int, int]:
+    """Take memory away while an answer is under way; gives plans made anew, and tokens produced."""
+    pixels = np.random.default_rng(9).integers(0, 256, (1344, 1344, 3), dtype=np.uint8)
+    sampling = Sampling(max_new_tokens=tokens, repetition_guard=False)
+    hog: list[Any] = []
+    replanned = produced = 0
+    try:
+        for event in model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling):
+            if isinstance(event, ImageEncoded):
+                hog.append(take_almost_all(model))
+            if isinstance(event, Replanned):
+                replanned += 1
+            if isinstance(event, Finished):
+                produced = event.completion_tokens
+    except DoesNotFitError as error:  # a sentence and no crash, but no recovery either
+        print(error.message, file=sys.stderr)
+        replanned = 0
+    device = model.compute.device
+    if device.type == "cpu":
+        model.runtime.arenas[0].give(hog[0])
+    hog.clear()
+    _forget()
+    return replanned, produced
+
+
+def take_almost_all(model: Model) -> Any:
+    """Play another program: leave 64 MiB of what may still be allocated."""
+    device, arena = model.compute.device, model.runtime.arenas[0]
+    if device.type == "cpu":
+        assert arena.limit_bytes is not None
+        taken = arena.limit_bytes - arena.held_bytes - 64 * MIB
+        arena.take(taken)
+        return taken
+    torch.cuda.empty_cache()
+    pieces = []
+    for size in (GIB, 256 * MIB, 64 * MIB):
+        while True:
+            try:
+                pieces.append(torch.empty(size, dtype=torch.uint8, device=device))
+            except torch.OutOfMemoryError:
+                break
+    return pieces[:-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
