@@ -269,6 +269,11 @@ def test_the_port_of_another_program_is_named(tmp_path: Path) -> None:
             taken(server, int(port))
 
 
+def test_small_replies_are_sent_without_delay() -> None:
+    with running() as server:
+        assert server._listener.proto == socket.IPPROTO_TCP
+
+
 def taken(server: LocalServer, port: int) -> None:
     from cogvlm2_lite.engine.protocol import Load
     from cogvlm2_lite.server.run import Options
