@@ -29,9 +29,9 @@ LLAMA_CPP = {
 _INTRODUCTION = """\
 # Performance
 
-Written by `python tools/write_performance.py` from the files in `benchmarks/results/`; every number
-was measured by a program in `benchmarks/` or by `cogvlm2-lite bench`. The real weights were not at
-hand: figures of the 19B model come from made-up NF4 weights of exactly its shapes, with memory of
+Written by `python tools/write_performance.py` from the files in `benchmarks/results/`. Every number
+was measured, by a program in `benchmarks/` or by `cogvlm2-lite bench`, or by hand where it says so.
+The real weights were not at hand: figures of the 19B model come from made-up NF4 weights of exactly its shapes, with memory of
 their own for every matrix, run by the engine that answers everybody. Speed does not depend on what
 the numbers are; answers do, and none are judged here.
 

@@ -157,7 +157,7 @@ def notes(machine: Machine, found: Preview) -> Iterator[str]:
     yield (
         f"Expected times are arithmetic, {_source(found)}. A question has {QUESTION_TOKENS} tokens."
     )
-    yield "Answers are the same under every plan."
+    yield "Answers are the same under every plan; --kv alone may change them."
 
 
 def _in_ram(found: Preview) -> str:

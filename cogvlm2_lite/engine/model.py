@@ -266,7 +266,7 @@ def load(
     model = open_model(
         folder,
         compute=compute,
-        budgets=_budgets(folder, config, compute, allowance, tokens),
+        budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv)),
         rope=RopeMode(rope),
         context=tokens,
         offload=Offload(offload),
@@ -283,7 +283,12 @@ def _check_word(word: str, words: Sequence[str], what: str) -> None:
 
 
 def _budgets(
-    folder: Path, config: ModelConfig, compute: Compute, allowance: Allowance, context: int
+    folder: Path,
+    config: ModelConfig,
+    compute: Compute,
+    allowance: Allowance,
+    context: int,
+    kv: KVKind,
 ) -> Sequence[Budget]:
     """Decide what may be used, and of several GPUs which."""
     if not compute.gpus:
@@ -293,7 +298,8 @@ def _budgets(
         return budgets
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(Catalog.open(folder, config), itemsize=itemsize, packed=False)
-    workload = Workload(context=context, itemsize=itemsize, kv_itemsize=itemsize)
+    kv_itemsize = itemsize if kv is KVKind.FULL else 1
+    workload = Workload(context=context, itemsize=itemsize, kv_itemsize=kv_itemsize)
     return useful_devices(config, sizes, budgets, workload)
 
 

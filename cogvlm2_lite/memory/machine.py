@@ -114,9 +114,7 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
 def this_cpu() -> Cpu:
     """Look at this computer's processor. Where features are not told, the plainest is assumed."""
     flags = cpu_flags()
-    return Cpu(
-        cores=thread_count(), has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags
-    )
+    return Cpu(cores=thread_count(), has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags)
 
 
 def measure_cpu(cpu: Cpu) -> Rates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,15 @@ def test_what_was_asked_before_never_changes_an_answer(folder: Path) -> None:
         assert len(texts) == 1
 
 
+def test_another_past_of_the_same_length_is_not_taken_for_known(folder: Path) -> None:
+    warm, cold = (cogvlm2_lite.load(folder, device="cpu", dtype="float32") for _ in range(2))
+    finished(warm.answer("Well?", None, [("a?", "first")], sampling=SHORT))
+    answers = [m.answer("Well?", None, [("b?", "other")], sampling=SHORT) for m in (warm, cold)]
+    (events, right) = (list(answer) for answer in answers)
+    assert next(e for e in events if isinstance(e, Prefilled)).reused_tokens == 0
+    assert finished(events).text == finished(right).text
+
+
 def test_past_turns_are_not_computed_again(model: Model) -> None:
     first = [("a?", "first answer")]
     finished(model.answer("b?", picture(1), first, sampling=SHORT))
@@ -205,6 +215,31 @@ def test_an_answer_left_alone_leaves_the_engine_usable(model: Model) -> None:
         next(model.answer("And this?"))
     events.close()  # type: ignore[attr-defined]
     assert finished(model.answer("And this?", sampling=SHORT)).completion_tokens == 12
+
+
+def test_every_end_token_of_the_config_ends_the_answer(model: Model) -> None:
+    prompt = encode_prompt(model.engine.tokenizer, model.config, "What is this?")
+    first = int(model.forward(torch.from_numpy(prompt.input_ids))[0, -1].argmax())
+    for ends in ((first, 511), (511, first)):
+        model.runtime.config = replace(model.config, eos_token_ids=ends)
+        end = finished(model.answer("What is this?", sampling=SHORT))
+        assert (end.reason, end.text, end.completion_tokens) == (FinishReason.EOS, "", 1)
+
+
+def test_what_only_began_like_a_stop_text_is_part_of_the_answer(model: Model) -> None:
+    text = finished(model.answer("What is this?", sampling=SHORT)).text
+    sampling = replace(SHORT, stop=(text[-2:] + "never",))
+    assert finished(model.answer("What is this?", sampling=sampling)).text == text
+
+
+def test_the_places_of_a_picture_are_no_repetitions(model: Model) -> None:
+    free = replace(SHORT, max_new_tokens=1)
+    text = finished(model.answer("What is this?", picture(1), sampling=free)).text
+    # The placeholder's own row of the embedding is never read, so it may be any token.
+    (token,) = model.engine.tokenizer.encode(text)
+    model.runtime.config = replace(model.config, pad_token_id=token)
+    penalized = replace(free, repetition_penalty=10.0)
+    assert finished(model.answer("What is this?", picture(1), sampling=penalized)).text == text
 
 
 def test_stop_texts_end_the_answer_and_are_not_shown(model: Model) -> None:

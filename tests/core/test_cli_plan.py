@@ -140,6 +140,7 @@ def test_options_change_the_plan(capsys: Capture) -> None:
     everything = peak()
     assert everything - peak("--context", "4096") == GIB // 2
     assert everything - peak("--lm-head", "nf4") > 0.7 * GIB
+    assert 0.3 * GIB < everything - peak("--kv", "int8") < GIB // 2
     assert peak("--no-picture") < everything - 5 * GIB
 
 

@@ -206,6 +206,20 @@ def test_a_matrix_of_many_chunks_equals_one_chunk(
     assert relative_error(many, F.linear(x, plain_matrix(arrays), bias).double()) < 1e-5
 
 
+@pytest.mark.parametrize(("rows", "limit"), [(1, 4 << 20), (64, 16 << 20)])
+def test_plain_weights_never_take_more_than_the_scratch_that_is_planned(
+    rows: int, limit: int
+) -> None:
+    columns, scratch = 4096, Scratch(CPU)
+
+    def fill(start: int, end: int, out: Tensor) -> None:
+        out.zero_()
+
+    x = torch.zeros(rows, columns, dtype=torch.bfloat16)
+    chunks.multiply_in_chunks(x, None, out_features=4096, multiple=1, fill=fill, scratch=scratch)
+    assert scratch.nbytes == limit  # of 32 MiB
+
+
 def test_multiplying_leaves_the_stored_bytes_alone(packing: KernelChoice) -> None:
     arrays = make_arrays(64, 128)
     before = [t.clone() for t in (arrays.codes, arrays.absmax)]
@@ -359,6 +373,24 @@ def test_a_library_that_dequantizes_wrongly_is_not_used(monkeypatch: pytest.Monk
     chosen = choose_kernels(CPU, torch.bfloat16)
     assert chosen.name == "plain"
     assert "other numbers" in chosen.reason
+
+
+@pytest.mark.parametrize(("right", "name"), [(True, "cuda"), (False, "plain")])
+def test_gpu_kernels_are_used_only_if_their_numbers_are_right(
+    right: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_dequantizes_right_on", lambda device: right)
+    assert choose_kernels(torch.device("cuda"), torch.bfloat16).name == name
+
+
+def test_gpu_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> bool:
+        raise RuntimeError("no kernel image for this GPU\nand many more lines")
+
+    monkeypatch.setattr(choice, "_dequantizes_right_on", fail)
+    chosen = choose_kernels(torch.device("cuda"), torch.bfloat16)
+    assert chosen.name == "plain"
+    assert chosen.reason.endswith("does not work here: no kernel image for this GPU")
 
 
 def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
