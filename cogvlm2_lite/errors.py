@@ -7,7 +7,8 @@ CogVLM2LiteError
 ├── CheckpointError       a model folder that is damaged, incomplete or foreign
 ├── DoesNotFitError       not enough memory or disk for what was asked
 ├── ConversionError       quantize or verify can't go on
-└── DeviceError           a device that is missing or can't do what was asked
+├── DeviceError           a device that is missing or can't do what was asked
+└── EngineError           the engine's process ended, or has a fault
 
 Every error carries a sentence that says what happened, with numbers, and a `hint` that says what to
 do next. Programs show both and no traceback.
@@ -59,3 +60,7 @@ class ConversionError(CogVLM2LiteError):
 
 class DeviceError(CogVLM2LiteError):
     """A device that is missing, or that can't do what was asked of it."""
+
+
+class EngineError(CogVLM2LiteError):
+    """The process that computes has ended, or has a fault; what it was asked is lost."""

@@ -51,6 +51,11 @@ COMMANDS = (
         summary="talk about a picture in several turns",
     ),
     Command(
+        name="serve",
+        target="cogvlm2_lite.cli.serve:main",
+        summary="serve OpenAI's API and a web page on this machine",
+    ),
+    Command(
         name="plan",
         target="cogvlm2_lite.cli.plan:main",
         summary="show what will be in memory when, and how fast, before anything is loaded",

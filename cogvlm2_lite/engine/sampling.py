@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.engine.settings import Sampling
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Settings of one answer. The defaults are greedy, as in the released demos.
-
-    temperature         0: always the likeliest token; else scores are divided by it
-    top_p               keep the likeliest tokens that together reach this probability; 1: all
-    top_k               keep this many of the likeliest tokens; 0: all
-    repetition_penalty  divides the scores of tokens that occurred, as transformers does; 1: off
-    seed                of the random choice; None: a new one each time
-    max_new_tokens      the answer's ceiling; the context's end comes before it
-    stop                texts that end the answer and are not shown
-    repetition_guard    end an answer that runs in circles
-    """
-
-    max_new_tokens: int = 2048
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    repetition_guard: bool = True
-
-    def __post_init__(self) -> None:
-        rules = {
-            "max_new_tokens must be 1 or more": self.max_new_tokens >= 1,
-            "temperature must be between 0 and 100": 0 <= self.temperature <= 100,
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "top_k must be 0 (off) or more": self.top_k >= 0,
-            "repetition_penalty must be above 0 and at most 10": 0 < self.repetition_penalty <= 10,
-            "seed must be between 0 and 2^63 - 1": self.seed is None or 0 <= self.seed < 2**63,
-            "a stop text must not be empty": all(self.stop),
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                name = rule.split()[0]
-                given = f", not {getattr(self, name)}" if hasattr(self, name) else ""
-                raise UsageError(f"{rule}{given}.")
+__all__ = [
+    "RepetitionGuard",
+    "Sampling",
+    "StopTexts",
+    "TokenChooser",
+    "keep_likeliest",
+    "penalize",
+]
 
 
 class TokenChooser:

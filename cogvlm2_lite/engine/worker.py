@@ -1,0 +1,209 @@
+"""The engine's own process: reads commands from standard input, writes reports to standard output.
+
+    python -m cogvlm2_lite.engine.worker
+
+One thread reads, so that a cancel arrives while an answer is computed; the main thread does the
+work, one command after the other. When the owner is gone, so is this process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from cogvlm2_lite import events
+from cogvlm2_lite.devices import prepare_threads
+from cogvlm2_lite.engine.protocol import (
+    Ask,
+    Cancel,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Report,
+    Shutdown,
+    Told,
+    Unload,
+    Unloaded,
+    read_message,
+    write_message,
+)
+from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, EngineError, UsageError
+from cogvlm2_lite.inputs.image import ImageLimits, open_image
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.engine.model import Model
+
+_Work = Load | Ask | Unload | Shutdown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    model: Model
+    limits: ImageLimits
+
+
+class Worker:
+    """Does what it is told over two streams."""
+
+    def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
+        self._commands = commands
+        self._reports = reports
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._cancels: dict[int, events.Cancel] = {}
+        self._opened: _Opened | None = None
+
+    def run(self) -> None:
+        """Work until Shutdown."""
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        while True:
+            work = self._work.get()
+            match work:
+                case Shutdown():
+                    return
+                case Unload():
+                    self._opened = None
+                    self._say(Unloaded())
+                case Load():
+                    self._load(work)
+                case Ask():
+                    self._answer(work)
+
+    def _listen(self) -> None:
+        """Sort the commands; leave with the owner, in the middle of whatever is computed."""
+        while (message := self._next()) is not None:
+            match message:
+                case Cancel():
+                    if flag := self._cancels.get(message.request):
+                        flag.set()
+                case Ask():
+                    self._cancels[message.request] = events.Cancel()
+                    self._work.put(message)
+                case Load() | Unload() | Shutdown():
+                    self._work.put(message)
+        os._exit(0)
+
+    def _next(self) -> object:
+        try:
+            return read_message(self._commands)
+        except (EngineError, OSError):
+            return None
+
+    def _say(self, report: Report) -> None:
+        write_message(self._reports, report)
+
+    def _load(self, wanted: Load) -> None:
+        self._opened = None
+        try:
+            self._opened = _open(wanted)
+            self._say(_describe(self._opened.model))
+        except CogVLM2LiteError as error:
+            self._say(LoadFailed(kind=type(error).__name__, message=error.message, hint=error.hint))
+        except Exception as error:  # noqa: BLE001 - the outer edge of a process
+            fault = _fault(error)
+            self._say(LoadFailed(kind=type(fault).__name__, message=fault.message, hint=fault.hint))
+
+    def _answer(self, ask: Ask) -> None:
+        try:
+            self._tell(ask, self._cancels[ask.request])
+        except CogVLM2LiteError as error:
+            self._fail(ask, error)
+        except Exception as error:  # noqa: BLE001 - the outer edge of a process
+            self._fail(ask, _fault(error))
+        finally:
+            del self._cancels[ask.request]
+
+    def _tell(self, ask: Ask, cancel: events.Cancel) -> None:
+        if self._opened is None:
+            raise UsageError("No model is loaded.", hint="Load one first.")
+        model, limits = self._opened.model, self._opened.limits
+        image = None
+        if ask.image is not None:
+            image = open_image(ask.image, upright=ask.upright, limits=limits)
+        told = model.answer(
+            ask.question,
+            image,
+            ask.history,
+            sampling=ask.sampling,
+            template=ask.template,
+            cancel=cancel,
+        )
+        for event in told:
+            self._say(Told(request=ask.request, event=event))
+
+    def _fail(self, ask: Ask, error: CogVLM2LiteError) -> None:
+        kind = type(error).__name__
+        self._say(Failed(request=ask.request, kind=kind, message=error.message, hint=error.hint))
+
+
+def _open(wanted: Load) -> _Opened:
+    import cogvlm2_lite
+
+    model = cogvlm2_lite.load(
+        wanted.folder,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        rope=wanted.rope,
+        vram=wanted.vram,
+        ram=wanted.ram,
+        offload=wanted.offload,
+        context=wanted.context,
+        kv=wanted.kv,
+    )
+    _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
+    return _Opened(model=model, limits=ImageLimits(max_pixels=wanted.max_picture_pixels))
+
+
+def _describe(model: Model) -> Loaded:
+    compute = model.compute
+    kind = str(compute.dtype).removeprefix("torch.")
+    return Loaded(
+        plan=model.plan.as_dict(),
+        compute=f"{compute.device}, {kind}: {compute.reason}",
+        context=model.plan.context,
+        image_tokens=model.config.vision.image_tokens,
+    )
+
+
+def _fault(error: Exception) -> CogVLM2LiteError:
+    """Turn a fault into an error for the owner; the traceback goes to the log only."""
+    from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY
+
+    if isinstance(error, (*OUT_OF_MEMORY, MemoryError)):
+        return DoesNotFitError(
+            "There was not enough memory to go on.", hint="Close other programs and try again."
+        )
+    traceback.print_exception(error)
+    return EngineError(
+        "The engine has a fault; the log of the program says where.",
+        hint="Please report it with the log and the output of `cogvlm2-lite doctor`.",
+    )
+
+
+def main() -> None:
+    """Take standard input and output for the protocol, and give the rest of the process others.
+
+    What a library prints goes to standard error, where it breaks no frame.
+    """
+    commands = os.fdopen(os.dup(0), "rb")
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
+    faulthandler.enable()
+    prepare_threads()
+    try:
+        Worker(commands, reports).run()
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

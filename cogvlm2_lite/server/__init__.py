@@ -1,0 +1,1 @@
+"""The local server: OpenAI's API and a web page over the engine's process."""

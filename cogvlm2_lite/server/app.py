@@ -1,0 +1,348 @@
+"""The routes: OpenAI's API, the health of the server, and the web page."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.server.guard import Access, App, Guard
+from cogvlm2_lite.server.refusals import Refusal, dumps
+from cogvlm2_lite.server.replies import Reply
+from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.units import format_bytes
+
+_KEEP_ALIVE_S = 10.0
+_PAGE = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
+}
+
+
+def make_app(service: Service, access: Access, *, model: str) -> App:
+    """Give the ASGI application. model: the name under which clients ask for the model."""
+    handlers = _Handlers(service, model)
+    routes = [
+        Route("/v1/models", handlers.models),
+        Route("/v1/models/{name}", handlers.model),
+        Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
+        Route("/v1/completions", handlers.completions, methods=["POST"]),
+        Route("/v1/plan", handlers.plan),
+        Route("/health", handlers.health),
+        Route("/metrics", handlers.metrics),
+        *(Route(path, _asset(*asset)) for path, asset in _PAGE.items()),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: _refused,
+            HTTPException: _http_error,
+            Exception: _fault,
+        },
+    )
+    app.router.redirect_slashes = False  # a redirect would repeat the client's Host
+    return Guard(_Edge(app), access)
+
+
+class _Edge:
+    """Around all routes: the traceback of a fault goes to the log and no further."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - the outer edge of a request
+            traceback.print_exception(error, file=sys.stderr)
+
+
+class _Handlers:
+    def __init__(self, service: Service, model: str) -> None:
+        self._service = service
+        self._model = model
+
+    async def models(self, _: Request) -> Response:
+        return _json({"object": "list", "data": [self._description()]})
+
+    async def model(self, request: Request) -> Response:
+        self._check_name(request.path_params["name"])
+        return _json(self._description())
+
+    async def health(self, _: Request) -> Response:
+        state = self._service.state
+        status = 200 if state is EngineState.READY else 503
+        return _json({"status": state.value}, status)
+
+    async def plan(self, _: Request) -> Response:
+        loaded = self._service.loaded
+        if loaded is None:
+            self._service.check_ready()
+            raise Refusal(503, "The model is not loaded.", "model_loading", retry_after=5)
+        return _json(
+            {
+                "plan": loaded.plan,
+                "compute": loaded.compute,
+                "context": loaded.context,
+                "image_tokens": loaded.image_tokens,
+                "parallel": 1,
+            }
+        )
+
+    async def metrics(self, _: Request) -> Response:
+        service = self._service
+        gauges = {
+            "requests_waiting": service.waiting,
+            "requests_running": service.running,
+            "engine_ready": service.state is EngineState.READY,
+        }
+        text = service.metrics.render(gauges)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def chat(self, request: Request) -> Response:
+        return await self._answer(request, chat=True)
+
+    async def completions(self, request: Request) -> Response:
+        return await self._answer(request, chat=False)
+
+    async def _answer(self, request: Request, *, chat: bool) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            # Forms of foreign pages can't send this type without asking first.
+            raise Refusal(415, "The Content-Type must be application/json.", "wrong_content_type")
+        held = _Held(self._service)
+        try:
+            body = await self._read(request, held)
+            # A large body takes a while to parse; others must not wait for it.
+            values = await asyncio.to_thread(read_json, body)
+            read = read_chat if chat else read_completion
+            wanted = read(values, self._service.limits)
+            if wanted.model is not None:
+                self._check_name(wanted.model)
+        except BaseException:
+            held.let_go()
+            raise
+        reply = Reply(self._model, chat=chat, progress=wanted.progress)
+        peer = request.client.host if request.client else ""
+        events = self._service.answer(wanted, peer)
+        return _Answering(events, reply, wanted, self._service, request.url.path, held)
+
+    async def _read(self, request: Request, held: _Held) -> bytes:
+        """Read the body within the limits of size and time."""
+        limits = self._service.limits
+        try:
+            async with asyncio.timeout(limits.body_s):
+                return await _body(request, limits.body_bytes, held)
+        except TimeoutError:
+            raise Refusal(408, f"The request took more than {limits.body_s:g} s.") from None
+
+    def _check_name(self, name: str) -> None:
+        if name != self._model:
+            raise Refusal(
+                404,
+                f"There is no model of that name here; it is called {self._model}.",
+                "model_not_found",
+                "model",
+            )
+
+    def _description(self) -> dict[str, Any]:
+        return {"id": self._model, "object": "model", "created": 0, "owned_by": "cogvlm2-lite"}
+
+
+class _Held:
+    """The memory of one request, from its first byte to the end of its answer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        self._service.hold(count)
+        self._count += count
+
+    def let_go(self) -> None:
+        self._service.let_go(self._count)
+        self._count = 0
+
+
+class _Answering(Response):
+    """Sends an answer, whole or as a stream, and notices at any time that the client has left."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        reply: Reply,
+        wanted: Wanted,
+        service: Service,
+        path: str,
+        held: _Held,
+    ) -> None:
+        super().__init__()
+        self._held = held
+        self._events = events
+        self._reply = reply
+        self._wanted = wanted
+        self._service = service
+        self._path = path
+        self._send: Send
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
+        work = asyncio.ensure_future(self._work(scope, receive))
+        left = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            if not work.done():
+                work.cancel()
+            await asyncio.gather(work, left, return_exceptions=True)
+            self._held.let_go()
+        if not work.cancelled() and (error := work.exception()) is not None:
+            raise error
+
+    async def _work(self, scope: Scope, receive: Receive) -> None:
+        events = self._events
+        status = 200
+        try:
+            async with aclosing(events):
+                if self._wanted.stream:
+                    await self._stream(events)
+                else:
+                    response = _json(await self._collect(events))
+                    await response(scope, receive, self._send)
+        except Refusal as refusal:
+            status = refusal.status
+            response = _json(refusal.body(), status, refusal.headers())
+            await response(scope, receive, self._send)
+        finally:
+            self._service.metrics.add("requests_total", path=self._path, status=str(status))
+
+    async def _collect(self, events: AsyncIterator[Event]) -> dict[str, Any]:
+        async for event in events:
+            for _ in self._reply.chunks(event):
+                continue
+            if isinstance(event, Finished):
+                return self._reply.whole(event)
+        raise AssertionError("an answer ends with Finished")
+
+    async def _stream(self, events: AsyncIterator[Event]) -> None:
+        """Send chunks. What goes wrong before the first event still has a status of its own."""
+        event = await anext(events)
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+            }
+        )
+        heart = asyncio.ensure_future(self._beat())
+        try:
+            for chunk in self._reply.begin():
+                await self._event(chunk)
+            await self._tell(event)
+            async for event in events:
+                await self._tell(event)
+        except Refusal as refusal:
+            await self._event(refusal.body())
+        finally:
+            heart.cancel()
+        await self._data(b"data: [DONE]\n\n", more=False)
+
+    async def _tell(self, event: Event) -> None:
+        for chunk in self._reply.chunks(event):
+            await self._event(chunk)
+        if isinstance(event, Finished) and self._wanted.usage_chunk:
+            await self._event(self._reply.usage_chunk(event))
+
+    async def _beat(self) -> None:
+        """Send a comment now and then: proxies cut connections on which nothing happens."""
+        while True:
+            await asyncio.sleep(_KEEP_ALIVE_S)
+            await self._data(b": still working\n\n")
+
+    async def _event(self, chunk: dict[str, Any]) -> None:
+        await self._data(b"data: " + dumps(chunk) + b"\n\n")
+
+    async def _data(self, data: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _body(request: Request, most: int, held: _Held) -> bytes:
+    """Read a request's body; Refusal 413 before more than `most` bytes are held."""
+    too_large = Refusal(413, f"The request has more than {format_bytes(most)}.", "too_large")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > most:
+        raise too_large
+    pieces = bytearray()
+    async for piece in request.stream():
+        held.add(len(piece))
+        pieces += piece
+        if len(pieces) > most:
+            raise too_large
+    return bytes(pieces)
+
+
+def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(dumps(value), status, headers, media_type="application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _json(error.body(), error.status, error.headers())
+
+
+async def _fault(_: Request, __: Exception) -> Response:
+    refusal = Refusal(500, "The server has a fault; its log says where.", "fault")
+    return _json(refusal.body(), 500)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {404: "There is no such page.", 405: "That method is not for this page."}
+    refusal = Refusal(
+        error.status_code, text.get(error.status_code, "The request is not understood.")
+    )
+    return _json(refusal.body(), error.status_code, error.headers)
+
+
+def _asset(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Serve one of the page's files, read once: no path of a request names a file."""
+    content = files("cogvlm2_lite.server").joinpath("page", name).read_bytes()
+
+    async def serve(_: Request) -> Response:
+        return Response(content, headers={"content-type": kind})
+
+    return serve

@@ -1,0 +1,205 @@
+"""The gate before every route: who may speak to the server at all.
+
+A page on another website can make a browser send requests to 127.0.0.1, and with DNS rebinding even
+under a name of its own. So the Host must be an address or an allowed name, a foreign Origin is
+refused, and with a key every request but the page itself must carry it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.refusals import Refusal, dumps
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_OPEN_PATHS = frozenset(("/", "/page.css", "/page.js", "/favicon.svg", "/health"))
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        b"connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may speak to the server.
+
+    host     the address it is bound to
+    key      what requests must carry as a bearer token; "": none is asked for
+    names    host names besides localhost under which the server may be called
+    origins  foreign origins whose pages may use the API, such as "http://localhost:3000"
+
+    Raises UsageError for a bind beyond this machine without a key.
+    """
+
+    host: str = "127.0.0.1"
+    key: str = field(default="", repr=False)
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and not self.key:
+            raise UsageError(
+                f"On {self.host} other machines could use the model, and no API key was given.",
+                hint="Give one with --api-key-file, or stay with --host 127.0.0.1.",
+            )
+        if self.key and (
+            len(self.key) < 16 or not self.key.isascii() or not self.key.isprintable()
+        ):
+            raise UsageError(
+                "The API key must have 16 or more plain letters, digits or signs.",
+                hint='Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+            )
+        for origin in self.origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+                raise UsageError(
+                    f"{origin!r} is not an origin.", hint="Write it like http://localhost:3000."
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address or name reaches this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware: checks Host, Origin and key, and adds the headers of safety."""
+
+    def __init__(self, app: App, access: Access) -> None:
+        self._app = app
+        self._access = access
+        self._digest = _digest(access.key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no WebSockets here
+            return
+        headers = _headers(scope)
+        origin = headers.get("origin", "")
+        allowed = origin in self._access.origins
+        outgoing = _adding(send, origin if allowed else "")
+        try:
+            self._check(scope, headers)
+        except Refusal as refusal:
+            await _reply(outgoing, refusal.status, dumps(refusal.body()))
+            return
+        if scope["method"] == "OPTIONS":
+            await _reply(outgoing, 204, b"")
+            return
+        await self._app(scope, receive, outgoing)
+
+    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        if not self._host_allowed(headers.get("host", "")):
+            raise Refusal(403, "This server does not answer under that host name.", "host_refused")
+        if not self._origin_allowed(headers):
+            raise Refusal(403, "Pages of other websites may not use this server.", "origin_refused")
+        if not self._access.key or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
+            return
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        # Digests of one length: neither the key's length nor its beginning shows in the time taken.
+        if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given), self._digest):
+            raise Refusal(401, "The API key is missing or wrong.", "invalid_api_key")
+
+    def _host_allowed(self, value: str) -> bool:
+        """Addresses are safe, for rebinding needs a name; of names only those that were allowed."""
+        name = _host_name(value)
+        if name in ("localhost", self._access.host, *self._access.names) and name:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _origin_allowed(self, headers: dict[str, str]) -> bool:
+        origin = headers.get("origin")
+        if origin is not None:
+            same = urlsplit(origin).netloc == headers.get("host") if _is_web(origin) else False
+            return same or origin in self._access.origins
+        # Images and links of other websites carry no Origin, but browsers say where they come from.
+        site = headers.get("sec-fetch-site", "none")
+        return site in ("none", "same-origin") or headers.get("sec-fetch-mode") == "navigate"
+
+
+def _is_web(origin: str) -> bool:
+    return origin.startswith(("http://", "https://"))
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", errors="replace")).digest()
+
+
+def _host_name(value: str) -> str:
+    """Give a Host header's name or address without its port; "" for what is neither."""
+    try:
+        parts = urlsplit(f"//{value}")
+        if parts.username is not None or parts.path or parts.query or parts.fragment:
+            return ""
+        _ = parts.port
+        return (parts.hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Read headers; one that comes twice is joined, so that no second Host slips through."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _adding(send: Send, origin: str) -> Send:
+    """Give a `send` that adds the headers of safety to every reply."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            cors = []
+            if origin:
+                cors = [
+                    (b"access-control-allow-origin", origin.encode("latin-1")),
+                    (b"access-control-allow-headers", b"authorization, content-type"),
+                    (b"access-control-allow-methods", b"GET, POST"),
+                    (b"vary", b"origin"),
+                ]
+            message = {**message, "headers": [*message["headers"], *_HEADERS, *cors]}
+        await send(message)
+
+    return sending
+
+
+async def _reply(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,87 @@
+"""Every answer of the server that is an error: a status, a sentence, and OpenAI's words for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cogvlm2_lite.errors import (
+    CogVLM2LiteError,
+    DoesNotFitError,
+    EngineError,
+    ImageError,
+    PromptTooLongError,
+    UsageError,
+)
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+
+
+@dataclass(eq=False)  # frozen would forbid Python to attach a traceback
+class Refusal(Exception):  # noqa: N818 - OpenAI's word for it is the status
+    """An error reply.
+
+    status       of HTTP
+    message      one sentence for a person
+    code         OpenAI's short word, such as "context_length_exceeded"
+    param        the field that is at fault
+    retry_after  seconds after which another try makes sense; 0: none is named
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_after: int = 0
+
+    def body(self) -> dict[str, Any]:
+        """Give the JSON of OpenAI's errors."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, "server_error"),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Give the headers beside the body."""
+        return {"retry-after": str(self.retry_after)} if self.retry_after else {}
+
+
+def refusal_of(error: CogVLM2LiteError) -> Refusal:
+    """Turn an error of the engine into a reply. Nothing of it names a file of this machine."""
+    text = f"{error.message} {error.hint}".strip()
+    match error:
+        case PromptTooLongError():
+            return Refusal(400, text, "context_length_exceeded", "messages")
+        case ImageError():
+            return Refusal(400, text, "invalid_image", "messages")
+        case UsageError():
+            return Refusal(400, text, "invalid_value")
+        case DoesNotFitError():
+            return Refusal(503, text, "out_of_memory", retry_after=30)
+        case EngineError():
+            return Refusal(503, text, "engine_unavailable", retry_after=10)
+        case _:
+            return Refusal(
+                500, "The model can't answer; the server's log says why.", "engine_error"
+            )
+
+
+def dumps(value: object) -> bytes:
+    """Write JSON as UTF-8; lone surrogates, which UTF-8 lacks, become question marks."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", errors="replace")

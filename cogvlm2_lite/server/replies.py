@@ -1,0 +1,134 @@
+"""Answers in OpenAI's words: whole ones, and chunks of a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cogvlm2_lite.events import (
+    Event,
+    Finished,
+    FinishReason,
+    ImageEncoded,
+    Notice,
+    Prefilled,
+    Progress,
+    Replanned,
+    Streaming,
+    TextDelta,
+    TurnsDropped,
+)
+
+_REASONS = {
+    FinishReason.EOS: "stop",
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.REPETITION: "length",
+    FinishReason.CANCELLED: "length",
+}
+
+
+class Reply:
+    """Builds the reply to one request.
+
+    model  the name of the model
+    chat   the form of /v1/chat/completions; else that of /v1/completions
+    """
+
+    def __init__(self, model: str, *, chat: bool, progress: bool = False) -> None:
+        self._model = model
+        self._chat = chat
+        self._progress = progress
+        self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+        self._created = int(time.time())
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """The answer as far as it has come."""
+        return self._text
+
+    def whole(self, finished: Finished) -> dict[str, Any]:
+        """Give the reply to a request without stream, after `chunks` saw all events."""
+        choice = {"index": 0, "finish_reason": _REASONS[finished.reason], "logprobs": None}
+        if self._chat:
+            choice["message"] = {"role": "assistant", "content": self._text, "refusal": None}
+        else:
+            choice["text"] = self._text
+        name = "chat.completion" if self._chat else "text_completion"
+        return {**self._frame(name), "choices": [choice], "usage": usage(finished)}
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """Give the stream's first chunk."""
+        if self._chat:
+            yield self._chunk({"role": "assistant", "content": ""}, None)
+
+    def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
+        """Give the chunks that tell an event."""
+        match event:
+            case TextDelta():
+                yield from self._delta(event.text)
+            case Finished():
+                yield self._chunk({} if self._chat else "", _REASONS[event.reason])
+            case _:
+                if self._progress:
+                    yield {**self._frame(self._stream_name), "choices": [], **_remark(event)}
+
+    def usage_chunk(self, finished: Finished) -> dict[str, Any]:
+        """Give the chunk of stream_options.include_usage."""
+        return {**self._frame(self._stream_name), "choices": [], "usage": usage(finished)}
+
+    @property
+    def _stream_name(self) -> str:
+        return "chat.completion.chunk" if self._chat else "text_completion"
+
+    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+        # Answers mostly begin with the space that follows "Answer:"; bare text keeps its own.
+        text = text if self._text or not self._chat else text.lstrip()
+        self._text += text
+        if text:
+            yield self._chunk({"content": text} if self._chat else text, None)
+
+    def _chunk(self, delta: dict[str, str] | str, reason: str | None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
+        choice["delta" if self._chat else "text"] = delta
+        return {**self._frame(self._stream_name), "choices": [choice]}
+
+    def _frame(self, name: str) -> dict[str, Any]:
+        return {"id": self._id, "object": name, "created": self._created, "model": self._model}
+
+
+def usage(finished: Finished) -> dict[str, Any]:
+    """Give OpenAI's counts, exact; prompt tokens include those of the picture."""
+    return {
+        "prompt_tokens": finished.prompt_tokens,
+        "completion_tokens": finished.completion_tokens,
+        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
+        "prompt_tokens_details": {"image_tokens": finished.image_tokens},
+    }
+
+
+def _remark(event: Event) -> dict[str, Any]:
+    """Tell what happens before and beside the words, for pages of our own."""
+    told: dict[str, Any] = {}
+    match event:
+        case Progress():
+            told = {
+                "phase": event.phase,
+                "done": event.done,
+                "total": event.total,
+                "held_bytes": event.held_bytes,
+            }
+        case ImageEncoded():
+            told = {"image_tokens": event.image_tokens, "reused": event.reused}
+        case Prefilled():
+            told = {"tokens": event.tokens, "reused_tokens": event.reused_tokens}
+        case TurnsDropped():
+            told = {"dropped_turns": event.count}
+        case Notice() | Replanned():
+            told = {"notice": event.text}
+        case Streaming():
+            told = {"token_bytes": event.token_bytes}
+    return {"cogvlm2": told}

@@ -1,0 +1,137 @@
+"""Runs the server until it is told to stop, and ends what is under way cleanly."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from cogvlm2_lite.engine.process import EngineProcess
+from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.app import make_app
+from cogvlm2_lite.server.guard import Access
+from cogvlm2_lite.server.requests import Limits
+from cogvlm2_lite.server.service import EngineLike, Service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `serve` was asked to do.
+
+    port          0: any free one
+    model         the name under which clients ask for the model
+    most_waiting  requests that may wait for their turn
+    grace_s       for answers under way when the server is stopped
+    """
+
+    load: Load
+    model: str
+    access: Access = field(default_factory=Access)
+    port: int = 8000
+    limits: Limits = field(default_factory=Limits)
+    most_waiting: int = 64
+    grace_s: float = 20.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that first lets answers finish, or ends them, and then closes connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, grace_s: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._grace_s = grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._service.drain(self._grace_s)
+        await super().shutdown(sockets)
+
+
+class LocalServer:
+    """An open port, and the server behind it.
+
+    Raises UsageError when the port can't be had.
+    """
+
+    def __init__(self, options: Options, engine: EngineLike) -> None:
+        self._listener = _listen(options.access.host, options.port)
+        self.service = Service(
+            engine, options.limits, most_waiting=options.most_waiting, on_hopeless=self.stop
+        )
+        app = make_app(self.service, options.access, model=options.model)
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            log_level="warning",
+            access_log=False,  # nothing of what people ask is written anywhere
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=options.most_waiting * 4 + 64,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=10,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        self._server = _Server(config, self.service, options.grace_s)
+
+    @property
+    def address(self) -> str:
+        """The page's address."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or `stop`."""
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._listener.close()
+
+    def stop(self) -> None:
+        """Let answers finish within the grace, then end; may be called from any thread."""
+        self._server.should_exit = True
+
+
+def serve(options: Options, *, on_listening: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    on_listening  called with the page's address when the port is open; the model still loads then
+
+    Raises UsageError when the port can't be had, and the engine's error when the model can't be
+    opened.
+    """
+    engine = EngineProcess(options.load)
+    server = LocalServer(options, engine)
+    on_listening(server.address)
+    try:
+        server.run()
+    finally:
+        engine.stop()
+    if server.service.failure is not None:
+        raise server.service.failure
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        # With its protocol named: asyncio turns Nagle's delay off (40 ms per reply) only then.
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":  # on Windows the option lets two programs share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"The server can't listen on {host}, port {port}: {reason}.",
+            hint="Give another --port; 0 takes any free one.",
+        ) from error
+    return listener

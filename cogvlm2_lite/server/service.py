@@ -1,0 +1,319 @@
+"""Between the web and the engine's process: turns, time limits, deaths and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from cogvlm2_lite.engine.process import EngineState, News, Outcome, error_of
+from cogvlm2_lite.engine.protocol import Ask, Died, Loaded, LoadFailed
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
+from cogvlm2_lite.events import Event, Finished, TurnsDropped
+from cogvlm2_lite.server.metrics import Metrics
+from cogvlm2_lite.server.refusals import Refusal, refusal_of
+from cogvlm2_lite.server.requests import Limits, Wanted
+from cogvlm2_lite.server.turns import Turns
+
+_PATIENCE_S = (0.0, 0.0, 5.0, 30.0)
+"""Waited before a restart, by how often the engine died without an answer in between."""
+
+
+class EngineLike(Protocol):
+    """The part of EngineProcess that the server uses."""
+
+    on_news: Callable[[News], None]
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine can do now."""
+        ...
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What is known of the model."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why the engine can't answer."""
+        ...
+
+    def start(self) -> None:
+        """Start and load."""
+        ...
+
+    def stop(self) -> None:
+        """End the process."""
+        ...
+
+    def new_request(self) -> int:
+        """Give a number for an Ask."""
+        ...
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        """Ask; outcomes are delivered from another thread."""
+        ...
+
+    def cancel(self, request: int) -> None:
+        """Stop an answer within one token."""
+        ...
+
+
+class Service:
+    """Answers requests one after the other. All methods belong to one event loop.
+
+    on_hopeless  called when the model can't be loaded: there is nothing to serve, and `failure`
+                 says why
+    """
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        limits: Limits,
+        *,
+        most_waiting: int,
+        on_hopeless: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.failure: CogVLM2LiteError | None = None
+        self._engine = engine
+        self._turns = Turns(most_waiting)
+        self._on_hopeless = on_hopeless
+        self._changed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._running: set[int] = set()
+        self._draining = False
+        self._held_bytes = 0
+        self._deaths = 0
+        self._answers_at_death = 0
+        self._chores: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> EngineState:
+        return self._engine.state
+
+    @property
+    def loaded(self) -> Loaded | None:
+        return self._engine.loaded
+
+    @property
+    def waiting(self) -> int:
+        return self._turns.waiting
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def start(self) -> None:
+        """Start the engine. Must be called in the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def tell(news: News) -> None:
+            _call(loop, lambda: self._take_news(news))
+
+        self._engine.on_news = tell
+        self._engine.start()
+
+    async def stop(self) -> None:
+        """End the engine's process."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.to_thread(self._engine.stop)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more requests; let those that run finish, or end them after `grace_s`."""
+        self._draining = True
+        self._ready.set()  # those that wait for the engine learn that it will not come
+        if self._running:
+            await self._until_idle(grace_s)
+        for request in self._running:
+            self._engine.cancel(request)
+        if self._running:
+            await self._until_idle(5.0)
+
+    async def _until_idle(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._running:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def hold(self, count: int) -> None:
+        """Account for bytes of a request; Refusal 429 when all together would be too many."""
+        if self._held_bytes + count > self.limits.held_bytes:
+            text = "The requests that wait take too much memory already."
+            raise Refusal(429, text, "queue_full", retry_after=self._retry_after())
+        self._held_bytes += count
+
+    def let_go(self, count: int) -> None:
+        """Take back what `hold` counted."""
+        self._held_bytes -= count
+
+    def _retry_after(self) -> int:
+        """Guess, in seconds, when the line will be shorter."""
+        return min(math.ceil((self.waiting + 1) * max(self.metrics.seconds_per_answer, 1.0)), 600)
+
+    def check_ready(self) -> None:
+        """Raise the Refusal 503 that says why nothing can be answered now."""
+        if self._draining:
+            raise Refusal(503, "The server is shutting down.", "shutting_down")
+        match self._engine.state:
+            case EngineState.READY:
+                return
+            case EngineState.LOADING:
+                text = "The model is being loaded."
+                raise Refusal(503, text, "model_loading", retry_after=5)
+            case _:
+                again = self._engine.state is EngineState.DEAD
+                hint = "It is being started again." if again else ""
+                reason = self._engine.reason or "The model is not loaded."
+                raise refusal_of(EngineError(reason, hint=hint))
+
+    async def answer(self, wanted: Wanted, peer: str) -> AsyncGenerator[Event, None]:
+        """Answer a request; gives the engine's events. Closing it frees the turn within one token.
+
+        Raises Refusal, also in the middle of an answer.
+        """
+        self.check_ready()
+        await self._turns.take(f"{peer} {wanted.client}", retry_after=self._retry_after())
+        running = _Running(self._engine, self._end)
+        try:
+            await self._until_ready()
+            running.begin(wanted)
+            self._running.add(running.request)
+        except BaseException:
+            self._turns.give_back()
+            raise
+        async with aclosing(running.events(self.limits.answer_s)) as events:
+            async for event in events:
+                if isinstance(event, TurnsDropped) and not wanted.truncate:
+                    raise _too_long(event.count)
+                self.metrics.watch(event)
+                yield event
+
+    async def _until_ready(self) -> None:
+        """Wait while the engine is started again; those in the line outlive its death."""
+        while self._draining or self._engine.state is not EngineState.READY:
+            if self._draining or self._engine.state is EngineState.EMPTY:
+                self.check_ready()
+            self._ready.clear()
+            await self._ready.wait()
+
+    def _end(self, request: int) -> None:
+        """The engine is done with a request, whether or not somebody still listens."""
+        self._running.discard(request)
+        self._changed.set()
+        self._turns.give_back()
+
+    def _take_news(self, news: News) -> None:
+        match news:
+            case Loaded():
+                self._ready.set()
+            case LoadFailed():
+                self.failure = error_of(news)
+                self._ready.set()
+                self._on_hopeless()
+            case Died():
+                self.metrics.add("engine_deaths_total")
+                self._deaths = self._deaths + 1 if not self._answered_since() else 1
+                self._begin_restart()
+            case _:
+                return
+
+    def _answered_since(self) -> bool:
+        """Whether an answer was completed since the last death."""
+        answered = self.metrics.answers
+        since = answered > self._answers_at_death
+        self._answers_at_death = answered
+        return since
+
+    def _begin_restart(self) -> None:
+        if self._draining:
+            return
+        task = asyncio.get_running_loop().create_task(self._restart())
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _restart(self) -> None:
+        await asyncio.sleep(_PATIENCE_S[min(self._deaths, len(_PATIENCE_S)) - 1])
+        await asyncio.to_thread(self._engine.start)
+
+
+class _Running:
+    """One request at the engine. It ends when the engine says so, not when the client leaves."""
+
+    def __init__(self, engine: EngineLike, on_end: Callable[[int], None]) -> None:
+        self.request = 0
+        self._engine = engine
+        self._on_end = on_end
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        self._over = False
+
+    def begin(self, wanted: Wanted) -> None:
+        """Send the question; Refusal when the engine can't take it."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(outcome: Outcome) -> None:
+            _call(loop, lambda: self._take(outcome))
+
+        self.request = self._engine.new_request()
+        ask = Ask(
+            request=self.request,
+            question=wanted.question,
+            image=wanted.image,
+            history=wanted.history,
+            sampling=wanted.sampling,
+            template=wanted.template,
+        )
+        try:
+            self._engine.submit(ask, deliver)
+        except CogVLM2LiteError as error:
+            raise refusal_of(error) from error
+
+    def _take(self, outcome: Outcome) -> None:
+        self._outcomes.put_nowait(outcome)
+        if isinstance(outcome, Finished | CogVLM2LiteError):
+            self._over = True
+            self._on_end(self.request)
+
+    async def events(self, limit_s: float) -> AsyncGenerator[Event, None]:
+        """Give the events; after `limit_s` the answer is cancelled and ends with Finished."""
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_later(limit_s, self._engine.cancel, self.request)
+        try:
+            while True:
+                outcome = await self._outcomes.get()
+                if isinstance(outcome, CogVLM2LiteError):
+                    raise refusal_of(outcome)
+                yield outcome
+                if isinstance(outcome, Finished):
+                    return
+        finally:
+            alarm.cancel()
+            if not self._over:
+                self._engine.cancel(self.request)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Run a function in the loop's thread; nobody listens any more when the loop is closed."""
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return
+
+
+def _too_long(count: int) -> Refusal:
+    turns = "turn does" if count == 1 else f"{count} turns do"
+    return Refusal(
+        400,
+        f"The conversation is too long: its oldest {turns} not fit into the model's context. "
+        'Leave them out, or send "truncation": "auto" to let the server do so.',
+        "context_length_exceeded",
+        "messages",
+    )

@@ -1,0 +1,246 @@
+"""The engine in its own process: answers, cancels, and deaths at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
+from cogvlm2_lite.engine import protocol
+from cogvlm2_lite.engine.process import EngineProcess, EngineState, News, describe_exit
+from cogvlm2_lite.engine.protocol import Ask, Died, Load, Loaded, Told
+from cogvlm2_lite.engine.settings import Sampling
+from cogvlm2_lite.errors import (
+    CheckpointError,
+    EngineError,
+    ImageError,
+    PromptTooLongError,
+)
+from cogvlm2_lite.events import Finished, FinishReason, Replanned, TextDelta
+
+SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
+QUESTION = "What is written on the sign?"
+LONG = Sampling(max_new_tokens=400, temperature=1.5, seed=3, repetition_guard=False)
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineProcess]:
+    with EngineProcess(Load(folder=checkpoint_folder(), dtype="float32")) as process:
+        process.wait_ready(WAIT_S)
+        yield process
+
+
+def text_of(events: Iterator[object]) -> str:
+    return "".join(e.text for e in events if isinstance(e, TextDelta))
+
+
+def finished(events: Iterator[object]) -> Finished:
+    last = list(events)[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+def test_the_process_gives_the_answer_of_the_library(engine: EngineProcess) -> None:
+    import cogvlm2_lite
+
+    model = cogvlm2_lite.load(checkpoint_folder(), dtype="float32")
+    expected = finished(model.answer(QUESTION, SIGN))
+    told = finished(engine.ask(QUESTION, SIGN.read_bytes()))
+    assert (told.text, told.prompt_tokens, told.completion_tokens) == (
+        expected.text,
+        expected.prompt_tokens,
+        expected.completion_tokens,
+    )
+
+
+def test_importing_the_owners_side_loads_no_torch() -> None:
+    code = "import cogvlm2_lite.engine.process, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_cancel_ends_a_long_answer(engine: EngineProcess) -> None:
+    answer = engine.ask("Hello", sampling=LONG)
+    for event in answer:
+        if isinstance(event, TextDelta):
+            answer.cancel()
+            break
+    end = finished(answer)
+    assert end.reason is FinishReason.CANCELLED
+    assert end.completion_tokens < 200
+
+
+def test_a_question_that_waits_can_be_cancelled_and_the_others_are_unharmed(
+    engine: EngineProcess,
+) -> None:
+    first = engine.ask("Hello", sampling=LONG)
+    second = engine.ask("Hello", sampling=LONG)
+    third = engine.ask(QUESTION, SIGN.read_bytes())
+    second.cancel()
+    first.cancel()
+    assert finished(first).reason is FinishReason.CANCELLED
+    assert finished(second).reason is FinishReason.CANCELLED
+    assert finished(third).reason is FinishReason.EOS
+
+
+@pytest.mark.parametrize(
+    ("question", "image", "kind"),
+    [("What?", b"no picture", ImageError), ("word " * 9000, None, PromptTooLongError)],
+)
+def test_errors_cross_the_border_with_their_kind(
+    engine: EngineProcess, question: str, image: bytes | None, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as caught:
+        list(engine.ask(question, image))
+    assert str(caught.value)
+
+
+def test_a_folder_that_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with EngineProcess(Load(folder=tmp_path)) as process:
+        with pytest.raises(CheckpointError):
+            process.wait_ready(WAIT_S)
+        assert process.state is EngineState.EMPTY
+
+
+def test_unloading_gives_the_model_back_and_loading_again_answers() -> None:
+    news: list[News] = []
+    told = threading.Event()
+
+    def note(item: News) -> None:
+        news.append(item)
+        if isinstance(item, protocol.Unloaded):
+            told.set()
+
+    with EngineProcess(Load(folder=checkpoint_folder()), on_news=note) as process:
+        process.wait_ready(WAIT_S)
+        process.unload()
+        assert told.wait(WAIT_S)
+        with pytest.raises(EngineError, match="empty"):
+            process.ask("Hello")
+        process.reload()
+        process.wait_ready(WAIT_S)
+        assert finished(process.ask(QUESTION, SIGN.read_bytes())).text
+    assert [type(n) for n in news] == [Loaded, protocol.Unloaded, Loaded]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a POSIX signal")
+@pytest.mark.parametrize("moment", range(3))
+def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment: int) -> None:
+    died = threading.Event()
+
+    def note(item: News) -> None:
+        if isinstance(item, Died):
+            died.set()
+
+    process = EngineProcess(Load(folder=checkpoint_folder(), dtype="float32"), on_news=note)
+    process.start()
+    process.wait_ready(WAIT_S)
+    waiting = process.ask(QUESTION, SIGN.read_bytes())
+    answer = process.ask("Hello", SIGN.read_bytes(), sampling=LONG)
+    both = chain(waiting, answer)
+    for _ in range(random.Random(moment).randrange(0, 12)):
+        next(both)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match=r"killed \(signal 9, SIGKILL\).*memory"):
+        list(both)
+    assert died.wait(WAIT_S)
+    assert process.state is EngineState.DEAD
+    with pytest.raises(EngineError, match="killed"):
+        process.ask("Hello")
+    process.restart()
+    process.wait_ready(WAIT_S)
+    assert finished(process.ask(QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
+    process.stop()
+    assert process.pid is None
+
+
+def test_the_process_leaves_with_its_owner() -> None:
+    command = [sys.executable, "-m", "cogvlm2_lite.engine.worker"]
+    child = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=WAIT_S)
+    assert child.returncode == 0
+
+
+def test_a_process_that_speaks_nonsense_is_ended_and_named() -> None:
+    command = [sys.executable, "-c", "import time; print('hello world', flush=True)"]
+    process = EngineProcess(Load(folder=Path("x")), command=command)
+    process.start()
+    with pytest.raises(EngineError, match="do not understand"):
+        process.wait_ready(WAIT_S)
+    process.stop()
+
+
+def test_exits_are_told_in_words() -> None:
+    assert "memory runs out" in describe_exit(-9)
+    assert "crashed (signal 11, SIGSEGV)" in describe_exit(-11)
+    assert "exit code 3" in describe_exit(3)
+
+
+MESSAGES: list[protocol.Message] = [
+    Load(folder=Path("a"), device="cpu"),
+    Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
+    Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
+    protocol.Cancel(request=4),
+    protocol.Failed(request=1, kind="ImageError", message="m", hint="h"),
+    Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),
+    Told(
+        request=1,
+        event=Finished(
+            text="t",
+            reason=FinishReason.EOS,
+            prompt_tokens=1,
+            image_tokens=0,
+            completion_tokens=2,
+            encode_s=0.0,
+            prefill_s=0.1,
+            decode_s=0.2,
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_a_message_survives_its_frame(message: protocol.Message) -> None:
+    assert protocol.read_message(BytesIO(protocol.encode(message))) == message
+
+
+BODIES = [json.loads(protocol.encode(message)[8:]) for message in MESSAGES[2:]]
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_are_refused_with_one_kind_of_error(data: bytes) -> None:
+    try:
+        message = protocol.read_message(BytesIO(data))
+    except EngineError:
+        return
+    assert message is None
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    st.sampled_from(BODIES),
+    st.dictionaries(
+        st.sampled_from(["what", "request", "event", "sampling", "question", "image"]),
+        st.one_of(st.none(), st.integers(), st.text(max_size=5), st.sampled_from(["Ask", "Told"])),
+    ),
+)
+def test_mutated_messages_are_refused_or_read(base: dict[str, object], change: object) -> None:
+    assert isinstance(change, dict)
+    body = json.dumps({**base, **change}).encode()
+    try:
+        protocol.decode(body)
+    except EngineError:
+        return

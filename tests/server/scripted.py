@@ -1,0 +1,147 @@
+"""A server on a free port of this machine, over an engine that says what it was told to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news
+from cogvlm2_lite.engine.protocol import Ask, Died, Load, Loaded
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
+from cogvlm2_lite.events import Event, Finished, FinishReason, Prefilled, TextDelta
+from cogvlm2_lite.server.guard import Access
+from cogvlm2_lite.server.requests import Limits
+from cogvlm2_lite.server.run import LocalServer, Options
+
+PATIENCE_S = 60.0
+
+
+class ScriptedEngine:
+    """Says the question back word by word; "wait" in it waits for a cancel or for `go`.
+
+    error  raised instead of an answer
+    """
+
+    def __init__(self, *, error: CogVLM2LiteError | None = None, loads: bool = True) -> None:
+        self.on_news: Callable[[News], None] = ignore_news
+        self.error = error
+        self.state = EngineState.STOPPED
+        self.loaded: Loaded | None = None
+        self.reason = ""
+        self.asked: list[Ask] = []
+        self.extra: list[Event] = []
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        self.over = threading.Event()
+        self.starts = 0
+        self._loads = loads
+        self._lock = threading.Lock()
+        self._number = 0
+        self._cancels: dict[int, threading.Event] = {}
+        self._dying: EngineError | None = None
+
+    def start(self) -> None:
+        self.starts += 1
+        self._dying = None
+        self.state = EngineState.LOADING
+        if self._loads:
+            self.load()
+
+    def load(self) -> None:
+        self.loaded = Loaded(plan={"peak_bytes": 17}, compute="cpu", context=64, image_tokens=9)
+        self.state = EngineState.READY
+        self.on_news(self.loaded)
+
+    def stop(self) -> None:
+        self.state = EngineState.STOPPED
+        for flag in self._cancels.values():
+            flag.set()
+
+    def die(self) -> None:
+        """End as a killed process does."""
+        self.reason = "The engine's process was killed (signal 9, SIGKILL)."
+        self._dying = EngineError(self.reason)
+        self.state = EngineState.DEAD
+        self.over.clear()
+        self.go.set()
+        assert self.over.wait(PATIENCE_S)
+        self.go.clear()
+        self.on_news(Died(reason=self.reason))
+
+    def new_request(self) -> int:
+        with self._lock:
+            self._number += 1
+            return self._number
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        self.asked.append(ask)
+        self._cancels[ask.request] = threading.Event()
+        threading.Thread(target=self._answer, args=(ask, deliver), daemon=True).start()
+        return ask.request
+
+    def cancel(self, request: int) -> None:
+        self._cancels[request].set()
+
+    def _answer(self, ask: Ask, deliver: Callable[[Outcome], None]) -> None:
+        if self.error is not None:
+            deliver(self.error)
+            return
+        for event in self.extra:
+            deliver(event)
+        deliver(Prefilled(tokens=5, reused_tokens=0, seconds=0.1))
+        cancelled = self._cancels[ask.request]
+        for word in ask.question.split():
+            deliver(TextDelta(text=f" {word}"))
+            self.begun.set()
+            while word == "wait" and not (self.go.is_set() or cancelled.is_set()):
+                cancelled.wait(0.01)
+            if cancelled.is_set() or self._dying:
+                break
+        deliver(self._dying or finished(ask, cancelled=cancelled.is_set()))
+        self.over.set()
+
+
+def finished(ask: Ask, *, cancelled: bool = False) -> Finished:
+    count = len(ask.question.split())
+    return Finished(
+        text=ask.question,
+        reason=FinishReason.CANCELLED if cancelled else FinishReason.EOS,
+        prompt_tokens=5 + (9 if ask.image else 0),
+        image_tokens=9 if ask.image else 0,
+        completion_tokens=count + 1,
+        encode_s=0.0,
+        prefill_s=0.1,
+        decode_s=0.1,
+    )
+
+
+@contextmanager
+def running(
+    engine: ScriptedEngine | None = None,
+    *,
+    access: Access | None = None,
+    limits: Limits | None = None,
+    most_waiting: int = 8,
+    grace_s: float = 0.1,
+) -> Iterator[LocalServer]:
+    """Run a server in a thread; it is stopped at the end."""
+    options = Options(
+        load=Load(folder=Path("nowhere")),
+        model="scripted",
+        access=access or Access(),
+        port=0,
+        limits=limits or Limits(),
+        most_waiting=most_waiting,
+        grace_s=grace_s,
+    )
+    server = LocalServer(options, engine or ScriptedEngine())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()

@@ -1,0 +1,425 @@
+"""The API over a scripted engine: shapes, refusals, turns, hang-ups, deaths."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cogvlm2_lite.errors import (
+    CheckpointError,
+    DoesNotFitError,
+    ImageError,
+    PromptTooLongError,
+)
+from cogvlm2_lite.events import TurnsDropped
+from cogvlm2_lite.server.refusals import Refusal
+from cogvlm2_lite.server.requests import Limits, Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.run import LocalServer
+from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+
+CHAT = "/v1/chat/completions"
+PNG = "data:image/png;base64," + base64.b64encode(b"one picture").decode()
+OTHER = "data:image/webp;base64," + base64.b64encode(b"another").decode()
+
+
+@pytest.fixture(scope="module")
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture(scope="module")
+def server(engine: ScriptedEngine) -> Iterator[LocalServer]:
+    with running(engine) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: LocalServer) -> Iterator[httpx.Client]:
+    with client_of(server) as client:
+        yield client
+
+
+def client_of(server: LocalServer, **headers: str) -> httpx.Client:
+    transport = httpx.HTTPTransport(retries=3)
+    return httpx.Client(
+        base_url=server.address, timeout=PATIENCE_S, headers=headers, transport=transport
+    )
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": parts[0] if len(parts) == 1 else list(parts)}
+
+
+def picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def ask(client: httpx.Client, words: str = "hello there", **fields: Any) -> httpx.Response:
+    return client.post(CHAT, json={"messages": [user(words)], **fields})
+
+
+def test_an_answer_has_openais_shape_and_exact_counts(client: httpx.Client) -> None:
+    body = client.post(CHAT, json={"messages": [user(text("hello there"), picture(PNG))]}).json()
+    assert body["object"] == "chat.completion"
+    assert body["choices"][0]["message"]["content"] == "hello there"
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"] == {
+        "prompt_tokens": 14,
+        "completion_tokens": 3,
+        "total_tokens": 17,
+        "prompt_tokens_details": {"image_tokens": 9},
+    }
+
+
+def test_a_stream_has_openais_shape_and_ends_with_done(client: httpx.Client) -> None:
+    reply = ask(client, stream=True, stream_options={"include_usage": True})
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    lines = [line[6:] for line in reply.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    chunks = [json.loads(line) for line in lines[:-1]]
+    words = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
+    assert words == "hello there"
+    assert chunks[-1]["usage"]["total_tokens"] == 8
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_roles_become_turns_and_the_system_text_stands_before_its_question(
+    client: httpx.Client, engine: ScriptedEngine
+) -> None:
+    messages = [
+        {"role": "system", "content": "Be short."},
+        user(text("one"), picture(PNG)),
+        {"role": "assistant", "content": "ONE"},
+        user(picture(PNG), text("two")),
+    ]
+    reply = client.post(CHAT, json={"messages": messages, "stop": "x", "seed": 4, "top_k": 3})
+    assert reply.status_code == 200
+    asked = engine.asked[-1]
+    assert (asked.question, asked.history) == ("two", (("Be short.\none", "ONE"),))
+    assert asked.image == b"one picture"
+    assert (asked.sampling.stop, asked.sampling.seed, asked.sampling.top_k) == (("x",), 4, 3)
+
+
+def test_completions_take_bare_text(client: httpx.Client, engine: ScriptedEngine) -> None:
+    body = client.post("/v1/completions", json={"prompt": "once upon", "max_tokens": 7}).json()
+    assert body["choices"][0]["text"] == " once upon"
+    assert (engine.asked[-1].template, engine.asked[-1].sampling.max_new_tokens) == ("base", 7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"messages": [user(picture(PNG), picture(OTHER), text("?"))]}, "messages", "two"),
+        ({"messages": [user(picture("https://example.org/a.png"), text("?"))]}, None, "web"),
+        ({"messages": [user(picture("file:///etc/passwd"), text("?"))]}, None, "files"),
+        ({"messages": [user(picture("data:image/png;base64,@@@"), text("?"))]}, None, "base64"),
+        ({"messages": []}, "messages", "at least one"),
+        ({"messages": None}, "messages", "missing"),
+        ({"messages": [{"role": "pirate", "content": "?"}]}, "messages[0].role", "'pirate'"),
+        ({"messages": [{"role": "assistant", "content": "?"}]}, "messages[0]", "question"),
+        ({"messages": [user("  ")]}, "messages", "empty"),
+        ({"temperature": 3}, "temperature", "between 0 and 2"),
+        ({"temperature": "hot"}, "temperature", "number"),
+        ({"top_p": 0}, "top_p", "above 0"),
+        ({"max_tokens": 0}, "max_tokens", "1 or more"),
+        ({"max_completion_tokens": 9999}, "max_completion_tokens", "8192"),
+        ({"seed": -1}, "seed", "between"),
+        ({"n": 2}, "n", "must be 1"),
+        ({"stop": [""]}, "stop", "letters"),
+        ({"stream": 1}, "stream", "true or false"),
+        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
+        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"temprature": 1}, "temprature", "did you mean temperature"),
+    ],
+)
+def test_what_makes_no_sense_is_a_400_that_names_the_field(
+    client: httpx.Client, fields: dict[str, Any], param: str | None, words: str
+) -> None:
+    reply = client.post(CHAT, json={"messages": [user("hi")], **fields})
+    error = reply.json()["error"]
+    assert reply.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert words in error["message"]
+    assert param is None or error["param"] == param
+
+
+def test_neutral_values_of_missing_features_are_taken(client: httpx.Client) -> None:
+    neutral: dict[str, Any] = {
+        "logprobs": False,
+        "frequency_penalty": 0,
+        "response_format": {"type": "text"},
+    }
+    assert ask(client, **neutral, n=1, user="me", metadata={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (PromptTooLongError("Too long."), 400, "context_length_exceeded"),
+        (ImageError("The picture is damaged."), 400, "invalid_image"),
+        (DoesNotFitError("No memory."), 503, "out_of_memory"),
+        (CheckpointError("/secret/path is bad."), 500, "engine_error"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_of_the_engine_have_their_status(
+    client: httpx.Client, engine: ScriptedEngine, error: Any, status: int, code: str, stream: bool
+) -> None:
+    engine.error = error
+    reply = ask(client, stream=stream)
+    engine.error = None
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+    assert "secret" not in reply.text
+
+
+def test_turns_are_left_out_only_where_that_was_asked_for(
+    client: httpx.Client, engine: ScriptedEngine
+) -> None:
+    engine.extra = [TurnsDropped(count=2)]
+    refused = ask(client)
+    taken = ask(client, truncation="auto")
+    engine.extra = []
+    assert refused.status_code == 400
+    assert "2 turns" in refused.json()["error"]["message"]
+    assert taken.status_code == 200
+
+
+def test_models_plan_health_and_metrics(client: httpx.Client) -> None:
+    assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["scripted"]
+    assert client.get("/v1/models/scripted").json()["id"] == "scripted"
+    assert client.get("/v1/models/other").status_code == 404
+    assert ask(client, model="other").json()["error"]["code"] == "model_not_found"
+    assert client.get("/v1/plan").json()["plan"] == {"peak_bytes": 17}
+    assert client.get("/health").json()["status"] == "ready"
+    page = client.get("/metrics").text
+    assert 'cogvlm2_answers_total{reason="eos"}' in page
+    assert "cogvlm2_engine_ready 1" in page
+    assert client.get("/nowhere").json()["error"]["type"] == "not_found_error"
+    assert client.get(CHAT).status_code == 405
+
+
+def test_while_the_model_loads_requests_get_503() -> None:
+    engine = ScriptedEngine(loads=False)
+    with running(engine) as server, client_of(server) as client:
+        reply = ask(client)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+        assert client.get("/health").status_code == 503
+        assert client.get("/v1/plan").status_code == 503
+
+
+def test_a_full_queue_is_a_429_with_retry_after() -> None:
+    engine = ScriptedEngine()
+    with running(engine, most_waiting=1) as server, client_of(server) as client:
+        replies: list[int] = []
+        threads = [in_thread(lambda: replies.append(ask(client, "wait").status_code)) for _ in "ab"]
+        until(lambda: server.service.waiting == 1)
+        reply = ask(client)
+        assert reply.status_code == 429
+        assert int(reply.headers["retry-after"]) >= 1
+        engine.go.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert replies == [200, 200]
+
+
+def test_clients_take_turns() -> None:
+    engine = ScriptedEngine()
+    with running(engine, most_waiting=20) as server, client_of(server) as client:
+        threads = [in_thread(lambda: ask(client, "wait", user="greedy"))]
+        assert engine.begun.wait(PATIENCE_S)
+        for number, name in enumerate(["greedy", "greedy", "greedy", "other"]):
+            threads.append(in_thread(lambda n=name: ask(client, n, user=n)))
+            until(lambda n=number: server.service.waiting == n + 1)
+        engine.go.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    order = [a.question for a in engine.asked]
+    assert order.index("other") <= 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_frees_its_turn(stream: bool) -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        body = {"messages": [user("wait for ever")], "stream": stream}
+        leaving = httpx.Client(base_url=server.address)
+        thread = in_thread(lambda: swallow(leaving, body))
+        assert engine.begun.wait(PATIENCE_S)
+        hang_up(leaving)
+        assert engine.over.wait(PATIENCE_S)
+        assert ask(client).status_code == 200
+        thread.join(PATIENCE_S)
+
+
+def test_a_client_that_hangs_up_in_the_line_leaves_it() -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        first = in_thread(lambda: ask(client, "wait"))
+        assert engine.begun.wait(PATIENCE_S)
+        leaving = httpx.Client(base_url=server.address)
+        thread = in_thread(lambda: swallow(leaving, {"messages": [user("never asked")]}))
+        until(lambda: server.service.waiting == 1)
+        hang_up(leaving)
+        until(lambda: server.service.waiting == 0)
+        engine.go.set()
+        first.join(PATIENCE_S)
+        thread.join(PATIENCE_S)
+        assert [a.question for a in engine.asked] == ["wait"]
+
+
+def test_the_engines_death_is_a_503_and_those_in_the_line_are_answered() -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        replies: dict[str, httpx.Response] = {}
+
+        def put(words: str) -> threading.Thread:
+            return in_thread(lambda: replies.__setitem__(words, ask(client, words)))
+
+        first = put("wait")
+        assert engine.begun.wait(PATIENCE_S)
+        second = put("patient")
+        until(lambda: server.service.waiting == 1)
+        engine.die()
+        first.join(PATIENCE_S)
+        second.join(PATIENCE_S)
+        assert replies["wait"].status_code == 503
+        assert "killed" in replies["wait"].json()["error"]["message"]
+        assert replies["patient"].status_code == 200
+        assert engine.starts == 2
+
+
+def test_an_answer_that_takes_too_long_is_ended_cleanly() -> None:
+    engine = ScriptedEngine()
+    with running(engine, limits=Limits(answer_s=0.05)) as server, client_of(server) as client:
+        body = ask(client, "wait more").json()
+        assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_stopping_ends_a_stream_cleanly() -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        lines: list[str] = []
+        thread = in_thread(lambda: lines.extend(ask(client, "wait", stream=True).text.split("\n")))
+        assert engine.begun.wait(PATIENCE_S)
+        server.stop()
+        thread.join(PATIENCE_S)
+        assert "data: [DONE]" in lines
+
+
+def test_fifty_clients_at_once_lose_and_cross_nothing() -> None:
+    engine = ScriptedEngine()
+    with running(engine, most_waiting=64) as server, client_of(server) as client:
+        answers: dict[int, str] = {}
+
+        def put(number: int) -> None:
+            body = ask(client, f"question {number}", user=str(number % 7)).json()
+            answers[number] = body["choices"][0]["message"]["content"]
+
+        threads = [in_thread(lambda n=n: put(n)) for n in range(50)]
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert answers == {n: f"question {n}" for n in range(50)}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+field_names = st.sampled_from(
+    ["messages", "model", "stop", "seed", "n", "stream", "stream_options", "temperature", "top_k",
+     "max_tokens", "max_completion_tokens", "truncation", "template", "user", "tools", "logprobs",
+     "prompt", "response_format", "echo", "top_p"]
+) | st.text(max_size=8)  # fmt: skip
+messages = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "role": st.sampled_from(["user", "assistant", "system", "tool"]) | json_values,
+            "content": st.text(max_size=9)
+            | json_values
+            | st.lists(
+                st.fixed_dictionaries(
+                    {"type": st.sampled_from(["text", "image_url", 3])},
+                    optional={"text": json_values, "image_url": json_values},
+                ),
+                max_size=3,
+            ),
+        },
+    ),
+    max_size=4,
+)
+LENIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=LENIENT)
+@given(st.dictionaries(field_names, json_values, max_size=4), st.none() | messages, st.booleans())
+def test_mutated_bodies_are_read_or_refused_with_a_400(
+    fields: dict[str, Any], talk: object, chat: bool
+) -> None:
+    values = {"messages": [user("hi")], **fields} if talk is None else {**fields, "messages": talk}
+    try:
+        values = read_json(json.dumps(values).encode())
+        outcome: Any = (read_chat if chat else read_completion)(values, Limits())
+    except Refusal as refusal:
+        outcome = refusal
+    assert outcome.question if isinstance(outcome, Wanted) else outcome.status == 400
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=LENIENT)
+@given(
+    st.binary(max_size=80)
+    | st.dictionaries(field_names, json_values).map(json.dumps).map(str.encode)
+)
+def test_no_body_gives_a_500(client: httpx.Client, body: bytes) -> None:
+    for path in (CHAT, "/v1/completions"):
+        headers = {"content-type": "application/json"}
+        reply = client.post(path, content=body, headers=headers)
+        assert reply.status_code in (200, 400, 404)
+
+
+def in_thread(work: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition: Any) -> None:
+    """Wait for what another thread does; bounded."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never happened")
+
+
+def swallow(client: httpx.Client, body: object) -> None:
+    try:
+        client.post(CHAT, json=body, timeout=PATIENCE_S)
+    except httpx.HTTPError:
+        return
+
+
+def hang_up(client: httpx.Client) -> None:
+    """Close the client's connection under its reader."""
+    import socket
+
+    pool = client._transport._pool  # type: ignore[attr-defined]
+    for connection in pool.connections:
+        stream = connection._connection._network_stream
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,249 @@
+"""The official `openai` client against `cogvlm2-lite serve demo`, as users start it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from cogvlm2_lite.demo.shipped import sample_pictures
+
+PICTURES = {p.path.stem: p.path for p in sample_pictures()}
+QUESTION = "What is written on the sign?"
+PATIENCE_S = 120.0
+
+
+class Served:
+    """A running `serve demo`."""
+
+    def __init__(self, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cogvlm2_lite", "serve", "demo", "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        found = re.search(r"http://\S+", self.process.stdout.readline())
+        assert found is not None
+        self.address = found[0]
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        pause = threading.Event()
+        for _ in range(1200):
+            if httpx.get(f"{self.address}/health").status_code == 200:
+                return
+            pause.wait(0.1)
+        raise AssertionError("the model was never loaded")
+
+    def stop(self) -> None:
+        """Stop as Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(PATIENCE_S) == 130
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=f"{self.address}/v1", api_key="none", timeout=PATIENCE_S, **options
+        )
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.stop()
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    with served.client(max_retries=0) as client:
+        yield client
+
+
+def image_part(path: Path) -> Any:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def about(name: str, question: str = QUESTION) -> Any:
+    parts = [{"type": "text", "text": question}, image_part(PICTURES[name])]
+    return [{"role": "user", "content": parts}]
+
+
+def library_answer(name: str, question: str) -> Any:
+    import cogvlm2_lite
+
+    model = cogvlm2_lite.load(Path(cogvlm2_lite.__file__).parent / "demo" / "checkpoint")
+    return list(model.answer(question, PICTURES[name]))[-1]
+
+
+def test_a_picture_is_answered_as_by_the_library_with_exact_counts(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(model="demo", messages=about("sign"))
+    expected = library_answer("sign", QUESTION)
+    assert reply.choices[0].message.content == expected.text.strip()
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == expected.prompt_tokens
+    assert reply.usage.completion_tokens == expected.completion_tokens
+
+
+def test_a_stream_gives_the_same_text_and_counts(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="demo", messages=about("sign"))
+    text, counts = "", None
+    for chunk in client.chat.completions.create(
+        model="demo", messages=about("sign"), stream=True, stream_options={"include_usage": True}
+    ):
+        text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+        counts = chunk.usage or counts
+    assert text == whole.choices[0].message.content
+    assert counts == whole.usage
+
+
+def test_a_picture_that_comes_again_is_not_looked_at_again(
+    served: Served, client: openai.OpenAI
+) -> None:
+    def known() -> float:
+        page = httpx.get(f"{served.address}/metrics").text
+        found = re.search(r'cogvlm2_pictures_total\{known="true"\} (\d+)', page)
+        return int(found[1]) if found else 0
+
+    client.chat.completions.create(model="demo", messages=about("chart"), max_tokens=2)
+    client.chat.completions.create(model="demo", messages=about("sign"), max_tokens=2)
+    before = known()
+    client.chat.completions.create(model="demo", messages=about("chart"), max_tokens=2)
+    assert known() == before + 1
+
+
+def test_several_turns_text_only_and_stop(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(model="demo", messages=about("sign"))
+    said = first.choices[0].message.content
+    assert said
+    talk: Any = [
+        {"role": "system", "content": "Answer in English."},
+        *about("sign"),
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "What colour is the sign?"},
+    ]
+    assert client.chat.completions.create(model="demo", messages=talk).choices[0].message.content
+    alone: Any = [{"role": "user", "content": "Hello"}]
+    short = client.chat.completions.create(model="demo", messages=alone, max_tokens=1)
+    assert short.choices[0].finish_reason == "length"
+    stopped = client.chat.completions.create(model="demo", messages=about("sign"), stop=said[1:3])
+    assert stopped.choices[0].message.content == said[0]
+
+
+def test_a_seed_repeats_a_random_answer(client: openai.OpenAI) -> None:
+    texts = {
+        client.chat.completions.create(
+            model="demo", messages=about("shapes", "Describe it."), temperature=1.5, seed=5
+        ).choices[0].message.content
+        for _ in "ab"
+    }  # fmt: skip
+    assert len(texts) == 1
+
+
+def test_errors_arrive_as_openais_classes(client: openai.OpenAI) -> None:
+    both: Any = [*about("sign"), {"role": "assistant", "content": "x"}, *about("chart")]
+    with pytest.raises(openai.BadRequestError, match="two different pictures"):
+        client.chat.completions.create(model="demo", messages=both)
+    long: Any = [{"role": "user", "content": "word " * 9000}]
+    with pytest.raises(openai.BadRequestError, match="tokens") as caught:
+        client.chat.completions.create(model="demo", messages=long)
+    assert caught.value.code == "context_length_exceeded"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-4o", messages=about("sign"))
+    damaged = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    broken: Any = [{"role": "user", "content": [damaged, {"type": "text", "text": "?"}]}]
+    with pytest.raises(openai.BadRequestError, match="picture"):
+        client.chat.completions.create(model="demo", messages=broken)
+
+
+def test_mutated_pictures_never_give_a_500(served: Served) -> None:
+    chance = random.Random(0)
+    data = bytearray(PICTURES["shapes"].read_bytes())
+    with httpx.Client(base_url=served.address, timeout=PATIENCE_S) as http:
+        for _ in range(25):
+            mutated = bytearray(data)
+            for _ in range(chance.randrange(1, 40)):
+                mutated[chance.randrange(len(data))] = chance.randrange(256)
+            url = "data:image/png;base64," + base64.b64encode(mutated).decode()
+            parts = [
+                {"type": "image_url", "image_url": {"url": url}},
+                {"type": "text", "text": "?"},
+            ]
+            body = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+            assert http.post("/v1/chat/completions", json=body).status_code in (200, 400)
+
+
+def test_concurrent_clients_get_their_own_answers(served: Served) -> None:
+    names = list(PICTURES)
+    alone = {n: answer(served, n) for n in names}
+    together: dict[int, str] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: together.__setitem__(i, answer(served, names[i % 6])))
+        for i in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert together == {i: alone[names[i % 6]] for i in range(12)}
+
+
+def answer(served: Served, name: str) -> str:
+    with served.client() as client:
+        reply = client.chat.completions.create(
+            model="demo", messages=about(name, "What is in the picture?"), max_tokens=12
+        )
+        return reply.choices[0].message.content or ""
+
+
+def test_leaving_a_stream_frees_the_model(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="demo", messages=about("sign"), stream=True, temperature=2, max_tokens=4000
+    )
+    next(iter(stream))
+    stream.close()
+    assert client.chat.completions.create(model="demo", messages=about("sign"), max_tokens=2)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a POSIX signal")
+def test_a_killed_engine_is_a_503_and_comes_back(served: Served, client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="demo", messages=about("sign"), stream=True, temperature=2, max_tokens=4000, seed=1
+    )
+    [engine] = psutil.Process(served.process.pid).children()
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match=r"killed \(signal 9"):
+        list(stream)
+    with served.client(max_retries=5) as patient:  # the client itself waits as Retry-After says
+        assert patient.chat.completions.create(model="demo", messages=about("sign"))
+    assert httpx.get(f"{served.address}/health").status_code == 200
+
+
+def test_a_folder_that_is_no_model_ends_the_command_with_the_reason(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cogvlm2_lite", "serve", str(tmp_path), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+    assert "Traceback" not in done.stderr
