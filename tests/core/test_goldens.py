@@ -12,7 +12,7 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.model import decoder as decoder_module
 from cogvlm2_lite.model import projector as projector_module
 from cogvlm2_lite.model import vision as vision_module
-from cogvlm2_lite.model.rotary import RopeMode, inverse_frequencies, rotary_table
+from cogvlm2_lite.model.rotary import RopeMode, Rotary, inverse_frequencies, rotary_table
 from tests.core.goldens import GOLDEN, Golden, compare, load_golden, make_chunk, open_golden_model
 
 FLOAT32_TOLERANCE = 2e-4
@@ -150,13 +150,19 @@ def test_exact_rope_ignores_the_rounded_frequencies() -> None:
 
 
 def test_a_position_too_high_for_the_memory_spoils_nothing(model: Model) -> None:
-    ids, positions = torch.tensor([[1, 2]]), torch.tensor([[0, 1]])
+    rotary = Rotary(
+        model.config, RopeMode.REFERENCE, dtype=torch.float32, device=torch.device("cpu")
+    )
+    for vector in rotary.inv_freq:
+        vector.value = inverse_frequencies(model.config.head_dim)
+    high = model.config.max_position_embeddings + 3
+    rotary.rotations(torch.tensor([[0]]), 0)
     with pytest.raises(RuntimeError):
-        model.forward(ids, position_ids=torch.tensor([[0, 2**44]]))
-    above = model.config.max_position_embeddings + torch.tensor([[3, 4]])
-    moved = model.forward(ids, position_ids=above)
-    # Attention sees only how far apart two tokens stand.
-    assert torch.allclose(moved, model.forward(ids, position_ids=positions), atol=1e-3)
+        rotary.rotations(torch.tensor([[0]]), 2**44)
+    (rotation, *_) = rotary.rotations(torch.tensor([[high]]), high)
+    assert torch.equal(
+        rotation.cos.flatten(), (high * inverse_frequencies(model.config.head_dim)).cos()
+    )
 
 
 # The classic mistakes. Each is put into the code on purpose, and the comparison above must notice.
