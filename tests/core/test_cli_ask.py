@@ -213,6 +213,16 @@ def test_json_reports_an_error_as_an_event(folder: str, photo: str, capsys: Capt
     }
 
 
+@pytest.mark.parametrize("mistake", [["--jsn"], ["--top-k", "many"], [""]])
+def test_json_reports_a_mistake_in_the_options_as_an_event(
+    folder: str, mistake: list[str], capsys: Capture
+) -> None:
+    assert main([folder, "What?", "--json", *mistake], load=ScriptedModel().load) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["kind"] == "UsageError"
+    assert printed.err == ""
+
+
 def test_the_plan_is_shown_on_request(folder: str, capsys: Capture) -> None:
     main([folder, "What?", "--show-plan"], load=ScriptedModel().load)
     assert "the plan" in capsys.readouterr().err
