@@ -107,6 +107,13 @@ def test_a_text_question_brings_no_vision_weights_in(model: Model) -> None:
     assert held["language expert"] > 0
 
 
+def test_forward_of_text_brings_no_vision_weights_in(model: Model) -> None:
+    model.forward(torch.tensor([[1, 2, 3]]))
+    held = {part.value: n for part, n in model.runtime.residency.resident_bytes.items()}
+    assert held["vision tower"] == held["projector"] == held["vision expert"] == 0
+    assert held["language expert"] > 0
+
+
 def test_a_second_question_about_the_picture_computes_only_its_own_tokens(model: Model) -> None:
     finished(model.answer("One?", image=picture(1), sampling=SHORT))
     events = list(model.answer("Two?", image=picture(1), sampling=SHORT))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import cogvlm2_lite
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.engine.runtime import Chunk, run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.weights.names import expected_tensors
@@ -226,6 +226,31 @@ def test_greedy_tokens_with_the_cache_are_those_without(pair: Pair) -> None:
         chosen.append(int(scores.argmax()))
         scores = runtime.decode_one_token(chosen[-1], chunk.highest + 1 + step, cache)
     assert chosen == pair.independent.greedy(ids, types, features[0].double(), STEPS)
+
+
+def test_a_prompt_in_pieces_is_a_prompt_in_one(pair: Pair) -> None:
+    picture = pair.picture()
+    types = [0, *picture, 0, 0, 0, 0]
+    ids = some_ids(len(types))
+    features = pair.model.encode_image(pair.pixels[:1])
+    whole = make_chunk(torch.tensor([ids]), torch.tensor([types]))
+    runtime, cache = pair.model.runtime, pair.model.runtime.new_cache()
+    scores = []
+    end_of_picture, end = 1 + len(picture), len(types)
+    # The last two pieces are of one token each: attention has a way of its own for those.
+    for piece in (slice(end_of_picture), slice(end_of_picture, -2), slice(-2, -1), slice(-1, end)):
+        chunk = Chunk(
+            input_ids=whole.input_ids[:, piece],
+            image_mask=whole.image_mask[:, piece],
+            vision_mask=whole.vision_mask[:, piece],
+            position_ids=whole.position_ids[:, piece],
+            highest=int(whole.position_ids[:, piece].max()),
+            has_image=piece.start is None,
+        )
+        seen = features if chunk.has_image else None
+        scores.append(runtime.score(run(runtime.prefill(chunk, seen, cache, Cancel())))[0])
+    right = pair.independent.logits(ids, types, features[0].double())
+    assert distance(torch.cat(scores), right) < TOLERANCE
 
 
 def test_the_released_layout_has_1221_tensors_and_39_gigabytes() -> None:
