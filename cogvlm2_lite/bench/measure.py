@@ -55,7 +55,7 @@ class PhaseResult:
     bytes_read        that must be read from memory at least: weights once per picture, prompt or
                       token, and for decoding the key/value cache
     full_seconds      the same with all layers of the released model; `seconds` when all were there
-    planned_bytes     peak by the plan
+    planned_bytes     peak by the plan; on a CPU with the picture that is kept
     accounted_bytes   peak of what the arena was asked for
     measured_bytes    peak that was really allocated (GPU) or resident (CPU) since before loading
     """
@@ -193,6 +193,7 @@ def measure(
     yield from model.warm_up()
     load_s = time.perf_counter() - began
     for number in range(rounds):
+        model.engine.pictures.clear()
         stopwatch = _Stopwatch(model, peak)
         yield from stopwatch.watch(_ask(model, number, tokens))
     yield BenchResult(
@@ -296,6 +297,8 @@ def _results(subject: Subject, model: Model, stopwatch: _Stopwatch) -> Iterator[
     held = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=False)
     once = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=packs)
     cache = model.runtime.config.kv_bytes_per_token * model.compute.dtype.itemsize // 2
+    # From prefill on the picture is kept too, beside the phases' own memory.
+    kept = model.engine.pictures.nbytes if model.plan.devices[0].is_cpu else 0
     language = once[Part.LANGUAGE_EXPERT] + once[Part.NORMS] + once[Part.LM_HEAD]
     figures = {
         "encode": (image, encode_flops(config), held[Part.VISION] + held[Part.PROJECTOR]),
@@ -326,7 +329,8 @@ def _results(subject: Subject, model: Model, stopwatch: _Stopwatch) -> Iterator[
                 device.phase(phase).peak_bytes
                 for device in model.plan.devices
                 for phase in _PHASES[name]
-            ),
+            )
+            + (0 if name == "encode" else kept),
             accounted_bytes=lap.accounted_bytes,
             measured_bytes=lap.measured_bytes,
         )

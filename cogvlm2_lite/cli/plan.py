@@ -152,6 +152,8 @@ def notes(machine: Machine, found: Preview) -> Iterator[str]:
             f"processor: {format_bytes(found.packed_bytes)} more."
         )
     yield _in_ram(found) if machine.is_cpu else _waiting(found)
+    if found.picture_bytes:
+        yield _pictures(found)
     does = "reads the weights from disk" + (" and packs them" if found.packed_bytes else "")
     yield f"The first answer also {does}, about {about(found.load_s)}."
     yield (
@@ -171,6 +173,18 @@ def _waiting(found: Preview) -> str:
     if found.expected.disk_bytes:
         return f"{kept}, where {format_bytes(host)} may be used; the others are on disk."
     return f"{kept} (embedding rows are read there), where {format_bytes(host)} may be used."
+
+
+def _pictures(found: Preview) -> str:
+    room, each = found.plan.picture_cache_bytes, format_bytes(found.picture_bytes)
+    if room:
+        return (
+            f"Pictures that were asked about stay known in up to {format_bytes(room)} of RAM, "
+            f"{each} each."
+        )
+    return (
+        f"No RAM is left to keep earlier pictures ({each} each): going back to one reads it again."
+    )
 
 
 def _source(found: Preview) -> str:

@@ -26,6 +26,7 @@ from cogvlm2_lite.events import (
     Notice,
     Prefilled,
     Progress,
+    Replanned,
     Streaming,
     TextDelta,
     TurnsDropped,
@@ -180,7 +181,12 @@ class Engine:
                     raise
             # Outside of the handler: the error holds on to the tensors of what failed.
             self._tightened += 1
-            yield self._tightener.tighten()
+            yield self._tighten()
+
+    def _tighten(self) -> Replanned:
+        replanned = self._tightener.tighten()
+        self.pictures.resize(self.runtime.plan.picture_cache_bytes)
+        return replanned
 
     def _recall(self, prompt: PromptIds, picture: str | None) -> Generator[Event, None, int]:
         """Put what is known of the prompt into the cache; gives its length in tokens."""

@@ -44,12 +44,8 @@ from cogvlm2_lite.memory.plan import (
 )
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
-from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
-
-PICTURE_CACHE_BYTES = GIB
-"""RAM for pictures that were asked about before: three of them for the 19B model."""
 
 
 class Model:
@@ -86,7 +82,9 @@ class Model:
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer; CheckpointError when there is none."""
         tokenizer = Tokenizer.from_folder(self.folder)
-        pictures = PictureCache(PICTURE_CACHE_BYTES, self._store)
+        first, arena = self.plan.devices[0], self.runtime.arenas[0]
+        limit, counts = self.plan.picture_cache_bytes, arena if first.is_cpu else None
+        pictures = PictureCache(limit, self._store, counts)
         return Engine(self.runtime, tokenizer, self._tightener, pictures)
 
     def answer(

@@ -8,12 +8,14 @@ can be kept, and an answer never depends on which questions were asked before.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.inputs.prompt import PromptIds
+from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
 from cogvlm2_lite.model.kv_cache import KVCache, KVPrefix
 
 
@@ -57,12 +59,17 @@ class PictureCache:
 
     For the 19B model one picture takes 288 MiB.
 
-    store  where pictures outlive the program; None: nowhere
+    max_bytes  of RAM; `resize` changes it
+    store      where pictures outlive the program; None: nowhere
+    arena      that accounts for RAM; None: on a GPU, whose budget is another one
     """
 
-    def __init__(self, max_bytes: int, store: PictureStore | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, store: PictureStore | None = None, arena: Arena | None = None
+    ) -> None:
         self._max_bytes = max_bytes
         self._store = store
+        self._arena = arena or Arena()
         self._entries: OrderedDict[str, KVPrefix] = OrderedDict()
 
     @property
@@ -95,10 +102,22 @@ class PictureCache:
     def _keep(self, picture: str, prefix: KVPrefix) -> None:
         if prefix.nbytes > self._max_bytes:
             return
-        while self._entries and self.nbytes + prefix.nbytes > self._max_bytes:
-            self._entries.popitem(last=False)
-        self._entries[picture] = prefix
+        self._shrink(self._max_bytes - prefix.nbytes)
+        # Another program may have taken what the plan left: then it is not kept.
+        with suppress(OutOfBudgetError):
+            self._arena.take(prefix.nbytes)
+            self._entries[picture] = prefix
+
+    def resize(self, max_bytes: int) -> None:
+        """Follow a new plan; what it leaves no room for is forgotten."""
+        self._max_bytes = max_bytes
+        self._shrink(max_bytes)
 
     def clear(self) -> None:
         """Forget all pictures."""
-        self._entries.clear()
+        self._shrink(0)
+
+    def _shrink(self, nbytes: int) -> None:
+        while self._entries and self.nbytes > nbytes:
+            _, dropped = self._entries.popitem(last=False)
+            self._arena.give(dropped.nbytes)

@@ -53,6 +53,7 @@ def plan_as_dict(plan: MemoryPlan, forecast: Forecast | None = None) -> dict[str
         "context": plan.context,
         "peak_bytes": plan.peak_bytes,
         "host_part_bytes": {part.value: n for part, n in plan.host_part_bytes.items()},
+        "picture_cache_bytes": plan.picture_cache_bytes,
         "devices": [
             _device_as_dict(device, index, forecast) for index, device in enumerate(plan.devices)
         ],

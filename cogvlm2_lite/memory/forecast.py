@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.memory.inventory import Unit, UnitKey, list_units
+from cogvlm2_lite.memory.inventory import Unit, UnitKey
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import DevicePlan, MemoryPlan, PhasePlan, Workload
 from cogvlm2_lite.memory.rates import Rates
@@ -130,7 +130,7 @@ def forecast(
         )
         for phase in workload.phases
     }
-    moving = {u.key: u.nbytes for device in plan.devices for u in _moving(device)}
+    moving = {u.key: u.nbytes for device in plan.devices for u in device.moving}
     in_ram = sum(n for key, n in moving.items() if key in waiting)
     return Forecast(
         seconds=seconds,
@@ -141,14 +141,6 @@ def forecast(
     )
 
 
-def _moving(device: DevicePlan) -> tuple[Unit, ...]:
-    """List the units that are not in the device's memory all the time, in the order of keeping."""
-    always = frozenset[UnitKey].intersection(*(phase.resident_keys for phase in device.phases))
-    units = {u.key: u for p in device.phases for u in (*p.resident, *p.streamed)}
-    ordered = list_units({key: unit.nbytes for key, unit in units.items()})
-    return tuple(unit for unit in ordered if unit.key not in always)
-
-
 def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
     """Choose which of the moving units wait in RAM; the others are read from disk each time.
 
@@ -157,7 +149,7 @@ def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
     chosen: set[UnitKey] = set()
     for device in plan.devices:
         room = device.budget.host_bytes
-        for unit in _moving(device):
+        for unit in device.moving:
             if unit.nbytes > room:
                 break
             room -= unit.nbytes

@@ -28,7 +28,7 @@ from cogvlm2_lite.memory.inventory import (
 )
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
-from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.names import Part
 
 RESERVE_BYTES = 384 * 1024**2
@@ -36,6 +36,9 @@ RESERVE_BYTES = 384 * 1024**2
 
 PREFETCH_DEPTH = 2
 """Buffers of the stream: one block computes while the next one arrives."""
+
+PICTURE_CACHE_BYTES = GIB
+"""Most RAM for pictures that were asked about before: three of them for the 19B model."""
 
 
 class Offload(Enum):
@@ -116,6 +119,11 @@ class DevicePlan:
         return next(p for p in self.phases if p.phase is phase)
 
     @property
+    def is_cpu(self) -> bool:
+        """Whether RAM is the device's memory."""
+        return self.budget.device.startswith("cpu")
+
+    @property
     def peak_bytes(self) -> int:
         return max(p.peak_bytes for p in self.phases)
 
@@ -123,14 +131,31 @@ class DevicePlan:
     def streams(self) -> bool:
         return any(p.streamed for p in self.phases)
 
+    @property
+    def always_keys(self) -> frozenset[UnitKey]:
+        """What stays in memory through all phases."""
+        return frozenset[UnitKey].intersection(*(phase.resident_keys for phase in self.phases))
+
+    @property
+    def moving(self) -> tuple[Unit, ...]:
+        """What is not in the device's memory all the time, in the order of keeping."""
+        always = self.always_keys
+        units = {u.key: u.nbytes for p in self.phases for u in (*p.resident, *p.streamed)}
+        return tuple(unit for unit in list_units(units) if unit.key not in always)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """All devices. `host_part_bytes`: what stays in RAM as mapped pages and is read by rows."""
+    """All devices, and what of RAM they leave.
+
+    host_part_bytes      what stays in RAM as mapped pages and is read by rows
+    picture_cache_bytes  RAM for pictures that were asked about before; 0 where not even one fits
+    """
 
     context: int
     devices: tuple[DevicePlan, ...]
     host_part_bytes: Mapping[Part, int]
+    picture_cache_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -155,7 +180,7 @@ class MemoryPlan:
         """
         total = 0
         for device in self.devices:
-            always = frozenset.intersection(*(phase.resident_keys for phase in device.phases))
+            always = device.always_keys
             leaving = {
                 unit.key: unit.nbytes
                 for phase in device.phases
@@ -230,7 +255,12 @@ def plan_memory(
         for i, budget in enumerate(budgets)
     )
     on_host = {Part.EMBEDDING: sizes[(Part.EMBEDDING, None)]}
-    return MemoryPlan(context=workload.context, devices=devices, host_part_bytes=on_host)
+    return MemoryPlan(
+        context=workload.context,
+        devices=devices,
+        host_part_bytes=on_host,
+        picture_cache_bytes=_picture_cache_bytes(config, devices, on_host, workload),
+    )
 
 
 def share_blocks(config: ModelConfig, budgets: Sequence[Budget]) -> list[dict[Part, range]]:
@@ -289,7 +319,7 @@ def _plan_device(
 
 def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     """Raise DoesNotFitError when any weight would have to leave memory and come back."""
-    always = frozenset[UnitKey].intersection(*(phase.resident_keys for phase in plan.phases))
+    always = plan.always_keys
     if all(unit.key in always for unit in units):
         return
     held = sum(unit.nbytes for unit in units)
@@ -377,10 +407,39 @@ def _cache_bytes(
     """Key/value cache of this device's layers. It is empty while a new picture is encoded."""
     if phase is Phase.ENCODE:
         return 0
+    return _token_bytes(config, workload) * len(share[Part.LANGUAGE_EXPERT]) * workload.context
+
+
+def _token_bytes(config: ModelConfig, workload: Workload) -> int:
+    """Key and value of one token in one layer."""
     scale = 4 if workload.kv_itemsize == 1 else 0
     per_head = config.head_dim * workload.kv_itemsize + scale
-    per_token = 2 * config.num_multi_query_heads * per_head
-    return per_token * len(share[Part.LANGUAGE_EXPERT]) * workload.context
+    return 2 * config.num_multi_query_heads * per_head
+
+
+def _picture_cache_bytes(
+    config: ModelConfig,
+    devices: Sequence[DevicePlan],
+    on_host: Mapping[Part, int],
+    workload: Workload,
+) -> int:
+    """Give kept pictures what weights, cache and activations leave of the budgets of RAM."""
+    if not workload.with_picture:
+        return 0
+    if devices[0].is_cpu:
+        left = devices[0].budget.device_bytes - devices[0].peak_bytes
+    else:
+        left = sum(
+            device.budget.host_bytes - sum(unit.nbytes for unit in device.moving)
+            for device in devices
+        ) - sum(on_host.values())
+    return min(left, PICTURE_CACHE_BYTES) if left >= picture_bytes(config, workload) else 0
+
+
+def picture_bytes(config: ModelConfig, workload: Workload) -> int:
+    """Give the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures."""
+    tokens = 1 + config.vision.image_tokens if workload.with_picture else 0
+    return _token_bytes(config, workload) * config.num_hidden_layers * tokens
 
 
 def _does_not_fit(

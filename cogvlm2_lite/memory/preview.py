@@ -12,7 +12,7 @@ from cogvlm2_lite.memory.drawing import summarize
 from cogvlm2_lite.memory.forecast import Forecast, forecast
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
 from cogvlm2_lite.memory.machine import Machine
-from cogvlm2_lite.memory.plan import MemoryPlan, Offload, Workload, plan_memory
+from cogvlm2_lite.memory.plan import MemoryPlan, Offload, Workload, picture_bytes, plan_memory
 from cogvlm2_lite.memory.rates import Rates
 from cogvlm2_lite.weights.names import Part
 
@@ -65,6 +65,7 @@ class Preview:
     sentence     what a person will notice
     load_s       reading from disk once, and packing, before or during the first answer
     packed_bytes what the second copies for the CPU's kernel take
+    picture_bytes of one picture that stays known; 0 without pictures
     """
 
     plan: MemoryPlan
@@ -72,6 +73,7 @@ class Preview:
     sentence: str
     load_s: float
     packed_bytes: int
+    picture_bytes: int
 
 
 def preview(
@@ -103,6 +105,7 @@ def preview(
         sentence=summarize(plan, config, expected, unlimited),
         load_s=_load_s(sizes, stored, rates[0]),
         packed_bytes=sum(sizes.values()) - sum(stored.values()),
+        picture_bytes=picture_bytes(config, workload),
     )
 
 

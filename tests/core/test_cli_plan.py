@@ -131,6 +131,16 @@ def test_json_is_one_object_with_everything(capsys: Capture) -> None:
     assert any("others are on disk" in remark for remark in found["remarks"])
 
 
+def test_what_is_left_for_kept_pictures_is_said(capsys: Capture) -> None:
+    def shown(*options: str) -> str:
+        assert main(["19b", "--vram", "8GiB", *options]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "stay known in up to 1.00 GiB of RAM, 288 MiB each" in shown("--ram", "32GiB")
+    assert "No RAM is left to keep earlier pictures" in shown("--ram", "5GiB")
+    assert "ictures" not in shown("--ram", "32GiB", "--no-picture")
+
+
 def test_options_change_the_plan(capsys: Capture) -> None:
     def peak(*options: str) -> int:
         assert main(["19b", "--vram", "24GiB", "--json", *options]) == 0

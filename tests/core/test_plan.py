@@ -72,6 +72,25 @@ def test_four_gib_stream_some_language_blocks_spread_out() -> None:
     assert not gaps or max(gaps) <= 2 * (32 // len(resident) + 1)
 
 
+def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
+    one = 2307 * 128 * 1024
+
+    def kept(device: str, gib: float, host_gib: float = 0) -> int:
+        budget = Budget(device=device, device_bytes=int(gib * GIB), host_bytes=int(host_gib * GIB))
+        return plan_memory(REAL, SIZES, [budget], Workload(context=8192)).picture_cache_bytes
+
+    peak = plan_real(40).peak_bytes
+    assert kept("cpu", 40) == GIB
+    assert kept("cpu", peak / GIB) == 0
+    assert kept("cpu", (peak + one) / GIB) == one
+    assert kept("cpu", (peak + one - 1) / GIB) == 0  # less than a picture is no room
+    # On a GPU they lie in RAM, beside the weights that wait there and the embedding.
+    assert kept("cuda:0", 24, 32) == GIB
+    assert kept("cuda:0", 24, 1.1) == 0
+    assert kept("cuda:0", 4, 8.5) == 0
+    assert one < kept("cuda:0", 4, 9.5) < GIB
+
+
 def test_a_text_only_workload_plans_no_vision() -> None:
     budget = Budget(device="gpu", device_bytes=6 * GIB)
     plan = plan_memory(REAL, SIZES, [budget], Workload(context=4096, with_picture=False))
@@ -79,6 +98,7 @@ def test_a_text_only_workload_plans_no_vision() -> None:
     assert [p.phase for p in device.phases] == [Phase.PREFILL_TEXT, Phase.DECODE]
     vision = {Part.VISION, Part.PROJECTOR, Part.VISION_EXPERT}
     assert not any(unit.part in vision for p in device.phases for unit in p.resident)
+    assert plan.picture_cache_bytes == 0
 
 
 def test_what_does_not_fit_says_how_much_is_missing_and_what_would_help() -> None:
