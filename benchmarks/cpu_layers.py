@@ -40,6 +40,7 @@ from cogvlm2_lite.model.decoder import Decoder  # noqa: E402
 from cogvlm2_lite.model.full_attention import chunked, reference  # noqa: E402
 from cogvlm2_lite.model.vision import VisionTower  # noqa: E402
 from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
+from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
 from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
 from cogvlm2_lite.weights.names import expected_tensors  # noqa: E402
 from cogvlm2_lite.weights.shell import Linear  # noqa: E402
@@ -110,9 +111,11 @@ class Layers:
         self.loader.fill(self.decoder.head.lm_head)
         return self.decoder.head.lm_head
 
-    def packed_bytes(self, linears: list[Linear]) -> int:
-        """Add up what multiplying one row reads."""
-        return sum(packed_copy_bytes(self._specs[linear.name], 64) for linear in linears)
+    def read_bytes(self, linears: list[Linear]) -> int:
+        """Add up what multiplying one row reads: the packed copy where there is one."""
+        if self.loader.packs:
+            return sum(packed_copy_bytes(self._specs[linear.name], 64) for linear in linears)
+        return sum(linear.stored.nbytes for linear in linears if linear.stored is not None)
 
 
 def run_all(linears: list[Linear], rows: int) -> Callable[[], None]:
@@ -179,13 +182,13 @@ def measure(pairs: Pairs) -> dict[str, Any]:
     began = time.process_time()
     experts = layers.experts()
     fill_s = (time.process_time() - began) / len(experts)
-    nbytes = layers.packed_bytes(experts[0])
+    nbytes = layers.read_bytes(experts[0])
     decode = in_turn([run_all(expert, 1) for expert in experts])
     note("decode: linears of 4 layers, of reading", pairs.compare(decode, reading(4 * nbytes)))
     head = layers.lm_head()
     note(
         "decode: lm_head in NF4, of reading",
-        pairs.compare(run_all([head], 1), reading(layers.packed_bytes([head]))),
+        pairs.compare(run_all([head], 1), reading(layers.read_bytes([head]))),
     )
     head.stored = None
     dense = torch.randn(layers.config.vocab_size, layers.config.hidden_size).to(BF16)
@@ -206,13 +209,20 @@ def measure(pairs: Pairs) -> dict[str, Any]:
     note("encode: attention of 1 head, of its two products", _vision_attention(pairs, False))
     note("encode: attention of 1 head, of torch SDPA", _vision_attention(pairs, True))
     weights = expert_weights(layers.config)
-    return {"figures": found, "expert_weights": weights, "packed_bytes": nbytes, "fill_s": fill_s}
+    return {
+        "figures": found,
+        "kernel": layers.loader.kernels.name,
+        "expert_weights": weights,
+        "read_bytes": nbytes,
+        "fill_s": fill_s,
+    }
 
 
 def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
     from cogvlm2_lite.weights.storage.dense import DenseWeight
 
-    weight, x = DenseWeight(weight=dense), torch.randn(1, dense.shape[1]).to(BF16)
+    rows = choose_kernels(CPU, BF16).rows
+    weight, x = DenseWeight(weight=dense, rows=rows), torch.randn(1, dense.shape[1]).to(BF16)
     return pairs.compare(lambda: weight.multiply(x, None), reading(dense.nbytes))
 
 

@@ -16,6 +16,7 @@ from cogvlm2_lite.memory.budget import (
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.memory.rates import Card, Cpu, Rates, gpu_rates
 from cogvlm2_lite.units import GIB, format_bytes
+from cogvlm2_lite.weights.kernels.built import built_kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,19 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
         remarks=remarks,
         rates=(measure_cpu(cpu) if measure else cpu.rates,),
         itemsize=cpu.itemsize,
-        packed=cpu.has_bf16,
+        packed=cpu.packs,
     )
 
 
 def this_cpu() -> Cpu:
     """Look at this computer's processor. Where features are not told, the plainest is assumed."""
     flags = cpu_flags()
-    return Cpu(cores=thread_count(), has_bf16="avx512_bf16" in flags, has_avx512="avx512f" in flags)
+    return Cpu(
+        cores=thread_count(),
+        has_bf16="avx512_bf16" in flags,
+        has_avx512="avx512f" in flags,
+        has_rows=built_kernel() is not None and "avx2" in flags,
+    )
 
 
 def measure_cpu(cpu: Cpu) -> Rates:
@@ -128,6 +134,6 @@ def measure_cpu(cpu: Cpu) -> Rates:
     return replace(
         cpu.rates,
         matmul_flops=matmul_rate(cpu.itemsize),
-        memory_bytes_per_s=decode_rate(packed=cpu.has_bf16),
+        memory_bytes_per_s=decode_rate(itemsize=cpu.itemsize, packed=cpu.packs),
         source=f"measured on this processor, {cpu.cores} cores, disk stated",
     )

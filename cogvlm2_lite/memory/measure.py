@@ -29,9 +29,10 @@ def matmul_rate(itemsize: int) -> float:
     return 2 * _ROWS * _WIDTH**2 / _shortest_s(lambda: F.linear(x, weight))
 
 
-def decode_rate(*, packed: bool) -> float:
+def decode_rate(*, itemsize: int, packed: bool) -> float:
     """Measure at which rate, in bytes per second, one row multiplies NF4 matrices.
 
+    itemsize  as for matmul_rate: the dtype of the row
     packed  as a bfloat16 matrix too large for the caches: the packed kernel is as fast as memory,
             and packing a matrix of that size would take longer than measuring
     """
@@ -50,9 +51,10 @@ def decode_rate(*, packed: bool) -> float:
         levels=torch.tensor(NF4_LEVELS),
     )
     cpu = torch.device("cpu")
-    kernels = choose_kernels(cpu, torch.float32)
+    dtype = torch.bfloat16 if itemsize == 2 else torch.float32
+    kernels = choose_kernels(cpu, dtype)
     weight = FourBitWeight(arrays=arrays, kernels=kernels, scratch=Scratch(cpu))
-    single = torch.ones(1, _WIDTH)
+    single = torch.ones(1, _WIDTH, dtype=dtype)
     return arrays.nbytes / _shortest_s(lambda: weight.multiply(single, None))
 
 

@@ -154,16 +154,24 @@ class CpuClass:
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
                         weight is made plain first
+    rows_bytes_per_s    the same with our C kernel, of what is stored
     """
 
     name: str
     matmul_flops: float
     decode_bytes_per_s: float
+    rows_bytes_per_s: float
 
 
-_AVX512_BF16 = CpuClass(name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9)
-_AVX512 = CpuClass(name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9)
-_OTHER = CpuClass(name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9)
+_AVX512_BF16 = CpuClass(
+    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=13.8e9
+)
+_AVX512 = CpuClass(
+    name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, rows_bytes_per_s=7.4e9
+)
+_OTHER = CpuClass(
+    name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9, rows_bytes_per_s=7.4e9
+)
 
 _PACK_BYTES_PER_S = 0.6e9
 """Stored bytes that one core gives their packed copy, as they arrive."""
@@ -178,13 +186,15 @@ RAM_BYTES_PER_S = 50e9
 class Cpu:
     """What the plan must know of a processor.
 
-    has_bf16  AVX512-BF16: it computes in bfloat16, and NF4 matrices used in decoding get a second,
-              packed copy
+    has_bf16  AVX512-BF16: it computes in bfloat16
+    has_rows  our C kernel was built and runs here; without it NF4 matrices used in decoding get a
+              second, packed copy where there is AVX512-BF16
     """
 
     cores: int
     has_bf16: bool
     has_avx512: bool
+    has_rows: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -192,12 +202,18 @@ class Cpu:
         return 2 if self.has_bf16 else 4
 
     @property
+    def packs(self) -> bool:
+        """True when matrices used in decoding get a packed copy."""
+        return self.has_bf16 and not self.has_rows
+
+    @property
     def rates(self) -> Rates:
         """State what it reaches."""
         kind = _AVX512_BF16 if self.has_bf16 else _AVX512 if self.has_avx512 else _OTHER
+        decode = kind.rows_bytes_per_s if self.has_rows else kind.decode_bytes_per_s
         return Rates(
             matmul_flops=kind.matmul_flops * self.cores,
-            memory_bytes_per_s=min(kind.decode_bytes_per_s * self.cores, RAM_BYTES_PER_S),
+            memory_bytes_per_s=min(decode * self.cores, RAM_BYTES_PER_S),
             bus_bytes_per_s=RAM_BYTES_PER_S,
             disk_bytes_per_s=DISK_BYTES_PER_S,
             pack_bytes_per_s=_PACK_BYTES_PER_S,

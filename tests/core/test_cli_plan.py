@@ -80,6 +80,7 @@ def test_the_copies_that_a_processor_needs_are_told(
 ) -> None:
     flags = frozenset({"avx512f", "avx512_bf16"})
     monkeypatch.setattr("cogvlm2_lite.memory.machine.cpu_flags", lambda: flags)
+    monkeypatch.setattr("cogvlm2_lite.memory.machine.built_kernel", lambda: None)
     main(["19b", "--device", "cpu", "--ram", "64GiB"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "lie in RAM twice, as stored and packed for this processor: 3.45 GiB more." in shown

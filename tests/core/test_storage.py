@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogvlm2_lite.devices import cpu_flags
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels import choice
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
@@ -21,6 +23,7 @@ from cogvlm2_lite.weights.kernels.nf4 import (
     expand_scales,
     quantize_nf4,
 )
+from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales, open_rows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.shell import StoredWeight
 from cogvlm2_lite.weights.storage import chunks
@@ -33,7 +36,7 @@ CPU = torch.device("cpu")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((64, 128), (512, 1792), (96, 192), (33, 100), (7, 588), (320, 64))
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.003, torch.float16: 0.001}
-PACKED_TOLERANCE = 0.006
+ROWS_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
 """Relative Frobenius error of x @ weight.T; the packed kernel rounds scales to bfloat16."""
 
 
@@ -108,7 +111,7 @@ def assert_multiplies(
             assert relative_error(result, expected) < error
 
 
-@pytest.fixture(scope="module", params=["plain", "native"])
+@pytest.fixture(scope="module", params=["plain", "native", "rows"])
 def kernels(request: pytest.FixtureRequest) -> KernelChoice:
     try:
         return choose_kernels(CPU, torch.bfloat16, request.param)
@@ -118,10 +121,31 @@ def kernels(request: pytest.FixtureRequest) -> KernelChoice:
 
 @pytest.fixture(scope="module")
 def packing() -> KernelChoice:
-    best = choose_kernels(CPU, torch.bfloat16)
-    if not best.packs:
-        pytest.skip(best.reason)
-    return best
+    try:
+        return choose_kernels(CPU, torch.bfloat16, "packed")
+    except UsageError as error:
+        pytest.skip(error.message)
+
+
+@pytest.fixture(scope="module")
+def own() -> KernelChoice:
+    """Our C kernel; a machine with a compiler and an x86 processor must have it."""
+    try:
+        return choose_kernels(CPU, torch.bfloat16, "rows")
+    except UsageError as error:
+        if shutil.which("cc") and "avx2" in cpu_flags():
+            raise
+        pytest.skip(error.message)
+
+
+@pytest.fixture
+def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that was installed without a C compiler."""
+
+    def fail() -> RowKernels:
+        raise OSError("our C kernel was not built")
+
+    monkeypatch.setattr(choice, "open_rows", fail)
 
 
 # --- every kind against the reference -------------------------------------------------------------
@@ -144,7 +168,10 @@ def test_nf4_multiplies_like_the_reference(
 ) -> None:
     arrays = make_arrays(*shape, double_quant=double_quant)
     weight = make_four_bit(arrays, kernels)
-    assert_multiplies(weight, plain_matrix(arrays), dtype, TOLERANCE[dtype])
+    # The C kernel rounds levels to bfloat16, the others whole weights.
+    loose = kernels.rows is not None and dtype == torch.bfloat16
+    error = ROWS_TOLERANCE if loose else TOLERANCE[dtype]
+    assert_multiplies(weight, plain_matrix(arrays), dtype, error)
 
 
 @pytest.mark.parametrize("group", [32, 128, 256, 2048])
@@ -318,7 +345,7 @@ def test_placing_a_matrix_leaves_the_scratch_alone(packing: KernelChoice) -> Non
 def test_every_choice_gives_its_reason() -> None:
     for dtype in DTYPES:
         chosen = choose_kernels(CPU, dtype)
-        assert chosen.name in ("packed", "native", "plain")
+        assert chosen.name in ("rows", "packed", "native", "plain")
         assert chosen.reason
         assert chosen.packs == (chosen.name == "packed")
     assert choose_kernels(CPU, torch.bfloat16, "plain").reason == "plain was asked for"
@@ -393,6 +420,7 @@ def test_gpu_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen.reason.endswith("does not work here: no kernel image for this GPU")
 
 
+@pytest.mark.usefixtures("no_rows")
 def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
     packing: KernelChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +428,127 @@ def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
     chosen = choose_kernels(CPU, torch.bfloat16)
     assert chosen.name == "native"
     assert "AVX512-BF16 kernel gives other numbers" in chosen.reason
+
+
+# --- our C kernel ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("shape", [(64, 128), (33, 192), (320, 1792), (7, 4096), (50, 64)])
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_the_c_kernel_multiplies_like_the_reference(
+    own: KernelChoice, shape: tuple[int, int], rows: int, double_quant: bool, dtype: torch.dtype
+) -> None:
+    arrays = make_arrays(*shape, double_quant=double_quant)
+    x, plain = random(rows, shape[1], dtype=dtype), plain_matrix(arrays)
+    got = four_bit(own, arrays, x)
+    exact = x.double() @ plain.double().t()
+    assert got.dtype == dtype
+    assert (got - exact).norm() / exact.norm() < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("group", [128, 256])
+def test_the_c_kernel_reads_larger_groups(own: KernelChoice, group: int) -> None:
+    for dtype in DTYPES:
+        arrays = make_arrays(31, 1792, group=group)
+        x = random(3, 1792, dtype=dtype)
+        exact = x.double() @ plain_matrix(arrays).double().t()
+        got = four_bit(own, arrays, x)
+        assert (got - exact).norm() / exact.norm() < TOLERANCE[dtype]
+
+
+def test_scales_are_those_of_the_reference_where_two_outer_scales_meet(own: KernelChoice) -> None:
+    # Rows of 3 groups: the 256 scales that share an outer one end in the middle of a row.
+    arrays = make_arrays(700, 192)
+    columns = torch.eye(192)
+    got = torch.cat([four_bit(own, arrays, rows) for rows in columns.split(8)])
+    assert torch.equal(got.t(), plain_matrix(arrays))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
+    own: KernelChoice, dtype: torch.dtype
+) -> None:
+    arrays, x = make_arrays(320, 1792), random(7, 1792, dtype=dtype)
+    together = four_bit(own, arrays, x)
+    for row in range(7):
+        assert torch.equal(four_bit(own, arrays, x[row : row + 1]), together[row : row + 1])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(four_bit(own, arrays, x), together)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_c_kernel_is_for_few_rows_of_whole_groups(own: KernelChoice) -> None:
+    assert own.rows is not None
+    for dtype in DTYPES:
+        assert own.rows.takes(1, columns=4096, group=64, dtype=dtype)
+        assert not own.rows.takes(17, columns=4096, group=64, dtype=dtype)
+        assert not own.rows.takes(1, columns=100, group=64, dtype=dtype)
+        assert not own.rows.takes(1, columns=4096, group=32, dtype=dtype)
+        assert not own.rows.takes(1, columns=1 << 17, group=64, dtype=dtype)
+
+
+def test_one_row_of_a_plain_bfloat16_matrix(own: KernelChoice) -> None:
+    assert own.rows is not None
+    plain = random(259, 1792).bfloat16()
+    weight = DenseWeight(weight=plain, rows=own.rows)
+    x = random(1, 1, 1792, seed=1).bfloat16()
+    bias = random(259, seed=2).bfloat16()
+    exact = x.double() @ plain.double().t() + bias.double()
+    got = weight.multiply(x, bias)
+    assert got.shape == (1, 1, 259)
+    assert (got - exact).norm() / exact.norm() < TOLERANCE[torch.bfloat16]
+    if own.rows.level == 2:
+        assert own.rows.takes_dense(1, columns=1792, dtype=torch.bfloat16)
+    assert not own.rows.takes_dense(2, columns=1792, dtype=torch.bfloat16)
+    assert not own.rows.takes_dense(1, columns=1792, dtype=torch.float32)
+
+
+@pytest.mark.usefixtures("no_rows")
+def test_without_a_compiler_everything_works_and_the_reason_is_told() -> None:
+    chosen = choose_kernels(CPU, torch.float32)
+    assert chosen.name == "native"
+    assert chosen.reason.endswith("our C kernel was not built")
+    with pytest.raises(UsageError, match="not built"):
+        choose_kernels(CPU, torch.float32, "rows")
+
+
+def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
+    own: KernelChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(
+        self: RowKernels, x: Tensor, codes: Tensor, scales: StoredScales, levels: Tensor, *,
+        group: int,
+    ) -> Tensor:  # fmt: skip
+        return torch.zeros(len(x), codes.numel() * 2 // x.shape[1], dtype=x.dtype)
+
+    monkeypatch.setattr(RowKernels, "four_bit", wrong)
+    chosen = choose_kernels(CPU, torch.bfloat16)
+    assert chosen.name != "rows"
+    assert "our C kernel gives other numbers" in chosen.reason
+
+
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cogvlm2_lite.weights.kernels.rows.built_kernel", lambda: None)
+    with pytest.raises(OSError, match="no C compiler"):
+        open_rows()
+
+
+def four_bit(own: KernelChoice, arrays: FourBitArrays, x: Tensor) -> Tensor:
+    """Multiply by our C kernel, whatever is fastest."""
+    assert own.rows is not None
+    scales = StoredScales(
+        absmax=arrays.absmax,
+        nested_absmax=arrays.nested_absmax,
+        nested_map=arrays.nested_map,
+        nested_offset=arrays.nested_offset,
+    )
+    return own.rows.four_bit(x, arrays.codes, scales, arrays.levels, group=arrays.group)
 
 
 # --- int8 -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,8 +11,9 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
+from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales, open_rows
 
-KERNELS = ("auto", "packed", "native", "plain", "cuda")
+KERNELS = ("auto", "rows", "packed", "native", "plain", "cuda")
 
 PACKED_MAX_ROWS = 48
 """Up to this many rows the packed kernel is faster than dequantizing and multiplying; measured,
@@ -23,7 +24,8 @@ they meet at 64 rows."""
 class KernelChoice:
     """How 4-bit matrices are multiplied.
 
-    name    "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
+    name    "rows"    few rows: our C kernel on the matrix as it is stored; else as "native"
+            "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
             "native"  bitsandbytes' dequantization into reused buffers, then torch's multiplication
             "plain"   the same in plain torch
             "cuda"    bitsandbytes' CUDA kernels
@@ -33,6 +35,7 @@ class KernelChoice:
     name: str
     reason: str
     native: NativeKernels | None = None
+    rows: RowKernels | None = None
     packed_max_rows: int = 0
 
     @property
@@ -53,6 +56,10 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     best = _best_cuda(device) if device.type == "cuda" else _best_cpu(dtype)
     if name in ("auto", best.name):
         return best
+    if name == "packed" and best.rows is not None:
+        best = _best_of_bitsandbytes(dtype)
+        if best.name == name:
+            return best
     reason = f"{name} was asked for"
     if name == "plain":
         return KernelChoice(name="plain", reason=reason)
@@ -78,6 +85,22 @@ def _best_cuda(device: torch.device) -> KernelChoice:
 
 
 def _best_cpu(dtype: torch.dtype) -> KernelChoice:
+    other = _best_of_bitsandbytes(dtype)
+    if other.native is None:
+        return other  # whoever lacks bitsandbytes has worse trouble than a slow kernel
+    try:
+        rows = open_rows()
+    except OSError as error:
+        return replace(other, reason=f"{other.reason}; {error}")
+    if not _rows_multiply_right(rows, dtype):
+        wrong = "our C kernel gives other numbers than it should"
+        return replace(other, reason=f"{other.reason}; {wrong}")
+    uses = "AVX512-BF16" if rows.level == 2 and dtype == torch.bfloat16 else "AVX2"
+    reason = f"our C kernel was built, and the CPU has {uses}"
+    return KernelChoice(name="rows", reason=reason, native=other.native, rows=rows)
+
+
+def _best_of_bitsandbytes(dtype: torch.dtype) -> KernelChoice:
     try:
         native = open_native()
     except OSError as error:
@@ -137,6 +160,14 @@ def _dequantizes_right_on(device: torch.device) -> bool:
         [_PROBE_ROWS, _PROBE_COLUMNS], torch.float32,
     )  # fmt: skip
     return torch.equal(out.cpu(), _reference())
+
+
+def _rows_multiply_right(rows: RowKernels, dtype: torch.dtype) -> bool:
+    codes, absmax = _probe()
+    x = torch.eye(_PROBE_COLUMNS, dtype=dtype)
+    scales, levels = StoredScales(absmax=absmax), torch.tensor(NF4_LEVELS)
+    out = rows.four_bit(x, codes.view(-1), scales, levels, group=_GROUP)
+    return torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0)
 
 
 def _multiplies_right(native: NativeKernels) -> bool:

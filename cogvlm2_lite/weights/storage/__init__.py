@@ -50,7 +50,8 @@ def make_weight(
 
 
 def _dense(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
-    return DenseWeight(weight=pieces["weight"].to(place.device, place.dtype))
+    weight = pieces["weight"].to(place.device, place.dtype)
+    return DenseWeight(weight=weight, rows=place.kernels.rows)
 
 
 def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogvlm2_lite.weights.kernels.dense import without_onednn
+from cogvlm2_lite.weights.kernels.rows import RowKernels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,9 +17,11 @@ class DenseWeight:
     """A matrix that torch multiplies as it is; the reference of all kinds.
 
     weight  [out_features, in_features]; may be a view of a memory-mapped file
+    rows    our C kernel for a single row of bfloat16 on the CPU; None without
     """
 
     weight: Tensor
+    rows: RowKernels | None = None
     kind: str = "dense"
 
     @property
@@ -27,6 +30,16 @@ class DenseWeight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight."""
+        inputs, columns = x.numel() // x.shape[-1], x.shape[-1]
+        if (
+            self.rows is not None
+            and x.device.type == "cpu"
+            and self.weight.is_contiguous()
+            and self.rows.takes_dense(inputs, columns=columns, dtype=x.dtype)
+        ):
+            out = self.rows.dense(x.reshape(inputs, columns), self.weight)
+            out = out if bias is None else out + bias
+            return out.view(*x.shape[:-1], self.weight.shape[0])
         if x.dtype == torch.bfloat16 and x.numel() == x.shape[-1] and x.device.type == "cpu":
             with without_onednn():
                 return F.linear(x, self.weight, bias)

@@ -1,0 +1,156 @@
+"""Our own multiplication of a few rows, written in C (rows.c), where it was built.
+
+Installing the package builds it if a C compiler is there; without one everything works as before,
+slower. It reads 4-bit matrices as they are stored, so decoding needs no second copy of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.kernels.built import built_kernel
+
+_UNIT = 64
+_WIDEST = 65536
+_BF16_LEVEL, _FLOAT32_LEVEL = 2, 1
+_MAX_ROWS = {_BF16_LEVEL: 12, _FLOAT32_LEVEL: 8}
+"""Up to so many rows it is faster than dequantizing and multiplying; measured on layers of the real
+shapes, at one row more than 16 (10 with float32) it no longer was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredScales:
+    """The scales of a 4-bit matrix, as they are stored; the fields are those of FourBitArrays."""
+
+    absmax: Tensor
+    nested_absmax: Tensor | None = None
+    nested_map: Tensor | None = None
+    nested_offset: float = 0.0
+
+
+class RowKernels:
+    """The functions of the library, with every size checked before it is called.
+
+    level  1: AVX2 with float32 inputs; 2: AVX512-BF16 with bfloat16 inputs as well
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self.level = int(library.rows_level())
+
+    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Say whether `four_bit` multiplies this, and is the fastest to do it.
+
+        rows  of the inputs; columns and group are the matrix's
+        """
+        if columns % group or group % _UNIT or columns > _WIDEST:
+            return False
+        return rows <= _MAX_ROWS[self._level_for(dtype)]
+
+    def takes_dense(self, rows: int, *, columns: int, dtype: torch.dtype) -> bool:
+        """Say whether `dense` multiplies this, and is the fastest to do it."""
+        return (
+            self.level == _BF16_LEVEL
+            and dtype == torch.bfloat16
+            and columns % _UNIT == 0
+            and rows == 1
+        )
+
+    def four_bit(
+        self, x: Tensor, codes: Tensor, scales: StoredScales, levels: Tensor, *, group: int
+    ) -> Tensor:
+        """Give x @ weight.T for a 4-bit matrix.
+
+        x        [rows, in_features] float32, bfloat16 or float16
+        codes    uint8, two per byte, high half first, row after row
+        levels   [16] float32
+        Returns  [rows, out_features] in x's dtype. At level 2 with bfloat16 the levels are rounded
+                 to bfloat16; everything else is float32. A row's result does not depend on the
+                 other rows, nor on the number of threads.
+        """
+        rows, columns = x.shape
+        level = self._level_for(x.dtype)
+        flat = (x if level == _BF16_LEVEL else x.float()).contiguous()
+        features = codes.numel() * 2 // columns
+        groups = features * columns // group
+        nested = scales.nested_absmax is not None
+        _require(codes, torch.uint8, features * columns // 2)
+        _require(scales.absmax, torch.uint8 if nested else torch.float32, groups)
+        _require(levels, torch.float32, 16)
+        if nested:
+            assert scales.nested_absmax is not None
+            assert scales.nested_map is not None
+            _require(scales.nested_absmax, torch.float32, -(-groups // 256))
+            _require(scales.nested_map, torch.float32, 256)
+        out = torch.empty(rows, features)
+        failed = self._library.rows_four_bit(
+            level,
+            *_longs(features, columns, group),
+            _pointer(codes),
+            _pointer(levels),
+            _pointer(None if nested else scales.absmax),
+            _pointer(scales.absmax if nested else None),
+            _pointer(scales.nested_absmax),
+            _pointer(scales.nested_map),
+            ctypes.c_float(scales.nested_offset),
+            _pointer(flat),
+            *_longs(rows),
+            _pointer(out),
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError
+        return out.to(x.dtype)
+
+    def dense(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Give x @ weight.T for a plain bfloat16 matrix.
+
+        x [rows, in_features], weight [out_features, in_features], both bfloat16; summed in float32
+        """
+        (rows, columns), features = x.shape, weight.shape[0]
+        flat = x.contiguous()
+        _require(flat, torch.bfloat16, rows * columns)
+        _require(weight, torch.bfloat16, features * columns)
+        out = torch.empty(rows, features)
+        self._library.rows_dense(
+            *_longs(features, columns), _pointer(weight), _pointer(flat), *_longs(rows),
+            _pointer(out), torch.get_num_threads(),
+        )  # fmt: skip
+        return out.to(x.dtype)
+
+    def _level_for(self, dtype: torch.dtype) -> int:
+        return self.level if dtype == torch.bfloat16 else _FLOAT32_LEVEL
+
+
+def open_rows() -> RowKernels:
+    """Load the library that was built with the package.
+
+    Raises OSError with the reason when there is none, or none for this processor.
+    """
+    file = built_kernel()
+    if file is None:
+        raise OSError("our C kernel was not built (no C compiler when the package was installed)")
+    kernels = RowKernels(ctypes.CDLL(str(file)))
+    if kernels.level == 0:
+        raise OSError("our C kernel needs a processor with AVX2")
+    return kernels
+
+
+def _require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
+    """Assert what the C code takes on trust."""
+    assert tensor.device.type == "cpu"
+    assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
+    assert tensor.is_contiguous()
+    assert tensor.numel() >= count, f"{tensor.numel()} elements, {count} needed"
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
+    return tuple(ctypes.c_longlong(number) for number in numbers)
