@@ -43,14 +43,17 @@ _NO_GPU = """\
 
 **Nothing here was measured on a GPU.** None could be had. What was written for one and has not run
 on one: bitsandbytes' CUDA kernels behind their self-test, uploads through pinned memory on a stream
-of their own (`weights/upload.py`), and catching the driver's out-of-memory error. The plan, the
-streaming, its bit equality and the recovery are tested on the CPU with an accounting arena in place
-of video memory.
+of their own (`weights/upload.py`), catching the driver's out-of-memory error, and decode steps
+recorded as a CUDA graph (`engine/replay.py`; a recording is thrown away unless its first result is
+equal to the bit). The plan, the streaming, its bit equality, the recovery, and that recorded steps
+depend on nothing but what stays in place are tested on the CPU, with an accounting arena in place
+of video memory and repeated calls in place of a graph.
 
 `sh benchmarks/gpu.sh` measures it in one command: caps of 24, 16, 12, 8 and 6 GiB, bits of resident
-against streamed weights, going on when memory runs out, and peaks beside the plan. Then this page
-is written again. Its goals: at 8 GiB decode at 0.95 of the uncapped rate, a new picture in at most
-1.3 times the uncapped time, decode at 60 % of the memory-bandwidth limit.
+against streamed weights, going on when another program takes all memory that is free, and peaks
+beside the plan. Then this page is written again. Its goals: at 8 GiB decode at 0.95 of the uncapped
+rate, a new picture in at most 1.3 times the uncapped time, decode at 60 % of the memory-bandwidth
+limit. `sh benchmarks/gpu.sh cpu` rehearses it.
 """
 
 _CHOICES = """\

@@ -101,6 +101,11 @@ class Engine:
         finally:
             self._busy = False
 
+    def forget(self) -> None:
+        """Give the key/value cache back; kept pictures stay known."""
+        self._cache.release()
+        self._known = Known()
+
     def _answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
         # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
         prompt = encode_prompt(  # step 3
@@ -196,8 +201,7 @@ class Engine:
             kept = self.pictures.get(picture, self._cache, 1 + prompt.image_tokens)
         if not length:
             # A new picture is encoded where the cache of the old conversation was.
-            self._cache.release()
-            self._known = Known()
+            self.forget()
         if kept is not None:
             yield from self._surviving(partial(_at_once, partial(self._cache.restore, kept)))
             length = kept.tokens
