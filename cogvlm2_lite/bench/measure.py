@@ -93,6 +93,7 @@ class BenchResult:
     full_layers  those of the model the figures are for
     load_s       to bring in and pack what decoding needs, before the first question
     rounds       of which the last counts; with one, weights were read inside of it
+    steps        how decode steps are launched, in words; "" on a CPU, which has no such choice
     """
 
     what: str
@@ -107,6 +108,7 @@ class BenchResult:
     streamed_bytes: int
     load_s: float
     rounds: int
+    steps: str
     answer: str
     limits: Limits
     phases: tuple[PhaseResult, ...]
@@ -209,10 +211,20 @@ def measure(
         streamed_bytes=model.runtime.residency.streamed_bytes,
         load_s=load_s,
         rounds=rounds,
+        steps=_describe_steps(model),
         answer=stopwatch.text,
         limits=limits,
         phases=tuple(_results(subject, model, stopwatch)),
     )
+
+
+def _describe_steps(model: Model) -> str:
+    replayer = model.runtime.replayer
+    if replayer is None:
+        return ""
+    if not (replayer.replayed or replayer.trouble):
+        return "launched one by one: weights are streamed"
+    return replayer.describe()
 
 
 def _ask(model: Model, number: int, tokens: int) -> Iterator[Event]:

@@ -68,6 +68,8 @@ def _remarks(result: BenchResult) -> Iterator[str]:
         f"decode: {decode.tokens} tokens; before the first question: "
         f"{format_seconds(result.load_s)} to bring in what decoding needs"
     )
+    if result.steps:
+        yield f"decode steps are {result.steps}"
     if result.is_extrapolated:
         (vision, decoder), (all_vision, all_decoder) = result.layers, result.full_layers
         yield (

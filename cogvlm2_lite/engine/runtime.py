@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.devices import has_avx512_bf16
+from cogvlm2_lite.engine.replay import Recorder, Replayer, record_on_cuda
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
@@ -20,7 +22,7 @@ from cogvlm2_lite.memory.residency import HasShells, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
 from cogvlm2_lite.model.vision import VisionTower
@@ -79,6 +81,8 @@ class Runtime:
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
     arenas   that account for the devices' bytes; None: new ones
+    record   how decode steps are recorded to be replayed; None: as CUDA graphs on a GPU, and not
+             at all on a CPU
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Runtime:
         rope: RopeMode,
         kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
+        record: Recorder | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -114,6 +119,10 @@ class Runtime:
             self.decoder.head,
         ]
         self.residency = Residency(loaders, keys, pieces, plan, self.arenas)
+        if record is None and devices[0].type == "cuda":
+            record = partial(record_on_cuda, devices[0])
+        self.replayer = None if record is None else Replayer(record)
+        self._inputs = DecodeInputs(config, dtype, devices[0])
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
@@ -197,22 +206,55 @@ class Runtime:
 
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
         """Run one produced token, a language token always; gives scores [vocab] float32."""
-        residency, homes = self.residency, self._decoder_home
         cache.reserve(cache.length + 1)
-        with residency.phase(Phase.DECODE):
-            hidden = self._embed(torch.tensor([[token]]))
-            step = Step(
-                routing=_ALL_LANGUAGE,
-                rotations=self._rotations(torch.tensor([[position]]), position),
-                mask=None,
-                causal=False,
-                cache=cache,
-            )
-            for home, block in zip(homes, residency.walk(self.decoder.blocks), strict=True):
-                hidden = block(hidden.to(home), step.on(home))
-            scores = self._score(hidden)[0, -1]
+        with self.residency.phase(Phase.DECODE):
+            if self.replayer is None:
+                hidden, where = self._embed(torch.tensor([[token]])), torch.tensor([[position]])
+                scores = self._decode(hidden, where, position, cache, None)
+            else:
+                scores = self._decode_in_place(token, position, cache, self.replayer)
         cache.advance(1)
         return scores
+
+    def _decode_in_place(
+        self, token: int, position: int, cache: KVCache, replayer: Replayer
+    ) -> Tensor:
+        """Decode with inputs and cache places at fixed addresses; replayed where it can be.
+
+        The arithmetic is the same for every plan, so that streaming changes no bit.
+        """
+        inputs = self._inputs
+        inputs.write(self._rows(torch.tensor([[token]])), position, cache.length)
+        place = Place(slot=inputs.slot, window=cache.window())
+        work = partial(self._decode, inputs.hidden, inputs.position, position, cache, place)
+        device = self.plan.devices[0]
+        if len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed:
+            return work()
+        return replayer.run((cache, cache.version, place.window, self.residency.version), work)
+
+    def _decode(
+        self, hidden: Tensor, where: Tensor, position: int, cache: KVCache, place: Place | None
+    ) -> Tensor:
+        """Run all blocks for one language token, hidden [1, 1, hidden]; gives scores [vocab].
+
+        where  [1, 1] int64, the token's position id, which is `position`
+        """
+        mask = None
+        if place is not None:
+            keys = torch.arange(place.window, device=place.slot.device)
+            mask = (keys <= place.slot)[None, None, None]
+        step = Step(
+            routing=_ALL_LANGUAGE,
+            rotations=self._rotations(where, position),
+            mask=mask,
+            causal=False,
+            cache=cache,
+            place=place,
+        )
+        homes = self._decoder_home
+        for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
+            hidden = block(hidden.to(home), step.on(home))
+        return self._score(hidden)[0, -1]
 
     @property
     def held_bytes(self) -> int:
@@ -223,9 +265,13 @@ class Runtime:
         return Progress(phase=phase, done=done, total=total, held_bytes=self.held_bytes)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
+        return self._rows(input_ids).to(self._decoder_home[0])
+
+    def _rows(self, input_ids: Tensor) -> Tensor:
+        """Read rows of the embedding, in the compute dtype, in host memory."""
         for embedding in self.residency.walk([self.decoder.embedding]):
             rows = embedding(input_ids)
-        return rows.to(self._decoder_home[0], self.dtype)
+        return rows.to(self.dtype)
 
     def _score(self, hidden: Tensor) -> Tensor:
         for head in self.residency.walk([self.decoder.head]):
@@ -253,6 +299,30 @@ class Runtime:
             causal=first,
             cache=cache,
         )
+
+
+class DecodeInputs:
+    """What a decode step reads, at fixed addresses on a device, written without waiting for it.
+
+    hidden    [1, 1, hidden] the token's row of the embedding, compute dtype
+    position  [1, 1] int64
+    slot      [1] int64, the token's place in the cache
+    """
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.hidden = torch.zeros((1, 1, config.hidden_size), dtype=dtype, device=device)
+        self.position = torch.zeros((1, 1), dtype=torch.int64, device=device)
+        self.slot = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def write(self, hidden: Tensor, position: int, slot: int) -> None:
+        """Set all of them; hidden is in host memory."""
+        for target, value in (
+            (self.hidden, hidden),
+            (self.position, torch.tensor([[position]])),
+            (self.slot, torch.tensor([slot])),
+        ):
+            # From pinned memory a copy is only queued; from other memory the host would wait.
+            target.copy_(value.pin_memory() if target.is_cuda else value, non_blocking=True)
 
 
 def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:

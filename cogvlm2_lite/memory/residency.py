@@ -57,6 +57,8 @@ class Residency:
     keys     unit of each tensor
     pieces   everything that has shells
     arenas   one per device; they account for weights, and for a phase's scratch
+
+    version is another number whenever a weight came or left.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Residency:
         self._arriving: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self.streamed_bytes = 0
+        self.version = 0
         self.follow(plan)
 
     @property
@@ -199,6 +202,7 @@ class Residency:
 
     def _fill(self, key: UnitKey) -> int:
         """Bring one unit in; what has no place in the plan stays in mapped files, unaccounted."""
+        self.version += 1
         home, size = self._home.get(key), self._sizes.get(key, 0)
         if home is not None:
             self.arenas[home].take(size)
@@ -218,6 +222,7 @@ class Residency:
                 self._clear(key, self._loaded.pop(key))
 
     def _clear(self, key: UnitKey, held: int) -> None:
+        self.version += 1
         home = self._home.get(key)
         for shell in self._shells[key]:
             self._loaders[home or 0].clear(shell)

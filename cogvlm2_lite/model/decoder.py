@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.model.attention import grouped_attention
-from cogvlm2_lite.model.kv_cache import KVCache
+from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
 from cogvlm2_lite.weights.shell import Linear, Shell, Vector
@@ -63,6 +63,7 @@ class Step:
     mask      [batch or 1, 1, tokens, keys] bool, or None for no mask
     causal    the tokens are the first in the cache and none is padding
     cache     where keys and values go
+    place     of a single token in the cache, where the step may be replayed; None: behind its end
     """
 
     routing: Routing
@@ -70,6 +71,7 @@ class Step:
     mask: Tensor | None
     causal: bool
     cache: KVCache
+    place: Place | None = None
 
     def on(self, device: torch.device) -> Step:
         """Give the step with its tensors on a device; the cache's layers already are on theirs."""
@@ -84,6 +86,7 @@ class Step:
             mask=None if self.mask is None else self.mask.to(device),
             causal=self.causal,
             cache=self.cache,
+            place=None if self.place is None else self.place.to(device),
         )
 
 
@@ -157,7 +160,7 @@ class DecoderBlock:
             for part in torch.split(qkv, self.sizes, dim=2)
         )
         rotation = step.rotations[self.layer]
-        keys, values = step.cache.append(self.layer, rotation.apply(k), v)
+        keys, values = step.cache.append(self.layer, rotation.apply(k), v, step.place)
         return grouped_attention(rotation.apply(q), keys, values, step.mask, causal=step.causal)
 
     def shells(self) -> Iterator[Shell]:

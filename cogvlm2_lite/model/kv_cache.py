@@ -50,6 +50,22 @@ class KVPrefix:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one token goes, as a tensor, so that work on it can be recorded and replayed.
+
+    slot    [1] int64 on the layer's device: the place behind the cache's tokens
+    window  tokens that are read, those not written yet included; a mask must hide them
+    """
+
+    slot: Tensor
+    window: int
+
+    def to(self, device: torch.device) -> Place:
+        """Give the same place on a device."""
+        return Place(slot=self.slot.to(device), window=self.window)
+
+
 class _Rows:
     """Keys, or values, of one layer: [batch, kv_heads, capacity, head_dim]."""
 
@@ -75,7 +91,8 @@ class _Rows:
     def _make(self, capacity: int) -> list[Tensor]:
         batch, heads, _ = self._shape
         return [
-            torch.empty((batch, heads, capacity, width), dtype=dtype, device=self._device)
+            # Zeros: places not written yet may be read, and hidden by a mask (Place).
+            torch.zeros((batch, heads, capacity, width), dtype=dtype, device=self._device)
             for width, dtype in self._layout
         ]
 
@@ -106,13 +123,21 @@ class _Rows:
     def write(self, start: int, x: Tensor) -> None:
         """Store x [batch, kv_heads, tokens, head_dim] from token `start` on."""
         end = start + x.shape[2]
+        for stored, part in zip(self.stored, self._parts(x), strict=True):
+            stored[:, :, start:end] = part
+
+    def put(self, slot: Tensor, x: Tensor) -> None:
+        """Store one token x [batch, kv_heads, 1, head_dim] at slot [1]."""
+        for stored, part in zip(self.stored, self._parts(x), strict=True):
+            stored.index_copy_(2, slot, part)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Give x as it is stored."""
         if len(self.stored) == 1:
-            self.stored[0][:, :, start:end] = x
-            return
+            return (x.to(self._dtype),)
         wide = x.to(torch.float32)
         scale = (wide.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
-        self.stored[0][:, :, start:end] = (wide / scale).round().to(torch.int8)
-        self.stored[1][:, :, start:end] = scale
+        return (wide / scale).round().to(torch.int8), scale
 
     def read(self, end: int) -> Tensor:
         """Give the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype."""
@@ -126,6 +151,7 @@ class KVCache:
     """Keys and values of all layers in buffers that grow in steps.
 
     length   tokens that are in the cache; positions in the buffers, not RoPE positions
+    version  another number whenever buffers were exchanged
     account  told of every change of the buffers' bytes before it happens; refuses by raising
     """
 
@@ -154,6 +180,7 @@ class KVCache:
         self._limit = limit
         self._account = account or _no_account
         self.length = 0
+        self.version = 0
 
     @property
     def _rows(self) -> list[tuple[int, _Rows]]:
@@ -171,6 +198,7 @@ class KVCache:
         """Make room for `tokens` in all, rounded up to a growth step; keeps what is there."""
         if tokens <= self.capacity:
             return
+        self.version += 1
         capacity = -(-tokens // self.GROWTH) * self.GROWTH
         if self._limit is not None:
             capacity = max(tokens, min(capacity, self._limit))
@@ -188,19 +216,35 @@ class KVCache:
     def release(self) -> None:
         """Forget everything and give the buffers back."""
         self.length = 0
+        self.version += 1
         for layer, rows in self._rows:
             held = rows.nbytes
             rows.clear()
             self._account(layer, -held)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def window(self) -> int:
+        """Give the tokens that a `Place` for the next token reads: a growth step's end.
+
+        It depends on `length` alone, for how many places are read may show in the last bit.
+        """
+        return min(self.capacity, (self.length // self.GROWTH + 1) * self.GROWTH)
+
+    def append(
+        self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Write new tokens behind `length` and give everything up to them.
 
         keys, values  [batch, kv_heads, tokens, head_dim], keys after rotation
-        Returns       [batch, kv_heads, length + tokens, head_dim] each
+        place         of a single token, in place of `length`
+        Returns       [batch, kv_heads, length + tokens, head_dim] each; with a place the first
+                      `window` tokens
 
         `length` stays as it is until `advance`, so every layer of a step writes the same place.
         """
+        if place is not None:
+            self._keys[layer].put(place.slot, keys)
+            self._values[layer].put(place.slot, values)
+            return self._keys[layer].read(place.window), self._values[layer].read(place.window)
         end = self.length + keys.shape[2]
         self._keys[layer].write(self.length, keys)
         self._values[layer].write(self.length, values)
