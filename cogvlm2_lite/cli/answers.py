@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
     from cogvlm2_lite.engine.sampling import Sampling
 
-_PHASES = {"encode": "Looking at the picture", "prefill": "Reading the question"}
+_PHASES = {
+    "load": "Loading the model",
+    "encode": "Looking at the picture",
+    "prefill": "Reading the question",
+}
 
 
 class Plan(Protocol):
@@ -118,12 +122,12 @@ def open_and_warm(
 ) -> Answerer:
     """Open a model and bring in what every token needs, telling how far it is."""
     if not silent:
-        console.status("Loading the model")
+        console.status(_PHASES["load"])
     try:
         model = load(folder, args)
         for step in model.warm_up():
             if not silent:
-                console.status(f"Loading the model: {step.done} of {step.total} parts")
+                console.status(_progress(step))
     finally:
         console.status("")
     return model

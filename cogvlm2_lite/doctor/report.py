@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +21,15 @@ import psutil
 from cogvlm2_lite import __version__
 from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
-from cogvlm2_lite.devices import choose_compute, cpu_flags, cpu_info, prepare_threads
+from cogvlm2_lite.devices import (
+    Gpu,
+    choose_compute,
+    cpu_flags,
+    cpu_info,
+    find_gpus,
+    has_gpu_driver,
+    prepare_threads,
+)
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
 from cogvlm2_lite.memory.machine import find_machine
@@ -78,7 +85,7 @@ def gather() -> Report:
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
     sections["Plan now"] = _plans(torch)
-    return Report(sections=sections, problems=tuple(_problems(torch)))
+    return Report(sections=sections, problems=tuple(problems(torch)))
 
 
 def _import_torch() -> ModuleType | None:
@@ -148,20 +155,19 @@ def gpus(torch: Any) -> Rows:
 
     torch  the imported module, or None when it can't be imported
     """
-    if torch is None:
-        return {"none": "torch can't be imported"}
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        reason = f"torch is built for {built}, and finds none" if built else "torch is a CPU build"
-        return {"none": reason}
-    return {f"cuda:{i}": _gpu(torch, i) for i in range(torch.cuda.device_count())}
+    found, trouble = _find_gpus(torch)
+    rows = {gpu.device: _gpu(torch, gpu) for gpu in sorted(found, key=lambda gpu: gpu.index)}
+    return rows | ({"not used" if found else "none": trouble} if trouble else {})
 
 
-def _gpu(torch: Any, index: int) -> str:
-    properties = torch.cuda.get_device_properties(index)
-    free, total = torch.cuda.mem_get_info(index)
+def _find_gpus(torch: Any) -> tuple[tuple[Gpu, ...], str]:
+    return ((), "torch can't be imported") if torch is None else find_gpus(torch)
+
+
+def _gpu(torch: Any, gpu: Gpu) -> str:
+    properties = torch.cuda.get_device_properties(gpu.index)
     return (
-        f"{properties.name}, {format_bytes(free)} free of {format_bytes(total)}, "
+        f"{gpu.name}, {format_bytes(gpu.free_bytes)} free of {format_bytes(gpu.total_bytes)}, "
         f"compute capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}"
     )
 
@@ -182,7 +188,7 @@ def _kernels(torch: ModuleType | None) -> Rows:
     from cogvlm2_lite.weights.kernels.choice import choose_kernels
 
     rows = {}
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+    for device in ("cpu", "cuda") if find_gpus(torch)[0] else ("cpu",):
         compute = choose_compute(device, "auto")
         kernels = choose_kernels(compute.device, compute.dtype)
         dtype = str(compute.dtype).removeprefix("torch.")
@@ -225,21 +231,32 @@ def _plans(torch: ModuleType | None) -> Rows:
     return rows
 
 
-def _problems(torch: ModuleType | None) -> Iterator[str]:
+def problems(torch: Any) -> Iterator[str]:
+    """Say what stands in the way, and what to do about it.
+
+    torch  as for `gpus`
+    """
     for package in _REQUIRED:
         if _version(package).startswith("not installed"):
             yield f"{package} is not installed. Install this program again with pip."
     if torch is None and not _version("torch").startswith("not installed"):
         yield "torch is installed but can't be imported. Try: python -c 'import torch'"
     available = free_ram_bytes()
-    no_gpu = torch is None or not torch.cuda.is_available()
-    if no_gpu and available < _REAL_NF4_BYTES + GIB:
+    found, trouble = _find_gpus(torch)
+    if not found and available < _REAL_NF4_BYTES + GIB:
         yield (
             f"{format_bytes(available)} of RAM are available; the 19B model in 4 bit needs about "
             f"{format_bytes(_REAL_NF4_BYTES + GIB)} without a GPU."
         )
-    if no_gpu and shutil.which("nvidia-smi"):
-        yield "There is an NVIDIA driver, but torch can't use it: install torch's CUDA wheel."
+    if trouble and torch is not None and has_gpu_driver():
+        does = "Not every GPU is" if found else "A GPU's driver is installed, and no GPU is"
+        yield f"{does} used: {trouble}.{_remedy(torch, trouble)}"
+
+
+def _remedy(torch: Any, trouble: str) -> str:
+    if not (torch.version.cuda or torch.version.hip):
+        return " Install torch's CUDA wheel (see README)."
+    return " Install a newer driver." if "driver" in trouble else ""
 
 
 def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:

@@ -15,7 +15,13 @@ from torch import Tensor
 from cogvlm2_lite.engine.recall import Known, PictureCache
 from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
-from cogvlm2_lite.engine.tighten import MOST_PER_ANSWER, OUT_OF_MEMORY, Tightener
+from cogvlm2_lite.engine.tighten import (
+    DEVICE_LOST,
+    MOST_PER_ANSWER,
+    OUT_OF_MEMORY,
+    Tightener,
+    device_lost,
+)
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import (
     Cancel,
@@ -89,8 +95,8 @@ class Engine:
     def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
         """Answer a question; the last event is Finished, also after a cancel.
 
-        Raises what the inputs raise (PromptTooLongError, ...), and UsageError while another answer
-        is under way: the cache belongs to one at a time.
+        Raises what the inputs raise (PromptTooLongError, ...), UsageError while another answer is
+        under way (the cache belongs to one at a time), and DeviceError when the GPU is lost.
         """
         if self._busy:
             raise UsageError("The model is answering another question.", hint="Wait, or cancel it.")
@@ -98,6 +104,8 @@ class Engine:
         self._tightened = 0
         try:
             yield from self._answer(request, cancel)
+        except DEVICE_LOST as error:
+            raise device_lost(error) from error
         finally:
             self._busy = False
 

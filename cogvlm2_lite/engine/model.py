@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.engine.recall import PictureCache
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY, Tightener
+from cogvlm2_lite.engine.tighten import DEVICE_LOST, OUT_OF_MEMORY, Tightener, device_lost
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
@@ -125,12 +124,16 @@ class Model:
 
         Nothing must be warmed up. Without it the first answer waits for the disk and, on a CPU with
         AVX512-BF16, for the copies in the layout of its kernel. Memory that runs out here is no
-        error: the first answer makes a tighter plan.
+        error: the first answer makes a tighter plan. Raises DeviceError when the GPU is lost.
         """
-        with suppress(*OUT_OF_MEMORY):
+        try:
             for done, total in self.runtime.residency.bring_in():
-                held = sum(arena.held_bytes for arena in self.runtime.arenas)
+                held = self.runtime.held_bytes
                 yield Progress(phase="load", done=done, total=total, held_bytes=held)
+        except OUT_OF_MEMORY:
+            return
+        except DEVICE_LOST as error:
+            raise device_lost(error) from error
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.
@@ -261,16 +264,19 @@ def load(
     config = read_config(folder)
     tokens = check_context(config, context)
     compute = choose_compute(device, dtype)
-    model = open_model(
-        folder,
-        compute=compute,
-        budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv)),
-        rope=RopeMode(rope),
-        context=tokens,
-        offload=Offload(offload),
-        kv=KVKind(kv),
-        pictures=pictures,
-    )
+    try:
+        model = open_model(
+            folder,
+            compute=compute,
+            budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv)),
+            rope=RopeMode(rope),
+            context=tokens,
+            offload=Offload(offload),
+            kv=KVKind(kv),
+            pictures=pictures,
+        )
+    except DEVICE_LOST as error:
+        raise device_lost(error) from error
     model.remarks = tuple(_remarks(model, allowance))
     return model
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from cogvlm2_lite.engine.runtime import Runtime
-from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Replanned
 from cogvlm2_lite.memory.arena import OutOfBudgetError
 from cogvlm2_lite.memory.inventory import UnitKey
@@ -21,8 +21,22 @@ from cogvlm2_lite.units import format_bytes
 OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
 """Told by type, never by message."""
 
+DEVICE_LOST = (torch.AcceleratorError,)
+"""The driver's errors that no plan helps against: a card that vanished, a kernel that crashed. All
+that this process still asks of the card fails too."""
+
 MOST_PER_ANSWER = 8
 """Plans made for one answer; then memory is vanishing faster than it can be planned for."""
+
+
+def device_lost(error: Exception) -> DeviceError:
+    """Say in a sentence that the GPU is gone for this process."""
+    first_line = str(error).strip().partition("\n")[0].rstrip(".")
+    return DeviceError(
+        f"The GPU stopped working in the middle of it: {first_line}.",
+        hint="Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows "
+        "which GPUs still answer.",
+    )
 
 
 class Tightener:

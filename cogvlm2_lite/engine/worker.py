@@ -35,7 +35,13 @@ from cogvlm2_lite.engine.protocol import (
     read_message,
     write_message,
 )
-from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, EngineError, UsageError
+from cogvlm2_lite.errors import (
+    CogVLM2LiteError,
+    DeviceError,
+    DoesNotFitError,
+    EngineError,
+    UsageError,
+)
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ class Worker:
         self._opened: _Opened | None = None
 
     def run(self) -> None:
-        """Work until Shutdown."""
+        """Work until Shutdown; raises SystemExit when the GPU is lost."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while True:
             work = self._work.get()
@@ -113,6 +119,10 @@ class Worker:
     def _answer(self, ask: Ask) -> None:
         try:
             self._tell(ask, self._cancels[ask.request])
+        except DeviceError as error:
+            # A lost GPU stays lost for this process; the owner starts another one.
+            self._fail(ask, error)
+            raise SystemExit(1) from error
         except CogVLM2LiteError as error:
             self._fail(ask, error)
         except Exception as error:  # noqa: BLE001 - the outer edge of a process

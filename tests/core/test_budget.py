@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -270,6 +271,18 @@ class Cuda:
         return self._one(index)[5]
 
 
+class OldDriver(Cuda):
+    """What torch says when the driver is older than itself."""
+
+    def is_available(self) -> bool:
+        warnings.warn(
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version "
+            "11040). Please update your GPU driver by downloading ...",
+            stacklevel=1,
+        )
+        return False
+
+
 def fake_torch(cuda: Any, *, built: str | None = "13.0") -> Any:
     return SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda=built, hip=None))
 
@@ -289,18 +302,7 @@ def test_gpus_come_in_the_order_of_their_free_memory() -> None:
 
 
 def test_an_old_driver_is_explained_in_one_sentence() -> None:
-    class Old(Cuda):
-        def is_available(self) -> bool:
-            import warnings
-
-            warnings.warn(
-                "CUDA initialization: The NVIDIA driver on your system is too old (found version "
-                "11040). Please update your GPU driver by downloading ...",
-                stacklevel=1,
-            )
-            return False
-
-    gpus, trouble = find_gpus(fake_torch(Old()))
+    gpus, trouble = find_gpus(fake_torch(OldDriver()))
     assert gpus == ()
     assert trouble == "The NVIDIA driver on your system is too old (found version 11040)"
     assert find_gpus(fake_torch(Cuda()))[1] == "torch is built for 13.0, and finds none"

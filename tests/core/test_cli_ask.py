@@ -112,6 +112,16 @@ def test_streamed_weights_are_told_once_and_memory_is_shown() -> None:
     assert "Looking at the picture 21/63 (33%), 5.00 GiB in memory" in err.getvalue()
 
 
+def test_loading_shows_the_share_and_the_memory_in_one_line(folder: str) -> None:
+    class Warming(ScriptedModel):
+        def warm_up(self) -> Iterator[Progress]:
+            yield Progress(phase="load", done=8, total=32, held_bytes=GIB)
+
+    out, err = Terminal(), Terminal()
+    main([folder, "What?"], load=Warming().load, console=Console(out, err))
+    assert "Loading the model 8/32 (25%), 1.00 GiB in memory" in err.getvalue()
+
+
 def test_quiet_leaves_out_progress_and_timings(folder: str, photo: str) -> None:
     out, err = Terminal(), Terminal()
     model = ScriptedModel()

@@ -1,14 +1,17 @@
-"""Threads are set up before torch is imported, and never against the user."""
+"""Threads are set up before torch is imported, never against the user; number types are chosen."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 
 import psutil
 import pytest
+import torch
 
-from cogvlm2_lite.devices import prepare_threads, thread_count
+from cogvlm2_lite.devices import Gpu, choose_compute, prepare_threads, thread_count
+from cogvlm2_lite.units import GIB
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 
@@ -41,6 +44,28 @@ def test_after_torch_is_imported_nothing_is_pretended(fresh: pytest.MonkeyPatch)
     fresh.setitem(sys.modules, "torch", sys)
     prepare_threads()
     assert not set(VARIABLES) & set(os.environ)
+
+
+@pytest.mark.parametrize(
+    ("native", "dtype", "reason"),
+    [
+        (True, torch.bfloat16, "the GPU computes bfloat16"),
+        (False, torch.float16, "the GPU has no bfloat16, so float16"),
+    ],
+)
+def test_a_gpu_without_bfloat16_computes_in_float16(
+    native: bool, dtype: torch.dtype, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(*, including_emulation: bool) -> bool:
+        return native or including_emulation
+
+    gpu = Gpu(index=0, name="RTX 2060", free_bytes=5 * GIB, total_bytes=6 * GIB)
+    monkeypatch.setattr("cogvlm2_lite.devices.choose_gpus", lambda device: ((gpu,), ""))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    found = choose_compute("auto", "auto")
+    assert (found.device, found.dtype, found.reason) == (torch.device("cuda:0"), dtype, reason)
+    assert choose_compute("auto", "float32").dtype == torch.float32
 
 
 @pytest.mark.parametrize(

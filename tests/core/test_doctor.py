@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from cogvlm2_lite.cli.doctor import main
-from cogvlm2_lite.doctor.report import Report, gather, gpus, short_path
+from cogvlm2_lite.doctor.report import Report, gather, gpus, problems, short_path
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.units import GIB
 from tests.core.scripted import ScriptedModel
+from tests.core.test_budget import Cuda, OldDriver, fake_torch
 
 Capture = pytest.CaptureFixture[str]
 
@@ -56,18 +57,43 @@ def test_the_report_does_not_name_the_user(report: Report) -> None:
 
 
 def test_a_gpu_is_described_with_its_free_memory() -> None:
-    torch = SimpleNamespace(
-        version=SimpleNamespace(cuda="13.0", hip=None),
-        cuda=SimpleNamespace(
-            is_available=lambda: True,
-            device_count=lambda: 1,
-            get_device_properties=lambda i: SimpleNamespace(name="Big GPU", major=9, minor=0),
-            mem_get_info=lambda i: (10 * GIB, 16 * GIB),
-        ),
-    )
+    torch = fake_torch(Cuda(("Big GPU", (9, 0), 10 * GIB, 16 * GIB, 0, 0)))
     assert gpus(torch) == {
         "cuda:0": "Big GPU, 10.0 GiB free of 16.0 GiB, compute capability 9.0, CUDA 13.0"
     }
+
+
+def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cogvlm2_lite.doctor.report.has_gpu_driver", lambda: True)
+    old = ("GTX 1060", (6, 1), 6 * GIB, 6 * GIB, 0, 0)
+    good = ("RTX 4060", (8, 9), 7 * GIB, 8 * GIB, 0, 0)
+    torch = fake_torch(Cuda("CUDA error: lost", old, good))
+    rows = gpus(torch)
+    assert list(rows) == ["cuda:2", "not used"]
+    assert "cuda:0 does not answer: CUDA error: lost" in rows["not used"]
+    assert "cuda:1 (GTX 1060) has compute capability 6.1" in rows["not used"]
+    (said,) = problems(torch)
+    assert said.startswith("Not every GPU is used: cuda:0 does not answer")
+    assert gpus(fake_torch(Cuda("CUDA error: lost"))) == {
+        "none": "cuda:0 does not answer: CUDA error: lost"
+    }
+
+
+def test_a_driver_that_torch_can_not_use_is_a_problem_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cogvlm2_lite.doctor.report.has_gpu_driver", lambda: True)
+    monkeypatch.setattr("cogvlm2_lite.doctor.report.free_ram_bytes", lambda: 64 * GIB)
+    assert list(problems(fake_torch(Cuda(), built=None))) == [
+        "A GPU's driver is installed, and no GPU is used: torch is a CPU build. Install torch's "
+        "CUDA wheel (see README)."
+    ]
+    assert list(problems(fake_torch(OldDriver()))) == [
+        "A GPU's driver is installed, and no GPU is used: The NVIDIA driver on your system is too "
+        "old (found version 11040). Install a newer driver."
+    ]
 
 
 def test_a_missing_gpu_is_explained() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,10 +22,12 @@ from hypothesis import strategies as st
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine import protocol
 from cogvlm2_lite.engine.process import EngineProcess, EngineState, News, describe_exit
-from cogvlm2_lite.engine.protocol import Ask, Died, Load, Loaded, Told
+from cogvlm2_lite.engine.protocol import Ask, Died, Failed, Load, Loaded, Told
 from cogvlm2_lite.engine.settings import Sampling
+from cogvlm2_lite.engine.worker import Worker
 from cogvlm2_lite.errors import (
     CheckpointError,
+    DeviceError,
     EngineError,
     ImageError,
     PromptTooLongError,
@@ -70,6 +73,43 @@ def test_the_process_gives_the_answer_of_the_library(engine: EngineProcess) -> N
 def test_importing_the_owners_side_loads_no_torch() -> None:
     code = "import cogvlm2_lite.engine.process, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class SilentAfter(BytesIO):
+    """An owner that says no more and stays: without it the process would end at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not (data := super().read(size)):
+            threading.Event().wait()
+        return data
+
+
+def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(*_: object, **__: object) -> Iterator[object]:
+        raise DeviceError("The GPU stopped working.", hint="Start again.")
+
+    model = SimpleNamespace(
+        engine=None,
+        answer=lose,
+        plan=SimpleNamespace(as_dict=dict, context=8),
+        compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
+        config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
+    )
+    monkeypatch.setattr("cogvlm2_lite.load", lambda *_, **__: model)
+    commands, reports = SilentAfter(), BytesIO()
+    protocol.write_message(commands, Load(folder=Path("anywhere")))
+    protocol.write_message(commands, Ask(request=1, question="What?"))
+    commands.seek(0)
+    with pytest.raises(SystemExit):
+        Worker(commands, reports).run()
+    reports.seek(0)
+    loaded, failed = protocol.read_message(reports), protocol.read_message(reports)
+    assert isinstance(loaded, Loaded)
+    assert failed == Failed(
+        request=1, kind="DeviceError", message="The GPU stopped working.", hint="Start again."
+    )
 
 
 def test_a_cancel_ends_a_long_answer(engine: EngineProcess) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Event, Finished, ImageEncoded, Replanned, TextDelta
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
 from cogvlm2_lite.memory.phases import Phase
@@ -106,8 +107,6 @@ def test_the_smallest_budget_keeps_only_norms(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_scores_are_equal_to_the_bit(folders: dict[str, Path], dtype: str) -> None:
-    import torch
-
     ids = torch.tensor([[500, *range(40, 80)]])
     for kind in KINDS:
         tight, wide = (
@@ -241,6 +240,26 @@ def test_memory_that_keeps_running_out_ends_in_one_sentence(folders: dict[str, P
     model = open_with(folders["nf4"], PLENTY, arenas=[Vanishing()])
     with pytest.raises((DoesNotFitError, OutOfBudgetError)):
         ask(model)
+
+
+def test_a_gpu_that_vanishes_ends_in_one_sentence(folders: dict[str, Path]) -> None:
+    class Lost(FailingArena):
+        def take(self, nbytes: int) -> None:
+            self.requests += nbytes > 0
+            if self.requests > 30:
+                raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile ...")
+            Arena.take(self, nbytes)
+
+    model = open_with(folders["nf4"], PLENTY, arenas=[arena := Lost()])
+    with pytest.raises(DeviceError) as caught:
+        ask(model)
+    assert caught.value.message == (
+        "The GPU stopped working in the middle of it: CUDA error: unspecified launch failure."
+    )
+    assert "--device cpu" in caught.value.hint
+    arena.requests = 31
+    with pytest.raises(DeviceError, match="stopped working"):
+        list(open_with(folders["nf4"], PLENTY, arenas=[arena]).warm_up())
 
 
 def test_a_new_picture_is_encoded_where_the_old_cache_was(folders: dict[str, Path]) -> None:
