@@ -71,6 +71,11 @@ COMMANDS = (
         summary="check a folder that quantize made, byte by byte",
     ),
     Command(
+        name="compare",
+        target="cogvlm2_lite.cli.compare:main",
+        summary="measure how far a model's answers are from another's",
+    ),
+    Command(
         name="bench",
         target="cogvlm2_lite.cli.bench:main",
         summary="measure encode, prefill and decode on this computer, without the real weights",

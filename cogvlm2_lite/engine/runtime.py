@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -20,7 +20,7 @@ from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.memory.residency import HasShells, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
-from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
+from cogvlm2_lite.model.decoder import Decoder, DecoderBlock, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.projector import Projector
@@ -72,6 +72,38 @@ class Chunk:
     @property
     def tokens(self) -> int:
         return self.input_ids.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """Texts that stand behind the same beginning, each as if it were alone.
+
+    start     bos and the picture; None without a picture, then the ends begin with bos
+    features  [1, image tokens, hidden] of the picture
+    ends      question and answer each; their positions go on from the start
+    """
+
+    start: Chunk | None
+    features: Tensor | None
+    ends: Sequence[Chunk]
+
+    @property
+    def shared(self) -> int:
+        """Tokens of the beginning."""
+        return 0 if self.start is None else self.start.tokens
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """Tokens on their way through the blocks; they wait in host memory."""
+
+    hidden: Tensor | None = None
+    step: Step | None = None
+
+    def through(self, block: DecoderBlock, home: torch.device) -> None:
+        """Go through one block, if there are any tokens."""
+        if self.hidden is not None and self.step is not None:
+            self.hidden = block(self.hidden.to(home), self.step.on(home)).cpu()
 
 
 class Runtime:
@@ -198,6 +230,73 @@ class Runtime:
                 yield self._progress("prefill", done, len(homes))
         cache.advance(chunk.tokens)
         return hidden
+
+    def encode_each(self, pictures: Iterable[Tensor], cancel: Cancel) -> Steps[list[Tensor]]:
+        """Encode pictures one after another, bringing each block in once for all of them.
+
+        pictures  [1, channels, height, width] each, normalised
+        Returns   [1, image tokens with boi and eoi, hidden] each, in host memory, where they also
+                  wait between blocks
+        """
+        residency, homes = self.residency, self._vision_home
+        with residency.phase(Phase.ENCODE):
+            for embedding in residency.walk([self.tower.embedding]):
+                waiting = [embedding(p.to(homes[0], self.dtype)).cpu() for p in pictures]
+            for done, block in enumerate(residency.walk(self.tower.blocks), 1):
+                for number, hidden in enumerate(waiting):
+                    waiting[number] = block(hidden.to(homes[done - 1])).cpu()
+                    _check(cancel)
+                yield self._progress("encode", done, len(homes))
+            for projector in residency.walk([self.projector]):
+                waiting = [projector(hidden.to(self._devices[-1])).cpu() for hidden in waiting]
+        return waiting
+
+    def prefill_each(self, talks: Sequence[Talk], cancel: Cancel) -> Steps[list[list[Tensor]]]:
+        """Run talks one after another, bringing each block in once for all of them.
+
+        A beginning is computed once for all ends behind it. One cache is enough: a layer is done
+        with a talk before it sees the next.
+
+        Returns  of each talk, of each end: [1, tokens, hidden], before the final norm, in host
+                 memory
+        """
+        residency, homes = self.residency, self._decoder_home
+        pictured = any(talk.start is not None for talk in talks)
+        cache = self.new_cache()
+        try:
+            with residency.phase(Phase.PREFILL_IMAGE if pictured else Phase.PREFILL_TEXT):
+                runs = [self._begin(talk, cache) for talk in talks]
+                for done, block in enumerate(residency.walk(self.decoder.blocks), 1):
+                    home = homes[done - 1]
+                    for talk, (start, *ends) in zip(talks, runs, strict=True):
+                        cache.truncate(0)
+                        start.through(block, home)
+                        cache.advance(talk.shared)
+                        for end in ends:
+                            end.through(block, home)
+                        _check(cancel)
+                    yield self._progress("prefill", done, len(homes))
+        finally:
+            cache.release()
+        return [[end.hidden for end in ends if end.hidden is not None] for _, *ends in runs]
+
+    def _begin(self, talk: Talk, cache: KVCache) -> list[_Run]:
+        """Embed a talk's beginning (perhaps empty) and its ends."""
+        runs, home = [_Run()], self._decoder_home[0]
+        cache.truncate(0)
+        for chunk in (talk.start, *talk.ends):
+            if chunk is None:
+                continue
+            step, hidden = self._step(chunk, cache), self._embed(chunk.input_ids)
+            if chunk is not talk.start:
+                runs.append(_Run(hidden=hidden.cpu(), step=step))
+                continue
+            assert talk.features is not None
+            places = chunk.image_mask.to(home)
+            hidden = place_features(hidden, talk.features.to(home), places)
+            runs[0] = _Run(hidden=hidden.cpu(), step=step)
+            cache.advance(chunk.tokens)
+        return runs
 
     def score(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""

@@ -1,0 +1,211 @@
+"""Two model folders beside each other: what they weigh, and how far their next words are apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.runtime import Result, Steps
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.evaluate.metrics import Summary, summarise
+from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.evaluate.samples import Sample
+from cogvlm2_lite.evaluate.score import Reference, prepare
+from cogvlm2_lite.events import Finished, Progress
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.weights.catalog import Catalog
+
+ANSWER_TOKENS = 64
+"""At most so long are answers that the reference writes itself."""
+
+Open = Callable[[Path], Model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """What a folder's tensors weigh.
+
+    nbytes           of all tensors in the files, companions included
+    bits_per_weight  over all weights, those that stay in 16 bits included
+    kinds            bytes by storage kind
+    parts            bytes by part of the model
+    """
+
+    nbytes: int
+    bits_per_weight: float
+    kinds: dict[str, int]
+    parts: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How far the comparison is.
+
+    model         which folder is at work
+    share         of this folder's work, 0 to 1
+    seconds_left  of this folder's work
+    """
+
+    model: Path
+    share: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result. `written` answers were written by the reference; the others were given."""
+
+    reference: Path
+    other: Path
+    weights: tuple[Weight, Weight]
+    written: int
+    summary: Summary
+    tokens: Beside
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what `compare --json` prints; docs/format.md describes it."""
+        names = (str(self.reference), str(self.other))
+        return {
+            "reference": {"folder": names[0], **dataclasses.asdict(self.weights[0])},
+            "other": {"folder": names[1], **dataclasses.asdict(self.weights[1])},
+            "answers_written_by_reference": self.written,
+            **self.summary.as_dict(),
+        }
+
+
+def compare(
+    reference: Path, other: Path, samples: Sequence[Sample], open_model: Open
+) -> Generator[Step, None, Comparison]:
+    """Hold `other` against `reference` on the answers of samples; yields Step.
+
+    The two models are never in memory together. Where a sample has no answer the reference writes
+    it, greedily. Raises UsageError for folders that can't be compared, CheckpointError, ImageError.
+    """
+    config = check_comparable(reference, other)
+    catalogs = [Catalog.open(folder, read_config(folder)) for folder in (reference, other)]
+    tokenizer = Tokenizer.from_folder(reference)
+    with_answers = yield from _answered(reference, samples, open_model)
+    asked = prepare(with_answers, tokenizer, config)
+    with Reference(asked, config) as kept:
+        yield from _with(reference, open_model, kept.fill)
+        beside = yield from _with(other, open_model, kept.against)
+    return Comparison(
+        reference=reference,
+        other=other,
+        weights=(weigh(catalogs[0]), weigh(catalogs[1])),
+        written=sum(not sample.answer for sample in samples),
+        summary=summarise(beside),
+        tokens=beside,
+    )
+
+
+def check_comparable(reference: Path, other: Path) -> ModelConfig:
+    """Read both configs; UsageError when words or shapes differ."""
+    ours, theirs = read_config(reference), read_config(other)
+    mine, other_values = dataclasses.asdict(ours), dataclasses.asdict(theirs)
+    for name in mine:
+        if mine[name] != other_values[name]:
+            raise UsageError(
+                f"{reference} and {other} are of different architectures: {name} is "
+                f"{mine[name]} in one and {other_values[name]} in the other.",
+                hint="Compare a checkpoint with folders that were made from it.",
+            )
+    if _tokenizer_hash(reference) != _tokenizer_hash(other):
+        raise UsageError(
+            f"{reference} and {other} have different tokenizers, so their words can't be compared.",
+            hint="Compare a checkpoint with folders that were made from it.",
+        )
+    return ours
+
+
+def weigh(catalog: Catalog) -> Weight:
+    """Sum up the bytes of a folder."""
+    kinds: dict[str, int] = {}
+    for tensor in catalog.tensors.values():
+        kinds[tensor.kind] = kinds.get(tensor.kind, 0) + tensor.nbytes
+    weights = sum(tensor.spec.numel for tensor in catalog.tensors.values())
+    return Weight(
+        nbytes=catalog.nbytes,
+        bits_per_weight=8 * catalog.nbytes / weights,
+        kinds=dict(sorted(kinds.items())),
+        parts={part.value: nbytes for part, nbytes in catalog.bytes_by_part().items()},
+    )
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} can't be read: {error.strerror or error}.",
+            hint="Copy it from where the weights came from.",
+        ) from error
+
+
+def _with(
+    folder: Path, open_model: Open, work: Callable[[Model], Steps[Result]]
+) -> Generator[Step, None, Result]:
+    """Open a folder, do work with it, and give its memory back."""
+    model = open_model(folder)
+    try:
+        return (yield from _timed(folder, work(model)))
+    finally:
+        model.runtime.residency.release()
+
+
+def _answered(
+    reference: Path, samples: Sequence[Sample], open_model: Open
+) -> Generator[Step, None, list[Sample]]:
+    """Let the reference answer where nobody did; an empty answer can't be compared and goes."""
+    missing = sum(not sample.answer for sample in samples)
+    if not missing:
+        return [dataclasses.replace(sample, answer=after_mark(sample.answer)) for sample in samples]
+    model, began, done = open_model(reference), time.monotonic(), 0
+    found: list[Sample] = []
+    for sample in samples:
+        if sample.answer:
+            found.append(dataclasses.replace(sample, answer=after_mark(sample.answer)))
+            continue
+        answer = _write(model, sample)
+        if answer:
+            found.append(dataclasses.replace(sample, answer=answer))
+        done += 1
+        spent = time.monotonic() - began
+        left = spent / done * (missing - done)
+        yield Step(model=reference, share=done / missing, seconds_left=left)
+    model.runtime.residency.release()
+    return found
+
+
+def after_mark(answer: str) -> str:
+    """Write an answer as it follows "Answer:": with the space that past turns have there."""
+    return answer if answer[:1].isspace() else f" {answer}"
+
+
+def _write(model: Model, sample: Sample) -> str:
+    sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
+    *_, last = model.answer(sample.question, sample.image, sample.history, sampling=sampling)
+    assert isinstance(last, Finished)
+    return last.text
+
+
+def _timed(folder: Path, steps: Steps[Result]) -> Generator[Step, None, Result]:
+    """Say how long the work will still take."""
+    began = time.monotonic()
+    while True:
+        try:
+            progress: Progress = next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        spent = time.monotonic() - began
+        left = spent / progress.done * (progress.total - progress.done)
+        yield Step(model=folder, share=progress.done / progress.total, seconds_left=left)

@@ -1,0 +1,170 @@
+"""Pictures with questions and answers: for calibration, and to compare models on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
+from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids, encode_prompt
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+_QUESTIONS = ("Describe this image in detail.", "请详细描述这张图片。")
+"""Asked in turn about pictures that come without a question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question, with its picture and answer if there are any.
+
+    image    a file, bytes or a PIL image; None for text alone
+    answer   exactly as the model would write it, leading space included; may be empty
+    """
+
+    question: str
+    answer: str = ""
+    image: ImageSource | None = None
+    history: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokens:
+    """A sample as the model reads it, its answer included.
+
+    input_ids, token_type_ids, position_ids  [1, tokens] int64
+    vision_mask  [1, tokens] bool, True for the vision expert
+    scored       first position whose next token belongs to the answer; without an answer, the last
+    """
+
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    vision_mask: NDArray[np.bool_]
+    scored: int
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """The answer's tokens, [positions]; empty without an answer."""
+        return self.input_ids[0, self.scored + 1 :]
+
+
+def read_samples(source: Path) -> list[Sample]:
+    """Read samples from a folder of pictures or a JSONL file.
+
+    A line of JSONL is {"image": file, "question": text, "answer": text}; image (relative to the
+    file) and answer may be missing. Pictures of a folder are taken in the order of their names.
+    Raises UsageError for anything else; pictures are not opened yet.
+    """
+    if source.is_dir():
+        return list(_from_folder(source))
+    if not source.is_file():
+        raise UsageError(
+            f"There is no folder or file {source}.",
+            hint='Give a folder of pictures, or a .jsonl file of {"image", "question", "answer"}.',
+        )
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} can't be read as text: {error}.") from error
+    found = [
+        _from_line(line, f"{source.name}, line {number}", source.parent)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not found:
+        raise UsageError(f"{source} is empty.", hint="Give at least eight samples.")
+    return found
+
+
+def _from_folder(folder: Path) -> Iterator[Sample]:
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise UsageError(
+            f"{folder} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).",
+            hint="Give the folder that holds them itself; folders inside are not searched.",
+        )
+    for number, file in enumerate(files):
+        yield Sample(image=file, question=_QUESTIONS[number % len(_QUESTIONS)])
+
+
+def _from_line(line: str, where: str, folder: Path) -> Sample:
+    try:
+        content: Any = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}.") from error
+    known = {"image", "question", "answer"}
+    if not isinstance(content, dict) or not set(content) <= known or "question" not in content:
+        raise UsageError(
+            f"{where} is not an object with question and perhaps image and answer.",
+            hint='Like {"image": "invoice.png", "question": "What is the total?", "answer": "9"}.',
+        )
+    if not all(isinstance(value, str) for value in content.values()):
+        raise UsageError(f"{where}: image, question and answer must be text.")
+    image = folder / content["image"] if content.get("image") else None
+    return Sample(question=content["question"], answer=content.get("answer", ""), image=image)
+
+
+def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
+    """Sort samples by what they hold, those of one picture together.
+
+    Whatever order they were given in, the same ones then give the same result.
+    """
+
+    def key(sample: Sample) -> tuple[str, str]:
+        picture = "" if sample.image is None else open_image(sample.image).sha256
+        return picture, json.dumps([sample.question, sample.answer, sample.history])
+
+    return sorted(samples, key=key)
+
+
+def identify_samples(samples: Sequence[Sample]) -> str:
+    """Give a hash of everything in the samples, pictures by what they show."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        picture = "" if sample.image is None else open_image(sample.image).sha256
+        text = json.dumps([picture, sample.question, sample.answer, sample.history])
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def opened(sample: Sample) -> OpenedImage | None:
+    """Open the picture of a sample; raises ImageError."""
+    return None if sample.image is None else open_image(sample.image)
+
+
+def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Tokens:
+    """Write the prompt as the engine does, and the answer with its end behind it.
+
+    An answer that leaves no room in the context is cut. Raises PromptTooLongError.
+    """
+    prompt = encode_prompt(
+        tokenizer,
+        config,
+        sample.question,
+        history=sample.history,
+        has_image=sample.image is not None,
+        max_new_tokens=1,
+    )
+    end = config.eos_token_ids[0]
+    answer = [*tokenizer.encode(sample.answer), end][: prompt.room] if sample.answer else []
+    tail = np.array([answer], dtype=np.int64).reshape(1, -1)
+    ids = np.hstack([prompt.input_ids, tail])
+    types = np.hstack([prompt.token_type_ids, np.zeros_like(tail)])
+    return Tokens(
+        input_ids=ids,
+        token_type_ids=types,
+        position_ids=derive_position_ids(types),
+        vision_mask=choose_vision_expert(types),
+        scored=prompt.tokens - 1,
+    )

@@ -1,0 +1,256 @@
+"""What a model gives its next words at every token of given answers.
+
+The weights are the large thing, so the loops are turned around: many pictures and questions wait in
+host memory while one block of weights after another goes over all of them. A 39 GB checkpoint that
+streams from disk is read once per wave of pictures, in the memory that the plan allows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.runtime import Chunk, Steps, Talk
+from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.evaluate import metrics
+from cogvlm2_lite.evaluate.samples import Sample, Tokens, opened, tokenize
+from cogvlm2_lite.events import Cancel, Progress
+from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.units import GIB, format_bytes
+
+WAVE_BYTES = GIB
+"""Of hidden states that wait in host memory between two blocks."""
+_ROWS = 32
+"""Positions whose scores are made at a time: 16 MB of float32 for the 19B's vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """All samples about one picture, or one without."""
+
+    number: int
+    """From 0, in the order of the samples."""
+    image: OpenedImage | None
+    answers: tuple[tuple[int, Tokens], ...]
+    """Number of the sample, and its tokens."""
+
+    @property
+    def positions(self) -> int:
+        """Answer tokens in all."""
+        return sum(len(tokens.targets) for _, tokens in self.answers)
+
+    def talk_of(self, config: ModelConfig, features: torch.Tensor | None) -> Talk:
+        """Cut the samples at the end of the picture, which they share."""
+        shared = 0 if self.image is None else 1 + config.vision.image_tokens
+        start = None if self.image is None else _chunk(self.answers[0][1], 0, shared)
+        ends = [_chunk(tokens, shared, tokens.input_ids.shape[1]) for _, tokens in self.answers]
+        return Talk(start=start, features=features, ends=ends)
+
+
+def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig) -> list[Asked]:
+    """Tokenize samples and bring those about the same picture together.
+
+    Raises UsageError for a sample without answer, ImageError and PromptTooLongError.
+    """
+    found: dict[object, tuple[OpenedImage | None, list[tuple[int, Tokens]]]] = {}
+    for number, sample in enumerate(samples):
+        if not sample.answer:
+            raise UsageError(f"Sample {number + 1} has no answer, so nothing can be measured.")
+        image = opened(sample)
+        key = (number,) if image is None else image.sha256
+        tokens = tokenize(sample, tokenizer, config)
+        found.setdefault(key, (image, []))[1].append((number, tokens))
+    return [
+        Asked(number=number, image=image, answers=tuple(answers))
+        for number, (image, answers) in enumerate(found.values())
+    ]
+
+
+def scores(
+    model: Model, asked: Sequence[Asked], cancel: Cancel
+) -> Generator[Progress, None, Iterator[tuple[int, Tokens, NDArray[np.float64]]]]:
+    """Run one wave; yields Progress per block.
+
+    Returns, when asked for, sample by sample and some rows at a time: the sample's number, its
+    tokens, and log-probabilities [rows, vocab] of the words at the answer's next positions.
+    """
+    runtime, config = model.runtime, model.config
+    with torch.inference_mode():
+        images = [one.image for one in asked if one.image is not None]
+        pixels = (torch.from_numpy(pixel_values(image, config.vision)) for image in images)
+        features = iter((yield from runtime.encode_each(pixels, cancel)) if images else [])
+        talks = [
+            one.talk_of(config, None if one.image is None else next(features)) for one in asked
+        ]
+        hidden = yield from runtime.prefill_each(talks, cancel)
+    return _rows(model, asked, talks, hidden)
+
+
+def _rows(
+    model: Model,
+    asked: Sequence[Asked],
+    talks: Sequence[Talk],
+    hidden: Sequence[Sequence[torch.Tensor]],
+) -> Iterator[tuple[int, Tokens, NDArray[np.float64]]]:
+    for one, talk, ends in zip(asked, talks, hidden, strict=True):
+        for (number, tokens), end in zip(one.answers, ends, strict=True):
+            first = tokens.scored - talk.shared
+            for start in range(first, first + len(tokens.targets), _ROWS):
+                last = min(start + _ROWS, first + len(tokens.targets))
+                with torch.inference_mode():
+                    found = model.runtime.score(end[:, start:last])[0].cpu().numpy()
+                yield number, tokens, metrics.log_softmax(found)
+
+
+def waves_of(asked: Sequence[Asked], config: ModelConfig) -> list[list[Asked]]:
+    """Cut into runs whose hidden states, at 4 bytes a number, fit into WAVE_BYTES."""
+    waves: list[list[Asked]] = [[]]
+    filled = 0
+    for one in asked:
+        vision = 0 if one.image is None else config.vision.num_positions * config.vision.hidden_size
+        text = sum(tokens.input_ids.shape[1] for _, tokens in one.answers) * config.hidden_size
+        nbytes = 4 * (vision + text)
+        if waves[-1] and filled + nbytes > WAVE_BYTES:
+            waves.append([])
+            filled = 0
+        waves[-1].append(one)
+        filled += nbytes
+    return waves
+
+
+class Reference:
+    """A model's log-probabilities at every token of the answers, kept in a temporary file.
+
+    Use it as a context; the file is gone afterwards.
+    """
+
+    def __init__(
+        self, asked: Sequence[Asked], config: ModelConfig, folder: Path | None = None
+    ) -> None:
+        """Make room; raises UsageError when there is no answer, DoesNotFitError without disk.
+
+        folder  where the file goes; None: the system's place for temporary files
+        """
+        self.waves = waves_of(asked, config)
+        self._asked = asked
+        shape = (sum(one.positions for one in asked), config.vocab_size)
+        if not shape[0]:
+            raise UsageError("There is no sample with an answer.")
+        _check_room(4 * shape[0] * shape[1], Path(folder or tempfile.gettempdir()))
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed in __exit__
+        self._kept = np.memmap(self._file, dtype=np.float32, mode="w+", shape=shape)
+
+    def __enter__(self) -> Reference:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del self._kept
+        self._file.close()
+
+    def fill(self, model: Model, cancel: Cancel | None = None) -> Steps[None]:
+        """Keep what the reference model gives; yields Progress over all waves."""
+        place = 0
+        for rows in self._over(model, cancel or Cancel()):
+            if isinstance(rows, Progress):
+                yield rows
+                continue
+            found = rows[2]
+            self._kept[place : place + len(found)] = found
+            place += len(found)
+
+    def against(self, model: Model, cancel: Cancel | None = None) -> Steps[metrics.Tokens]:
+        """Hold another model beside the reference; yields Progress over all waves."""
+        columns: list[tuple[NDArray[np.float64], ...]] = []
+        pictures = {number: one.number for one in self._asked for number, _ in one.answers}
+        place, seen = 0, dict.fromkeys(pictures, 0)
+        for rows in self._over(model, cancel or Cancel()):
+            if isinstance(rows, Progress):
+                yield rows
+                continue
+            number, tokens, given = rows
+            kept = self._kept[place : place + len(given)]
+            targets = tokens.targets[seen[number] : seen[number] + len(given)]
+            place, seen[number] = place + len(given), seen[number] + len(given)
+            # Rounded alike, so that equal models are at zero; what differs less is 1e-7 and noise.
+            found = given.astype(np.float32)
+            first, second = kept.argmax(-1), found.argmax(-1)
+            columns.append(
+                (
+                    metrics.divergence(kept, found),
+                    first == second,
+                    first == targets,
+                    second == targets,
+                    np.full(len(found), number),
+                    np.full(len(found), pictures[number]),
+                )
+            )
+        kl, agree, ours, theirs, answer, picture = (
+            np.concatenate(column) for column in zip(*columns, strict=True)
+        )
+        return metrics.Tokens(
+            kl=kl,
+            agree=agree.astype(np.bool_),
+            reference_right=ours.astype(np.bool_),
+            other_right=theirs.astype(np.bool_),
+            answer=answer.astype(np.int64),
+            picture=picture.astype(np.int64),
+        )
+
+    def _over(
+        self, model: Model, cancel: Cancel
+    ) -> Iterator[Progress | tuple[int, Tokens, NDArray[np.float64]]]:
+        layers = model.config.vision.num_hidden_layers + model.config.num_hidden_layers
+        total = layers * len(self.waves)
+        for number, wave in enumerate(self.waves):
+            steps, done = scores(model, wave, cancel), number * layers
+            while True:
+                try:
+                    progress = next(steps)
+                except StopIteration as end:
+                    yield from end.value
+                    break
+                done += 1
+                yield Progress(
+                    phase=progress.phase, done=done, total=total, held_bytes=progress.held_bytes
+                )
+
+
+def _check_room(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DoesNotFitError(
+            f"The reference's words need {format_bytes(needed)} in {folder}, which has "
+            f"{format_bytes(free)} free.",
+            hint="Take fewer samples, or name another place in the variable TMPDIR.",
+        )
+
+
+def _chunk(tokens: Tokens, start: int, end: int) -> Chunk:
+    def cut(values: NDArray[np.int64] | NDArray[np.bool_]) -> torch.Tensor:
+        return torch.from_numpy(values[:, start:end].copy())
+
+    pictured = tokens.token_type_ids[:, start:end] == 1
+    return Chunk(
+        input_ids=cut(tokens.input_ids),
+        image_mask=torch.from_numpy(pictured.copy()),
+        vision_mask=cut(tokens.vision_mask),
+        position_ids=cut(tokens.position_ids),
+        highest=int(tokens.position_ids[:, start:end].max()),
+        has_image=bool(pictured.any()),
+    )

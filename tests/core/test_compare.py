@@ -1,0 +1,200 @@
+"""Comparing two folders: the model's own numbers, in less memory, and no foreign pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.fp4_folder import fp4_weights, write_fp4
+from cogvlm2_lite.cli.compare import main
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.evaluate import score
+from cogvlm2_lite.evaluate.compare import Comparison, compare
+from cogvlm2_lite.evaluate.metrics import log_softmax
+from cogvlm2_lite.evaluate.samples import Sample, tokenize
+from cogvlm2_lite.evaluate.score import Reference, prepare
+from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.inputs.image import open_image, pixel_values
+from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.units import GIB, MIB
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.reader import Reader
+from cogvlm2_lite.weights.storage import make_weight
+from tests.core.folders import random_folder
+from tools.demo_model.generator import samples as drawn
+
+Capture = pytest.CaptureFixture[str]
+
+
+def opened(folder: Path, budget_bytes: int = GIB, dtype: str = "float32") -> Model:
+    budget = Budget(device="cpu", device_bytes=budget_bytes)
+    return open_model(folder, compute=choose_compute("cpu", dtype), budgets=[budget], context=512)
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[Sample]:
+    """Two pictures with three conversations each, some of them without the picture."""
+    return [
+        Sample(
+            image=one.image if talk.sees_picture else None,
+            question=talk.question,
+            answer=talk.answer,
+            history=talk.history,
+        )
+        for one in islice(drawn("held-out", 3, 3), 2)
+        for talk in one.conversations
+    ]
+
+
+@pytest.fixture(scope="module")
+def fp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fp4(checkpoint_folder(), tmp_path_factory.mktemp("models") / "fp4")
+
+
+def result(steps: Iterator[object]) -> Comparison:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Comparison = end.value
+            return found
+
+
+def collect(model: Model, samples: list[Sample]) -> list[np.ndarray]:
+    """Give each sample's log-probabilities at its answer."""
+    asked = prepare(samples, model.engine.tokenizer, model.config)
+    rows: dict[int, list[np.ndarray]] = {}
+    for number, _, found in run(score.scores(model, asked, Cancel())):
+        rows.setdefault(number, []).append(found)
+    return [np.concatenate(rows[number]) for number in sorted(rows)]
+
+
+def test_shared_pictures_and_turned_loops_give_what_forward_gives(questions: list[Sample]) -> None:
+    model = opened(checkpoint_folder())
+    found = collect(model, questions)
+    for sample, ours in zip(questions, found, strict=True):
+        tokens = tokenize(sample, model.engine.tokenizer, model.config)
+        features = None
+        if sample.image is not None:
+            pixels = pixel_values(open_image(sample.image), model.config.vision)
+            features = model.encode_image(torch.from_numpy(pixels))
+        whole = model.forward(
+            torch.from_numpy(tokens.input_ids),
+            torch.from_numpy(tokens.token_type_ids),
+            None,
+            features,
+        )
+        theirs = log_softmax(whole[0].numpy())[tokens.scored : -1]
+        assert ours == pytest.approx(theirs, abs=2e-4)
+
+
+def test_streaming_and_many_waves_change_no_bit(
+    questions: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = random_folder(tmp_path / "random")
+    whole = opened(folder)
+    expected = collect(whole, questions)
+    small = opened(folder, 36 * MIB)
+    assert any(phase.streamed for phase in small.plan.devices[0].phases)
+    for ours, theirs in zip(collect(small, questions), expected, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert small.runtime.residency.streamed_bytes > 0
+    monkeypatch.setattr(score, "WAVE_BYTES", 1)
+    asked = prepare(questions, whole.engine.tokenizer, whole.config)
+    with Reference(asked, whole.config, tmp_path) as kept:
+        assert len(kept.waves) > 1
+        run(kept.fill(whole))
+        assert run(kept.against(small)).kl.max() < 1e-10
+        assert [file.name for file in tmp_path.iterdir()] == ["random"]  # kept without a name
+
+
+def test_a_folder_does_not_differ_from_itself(questions: list[Sample]) -> None:
+    found = result(compare(checkpoint_folder(), checkpoint_folder(), questions, opened))
+    assert found.summary.kl_mean.value < 1e-10
+    assert (found.summary.top1.value, found.summary.changed.value) == (1.0, 0.0)
+    assert found.summary.reference_exact.value > 0.5  # the demo model knows most answers
+    assert found.weights[0] == found.weights[1]
+    assert found.weights[0].bits_per_weight == pytest.approx(16, rel=1e-3)
+
+
+def test_answers_that_nobody_gave_are_written_by_the_reference(questions: list[Sample]) -> None:
+    bare = [dataclasses.replace(sample, answer="") for sample in questions[:2]]
+    found = result(compare(checkpoint_folder(), checkpoint_folder(), bare, opened))
+    assert found.written == 2
+    # Its own greedy answers are, word for word, what it would say next.
+    assert found.summary.reference_exact.value == 1.0
+
+
+def test_an_fp4_folder_is_known_by_its_tensors_and_read_as_bitsandbytes_reads_it(
+    fp4: Path,
+) -> None:
+    ours = Catalog.open(fp4, read_config(fp4))
+    source = Catalog.open(checkpoint_folder(), read_config(checkpoint_folder()))
+    stored = next(t for t in ours.tensors.values() if t.kind == "fp4")
+    assert stored.quant is not None
+    assert not stored.quant.nested
+    model = opened(fp4)
+    loader = model.runtime.residency._loaders[0]
+    weight = make_weight(stored, Reader(ours).read(stored), loader._place, packed=False)  # type: ignore[attr-defined]
+    plain = Reader(source).read(source.tensors[stored.spec.name])["weight"]
+    assert torch.equal(weight.dequantize(torch.bfloat16), fp4_weights(plain.clone()))
+
+
+def test_an_fp4_folder_answers_and_differs_a_little(fp4: Path, questions: list[Sample]) -> None:
+    found = result(compare(checkpoint_folder(), fp4, questions, opened))
+    assert 0 < found.summary.kl_mean.value < 0.5
+    assert found.summary.kl_p99.value > found.summary.kl_mean.value
+    assert found.weights[1].kinds["fp4"] > 0
+    assert found.weights[1].nbytes < found.weights[0].nbytes / 2
+
+
+def test_folders_of_other_shapes_or_words_are_refused(tmp_path: Path, fp4: Path) -> None:
+    other = random_folder(tmp_path / "random", layers=2)
+    with pytest.raises(UsageError, match="different architectures: vision is"):
+        result(compare(checkpoint_folder(), other, [], opened))
+    words = shutil.copytree(fp4, tmp_path / "words")
+    content = json.loads((words / "tokenizer.json").read_text(encoding="utf-8"))
+    (words / "tokenizer.json").write_text(json.dumps(content | {"version": "2"}), encoding="utf-8")
+    with pytest.raises(UsageError, match="different tokenizers"):
+        result(compare(checkpoint_folder(), words, [], opened))
+
+
+def test_the_command_prints_a_table_or_one_json_object(
+    fp4: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    (tmp_path / "asked.jsonl").write_text(
+        json.dumps({"image": "red.png", "question": "What is in the picture?", "answer": " red"})
+        + "\n"
+        + json.dumps({"question": "What is 1 plus 2?"})
+    )
+    options = ["demo", str(fp4), "--samples", str(tmp_path / "asked.jsonl"), "--device", "cpu"]
+    assert main([*options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"] == 2
+    assert found["answers_written_by_reference"] == 1
+    assert found["other"]["kinds"].keys() == {"dense", "fp4"}
+    assert found["kl_mean"]["low"] <= found["kl_mean"]["value"] <= found["kl_mean"]["high"]
+    assert main(options) == 0
+    table = capsys.readouterr().out
+    assert "KL 99th percentile" in table
+    assert "2 answers about 2 pictures" in table
+
+
+def test_a_count_of_nothing_is_refused(fp4: Path) -> None:
+    with pytest.raises(UsageError, match="--count 0 is too few"):
+        main(["demo", str(fp4), "--count", "0"])
