@@ -65,6 +65,42 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationProgress(Event):
+    """How far the calibration is, after each block."""
+
+    event = "calibration"
+    done: int
+    total: int
+    """Blocks."""
+    block: str
+    error_ratio: float
+    """Mean over the matrices so far: output error on samples held out, against round to nearest."""
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated(Event):
+    """What was decided for one matrix."""
+
+    event = "calibrated"
+    tensor: str
+    inputs: int
+    """Inputs that it was fitted to."""
+    error: float
+    """Mean squared output of the change, on samples held out."""
+    nearest_error: float
+    """The same for round to nearest."""
+    kept: str
+    """"calibrated" or "nearest"."""
+    reason: str
+    """Why it is "nearest"; empty otherwise."""
+
+    def values(self) -> dict[str, object]:
+        """Give the fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress(Event):
     """How far the work is. Bytes are read bytes; what an earlier run did counts as done."""
 

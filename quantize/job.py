@@ -5,6 +5,7 @@ DEST.partial lies beside DEST and holds
     job.json        what is being made: program, source, settings
     journal.jsonl   one line per finished tensor with the sha256 of its pieces; a line is written
                     only after the tensor's bytes are on the disk
+    calibration/    what a calibration decided so far (calibrate.py)
     model-*         the shards, growing in order
 
 The manifest is written last of all. From then on the folder only has to lose the two job files and
@@ -33,6 +34,7 @@ from quantize.recipe import PlannedShard, PlannedTensor, Recipe
 
 JOB_NAME = "job.json"
 JOURNAL_NAME = "journal.jsonl"
+CALIBRATION_FOLDER = "calibration"
 
 Hashes = Mapping[str, str]
 """sha256 of each piece of one tensor, by role."""
@@ -321,6 +323,7 @@ def _line(name: str, hashes: Hashes) -> bytes:
 def publish(destination: Path) -> None:
     """Give a complete working folder its final name, in one step."""
     folder = partial_folder(destination)
+    shutil.rmtree(folder / CALIBRATION_FOLDER, ignore_errors=True)
     for name in (JOURNAL_NAME, JOB_NAME):
         (folder / name).unlink(missing_ok=True)
     sync_folder(folder)

@@ -30,6 +30,7 @@ from cogvlm2_lite.weights.manifest import (
     read_manifest,
 )
 from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
+from quantize.calibrate import CalibratedWeights, Calibrator, Task
 from quantize.events import Event, Finished, KeptRow, PartRow, Planned, Progress
 from quantize.folder import describe_folder
 from quantize.job import (
@@ -44,6 +45,7 @@ from quantize.job import (
     survey,
 )
 from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
+from quantize.report import REPORT_NAME, write_report
 from quantize.rounding import Rounded, companions, round_run, split_into_runs
 from quantize.source import SourceFiles, companion_files, identify, open_source
 
@@ -53,6 +55,9 @@ _RESERVE_BYTES = 64 * MIB
 """Left free on the disk, for the journal, the manifest, the index and the file system itself."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Calibrate = Callable[[Recipe, Path], Task]
+"""Given the recipe and the working folder, says what is calibrated."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -75,10 +80,16 @@ class Effort:
 
 
 def convert(
-    source: Path, destination: Path, settings: Settings, effort: Effort
+    source: Path,
+    destination: Path,
+    settings: Settings,
+    effort: Effort,
+    calibrate: Calibrate | None = None,
 ) -> Generator[Event, None, None]:
     """Make a 4-bit folder out of a 16-bit checkpoint; yields Planned, Progress..., Finished.
 
+    calibrate  makes the task of a calibration, which settings.calibration names; None: no
+               calibration
     Whoever turns the crank may stop after any event: everything up to the last commit is kept in
     DESTINATION.partial and the next call goes on there.
     Raises UsageError, CheckpointError, DoesNotFitError or ConversionError.
@@ -105,11 +116,16 @@ def convert(
             _check_room(destination, recipe, found)
             if not found.complete:
                 with Job(destination, identity, found) as job:
-                    # 4  Read, round and write.
-                    yield from _write_shards(recipe, job, found, effort)
-                    # 5  Describe the folder; the manifest comes last.
-                    _write_rest(source, recipe, job, identity)
-            # 6  Give it its name.
+                    # 4  Look at samples, block by block, and decide every code.
+                    calibrated = None
+                    if calibrate is not None:
+                        yield from Calibrator(calibrate(recipe, job.folder)).run()
+                        calibrated = CalibratedWeights(job.folder)
+                    # 5  Read, round and write.
+                    yield from _write_shards(recipe, job, found, effort, calibrated)
+                    # 6  Describe the folder; the manifest comes last.
+                    _write_rest(source, recipe, job, identity, calibrated)
+            # 7  Give it its name.
             publish(destination)
     yield _finished(destination, started, already=False)
 
@@ -216,13 +232,21 @@ class _Work:
     """The runs of all missing tensors, in order."""
 
 
-def _write_shards(recipe: Recipe, job: Job, found: Survey, effort: Effort) -> Iterator[Progress]:
+def _write_shards(
+    recipe: Recipe,
+    job: Job,
+    found: Survey,
+    effort: Effort,
+    calibrated: CalibratedWeights | None,
+) -> Iterator[Progress]:
     """Write every tensor that is not there yet, in file order."""
     todo = [tensor for tensor in recipe.tensors if tensor.name not in found.done]
     meter = _Meter(total=recipe.catalog.nbytes, todo=todo)
     runs = (run for tensor in todo for run in split_into_runs(tensor, effort.run_bytes))
     with _one_torch_thread(), SourceFiles() as files, ThreadPoolExecutor(effort.threads) as pool:
-        results = in_order(pool, lambda run: round_run(run, files), runs, effort.threads + 1)
+        results = in_order(
+            pool, lambda run: round_run(run, files, calibrated), runs, effort.threads + 1
+        )
         work = _Work(job=job, found=found, effort=effort, meter=meter, results=results)
         try:
             for shard in recipe.shards:
@@ -326,10 +350,19 @@ class _Meter:
 # --- after the work -------------------------------------------------------------------------------
 
 
-def _write_rest(source: Path, recipe: Recipe, job: Job, identity: Identity) -> None:
+def _write_rest(
+    source: Path,
+    recipe: Recipe,
+    job: Job,
+    identity: Identity,
+    calibrated: CalibratedWeights | None,
+) -> None:
     """Write index, config and tokenizer files, and the manifest when all of them are there."""
     records = {}
-    for name, content in describe_folder(source, recipe).items():
+    contents = describe_folder(source, recipe)
+    if calibrated is not None:
+        contents[REPORT_NAME] = write_report(recipe, calibrated.rows(recipe.catalog))
+    for name, content in contents.items():
         write_file_durably(job.folder / name, content)
         digest = hashlib.sha256(content).hexdigest()
         records[name] = FileRecord(nbytes=len(content), sha256=digest)

@@ -56,13 +56,15 @@ class Settings:
     """"bf16", "nf4" or "int8"."""
     keep: tuple[Keep, ...] = ()
     """Later ones win over earlier ones, and over lm_head."""
+    calibration: str = ""
+    """What the rounding was fitted to, in a word; empty for round to nearest."""
     shard_bytes: int = 5 * 10**9
     """A file grows up to this size; one larger tensor gets a file of its own."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the settings as the manifest and the journal hold them."""
         return {
-            "rounding": "nearest",
+            "rounding": f"calibrated: {self.calibration}" if self.calibration else "nearest",
             "double_quant": self.double_quant,
             "lm_head": self.lm_head,
             "keep": [f"{k.pattern}={k.kind}" for k in self.keep],

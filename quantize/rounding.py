@@ -17,6 +17,7 @@ from cogvlm2_lite.weights.catalog import INT8_GROUP
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
 from cogvlm2_lite.weights.names import NF4_GROUP
+from quantize.calibrate import CalibratedWeights
 from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text
 from quantize.source import SourceFiles
 
@@ -56,14 +57,16 @@ def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
         yield Run(tensor=tensor, begin=begin, count=min(step, piece.nbytes - begin))
 
 
-def round_run(run: Run, files: SourceFiles) -> Rounded:
-    """Read a run and round it to nearest.
+def round_run(run: Run, files: SourceFiles, calibrated: CalibratedWeights | None = None) -> Rounded:
+    """Read a run and round it to nearest, or take what a calibration decided for it.
 
     Raises CheckpointError when it can't be read, ConversionError for an infinite weight or one that
     is not a number.
     """
     tensor = run.tensor
     piece = tensor.source.pieces["weight"]
+    if calibrated is not None and (decided := _decided(run, calibrated)) is not None:
+        return decided
     data = files.read(tensor.name, piece, run.begin, run.count)
     if tensor.kind == "dense":
         return Rounded(run=run, weight=memoryview(data), scales=None)
@@ -74,6 +77,30 @@ def round_run(run: Run, files: SourceFiles) -> Rounded:
         quantize_rows(weight, group=NF4_GROUP) if tensor.kind == "nf4" else round_int8(weight)
     )
     return Rounded(run=run, weight=codes.numpy().data, scales=scales.view(-1))
+
+
+def _decided(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
+    """Cut a run out of a calibrated matrix or a corrected bias; None where there is none."""
+    tensor, piece = run.tensor, run.tensor.source.pieces["weight"]
+    if tensor.kind == "dense":
+        bias = calibrated.bias(tensor.name)
+        if bias is None:
+            return None
+        raw = bias.view(torch.uint8).numpy().data.cast("B")
+        return Rounded(run=run, weight=raw[run.begin : run.begin + run.count], scales=None)
+    if tensor.kind != "nf4":
+        return None
+    found = calibrated.matrix(tensor.name)
+    if found is None:
+        return None
+    codes, scales = found
+    first = run.begin // DTYPE_BYTES[piece.dtype]
+    count = run.count // DTYPE_BYTES[piece.dtype]
+    return Rounded(
+        run=run,
+        weight=codes.flatten()[first // 2 : (first + count) // 2].numpy().data,
+        scales=scales[first // NF4_GROUP : (first + count) // NF4_GROUP],
+    )
 
 
 def round_int8(weight: Tensor) -> tuple[Tensor, Tensor]:

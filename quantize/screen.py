@@ -6,7 +6,17 @@ import sys
 from collections.abc import Sequence
 
 from cogvlm2_lite.units import format_bytes, format_seconds
-from quantize.events import Damaged, Event, Failed, Finished, Planned, Progress, Verified
+from quantize.events import (
+    Calibrated,
+    CalibrationProgress,
+    Damaged,
+    Event,
+    Failed,
+    Finished,
+    Planned,
+    Progress,
+    Verified,
+)
 
 
 class JsonLines:
@@ -31,6 +41,9 @@ class Screen:
         if isinstance(event, Progress):
             self._progress(event)
             return
+        if isinstance(event, CalibrationProgress):
+            self._line_of(describe_calibration(event), event.done / event.total)
+            return
         if self._open:
             sys.stderr.write("\n")
             self._open = False
@@ -44,13 +57,27 @@ class Screen:
             f"{format_bytes(event.total_bytes)}   {format_bytes(round(event.bytes_per_s))}/s   "
             f"{format_seconds(event.seconds_left)} left"
         )
+        self._line_of(text, event.share)
+
+    def _line_of(self, text: str, share: float) -> None:
+        """Show one line that changes; a log file gets ten lines, not thousands."""
+        if share < self._next - self._PLAIN_STEP:
+            self._next = 0.0  # another kind of work began
         if self._line:
             sys.stderr.write(f"\r{text:<78}")
             self._open = True
-        elif event.share >= self._next:  # a log file gets ten lines, not thousands
+        elif share >= self._next:
             sys.stderr.write(f"{text}\n")
-            self._next = event.share + self._PLAIN_STEP
+            self._next = share + self._PLAIN_STEP
         sys.stderr.flush()
+
+
+def describe_calibration(event: CalibrationProgress) -> str:
+    """Say how far the calibration is."""
+    return (
+        f"calibrated {event.done} of {event.total} blocks   error {event.error_ratio:.2f} of "
+        f"round to nearest   {format_seconds(event.seconds_left)} left"
+    )
 
 
 _WORDS = {"dense": "as in SRC", "nf4": "NF4"}
@@ -62,6 +89,8 @@ def describe(event: Event) -> Sequence[str]:
         return _describe_plan(event)
     if isinstance(event, Finished):
         return _describe_finished(event)
+    if isinstance(event, Calibrated):
+        return [f"{event.tensor}: round to nearest is kept, {event.reason}."] * bool(event.reason)
     if isinstance(event, Damaged):
         where = f"{event.file}: {event.tensor}" if event.tensor else event.file
         return [f"DAMAGED  {where}: {event.problem}"]

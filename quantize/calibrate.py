@@ -1,0 +1,482 @@
+"""Calibrate a checkpoint block by block: what its linear layers see decides how they are rounded.
+
+One block's weights, the second moments of its inputs and one sample's activations are in memory at
+a time; the activations of all samples between two blocks lie on disk. Each block sees what the
+rounded blocks before it give. The results wait in the working folder, and `pipeline.py` writes them
+where round to nearest would stand:
+
+    calibration/state.json         what is calibrated, and how many stages are done
+    calibration/activations-N/     what stage N starts from, a file per picture or sample
+    calibration/matrices/NAME      codes, scales and the errors of one matrix
+    calibration/biases/NAME        a corrected bias
+
+A stage is done when its files are on the disk and state.json counts it, so a killed run goes on
+with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cogvlm2_lite.devices import Compute, has_avx512_bf16
+from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
+from cogvlm2_lite.evaluate.samples import Sample, Tokens, opened, tokenize
+from cogvlm2_lite.inputs.image import pixel_values
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
+from cogvlm2_lite.model.full_attention import choose_full_attention
+from cogvlm2_lite.model.kv_cache import KVCache
+from cogvlm2_lite.model.projector import Projector
+from cogvlm2_lite.model.rotary import RopeMode, Rotary
+from cogvlm2_lite.model.vision import VisionTower
+from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.loader import WeightLoader
+from cogvlm2_lite.weights.names import NF4_GROUP
+from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.writer import write_file_durably
+from quantize.compensate import (
+    Calibration,
+    RoundedMatrix,
+    output_error,
+    round_matrix,
+    round_to_nearest,
+)
+from quantize.events import Calibrated, CalibrationProgress
+from quantize.job import CALIBRATION_FOLDER
+from quantize.observe import Moments, Observed
+
+CHECK_EVERY = 4
+"""Every fourth picture (or sample without one) judges and is not fitted to."""
+LEAST_SAMPLES = 8
+MOST_INPUTS = 65_536
+"""Inputs of a matrix that are looked at; more were measured to change nothing."""
+
+Forward = Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is calibrated.
+
+    samples  with pictures that open, those of one picture together
+    chosen   names of the matrices that become NF4
+    folder   the working folder of the conversion
+    identity what must be equal to go on with earlier work
+    """
+
+    catalog: Catalog
+    samples: Sequence[Sample]
+    tokenizer: Tokenizer
+    chosen: frozenset[str]
+    how: Calibration
+    compute: Compute
+    folder: Path
+    identity: str
+
+
+class CalibratedWeights:
+    """What a calibration left: read by the pipeline when it writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / CALIBRATION_FOLDER
+
+    def matrix(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Give codes [rows, columns / 2] uint8 as they are stored, and scales [groups] float32;
+        None where round to nearest is kept."""
+        file = self._folder / "matrices" / name
+        if not file.exists():
+            return None
+        with safe_open(file, "pt") as content:
+            if content.metadata()["kept"] == "nearest":
+                return None
+            return content.get_tensor("codes"), content.get_tensor("scales").flatten()
+
+    def bias(self, name: str) -> Tensor | None:
+        """Give a corrected bias in the source's type; None when it stays."""
+        file = self._folder / "biases" / name
+        if not file.exists():
+            return None
+        with safe_open(file, "pt") as content:
+            found: Tensor = content.get_tensor("bias")
+        return found
+
+    def rows(self, catalog: Catalog) -> list[Calibrated]:
+        """List what was decided for every matrix, in the model's order."""
+        files = (self._folder / "matrices" / name for name in catalog.tensors)
+        found = []
+        for file in (file for file in files if file.exists()):
+            with safe_open(file, "pt") as content:
+                found.append(Calibrated(**json.loads(content.metadata()["row"])))
+        return found
+
+
+class Calibrator:
+    """Does the work of a task; `run` goes on from the last finished stage."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._config = task.catalog.config
+        self._device = torch.device(task.compute.device)
+        self._dtype = task.compute.dtype
+        self._loader = WeightLoader(task.catalog, device=self._device, dtype=self._dtype)
+        attention = choose_full_attention(self._device, self._dtype, bf16_cpu=has_avx512_bf16())
+        self._tower = VisionTower(self._config.vision, attention.attend)
+        self._projector = Projector(self._config)
+        self._decoder = Decoder(self._config)
+        self._work = task.folder / CALIBRATION_FOLDER
+        self._rows: dict[str, Calibrated] = {}
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[CalibrationProgress | Calibrated]:
+        """Calibrate; yields a row per matrix and progress per block.
+
+        Raises ConversionError when the working folder holds another calibration.
+        """
+        stages = list(self._stages())
+        done = self._resume(len(stages))
+        if done < len(stages):
+            self._check_room()
+        began, first = time.monotonic(), done
+        while done < len(stages):
+            name, work = stages[done]
+            yield from work(done)
+            done += 1
+            self._finish(done)
+            took = time.monotonic() - began
+            left = took / (done - first) * (len(stages) - done)
+            yield CalibrationProgress(
+                done=done,
+                total=len(stages),
+                block=name,
+                error_ratio=round(self._ratio(), 4),
+                seconds_left=round(left, 1),
+            )
+
+    # --- stages ----------------------------------------------------------------------------------
+
+    def _stages(self) -> Iterator[tuple[str, Callable[[int], Iterator[Calibrated]]]]:
+        yield "patch embedding", self._embed_pictures
+        for number, block in enumerate(self._tower.blocks):
+            yield f"vision layer {number}", self._vision_stage(block)
+        yield "projector", self._project
+        for number, decoder_block in enumerate(self._decoder.blocks):
+            yield f"decoder layer {number}", self._decoder_stage(number, decoder_block)
+
+    @cached_property
+    def _pictures(self) -> list[int]:
+        """For each distinct picture, the first sample that shows it."""
+        seen: dict[str, int] = {}
+        for number, sample in enumerate(self._task.samples):
+            picture = opened(sample)
+            if picture is not None:
+                seen.setdefault(picture.sha256, number)
+        return list(seen.values())
+
+    @cached_property
+    def _picture_of(self) -> list[int | None]:
+        """For each sample, the number in _pictures of what it shows."""
+        order: dict[str, int] = {}
+        found: list[int | None] = []
+        for sample in self._task.samples:
+            picture = opened(sample)
+            found.append(None if picture is None else order.setdefault(picture.sha256, len(order)))
+        return found
+
+    @cached_property
+    def _tokens(self) -> list[Tokens]:
+        samples, tokenizer = self._task.samples, self._task.tokenizer
+        return [tokenize(sample, tokenizer, self._config) for sample in samples]
+
+    def _embed_pictures(self, stage: int) -> Iterator[Calibrated]:
+        self._fill(self._tower.embedding.shells())
+        for index, number in enumerate(self._pictures):
+            picture = opened(self._task.samples[number])
+            assert picture is not None
+            pixels = torch.from_numpy(pixel_values(picture, self._config.vision))
+            self._write(stage, index, self._tower.embedding(self._in(pixels)))
+        self._clear(self._tower.embedding.shells())
+        yield from ()
+
+    def _vision_stage(self, block: Any) -> Callable[[int], Iterator[Calibrated]]:
+        def work(stage: int) -> Iterator[Calibrated]:
+            inputs = range(len(self._pictures))
+            rows = self._config.vision.num_positions * len(self._pictures)
+            forward = [lambda i=i: block(self._in(self._read(stage, i))) for i in inputs]
+            yield from self._calibrate(block, forward, rows, list(inputs))
+            for index in inputs:
+                self._write(stage, index, forward[index]())
+            self._clear(block.shells())
+
+        return work
+
+    def _project(self, stage: int) -> Iterator[Calibrated]:
+        inputs = range(len(self._pictures))
+        forward = [lambda i=i: self._projector(self._in(self._read(stage, i))) for i in inputs]
+        rows = self._config.vision.image_tokens * len(self._pictures)
+        yield from self._calibrate(self._projector, forward, rows, list(inputs))
+        self._fill(self._decoder.embedding.shells())
+        features = {}
+        for index, (tokens, picture) in enumerate(zip(self._tokens, self._picture_of, strict=True)):
+            hidden = self._decoder.embedding(torch.from_numpy(tokens.input_ids)).to(self._dtype)
+            if picture is not None:
+                if picture not in features:
+                    features = {picture: forward[picture]().cpu()}
+                places = torch.from_numpy(tokens.token_type_ids == 1)
+                hidden = place_features(hidden, features[picture], places)
+            self._write(stage, index, hidden)
+        self._clear(self._projector.shells())
+        self._clear(self._decoder.embedding.shells())
+
+    def _decoder_stage(self, number: int, block: Any) -> Callable[[int], Iterator[Calibrated]]:
+        def work(stage: int) -> Iterator[Calibrated]:
+            inputs = range(len(self._tokens))
+            forward = [
+                lambda i=i: block(self._in(self._read(stage, i)), self._step(i)) for i in inputs
+            ]
+            seen = [int(tokens.vision_mask.sum()) for tokens in self._tokens]
+            rows = max(sum(seen), sum(t.input_ids.size for t in self._tokens) - sum(seen))
+            shown = (i if p is None else p for i, p in enumerate(self._picture_of))
+            yield from self._calibrate(block, forward, rows, list(shown))
+            if number + 1 < len(self._decoder.blocks):  # nobody reads the last layer's
+                for index in inputs:
+                    self._write(stage, index, forward[index]())
+            self._clear(block.shells())
+
+        return work
+
+    @cached_property
+    def _rotary(self) -> Rotary:
+        rotary = Rotary(self._config, RopeMode.REFERENCE, dtype=self._dtype, device=self._device)
+        self._fill(rotary.shells())
+        return rotary
+
+    def _step(self, index: int) -> Step:
+        tokens = self._tokens[index]
+        positions = torch.from_numpy(tokens.position_ids)
+        routing = Routing(vision=None)
+        if tokens.vision_mask.any():
+            routing = Routing.of(torch.from_numpy(tokens.vision_mask)).to(self._device)
+        return Step(
+            routing=routing,
+            rotations=self._rotary.rotations(positions.to(self._device), int(positions.max())),
+            mask=None,
+            causal=True,
+            cache=_NoCache(),
+        )
+
+    # --- one block -------------------------------------------------------------------------------
+
+    def _calibrate(
+        self, block: Any, forward: Sequence[Forward], rows: int, numbers: Sequence[int]
+    ) -> Iterator[Calibrated]:
+        """Fill a block, watch it, and leave it rounded.
+
+        numbers  of the pictures that `forward` shows, or of samples without one
+        """
+        shells = list(block.shells())
+        self._fill(shells)
+        chosen = [s for s in shells if isinstance(s, Linear) and s.name in self._task.chosen]
+        every = max(-(-rows // MOST_INPUTS), 1)
+        watched = []
+        for linear in chosen:
+            assert linear.stored is not None
+            fit, check = (Moments(linear.in_features, self._device) for _ in range(2))
+            seen = Observed(inner=linear.stored, fit=fit, check=check, every=every)
+            linear.stored = seen
+            watched.append(seen)
+        for number, run in zip(numbers, forward, strict=True):
+            for seen in watched:
+                seen.checking = number % CHECK_EVERY == CHECK_EVERY - 1
+            run()
+        for linear, seen in zip(chosen, watched, strict=True):
+            yield self._round(linear, seen)
+
+    def _round(self, linear: Linear, seen: Observed) -> Calibrated:
+        """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
+        how, weight = self._task.how, seen.dequantize(torch.float32)
+        plain = round_to_nearest(weight, double_quant=how.double_quant)
+        best, reason = plain, ""
+        # A few inputs judge nothing: an error on them says little about others.
+        judge = seen.check.second if seen.check.count else seen.fit.second
+        before = output_error(weight - plain.values, judge)
+        after = before
+        if not before > 0 or before == float("inf"):
+            reason = "no input told anything about it"
+        else:
+            try:
+                tried = round_matrix(weight, seen.fit.second, seen.fit.count, how)
+                error = output_error(weight - tried.values, judge)
+                if error < before:
+                    best, after = tried, error
+                else:
+                    reason = "round to nearest is better on the samples held out"
+            except ArithmeticError as error:
+                reason = str(error)
+        row = Calibrated(
+            tensor=linear.name,
+            inputs=seen.fit.count,
+            error=after,
+            nearest_error=before,
+            kept="nearest" if reason else "calibrated",
+            reason=reason,
+        )
+        self._rows[row.tensor] = row
+        bias = self._correct_bias(linear, weight - best.values, seen) if not reason else None
+        self._save_matrix(linear.name, best, row)
+        if bias is not None:
+            assert linear.bias is not None
+            self._save(Path("biases", linear.bias.name), {"bias": bias.cpu()}, {})
+            linear.bias.value = bias.to(self._device, self._dtype)
+        linear.stored = DenseWeight(weight=best.values.to(self._dtype))
+        return row
+
+    def _correct_bias(self, linear: Linear, change: Tensor, seen: Observed) -> Tensor | None:
+        """Give the bias that takes back the mean error of the outputs."""
+        if linear.bias is None:
+            return None
+        bias = self._source_bias(linear.bias)
+        corrected = bias.float() + (change @ seen.fit.mean).cpu()
+        return corrected.to(bias.dtype)
+
+    def _source_bias(self, bias: Vector) -> Tensor:
+        stored = self._task.catalog.tensors[bias.name]
+        with safe_open(stored.pieces["weight"].file, "pt") as content:
+            found: Tensor = content.get_tensor(bias.name)
+        return found
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def _save_matrix(self, name: str, rounded: RoundedMatrix, row: Calibrated) -> None:
+        tensors = {}
+        if row.kept == "calibrated":
+            codes = (rounded.codes[:, ::2] << 4) | rounded.codes[:, 1::2]
+            tensors = {"codes": codes.cpu(), "scales": rounded.scales.cpu()}
+        text = json.dumps(row.values())
+        self._save(Path("matrices", name), tensors, {"kept": row.kept, "row": text})
+
+    def _save(self, place: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        file = self._work / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_file_durably(file, save(whole, metadata or None))
+
+    def _read(self, stage: int, index: int) -> Tensor:
+        """Read what a stage starts from: what the one before wrote."""
+        with safe_open(self._activations(stage) / f"{index:06d}", "pt") as content:
+            found: Tensor = content.get_tensor("hidden")
+        return found
+
+    def _write(self, stage: int, index: int, hidden: Tensor) -> None:
+        folder = self._activations(stage + 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index:06d}").write_bytes(save({"hidden": hidden.cpu().contiguous()}))
+
+    def _activations(self, stage: int) -> Path:
+        return self._work / f"activations-{stage}"
+
+    def _resume(self, stages: int) -> int:
+        """Give the number of finished stages and throw away what an unfinished one left."""
+        state = self._work / "state.json"
+        done = 0
+        if state.exists():
+            content = json.loads(state.read_text(encoding="utf-8"))
+            if content["identity"] != self._task.identity:
+                raise ConversionError(
+                    f"{self._work} was started with {content['identity']}, and now it is "
+                    f"{self._task.identity}.",
+                    hint="Give the same samples and options as before, or add --restart.",
+                )
+            done = int(content["done"])
+        else:
+            self._finish(0)
+        for folder in self._work.glob("activations-*"):
+            if folder.name != f"activations-{done}" or done == stages:
+                shutil.rmtree(folder)
+        rows = CalibratedWeights(self._task.folder).rows(self._task.catalog)
+        self._rows = {row.tensor: row for row in rows}
+        return done
+
+    def _finish(self, done: int) -> None:
+        """Count a stage as done; what it started from is not needed any more."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        content = {"identity": self._task.identity, "done": done}
+        write_file_durably(self._work / "state.json", json.dumps(content).encode())
+        if done:
+            shutil.rmtree(self._activations(done - 1), ignore_errors=True)
+
+    def _check_room(self) -> None:
+        """Refuse a disk that the activations and results will not fit on, before any work."""
+        needed, free = self.scratch_bytes, shutil.disk_usage(self._work).free
+        held = sum(f.stat().st_size for f in self._work.rglob("*") if f.is_file())
+        if free + held < needed:
+            raise DoesNotFitError(
+                f"Calibrating needs {format_bytes(needed)} of scratch in {self._work}, and "
+                f"{format_bytes(free)} are free there.",
+                hint="Free some space, use fewer samples (--samples), or another disk.",
+            )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Disk that is needed besides the result: the activations between two blocks, twice, and
+        codes and scales of all matrices."""
+        vision = self._config.vision
+        in_tower = len(self._pictures) * vision.num_positions * vision.hidden_size
+        tokens = sum(tokens.input_ids.size for tokens in self._tokens)
+        in_decoder = tokens * self._config.hidden_size
+        tensors = self._task.catalog.tensors
+        weights = sum(tensors[name].spec.numel for name in self._task.chosen)
+        scales = 4 * weights // NF4_GROUP
+        return 2 * max(in_tower, in_decoder) * self._dtype.itemsize + weights // 2 + scales
+
+    # --- small things ----------------------------------------------------------------------------
+
+    def _in(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, self._dtype)
+
+    def _fill(self, shells: Iterator[Shell] | Sequence[Shell]) -> None:
+        for shell in shells:
+            self._loader.fill(shell)
+
+    def _clear(self, shells: Iterator[Shell]) -> None:
+        for shell in shells:
+            self._loader.clear(shell)
+
+    def _ratio(self) -> float:
+        """Give the mean ratio of a matrix's error to that of round to nearest."""
+        judged = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
+        ratios = [row.error / row.nearest_error for row in judged]
+        return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+class _NoCache(KVCache):
+    """Keys and values of a whole sample pass through once; none is kept."""
+
+    def __init__(self) -> None:
+        """Keep nothing, so there is nothing to set up."""
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Give back what came."""
+        return k, v
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Refuse samples that are too few to judge by."""
+    if len(samples) < LEAST_SAMPLES:
+        raise UsageError(
+            f"{len(samples)} samples are too few to calibrate with.",
+            hint=f"Give at least {LEAST_SAMPLES}; 64 are good. Or use --calibrate built-in.",
+        )

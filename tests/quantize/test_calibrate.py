@@ -1,0 +1,281 @@
+"""Calibration of whole checkpoints: smaller errors in the same bytes, and the same ones again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
+from cogvlm2_lite.evaluate.drawn import drawn_samples
+from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order, read_samples
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME
+from quantize import calibrate as calibration
+from quantize.calibrate import Task
+from quantize.command import main
+from quantize.compensate import Calibration
+from quantize.events import Calibrated, CalibrationProgress, Event
+from quantize.pipeline import Calibrate, convert
+from quantize.recipe import Keep, Recipe, Settings
+from quantize.report import REPORT_NAME
+from quantize.verify import verify
+from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, quantize
+from tests.quantize.test_transformers import both_logits, load_tree
+
+DEMO = Path(calibration.__file__).parents[1] / "cogvlm2_lite" / "demo" / "checkpoint"
+SETTINGS = Settings(calibration="a test", shard_bytes=300_000)
+
+
+class ByteTokenizer:
+    """Bytes as ids, for a checkpoint that has no tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+
+def made_samples(count: int = 16) -> list[Sample]:
+    chance, found = Random(3), []
+    for number in range(count):
+        noise = Image.frombytes("RGB", (30, 30), chance.randbytes(2700))
+        image = None if number % 5 == 4 else noise.resize((84, 84))
+        found.append(Sample(question=f"What is {number}?", answer=f" It is {number}.", image=image))
+    return in_fixed_order(found)
+
+
+def calibrate_with(samples: list[Sample], identity: str = "a test") -> Calibrate:
+    def task(recipe: Recipe, folder: Path) -> Task:
+        return Task(
+            catalog=recipe.catalog,
+            samples=samples,
+            tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
+            chosen=frozenset(t.name for t in recipe.tensors if t.kind == "nf4"),
+            how=Calibration(),
+            compute=choose_compute("cpu", "float32"),
+            folder=folder,
+            identity=identity,
+        )
+
+    return task
+
+
+def run(target: Path, samples: list[Sample], settings: Settings = SETTINGS) -> list[Event]:
+    return list(convert(CHECKPOINT, target, settings, QUICK, calibrate_with(samples)))
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+    target = tmp_path_factory.mktemp("calibrated") / "nf4"
+    return target, run(target, made_samples())
+
+
+def test_the_same_bytes_carry_a_smaller_error(
+    calibrated: tuple[Path, list[Event]], tmp_path: Path
+) -> None:
+    folder, events = calibrated
+    rows = [event for event in events if isinstance(event, Calibrated)]
+    assert rows
+    assert all(row.error <= row.nearest_error for row in rows)
+    assert sum(row.kept == "calibrated" for row in rows) > 0.8 * len(rows)
+    plain = tmp_path / "plain"
+    quantize(CHECKPOINT, plain, Settings(shard_bytes=300_000))
+    sizes = [{f.name: f.stat().st_size for f in d.glob("*.safetensors")} for d in (folder, plain)]
+    assert sizes[0] == sizes[1]
+
+
+def test_progress_counts_every_block_and_ends(calibrated: tuple[Path, list[Event]]) -> None:
+    progress = [e for e in calibrated[1] if isinstance(e, CalibrationProgress)]
+    total = progress[0].total
+    assert [event.done for event in progress] == list(range(1, total + 1))
+    assert progress[-1].seconds_left == 0
+    assert 0 < progress[-1].error_ratio < 1
+
+
+def test_the_report_lies_in_the_folder_and_the_folder_verifies(
+    calibrated: tuple[Path, list[Event]],
+) -> None:
+    folder, events = calibrated
+    report = json.loads((folder / REPORT_NAME).read_text())
+    rows = {e.tensor: e for e in events if isinstance(e, Calibrated)}
+    assert {row["tensor"] for row in report["matrices"]} == set(rows)
+    for row in report["matrices"]:
+        assert Calibrated(**row) == rows[row["tensor"]]
+    *_, last = verify(folder)
+    assert getattr(last, "ok", False)
+    assert not (folder / "calibration").exists()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 9, 14])
+def test_a_stopped_calibration_goes_on_with_the_same_numbers(
+    calibrated: tuple[Path, list[Event]], tmp_path: Path, stop_after: int
+) -> None:
+    target, seen = tmp_path / "nf4", 0
+    with closing(convert(CHECKPOINT, target, SETTINGS, QUICK, calibrate_with(made_samples()))) as w:
+        for event in w:
+            seen += isinstance(event, Calibrated | CalibrationProgress)
+            if seen == stop_after:
+                break
+    assert not target.exists()
+    run(target, made_samples())
+    assert hashes(target) == hashes(calibrated[0])
+
+
+def test_the_order_of_the_samples_does_not_matter(
+    calibrated: tuple[Path, list[Event]], tmp_path: Path
+) -> None:
+    shuffled = made_samples()
+    Random(1).shuffle(shuffled)
+    run(tmp_path / "nf4", in_fixed_order(shuffled))
+    assert hashes(tmp_path / "nf4") == hashes(calibrated[0])
+
+
+def test_other_samples_can_not_continue_a_calibration(tmp_path: Path) -> None:
+    target = tmp_path / "nf4"
+    with closing(convert(CHECKPOINT, target, SETTINGS, QUICK, calibrate_with(made_samples()))) as w:
+        for event in w:
+            if isinstance(event, CalibrationProgress):
+                break
+    other = calibrate_with(made_samples(), "other samples")
+    with pytest.raises(ConversionError, match="a test, and now it is other samples"):
+        list(convert(CHECKPOINT, target, SETTINGS, QUICK, other))
+
+
+def test_transformers_loads_a_calibrated_folder_and_agrees(
+    calibrated: tuple[Path, list[Event]],
+) -> None:
+    folder = calibrated[0]
+    for ours, theirs in both_logits(folder, load_tree(folder), "float32"):
+        assert (ours - theirs).abs().max() < 2e-4 * ours.abs().max()
+
+
+def test_a_disk_without_room_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Room for the result, which is checked first, but not for activations and codes as well.
+    monkeypatch.setattr(calibration.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
+    monkeypatch.setattr("quantize.pipeline._free_bytes", lambda _: 10**12)
+    with pytest.raises(DoesNotFitError, match=r"Calibrating needs .* of scratch"):
+        run(tmp_path / "nf4", made_samples())
+
+
+def test_kept_matrices_are_not_calibrated(tmp_path: Path) -> None:
+    keep = (Keep(pattern="vision-tower", kind="int8"),)
+    events = run(tmp_path / "nf4", made_samples(), Settings(calibration="a test", keep=keep))
+    names = [event.tensor for event in events if isinstance(event, Calibrated)]
+    assert names
+    assert not any("model.vision.transformer" in name for name in names)
+
+
+def test_a_poisoned_layer_falls_back_to_nearest_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*_: object) -> None:
+        raise ArithmeticError("the inputs' second moment can't be inverted")
+
+    monkeypatch.setattr(calibration, "round_matrix", poisoned)
+    events = run(tmp_path / "nf4", made_samples())
+    rows = [event for event in events if isinstance(event, Calibrated)]
+    assert all(row.kept == "nearest" and "inverted" in row.reason for row in rows)
+    plain = tmp_path / "plain"
+    quantize(CHECKPOINT, plain, Settings(shard_bytes=SETTINGS.shard_bytes))
+    for file in plain.glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "nf4" / file.name).read_bytes()
+
+
+def test_weights_that_give_no_numbers_do_not_stop_the_others(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in CHECKPOINT.iterdir():
+        if file.suffix == ".json":
+            (source / file.name).write_bytes(file.read_bytes())
+        else:
+            tensors = load_file(file)
+            for name in tensors:
+                if name == "model.layers.0.input_layernorm.weight":
+                    tensors[name] = torch.full_like(tensors[name], float("nan"))
+            save_file(tensors, source / file.name, {"format": "pt"})
+    work = convert(source, tmp_path / "nf4", SETTINGS, QUICK, calibrate_with(made_samples()))
+    rows = {e.tensor: e for e in work if isinstance(e, Calibrated)}
+    assert rows["model.layers.0.self_attn.language_expert_query_key_value.weight"].reason
+    tower = [row for name, row in rows.items() if name.startswith("model.vision.transformer")]
+    assert any(row.kept == "calibrated" for row in tower)
+
+
+def test_text_alone_leaves_the_vision_parts_nearest(tmp_path: Path) -> None:
+    samples = [Sample(question=f"What is {n}?", answer=" it") for n in range(12)]
+    rows = [e for e in run(tmp_path / "nf4", samples) if isinstance(e, Calibrated)]
+    for row in rows:
+        sees = "vision" not in row.tensor
+        assert (row.kept == "calibrated") == sees or "held out" in row.reason
+    assert all(row.inputs == 0 for row in rows if "vision" in row.tensor)
+
+
+@pytest.mark.slow
+def test_the_command_calibrates_the_demo_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(DEMO), str(tmp_path / "d"), "--calibrate", "built-in", "--samples", "8"]) == 0
+    shown = capsys.readouterr()
+    assert "of round to nearest" in shown.err
+    settings = json.loads((tmp_path / "d" / MANIFEST_NAME).read_text())["settings"]
+    assert settings["rounding"].startswith("calibrated: 8 samples, ")
+
+
+def test_too_few_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(DEMO), str(tmp_path / "d"), "--calibrate", "built-in", "--samples", "3"]) == 2
+    assert "3 samples are too few" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+def test_samples_are_read_from_lines_and_folders(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.jpg")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert [s.image for s in read_samples(tmp_path)] == [tmp_path / "a.jpg", tmp_path / "b.png"]
+    lines = tmp_path / "s.jsonl"
+    lines.write_text('{"image": "b.png", "question": "q", "answer": "a"}\n\n{"question": "t"}\n')
+    assert read_samples(lines) == [
+        Sample(question="q", answer="a", image=tmp_path / "b.png"),
+        Sample(question="t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("{", "line 1 is not JSON"),
+        ("[]", "line 1 is not an object"),
+        ('{"question": 3}', "must be text"),
+        ('{"question": "q", "picture": "x"}', "is not an object with question"),
+    ],
+)
+def test_lines_that_are_no_samples_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.jsonl").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_samples(tmp_path / "s.jsonl")
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no picture"):
+        read_samples(tmp_path)
+    with pytest.raises(UsageError, match="There is no folder or file"):
+        read_samples(tmp_path / "missing")
+
+
+def test_drawn_samples_are_the_same_for_a_seed_and_longer_sets_begin_alike() -> None:
+    short, long = drawn_samples(10), drawn_samples(25)
+    assert [(s.question, s.answer) for s in short] == [(s.question, s.answer) for s in long[:10]]
+    assert [s.image is None for s in short] == [n % 5 == 4 for n in range(10)]
+    assert {s.question.isascii() for s in long} == {True, False}
+    assert in_fixed_order(short) == in_fixed_order(list(reversed(short)))
