@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
-from cogvlm2_lite.evaluate.divergence import (  # noqa: E402
-    SampleDivergence,
-    diverge,
-    log_probabilities,
-    ratio_interval,
-    summarise,
-)
+from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.evaluate.drawn import drawn_samples  # noqa: E402
-from cogvlm2_lite.evaluate.samples import Sample  # noqa: E402
+from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
+from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order  # noqa: E402
+from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
 from cogvlm2_lite.memory.plan import Budget  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
@@ -83,8 +79,8 @@ def main() -> None:
         twin = Path(folder) / "twin"
         make_twin(CHECKPOINT, twin)
         for name, source in (("demo model", CHECKPOINT), ("harder twin", twin)):
-            bench = Bench(source, Path(folder) / "made", options)
-            report[name] = dict(bench.measure(full=name == "demo model"))
+            with Bench(source, Path(folder) / "made", options) as bench:
+                report[name] = dict(bench.measure(full=name == "demo model"))
             print(json.dumps(report[name], indent=1), flush=True)
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -94,9 +90,17 @@ class Bench:
 
     def __init__(self, source: Path, folder: Path, options: argparse.Namespace) -> None:
         self._source, self._folder, self._options = source, folder, options
-        self._asked, self._pictures = questions("held-out", 11, options.pictures, options.questions)
-        opened = open_float32(source)
-        self._reference = [(a, t.targets) for a, t in log_probabilities(opened, self._asked)]
+        asked = questions("held-out", 11, options.pictures, options.questions)
+        model = open_float32(source)
+        tokenizer = Tokenizer.from_folder(source)
+        self._reference = Reference(prepare(asked, tokenizer, model.config), model.config)
+        run(self._reference.fill(model))
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reference.__exit__(None, None, None)
 
     def measure(self, *, full: bool) -> Iterator[tuple[str, Any]]:
         """Give named rows; with `full` also other samples."""
@@ -125,11 +129,9 @@ class Bench:
         yield "built-in drawn set", self._calibrated(drawn, plain, Calibration())
 
     def _fitted(self, pictures: int, seed: int) -> list[Sample]:
-        return questions("train", seed, pictures, self._options.questions)[0]
+        return in_fixed_order(questions("train", seed, pictures, self._options.questions))
 
-    def _calibrated(
-        self, fitted: list[Sample], plain: list[SampleDivergence], how: Calibration
-    ) -> dict[str, Any]:
+    def _calibrated(self, fitted: list[Sample], plain: Tokens, how: Calibration) -> dict[str, Any]:
         began = time.process_time()
         folder = self._make(fitted, how)
         cpu_s = time.process_time() - began
@@ -162,35 +164,24 @@ class Bench:
             pass
         return target
 
-    def _compare(self, folder: Path) -> list[SampleDivergence]:
-        other = log_probabilities(open_float32(folder), self._asked)
-        return [
-            replace(diverge(mine, theirs, targets), picture=picture)
-            for (mine, targets), (theirs, _), picture in zip(
-                self._reference, other, self._pictures, strict=True
-            )
-        ]
+    def _compare(self, folder: Path) -> Tokens:
+        return run(self._reference.against(open_float32(folder)))
 
-    def _row(
-        self,
-        found: list[SampleDivergence],
-        plain: list[SampleDivergence],
-        cpu_s: float | None,
-    ) -> dict[str, Any]:
-        ratio, low, high = ratio_interval(found, plain)
+    def _row(self, found: Tokens, plain: Tokens, cpu_s: float | None) -> dict[str, Any]:
+        against = ratio(found.kl, plain.kl, found.picture)
         return {
-            "of_plain": ratio,
-            "low": low,
-            "high": high,
+            "of_plain": against.value,
+            "low": against.low,
+            "high": against.high,
             "cpu_s": cpu_s,
-            **asdict(summarise(found)),
+            **summarise(found).as_dict(),
         }
 
 
-def questions(split: Split, seed: int, pictures: int, each: int) -> tuple[list[Sample], list[int]]:
-    """Draw questions about the demo model's kind of pictures, and number their pictures."""
-    found, numbers = [], []
-    for number, drawn in enumerate(islice(samples(split, seed, each), pictures)):
+def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]:
+    """Draw questions about the demo model's kind of pictures."""
+    found = []
+    for drawn in islice(samples(split, seed, each), pictures):
         for talk in drawn.conversations:
             image = drawn.image if talk.sees_picture else None
             history = tuple((question, answer) for question, answer in talk.history)
@@ -203,8 +194,7 @@ def questions(split: Split, seed: int, pictures: int, each: int) -> tuple[list[S
                     history=history,
                 )
             )
-            numbers.append(number)
-    return found, numbers
+    return found
 
 
 def open_float32(folder: Path) -> Model:

@@ -37,7 +37,7 @@ from cogvlm2_lite.inputs.image import pixel_values
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
-from cogvlm2_lite.model.kv_cache import KVCache
+from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
 from cogvlm2_lite.model.vision import VisionTower
@@ -468,9 +468,11 @@ class _NoCache(KVCache):
     def __init__(self) -> None:
         """Keep nothing, so there is nothing to set up."""
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Give back what came."""
-        return k, v
+        return keys, values
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
