@@ -57,6 +57,12 @@ def build_parser() -> Parser:
         "--count", type=int, metavar="N", help=f"take the first N samples ({_DRAWN}: 32)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write also a page with plots, and the error of every matrix",
+    )
     add_compute_options(parser)
     return parser
 
@@ -66,7 +72,11 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     args = build_parser().read(argv)
     console = console or Console()
     reference, other = model_folder(args.reference), model_folder(args.other)
+    if args.html is not None:
+        _check_page(args.html)
     found = _run(args, reference, other, console)
+    if args.html is not None:
+        _write_page(args.html, found, console)
     if args.json:
         console.line(json.dumps(found.as_dict(), ensure_ascii=False, indent=1))
     else:
@@ -93,6 +103,34 @@ def _run(args: argparse.Namespace, reference: Path, other: Path, console: Consol
         console.status(
             f"{step.model.name}: {step.share:.0%}, {format_seconds(step.seconds_left)} left"
         )
+
+
+def _check_page(file: Path) -> None:
+    """Refuse a place that can't be written, before the long work."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError(
+            f"{file} can't be written: there is "
+            + ("a folder of that name." if file.is_dir() else f"no folder {file.parent}."),
+            hint="Name a file like report.html in a folder that exists.",
+        )
+
+
+def _write_page(file: Path, found: Comparison, console: Console) -> None:
+    from cogvlm2_lite.config import read_config
+    from cogvlm2_lite.evaluate.matrices import matrix_errors
+    from cogvlm2_lite.evaluate.page import render
+    from cogvlm2_lite.weights.catalog import Catalog
+    from cogvlm2_lite.weights.writer import write_file_durably
+
+    folders = (found.reference, found.other)
+    catalogs = [Catalog.open(folder, read_config(folder)) for folder in folders]
+    matrices = []
+    for one in matrix_errors(*catalogs):
+        matrices.append(one)
+        console.status(f"Comparing matrices: {one.name}")
+    console.status("")
+    write_file_durably(file, render(found, matrices).encode())
+    console.remark(f"Written: {file}")
 
 
 def _samples(args: argparse.Namespace) -> list[Sample]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.evaluate import score
 from cogvlm2_lite.evaluate.compare import Comparison, compare
+from cogvlm2_lite.evaluate.matrices import matrix_errors
 from cogvlm2_lite.evaluate.metrics import log_softmax
 from cogvlm2_lite.evaluate.samples import Sample, tokenize
 from cogvlm2_lite.evaluate.score import Reference, prepare
@@ -198,3 +201,49 @@ def test_the_command_prints_a_table_or_one_json_object(
 def test_a_count_of_nothing_is_refused(fp4: Path) -> None:
     with pytest.raises(UsageError, match="--count 0 is too few"):
         main(["demo", str(fp4), "--count", "0"])
+
+
+def test_matrices_are_compared_in_the_models_order_and_kept_ones_are_equal(fp4: Path) -> None:
+    catalogs = [Catalog.open(f, read_config(f)) for f in (checkpoint_folder(), fp4)]
+    found = list(matrix_errors(*catalogs))
+    order = list(catalogs[1].tensors)
+    assert [order.index(one.name) for one in found] == sorted(order.index(o.name) for o in found)
+    assert {one.error for one in found if one.kind == "dense"} == {0.0}
+    one = next(one for one in found if one.kind == "fp4")
+    plain = Reader(catalogs[0]).read(catalogs[0].tensors[one.name])["weight"].clone().float()
+    rounded = fp4_weights(plain)
+    assert one.error == pytest.approx(float((rounded - plain).norm() / plain.norm()), rel=1e-3)
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_its_drawings_are_well_formed(
+    fp4: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "page.html"
+    options = ["demo", str(fp4), "--device", "cpu", "--count", "3", "--html", str(file)]
+    assert main(options) == 0
+    assert str(file) in capsys.readouterr().err
+    page = file.read_text(encoding="utf-8")
+    assert "http" not in page
+    assert "<script" not in page
+    assert "prefers-color-scheme:dark" in page
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 2
+    bars = [r for r in ElementTree.fromstring(drawings[0]).iter("rect") if r.get("height") == "14"]
+    assert len(bars) == 14  # A and B for each of seven parts
+    dots = [c for c in ElementTree.fromstring(drawings[1]).iter("circle") if c.get("r") == "3"]
+    layers = read_config(fp4)
+    assert len(dots) == layers.vision.num_hidden_layers + 2 * layers.num_hidden_layers
+    assert page.count("<td>fp4</td>") > len(dots)
+
+
+def test_a_folders_name_cannot_write_into_the_page(fp4: Path, tmp_path: Path) -> None:
+    named = shutil.copytree(fp4, tmp_path / "<b>bold")
+    assert main(["demo", str(named), "--count", "1", "--html", str(tmp_path / "p.html")]) == 0
+    assert "<b>bold" not in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_a_page_without_a_place_is_refused_before_the_work(fp4: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        main(["demo", str(fp4), "--html", str(tmp_path / "none" / "p.html")])
+    with pytest.raises(UsageError, match="a folder of that name"):
+        main(["demo", str(fp4), "--html", str(tmp_path)])

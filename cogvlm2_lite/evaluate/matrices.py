@@ -1,0 +1,80 @@
+"""How far each matrix of a folder is from the same one of another, and what it weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.loader import WeightLoader
+from cogvlm2_lite.weights.names import Role
+from cogvlm2_lite.weights.shell import Linear
+
+_ROWS = 2048
+"""Rows of a matrix that are held against each other at a time."""
+_WIDE = 2**28
+"""Weights above which a matrix is made plain in bfloat16: lm_head would take 2 GB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixError:
+    """One linear matrix of the other folder.
+
+    part   the part of the model, in words
+    block  number of its layer; None outside of layers
+    kind   how it is stored: "dense", "nf4", "fp4" or "int8"
+    error  norm of the difference over the norm of the reference's matrix (Frobenius)
+    """
+
+    name: str
+    part: str
+    block: int | None
+    kind: str
+    nbytes: int
+    weights: int
+    error: float
+
+
+def matrix_errors(reference: Catalog, other: Catalog) -> Iterator[MatrixError]:
+    """Compare two folders of one architecture matrix by matrix, in the model's order.
+
+    Two matrices are in memory at a time.
+    """
+    device = torch.device("cpu")
+    loaders = [WeightLoader(c, device=device, dtype=torch.float32) for c in (reference, other)]
+    for name, stored in other.tensors.items():
+        if stored.spec.role is not Role.LINEAR:
+            continue
+        rows, columns = stored.spec.shape
+        first, second = (_plain(loader, Linear(name, columns, rows)) for loader in loaders)
+        yield MatrixError(
+            name=name,
+            part=stored.spec.part.value,
+            block=stored.spec.block,
+            kind=stored.kind,
+            nbytes=stored.nbytes,
+            weights=stored.spec.numel,
+            error=_relative(first, second),
+        )
+
+
+def _plain(loader: WeightLoader, shell: Linear) -> Tensor:
+    loader.fill(shell)
+    assert shell.stored is not None
+    few = shell.in_features * shell.out_features < _WIDE
+    return shell.stored.dequantize(torch.float32 if few else torch.bfloat16)
+
+
+def _relative(first: Tensor, second: Tensor) -> float:
+    """Give |second - first| / |first|; 0 where both are zero."""
+    difference = norm = 0.0
+    for start in range(0, first.shape[0], _ROWS):
+        ours = first[start : start + _ROWS].double()
+        difference += float((second[start : start + _ROWS].double() - ours).square().sum())
+        norm += float(ours.square().sum())
+    if difference == 0.0:
+        return 0.0
+    return (difference / norm) ** 0.5 if norm else float("inf")
