@@ -209,7 +209,7 @@ def _parts_table(found: Comparison, matrices: Sequence[MatrixError]) -> str:
     for part in before:
         kinds = dict.fromkeys(one.kind for one in matrices if one.part == part)
         rows.append((part, ", ".join(kinds) or "dense", before[part], after[part]))
-    rows.append(("whole model", "", *(weight.nbytes for weight in found.weights)))
+    rows.append(("whole model", "", found.weights[0].nbytes, found.weights[1].nbytes))
     body = "".join(
         f"<tr><td>{escape(part)}</td><td>{kinds}</td><td>{format_bytes(a)}</td>"
         f"<td>{format_bytes(b)}</td><td>{b / a if a else 1:.1%}</td></tr>\n"
