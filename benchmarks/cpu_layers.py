@@ -38,6 +38,7 @@ from cogvlm2_lite.memory.work import expert_weights  # noqa: E402
 from cogvlm2_lite.model.attention import grouped_attention  # noqa: E402
 from cogvlm2_lite.model.decoder import Decoder  # noqa: E402
 from cogvlm2_lite.model.full_attention import chunked, reference  # noqa: E402
+from cogvlm2_lite.model.token_attention import choose_token_attention  # noqa: E402
 from cogvlm2_lite.model.vision import VisionTower  # noqa: E402
 from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
 from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
@@ -231,9 +232,11 @@ def _decode_attention(pairs: Pairs) -> dict[str, float]:
     q = torch.randn(1, 32, 1, 128).to(BF16)
     caches = [torch.randn(2, 1, 8, CONTEXT, 128).to(BF16) for _ in range(16)]
 
+    single = choose_token_attention(CPU, BF16, 128).attend
+
     def ours() -> None:
         for cache in caches:
-            grouped_attention(q, cache[0], cache[1], None, causal=False)
+            grouped_attention(q, cache[0], cache[1], None, causal=False, single=single)
 
     figures = pairs.compare(ours, reading(16 * caches[0].nbytes))
     return figures | {key: figures[key] / 16 for key in ("ours_ms", "limit_ms")}

@@ -44,6 +44,7 @@ _OPTIONAL = ("xformers", "PySide6-Essentials", "starlette", "uvicorn")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 _REAL_NF4_BYTES = int(11.7e9)
 """The real model in NF4 with double quantization (spec, section 11)."""
+_REAL_HEAD_DIM = 128
 
 Rows = Mapping[str, str]
 
@@ -185,6 +186,7 @@ def _free_disk(path: Path) -> str:
 def _kernels(torch: ModuleType | None) -> Rows:
     if torch is None:
         return {"none": "torch can't be imported"}
+    from cogvlm2_lite.model.token_attention import choose_token_attention
     from cogvlm2_lite.weights.kernels.choice import choose_kernels
 
     rows = {}
@@ -194,6 +196,8 @@ def _kernels(torch: ModuleType | None) -> Rows:
         dtype = str(compute.dtype).removeprefix("torch.")
         rows[f"{device}: numbers"] = f"{dtype}: {compute.reason}"
         rows[f"{device}: 4-bit"] = f"{kernels.name}: {kernels.reason}"
+        decoding = choose_token_attention(compute.device, compute.dtype, _REAL_HEAD_DIM)
+        rows[f"{device}: decoding attention"] = f"{decoding.name}: {decoding.reason}"
     return rows
 
 

@@ -25,6 +25,7 @@ from cogvlm2_lite.model.full_attention import choose_full_attention
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
+from cogvlm2_lite.model.token_attention import choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
 from cogvlm2_lite.weights.names import Part, expected_tensors
 
@@ -137,7 +138,8 @@ class Runtime:
         self.attention = choose_full_attention(devices[0], dtype, bf16_cpu=has_avx512_bf16())
         self.tower = VisionTower(config.vision, self.attention.attend)
         self.projector = Projector(config)
-        self.decoder = Decoder(config)
+        self.token_attention = choose_token_attention(devices[0], dtype, config.head_dim)
+        self.decoder = Decoder(config, self.token_attention.attend)
         self.rotary = Rotary(config, rope, dtype=dtype, device=devices[0])
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}

@@ -6,9 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cogvlm2_lite.model import token_attention
+from cogvlm2_lite.model.full_attention import Attend
+
 
 def grouped_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    single: Attend = token_attention.reference,
 ) -> Tensor:
     """Attend with several query heads per key/value head.
 
@@ -16,6 +25,7 @@ def grouped_attention(
     k, v  [batch, kv_heads, keys, head_dim]
     mask  [batch or 1, 1, tokens, keys] bool, True where a key may be seen; None: no mask
     causal  queries and keys are the same tokens, each seeing itself and what stands before it
+    single  how a single token attends without a mask, see token_attention.py
     Returns [batch, tokens, heads * head_dim]. Scale head_dim^-0.5.
     """
     batch, heads, tokens, head_dim = q.shape
@@ -23,8 +33,12 @@ def grouped_attention(
     grouped = q.view(batch, kv_heads, heads // kv_heads, tokens, head_dim)
     if tokens == 1:
         # The queries of a group stand in for rows of tokens: one pass over the cache for all four.
-        row_mask = None if mask is None else mask.expand(-1, -1, grouped.shape[2], -1)
-        out = F.scaled_dot_product_attention(grouped.squeeze(3), k, v, row_mask)
+        queries = grouped.squeeze(3)
+        if mask is None:
+            out = single(queries, k, v)
+        else:
+            row_mask = mask.expand(-1, -1, queries.shape[2], -1)
+            out = F.scaled_dot_product_attention(queries, k, v, row_mask)
         return out.reshape(batch, 1, heads * head_dim)
     parts = [
         F.scaled_dot_product_attention(member, k, v, mask, is_causal=causal)

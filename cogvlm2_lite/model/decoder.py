@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.model import token_attention
 from cogvlm2_lite.model.attention import grouped_attention
+from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
@@ -121,9 +123,10 @@ class Expert:
 class DecoderBlock:
     """One layer: shared norms and attention, routed projections."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, single: Attend) -> None:
         base = f"model.layers.{layer}"
         self.layer = layer
+        self.single = single
         self.sizes = [
             config.num_attention_heads * config.head_dim,
             config.num_multi_query_heads * config.head_dim,
@@ -161,7 +164,9 @@ class DecoderBlock:
         )
         rotation = step.rotations[self.layer]
         keys, values = step.cache.append(self.layer, rotation.apply(k), v, step.place)
-        return grouped_attention(rotation.apply(q), keys, values, step.mask, causal=step.causal)
+        return grouped_attention(
+            rotation.apply(q), keys, values, step.mask, causal=step.causal, single=self.single
+        )
 
     def shells(self) -> Iterator[Shell]:
         yield from self.attention_norm.shells()
@@ -209,11 +214,14 @@ class OutputHead:
 
 
 class Decoder:
-    """Embedding, layers and output head."""
+    """Embedding, layers and output head.
 
-    def __init__(self, config: ModelConfig) -> None:
+    single  how a single token attends, see token_attention.py
+    """
+
+    def __init__(self, config: ModelConfig, single: Attend = token_attention.reference) -> None:
         self.embedding = TokenEmbedding(config)
-        self.blocks = [DecoderBlock(config, i) for i in range(config.num_hidden_layers)]
+        self.blocks = [DecoderBlock(config, i, single) for i in range(config.num_hidden_layers)]
         self.head = OutputHead(config)
 
 

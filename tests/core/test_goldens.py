@@ -223,12 +223,12 @@ def the_wrong_key_value_head_order(patch: pytest.MonkeyPatch) -> None:
     right = decoder_module.grouped_attention
 
     def wrong(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: object, *, causal: bool
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: object, **how: object
     ) -> torch.Tensor:
         # Query head h reads key head h % kv_heads instead of h // group.
         heads, kv_heads = q.shape[1], k.shape[1]
         order = torch.arange(heads).view(-1, kv_heads).T.flatten()
-        out = right(q[:, order], k, v, mask, causal=causal)  # type: ignore[arg-type]
+        out = right(q[:, order], k, v, mask, **how)  # type: ignore[arg-type]
         back = torch.argsort(order)
         split = out.view(*out.shape[:2], heads, -1)[:, :, back]
         return split.reshape(out.shape)

@@ -9,5 +9,5 @@ from pathlib import Path
 
 @cache
 def built_kernel() -> Path | None:
-    """Give the library built from rows.c, or None where there was no C compiler."""
+    """Give the library built from rows.c and attend.c, or None where there was no C compiler."""
     return next(iter(sorted(Path(__file__).parent.glob("_rows*.so"))), None)

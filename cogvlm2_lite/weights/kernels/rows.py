@@ -15,6 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.weights.kernels.built import built_kernel
 
 _UNIT = 64
+_HEAD_DIM = 128
 _WIDEST = 65536
 _BF16_LEVEL, _FLOAT32_LEVEL = 2, 1
 _MAX_ROWS = {_BF16_LEVEL: 12, _FLOAT32_LEVEL: 8}
@@ -121,6 +122,35 @@ class RowKernels:
             _pointer(out), torch.get_num_threads(),
         )  # fmt: skip
         return out.to(x.dtype)
+
+    def takes_attention(self, *, head_dim: int, dtype: torch.dtype) -> bool:
+        """Say whether `attend` computes this."""
+        return self.level == _BF16_LEVEL and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Give the attention of one token: softmax(q @ k.T / sqrt(head_dim)) @ v, per head.
+
+        q        [kv_heads, group, head_dim] bfloat16; a group shares its head's keys and values
+        k, v     [kv_heads, keys, head_dim] bfloat16, one or more keys; a head's rows lie together
+        Returns  [kv_heads, group, head_dim] bfloat16, everything in between float32. Heads do not
+                 depend on each other, nor on the number of threads.
+        """
+        heads, group, width = q.shape
+        keys, stride = k.shape[1], k.stride(0)
+        flat = q.contiguous()
+        _require(flat, torch.bfloat16, heads * group * _HEAD_DIM)
+        for rows in (k, v):
+            assert rows.device.type == "cpu"
+            assert rows.dtype == torch.bfloat16
+            assert rows.shape == (heads, keys, width) == (heads, keys, _HEAD_DIM)
+            assert rows.stride() == (stride, _HEAD_DIM, 1)
+        assert keys > 0
+        out = torch.empty(heads, group, width)
+        self._library.rows_attend(
+            *_longs(heads, group, keys, stride), _pointer(flat), _pointer(k), _pointer(v),
+            ctypes.c_float(width**-0.5), _pointer(out), torch.get_num_threads(),
+        )  # fmt: skip
+        return out.to(q.dtype)
 
     def _level_for(self, dtype: torch.dtype) -> int:
         return self.level if dtype == torch.bfloat16 else _FLOAT32_LEVEL

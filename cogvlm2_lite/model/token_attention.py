@@ -1,0 +1,66 @@
+"""Attention of one token per sequence, as decoding does it: the fastest way each device has.
+
+`reference` defines the right result. The other stands behind the same signature:
+
+q        [batch, kv_heads, group, head_dim], a group of query heads shares a key/value head
+k, v     [batch, kv_heads, keys, head_dim]
+Returns  [batch, kv_heads, group, head_dim], scale head_dim^-0.5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvlm2_lite.model.full_attention import Attend
+from cogvlm2_lite.weights.kernels.rows import RowKernels, open_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenAttention:
+    """One way to attend, and why it was chosen; `doctor` shows the reason."""
+
+    name: str
+    reason: str
+    attend: Attend
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's own attention: the queries of a group stand in for rows of tokens."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def choose_token_attention(
+    device: torch.device, dtype: torch.dtype, head_dim: int
+) -> TokenAttention:
+    """Pick the way for a device."""
+    reason = "the default"
+    if device.type == "cpu":
+        try:
+            rows = open_rows()
+        except OSError as error:
+            reason = str(error)
+        else:
+            if rows.takes_attention(head_dim=head_dim, dtype=dtype):
+                return _checked(rows, head_dim)
+            reason = "our C kernel does it in bfloat16 with AVX512-BF16 and heads of 128 alone"
+    return TokenAttention(name="torch SDPA", reason=reason, attend=reference)
+
+
+def _checked(rows: RowKernels, head_dim: int) -> TokenAttention:
+    """Take the C kernel if it gives the right numbers on a small example."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.stack([rows.attend(*sequence) for sequence in zip(q, k, v, strict=True)])
+
+    sample = torch.sin(torch.arange(3 * 2 * 300 * head_dim) * 0.37).to(torch.bfloat16)
+    q, k, v = sample.view(3, 1, 2, 300, head_dim)
+    right = reference(q[:, :, :4].float(), k.float(), v.float())
+    if torch.allclose(attend(q[:, :, :4], k, v).float(), right, rtol=0.02, atol=0.002):
+        reason = "our C kernel was built, and the CPU has AVX512-BF16"
+        return TokenAttention(name="C kernel", reason=reason, attend=attend)
+    reason = "our C kernel gives other numbers than it should"
+    return TokenAttention(name="torch SDPA", reason=reason, attend=reference)

@@ -1,0 +1,99 @@
+"""Attention of a single token: the C kernel gives the reference's result, or is not taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.model.token_attention import choose_token_attention, reference
+from cogvlm2_lite.weights.kernels.rows import RowKernels, open_rows
+
+CPU = torch.device("cpu")
+BF16 = torch.bfloat16
+
+
+@pytest.fixture
+def rows() -> RowKernels:
+    try:
+        found = open_rows()
+    except OSError as error:
+        pytest.skip(str(error))
+    if found.level < 2:
+        pytest.skip("the CPU has no AVX512-BF16")
+    return found
+
+
+def random(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale).to(BF16)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("keys", [1, 2, 5, 255, 256, 257, 1000])
+@pytest.mark.parametrize(("batch", "kv_heads", "group"), [(1, 8, 4), (2, 3, 1), (1, 1, 7)])
+def test_the_c_kernel_attends_like_the_reference(
+    keys: int, batch: int, kv_heads: int, group: int
+) -> None:
+    chosen = choose_token_attention(CPU, BF16, 128)
+    assert chosen.name == "C kernel", chosen.reason
+    q = random(batch, kv_heads, group, 128, seed=keys, scale=3.0)
+    # A view of a buffer that holds more, as the cache gives it.
+    k, v = (random(batch, kv_heads, keys + 9, 128, seed=s)[:, :, :keys] for s in (1, 2))
+    exact = reference(q.double(), k.double(), v.double())
+    out = chosen.attend(q, k, v)
+    assert (out.dtype, out.shape) == (BF16, q.shape)
+    assert float((out.double() - exact).norm() / exact.norm()) < 0.003
+
+
+def test_scores_far_apart_neither_overflow_nor_vanish(rows: RowKernels) -> None:
+    k = torch.zeros(1, 600, 128, dtype=BF16)
+    k[0, 10], k[0, 590] = 60.0, 90.0  # the largest score comes in a later block
+    v = random(1, 600, 128, seed=3)
+    q = torch.ones(1, 4, 128, dtype=BF16)
+    assert torch.equal(rows.attend(q, k, v), v[:, 590:591].expand(1, 4, 128))
+    assert torch.equal(rows.attend(-q, k, v)[0, 0], rows.attend(-q, k, v)[0, 3])
+    mean = reference(-q.double(), k.double(), v.double())
+    assert torch.allclose(rows.attend(-q, k, v).double(), mean, rtol=0, atol=1e-3)
+
+
+def test_a_head_does_not_depend_on_its_neighbours_or_on_the_threads(rows: RowKernels) -> None:
+    q, k, v = (random(8, n, 128, seed=seed) for seed, n in enumerate((4, 700, 700)))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = rows.attend(q, k, v)
+        torch.set_num_threads(2)
+        assert torch.equal(rows.attend(q, k, v), alone)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(rows.attend(q[2:5], k[2:5], v[2:5]), alone[2:5])
+    assert torch.equal(rows.attend(q[:, 1:2], k, v), alone[:, 1:2])
+
+
+def test_what_the_c_kernel_is_not_for_goes_to_torch() -> None:
+    for device, dtype, head_dim in (
+        (CPU, torch.float32, 128),
+        (CPU, BF16, 64),
+        (torch.device("cuda"), BF16, 128),
+    ):
+        chosen = choose_token_attention(device, dtype, head_dim)
+        assert chosen.attend is reference
+        assert chosen.reason
+
+
+def test_without_the_library_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> RowKernels:
+        raise OSError("our C kernel was not built")
+
+    monkeypatch.setattr("cogvlm2_lite.model.token_attention.open_rows", fail)
+    chosen = choose_token_attention(CPU, BF16, 128)
+    assert (chosen.attend, chosen.reason) == (reference, "our C kernel was not built")
+
+
+def test_a_kernel_that_attends_wrongly_is_not_used(
+    rows: RowKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowKernels, "attend", lambda self, q, k, v: q)
+    chosen = choose_token_attention(CPU, BF16, 128)
+    assert (chosen.name, chosen.attend) == ("torch SDPA", reference)
+    assert "other numbers" in chosen.reason
