@@ -73,8 +73,8 @@ _CHOICES = """\
   over 2,350 tokens in 0.65 to 0.75 ms a layer, where torch's attention took 1.9 (medians of 7 turns
   of each, by hand, one thread, beside other programs).
 - Without AVX512-BF16 the kernel for matrices looks levels up in float32 with AVX2: 15 ms for the
-  linears of a layer, where dequantizing took 51. (Median of 9 pairs, by hand, on this processor, one
-  thread.)
+  linears of a layer, where dequantizing took 51. (Median of 9 pairs, by hand, on this processor,
+  one thread.)
 - Without the C kernel, a plain bfloat16 matrix is multiplied by one row without oneDNN:
   {one_row:.2f} times as fast (median of 9 pairs on 32,000 x 4,096, one thread, by hand).
 - Threads: one per physical core, from four cores on one less, and idle ones sleep
