@@ -45,7 +45,7 @@ from quantize.job import (
     survey,
 )
 from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
-from quantize.report import REPORT_NAME, write_report
+from quantize.report import write_reports
 from quantize.rounding import Rounded, companions, round_run, split_into_runs
 from quantize.source import SourceFiles, companion_files, identify, open_source
 
@@ -359,9 +359,8 @@ def _write_rest(
 ) -> None:
     """Write index, config and tokenizer files, and the manifest when all of them are there."""
     records = {}
-    contents = describe_folder(source, recipe)
-    if calibrated is not None:
-        contents[REPORT_NAME] = write_report(recipe, calibrated.rows(recipe.catalog))
+    decided = calibrated.rows(recipe.catalog) if calibrated is not None else []
+    contents = describe_folder(source, recipe) | write_reports(recipe, decided)
     for name, content in contents.items():
         write_file_durably(job.folder / name, content)
         digest = hashlib.sha256(content).hexdigest()

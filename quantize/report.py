@@ -1,43 +1,169 @@
-"""What a calibration did, matrix by matrix, as a file of the result."""
+"""What a conversion did, part by part and matrix by matrix: two files of the result."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from statistics import median
+from dataclasses import dataclass
+from html import escape
+from statistics import fmean, median
 
+from cogvlm2_lite.evaluate.charts import by_depth, bytes_by_part, document, table
+from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.weights.names import Role
 from quantize.events import Calibrated
-from quantize.recipe import Recipe
+from quantize.recipe import PlannedTensor, Recipe
 
 REPORT_NAME = "quantization_report.json"
+PAGE_NAME = "quantization_report.html"
 
 
-def write_report(recipe: Recipe, rows: Sequence[Calibrated]) -> bytes:
-    """Give the content of quantization_report.json; docs/format.md describes it."""
-    parts = [
-        {
-            "part": row.part.value,
-            "bytes": row.result_bytes,
-            "bits_per_weight": round(row.bits_per_weight, 4),
-            **_errors(recipe, rows, row.part.value),
-        }
-        for row in recipe.by_part()
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A linear matrix of the result, and what a calibration decided about it, if there was one."""
+
+    planned: PlannedTensor
+    decided: Calibrated | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Output error on samples held out, against round to nearest; None where not measured."""
+        if self.decided is None or self.decided.nearest_error <= 0:
+            return None
+        return self.decided.error / self.decided.nearest_error
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.planned.nbytes / self.planned.source.spec.numel
+
+    @property
+    def remark(self) -> str:
+        """Why it is not NF4, or not calibrated."""
+        return self.planned.reason or (self.decided.reason if self.decided else "")
+
+
+def write_reports(recipe: Recipe, decided: Sequence[Calibrated]) -> dict[str, bytes]:
+    """Give both files by name; docs/format.md describes them.
+
+    decided  what a calibration decided; empty without one
+    """
+    found = {one.tensor: one for one in decided}
+    rows = [
+        _Row(planned=planned, decided=found.get(planned.name))
+        for planned in recipe.tensors
+        if planned.source.spec.role is Role.LINEAR
     ]
-    content = {
-        "calibration": recipe.settings.calibration,
-        "bytes": recipe.nbytes,
-        "parts": parts,
-        "matrices": [row.values() for row in rows],
-    }
-    return json.dumps(content, indent=1).encode() + b"\n"
+    order = {name: number for number, name in enumerate(recipe.catalog.tensors)}
+    rows.sort(key=lambda row: order[row.planned.name])
+    content = json.dumps(_content(recipe, rows), indent=1) + "\n"
+    return {REPORT_NAME: content.encode(), PAGE_NAME: _page(recipe, rows).encode()}
 
 
-def _errors(recipe: Recipe, rows: Sequence[Calibrated], part: str) -> dict[str, object]:
-    """Sum up the matrices of a part."""
-    mine = [row for row in rows if recipe.catalog.tensors[row.tensor].spec.part.value == part]
-    ratios = [row.error / row.nearest_error for row in mine if row.nearest_error > 0]
+def _content(recipe: Recipe, rows: Sequence[_Row]) -> dict[str, object]:
     return {
-        "calibrated": sum(row.kept == "calibrated" for row in mine),
-        "kept_nearest": sum(row.kept == "nearest" for row in mine),
+        "calibration": recipe.settings.calibration,
+        "source_bytes": recipe.catalog.nbytes,
+        "bytes": recipe.nbytes,
+        "parts": [
+            {
+                "part": part.part.value,
+                "source_bytes": part.source_bytes,
+                "bytes": part.result_bytes,
+                "bits_per_weight": round(part.bits_per_weight, 4),
+                **_errors([r for r in rows if r.planned.source.spec.part is part.part]),
+            }
+            for part in recipe.by_part()
+        ],
+        "matrices": [
+            {
+                "tensor": row.planned.name,
+                "storage": row.planned.kind,
+                "bytes": row.planned.nbytes,
+                "bits_per_weight": round(row.bits_per_weight, 4),
+                "remark": row.remark,
+                "calibration": None if row.decided is None else row.decided.values(),
+            }
+            for row in rows
+        ],
+    }
+
+
+def _errors(rows: Sequence[_Row]) -> dict[str, object]:
+    """Sum up the matrices of a part."""
+    decided = [row.decided for row in rows if row.decided is not None]
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    return {
+        "calibrated": sum(one.kept == "calibrated" for one in decided),
+        "kept_nearest": sum(one.kept == "nearest" for one in decided),
         "median_error_of_nearest": round(median(ratios), 4) if ratios else None,
     }
+
+
+def _page(recipe: Recipe, rows: Sequence[_Row]) -> str:
+    parts = recipe.by_part()
+    before = {part.part.value: part.source_bytes for part in parts}
+    after = {part.part.value: part.result_bytes for part in parts}
+    weights = sum(part.weights for part in parts)
+    body = f"""\
+<p>{format_bytes(sum(after.values()))} instead of {format_bytes(sum(before.values()))};
+{8 * sum(after.values()) / weights:.2f} instead of {8 * sum(before.values()) / weights:.2f} bits per
+weight. {_how(recipe, rows)}</p>
+<p>How far the answers are from those of the source is measured by
+<code>cogvlm2-lite compare SRC DST --html answers.html</code>.</p>
+<section>
+<h2>Bytes by part</h2>
+<figure>{bytes_by_part(before, after, ("source", "result"))}</figure>
+</section>
+{_depth(rows)}<h2>Every matrix</h2>
+{_table(rows)}"""
+    return document("What was made 4-bit, and how", body)
+
+
+def _how(recipe: Recipe, rows: Sequence[_Row]) -> str:
+    decided = [row.decided for row in rows if row.decided is not None]
+    if not decided:
+        return "Rounded to nearest, not calibrated."
+    kept = sum(one.kept == "nearest" for one in decided)
+    return (
+        f"Calibrated on {escape(recipe.settings.calibration)}: {len(decided) - kept} matrices, and "
+        f"{kept} more for which round to nearest was kept; the last column says why."
+    )
+
+
+def _depth(rows: Sequence[_Row]) -> str:
+    """Draw the error of calibrated layers; nothing without a calibration."""
+    lists: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        spec, ratio = row.planned.source.spec, row.ratio
+        if spec.block is not None and ratio is not None:
+            lists.setdefault(spec.part.value, {}).setdefault(spec.block, []).append(ratio)
+    if not lists:
+        return ""
+    lines = {
+        part: {block: fmean(ratios) for block, ratios in blocks.items()}
+        for part, blocks in lists.items()
+    }
+    drawn = by_depth(lines, ".0%", "Output error of each layer against round to nearest")
+    return (
+        f"<section>\n<h2>Error by depth</h2>\n<figure>{drawn}\n<figcaption>Mean squared change of "
+        "the outputs on samples held out, against round to nearest (100%); mean over the matrices "
+        "of a layer.</figcaption></figure>\n</section>\n"
+    )
+
+
+def _table(rows: Sequence[_Row]) -> str:
+    head = ("matrix", "stored", "bytes", "bits", "error of nearest", "remark")
+    return table(
+        head,
+        [
+            (
+                row.planned.name,
+                row.planned.kind,
+                format_bytes(row.planned.nbytes),
+                f"{row.bits_per_weight:.2f}",
+                "" if row.ratio is None else f"{row.ratio:.1%}",
+                row.remark,
+            )
+            for row in rows
+        ],
+    )

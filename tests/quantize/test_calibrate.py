@@ -25,7 +25,7 @@ from quantize.compensate import Calibration
 from quantize.events import Calibrated, CalibrationProgress, Event
 from quantize.pipeline import Calibrate, convert
 from quantize.recipe import Keep, Recipe, Settings
-from quantize.report import REPORT_NAME
+from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
 from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, quantize
 from tests.quantize.test_transformers import both_logits, load_tree
@@ -104,9 +104,13 @@ def test_the_report_lies_in_the_folder_and_the_folder_verifies(
     folder, events = calibrated
     report = json.loads((folder / REPORT_NAME).read_text())
     rows = {e.tensor: e for e in events if isinstance(e, Calibrated)}
-    assert {row["tensor"] for row in report["matrices"]} == set(rows)
-    for row in report["matrices"]:
+    decided = [row["calibration"] for row in report["matrices"] if row["calibration"]]
+    assert {row["tensor"] for row in decided} == set(rows)
+    for row in decided:
         assert Calibrated(**row) == rows[row["tensor"]]
+    page = (folder / PAGE_NAME).read_text(encoding="utf-8")
+    assert "against round to nearest" in page
+    assert all(f"<td>{name}</td>" in page for name in rows)
     *_, last = verify(folder)
     assert getattr(last, "ok", False)
     assert not (folder / "calibration").exists()
