@@ -93,6 +93,9 @@ def render() -> str:
     if layers:
         sections.append("\n".join(_per_layer(layers)))
         sections.append("\n".join(_beside_llama_cpp(layers)))
+    streamed = _read("streamed_decode")
+    if streamed:
+        sections.append("\n".join(_streamed(streamed)))
     if memory:
         sections.append("\n".join(_estimate(memory)))
     sections.append("\n".join(_gpu(gpu)) if gpu else _NO_GPU)
@@ -228,6 +231,33 @@ def _plain_rate(report: Report) -> float:
 
 def _ratio(what: str, theirs: float, ours: float) -> str:
     return f"| {what} | {theirs:.1f} | {ours:.1f} | {theirs / ours:.2f} |"
+
+
+def _streamed(report: Report) -> Iterator[str]:
+    kernels = report["kernels"]
+    yield "## A CPU with too little RAM"
+    yield ""
+    yield (
+        f"{_machine(report)}; {report['layers']} decoder layers and a 4-bit lm_head, one thread, "
+        f"CPU time per token, median of {report['repeats']} (load average at the start: "
+        f"{report['load_average']:.1f}; `benchmarks/streamed_decode.py`). The weights lie in "
+        "memory already, as in the system's file cache: reading them from a disk comes on top."
+    )
+    yield ""
+    yield "| kernel | everything stays, ms | all layers streamed, ms | scores |"
+    yield "| --- | ---: | ---: | --- |"
+    for name, title in (("rows", "our C kernel"), ("packed", "bitsandbytes', a packed copy")):
+        row = kernels[name]
+        equal = "equal to the bit" if row["equal_to_the_bit"] else "NOT equal"
+        yield f"| {title} | {row['resident_ms']:.1f} | {row['streamed_ms']:.1f} | {equal} |"
+    yield ""
+    slower = kernels["rows"]["streamed_ms"] / kernels["rows"]["resident_ms"]
+    packing = kernels["packed"]["streamed_ms"] / kernels["packed"]["resident_ms"]
+    yield (
+        f"Streaming takes our kernel {slower:.2f} times as long, for it reads matrices as they "
+        "are stored. Where it was not built, every token packs its matrices anew: "
+        f"{packing:.1f} times."
+    )
 
 
 def _estimate(report: Report) -> Iterator[str]:

@@ -1,0 +1,126 @@
+"""What decoding on a CPU costs when its weights do not fit: streamed beside resident, per token.
+
+    python -m benchmarks.streamed_decode [--repeats 5]
+
+Four decoder layers of the real shapes, made-up NF4 weights that are in memory already, as the
+system's file cache holds a file that was just read. One thread, CPU time. With our C kernel, and
+with bitsandbytes' kernel, which needs a packed copy of each matrix whenever it comes in. Writes
+benchmarks/results/streamed_decode.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.bench.synthetic import (  # noqa: E402
+    NoiseReader,
+    released_config,
+    synthetic_catalog,
+)
+from cogvlm2_lite.engine.runtime import Runtime  # noqa: E402
+from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
+from cogvlm2_lite.memory.estimate import unit_sizes  # noqa: E402
+from cogvlm2_lite.memory.phases import Phase  # noqa: E402
+from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory  # noqa: E402
+from cogvlm2_lite.model.rotary import RopeMode  # noqa: E402
+from cogvlm2_lite.units import GIB, MIB  # noqa: E402
+from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
+from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
+from cogvlm2_lite.weights.names import Part  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "streamed_decode.json"
+CPU, BF16 = torch.device("cpu"), torch.bfloat16
+LAYERS = 4
+CONTEXT = 256
+
+
+def main() -> int:
+    """Measure both kernels and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "load_average": os.getloadavg()[0],
+        "layers": LAYERS,
+        "repeats": repeats,
+        "kernels": {name: measure(name, repeats) for name in ("rows", "packed")},
+    }
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report["kernels"], indent=1))
+    return 0
+
+
+def measure(name: str, repeats: int) -> dict[str, Any]:
+    """Time tokens with everything resident, then with all that a small budget streams."""
+    config = released_config(1, LAYERS)
+    catalog = synthetic_catalog(config, lm_head_nf4=True)
+    kernels = choose_kernels(CPU, BF16, name)
+    loader = WeightLoader(
+        catalog, device=CPU, dtype=BF16, kernels=kernels, reader=NoiseReader(keep=True)
+    )
+    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
+
+    def plan(nbytes: int) -> MemoryPlan:
+        budget = Budget(device="cpu", device_bytes=nbytes)
+        return plan_memory(config, sizes, [budget], Workload(context=CONTEXT, with_picture=False))
+
+    runtime = Runtime(
+        config, [loader], plan(8 * GIB), devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE
+    )
+    resident, expected = seconds_per_token(runtime, repeats)
+    runtime.follow(smallest(plan))
+    streamed, found = seconds_per_token(runtime, repeats)
+    (device,) = runtime.plan.devices
+    units = device.phase(Phase.DECODE).streamed
+    return {
+        "resident_ms": 1000 * resident,
+        "streamed_ms": 1000 * streamed,
+        "streamed_bytes": sum(unit.nbytes for unit in units),
+        "streamed_layers": sum(unit.part is Part.LANGUAGE_EXPERT for unit in units),
+        "equal_to_the_bit": torch.equal(expected, found),
+    }
+
+
+def smallest(plan: Any) -> MemoryPlan:
+    """Give the plan of the smallest budget that has two buffers, so that all else is streamed."""
+    for nbytes in range(64 * MIB, 8 * GIB, 16 * MIB):
+        try:
+            found: MemoryPlan = plan(nbytes)
+        except DoesNotFitError:
+            continue
+        if found.devices[0].phase(Phase.DECODE).depth == 2:
+            return found
+    raise AssertionError("some budget streams through two buffers")
+
+
+def seconds_per_token(runtime: Runtime, repeats: int) -> tuple[float, torch.Tensor]:
+    """Decode a few tokens; gives the median CPU time of one, all threads, and the last scores."""
+    cache = runtime.new_cache()
+    times = []
+    for position in range(repeats + 1):
+        began = time.process_time()
+        scores = runtime.decode_one_token(17 + position, position, cache)
+        times.append(time.process_time() - began)
+    cache.release()
+    return statistics.median(times[1:]), scores
+
+
+if __name__ == "__main__":
+    sys.exit(main())
