@@ -126,6 +126,12 @@ def _whole_model(report: Report) -> Iterator[str]:
     yield ""
     yield f"{_machine(report)}. {report['remark']}"
     yield ""
+    if bench["kernels"] == "packed":
+        yield (
+            "This run is older than our C kernel: matrices used in decoding lay in memory twice, "
+            "as stored and packed for bitsandbytes' kernel. It was not repeated since."
+        )
+        yield ""
     yield (
         f"All {bench['layers'][0]} vision and {bench['layers'][1]} decoder layers, one picture of "
         f"1344 x 1344, a short question, {bench['phases'][2]['tokens'] + 1} tokens, "
