@@ -289,7 +289,9 @@ class Runtime:
         for chunk in (talk.start, *talk.ends):
             if chunk is None:
                 continue
-            step, hidden = self._step(chunk, cache), self._embed(chunk.input_ids)
+            # The plan has room for the positions and mask of one chunk, not of all that wait.
+            step = self._step(chunk, cache).on(torch.device("cpu"))
+            hidden = self._embed(chunk.input_ids)
             if chunk is not talk.start:
                 runs.append(_Run(hidden=hidden.cpu(), step=step))
                 continue

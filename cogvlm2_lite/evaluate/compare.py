@@ -14,7 +14,8 @@ from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import Result, Steps
 from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY
+from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.metrics import Summary, summarise
 from cogvlm2_lite.evaluate.metrics import Tokens as Beside
 from cogvlm2_lite.evaluate.samples import Sample
@@ -157,6 +158,11 @@ def _with(
     model = open_model(folder)
     try:
         return (yield from _timed(folder, work(model)))
+    except OUT_OF_MEMORY as error:
+        raise DoesNotFitError(
+            f"Memory ran out while {folder.name} was read: {error}",
+            hint="Close other programs, or allow less with --vram or --ram: more is then streamed.",
+        ) from error
     finally:
         model.runtime.residency.release()
 

@@ -23,7 +23,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate import score
 from cogvlm2_lite.evaluate.compare import Comparison, compare
 from cogvlm2_lite.evaluate.matrices import matrix_errors
@@ -247,3 +247,13 @@ def test_a_page_without_a_place_is_refused_before_the_work(fp4: Path, tmp_path: 
         main(["demo", str(fp4), "--html", str(tmp_path / "none" / "p.html")])
     with pytest.raises(UsageError, match="a folder of that name"):
         main(["demo", str(fp4), "--html", str(tmp_path)])
+
+
+def test_memory_that_runs_out_is_told_in_a_sentence(questions: list[Sample]) -> None:
+    def tight(folder: Path) -> Model:
+        model = opened(folder)
+        model.runtime.arenas[0].limit_bytes = MIB
+        return model
+
+    with pytest.raises(DoesNotFitError, match="Memory ran out while checkpoint was read"):
+        result(compare(checkpoint_folder(), checkpoint_folder(), questions, tight))
