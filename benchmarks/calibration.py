@@ -6,7 +6,7 @@ Plain NF4, FP4 (as in the released int4 folders) and calibrated NF4 at equal byt
 the code that `quantize` runs, are compared with the 16-bit model on questions that neither training
 nor calibration saw: mean KL of the next token at every token of the right answers. The twin is
 the same function with outliers in its weights and activations. Writes
-benchmarks/results/calibration.json; tools/write_quantization.py makes the page of it.
+benchmarks/results/calibration.json; tools/write_quantization_docs.py makes the page of it.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ from tools.write_quantization_docs import RESULT, write  # noqa: E402
 
 CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
 PLAIN = "NF4, 8-bit scales"
+FP4 = "FP4, as released"
+CALIBRATED = "NF4, calibrated"
 QUESTIONS = 6
 """Per picture."""
 
@@ -63,25 +65,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=100, help="per seed")
     parser.add_argument("--seeds", default="11,12,13")
+    parser.add_argument("--samples", type=int, default=288, help="of a calibration")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(make_all(Path(folder)), seeds, options.pictures)
+        report = measure(make_all(Path(folder), options.samples), seeds, options.pictures)
+    report["samples"] = options.samples
     report["machine"] = describe_machine()
     RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write()
 
 
-def make_all(folder: Path) -> dict[str, Path]:
-    """Make a folder of every kind."""
+def make_all(folder: Path, count: int) -> dict[str, Path]:
+    """Make a folder of every kind; calibrations take so many samples."""
     made = {}
-    for number, (name, words) in enumerate(OPTIONS.items()):
+    alike = ["--calibrate", str(write_samples(folder / "samples", count)), "--samples", str(count)]
+    drawn = ["--calibrate", "built-in", "--samples", str(count)]
+    calibrated = {
+        CALIBRATED: [*alike, "--device", "cpu"],
+        "NF4, calibrated, projector int8": [*alike, "--device", "cpu", "--keep", "projector=int8"],
+        "NF4, calibrated, built-in set": [*drawn, "--device", "cpu"],
+    }
+    for number, (name, words) in enumerate((OPTIONS | calibrated).items()):
         made[name] = folder / str(number)
         if quantize([str(CHECKPOINT), str(made[name]), "--json", "--yes", *words]) != 0:
             sys.exit(f"quantize failed for {name}")
-    made["FP4, as released"] = write_fp4(CHECKPOINT, folder / "fp4")
+    made[FP4] = write_fp4(CHECKPOINT, folder / "fp4")
     return made
+
+
+def write_samples(folder: Path, count: int) -> Path:
+    """Write samples like those asked later, from the split that training saw, as JSON lines."""
+    folder.mkdir()
+    lines = []
+    for number, drawn in enumerate(samples("train", 5, QUESTIONS)):
+        drawn.image.save(folder / f"{number}.png")
+        for talk in drawn.conversations:
+            if talk.history:
+                continue  # a line holds no earlier turns
+            picture = {"image": f"{number}.png"} if talk.sees_picture else {}
+            answer = after_mark(talk.answer.strip())
+            lines.append(json.dumps({**picture, "question": talk.question, "answer": answer}))
+        if len(lines) >= count:
+            break
+    file = folder / "samples.jsonl"
+    file.write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
+    return file
 
 
 def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str, Any]:
@@ -94,7 +124,7 @@ def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str,
             run(kept.fill(reference))
             for name, folder in made.items():
                 found.setdefault(name, []).append(run(kept.against(open_float32(folder))))
-    plain = joined(found[PLAIN])
+    plain, fp4 = joined(found[PLAIN]), joined(found[FP4])
     rows = {}
     for name, parts in found.items():
         whole = joined(parts)
@@ -103,6 +133,7 @@ def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str,
             "bytes": weight.nbytes,
             "bits_per_weight": weight.bits_per_weight,
             "against_plain": ratio(whole.kl, plain.kl, plain.picture).as_dict(),
+            "against_fp4": ratio(whole.kl, fp4.kl, fp4.picture).as_dict(),
             "against_plain_by_seed": [
                 ratio(mine.kl, theirs.kl, mine.picture).as_dict()
                 for mine, theirs in zip(parts, found[PLAIN], strict=True)
