@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import TextIO
 
 from cogvlm2_lite import __version__
@@ -54,6 +55,11 @@ COMMANDS = (
         name="serve",
         target="cogvlm2_lite.cli.serve:main",
         summary="serve OpenAI's API and a web page on this machine",
+    ),
+    Command(
+        name="gui",
+        target="gui.command:main",
+        summary="open the window: drop a picture and ask",
     ),
     Command(
         name="plan",
@@ -122,6 +128,8 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
 
 
 def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console) -> int:
+    if not argv and _opens_a_window():
+        return load_command("gui", commands)([])
     if not argv or argv[0] in ("-h", "--help", "help"):
         console.write(help_text(commands))
         return 0
@@ -129,6 +137,14 @@ def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console
         console.line(f"cogvlm2-lite {__version__}")
         return 0
     return load_command(argv[0], commands)(argv[1:])
+
+
+def _opens_a_window() -> bool:
+    """Say whether the command alone opens the window: on a desktop, with PySide6 installed."""
+    desktop = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    return desktop and find_spec("PySide6") is not None
 
 
 def load_command(
@@ -164,7 +180,8 @@ options:
   -h, --help     show this text
   -V, --version  show the version
 
-Start with `cogvlm2-lite demo`. `cogvlm2-lite COMMAND --help` explains a command.
+Start with `cogvlm2-lite demo`. On a desktop `cogvlm2-lite` alone opens the window.
+`cogvlm2-lite COMMAND --help` explains a command.
 """
 
 

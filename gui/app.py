@@ -1,0 +1,155 @@
+"""The program around the window: one instance, dress, language, faults."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from PySide6.QtCore import (
+    QLocale,
+    QLockFile,
+    QMessageLogContext,
+    QtMsgType,
+    QTranslator,
+    qInstallMessageHandler,
+)
+from PySide6.QtWidgets import QApplication, QMessageBox
+
+from cogvlm2_lite import __version__
+from gui import theme
+from gui.engine import EngineBridge, EngineClient
+from gui.history import History, HistoryError
+from gui.places import data_folder
+from gui.settings import Settings
+from gui.window import MainWindow
+
+_LOG = logging.getLogger("cogvlm2_lite.gui")
+TRANSLATIONS = Path(__file__).parent / "translations"
+
+
+class Program:
+    """Everything that lives as long as the window."""
+
+    def __init__(self, app: QApplication, data: Path, client: EngineClient | None = None) -> None:
+        self.app = app
+        self.data = data
+        self.settings = Settings(data / "settings.json")
+        self.translator: QTranslator | None = None
+        self.dress()
+        self.trouble = ""
+        try:
+            self.history = History(data)
+            self.history.sweep()
+        except HistoryError as error:
+            self.trouble = f"{error.message} {error.hint}".strip()
+            self.history = History(None)
+        self.engine = EngineBridge(client or EngineClient())
+        self.window = MainWindow(
+            settings=self.settings, history=self.history, engine=self.engine, data=data
+        )
+        self.window.appearance_changed.connect(self.dress_anew)
+        self.window.setWindowIcon(theme.app_icon())
+        if self.trouble:
+            self.window.warn_unsaved(self.trouble)
+
+    def dress(self) -> None:
+        """Put language, colours and letters on the program."""
+        self._translate(self.settings.get("language"))
+        theme.apply(self.app, self.settings.get("theme"), self.settings.get("font_points"))
+
+    def dress_anew(self) -> None:
+        """Dress again after a change, and draw the window's own pictures in the new colours."""
+        self.dress()
+        self.window.refresh()
+
+    def close(self) -> None:
+        """End what lives beside the window."""
+        self.window.close()
+        self.history.close()
+
+    def _translate(self, language: str) -> None:
+        if self.translator is not None:
+            self.app.removeTranslator(self.translator)
+            self.translator = None
+        name = QLocale.system().name() if language == "system" else language
+        if name.startswith("zh"):
+            translator = QTranslator(self.app)
+            if translator.load(str(TRANSLATIONS / "zh_CN.qm")):
+                self.app.installTranslator(translator)
+                self.translator = translator
+
+
+def run(*, model: Path | None = None, data: Path | None = None) -> int:
+    """Open the window and stay until it is closed; gives the exit code."""
+    data = data or data_folder()
+    app = make_app()
+    lock = QLockFile(str(data / "window.lock"))
+    data.mkdir(parents=True, exist_ok=True)
+    if not lock.tryLock(100) and lock.error() is QLockFile.LockError.LockFailedError:
+        QMessageBox.information(
+            None,
+            "CogVLM2 Lite",
+            app.translate(
+                "App",
+                "CogVLM2 Lite is open already. Use its window; two windows would write the same "
+                "conversations.",
+            ),
+        )
+        return 1
+    keep_log(data)
+    program = Program(app, data)
+    program.window.show_page("chat")
+    program.window.show()
+    last = program.settings.get("model")
+    if model is not None:
+        program.window.open_model(model)
+    elif last and (Path(last) / "config.json").exists():
+        program.window.open_model(Path(last))
+    app.styleHints().colorSchemeChanged.connect(program.dress_anew)
+    code = app.exec()
+    program.close()
+    lock.unlock()
+    return code
+
+
+def make_app() -> QApplication:
+    """Make Qt's application with the program's name."""
+    app = QApplication([sys.argv[0] or "cogvlm2-lite"])
+    app.setApplicationName("cogvlm2-lite")
+    app.setApplicationDisplayName("CogVLM2 Lite")
+    app.setApplicationVersion(__version__)
+    app.setDesktopFileName("cogvlm2-lite")
+    return app
+
+
+def keep_log(data: Path) -> None:
+    """Write warnings and faults of the window to a small rotating file beside the conversations."""
+    try:
+        handler: logging.Handler = logging.handlers.RotatingFileHandler(
+            data / "window.log", maxBytes=512 * 1024, backupCount=2, encoding="utf-8"
+        )
+    except OSError:
+        handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _LOG.addHandler(handler)
+    qInstallMessageHandler(_log_qt)
+    sys.excepthook = _log_fault
+    threading.excepthook = lambda fault: _LOG.error(
+        "fault in a thread:\n%s", "".join(traceback.format_exception(fault.exc_value))
+    )
+
+
+def _log_qt(kind: QtMsgType, context: QMessageLogContext, text: str) -> None:
+    _LOG.warning("Qt: %s", text)
+
+
+def _log_fault(
+    kind: type[BaseException], fault: BaseException, trace: TracebackType | None
+) -> None:
+    _LOG.error("fault:\n%s", "".join(traceback.format_exception(kind, fault, trace)))
+    traceback.print_exception(kind, fault, trace)

@@ -1,0 +1,1 @@
+"""The page people talk on: conversations, transcript, composer and picture."""

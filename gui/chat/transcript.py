@@ -1,0 +1,245 @@
+"""Questions and answers, one under the other; an answer is Markdown that loads nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import QGuiApplication, QResizeEvent
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QScrollArea,
+    QTextBrowser,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from gui import theme
+from gui.state import Conversation, Status, Turn
+
+_SCHEMES = ("http", "https", "mailto")
+
+
+class Answer(QTextBrowser):
+    """Markdown as high as its text. Nothing is fetched; links open after they were shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setOpenLinks(False)
+        self.setProperty("kind", "clear")
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.setAccessibleName(self.tr("Answer"))
+        self.anchorClicked.connect(self._ask_to_open)
+        self.document().documentLayout().documentSizeChanged.connect(self._grow)
+
+    def show_text(self, text: str) -> None:
+        """Show Markdown."""
+        self.setMarkdown(text)
+        self._grow()
+
+    def loadResource(self, kind: int, name: QUrl | str) -> Any:  # noqa: N802 - Qt's name
+        """Load nothing, from nowhere."""
+        return None
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Grow with the text."""
+        super().resizeEvent(event)
+        self._grow()
+
+    def _grow(self) -> None:
+        self.setFixedHeight(max(round(self.document().size().height()) + 6, 24))
+
+    def _ask_to_open(self, url: QUrl) -> None:
+        if url.scheme() not in _SCHEMES:
+            return
+        asked = QMessageBox.question(
+            self,
+            self.tr("Open this address?"),
+            self.tr("The answer links to\n\n{address}").format(address=url.toDisplayString()),
+        )
+        if asked is QMessageBox.StandardButton.Yes:
+            from PySide6.QtGui import QDesktopServices
+
+            QDesktopServices.openUrl(url)
+
+
+class TurnView(QWidget):
+    """One question with its answer and what can be done with them.
+
+    again, edit  (turn id)
+    choose       (turn id) of another branch
+    """
+
+    again = Signal(int)
+    edit = Signal(int)
+    choose = Signal(int)
+
+    def __init__(self, turn: Turn, siblings: list[int]) -> None:
+        super().__init__()
+        self.turn = turn
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(8)
+        asked = QFrame()
+        asked.setProperty("kind", "asked")
+        inner = QHBoxLayout(asked)
+        inner.setContentsMargins(14, 10, 14, 10)
+        self.question = QLabel(turn.question)
+        self.question.setTextFormat(Qt.TextFormat.PlainText)
+        self.question.setWordWrap(True)
+        self.question.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+            | Qt.TextInteractionFlag.TextSelectableByKeyboard
+        )
+        self.question.setAccessibleName(self.tr("Question"))
+        inner.addWidget(self.question)
+        row = QHBoxLayout()
+        row.addStretch(1)
+        row.addWidget(asked, 4)
+        column.addLayout(row)
+        self.answer = Answer()
+        column.addWidget(self.answer)
+        self.notes = QLabel()
+        self.notes.setProperty("kind", "soft")
+        self.notes.setWordWrap(True)
+        column.addWidget(self.notes)
+        self.error = QLabel()
+        self.error.setProperty("kind", "bad")
+        self.error.setWordWrap(True)
+        column.addWidget(self.error)
+        foot = QHBoxLayout()
+        foot.setSpacing(2)
+        self._tools = [
+            self._tool(foot, "copy", self.tr("Copy the answer"), self._copy),
+            self._tool(foot, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
+            self._tool(foot, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
+        ]
+        if len(siblings) > 1:
+            at = siblings.index(turn.id)
+            self._branch(foot, "previous", self.tr("Earlier version"), siblings, at - 1)
+            foot.addWidget(QLabel(f"{at + 1}/{len(siblings)}"))
+            self._branch(foot, "next", self.tr("Later version"), siblings, at + 1)
+        foot.addStretch(1)
+        column.addLayout(foot)
+        self.stats = QLabel()
+        self.stats.setProperty("kind", "soft")
+        self.stats.setWordWrap(True)
+        column.addWidget(self.stats)
+        self.show_turn(turn)
+
+    def show_turn(self, turn: Turn) -> None:
+        """Show a turn as it is now."""
+        self.turn = turn
+        waiting = turn.status is Status.WAITING and not turn.answer
+        self.answer.show_text(self.tr("*thinking…*") if waiting else turn.answer)
+        self.notes.setText("\n".join(turn.notes))
+        self.notes.setVisible(bool(turn.notes))
+        problem = turn.error
+        if turn.status is Status.INTERRUPTED:
+            problem = self.tr("The program ended while this was answered. Answer again?")
+        self.error.setText(problem)
+        self.error.setVisible(bool(problem))
+        for tool in self._tools:
+            tool.setVisible(turn.status.is_over)
+        self.stats.setText(self._stats())
+
+    def _stats(self) -> str:
+        stats = self.turn.stats
+        if stats is None:
+            return ""
+        text = self.tr(
+            "{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, "
+            "reading {prefill:.2f} s, answering {decode:.2f} s"
+        ).format(
+            tokens=stats.completion_tokens,
+            rate=stats.tokens_per_s,
+            encode=stats.encode_s,
+            prefill=stats.prefill_s,
+            decode=stats.decode_s,
+        )
+        return text + (self.tr("; stopped") if self.turn.status is Status.STOPPED else "")
+
+    def _copy(self) -> None:
+        QGuiApplication.clipboard().setText(self.turn.answer)
+
+    def _branch(self, row: QHBoxLayout, icon: str, text: str, siblings: list[int], to: int) -> None:
+        button = self._tool(row, icon, text, lambda: self.choose.emit(siblings[to]))
+        button.setEnabled(0 <= to < len(siblings))
+
+    def _tool(self, row: QHBoxLayout, icon: str, text: str, do: Any) -> QToolButton:
+        button = QToolButton()
+        button.setIcon(theme.icon(icon))
+        button.setIconSize(QSize(16, 16))
+        button.setToolTip(text)
+        button.setAccessibleName(text)
+        button.setProperty("kind", "quiet")
+        button.clicked.connect(lambda: do())
+        row.addWidget(button)
+        return button
+
+
+class Transcript(QScrollArea):
+    """All turns of the branch that is shown. Signals as of TurnView."""
+
+    again = Signal(int)
+    edit = Signal(int)
+    choose = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setProperty("kind", "clear")
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setAccessibleName(self.tr("Conversation"))
+        self._views: dict[int, TurnView] = {}
+        self._follow = True
+        self.verticalScrollBar().rangeChanged.connect(self._stay_at_end)
+        self.verticalScrollBar().valueChanged.connect(self._note_place)
+        self.show_conversation(None)
+
+    def show_conversation(self, conversation: Conversation | None) -> None:
+        """Show a conversation from the start."""
+        body = QWidget()
+        outer = QHBoxLayout(body)
+        outer.setContentsMargins(24, 24, 24, 24)
+        column = QVBoxLayout()
+        column.setSpacing(28)
+        self._views = {}
+        for turn in conversation.path() if conversation else ():
+            assert conversation is not None
+            view = TurnView(turn, [other.id for other in conversation.siblings(turn)])
+            view.again.connect(self.again)
+            view.edit.connect(self.edit)
+            view.choose.connect(self.choose)
+            column.addWidget(view)
+            self._views[turn.id] = view
+        column.addStretch(1)
+        outer.addStretch(1)
+        outer.addLayout(column, 12)
+        outer.addStretch(1)
+        self.setWidget(body)
+        self._follow = True
+        QTimer.singleShot(0, self._stay_at_end)
+
+    def show_turn(self, turn: Turn) -> None:
+        """Show what changed in one turn."""
+        if turn.id in self._views:
+            self._views[turn.id].show_turn(turn)
+
+    def view_of(self, turn_id: int) -> TurnView:
+        """Give the view of a turn that is shown."""
+        return self._views[turn_id]
+
+    def _note_place(self, value: int) -> None:
+        self._follow = value >= self.verticalScrollBar().maximum() - 24
+
+    def _stay_at_end(self) -> None:
+        if self._follow:
+            self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())

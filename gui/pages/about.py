@@ -1,0 +1,53 @@
+"""The page "About": version, licences, and the report of `doctor` to paste into a bug report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.context import Context
+from gui.pages.frame import page
+
+_DOCTOR = (sys.executable, "-P", "-m", "cogvlm2_lite", "doctor")
+
+
+def make(context: Context) -> QWidget:
+    """Make the page; the report comes from a process of its own, because it loads torch."""
+    widget, column = page(QCoreApplication.translate("About", "About"))
+    text = QLabel(
+        QCoreApplication.translate(
+            "About",
+            "CogVLM2 Lite {version}. This program and its demo model are under the Apache License "
+            "2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community "
+            "License. Qt is used under the LGPL. Nothing leaves this computer: no updates are "
+            "looked for and nothing is reported.",
+        ).format(version=__version__)
+    )
+    text.setWordWrap(True)
+    column.addWidget(text)
+    report = QPlainTextEdit(QCoreApplication.translate("About", "Looking at this computer…"))
+    report.setReadOnly(True)
+    report.setMinimumHeight(360)
+    report.setAccessibleName(QCoreApplication.translate("About", "Report about this computer"))
+    copy = QPushButton(QCoreApplication.translate("About", "Copy the report"))
+    copy.setAccessibleName(QCoreApplication.translate("About", "Copy the report"))
+    copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(report.toPlainText()))
+    column.addWidget(report)
+    column.addWidget(copy)
+
+    def failed(error: CogVLM2LiteError) -> None:
+        report.setPlainText(f"{error.message} {error.hint}".strip())
+
+    context.tasks.run(_report, report.setPlainText, failed, report)
+    return widget
+
+
+def _report() -> str:
+    done = subprocess.run(_DOCTOR, capture_output=True, text=True, check=False)
+    return done.stdout or done.stderr

@@ -1,0 +1,230 @@
+"""The page "Convert": `cogvlm2-lite quantize` in a process of its own, read line by line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QCoreApplication, QProcess
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QWidget,
+)
+
+from cogvlm2_lite.units import format_bytes, format_seconds
+from gui.context import Context
+from gui.pages.frame import page
+
+
+def make(context: Context) -> QWidget:
+    """Make the page."""
+    return ConvertPage(context)
+
+
+class ConvertPage(QWidget):
+    """Choose two folders, start, and look on. What is done is kept: the same start goes on."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._rest = b""
+        self._folder = ""
+        outer = QHBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        widget, column = page(QCoreApplication.translate("Convert", "Convert a checkpoint"))
+        outer.addWidget(widget)
+        text = QLabel(
+            QCoreApplication.translate(
+                "Convert",
+                "Makes a downloaded CogVLM2 checkpoint (39 GB) a 4-bit model (11 GB). The source "
+                "is only read. It can be stopped at any moment and goes on where it was.",
+            )
+        )
+        text.setWordWrap(True)
+        column.addWidget(text)
+        grid = QGridLayout()
+        grid.setVerticalSpacing(10)
+        self.source = self._place(
+            grid,
+            0,
+            QCoreApplication.translate("Convert", "Checkpoint folder"),
+            QCoreApplication.translate("Convert", "Choose the checkpoint"),
+        )
+        self.target = self._place(
+            grid,
+            1,
+            QCoreApplication.translate("Convert", "New folder"),
+            QCoreApplication.translate("Convert", "Choose where it goes"),
+        )
+        grid.addWidget(QLabel(QCoreApplication.translate("Convert", "Calibration")), 2, 0)
+        self.calibrate = QComboBox()
+        self.calibrate.addItem(
+            QCoreApplication.translate("Convert", "None: quick, round to nearest"), "none"
+        )
+        self.calibrate.addItem(
+            QCoreApplication.translate("Convert", "Drawn pictures: smaller error, takes long"),
+            "built-in",
+        )
+        self.calibrate.setAccessibleName(QCoreApplication.translate("Convert", "Calibration"))
+        grid.addWidget(self.calibrate, 2, 1)
+        column.addLayout(grid)
+        row = QHBoxLayout()
+        self.start_button = QPushButton(QCoreApplication.translate("Convert", "Start"))
+        self.start_button.setAccessibleName(QCoreApplication.translate("Convert", "Start"))
+        self.start_button.setProperty("kind", "main")
+        self.start_button.clicked.connect(self.start)
+        self.stop_button = QPushButton(QCoreApplication.translate("Convert", "Pause"))
+        self.stop_button.setAccessibleName(QCoreApplication.translate("Convert", "Pause"))
+        self.stop_button.clicked.connect(self.pause)
+        self.stop_button.setEnabled(False)
+        self.open_button = QPushButton(QCoreApplication.translate("Convert", "Open the new model"))
+        self.open_button.setAccessibleName(
+            QCoreApplication.translate("Convert", "Open the new model")
+        )
+        self.open_button.hide()
+        self.open_button.clicked.connect(self._open)
+        for button in (self.start_button, self.stop_button, self.open_button):
+            row.addWidget(button)
+        row.addStretch(1)
+        column.addLayout(row)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setAccessibleName(QCoreApplication.translate("Convert", "Progress"))
+        column.addWidget(self.bar)
+        self.told = QLabel()
+        self.told.setWordWrap(True)
+        column.addWidget(self.told)
+        self.plan = QLabel()
+        self.plan.setWordWrap(True)
+        self.plan.setProperty("kind", "soft")
+        column.addWidget(self.plan)
+        self._process = QProcess(self)
+        self._process.readyReadStandardOutput.connect(self._read)
+        self._process.finished.connect(self._ended)
+
+    @property
+    def running(self) -> bool:
+        """True while the command works."""
+        return self._process.state() is not QProcess.ProcessState.NotRunning
+
+    def start(self) -> None:
+        """Start, or go on."""
+        if self.running:
+            return
+        if not self.source.text().strip() or not self.target.text().strip():
+            self.told.setText(QCoreApplication.translate("Convert", "Choose both folders first."))
+            return
+        self.open_button.hide()
+        self.start_button.setEnabled(False)
+        self.stop_button.setEnabled(True)
+        self.told.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
+        arguments = [
+            "-P", "-m", "cogvlm2_lite", "quantize", self.source.text().strip(),
+            self.target.text().strip(), "--json", "--calibrate", self.calibrate.currentData(),
+        ]  # fmt: skip
+        self._process.start(sys.executable, arguments)
+
+    def pause(self) -> None:
+        """Stop; what is done is kept."""
+        if self.running:
+            self._process.terminate()
+
+    def shut(self) -> None:
+        """End with the window; what is done is kept."""
+        if self.running:
+            self._process.finished.disconnect(self._ended)
+            self._process.terminate()
+            self._process.waitForFinished(5000)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Show one event of the command (docs/format.md)."""
+        kind = event.get("event")
+        if kind == "plan":
+            self._show_plan(event)
+        elif kind == "progress":
+            self.bar.setValue(round(1000 * event["share"]))
+            self.told.setText(
+                QCoreApplication.translate("Convert", "{share:.0%} written, {left} left").format(
+                    share=event["share"], left=format_seconds(event["seconds_left"])
+                )
+            )
+        elif kind == "calibration":
+            self.bar.setValue(round(1000 * event["done"] / event["total"]))
+            self.told.setText(
+                QCoreApplication.translate(
+                    "Convert",
+                    "Calibrated {done} of {total} blocks, {left} left. Error so far: {ratio:.2f} "
+                    "of round to nearest.",
+                ).format(
+                    done=event["done"],
+                    total=event["total"],
+                    left=format_seconds(event["seconds_left"]),
+                    ratio=event["error_ratio"],
+                )
+            )
+        elif kind == "finished":
+            self.bar.setValue(1000)
+            self._folder = event["folder"]
+            self.open_button.show()
+            self.told.setText(
+                QCoreApplication.translate("Convert", "Finished: {folder}, {size}.").format(
+                    folder=event["folder"], size=format_bytes(event["result_bytes"])
+                )
+            )
+        elif kind == "error":
+            self.told.setText(f"{event['message']} {event['hint']}".strip())
+
+    def _show_plan(self, event: dict[str, Any]) -> None:
+        lines = [
+            f"{row['part']}: {format_bytes(row['source_bytes'])} → "
+            f"{format_bytes(row['result_bytes'])}"
+            for row in event["parts"]
+        ]
+        room = QCoreApplication.translate(
+            "Convert", "{size} will be written, {free} are free there."
+        ).format(size=format_bytes(event["result_bytes"]), free=format_bytes(event["free_bytes"]))
+        self.plan.setText("\n".join([*lines, room]))
+
+    def _read(self) -> None:
+        *lines, self._rest = (
+            self._rest + bytes(self._process.readAllStandardOutput().data())
+        ).split(b"\n")
+        for line in lines:
+            if line.strip():
+                self.take(json.loads(line))
+
+    def _ended(self) -> None:
+        self._read()
+        self.start_button.setEnabled(True)
+        self.stop_button.setEnabled(False)
+        self.start_button.setText(QCoreApplication.translate("Convert", "Start or go on"))
+
+    def _open(self) -> None:
+        self._context.open_model(Path(self._folder))
+        self._context.show_page("chat")
+
+    def _place(self, grid: QGridLayout, row: int, label: str, title: str) -> QLineEdit:
+        grid.addWidget(QLabel(label), row, 0)
+        line = QLineEdit()
+        line.setAccessibleName(label)
+        grid.addWidget(line, row, 1)
+        button = QPushButton(QCoreApplication.translate("Convert", "Choose…"))
+        button.setAccessibleName(title)
+
+        def choose() -> None:
+            folder = QFileDialog.getExistingDirectory(self, title)
+            if folder:
+                line.setText(folder)
+
+        button.clicked.connect(choose)
+        grid.addWidget(button, row, 2)
+        return line

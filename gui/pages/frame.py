@@ -1,0 +1,27 @@
+"""The frame all pages share: a title over a scrolling column."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+
+def page(title: str) -> tuple[QWidget, QVBoxLayout]:
+    """Give a page with a title, and the layout its content goes into."""
+    outer = QScrollArea()
+    outer.setWidgetResizable(True)
+    outer.setFrameShape(QFrame.Shape.NoFrame)
+    outer.setProperty("kind", "clear")
+    outer.setAccessibleName(title)
+    body = QWidget()
+    column = QVBoxLayout(body)
+    column.setContentsMargins(32, 28, 32, 28)
+    column.setSpacing(16)
+    heading = QLabel(title)
+    heading.setProperty("kind", "title")
+    column.addWidget(heading)
+    content = QVBoxLayout()
+    content.setSpacing(12)
+    column.addLayout(content)
+    column.addStretch(1)
+    outer.setWidget(body)
+    return outer, content

@@ -1,0 +1,44 @@
+"""The sheet of keys."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+
+from gui.words import QT_TRANSLATE_NOOP
+
+KEYS = (
+    ("Enter", QT_TRANSLATE_NOOP("Keys", "Send the question")),
+    ("Shift+Enter", QT_TRANSLATE_NOOP("Keys", "Break the line")),
+    ("Esc", QT_TRANSLATE_NOOP("Keys", "Stop the answer")),
+    ("Ctrl+N", QT_TRANSLATE_NOOP("Keys", "New conversation")),
+    ("Ctrl+O", QT_TRANSLATE_NOOP("Keys", "Open a picture")),
+    ("Ctrl+V", QT_TRANSLATE_NOOP("Keys", "Paste a picture or text")),
+    ("Ctrl+R", QT_TRANSLATE_NOOP("Keys", "Answer again")),
+    ("Ctrl+F", QT_TRANSLATE_NOOP("Keys", "Search in conversations")),
+    ("Ctrl+L", QT_TRANSLATE_NOOP("Keys", "Go to the question")),
+    ("Alt+1 … Alt+5", QT_TRANSLATE_NOOP("Keys", "Pages of the window")),
+    ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger and smaller letters")),
+    ("Ctrl+,", QT_TRANSLATE_NOOP("Keys", "Settings")),
+    ("F1", QT_TRANSLATE_NOOP("Keys", "This sheet")),
+    ("Ctrl+Q", QT_TRANSLATE_NOOP("Keys", "Quit")),
+)
+
+
+class ShortcutSheet(QDialog):
+    """All keys of the window."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(QCoreApplication.translate("Keys", "Keys"))
+        column = QVBoxLayout(self)
+        form = QFormLayout()
+        form.setHorizontalSpacing(32)
+        for keys, text in KEYS:
+            label = QLabel(keys)
+            label.setProperty("kind", "heading")
+            form.addRow(label, QLabel(QCoreApplication.translate("Keys", text)))
+        column.addLayout(form)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        column.addWidget(buttons)

@@ -1,0 +1,314 @@
+"""Colours and shapes of the window: two palettes, one stylesheet, one set of line icons.
+
+Widgets never name a colour; they get an object name or a `kind` property that the stylesheet knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from PySide6.QtCore import QByteArray, QRectF, Qt
+from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
+from PySide6.QtWidgets import QApplication, QWidget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours:
+    """What each colour is for; the same set as the server's page."""
+
+    ground: str
+    side: str
+    raised: str
+    line: str
+    ink: str
+    soft: str
+    accent: str
+    accent_ink: str
+    mine: str
+    code: str
+    bad: str
+
+
+LIGHT = Colours(
+    ground="#fbfaf7",
+    side="#f3f1eb",
+    raised="#ffffff",
+    line="#dcd9d0",
+    ink="#1d2321",
+    soft="#616964",
+    accent="#23665a",
+    accent_ink="#ffffff",
+    mine="#e6f0ec",
+    code="#f1efe8",
+    bad="#a3261b",
+)
+DARK = Colours(
+    ground="#151918",
+    side="#111413",
+    raised="#1e2422",
+    line="#38403d",
+    ink="#e9edea",
+    soft="#9ca69f",
+    accent="#6bbfab",
+    accent_ink="#0d1513",
+    mine="#23362f",
+    code="#101413",
+    bad="#f08d80",
+)
+
+FAMILIES = (
+    "Inter",
+    "Segoe UI",
+    "SF Pro Text",
+    "Noto Sans",
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+)
+
+_SHEET = """
+QWidget { color: $ink; }
+QMainWindow, QDialog, QMessageBox, QStackedWidget#pages, QWidget[kind="page"]
+  { background: $ground; }
+QWidget#rail { background: $side; border: 0; border-right: 1px solid $line; }
+QWidget#conversations { background: $side; border: 0; border-right: 1px solid $line; }
+QWidget#panel { background: $side; border: 0; border-left: 1px solid $line; }
+QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QWidget > QWidget
+  { background: transparent; border: 0; }
+QLabel { background: transparent; }
+QLabel[kind="soft"] { color: $soft; }
+QLabel[kind="bad"] { color: $bad; }
+QLabel[kind="title"] { font-size: $bigpt; font-weight: 600; }
+QLabel[kind="heading"] { font-weight: 600; }
+QFrame[kind="card"] { background: $raised; border: 1px solid $line; border-radius: 12px; }
+QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
+QFrame[kind="trouble"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
+QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
+QFrame[kind="code"] { background: $code; border: 1px solid $line; border-radius: 10px; }
+QFrame[kind="rule"] { background: $line; border: 0; }
+QPushButton, QToolButton {
+  background: $raised; border: 1px solid $line; border-radius: 8px; padding: 6px 12px; }
+QToolButton { padding: 5px; }
+QPushButton:hover, QToolButton:hover { border-color: $accent; }
+QPushButton:pressed, QToolButton:pressed { background: $mine; }
+QPushButton:disabled, QToolButton:disabled { color: $soft; border-color: $line; }
+QPushButton:focus, QToolButton:focus { border: 2px solid $accent; padding: 5px 11px; }
+QToolButton:focus { padding: 4px; }
+QPushButton[kind="main"] { background: $accent; color: $accent_ink; border-color: $accent; }
+QPushButton[kind="main"]:hover { border-color: $ink; }
+QPushButton[kind="main"]:focus { border: 2px solid $ink; }
+QPushButton[kind="main"]:disabled { background: $line; color: $soft; border-color: $line; }
+QToolButton[kind="quiet"], QPushButton[kind="quiet"] {
+  background: transparent; border: 1px solid transparent; }
+QToolButton[kind="quiet"]:hover, QPushButton[kind="quiet"]:hover { background: $mine; }
+QToolButton[kind="quiet"]:checked { background: $mine; }
+QToolButton[kind="quiet"]:focus, QPushButton[kind="quiet"]:focus { border: 1px solid $accent; }
+QToolButton[kind="quiet"]:focus { padding: 5px; }
+QPushButton[kind="quiet"]:focus { padding: 6px 12px; }
+QToolButton[kind="rail"] {
+  background: transparent; border: 1px solid transparent; border-radius: 10px; padding: 7px 2px;
+  color: $soft; font-size: $smallpt; }
+QToolButton[kind="rail"]:hover { background: $mine; }
+QToolButton[kind="rail"]:checked { background: $mine; color: $ink; }
+QToolButton[kind="rail"]:focus { border: 1px solid $accent; }
+QToolButton::menu-indicator { image: none; width: 0; }
+QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox {
+  background: $raised; border: 1px solid $line; border-radius: 8px; padding: 5px 8px;
+  selection-background-color: $accent; selection-color: $accent_ink; }
+QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus,
+QComboBox:focus { border: 1px solid $accent; }
+QComboBox QAbstractItemView { background: $raised; border: 1px solid $line;
+  selection-background-color: $mine; selection-color: $ink; }
+QPlainTextEdit[kind="clear"], QTextBrowser[kind="clear"] {
+  background: transparent; border: 0; padding: 0; }
+QListView, QTableView, QTreeView { background: transparent; border: 0; outline: 0;
+  selection-background-color: $mine; selection-color: $ink; gridline-color: $line;
+  alternate-background-color: $side; }
+QListView::item { border-radius: 8px; padding: 8px; margin: 1px 0; }
+QListView::item:hover { background: $raised; }
+QListView::item:selected { background: $mine; color: $ink; }
+QListView::item:selected:focus { border: 1px solid $accent; }
+QComboBox::drop-down { border: 0; width: 24px; }
+QHeaderView::section { background: $side; border: 0; border-bottom: 1px solid $line; padding: 6px; }
+QTabBar::tab { padding: 6px 12px; border: 0; border-bottom: 2px solid transparent; }
+QTabBar::tab:selected { border-bottom: 2px solid $accent; }
+QTabWidget::pane { border: 0; }
+QMenu { background: $raised; border: 1px solid $line; border-radius: 8px; padding: 4px; }
+QMenu::item { padding: 6px 24px 6px 12px; border-radius: 6px; }
+QMenu::item:selected { background: $mine; }
+QMenu::item:disabled { color: $soft; }
+QMenu::separator { height: 1px; background: $line; margin: 4px 8px; }
+QToolTip { background: $raised; color: $ink; border: 1px solid $line; padding: 4px; }
+QProgressBar { background: $line; border: 0; border-radius: 3px; max-height: 6px; min-height: 6px;
+  color: transparent; }
+QProgressBar::chunk { background: $accent; border-radius: 3px; }
+QSplitter::handle { background: transparent; }
+QScrollBar:vertical { background: transparent; width: 10px; margin: 0; }
+QScrollBar:horizontal { background: transparent; height: 10px; margin: 0; }
+QScrollBar::handle { background: $line; border-radius: 4px; min-height: 32px; min-width: 32px;
+  margin: 1px; }
+QScrollBar::handle:hover { background: $soft; }
+QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
+QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
+QSlider::groove:horizontal { height: 4px; background: $line; border-radius: 2px; }
+QSlider::sub-page:horizontal { background: $accent; border-radius: 2px; }
+QSlider::handle:horizontal { background: $accent; width: 16px; margin: -6px 0; border-radius: 8px; }
+QStatusBar { background: $side; border-top: 1px solid $line; }
+QStatusBar::item { border: 0; }
+QWidget#drop { background: $mine; border: 2px dashed $accent; border-radius: 16px; }
+"""
+
+
+def colours_for(choice: str) -> Colours:
+    """Give the palette of a theme: "light", "dark", or "system" for what the desktop says."""
+    if choice == "system":
+        scheme = QGuiApplication.styleHints().colorScheme()
+        return DARK if scheme is Qt.ColorScheme.Dark else LIGHT
+    return DARK if choice == "dark" else LIGHT
+
+
+def stylesheet(colours: Colours, points: int) -> str:
+    """Write the one stylesheet of the window. points: size of plain text."""
+    sheet = _SHEET.replace("$bigpt", f"{round(points * 1.5)}pt")
+    sheet = sheet.replace("$smallpt", f"{max(7, round(points * 0.8))}pt")
+    # Longer names first: $accent_ink begins with $accent.
+    for name, value in sorted(asdict(colours).items(), key=lambda item: -len(item[0])):
+        sheet = sheet.replace(f"${name}", value)
+    return sheet
+
+
+def apply(app: QApplication, choice: str, points: int) -> Colours:
+    """Dress the whole program; gives the palette that was taken."""
+    colours = colours_for(choice)
+    app.setStyle("Fusion")
+    app.setPalette(_palette(colours))
+    font = QFont()
+    font.setFamilies(list(FAMILIES))
+    font.setPointSize(points)
+    app.setFont(font)
+    app.setStyleSheet(stylesheet(colours, points))
+    app.setProperty("colours", asdict(colours))
+    return colours
+
+
+def current() -> Colours:
+    """Give the palette the program wears now."""
+    app = QApplication.instance()
+    worn = app.property("colours") if app else None
+    return Colours(**worn) if worn else LIGHT
+
+
+def _palette(colours: Colours) -> QPalette:
+    palette = QPalette()
+    role = QPalette.ColorRole
+    for where, name in (
+        (role.Window, colours.ground),
+        (role.WindowText, colours.ink),
+        (role.Base, colours.raised),
+        (role.AlternateBase, colours.side),
+        (role.Text, colours.ink),
+        (role.Button, colours.raised),
+        (role.ButtonText, colours.ink),
+        (role.ToolTipBase, colours.raised),
+        (role.ToolTipText, colours.ink),
+        (role.Highlight, colours.accent),
+        (role.HighlightedText, colours.accent_ink),
+        (role.Link, colours.accent),
+        (role.PlaceholderText, colours.soft),
+    ):
+        palette.setColor(where, QColor(name))
+    for where in (role.Text, role.ButtonText, role.WindowText):
+        palette.setColor(QPalette.ColorGroup.Disabled, where, QColor(colours.soft))
+    return palette
+
+
+_PATHS = {
+    "chat": "M4 5h16v11H10l-4 4v-4H4z",
+    "convert": "M4 8h13M13 4l4 4-4 4M20 16H7M11 12l-4 4 4 4",
+    "memory": "M6 6h12v12H6zM9 2v4M15 2v4M9 18v4M15 18v4M2 9h4M2 15h4M18 9h4M18 15h4",
+    "settings": "M4 7h9M17 7h3M4 17h3M11 17h9M13 5h4v4h-4zM7 15h4v4H7z",
+    "about": "M12 3a9 9 0 1 0 .01 0zM12 11v6M12 7.5v.5",
+    "plus": "M12 5v14M5 12h14",
+    "send": "M12 20V5M6 11l6-6 6 6",
+    "stop": "M7 7h10v10H7z",
+    "copy": "M9 9h11v11H9zM5 15H4V4h11v1",
+    "again": "M20 12a8 8 0 1 1-2.5-5.8M20 3v5h-5",
+    "edit": "M5 19l1-4L16 5l3 3L9 18zM14 7l3 3",
+    "markdown": "M4 6h16v12H4zM7 15V9l2.5 3L12 9v6M16 9v6M14 13l2 2 2-2",
+    "continue": "M5 12h14M13 6l6 6-6 6",
+    "previous": "M14 6l-6 6 6 6",
+    "next": "M10 6l6 6-6 6",
+    "pin": "M8 4h8l-1 7 3 3H6l3-3zM12 14v6",
+    "bin": "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
+    "search": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20",
+    "picture": "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 8.5v.5",
+    "open": "M3 19V6h6l2 2h9v11z",
+    "paste": "M8 5H5v15h14V5h-3M9 3h6v4H9z",
+    "capture": "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M9 9h6v6H9z",
+    "turn": "M19 12a7 7 0 1 1-3-5.7M16 2v5h5",
+    "fit": "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+    "larger": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6M11 8v6",
+    "smaller": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6",
+    "eye": "M2 12c4-7 16-7 20 0-4 7-16 7-20 0zM12 9a3 3 0 1 0 .01 0z",
+    "close": "M6 6l12 12M18 6L6 18",
+    "sliders": "M4 8h8M16 8h4M4 16h3M11 16h9M12 6h4v4h-4zM7 14h4v4H7z",
+    "list": "M4 6h16M4 12h16M4 18h16",
+    "presets": "M12 3l2.2 6.3L21 12l-6.8 2.7L12 21l-2.2-6.3L3 12l6.8-2.7z",
+    "more": "M5 12h.5M12 12h.5M19 12h.5",
+}
+
+
+def icon(name: str, colour: str | None = None, size: int = 20) -> QIcon:
+    """Draw a line icon in the theme's ink, sharp on every screen. KeyError for an unknown name."""
+    made = QIcon()
+    for scale in (1, 2, 3):
+        made.addPixmap(_draw(_PATHS[name], colour or current().ink, size, scale))
+    soft = _draw(_PATHS[name], current().soft, size, 2)
+    made.addPixmap(soft, QIcon.Mode.Disabled)
+    return made
+
+
+def _draw(path: str, colour: str, size: int, scale: int) -> QPixmap:
+    # Imported here: the first paint needs it, plain state tests do not.
+    from PySide6.QtSvg import QSvgRenderer
+
+    drawing = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="{path}" fill="none" '
+        f'stroke="{colour}" stroke-width="1.8" stroke-linecap="round" '
+        'stroke-linejoin="round"/></svg>'
+    )
+    pixels = QPixmap(size * scale, size * scale)
+    pixels.setDevicePixelRatio(scale)
+    pixels.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixels)
+    QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(0, 0, size, size))
+    painter.end()
+    return pixels
+
+
+def app_icon() -> QIcon:
+    """Draw the program's icon."""
+    from PySide6.QtSvg import QSvgRenderer
+
+    drawing = QByteArray(
+        b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+        b'rx="8" fill="#2f6f63"/><circle cx="16" cy="16" r="8" fill="none" stroke="#fff" '
+        b'stroke-width="3"/><circle cx="16" cy="16" r="2.5" fill="#fff"/></svg>'
+    )
+    made = QIcon()
+    for size in (16, 32, 64, 128, 256):
+        pixels = QPixmap(size, size)
+        pixels.fill(Qt.GlobalColor.transparent)
+        painter = QPainter(pixels)
+        QSvgRenderer(drawing).render(painter)
+        painter.end()
+        made.addPixmap(pixels)
+    return made
+
+
+def set_kind(widget: QWidget, kind: str) -> None:
+    """Give a widget another look of the stylesheet."""
+    widget.setProperty("kind", kind)
+    widget.style().unpolish(widget)
+    widget.style().polish(widget)

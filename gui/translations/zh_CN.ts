@@ -1,0 +1,738 @@
+<?xml version="1.0" encoding="utf-8"?>
+<!DOCTYPE TS>
+<TS version="2.1" language="zh_CN">
+<context>
+    <name>About</name>
+    <message>
+        <source>About</source>
+        <translation>关于</translation>
+    </message>
+    <message>
+        <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: no updates are looked for and nothing is reported.</source>
+        <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑:不检查更新,也不上报任何信息。</translation>
+    </message>
+    <message>
+        <source>Looking at this computer…</source>
+        <translation>正在检查这台电脑…</translation>
+    </message>
+    <message>
+        <source>Report about this computer</source>
+        <translation>关于这台电脑的报告</translation>
+    </message>
+    <message>
+        <source>Copy the report</source>
+        <translation>复制报告</translation>
+    </message>
+</context>
+<context>
+    <name>Answer</name>
+    <message>
+        <source>Answer</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>Open this address?</source>
+        <translation>打开这个地址吗?</translation>
+    </message>
+    <message>
+        <source>The answer links to
+
+{address}</source>
+        <translation>回答中的链接指向
+
+{address}</translation>
+    </message>
+</context>
+<context>
+    <name>App</name>
+    <message>
+        <source>CogVLM2 Lite is open already. Use its window; two windows would write the same conversations.</source>
+        <translation>CogVLM2 Lite 已经打开。请使用已有的窗口;两个窗口会写入相同的对话。</translation>
+    </message>
+</context>
+<context>
+    <name>ChatPage</name>
+    <message>
+        <source>New conversation</source>
+        <translation>新对话</translation>
+    </message>
+    <message>
+        <source>Search</source>
+        <translation>搜索</translation>
+    </message>
+    <message>
+        <source>Search in conversations</source>
+        <translation>搜索对话</translation>
+    </message>
+    <message>
+        <source>Conversations</source>
+        <translation>对话列表</translation>
+    </message>
+    <message>
+        <source>Undo delete</source>
+        <translation>撤销删除</translation>
+    </message>
+    <message>
+        <source>Ask about a picture</source>
+        <translation>就一张图片提问</translation>
+    </message>
+    <message>
+        <source>Try the small demo model</source>
+        <translation>试用小型演示模型</translation>
+    </message>
+    <message>
+        <source>Open a model folder</source>
+        <translation>打开模型文件夹</translation>
+    </message>
+    <message>
+        <source>Convert a downloaded checkpoint</source>
+        <translation>转换已下载的权重</translation>
+    </message>
+    <message>
+        <source>Start again</source>
+        <translation>重新启动</translation>
+    </message>
+    <message>
+        <source>Start the engine again</source>
+        <translation>重新启动引擎</translation>
+    </message>
+    <message>
+        <source>Close the message</source>
+        <translation>关闭消息</translation>
+    </message>
+    <message>
+        <source>Ask about the picture</source>
+        <translation>就图片提问</translation>
+    </message>
+    <message>
+        <source>Your question</source>
+        <translation>你的问题</translation>
+    </message>
+    <message>
+        <source>Presets</source>
+        <translation>预设</translation>
+    </message>
+    <message>
+        <source>Question presets</source>
+        <translation>问题预设</translation>
+    </message>
+    <message>
+        <source>What the engine does</source>
+        <translation>引擎状态</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>Keep this question as a preset</source>
+        <translation>把这个问题存为预设</translation>
+    </message>
+    <message>
+        <source>Rename</source>
+        <translation>重命名</translation>
+    </message>
+    <message>
+        <source>Pin or unpin</source>
+        <translation>置顶或取消置顶</translation>
+    </message>
+    <message>
+        <source>Delete</source>
+        <translation>删除</translation>
+    </message>
+    <message>
+        <source>Title</source>
+        <translation>标题</translation>
+    </message>
+    <message>
+        <source>An answer is still coming in this conversation. Stop it first.</source>
+        <translation>这个对话仍在回答中,请先停止。</translation>
+    </message>
+    <message>
+        <source>The model takes one picture per conversation.</source>
+        <translation>每个对话只能有一张图片。</translation>
+    </message>
+    <message>
+        <source>Begin a new conversation with this picture? This one stays in the list.</source>
+        <translation>用这张图片开始新对话吗?当前对话会留在列表中。</translation>
+    </message>
+    <message>
+        <source>New conversation with this picture</source>
+        <translation>用这张图片开始新对话</translation>
+    </message>
+    <message>
+        <source>Memory is short: up to {size} of weights come from RAM or disk.</source>
+        <translation>显存不足:最多 {size} 的权重来自内存或硬盘。</translation>
+    </message>
+    <message>
+        <source>The oldest {count} questions no longer fit and were left out.</source>
+        <translation>最早的 {count} 个问题放不下,已省略。</translation>
+    </message>
+    <message>
+        <source>Loading</source>
+        <translation>正在加载</translation>
+    </message>
+    <message>
+        <source>Looking at the picture</source>
+        <translation>正在看图片</translation>
+    </message>
+    <message>
+        <source>Reading the question</source>
+        <translation>正在读问题</translation>
+    </message>
+    <message>
+        <source>Answering</source>
+        <translation>正在回答</translation>
+    </message>
+    <message>
+        <source>Stop (Esc)</source>
+        <translation>停止 (Esc)</translation>
+    </message>
+    <message>
+        <source>Send (Enter)</source>
+        <translation>发送 (Enter)</translation>
+    </message>
+    <message>
+        <source>Drop a picture at the right, and write a question below.</source>
+        <translation>把图片拖到右侧,在下方写下问题。</translation>
+    </message>
+    <message>
+        <source>Everything stays on this computer. First choose a model.</source>
+        <translation>一切都留在这台电脑上。请先选择模型。</translation>
+    </message>
+    <message>
+        <source>Ready</source>
+        <translation>就绪</translation>
+    </message>
+    <message>
+        <source>Loading the model…</source>
+        <translation>正在加载模型…</translation>
+    </message>
+    <message>
+        <source>The model is unloaded.</source>
+        <translation>模型已卸载。</translation>
+    </message>
+    <message>
+        <source>The engine has ended.</source>
+        <translation>引擎已结束。</translation>
+    </message>
+    <message>
+        <source>No model is open.</source>
+        <translation>没有打开的模型。</translation>
+    </message>
+</context>
+<context>
+    <name>Convert</name>
+    <message>
+        <source>Convert a checkpoint</source>
+        <translation>转换权重</translation>
+    </message>
+    <message>
+        <source>Makes a downloaded CogVLM2 checkpoint (39 GB) a 4-bit model (11 GB). The source is only read. It can be stopped at any moment and goes on where it was.</source>
+        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。源文件只会被读取。可随时停止,之后从原处继续。</translation>
+    </message>
+    <message>
+        <source>Checkpoint folder</source>
+        <translation>权重文件夹</translation>
+    </message>
+    <message>
+        <source>Choose the checkpoint</source>
+        <translation>选择权重</translation>
+    </message>
+    <message>
+        <source>New folder</source>
+        <translation>新文件夹</translation>
+    </message>
+    <message>
+        <source>Choose where it goes</source>
+        <translation>选择保存位置</translation>
+    </message>
+    <message>
+        <source>Calibration</source>
+        <translation>校准</translation>
+    </message>
+    <message>
+        <source>None: quick, round to nearest</source>
+        <translation>无:快速,就近舍入</translation>
+    </message>
+    <message>
+        <source>Drawn pictures: smaller error, takes long</source>
+        <translation>绘制的图片:误差更小,耗时较长</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>开始</translation>
+    </message>
+    <message>
+        <source>Pause</source>
+        <translation>暂停</translation>
+    </message>
+    <message>
+        <source>Open the new model</source>
+        <translation>打开新模型</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>Choose both folders first.</source>
+        <translation>请先选择两个文件夹。</translation>
+    </message>
+    <message>
+        <source>Reading the checkpoint…</source>
+        <translation>正在读取权重…</translation>
+    </message>
+    <message>
+        <source>{share:.0%} written, {left} left</source>
+        <translation>已写入 {share:.0%},剩余 {left}</translation>
+    </message>
+    <message>
+        <source>Calibrated {done} of {total} blocks, {left} left. Error so far: {ratio:.2f} of round to nearest.</source>
+        <translation>已校准 {done}/{total} 个模块,剩余 {left}。目前误差为就近舍入的 {ratio:.2f}。</translation>
+    </message>
+    <message>
+        <source>Finished: {folder}, {size}.</source>
+        <translation>完成:{folder},{size}。</translation>
+    </message>
+    <message>
+        <source>{size} will be written, {free} are free there.</source>
+        <translation>将写入 {size},该处空闲 {free}。</translation>
+    </message>
+    <message>
+        <source>Start or go on</source>
+        <translation>开始或继续</translation>
+    </message>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
+    </message>
+</context>
+<context>
+    <name>Keys</name>
+    <message>
+        <source>Send the question</source>
+        <translation>发送问题</translation>
+    </message>
+    <message>
+        <source>Break the line</source>
+        <translation>换行</translation>
+    </message>
+    <message>
+        <source>Stop the answer</source>
+        <translation>停止回答</translation>
+    </message>
+    <message>
+        <source>New conversation</source>
+        <translation>新对话</translation>
+    </message>
+    <message>
+        <source>Open a picture</source>
+        <translation>打开图片</translation>
+    </message>
+    <message>
+        <source>Paste a picture or text</source>
+        <translation>粘贴图片或文字</translation>
+    </message>
+    <message>
+        <source>Answer again</source>
+        <translation>重新回答</translation>
+    </message>
+    <message>
+        <source>Search in conversations</source>
+        <translation>搜索对话</translation>
+    </message>
+    <message>
+        <source>Go to the question</source>
+        <translation>转到问题框</translation>
+    </message>
+    <message>
+        <source>Pages of the window</source>
+        <translation>窗口的各个页面</translation>
+    </message>
+    <message>
+        <source>Larger and smaller letters</source>
+        <translation>放大和缩小文字</translation>
+    </message>
+    <message>
+        <source>Settings</source>
+        <translation>设置</translation>
+    </message>
+    <message>
+        <source>This sheet</source>
+        <translation>本页</translation>
+    </message>
+    <message>
+        <source>Quit</source>
+        <translation>退出</translation>
+    </message>
+    <message>
+        <source>Keys</source>
+        <translation>快捷键</translation>
+    </message>
+</context>
+<context>
+    <name>MainWindow</name>
+    <message>
+        <source>Conversations are not kept</source>
+        <translation>对话不会被保存</translation>
+    </message>
+    <message>
+        <source>The window works, but forgets when it is closed.</source>
+        <translation>窗口可以使用,但关闭后不会保留内容。</translation>
+    </message>
+    <message>
+        <source>Pages</source>
+        <translation>页面</translation>
+    </message>
+</context>
+<context>
+    <name>Memory</name>
+    <message>
+        <source>Memory</source>
+        <translation>内存</translation>
+    </message>
+    <message>
+        <source>Video memory</source>
+        <translation>显存</translation>
+    </message>
+    <message>
+        <source>Video memory that is planned with</source>
+        <translation>用于规划的显存</translation>
+    </message>
+    <message>
+        <source>The plan</source>
+        <translation>规划</translation>
+    </message>
+    <message>
+        <source>CogVLM2 19B, in 4 bits</source>
+        <translation>4 位的 CogVLM2 19B</translation>
+    </message>
+    <message>
+        <source>What {model} needs on this computer.</source>
+        <translation>{model} 在这台电脑上需要的内存。</translation>
+    </message>
+    <message>
+        <source>what is free now</source>
+        <translation>当前空闲的部分</translation>
+    </message>
+</context>
+<context>
+    <name>Pages</name>
+    <message>
+        <source>Chat</source>
+        <translation>对话</translation>
+    </message>
+    <message>
+        <source>Convert</source>
+        <translation>转换</translation>
+    </message>
+    <message>
+        <source>Memory</source>
+        <translation>内存</translation>
+    </message>
+    <message>
+        <source>Settings</source>
+        <translation>设置</translation>
+    </message>
+    <message>
+        <source>About</source>
+        <translation>关于</translation>
+    </message>
+</context>
+<context>
+    <name>PicturePanel</name>
+    <message>
+        <source>Picture</source>
+        <translation>图片</translation>
+    </message>
+    <message>
+        <source>The picture of this conversation</source>
+        <translation>这个对话的图片</translation>
+    </message>
+    <message>
+        <source>Drop a picture here,
+paste one with Ctrl+V,
+or open a file.</source>
+        <translation>把图片拖到这里,
+用 Ctrl+V 粘贴,
+或打开文件。</translation>
+    </message>
+    <message>
+        <source>Open a picture file (Ctrl+O)</source>
+        <translation>打开图片文件 (Ctrl+O)</translation>
+    </message>
+    <message>
+        <source>Paste a picture</source>
+        <translation>粘贴图片</translation>
+    </message>
+    <message>
+        <source>Larger</source>
+        <translation>放大</translation>
+    </message>
+    <message>
+        <source>Smaller</source>
+        <translation>缩小</translation>
+    </message>
+    <message>
+        <source>Fit</source>
+        <translation>适合窗口</translation>
+    </message>
+    <message>
+        <source>Turn the view</source>
+        <translation>旋转视图</translation>
+    </message>
+    <message>
+        <source>What the model sees</source>
+        <translation>模型看到的图像</translation>
+    </message>
+    <message>
+        <source>Drop the picture</source>
+        <translation>放下图片</translation>
+    </message>
+    <message>
+        <source>There is no picture on the clipboard.</source>
+        <translation>剪贴板上没有图片。</translation>
+    </message>
+    <message>
+        <source>Open a picture</source>
+        <translation>打开图片</translation>
+    </message>
+    <message>
+        <source>Pictures</source>
+        <translation>图片</translation>
+    </message>
+    <message>
+        <source>{width} x {height}, {format}</source>
+        <translation>{width} x {height},{format}</translation>
+    </message>
+    <message>
+        <source> - as the model sees it: 1344 x 1344</source>
+        <translation> - 模型看到的大小:1344 x 1344</translation>
+    </message>
+    <message>
+        <source>What was dropped is no picture file on this computer.</source>
+        <translation>拖放的不是本机上的图片文件。</translation>
+    </message>
+</context>
+<context>
+    <name>Presets</name>
+    <message>
+        <source>Describe</source>
+        <translation>描述</translation>
+    </message>
+    <message>
+        <source>Describe this image in detail.</source>
+        <translation>请详细描述这张图片。</translation>
+    </message>
+    <message>
+        <source>Read all text</source>
+        <translation>读取全部文字</translation>
+    </message>
+    <message>
+        <source>Read all text in this image and write it as Markdown.</source>
+        <translation>读取图片中的全部文字,并写成 Markdown。</translation>
+    </message>
+    <message>
+        <source>Table to CSV</source>
+        <translation>表格转 CSV</translation>
+    </message>
+    <message>
+        <source>Write the table in this image as CSV.</source>
+        <translation>把图片中的表格写成 CSV。</translation>
+    </message>
+    <message>
+        <source>Fields as JSON</source>
+        <translation>字段转 JSON</translation>
+    </message>
+    <message>
+        <source>Extract all fields of this document as JSON.</source>
+        <translation>提取这份文件的所有字段,写成 JSON。</translation>
+    </message>
+    <message>
+        <source>Explain the chart</source>
+        <translation>解释图表</translation>
+    </message>
+    <message>
+        <source>Explain what this chart shows.</source>
+        <translation>请解释这张图表说明了什么。</translation>
+    </message>
+    <message>
+        <source>Translate</source>
+        <translation>翻译</translation>
+    </message>
+    <message>
+        <source>Translate all text in this image into English.</source>
+        <translation>把图片中的全部文字翻译成中文。</translation>
+    </message>
+</context>
+<context>
+    <name>Settings</name>
+    <message>
+        <source>Settings</source>
+        <translation>设置</translation>
+    </message>
+    <message>
+        <source>Appearance</source>
+        <translation>外观</translation>
+    </message>
+    <message>
+        <source>Model</source>
+        <translation>模型</translation>
+    </message>
+    <message>
+        <source>Answers</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>Language</source>
+        <translation>语言</translation>
+    </message>
+    <message>
+        <source>The language of the window.</source>
+        <translation>窗口的语言。</translation>
+    </message>
+    <message>
+        <source>As the system</source>
+        <translation>跟随系统</translation>
+    </message>
+    <message>
+        <source>Theme</source>
+        <translation>主题</translation>
+    </message>
+    <message>
+        <source>Light or dark colours.</source>
+        <translation>浅色或深色。</translation>
+    </message>
+    <message>
+        <source>Light</source>
+        <translation>浅色</translation>
+    </message>
+    <message>
+        <source>Dark</source>
+        <translation>深色</translation>
+    </message>
+    <message>
+        <source>Font size</source>
+        <translation>字号</translation>
+    </message>
+    <message>
+        <source>In points; Ctrl+Plus and Ctrl+Minus change it too.</source>
+        <translation>以磅为单位;也可用 Ctrl+加号 和 Ctrl+减号 调整。</translation>
+    </message>
+    <message>
+        <source>Unload when idle</source>
+        <translation>空闲时卸载</translation>
+    </message>
+    <message>
+        <source>Minutes without a question after which the model gives its memory back. 0: never.</source>
+        <translation>多少分钟没有提问后释放模型占用的内存。0:从不。</translation>
+    </message>
+    <message>
+        <source>Video memory</source>
+        <translation>显存</translation>
+    </message>
+    <message>
+        <source>The most the model may use, such as 6GiB. Empty: what is free.</source>
+        <translation>模型最多可用的量,例如 6GiB。留空:使用空闲的部分。</translation>
+    </message>
+    <message>
+        <source>RAM</source>
+        <translation>内存</translation>
+    </message>
+    <message>
+        <source>The most the model may use, such as 12GiB. Empty: what is free.</source>
+        <translation>模型最多可用的量,例如 12GiB。留空:使用空闲的部分。</translation>
+    </message>
+    <message>
+        <source>Longest answer</source>
+        <translation>最长回答</translation>
+    </message>
+    <message>
+        <source>In tokens; a word is one or two of them.</source>
+        <translation>以 token 计;一个词约为一到两个。</translation>
+    </message>
+    <message>
+        <source>Temperature</source>
+        <translation>温度</translation>
+    </message>
+    <message>
+        <source>0: the likeliest word each time, best for reading and facts. Higher: freer, and more often wrong.</source>
+        <translation>0:每次取最可能的词,最适合读取文字和事实。越高越自由,也越容易出错。</translation>
+    </message>
+    <message>
+        <source>Top p</source>
+        <translation>Top p</translation>
+    </message>
+    <message>
+        <source>Keeps only the likeliest words that together reach this share. 1: all words.</source>
+        <translation>只保留合计达到这一比例的最可能的词。1:全部。</translation>
+    </message>
+    <message>
+        <source>Top k</source>
+        <translation>Top k</translation>
+    </message>
+    <message>
+        <source>Keeps only this many likeliest words. 0: all words.</source>
+        <translation>只保留这么多个最可能的词。0:全部。</translation>
+    </message>
+    <message>
+        <source>Repetition penalty</source>
+        <translation>重复惩罚</translation>
+    </message>
+    <message>
+        <source>Above 1 words that occurred already become less likely. 1: off.</source>
+        <translation>大于 1 时,已出现的词可能性降低。1:关闭。</translation>
+    </message>
+</context>
+<context>
+    <name>Transcript</name>
+    <message>
+        <source>Conversation</source>
+        <translation>对话</translation>
+    </message>
+</context>
+<context>
+    <name>TurnView</name>
+    <message>
+        <source>Question</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>Copy the answer</source>
+        <translation>复制回答</translation>
+    </message>
+    <message>
+        <source>Answer again</source>
+        <translation>重新回答</translation>
+    </message>
+    <message>
+        <source>Edit the question</source>
+        <translation>修改问题</translation>
+    </message>
+    <message>
+        <source>Earlier version</source>
+        <translation>上一版本</translation>
+    </message>
+    <message>
+        <source>Later version</source>
+        <translation>下一版本</translation>
+    </message>
+    <message>
+        <source>*thinking…*</source>
+        <translation>*思考中…*</translation>
+    </message>
+    <message>
+        <source>The program ended while this was answered. Answer again?</source>
+        <translation>回答时程序已结束。重新回答吗?</translation>
+    </message>
+    <message>
+        <source>{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, reading {prefill:.2f} s, answering {decode:.2f} s</source>
+        <translation>{tokens} 个 token,每秒 {rate:.1f} 个;看图 {encode:.2f} 秒,读题 {prefill:.2f} 秒,回答 {decode:.2f} 秒</translation>
+    </message>
+    <message>
+        <source>; stopped</source>
+        <translation>;已停止</translation>
+    </message>
+</context>
+</TS>

@@ -1,0 +1,321 @@
+"""The main window: a rail of pages at the side; its title says which model is open."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QHBoxLayout,
+    QMainWindow,
+    QMessageBox,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.engine.protocol import Load
+from gui import theme
+from gui.context import Context
+from gui.engine import EngineBridge
+from gui.history import History
+from gui.settings import Settings
+from gui.tasks import Tasks
+from gui.words import QT_TRANSLATE_NOOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One row of the rail. target: "module:function" that makes the page from a Context."""
+
+    name: str
+    icon: str
+    title: str
+    target: str
+
+
+PAGES = (
+    Page(
+        name="chat",
+        icon="chat",
+        title=QT_TRANSLATE_NOOP("Pages", "Chat"),
+        target="gui.chat.page:make",
+    ),
+    Page(
+        name="convert",
+        icon="convert",
+        title=QT_TRANSLATE_NOOP("Pages", "Convert"),
+        target="gui.pages.convert:make",
+    ),
+    Page(
+        name="memory",
+        icon="memory",
+        title=QT_TRANSLATE_NOOP("Pages", "Memory"),
+        target="gui.pages.memory:make",
+    ),
+    Page(
+        name="settings",
+        icon="settings",
+        title=QT_TRANSLATE_NOOP("Pages", "Settings"),
+        target="gui.pages.settings:make",
+    ),
+    Page(
+        name="about",
+        icon="about",
+        title=QT_TRANSLATE_NOOP("Pages", "About"),
+        target="gui.pages.about:make",
+    ),
+)
+
+
+class MainWindow(QMainWindow):
+    """The window. Pages are made when they are first shown.
+
+    appearance_changed  theme, font size or language were changed; the program dresses itself anew
+    """
+
+    appearance_changed = Signal()
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        history: History,
+        engine: EngineBridge,
+        data: Path,
+        pages: tuple[Page, ...] = PAGES,
+    ) -> None:
+        super().__init__()
+        self._rows = {page.name: page for page in pages}
+        self._made: dict[str, QWidget] = {}
+        self._retranslating = False
+        self.tasks = Tasks(self)
+        self.context = Context(
+            settings=settings,
+            engine=engine,
+            history=history,
+            tasks=self.tasks,
+            data=data,
+            open_model=self.open_model,
+            show_page=self.show_page,
+        )
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.timeout.connect(self._unload_idle)
+        engine.state_changed.connect(self._show_state)
+        engine.news.connect(lambda news: self._touch())
+        engine.outcome.connect(lambda number, outcome: self._touch())
+        settings.listen(self._setting_changed)
+        self._build()
+        self._restore()
+
+    def open_model(self, folder: Path) -> None:
+        """Open a model folder, and remember it for the next start."""
+        settings = self.context.settings
+        settings.set("model", str(folder))
+        recent = [str(folder), *(r for r in settings.get("recent_models") if r != str(folder))]
+        settings.set("recent_models", recent[:8])
+        self.context.engine.client.open(
+            Load(
+                folder=folder,
+                vram=settings.get("vram") or None,
+                ram=settings.get("ram") or None,
+            )
+        )
+
+    def show_page(self, name: str) -> None:
+        """Show a page, making it first when it was never shown."""
+        if name not in self._made:
+            module, _, function = self._rows[name].target.partition(":")
+            make: Callable[[Context], QWidget] = getattr(importlib.import_module(module), function)
+            self._made[name] = make(self.context)
+            self._stack.addWidget(self._made[name])
+        self._stack.setCurrentWidget(self._made[name])
+        self._buttons[name].setChecked(True)
+
+    def warn_unsaved(self, trouble: str) -> None:
+        """Say that conversations are kept in memory only, and why."""
+        QMessageBox.warning(
+            self,
+            self.tr("Conversations are not kept"),
+            trouble + "\n\n" + self.tr("The window works, but forgets when it is closed."),
+        )
+
+    def page(self, name: str) -> QWidget | None:
+        """Give a page that was made already."""
+        return self._made.get(name)
+
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
+        """Remember the window's place, and end everything it started."""
+        settings = self.context.settings
+        settings.set("geometry", bytes(self.saveGeometry().toBase64().data()).decode("ascii"))
+        for widget in self._made.values():
+            closing = getattr(widget, "shut", None)
+            if closing is not None:
+                closing()
+        self.tasks.close()
+        self.context.engine.client.close()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Make everything anew in another language."""
+        if event.type() is QEvent.Type.LanguageChange:
+            self.refresh()
+        super().changeEvent(event)
+
+    def _rebuild(self) -> None:
+        """Make rail and pages again: the language or the theme is another one.
+
+        While an answer comes this waits, for the page that shows it.
+        """
+        chat = self._made.get("chat")
+        if getattr(chat, "busy", False):
+            QTimer.singleShot(200, self._rebuild)
+            return
+        # A page whose place in its work outlives it has `keep` and `take_up`.
+        keep = getattr(chat, "keep", None)
+        kept = keep() if keep is not None else None
+        shown = next((n for n, w in self._made.items() if w is self._stack.currentWidget()), "chat")
+        for widget in self._made.values():
+            closing = getattr(widget, "shut", None)
+            if closing is not None:
+                closing()
+        self._made.clear()
+        for action in self.actions():
+            self.removeAction(action)
+        self._build()
+        if kept is not None:
+            self.show_page("chat")
+            take_up = getattr(self._made["chat"], "take_up")  # noqa: B009 - see above
+            take_up(kept)
+        self.show_page(shown)
+        self._retranslating = False
+
+    def refresh(self) -> None:
+        """Draw rail and pages again soon, in the language and theme the program wears then."""
+        if not self._retranslating:
+            self._retranslating = True
+            QTimer.singleShot(0, self._rebuild)
+
+    def _build(self) -> None:
+        self.setWindowTitle("CogVLM2 Lite")
+        body = QWidget()
+        row = QHBoxLayout(body)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addWidget(self._make_rail())
+        column = QVBoxLayout()
+        column.setSpacing(0)
+        self._stack = QStackedWidget()
+        self._stack.setObjectName("pages")
+        column.addWidget(self._stack, 1)
+        row.addLayout(column, 1)
+        self.setCentralWidget(body)
+        self._build_actions()
+        self._show_state()
+
+    def _make_rail(self) -> QWidget:
+        rail = QWidget()
+        rail.setObjectName("rail")
+        rail.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        rail.setAccessibleName(self.tr("Pages"))
+        column = QVBoxLayout(rail)
+        column.setContentsMargins(8, 12, 8, 12)
+        column.setSpacing(4)
+        self._group = QButtonGroup(rail)
+        self._buttons: dict[str, QToolButton] = {}
+        for page in self._rows.values():
+            title = QCoreApplication.translate("Pages", page.title)
+            button = QToolButton()
+            button.setText(title)
+            button.setIcon(theme.icon(page.icon))
+            button.setIconSize(QSize(22, 22))
+            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+            button.setCheckable(True)
+            button.setProperty("kind", "rail")
+            button.setAccessibleName(title)
+            button.setMinimumWidth(70)
+            button.clicked.connect(partial(self.show_page, page.name))
+            self._group.addButton(button)
+            self._buttons[page.name] = button
+            if page.name == "settings":
+                column.addStretch(1)
+            column.addWidget(button, alignment=Qt.AlignmentFlag.AlignHCenter)
+        return rail
+
+    def _build_actions(self) -> None:
+        for number, name in enumerate(self._rows, start=1):
+            self._add_action(f"Alt+{number}", partial(self.show_page, name))
+        points = self.context.settings
+        self._add_action("Ctrl++", lambda: self._zoom(1))
+        self._add_action("Ctrl+=", lambda: self._zoom(1))
+        self._add_action("Ctrl+-", lambda: self._zoom(-1))
+        self._add_action("Ctrl+0", lambda: points.set("font_points", 11))
+        self._add_action("Ctrl+,", partial(self.show_page, "settings"))
+        self._add_action("F1", self.show_shortcuts)
+        self._add_action("Ctrl+Q", self.close)
+
+    def _add_action(self, keys: str, do: Callable[[], object]) -> None:
+        action = QAction(self)
+        action.setShortcut(QKeySequence(keys))
+        action.triggered.connect(lambda: do())
+        self.addAction(action)
+
+    def show_shortcuts(self) -> None:
+        """Show the sheet of keys."""
+        from gui.shortcuts import ShortcutSheet
+
+        ShortcutSheet(self).open()
+
+    def _zoom(self, step: int) -> None:
+        settings = self.context.settings
+        settings.set("font_points", min(28, max(8, settings.get("font_points") + step)))
+
+    def _setting_changed(self, name: str) -> None:
+        if name in ("theme", "font_points", "language"):
+            self.appearance_changed.emit()
+        if name == "unload_minutes":
+            self._touch()
+
+    def _touch(self) -> None:
+        """Count the idle time from now on."""
+        minutes = self.context.settings.get("unload_minutes")
+        if minutes:
+            self._idle.start(minutes * 60_000)
+        else:
+            self._idle.stop()
+
+    def _unload_idle(self) -> None:
+        chat = self._made.get("chat")
+        if getattr(chat, "busy", False):
+            self._touch()
+            return
+        self.context.engine.client.unload()
+
+    def _show_state(self) -> None:
+        """Say in the window's title what the engine does."""
+        client = self.context.engine.client
+        load = client.load
+        name = model_name(load.folder) if load else ""
+        self.setWindowTitle(f"{name} - CogVLM2 Lite" if name else "CogVLM2 Lite")
+        if client.state is EngineState.READY:
+            self._touch()
+
+    def _restore(self) -> None:
+        geometry = self.context.settings.get("geometry")
+        if not (geometry and self.restoreGeometry(QByteArray.fromBase64(geometry.encode()))):
+            self.resize(1180, 760)
+        self.setMinimumSize(560, 420)
+
+
+def model_name(folder: Path) -> str:
+    """Give what the window calls a model."""
+    return "demo" if folder.name == "checkpoint" and folder.parent.name == "demo" else folder.name

@@ -1,0 +1,139 @@
+"""A window without a screen, and an engine that says what a test wants."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news
+from cogvlm2_lite.engine.protocol import Ask, Load, Loaded
+from cogvlm2_lite.errors import EngineError
+from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
+from gui.app import Program
+from gui.chat.page import ChatPage
+from gui.engine import EngineClient
+
+
+def finished(text: str, reason: FinishReason = FinishReason.EOS) -> Finished:
+    return Finished(
+        text=text, reason=reason, prompt_tokens=30, image_tokens=18, completion_tokens=5,
+        encode_s=0.5, prefill_s=0.25, decode_s=1.0,
+    )  # fmt: skip
+
+
+class ScriptedProcess:
+    """An engine's process without a process: every question gets the events of `script`.
+
+    hold  keeps answers open after their events, until `let_go` or a cancel
+    """
+
+    script: list[Event] = [TextDelta(text="It is "), TextDelta(text="**red**.")]  # noqa: RUF012
+    hold = False
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.on_news: Callable[[News], None] = ignore_news
+        self.state = EngineState.STOPPED
+        self.loaded: Loaded | None = None
+        self.reason = ""
+        self.pid: int | None = None
+        self.asked: list[Ask] = []
+        self._open: dict[int, Callable[[Outcome], None]] = {}
+        self._numbers = 0
+
+    def start(self) -> None:
+        self.state, self.reason = EngineState.READY, ""
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        self.state = EngineState.STOPPED
+
+    def unload(self) -> None:
+        self.state = EngineState.EMPTY
+
+    def reload(self) -> None:
+        self.state = EngineState.READY
+
+    def new_request(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        self.asked.append(ask)
+        for event in self.script:
+            deliver(event)
+        self._open[ask.request] = deliver
+        if not self.hold:
+            self.let_go()
+        return ask.request
+
+    def cancel(self, request: int) -> None:
+        self._open.pop(request)(finished(self._text(), FinishReason.CANCELLED))
+
+    def let_go(self) -> None:
+        for request in list(self._open):
+            self._open.pop(request)(finished(self._text()))
+
+    def die(self, why: str) -> None:
+        self.state, self.reason = EngineState.DEAD, why
+        for request in list(self._open):
+            self._open.pop(request)(EngineError(why, hint="Start it again."))
+
+    def _text(self) -> str:
+        return "".join(e.text for e in self.script if isinstance(e, TextDelta))
+
+
+class Desk:
+    """A window with its scripted engine."""
+
+    def __init__(self, program: Program, made: list[ScriptedProcess], qtbot: QtBot) -> None:
+        self.program, self._made, self.qtbot = program, made, qtbot
+
+    @property
+    def chat(self) -> ChatPage:
+        page = self.program.window.page("chat")
+        assert isinstance(page, ChatPage)
+        return page
+
+    @property
+    def engine(self) -> ScriptedProcess:
+        return self._made[-1]
+
+    def open_demo(self) -> None:
+        self.chat.open_demo()
+        self.qtbot.waitUntil(lambda: bool(self._made) and self.engine.state is EngineState.READY)
+        self.qtbot.waitUntil(lambda: self.chat.status.text() == "Ready")
+
+    def ask(self, question: str) -> None:
+        self.chat.composer.setPlainText(question)
+        self.chat.send()
+        self.qtbot.waitUntil(lambda: not self.chat.busy)
+
+
+@pytest.fixture
+def made() -> list[ScriptedProcess]:
+    return []
+
+
+@pytest.fixture
+def desk(
+    qapp: QApplication, qtbot: QtBot, tmp_path: Path, made: list[ScriptedProcess]
+) -> Iterator[Desk]:
+    def make(load: Load) -> ScriptedProcess:
+        made.append(ScriptedProcess(load))
+        return made[-1]
+
+    program = Program(qapp, tmp_path / "data", EngineClient(make))
+    program.settings.set("language", "en")
+    program.window.show_page("chat")
+    program.window.show()
+    desk = Desk(program, made, qtbot)
+    yield desk
+    program.close()

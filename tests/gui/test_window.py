@@ -1,0 +1,328 @@
+"""The window, without a screen, with an engine that follows a script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent, QGuiApplication
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QLineEdit,
+    QListWidget,
+    QPlainTextEdit,
+    QWidget,
+)
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.events import Notice, TextDelta
+from gui.chat.transcript import Answer
+from gui.pictures import preview
+from gui.state import Status
+from gui.window import PAGES
+from tests.gui.conftest import Desk, ScriptedProcess
+
+PICTURES = checkpoint_folder().parent / "pictures"
+
+
+def give(desk: Desk, name: str = "shapes.png") -> bytes:
+    data = (PICTURES / name).read_bytes()
+    desk.chat.panel.offer(data)
+    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    return data
+
+
+def test_the_first_start_offers_the_demo_model(desk: Desk) -> None:
+    assert desk.chat.demo_button.isVisible()
+    desk.open_demo()
+    assert desk.engine.load.folder == checkpoint_folder()
+    assert not desk.chat.demo_button.isVisible()
+
+
+def test_a_question_about_a_picture_is_answered_and_kept(desk: Desk) -> None:
+    desk.open_demo()
+    data = give(desk)
+    desk.ask("What colour is it?")
+    assert desk.engine.asked[0].image == data
+    talk = desk.chat.conversation
+    assert talk is not None
+    assert talk.path()[0].answer == "It is **red**."
+    view = desk.chat.transcript.view_of(talk.path()[0].id)
+    assert view.answer.toPlainText() == "It is red."
+    assert "5 tokens, 4.0 tokens/s" in view.stats.text()
+    kept = desk.program.history.load(talk.id)
+    assert kept.path() == talk.path()
+    assert desk.program.history.picture(kept.picture) == data
+    assert desk.chat.list.item(0).text() == "What colour is it?"
+
+
+def test_the_next_question_comes_with_the_talk_so_far(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("One?")
+    desk.ask("Two?")
+    assert desk.engine.asked[1].history == (("One?", "It is **red**."),)
+
+
+def test_enter_sends_and_shift_enter_breaks_the_line(desk: Desk) -> None:
+    desk.open_demo()
+    desk.qtbot.keyClicks(desk.chat.composer, "ab")
+    desk.qtbot.keyClick(desk.chat.composer, Qt.Key.Key_Return, Qt.KeyboardModifier.ShiftModifier)
+    desk.qtbot.keyClicks(desk.chat.composer, "c")
+    desk.qtbot.keyClick(desk.chat.composer, Qt.Key.Key_Return)
+    desk.qtbot.waitUntil(lambda: bool(desk.engine.asked))
+    assert desk.engine.asked[0].question == "ab\nc"
+    assert desk.chat.composer.toPlainText() == ""
+
+
+def test_stop_keeps_what_came(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    desk.open_demo()
+    desk.chat.composer.setPlainText("Tell me")
+    desk.chat.send()
+    talk = desk.chat.conversation
+    assert talk is not None
+    desk.qtbot.waitUntil(lambda: talk.path()[0].answer == "It is **red**.")
+    assert desk.chat.send_button.accessibleName() == "Stop (Esc)"
+    desk.chat.stop()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    assert talk.path()[0].status is Status.STOPPED
+
+
+def test_a_dead_engine_leaves_the_answer_so_far_and_offers_a_start(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    desk.open_demo()
+    desk.chat.composer.setPlainText("Tell me")
+    desk.chat.send()
+    talk = desk.chat.conversation
+    assert talk is not None
+    desk.qtbot.waitUntil(lambda: bool(talk.path()[0].answer))
+    desk.engine.die("The engine was killed (SIGKILL).")
+    desk.program.engine.state_changed.emit()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    turn = desk.program.history.load(talk.id).path()[0]
+    assert (turn.status, turn.answer) == (Status.FAILED, "It is **red**.")
+    assert "killed" in turn.error
+    assert desk.chat.restart_button.isVisible()
+    desk.chat.restart_button.click()
+    desk.qtbot.waitUntil(lambda: desk.chat.status.text() == "Ready")
+    desk.qtbot.waitUntil(lambda: not desk.chat.restart_button.isVisible())
+
+
+def test_asking_again_and_editing_make_versions(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("First?")
+    talk = desk.chat.conversation
+    assert talk is not None
+    first = talk.path()[0].id
+    desk.chat.answer_again(first)
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    desk.chat.edit_question(first)
+    assert desk.chat.composer.toPlainText() == "First?"
+    desk.ask("Second?")
+    assert len(talk.path()) == 1
+    assert [t.question for t in talk.siblings(talk.path()[0])] == ["First?", "First?", "Second?"]
+    desk.chat.transcript.choose.emit(first)
+    assert talk.path()[0].id == first
+
+
+def test_what_the_engine_tells_stands_under_the_answer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [Notice(text="The answer went in circles."), TextDelta(text="a")]
+    monkeypatch.setattr(ScriptedProcess, "script", events)
+    desk.open_demo()
+    desk.ask("Loop?")
+    talk = desk.chat.conversation
+    assert talk is not None
+    view = desk.chat.transcript.view_of(talk.path()[0].id)
+    assert view.notes.text() == "The answer went in circles."
+
+
+def test_conversations_are_searched_deleted_and_brought_back(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("About cats?")
+    desk.chat.start_new()
+    desk.ask("About dogs?")
+    chat = desk.chat
+    assert chat.list.count() == 2
+    chat.search.setText("cats")
+    assert [chat.list.item(i).text() for i in range(chat.list.count())] == ["About cats?"]
+    chat.search.clear()
+    talk = chat.conversation
+    assert talk is not None
+    chat.delete(talk.id)
+    assert chat.list.count() == 1
+    chat.undo.click()
+    assert chat.list.count() == 2
+
+
+def test_a_file_that_is_dropped_is_shown(desk: Desk) -> None:
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(PICTURES / "sign.png"))])
+    event = QDropEvent(
+        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
+        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    desk.chat.panel.dropEvent(event)
+    data = (PICTURES / "sign.png").read_bytes()
+    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.panel.view.isVisible(), timeout=15_000)
+
+
+def test_a_broken_picture_is_a_sentence(desk: Desk, tmp_path: Path) -> None:
+    desk.chat.panel.offer(b"\x89PNG\r\n\x1a\n and nothing more")
+    desk.qtbot.waitUntil(lambda: bool(desk.chat.said), timeout=15_000)
+    assert "picture" in desk.chat.said.lower() or "image" in desk.chat.said.lower()
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "gone.png"))])
+    assert desk.chat.panel.take(mime)
+    assert desk.chat.said.startswith("gone.png can't be read")
+
+
+def test_a_child_that_crashes_on_a_picture_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.run
+
+    def crash(command: list[str], **rest: object) -> object:
+        return real([sys.executable, "-c", "import os; os.abort()"], **rest)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("gui.pictures.subprocess.run", crash)
+    with pytest.raises(ImageError, match="decoder crashed"):
+        preview(b"x")
+
+
+def test_what_the_model_sees_is_a_square() -> None:
+    data = (PICTURES / "chart.png").read_bytes()
+    seen = preview(data, as_model_sees=True)
+    assert (seen.width, seen.height) == (1344, 1344)
+    assert len(seen.rgb) == 3 * 1344 * 1344
+    shown = preview(data)
+    assert (shown.width, shown.height) == (shown.original_width, shown.original_height)
+
+
+def test_answers_load_nothing_and_open_nothing_by_themselves(desk: Desk) -> None:
+    answer = Answer()
+    desk.qtbot.addWidget(answer)
+    answer.show_text("![x](http://127.0.0.1:1/x.png) ![y](file:///etc/passwd) <b>html</b>")
+    assert answer.loadResource(2, QUrl("file:///etc/passwd")) is None
+    assert not answer.openLinks()
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES])
+def test_every_control_has_a_name_for_screen_readers(desk: Desk, page: str) -> None:
+    desk.open_demo()
+    desk.ask("Name?")
+    desk.program.window.show_page(page)
+    shown = desk.program.window.page(page)
+    assert shown is not None
+    kinds = (QAbstractButton, QLineEdit, QPlainTextEdit, QListWidget)
+    unnamed = [
+        widget
+        for widget in shown.findChildren(QWidget)
+        if isinstance(widget, kinds)
+        and not widget.accessibleName()
+        and not (isinstance(widget, QAbstractButton) and widget.text())
+        # Inside of a line or a number field are Qt's own parts.
+        and not isinstance(widget.parent(), QLineEdit | QAbstractSpinBox)
+    ]
+    assert unnamed == []
+
+
+def test_a_change_of_theme_keeps_the_conversation(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("Still here?")
+    talk = desk.chat.conversation
+    assert talk is not None
+    desk.chat.composer.setPlainText("half a question")
+    before = desk.chat
+    desk.program.settings.set("theme", "dark")
+    desk.qtbot.waitUntil(lambda: desk.chat is not before)
+    assert desk.chat.conversation is not None
+    assert desk.chat.conversation.id == talk.id
+    assert desk.chat.composer.toPlainText() == "half a question"
+
+
+def test_copy_gives_markdown(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("Copy?")
+    talk = desk.chat.conversation
+    assert talk is not None
+    view = desk.chat.transcript.view_of(talk.path()[0].id)
+    button = next(b for b in view.findChildren(QAbstractButton) if "Copy" in b.accessibleName())
+    button.click()
+    assert QGuiApplication.clipboard().text() == "It is **red**."
+
+
+def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
+    desk.program.window.show_page("convert")
+    page = desk.program.window.page("convert")
+    assert page is not None
+    take = getattr(page, "take")  # noqa: B009 - the page is a plain QWidget for the window
+    take({"event": "progress", "share": 0.5, "seconds_left": 60.0})
+    assert page.bar.value() == 500  # type: ignore[attr-defined]
+    assert page.told.text().startswith("50% written")  # type: ignore[attr-defined]
+    take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
+    assert page.told.text() == "The disk is full. Free some."  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_the_convert_page_converts_the_demo_model(desk: Desk, tmp_path: Path) -> None:
+    desk.program.window.show_page("convert")
+    page = desk.program.window.page("convert")
+    assert page is not None
+    page.source.setText(str(checkpoint_folder()))  # type: ignore[attr-defined]
+    page.target.setText(str(tmp_path / "nf4"))  # type: ignore[attr-defined]
+    page.start()  # type: ignore[attr-defined]
+    desk.qtbot.waitUntil(lambda: not page.running, timeout=60_000)  # type: ignore[attr-defined]
+    assert (tmp_path / "nf4" / "config.json").exists()
+    assert page.told.text().startswith("Finished")  # type: ignore[attr-defined]
+
+
+def test_opening_the_window_loads_no_torch() -> None:
+    program = (
+        "import os, sys; os.environ['QT_QPA_PLATFORM'] = 'offscreen'\n"
+        "import tempfile; from pathlib import Path\n"
+        "from gui.app import Program, make_app\n"
+        "app = make_app(); made = Program(app, Path(tempfile.mkdtemp()))\n"
+        "made.window.show_page('chat'); made.window.show(); app.processEvents()\n"
+        "made.window.grab(); made.close()\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_window_speaks_chinese(desk: Desk) -> None:
+    desk.program.settings.set("language", "zh_CN")
+    desk.qtbot.waitUntil(lambda: desk.chat.new_button.text() == "新对话")
+    assert desk.chat.demo_button.text() == "试用小型演示模型"
+    desk.program.settings.set("language", "en")
+    desk.qtbot.waitUntil(lambda: desk.chat.new_button.text() == "New conversation")
+
+
+def test_every_text_has_a_chinese_one() -> None:
+    file = Path(__file__).parents[2] / "gui" / "translations" / "zh_CN.ts"
+    messages = list(ElementTree.parse(file).iter("message"))
+    assert len(messages) > 150
+    for message in messages:
+        source, done = message.findtext("source"), message.find("translation")
+        assert done is not None
+        assert done.get("type") is None, source
+        assert done.text, source
+
+
+def test_no_socket_leaves_the_window() -> None:
+    names = ("QtNetwork", "urllib", "http.client", "requests", "socket.create_connection")
+    for file in (Path(__file__).parents[2] / "gui").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not [name for name in names if name in text], file
