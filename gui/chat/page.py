@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
-from PySide6.QtGui import QAction, QKeyEvent, QKeySequence
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -51,6 +51,8 @@ from gui.state import Conversation, Status, Turn
 from gui.words import QT_TRANSLATE_NOOP
 
 _DRAW_MS = 40
+_NARROW = 720
+"""Below this width, in pixels, the list of conversations is hidden."""
 _WRITE_S = 0.5
 """An answer that comes is on the disk at most so late."""
 
@@ -107,7 +109,8 @@ class ChatPage(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
         self._splitter.setChildrenCollapsible(True)
-        self._splitter.addWidget(self._make_list())
+        self._side = self._make_list()
+        self._splitter.addWidget(self._side)
         self._splitter.addWidget(self._make_middle())
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
@@ -371,6 +374,12 @@ class ChatPage(QWidget):
             action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             action.triggered.connect(lambda _=False, do=do: do())
             self.addAction(action)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Give a narrow window to the talk: the list goes first."""
+        super().resizeEvent(event)
+        self._side.setVisible(self.width() >= _NARROW)
+        self.panel.setMaximumWidth(16_777_215 if self.width() >= _NARROW else 220)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Send with Enter (Shift+Enter breaks the line), and take pictures that are pasted."""
