@@ -185,11 +185,10 @@ def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]
         for talk in drawn.conversations:
             image = drawn.image if talk.sees_picture else None
             history = tuple((question, answer) for question, answer in talk.history)
-            # The demo model writes a space before its answers.
             found.append(
                 Sample(
                     question=talk.question,
-                    answer=f" {talk.answer.strip()}",
+                    answer=talk.answer.strip(),
                     image=image,
                     history=history,
                 )

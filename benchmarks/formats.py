@@ -29,7 +29,7 @@ from cogvlm2_lite.config import read_config  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
-from cogvlm2_lite.evaluate.compare import after_mark, weigh  # noqa: E402
+from cogvlm2_lite.evaluate.compare import weigh  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
 from cogvlm2_lite.evaluate.samples import Sample  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
@@ -105,7 +105,7 @@ def write_samples(folder: Path, count: int) -> Path:
             if talk.history:
                 continue  # a line holds no earlier turns
             picture = {"image": f"{number}.png"} if talk.sees_picture else {}
-            answer = after_mark(talk.answer.strip())
+            answer = talk.answer.strip()
             lines.append(json.dumps({**picture, "question": talk.question, "answer": answer}))
         if len(lines) >= count:
             break
@@ -149,7 +149,7 @@ def questions(seed: int, pictures: int) -> list[Sample]:
         Sample(
             image=drawn.image if talk.sees_picture else None,
             question=talk.question,
-            answer=after_mark(talk.answer.strip()),
+            answer=talk.answer.strip(),
             history=tuple(talk.history),
         )
         for drawn in islice(samples("held-out", seed, QUESTIONS), pictures)

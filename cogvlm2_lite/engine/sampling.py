@@ -14,6 +14,7 @@ __all__ = [
     "Sampling",
     "StopTexts",
     "TokenChooser",
+    "discourage",
     "keep_likeliest",
     "penalize",
 ]
@@ -28,6 +29,7 @@ class TokenChooser:
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], device: torch.device) -> None:
         self._sampling = sampling
         self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=device)
+        self._counts = torch.zeros(0, device=device)
         self._generator = torch.Generator(device=device)
         if sampling.seed is None:
             self._generator.seed()
@@ -39,6 +41,13 @@ class TokenChooser:
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
             logits = penalize(logits, self._seen, settings.repetition_penalty)
+        counts = settings.frequency_penalty != 0 or settings.presence_penalty != 0
+        if counts:
+            if not self._counts.numel():
+                self._counts = torch.zeros_like(logits)
+            logits = discourage(
+                logits, self._counts, settings.frequency_penalty, settings.presence_penalty
+            )
         if settings.temperature == 0 or settings.top_k == 1:
             token = logits.argmax()
         else:
@@ -46,6 +55,8 @@ class TokenChooser:
             token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
         if settings.repetition_penalty != 1.0:
             self._seen = torch.unique(torch.cat((self._seen, token.reshape(1))))
+        if counts:
+            self._counts[token] += 1
         return int(token)
 
 
@@ -57,6 +68,15 @@ def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     scores = logits[seen]
     scores = torch.where(scores > 0, scores / penalty, scores * penalty)
     return logits.index_copy(0, seen, scores)
+
+
+def discourage(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
+    """Take penalties off the scores of tokens that the answer has already.
+
+    logits [vocab]; counts [vocab] how often each was chosen. Source: OpenAI's API reference,
+    "frequency_penalty" and "presence_penalty".
+    """
+    return logits - counts * frequency - (counts > 0).to(logits.dtype) * presence
 
 
 def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:

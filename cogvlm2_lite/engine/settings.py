@@ -15,6 +15,8 @@ class Sampling:
     top_p               keep the likeliest tokens that together reach this probability; 1: all
     top_k               keep this many of the likeliest tokens; 0: all
     repetition_penalty  divides the scores of tokens that occurred, as transformers does; 1: off
+    frequency_penalty   taken off a token's score for each time the answer has it
+    presence_penalty    taken off once when the answer has the token at all
     seed                of the random choice; None: a new one each time
     max_new_tokens      the answer's ceiling; the context's end comes before it
     stop                texts that end the answer and are not shown
@@ -26,6 +28,8 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     repetition_guard: bool = True
@@ -37,6 +41,8 @@ class Sampling:
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "top_k must be 0 (off) or more": self.top_k >= 0,
             "repetition_penalty must be above 0 and at most 10": 0 < self.repetition_penalty <= 10,
+            "frequency_penalty must be between -2 and 2": -2 <= self.frequency_penalty <= 2,
+            "presence_penalty must be between -2 and 2": -2 <= self.presence_penalty <= 2,
             "seed must be between 0 and 2^63 - 1": self.seed is None or 0 <= self.seed < 2**63,
             "a stop text must not be empty": all(self.stop),
         }

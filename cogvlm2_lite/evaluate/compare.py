@@ -173,12 +173,12 @@ def _answered(
     """Let the reference answer where nobody did; an empty answer can't be compared and goes."""
     missing = sum(not sample.answer for sample in samples)
     if not missing:
-        return [dataclasses.replace(sample, answer=after_mark(sample.answer)) for sample in samples]
+        return list(samples)
     model, began, done = open_model(reference), time.monotonic(), 0
     found: list[Sample] = []
     for sample in samples:
         if sample.answer:
-            found.append(dataclasses.replace(sample, answer=after_mark(sample.answer)))
+            found.append(sample)
             continue
         answer = _write(model, sample)
         if answer:
@@ -189,11 +189,6 @@ def _answered(
         yield Step(model=reference, share=done / missing, seconds_left=left)
     model.runtime.residency.release()
     return found
-
-
-def after_mark(answer: str) -> str:
-    """Write an answer as it follows "Answer:": with the space that past turns have there."""
-    return answer if answer[:1].isspace() else f" {answer}"
 
 
 def _write(model: Model, sample: Sample) -> str:

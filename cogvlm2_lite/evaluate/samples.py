@@ -29,7 +29,7 @@ class Sample:
     """One question, with its picture and answer if there are any.
 
     image    a file, bytes or a PIL image; None for text alone
-    answer   exactly as the model would write it, leading space included; may be empty
+    answer   may be empty; see `after_mark` for the space before it
     """
 
     question: str
@@ -143,6 +143,11 @@ def opened(sample: Sample) -> OpenedImage | None:
     return None if sample.image is None else open_image(sample.image)
 
 
+def after_mark(answer: str) -> str:
+    """Write an answer as it follows "Answer:": with the space that past turns have there."""
+    return answer if answer[:1].isspace() else f" {answer}"
+
+
 def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Tokens:
     """Write the prompt as the engine does, and the answer with its end behind it.
 
@@ -157,7 +162,9 @@ def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Token
         max_new_tokens=1,
     )
     end = config.eos_token_ids[0]
-    answer = [*tokenizer.encode(sample.answer), end][: prompt.room] if sample.answer else []
+    answer = (
+        [*tokenizer.encode(after_mark(sample.answer)), end][: prompt.room] if sample.answer else []
+    )
     tail = np.array([answer], dtype=np.int64).reshape(1, -1)
     ids = np.hstack([prompt.input_ids, tail])
     types = np.hstack([prompt.token_type_ids, np.zeros_like(tail)])

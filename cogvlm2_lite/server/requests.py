@@ -27,7 +27,8 @@ _MAX_STOP_LETTERS = 200
 _MAX_MESSAGES = 2000
 
 _SAMPLING_FIELDS = (
-    "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty", "max_tokens",
+    "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty", "frequency_penalty",
+    "presence_penalty", "max_tokens",
 )  # fmt: skip
 _BOTH = (*_SAMPLING_FIELDS, "model", "stream", "stream_options", "n", "user")
 _CHAT_FIELDS = frozenset((*_BOTH, "messages", "max_completion_tokens", "truncation", "template"))
@@ -38,8 +39,6 @@ _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "logprobs": (None, False),
     "top_logprobs": (None, 0),
     "response_format": (None, {"type": "text"}),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
     "logit_bias": (None, {}),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
@@ -360,6 +359,8 @@ def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> S
             top_p=_number(values, "top_p", 1.0),
             top_k=_integer(values, "top_k", 0),
             repetition_penalty=_number(values, "repetition_penalty", 1.0),
+            frequency_penalty=_number(values, "frequency_penalty", 0.0),
+            presence_penalty=_number(values, "presence_penalty", 0.0),
             seed=None if values.get("seed") is None else _integer(values, "seed", 0),
             stop=_stops(values.get("stop")),
         )

@@ -12,6 +12,7 @@ from cogvlm2_lite.engine.sampling import (
     Sampling,
     StopTexts,
     TokenChooser,
+    discourage,
     keep_likeliest,
     penalize,
 )
@@ -72,9 +73,22 @@ def test_the_penalty_counts_the_prompt_and_the_answer() -> None:
     assert [chooser.choose(logits) for _ in range(3)] == [1, 2, 0]
 
 
+def test_openais_penalties_count_the_answer_and_not_the_prompt() -> None:
+    logits = torch.tensor([5.0, 4.5, 4.25])
+    chooser = TokenChooser(Sampling(frequency_penalty=0.4), [0], CPU)
+    # 5 | 4.6 4.5 | 4.2 4.5 | 4.2 4.1 4.25: a token loses 0.4 for each time it was chosen.
+    assert [chooser.choose(logits) for _ in range(4)] == [0, 0, 1, 2]
+    chooser = TokenChooser(Sampling(presence_penalty=2.0), [0], CPU)
+    assert [chooser.choose(logits) for _ in range(4)] == [0, 1, 2, 0]
+    found = discourage(logits, torch.tensor([2.0, 0.0, 1.0]), 0.5, -1.0)
+    assert found.tolist() == pytest.approx([5.0, 4.5, 4.75])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        {"frequency_penalty": 2.1},
+        {"presence_penalty": -2.1},
         {"temperature": -1.0},
         {"top_p": 0.0},
         {"top_p": 1.5},
