@@ -52,6 +52,11 @@ COMMANDS = (
         summary="talk about a picture in several turns",
     ),
     Command(
+        name="batch",
+        target="cogvlm2_lite.cli.batch:main",
+        summary="ask one question about every picture of a folder, and save the answers",
+    ),
+    Command(
         name="serve",
         target="cogvlm2_lite.cli.serve:main",
         summary="serve OpenAI's API and a web page on this machine",

@@ -1,0 +1,1 @@
+"""One question about every picture of a folder, with answers saved as they come."""

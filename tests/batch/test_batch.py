@@ -1,0 +1,219 @@
+"""Many pictures: each one's trouble is its own, and what was answered stays answered."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cogvlm2_lite.batch.work import CSV, JSONL, Step, Task, run_batch
+from cogvlm2_lite.cli.batch import main
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.engine.settings import Sampling
+from cogvlm2_lite.errors import EngineError, ImageError, UsageError
+from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
+
+SHIPPED = checkpoint_folder().parent / "pictures"
+
+
+class ScriptedEngine:
+    """Answers with the picture's size in bytes; some pictures have a fate of their own."""
+
+    def __init__(self, fates: dict[bytes, str] | None = None) -> None:
+        self.fates = fates or {}
+        self.asked: list[tuple[bytes, Sampling]] = []
+        self.restarts = 0
+
+    def ask(
+        self, question: str, image: bytes | None = None, *, sampling: Sampling | None = None
+    ) -> Iterator[Event]:
+        assert image is not None
+        assert sampling is not None
+        self.asked.append((image, sampling))
+        fate = self.fates.get(image, "")
+        if fate == "broken":
+            raise ImageError("The picture is damaged.", hint="Save it again.")
+        if fate == "deadly":
+            raise EngineError("The engine was killed.")
+        loops = fate == "loop" and sampling.temperature == 0
+        reason = FinishReason.REPETITION if loops else FinishReason.EOS
+        text = " round and round" if loops else f" {len(image)} bytes"
+        yield TextDelta(text=text)
+        yield Finished(
+            text=text, reason=reason, prompt_tokens=1, image_tokens=1, completion_tokens=2,
+            encode_s=0, prefill_s=0, decode_s=0,
+        )  # fmt: skip
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def wait_ready(self, timeout_s: float | None = None) -> object:
+        return None
+
+
+def pictures(folder: Path, count: int = 3) -> list[bytes]:
+    folder.mkdir(exist_ok=True)
+    found = []
+    for number in range(count):
+        file = folder / f"p{number}.png"
+        Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(file)
+        found.append(file.read_bytes())
+    return found
+
+
+def run(folder: Path, engine: ScriptedEngine, **rest: object) -> list[Step]:
+    output = rest.pop("output", folder)
+    task = Task(folder=folder, question="What?", output=output, **rest)  # type: ignore[arg-type]
+    return list(run_batch(task, engine))
+
+
+def test_every_answer_is_saved_in_three_forms(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+    steps = run(tmp_path, ScriptedEngine())
+    assert [(s.done, s.total, s.failed) for s in steps] == [(1, 3, 0), (2, 3, 0), (3, 3, 0)]
+    assert (tmp_path / "p1.txt").read_text() == f"{len(data[1])} bytes\n"
+    rows = [json.loads(line) for line in (tmp_path / JSONL).read_text().splitlines()]
+    assert [row["picture"] for row in rows] == ["p0.png", "p1.png", "p2.png"]
+    with (tmp_path / CSV).open(encoding="utf-8-sig", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["answer"] for row in table] == [f"{len(d)} bytes" for d in data]
+
+
+def test_what_is_answered_is_not_asked_again(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    run(tmp_path, ScriptedEngine())
+    pictures(tmp_path, 4)
+    again = ScriptedEngine()
+    steps = run(tmp_path, again)
+    assert len(again.asked) == 1
+    assert (steps[-1].skipped, steps[-1].done) == (3, 4)
+    everything = ScriptedEngine()
+    run(tmp_path, everything, overwrite=True)
+    assert len(everything.asked) == 4
+
+
+def test_another_question_is_asked_about_all(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    run(tmp_path, ScriptedEngine())
+    engine = ScriptedEngine()
+    list(run_batch(Task(folder=tmp_path, question="Why?", output=tmp_path), engine))
+    assert len(engine.asked) == 3
+
+
+def test_one_pictures_trouble_is_its_own_and_it_is_tried_again(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+    engine = ScriptedEngine({data[0]: "broken", data[1]: "deadly"})
+    steps = run(tmp_path, engine)
+    assert [s.answered.error for s in steps] == [
+        "The picture is damaged. Save it again.",
+        "The engine was killed.",
+        "",
+    ]
+    assert engine.restarts == 1
+    assert not (tmp_path / "p0.txt").exists()
+    healed = ScriptedEngine()
+    run(tmp_path, healed)
+    assert [image for image, _ in healed.asked] == data[:2]
+
+
+def test_an_answer_that_ran_in_circles_is_tried_once_more(tmp_path: Path) -> None:
+    data = pictures(tmp_path, 1)
+    engine = ScriptedEngine({data[0]: "loop"})
+    [step] = run(tmp_path, engine)
+    assert step.answered.answer == f"{len(data[0])} bytes"
+    assert [s.temperature > 0 for _, s in engine.asked] == [False, True]
+    engine.asked.clear()
+    [step] = run(tmp_path, engine, overwrite=True, retry=False)
+    assert (step.answered.reason, len(engine.asked)) == ("repetition", 1)
+
+
+def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    run(tmp_path, ScriptedEngine())
+    file = tmp_path / JSONL
+    file.write_bytes(file.read_bytes()[:-20])
+    engine = ScriptedEngine()
+    run(tmp_path, engine)
+    assert len(engine.asked) == 1
+    assert len([json.loads(line) for line in file.read_text().splitlines()]) == 3
+
+
+def test_a_foreign_file_of_that_name_is_refused_and_left_alone(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / JSONL).write_text('{"theirs": 1}\n')
+    with pytest.raises(UsageError, match="did not write"):
+        run(tmp_path, ScriptedEngine())
+    assert (tmp_path / JSONL).read_text() == '{"theirs": 1}\n'
+
+
+def test_answers_go_elsewhere_and_captions_get_their_words(tmp_path: Path) -> None:
+    pictures(tmp_path / "in", 1)
+    (tmp_path / "in" / "deep").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "in" / "deep" / "x.jpg")
+    out = tmp_path / "out"
+    run(tmp_path / "in", ScriptedEngine(), output=out, beside=False, recursive=True, prefix="a, ")
+    assert (out / "deep" / "x.txt").read_text().startswith("a, ")
+    assert not list((tmp_path / "in").rglob("*.txt"))
+
+
+def test_the_command_lists_refuses_and_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path)
+    engine = ScriptedEngine({data[2]: "broken"})
+
+    def start(load: Load) -> AbstractContextManager[ScriptedEngine]:
+        return nullcontext(engine)
+
+    arguments = ["demo", str(tmp_path), "--question", "What?"]
+    assert main([*arguments, "--dry-run"], start=start) == 0
+    assert capsys.readouterr().out.count(".png") == 3
+    assert main([*arguments, "--json"], start=start) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["answered"] * 3
+    assert lines[-1]["failed"] == 1
+    with pytest.raises(UsageError, match="empty"):
+        main(["demo", str(tmp_path), "--question", " "], start=start)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no picture"):
+        main(["demo", str(tmp_path / "empty"), "--question", "x"], start=start)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of POSIX")
+def test_the_demo_model_goes_on_after_a_kill(tmp_path: Path) -> None:
+    for number in range(3):
+        for file in SHIPPED.glob("*.png"):
+            (tmp_path / f"{number}-{file.name}").write_bytes(file.read_bytes())
+    (tmp_path / "0-broken.png").write_bytes(b"not a picture")
+    command = [
+        sys.executable, "-m", "cogvlm2_lite", "batch", "demo", str(tmp_path),
+        "--question", "How many shapes are there?", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(0.2)
+    before = (tmp_path / JSONL).read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1  # the broken one
+    after = (tmp_path / JSONL).read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert after.startswith(whole)
+    rows = [json.loads(line) for line in after.splitlines()]
+    good = [row["picture"] for row in rows if not row["error"]]
+    assert sorted(good) == sorted(f.name for f in tmp_path.glob("*.png") if "broken" not in f.name)
+    assert (tmp_path / "1-shapes.txt").read_text() == "4\n"
