@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from cogvlm2_lite.cli.main import has_desktop
 from cogvlm2_lite.cli.parser import Parser, model_folder
 from cogvlm2_lite.errors import UsageError
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(
             "The window needs the package PySide6, which is not installed.", hint=_HINT
         )
-    if not has_desktop():
+    if not os.environ.get("QT_QPA_PLATFORM") and not has_desktop():
         raise UsageError(
             "There is no desktop here to open a window on.",
             hint="Use `cogvlm2-lite chat` in the terminal or `cogvlm2-lite serve` for a browser.",
@@ -46,12 +46,3 @@ def main(argv: Sequence[str]) -> int:
     from gui.app import run
 
     return run(model=folder, data=Path(args.data).expanduser() if args.data else None)
-
-
-def has_desktop(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:
-    """Say whether a window can be shown here."""
-    if environ.get("QT_QPA_PLATFORM"):
-        return True
-    if platform in ("win32", "darwin"):
-        return True
-    return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))

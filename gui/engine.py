@@ -99,6 +99,7 @@ class EngineClient:
         self._thread: threading.Thread | None = None
         self._numbers = 0
         self._running: dict[int, int] = {}
+        self._trouble = ""
 
     @property
     def state(self) -> EngineState:
@@ -110,7 +111,7 @@ class EngineClient:
 
     @property
     def reason(self) -> str:
-        return self._process.reason if self._process else ""
+        return self._trouble or (self._process.reason if self._process else "")
 
     @property
     def pid(self) -> int | None:
@@ -216,8 +217,12 @@ class EngineClient:
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
-            with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
-                order()
+            self._trouble = ""
+            try:
+                with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
+                    order()
+            except OSError as error:
+                self._trouble = f"The engine can't be started: {error.strerror or error}."
             self.on_state()
 
 

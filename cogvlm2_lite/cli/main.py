@@ -146,10 +146,14 @@ def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console
 
 def _opens_a_window() -> bool:
     """Say whether the command alone opens the window: on a desktop, with PySide6 installed."""
-    desktop = sys.platform in ("win32", "darwin") or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    return desktop and find_spec("PySide6") is not None
+    return has_desktop() and find_spec("PySide6") is not None
+
+
+def has_desktop() -> bool:
+    """Say whether a window can be shown here."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def load_command(

@@ -743,7 +743,8 @@ class ChatPage(QWidget):
                     EngineState.STOPPED: self.tr("No model is open."),
                 }[state]
             )
-        if state in (EngineState.DEAD, EngineState.EMPTY) and model:
+        ended = (EngineState.DEAD, EngineState.EMPTY)
+        if model and (state in ended or (client.reason and not ready)):
             self._banner_text.setText(client.reason or self.tr("The model is unloaded."))
             self.restart_button.show()
             self._banner.show()

@@ -88,11 +88,27 @@ def test_help_lists_every_command(capsys: Capture) -> None:
         assert command.summary in shown
 
 
-def test_no_arguments_print_the_help(capsys: Capture) -> None:
+def test_no_arguments_print_the_help_where_there_is_no_desktop(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: False)
     main([])
     first = capsys.readouterr().out
     main(["-h"])
     assert capsys.readouterr().out == first
+
+
+def test_no_arguments_open_the_window_on_a_desktop(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Sequence[str]] = []
+
+    def gui(argv: Sequence[str]) -> int:
+        opened.append(argv)
+        return 0
+
+    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: True)
+    monkeypatch.setattr("gui.command.main", gui)
+    assert main([]) == 0
+    assert opened == [[]]
 
 
 def test_the_version_is_printed(capsys: Capture) -> None:

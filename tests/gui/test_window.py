@@ -116,6 +116,18 @@ def test_a_dead_engine_leaves_the_answer_so_far_and_offers_a_start(
     desk.qtbot.waitUntil(lambda: not desk.chat.restart_button.isVisible())
 
 
+def test_an_engine_that_can_not_start_is_a_sentence(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ScriptedProcess) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(ScriptedProcess, "start", fail)
+    desk.chat.open_demo()
+    desk.qtbot.waitUntil(lambda: "can't be started" in desk.chat.said)
+    assert desk.chat.restart_button.isVisible()
+
+
 def test_asking_again_and_editing_make_versions(desk: Desk) -> None:
     desk.open_demo()
     desk.ask("First?")
