@@ -623,7 +623,7 @@ class ChatPage(QWidget):
                 sampling=self._sampling(),
             )
         )
-        self.transcript.show_conversation(self._conversation)
+        self.transcript.show_new(self._conversation, turn)
         self._stack.setCurrentIndex(0)
         self.reload_list()
         self._drawing.start()

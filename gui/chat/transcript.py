@@ -209,24 +209,37 @@ class Transcript(QScrollArea):
         body = QWidget()
         outer = QHBoxLayout(body)
         outer.setContentsMargins(24, 24, 24, 24)
-        column = QVBoxLayout()
-        column.setSpacing(28)
+        self._column = QVBoxLayout()
+        self._column.setSpacing(28)
+        self._column.addStretch(1)
         self._views = {}
         for turn in conversation.path() if conversation else ():
             assert conversation is not None
-            view = TurnView(turn, [other.id for other in conversation.siblings(turn)])
-            view.again.connect(self.again)
-            view.edit.connect(self.edit)
-            view.choose.connect(self.choose)
-            column.addWidget(view)
-            self._views[turn.id] = view
-        column.addStretch(1)
+            self._add(turn, [other.id for other in conversation.siblings(turn)])
         outer.addStretch(1)
-        outer.addLayout(column, 12)
+        outer.addLayout(self._column, 12)
         outer.addStretch(1)
         self.setWidget(body)
         self._follow = True
         QTimer.singleShot(0, self._stay_at_end)
+
+    def show_new(self, conversation: Conversation, turn: Turn) -> None:
+        """Show a turn that was just asked: behind the others, which stay as they are, if it is
+        theirs, for making a long conversation anew would hold the window up."""
+        if [*self._views, turn.id] != [shown.id for shown in conversation.path()]:
+            self.show_conversation(conversation)
+            return
+        self._add(turn, [other.id for other in conversation.siblings(turn)])
+        self._follow = True
+        QTimer.singleShot(0, self._stay_at_end)
+
+    def _add(self, turn: Turn, siblings: list[int]) -> None:
+        view = TurnView(turn, siblings)
+        view.again.connect(self.again)
+        view.edit.connect(self.edit)
+        view.choose.connect(self.choose)
+        self._column.insertWidget(self._column.count() - 1, view)
+        self._views[turn.id] = view
 
     def show_turn(self, turn: Turn) -> None:
         """Show what changed in one turn."""
