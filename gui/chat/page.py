@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
 from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QResizeEvent
@@ -46,6 +47,7 @@ from gui import theme
 from gui.chat.picture import PicturePanel
 from gui.chat.transcript import Transcript
 from gui.context import Context
+from gui.export import export
 from gui.history import HistoryError
 from gui.state import Conversation, Status, Turn
 from gui.words import QT_TRANSLATE_NOOP
@@ -457,6 +459,7 @@ class ChatPage(QWidget):
         menu = QMenu(self)
         menu.addAction(self.tr("Rename"), partial(self._rename, wanted, item.text()))
         menu.addAction(self.tr("Pin or unpin"), partial(self._pin, wanted))
+        menu.addAction(self.tr("Export"), partial(self._export, wanted))
         menu.addAction(self.tr("Delete"), partial(self.delete, wanted))
         menu.exec(self.list.mapToGlobal(place))
 
@@ -476,6 +479,22 @@ class ChatPage(QWidget):
 
         self._guard(change)
         self.reload_list()
+
+    def _export(self, wanted: int) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self,
+            self.tr("Export the conversation"),
+            "",
+            "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
+        )
+        if name:
+            self._guard(lambda: self.export_to(wanted, Path(name)))
+
+    def export_to(self, wanted: int, target: Path) -> None:
+        """Write a conversation to a file; HistoryError when that fails."""
+        talk = self._context.history.load(wanted)
+        picture = self._context.history.picture(talk.picture) if talk.picture else b""
+        export(talk, picture, target if target.suffix else target.with_suffix(".md"))
 
     def delete(self, wanted: int) -> None:
         """Delete a conversation; the button below the list takes it back."""
@@ -548,8 +567,6 @@ class ChatPage(QWidget):
         self._context.open_model(checkpoint_folder())
 
     def _ask_for_model(self) -> None:
-        from pathlib import Path
-
         folder = QFileDialog.getExistingDirectory(self, self.tr("Open a model folder"))
         if folder:
             self._context.open_model(Path(folder))

@@ -137,12 +137,20 @@
         <translation>置顶或取消置顶</translation>
     </message>
     <message>
+        <source>Export</source>
+        <translation>导出</translation>
+    </message>
+    <message>
         <source>Delete</source>
         <translation>删除</translation>
     </message>
     <message>
         <source>Title</source>
         <translation>标题</translation>
+    </message>
+    <message>
+        <source>Export the conversation</source>
+        <translation>导出对话</translation>
     </message>
     <message>
         <source>An answer is still coming in this conversation. Stop it first.</source>

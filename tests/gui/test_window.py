@@ -176,6 +176,17 @@ def test_conversations_are_searched_deleted_and_brought_back(desk: Desk) -> None
     assert chat.list.count() == 2
 
 
+def test_a_conversation_is_exported_with_its_picture(desk: Desk, tmp_path: Path) -> None:
+    desk.open_demo()
+    data = give(desk)
+    desk.ask("Export?")
+    talk = desk.chat.conversation
+    assert talk is not None
+    desk.chat.export_to(talk.id, tmp_path / "talk")
+    assert "It is **red**." in (tmp_path / "talk.md").read_text()
+    assert (tmp_path / "talk.png").read_bytes() == data
+
+
 def test_a_file_that_is_dropped_is_shown(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(PICTURES / "sign.png"))])

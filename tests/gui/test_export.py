@@ -1,0 +1,64 @@
+"""Conversations as files: whole, escaped, and never half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gui.export import export, picture_kind
+from gui.history import HistoryError
+from gui.state import Conversation, Turn
+from tests.gui.conftest import finished
+
+PNG = b"\x89PNG\r\n\x1a\n and so on"
+
+
+def talk() -> Conversation:
+    conversation = Conversation(id=1, picture="x")
+    conversation.add(Turn(id=1, parent=None, question="What <b>is</b> it?\nSay it.", created=1e9))
+    conversation.finish(1, finished(" **A** <script>alert(1)</script>"))
+    conversation.add(Turn(id=2, parent=None, question="Again?", created=2e9))
+    conversation.finish(2, finished("No."))
+    conversation.choose(1)
+    return conversation
+
+
+def test_markdown_has_the_shown_branch_and_its_picture_beside(tmp_path: Path) -> None:
+    export(talk(), PNG, tmp_path / "a talk.md")
+    text = (tmp_path / "a talk.md").read_text()
+    assert "![](<a talk.png>)" in text
+    assert "> What <b>is</b> it?\n> Say it.\n\n**A** <script>" in text
+    assert "Again?" not in text
+    assert (tmp_path / "a talk.png").read_bytes() == PNG
+
+
+def test_html_escapes_and_loads_nothing(tmp_path: Path) -> None:
+    export(talk(), PNG, tmp_path / "talk.html")
+    text = (tmp_path / "talk.html").read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "default-src 'none'" in text
+    assert 'src="data:image/png;base64,' in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_json_has_every_version(tmp_path: Path) -> None:
+    export(talk(), b"", tmp_path / "talk.json")
+    content = json.loads((tmp_path / "talk.json").read_text())
+    assert [turn["question"] for turn in content["turns"]][1] == "Again?"
+    assert content["turns"][0]["status"] == "done"
+    assert content["picture"] is None
+
+
+def test_a_place_that_can_not_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HistoryError, match="can't be written"):
+        export(talk(), b"", tmp_path / "file" / "talk.md")
+
+
+def test_pictures_are_told_by_their_first_bytes() -> None:
+    assert picture_kind(PNG) == "png"
+    assert picture_kind(b"\xff\xd8\xff\xe0") == "jpg"
+    assert picture_kind(b"II*\x00") == "tif"
