@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from cogvlm2_lite.cli.main import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
-from cogvlm2_lite.units import parse_bytes
+from cogvlm2_lite.units import format_seconds, parse_bytes
 from quantize.events import Event, Failed, Planned, Verified
 from quantize.recipe import KINDS, Keep, Recipe, Settings
 from quantize.screen import JsonLines, Screen
@@ -25,6 +26,9 @@ from quantize.screen import JsonLines, Screen
 if TYPE_CHECKING:
     from cogvlm2_lite.evaluate.samples import Sample
     from quantize.pipeline import Calibrate
+
+_CPU_S_PER_MILLION = 5.2
+"""Of an EPYC core at the width of the vision tower; see docs/quantization.md."""
 
 _GO_ON = "What is done is kept in DST.partial: run the same command again to go on."
 
@@ -188,6 +192,8 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     work = convert(options.source, options.destination, settings, effort, calibrate)
     with closing(work) as events:
         for event in events:
+            if isinstance(event, Planned) and samples:
+                event = _with_estimate(event, options)
             show(event)
             if isinstance(event, Planned) and (options.plan or not _agreed(options)):
                 break
@@ -234,6 +240,22 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
         )
 
     return task
+
+
+def _with_estimate(plan: Planned, options: argparse.Namespace) -> Planned:
+    """Say beforehand how long calibrating on the CPU takes."""
+    from cogvlm2_lite.devices import choose_compute, thread_count
+
+    if choose_compute(options.device, "auto").device.type != "cpu":
+        return plan
+    weights = sum(row.weights for row in plan.parts if row.kinds.get("nf4"))
+    seconds = weights / 1e6 * _CPU_S_PER_MILLION / thread_count()
+    note = (
+        f"Calibrating on this CPU takes about {format_seconds(seconds)} for the rounding alone "
+        f"({_CPU_S_PER_MILLION} s of a core per million weights, measured on one). It can be "
+        "stopped and goes on."
+    )
+    return replace(plan, notes=[*plan.notes, note])
 
 
 def _agreed(options: argparse.Namespace) -> bool:
