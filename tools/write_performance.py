@@ -193,9 +193,10 @@ def _per_layer(report: Report) -> Iterator[str]:
     )
     if decode < 0.85:
         yield (
-            "Decoding runs in our C kernel (`weights/kernels/rows.c`). On this processor it is "
-            "bound by its arithmetic, not by memory: 64 weights take two look-ups, two products of "
-            "pairs and shifts, and this generation does one 512-bit operation of a kind per cycle."
+            "Decoding runs in our C kernel (`weights/kernels/rows.c`). An earlier variant took "
+            "about as long with the matrix in the L2 cache as in memory (by hand), so reading does "
+            "not seem to be what limits it here; 512-bit look-ups, shifts and products each run at "
+            "most once per cycle on this processor (measured, by hand)."
         )
 
 

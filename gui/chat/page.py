@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -515,10 +516,10 @@ class ChatPage(QWidget):
         self.undo.hide()
         self.reload_list()
 
-    def _guard(self, work: object) -> bool:
+    def _guard(self, work: Callable[[], object]) -> bool:
         """Do something with the history; a sentence when it fails."""
         try:
-            work()  # type: ignore[operator]
+            work()
         except HistoryError as error:
             self.say(f"{error.message} {error.hint}".strip())
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QMimeData, QRectF, Qt, Signal
@@ -259,13 +260,13 @@ class PicturePanel(QWidget):
         if self._data:
             self._decode(self._data, give=False)
 
-    def _button(self, icon: str, text: str, do: object) -> QToolButton:
+    def _button(self, icon: str, text: str, do: Callable[[], object]) -> QToolButton:
         button = QToolButton()
         button.setIcon(theme.icon(icon))
         button.setToolTip(text)
         button.setAccessibleName(text)
         button.setProperty("kind", "quiet")
-        button.clicked.connect(lambda: do())  # type: ignore[operator]
+        button.clicked.connect(lambda: do())
         self._buttons.addWidget(button)
         return button
 
