@@ -2,7 +2,7 @@
 
 Answers lie in three forms: a text file for each picture, one line of JSON each in answers.jsonl,
 and answers.csv. The JSONL file is what a later run trusts: a line is written and forced to the disk
-after the text file is there, and the CSV file is made from it.
+after the text file is there. The CSV file is made from it every few seconds and at the end.
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.engine.settings import Sampling
-from cogvlm2_lite.errors import CogVLM2LiteError, EngineError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, EngineError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 JSONL, CSV = "answers.jsonl", "answers.csv"
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
+_CSV_S = 10.0
+"""The CSV file is written anew at most so often while answers come: it is written whole."""
+
+
+class Answering(Iterator[Event], Protocol):
+    """The events of an answer that comes."""
+
+    def close(self) -> None:
+        """Cancel the answer within one token."""
+        ...
 
 
 class Engine(Protocol):
@@ -32,7 +43,7 @@ class Engine(Protocol):
 
     def ask(
         self, question: str, image: bytes | None = None, *, sampling: Sampling | None = None
-    ) -> Iterator[Event]:
+    ) -> Answering:
         """Give the events of an answer; raises what Model.answer does, and EngineError."""
         ...
 
@@ -77,12 +88,48 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """All pictures by their names, in order, and the answers that earlier runs gave."""
+
+    names: tuple[str, ...]
+    known: Mapping[str, Answered]
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """Those that will be asked about."""
+        return tuple(name for name in self.names if name not in self.known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A picture's turn has come."""
+
+    picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """The work rests until the control says `resume` or `stop`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """The work goes on after a pause."""
+
+
+Happened = Asking | Step | Paused | Resumed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What is asked.
 
     folder   of the pictures
     output   where answers.jsonl and answers.csv go, and the text files unless `beside`
     beside   text files lie beside their pictures
+    only     names of the only pictures that are asked about; None: all of the folder
+    texts, table  whether to write text files, and answers.csv; answers.jsonl is always written,
+             for a later run goes on from it
     prefix, suffix  put around every answer in the text files, as captions need it
     retry    ask once more, with a little chance, when an answer ran in circles
     """
@@ -94,6 +141,9 @@ class Task:
     recursive: bool = False
     overwrite: bool = False
     limit: int | None = None
+    only: tuple[str, ...] | None = None
+    texts: bool = True
+    table: bool = True
     prefix: str = ""
     suffix: str = ""
     retry: bool = True
@@ -114,43 +164,91 @@ def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
     return found
 
 
-def run_batch(task: Task, engine: Engine) -> Iterator[Step]:
-    """Ask about every picture that has no answer yet; yields a Step after each.
+def plan_batch(task: Task) -> Planned:
+    """Find the pictures, and what earlier runs answered. Nothing is written.
 
-    An engine that dies is started again, and the picture it died on counts as failed. Raises
-    UsageError without pictures, and EngineError when the engine does not come up again.
+    Raises UsageError without pictures, for a name of `only` that leads out of the folder, and for
+    an answers.jsonl that no batch wrote.
     """
-    pictures = find_pictures(task.folder, recursive=task.recursive)[: task.limit]
-    book = Book(task.output)
-    known = {} if task.overwrite else book.read()
-    names = [picture.relative_to(task.folder).as_posix() for picture in pictures]
+    names = _chosen(task) if task.only is not None else _found(task)
+    known = {} if task.overwrite else Book(task.output).read()
     kept = {
-        name
+        name: known[name]
         for name in names
         if name in known and known[name].question == task.question and not known[name].error
     }
-    todo = [(p, n) for p, n in zip(pictures, names, strict=True) if n not in kept]
-    failed, began = 0, time.monotonic()
-    for done, (picture, name) in enumerate(todo, 1):
-        answered = _ask(picture, name, task, engine)
-        if answered.error:
-            failed += 1
-        else:
-            _write_text(picture, name, answered.answer, task)
-        book.add(answered)
-        left = (time.monotonic() - began) / done * (len(todo) - done)
-        yield Step(
-            done=len(kept) + done,
-            total=len(names),
-            skipped=len(kept),
-            failed=failed,
-            seconds_left=round(left, 1),
-            answered=answered,
-        )
-    book.write_csv(names)
+    return Planned(names=names, known=kept)
 
 
-def _ask(picture: Path, name: str, task: Task, engine: Engine) -> Answered:
+def _found(task: Task) -> tuple[str, ...]:
+    pictures = find_pictures(task.folder, recursive=task.recursive)[: task.limit]
+    return tuple(picture.relative_to(task.folder).as_posix() for picture in pictures)
+
+
+def _chosen(task: Task) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name for name in task.only or () if name))
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise UsageError(
+                f"{name} is not a path below {task.folder}.",
+                hint="Name pictures by their paths below the folder, with / between names.",
+            )
+    if not names:
+        raise UsageError("No picture was chosen.", hint="Name at least one.")
+    return names[: task.limit]
+
+
+def run_batch(
+    task: Task, engine: Engine, planned: Planned | None = None, control: Control | None = None
+) -> Iterator[Happened]:
+    """Ask about every picture that has no answer yet; yields Asking before and a Step after each.
+
+    planned  what plan_batch gave; None: it is asked now
+    control  pauses and stops the work; when it is stopped the iterator ends
+
+    An engine that dies is started again, and the picture it died on counts as failed. Raises what
+    plan_batch does, and EngineError when the engine does not come up again.
+    """
+    planned, control = planned or plan_batch(task), control or Control()
+    book, kept, todo = Book(task.output), len(planned.known), planned.todo
+    failed, worked_s, table_s = 0, 0.0, time.monotonic()
+    try:
+        for done, name in enumerate(todo, 1):
+            if control.paused:
+                yield Paused()
+                control.wait()
+                yield Resumed()
+            if control.stopped:
+                return
+            yield Asking(picture=name)
+            began = time.monotonic()
+            answered = _ask(name, task, engine, control)
+            if answered is None:
+                return
+            answered = _keep(answered, task, book)
+            failed += bool(answered.error)
+            worked_s += time.monotonic() - began
+            if task.table and time.monotonic() - table_s > _CSV_S:
+                book.write_csv(planned.names)
+                table_s = time.monotonic()
+            yield Step(
+                done=kept + done,
+                total=len(planned.names),
+                skipped=kept,
+                failed=failed,
+                seconds_left=round(worked_s / done * (len(todo) - done), 1),
+                answered=answered,
+            )
+    finally:
+        # Also after a stop or an interrupt: what is answered so far stands in every file. A disk
+        # that refused the last answer would refuse this too, and its error is being told already.
+        if task.table and not book.refused:
+            book.write_csv(planned.names)
+
+
+def _ask(name: str, task: Task, engine: Engine, control: Control) -> Answered | None:
+    """Ask about one picture; None when the work was stopped in the middle of it."""
     began = time.monotonic()
     settings = [task.sampling]
     if task.retry:
@@ -158,13 +256,13 @@ def _ask(picture: Path, name: str, task: Task, engine: Engine) -> Answered:
             replace(task.sampling, temperature=_RETRY_TEMPERATURE, top_k=_RETRY_TOP_K, seed=1)
         )
     try:
-        data = picture.read_bytes()
+        data = (task.folder / name).read_bytes()
         for sampling in settings:
-            end = _last(engine.ask(task.question, data, sampling=sampling))
-            if end.reason is not FinishReason.REPETITION:
+            end = _last(engine.ask(task.question, data, sampling=sampling), control)
+            if end is None or end.reason is not FinishReason.REPETITION:
                 break
     except OSError as error:
-        why = f"{picture.name} can't be read: {error.strerror or error}."
+        why = f"{PurePosixPath(name).name} can't be read: {error.strerror or error}."
         return Answered(picture=name, question=task.question, error=why)
     except EngineError as error:
         engine.restart()
@@ -172,6 +270,8 @@ def _ask(picture: Path, name: str, task: Task, engine: Engine) -> Answered:
         return Answered(picture=name, question=task.question, error=_sentence(error))
     except CogVLM2LiteError as error:
         return Answered(picture=name, question=task.question, error=_sentence(error))
+    if end is None:
+        return None
     return Answered(
         picture=name,
         question=task.question,
@@ -182,33 +282,53 @@ def _ask(picture: Path, name: str, task: Task, engine: Engine) -> Answered:
     )
 
 
-def _last(events: Iterator[Event]) -> Finished:
+def _last(events: Answering, control: Control) -> Finished | None:
+    """Give the end of an answer; None when the work is stopped before it comes."""
     for event in events:
         if isinstance(event, Finished):
             return event
+        if control.stopped:
+            events.close()
+            return None
     raise EngineError("The answer did not end.", hint="Try again.")
+
+
+def _keep(answered: Answered, task: Task, book: Book) -> Answered:
+    """Write an answer to the files; a text file that can't be written is the picture's error."""
+    if task.texts and not answered.error:
+        try:
+            _write_text(answered, task)
+        except OSError as error:
+            why = f"The text file can't be written: {error.strerror or error}."
+            answered = replace(answered, error=why)
+    book.add(answered)
+    return answered
 
 
 def _sentence(error: CogVLM2LiteError) -> str:
     return f"{error.message} {error.hint}".strip()
 
 
-def _write_text(picture: Path, name: str, answer: str, task: Task) -> None:
-    target = picture.with_suffix(".txt")
-    if not task.beside:
-        target = (task.output / name).with_suffix(".txt")
-    _write_whole(target, f"{task.prefix}{answer}{task.suffix}\n")
+def _write_text(answered: Answered, task: Task) -> None:
+    home = task.folder if task.beside else task.output
+    target = (home / answered.picture).with_suffix(".txt")
+    _write_whole(target, f"{task.prefix}{answered.answer}{task.suffix}\n")
 
 
 def _write_whole(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(target)
 
 
 class Book:
-    """The answers of a folder; of several about one picture the last one counts."""
+    """The answers of a folder; of several about one picture the last one counts.
+
+    refused  an answer could not be written
+    """
+
+    refused = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -217,12 +337,17 @@ class Book:
     def read(self) -> dict[str, Answered]:
         """Give what earlier runs wrote. A line that a kill cut off is taken out of the file.
 
-        Raises UsageError for a file that no batch wrote.
+        Raises UsageError for a file that can't be read or that no batch wrote.
         """
         try:
             raw = self._file.read_bytes()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise UsageError(
+                f"{self._file} can't be read: {error.strerror or error}.",
+                hint="Give another folder with --output.",
+            ) from error
         whole = raw[: raw.rfind(b"\n") + 1]
         if whole != raw:
             self._file.write_bytes(whole)
@@ -236,21 +361,42 @@ class Book:
         return {row.picture: row for row in rows}
 
     def add(self, answered: Answered) -> None:
-        """Write one answer down; it is on the disk when this returns."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self._file.open("ab") as stream:
-            stream.write(json.dumps(asdict(answered), ensure_ascii=False).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Write one answer down; it is on the disk when this returns.
+
+        Raises DoesNotFitError when it can't be written: without this file nothing would be known of
+        the work, so it ends.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._file.open("ab") as stream:
+                stream.write(json.dumps(asdict(answered), ensure_ascii=False).encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            self.refused = True
+            raise _unwritten(self._file, error) from error
 
     def write_csv(self, names: Sequence[str]) -> None:
-        """Write answers.csv with the pictures of this run, in their order."""
+        """Write answers.csv with the pictures of this run, in their order. Raises as `add` does."""
         rows = self.read()
+        if not rows:
+            return
         out = io.StringIO()
-        table = csv.writer(out)
+        table = csv.writer(out, lineterminator="\n")
         table.writerow(("picture", "answer", "error"))
         for name in names:
             if name in rows:
                 table.writerow((name, rows[name].answer, rows[name].error))
         # A mark at the start lets spreadsheets see that it is UTF-8.
-        _write_whole(self._folder / CSV, "\ufeff" + out.getvalue().rstrip("\n"))
+        target = self._folder / CSV
+        try:
+            _write_whole(target, "\ufeff" + out.getvalue())
+        except OSError as error:
+            raise _unwritten(target, error) from error
+
+
+def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
+    return DoesNotFitError(
+        f"{file} can't be written: {error.strerror or error}.",
+        hint="Make room or make its folder writable, and start again: it goes on where it was.",
+    )

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from cogvlm2_lite.batch.work import Engine, Step, Task, find_pictures, run_batch
+from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.work import (
+    Engine,
+    Happened,
+    Planned,
+    Step,
+    Task,
+    plan_batch,
+    run_batch,
+)
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
@@ -20,7 +32,7 @@ from cogvlm2_lite.cli.parser import (
 )
 from cogvlm2_lite.engine.process import EngineProcess
 from cogvlm2_lite.engine.protocol import Load
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import format_seconds
 
 Start = Callable[[Load], AbstractContextManager[Engine]]
@@ -33,6 +45,9 @@ examples:
 Every answer is saved as it comes: NAME.txt beside its picture (or in --output), a line in
 answers.jsonl, and at the end answers.csv. Run the same command again to go on, also after a
 kill: pictures that have an answer to this question are left out, failed ones are asked again.
+
+Lines of --json have an "event": plan (pictures, and those known from before), loading, asking,
+answered, paused, resumed, finished, or error.
 """
 
 
@@ -52,35 +67,64 @@ def build_parser() -> Parser:
     parser.add_argument("--recursive", action="store_true", help="look into folders inside too")
     parser.add_argument("--overwrite", action="store_true", help="ask again about all pictures")
     parser.add_argument("--limit", metavar="N", type=int, help="take the first N pictures only")
+    parser.add_argument(
+        "--only",
+        metavar="FILE",
+        type=Path,
+        help="take only the pictures that this text file names, one path below FOLDER a line",
+    )
+    parser.add_argument("--no-text", action="store_true", help="write no .txt files")
+    parser.add_argument("--no-csv", action="store_true", help="write no answers.csv")
     parser.add_argument("--prefix", metavar="TEXT", default="", help="put before each text")
     parser.add_argument("--suffix", metavar="TEXT", default="", help="put behind each text")
     parser.add_argument(
         "--no-retry", action="store_true", help="keep answers that ran in circles as they are"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the pictures and ask nothing")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per picture")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each event")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="obey lines on standard input: pause, resume, stop; stop too when it ends",
+    )
     add_compute_options(parser)
     add_sampling_options(parser)
     return parser
 
 
 def main(
-    argv: Sequence[str], *, start: Start = EngineProcess, console: Console | None = None
+    argv: Sequence[str],
+    *,
+    start: Start = EngineProcess,
+    console: Console | None = None,
+    orders: Iterable[str] = sys.stdin,
 ) -> int:
-    """Run `batch`; gives 0 when every picture has an answer, else 1."""
-    args, console = build_parser().read(argv), console or Console()
-    if not args.question.strip():
-        raise UsageError(
-            "The question is empty.", hint='Write it in quotation marks: "What is it?"'
-        )
-    if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit must be 1 or more, not {args.limit}.")
+    """Run `batch`; gives 0 when every picture has an answer, else 1.
+
+    orders  lines that --control obeys
+    """
+    args = build_parser().read(argv)
+    show = _Show(console=console or Console(), as_json=args.json)
+    try:
+        return _run(args, show, start, orders)
+    except CogVLM2LiteError as error:
+        if not args.json:
+            raise
+        show.event("error", message=error.message, hint=error.hint)
+        return error.exit_code
+
+
+def _run(args: argparse.Namespace, show: _Show, start: Start, orders: Iterable[str]) -> int:
     task = _task(args)
-    pictures = find_pictures(task.folder, recursive=task.recursive)[: task.limit]
+    planned = plan_batch(task)
     if args.dry_run:
-        for picture in pictures:
-            console.line(str(picture))
+        for name in planned.names:
+            show.console.line(str(task.folder / name))
         return 0
+    control = Control()
+    if args.control:
+        threading.Thread(target=control.obey, args=(orders,), name="orders", daemon=True).start()
+    show.planned(planned, task)
     load = Load(
         folder=model_folder(args.model).resolve(),
         device=args.device,
@@ -92,20 +136,27 @@ def main(
         context=args.context,
         kv=args.kv,
     )
-    failed = 0
-    with start(load) as engine:
-        console.status("Loading the model")
-        engine.wait_ready()
-        for step in run_batch(task, engine):
-            failed = step.failed
-            _show(step, console, as_json=args.json)
-    console.status("")
-    if not args.json:
-        console.line(f"{len(pictures)} pictures, {failed} failed. Answers: {task.output}")
-    return 1 if failed else 0
+    answered = failed = 0
+    if planned.todo:  # a model of many GB is not loaded for nothing
+        with start(load) as engine:
+            show.loading()
+            engine.wait_ready()
+            for happened in run_batch(task, engine, planned, control):
+                if isinstance(happened, Step):
+                    answered, failed = answered + 1, happened.failed
+                show.happened(happened)
+    left = len(planned.todo) - answered
+    show.finished(planned, failed, left, task)
+    return 1 if failed or left else 0
 
 
 def _task(args: argparse.Namespace) -> Task:
+    if not args.question.strip():
+        raise UsageError(
+            "The question is empty.", hint='Write it in quotation marks: "What is it?"'
+        )
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit must be 1 or more, not {args.limit}.")
     return Task(
         folder=args.folder,
         question=args.question,
@@ -114,6 +165,9 @@ def _task(args: argparse.Namespace) -> Task:
         recursive=args.recursive,
         overwrite=args.overwrite,
         limit=args.limit,
+        only=None if args.only is None else _names(args.only),
+        texts=not args.no_text,
+        table=not args.no_csv,
         prefix=args.prefix,
         suffix=args.suffix,
         retry=not args.no_retry,
@@ -121,13 +175,58 @@ def _task(args: argparse.Namespace) -> Task:
     )
 
 
-def _show(step: Step, console: Console, *, as_json: bool) -> None:
-    if as_json:
-        console.line(json.dumps({"event": "answered", **asdict(step)}, ensure_ascii=False))
-        return
-    answered = step.answered
-    console.line(f"{answered.picture}: {answered.error or answered.answer}")
-    console.status(
-        f"{step.done} of {step.total}, {step.failed} failed, "
-        f"{format_seconds(step.seconds_left)} left"
-    )
+def _names(file: Path) -> tuple[str, ...]:
+    try:
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UsageError(
+            f"{file} can't be read: {why}.", hint="Give a text file with one path a line."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Show:
+    """Tells what happens, to a person or, as lines of JSON, to a program."""
+
+    console: Console
+    as_json: bool
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Print one line of JSON."""
+        self.console.line(json.dumps({"event": kind, **values}, ensure_ascii=False))
+
+    def planned(self, planned: Planned, task: Task) -> None:
+        """Tell which pictures there are."""
+        if self.as_json:
+            known = [asdict(answered) for answered in planned.known.values()]
+            self.event("plan", pictures=list(planned.names), known=known, output=str(task.output))
+
+    def loading(self) -> None:
+        """Tell that the model is loaded now."""
+        if self.as_json:
+            self.event("loading")
+        self.console.status("Loading the model")
+
+    def happened(self, happened: Happened) -> None:
+        """Tell one event of the work."""
+        if self.as_json:
+            kind = "answered" if isinstance(happened, Step) else type(happened).__name__.lower()
+            self.event(kind, **asdict(happened))
+        elif isinstance(happened, Step):
+            answered = happened.answered
+            self.console.line(f"{answered.picture}: {answered.error or answered.answer}")
+            self.console.status(
+                f"{happened.done} of {happened.total}, {happened.failed} failed, "
+                f"{format_seconds(happened.seconds_left)} left"
+            )
+
+    def finished(self, planned: Planned, failed: int, left: int, task: Task) -> None:
+        """Tell the end. left: pictures that were not asked about because it was stopped."""
+        count = len(planned.names)
+        self.console.status("")
+        if self.as_json:
+            self.event("finished", total=count, failed=failed, left=left)
+            return
+        stopped = f", {left} left" if left else ""
+        self.console.line(f"{count} pictures, {failed} failed{stopped}. Answers: {task.output}")

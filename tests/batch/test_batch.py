@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,12 +17,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cogvlm2_lite.batch.work import CSV, JSONL, Step, Task, run_batch
+from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.work import (
+    CSV,
+    JSONL,
+    Asking,
+    Paused,
+    Resumed,
+    Step,
+    Task,
+    run_batch,
+)
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.protocol import Load
 from cogvlm2_lite.engine.settings import Sampling
-from cogvlm2_lite.errors import EngineError, ImageError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
 
 SHIPPED = checkpoint_folder().parent / "pictures"
@@ -33,6 +45,7 @@ class ScriptedEngine:
         self.fates = fates or {}
         self.asked: list[tuple[bytes, Sampling]] = []
         self.restarts = 0
+        self.closed = 0
 
     def ask(
         self, question: str, image: bytes | None = None, *, sampling: Sampling | None = None
@@ -48,7 +61,11 @@ class ScriptedEngine:
         loops = fate == "loop" and sampling.temperature == 0
         reason = FinishReason.REPETITION if loops else FinishReason.EOS
         text = " round and round" if loops else f" {len(image)} bytes"
-        yield TextDelta(text=text)
+        try:
+            yield TextDelta(text=text)
+        except GeneratorExit:
+            self.closed += 1
+            raise
         yield Finished(
             text=text, reason=reason, prompt_tokens=1, image_tokens=1, completion_tokens=2,
             encode_s=0, prefill_s=0, decode_s=0,
@@ -74,7 +91,7 @@ def pictures(folder: Path, count: int = 3) -> list[bytes]:
 def run(folder: Path, engine: ScriptedEngine, **rest: object) -> list[Step]:
     output = rest.pop("output", folder)
     task = Task(folder=folder, question="What?", output=output, **rest)  # type: ignore[arg-type]
-    return list(run_batch(task, engine))
+    return [each for each in run_batch(task, engine) if isinstance(each, Step)]
 
 
 def test_every_answer_is_saved_in_three_forms(tmp_path: Path) -> None:
@@ -180,13 +197,120 @@ def test_the_command_lists_refuses_and_counts(
     assert capsys.readouterr().out.count(".png") == 3
     assert main([*arguments, "--json"], start=start) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in lines] == ["answered"] * 3
+    kinds = ["plan", "loading", *["asking", "answered"] * 3, "finished"]
+    assert [line["event"] for line in lines] == kinds
+    assert lines[0]["pictures"] == ["p0.png", "p1.png", "p2.png"]
     assert lines[-1]["failed"] == 1
     with pytest.raises(UsageError, match="empty"):
         main(["demo", str(tmp_path), "--question", " "], start=start)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no picture"):
         main(["demo", str(tmp_path / "empty"), "--question", "x"], start=start)
+
+
+def test_a_pause_holds_before_the_next_picture_and_a_stop_keeps_what_is_done(
+    tmp_path: Path,
+) -> None:
+    pictures(tmp_path)
+    engine, control = ScriptedEngine(), Control()
+    task = Task(folder=tmp_path, question="What?", output=tmp_path)
+    events = run_batch(task, engine, control=control)
+    assert next(events) == Asking(picture="p0.png")
+    control.pause()
+    assert isinstance(next(events), Step)
+    assert isinstance(next(events), Paused)
+    assert len(engine.asked) == 1
+    control.resume()
+    assert isinstance(next(events), Resumed)
+    assert next(events) == Asking(picture="p1.png")
+    control.stop()
+    assert list(events) == []  # the answer under way is closed and not kept
+    assert engine.closed == 1
+    assert len((tmp_path / JSONL).read_text().splitlines()) == 1
+    assert (tmp_path / CSV).read_text(encoding="utf-8-sig").splitlines()[1].startswith("p0.png,")
+
+
+def test_orders_come_as_lines_and_their_end_stops() -> None:
+    control = Control()
+    control.obey(["pause\n", "nonsense\n"])
+    assert control.stopped
+    assert not control.paused  # nothing waits for an owner who is gone
+    control = Control()
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    listener = threading.Thread(target=control.obey, args=(iter(lines.get, ""),))
+    listener.start()
+    lines.put("pause\n")
+    while not control.paused:
+        time.sleep(0.001)
+    lines.put("resume\n")
+    control.wait()
+    assert not control.stopped
+    lines.put("")
+    listener.join()
+
+
+def test_only_the_named_pictures_are_asked_about(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+    engine = ScriptedEngine()
+    steps = run(tmp_path, engine, only=("p2.png", "gone.png", "p2.png"))
+    assert [image for image, _ in engine.asked] == [data[2]]
+    assert [step.answered.error for step in steps] == [
+        "",
+        "gone.png can't be read: No such file or directory.",
+    ]
+    for name in ("../p1.png", str(tmp_path / "p1.png")):
+        with pytest.raises(UsageError, match="is not a path below"):
+            run(tmp_path, engine, only=(name,))
+
+
+def test_outputs_can_be_left_out(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    run(tmp_path, ScriptedEngine(), texts=False, table=False)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [JSONL, "p0.png"]
+
+
+def test_a_text_file_that_can_not_be_written_is_the_pictures_error(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    (tmp_path / "p0.txt").mkdir()
+    steps = run(tmp_path, ScriptedEngine())
+    assert steps[0].answered.error.startswith("The text file can't be written")
+    assert steps[1].answered.error == ""
+
+
+def test_a_book_that_can_not_be_written_ends_the_work(tmp_path: Path) -> None:
+    pictures(tmp_path / "in", 2)
+    out = tmp_path / "out"
+    events = run_batch(Task(folder=tmp_path / "in", question="?", output=out), ScriptedEngine())
+    next(events)
+    out.write_text("a file where the folder should be")
+    with pytest.raises(DoesNotFitError, match=r"answers\.jsonl can't be written"):
+        next(events)
+    with pytest.raises(UsageError, match="can't be read"):
+        run(tmp_path / "in", ScriptedEngine(), output=out)
+
+
+def test_nothing_is_loaded_when_all_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path)
+    run(tmp_path, ScriptedEngine())
+
+    def start(load: Load) -> AbstractContextManager[ScriptedEngine]:
+        raise AssertionError("loaded")
+
+    assert main(["demo", str(tmp_path), "--question", "What?", "--json"], start=start) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["picture"] for row in lines[0]["known"]] == ["p0.png", "p1.png", "p2.png"]
+    assert lines[-1] == {"event": "finished", "total": 3, "failed": 0, "left": 0}
+
+
+def test_a_program_gets_errors_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(tmp_path), "--question", "What?", "--json"]) == 2
+    line = json.loads(capsys.readouterr().out)
+    assert line["event"] == "error"
+    assert "holds no picture" in line["message"]
+    assert main(["demo", str(tmp_path), "--question", "x", "--only", "gone", "--json"]) == 2
+    assert "gone can't be read" in json.loads(capsys.readouterr().out)["message"]
 
 
 @pytest.mark.slow
@@ -202,8 +326,9 @@ def test_the_demo_model_goes_on_after_a_kill(tmp_path: Path) -> None:
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    for _ in range(3):
-        process.stdout.readline()
+    answers = 0
+    while answers < 3:
+        answers += json.loads(process.stdout.readline())["event"] == "answered"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     time.sleep(0.2)
