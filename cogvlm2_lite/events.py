@@ -58,10 +58,36 @@ class Prefilled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenLikelihood:
+    """A token and how likely the model found it.
+
+    token    its text; bytes that are no whole letters are written as \\xe4\\xbd
+    data     its bytes; None for special tokens, which stand for none
+    logprob  natural logarithm of its probability, -9999 at the lowest
+    """
+
+    token: str
+    data: tuple[int, ...] | None
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScore:
+    """A token of the answer, and the likeliest ones at its place, the likeliest first."""
+
+    chosen: TokenLikelihood
+    likeliest: tuple[TokenLikelihood, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextDelta:
-    """The next piece of the answer, whole characters only."""
+    """The next piece of the answer, whole characters only.
+
+    tokens  those that begin in this piece, where Sampling.logprobs asked for them
+    """
 
     text: str
+    tokens: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.engine.recall import Known, PictureCache
 from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
+from cogvlm2_lite.engine.scores import ScoreLedger
 from cogvlm2_lite.engine.tighten import (
     DEVICE_LOST,
     MOST_PER_ANSWER,
@@ -237,6 +238,7 @@ class Engine:
             StopTexts(sampling.stop),
             _guard(sampling),
         )
+        ledger = ScoreLedger(self.tokenizer, sampling.logprobs)
         position = int(prompt.position_ids[0, -1])
         room = min(sampling.max_new_tokens, prompt.room)
         reason = FinishReason.LENGTH
@@ -247,8 +249,10 @@ class Engine:
             if token in self.runtime.config.eos_token_ids:
                 reason = FinishReason.EOS
                 break
-            shown, stopped = stops.push(decoder.push(token))
-            yield from _delta(shown, tally)
+            text = decoder.push(token)
+            ledger.note(logits, token, text)
+            shown, stopped = stops.push(text)
+            yield from _delta(shown, tally, ledger)
             tally.decode_s = time.perf_counter() - began
             if stopped:
                 return FinishReason.STOP
@@ -263,8 +267,10 @@ class Engine:
             position += 1
             step = partial(self.runtime.decode_one_token, token, position, self._cache)
             logits = yield from self._surviving(partial(_at_once, step))
-        shown, stopped = stops.push(decoder.finish())
-        yield from _delta(shown if stopped else shown + stops.finish(), tally)
+        text = decoder.finish()
+        ledger.note_text(text)
+        shown, stopped = stops.push(text)
+        yield from _delta(shown if stopped else shown + stops.finish(), tally, ledger)
         tally.decode_s = time.perf_counter() - began
         yield from _explain(reason, prompt, sampling)
         return FinishReason.STOP if stopped else reason
@@ -311,10 +317,10 @@ def _guard(sampling: Sampling) -> RepetitionGuard | None:
     return RepetitionGuard() if sampling.repetition_guard else None
 
 
-def _delta(text: str, tally: _Tally) -> Iterator[TextDelta]:
+def _delta(text: str, tally: _Tally, ledger: ScoreLedger) -> Iterator[TextDelta]:
     if text:
         tally.text += text
-        yield TextDelta(text=text)
+        yield TextDelta(text=text, tokens=ledger.hand_on(text))
 
 
 def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]:

@@ -28,6 +28,8 @@ from cogvlm2_lite.events import (
     Replanned,
     Streaming,
     TextDelta,
+    TokenLikelihood,
+    TokenScore,
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
@@ -251,8 +253,21 @@ def _event(values: dict[str, Any]) -> Event:
         values["reason"] = FinishReason(values["reason"])
     if kind is Replanned:
         values["budget_bytes"] = tuple(values["budget_bytes"])
+    if kind is TextDelta:
+        values["tokens"] = tuple(map(_token_score, values["tokens"]))
     _check_names(kind, values)
     return kind(**values)
+
+
+def _token_score(values: dict[str, Any]) -> TokenScore:
+    return TokenScore(
+        chosen=_likelihood(values["chosen"]), likeliest=tuple(map(_likelihood, values["likeliest"]))
+    )
+
+
+def _likelihood(values: dict[str, Any]) -> TokenLikelihood:
+    data = values["data"]
+    return TokenLikelihood(**{**values, "data": None if data is None else tuple(data)})
 
 
 def _check_names(kind: type[Any], values: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ class Sampling:
     max_new_tokens      the answer's ceiling; the context's end comes before it
     stop                texts that end the answer and are not shown
     repetition_guard    end an answer that runs in circles
+    logprobs            tell how likely each token was, and this many of the likeliest at its place,
+                        as the model scored them, before temperature and penalties; None: tell none
     """
 
     max_new_tokens: int = 2048
@@ -33,6 +35,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     repetition_guard: bool = True
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -44,6 +47,7 @@ class Sampling:
             "frequency_penalty must be between -2 and 2": -2 <= self.frequency_penalty <= 2,
             "presence_penalty must be between -2 and 2": -2 <= self.presence_penalty <= 2,
             "seed must be between 0 and 2^63 - 1": self.seed is None or 0 <= self.seed < 2**63,
+            "logprobs must be between 0 and 20": self.logprobs is None or 0 <= self.logprobs <= 20,
             "a stop text must not be empty": all(self.stop),
         }
         for rule, holds in rules.items():

@@ -99,6 +99,10 @@ class Tokenizer:
         # An added token is stored as plain text, not in the alphabet of bytes.
         return bytes(known) if len(known) == len(token) else token.encode()
 
+    def token_name(self, token_id: int) -> str:
+        """Give an id's entry in the vocabulary, "<|end_of_text|>" for instance; "" if unknown."""
+        return self._fast.id_to_token(token_id) or ""
+
 
 class StreamDecoder:
     """Turns ids into text one by one, giving only text that will never change.

@@ -148,7 +148,8 @@ class _Handlers:
         except BaseException:
             held.let_go()
             raise
-        reply = Reply(self._model, chat=chat, progress=wanted.progress)
+        scored = wanted.sampling.logprobs is not None
+        reply = Reply(self._model, chat=chat, progress=wanted.progress, scored=scored)
         peer = request.client.host if request.client else ""
         events = self._service.answer(wanted, peer)
         return _Answering(events, reply, wanted, self._service, request.url.path, held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cogvlm2_lite.events import (
@@ -18,8 +18,10 @@ from cogvlm2_lite.events import (
     Replanned,
     Streaming,
     TextDelta,
+    TokenScore,
     TurnsDropped,
 )
+from cogvlm2_lite.server.likelihoods import chat_content, text_lists
 
 _REASONS = {
     FinishReason.EOS: "stop",
@@ -35,15 +37,22 @@ class Reply:
 
     model  the name of the model
     chat   the form of /v1/chat/completions; else that of /v1/completions
+    scored the likelihoods of tokens were asked for
     """
 
-    def __init__(self, model: str, *, chat: bool, progress: bool = False) -> None:
+    def __init__(
+        self, model: str, *, chat: bool, progress: bool = False, scored: bool = False
+    ) -> None:
         self._model = model
         self._chat = chat
         self._progress = progress
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._text = ""
+        # The lists of likelihoods as far as they have come; None when nobody asked for them.
+        self._scores: dict[str, list[Any]] | None = None
+        if scored:
+            self._scores = {"content": []} if chat else text_lists((), "", 0)
 
     @property
     def text(self) -> str:
@@ -52,7 +61,11 @@ class Reply:
 
     def whole(self, finished: Finished) -> dict[str, Any]:
         """Give the reply to a request without stream, after `chunks` saw all events."""
-        choice = {"index": 0, "finish_reason": _REASONS[finished.reason], "logprobs": None}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": _REASONS[finished.reason],
+            "logprobs": self._logprobs(self._scores),
+        }
         if self._chat:
             choice["message"] = {"role": "assistant", "content": self._text, "refusal": None}
         else:
@@ -69,7 +82,7 @@ class Reply:
         """Give the chunks that tell an event."""
         match event:
             case TextDelta():
-                yield from self._delta(event.text)
+                yield from self._delta(event)
             case Finished():
                 yield self._chunk({} if self._chat else "", _REASONS[event.reason])
             case _:
@@ -84,15 +97,39 @@ class Reply:
     def _stream_name(self) -> str:
         return "chat.completion.chunk" if self._chat else "text_completion"
 
-    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+    def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
         # Answers mostly begin with the space that follows "Answer:"; bare text keeps its own.
-        text = text if self._text or not self._chat else text.lstrip()
+        text = event.text if self._text or not self._chat else event.text.lstrip()
+        scores = self._take_scores(event.tokens, event.text)
         self._text += text
-        if text:
-            yield self._chunk({"content": text} if self._chat else text, None)
+        if text or event.tokens:
+            yield self._chunk({"content": text} if self._chat else text, None, scores)
 
-    def _chunk(self, delta: dict[str, str] | str, reason: str | None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
+    def _take_scores(self, tokens: Sequence[TokenScore], text: str) -> dict[str, list[Any]] | None:
+        """Give a piece's likelihoods, and keep them for the whole reply."""
+        if self._scores is None:
+            return None
+        if self._chat:
+            scores: dict[str, list[Any]] = {"content": chat_content(tokens)}
+        else:
+            scores = text_lists(tokens, text, len(self._text))
+        for name, values in scores.items():
+            self._scores[name] += values
+        return scores
+
+    def _logprobs(self, scores: dict[str, list[Any]] | None) -> dict[str, Any] | None:
+        if scores is None or not self._chat:
+            return scores
+        return {**scores, "refusal": None}
+
+    def _chunk(
+        self,
+        delta: dict[str, str] | str,
+        reason: str | None,
+        scores: dict[str, list[Any]] | None = None,
+    ) -> dict[str, Any]:
+        logprobs = self._logprobs(scores)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": logprobs}
         choice["delta" if self._chat else "text"] = delta
         return {**self._frame(self._stream_name), "choices": [choice]}
 

@@ -25,19 +25,22 @@ _DEFAULT_TOKENS = 2048
 _MAX_STOPS = 16
 _MAX_STOP_LETTERS = 200
 _MAX_MESSAGES = 2000
+_MOST_LOGPROBS = 20  # OpenAI's ceilings, for chats and for bare text
+_MOST_TEXT_LOGPROBS = 5
 
 _SAMPLING_FIELDS = (
     "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty", "frequency_penalty",
     "presence_penalty", "max_tokens",
 )  # fmt: skip
 _BOTH = (*_SAMPLING_FIELDS, "model", "stream", "stream_options", "n", "user")
-_CHAT_FIELDS = frozenset((*_BOTH, "messages", "max_completion_tokens", "truncation", "template"))
-_TEXT_FIELDS = frozenset((*_BOTH, "prompt"))
+_CHAT_FIELDS = frozenset(
+    (*_BOTH, "messages", "max_completion_tokens", "truncation", "template", "logprobs",
+     "top_logprobs")
+)  # fmt: skip
+_TEXT_FIELDS = frozenset((*_BOTH, "prompt", "logprobs"))
 _IGNORED = frozenset(("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"))
 # Fields of OpenAI's API that this server lacks, with the values that mean "not wanted".
 _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "response_format": (None, {"type": "text"}),
     "logit_bias": (None, {}),
     "tools": (None, []),
@@ -136,6 +139,7 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
         history=tuple(talk.turns),
         image=talk.picture,
         template=template,
+        logprobs=_chat_logprobs(values),
     )
 
 
@@ -149,7 +153,28 @@ def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
         _refuse("prompt", "must be one text")
     if not prompt:
         _refuse("prompt", "is empty")
-    return _wanted(values, limits, tokens_field="max_tokens", question=prompt, template="base")
+    logprobs = None if values.get("logprobs") is None else _integer(values, "logprobs", 0)
+    if logprobs is not None and not 0 <= logprobs <= _MOST_TEXT_LOGPROBS:
+        _refuse("logprobs", f"must be between 0 and {_MOST_TEXT_LOGPROBS}, not {_shown(logprobs)}")
+    return _wanted(
+        values,
+        limits,
+        tokens_field="max_tokens",
+        question=prompt,
+        template="base",
+        logprobs=logprobs,
+    )
+
+
+def _chat_logprobs(values: Mapping[str, Any]) -> int | None:
+    """Read how many likeliest tokens a chat wants to see; None: no likelihoods at all."""
+    top = _integer(values, "top_logprobs", 0)
+    if not 0 <= top <= _MOST_LOGPROBS:
+        _refuse("top_logprobs", f"must be between 0 and {_MOST_LOGPROBS}, not {_shown(top)}")
+    wanted = _flag(values, "logprobs")
+    if top and not wanted:
+        _refuse("top_logprobs", 'needs "logprobs": true beside it')
+    return top if wanted else None
 
 
 def _wanted(
@@ -161,6 +186,7 @@ def _wanted(
     history: tuple[tuple[str, str], ...] = (),
     image: bytes | None = None,
     template: str | None = None,
+    logprobs: int | None = None,
 ) -> Wanted:
     letters = len(question) + sum(len(asked) + len(said) for asked, said in history)
     if letters > limits.text_letters:
@@ -177,7 +203,7 @@ def _wanted(
         question=question,
         history=history,
         image=image,
-        sampling=_sampling(values, tokens_field, limits),
+        sampling=_sampling(values, tokens_field, limits, logprobs),
         template=template,
         stream=_flag(values, "stream"),
         usage_chunk=_flag(options, "include_usage"),
@@ -344,7 +370,9 @@ def _picture(value: object, where: str, limits: Limits) -> bytes:
     return picture
 
 
-def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> Sampling:
+def _sampling(
+    values: Mapping[str, Any], tokens_field: str, limits: Limits, logprobs: int | None
+) -> Sampling:
     tokens = _integer(values, tokens_field, min(_DEFAULT_TOKENS, limits.answer_tokens))
     if tokens > limits.answer_tokens:
         _refuse(tokens_field, f"must be at most {limits.answer_tokens}, not {tokens}")
@@ -363,6 +391,7 @@ def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> S
             presence_penalty=_number(values, "presence_penalty", 0.0),
             seed=None if values.get("seed") is None else _integer(values, "seed", 0),
             stop=_stops(values.get("stop")),
+            logprobs=logprobs,
         )
     except UsageError as error:
         name, _, rest = error.message.partition(" ")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -32,7 +33,14 @@ from cogvlm2_lite.errors import (
     ImageError,
     PromptTooLongError,
 )
-from cogvlm2_lite.events import Finished, FinishReason, Replanned, TextDelta
+from cogvlm2_lite.events import (
+    Finished,
+    FinishReason,
+    Replanned,
+    TextDelta,
+    TokenLikelihood,
+    TokenScore,
+)
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
 QUESTION = "What is written on the sign?"
@@ -229,6 +237,8 @@ def test_exits_are_told_in_words() -> None:
     assert "exit code 3" in describe_exit(3)
 
 
+LIKELIHOOD = TokenLikelihood(token="\\xe7", data=(0xE7,), logprob=-0.25)
+SCORE = TokenScore(chosen=LIKELIHOOD, likeliest=(replace(LIKELIHOOD, data=None), LIKELIHOOD))
 MESSAGES: list[protocol.Message] = [
     Load(folder=Path("a"), device="cpu"),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
@@ -236,6 +246,7 @@ MESSAGES: list[protocol.Message] = [
     protocol.Cancel(request=4),
     protocol.Failed(request=1, kind="ImageError", message="m", hint="h"),
     Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),
+    Told(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),
     Told(
         request=1,
         event=Finished(

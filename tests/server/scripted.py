@@ -10,7 +10,15 @@ from pathlib import Path
 from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news
 from cogvlm2_lite.engine.protocol import Ask, Died, Load, Loaded
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Event, Finished, FinishReason, Prefilled, TextDelta
+from cogvlm2_lite.events import (
+    Event,
+    Finished,
+    FinishReason,
+    Prefilled,
+    TextDelta,
+    TokenLikelihood,
+    TokenScore,
+)
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.requests import Limits
 from cogvlm2_lite.server.run import LocalServer, Options
@@ -93,7 +101,7 @@ class ScriptedEngine:
         deliver(Prefilled(tokens=5, reused_tokens=0, seconds=0.1))
         cancelled = self._cancels[ask.request]
         for word in ask.question.split():
-            deliver(TextDelta(text=f" {word}"))
+            deliver(TextDelta(text=f" {word}", tokens=scores(f" {word}", ask)))
             self.begun.set()
             while word == "wait" and not (self.go.is_set() or cancelled.is_set()):
                 cancelled.wait(0.01)
@@ -101,6 +109,14 @@ class ScriptedEngine:
                 break
         deliver(self._dying or finished(ask, cancelled=cancelled.is_set()))
         self.over.set()
+
+
+def scores(word: str, ask: Ask) -> tuple[TokenScore, ...]:
+    """Score a word as one token, when that was asked for."""
+    if ask.sampling.logprobs is None:
+        return ()
+    one = TokenLikelihood(token=word, data=tuple(word.encode()), logprob=-0.5)
+    return (TokenScore(chosen=one, likeliest=(one,) * ask.sampling.logprobs),)
 
 
 def finished(ask: Ask, *, cancelled: bool = False) -> Finished:

@@ -118,6 +118,34 @@ def test_completions_take_bare_text(client: httpx.Client, engine: ScriptedEngine
     assert (engine.asked[-1].template, engine.asked[-1].sampling.max_new_tokens) == ("base", 7)
 
 
+def test_likelihoods_have_openais_shape_whole_and_streamed(client: httpx.Client) -> None:
+    def entry(word: str) -> dict[str, Any]:
+        one = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
+        return {**one, "top_logprobs": [one, one]}
+
+    expected = [entry(" hello"), entry(" there")]
+    whole = ask(client, logprobs=True, top_logprobs=2).json()["choices"][0]
+    assert whole["logprobs"] == {"content": expected, "refusal": None}
+    lines = ask(client, logprobs=True, top_logprobs=2, stream=True).text.splitlines()
+    chunks = [json.loads(x[6:])["choices"][0] for x in lines if x.startswith("data: {")]
+    streamed = [e for c in chunks if c["logprobs"] for e in c["logprobs"]["content"]]
+    assert streamed == expected
+    assert ask(client).json()["choices"][0]["logprobs"] is None
+
+
+def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
+    body = {"prompt": "hello there", "logprobs": 1}
+    choice = client.post("/v1/completions", json=body).json()["choices"][0]
+    assert choice["logprobs"] == {
+        "tokens": [" hello", " there"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{" hello": -0.5}, {" there": -0.5}],
+        "text_offset": [0, 6],
+    }
+    refused = client.post("/v1/completions", json={**body, "logprobs": 6})
+    assert refused.json()["error"]["param"] == "logprobs"
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
@@ -139,7 +167,9 @@ def test_completions_take_bare_text(client: httpx.Client, engine: ScriptedEngine
         ({"n": 2}, "n", "must be 1"),
         ({"stop": [""]}, "stop", "letters"),
         ({"stream": 1}, "stream", "true or false"),
-        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"logprobs": 1}, "logprobs", "true or false"),
+        ({"top_logprobs": 3}, "top_logprobs", "needs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "between 0 and 20"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"frequency_penalty": 2.5}, "frequency_penalty", "between -2 and 2"),
         ({"presence_penalty": "x"}, "presence_penalty", "must be a number"),
@@ -344,6 +374,7 @@ json_values = st.recursive(
 field_names = st.sampled_from(
     ["messages", "model", "stop", "seed", "n", "stream", "stream_options", "temperature", "top_k",
      "max_tokens", "max_completion_tokens", "truncation", "template", "user", "tools", "logprobs",
+     "top_logprobs",
      "prompt", "response_format", "echo", "top_p"]
 ) | st.text(max_size=8)  # fmt: skip
 messages = st.lists(

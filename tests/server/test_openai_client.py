@@ -157,6 +157,30 @@ def test_a_seed_repeats_a_random_answer(client: openai.OpenAI) -> None:
     assert len(texts) == 1
 
 
+def test_likelihoods_come_with_their_bytes_whole_and_streamed(client: openai.OpenAI) -> None:
+    wanted: Any = {"model": "demo", "messages": about("shapes", "图片里有什么？")}
+    wanted |= {"logprobs": True, "top_logprobs": 2}
+    choice = client.chat.completions.create(**wanted).choices[0]
+    assert choice.logprobs is not None
+    content = choice.logprobs.content or []
+    data = b"".join(bytes(one.bytes or []) for one in content)
+    assert data.decode().strip() == choice.message.content
+    assert all(one.logprob <= 0 and len(one.top_logprobs) == 2 for one in content)
+    # Greedy decoding chose the likeliest one each time.
+    assert [one.token for one in content] == [one.top_logprobs[0].token for one in content]
+    streamed = [
+        one
+        for chunk in client.chat.completions.create(**wanted, stream=True)
+        for one in (chunk.choices[0].logprobs and chunk.choices[0].logprobs.content) or []
+    ]
+    assert streamed == content
+    bare = client.completions.create(model="demo", prompt="Question: Hi Answer:", logprobs=3)
+    lists = bare.choices[0].logprobs
+    assert lists is not None
+    assert lists.text_offset == sorted(lists.text_offset or [])
+    assert len(lists.tokens or []) == len(lists.top_logprobs or []) > 0
+
+
 def test_errors_arrive_as_openais_classes(client: openai.OpenAI) -> None:
     both: Any = [*about("sign"), {"role": "assistant", "content": "x"}, *about("chart")]
     with pytest.raises(openai.BadRequestError, match="two different pictures"):
