@@ -7,6 +7,7 @@ import logging.handlers
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -42,18 +43,18 @@ class Program:
         self.translator: QTranslator | None = None
         self.dress()
         self.trouble = ""
-        try:
-            self.history = History(data)
-            self.history.sweep()
-        except HistoryError as error:
-            self.trouble = f"{error.message} {error.hint}".strip()
-            self.history = History(None)
+        self.history = self._open_history()
         self.engine = EngineBridge(client or EngineClient())
         self.window = MainWindow(
             settings=self.settings, history=self.history, engine=self.engine, data=data
         )
         self.window.appearance_changed.connect(self.dress_anew)
         self.window.setWindowIcon(theme.app_icon())
+
+    def show(self) -> None:
+        """Show the window, and above it why conversations are not kept if they are not."""
+        self.window.show_page("chat")
+        self.window.show()
         if self.trouble:
             self.window.warn_unsaved(self.trouble)
 
@@ -72,6 +73,19 @@ class Program:
         self.window.close()
         self.history.close()
 
+    def _open_history(self) -> History:
+        """Open the conversations; where that fails, others that live in memory only."""
+        try:
+            history = History(self.data)
+        except HistoryError as error:
+            self.trouble = f"{error.message} {error.hint}".strip()
+            return History(None)
+        try:
+            history.sweep()
+        except HistoryError as error:  # what was deleted is swept another time
+            _LOG.warning("%s", error.message)
+        return history
+
     def _translate(self, language: str) -> None:
         if self.translator is not None:
             self.app.removeTranslator(self.translator)
@@ -88,9 +102,8 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     """Open the window and stay until it is closed; gives the exit code."""
     data = data or data_folder()
     app = make_app()
-    lock = QLockFile(str(data / "window.lock"))
-    data.mkdir(parents=True, exist_ok=True)
-    if not lock.tryLock(100) and lock.error() is QLockFile.LockError.LockFailedError:
+    lock = take_lock(data)
+    if lock is None:
         QMessageBox.information(
             None,
             "CogVLM2 Lite",
@@ -103,8 +116,7 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
         return 1
     keep_log(data)
     program = Program(app, data)
-    program.window.show_page("chat")
-    program.window.show()
+    program.show()
     last = program.settings.get("model")
     if model is not None:
         program.window.open_model(model)
@@ -115,6 +127,20 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     program.close()
     lock.unlock()
     return code
+
+
+def take_lock(data: Path) -> QLockFile | None:
+    """Give the lock that one window at a time holds on a data folder; None when another has it.
+
+    In a folder where no lock can be made it is not held: the history tells what is wrong there.
+    """
+    lock = QLockFile(str(data / "window.lock"))
+    lock.setStaleLockTime(0)  # stale when its process is gone, and not because it is old
+    with suppress(OSError):
+        data.mkdir(parents=True, exist_ok=True)
+    if not lock.tryLock(100) and lock.error() is QLockFile.LockError.LockFailedError:
+        return None
+    return lock
 
 
 def make_app() -> QApplication:

@@ -2,7 +2,8 @@
 
 The question is written before the engine hears of it, and the answer as it comes, so that a kill
 at any moment loses no more than the text since the last write. A file that can't be used is left
-alone.
+alone. A turn that can't be written (the disk is full, the file is locked) is owed: it is kept, and
+written together with the next one that can be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.settings import write_whole
-from gui.state import Conversation, Stats, Status, Turn
+from gui.state import Conversation, Stats, Status, Turn, title_of
 
 FILE = "conversations.db"
 PICTURES = "pictures"
@@ -26,7 +27,9 @@ UNDO_S = 3600.0
 """Deleted conversations are kept this long for an undo, and swept at a later start."""
 
 _APPLICATION = 0x43563247  # "CV2G", so that a foreign database is told from an empty one
-_BUSY_MS = 300
+_OPEN_BUSY_MS = 2000
+_BUSY_MS = 100
+"""So long a writer waits for another one; the window stands still meanwhile."""
 _MIGRATIONS = (
     """
     CREATE TABLE conversation (
@@ -76,26 +79,32 @@ class Summary:
 class History:
     """The conversations of one person. Methods raise HistoryError and belong to one thread.
 
-    folder  holds the database and the pictures; None keeps everything in memory
+    folder      holds the database and the pictures; None keeps everything in memory
+    most_pages  the database may not grow beyond so many pages of SQLite, 4 KiB each; 0: no limit
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, most_pages: int = 0) -> None:
         self.folder = folder
         self._loose: dict[str, bytes] = {}
+        self._owed: dict[int, Turn] = {}
         with _explained():
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             where = ":memory:" if folder is None else str(folder / FILE)
-            self._db = sqlite3.connect(where, isolation_level=None, timeout=_BUSY_MS / 1000)
+            self._db = sqlite3.connect(where, isolation_level=None, timeout=_OPEN_BUSY_MS / 1000)
         try:
             with _explained():
                 self._prepare()
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                if most_pages:
+                    self._db.execute(f"PRAGMA max_page_count = {most_pages}")
         except CogVLM2LiteError:
             self._db.close()
             raise
 
     def close(self) -> None:
-        """Close the file. Nothing waits to be written."""
+        """Close the file. What is owed is written now (`settle`) or never."""
+        self.settle()
         self._db.close()
 
     def __enter__(self) -> History:
@@ -164,7 +173,7 @@ class History:
             leaf=row[4],
             created=row[5],
             changed=row[6],
-            turns={turn[0]: _turn(turn) for turn in turns},
+            turns={turn[0]: self._owed.get(turn[0]) or _turn(turn) for turn in turns},
         )
 
     def save(self, conversation: Conversation) -> None:
@@ -215,9 +224,14 @@ class History:
     # Turns
 
     def ask(self, conversation: Conversation, question: str, parent: int | None) -> Turn:
-        """Write a question down and add it to the conversation; the engine is asked after this."""
+        """Write a question down and add it to the conversation; the engine is asked after this.
+
+        After a HistoryError the conversation is as it was.
+        """
+        conversation.check_place(parent)
         now = time.time()
         with self._writing():
+            self._pay()
             made = self._db.execute(
                 "INSERT INTO turn (conversation, parent, question, status, created) "
                 "VALUES (?, ?, ?, ?, ?)",
@@ -225,17 +239,37 @@ class History:
             )
             assert made.lastrowid is not None
             turn = Turn(id=made.lastrowid, parent=parent, question=question, created=now)
-            conversation.add(turn)
+            title = conversation.title or title_of(question)
             self._db.execute(
                 "UPDATE conversation SET title = ?, leaf = ?, changed = ? WHERE id = ?",
-                (conversation.title, conversation.leaf, conversation.changed, conversation.id),
+                (title, turn.id, now, conversation.id),
             )
+        self._owed.clear()
+        conversation.add(turn)
         return turn
 
     def write(self, turn: Turn) -> None:
-        """Write a turn as it is now."""
-        stats = json.dumps(asdict(turn.stats)) if turn.stats else None
+        """Write a turn as it is now; after a HistoryError it is owed."""
+        self._owed[turn.id] = turn
         with self._writing():
+            self._pay()
+        self._owed.clear()
+
+    def settle(self) -> bool:
+        """Write what is owed; False when something still is."""
+        if self._owed:
+            try:
+                with self._writing():
+                    self._pay()
+            except HistoryError:
+                return False
+            self._owed.clear()
+        return True
+
+    def _pay(self) -> None:
+        """Write the turns that are owed, within the transaction of the caller."""
+        for turn in self._owed.values():
+            stats = json.dumps(asdict(turn.stats)) if turn.stats else None
             self._db.execute(
                 "UPDATE turn SET question = ?, answer = ?, status = ?, notes = ?, error = ?, "
                 "stats = ? WHERE id = ?",
@@ -259,14 +293,14 @@ class History:
             self._loose[name] = data
             return name
         path = self.folder / PICTURES / name
-        if not path.exists():
-            try:
+        try:
+            if not path.exists():
                 write_whole(path, data)
-            except OSError as error:
-                raise HistoryError(
-                    f"The picture can't be kept: {error.strerror or error}.",
-                    hint=f"Make room on the disk of {self.folder}, or make the folder writable.",
-                ) from error
+        except OSError as error:
+            raise HistoryError(
+                f"The picture can't be kept: {error.strerror or error}.",
+                hint=f"Make room on the disk of {self.folder}, or make the folder writable.",
+            ) from error
         return name
 
     def picture(self, name: str) -> bytes:
@@ -290,11 +324,12 @@ class History:
             self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
             rows = self._db.execute("SELECT DISTINCT picture FROM conversation").fetchall()
         used = {row[0] for row in rows}
-        if self.folder is None or not (self.folder / PICTURES).is_dir():
-            return
-        for path in (self.folder / PICTURES).iterdir():
-            if path.name not in used:
-                path.unlink(missing_ok=True)
+        with _explained():
+            if self.folder is None or not (self.folder / PICTURES).is_dir():
+                return
+            for path in (self.folder / PICTURES).iterdir():
+                if path.name not in used:
+                    path.unlink(missing_ok=True)
 
     # Under it
 
@@ -375,7 +410,10 @@ _REASONS = {
         "The file of the conversations is damaged.",
         "Move it away to start anew, or put a copy back.",
     ),
-    sqlite3.SQLITE_IOERR: ("The disk of the conversations does not answer.", "Check the disk."),
+    sqlite3.SQLITE_IOERR: (
+        "The file of the conversations can't be read or written.",
+        "Check that its disk is connected and has room.",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,7 @@ class Settings:
     declared: tuple[Setting, ...] = SETTINGS
     trouble: str = ""
     _values: dict[str, Value] = field(default_factory=dict)
+    _foreign: dict[str, Any] = field(default_factory=dict)
     _listeners: list[Callable[[str], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -208,7 +210,9 @@ class Settings:
         for name, value in self._read().items():
             setting = self._known.get(name)
             checked = setting.check(value) if setting else None
-            if checked is not None:
+            if setting is None:
+                self._foreign[name] = value  # of a newer version, which wants it back
+            elif checked is not None:
                 self._values[name] = checked
 
     def get(self, name: str) -> Any:
@@ -241,7 +245,8 @@ class Settings:
         """Write the file whole or not at all; `trouble` says so when it can't be."""
         if self.path is None:
             return
-        text = json.dumps(self._values, indent=2, ensure_ascii=False, sort_keys=True)
+        values = self._foreign | self._values
+        text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True)
         try:
             write_whole(self.path, text.encode())
         except OSError as error:
@@ -250,15 +255,27 @@ class Settings:
             self.trouble = ""
 
     def _read(self) -> dict[str, Any]:
-        if self.path is None or not self.path.exists():
+        try:
+            if self.path is None or not self.path.exists():
+                return {}
+            data = self.path.read_bytes()
+        except OSError as error:
+            why = error.strerror or error
+            self.trouble = f"The settings can't be read, the defaults are used: {why}."
             return {}
         try:
-            values = json.loads(self.path.read_text(encoding="utf-8"))
-            if isinstance(values, dict):
-                return values
-            self.trouble = "The settings file is damaged; the defaults are used."
-        except (OSError, ValueError):
-            self.trouble = "The settings file can't be read; the defaults are used."
+            values = json.loads(data)
+        except ValueError:
+            return self._put_aside(self.path)
+        return values if isinstance(values, dict) else self._put_aside(self.path)
+
+    def _put_aside(self, path: Path) -> dict[str, Any]:
+        """Keep a damaged file under another name, out of the way of the next save."""
+        aside = path.with_name(f"{path.name}.damaged")
+        self.trouble = "The settings file is damaged; the defaults are used."
+        with suppress(OSError):
+            path.replace(aside)
+            self.trouble += f" The file is kept as {aside.name}."
         return {}
 
 

@@ -127,12 +127,16 @@ class Conversation:
         """The turn whose answer has not ended; there is never more than one."""
         return next((turn for turn in self.turns.values() if not turn.status.is_over), None)
 
-    def add(self, turn: Turn) -> None:
-        """Take a new turn and show its branch."""
+    def check_place(self, parent: int | None) -> None:
+        """WrongMomentError when no turn can be added behind `parent` now."""
         if self.running is not None:
             raise WrongMomentError("An answer is still coming.")
-        if turn.parent is not None and turn.parent not in self.turns:
+        if parent is not None and parent not in self.turns:
             raise WrongMomentError("The turn before it is unknown.")
+
+    def add(self, turn: Turn) -> None:
+        """Take a new turn and show its branch."""
+        self.check_place(turn.parent)
         self.turns[turn.id] = turn
         self.leaf = turn.id
         self.changed = max(self.changed, turn.created)

@@ -142,12 +142,14 @@ class MainWindow(QMainWindow):
         self._buttons[name].setChecked(True)
 
     def warn_unsaved(self, trouble: str) -> None:
-        """Say that conversations are kept in memory only, and why."""
-        QMessageBox.warning(
-            self,
-            self.tr("Conversations are not kept"),
-            trouble + "\n\n" + self.tr("The window works, but forgets when it is closed."),
-        )
+        """Say that conversations are kept in memory only, and why; returns at once."""
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setWindowTitle(self.tr("Conversations are not kept"))
+        box.setText(trouble)
+        box.setInformativeText(self.tr("The window works, but forgets when it is closed."))
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
 
     def page(self, name: str) -> QWidget | None:
         """Give a page that was made already."""
@@ -155,6 +157,9 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
         """Remember the window's place, and end everything it started."""
+        if self.isVisible() and not self.context.history.settle() and not self._agree_to_lose():
+            event.ignore()
+            return
         settings = self.context.settings
         settings.set("geometry", bytes(self.saveGeometry().toBase64().data()).decode("ascii"))
         for widget in self._made.values():
@@ -164,6 +169,17 @@ class MainWindow(QMainWindow):
         self.tasks.close()
         self.context.engine.client.close()
         super().closeEvent(event)
+
+    def _agree_to_lose(self) -> bool:
+        asked = QMessageBox.question(
+            self,
+            self.tr("The last answers are not on disk"),
+            self.tr(
+                "They could not be written: the disk may be full, or another program holds the "
+                "file of the conversations. Close the window and lose them?"
+            ),
+        )
+        return asked is QMessageBox.StandardButton.Yes
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Make everything anew in another language."""
@@ -284,6 +300,9 @@ class MainWindow(QMainWindow):
             self.appearance_changed.emit()
         if name == "unload_minutes":
             self._touch()
+        say = getattr(self._made.get("chat"), "say", None)
+        if self.context.settings.trouble and say is not None:
+            say(self.context.settings.trouble)
 
     def _touch(self) -> None:
         """Count the idle time from now on."""

@@ -104,6 +104,7 @@ class ChatPage(QWidget):
         self._answering: Conversation | None = None
         self._turn = 0
         self._written = 0.0
+        self._unwritten = False
         self._edited: Turn | None = None
         self._last_deleted: int | None = None
         self._gone = False
@@ -125,7 +126,7 @@ class ChatPage(QWidget):
         self.panel.trouble.connect(self.say)
         self._drawing = QTimer(self)
         self._drawing.setInterval(_DRAW_MS)
-        self._drawing.timeout.connect(self._draw)
+        self._drawing.timeout.connect(self._tick)
         engine = context.engine
         engine.outcome.connect(self._told)
         engine.state_changed.connect(self._show_state)
@@ -674,8 +675,7 @@ class ChatPage(QWidget):
             return
         if isinstance(outcome, TextDelta):
             talk.append(self._turn, outcome.text)
-            if time.monotonic() - self._written > _WRITE_S:
-                self._write()
+            self._unwritten = True
         elif isinstance(outcome, Progress):
             self._show_progress(outcome)
         elif isinstance(outcome, Notice | Replanned):
@@ -712,8 +712,15 @@ class ChatPage(QWidget):
 
     def _write(self) -> None:
         talk, self._written = self._answering, time.monotonic()
+        self._unwritten = False
         if talk is not None:
             self._guard(lambda: self._context.history.write(talk.turns[self._turn]))
+
+    def _tick(self) -> None:
+        """Draw and write what came. By the clock: after a slow token the next may be long away."""
+        self._draw()
+        if self._unwritten and time.monotonic() - self._written > _WRITE_S:
+            self._write()
 
     def _draw(self) -> None:
         if self._answering is not None and self._answering is self._conversation:

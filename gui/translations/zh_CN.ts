@@ -390,6 +390,14 @@
         <translation>窗口可以使用,但关闭后不会保留内容。</translation>
     </message>
     <message>
+        <source>The last answers are not on disk</source>
+        <translation>最后的回答尚未写入磁盘</translation>
+    </message>
+    <message>
+        <source>They could not be written: the disk may be full, or another program holds the file of the conversations. Close the window and lose them?</source>
+        <translation>无法写入：磁盘可能已满，或者另一个程序占用了对话文件。要关闭窗口并丢失它们吗？</translation>
+    </message>
+    <message>
         <source>Pages</source>
         <translation>页面</translation>
     </message>

@@ -74,6 +74,10 @@ class ScriptedProcess:
             self.let_go()
         return ask.request
 
+    @property
+    def open_answers(self) -> int:
+        return len(self._open)
+
     def cancel(self, request: int) -> None:
         self._open.pop(request)(finished(self._text(), FinishReason.CANCELLED))
 
@@ -111,6 +115,11 @@ class Desk:
         self.qtbot.waitUntil(lambda: bool(self._made) and self.engine.state is EngineState.READY)
         self.qtbot.waitUntil(lambda: self.chat.status.text() == "Ready")
 
+    def engine_says_all(self) -> None:
+        """End the answers that `hold` keeps open."""
+        self.qtbot.waitUntil(lambda: self.engine.open_answers > 0)
+        self.engine.let_go()
+
     def ask(self, question: str) -> None:
         self.chat.composer.setPlainText(question)
         self.chat.send()
@@ -123,17 +132,28 @@ def made() -> list[ScriptedProcess]:
 
 
 @pytest.fixture
-def desk(
-    qapp: QApplication, qtbot: QtBot, tmp_path: Path, made: list[ScriptedProcess]
-) -> Iterator[Desk]:
+def open_desk(
+    qapp: QApplication, qtbot: QtBot, made: list[ScriptedProcess]
+) -> Iterator[Callable[[Path], Desk]]:
+    """Opens a window on a data folder, as often as a test starts the program."""
+    opened: list[Program] = []
+
     def make(load: Load) -> ScriptedProcess:
         made.append(ScriptedProcess(load))
         return made[-1]
 
-    program = Program(qapp, tmp_path / "data", EngineClient(make))
-    program.settings.set("language", "en")
-    program.window.show_page("chat")
-    program.window.show()
-    desk = Desk(program, made, qtbot)
-    yield desk
-    program.close()
+    def start(data: Path) -> Desk:
+        program = Program(qapp, data, EngineClient(make))
+        opened.append(program)
+        program.settings.set("language", "en")
+        program.show()
+        return Desk(program, made, qtbot)
+
+    yield start
+    for program in opened:
+        program.close()
+
+
+@pytest.fixture
+def desk(open_desk: Callable[[Path], Desk], tmp_path: Path) -> Desk:
+    return open_desk(tmp_path / "data")
