@@ -1,7 +1,7 @@
-"""The owner's side of the engine's process: start it, ask it, notice when it dies.
+"""The owner's side of the engine's process: start it, ask it, notice when it dies or hangs.
 
 A crash of the GPU driver or the system's out-of-memory killer then ends the engine and not the
-window or server that asked. No torch is imported on this side.
+window or server that asked; so does a call that never returns. No torch is imported on this side.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import BinaryIO, cast
 from cogvlm2_lite import errors
 from cogvlm2_lite.engine.protocol import (
     Ask,
+    Beat,
     Cancel,
     Command,
     Died,
@@ -35,6 +36,7 @@ from cogvlm2_lite.engine.protocol import (
     read_message,
     write_message,
 )
+from cogvlm2_lite.engine.pulse import Patience
 from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished
@@ -44,6 +46,9 @@ Outcome = Event | CogVLM2LiteError
 
 News = Loaded | LoadFailed | Unloaded | Died
 """What the engine tells that belongs to no answer."""
+
+_TICK_S = 0.5
+"""Between two looks of the watchdog."""
 
 _COMMAND = (sys.executable, "-P", "-m", "cogvlm2_lite.engine.worker")
 
@@ -65,9 +70,10 @@ def ignore_news(news: News) -> None:
 class EngineProcess:
     """The engine in a process of its own. All methods may be called from any thread.
 
-    load     what to open at every start
-    on_news  called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
-    command  starts the process; tests give others
+    load      what to open at every start
+    on_news   called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
+    patience  a process that gives no sign of life for longer hangs, and is ended
+    command   starts the process; tests give others
     """
 
     def __init__(
@@ -75,10 +81,12 @@ class EngineProcess:
         load: Load,
         *,
         on_news: Callable[[News], None] = ignore_news,
+        patience: Patience | None = None,
         command: Sequence[str] = _COMMAND,
     ) -> None:
         self.load = load
         self.on_news = on_news
+        self._patience = patience or Patience()
         self._command = tuple(command)
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -90,6 +98,8 @@ class EngineProcess:
         self._stopping = False
         self._loaded: Loaded | None = None
         self._why: CogVLM2LiteError | None = None
+        self._heard = 0
+        self._last_beat = Beat()
 
     @property
     def state(self) -> EngineState:
@@ -123,10 +133,15 @@ class EngineProcess:
                 env=_environment(os.environ),
             )
             self._become(EngineState.LOADING)
+            self._last_beat = Beat()
+            watch = _Watch()
             self._reader = threading.Thread(
-                target=self._listen, args=(self._process,), name="engine", daemon=True
+                target=self._listen, args=(self._process, watch), name="engine", daemon=True
             )
             self._reader.start()
+            threading.Thread(
+                target=self._guard, args=(self._process, watch), name="watchdog", daemon=True
+            ).start()
             self._send(self.load)
 
     def wait_ready(self, timeout_s: float | None = None) -> Loaded:
@@ -244,13 +259,41 @@ class EngineProcess:
         except OSError:
             return
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _guard(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
+        """End the process when it hangs; its reader then tells everybody.
+
+        Silence is counted in looks: a computer that sleeps makes none, so waking up is no hang.
+        """
+        heard, silent_s = -1, 0.0
+        while not watch.over.wait(_TICK_S):
+            silent_s = silent_s + _TICK_S if heard == self._heard else 0.0
+            heard = self._heard
+            watch.hang = self._hang(silent_s)
+            if watch.hang:
+                process.kill()
+                return
+
+    def _hang(self, silent_s: float) -> str:
+        """Say in a sentence why the process is taken for hung; "" while it is not."""
+        loading = self._state is EngineState.LOADING
+        patience_s = self._patience.loading_s if loading else self._patience.silence_s
+        if silent_s > patience_s:
+            return f"The engine hung (no sign of life for {silent_s:.0f} s) and was ended."
+        beat = self._last_beat
+        if beat.still_s > beat.plausible_s:
+            return f"The engine hung (one step took more than {beat.still_s:.0f} s) and was ended."
+        return ""
+
+    def _listen(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
         """Read reports until the process is gone."""
         stream = cast(BinaryIO, process.stdout)
         broken = ""
         try:
             while (message := read_message(stream)) is not None:
+                self._heard += 1
                 match message:
+                    case Beat():
+                        self._last_beat = message
                     case Told() | Failed():
                         self._deliver(message)
                     case Loaded() | LoadFailed() | Unloaded():
@@ -258,7 +301,8 @@ class EngineProcess:
         except EngineError as error:
             broken = error.message if "cut off" not in error.message else ""
             process.kill()
-        self._bury(process, broken)
+        watch.over.set()
+        self._bury(process, watch.hang or broken)
 
     def _deliver(self, message: Told | Failed) -> None:
         outcome = message.event if isinstance(message, Told) else error_of(message)
@@ -306,6 +350,14 @@ class EngineProcess:
         if self._why is not None:
             return self._why
         return EngineError(f"The engine is {self._state.value}.", hint="Wait until it is ready.")
+
+
+class _Watch:
+    """What the watchdog of one process and its reader tell each other."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.hang = ""
 
 
 class Answer(Iterator[Event]):

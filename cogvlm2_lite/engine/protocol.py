@@ -142,6 +142,18 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The process is alive; sent every second (engine/pulse.py).
+
+    still_s      for how long the work has made no step; 0 when there is none
+    plausible_s  how long such a step may take
+    """
+
+    still_s: float = 0.0
+    plausible_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Died:
     """The process ended without being asked to; never sent, but told by its owner."""
 
@@ -149,13 +161,13 @@ class Died:
 
 
 Command = Load | Ask | Cancel | Unload | Shutdown
-Report = Loaded | LoadFailed | Unloaded | Told | Failed
+Report = Loaded | LoadFailed | Unloaded | Told | Failed | Beat
 Message = Command | Report
 
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Load, Ask, Cancel, Unload, Shutdown, Loaded, LoadFailed, Unloaded, Told, Failed,
+        Load, Ask, Cancel, Unload, Shutdown, Loaded, LoadFailed, Unloaded, Told, Failed, Beat,
     )
 }  # fmt: skip
 _EVENTS: dict[str, type[Event]] = {

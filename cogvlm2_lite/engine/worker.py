@@ -2,8 +2,9 @@
 
     python -m cogvlm2_lite.engine.worker
 
-One thread reads, so that a cancel arrives while an answer is computed; the main thread does the
-work, one command after the other. When the owner is gone, so is this process.
+One thread reads, so that a cancel arrives while an answer is computed; one tells that the process
+is alive; the main thread does the work, one command after the other. When the owner is gone, so is
+this process.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cogvlm2_lite import events
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.engine.protocol import (
     Ask,
+    Beat,
     Cancel,
     Failed,
     Load,
@@ -35,6 +37,7 @@ from cogvlm2_lite.engine.protocol import (
     read_message,
     write_message,
 )
+from cogvlm2_lite.engine.pulse import BEAT_S, Pulse
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
@@ -65,12 +68,17 @@ class Worker:
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._cancels: dict[int, events.Cancel] = {}
         self._opened: _Opened | None = None
+        self._busy = False
+        self._told = 0
+        self._saying = threading.Lock()
 
     def run(self) -> None:
         """Work until Shutdown; raises SystemExit when the GPU is lost."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while True:
+            self._busy = False
             work = self._work.get()
+            self._busy = True
             match work:
                 case Shutdown():
                     return
@@ -103,7 +111,30 @@ class Worker:
             return None
 
     def _say(self, report: Report) -> None:
-        write_message(self._reports, report)
+        with self._saying:
+            write_message(self._reports, report)
+
+    def beat(self) -> None:
+        """Tell every second how the work gets on, for as long as somebody listens."""
+        pulse, pause = Pulse(), threading.Event()
+        while not pause.wait(BEAT_S):
+            kind, steps = self._progress()
+            pulse.look(kind, steps, busy=self._busy)
+            try:
+                self._say(Beat(still_s=pulse.still_s, plausible_s=pulse.plausible_s))
+            except (OSError, ValueError):
+                return
+
+    def _progress(self) -> tuple[str, int]:
+        """Say what is under way, and count what was done so far.
+
+        The steps of a GPU's recordings walk no blocks, but they end in words.
+        """
+        opened = self._opened
+        if opened is None:
+            return "load", self._told
+        residency = opened.model.runtime.residency
+        return str(residency.now), residency.steps + self._told
 
     def _load(self, wanted: Load) -> None:
         self._opened = None
@@ -146,6 +177,7 @@ class Worker:
             cancel=cancel,
         )
         for event in told:
+            self._told += 1
             self._say(Told(request=ask.request, event=event))
 
     def _fail(self, ask: Ask, error: CogVLM2LiteError) -> None:
@@ -209,8 +241,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
     faulthandler.enable()
     prepare_threads()
+    worker = Worker(commands, reports)
+    threading.Thread(target=worker.beat, name="pulse", daemon=True).start()
     try:
-        Worker(commands, reports).run()
+        worker.run()
     except BrokenPipeError:
         sys.exit(1)
 

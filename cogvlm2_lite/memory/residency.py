@@ -58,7 +58,8 @@ class Residency:
     pieces   everything that has shells
     arenas   one per device; they account for weights, and for a phase's scratch
 
-    version is another number whenever a weight came or left.
+    version is another number whenever a weight came or left; steps counts the pieces that were
+    walked, for whoever watches whether the work gets on.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Residency:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self.streamed_bytes = 0
         self.version = 0
+        self.steps = 0
         self.follow(plan)
 
     @property
@@ -113,6 +115,11 @@ class Residency:
         self._streamed: set[UnitKey] = set()
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
         self._drop(self._leaving(frozenset[UnitKey]().union(*resident)))
+
+    @property
+    def now(self) -> Phase | None:
+        """The phase under way, or the last one; None before the first."""
+        return self._now
 
     def bring_in(self) -> Iterator[tuple[int, int]]:
         """Bring in what decoding needs and no phase drops; yields (units done, units).
@@ -155,6 +162,7 @@ class Residency:
         """Give pieces in order, each with the weights that the phase needs."""
         assert self._now is not None, "walk outside of a phase"
         for piece in pieces:
+            self.steps += 1
             keys = self._needed(piece, self._now)
             self._settle()
             self._load(keys)

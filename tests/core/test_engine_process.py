@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine import protocol
 from cogvlm2_lite.engine.process import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.engine.protocol import Ask, Died, Failed, Load, Loaded, Told
+from cogvlm2_lite.engine.pulse import Patience
 from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.engine.worker import Worker
 from cogvlm2_lite.errors import (
@@ -216,6 +218,78 @@ def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment:
     assert process.pid is None
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a POSIX signal")
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> None:
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    patience = Patience(silence_s=6.0)
+    process = EngineProcess(
+        Load(folder=checkpoint_folder(), dtype="float32"), on_news=news.put, patience=patience
+    )
+    process.start()
+    assert isinstance(news.get(timeout=WAIT_S), Loaded)
+    answer = process.ask("Hello", sampling=LONG)
+    if idle:
+        answer.cancel()
+        finished(answer)
+    else:
+        next(answer)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    if not idle:
+        with pytest.raises(EngineError, match=r"hung \(no sign of life for \d+ s\)"):
+            list(answer)
+    died = news.get(timeout=WAIT_S)
+    assert isinstance(died, Died)
+    assert "hung" in died.reason
+    process.restart()
+    process.wait_ready(WAIT_S)
+    assert finished(process.ask(QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
+    process.stop()
+
+
+_STUCK = """
+import threading
+from cogvlm2_lite.engine import pulse, worker
+from cogvlm2_lite.model.decoder import DecoderBlock
+pulse.FIRST_STEP_S = 3.0
+DecoderBlock.__call__ = lambda *_: threading.Event().wait()
+worker.main()
+"""
+
+_SLOW = """
+import threading
+from cogvlm2_lite.engine import pulse, worker
+from cogvlm2_lite.model.decoder import DecoderBlock
+pulse.FIRST_STEP_S = 3.0
+whole = DecoderBlock.__call__
+def slow(self, x, step):
+    threading.Event().wait(0.4)
+    return whole(self, x, step)
+DecoderBlock.__call__ = slow
+worker.main()
+"""
+
+
+def changed_engine(script: str) -> EngineProcess:
+    command = [sys.executable, "-P", "-c", script]
+    return EngineProcess(Load(folder=checkpoint_folder()), command=command)
+
+
+def test_a_step_that_never_ends_is_noticed_though_the_process_lives() -> None:
+    with changed_engine(_STUCK) as engine:
+        engine.wait_ready(WAIT_S)
+        with pytest.raises(EngineError, match=r"hung \(one step took more than [45] s\)"):
+            list(engine.ask("Hello"))
+
+
+def test_a_slow_answer_is_not_taken_for_hung() -> None:
+    with changed_engine(_SLOW) as engine:
+        engine.wait_ready(WAIT_S)
+        # Four layers for the prompt and for each of two more tokens: more than 4 s.
+        assert finished(engine.ask("Hello", sampling=Sampling(max_new_tokens=3))).text
+
+
 def test_the_process_leaves_with_its_owner() -> None:
     command = [sys.executable, "-m", "cogvlm2_lite.engine.worker"]
     child = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=WAIT_S)
@@ -244,6 +318,7 @@ MESSAGES: list[protocol.Message] = [
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.Cancel(request=4),
+    protocol.Beat(still_s=1.5, plausible_s=120.0),
     protocol.Failed(request=1, kind="ImageError", message="m", hint="h"),
     Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),
     Told(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),

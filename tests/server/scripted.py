@@ -22,6 +22,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.requests import Limits
 from cogvlm2_lite.server.run import LocalServer, Options
+from cogvlm2_lite.server.service import EngineLike
 
 PATIENCE_S = 60.0
 
@@ -135,7 +136,7 @@ def finished(ask: Ask, *, cancelled: bool = False) -> Finished:
 
 @contextmanager
 def running(
-    engine: ScriptedEngine | None = None,
+    engine: EngineLike | None = None,
     *,
     access: Access | None = None,
     limits: Limits | None = None,

@@ -1,0 +1,89 @@
+"""The server over a real engine whose process dies or hangs while it answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.process import EngineProcess
+from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.engine.pulse import Patience
+from tests.server.scripted import PATIENCE_S, running
+
+CHAT = "/v1/chat/completions"
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")
+
+
+@pytest.fixture
+def engine() -> EngineProcess:
+    return EngineProcess(
+        Load(folder=checkpoint_folder(), dtype="float32"), patience=Patience(silence_s=6.0)
+    )
+
+
+@pytest.fixture
+def client(engine: EngineProcess) -> Iterator[httpx.Client]:
+    with (
+        running(engine) as server,
+        httpx.Client(base_url=server.address, timeout=PATIENCE_S) as client,
+    ):
+        engine.wait_ready(PATIENCE_S)
+        yield client
+
+
+def body(words: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": words}], **fields}
+
+
+ENDLESS: dict[str, Any] = {"temperature": 2, "max_tokens": 8000, "seed": 1}
+"""The demo model babbles at this temperature; its context ends it after 1900 tokens."""
+
+
+def test_a_hung_engine_is_a_503_and_those_that_wait_are_answered(
+    engine: EngineProcess, client: httpx.Client
+) -> None:
+    expected = client.post(CHAT, json=body("Hello", max_tokens=5)).json()["choices"]
+    replies: dict[str, httpx.Response] = {}
+    begun = threading.Event()
+
+    def hang() -> None:
+        with client.stream("POST", CHAT, json=body("Hello", stream=True, **ENDLESS)) as stream:
+            for line in stream.iter_lines():
+                begun.set()
+                if "error" in line:
+                    replies["hung"] = httpx.Response(200, text=line)
+
+    def ask(name: str, **fields: Any) -> None:
+        replies[name] = client.post(CHAT, json=body("Hello", **fields))
+
+    first = threading.Thread(target=hang)
+    first.start()
+    assert begun.wait(PATIENCE_S)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)
+    second = threading.Thread(target=ask, args=("waited",), kwargs={"max_tokens": 5})
+    second.start()
+    for thread in (first, second):
+        thread.join(PATIENCE_S)
+    assert "hung (no sign of life for" in replies["hung"].text
+    assert replies["waited"].json()["choices"] == expected
+    assert "cogvlm2_engine_deaths_total 1" in client.get("/metrics").text
+
+
+def test_a_whole_answer_of_a_hung_engine_is_a_503_with_the_reason(
+    engine: EngineProcess, client: httpx.Client
+) -> None:
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)
+    reply = client.post(CHAT, json=body("Hello"))
+    assert reply.status_code == 503
+    assert "hung" in reply.json()["error"]["message"]
+    assert reply.headers["retry-after"]
