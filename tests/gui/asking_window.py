@@ -1,0 +1,71 @@
+"""A window that asks one question after the other until it is killed, and tells what it sees.
+
+python -m tests.gui.asking_window DATA NAME talking|demo writes a line of JSON for the engine's
+process, for each question after it was sent and for each piece of text after the page has it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from PySide6.QtCore import QTimer
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.process import EngineProcess, EngineState
+from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.events import TextDelta
+from gui.app import Program, make_app, take_lock
+from gui.chat.page import ChatPage
+from gui.engine import EngineClient, ProcessLike, start_process
+from tests.gui.talking_engine import COMMAND
+
+
+def main(data: Path, name: str, engine: str) -> None:
+    app = make_app()
+    lock = take_lock(data)
+    assert lock is not None, "the window before this one was killed"
+
+    def talking(load: Load) -> ProcessLike:
+        return EngineProcess(load, command=COMMAND)
+
+    client = EngineClient(start_process if engine == "demo" else talking)
+    program = Program(app, data, client)
+    program.show()
+    chat = program.window.page("chat")
+    assert isinstance(chat, ChatPage)
+    if engine == "demo":
+        picture = checkpoint_folder().parent / "pictures" / "shapes.png"
+        chat.panel.offer(picture.read_bytes())
+    asked = 0
+
+    def tell(**what: object) -> None:
+        sys.stdout.write(json.dumps({"at": time.monotonic(), **what}) + "\n")
+        sys.stdout.flush()
+
+    def told(number: int, outcome: object) -> None:
+        if isinstance(outcome, TextDelta):
+            tell(text=outcome.text)
+
+    def go_on() -> None:
+        nonlocal asked
+        pictured = engine != "demo" or bool(chat.keep()[1])
+        if client.state is EngineState.READY and pictured and not chat.busy:
+            question = f"{name}.{asked}: How many shapes are there, and where are they?"
+            chat.composer.setPlainText(question)
+            chat.send()
+            tell(asked=question, engine=client.pid)
+            asked += 1
+
+    program.engine.outcome.connect(told)
+    timer = QTimer()
+    timer.timeout.connect(go_on)
+    timer.start(10)
+    chat.open_demo()
+    app.exec()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
