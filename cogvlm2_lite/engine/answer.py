@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cogvlm2_lite.engine.json_text import JsonAnswer
 from cogvlm2_lite.engine.recall import Known, PictureCache
 from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
@@ -239,12 +240,15 @@ class Engine:
             _guard(sampling),
         )
         ledger = ScoreLedger(self.tokenizer, sampling.logprobs)
+        form = None
+        if sampling.json_object:
+            form = JsonAnswer(self.tokenizer, frozenset(self.runtime.config.eos_token_ids))
         position = int(prompt.position_ids[0, -1])
         room = min(sampling.max_new_tokens, prompt.room)
         reason = FinishReason.LENGTH
         began = time.perf_counter()
         while True:
-            token = chooser.choose(logits)
+            token = chooser.choose(logits, form.allows if form else None)
             tally.completion_tokens += 1
             if token in self.runtime.config.eos_token_ids:
                 reason = FinishReason.EOS
@@ -256,6 +260,9 @@ class Engine:
             tally.decode_s = time.perf_counter() - began
             if stopped:
                 return FinishReason.STOP
+            if form is not None and form.push(token):
+                reason = FinishReason.EOS
+                break
             if guard is not None and guard.push(token):
                 reason = FinishReason.REPETITION
                 break

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.engine.settings import Sampling
+from cogvlm2_lite.errors import EngineError
 
 __all__ = [
     "RepetitionGuard",
@@ -36,8 +38,16 @@ class TokenChooser:
         else:
             self._generator.manual_seed(sampling.seed)
 
-    def choose(self, logits: Tensor) -> int:
-        """Pick the next token from scores [vocab] float32."""
+    def choose(self, logits: Tensor, allows: Callable[[int], bool] | None = None) -> int:
+        """Pick the next token from scores [vocab] float32.
+
+        allows  says whether a token may come now; None: every one may. It is asked about the
+                likeliest tokens one after the other, not about all: mostly the first one may.
+                top_k and top_p stay what they are without it. What they keep is drawn from until
+                something may come; where nothing of it may, the likeliest token that may is taken.
+
+        Raises EngineError when no token at all may come.
+        """
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
             logits = penalize(logits, self._seen, settings.repetition_penalty)
@@ -48,16 +58,52 @@ class TokenChooser:
             logits = discourage(
                 logits, self._counts, settings.frequency_penalty, settings.presence_penalty
             )
-        if settings.temperature == 0 or settings.top_k == 1:
+        greedy = settings.temperature == 0 or settings.top_k == 1
+        kept = None
+        if not greedy:
+            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
+        if allows is not None:
+            token = self._allowed(logits, kept, allows)
+        elif kept is None:
             token = logits.argmax()
         else:
-            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
             token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
         if settings.repetition_penalty != 1.0:
             self._seen = torch.unique(torch.cat((self._seen, token.reshape(1))))
         if counts:
             self._counts[token] += 1
         return int(token)
+
+    def _allowed(
+        self, logits: Tensor, kept: Tensor | None, allows: Callable[[int], bool]
+    ) -> Tensor:
+        """Pick among the tokens that may come; kept: scores to draw from, None: the likeliest."""
+        token = None
+        if kept is not None:
+            # Each token's clock rings at a random time, the likelier the sooner, and the first to
+            # ring is a draw (so does torch.multinomial). The next ones are the draws without it.
+            clocks = torch.empty_like(kept).exponential_(generator=self._generator)
+            token = _first(kept.softmax(-1) / clocks, allows, above=0.0)
+        if token is None:
+            token = _first(logits, allows, above=-math.inf)
+        if token is None:
+            raise EngineError(
+                "The model's vocabulary has no token with which the answer could go on as JSON.",
+                hint="Ask without json_object.",
+            )
+        return torch.tensor(token, device=logits.device)
+
+
+def _first(ranks: Tensor, allows: Callable[[int], bool], *, above: float) -> int | None:
+    """Give the first token that may come in the order of ranks [vocab], of those above a value."""
+    for count in (8, 512, ranks.numel()):  # sorting all takes much longer, and is rarely needed
+        best = ranks.topk(min(count, ranks.numel()))
+        for token, rank in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            if not rank > above:
+                return None
+            if allows(token):
+                return int(token)
+    return None
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -23,6 +23,8 @@ class Sampling:
     repetition_guard    end an answer that runs in circles
     logprobs            tell how likely each token was, and this many of the likeliest at its place,
                         as the model scored them, before temperature and penalties; None: tell none
+    json_object         write a JSON object and nothing else (engine/json_text.py); with a ceiling
+                        that is too low it stays without its end
     """
 
     max_new_tokens: int = 2048
@@ -36,6 +38,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     repetition_guard: bool = True
     logprobs: int | None = None
+    json_object: bool = False
 
     def __post_init__(self) -> None:
         rules = {

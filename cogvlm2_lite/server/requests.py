@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -35,13 +35,12 @@ _SAMPLING_FIELDS = (
 _BOTH = (*_SAMPLING_FIELDS, "model", "stream", "stream_options", "n", "user")
 _CHAT_FIELDS = frozenset(
     (*_BOTH, "messages", "max_completion_tokens", "truncation", "template", "logprobs",
-     "top_logprobs")
+     "top_logprobs", "response_format")
 )  # fmt: skip
 _TEXT_FIELDS = frozenset((*_BOTH, "prompt", "logprobs"))
 _IGNORED = frozenset(("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"))
 # Fields of OpenAI's API that this server lacks, with the values that mean "not wanted".
 _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
-    "response_format": (None, {"type": "text"}),
     "logit_bias": (None, {}),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
@@ -140,6 +139,7 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
         image=talk.picture,
         template=template,
         logprobs=_chat_logprobs(values),
+        json_object=_wants_json(values),
     )
 
 
@@ -166,6 +166,25 @@ def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
     )
 
 
+def _wants_json(values: Mapping[str, Any]) -> bool:
+    """Read response_format: text, or a JSON object."""
+    form = values.get("response_format")
+    if form is None:
+        return False
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_schema":
+        _refuse(
+            "response_format",
+            "can't be json_schema here: ask for json_object, and name the fields in the question",
+            "unsupported_value",
+        )
+    if kind not in ("text", "json_object") or not isinstance(form, dict) or len(form) > 1:
+        _refuse("response_format", 'must be {"type": "text"} or {"type": "json_object"}')
+    if kind == "json_object" and values.get("stop"):
+        _refuse("stop", "can't be combined with json_object: it would cut the object off")
+    return bool(kind == "json_object")
+
+
 def _chat_logprobs(values: Mapping[str, Any]) -> int | None:
     """Read how many likeliest tokens a chat wants to see; None: no likelihoods at all."""
     top = _integer(values, "top_logprobs", 0)
@@ -187,6 +206,7 @@ def _wanted(
     image: bytes | None = None,
     template: str | None = None,
     logprobs: int | None = None,
+    json_object: bool = False,
 ) -> Wanted:
     letters = len(question) + sum(len(asked) + len(said) for asked, said in history)
     if letters > limits.text_letters:
@@ -203,7 +223,9 @@ def _wanted(
         question=question,
         history=history,
         image=image,
-        sampling=_sampling(values, tokens_field, limits, logprobs),
+        sampling=replace(
+            _sampling(values, tokens_field, limits), logprobs=logprobs, json_object=json_object
+        ),
         template=template,
         stream=_flag(values, "stream"),
         usage_chunk=_flag(options, "include_usage"),
@@ -370,9 +392,7 @@ def _picture(value: object, where: str, limits: Limits) -> bytes:
     return picture
 
 
-def _sampling(
-    values: Mapping[str, Any], tokens_field: str, limits: Limits, logprobs: int | None
-) -> Sampling:
+def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> Sampling:
     tokens = _integer(values, tokens_field, min(_DEFAULT_TOKENS, limits.answer_tokens))
     if tokens > limits.answer_tokens:
         _refuse(tokens_field, f"must be at most {limits.answer_tokens}, not {tokens}")
@@ -391,7 +411,6 @@ def _sampling(
             presence_penalty=_number(values, "presence_penalty", 0.0),
             seed=None if values.get("seed") is None else _integer(values, "seed", 0),
             stop=_stops(values.get("stop")),
-            logprobs=logprobs,
         )
     except UsageError as error:
         name, _, rest = error.message.partition(" ")

@@ -118,6 +118,12 @@ def test_completions_take_bare_text(client: httpx.Client, engine: ScriptedEngine
     assert (engine.asked[-1].template, engine.asked[-1].sampling.max_new_tokens) == ("base", 7)
 
 
+def test_json_is_asked_of_the_engine(client: httpx.Client, engine: ScriptedEngine) -> None:
+    for kind in ("json_object", "text"):
+        assert ask(client, response_format={"type": kind}).status_code == 200
+    assert [a.sampling.json_object for a in engine.asked[-2:]] == [True, False]
+
+
 def test_likelihoods_have_openais_shape_whole_and_streamed(client: httpx.Client) -> None:
     def entry(word: str) -> dict[str, Any]:
         one = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
@@ -170,7 +176,10 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"logprobs": 1}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "between 0 and 20"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "json_object"),
+        ({"response_format": {"type": "yaml"}}, "response_format", "must be"),
+        ({"response_format": "json_object"}, "response_format", "must be"),
+        ({"response_format": {"type": "json_object"}, "stop": "}"}, "stop", "json_object"),
         ({"frequency_penalty": 2.5}, "frequency_penalty", "between -2 and 2"),
         ({"presence_penalty": "x"}, "presence_penalty", "must be a number"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
 import re
@@ -179,6 +180,19 @@ def test_likelihoods_come_with_their_bytes_whole_and_streamed(client: openai.Ope
     assert lists is not None
     assert lists.text_offset == sorted(lists.text_offset or [])
     assert len(lists.tokens or []) == len(lists.top_logprobs or []) > 0
+
+
+def test_a_json_object_can_always_be_read_unless_it_was_cut(client: openai.OpenAI) -> None:
+    ended = 0
+    for seed in range(6):
+        choice = client.chat.completions.create(
+            model="demo", messages=about("sign"), response_format={"type": "json_object"},
+            temperature=1.0, seed=seed, max_tokens=40,
+        ).choices[0]  # fmt: skip
+        if choice.finish_reason == "stop":
+            ended += 1
+            assert isinstance(json.loads(choice.message.content or ""), dict)
+    assert 0 < ended < 6
 
 
 def test_errors_arrive_as_openais_classes(client: openai.OpenAI) -> None:
