@@ -20,8 +20,8 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")
     [
         "import socket; socket.socket().connect_ex(('192.0.2.1', 9))",
         "import socket; socket.getaddrinfo('example.invalid', 80)",
-        "import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', "
-        "'import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(bytes(1), (\"192.0.2.1\", 9))'])",
+        "import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', 'import socket; "
+        'socket.socket(type=socket.SOCK_DGRAM).sendto(bytes(1), ("192.0.2.1", 9))\'])',
     ],
 )
 def test_the_watch_sees_what_leaves(tmp_path: Path, deed: str) -> None:
