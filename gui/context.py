@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ class Context:
 
     open_model  opens a model folder in the engine, and remembers it
     show_page   shows a page by the name of its row in `gui.window.PAGES`
+    hand        shows a page and gives it picture files (its `receive`)
     """
 
     settings: Settings
@@ -27,3 +28,4 @@ class Context:
     data: Path
     open_model: Callable[[Path], None]
     show_page: Callable[[str], None]
+    hand: Callable[[str, Sequence[Path]], None]

@@ -118,6 +118,11 @@ class EngineClient:
         return self._process.pid if self._process else None
 
     @property
+    def answering(self) -> bool:
+        """True while an answer comes."""
+        return bool(self._running)
+
+    @property
     def load(self) -> Load | None:
         """What is opened, or would be by `start`; None before the first `open`."""
         return self._process.load if self._process else None

@@ -1,7 +1,8 @@
 """Pictures are decoded in a child process, never in the window's: a damaged file may crash it.
 
-Run as a program, this module is that child: a picture file on standard input, and on standard
-output a line of JSON and the pixels, or the reason there are none.
+Run as a program, this module is that child. `fit` and `square`: a picture file on standard input,
+and on standard output a line of JSON and the pixels, or the reason there are none. `small SIDE`: a
+path in JSON a line, and for each such an answer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
 
@@ -30,13 +32,18 @@ class Preview:
     original_height: int
 
 
+def child_command(how: str, side: int) -> list[str]:
+    """Give the command of the decoding child; how, side as above."""
+    return [sys.executable, "-P", "-m", "gui.pictures", how, str(side)]
+
+
 def preview(data: bytes, *, as_model_sees: bool = False) -> Preview:
     """Decode a picture file in a child.
 
     as_model_sees  squashed to a square of 1344 pixels, as the model gets it
     Raises ImageError when it is none, or when the child dies on it.
     """
-    command = [sys.executable, "-P", "-m", "gui.pictures", "square" if as_model_sees else "fit"]
+    command = child_command("square" if as_model_sees else "fit", SIDE)
     try:
         done = subprocess.run(
             command, input=data, capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -56,22 +63,29 @@ def preview(data: bytes, *, as_model_sees: bool = False) -> Preview:
     return Preview(rgb=pixels, **told)
 
 
-def _child(how: str) -> None:
+def _child(how: str, side: int) -> None:
+    if how == "small":
+        for line in sys.stdin.buffer:
+            _answer(Path(json.loads(line)), how, side)
+    else:
+        _answer(sys.stdin.buffer.read(), how, side)
+
+
+def _answer(source: bytes | Path, how: str, side: int) -> None:
     from PIL import Image
 
     from cogvlm2_lite.inputs.image import open_image
 
-    out = sys.stdout.buffer
     try:
-        opened = open_image(sys.stdin.buffer.read())
+        opened = open_image(source)
     except CogVLM2LiteError as error:
-        out.write(json.dumps({"error": error.message, "hint": error.hint}).encode() + b"\n")
+        _write({"error": error.message, "hint": error.hint})
         return
     image = Image.fromarray(opened.rgb)
     if how == "square":
-        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
     else:
-        image.thumbnail((SIDE, SIDE))
+        image.thumbnail((side, side))
     width, height = opened.original_size
     told = {
         "width": image.width,
@@ -80,8 +94,13 @@ def _child(how: str) -> None:
         "original_width": width,
         "original_height": height,
     }
-    out.write(json.dumps(told).encode() + b"\n" + image.tobytes())
+    _write(told, image.tobytes())
+
+
+def _write(told: dict[str, object], pixels: bytes = b"") -> None:
+    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n" + pixels)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    _child(sys.argv[1])
+    _child(sys.argv[1], int(sys.argv[2]))

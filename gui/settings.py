@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cogvlm2_lite.engine.settings import Sampling
 from gui.words import QT_TRANSLATE_NOOP
 
 Value = bool | int | float | str | list[str]
@@ -184,6 +185,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="model", default=""),
     Setting(name="recent_models", default=[]),
     Setting(name="presets", default=[]),
+    Setting(name="batch_folder", default=""),
+    Setting(name="batch_question", default=""),
+    Setting(name="batch_output", default=""),
     Setting(name="geometry", default=""),
     Setting(name="splitter", default=""),
     Setting(name="welcomed", default=False),
@@ -277,6 +281,18 @@ class Settings:
             path.replace(aside)
             self.trouble += f" The file is kept as {aside.name}."
         return {}
+
+
+def sampling_of(settings: Settings) -> Sampling:
+    """Give how answers are made."""
+    get = settings.get
+    return Sampling(
+        max_new_tokens=get("max_new_tokens"),
+        temperature=get("temperature"),
+        top_p=get("top_p"),
+        top_k=get("top_k"),
+        repetition_penalty=get("repetition_penalty"),
+    )
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ KEYS = (
     ("Ctrl+R", QT_TRANSLATE_NOOP("Keys", "Answer again")),
     ("Ctrl+F", QT_TRANSLATE_NOOP("Keys", "Search in conversations")),
     ("Ctrl+L", QT_TRANSLATE_NOOP("Keys", "Go to the question")),
-    ("Alt+1 … Alt+5", QT_TRANSLATE_NOOP("Keys", "Pages of the window")),
+    ("Alt+1 … Alt+6", QT_TRANSLATE_NOOP("Keys", "Pages of the window")),
     ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger and smaller letters")),
     ("Ctrl+,", QT_TRANSLATE_NOOP("Keys", "Settings")),
     ("F1", QT_TRANSLATE_NOOP("Keys", "This sheet")),

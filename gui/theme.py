@@ -225,6 +225,7 @@ def _palette(colours: Colours) -> QPalette:
 
 _PATHS = {
     "chat": "M4 5h16v11H10l-4 4v-4H4z",
+    "batch": "M4 5h7v6H4zM13 5h7v6h-7zM4 13h7v6H4zM13 13h7v6h-7z",
     "convert": "M4 8h13M13 4l4 4-4 4M20 16H7M11 12l-4 4 4 4",
     "memory": "M6 6h12v12H6zM9 2v4M15 2v4M9 18v4M15 18v4M2 9h4M2 15h4M18 9h4M18 15h4",
     "settings": "M4 7h9M17 7h3M4 17h3M11 17h9M13 5h4v4h-4zM7 15h4v4H7z",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
@@ -50,6 +51,12 @@ PAGES = (
         target="gui.chat.page:make",
     ),
     Page(
+        name="batch",
+        icon="batch",
+        title=QT_TRANSLATE_NOOP("Pages", "Batch"),
+        target="gui.batch.page:make",
+    ),
+    Page(
         name="convert",
         icon="convert",
         title=QT_TRANSLATE_NOOP("Pages", "Convert"),
@@ -74,6 +81,28 @@ PAGES = (
         target="gui.pages.about:make",
     ),
 )
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A page whose work outlives it when the language or theme changes."""
+
+    def keep(self) -> Any:
+        """Let go of what the next page goes on with."""
+        ...
+
+    def take_up(self, kept: Any) -> None:
+        """Go on where the page before was."""
+        ...
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """A page that picture files can be given to."""
+
+    def receive(self, files: Sequence[Path]) -> None:
+        """Take them."""
+        ...
 
 
 class MainWindow(QMainWindow):
@@ -106,6 +135,7 @@ class MainWindow(QMainWindow):
             data=data,
             open_model=self.open_model,
             show_page=self.show_page,
+            hand=self.hand,
         )
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
@@ -133,13 +163,23 @@ class MainWindow(QMainWindow):
 
     def show_page(self, name: str) -> None:
         """Show a page, making it first when it was never shown."""
+        self._stack.setCurrentWidget(self._make(name))
+        self._buttons[name].setChecked(True)
+
+    def hand(self, name: str, files: Sequence[Path]) -> None:
+        """Show a page and give it picture files."""
+        self.show_page(name)
+        page = self._made[name]
+        assert isinstance(page, Receiving)
+        page.receive(files)
+
+    def _make(self, name: str) -> QWidget:
         if name not in self._made:
             module, _, function = self._rows[name].target.partition(":")
             make: Callable[[Context], QWidget] = getattr(importlib.import_module(module), function)
             self._made[name] = make(self.context)
             self._stack.addWidget(self._made[name])
-        self._stack.setCurrentWidget(self._made[name])
-        self._buttons[name].setChecked(True)
+        return self._made[name]
 
     def warn_unsaved(self, trouble: str) -> None:
         """Say that conversations are kept in memory only, and why; returns at once."""
@@ -196,9 +236,7 @@ class MainWindow(QMainWindow):
         if getattr(chat, "busy", False):
             QTimer.singleShot(200, self._rebuild)
             return
-        # A page whose place in its work outlives it has `keep` and `take_up`.
-        keep = getattr(chat, "keep", None)
-        kept = keep() if keep is not None else None
+        kept = {n: page.keep() for n, page in self._made.items() if isinstance(page, Lasting)}
         shown = next((n for n, w in self._made.items() if w is self._stack.currentWidget()), "chat")
         for widget in self._made.values():
             closing = getattr(widget, "shut", None)
@@ -208,10 +246,10 @@ class MainWindow(QMainWindow):
         for action in self.actions():
             self.removeAction(action)
         self._build()
-        if kept is not None:
-            self.show_page("chat")
-            take_up = getattr(self._made["chat"], "take_up")  # noqa: B009 - see above
-            take_up(kept)
+        for name, work in kept.items():
+            page = self._make(name)
+            assert isinstance(page, Lasting)
+            page.take_up(work)
         self.show_page(shown)
         self._retranslating = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.engine.process import EngineState, Outcome
 from cogvlm2_lite.engine.protocol import Ask
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Finished,
@@ -45,46 +44,20 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.units import format_bytes
 from gui import theme
-from gui.chat.picture import PicturePanel
+from gui.chat.picture import PicturePanel, read_file
 from gui.chat.transcript import Transcript
 from gui.context import Context
 from gui.export import export
 from gui.history import HistoryError
+from gui.presets import PresetButton
+from gui.settings import sampling_of
 from gui.state import Conversation, Status, Turn
-from gui.words import QT_TRANSLATE_NOOP
 
 _DRAW_MS = 40
 _NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""
 _WRITE_S = 0.5
 """An answer that comes is on the disk at most so late."""
-
-PRESETS = (
-    (
-        QT_TRANSLATE_NOOP("Presets", "Describe"),
-        QT_TRANSLATE_NOOP("Presets", "Describe this image in detail."),
-    ),
-    (
-        QT_TRANSLATE_NOOP("Presets", "Read all text"),
-        QT_TRANSLATE_NOOP("Presets", "Read all text in this image and write it as Markdown."),
-    ),
-    (
-        QT_TRANSLATE_NOOP("Presets", "Table to CSV"),
-        QT_TRANSLATE_NOOP("Presets", "Write the table in this image as CSV."),
-    ),
-    (
-        QT_TRANSLATE_NOOP("Presets", "Fields as JSON"),
-        QT_TRANSLATE_NOOP("Presets", "Extract all fields of this document as JSON."),
-    ),
-    (
-        QT_TRANSLATE_NOOP("Presets", "Explain the chart"),
-        QT_TRANSLATE_NOOP("Presets", "Explain what this chart shows."),
-    ),
-    (
-        QT_TRANSLATE_NOOP("Presets", "Translate"),
-        QT_TRANSLATE_NOOP("Presets", "Translate all text in this image into English."),
-    ),
-)
 
 
 def make(context: Context) -> QWidget:
@@ -305,14 +278,9 @@ class ChatPage(QWidget):
         self.composer.textChanged.connect(self._show_state)
         inner.addWidget(self.composer)
         row = QHBoxLayout()
-        self.presets = QToolButton()
-        self.presets.setIcon(theme.icon("presets"))
-        self.presets.setText(self.tr("Presets"))
-        self.presets.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.presets.setProperty("kind", "quiet")
-        self.presets.setAccessibleName(self.tr("Question presets"))
-        self.presets.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.presets.setMenu(self._preset_menu())
+        self.presets = PresetButton(
+            self._context.settings, self._use_preset, self.composer.toPlainText
+        )
         row.addWidget(self.presets)
         row.addStretch(1)
         self.send_button = QToolButton()
@@ -334,35 +302,9 @@ class ChatPage(QWidget):
         column.addLayout(foot)
         return holder
 
-    def _preset_menu(self) -> QMenu:
-        from PySide6.QtCore import QCoreApplication
-
-        menu = QMenu(self)
-        for name, text in PRESETS:
-            action = menu.addAction(QCoreApplication.translate("Presets", name))
-            question = QCoreApplication.translate("Presets", text)
-            action.triggered.connect(partial(self._use_preset, question))
-        own = self._context.settings.get("presets")
-        if own:
-            menu.addSeparator()
-        for question in own:
-            action = menu.addAction(question[:50])
-            action.triggered.connect(partial(self._use_preset, question))
-        menu.addSeparator()
-        keep = menu.addAction(self.tr("Keep this question as a preset"))
-        keep.triggered.connect(self._keep_preset)
-        return menu
-
     def _use_preset(self, question: str) -> None:
         self.composer.setPlainText(question)
         self.composer.setFocus()
-
-    def _keep_preset(self) -> None:
-        question = self.composer.toPlainText().strip()
-        own = self._context.settings.get("presets")
-        if question and question not in own:
-            self._context.settings.set("presets", [*own, question])
-            self.presets.setMenu(self._preset_menu())
 
     def _keys(self) -> None:
         for keys, do in (
@@ -528,6 +470,16 @@ class ChatPage(QWidget):
 
     # --- pictures --------------------------------------------------------------------------------
 
+    def receive(self, files: Sequence[Path]) -> None:
+        """Begin a conversation about a picture file."""
+        try:
+            data = read_file(files[0])
+        except CogVLM2LiteError as error:
+            self.say(f"{error.message} {error.hint}".strip())
+            return
+        self.start_new()
+        self.panel.offer(data)
+
     def _picture_given(self, data: bytes) -> None:
         shown = self._conversation
         if shown is not None and shown.path() and data != self._picture:
@@ -639,7 +591,7 @@ class ChatPage(QWidget):
                 question=question,
                 image=self._picture or None,
                 history=self._conversation.before(turn),
-                sampling=self._sampling(),
+                sampling=sampling_of(self._context.settings),
             )
         )
         self.transcript.show_new(self._conversation, turn)
@@ -648,16 +600,6 @@ class ChatPage(QWidget):
         self._drawing.start()
         self._show_state()
         return True
-
-    def _sampling(self) -> Sampling:
-        get = self._context.settings.get
-        return Sampling(
-            max_new_tokens=get("max_new_tokens"),
-            temperature=get("temperature"),
-            top_p=get("top_p"),
-            top_k=get("top_k"),
-            repetition_penalty=get("repetition_penalty"),
-        )
 
     def _choose_branch(self, turn_id: int) -> None:
         if self.busy or self._conversation is None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QCoreApplication, QProcess
+from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -22,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.context import Context
+from gui.lines import Command
 from gui.pages.frame import page
 
 
@@ -36,8 +35,8 @@ class ConvertPage(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self._rest = b""
         self._folder = ""
+        self._over = False
         outer = QHBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         widget, column = page(QCoreApplication.translate("Convert", "Convert a checkpoint"))
@@ -107,14 +106,13 @@ class ConvertPage(QWidget):
         self.plan.setWordWrap(True)
         self.plan.setProperty("kind", "soft")
         column.addWidget(self.plan)
-        self._process = QProcess(self)
-        self._process.readyReadStandardOutput.connect(self._read)
-        self._process.finished.connect(self._ended)
+        self._command = Command(self)
+        self._take_command(self._command)
 
     @property
     def running(self) -> bool:
         """True while the command works."""
-        return self._process.state() is not QProcess.ProcessState.NotRunning
+        return self._command.running
 
     def start(self) -> None:
         """Start, or go on."""
@@ -127,23 +125,64 @@ class ConvertPage(QWidget):
         self.start_button.setEnabled(False)
         self.stop_button.setEnabled(True)
         self.told.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
-        arguments = [
-            "-P", "-m", "cogvlm2_lite", "quantize", self.source.text().strip(),
-            self.target.text().strip(), "--json", "--calibrate", self.calibrate.currentData(),
-        ]  # fmt: skip
-        self._process.start(sys.executable, arguments)
+        self._over = False
+        self._command.start([
+            "quantize", self.source.text().strip(), self.target.text().strip(), "--json",
+            "--calibrate", self.calibrate.currentData(),
+        ])  # fmt: skip
 
     def pause(self) -> None:
         """Stop; what is done is kept."""
         if self.running:
-            self._process.terminate()
+            self._over = True
+            self._command.terminate()
+            self.told.setText(
+                QCoreApplication.translate(
+                    "Convert", "Paused. What is done is kept; the same start goes on."
+                )
+            )
+
+    def keep(self) -> tuple[Command, tuple[str, str, int, str, str, int, str]]:
+        """Let go of the command for a page that takes this one's place."""
+        shown = (
+            self.source.text(),
+            self.target.text(),
+            self.calibrate.currentIndex(),
+            self.told.text(),
+            self.plan.text(),
+            self.bar.value(),
+            self._folder,
+        )
+        command = self._command
+        command.told.disconnect(self.take)
+        command.ended.disconnect(self._ended)
+        command.setParent(self._context.engine)
+        self._command = Command(self)
+        return command, shown
+
+    def take_up(self, kept: tuple[Command, tuple[str, str, int, str, str, int, str]]) -> None:
+        """Go on with what another page began."""
+        command, (source, target, calibrate, told, plan, share, self._folder) = kept
+        command.setParent(self)
+        self._take_command(command)
+        self.source.setText(source)
+        self.target.setText(target)
+        self.calibrate.setCurrentIndex(calibrate)
+        self.told.setText(told)
+        self.plan.setText(plan)
+        self.bar.setValue(share)
+        self.open_button.setVisible(bool(self._folder))
+        self.start_button.setEnabled(not self.running)
+        self.stop_button.setEnabled(self.running)
 
     def shut(self) -> None:
         """End with the window; what is done is kept."""
-        if self.running:
-            self._process.finished.disconnect(self._ended)
-            self._process.terminate()
-            self._process.waitForFinished(5000)
+        self._command.end()
+
+    def _take_command(self, command: Command) -> None:
+        self._command = command
+        command.told.connect(self.take)
+        command.ended.connect(self._ended)
 
     def take(self, event: dict[str, Any]) -> None:
         """Show one event of the command (docs/format.md)."""
@@ -172,6 +211,7 @@ class ConvertPage(QWidget):
                 )
             )
         elif kind == "finished":
+            self._over = True
             self.bar.setValue(1000)
             self._folder = event["folder"]
             self.open_button.show()
@@ -181,6 +221,7 @@ class ConvertPage(QWidget):
                 )
             )
         elif kind == "error":
+            self._over = True
             self.told.setText(f"{event['message']} {event['hint']}".strip())
 
     def _show_plan(self, event: dict[str, Any]) -> None:
@@ -194,16 +235,12 @@ class ConvertPage(QWidget):
         ).format(size=format_bytes(event["result_bytes"]), free=format_bytes(event["free_bytes"]))
         self.plan.setText("\n".join([*lines, room]))
 
-    def _read(self) -> None:
-        *lines, self._rest = (
-            self._rest + bytes(self._process.readAllStandardOutput().data())
-        ).split(b"\n")
-        for line in lines:
-            if line.strip():
-                self.take(json.loads(line))
-
     def _ended(self) -> None:
-        self._read()
+        if not self._over:
+            self.told.setText(
+                self._command.reason
+                or QCoreApplication.translate("Convert", "The command ended without saying why.")
+            )
         self.start_button.setEnabled(True)
         self.stop_button.setEnabled(False)
         self.start_button.setText(QCoreApplication.translate("Convert", "Start or go on"))

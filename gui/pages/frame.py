@@ -5,8 +5,11 @@ from __future__ import annotations
 from PySide6.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 
-def page(title: str) -> tuple[QWidget, QVBoxLayout]:
-    """Give a page with a title, and the layout its content goes into."""
+def page(title: str, *, fill: bool = False) -> tuple[QWidget, QVBoxLayout]:
+    """Give a page with a title, and the layout its content goes into.
+
+    fill  the content takes all of the page's height; else what it needs
+    """
     outer = QScrollArea()
     outer.setWidgetResizable(True)
     outer.setFrameShape(QFrame.Shape.NoFrame)
@@ -21,7 +24,8 @@ def page(title: str) -> tuple[QWidget, QVBoxLayout]:
     column.addWidget(heading)
     content = QVBoxLayout()
     content.setSpacing(12)
-    column.addLayout(content)
-    column.addStretch(1)
+    column.addLayout(content, 1 if fill else 0)
+    if not fill:
+        column.addStretch(1)
     outer.setWidget(body)
     return outer, content

@@ -51,6 +51,168 @@
     </message>
 </context>
 <context>
+    <name>Batch</name>
+    <message>
+        <source>Picture</source>
+        <translation>图片</translation>
+    </message>
+    <message>
+        <source>Answer</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>waiting</source>
+        <translation>等待中</translation>
+    </message>
+    <message>
+        <source>being asked about…</source>
+        <translation>正在提问…</translation>
+    </message>
+</context>
+<context>
+    <name>BatchPage</name>
+    <message>
+        <source>Ask about many pictures</source>
+        <translation>对多张图片提问</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>Every answer is saved as it comes. It can be stopped at any moment: the same start goes on, and leaves out what has an answer.</source>
+        <translation>每个回答一出来就保存。可以随时停止:再次以同样的方式开始会接着做,已有回答的图片会跳过。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Search in names and answers</source>
+        <translation>在文件名和回答中搜索</translation>
+    </message>
+    <message>
+        <source>Which pictures are shown</source>
+        <translation>显示哪些图片</translation>
+    </message>
+    <message>
+        <source>All pictures</source>
+        <translation>全部图片</translation>
+    </message>
+    <message>
+        <source>Answered</source>
+        <translation>已回答</translation>
+    </message>
+    <message>
+        <source>Failed</source>
+        <translation>失败</translation>
+    </message>
+    <message>
+        <source>Waiting</source>
+        <translation>等待中</translation>
+    </message>
+    <message>
+        <source>Pictures and answers</source>
+        <translation>图片和回答</translation>
+    </message>
+    <message>
+        <source>A batch is under way. Wait for its end, or cancel it first.</source>
+        <translation>批处理正在进行。请等它结束,或先取消。</translation>
+    </message>
+    <message>
+        <source>Choose a folder and write a question first.</source>
+        <translation>请先选择文件夹并写下问题。</translation>
+    </message>
+    <message>
+        <source>Open a model first, on the page Chat.</source>
+        <translation>请先在“聊天”页打开一个模型。</translation>
+    </message>
+    <message>
+        <source>An answer is still coming in the chat. Stop it first.</source>
+        <translation>聊天中还有回答正在生成。请先停止它。</translation>
+    </message>
+    <message>
+        <source>A temporary file can&apos;t be written: {why}.</source>
+        <translation>无法写入临时文件:{why}。</translation>
+    </message>
+    <message>
+        <source>The command ended without saying why.</source>
+        <translation>命令结束了,但没有说明原因。</translation>
+    </message>
+    <message>
+        <source>Go on</source>
+        <translation>继续</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>开始</translation>
+    </message>
+    <message>
+        <source>Pause</source>
+        <translation>暂停</translation>
+    </message>
+    <message>
+        <source>Looking at the folder…</source>
+        <translation>正在查看文件夹…</translation>
+    </message>
+    <message>
+        <source>Loading the model…</source>
+        <translation>正在加载模型…</translation>
+    </message>
+    <message>
+        <source>It pauses after this picture.</source>
+        <translation>处理完这张图片后暂停。</translation>
+    </message>
+    <message>
+        <source>Paused; the model stays in memory.</source>
+        <translation>已暂停;模型仍在内存中。</translation>
+    </message>
+    <message>
+        <source>Stopping…</source>
+        <translation>正在停止…</translation>
+    </message>
+    <message>
+        <source>Answers: {folder}</source>
+        <translation>回答保存在:{folder}</translation>
+    </message>
+    <message>
+        <source>{time} left.</source>
+        <translation>还需 {time}。</translation>
+    </message>
+    <message>
+        <source>{done} of {total} pictures</source>
+        <translation>已完成 {done} / {total} 张图片</translation>
+    </message>
+    <message>
+        <source>{count} of them answered before</source>
+        <translation>其中 {count} 张之前已回答</translation>
+    </message>
+    <message>
+        <source>{count} failed</source>
+        <translation>{count} 张失败</translation>
+    </message>
+    <message>
+        <source>Export what is shown</source>
+        <translation>导出所显示的</translation>
+    </message>
+    <message>
+        <source>Export…</source>
+        <translation>导出…</translation>
+    </message>
+    <message>
+        <source>{count} rows were written to {file}.</source>
+        <translation>已将 {count} 行写入 {file}。</translation>
+    </message>
+    <message>
+        <source>Ask more about this picture</source>
+        <translation>继续询问这张图片</translation>
+    </message>
+    <message>
+        <source>Copy the answer</source>
+        <translation>复制回答</translation>
+    </message>
+</context>
+<context>
     <name>ChatPage</name>
     <message>
         <source>New conversation</source>
@@ -109,24 +271,12 @@
         <translation>你的问题</translation>
     </message>
     <message>
-        <source>Presets</source>
-        <translation>预设</translation>
-    </message>
-    <message>
-        <source>Question presets</source>
-        <translation>问题预设</translation>
-    </message>
-    <message>
         <source>What the engine does</source>
         <translation>引擎状态</translation>
     </message>
     <message>
         <source>Progress</source>
         <translation>进度</translation>
-    </message>
-    <message>
-        <source>Keep this question as a preset</source>
-        <translation>把这个问题存为预设</translation>
     </message>
     <message>
         <source>Rename</source>
@@ -292,6 +442,10 @@
         <translation>正在读取权重…</translation>
     </message>
     <message>
+        <source>Paused. What is done is kept; the same start goes on.</source>
+        <translation>已暂停。已完成的部分会保留;再次开始会接着做。</translation>
+    </message>
+    <message>
         <source>{share:.0%} written, {left} left</source>
         <translation>已写入 {share:.0%},剩余 {left}</translation>
     </message>
@@ -308,8 +462,75 @@
         <translation>将写入 {size},该处空闲 {free}。</translation>
     </message>
     <message>
+        <source>The command ended without saying why.</source>
+        <translation>命令结束了,但没有说明原因。</translation>
+    </message>
+    <message>
         <source>Start or go on</source>
         <translation>开始或继续</translation>
+    </message>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
+    </message>
+</context>
+<context>
+    <name>JobForm</name>
+    <message>
+        <source>Folder of pictures</source>
+        <translation>图片文件夹</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the pictures</source>
+        <translation>选择图片所在的文件夹</translation>
+    </message>
+    <message>
+        <source>Question</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>Question about each picture</source>
+        <translation>对每张图片的问题</translation>
+    </message>
+    <message>
+        <source>Asked about each picture</source>
+        <translation>对每张图片提出</translation>
+    </message>
+    <message>
+        <source>Answers go to</source>
+        <translation>回答保存到</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the answers</source>
+        <translation>选择保存回答的文件夹</translation>
+    </message>
+    <message>
+        <source>the folder of the pictures</source>
+        <translation>图片所在的文件夹</translation>
+    </message>
+    <message>
+        <source>answers.jsonl is always written there: from it a later start goes on.</source>
+        <translation>那里始终会写入 answers.jsonl:以后从它接着做。</translation>
+    </message>
+    <message>
+        <source>Only {count} chosen pictures of it.</source>
+        <translation>只处理其中选定的 {count} 张图片。</translation>
+    </message>
+    <message>
+        <source>Folders inside too</source>
+        <translation>包括子文件夹</translation>
+    </message>
+    <message>
+        <source>A .txt file for each picture</source>
+        <translation>每张图片一个 .txt 文件</translation>
+    </message>
+    <message>
+        <source>One CSV table</source>
+        <translation>一个 CSV 表格</translation>
+    </message>
+    <message>
+        <source>Take the whole folder</source>
+        <translation>处理整个文件夹</translation>
     </message>
     <message>
         <source>Choose…</source>
@@ -438,6 +659,10 @@
     <message>
         <source>Chat</source>
         <translation>对话</translation>
+    </message>
+    <message>
+        <source>Batch</source>
+        <translation>批处理</translation>
     </message>
     <message>
         <source>Convert</source>
@@ -580,6 +805,18 @@ or open a file.</source>
     <message>
         <source>Translate all text in this image into English.</source>
         <translation>把图片中的全部文字翻译成中文。</translation>
+    </message>
+    <message>
+        <source>Presets</source>
+        <translation>预设</translation>
+    </message>
+    <message>
+        <source>Question presets</source>
+        <translation>预设问题</translation>
+    </message>
+    <message>
+        <source>Keep this question as a preset</source>
+        <translation>将此问题保存为预设</translation>
     </message>
 </context>
 <context>

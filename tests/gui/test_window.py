@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPlainTextEdit,
+    QTableView,
     QWidget,
 )
 
@@ -253,8 +254,8 @@ def test_every_control_has_a_name_for_screen_readers(desk: Desk, page: str) -> N
         if isinstance(widget, kinds)
         and not widget.accessibleName()
         and not (isinstance(widget, QAbstractButton) and widget.text())
-        # Inside of a line or a number field are Qt's own parts.
-        and not isinstance(widget.parent(), QLineEdit | QAbstractSpinBox)
+        # Inside of a line, a number field or a table are Qt's own parts.
+        and not isinstance(widget.parent(), QLineEdit | QAbstractSpinBox | QTableView)
     ]
     assert unnamed == []
 

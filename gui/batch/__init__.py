@@ -1,0 +1,1 @@
+"""The page "Batch": one question about every picture of a folder."""

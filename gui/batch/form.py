@@ -1,0 +1,184 @@
+"""What is asked about which pictures, and where the answers go: the form above the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QPushButton,
+    QWidget,
+)
+
+from gui.batch.run import Job
+from gui.presets import PresetButton
+from gui.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormValues:
+    """All that stands in the form; see Job."""
+
+    folder: str
+    question: str
+    output: str
+    recursive: bool
+    texts: bool
+    table: bool
+    only: tuple[str, ...] | None
+
+
+class JobForm(QWidget):
+    """The form. Folders and question are remembered, so that a later start goes on."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._only: tuple[str, ...] | None = None
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(8)
+        grid.setColumnStretch(1, 1)
+        self.folder = self._place(
+            grid, 0, self.tr("Folder of pictures"), self.tr("Choose the folder of the pictures")
+        )
+        self.folder.textEdited.connect(lambda _: self._choose_only(None))
+        grid.addWidget(QLabel(self.tr("Question")), 1, 0, Qt.AlignmentFlag.AlignTop)
+        self.question = QPlainTextEdit()
+        self.question.setAccessibleName(self.tr("Question about each picture"))
+        self.question.setPlaceholderText(self.tr("Asked about each picture"))
+        self.question.setFixedHeight(62)
+        self.question.setTabChangesFocus(True)
+        grid.addWidget(self.question, 1, 1)
+        presets = PresetButton(settings, self.question.setPlainText, self.question.toPlainText)
+        grid.addWidget(presets, 1, 2, Qt.AlignmentFlag.AlignTop)
+        self.output = self._place(
+            grid, 2, self.tr("Answers go to"), self.tr("Choose the folder of the answers")
+        )
+        self.output.setPlaceholderText(self.tr("the folder of the pictures"))
+        grid.addLayout(self._make_boxes(), 3, 0, 1, 3)
+        always = QLabel(
+            self.tr("answers.jsonl is always written there: from it a later start goes on.")
+        )
+        always.setProperty("kind", "soft")
+        always.setWordWrap(True)
+        grid.addWidget(always, 4, 0, 1, 3)
+        grid.addWidget(self._make_few(), 5, 0, 1, 3)
+        self.folder.setText(settings.get("batch_folder"))
+        self.question.setPlainText(settings.get("batch_question"))
+        self.output.setText(settings.get("batch_output"))
+
+    def job(self) -> Job | None:
+        """Give what is asked; None while folder or question are missing."""
+        values = self.values()
+        if not values.folder or not values.question:
+            return None
+        return Job(
+            folder=Path(values.folder),
+            question=values.question,
+            output=Path(values.output) if values.output else None,
+            recursive=values.recursive,
+            texts=values.texts,
+            table=values.table,
+            only=values.only,
+        )
+
+    def values(self) -> FormValues:
+        """Give what stands in it."""
+        return FormValues(
+            folder=self.folder.text().strip(),
+            question=self.question.toPlainText().strip(),
+            output=self.output.text().strip(),
+            recursive=self.recursive.isChecked(),
+            texts=self.texts.isChecked(),
+            table=self.csv.isChecked(),
+            only=self._only,
+        )
+
+    def set_values(self, values: FormValues) -> None:
+        """Fill it."""
+        self.folder.setText(values.folder)
+        self.question.setPlainText(values.question)
+        self.output.setText(values.output)
+        self.recursive.setChecked(values.recursive)
+        self.texts.setChecked(values.texts)
+        self.csv.setChecked(values.table)
+        self._choose_only(values.only)
+
+    def remember(self) -> None:
+        """Keep folders and question for the next start of the window."""
+        values = self.values()
+        self._settings.set("batch_folder", values.folder)
+        self._settings.set("batch_question", values.question)
+        self._settings.set("batch_output", values.output)
+
+    def choose(self, files: Sequence[Path]) -> None:
+        """Take chosen pictures in place of a whole folder."""
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        self.folder.setText(str(folder))
+        self._choose_only(tuple(file.relative_to(folder).as_posix() for file in files))
+
+    def _choose_only(self, names: tuple[str, ...] | None) -> None:
+        self._only = names
+        self._few.setVisible(names is not None)
+        self.recursive.setVisible(names is None)
+        if names is not None:
+            self.chosen.setText(
+                self.tr("Only {count} chosen pictures of it.").format(count=len(names))
+            )
+
+    def _make_boxes(self) -> QHBoxLayout:
+        self.recursive = QCheckBox(self.tr("Folders inside too"))
+        self.texts = QCheckBox(self.tr("A .txt file for each picture"))
+        self.csv = QCheckBox(self.tr("One CSV table"))
+        self.texts.setChecked(True)
+        self.csv.setChecked(True)
+        row = QHBoxLayout()
+        row.setSpacing(16)
+        for box in (self.recursive, self.texts, self.csv):
+            row.addWidget(box)
+        row.addStretch(1)
+        return row
+
+    def _make_few(self) -> QWidget:
+        """Make what is shown when not the whole folder is taken."""
+        self._few = QWidget()
+        row = QHBoxLayout(self._few)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.chosen = QLabel()
+        self.chosen.setProperty("kind", "soft")
+        row.addWidget(self.chosen, 1)
+        whole = QPushButton(self.tr("Take the whole folder"))
+        whole.clicked.connect(lambda: self._choose_only(None))
+        row.addWidget(whole)
+        self._few.hide()
+        return self._few
+
+    def _place(self, grid: QGridLayout, row: int, label: str, title: str) -> QLineEdit:
+        grid.addWidget(QLabel(label), row, 0)
+        line = QLineEdit()
+        line.setAccessibleName(label)
+        grid.addWidget(line, row, 1)
+        button = QPushButton(self.tr("Choose…"))
+        button.setAccessibleName(title)
+        button.clicked.connect(partial(self._ask_for_folder, line, title))
+        grid.addWidget(button, row, 2)
+        return line
+
+    def _ask_for_folder(self, line: QLineEdit, title: str) -> None:
+        folder = QFileDialog.getExistingDirectory(self, title, line.text())
+        if folder:
+            line.setText(folder)
+            if line is self.folder:
+                self._choose_only(None)

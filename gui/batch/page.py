@@ -1,0 +1,422 @@
+"""The page "Batch": `cogvlm2-lite batch` in a process of its own, its answers in a table."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QModelIndex, QPoint, QSize, Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QProgressBar,
+    QPushButton,
+    QTableView,
+    QWidget,
+)
+
+from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.units import format_seconds
+from gui.batch.form import FormValues, JobForm
+from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_rows
+from gui.batch.table import SHOWN, Filter, Table, text_of
+from gui.batch.thumbnails import Thumbnails
+from gui.context import Context
+from gui.lines import Command
+from gui.pages.frame import page
+from gui.settings import sampling_of
+
+_ROW = SHOWN + 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What outlives a page when the language changes."""
+
+    run: BatchRun | None
+    command: Command
+    form: FormValues
+    only_file: Path | None
+    reload: bool
+
+
+def make(context: Context) -> QWidget:
+    """Make the page."""
+    return BatchPage(context)
+
+
+class BatchPage(QWidget):
+    """Choose a folder and a question, start, and look on.
+
+    Every answer is on disk when it stands in the table; starting again goes on.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._run: BatchRun | None = None
+        self._command = Command(self)
+        self._only_file: Path | None = None
+        self._reload = False
+        self.setAcceptDrops(False)
+        outer = QHBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        widget, column = page(self.tr("Ask about many pictures"), fill=True)
+        outer.addWidget(widget)
+        self.form = JobForm(context.settings)
+        column.addWidget(self.form)
+        column.addLayout(self._make_buttons())
+        self.bar = QProgressBar()
+        self.bar.setAccessibleName(self.tr("Progress"))
+        self.bar.setRange(0, 1)
+        column.addWidget(self.bar)
+        self.told = QLabel(
+            self.tr(
+                "Every answer is saved as it comes. It can be stopped at any moment: the same "
+                "start goes on, and leaves out what has an answer."
+            )
+        )
+        self.told.setWordWrap(True)
+        column.addWidget(self.told)
+        column.addLayout(self._make_filter())
+        self._thumbnails = Thumbnails(self)
+        self._rows = Table(self, self._thumbnails)
+        self.filter = Filter(self, self._rows)
+        self.table = self._make_table()
+        column.addWidget(self.table, 1)
+        self._take_command(self._command)
+        self._show()
+
+    @property
+    def running(self) -> bool:
+        """True while the command works."""
+        return self._command.running
+
+    # --- what is drawn ---------------------------------------------------------------------------
+
+    def _make_buttons(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.start_button = self._push(row, self.start)
+        self.start_button.setProperty("kind", "main")
+        self.pause_button = self._push(row, self.pause_or_go_on)
+        self.cancel_button = self._push(row, self.cancel)
+        self.cancel_button.setText(self.tr("Cancel"))
+        row.addStretch(1)
+        return row
+
+    def _make_filter(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.search = QLineEdit()
+        self.search.setPlaceholderText(self.tr("Search in names and answers"))
+        self.search.setAccessibleName(self.tr("Search in names and answers"))
+        self.search.setClearButtonEnabled(True)
+        self.search.textChanged.connect(lambda _: self._filter_changed())
+        row.addWidget(self.search, 1)
+        self.states = QComboBox()
+        self.states.setAccessibleName(self.tr("Which pictures are shown"))
+        for text, states in (
+            (self.tr("All pictures"), ()),
+            (self.tr("Answered"), (RowState.ANSWERED,)),
+            (self.tr("Failed"), (RowState.FAILED,)),
+            (self.tr("Waiting"), (RowState.WAITING, RowState.ASKING)),
+        ):
+            self.states.addItem(text, states)
+        self.states.currentIndexChanged.connect(lambda _: self._filter_changed())
+        row.addWidget(self.states)
+        self.export_button = QPushButton(self.tr("Export…"))
+        self.export_button.setAccessibleName(self.tr("Export what is shown"))
+        self.export_button.clicked.connect(self._ask_for_export)
+        row.addWidget(self.export_button)
+        return row
+
+    def _make_table(self) -> QTableView:
+        table = QTableView()
+        table.setModel(self.filter)
+        table.setAccessibleName(self.tr("Pictures and answers"))
+        table.setIconSize(QSize(SHOWN, SHOWN))
+        table.setWordWrap(True)
+        table.setMinimumHeight(180)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        table.setTabKeyNavigation(False)
+        table.setShowGrid(False)
+        table.setAlternatingRowColors(True)
+        table.verticalHeader().hide()
+        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        table.verticalHeader().setDefaultSectionSize(_ROW)
+        table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeading)
+        table.setColumnWidth(0, 4 * SHOWN)
+        table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        table.customContextMenuRequested.connect(self._row_menu)
+        table.activated.connect(self._ask_more)
+        return table
+
+    def _push(self, row: QHBoxLayout, do: Callable[[], None]) -> QPushButton:
+        button = QPushButton()
+        button.clicked.connect(lambda _=False: do())
+        row.addWidget(button)
+        return button
+
+    # --- the work --------------------------------------------------------------------------------
+
+    def receive(self, files: Sequence[Path]) -> None:
+        """Take pictures that were chosen elsewhere, in place of a whole folder."""
+        if self.running:
+            self._say(self.tr("A batch is under way. Wait for its end, or cancel it first."))
+            return
+        self.form.choose(files)
+
+    def start(self) -> None:
+        """Start, or go on where an earlier start was."""
+        client, job = self._context.engine.client, self.form.job()
+        if self.running:
+            return
+        if job is None:
+            self._say(self.tr("Choose a folder and write a question first."))
+            return
+        if client.load is None:
+            self._say(self.tr("Open a model first, on the page Chat."))
+            return
+        if client.answering:
+            self._say(self.tr("An answer is still coming in the chat. Stop it first."))
+            return
+        try:
+            self._only_file = _write_names(job.only)
+        except OSError as error:
+            self._say(
+                self.tr("A temporary file can't be written: {why}.").format(
+                    why=error.strerror or error
+                )
+            )
+            return
+        self.form.remember()
+        settings = self._context.settings
+        # One model in memory, not two: where one just fits, a second one would stream or fail.
+        self._reload = client.state is EngineState.READY
+        client.unload()
+        self._run = BatchRun(job=job)
+        self._command.start(
+            arguments(
+                job,
+                client.load.folder,
+                sampling_of(settings),
+                vram=settings.get("vram"),
+                ram=settings.get("ram"),
+                only_file=self._only_file,
+            )
+        )
+        self._show_rows()
+        self._show()
+
+    def pause_or_go_on(self) -> None:
+        """Hold after the picture under way, with the model in memory; or go on."""
+        if self._run is None:
+            return
+        if self._run.state in (RunState.PAUSED, RunState.PAUSING):
+            self._command.say("resume")
+            self._run.state = RunState.ASKING
+        elif self._run.state is RunState.ASKING:
+            self._command.say("pause")
+            self._run.state = RunState.PAUSING
+        self._show()
+
+    def cancel(self) -> None:
+        """End within one token; what is answered is kept."""
+        if self._run is None or not self.running:
+            return
+        if self._run.state in (RunState.READING, RunState.LOADING):
+            self._command.terminate()
+        else:
+            self._command.say("stop")
+        self._run.state = RunState.STOPPING
+        self._show()
+
+    def keep(self) -> Kept:
+        """Let go of the command for a page that takes this one's place."""
+        kept = Kept(
+            run=self._run,
+            command=self._command,
+            form=self.form.values(),
+            only_file=self._only_file,
+            reload=self._reload,
+        )
+        self._command.told.disconnect(self._take)
+        self._command.ended.disconnect(self._ended)
+        self._command.setParent(self._context.engine)
+        self._run, self._only_file = None, None
+        self._command = Command(self)
+        return kept
+
+    def take_up(self, kept: Kept) -> None:
+        """Go on with what another page began."""
+        self._run, self._only_file, self._reload = kept.run, kept.only_file, kept.reload
+        self._take_command(kept.command)
+        kept.command.setParent(self)
+        self.form.set_values(kept.form)
+        self._show_rows()
+        self._show()
+
+    def shut(self) -> None:
+        """End with the window; what is answered is kept."""
+        self._command.end()
+        self._remove_names()
+        self._thumbnails.close()
+
+    def _take_command(self, command: Command) -> None:
+        self._command = command
+        command.told.connect(self._take)
+        command.ended.connect(self._ended)
+
+    def _take(self, event: dict[str, object]) -> None:
+        if self._run is None:
+            return
+        place = self._run.take(event)
+        if place is None:
+            self._show_rows()
+        else:
+            self._rows.show_row(place, self._run.rows[place])
+        self._show()
+
+    def _ended(self) -> None:
+        self._remove_names()
+        if self._run is not None:
+            self._run.gone(self._command.reason or self.tr("The command ended without saying why."))
+            self._show_rows()
+        if self._reload:
+            self._reload = False
+            self._context.engine.client.restart()
+        self._show()
+
+    # --- what is shown of it ---------------------------------------------------------------------
+
+    def _show(self) -> None:
+        run, running = self._run, self.running
+        state = run.state if run is not None else RunState.IDLE
+        again = run is not None and state is not RunState.FINISHED
+        self.start_button.setText(self.tr("Go on") if again else self.tr("Start"))
+        self.start_button.setEnabled(not running)
+        held = state in (RunState.PAUSED, RunState.PAUSING)
+        self.pause_button.setText(self.tr("Go on") if held else self.tr("Pause"))
+        self.pause_button.setEnabled(running and (held or state is RunState.ASKING))
+        self.cancel_button.setEnabled(running and state is not RunState.STOPPING)
+        self.start_button.setVisible(not (running and held))
+        self.export_button.setEnabled(run is not None and bool(run.rows))
+        self.form.setEnabled(not running)
+        if run is not None:
+            self.bar.setRange(0, max(len(run.rows), 1))
+            self.bar.setValue(run.done)
+            self._say(self._sentence(run))
+
+    def _sentence(self, run: BatchRun) -> str:
+        match run.state:
+            case RunState.READING:
+                return self.tr("Looking at the folder…")
+            case RunState.LOADING:
+                return self.tr("Loading the model…")
+            case RunState.PAUSING:
+                return self._counts(run) + " " + self.tr("It pauses after this picture.")
+            case RunState.PAUSED:
+                return self._counts(run) + " " + self.tr("Paused; the model stays in memory.")
+            case RunState.STOPPING:
+                return self.tr("Stopping…")
+            case RunState.FAILED:
+                return run.trouble
+            case RunState.FINISHED | RunState.STOPPED:
+                text = self._counts(run) + " "
+                return text + self.tr("Answers: {folder}").format(folder=run.job.target)
+            case _:
+                left = ""
+                if run.seconds_left is not None:
+                    left = " " + self.tr("{time} left.").format(
+                        time=format_seconds(run.seconds_left)
+                    )
+                return self._counts(run) + left
+
+    def _counts(self, run: BatchRun) -> str:
+        text = self.tr("{done} of {total} pictures").format(done=run.done, total=len(run.rows))
+        if run.skipped:
+            text += ", " + self.tr("{count} of them answered before").format(count=run.skipped)
+        if run.failed:
+            text += ", " + self.tr("{count} failed").format(count=run.failed)
+        return text + "."
+
+    def _say(self, text: str) -> None:
+        self.told.setText(text)
+
+    def _show_rows(self) -> None:
+        if self._run is not None:
+            self._rows.show_rows(self._run.job.folder, self._run.rows)
+
+    def _filter_changed(self) -> None:
+        self.filter.show_only(self.search.text(), tuple(self.states.currentData()))
+
+    # --- taking away ----------------------------------------------------------------------------
+
+    def _ask_for_export(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, self.tr("Export what is shown"), "", "CSV (*.csv);;JSON Lines (*.jsonl)"
+        )
+        if name:
+            self.export_to(Path(name))
+
+    def export_to(self, target: Path) -> None:
+        """Write the rows that are shown to a file."""
+        if not target.suffix:
+            target = target.with_suffix(".csv")
+        rows = self.filter.shown()
+        try:
+            export_rows(rows, target)
+        except CogVLM2LiteError as error:
+            self._say(f"{error.message} {error.hint}".strip())
+        else:
+            self._say(
+                self.tr("{count} rows were written to {file}.").format(count=len(rows), file=target)
+            )
+
+    def _row_menu(self, place: QPoint) -> None:
+        index = self.table.indexAt(place)
+        if not index.isValid():
+            return
+        menu = QMenu(self)
+        menu.addAction(self.tr("Ask more about this picture"), partial(self._ask_more, index))
+        menu.addAction(self.tr("Copy the answer"), partial(self._copy, index))
+        menu.exec(self.table.viewport().mapToGlobal(place))
+
+    def _ask_more(self, index: QModelIndex) -> None:
+        """Begin a conversation about a row's picture."""
+        path = self._rows.path(self.filter.mapToSource(index).row())
+        self._context.hand("chat", [path])
+
+    def _copy(self, index: QModelIndex) -> None:
+        QGuiApplication.clipboard().setText(text_of(self._row(index)))
+
+    def _row(self, index: QModelIndex) -> Row:
+        return self._rows.row(self.filter.mapToSource(index).row())
+
+    def _remove_names(self) -> None:
+        if self._only_file is not None:
+            self._only_file.unlink(missing_ok=True)
+            self._only_file = None
+
+
+def _write_names(names: tuple[str, ...] | None) -> Path | None:
+    """Write chosen names to a temporary file: an argument list would be too short for many."""
+    if names is None:
+        return None
+    handle, file = tempfile.mkstemp(prefix="cogvlm2-lite-batch-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.writelines(f"{name}\n" for name in names)
+    return Path(file)

@@ -1,0 +1,159 @@
+"""The table of a batch: a picture and what was said about it in each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QCoreApplication,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+)
+from PySide6.QtGui import QColor, QImage, QPixmap
+
+from gui import theme
+from gui.batch.run import Row, RowState
+from gui.batch.thumbnails import SIDE, Thumbnails
+from gui.words import QT_TRANSLATE_NOOP
+
+SHOWN = SIDE // 2
+_Index = QModelIndex | QPersistentModelIndex
+_Role = Qt.ItemDataRole
+_HEADINGS = (QT_TRANSLATE_NOOP("Batch", "Picture"), QT_TRANSLATE_NOOP("Batch", "Answer"))
+_WORDS = {
+    RowState.WAITING: QT_TRANSLATE_NOOP("Batch", "waiting"),
+    RowState.ASKING: QT_TRANSLATE_NOOP("Batch", "being asked about…"),
+}
+
+
+class Table(QAbstractTableModel):
+    """The rows of a batch. Small pictures are asked for when a row is first shown."""
+
+    def __init__(self, parent: QObject, thumbnails: Thumbnails) -> None:
+        super().__init__(parent)
+        self._folder = Path()
+        self._rows: list[Row] = []
+        self._pixmaps: dict[str, QPixmap | None] = {}
+        self._thumbnails = thumbnails
+        thumbnails.ready.connect(self._arrived)
+
+    def show_rows(self, folder: Path, rows: list[Row]) -> None:
+        """Show all rows anew."""
+        self.beginResetModel()
+        if folder != self._folder:
+            self._pixmaps.clear()
+        self._folder, self._rows = folder, list(rows)
+        self.endResetModel()
+
+    def show_row(self, place: int, row: Row) -> None:
+        """Show one row that changed."""
+        self._rows[place] = row
+        self.dataChanged.emit(self.index(place, 0), self.index(place, 1))
+
+    def row(self, place: int) -> Row:
+        """Give a row by its place."""
+        return self._rows[place]
+
+    def path(self, place: int) -> Path:
+        """Give the picture file of a row."""
+        return self._folder / self._rows[place].picture
+
+    def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's signature
+        """As Qt asks."""
+        return 0 if parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
+        """As Qt asks."""
+        return 0 if parent.isValid() else 2
+
+    def headerData(  # noqa: N802 - Qt's name
+        self, section: int, orientation: Qt.Orientation, role: int = _Role.DisplayRole
+    ) -> Any:
+        """As Qt asks."""
+        if orientation is Qt.Orientation.Horizontal and role == _Role.DisplayRole:
+            return QCoreApplication.translate("Batch", _HEADINGS[section])
+        return None
+
+    def data(self, index: _Index, role: int = _Role.DisplayRole) -> Any:
+        """As Qt asks."""
+        row = self._rows[index.row()]
+        if index.column() == 0:
+            return self._of_picture(row, role)
+        if role == _Role.DisplayRole:
+            return text_of(row)
+        if role == _Role.ToolTipRole:
+            return row.text or None
+        if role == _Role.ForegroundRole and row.state is not RowState.ANSWERED:
+            colours = theme.current()
+            return QColor(colours.bad if row.state is RowState.FAILED else colours.soft)
+        return None
+
+    def _of_picture(self, row: Row, role: int) -> Any:
+        if role in (_Role.DisplayRole, _Role.ToolTipRole):
+            return row.picture
+        if role == _Role.DecorationRole:
+            return self._thumbnail(row.picture)
+        if role == _Role.SizeHintRole:
+            return QSize(3 * SHOWN, SHOWN + 12)
+        return None
+
+    def _thumbnail(self, name: str) -> QPixmap | None:
+        if name not in self._pixmaps:
+            self._pixmaps[name] = None
+            self._thumbnails.want(self._folder / name)
+        return self._pixmaps[name]
+
+    def _arrived(self, path: str, image: QImage) -> None:
+        if image.isNull() or not Path(path).is_relative_to(self._folder):
+            return
+        name = Path(path).relative_to(self._folder).as_posix()
+        pixmap = QPixmap.fromImage(image)
+        pixmap.setDevicePixelRatio(SIDE / SHOWN)
+        self._pixmaps[name] = pixmap
+        # Which row it is matters less than a search through ten thousand of them would cost.
+        self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
+
+
+class Filter(QSortFilterProxyModel):
+    """Shows the rows that hold a text and are in a state."""
+
+    def __init__(self, parent: QObject, table: Table) -> None:
+        super().__init__(parent)
+        self._table = table
+        self._text = ""
+        self._keep: Callable[[Row], bool] = lambda row: True
+        self.setSourceModel(table)
+
+    def show_only(self, text: str, states: tuple[RowState, ...]) -> None:
+        """Show rows whose name or text holds `text`, in one of `states`; none means any."""
+        wanted = text.strip().casefold()
+        self._keep = lambda row: (
+            (not states or row.state in states)
+            and (wanted in row.picture.casefold() or wanted in row.text.casefold())
+        )
+        self.invalidate()
+
+    def filterAcceptsRow(self, source_row: int, source_parent: _Index) -> bool:  # noqa: N802 - Qt's
+        """As Qt asks."""
+        return self._keep(self._table.row(source_row))
+
+    def shown(self) -> list[Row]:
+        """Give the rows that are shown, in their order."""
+        return [
+            self._table.row(self.mapToSource(self.index(place, 0)).row())
+            for place in range(self.rowCount())
+        ]
+
+
+def text_of(row: Row) -> str:
+    """Give what stands in the column of answers."""
+    if row.text or row.state not in _WORDS:
+        return row.text
+    return QCoreApplication.translate("Batch", _WORDS[row.state])

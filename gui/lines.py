@@ -1,0 +1,99 @@
+"""A command of this program in a process of its own, read line by line: its events as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from PySide6.QtCore import QObject, QProcess, Signal
+
+PROGRAM = (sys.executable, "-P", "-m", "cogvlm2_lite")
+_END_MS = 5000
+
+
+class Command(QObject):
+    """`cogvlm2-lite ...` as a child.
+
+    told   a line of its JSON, as a dict
+    ended  it is over; `reason` says why if it did not end by itself
+    """
+
+    told = Signal(dict)
+    ended = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._rest = b""
+        self._errors = b""
+        self._process = QProcess(self)
+        self._process.readyReadStandardOutput.connect(self._read)
+        self._process.readyReadStandardError.connect(self._read_errors)
+        self._process.finished.connect(lambda *_: self._finished())
+        self._process.errorOccurred.connect(self._failed)
+
+    @property
+    def running(self) -> bool:
+        return self._process.state() is not QProcess.ProcessState.NotRunning
+
+    @property
+    def reason(self) -> str:
+        """The last line the child wrote as an error; "" when there is none."""
+        lines = self._errors.decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start the child; it must not run already."""
+        assert not self.running
+        self._rest = self._errors = b""
+        program, *first = PROGRAM
+        self._process.start(program, [*first, *arguments])
+
+    def say(self, line: str) -> None:
+        """Write a line to the child's standard input."""
+        self._process.write(line.encode() + b"\n")
+
+    def terminate(self) -> None:
+        """Ask the child to end. On Windows a program without windows can only be killed, and what
+        these commands have done is kept either way."""
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            self._process.terminate()
+
+    def end(self) -> None:
+        """End the child and wait for it; nothing is told any more."""
+        self.blockSignals(True)
+        if self.running:
+            self._process.closeWriteChannel()
+            self.terminate()
+            if not self._process.waitForFinished(_END_MS):
+                self._process.kill()
+                self._process.waitForFinished(_END_MS)
+
+    def _read(self) -> None:
+        *lines, self._rest = (
+            self._rest + bytes(self._process.readAllStandardOutput().data())
+        ).split(b"\n")
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # what a library printed
+            if isinstance(event, dict):
+                self.told.emit(event)
+
+    def _read_errors(self) -> None:
+        # The end of it says why; a child that complains for hours must not fill the memory.
+        new = bytes(self._process.readAllStandardError().data())
+        self._errors = (self._errors + new)[-4096:]
+
+    def _finished(self) -> None:
+        self._read()
+        self._read_errors()
+        self.ended.emit()
+
+    def _failed(self, error: QProcess.ProcessError) -> None:
+        if error is QProcess.ProcessError.FailedToStart:
+            self._errors = self._process.errorString().encode()
+            self.ended.emit()

@@ -1,0 +1,89 @@
+"""Questions that are asked often: ours, and those a person kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtWidgets import QMenu, QToolButton
+
+from gui import theme
+from gui.settings import Settings
+from gui.words import QT_TRANSLATE_NOOP
+
+PRESETS = (
+    (
+        QT_TRANSLATE_NOOP("Presets", "Describe"),
+        QT_TRANSLATE_NOOP("Presets", "Describe this image in detail."),
+    ),
+    (
+        QT_TRANSLATE_NOOP("Presets", "Read all text"),
+        QT_TRANSLATE_NOOP("Presets", "Read all text in this image and write it as Markdown."),
+    ),
+    (
+        QT_TRANSLATE_NOOP("Presets", "Table to CSV"),
+        QT_TRANSLATE_NOOP("Presets", "Write the table in this image as CSV."),
+    ),
+    (
+        QT_TRANSLATE_NOOP("Presets", "Fields as JSON"),
+        QT_TRANSLATE_NOOP("Presets", "Extract all fields of this document as JSON."),
+    ),
+    (
+        QT_TRANSLATE_NOOP("Presets", "Explain the chart"),
+        QT_TRANSLATE_NOOP("Presets", "Explain what this chart shows."),
+    ),
+    (
+        QT_TRANSLATE_NOOP("Presets", "Translate"),
+        QT_TRANSLATE_NOOP("Presets", "Translate all text in this image into English."),
+    ),
+)
+
+
+class PresetButton(QToolButton):
+    """A button with a menu of questions.
+
+    use      is given the question that was chosen
+    current  gives the question that stands in the field, for keeping it
+    """
+
+    def __init__(
+        self, settings: Settings, use: Callable[[str], None], current: Callable[[], str]
+    ) -> None:
+        super().__init__()
+        self._settings, self._use, self._current = settings, use, current
+        self.setIcon(theme.icon("presets"))
+        self.setText(QCoreApplication.translate("Presets", "Presets"))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.setProperty("kind", "quiet")
+        self.setAccessibleName(QCoreApplication.translate("Presets", "Question presets"))
+        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self)
+        menu.aboutToShow.connect(partial(self._fill, menu))
+        self.setMenu(menu)
+        self._fill(menu)
+
+    def _fill(self, menu: QMenu) -> None:
+        """Fill the menu anew each time: another page may have kept a question."""
+        menu.clear()
+        for name, text in PRESETS:
+            menu.addAction(_say(name), partial(self._use, _say(text)))
+        own = self._settings.get("presets")
+        if own:
+            menu.addSeparator()
+        for question in own:
+            menu.addAction(question[:50], partial(self._use, question))
+        menu.addSeparator()
+        menu.addAction(
+            QCoreApplication.translate("Presets", "Keep this question as a preset"), self.keep
+        )
+
+    def keep(self) -> None:
+        """Keep the question in the field as a preset."""
+        question, own = self._current().strip(), self._settings.get("presets")
+        if question and question not in own:
+            self._settings.set("presets", [*own, question])
+
+
+def _say(text: str) -> str:
+    return QCoreApplication.translate("Presets", text)

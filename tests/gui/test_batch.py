@@ -1,0 +1,308 @@
+"""The batch page: what its command tells, a table beside small pictures, pause and cancel."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PySide6.QtGui import QImage
+from PySide6.QtWidgets import QPushButton
+from pytestqt.qtbot import QtBot
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.engine.settings import Sampling
+from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.batch.page import BatchPage
+from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
+from gui.batch.thumbnails import SIDE, Thumbnails
+from tests.gui.conftest import Desk, ScriptedProcess
+
+PICTURES = checkpoint_folder().parent / "pictures"
+CHILD = """
+import json, sys
+def tell(event, **values): print(json.dumps({"event": event, **values}), flush=True)
+if "cut" in sys.argv[3]:
+    sys.exit("The disk is full.")
+names = [f"p{n}.png" for n in range(3)]
+tell("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
+tell("loading")
+for done, name in enumerate(names[1:], 2):
+    tell("asking", picture=name)
+    order = sys.stdin.readline().strip()
+    if order == "stop":
+        tell("finished", total=3, failed=0, left=4 - done)
+        sys.exit(1)
+    error = "Broken." if name == "p2.png" else ""
+    answered = {"picture": name, "answer": "" if error else "new", "error": error}
+    tell("answered", answered=answered, seconds_left=30.0 * (3 - done))
+    if order == "pause":
+        tell("paused")
+        assert sys.stdin.readline().strip() == "resume"
+        tell("resumed")
+tell("finished", total=3, failed=1, left=0)
+"""
+
+
+def plan(*names: str) -> dict[str, object]:
+    return {"event": "plan", "pictures": list(names), "known": []}
+
+
+def answered(picture: str, answer: str = "", error: str = "") -> dict[str, object]:
+    values = {"picture": picture, "answer": answer, "error": error}
+    return {"event": "answered", "answered": values, "seconds_left": 2.0}
+
+
+def test_a_run_follows_the_commands_events() -> None:
+    run = BatchRun(job=Job(folder=Path("f"), question="?"))
+    assert run.take(plan("a", "b", "c")) is None
+    run.take({"event": "loading"})
+    assert run.state is RunState.LOADING
+    assert run.take({"event": "asking", "picture": "b"}) == 1
+    assert run.rows[1].state is RowState.ASKING
+    assert run.take(answered("b", "yes")) == 1
+    run.take(answered("c", error="Broken."))
+    assert (run.done, run.failed, run.seconds_left) == (2, 1, 2.0)
+    assert run.rows[2] == Row(picture="c", state=RowState.FAILED, text="Broken.")
+    run.take({"event": "finished", "left": 1})
+    assert run.state is RunState.STOPPED
+
+
+def test_a_command_that_dies_leaves_its_reason_and_no_row_half_asked() -> None:
+    run = BatchRun(job=Job(folder=Path("f"), question="?"))
+    run.take(plan("a"))
+    run.take({"event": "asking", "picture": "a"})
+    run.gone("Killed.")
+    assert (run.state, run.trouble) == (RunState.FAILED, "Killed.")
+    assert run.rows[0].state is RowState.WAITING
+    run.gone("Again.")
+    assert run.trouble == "Killed."
+
+
+def test_a_question_that_looks_like_an_option_reaches_the_command() -> None:
+    from cogvlm2_lite.cli.batch import build_parser
+
+    job = Job(folder=Path("in"), question="--recursive?", output=Path("out"), texts=False)
+    line = arguments(job, Path("m"), Sampling(top_k=3), vram="6GiB", ram="", only_file=Path("n"))
+    args = build_parser().read(line[1:])
+    assert (args.question, args.recursive, args.no_text) == ("--recursive?", False, True)
+    assert (args.output, args.only, args.vram, args.top_k) == (Path("out"), Path("n"), "6GiB", 3)
+    assert args.json
+    assert args.control
+
+
+def test_rows_are_exported_as_a_table_or_as_lines(tmp_path: Path) -> None:
+    rows = [
+        Row(picture="a", state=RowState.ANSWERED, text='one, "two"\nthree'),
+        Row(picture="b", state=RowState.FAILED, text="Broken."),
+        Row(picture="c"),
+    ]
+    export_rows(rows, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8-sig", newline="") as stream:
+        table = list(csv.reader(stream))
+    assert table[1:] == [["a", 'one, "two"\nthree', ""], ["b", "", "Broken."], ["c", "", ""]]
+    export_rows(rows, tmp_path / "t.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert lines[1] == {"picture": "b", "answer": "", "error": "Broken."}
+    with pytest.raises(CogVLM2LiteError, match="can't be written"):
+        export_rows(rows, tmp_path / "t.csv" / "x.csv")
+
+
+def test_small_pictures_come_from_a_child_that_may_die(qtbot: QtBot, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    made = Thumbnails()
+    got: dict[str, QImage] = {}
+    made.ready.connect(got.__setitem__)
+    made.want(broken)
+    qtbot.waitUntil(lambda: str(broken) in got, timeout=20_000)
+    assert got[str(broken)].isNull()
+    assert made._child is not None
+    made._child.kill()
+    made._child.wait()
+    for name in ("chart.png", "sign.png"):  # the first one meets the dead child
+        made.want(PICTURES / name)
+        qtbot.waitUntil(lambda name=name: str(PICTURES / name) in got, timeout=20_000)
+    assert (
+        max(got[str(PICTURES / "sign.png")].width(), got[str(PICTURES / "sign.png")].height())
+        == SIDE
+    )
+    made.close()
+
+
+def open_page(desk: Desk) -> BatchPage:
+    desk.program.window.show_page("batch")
+    page = desk.program.window.page("batch")
+    assert isinstance(page, BatchPage)
+    return page
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures; the command is a script that does one step for each order."""
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    monkeypatch.setattr("gui.lines.PROGRAM", (sys.executable, str(script)))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(PICTURES / "sign.png", folder / f"p{number}.png")
+    return folder
+
+
+def test_the_page_asks_for_what_it_needs(desk: Desk, child: Path) -> None:
+    page = open_page(desk)
+    page.start()
+    assert page.told.text() == "Choose a folder and write a question first."
+    page.form.folder.setText(str(child))
+    page.form.question.setPlainText("What?")
+    page.start()
+    assert page.told.text() == "Open a model first, on the page Chat."
+
+
+def test_no_batch_starts_while_the_chat_answers(
+    desk: Desk, child: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    desk.open_demo()
+    desk.chat.composer.setPlainText("Tell me")
+    desk.chat.send()
+    desk.qtbot.waitUntil(lambda: desk.program.engine.client.answering)
+    page = open_page(desk)
+    page.form.folder.setText(str(child))
+    page.form.question.setPlainText("What?")
+    page.start()
+    assert "still coming" in page.told.text()
+    assert not page.running
+    desk.chat.stop()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+
+
+def start(desk: Desk, folder: Path) -> BatchPage:
+    desk.open_demo()
+    page = open_page(desk)
+    page.form.folder.setText(str(folder))
+    page.form.question.setPlainText("What?")
+    page.start()
+    desk.qtbot.waitUntil(lambda: page.pause_button.isEnabled(), timeout=10_000)
+    return page
+
+
+def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, child: Path) -> None:
+    page = start(desk, child)
+    desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.EMPTY)  # one model, not two
+    assert page.filter.rowCount() == 3
+    page.pause_or_go_on()
+    assert "pauses after this picture" in page.told.text()
+    desk.qtbot.waitUntil(lambda: "Paused" in page.told.text())
+    assert page.told.text().startswith("2 of 3 pictures, 1 of them answered before.")
+    page.pause_or_go_on()
+    page._command.say("")
+    desk.qtbot.waitUntil(lambda: not page.running)
+    desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
+    assert (
+        page.told.text()
+        == f"3 of 3 pictures, 1 of them answered before, 1 failed. Answers: {child}"
+    )
+    assert page.bar.value() == page.bar.maximum() == 3
+    shown = [(row.picture, row.text) for row in page.filter.shown()]
+    assert shown == [("p0.png", "old"), ("p1.png", "new"), ("p2.png", "Broken.")]
+
+
+def test_rows_are_searched_filtered_and_exported(desk: Desk, child: Path, tmp_path: Path) -> None:
+    page = start(desk, child)
+    page._command.say("\n")
+    desk.qtbot.waitUntil(lambda: not page.running)
+    page.states.setCurrentIndex(page.states.findText("Failed"))
+    assert [row.picture for row in page.filter.shown()] == ["p2.png"]
+    page.export_to(tmp_path / "failed")
+    assert "Broken." in (tmp_path / "failed.csv").read_text(encoding="utf-8-sig")
+    assert page.told.text() == f"1 rows were written to {tmp_path / 'failed.csv'}."
+    page.states.setCurrentIndex(0)
+    page.search.setText("NEW")
+    assert [row.picture for row in page.filter.shown()] == ["p1.png"]
+
+
+def test_a_cancel_ends_the_work_and_the_next_start_is_called_go_on(desk: Desk, child: Path) -> None:
+    page = start(desk, child)
+    page.cancel()
+    assert page.told.text() == "Stopping…"
+    desk.qtbot.waitUntil(lambda: not page.running)
+    assert page.start_button.text() == "Go on"
+    assert page.told.text().startswith("1 of 3 pictures")
+
+
+def test_a_command_that_dies_is_a_sentence(desk: Desk, child: Path) -> None:
+    desk.open_demo()
+    page = open_page(desk)
+    cut = child.parent / "cut"
+    cut.mkdir()
+    page.form.folder.setText(str(cut))
+    page.form.question.setPlainText("What?")
+    page.start()
+    desk.qtbot.waitUntil(lambda: not page.running)
+    desk.qtbot.waitUntil(lambda: page.told.text() == "The disk is full.")
+
+
+def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
+    before = start(desk, child)
+    command = before._command
+    desk.program.settings.set("theme", "dark")
+    desk.qtbot.waitUntil(lambda: desk.program.window.page("batch") is not before)
+    page = open_page(desk)
+    assert page._command is command
+    assert page.running
+    assert page.filter.rowCount() == 3
+    command.say("\n")
+    desk.qtbot.waitUntil(lambda: not page.running)
+    assert page.told.text().startswith("3 of 3 pictures")
+
+
+def test_chosen_pictures_take_the_place_of_a_folder(desk: Desk, child: Path) -> None:
+    (child / "deep").mkdir()
+    shutil.copy(PICTURES / "sign.png", child / "deep" / "x.png")
+    desk.program.window.hand("batch", [child / "p0.png", child / "deep" / "x.png"])
+    page = open_page(desk)
+    page.form.question.setPlainText("What?")
+    job = page.form.job()
+    assert job is not None
+    assert (job.folder, job.only) == (child, ("p0.png", "deep/x.png"))
+    whole = next(b for b in page.findChildren(QPushButton) if b.text() == "Take the whole folder")
+    whole.click()
+    job = page.form.job()
+    assert job is not None
+    assert job.only is None
+
+
+def test_a_row_opens_a_conversation_about_its_picture(desk: Desk, child: Path) -> None:
+    page = start(desk, child)
+    page.table.activated.emit(page.filter.index(1, 0))
+    data = (child / "p1.png").read_bytes()
+    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    assert desk.chat.isVisible()
+    page.cancel()
+    desk.qtbot.waitUntil(lambda: not page.running)
+
+
+@pytest.mark.slow
+def test_the_demo_model_answers_a_folder(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("shapes.png", "three-shapes.png"):
+        shutil.copy(PICTURES / name, folder / name)
+    (folder / "broken.png").write_bytes(b"not a picture")
+    desk.open_demo()
+    page = open_page(desk)
+    desk.program.window.hand("batch", sorted(folder.iterdir()))
+    page.form.question.setPlainText("How many shapes are there?")
+    page.start()
+    desk.qtbot.waitUntil(lambda: page.bar.value() == 3 and not page.running, timeout=90_000)
+    shown = {row.picture: row.text for row in page.filter.shown()}
+    assert (shown["shapes.png"], shown["three-shapes.png"]) == ("4", "3")
+    assert (folder / "shapes.txt").read_text() == "4\n"
+    assert "1 failed" in page.told.text()
+    assert page._only_file is None
