@@ -21,7 +21,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +29,29 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cogvlm2_lite.devices import Compute, has_avx512_bf16
+from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
-from cogvlm2_lite.evaluate.samples import Sample, Tokens, opened, tokenize
-from cogvlm2_lite.inputs.image import pixel_values
+from cogvlm2_lite.evaluate.samples import Sample
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
-from cogvlm2_lite.model.full_attention import choose_full_attention
-from cogvlm2_lite.model.kv_cache import KVCache, Place
-from cogvlm2_lite.model.projector import Projector
-from cogvlm2_lite.model.rotary import RopeMode, Rotary
-from cogvlm2_lite.model.vision import VisionTower
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.names import NF4_GROUP
-from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.shell import Linear, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.compensate import (
     Calibration,
     RoundedMatrix,
+    as_read,
+    levels,
     output_error,
     round_matrix,
     round_to_nearest,
 )
 from quantize.events import Calibrated, CalibrationProgress
+from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
+from quantize.network import Network
 from quantize.observe import Moments, Observed
 
 CHECK_EVERY = 4
@@ -89,26 +84,41 @@ class Task:
 
 
 class CalibratedWeights:
-    """What a calibration left: read by the pipeline when it writes."""
+    """What a calibration left: read by the pipeline when it writes.
 
-    def __init__(self, folder: Path) -> None:
+    dropped  matrices that are stored otherwise than it decided
+    """
+
+    def __init__(self, folder: Path, dropped: frozenset[str] = frozenset()) -> None:
         self._folder = folder / CALIBRATION_FOLDER
+        self._dropped = dropped
 
     def matrix(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Give codes [rows, columns / 2] uint8 as they are stored, and scales [groups] float32;
         None where round to nearest is kept."""
         file = self._folder / "matrices" / name
-        if not file.exists():
+        if name in self._dropped or not file.exists():
             return None
         with safe_open(file, "pt") as content:
             if content.metadata()["kept"] == "nearest":
                 return None
             return content.get_tensor("codes"), content.get_tensor("scales").flatten()
 
+    def values(self, name: str, *, double_quant: bool) -> Tensor | None:
+        """Give what readers will see of a matrix, float32; None where round to nearest is kept."""
+        found = self.matrix(name)
+        if found is None:
+            return None
+        packed, scales = found
+        codes = torch.stack((packed >> 4, packed & 15), dim=2).flatten(1)
+        read = as_read(scales.view(len(codes), -1), double_quant=double_quant)
+        return levels(codes) * read.repeat_interleave(NF4_GROUP, dim=1)
+
     def bias(self, name: str) -> Tensor | None:
         """Give a corrected bias in the source's type; None when it stays."""
         file = self._folder / "biases" / name
-        if not file.exists():
+        matrix = name.removesuffix(".bias") + ".weight"
+        if matrix in self._dropped or not file.exists():
             return None
         with safe_open(file, "pt") as content:
             found: Tensor = content.get_tensor("bias")
@@ -129,14 +139,13 @@ class Calibrator:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._config = task.catalog.config
-        self._device = torch.device(task.compute.device)
-        self._dtype = task.compute.dtype
-        self._loader = WeightLoader(task.catalog, device=self._device, dtype=self._dtype)
-        attention = choose_full_attention(self._device, self._dtype, bf16_cpu=has_avx512_bf16())
-        self._tower = VisionTower(self._config.vision, attention.attend)
-        self._projector = Projector(self._config)
-        self._decoder = Decoder(self._config)
+        self._network = Network(
+            task.catalog,
+            task.samples,
+            task.tokenizer,
+            device=torch.device(task.compute.device),
+            dtype=task.compute.dtype,
+        )
         self._work = task.folder / CALIBRATION_FOLDER
         self._rows: dict[str, Calibrated] = {}
 
@@ -170,137 +179,91 @@ class Calibrator:
 
     def _stages(self) -> Iterator[tuple[str, Callable[[int], Iterator[Calibrated]]]]:
         yield "patch embedding", self._embed_pictures
-        for number, block in enumerate(self._tower.blocks):
+        for number, block in enumerate(self._network.tower.blocks):
             yield f"vision layer {number}", self._vision_stage(block)
         yield "projector", self._project
-        for number, decoder_block in enumerate(self._decoder.blocks):
+        for number, decoder_block in enumerate(self._network.decoder.blocks):
             yield f"decoder layer {number}", self._decoder_stage(number, decoder_block)
 
-    @cached_property
-    def _pictures(self) -> list[int]:
-        """For each distinct picture, the first sample that shows it."""
-        seen: dict[str, int] = {}
-        for number, sample in enumerate(self._task.samples):
-            picture = opened(sample)
-            if picture is not None:
-                seen.setdefault(picture.sha256, number)
-        return list(seen.values())
-
-    @cached_property
-    def _picture_of(self) -> list[int | None]:
-        """For each sample, the number in _pictures of what it shows."""
-        order: dict[str, int] = {}
-        found: list[int | None] = []
-        for sample in self._task.samples:
-            picture = opened(sample)
-            found.append(None if picture is None else order.setdefault(picture.sha256, len(order)))
-        return found
-
-    @cached_property
-    def _tokens(self) -> list[Tokens]:
-        samples, tokenizer = self._task.samples, self._task.tokenizer
-        return [tokenize(sample, tokenizer, self._config) for sample in samples]
-
     def _embed_pictures(self, stage: int) -> Iterator[Calibrated]:
-        self._fill(self._tower.embedding.shells())
-        for index, number in enumerate(self._pictures):
-            picture = opened(self._task.samples[number])
-            assert picture is not None
-            pixels = torch.from_numpy(pixel_values(picture, self._config.vision))
-            self._write(stage, index, self._tower.embedding(self._in(pixels)))
-        self._clear(self._tower.embedding.shells())
+        network = self._network
+        network.fill(network.tower.embedding.shells())
+        for index in range(len(network.pictures)):
+            self._write(stage, index, network.embed_picture(index))
+        network.clear(network.tower.embedding.shells())
         yield from ()
 
     def _vision_stage(self, block: Any) -> Callable[[int], Iterator[Calibrated]]:
         def work(stage: int) -> Iterator[Calibrated]:
-            inputs = range(len(self._pictures))
-            rows = self._config.vision.num_positions * len(self._pictures)
-            forward = [lambda i=i: block(self._in(self._read(stage, i))) for i in inputs]
+            network = self._network
+            inputs = range(len(network.pictures))
+            rows = network.config.vision.num_positions * len(network.pictures)
+            forward = [lambda i=i: block(network.put(self._read(stage, i))) for i in inputs]
             yield from self._calibrate(block, forward, rows, list(inputs))
             for index in inputs:
                 self._write(stage, index, forward[index]())
-            self._clear(block.shells())
+            network.clear(block.shells())
 
         return work
 
     def _project(self, stage: int) -> Iterator[Calibrated]:
-        inputs = range(len(self._pictures))
-        forward = [lambda i=i: self._projector(self._in(self._read(stage, i))) for i in inputs]
-        rows = self._config.vision.image_tokens * len(self._pictures)
-        yield from self._calibrate(self._projector, forward, rows, list(inputs))
-        self._fill(self._decoder.embedding.shells())
-        features = {}
-        for index, (tokens, picture) in enumerate(zip(self._tokens, self._picture_of, strict=True)):
-            hidden = self._decoder.embedding(torch.from_numpy(tokens.input_ids)).to(self._dtype)
-            if picture is not None:
-                if picture not in features:
-                    features = {picture: forward[picture]().cpu()}
-                places = torch.from_numpy(tokens.token_type_ids == 1)
-                hidden = place_features(hidden, features[picture], places)
-            self._write(stage, index, hidden)
-        self._clear(self._projector.shells())
-        self._clear(self._decoder.embedding.shells())
+        network = self._network
+        projector, embedding = network.projector, network.decoder.embedding
+        inputs = range(len(network.pictures))
+        forward = [lambda i=i: projector(network.put(self._read(stage, i))) for i in inputs]
+        rows = network.config.vision.image_tokens * len(network.pictures)
+        yield from self._calibrate(projector, forward, rows, list(inputs))
+        network.fill(embedding.shells())
+        features: dict[int, Tensor] = {}
+        for index, picture in enumerate(network.picture_of):
+            if picture is not None and picture not in features:
+                features = {picture: forward[picture]().cpu()}
+            found = None if picture is None else features[picture]
+            self._write(stage, index, network.embed_words(index, found))
+        network.clear(projector.shells())
+        network.clear(embedding.shells())
 
     def _decoder_stage(self, number: int, block: Any) -> Callable[[int], Iterator[Calibrated]]:
         def work(stage: int) -> Iterator[Calibrated]:
-            inputs = range(len(self._tokens))
+            network = self._network
+            inputs = range(len(network.tokens))
             forward = [
-                lambda i=i: block(self._in(self._read(stage, i)), self._step(i)) for i in inputs
+                lambda i=i: block(network.put(self._read(stage, i)), network.step(i))
+                for i in inputs
             ]
-            seen = [int(tokens.vision_mask.sum()) for tokens in self._tokens]
-            rows = max(sum(seen), sum(t.input_ids.size for t in self._tokens) - sum(seen))
-            shown = (i if p is None else p for i, p in enumerate(self._picture_of))
-            yield from self._calibrate(block, forward, rows, list(shown))
-            if number + 1 < len(self._decoder.blocks):  # nobody reads the last layer's
+            seen = [int(tokens.vision_mask.sum()) for tokens in network.tokens]
+            rows = max(sum(seen), sum(t.input_ids.size for t in network.tokens) - sum(seen))
+            yield from self._calibrate(block, forward, rows, numbers(network))
+            if number + 1 < len(network.decoder.blocks):  # nobody reads the last layer's
                 for index in inputs:
                     self._write(stage, index, forward[index]())
-            self._clear(block.shells())
+            network.clear(block.shells())
 
         return work
-
-    @cached_property
-    def _rotary(self) -> Rotary:
-        rotary = Rotary(self._config, RopeMode.REFERENCE, dtype=self._dtype, device=self._device)
-        self._fill(rotary.shells())
-        return rotary
-
-    def _step(self, index: int) -> Step:
-        tokens = self._tokens[index]
-        positions = torch.from_numpy(tokens.position_ids)
-        routing = Routing(vision=None)
-        if tokens.vision_mask.any():
-            routing = Routing.of(torch.from_numpy(tokens.vision_mask)).to(self._device)
-        return Step(
-            routing=routing,
-            rotations=self._rotary.rotations(positions.to(self._device), int(positions.max())),
-            mask=None,
-            causal=True,
-            cache=_NoCache(),
-        )
 
     # --- one block -------------------------------------------------------------------------------
 
     def _calibrate(
-        self, block: Any, forward: Sequence[Forward], rows: int, numbers: Sequence[int]
+        self, block: Any, forward: Sequence[Forward], rows: int, shown: Sequence[int]
     ) -> Iterator[Calibrated]:
         """Fill a block, watch it, and leave it rounded.
 
-        numbers  of the pictures that `forward` shows, or of samples without one
+        shown  numbers of the pictures in `forward`, or of samples without one
         """
         shells = list(block.shells())
-        self._fill(shells)
+        self._network.fill(shells)
         chosen = [s for s in shells if isinstance(s, Linear) and s.name in self._task.chosen]
         every = max(-(-rows // MOST_INPUTS), 1)
         watched = []
         for linear in chosen:
             assert linear.stored is not None
-            fit, check = (Moments(linear.in_features, self._device) for _ in range(2))
+            fit, check = (Moments(linear.in_features, self._network.device) for _ in range(2))
             seen = Observed(inner=linear.stored, fit=fit, check=check, every=every)
             linear.stored = seen
             watched.append(seen)
-        for number, run in zip(numbers, forward, strict=True):
+        for number, run in zip(shown, forward, strict=True):
             for seen in watched:
-                seen.checking = number % CHECK_EVERY == CHECK_EVERY - 1
+                seen.checking = is_held_out(number)
             run()
         for linear, seen in zip(chosen, watched, strict=True):
             yield self._round(linear, seen)
@@ -331,6 +294,7 @@ class Calibrator:
             inputs=seen.fit.count,
             error=after,
             nearest_error=before,
+            int8_error=output_error(weight - int8_values(weight), judge) if before > 0 else 0.0,
             kept="nearest" if reason else "calibrated",
             reason=reason,
         )
@@ -340,8 +304,8 @@ class Calibrator:
         if bias is not None:
             assert linear.bias is not None
             self._save(Path("biases", linear.bias.name), {"bias": bias.cpu()}, {})
-            linear.bias.value = bias.to(self._device, self._dtype)
-        linear.stored = DenseWeight(weight=best.values.to(self._dtype))
+            linear.bias.value = bias.to(self._network.device, self._network.dtype)
+        linear.stored = DenseWeight(weight=best.values.to(self._network.dtype))
         return row
 
     def _correct_bias(self, linear: Linear, change: Tensor, seen: Observed) -> Tensor | None:
@@ -433,27 +397,12 @@ class Calibrator:
     def scratch_bytes(self) -> int:
         """Disk that is needed besides the result: the activations between two blocks, twice, and
         codes and scales of all matrices."""
-        vision = self._config.vision
-        in_tower = len(self._pictures) * vision.num_positions * vision.hidden_size
-        tokens = sum(tokens.input_ids.size for tokens in self._tokens)
-        in_decoder = tokens * self._config.hidden_size
         tensors = self._task.catalog.tensors
         weights = sum(tensors[name].spec.numel for name in self._task.chosen)
         scales = 4 * weights // NF4_GROUP
-        return 2 * max(in_tower, in_decoder) * self._dtype.itemsize + weights // 2 + scales
+        return 2 * self._network.activation_bytes + weights // 2 + scales
 
     # --- small things ----------------------------------------------------------------------------
-
-    def _in(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, self._dtype)
-
-    def _fill(self, shells: Iterator[Shell] | Sequence[Shell]) -> None:
-        for shell in shells:
-            self._loader.fill(shell)
-
-    def _clear(self, shells: Iterator[Shell]) -> None:
-        for shell in shells:
-            self._loader.clear(shell)
 
     def _ratio(self) -> float:
         """Give the mean ratio of a matrix's error to that of round to nearest."""
@@ -462,17 +411,14 @@ class Calibrator:
         return sum(ratios) / len(ratios) if ratios else 1.0
 
 
-class _NoCache(KVCache):
-    """Keys and values of a whole sample pass through once; none is kept."""
+def numbers(network: Network) -> list[int]:
+    """Give for each sample what decides whether it is held out: its picture's number or its own."""
+    return [i if picture is None else picture for i, picture in enumerate(network.picture_of)]
 
-    def __init__(self) -> None:
-        """Keep nothing, so there is nothing to set up."""
 
-    def append(
-        self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Give back what came."""
-        return keys, values
+def is_held_out(number: int) -> bool:
+    """Say whether a picture, or a sample without one, judges instead of being fitted to."""
+    return number % CHECK_EVERY == CHECK_EVERY - 1
 
 
 def check_samples(samples: Sequence[Sample]) -> None:

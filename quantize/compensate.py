@@ -79,7 +79,7 @@ def round_matrix(
     weight = weight.float()
     damped = damp(moment, inputs, how.damping)
     scales = search_scales(weight, damped.diagonal(), how)
-    read = _as_read(scales, how)
+    read = as_read(scales, double_quant=how.double_quant)
     grid = read.repeat_interleave(NF4_GROUP, dim=1)
     if how.compensate:
         codes = _compensate(weight, damped, grid, ordered=how.ordered)
@@ -96,7 +96,7 @@ def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
     """Round a matrix as plain NF4 does."""
     weight = weight.float()
     scales = weight.view(weight.shape[0], -1, NF4_GROUP).abs().amax(dim=2)
-    grid = _as_read(scales, Calibration(double_quant=double_quant))
+    grid = as_read(scales, double_quant=double_quant)
     codes = nearest_codes(weight, scales.repeat_interleave(NF4_GROUP, dim=1))
     values = levels(codes) * grid.repeat_interleave(NF4_GROUP, dim=1)
     return RoundedMatrix(codes=codes, scales=scales, values=values)
@@ -147,9 +147,9 @@ def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
     return codes.to(torch.uint8)
 
 
-def _as_read(scales: Tensor, how: Calibration) -> Tensor:
+def as_read(scales: Tensor, *, double_quant: bool) -> Tensor:
     """Give scales as a reader will see them, after double quantization if there is any."""
-    if not how.double_quant:
+    if not double_quant:
         return scales
     nested = nest_scales(scales.flatten().cpu())
     read = expand_scales(

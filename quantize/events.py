@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 
@@ -79,6 +79,18 @@ class CalibrationProgress(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measuring(Event):
+    """How far the whole model's forms are measured on held-out samples, after each block."""
+
+    event = "measuring"
+    done: int
+    total: int
+    """Blocks."""
+    block: str
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibrated(Event):
     """What was decided for one matrix."""
 
@@ -90,6 +102,8 @@ class Calibrated(Event):
     """Mean squared output of the change, on samples held out."""
     nearest_error: float
     """The same for round to nearest."""
+    int8_error: float
+    """The same for int8."""
     kept: str
     """"calibrated" or "nearest"."""
     reason: str
@@ -98,6 +112,64 @@ class Calibrated(Event):
     def values(self) -> dict[str, object]:
         """Give the fields."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Event):
+    """What the whole model's answers lose on held-out samples, against the source.
+
+    plain, calibrated and result hold kl_mean and kl_p99 (nats per word), top1 and changed
+    (shares), each with value, low and high: 95 of 100 resamples of the pictures.
+    """
+
+    event = "judged"
+    samples: int
+    words: int
+    """Words (tokens) of their answers."""
+    plain: dict[str, Any]
+    """Round to nearest."""
+    calibrated: dict[str, Any]
+    """Calibrated, in the same bytes."""
+    result: dict[str, Any]
+    """What is written: with the budget spent, and after the fail-safe."""
+    of_plain: dict[str, float] | None
+    """Mean KL of the result over that of plain NF4; None where the latter is zero."""
+    plain_bytes: int
+    result_bytes: int
+    upgraded: int
+    """Matrices that the budget stores in more bits."""
+    dropped: str
+    """Parts that went back to round to nearest because the result was worse without that, or
+    "everything"; empty when none did."""
+
+    @property
+    def remarks(self) -> str:
+        """Say what the budget bought and what the fail-safe took back."""
+        said = []
+        if self.upgraded:
+            more = self.result_bytes / self.plain_bytes - 1
+            said.append(f"{self.upgraded} matrices take more bits, for {more:.1%} more bytes.")
+        if self.dropped:
+            said.append(
+                f"Round to nearest was kept for {self.dropped}: with the calibration, the answers "
+                "were further from the source than plain NF4's."
+            )
+        return " ".join(said)
+
+    def values(self) -> dict[str, Any]:
+        """Give the fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bought(Event):
+    """A matrix that the budget stores in more bits than NF4."""
+
+    event = "bought"
+    tensor: str
+    kind: str
+    nbytes: int
+    """What it takes now."""
 
 
 @dataclass(frozen=True, kw_only=True)

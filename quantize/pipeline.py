@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from cogvlm2_lite.weights.manifest import (
 )
 from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
 from quantize.calibrate import CalibratedWeights, Calibrator, Task
-from quantize.events import Event, Finished, KeptRow, PartRow, Planned, Progress
+from quantize.events import Bought, Event, Finished, KeptRow, PartRow, Planned, Progress
 from quantize.folder import describe_folder
 from quantize.job import (
     Identity,
@@ -44,6 +44,7 @@ from quantize.job import (
     read_identity,
     survey,
 )
+from quantize.judge import Decision, Judge, read_decision
 from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
 from quantize.report import write_reports
 from quantize.rounding import Rounded, companions, round_run, split_into_runs
@@ -76,6 +77,8 @@ class Effort:
     """Read what an earlier run wrote again, instead of trusting its journal."""
     restart: bool = False
     """Throw away what an earlier run left."""
+    work: Path | None = None
+    """Where a calibration is kept for the next time; None: in the working folder, until the end."""
     writer: Callable[..., ShardWriter] = ShardWriter
 
 
@@ -104,33 +107,62 @@ def convert(
             yield _finished(destination, started, already=True)
             return
         # 2  Decide the storage kind of every tensor and the place of every byte.
-        recipe = make_recipe(catalog, settings)
+        base = make_recipe(catalog, settings)
+        limit = _limit(base)
+        decided = None if effort.restart else read_decision(partial_folder(destination))
+        recipe = _with(base, decided)
         found = _look(destination, identity, recipe, effort)
-        yield _planned(source, destination, recipe, found)
+        yield _planned(source, destination, recipe, found, limit)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with only_run(destination):
+        with only_run(destination), _only_user(effort.work):
             # 3  Take up what an earlier run left, and see that the rest has room.
             if effort.restart:
                 discard(destination)
             found = survey(destination, identity, recipe, rehash=effort.rehash)
-            _check_room(destination, recipe, found)
+            _check_room(destination, recipe, found, limit if decided is None else None)
             if not found.complete:
                 with Job(destination, identity, found) as job:
-                    # 4  Look at samples, block by block, and decide every code.
+                    # 4  Look at samples, block by block; decide every code, then spend the budget.
                     calibrated = None
                     if calibrate is not None:
-                        yield from Calibrator(calibrate(recipe, job.folder)).run()
-                        calibrated = CalibratedWeights(job.folder)
+                        task = calibrate(base, effort.work or job.folder)
+                        yield from Calibrator(task).run()
+                        decided = decided or (yield from Judge(task, base, limit, job.folder).run())
+                        recipe = _with(base, decided)
+                        yield from _told(recipe, decided)
+                        calibrated = CalibratedWeights(task.folder, decided.dropped)
                     # 5  Read, round and write.
                     yield from _write_shards(recipe, job, found, effort, calibrated)
                     # 6  Describe the folder; the manifest comes last.
-                    _write_rest(source, recipe, job, identity, calibrated)
+                    _write_rest(source, recipe, job, identity, calibrated, decided)
             # 7  Give it its name.
             publish(destination)
     yield _finished(destination, started, already=False)
 
 
 # --- before the work ------------------------------------------------------------------------------
+
+
+def _limit(recipe: Recipe) -> int | None:
+    """Give the bytes of a budget; None without one. UsageError when it is too small."""
+    weights = sum(tensor.source.spec.numel for tensor in recipe.tensors)
+    budget = recipe.settings.budget
+    return None if budget is None else budget.limit(recipe.nbytes, weights)
+
+
+def _with(recipe: Recipe, decided: Decision | None) -> Recipe:
+    """Give the recipe with what a decision bought."""
+    if decided is None or not decided.kinds:
+        return recipe
+    return make_recipe(recipe.catalog, recipe.settings, decided.kinds)
+
+
+def _only_user(work: Path | None) -> AbstractContextManager[None]:
+    """Hold the lock of a folder that several conversions may share."""
+    if work is None:
+        return nullcontext()
+    work.mkdir(parents=True, exist_ok=True)
+    return only_run(work.resolve() / "calibration")
 
 
 def _is_finished(destination: Path, identity: Identity) -> bool:
@@ -166,7 +198,9 @@ def _free_bytes(destination: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _planned(source: Path, destination: Path, recipe: Recipe, found: Survey) -> Planned:
+def _planned(
+    source: Path, destination: Path, recipe: Recipe, found: Survey, limit: int | None
+) -> Planned:
     parts = [
         PartRow(
             part=row.part.value,
@@ -187,12 +221,18 @@ def _planned(source: Path, destination: Path, recipe: Recipe, found: Survey) -> 
         ready_bytes=_ready_bytes(recipe, found),
         free_bytes=_free_bytes(destination),
         kept=[KeptRow(tensor=t.name, kind=t.kind, reason=t.reason) for t in recipe.kept()],
-        notes=_notes(source, recipe),
+        notes=_notes(source, recipe, limit),
     )
 
 
-def _notes(source: Path, recipe: Recipe) -> list[str]:
+def _notes(source: Path, recipe: Recipe, limit: int | None) -> list[str]:
     notes = []
+    if limit is not None and limit > recipe.nbytes:
+        notes.append(
+            f"The budget leaves {format_bytes(limit - recipe.nbytes)} more "
+            f"({limit / recipe.nbytes - 1:.1%}), spent after calibrating on the matrices that need "
+            "them most, as int8 or 16 bits. Plain transformers can't load int8 matrices."
+        )
     if not (source / "tokenizer.json").is_file():
         notes.append(
             "The source has no tokenizer.json, so the result will have none; questions need one."
@@ -204,9 +244,9 @@ def _notes(source: Path, recipe: Recipe) -> list[str]:
     return notes
 
 
-def _check_room(destination: Path, recipe: Recipe, found: Survey) -> None:
+def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | None) -> None:
     copied = sum(f.stat().st_size for f in companion_files(recipe.catalog.folder))
-    missing = recipe.nbytes - _ready_bytes(recipe, found)
+    missing = max(recipe.nbytes, limit or 0) - _ready_bytes(recipe, found)
     needed = missing + copied + _RESERVE_BYTES if missing else 0
     free = _free_bytes(destination)
     if free < needed:
@@ -218,6 +258,15 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey) -> None:
 
 
 # --- the work -------------------------------------------------------------------------------------
+
+
+def _told(recipe: Recipe, decided: Decision) -> Iterator[Event]:
+    """Tell which matrices the budget went to, and what the whole model loses."""
+    for tensor in recipe.kept():
+        if tensor.name in decided.kinds:
+            yield Bought(tensor=tensor.name, kind=tensor.kind, nbytes=tensor.nbytes)
+    if decided.judged is not None:
+        yield decided.judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,11 +405,12 @@ def _write_rest(
     job: Job,
     identity: Identity,
     calibrated: CalibratedWeights | None,
+    decided: Decision | None,
 ) -> None:
     """Write index, config and tokenizer files, and the manifest when all of them are there."""
     records = {}
-    decided = calibrated.rows(recipe.catalog) if calibrated is not None else []
-    contents = describe_folder(source, recipe) | write_reports(recipe, decided)
+    rows = calibrated.rows(recipe.catalog) if calibrated is not None else []
+    contents = describe_folder(source, recipe) | write_reports(recipe, rows, decided)
     for name, content in contents.items():
         write_file_durably(job.folder / name, content)
         digest = hashlib.sha256(content).hexdigest()

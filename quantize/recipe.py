@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import gcd
+from types import MappingProxyType
 from typing import Any
 
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.catalog import INT8_GROUP, Catalog, StoredTensor
 from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role
 from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLayout
+from quantize.budget import Budget
 
 NESTED_GROUP = 256
 """Scales that share one scale of their own under double quantization; bitsandbytes' number."""
@@ -56,6 +58,8 @@ class Settings:
     """"bf16", "nf4" or "int8"."""
     keep: tuple[Keep, ...] = ()
     """Later ones win over earlier ones, and over lm_head."""
+    budget: Budget | None = None
+    """Bytes that may be spent on matrices which need more than NF4; None: none."""
     calibration: str = ""
     """What the rounding was fitted to, in a word; empty for round to nearest."""
     shard_bytes: int = 5 * 10**9
@@ -68,6 +72,7 @@ class Settings:
             "double_quant": self.double_quant,
             "lm_head": self.lm_head,
             "keep": [f"{k.pattern}={k.kind}" for k in self.keep],
+            **({"budget": self.budget.text} if self.budget else {}),
             "shard_bytes": self.shard_bytes,
         }
 
@@ -169,14 +174,17 @@ class Recipe:
         return [t for t in self.tensors if t.reason]
 
 
-def make_recipe(catalog: Catalog, settings: Settings) -> Recipe:
+def make_recipe(
+    catalog: Catalog, settings: Settings, bought: Mapping[str, str] = MappingProxyType({})
+) -> Recipe:
     """Decide storage kinds, files and offsets.
 
+    bought  matrices that a budget stores otherwise than in NF4: name to storage kind
     Raises UsageError for a pattern that matches no linear matrix.
     """
     for keep in settings.keep:
         _check_pattern(keep, catalog)
-    planned = [_plan_tensor(tensor, settings) for tensor in catalog.tensors.values()]
+    planned = [_plan_tensor(tensor, settings, bought) for tensor in catalog.tensors.values()]
     groups = list(_fill_shards(planned, settings.shard_bytes))
     shards = (
         PlannedShard(name=f"model-{i:05d}-of-{len(groups):05d}.safetensors", tensors=_align(group))
@@ -214,11 +222,13 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
     )
 
 
-def _choose(tensor: StoredTensor, settings: Settings) -> tuple[str, str]:
+def _choose(tensor: StoredTensor, settings: Settings, bought: Mapping[str, str]) -> tuple[str, str]:
     """Choose the storage kind of a tensor and say why a linear is not NF4."""
     spec = tensor.spec
     if spec.role is not Role.LINEAR:
         return "dense", ""
+    if spec.name in bought:
+        return bought[spec.name], f"--budget {settings.budget.text if settings.budget else ''}"
     word, reason = "nf4", ""
     if spec.part is Part.LM_HEAD:
         word, reason = settings.lm_head, f"--lm-head {settings.lm_head}"
@@ -264,15 +274,25 @@ def piece_name(tensor: str, role: str) -> str:
     return f"{tensor}.{STATE_NAME if role == 'quant_state' else role}"
 
 
-def _plan_tensor(tensor: StoredTensor, settings: Settings) -> PlannedTensor:
-    kind, reason = _choose(tensor, settings)
-    if kind == "nf4":
-        pieces = _nf4_pieces(tensor, settings.double_quant)
-    elif kind == "int8":
-        pieces = _int8_pieces(tensor)
-    else:
-        pieces = _pieces(tensor, {"weight": (tensor.dtype, tensor.spec.shape)})
+def _plan_tensor(
+    tensor: StoredTensor, settings: Settings, bought: Mapping[str, str]
+) -> PlannedTensor:
+    kind, reason = _choose(tensor, settings, bought)
+    pieces = _pieces_of(tensor, kind, settings.double_quant)
     return PlannedTensor(source=tensor, kind=kind, pieces=pieces, reason=reason)
+
+
+def planned_bytes(tensor: StoredTensor, kind: str, *, double_quant: bool = True) -> int:
+    """Give what a tensor takes in a storage kind."""
+    return sum(piece.nbytes for piece in _pieces_of(tensor, kind, double_quant).values())
+
+
+def _pieces_of(tensor: StoredTensor, kind: str, double_quant: bool) -> dict[str, PlannedPiece]:
+    if kind == "nf4":
+        return _nf4_pieces(tensor, double_quant)
+    if kind == "int8":
+        return _int8_pieces(tensor)
+    return _pieces(tensor, {"weight": (tensor.dtype, tensor.spec.shape)})
 
 
 def _pieces(

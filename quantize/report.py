@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from html import escape
 from statistics import fmean, median
 
 from cogvlm2_lite.evaluate.charts import by_depth, bytes_by_part, document, table
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.names import Role
-from quantize.events import Calibrated
+from quantize.events import Calibrated, Judged
+from quantize.judge import Decision
 from quantize.recipe import PlannedTensor, Recipe
 
 REPORT_NAME = "quantization_report.json"
@@ -24,13 +25,19 @@ class _Row:
 
     planned: PlannedTensor
     decided: Calibrated | None
+    nearest: bool = False
+    """The calibrated rounding was dropped because the whole was worse with it."""
 
     @property
     def ratio(self) -> float | None:
         """Output error on samples held out, against round to nearest; None where not measured."""
         if self.decided is None or self.decided.nearest_error <= 0:
             return None
-        return self.decided.error / self.decided.nearest_error
+        if self.planned.kind == "int8":
+            return self.decided.int8_error / self.decided.nearest_error
+        if self.planned.kind == "dense":
+            return 0.0
+        return 1.0 if self.nearest else self.decided.error / self.decided.nearest_error
 
     @property
     def bits_per_weight(self) -> float:
@@ -39,27 +46,35 @@ class _Row:
     @property
     def remark(self) -> str:
         """Why it is not NF4, or not calibrated."""
-        return self.planned.reason or (self.decided.reason if self.decided else "")
+        if self.planned.reason:
+            return self.planned.reason
+        if self.nearest:
+            return "round to nearest is better for the whole model on the samples held out"
+        return self.decided.reason if self.decided else ""
 
 
-def write_reports(recipe: Recipe, decided: Sequence[Calibrated]) -> dict[str, bytes]:
+def write_reports(
+    recipe: Recipe, decided: Sequence[Calibrated], judged: Decision | None = None
+) -> dict[str, bytes]:
     """Give both files by name; docs/format.md describes them.
 
     decided  what a calibration decided; empty without one
+    judged   what was measured and decided for the whole model; None without a calibration
     """
     found = {one.tensor: one for one in decided}
+    dropped = judged.nearest if judged else frozenset()
     rows = [
-        _Row(planned=planned, decided=found.get(planned.name))
+        _Row(planned=planned, decided=found.get(planned.name), nearest=planned.name in dropped)
         for planned in recipe.tensors
         if planned.source.spec.role is Role.LINEAR
     ]
     order = {name: number for number, name in enumerate(recipe.catalog.tensors)}
     rows.sort(key=lambda row: order[row.planned.name])
-    content = json.dumps(_content(recipe, rows), indent=1) + "\n"
-    return {REPORT_NAME: content.encode(), PAGE_NAME: _page(recipe, rows).encode()}
+    content = json.dumps(_content(recipe, rows, judged), indent=1) + "\n"
+    return {REPORT_NAME: content.encode(), PAGE_NAME: _page(recipe, rows, judged).encode()}
 
 
-def _content(recipe: Recipe, rows: Sequence[_Row]) -> dict[str, object]:
+def _content(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> dict[str, object]:
     return {
         "calibration": recipe.settings.calibration,
         "source_bytes": recipe.catalog.nbytes,
@@ -85,6 +100,8 @@ def _content(recipe: Recipe, rows: Sequence[_Row]) -> dict[str, object]:
             }
             for row in rows
         ],
+        "judged": judged.judged.values() if judged and judged.judged else None,
+        "units": [asdict(unit) for unit in judged.units] if judged else [],
     }
 
 
@@ -99,7 +116,7 @@ def _errors(rows: Sequence[_Row]) -> dict[str, object]:
     }
 
 
-def _page(recipe: Recipe, rows: Sequence[_Row]) -> str:
+def _page(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> str:
     parts = recipe.by_part()
     before = {part.part.value: part.source_bytes for part in parts}
     after = {part.part.value: part.result_bytes for part in parts}
@@ -110,13 +127,40 @@ def _page(recipe: Recipe, rows: Sequence[_Row]) -> str:
 weight. {_how(recipe, rows)}</p>
 <p>How far the answers are from those of the source is measured by
 <code>cogvlm2-lite compare SRC DST --html answers.html</code>.</p>
-<section>
+{_judged(judged.judged) if judged and judged.judged else ""}<section>
 <h2>Bytes by part</h2>
 <figure>{bytes_by_part(before, after, ("source", "result"))}</figure>
 </section>
 {_depth(rows)}<h2>Every matrix</h2>
 {_table(rows)}"""
     return document("What was made 4-bit, and how", body)
+
+
+def _judged(judged: Judged) -> str:
+    """Say what the whole model loses on held-out samples."""
+    forms = {"plain NF4": judged.plain, "calibrated": judged.calibrated, "result": judged.result}
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            _span(found["kl_mean"], ".5f"),
+            _span(found["kl_p99"], ".4f"),
+            _span(found["top1"], ".2%"),
+            _span(found["changed"], ".1%"),
+        )
+        for name, found in forms.items()
+    ]
+    head = ("against the source", "mean KL", "KL 99 %", "same first choice", "answers changed")
+    return (
+        f"<section>\n<h2>What the answers lose</h2>\n{table(head, rows)}\n"
+        f'<p class="soft">{judged.words} words (tokens) of {judged.samples} samples that nothing '
+        "was fitted to; in brackets, 95 of 100 resamples of the pictures. "
+        f"{escape(judged.remarks)}</p>\n</section>\n"
+    )
+
+
+def _span(measured: Mapping[str, float], form: str) -> str:
+    low, high = format(measured["low"], form), format(measured["high"], form)
+    return f"{format(measured['value'], form)} [{low}, {high}]"
 
 
 def _how(recipe: Recipe, rows: Sequence[_Row]) -> str:

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError
-from cogvlm2_lite.weights.catalog import INT8_GROUP
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
 from cogvlm2_lite.weights.names import NF4_GROUP
 from quantize.calibrate import CalibratedWeights
+from quantize.int8 import round_int8
 from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text
 from quantize.source import SourceFiles
-
-_INT8_MAX = 127
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +99,6 @@ def _decided(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
         weight=codes.flatten()[first // 2 : (first + count) // 2].numpy().data,
         scales=scales[first // NF4_GROUP : (first + count) // NF4_GROUP],
     )
-
-
-def round_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round rows to 8 bits with one scale for every 64 columns of a row.
-
-    weight  [rows, columns] floating, columns a multiple of 64
-    Returns codes [rows, columns] int8 in -127 to 127, and scales [rows, columns / 64] float32;
-            value = code * scale, where a scale is the largest magnitude of its group / 127
-    """
-    rows, columns = weight.shape
-    groups = weight.float().view(rows, -1, INT8_GROUP)
-    scales = groups.abs().amax(dim=-1) / _INT8_MAX
-    # A group of zeros has the scale 0; its codes are 0 whatever the divisor is.
-    divisors = torch.where(scales == 0, torch.ones_like(scales), scales)
-    codes = (groups / divisors.unsqueeze(-1)).round_().clamp_(-_INT8_MAX, _INT8_MAX)
-    return codes.to(torch.int8).view(rows, columns), scales
 
 
 def companions(tensor: PlannedTensor, scales: list[Tensor]) -> dict[str, memoryview]:

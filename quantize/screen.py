@@ -13,6 +13,8 @@ from quantize.events import (
     Event,
     Failed,
     Finished,
+    Judged,
+    Measuring,
     Planned,
     Progress,
     Verified,
@@ -43,6 +45,9 @@ class Screen:
             return
         if isinstance(event, CalibrationProgress):
             self._line_of(describe_calibration(event), event.done / event.total)
+            return
+        if isinstance(event, Measuring):
+            self._line_of(describe_measuring(event), event.done / event.total)
             return
         if self._open:
             sys.stderr.write("\n")
@@ -80,6 +85,14 @@ def describe_calibration(event: CalibrationProgress) -> str:
     )
 
 
+def describe_measuring(event: Measuring) -> str:
+    """Say how far the measuring on held-out samples is."""
+    return (
+        f"measured {event.done} of {event.total} blocks on samples held out   "
+        f"{format_seconds(event.seconds_left)} left"
+    )
+
+
 _WORDS = {"dense": "as in SRC", "nf4": "NF4"}
 
 
@@ -91,6 +104,8 @@ def describe(event: Event) -> Sequence[str]:
         return _describe_finished(event)
     if isinstance(event, Calibrated):
         return [f"{event.tensor}: round to nearest is kept, {event.reason}."] * bool(event.reason)
+    if isinstance(event, Judged):
+        return _describe_judged(event)
     if isinstance(event, Damaged):
         where = f"{event.file}: {event.tensor}" if event.tensor else event.file
         return [f"DAMAGED  {where}: {event.problem}"]
@@ -133,6 +148,29 @@ def _describe_kept(plan: Planned) -> list[str]:
         f"{_WORDS.get(kind, kind)} ({reason})."
         for (reason, kind), names in by_reason.items()
     ]
+
+
+def _describe_judged(event: Judged) -> list[str]:
+    """Give the short table of what the answers lose."""
+    lines = [
+        "",
+        f"On {event.words} words of {event.samples} samples held out, against SRC:",
+        f"{'':<12} {'mean KL':>10} {'KL 99 %':>9} {'same word':>10} {'answers changed':>16}",
+    ]
+    forms = {"plain NF4": event.plain, "calibrated": event.calibrated}
+    if event.upgraded or event.dropped:
+        forms["result"] = event.result
+    for name, found in forms.items():
+        kl, worst = found["kl_mean"]["value"], found["kl_p99"]["value"]
+        same, changed = found["top1"]["value"], found["changed"]["value"]
+        lines.append(f"{name:<12} {kl:>10.5f} {worst:>9.4f} {same:>10.2%} {changed:>16.1%}")
+    if event.of_plain is not None:
+        low, high = event.of_plain["low"], event.of_plain["high"]
+        lines.append(
+            f"The result has {event.of_plain['value']:.2f} times the KL of plain NF4 "
+            f"(between {low:.2f} and {high:.2f} in 95 of 100 resamples)."
+        )
+    return [*lines, *([event.remarks] if event.remarks else []), ""]
 
 
 def _describe_finished(event: Finished) -> list[str]:
