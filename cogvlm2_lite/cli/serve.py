@@ -93,7 +93,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             hint='Install it: pip install "cogvlm2-lite[server]"',
         ) from None
     from cogvlm2_lite.server.guard import Access
-    from cogvlm2_lite.server.requests import Limits
+    from cogvlm2_lite.server.limits import Limits
 
     _check_limits(args)
     folder = model_folder(args.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -20,9 +20,11 @@ from starlette.types import Receive, Scope, Send
 from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server.guard import Access, App, Guard
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.refusals import Refusal, dumps
-from cogvlm2_lite.server.replies import Reply
+from cogvlm2_lite.server.replies import CompletionReply, Reply
 from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.responses import ResponseReply, read_response
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.units import format_bytes
 
@@ -43,6 +45,7 @@ def make_app(service: Service, access: Access, *, model: str) -> App:
         Route("/v1/models/{name}", handlers.model),
         Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
         Route("/v1/completions", handlers.completions, methods=["POST"]),
+        Route("/v1/responses", handlers.responses, methods=["POST"]),
         Route("/v1/plan", handlers.plan),
         Route("/health", handlers.health),
         Route("/metrics", handlers.metrics),
@@ -126,12 +129,39 @@ class _Handlers:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, chat=True)
+        def reply(wanted: Wanted, _: Mapping[str, Any]) -> Reply:
+            return self._completion(wanted, chat=True)
+
+        return await self._answer(request, read_chat, reply)
 
     async def completions(self, request: Request) -> Response:
-        return await self._answer(request, chat=False)
+        def reply(wanted: Wanted, _: Mapping[str, Any]) -> Reply:
+            return self._completion(wanted, chat=False)
 
-    async def _answer(self, request: Request, *, chat: bool) -> Response:
+        return await self._answer(request, read_completion, reply)
+
+    async def responses(self, request: Request) -> Response:
+        def reply(wanted: Wanted, values: Mapping[str, Any]) -> Reply:
+            scored = wanted.sampling.logprobs is not None
+            return ResponseReply(self._model, values, scored=scored)
+
+        return await self._answer(request, read_response, reply)
+
+    def _completion(self, wanted: Wanted, *, chat: bool) -> Reply:
+        return CompletionReply(
+            self._model,
+            chat=chat,
+            progress=wanted.progress,
+            scored=wanted.sampling.logprobs is not None,
+            usage_chunk=wanted.usage_chunk,
+        )
+
+    async def _answer(
+        self,
+        request: Request,
+        read: Callable[[Mapping[str, Any], Limits], Wanted],
+        reply: Callable[[Wanted, Mapping[str, Any]], Reply],
+    ) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             # Forms of foreign pages can't send this type without asking first.
@@ -141,18 +171,16 @@ class _Handlers:
             body = await self._read(request, held)
             # A large body takes a while to parse; others must not wait for it.
             values = await asyncio.to_thread(read_json, body)
-            read = read_chat if chat else read_completion
             wanted = read(values, self._service.limits)
             if wanted.model is not None:
                 self._check_name(wanted.model)
         except BaseException:
             held.let_go()
             raise
-        scored = wanted.sampling.logprobs is not None
-        reply = Reply(self._model, chat=chat, progress=wanted.progress, scored=scored)
         peer = request.client.host if request.client else ""
         events = self._service.answer(wanted, peer)
-        return _Answering(events, reply, wanted, self._service, request.url.path, held)
+        made = reply(wanted, values)
+        return _Answering(events, made, wanted, self._service, request.url.path, held)
 
     async def _read(self, request: Request, held: _Held) -> bytes:
         """Read the body within the limits of size and time."""
@@ -265,31 +293,25 @@ class _Answering(Response):
         )
         heart = asyncio.ensure_future(self._beat())
         try:
-            for chunk in self._reply.begin():
-                await self._event(chunk)
-            await self._tell(event)
+            await self._chunks(self._reply.begin())
+            await self._chunks(self._reply.chunks(event))
             async for event in events:
-                await self._tell(event)
+                await self._chunks(self._reply.chunks(event))
         except Refusal as refusal:
-            await self._event(refusal.body())
+            await self._chunks(self._reply.failed(refusal))
         finally:
             heart.cancel()
-        await self._data(b"data: [DONE]\n\n", more=False)
+        await self._data(self._reply.end, more=False)
 
-    async def _tell(self, event: Event) -> None:
-        for chunk in self._reply.chunks(event):
-            await self._event(chunk)
-        if isinstance(event, Finished) and self._wanted.usage_chunk:
-            await self._event(self._reply.usage_chunk(event))
+    async def _chunks(self, chunks: Iterable[Mapping[str, Any]]) -> None:
+        for chunk in chunks:
+            await self._data(self._reply.framed(chunk))
 
     async def _beat(self) -> None:
         """Send a comment now and then: proxies cut connections on which nothing happens."""
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
             await self._data(b": still working\n\n")
-
-    async def _event(self, chunk: dict[str, Any]) -> None:
-        await self._data(b"data: " + dumps(chunk) + b"\n\n")
 
     async def _data(self, data: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})

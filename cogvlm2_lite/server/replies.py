@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from cogvlm2_lite.events import (
     Event,
@@ -22,8 +22,9 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.server.likelihoods import chat_content, text_lists
+from cogvlm2_lite.server.refusals import Refusal, dumps
 
-_REASONS = {
+REASONS = {
     FinishReason.EOS: "stop",
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -32,18 +33,55 @@ _REASONS = {
 }
 
 
-class Reply:
+class Reply(Protocol):
+    """Builds the reply to one request, from the events of its answer."""
+
+    def whole(self, finished: Finished) -> dict[str, Any]:
+        """Give the reply to a request without stream, after `chunks` saw all events."""
+        ...
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """Give the stream's first chunks."""
+        ...
+
+    def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
+        """Give the chunks that tell an event."""
+        ...
+
+    def failed(self, refusal: Refusal) -> Iterator[dict[str, Any]]:
+        """Give the chunks that tell a failure in the middle of a stream."""
+        ...
+
+    def framed(self, chunk: Mapping[str, Any]) -> bytes:
+        """Give the bytes of a chunk in a stream."""
+        ...
+
+    @property
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+        ...
+
+
+class CompletionReply:
     """Builds the reply to one request.
 
     model  the name of the model
     chat   the form of /v1/chat/completions; else that of /v1/completions
     scored the likelihoods of tokens were asked for
+    usage_chunk  a stream ends with the counts
     """
 
     def __init__(
-        self, model: str, *, chat: bool, progress: bool = False, scored: bool = False
+        self,
+        model: str,
+        *,
+        chat: bool,
+        progress: bool = False,
+        scored: bool = False,
+        usage_chunk: bool = False,
     ) -> None:
         self._model = model
+        self._usage_chunk = usage_chunk
         self._chat = chat
         self._progress = progress
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
@@ -63,7 +101,7 @@ class Reply:
         """Give the reply to a request without stream, after `chunks` saw all events."""
         choice: dict[str, Any] = {
             "index": 0,
-            "finish_reason": _REASONS[finished.reason],
+            "finish_reason": REASONS[finished.reason],
             "logprobs": self._logprobs(self._scores),
         }
         if self._chat:
@@ -84,14 +122,26 @@ class Reply:
             case TextDelta():
                 yield from self._delta(event)
             case Finished():
-                yield self._chunk({} if self._chat else "", _REASONS[event.reason])
+                yield self._chunk({} if self._chat else "", REASONS[event.reason])
+                if self._usage_chunk:
+                    counts = usage(event)
+                    yield {**self._frame(self._stream_name), "choices": [], "usage": counts}
             case _:
                 if self._progress:
                     yield {**self._frame(self._stream_name), "choices": [], **_remark(event)}
 
-    def usage_chunk(self, finished: Finished) -> dict[str, Any]:
-        """Give the chunk of stream_options.include_usage."""
-        return {**self._frame(self._stream_name), "choices": [], "usage": usage(finished)}
+    def failed(self, refusal: Refusal) -> Iterator[dict[str, Any]]:
+        """Give the chunk that tells a failure in the middle of a stream."""
+        yield refusal.body()
+
+    def framed(self, chunk: Mapping[str, Any]) -> bytes:
+        """Give a server-sent event."""
+        return b"data: " + dumps(chunk) + b"\n\n"
+
+    @property
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+        return b"data: [DONE]\n\n"
 
     @property
     def _stream_name(self) -> str:

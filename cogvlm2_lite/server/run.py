@@ -14,7 +14,7 @@ from cogvlm2_lite.engine.protocol import Load
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
-from cogvlm2_lite.server.requests import Limits
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.service import EngineLike, Service
 
 

@@ -12,9 +12,10 @@ from cogvlm2_lite.engine.process import EngineState, News, Outcome, error_of
 from cogvlm2_lite.engine.protocol import Ask, Died, Loaded, LoadFailed
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, TurnsDropped
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
 from cogvlm2_lite.server.refusals import Refusal, refusal_of
-from cogvlm2_lite.server.requests import Limits, Wanted
+from cogvlm2_lite.server.requests import Wanted
 from cogvlm2_lite.server.turns import Turns
 
 _PATIENCE_S = (0.0, 0.0, 5.0, 30.0)

@@ -20,7 +20,7 @@ from cogvlm2_lite.events import (
     TokenScore,
 )
 from cogvlm2_lite.server.guard import Access
-from cogvlm2_lite.server.requests import Limits
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.server.service import EngineLike
 

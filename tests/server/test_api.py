@@ -20,8 +20,10 @@ from cogvlm2_lite.errors import (
     PromptTooLongError,
 )
 from cogvlm2_lite.events import TurnsDropped
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.refusals import Refusal
-from cogvlm2_lite.server.requests import Limits, Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.responses import read_response
 from cogvlm2_lite.server.run import LocalServer
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
 
@@ -384,7 +386,8 @@ field_names = st.sampled_from(
     ["messages", "model", "stop", "seed", "n", "stream", "stream_options", "temperature", "top_k",
      "max_tokens", "max_completion_tokens", "truncation", "template", "user", "tools", "logprobs",
      "top_logprobs",
-     "prompt", "response_format", "echo", "top_p"]
+     "prompt", "response_format", "echo", "top_p", "input", "instructions", "include", "text",
+     "metadata", "store"]
 ) | st.text(max_size=8)  # fmt: skip
 messages = st.lists(
     st.fixed_dictionaries(
@@ -395,7 +398,11 @@ messages = st.lists(
             | json_values
             | st.lists(
                 st.fixed_dictionaries(
-                    {"type": st.sampled_from(["text", "image_url", 3])},
+                    {
+                        "type": st.sampled_from(
+                            ["text", "image_url", "input_text", "input_image", 3]
+                        )
+                    },
                     optional={"text": json_values, "image_url": json_values},
                 ),
                 max_size=3,
@@ -408,14 +415,19 @@ LENIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=LENIENT)
-@given(st.dictionaries(field_names, json_values, max_size=4), st.none() | messages, st.booleans())
+@given(
+    st.dictionaries(field_names, json_values, max_size=4),
+    st.none() | messages,
+    st.sampled_from([read_chat, read_completion, read_response]),
+)
 def test_mutated_bodies_are_read_or_refused_with_a_400(
-    fields: dict[str, Any], talk: object, chat: bool
+    fields: dict[str, Any], talk: object, read: Any
 ) -> None:
-    values = {"messages": [user("hi")], **fields} if talk is None else {**fields, "messages": talk}
+    talk_field = "input" if read is read_response else "messages"
+    values = {talk_field: [user("hi")], **fields} if talk is None else {**fields, talk_field: talk}
     try:
         values = read_json(json.dumps(values).encode())
-        outcome: Any = (read_chat if chat else read_completion)(values, Limits())
+        outcome: Any = read(values, Limits())
     except Refusal as refusal:
         outcome = refusal
     assert outcome.question if isinstance(outcome, Wanted) else outcome.status == 400

@@ -195,6 +195,39 @@ def test_a_json_object_can_always_be_read_unless_it_was_cut(client: openai.OpenA
     assert 0 < ended < 6
 
 
+def response_input(name: str) -> Any:
+    data = base64.b64encode(PICTURES[name].read_bytes()).decode()
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{data}", "detail": "auto"}
+    return [{"role": "user", "content": [{"type": "input_text", "text": QUESTION}, image]}]
+
+
+def test_responses_give_what_chats_give_whole_and_streamed(client: openai.OpenAI) -> None:
+    chat = client.chat.completions.create(model="demo", messages=about("sign"))
+    given = response_input("sign")
+    whole = client.responses.create(model="demo", input=given)
+    assert whole.output_text == chat.choices[0].message.content
+    assert (whole.status, whole.store) == ("completed", False)
+    assert chat.usage is not None
+    assert whole.usage is not None
+    assert whole.usage.input_tokens == chat.usage.prompt_tokens
+    assert whole.usage.input_tokens_details.cached_tokens > 0  # the chat looked at it already
+    events = list(client.responses.create(model="demo", input=given, stream=True))
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert events[-1].type == "response.completed"
+    assert text == events[-1].response.output_text == whole.output_text
+    more: Any = [*given, *whole.output, {"role": "user", "content": "What colour is the sign?"}]
+    assert client.responses.create(model="demo", input=more, instructions="Be short.").output_text
+    short = client.responses.create(model="demo", input="Hello", max_output_tokens=1)
+    assert short.status == "incomplete"
+    with pytest.raises(openai.BadRequestError, match="keeps no answers"):
+        client.responses.create(model="demo", input="Hello", previous_response_id=whole.id)
+
+
+def test_the_clients_own_stream_helper_reads_responses(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="demo", input=response_input("sign")) as stream:
+        assert stream.get_final_response().output_text == "ROAD"
+
+
 def test_errors_arrive_as_openais_classes(client: openai.OpenAI) -> None:
     both: Any = [*about("sign"), {"role": "assistant", "content": "x"}, *about("chart")]
     with pytest.raises(openai.BadRequestError, match="two different pictures"):

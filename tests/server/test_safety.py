@@ -14,7 +14,7 @@ import pytest
 from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.guard import Access
-from cogvlm2_lite.server.requests import Limits
+from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
 from tests.server.test_api import CHAT, ask, client_of, in_thread, picture, text, user

@@ -1,0 +1,31 @@
+"""Ceilings of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cogvlm2_lite.units import MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Ceilings of one request.
+
+    body_bytes      of the whole request, the picture as base64 included
+    held_bytes      of all requests together that are read, waiting or being answered
+    text_letters    of a conversation: far more than fits any context, but quickly counted
+    picture_bytes   of the picture's file
+    picture_pixels  checked by the engine before a pixel is decoded
+    answer_tokens   of one answer
+    answer_s        of one answer, from its start
+    body_s          for a request to arrive
+    """
+
+    body_bytes: int = 32 * MIB
+    held_bytes: int = 512 * MIB
+    text_letters: int = 400_000
+    picture_bytes: int = 20 * MIB
+    picture_pixels: int = 60_000_000
+    answer_tokens: int = 8192
+    answer_s: float = 1800.0
+    body_s: float = 60.0
