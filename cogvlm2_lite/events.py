@@ -83,6 +83,8 @@ class TokenScore:
 class TextDelta:
     """The next piece of the answer, whole characters only.
 
+    An answer that goes on begins with a piece that holds all it had said.
+
     tokens  those that begin in this piece, where Sampling.logprobs asked for them
     """
 
@@ -103,7 +105,9 @@ class Finished:
 
     prompt_tokens      all prompt tokens, image tokens included
     image_tokens       those of the picture, boi and eoi included; 0 without one
-    completion_tokens  tokens the model produced, the end token included
+    completion_tokens  tokens the model produced, the end token included; of an answer that went on,
+                       the new ones
+    token_ids          all tokens of the text; given back as `begun_ids` they let it go on exactly
     """
 
     text: str
@@ -114,6 +118,7 @@ class Finished:
     encode_s: float
     prefill_s: float
     decode_s: float
+    token_ids: tuple[int, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cogvlm2_lite.engine.json_text import JsonAnswer
-from cogvlm2_lite.engine.recall import Known, PictureCache
+from cogvlm2_lite.engine.recall import Known, PictureCache, Spoken
 from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
 from cogvlm2_lite.engine.scores import ScoreLedger
@@ -24,7 +24,7 @@ from cogvlm2_lite.engine.tighten import (
     Tightener,
     device_lost,
 )
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import (
     Cancel,
     Event,
@@ -55,6 +55,7 @@ class Request:
     image     the conversation's picture, or None
     history   earlier (question, answer) pairs, oldest first
     template  "chat", "vqa" or "base"; None: the one the checkpoint names
+    begun     what the answer has said already, and begun_ids the tokens that said it
     """
 
     question: str
@@ -62,6 +63,8 @@ class Request:
     history: Sequence[tuple[str, str]] = ()
     sampling: Sampling = field(default_factory=Sampling)
     template: str | None = None
+    begun: str = ""
+    begun_ids: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -69,6 +72,7 @@ class _Tally:
     """What Finished will tell."""
 
     text: str = ""
+    token_ids: list[int] = field(default_factory=list)
     completion_tokens: int = 0
     encode_s: float = 0.0
     prefill_s: float = 0.0
@@ -92,6 +96,7 @@ class Engine:
         self.pictures = pictures
         self._cache: KVCache = runtime.new_cache()
         self._known = Known()
+        self._spoken: Spoken | None = None
         self._busy = False
 
     def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
@@ -115,6 +120,7 @@ class Engine:
         """Give the key/value cache back; kept pictures stay known."""
         self._cache.release()
         self._known = Known()
+        self._spoken = None
 
     def _answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
         # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
@@ -131,12 +137,20 @@ class Engine:
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
         yield from _tell_streaming(self.runtime.plan, request.image is not None)
-        tally = _Tally()
+        begun = self._begun_ids(request)
+        if begun and len(begun) >= prompt.room:
+            raise PromptTooLongError(
+                f"The context is full: the answer has {len(begun)} tokens and can't go on.",
+                hint="Ask a new question; the oldest turns make room for it.",
+            )
+        tally = _Tally(token_ids=list(begun))
         try:
-            logits = yield from self._read(prompt, request.image, cancel, tally)
-            reason = yield from self._write(logits, prompt, request.sampling, cancel, tally)
+            logits = yield from self._go_on(prompt, request.image, begun, cancel, tally)
+            reason = yield from self._write(logits, prompt, begun, request.sampling, cancel, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
+            # What was said before the break is not lost when it is stopped before it goes on.
+            tally.text = tally.text or self.tokenizer.decode(begun)
         yield Finished(
             text=tally.text,
             reason=reason,
@@ -146,13 +160,67 @@ class Engine:
             encode_s=tally.encode_s,
             prefill_s=tally.prefill_s,
             decode_s=tally.decode_s,
+            token_ids=tuple(tally.token_ids),
         )
+
+    def _begun_ids(self, request: Request) -> list[int]:
+        """Give the tokens that the answer has already; the text decides where they disagree."""
+        ids = list(request.begun_ids)
+        ends = self.runtime.config.eos_token_ids
+        known = all(0 <= i < self.runtime.config.vocab_size and i not in ends for i in ids)
+        if known and self.tokenizer.decode(ids) == request.begun:
+            return ids
+        return self.tokenizer.encode(request.begun)
+
+    def _go_on(
+        self,
+        prompt: PromptIds,
+        image: OpenedImage | None,
+        begun: Sequence[int],
+        cancel: Cancel,
+        tally: _Tally,
+    ) -> Generator[Event, None, Tensor]:
+        """Bring the prompt into the cache, and behind it what the answer has already; gives the
+        last scores [vocab].
+
+        Tokens of an answer are read one by one as they were written: together their keys and values
+        might differ in the last bit, and the answer go on in other words.
+        """
+        picture = image.sha256 if image else None
+        held = self._spoken.common(prompt, picture, begun) if self._spoken else 0
+        if held:
+            self._cache.truncate(prompt.tokens + held)
+            assert self._spoken is not None
+            del self._spoken.tokens[held:]
+            yield Prefilled(tokens=0, reused_tokens=prompt.tokens + held, seconds=0.0)
+            logits = None
+        else:
+            logits = yield from self._read(prompt, image, cancel, tally)
+            self._spoken = Spoken.behind(prompt, picture)
+        began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
+        for number, token in enumerate(begun[held:], held + 1):
+            if cancel.is_set:
+                raise Cancelled
+            logits = yield from self._feed(token, position + number)
+            yield Progress(phase="prefill", done=number, total=len(begun))
+        tally.prefill_s += time.perf_counter() - began
+        assert logits is not None
+        return logits
+
+    def _feed(self, token: int, position: int) -> Generator[Event, None, Tensor]:
+        """Put a token of the answer into the cache; gives the scores [vocab] behind it."""
+        step = partial(self.runtime.decode_one_token, token, position, self._cache)
+        logits = yield from self._surviving(partial(_at_once, step))
+        assert self._spoken is not None
+        self._spoken.tokens.append(token)
+        return logits
 
     def _read(
         self, prompt: PromptIds, image: OpenedImage | None, cancel: Cancel, tally: _Tally
     ) -> Generator[Event, None, Tensor]:
         """Steps 2, 5 and 6: bring the prompt into the cache; gives the last scores [vocab]."""
         picture = image.sha256 if image else None
+        self._spoken = None
         reused = yield from self._recall(prompt, picture)
         features = None
         if image is not None:
@@ -227,11 +295,12 @@ class Engine:
         self,
         logits: Tensor,
         prompt: PromptIds,
+        begun: Sequence[int],
         sampling: Sampling,
         cancel: Cancel,
         tally: _Tally,
     ) -> Generator[Event, None, FinishReason]:
-        """Step 7: produce the answer token by token."""
+        """Step 7: produce the answer token by token, behind what it has already."""
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)
         decoder, stops, guard = (
@@ -243,16 +312,27 @@ class Engine:
         form = None
         if sampling.json_object:
             form = JsonAnswer(self.tokenizer, frozenset(self.runtime.config.eos_token_ids))
-        position = int(prompt.position_ids[0, -1])
-        room = min(sampling.max_new_tokens, prompt.room)
+        position = int(prompt.position_ids[0, -1]) + len(begun)
+        room = min(sampling.max_new_tokens, prompt.room - len(begun))
         reason = FinishReason.LENGTH
+        chooser.note(begun, logits)
+        for token in begun:
+            shown, _ = stops.push(decoder.push(token))
+            tally.text += shown
+            if form is not None:
+                form.push(token)
+            if guard is not None:
+                guard.push(token)
+        if tally.text:
+            yield TextDelta(text=tally.text)
         began = time.perf_counter()
-        while True:
+        while room > 0:
             token = chooser.choose(logits, form.allows if form else None)
             tally.completion_tokens += 1
             if token in self.runtime.config.eos_token_ids:
                 reason = FinishReason.EOS
                 break
+            tally.token_ids.append(token)
             text = decoder.push(token)
             ledger.note(logits, token, text)
             shown, stopped = stops.push(text)
@@ -272,14 +352,13 @@ class Engine:
                 reason = FinishReason.CANCELLED
                 break
             position += 1
-            step = partial(self.runtime.decode_one_token, token, position, self._cache)
-            logits = yield from self._surviving(partial(_at_once, step))
+            logits = yield from self._feed(token, position)
         text = decoder.finish()
         ledger.note_text(text)
         shown, stopped = stops.push(text)
         yield from _delta(shown if stopped else shown + stops.finish(), tally, ledger)
         tally.decode_s = time.perf_counter() - began
-        yield from _explain(reason, prompt, sampling)
+        yield from _explain(reason, prompt.room - len(begun), sampling)
         return FinishReason.STOP if stopped else reason
 
 
@@ -343,9 +422,9 @@ def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]
         yield Streaming(picture_bytes=picture, prompt_bytes=prompt, token_bytes=token)
 
 
-def _explain(reason: FinishReason, prompt: PromptIds, sampling: Sampling) -> Iterator[Notice]:
+def _explain(reason: FinishReason, room: int, sampling: Sampling) -> Iterator[Notice]:
     """Say in words what a person would otherwise have to guess."""
     if reason is FinishReason.REPETITION:
         yield Notice(text="The answer began to repeat itself and was stopped.")
-    if reason is FinishReason.LENGTH and prompt.room <= sampling.max_new_tokens:
+    if reason is FinishReason.LENGTH and room <= sampling.max_new_tokens:
         yield Notice(text="The context is full, so the answer ends here.")

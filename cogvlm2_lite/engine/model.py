@@ -96,6 +96,8 @@ class Model:
         template: str | None = None,
         cancel: Cancel | None = None,
         upright: bool = True,
+        begun: str = "",
+        begun_ids: Sequence[int] = (),
     ) -> Iterator[Event]:
         """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
 
@@ -106,6 +108,10 @@ class Model:
         template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
         cancel    raise it from anywhere to stop within one token
         upright   turn photographs by their EXIF tag
+        begun     what the answer has said already: it goes on behind it
+        begun_ids the tokens that said it (Finished.token_ids). With them and greedy sampling the
+                  whole is what it would have been without the break. Where they are missing or
+                  another tokenizer's, `begun` is tokenized anew
 
         Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened at
         once; nothing else happens until the first event is asked for.
@@ -116,6 +122,8 @@ class Model:
             history=tuple(history),
             sampling=sampling or Sampling(),
             template=template,
+            begun=begun,
+            begun_ids=tuple(begun_ids),
         )
         return self.engine.answer(request, cancel or Cancel())
 

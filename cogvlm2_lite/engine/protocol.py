@@ -65,6 +65,7 @@ class Ask:
     """Answer a question; answered by Told messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
+    begun, begun_ids  as for Model.answer: what the answer has said already
     """
 
     request: int
@@ -74,6 +75,8 @@ class Ask:
     sampling: Sampling = field(default_factory=Sampling)
     template: str | None = None
     upright: bool = True
+    begun: str = ""
+    begun_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +259,7 @@ def _ask_values(values: dict[str, Any], blob: bytes) -> dict[str, Any]:
         "sampling": Sampling(**settings),
         "image": blob if values["image"] else None,
         "history": tuple((question, answer) for question, answer in values["history"]),
+        "begun_ids": tuple(values["begun_ids"]),
     }
 
 
@@ -263,6 +267,7 @@ def _event(values: dict[str, Any]) -> Event:
     kind = _EVENTS[values.pop("event")]
     if kind is Finished:
         values["reason"] = FinishReason(values["reason"])
+        values["token_ids"] = tuple(values["token_ids"])
     if kind is Replanned:
         values["budget_bytes"] = tuple(values["budget_bytes"])
     if kind is TextDelta:

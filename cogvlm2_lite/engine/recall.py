@@ -8,8 +8,10 @@ can be kept, and an answer never depends on which questions were asked before.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 
@@ -52,6 +54,28 @@ class Known:
         return Known(
             ids=tuple(prompt.input_ids[0, :end].tolist()), boundaries=boundaries, picture=picture
         )
+
+
+@dataclass(kw_only=True)
+class Spoken:
+    """The tokens of an answer that a cache holds behind a whole prompt; they grow as it comes."""
+
+    prompt: tuple[int, ...]
+    picture: str | None
+    tokens: list[int] = field(default_factory=list)
+
+    @staticmethod
+    def behind(prompt: PromptIds, picture: str | None) -> Spoken:
+        """Describe a cache that holds `prompt` and nothing else."""
+        return Spoken(prompt=tuple(prompt.input_ids[0].tolist()), picture=picture)
+
+    def common(self, prompt: PromptIds, picture: str | None, begun: Sequence[int]) -> int:
+        """Give how many tokens of `begun` need not be read again. Its last one always must: its
+        scores say what comes next, and they are not kept."""
+        if picture != self.picture or self.prompt != tuple(prompt.input_ids[0].tolist()):
+            return 0
+        pairs = zip(self.tokens, begun[:-1], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class PictureCache:

@@ -51,12 +51,12 @@ class TokenChooser:
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
             logits = penalize(logits, self._seen, settings.repetition_penalty)
-        counts = settings.frequency_penalty != 0 or settings.presence_penalty != 0
-        if counts:
-            if not self._counts.numel():
-                self._counts = torch.zeros_like(logits)
+        if self._discourages:
             logits = discourage(
-                logits, self._counts, settings.frequency_penalty, settings.presence_penalty
+                logits,
+                self._counts_for(logits),
+                settings.frequency_penalty,
+                settings.presence_penalty,
             )
         greedy = settings.temperature == 0 or settings.top_k == 1
         kept = None
@@ -68,11 +68,29 @@ class TokenChooser:
             token = logits.argmax()
         else:
             token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
-        if settings.repetition_penalty != 1.0:
-            self._seen = torch.unique(torch.cat((self._seen, token.reshape(1))))
-        if counts:
-            self._counts[token] += 1
+        self._count(token.reshape(1), logits)
         return int(token)
+
+    def note(self, tokens: Sequence[int], logits: Tensor) -> None:
+        """Count tokens that an answer had already when it goes on; logits as for `choose`."""
+        for token in tokens:
+            self._count(torch.tensor([token], device=logits.device), logits)
+
+    @property
+    def _discourages(self) -> bool:
+        return self._sampling.frequency_penalty != 0 or self._sampling.presence_penalty != 0
+
+    def _counts_for(self, logits: Tensor) -> Tensor:
+        if not self._counts.numel():
+            self._counts = torch.zeros_like(logits)
+        return self._counts
+
+    def _count(self, token: Tensor, logits: Tensor) -> None:
+        """Remember a chosen token [1] for the penalties that are on."""
+        if self._sampling.repetition_penalty != 1.0:
+            self._seen = torch.unique(torch.cat((self._seen, token)))
+        if self._discourages:
+            self._counts_for(logits)[token] += 1
 
     def _allowed(
         self, logits: Tensor, kept: Tensor | None, allows: Callable[[int], bool]

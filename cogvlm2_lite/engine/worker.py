@@ -175,6 +175,8 @@ class Worker:
             sampling=ask.sampling,
             template=ask.template,
             cancel=cancel,
+            begun=ask.begun,
+            begun_ids=ask.begun_ids,
         )
         for event in told:
             self._told += 1
