@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -464,6 +466,72 @@ def test_scales_are_those_of_the_reference_where_two_outer_scales_meet(own: Kern
     columns = torch.eye(192)
     got = torch.cat([four_bit(own, arrays, rows) for rows in columns.split(8)])
     assert torch.equal(got.t(), plain_matrix(arrays))
+
+
+@pytest.fixture(params=[1, 2], ids=["avx2", "avx512"])
+def each_level(own: KernelChoice, request: pytest.FixtureRequest) -> KernelChoice:
+    """The C kernel as it runs on processors with fewer instructions than this one."""
+    assert own.rows is not None
+    if request.param > own.rows.level:
+        pytest.skip("the CPU has no AVX512-BF16")
+    rows = copy.copy(own.rows)
+    rows.level = request.param
+    return replace(own, rows=rows)
+
+
+@pytest.mark.parametrize("shape", [(700, 192), (500, 4096)])
+def test_whole_numbers_lose_less_than_rounding_the_result_to_bfloat16(
+    each_level: KernelChoice, shape: tuple[int, int]
+) -> None:
+    arrays, x = make_arrays(*shape), random(8, shape[1], dtype=torch.bfloat16)
+    got = four_bit(each_level, arrays, x)
+    exact = (x.double() @ plain_matrix(arrays).double().t()).bfloat16()
+    # With levels rounded to bfloat16 six of ten agree.
+    assert (got == exact).double().mean() > 0.95
+
+
+def test_small_inputs_beside_large_ones_keep_their_share(each_level: KernelChoice) -> None:
+    arrays, x = make_arrays(64, 256), random(4, 256) * 1e-3
+    x[:, ::64] = 300.0
+    x = x.bfloat16()
+    plain = plain_matrix(arrays)
+    got = four_bit(each_level, arrays, x).double()
+    exact = x.double() @ plain.double().t()
+    # Half a step of inputs (2^-14 of 256), half a step of levels, and the result's rounding.
+    bound = 2**-6 * plain.abs().sum(1) / 2 + 2**-15 * 256 * plain.abs().amax() * 8
+    assert ((got - exact).abs() <= bound + exact.abs() * 2**-8).all()
+
+
+def test_inputs_that_are_no_numbers_make_their_row_none(each_level: KernelChoice) -> None:
+    arrays, x = make_arrays(33, 192), random(5, 192, dtype=torch.bfloat16)
+    alone = four_bit(each_level, arrays, x)
+    for row, value in ((0, float("inf")), (1, -float("inf")), (3, float("nan"))):
+        x[row, 70] = value
+    got = four_bit(each_level, arrays, x)
+    assert not got[[0, 1, 3]].isfinite().any()
+    assert torch.equal(got[[2, 4]], alone[[2, 4]])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-37, 1e-30, 1e30])
+def test_inputs_of_any_size_are_multiplied(each_level: KernelChoice, size: float) -> None:
+    arrays = make_arrays(16, 192)
+    x = (random(2, 192).double() * size).bfloat16()
+    got = four_bit(each_level, arrays, x).double()
+    exact = x.double() @ plain_matrix(arrays).double().t()
+    assert got.isfinite().all()
+    # Below 2^-100 inputs have a common step, 2^-113.
+    assert ((got - exact).abs() <= exact.abs().amax() * 0.005 + 2**-113 * 192).all()
+
+
+def test_the_largest_products_do_not_overflow(each_level: KernelChoice) -> None:
+    """All codes the outermost level, all inputs the largest below a power of two."""
+    arrays = make_arrays(8, 256, double_quant=False)
+    arrays.absmax.fill_(1.0)
+    for byte, sign in ((0xFF, 1.0), (0x00, -1.0)):
+        arrays.codes.fill_(byte)
+        x = torch.full((1, 256), 1.9921875).bfloat16()
+        got = four_bit(each_level, arrays, x)
+        assert got.tolist() == [[sign * 1.9921875 * 256] * 8]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,10 +17,11 @@ from cogvlm2_lite.weights.kernels.built import built_kernel
 _UNIT = 64
 _HEAD_DIM = 128
 _WIDEST = 65536
-_BF16_LEVEL, _FLOAT32_LEVEL = 2, 1
-_MAX_ROWS = {_BF16_LEVEL: 12, _FLOAT32_LEVEL: 8}
-"""Up to so many rows it is faster than dequantizing and multiplying; measured on layers of the real
-shapes, at one row more than 16 (10 with float32) it no longer was."""
+_AVX512_LEVEL = 2
+_MAX_ROWS, _MAX_WIDE_ROWS = 16, 8
+"""Up to so many rows (the second with float32 inputs) it is faster than dequantizing and
+multiplying; measured on layers of the real shapes, where it was so up to 24 rows (AVX512), 16
+(AVX2) and 10 (float32)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class StoredScales:
 class RowKernels:
     """The functions of the library, with every size checked before it is called.
 
-    level  1: AVX2 with float32 inputs; 2: AVX512-BF16 with bfloat16 inputs as well
+    level  of the processor's instructions: 1 for AVX2, 2 for AVX512 with VNNI and BF16 too
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -50,12 +51,12 @@ class RowKernels:
         """
         if columns % group or group % _UNIT or columns > _WIDEST:
             return False
-        return rows <= _MAX_ROWS[self._level_for(dtype)]
+        return rows <= (_MAX_ROWS if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
 
     def takes_dense(self, rows: int, *, columns: int, dtype: torch.dtype) -> bool:
         """Say whether `dense` multiplies this, and is the fastest to do it."""
         return (
-            self.level == _BF16_LEVEL
+            self.level == _AVX512_LEVEL
             and dtype == torch.bfloat16
             and columns % _UNIT == 0
             and rows == 1
@@ -69,13 +70,14 @@ class RowKernels:
         x        [rows, in_features] float32, bfloat16 or float16
         codes    uint8, two per byte, high half first, row after row
         levels   [16] float32
-        Returns  [rows, out_features] in x's dtype. At level 2 with bfloat16 the levels are rounded
-                 to bfloat16; everything else is float32. A row's result does not depend on the
-                 other rows, nor on the number of threads.
+        Returns  [rows, out_features] in x's dtype. Bfloat16 inputs are multiplied as whole numbers
+                 of 14 bits with one exponent for each 64, levels as such of 15 bits; everything
+                 else is float32. A row's result does not depend on the other rows, nor on the
+                 number of threads. A row with an infinity or NaN becomes NaN.
         """
         rows, columns = x.shape
-        level = self._level_for(x.dtype)
-        flat = (x if level == _BF16_LEVEL else x.float()).contiguous()
+        wide = x.dtype != torch.bfloat16
+        flat = (x.float() if wide else x).contiguous()
         features = codes.numel() * 2 // columns
         groups = features * columns // group
         nested = scales.nested_absmax is not None
@@ -89,7 +91,8 @@ class RowKernels:
             _require(scales.nested_map, torch.float32, 256)
         out = torch.empty(rows, features)
         failed = self._library.rows_four_bit(
-            level,
+            self.level,
+            int(wide),
             *_longs(features, columns, group),
             _pointer(codes),
             _pointer(levels),
@@ -125,7 +128,7 @@ class RowKernels:
 
     def takes_attention(self, *, head_dim: int, dtype: torch.dtype) -> bool:
         """Say whether `attend` computes this."""
-        return self.level == _BF16_LEVEL and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
+        return self.level == _AVX512_LEVEL and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Give the attention of one token: softmax(q @ k.T / sqrt(head_dim)) @ v, per head.
@@ -151,9 +154,6 @@ class RowKernels:
             ctypes.c_float(width**-0.5), _pointer(out), torch.get_num_threads(),
         )  # fmt: skip
         return out.to(q.dtype)
-
-    def _level_for(self, dtype: torch.dtype) -> int:
-        return self.level if dtype == torch.bfloat16 else _FLOAT32_LEVEL
 
 
 def open_rows() -> RowKernels:
