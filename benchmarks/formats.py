@@ -89,7 +89,7 @@ def make_all(folder: Path, count: int) -> dict[str, Path]:
     }
     for number, (name, words) in enumerate((OPTIONS | calibrated).items()):
         made[name] = folder / str(number)
-        if quantize([str(CHECKPOINT), str(made[name]), "--json", "--yes", *words]) != 0:
+        if quantize([str(CHECKPOINT), str(made[name]), "--json", "--calibrate", "none", *words]) != 0:
             sys.exit(f"quantize failed for {name}")
     made[FP4] = write_fp4(CHECKPOINT, folder / "fp4")
     return made

@@ -21,6 +21,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import format_seconds, parse_bytes
 from quantize.budget import Budget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
+from quantize.job import partial_folder, read_identity
 from quantize.recipe import KINDS, Keep, Recipe, Settings
 from quantize.screen import JsonLines, Screen
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _CPU_S_PER_MILLION = 5.2
 """Of an EPYC core at the width of the vision tower; see docs/quantization.md."""
+
+_DEFAULT_BUDGET = "+5%"
+"""Of a calibration; docs/quantization.md has what it buys."""
 
 _GO_ON = "What is done is kept in DST.partial: run the same command again to go on."
 
@@ -99,10 +103,9 @@ def quantize_parser() -> Parser:
     parser.add_argument(
         "--calibrate",
         metavar="SAMPLES",
-        default="none",
         help="fit the rounding to samples: a folder of pictures, a .jsonl file of {image, question,"
-        " answer}, `built-in` for a drawn set, or `none` (default). The same bytes carry a smaller "
-        "error; it takes long on a CPU",
+        " answer}, `built-in` for a drawn set, or `none`. Without this option it is the built-in "
+        "set on a GPU; without a GPU, where it takes long, you are asked, and --yes says yes",
     )
     parser.add_argument(
         "--samples", metavar="N", type=_count, default=64, help="use at most N samples (64)"
@@ -112,8 +115,8 @@ def quantize_parser() -> Parser:
         metavar="SIZE",
         type=_budget,
         help="spend bytes beyond NF4 on the matrices that need them most, by what each costs at "
-        "the model's output: +5%%, 4.6bits (per weight), or 12.0GiB. Needs --calibrate; int8 can "
-        "be read by CogVLM2 Lite only",
+        "the model's output: +5%% (default with --calibrate), 4.6bits (per weight), 12.0GiB. "
+        "+0%% keeps to NF4: the int8 that is bought can be read by CogVLM2 Lite only",
     )
     parser.add_argument(
         "--work",
@@ -202,9 +205,10 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     prepare_threads()
     from quantize.pipeline import Effort, convert
 
+    note = _choose_calibration(options)
     samples, name = _samples(options)
     settings = Settings(
-        budget=options.budget,
+        budget=options.budget or (parse_budget(_DEFAULT_BUDGET) if samples else None),
         calibration=name,
         double_quant=options.double_quant,
         lm_head=options.lm_head,
@@ -220,6 +224,8 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
         for event in events:
             if isinstance(event, Planned) and samples:
                 event = _with_estimate(event, options)
+            if isinstance(event, Planned) and note:
+                event = replace(event, notes=[*event.notes, note])
             show(event)
             if isinstance(event, Planned) and (options.plan or not _agreed(options)):
                 break
@@ -276,26 +282,70 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
 
 
 def _with_estimate(plan: Planned, options: argparse.Namespace) -> Planned:
-    """Say beforehand how long calibrating on the CPU takes."""
-    from cogvlm2_lite.devices import choose_compute, thread_count
-
-    if choose_compute(options.device, "auto").device.type != "cpu":
-        return plan
-    weights = sum(row.weights for row in plan.parts if row.kinds.get("nf4"))
-    seconds = weights / 1e6 * _CPU_S_PER_MILLION / thread_count()
-    note = (
-        f"Calibrating on this CPU takes about {format_seconds(seconds)} for the rounding alone "
-        f"({_CPU_S_PER_MILLION} s of a core per million weights, measured on one). It can be "
-        "stopped and goes on."
-    )
+    """Say beforehand how long calibrating takes on this machine."""
+    estimate = _estimate(options)
+    note = f"Calibrating takes about {estimate}. It can be stopped and goes on."
     return replace(plan, notes=[*plan.notes, note])
+
+
+def _choose_calibration(options: argparse.Namespace) -> str:
+    """Decide about --calibrate where it is not given; gives a sentence about it, or none.
+
+    Calibrating on a CPU may take hours, so nobody gets it without having said so: a person is
+    asked, and a program gets plain NF4 and a note.
+    """
+    if options.calibrate is not None:
+        return ""
+    if not options.source.is_dir():
+        options.calibrate = "none"  # refused in a moment, with a sentence
+        return ""
+    earlier = read_identity(partial_folder(options.destination.resolve()))
+    if earlier is not None and not options.restart:
+        rounding = str(earlier.settings.get("rounding"))
+        options.calibrate = "none" if rounding == "nearest" else "built-in"
+        return ""
+    from cogvlm2_lite.devices import choose_compute
+
+    on_gpu = choose_compute(options.device, "auto").device.type != "cpu"
+    options.calibrate = "built-in"
+    if on_gpu or options.yes:
+        return "Calibrated with the built-in set; --calibrate none rounds to nearest."
+    estimate = _estimate(options)
+    if _is_person(options) and not options.plan:
+        answer = input(
+            f"Fit the rounding to the built-in samples? About {estimate} on this CPU; the answers "
+            "are then closer to SRC's. [y/N] "
+        )
+        if answer.strip().lower() in ("y", "yes"):
+            return ""
+    options.calibrate = "none"
+    return (
+        f"Rounded to nearest. With --calibrate built-in, or pictures of your own, the same bytes "
+        f"lose less; on this CPU that takes about {estimate}."
+    )
+
+
+def _estimate(options: argparse.Namespace) -> str:
+    """Say how long calibrating takes."""
+    from cogvlm2_lite.config import read_config
+    from cogvlm2_lite.devices import thread_count
+    from cogvlm2_lite.weights.names import Part, Role, expected_tensors
+
+    specs = expected_tensors(read_config(options.source)).values()
+    linears = (s for s in specs if s.role is Role.LINEAR and s.part is not Part.LM_HEAD)
+    weights = sum(spec.numel for spec in linears)
+    return format_seconds(weights / 1e6 * _CPU_S_PER_MILLION / thread_count())
 
 
 def _agreed(options: argparse.Namespace) -> bool:
     """Ask before the work, where a person can answer."""
-    if options.yes or options.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if options.yes or not _is_person(options):
         return True
     return input("Start? [Y/n] ").strip().lower() in ("", "y", "yes")
+
+
+def _is_person(options: argparse.Namespace) -> bool:
+    return not options.json and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _verify(options: argparse.Namespace, show: Show) -> int:

@@ -10,10 +10,20 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from quantize.command import main, run, verify_main, verify_parser
+from cogvlm2_lite.devices import Compute
+from quantize.command import (
+    _choose_calibration,
+    main,
+    quantize_parser,
+    run,
+    verify_main,
+    verify_parser,
+)
 from quantize.events import (
     Damaged,
     Event,
@@ -30,6 +40,7 @@ from tests.quantize.conversion import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(CHECKPOINT)
+DEMO = str(ROOT / "cogvlm2_lite" / "demo" / "checkpoint")
 
 
 def test_a_person_sees_the_plan_the_end_and_what_to_do_next(
@@ -191,3 +202,89 @@ def test_every_event_and_field_is_in_the_manual() -> None:
             assert f"`{field.name}`" in row, f"{kind.event}: {field.name}"
     for inner in (PartRow, KeptRow):
         assert all(f"`{field.name}`" in rows["`plan`"] for field in fields(inner))
+
+
+# --- calibrating without being told to ------------------------------------------------------------
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """Give the plan event of `quantize ... --plan --json`."""
+    assert main([*words, "--plan", "--json"]) == 0
+    event: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[0])
+    return event
+
+
+def with_gpu(device: str, dtype: str) -> Compute:
+    return Compute(device=torch.device("cuda:0"), dtype=torch.bfloat16, reason="a test")
+
+
+def test_a_program_on_a_cpu_gets_plain_nf4_and_is_told_what_calibrating_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (note,) = planned(capsys, DEMO, str(tmp_path / "q"))["notes"]
+    assert note.startswith("Rounded to nearest. With --calibrate built-in")
+    assert "on this CPU that takes about" in note
+
+
+def test_yes_calibrates_with_the_built_in_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [DEMO, str(tmp_path / "q"), "--yes", "--samples", "8"]
+    notes = " ".join(planned(capsys, *words)["notes"])
+    assert "Calibrated with the built-in set" in notes
+    assert "Calibrating takes about" in notes
+    assert "The budget leaves" in notes
+    assert "(5.0%)" in notes
+
+
+def test_a_gpu_calibrates_without_being_asked_and_none_forbids_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cogvlm2_lite.devices.choose_compute", with_gpu)
+    words = [DEMO, str(tmp_path / "q"), "--samples", "8"]
+    assert "Calibrated with the built-in set" in " ".join(planned(capsys, *words)["notes"])
+    assert planned(capsys, *words, "--calibrate", "none")["notes"] == []
+
+
+@pytest.mark.parametrize("answer", ["n", ""])
+def test_a_person_on_a_cpu_is_asked_and_may_say_no(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+) -> None:
+    asked = []
+    monkeypatch.setattr("quantize.command._is_person", lambda _: True)
+
+    def reply(question: str) -> str:
+        asked.append(question)
+        return answer if "Fit the rounding" in question else "y"
+
+    monkeypatch.setattr("builtins.input", reply)
+    assert main([SOURCE, str(tmp_path / "q")]) == 0
+    assert len(asked) == 2
+    assert "on this CPU" in asked[0]
+    assert "Rounded to nearest." in capsys.readouterr().out
+    assert (tmp_path / "q").exists()
+
+
+def test_a_person_who_says_yes_sees_the_plan_of_a_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantize.command._is_person", lambda _: True)
+    monkeypatch.setattr("builtins.input", lambda q: "y" if "Fit the rounding" in q else "n")
+    assert main([DEMO, str(tmp_path / "q"), "--samples", "8"]) == 0
+    assert "Calibrating takes about" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rounding", "word"), [("nearest", "none"), ("calibrated: 64 samples, x", "built-in")]
+)
+def test_unfinished_work_goes_on_as_it_began(tmp_path: Path, rounding: str, word: str) -> None:
+    (tmp_path / "q.partial").mkdir()
+    job = {"tool": "t", "source": {}, "settings": {"rounding": rounding}}
+    (tmp_path / "q.partial" / "job.json").write_text(json.dumps(job))
+    options = quantize_parser().parse_args([SOURCE, str(tmp_path / "q")])
+    assert _choose_calibration(options) == ""
+    assert options.calibrate == word
