@@ -89,7 +89,8 @@ def make_all(folder: Path, count: int) -> dict[str, Path]:
     }
     for number, (name, words) in enumerate((OPTIONS | calibrated).items()):
         made[name] = folder / str(number)
-        if quantize([str(CHECKPOINT), str(made[name]), "--json", "--calibrate", "none", *words]) != 0:
+        given = [str(CHECKPOINT), str(made[name]), "--json", "--calibrate", "none", *words]
+        if quantize(given) != 0:
             sys.exit(f"quantize failed for {name}")
     made[FP4] = write_fp4(CHECKPOINT, folder / "fp4")
     return made
