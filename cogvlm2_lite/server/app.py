@@ -21,6 +21,7 @@ from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server.guard import Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.refusals import Refusal, dumps
 from cogvlm2_lite.server.replies import CompletionReply, Reply
 from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
@@ -49,6 +50,7 @@ def make_app(service: Service, access: Access, *, model: str) -> App:
         Route("/v1/plan", handlers.plan),
         Route("/health", handlers.health),
         Route("/metrics", handlers.metrics),
+        Route("/openapi.json", handlers.document),
         *(Route(path, _asset(*asset)) for path, asset in _PAGE.items()),
     ]
 
@@ -117,6 +119,9 @@ class _Handlers:
                 "parallel": 1,
             }
         )
+
+    async def document(self, _: Request) -> Response:
+        return _json(document(self._service.limits))
 
     async def metrics(self, _: Request) -> Response:
         service = self._service

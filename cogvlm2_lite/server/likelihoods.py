@@ -50,5 +50,5 @@ def _entry(one: TokenLikelihood) -> dict[str, Any]:
 
 def _key(one: TokenLikelihood) -> str:
     """Name a token; OpenAI marks those that are no whole letters with "bytes:"."""
-    whole = one.data is None or bytes(one.data) == one.token.encode()
+    whole = one.data is None or bytes(one.data) == one.token.encode(errors="replace")
     return one.token if whole else f"bytes:{one.token}"

@@ -30,18 +30,18 @@ _SAMPLING_FIELDS = (
 )  # fmt: skip
 _BOTH = (*_SAMPLING_FIELDS, "model", "stream", "stream_options", "n", "user")
 IGNORED = frozenset(("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"))
-_CHAT_FIELDS = IGNORED | frozenset(
+CHAT_FIELDS = IGNORED | frozenset(
     (*_BOTH, "messages", "max_completion_tokens", "truncation", "template", "logprobs",
      "top_logprobs", "response_format")
 )  # fmt: skip
-_TEXT_FIELDS = IGNORED | frozenset((*_BOTH, "prompt", "logprobs"))
+TEXT_FIELDS = IGNORED | frozenset((*_BOTH, "prompt", "logprobs"))
 # Fields of OpenAI's API that this server lacks, with the values that mean "not wanted".
 TOOLS: Mapping[str, tuple[object, ...]] = {
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
     "parallel_tool_calls": (None, True, False),
 }
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
     **TOOLS,
     "logit_bias": (None, {}),
     "functions": (None, []),
@@ -97,7 +97,7 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
     """Read the body of /v1/chat/completions; Refusal names the field at fault."""
-    check_fields(values, _CHAT_FIELDS, _NEUTRAL)
+    check_fields(values, CHAT_FIELDS, NEUTRAL)
     if values.get("messages") is None:
         refuse("messages", "is missing: a list of messages with role and content")
     talk = Talk(limits)
@@ -123,7 +123,7 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
 
 def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
     """Read the body of /v1/completions: bare text, without the words of the chat's template."""
-    check_fields(values, _TEXT_FIELDS, _NEUTRAL)
+    check_fields(values, TEXT_FIELDS, NEUTRAL)
     prompt = values.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
@@ -250,7 +250,9 @@ def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> S
 
 
 def _stops(value: object) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value or []
+    if value is None:
+        return ()
+    stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         refuse("stop", "must be a text or a list of texts")
     if len(stops) > _MAX_STOPS or any(not 0 < len(s) <= _MAX_STOP_LETTERS for s in stops):

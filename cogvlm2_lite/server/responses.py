@@ -17,13 +17,13 @@ from cogvlm2_lite.server.requests import IGNORED, TOOLS, Wanted, json_wanted, ma
 from cogvlm2_lite.server.talk import RESPONSES, Talk
 
 _LOGPROBS = "message.output_text.logprobs"
-_FIELDS = (IGNORED - {"store"}) | {
+FIELDS = (IGNORED - {"store"}) | {
     "input", "instructions", "max_output_tokens", "model", "stream", "stream_options", "text",
     "temperature", "top_p", "top_k", "seed", "repetition_penalty", "truncation", "user", "include",
     "top_logprobs", "previous_response_id", "store",
 }  # fmt: skip
 # Fields of OpenAI's API that this server lacks, with the values that mean "not wanted".
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
     **TOOLS,
     "max_tool_calls": (None,),
     "background": (None, False),
@@ -35,7 +35,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
     """Read the body of /v1/responses; Refusal names the field at fault."""
-    check_fields(values, _FIELDS, _NEUTRAL)
+    check_fields(values, FIELDS, NEUTRAL)
     if values.get("previous_response_id") is not None:
         refuse(
             "previous_response_id",

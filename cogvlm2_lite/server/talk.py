@@ -15,8 +15,8 @@ from cogvlm2_lite.server.refusals import Refusal
 from cogvlm2_lite.units import format_bytes
 
 _DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]{1,40}((?:;[a-zA-Z0-9=._-]{1,60}){0,4});base64,")
-_MAX_MESSAGES = 2000
-_DETAILS = (None, "auto", "low", "high", "original")  # looked at in one size, whatever is asked
+MAX_MESSAGES = 2000
+DETAILS = (None, "auto", "low", "high", "original")  # looked at in one size, whatever is asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class Talk:
         name = self._form.name
         if not isinstance(messages, list) or not messages:
             refuse(name, "must be a list of at least one message")
-        if len(messages) > _MAX_MESSAGES:
-            refuse(name, f"has {len(messages)} messages, more than {_MAX_MESSAGES}")
+        if len(messages) > MAX_MESSAGES:
+            refuse(name, f"has {len(messages)} messages, more than {MAX_MESSAGES}")
         last = ""
         for index, message in enumerate(messages):
             last = self._message(message, f"{name}[{index}]")
@@ -150,7 +150,7 @@ class Talk:
         if kind == form.image:
             if part.get("image_url") is None:
                 refuse(f"{where}.image_url", "is missing")
-            if part.get("detail") not in _DETAILS:
+            if part.get("detail") not in DETAILS:
                 refuse(f"{where}.detail", f"must be auto, low or high, not {shown(part['detail'])}")
             return None
         if kind not in form.texts:
@@ -178,7 +178,7 @@ def _picture(value: object, where: str, limits: Limits) -> bytes:
         unknown = set(value) - {"url", "detail"}
         if unknown:
             refuse(where, f"has an unknown field {shown(min(unknown))}")
-        if value.get("detail") not in _DETAILS:
+        if value.get("detail") not in DETAILS:
             refuse(f"{where}.detail", f"must be auto, low or high, not {shown(value['detail'])}")
         value = value.get("url")
     if not isinstance(value, str):

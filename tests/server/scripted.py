@@ -116,7 +116,7 @@ def scores(word: str, ask: Ask) -> tuple[TokenScore, ...]:
     """Score a word as one token, when that was asked for."""
     if ask.sampling.logprobs is None:
         return ()
-    one = TokenLikelihood(token=word, data=tuple(word.encode()), logprob=-0.5)
+    one = TokenLikelihood(token=word, data=tuple(word.encode(errors="replace")), logprob=-0.5)
     return (TokenScore(chosen=one, likeliest=(one,) * ask.sampling.logprobs),)
 
 

@@ -1,0 +1,184 @@
+"""The server against its own OpenAPI document, and against bodies nobody would think of."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from cogvlm2_lite.server import requests, responses
+from cogvlm2_lite.server.guard import Access
+from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.openapi import document
+from cogvlm2_lite.server.run import LocalServer
+from tests.server.scripted import ScriptedEngine, running
+from tests.server.test_api import CHAT, PNG, client_of, picture, text, user
+from tests.server.test_safety import KEY
+
+SCHEMA = schemathesis.openapi.from_dict(document(Limits()))
+OPERATIONS = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    with running(ScriptedEngine(), access=Access(key=KEY), most_waiting=64) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: LocalServer) -> Iterator[httpx.Client]:
+    with client_of(server, authorization=f"Bearer {KEY}") as client:
+        yield client
+
+
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, POSITIVE) for name in OPERATIONS]
+    + [(name, NEGATIVE) for name in OPERATIONS if name.startswith("POST")],
+)
+def test_the_server_keeps_to_its_document(
+    server: LocalServer, name: str, mode: GenerationMode
+) -> None:
+    @settings(
+        max_examples=40 if name.startswith("POST") else 5,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(OPERATIONS[name].as_strategy(generation_mode=mode))
+    def keeps(case: Any) -> None:
+        # What a schema can't say (the last message is the user's, one picture) may be a 400, too.
+        case.call_and_validate(
+            base_url=server.address, headers={"authorization": f"Bearer {KEY}"}, checks=CHECKS
+        )
+
+    keeps()
+
+
+def test_the_document_names_exactly_what_is_read() -> None:
+    schemas = document(Limits())["components"]["schemas"]
+    for name, known, neutral in (
+        ("ChatRequest", requests.CHAT_FIELDS, requests.NEUTRAL),
+        ("CompletionRequest", requests.TEXT_FIELDS, requests.NEUTRAL),
+        ("ResponseRequest", responses.FIELDS, responses.NEUTRAL),
+    ):
+        assert set(schemas[name]["properties"]) == known | set(neutral)
+
+
+def test_every_route_is_in_the_document(client: httpx.Client) -> None:
+    found = client.get("/openapi.json").json()
+    assert found == document(Limits())
+    for path in found["paths"]:
+        reply = client.delete(path.replace("{name}", "scripted"))
+        assert (reply.status_code, reply.json()["error"]["type"]) == (405, "invalid_request_error")
+
+
+ADDRESSES = {
+    CHAT: {
+        "messages": [
+            {"role": "system", "content": "Be short."},
+            user(text("one \u4e2d"), picture(PNG)),
+            {"role": "assistant", "content": "ONE"},
+            user("two"),
+        ],
+        "temperature": 0.5, "stop": ["x"], "seed": 4, "top_k": 3, "max_tokens": 20,
+        "logprobs": True, "top_logprobs": 2, "stream": False, "user": "me",
+    },
+    "/v1/responses": {
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "one"},
+                                         {"type": "input_image", "image_url": PNG}]},
+            {"type": "message", "role": "assistant", "content": "ONE"},
+            {"role": "user", "content": "two"},
+        ],
+        "instructions": "Be short.", "text": {"format": {"type": "text"}}, "stream": True,
+        "include": ["message.output_text.logprobs"], "top_logprobs": 1, "max_output_tokens": 20,
+    },
+    "/v1/completions": {"prompt": ["once upon"], "logprobs": 2, "max_tokens": 9, "echo": False},
+}  # fmt: skip
+ODD: list[Any] = [
+    None, True, False, 0, -1, 1.5, 1e308, 10**400, "", "\x00", "\ud800", "x" * 5000, [], {}, [[]],
+    {"a": []}, [None], "data:image/png;base64,", "file:///etc/passwd", 2**63, "NaN",
+]  # fmt: skip
+
+
+def mutated_value(value: Any, chance: random.Random) -> Any:
+    """Change one place in a JSON value: put something odd there, leave it out or double it."""
+    if isinstance(value, dict) and value and chance.random() < 0.8:
+        name = chance.choice(sorted(value))
+        rest = {n: v for n, v in value.items() if n != name}
+        if chance.random() < 0.1:
+            return rest
+        if chance.random() < 0.1:
+            return {**rest, name[:-1]: value[name]}
+        return {**value, name: mutated_value(value[name], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.8:
+        place = chance.randrange(len(value))
+        if chance.random() < 0.2:
+            return value[:place] + value[place + 1 :] * 2
+        return [*value[:place], mutated_value(value[place], chance), *value[place + 1 :]]
+    return chance.choice(ODD)
+
+
+def mutated_bytes(body: bytes, chance: random.Random) -> bytes:
+    """Change, cut, or double some bytes."""
+    changed = bytearray(body)
+    for _ in range(chance.randrange(1, 8)):
+        place = chance.randrange(len(changed))
+        match chance.randrange(3):
+            case 0:
+                changed[place] = chance.randrange(256)
+            case 1:
+                del changed[place : place + chance.randrange(20)]
+            case _:
+                changed[place:place] = changed[place : place + chance.randrange(20)]
+        if not changed:
+            return b""
+    return bytes(changed)
+
+
+def test_a_thousand_mutated_bodies_never_give_a_500(client: httpx.Client) -> None:
+    chance = random.Random(0)
+    seen: dict[int, int] = {}
+    for number in range(1000):
+        path = chance.choice(list(ADDRESSES))
+        body: Any = ADDRESSES[path]
+        for _ in range(chance.randrange(1, 3)):
+            body = mutated_value(body, chance)
+        data = json.dumps(body).encode()
+        if number % 2:
+            data = mutated_bytes(json.dumps(ADDRESSES[path]).encode(), chance)
+        headers = {"content-type": "application/json"}
+        reply = client.post(path, content=data, headers=headers)
+        assert reply.status_code in (200, 400, 404), (path, data)
+        seen[reply.status_code] = seen.get(reply.status_code, 0) + 1
+        if reply.status_code == 400:
+            assert reply.json()["error"]["message"]
+    assert seen[200] > 50
+    assert seen[400] > 300
