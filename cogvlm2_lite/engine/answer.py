@@ -18,11 +18,12 @@ from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
 from cogvlm2_lite.engine.scores import ScoreLedger
 from cogvlm2_lite.engine.tighten import (
-    DEVICE_LOST,
+    DEVICE_ERROR,
     MOST_PER_ANSWER,
     OUT_OF_MEMORY,
     Tightener,
     device_lost,
+    out_of_memory,
 )
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import (
@@ -111,7 +112,7 @@ class Engine:
         self._tightened = 0
         try:
             yield from self._answer(request, cancel)
-        except DEVICE_LOST as error:
+        except DEVICE_ERROR as error:
             raise device_lost(error) from error
         finally:
             self._busy = False
@@ -259,8 +260,8 @@ class Engine:
         while True:
             try:
                 return (yield from work())
-            except OUT_OF_MEMORY:
-                if self._tightened == MOST_PER_ANSWER:
+            except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
+                if not out_of_memory(error) or self._tightened == MOST_PER_ANSWER:
                     raise
             # Outside of the handler: the error holds on to the tensors of what failed.
             self._tightened += 1

@@ -17,7 +17,13 @@ from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.engine.recall import PictureCache
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
 from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.engine.tighten import DEVICE_LOST, OUT_OF_MEMORY, Tightener, device_lost
+from cogvlm2_lite.engine.tighten import (
+    DEVICE_ERROR,
+    OUT_OF_MEMORY,
+    Tightener,
+    device_lost,
+    out_of_memory,
+)
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
@@ -138,10 +144,9 @@ class Model:
             for done, total in self.runtime.residency.bring_in():
                 held = self.runtime.held_bytes
                 yield Progress(phase="load", done=done, total=total, held_bytes=held)
-        except OUT_OF_MEMORY:
-            return
-        except DEVICE_LOST as error:
-            raise device_lost(error) from error
+        except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
+            if not out_of_memory(error):
+                raise device_lost(error) from error
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.
@@ -283,7 +288,7 @@ def load(
             kv=KVKind(kv),
             pictures=pictures,
         )
-    except DEVICE_LOST as error:
+    except DEVICE_ERROR as error:
         raise device_lost(error) from error
     model.remarks = tuple(_remarks(model, allowance))
     return model

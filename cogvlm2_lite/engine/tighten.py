@@ -21,9 +21,23 @@ from cogvlm2_lite.units import format_bytes
 OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
 """Told by type, never by message."""
 
-DEVICE_LOST = (torch.AcceleratorError,)
-"""The driver's errors that no plan helps against: a card that vanished, a kernel that crashed. All
+DEVICE_ERROR = (torch.AcceleratorError,)
+"""What the driver refuses. No plan helps against a card that vanished or a kernel that crashed: all
 that this process still asks of the card fails too."""
+
+_CUDA_ERROR_MEMORY_ALLOCATION = 2
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Say whether memory ran out: in torch's allocator, or in one of the driver's own calls.
+
+    The driver's number of the error tells them apart; torch puts it beside the message.
+    """
+    if isinstance(error, OUT_OF_MEMORY):
+        return True
+    code = getattr(error, "error_code", None)
+    return isinstance(error, DEVICE_ERROR) and code == _CUDA_ERROR_MEMORY_ALLOCATION
+
 
 MOST_PER_ANSWER = 8
 """Plans made for one answer; then memory is vanishing faster than it can be planned for."""

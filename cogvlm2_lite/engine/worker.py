@@ -218,9 +218,9 @@ def _describe(model: Model) -> Loaded:
 
 def _fault(error: Exception) -> CogVLM2LiteError:
     """Turn a fault into an error for the owner; the traceback goes to the log only."""
-    from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY
+    from cogvlm2_lite.engine.tighten import out_of_memory
 
-    if isinstance(error, (*OUT_OF_MEMORY, MemoryError)):
+    if out_of_memory(error) or isinstance(error, MemoryError):
         return DoesNotFitError(
             "There was not enough memory to go on.", hint="Close other programs and try again."
         )

@@ -262,6 +262,24 @@ def test_a_gpu_that_vanishes_ends_in_one_sentence(folders: dict[str, Path]) -> N
         list(open_with(folders["nf4"], PLENTY, arenas=[arena]).warm_up())
 
 
+def test_memory_that_the_driver_refuses_is_planned_around(folders: dict[str, Path]) -> None:
+    """The driver's own calls tell of it with its number, not with torch's type."""
+    expected = text(ask(open_with(folders["nf4"], PLENTY)))
+
+    class Refusing(FailingArena):
+        def take(self, nbytes: int) -> None:
+            self.requests += nbytes > 0
+            if nbytes > 0 and self.requests == 30:
+                error = torch.AcceleratorError("CUDA error: out of memory")
+                error.error_code = 2
+                raise error
+            Arena.take(self, nbytes)
+
+    events = ask(open_with(folders["nf4"], PLENTY, arenas=[Refusing()]))
+    assert any(isinstance(event, Replanned) for event in events)
+    assert text(events) == expected
+
+
 def test_a_new_picture_is_encoded_where_the_old_cache_was(folders: dict[str, Path]) -> None:
     model = open_with(folders["nf4"], PLENTY)
     ask(model, 1)
