@@ -44,6 +44,8 @@ def integer(values: Mapping[str, Any], name: str, default: int) -> int:
     value = values.get(name)
     if value is None:
         return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON has one kind of number: 3.0 is a whole one
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
         refuse(name, f"must be a whole number, not {shown(value)}")
     return value

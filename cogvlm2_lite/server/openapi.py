@@ -13,7 +13,10 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.talk import CHAT, DETAILS, MAX_MESSAGES, RESPONSES, Form
 
 _Schema = dict[str, Any]
-_DATA_URL = "^data:image/[a-zA-Z0-9.+-]{1,40}(;[a-zA-Z0-9=._-]{1,60}){0,4};base64,.+"
+_DATA_URL = (
+    "^data:image/[a-zA-Z0-9.+-]{1,40}(;[a-zA-Z0-9=._-]{1,60}){0,4};base64,"
+    "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$"
+)
 _MOST = 2**63 - 1
 _STATUSES = {
     400: "The request makes no sense; `param` names the field at fault.",
@@ -81,7 +84,8 @@ def document(limits: Limits) -> dict[str, Any]:
 
 
 def _asking(name: str, summary: str, request: str, reply: str) -> dict[str, Any]:
-    stream = {"schema": {"type": "string", "description": 'Server-sent events, with "stream".'}}
+    event = _object({"event": {"type": "string"}, "data": {"type": "string"}}, ["data"])
+    stream = {"schema": {**event, "description": 'An event, where "stream" is true.'}}
     content = {"application/json": {"schema": _ref(reply)}, "text/event-stream": stream}
     return {
         "post": {

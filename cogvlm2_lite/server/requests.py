@@ -105,6 +105,8 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
     template = choice(values, "template", (None, "chat", "vqa"))
     both = ("max_completion_tokens", "max_tokens")
     tokens = next((name for name in both if values.get(name) is not None), "max_tokens")
+    for name in both:
+        _ceiling(values, name, limits)
     json_object = json_wanted(values.get("response_format"), "response_format")
     if json_object and values.get("stop"):
         refuse("stop", "can't be combined with json_object: it would cut the object off")
@@ -220,17 +222,15 @@ def _stream_options(options: object) -> Mapping[str, Any]:
     unknown = set(options) - {"include_usage", "include_progress", "include_obfuscation"}
     if unknown:
         refuse("stream_options", f"has an unknown field {shown(min(unknown))}")
+    flag(options, "include_obfuscation")  # there is none to leave out
     return options
 
 
 def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> Sampling:
-    tokens = integer(values, tokens_field, min(_DEFAULT_TOKENS, limits.answer_tokens))
-    if tokens > limits.answer_tokens:
-        refuse(tokens_field, f"must be at most {limits.answer_tokens}, not {tokens}")
+    tokens = _ceiling(values, tokens_field, limits)
     temperature = number(values, "temperature", 0.0)
     if temperature > 2:
         refuse("temperature", f"must be between 0 and 2, not {shown(temperature)}")
-    names = {"max_new_tokens": tokens_field}
     try:
         return Sampling(
             max_new_tokens=tokens,
@@ -244,9 +244,15 @@ def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> S
             stop=_stops(values.get("stop")),
         )
     except UsageError as error:
-        name, _, rest = error.message.partition(" ")
-        name = names.get(name, name)
-        raise Refusal(400, f"{name} {rest}", "invalid_value", name) from None
+        raise Refusal(400, error.message, "invalid_value", error.message.split()[0]) from None
+
+
+def _ceiling(values: Mapping[str, Any], name: str, limits: Limits) -> int:
+    """Read how many tokens an answer may have."""
+    tokens = integer(values, name, min(_DEFAULT_TOKENS, limits.answer_tokens))
+    if not 1 <= tokens <= limits.answer_tokens:
+        refuse(name, f"must be 1 or more and at most {limits.answer_tokens}, not {tokens}")
+    return tokens
 
 
 def _stops(value: object) -> tuple[str, ...]:

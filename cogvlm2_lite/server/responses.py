@@ -42,9 +42,9 @@ def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
             "can't be used: this server keeps no answers, so send the whole conversation as input",
             "unsupported_parameter",
         )
-    if values.get("store") not in (None, False):
+    if values.get("store") is not None and values["store"] is not False:
         refuse("store", "must be false: this server keeps no answers", "unsupported_parameter")
-    if not isinstance(values.get("metadata") or {}, dict):
+    if not isinstance(values.get("metadata"), dict | None):
         refuse("metadata", "must be an object")
     given = values.get("input")
     if given is None:

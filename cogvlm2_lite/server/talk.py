@@ -91,7 +91,7 @@ class Talk:
             refuse(f"{where}.type", f"must be message, not {shown(message['type'])}")
         if unknown := set(message) - self._form.fields:
             refuse(where, f"has an unknown field {shown(min(unknown))}")
-        if message.get("tool_calls"):
+        if message.get("tool_calls") not in (None, []):
             refuse(where, "has tool calls, which the model does not know", "unsupported_value")
         role = message.get("role")
         content = message.get("content")

@@ -174,6 +174,7 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"seed": -1}, "seed", "between"),
         ({"n": 2}, "n", "must be 1"),
         ({"stop": [""]}, "stop", "letters"),
+        ({"stop": False}, "stop", "text or a list"),
         ({"stream": 1}, "stream", "true or false"),
         ({"logprobs": 1}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs"),
