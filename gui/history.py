@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.settings import write_whole
@@ -448,9 +449,13 @@ def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float
         status=Status(row[4]),
         notes=tuple(json.loads(row[5])),
         error=row[6],
-        stats=Stats(**json.loads(row[7])) if row[7] else None,
+        stats=_stats(json.loads(row[7])) if row[7] else None,
         created=row[8],
     )
+
+
+def _stats(values: dict[str, Any]) -> Stats:
+    return Stats(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
 
 
 def _holds(text: str, wanted: str) -> bool:

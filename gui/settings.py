@@ -239,6 +239,11 @@ class Settings:
         """Call `listener` with the name of each setting that changes."""
         self._listeners.append(listener)
 
+    def forget(self, listener: Callable[[str], None]) -> None:
+        """Call a listener no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
     def groups(self) -> Iterable[tuple[str, tuple[Setting, ...]]]:
         """Give each heading with its settings, in the order of the declaration."""
         names = dict.fromkeys(setting.group for setting in self.declared if setting.group)

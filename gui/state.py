@@ -35,7 +35,10 @@ class WrongMomentError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What an answer cost. Seconds per phase; reason: a value of FinishReason."""
+    """What an answer cost, all its runs together.
+
+    Seconds per phase; reason: a value of FinishReason; token_ids: of the text, to go on from.
+    """
 
     prompt_tokens: int
     image_tokens: int
@@ -44,6 +47,7 @@ class Stats:
     prefill_s: float
     decode_s: float
     reason: str
+    token_ids: tuple[int, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -70,6 +74,14 @@ class Turn:
     error: str = ""
     stats: Stats | None = None
     created: float = 0.0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer has a beginning and not its end, so that it may go on."""
+        if not self.status.is_over or not self.answer.strip():
+            return False
+        at_limit = self.stats is not None and self.stats.reason == FinishReason.LENGTH.value
+        return self.status is not Status.DONE or at_limit
 
 
 @dataclass
@@ -143,9 +155,24 @@ class Conversation:
         if not self.title:
             self.title = title_of(turn.question)
 
+    def can_go_on(self, turn: Turn) -> bool:
+        """Whether an answer was cut and nothing was asked behind it."""
+        return turn.is_cut and all(other.parent != turn.id for other in self.turns.values())
+
+    def go_on(self, turn_id: int) -> Turn:
+        """Open an answer that was cut. Its text stays until the engine's first word, which holds
+        all that was said before."""
+        turn = self.turns[turn_id]
+        if self.running is not None or not self.can_go_on(turn):
+            raise WrongMomentError("This answer can't go on now.")
+        return self._change(turn_id, status=Status.WAITING, error="")
+
     def append(self, turn_id: int, text: str) -> Turn:
         """Add to the answer that comes."""
-        return self._change(turn_id, status=Status.STREAMING, answer=self._open(turn_id) + text)
+        answer = self._open(turn_id)
+        if self.turns[turn_id].status is Status.WAITING:
+            answer = ""
+        return self._change(turn_id, status=Status.STREAMING, answer=answer + text)
 
     def note(self, turn_id: int, text: str) -> Turn:
         """Keep what the engine told beside the answer."""
@@ -160,15 +187,7 @@ class Conversation:
             turn_id,
             answer=end.text,
             status=Status.STOPPED if stopped else Status.DONE,
-            stats=Stats(
-                prompt_tokens=end.prompt_tokens,
-                image_tokens=end.image_tokens,
-                completion_tokens=end.completion_tokens,
-                encode_s=end.encode_s,
-                prefill_s=end.prefill_s,
-                decode_s=end.decode_s,
-                reason=end.reason.value,
-            ),
+            stats=_stats(end, self.turns[turn_id].stats),
         )
 
     def fail(self, turn_id: int, why: str) -> Turn:
@@ -194,6 +213,20 @@ class Conversation:
     def _change(self, turn_id: int, **values: object) -> Turn:
         self.turns[turn_id] = replace(self.turns[turn_id], **values)  # type: ignore[arg-type]
         return self.turns[turn_id]
+
+
+def _stats(end: Finished, before: Stats | None) -> Stats:
+    """Add what a run cost to what the answer had cost when it was cut."""
+    return Stats(
+        prompt_tokens=end.prompt_tokens,
+        image_tokens=end.image_tokens,
+        completion_tokens=end.completion_tokens + (before.completion_tokens if before else 0),
+        encode_s=end.encode_s + (before.encode_s if before else 0.0),
+        prefill_s=end.prefill_s + (before.prefill_s if before else 0.0),
+        decode_s=end.decode_s + (before.decode_s if before else 0.0),
+        reason=end.reason.value,
+        token_ids=end.token_ids,
+    )
 
 
 def title_of(question: str) -> str:

@@ -81,6 +81,7 @@ QLabel[kind="soft"] { color: $soft; }
 QLabel[kind="bad"] { color: $bad; }
 QLabel[kind="title"] { font-size: $bigpt; font-weight: 600; }
 QLabel[kind="heading"] { font-weight: 600; }
+QFrame[kind="sheet"] { background: $raised; border: 1px solid $line; }
 QFrame[kind="card"] { background: $raised; border: 1px solid $line; border-radius: 12px; }
 QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
 QFrame[kind="trouble"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
@@ -118,6 +119,9 @@ QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox {
   selection-background-color: $accent; selection-color: $accent_ink; }
 QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus,
 QComboBox:focus { border: 1px solid $accent; }
+/* Not setButtonSymbols(NoButtons): with it Qt 6.11 leaves the number a width of one pixel. */
+QSpinBox::up-button, QSpinBox::down-button, QDoubleSpinBox::up-button, QDoubleSpinBox::down-button {
+  width: 0; border: 0; }
 QComboBox QAbstractItemView { background: $raised; border: 1px solid $line;
   selection-background-color: $mine; selection-color: $ink; }
 QPlainTextEdit[kind="clear"], QTextBrowser[kind="clear"] {

@@ -1,63 +1,39 @@
-"""The chat page: draws the state, writes the history, and asks the engine."""
+"""The chat page: joins the conversations, what is asked, the picture and the engine."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
-from PySide6.QtGui import QAction, QKeyEvent, QKeySequence, QResizeEvent
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QAction, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QFileDialog,
-    QFrame,
     QHBoxLayout,
-    QInputDialog,
-    QLabel,
-    QLineEdit,
-    QListWidget,
-    QListWidgetItem,
-    QMenu,
     QMessageBox,
-    QPlainTextEdit,
-    QProgressBar,
-    QPushButton,
     QSplitter,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineState, Outcome
+from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.engine.protocol import Ask
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.events import (
-    Finished,
-    Notice,
-    Progress,
-    Replanned,
-    Streaming,
-    TextDelta,
-    TurnsDropped,
-)
-from cogvlm2_lite.units import format_bytes
-from gui import theme
+from gui.chat.answering import Answering
+from gui.chat.composer import Composer
 from gui.chat.picture import PicturePanel, read_file
+from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
+from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
-from gui.export import export
 from gui.history import HistoryError
-from gui.presets import PresetButton
 from gui.settings import sampling_of
 from gui.state import Conversation, Status, Turn
 
-_DRAW_MS = 40
 _NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""
-_WRITE_S = 0.5
-"""An answer that comes is on the disk at most so late."""
 
 
 def make(context: Context) -> QWidget:
@@ -73,45 +49,37 @@ class ChatPage(QWidget):
         self._context = context
         self._conversation: Conversation | None = None
         self._picture = b""
-        self._request: int | None = None
-        self._answering: Conversation | None = None
-        self._turn = 0
-        self._written = 0.0
-        self._unwritten = False
         self._edited: Turn | None = None
-        self._last_deleted: int | None = None
         self._gone = False
         self.setProperty("kind", "page")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        self._splitter = QSplitter(Qt.Orientation.Horizontal)
-        self._splitter.setChildrenCollapsible(True)
-        self._side = self._make_list()
-        self._splitter.addWidget(self._side)
-        self._splitter.addWidget(self._make_middle())
+        self._answering = Answering(context.engine, context.history, self)
+        self._answering.changed.connect(self._draw)
+        self._answering.ended.connect(self._show_state)
+        self._answering.trouble.connect(self.say)
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
-        self._splitter.addWidget(self.panel)
-        self._splitter.setStretchFactor(1, 1)
-        self._splitter.setSizes([230, 560, 320])
-        row.addWidget(self._splitter)
         self.panel.chosen.connect(self._picture_given)
         self.panel.trouble.connect(self.say)
-        self._drawing = QTimer(self)
-        self._drawing.setInterval(_DRAW_MS)
-        self._drawing.timeout.connect(self._tick)
-        engine = context.engine
-        engine.outcome.connect(self._told)
-        engine.state_changed.connect(self._show_state)
+        self.sidebar = self._make_sidebar()
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        splitter = QSplitter(Qt.Orientation.Horizontal)
+        splitter.setChildrenCollapsible(True)
+        splitter.addWidget(self.sidebar)
+        splitter.addWidget(self._make_middle())
+        splitter.addWidget(self.panel)
+        splitter.setStretchFactor(1, 1)
+        splitter.setSizes([230, 560, 320])
+        row.addWidget(splitter)
+        context.engine.state_changed.connect(self._show_state)
         self._keys()
         self.reload_list()
         self.show_conversation(None)
-        self._show_state()
 
     @property
     def busy(self) -> bool:
         """True while an answer comes."""
-        return self._request is not None
+        return self._answering.busy
 
     @property
     def conversation(self) -> Conversation | None:
@@ -136,47 +104,20 @@ class ChatPage(QWidget):
 
     def shut(self) -> None:
         """Write what came of an answer, and listen no more: the page goes."""
-        if self._answering is not None:
-            self._write()
-        self._drawing.stop()
+        self._answering.shut()
         self._gone = True
 
     # --- what is drawn ---------------------------------------------------------------------------
 
-    def _make_list(self) -> QWidget:
-        side = QWidget()
-        side.setObjectName("conversations")
-        side.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        side.setMinimumWidth(150)
-        column = QVBoxLayout(side)
-        column.setContentsMargins(10, 14, 10, 10)
-        column.setSpacing(8)
-        self.new_button = QPushButton(self.tr("New conversation"))
-        self.new_button.setIcon(theme.icon("plus"))
-        self.new_button.setAccessibleName(self.tr("New conversation"))
-        self.new_button.clicked.connect(self.start_new)
-        column.addWidget(self.new_button)
-        self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Search"))
-        self.search.setClearButtonEnabled(True)
-        self.search.setAccessibleName(self.tr("Search in conversations"))
-        self.search.textChanged.connect(lambda _: self.reload_list())
-        column.addWidget(self.search)
-        self.list = QListWidget()
-        self.list.setAccessibleName(self.tr("Conversations"))
-        self.list.setFrameShape(QFrame.Shape.NoFrame)
-        self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        self.list.customContextMenuRequested.connect(self._list_menu)
-        self.list.itemClicked.connect(self._item_chosen)
-        self.list.itemActivated.connect(self._item_chosen)
-        column.addWidget(self.list, 1)
-        self.undo = QPushButton(self.tr("Undo delete"))
-        self.undo.setAccessibleName(self.tr("Undo delete"))
-        self.undo.clicked.connect(self._restore_deleted)
-        self.undo.hide()
-        column.addWidget(self.undo)
+    def _make_sidebar(self) -> Sidebar:
+        side = Sidebar(self._context, self._is_answering)
+        side.fresh.connect(self.start_new)
+        side.wanted.connect(self._open)
+        side.renamed.connect(self._renamed)
+        side.deleted.connect(self._deleted)
+        side.trouble.connect(self.say)
+        self.list, self.search, self.undo = side.list, side.search, side.undo
+        self.new_button = side.new_button
         return side
 
     def _make_middle(self) -> QWidget:
@@ -188,123 +129,29 @@ class ChatPage(QWidget):
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
         self.transcript.edit.connect(self.edit_question)
+        self.transcript.more.connect(self.go_on)
         self.transcript.choose.connect(self._choose_branch)
         self._stack.addWidget(self.transcript)
-        self._stack.addWidget(self._make_welcome())
+        self._welcome = Welcome()
+        self._welcome.demo.connect(self.open_demo)
+        self._welcome.folder.connect(self._ask_for_model)
+        self._welcome.convert.connect(partial(self._context.show_page, "convert"))
+        self.demo_button = self._welcome.demo_button
+        self._stack.addWidget(self._welcome)
         column.addWidget(self._stack, 1)
-        column.addWidget(self._make_banner())
-        column.addWidget(self._make_composer())
+        self._banner = Banner()
+        self._banner.restart.connect(self._context.engine.client.restart)
+        self.restart_button = self._banner.restart_button
+        column.addWidget(self._banner)
+        self._asking = Composer(self._context.settings, self.panel.take)
+        self._asking.asked.connect(self.send)
+        self._asking.stopped.connect(self.stop)
+        self._answering.progress.connect(self._asking.show_progress)
+        self.composer, self.send_button = self._asking.text, self._asking.send_button
+        self.presets, self.status = self._asking.presets, self._asking.status
+        self.progress, self.sampling = self._asking.progress, self._asking.sampling
+        column.addWidget(self._asking)
         return middle
-
-    def _make_welcome(self) -> QWidget:
-        welcome = QWidget()
-        column = QVBoxLayout(welcome)
-        column.addStretch(1)
-        title = QLabel(self.tr("Ask about a picture"))
-        title.setProperty("kind", "title")
-        title.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        column.addWidget(title)
-        self._welcome_text = QLabel()
-        self._welcome_text.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._welcome_text.setWordWrap(True)
-        self._welcome_text.setProperty("kind", "soft")
-        column.addWidget(self._welcome_text)
-        column.addSpacing(12)
-        self._welcome_buttons = QWidget()
-        buttons = QVBoxLayout(self._welcome_buttons)
-        for text, do, main in (
-            (self.tr("Try the small demo model"), self.open_demo, True),
-            (self.tr("Open a model folder"), self._ask_for_model, False),
-            (
-                self.tr("Convert a downloaded checkpoint"),
-                partial(self._context.show_page, "convert"),
-                False,
-            ),
-        ):
-            button = QPushButton(text)
-            button.setAccessibleName(text)
-            button.setMinimumWidth(280)
-            if main:
-                button.setProperty("kind", "main")
-                self.demo_button = button
-            button.clicked.connect(lambda _=False, do=do: do())
-            buttons.addWidget(button, alignment=Qt.AlignmentFlag.AlignHCenter)
-        column.addWidget(self._welcome_buttons)
-        column.addStretch(1)
-        return welcome
-
-    def _make_banner(self) -> QWidget:
-        self._banner = QFrame()
-        self._banner.setProperty("kind", "trouble")
-        row = QHBoxLayout(self._banner)
-        row.setContentsMargins(12, 8, 8, 8)
-        self._banner_text = QLabel()
-        self._banner_text.setWordWrap(True)
-        row.addWidget(self._banner_text, 1)
-        self.restart_button = QPushButton(self.tr("Start again"))
-        self.restart_button.setAccessibleName(self.tr("Start the engine again"))
-        self.restart_button.clicked.connect(self._context.engine.client.restart)
-        row.addWidget(self.restart_button)
-        close = QToolButton()
-        close.setIcon(theme.icon("close"))
-        close.setProperty("kind", "quiet")
-        close.setAccessibleName(self.tr("Close the message"))
-        close.setToolTip(self.tr("Close the message"))
-        close.clicked.connect(self._banner.hide)
-        row.addWidget(close)
-        self._banner.hide()
-        holder = QWidget()
-        around = QVBoxLayout(holder)
-        around.setContentsMargins(24, 0, 24, 0)
-        around.addWidget(self._banner)
-        return holder
-
-    def _make_composer(self) -> QWidget:
-        holder = QWidget()
-        column = QVBoxLayout(holder)
-        column.setContentsMargins(24, 8, 24, 12)
-        column.setSpacing(6)
-        card = QFrame()
-        card.setProperty("kind", "card")
-        inner = QVBoxLayout(card)
-        inner.setContentsMargins(12, 10, 10, 8)
-        self.composer = QPlainTextEdit()
-        self.composer.setProperty("kind", "clear")
-        self.composer.setPlaceholderText(self.tr("Ask about the picture"))
-        self.composer.setAccessibleName(self.tr("Your question"))
-        self.composer.setFixedHeight(64)
-        self.composer.setTabChangesFocus(True)
-        self.composer.installEventFilter(self)
-        self.composer.textChanged.connect(self._show_state)
-        inner.addWidget(self.composer)
-        row = QHBoxLayout()
-        self.presets = PresetButton(
-            self._context.settings, self._use_preset, self.composer.toPlainText
-        )
-        row.addWidget(self.presets)
-        row.addStretch(1)
-        self.send_button = QToolButton()
-        self.send_button.setIconSize(QSize(20, 20))
-        self.send_button.clicked.connect(self._send_or_stop)
-        row.addWidget(self.send_button)
-        inner.addLayout(row)
-        column.addWidget(card)
-        self.status = QLabel()
-        self.status.setProperty("kind", "soft")
-        self.status.setAccessibleName(self.tr("What the engine does"))
-        self.progress = QProgressBar()
-        self.progress.setAccessibleName(self.tr("Progress"))
-        self.progress.setFixedWidth(120)
-        self.progress.hide()
-        foot = QHBoxLayout()
-        foot.addWidget(self.status, 1)
-        foot.addWidget(self.progress)
-        column.addLayout(foot)
-        return holder
-
-    def _use_preset(self, question: str) -> None:
-        self.composer.setPlainText(question)
-        self.composer.setFocus()
 
     def _keys(self) -> None:
         for keys, do in (
@@ -324,45 +171,23 @@ class ChatPage(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """Give a narrow window to the talk: the list goes first."""
         super().resizeEvent(event)
-        self._side.setVisible(self.width() >= _NARROW)
+        self.sidebar.setVisible(self.width() >= _NARROW)
         self.panel.setMaximumWidth(16_777_215 if self.width() >= _NARROW else 220)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Send with Enter (Shift+Enter breaks the line), and take pictures that are pasted."""
-        if watched is self.composer and isinstance(event, QKeyEvent):
-            if event.type() is QEvent.Type.KeyPress and event.matches(
-                QKeySequence.StandardKey.Paste
-            ):
-                from PySide6.QtGui import QGuiApplication
-
-                mime = QGuiApplication.clipboard().mimeData()
-                return not mime.hasText() and self.panel.take(mime)
-            enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
-            broken = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
-            if event.type() is QEvent.Type.KeyPress and enter and not broken:
-                self.send()
-                return True
-        return super().eventFilter(watched, event)
 
     # --- conversations ---------------------------------------------------------------------------
 
     def reload_list(self) -> None:
         """Read the list again."""
-        self.list.clear()
-        try:
-            rows = self._context.history.list(self.search.text())
-        except HistoryError as error:
-            self.say(f"{error.message} {error.hint}".strip())
-            return
-        for row in rows:
-            item = QListWidgetItem(row.title or self.tr("New conversation"))
-            item.setData(Qt.ItemDataRole.UserRole, row.id)
-            item.setToolTip(row.title)
-            if row.pinned:
-                item.setIcon(theme.icon("pin"))
-            self.list.addItem(item)
-            if self._conversation is not None and row.id == self._conversation.id:
-                self.list.setCurrentItem(item)
+        self.sidebar.mark(self._conversation.id if self._conversation else None)
+        self.sidebar.reload()
+
+    def delete(self, wanted: int) -> None:
+        """Delete a conversation; the button below the list takes it back."""
+        self.sidebar.delete(wanted)
+
+    def export_to(self, wanted: int, target: Path) -> None:
+        """Write a conversation to a file; HistoryError when that fails."""
+        self.sidebar.export_to(wanted, target)
 
     def show_conversation(self, conversation: Conversation | None) -> None:
         """Show a conversation, or an empty page for a new one."""
@@ -377,87 +202,32 @@ class ChatPage(QWidget):
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
+        self.sidebar.mark(conversation.id if conversation else None)
         self._show_state()
 
     def start_new(self) -> None:
         """Begin a conversation."""
         self.show_conversation(None)
-        self.list.clearSelection()
         self.composer.setFocus()
 
-    def _item_chosen(self, item: QListWidgetItem) -> None:
-        wanted = item.data(Qt.ItemDataRole.UserRole)
-        if self._answering is not None and self._answering.id == wanted:
-            self.show_conversation(self._answering)
+    def _is_answering(self, wanted: int) -> bool:
+        talk = self._answering.conversation
+        return talk is not None and talk.id == wanted
+
+    def _open(self, wanted: int) -> None:
+        if self._is_answering(wanted):
+            self.show_conversation(self._answering.conversation)
             return
-        try:
-            self.show_conversation(self._context.history.load(wanted))
-        except HistoryError as error:
-            self.say(error.message)
+        self._guard(lambda: self.show_conversation(self._context.history.load(wanted)))
 
-    def _list_menu(self, place: QPoint) -> None:
-        item = self.list.itemAt(place)
-        if item is None:
-            return
-        wanted = item.data(Qt.ItemDataRole.UserRole)
-        menu = QMenu(self)
-        menu.addAction(self.tr("Rename"), partial(self._rename, wanted, item.text()))
-        menu.addAction(self.tr("Pin or unpin"), partial(self._pin, wanted))
-        menu.addAction(self.tr("Export"), partial(self._export, wanted))
-        menu.addAction(self.tr("Delete"), partial(self.delete, wanted))
-        menu.exec(self.list.mapToGlobal(place))
+    def _renamed(self, wanted: int, title: str) -> None:
+        for talk in (self._conversation, self._answering.conversation):
+            if talk is not None and talk.id == wanted:
+                talk.title = title
 
-    def _rename(self, wanted: int, title: str) -> None:
-        text, sure = QInputDialog.getText(self, self.tr("Rename"), self.tr("Title"), text=title)
-        if sure and text.strip():
-            self._guard(lambda: self._context.history.rename(wanted, text.strip()))
-            if self._conversation is not None and self._conversation.id == wanted:
-                self._conversation.title = text.strip()
-            self.reload_list()
-
-    def _pin(self, wanted: int) -> None:
-        def change() -> None:
-            conversation = self._context.history.load(wanted)
-            conversation.pinned = not conversation.pinned
-            self._context.history.save(conversation)
-
-        self._guard(change)
-        self.reload_list()
-
-    def _export(self, wanted: int) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self,
-            self.tr("Export the conversation"),
-            "",
-            "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
-        )
-        if name:
-            self._guard(lambda: self.export_to(wanted, Path(name)))
-
-    def export_to(self, wanted: int, target: Path) -> None:
-        """Write a conversation to a file; HistoryError when that fails."""
-        talk = self._context.history.load(wanted)
-        picture = self._context.history.picture(talk.picture) if talk.picture else b""
-        export(talk, picture, target if target.suffix else target.with_suffix(".md"))
-
-    def delete(self, wanted: int) -> None:
-        """Delete a conversation; the button below the list takes it back."""
-        if self._answering is not None and self._answering.id == wanted:
-            self.say(self.tr("An answer is still coming in this conversation. Stop it first."))
-            return
-        self._guard(lambda: self._context.history.delete(wanted))
-        self._last_deleted = wanted
-        self.undo.show()
+    def _deleted(self, wanted: int) -> None:
         if self._conversation is not None and self._conversation.id == wanted:
             self.show_conversation(None)
-        self.reload_list()
-
-    def _restore_deleted(self) -> None:
-        if self._last_deleted is not None:
-            wanted = self._last_deleted
-            self._guard(lambda: self._context.history.restore(wanted))
-        self.undo.hide()
-        self.reload_list()
 
     def _guard(self, work: Callable[[], object]) -> bool:
         """Do something with the history; a sentence when it fails."""
@@ -525,16 +295,10 @@ class ChatPage(QWidget):
         if folder:
             self._context.open_model(Path(folder))
 
-    def _send_or_stop(self) -> None:
-        if self.busy:
-            self.stop()
-        else:
-            self.send()
-
     def send(self) -> None:
         """Ask what stands in the composer."""
         question = self.composer.toPlainText().strip()
-        if not question or self.busy or not self._can_ask():
+        if not question or not self._can_ask():
             return
         parent = None
         if self._edited is not None:
@@ -546,10 +310,23 @@ class ChatPage(QWidget):
 
     def answer_again(self, turn_id: int) -> None:
         """Ask a question once more; the earlier answer stays as another version."""
-        if self.busy or self._conversation is None or not self._can_ask():
+        if self._conversation is not None and self._can_ask():
+            turn = self._conversation.turns[turn_id]
+            self._ask(turn.question, turn.parent)
+
+    def go_on(self, turn_id: int) -> None:
+        """Let an answer that was cut go on."""
+        talk = self._conversation
+        if talk is None or not self._can_ask() or not talk.can_go_on(talk.turns[turn_id]):
             return
-        turn = self._conversation.turns[turn_id]
-        self._ask(turn.question, turn.parent)
+        cut = talk.turns[turn_id]
+        turn = talk.go_on(turn_id)
+        if not self._guard(lambda: self._context.history.write(turn)):
+            talk.turns[turn_id] = cut
+            return
+        ids = cut.stats.token_ids if cut.stats is not None else ()
+        self._begin(talk, turn, begun=cut.answer, begun_ids=ids)
+        self._draw()
 
     def edit_question(self, turn_id: int) -> None:
         """Put a question into the composer; sending it makes another version."""
@@ -561,15 +338,14 @@ class ChatPage(QWidget):
 
     def stop(self) -> None:
         """Stop the answer within one token."""
-        if self._request is not None:
-            self._context.engine.client.cancel(self._request)
+        self._answering.stop()
 
     def _again_last(self) -> None:
         if self._conversation is not None and self._conversation.leaf is not None:
             self.answer_again(self._conversation.leaf)
 
     def _can_ask(self) -> bool:
-        return self._context.engine.client.state is EngineState.READY
+        return not self.busy and self._context.engine.client.state is EngineState.READY
 
     def _ask(self, question: str, parent: int | None) -> bool:
         history = self._context.history
@@ -582,24 +358,33 @@ class ChatPage(QWidget):
             self.say(f"{error.message} {error.hint}".strip())
             return False
         self._edited = None
-        self._answering, self._turn = self._conversation, turn.id
-        self._written = time.monotonic()
-        self._banner.hide()
-        self._request = self._context.engine.client.ask(
-            Ask(
-                request=0,
-                question=question,
-                image=self._picture or None,
-                history=self._conversation.before(turn),
-                sampling=sampling_of(self._context.settings),
-            )
-        )
+        self._begin(self._conversation, turn)
         self.transcript.show_new(self._conversation, turn)
         self._stack.setCurrentIndex(0)
         self.reload_list()
-        self._drawing.start()
-        self._show_state()
         return True
+
+    def _begin(
+        self,
+        talk: Conversation,
+        turn: Turn,
+        *,
+        begun: str = "",
+        begun_ids: tuple[int, ...] = (),
+    ) -> None:
+        """Ask the engine about a turn that is on disk."""
+        self._banner.hide()
+        ask = Ask(
+            request=0,
+            question=turn.question,
+            image=self._picture or None,
+            history=talk.before(turn),
+            sampling=sampling_of(self._context.settings),
+            begun=begun,
+            begun_ids=begun_ids,
+        )
+        self._answering.begin(talk, turn.id, ask)
+        self._show_state()
 
     def _choose_branch(self, turn_id: int) -> None:
         if self.busy or self._conversation is None:
@@ -609,77 +394,12 @@ class ChatPage(QWidget):
         self._guard(lambda: self._context.history.save(conversation))
         self.transcript.show_conversation(conversation)
 
-    # --- what the engine tells -------------------------------------------------------------------
-
-    def _told(self, number: int, outcome: Outcome) -> None:
-        talk = self._answering
-        if self._gone or number != self._request or talk is None:
-            return
-        if isinstance(outcome, TextDelta):
-            talk.append(self._turn, outcome.text)
-            self._unwritten = True
-        elif isinstance(outcome, Progress):
-            self._show_progress(outcome)
-        elif isinstance(outcome, Notice | Replanned):
-            talk.note(self._turn, outcome.text)
-        elif isinstance(outcome, Streaming):
-            needs = max(outcome.picture_bytes, outcome.prompt_bytes, outcome.token_bytes)
-            talk.note(
-                self._turn,
-                self.tr("Memory is short: up to {size} of weights come from RAM or disk.").format(
-                    size=format_bytes(needs)
-                ),
-            )
-        elif isinstance(outcome, TurnsDropped):
-            talk.note(
-                self._turn,
-                self.tr("The oldest {count} questions no longer fit and were left out.").format(
-                    count=outcome.count
-                ),
-            )
-        elif isinstance(outcome, Finished):
-            talk.finish(self._turn, outcome)
-            self._end_answer()
-        elif isinstance(outcome, CogVLM2LiteError):
-            talk.fail(self._turn, f"{outcome.message} {outcome.hint}".strip())
-            self._end_answer()
-
-    def _end_answer(self) -> None:
-        self._write()
-        self._drawing.stop()
-        self._draw()
-        self._request, self._answering = None, None
-        self.progress.hide()
-        self._show_state()
-
-    def _write(self) -> None:
-        talk, self._written = self._answering, time.monotonic()
-        self._unwritten = False
-        if talk is not None:
-            self._guard(lambda: self._context.history.write(talk.turns[self._turn]))
-
-    def _tick(self) -> None:
-        """Draw and write what came. By the clock: after a slow token the next may be long away."""
-        self._draw()
-        if self._unwritten and time.monotonic() - self._written > _WRITE_S:
-            self._write()
+    # --- what is shown of the engine -------------------------------------------------------------
 
     def _draw(self) -> None:
-        if self._answering is not None and self._answering is self._conversation:
-            self.transcript.show_turn(self._answering.turns[self._turn])
-
-    def _show_progress(self, event: Progress) -> None:
-        words = {
-            "load": self.tr("Loading"),
-            "encode": self.tr("Looking at the picture"),
-            "prefill": self.tr("Reading the question"),
-            "decode": self.tr("Answering"),
-        }
-        held = f", {format_bytes(event.held_bytes)}" if event.held_bytes else ""
-        self.status.setText(words.get(event.phase, event.phase) + held)
-        self.progress.setRange(0, max(event.total, 1))
-        self.progress.setValue(event.done)
-        self.progress.show()
+        talk = self._answering.conversation
+        if talk is not None and talk is self._conversation:
+            self.transcript.show_turn(talk.turns[self._answering.turn])
 
     def _show_state(self) -> None:
         """Draw what the engine can do now."""
@@ -687,47 +407,23 @@ class ChatPage(QWidget):
             return
         client = self._context.engine.client
         state, ready = client.state, client.state is EngineState.READY
-        self.send_button.setIcon(theme.icon("stop" if self.busy else "send"))
-        text = self.tr("Stop (Esc)") if self.busy else self.tr("Send (Enter)")
-        self.send_button.setToolTip(text)
-        self.send_button.setAccessibleName(text)
-        wanted = bool(self.composer.toPlainText().strip())
-        self.send_button.setEnabled(self.busy or (ready and wanted))
+        self._asking.show_state(state, busy=self.busy)
         model = client.load is not None
-        self._welcome_buttons.setVisible(not model)
-        self._welcome_text.setText(
-            self.tr("Drop a picture at the right, and write a question below.")
-            if model
-            else self.tr("Everything stays on this computer. First choose a model.")
-        )
-        if not self.busy:
-            self.status.setText(
-                {
-                    EngineState.READY: self.tr("Ready"),
-                    EngineState.LOADING: self.tr("Loading the model…"),
-                    EngineState.EMPTY: self.tr("The model is unloaded."),
-                    EngineState.DEAD: self.tr("The engine has ended."),
-                    EngineState.STOPPED: self.tr("No model is open."),
-                }[state]
-            )
+        self._welcome.show_model(model)
         ended = (EngineState.DEAD, EngineState.EMPTY)
         if model and (state in ended or (client.reason and not ready)):
-            self._banner_text.setText(client.reason or self.tr("The model is unloaded."))
-            self.restart_button.show()
-            self._banner.show()
+            self._banner.say(client.reason or self.tr("The model is unloaded."), restart=True)
         elif self.restart_button.isVisible() and ready:
             self._banner.hide()
 
     def say(self, text: str) -> None:
         """Show a sentence above the composer."""
-        self._banner_text.setText(text)
-        self.restart_button.hide()
-        self._banner.show()
+        self._banner.say(text)
 
     @property
     def said(self) -> str:
         """The sentence that is shown; empty without one."""
-        return self._banner_text.text() if self._banner.isVisibleTo(self) else ""
+        return self._banner.text if self._banner.isVisibleTo(self) else ""
 
     def answered(self) -> bool:
         """Say whether the last turn of the conversation has its whole answer."""

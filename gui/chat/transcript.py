@@ -1,88 +1,43 @@
-"""Questions and answers, one under the other; an answer is Markdown that loads nothing."""
+"""Questions and answers, one under the other, and what can be done with each."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QGuiApplication, QResizeEvent
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
-    QMessageBox,
+    QPushButton,
     QScrollArea,
-    QTextBrowser,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from gui import theme
+from gui.chat.answer import Answer
 from gui.state import Conversation, Status, Turn
-
-_SCHEMES = ("http", "https", "mailto")
-
-
-class Answer(QTextBrowser):
-    """Markdown as high as its text. Nothing is fetched; links open after they were shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setOpenLinks(False)
-        self.setProperty("kind", "clear")
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
-        self.setAccessibleName(self.tr("Answer"))
-        self.anchorClicked.connect(self._ask_to_open)
-        self.document().documentLayout().documentSizeChanged.connect(self._grow)
-
-    def show_text(self, text: str) -> None:
-        """Show Markdown."""
-        self.setMarkdown(text)
-        self._grow()
-
-    def loadResource(self, kind: int, name: QUrl | str) -> Any:  # noqa: N802 - Qt's name
-        """Load nothing, from nowhere."""
-        return None
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Grow with the text."""
-        super().resizeEvent(event)
-        self._grow()
-
-    def _grow(self) -> None:
-        self.setFixedHeight(max(round(self.document().size().height()) + 6, 24))
-
-    def _ask_to_open(self, url: QUrl) -> None:
-        if url.scheme() not in _SCHEMES:
-            return
-        asked = QMessageBox.question(
-            self,
-            self.tr("Open this address?"),
-            self.tr("The answer links to\n\n{address}").format(address=url.toDisplayString()),
-        )
-        if asked is QMessageBox.StandardButton.Yes:
-            from PySide6.QtGui import QDesktopServices
-
-            QDesktopServices.openUrl(url)
 
 
 class TurnView(QWidget):
     """One question with its answer and what can be done with them.
 
-    again, edit  (turn id)
-    choose       (turn id) of another branch
+    again, edit, more  (turn id); more: the answer shall go on where it was cut
+    choose             (turn id) of another branch
     """
 
     again = Signal(int)
     edit = Signal(int)
+    more = Signal(int)
     choose = Signal(int)
 
     def __init__(self, turn: Turn, siblings: list[int]) -> None:
         super().__init__()
         self.turn = turn
+        self._last = True
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)
@@ -116,10 +71,17 @@ class TurnView(QWidget):
         foot = QHBoxLayout()
         foot.setSpacing(2)
         self._tools = [
-            self._tool(foot, "copy", self.tr("Copy the answer"), self._copy),
+            self._tool(foot, "copy", self.tr("Copy as text"), self._copy),
+            self._tool(foot, "markdown", self.tr("Copy as Markdown"), self._copy_markdown),
             self._tool(foot, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
             self._tool(foot, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
         ]
+        self.more_button = QPushButton(self.tr("Continue"))
+        self.more_button.setIcon(theme.icon("continue"))
+        self.more_button.setProperty("kind", "quiet")
+        self.more_button.setToolTip(self.tr("Let the answer go on where it was cut"))
+        self.more_button.clicked.connect(lambda: self.more.emit(turn.id))
+        foot.addWidget(self.more_button)
         if len(siblings) > 1:
             at = siblings.index(turn.id)
             self._branch(foot, "previous", self.tr("Earlier version"), siblings, at - 1)
@@ -147,7 +109,13 @@ class TurnView(QWidget):
         self.error.setVisible(bool(problem))
         for tool in self._tools:
             tool.setVisible(turn.status.is_over)
+        self.more_button.setVisible(turn.is_cut and self._last)
         self.stats.setText(self._stats())
+
+    def set_last(self, last: bool) -> None:
+        """Say whether nothing was asked behind it: only then the answer can go on."""
+        self._last = last
+        self.more_button.setVisible(self.turn.is_cut and last)
 
     def _stats(self) -> str:
         stats = self.turn.stats
@@ -163,16 +131,21 @@ class TurnView(QWidget):
             prefill=stats.prefill_s,
             decode=stats.decode_s,
         )
-        return text + (self.tr("; stopped") if self.turn.status is Status.STOPPED else "")
+        if self.turn.status is Status.STOPPED:
+            return text + self.tr("; stopped")
+        return text + (self.tr("; its length limit ended it") if self.turn.is_cut else "")
 
     def _copy(self) -> None:
-        QGuiApplication.clipboard().setText(self.turn.answer)
+        QGuiApplication.clipboard().setText(self.answer.toPlainText())
+
+    def _copy_markdown(self) -> None:
+        QGuiApplication.clipboard().setText(self.turn.answer.strip())
 
     def _branch(self, row: QHBoxLayout, icon: str, text: str, siblings: list[int], to: int) -> None:
         button = self._tool(row, icon, text, lambda: self.choose.emit(siblings[to]))
         button.setEnabled(0 <= to < len(siblings))
 
-    def _tool(self, row: QHBoxLayout, icon: str, text: str, do: Any) -> QToolButton:
+    def _tool(self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], None]) -> QToolButton:
         button = QToolButton()
         button.setIcon(theme.icon(icon))
         button.setIconSize(QSize(16, 16))
@@ -189,6 +162,7 @@ class Transcript(QScrollArea):
 
     again = Signal(int)
     edit = Signal(int)
+    more = Signal(int)
     choose = Signal(int)
 
     def __init__(self) -> None:
@@ -234,9 +208,12 @@ class Transcript(QScrollArea):
         QTimer.singleShot(0, self._stay_at_end)
 
     def _add(self, turn: Turn, siblings: list[int]) -> None:
+        for before in self._views.values():
+            before.set_last(False)
         view = TurnView(turn, siblings)
         view.again.connect(self.again)
         view.edit.connect(self.edit)
+        view.more.connect(self.more)
         view.choose.connect(self.choose)
         self._column.insertWidget(self._column.count() - 1, view)
         self._views[turn.id] = view

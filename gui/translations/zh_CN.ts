@@ -25,22 +25,14 @@
     </message>
 </context>
 <context>
-    <name>Answer</name>
+    <name>Answering</name>
     <message>
-        <source>Answer</source>
-        <translation>回答</translation>
+        <source>Memory is short: up to {size} of weights come from RAM or disk.</source>
+        <translation>显存不足:最多 {size} 的权重来自内存或硬盘。</translation>
     </message>
     <message>
-        <source>Open this address?</source>
-        <translation>打开这个地址吗?</translation>
-    </message>
-    <message>
-        <source>The answer links to
-
-{address}</source>
-        <translation>回答中的链接指向
-
-{address}</translation>
+        <source>The oldest {count} questions no longer fit and were left out.</source>
+        <translation>最早的 {count} 个问题放不下,已省略。</translation>
     </message>
 </context>
 <context>
@@ -48,6 +40,21 @@
     <message>
         <source>CogVLM2 Lite is open already. Use its window; two windows would write the same conversations.</source>
         <translation>CogVLM2 Lite 已经打开。请使用已有的窗口;两个窗口会写入相同的对话。</translation>
+    </message>
+</context>
+<context>
+    <name>Banner</name>
+    <message>
+        <source>Start again</source>
+        <translation>重新启动</translation>
+    </message>
+    <message>
+        <source>Start the engine again</source>
+        <translation>重新启动引擎</translation>
+    </message>
+    <message>
+        <source>Close the message</source>
+        <translation>关闭消息</translation>
     </message>
 </context>
 <context>
@@ -215,53 +222,43 @@
 <context>
     <name>ChatPage</name>
     <message>
-        <source>New conversation</source>
-        <translation>新对话</translation>
-    </message>
-    <message>
-        <source>Search</source>
-        <translation>搜索</translation>
-    </message>
-    <message>
-        <source>Search in conversations</source>
-        <translation>搜索对话</translation>
-    </message>
-    <message>
-        <source>Conversations</source>
-        <translation>对话列表</translation>
-    </message>
-    <message>
-        <source>Undo delete</source>
-        <translation>撤销删除</translation>
-    </message>
-    <message>
-        <source>Ask about a picture</source>
-        <translation>就一张图片提问</translation>
-    </message>
-    <message>
-        <source>Try the small demo model</source>
-        <translation>试用小型演示模型</translation>
-    </message>
-    <message>
         <source>Open a model folder</source>
         <translation>打开模型文件夹</translation>
     </message>
     <message>
-        <source>Convert a downloaded checkpoint</source>
-        <translation>转换已下载的权重</translation>
+        <source>The model takes one picture per conversation.</source>
+        <translation>每个对话只能有一张图片。</translation>
     </message>
     <message>
-        <source>Start again</source>
-        <translation>重新启动</translation>
+        <source>Begin a new conversation with this picture? This one stays in the list.</source>
+        <translation>用这张图片开始新对话吗?当前对话会留在列表中。</translation>
     </message>
     <message>
-        <source>Start the engine again</source>
-        <translation>重新启动引擎</translation>
+        <source>New conversation with this picture</source>
+        <translation>用这张图片开始新对话</translation>
     </message>
     <message>
-        <source>Close the message</source>
-        <translation>关闭消息</translation>
+        <source>The model is unloaded.</source>
+        <translation>模型已卸载。</translation>
     </message>
+</context>
+<context>
+    <name>CodeBlock</name>
+    <message>
+        <source>Copy</source>
+        <translation>复制</translation>
+    </message>
+    <message>
+        <source>Copy the code</source>
+        <translation>复制代码</translation>
+    </message>
+    <message>
+        <source>Code</source>
+        <translation>代码</translation>
+    </message>
+</context>
+<context>
+    <name>Composer</name>
     <message>
         <source>Ask about the picture</source>
         <translation>就图片提问</translation>
@@ -279,52 +276,24 @@
         <translation>进度</translation>
     </message>
     <message>
-        <source>Rename</source>
-        <translation>重命名</translation>
+        <source>Ready</source>
+        <translation>就绪</translation>
     </message>
     <message>
-        <source>Pin or unpin</source>
-        <translation>置顶或取消置顶</translation>
+        <source>Loading the model…</source>
+        <translation>正在加载模型…</translation>
     </message>
     <message>
-        <source>Export</source>
-        <translation>导出</translation>
+        <source>The model is unloaded.</source>
+        <translation>模型已卸载。</translation>
     </message>
     <message>
-        <source>Delete</source>
-        <translation>删除</translation>
+        <source>The engine has ended.</source>
+        <translation>引擎已结束。</translation>
     </message>
     <message>
-        <source>Title</source>
-        <translation>标题</translation>
-    </message>
-    <message>
-        <source>Export the conversation</source>
-        <translation>导出对话</translation>
-    </message>
-    <message>
-        <source>An answer is still coming in this conversation. Stop it first.</source>
-        <translation>这个对话仍在回答中,请先停止。</translation>
-    </message>
-    <message>
-        <source>The model takes one picture per conversation.</source>
-        <translation>每个对话只能有一张图片。</translation>
-    </message>
-    <message>
-        <source>Begin a new conversation with this picture? This one stays in the list.</source>
-        <translation>用这张图片开始新对话吗?当前对话会留在列表中。</translation>
-    </message>
-    <message>
-        <source>New conversation with this picture</source>
-        <translation>用这张图片开始新对话</translation>
-    </message>
-    <message>
-        <source>Memory is short: up to {size} of weights come from RAM or disk.</source>
-        <translation>显存不足:最多 {size} 的权重来自内存或硬盘。</translation>
-    </message>
-    <message>
-        <source>The oldest {count} questions no longer fit and were left out.</source>
-        <translation>最早的 {count} 个问题放不下,已省略。</translation>
+        <source>No model is open.</source>
+        <translation>没有打开的模型。</translation>
     </message>
     <message>
         <source>Loading</source>
@@ -349,34 +318,6 @@
     <message>
         <source>Send (Enter)</source>
         <translation>发送 (Enter)</translation>
-    </message>
-    <message>
-        <source>Drop a picture at the right, and write a question below.</source>
-        <translation>把图片拖到右侧,在下方写下问题。</translation>
-    </message>
-    <message>
-        <source>Everything stays on this computer. First choose a model.</source>
-        <translation>一切都留在这台电脑上。请先选择模型。</translation>
-    </message>
-    <message>
-        <source>Ready</source>
-        <translation>就绪</translation>
-    </message>
-    <message>
-        <source>Loading the model…</source>
-        <translation>正在加载模型…</translation>
-    </message>
-    <message>
-        <source>The model is unloaded.</source>
-        <translation>模型已卸载。</translation>
-    </message>
-    <message>
-        <source>The engine has ended.</source>
-        <translation>引擎已结束。</translation>
-    </message>
-    <message>
-        <source>No model is open.</source>
-        <translation>没有打开的模型。</translation>
     </message>
 </context>
 <context>
@@ -820,6 +761,51 @@ or open a file.</source>
     </message>
 </context>
 <context>
+    <name>Prose</name>
+    <message>
+        <source>Answer</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>Open this address?</source>
+        <translation>打开这个地址吗?</translation>
+    </message>
+    <message>
+        <source>The answer links to
+
+{address}</source>
+        <translation>回答中的链接指向
+
+{address}</translation>
+    </message>
+</context>
+<context>
+    <name>SamplingButton</name>
+    <message>
+        <source>How answers are made</source>
+        <translation>回答方式</translation>
+    </message>
+    <message>
+        <source>Free {temperature:.2f}</source>
+        <translation>自由 {temperature:.2f}</translation>
+    </message>
+    <message>
+        <source>Exact</source>
+        <translation>精确</translation>
+    </message>
+</context>
+<context>
+    <name>SamplingSheet</name>
+    <message>
+        <source>How answers are made</source>
+        <translation>回答方式</translation>
+    </message>
+    <message>
+        <source>All as at first</source>
+        <translation>全部恢复默认</translation>
+    </message>
+</context>
+<context>
     <name>Settings</name>
     <message>
         <source>Settings</source>
@@ -939,6 +925,57 @@ or open a file.</source>
     </message>
 </context>
 <context>
+    <name>Sidebar</name>
+    <message>
+        <source>New conversation</source>
+        <translation>新对话</translation>
+    </message>
+    <message>
+        <source>Search</source>
+        <translation>搜索</translation>
+    </message>
+    <message>
+        <source>Search in conversations</source>
+        <translation>搜索对话</translation>
+    </message>
+    <message>
+        <source>Undo delete</source>
+        <translation>撤销删除</translation>
+    </message>
+    <message>
+        <source>Conversations</source>
+        <translation>对话列表</translation>
+    </message>
+    <message>
+        <source>An answer is still coming in this conversation. Stop it first.</source>
+        <translation>这个对话仍在回答中,请先停止。</translation>
+    </message>
+    <message>
+        <source>Rename</source>
+        <translation>重命名</translation>
+    </message>
+    <message>
+        <source>Pin or unpin</source>
+        <translation>置顶或取消置顶</translation>
+    </message>
+    <message>
+        <source>Export</source>
+        <translation>导出</translation>
+    </message>
+    <message>
+        <source>Delete</source>
+        <translation>删除</translation>
+    </message>
+    <message>
+        <source>Title</source>
+        <translation>标题</translation>
+    </message>
+    <message>
+        <source>Export the conversation</source>
+        <translation>导出对话</translation>
+    </message>
+</context>
+<context>
     <name>Transcript</name>
     <message>
         <source>Conversation</source>
@@ -952,8 +989,12 @@ or open a file.</source>
         <translation>问题</translation>
     </message>
     <message>
-        <source>Copy the answer</source>
-        <translation>复制回答</translation>
+        <source>Copy as text</source>
+        <translation>复制为文本</translation>
+    </message>
+    <message>
+        <source>Copy as Markdown</source>
+        <translation>复制为 Markdown</translation>
     </message>
     <message>
         <source>Answer again</source>
@@ -962,6 +1003,14 @@ or open a file.</source>
     <message>
         <source>Edit the question</source>
         <translation>修改问题</translation>
+    </message>
+    <message>
+        <source>Continue</source>
+        <translation>继续</translation>
+    </message>
+    <message>
+        <source>Let the answer go on where it was cut</source>
+        <translation>从中断的地方继续回答</translation>
     </message>
     <message>
         <source>Earlier version</source>
@@ -986,6 +1035,37 @@ or open a file.</source>
     <message>
         <source>; stopped</source>
         <translation>;已停止</translation>
+    </message>
+    <message>
+        <source>; its length limit ended it</source>
+        <translation>;因长度上限而结束</translation>
+    </message>
+</context>
+<context>
+    <name>Welcome</name>
+    <message>
+        <source>Ask about a picture</source>
+        <translation>就一张图片提问</translation>
+    </message>
+    <message>
+        <source>Try the small demo model</source>
+        <translation>试用小型演示模型</translation>
+    </message>
+    <message>
+        <source>Open a model folder</source>
+        <translation>打开模型文件夹</translation>
+    </message>
+    <message>
+        <source>Convert a downloaded checkpoint</source>
+        <translation>转换已下载的权重</translation>
+    </message>
+    <message>
+        <source>Drop a picture at the right, and write a question below.</source>
+        <translation>把图片拖到右侧,在下方写下问题。</translation>
+    </message>
+    <message>
+        <source>Everything stays on this computer. First choose a model.</source>
+        <translation>一切都留在这台电脑上。请先选择模型。</translation>
     </message>
 </context>
 </TS>

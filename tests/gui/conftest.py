@@ -22,10 +22,12 @@ from gui.chat.page import ChatPage
 from gui.engine import EngineClient
 
 
-def finished(text: str, reason: FinishReason = FinishReason.EOS) -> Finished:
+def finished(
+    text: str, reason: FinishReason = FinishReason.EOS, token_ids: tuple[int, ...] = ()
+) -> Finished:
     return Finished(
         text=text, reason=reason, prompt_tokens=30, image_tokens=18, completion_tokens=5,
-        encode_s=0.5, prefill_s=0.25, decode_s=1.0,
+        encode_s=0.5, prefill_s=0.25, decode_s=1.0, token_ids=token_ids,
     )  # fmt: skip
 
 
@@ -37,6 +39,7 @@ class ScriptedProcess:
 
     script: list[Event] = [TextDelta(text="It is "), TextDelta(text="**red**.")]  # noqa: RUF012
     hold = False
+    ends = FinishReason.EOS
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -79,11 +82,12 @@ class ScriptedProcess:
         return len(self._open)
 
     def cancel(self, request: int) -> None:
-        self._open.pop(request)(finished(self._text(), FinishReason.CANCELLED))
+        text = self._text()
+        self._open.pop(request)(finished(text, FinishReason.CANCELLED, token_ids=(7, 8, 9)))
 
     def let_go(self) -> None:
         for request in list(self._open):
-            self._open.pop(request)(finished(self._text()))
+            self._open.pop(request)(finished(self._text(), self.ends))
 
     def die(self, why: str) -> None:
         self.state, self.reason = EngineState.DEAD, why

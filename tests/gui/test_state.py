@@ -69,6 +69,51 @@ def test_a_stopped_answer_keeps_its_text() -> None:
     assert (done.status, done.answer) == (Status.STOPPED, "half")
 
 
+def test_a_cut_answer_goes_on_and_its_first_word_holds_what_was_said() -> None:
+    conversation = Conversation(id=1)
+    conversation.add(Turn(id=1, parent=None, question="a"))
+    cut = conversation.finish(1, finished("half", FinishReason.CANCELLED, token_ids=(1, 2)))
+    assert conversation.can_go_on(cut)
+    assert conversation.go_on(1).answer == "half"  # a crash now loses nothing
+    assert conversation.append(1, "half ").answer == "half "
+    assert conversation.append(1, "done").answer == "half done"
+    done = conversation.finish(1, finished("half done", token_ids=(1, 2, 3)))
+    assert done.stats is not None
+    assert (done.stats.completion_tokens, done.stats.decode_s) == (10, 2.0)
+    assert done.stats.token_ids == (1, 2, 3)
+    assert not conversation.can_go_on(done)
+
+
+@pytest.mark.parametrize(
+    ("reason", "answer", "can"),
+    [
+        (FinishReason.EOS, "a", False),
+        (FinishReason.STOP, "a", False),
+        (FinishReason.LENGTH, "a", True),
+        (FinishReason.CANCELLED, "a", True),
+        (FinishReason.CANCELLED, " ", False),
+        (FinishReason.REPETITION, "a", False),
+    ],
+)
+def test_only_what_was_cut_goes_on(reason: FinishReason, answer: str, can: bool) -> None:
+    conversation = Conversation(id=1)
+    conversation.add(Turn(id=1, parent=None, question="a"))
+    turn = conversation.finish(1, finished(answer, reason))
+    assert conversation.can_go_on(turn) is can
+    if not can:
+        with pytest.raises(WrongMomentError):
+            conversation.go_on(1)
+
+
+def test_an_answer_with_a_question_behind_it_does_not_go_on() -> None:
+    conversation = Conversation(id=1)
+    conversation.add(Turn(id=1, parent=None, question="a"))
+    cut = conversation.finish(1, finished("half", FinishReason.CANCELLED))
+    conversation.add(Turn(id=2, parent=1, question="b"))
+    conversation.finish(2, finished("x"))
+    assert not conversation.can_go_on(cut)
+
+
 def test_a_rate_leaves_out_the_token_that_prefill_made() -> None:
     stats = talk(("a", "b")).turns[1].stats
     assert stats is not None

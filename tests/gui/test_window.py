@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.events import Notice, TextDelta
-from gui.chat.transcript import Answer
+from gui.chat.answer import Prose
 from gui.engine import EngineBridge, EngineClient
 from gui.pictures import preview
 from gui.state import Status
@@ -233,9 +233,10 @@ def test_what_the_model_sees_is_a_square() -> None:
 
 
 def test_answers_load_nothing_and_open_nothing_by_themselves(desk: Desk) -> None:
-    answer = Answer()
+    answer = Prose()
     desk.qtbot.addWidget(answer)
     answer.show_text("![x](http://127.0.0.1:1/x.png) ![y](file:///etc/passwd) <b>html</b>")
+    assert "<b>html</b>" in answer.toPlainText()
     assert answer.loadResource(2, QUrl("file:///etc/passwd")) is None
     assert not answer.openLinks()
 
@@ -274,14 +275,16 @@ def test_a_change_of_theme_keeps_the_conversation(desk: Desk) -> None:
     assert desk.chat.composer.toPlainText() == "half a question"
 
 
-def test_copy_gives_markdown(desk: Desk) -> None:
+def test_an_answer_is_copied_as_text_or_as_markdown(desk: Desk) -> None:
     desk.open_demo()
     desk.ask("Copy?")
     talk = desk.chat.conversation
     assert talk is not None
     view = desk.chat.transcript.view_of(talk.path()[0].id)
-    button = next(b for b in view.findChildren(QAbstractButton) if "Copy" in b.accessibleName())
-    button.click()
+    buttons = {b.accessibleName(): b for b in view.findChildren(QAbstractButton)}
+    buttons["Copy as text"].click()
+    assert QGuiApplication.clipboard().text() == "It is red."
+    buttons["Copy as Markdown"].click()
     assert QGuiApplication.clipboard().text() == "It is **red**."
 
 
@@ -361,3 +364,15 @@ def test_no_socket_leaves_the_window() -> None:
     for file in (Path(__file__).parents[2] / "gui").rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert not [name for name in names if name in text], file
+
+
+def test_numbers_in_the_settings_can_be_read(desk: Desk) -> None:
+    desk.program.window.show_page("settings")
+    page = desk.program.window.page("settings")
+    assert page is not None
+    boxes = page.findChildren(QAbstractSpinBox)
+    assert len(boxes) > 4
+    for box in boxes:
+        line = box.findChild(QLineEdit)
+        assert line is not None
+        assert line.width() > line.fontMetrics().horizontalAdvance(box.text()), box.accessibleName()

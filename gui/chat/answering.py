@@ -1,0 +1,133 @@
+"""The one answer that comes: follows the engine's events, and writes them down as they come."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from cogvlm2_lite.engine.process import Outcome
+from cogvlm2_lite.engine.protocol import Ask
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.events import (
+    Finished,
+    Notice,
+    Progress,
+    Replanned,
+    Streaming,
+    TextDelta,
+    TurnsDropped,
+)
+from cogvlm2_lite.units import format_bytes
+from gui.engine import EngineBridge
+from gui.history import History, HistoryError
+from gui.state import Conversation
+
+_DRAW_MS = 40
+_WRITE_S = 0.5
+"""An answer that comes is on the disk at most so late."""
+
+
+class Answering(QObject):
+    """An answer on its way.
+
+    changed   draw its turn again
+    progress  (Progress) of a phase
+    ended     it is over and written
+    trouble   a sentence about a write that failed
+    """
+
+    changed = Signal()
+    progress = Signal(object)
+    ended = Signal()
+    trouble = Signal(str)
+
+    def __init__(self, engine: EngineBridge, history: History, parent: QObject) -> None:
+        super().__init__(parent)
+        self._engine, self._history = engine, history
+        self._request: int | None = None
+        self._written = 0.0
+        self._unwritten = False
+        self._gone = False
+        self.conversation: Conversation | None = None
+        self.turn = 0
+        self._clock = QTimer(self)
+        self._clock.setInterval(_DRAW_MS)
+        self._clock.timeout.connect(self._tick)
+        engine.outcome.connect(self._told)
+
+    @property
+    def busy(self) -> bool:
+        """True while the answer comes."""
+        return self._request is not None
+
+    def begin(self, conversation: Conversation, turn: int, ask: Ask) -> None:
+        """Ask for an answer to a turn that is on disk already."""
+        self.conversation, self.turn = conversation, turn
+        self._written = time.monotonic()
+        self._request = self._engine.client.ask(ask)
+        self._clock.start()
+
+    def stop(self) -> None:
+        """Stop it within one token."""
+        if self._request is not None:
+            self._engine.client.cancel(self._request)
+
+    def shut(self) -> None:
+        """Write what came, and listen no more."""
+        self._clock.stop()
+        if self.conversation is not None:
+            self._write()
+        self._gone = True
+
+    def _told(self, number: int, outcome: Outcome) -> None:
+        talk = self.conversation
+        if self._gone or number != self._request or talk is None:
+            return
+        if isinstance(outcome, TextDelta):
+            talk.append(self.turn, outcome.text)
+            self._unwritten = True
+        elif isinstance(outcome, Progress):
+            self.progress.emit(outcome)
+        elif isinstance(outcome, Notice | Replanned | Streaming | TurnsDropped):
+            talk.note(self.turn, self._note(outcome))
+        elif isinstance(outcome, Finished):
+            talk.finish(self.turn, outcome)
+            self._end()
+        elif isinstance(outcome, CogVLM2LiteError):
+            talk.fail(self.turn, f"{outcome.message} {outcome.hint}".strip())
+            self._end()
+
+    def _note(self, event: Notice | Replanned | Streaming | TurnsDropped) -> str:
+        if isinstance(event, Streaming):
+            needs = max(event.picture_bytes, event.prompt_bytes, event.token_bytes)
+            return self.tr(
+                "Memory is short: up to {size} of weights come from RAM or disk."
+            ).format(size=format_bytes(needs))
+        if isinstance(event, TurnsDropped):
+            return self.tr("The oldest {count} questions no longer fit and were left out.").format(
+                count=event.count
+            )
+        return event.text
+
+    def _end(self) -> None:
+        self._write()
+        self._clock.stop()
+        self.changed.emit()
+        self._request, self.conversation = None, None
+        self.ended.emit()
+
+    def _tick(self) -> None:
+        """Draw and write what came. By the clock: after a slow token the next may be long away."""
+        self.changed.emit()
+        if self._unwritten and time.monotonic() - self._written > _WRITE_S:
+            self._write()
+
+    def _write(self) -> None:
+        talk, self._written = self.conversation, time.monotonic()
+        self._unwritten = False
+        if talk is not None:
+            try:
+                self._history.write(talk.turns[self.turn])
+            except HistoryError as error:
+                self.trouble.emit(f"{error.message} {error.hint}".strip())

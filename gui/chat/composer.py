@@ -1,0 +1,148 @@
+"""Where a question is written, with its presets and settings; and what the engine does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QEvent, QMimeData, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QProgressBar,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.events import Progress
+from cogvlm2_lite.units import format_bytes
+from gui import theme
+from gui.chat.sampling import SamplingButton
+from gui.presets import PresetButton
+from gui.settings import Settings
+
+
+class Composer(QWidget):
+    """The field and what belongs to it.
+
+    asked    the question shall be sent
+    stopped  the answer that comes shall stop
+
+    take  is given what is pasted; says whether there was a picture in it
+    """
+
+    asked = Signal()
+    stopped = Signal()
+
+    def __init__(self, settings: Settings, take: Callable[[QMimeData], bool]) -> None:
+        super().__init__()
+        self._take = take
+        self._busy = False
+        self._state = EngineState.STOPPED
+        column = QVBoxLayout(self)
+        column.setContentsMargins(24, 8, 24, 12)
+        column.setSpacing(6)
+        card = QFrame()
+        card.setProperty("kind", "card")
+        inner = QVBoxLayout(card)
+        inner.setContentsMargins(12, 10, 10, 8)
+        self.text = QPlainTextEdit()
+        self.text.setProperty("kind", "clear")
+        self.text.setPlaceholderText(self.tr("Ask about the picture"))
+        self.text.setAccessibleName(self.tr("Your question"))
+        self.text.setFixedHeight(64)
+        self.text.setTabChangesFocus(True)
+        self.text.installEventFilter(self)
+        self.text.textChanged.connect(self._draw)
+        inner.addWidget(self.text)
+        row = QHBoxLayout()
+        self.presets = PresetButton(settings, self.use, self.text.toPlainText)
+        row.addWidget(self.presets)
+        self.sampling = SamplingButton(settings)
+        row.addWidget(self.sampling)
+        row.addStretch(1)
+        self.send_button = QToolButton()
+        self.send_button.setIconSize(QSize(20, 20))
+        self.send_button.clicked.connect(
+            lambda: self.stopped.emit() if self._busy else self.asked.emit()
+        )
+        row.addWidget(self.send_button)
+        inner.addLayout(row)
+        column.addWidget(card)
+        column.addLayout(self._make_foot())
+
+    def _make_foot(self) -> QHBoxLayout:
+        self.status = QLabel()
+        self.status.setProperty("kind", "soft")
+        self.status.setAccessibleName(self.tr("What the engine does"))
+        self.progress = QProgressBar()
+        self.progress.setAccessibleName(self.tr("Progress"))
+        self.progress.setFixedWidth(120)
+        self.progress.hide()
+        foot = QHBoxLayout()
+        foot.addWidget(self.status, 1)
+        foot.addWidget(self.progress)
+        return foot
+
+    def use(self, question: str) -> None:
+        """Put a question into the field."""
+        self.text.setPlainText(question)
+        self.text.setFocus()
+
+    def show_state(self, state: EngineState, *, busy: bool) -> None:
+        """Draw what can be done now. busy: an answer comes."""
+        self._state, self._busy = state, busy
+        self._draw()
+        if not busy:
+            self.progress.hide()
+            self.status.setText(
+                {
+                    EngineState.READY: self.tr("Ready"),
+                    EngineState.LOADING: self.tr("Loading the model…"),
+                    EngineState.EMPTY: self.tr("The model is unloaded."),
+                    EngineState.DEAD: self.tr("The engine has ended."),
+                    EngineState.STOPPED: self.tr("No model is open."),
+                }[state]
+            )
+
+    def show_progress(self, event: Progress) -> None:
+        """Draw how far a phase of the answer is."""
+        words = {
+            "load": self.tr("Loading"),
+            "encode": self.tr("Looking at the picture"),
+            "prefill": self.tr("Reading the question"),
+            "decode": self.tr("Answering"),
+        }
+        held = f", {format_bytes(event.held_bytes)}" if event.held_bytes else ""
+        self.status.setText(words.get(event.phase, event.phase) + held)
+        self.progress.setRange(0, max(event.total, 1))
+        self.progress.setValue(event.done)
+        self.progress.show()
+
+    def _draw(self) -> None:
+        self.send_button.setIcon(theme.icon("stop" if self._busy else "send"))
+        text = self.tr("Stop (Esc)") if self._busy else self.tr("Send (Enter)")
+        self.send_button.setToolTip(text)
+        self.send_button.setAccessibleName(text)
+        wanted = bool(self.text.toPlainText().strip())
+        ready = self._state is EngineState.READY
+        self.send_button.setEnabled(self._busy or (ready and wanted))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Send with Enter (Shift+Enter breaks the line), and take pictures that are pasted."""
+        if watched is self.text and isinstance(event, QKeyEvent):
+            if event.type() is not QEvent.Type.KeyPress:
+                return False
+            if event.matches(QKeySequence.StandardKey.Paste):
+                mime = QGuiApplication.clipboard().mimeData()
+                return not mime.hasText() and self._take(mime)
+            enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+            broken = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+            if enter and not broken:
+                self.asked.emit()
+                return True
+        return super().eventFilter(watched, event)

@@ -1,0 +1,190 @@
+"""The list of conversations: search, rename, pin, export, delete and bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QInputDialog,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QMenu,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from gui import theme
+from gui.context import Context
+from gui.export import export
+from gui.history import HistoryError
+
+_ID = Qt.ItemDataRole.UserRole
+
+
+class Sidebar(QWidget):
+    """The list.
+
+    wanted   (id) a conversation was chosen
+    fresh    a new one is wanted
+    renamed  (id, title)
+    deleted  (id)
+    trouble  a sentence about what did not work
+
+    is_answering  says whether an answer comes in a conversation
+    """
+
+    wanted = Signal(int)
+    fresh = Signal()
+    renamed = Signal(int, str)
+    deleted = Signal(int)
+    trouble = Signal(str)
+
+    def __init__(self, context: Context, is_answering: Callable[[int], bool]) -> None:
+        super().__init__()
+        self._context = context
+        self._is_answering = is_answering
+        self._shown: int | None = None
+        self._last_deleted: int | None = None
+        self.setObjectName("conversations")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setMinimumWidth(150)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(10, 14, 10, 10)
+        column.setSpacing(8)
+        self.new_button = QPushButton(self.tr("New conversation"))
+        self.new_button.setIcon(theme.icon("plus"))
+        self.new_button.setAccessibleName(self.tr("New conversation"))
+        self.new_button.clicked.connect(self.fresh)
+        column.addWidget(self.new_button)
+        self.search = QLineEdit()
+        self.search.setPlaceholderText(self.tr("Search"))
+        self.search.setClearButtonEnabled(True)
+        self.search.setAccessibleName(self.tr("Search in conversations"))
+        self.search.textChanged.connect(lambda _: self.reload())
+        column.addWidget(self.search)
+        self.list = self._make_list()
+        column.addWidget(self.list, 1)
+        self.undo = QPushButton(self.tr("Undo delete"))
+        self.undo.setAccessibleName(self.tr("Undo delete"))
+        self.undo.clicked.connect(self._restore_deleted)
+        self.undo.hide()
+        column.addWidget(self.undo)
+
+    def _make_list(self) -> QListWidget:
+        made = QListWidget()
+        made.setAccessibleName(self.tr("Conversations"))
+        made.setFrameShape(QFrame.Shape.NoFrame)
+        made.setTextElideMode(Qt.TextElideMode.ElideRight)
+        made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        made.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        made.customContextMenuRequested.connect(self._menu)
+        made.itemClicked.connect(self._chosen)
+        made.itemActivated.connect(self._chosen)
+        return made
+
+    def mark(self, shown: int | None) -> None:
+        """Note which conversation is shown, and mark it."""
+        self._shown = shown
+        if shown is None:
+            self.list.clearSelection()
+        for place in range(self.list.count()):
+            if self.list.item(place).data(_ID) == shown:
+                self.list.setCurrentRow(place)
+
+    def reload(self) -> None:
+        """Read the list again."""
+        self.list.clear()
+        try:
+            rows = self._context.history.list(self.search.text())
+        except HistoryError as error:
+            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            return
+        for row in rows:
+            item = QListWidgetItem(row.title or self.tr("New conversation"))
+            item.setData(_ID, row.id)
+            item.setToolTip(row.title)
+            if row.pinned:
+                item.setIcon(theme.icon("pin"))
+            self.list.addItem(item)
+            if row.id == self._shown:
+                self.list.setCurrentItem(item)
+
+    def delete(self, wanted: int) -> None:
+        """Delete a conversation; the button below the list takes it back."""
+        if self._is_answering(wanted):
+            self.trouble.emit(
+                self.tr("An answer is still coming in this conversation. Stop it first.")
+            )
+            return
+        if not self._guard(lambda: self._context.history.delete(wanted)):
+            return
+        self._last_deleted = wanted
+        self.undo.show()
+        self.deleted.emit(wanted)
+        self.reload()
+
+    def export_to(self, wanted: int, target: Path) -> None:
+        """Write a conversation to a file; HistoryError when that fails."""
+        talk = self._context.history.load(wanted)
+        picture = self._context.history.picture(talk.picture) if talk.picture else b""
+        export(talk, picture, target if target.suffix else target.with_suffix(".md"))
+
+    def _chosen(self, item: QListWidgetItem) -> None:
+        self.wanted.emit(item.data(_ID))
+
+    def _menu(self, place: QPoint) -> None:
+        item = self.list.itemAt(place)
+        if item is None:
+            return
+        wanted = item.data(_ID)
+        menu = QMenu(self)
+        menu.addAction(self.tr("Rename"), partial(self._rename, wanted, item.text()))
+        menu.addAction(self.tr("Pin or unpin"), partial(self._pin, wanted))
+        menu.addAction(self.tr("Export"), partial(self._export, wanted))
+        menu.addAction(self.tr("Delete"), partial(self.delete, wanted))
+        menu.exec(self.list.mapToGlobal(place))
+
+    def _rename(self, wanted: int, title: str) -> None:
+        text, sure = QInputDialog.getText(self, self.tr("Rename"), self.tr("Title"), text=title)
+        if sure and text.strip():
+            if self._guard(lambda: self._context.history.rename(wanted, text.strip())):
+                self.renamed.emit(wanted, text.strip())
+            self.reload()
+
+    def _pin(self, wanted: int) -> None:
+        history = self._context.history
+        self._guard(lambda: history.pin(wanted, not history.load(wanted).pinned))
+        self.reload()
+
+    def _export(self, wanted: int) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self,
+            self.tr("Export the conversation"),
+            "",
+            "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
+        )
+        if name:
+            self._guard(lambda: self.export_to(wanted, Path(name)))
+
+    def _restore_deleted(self) -> None:
+        if self._last_deleted is not None:
+            wanted = self._last_deleted
+            self._guard(lambda: self._context.history.restore(wanted))
+        self.undo.hide()
+        self.reload()
+
+    def _guard(self, work: Callable[[], object]) -> bool:
+        """Do something with the history; a sentence when it fails."""
+        try:
+            work()
+        except HistoryError as error:
+            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            return False
+        return True
