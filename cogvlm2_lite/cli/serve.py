@@ -58,6 +58,12 @@ def build_parser() -> Parser:
         metavar="ORIGIN",
         help="a website whose pages may use the API, such as http://localhost:3000",
     )
+    group.add_argument(
+        "--allow-remote-images",
+        action="store_true",
+        help="fetch pictures that a request names by a public http(s) address (never: files, "
+        "addresses of this machine or its network)",
+    )
     _add_limits(parser)
     return parser
 
@@ -118,7 +124,11 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             origins=tuple(args.allow_origin),
         ),
         port=args.port,
-        limits=Limits(answer_tokens=args.max_answer_tokens, answer_s=args.max_answer_seconds),
+        limits=Limits(
+            answer_tokens=args.max_answer_tokens,
+            answer_s=args.max_answer_seconds,
+            remote_images=args.allow_remote_images,
+        ),
         most_waiting=args.max_waiting,
     )
 

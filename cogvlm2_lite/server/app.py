@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +24,7 @@ from cogvlm2_lite.server.guard import Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.refusals import Refusal, dumps
+from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply
 from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
 from cogvlm2_lite.server.responses import ResponseReply, read_response
@@ -38,9 +40,15 @@ _PAGE = {
 }
 
 
-def make_app(service: Service, access: Access, *, model: str) -> App:
-    """Give the ASGI application. model: the name under which clients ask for the model."""
-    handlers = _Handlers(service, model)
+def make_app(
+    service: Service, access: Access, *, model: str, pictures: RemotePictures | None = None
+) -> App:
+    """Give the ASGI application.
+
+    model     the name under which clients ask for the model
+    pictures  fetches pictures of the web; None: none are fetched
+    """
+    handlers = _Handlers(service, model, pictures)
     routes = [
         Route("/v1/models", handlers.models),
         Route("/v1/models/{name}", handlers.model),
@@ -89,9 +97,10 @@ class _Edge:
 
 
 class _Handlers:
-    def __init__(self, service: Service, model: str) -> None:
+    def __init__(self, service: Service, model: str, pictures: RemotePictures | None) -> None:
         self._service = service
         self._model = model
+        self._pictures = pictures
 
     async def models(self, _: Request) -> Response:
         return _json({"object": "list", "data": [self._description()]})
@@ -179,6 +188,8 @@ class _Handlers:
             wanted = read(values, self._service.limits)
             if wanted.model is not None:
                 self._check_name(wanted.model)
+            if wanted.image_url:
+                wanted = await self._with_picture(wanted, held)
         except BaseException:
             held.let_go()
             raise
@@ -186,6 +197,13 @@ class _Handlers:
         events = self._service.answer(wanted, peer)
         made = reply(wanted, values)
         return _Answering(events, made, wanted, self._service, request.url.path, held)
+
+    async def _with_picture(self, wanted: Wanted, held: _Held) -> Wanted:
+        assert self._pictures is not None, "readers take no addresses where none are fetched"
+        self._service.check_ready()  # a server that can't answer need not ask others
+        picture = await self._pictures.fetch(wanted.image_url)
+        held.add(len(picture))
+        return replace(wanted, image=picture, image_url="")
 
     async def _read(self, request: Request, held: _Held) -> bytes:
         """Read the body within the limits of size and time."""

@@ -19,6 +19,8 @@ class Limits:
     answer_tokens   of one answer
     answer_s        of one answer, from its start
     body_s          for a request to arrive
+    remote_images   pictures may be addresses of the web (remote.py); else nothing is ever opened
+    remote_s        for such a picture to arrive
     """
 
     body_bytes: int = 32 * MIB
@@ -29,3 +31,5 @@ class Limits:
     answer_tokens: int = 8192
     answer_s: float = 1800.0
     body_s: float = 60.0
+    remote_images: bool = False
+    remote_s: float = 20.0

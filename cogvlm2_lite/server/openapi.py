@@ -10,7 +10,7 @@ from typing import Any
 
 from cogvlm2_lite.server import requests, responses
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.talk import CHAT, DETAILS, MAX_MESSAGES, RESPONSES, Form
+from cogvlm2_lite.server.talk import CHAT, DETAILS, LONGEST_URL, MAX_MESSAGES, RESPONSES, Form
 
 _Schema = dict[str, Any]
 _DATA_URL = (
@@ -167,7 +167,7 @@ def _requests(limits: Limits) -> dict[str, _Schema]:
         "ChatRequest": _body(
             {
                 **_shared(limits, "max_tokens", "max_completion_tokens"),
-                "messages": _messages(CHAT, _chat_picture()),
+                "messages": _messages(CHAT, _chat_picture(limits)),
                 "template": _nullable({"enum": ["chat", "vqa"]}),
                 "logprobs": _nullable({"type": "boolean"}),
                 "top_logprobs": _integer(0, 20),
@@ -192,7 +192,7 @@ def _requests(limits: Limits) -> dict[str, _Schema]:
         "ResponseRequest": _body(
             {
                 **_of(_shared(limits, "max_output_tokens"), responses.FIELDS),
-                "input": _one_of(_text(1), _messages(RESPONSES, _response_picture())),
+                "input": _one_of(_text(1), _messages(RESPONSES, _response_picture(limits))),
                 "instructions": _nullable({"type": "string"}),
                 "text": _nullable(_object({"format": _form(), "verbosity": {"type": "null"}})),
                 "include": _nullable(
@@ -292,14 +292,20 @@ def _message(form: Form, roles: list[str], content: _Schema, required: list[str]
     return _object(properties, required)
 
 
-def _chat_picture() -> _Schema:
-    url = {"type": "string", "pattern": _DATA_URL}
+def _chat_picture(limits: Limits) -> _Schema:
+    url = _url(limits)
     address = _object({"url": url, "detail": {"enum": list(DETAILS)}}, ["url"])
     return _picture(CHAT, _one_of(url, address))
 
 
-def _response_picture() -> _Schema:
-    return _picture(RESPONSES, {"type": "string", "pattern": _DATA_URL})
+def _response_picture(limits: Limits) -> _Schema:
+    return _picture(RESPONSES, _url(limits))
+
+
+def _url(limits: Limits) -> _Schema:
+    data = {"type": "string", "pattern": _DATA_URL}
+    web = {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength": LONGEST_URL}
+    return _one_of(data, web) if limits.remote_images else data
 
 
 def _picture(form: Form, address: _Schema) -> _Schema:

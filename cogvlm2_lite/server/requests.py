@@ -64,6 +64,7 @@ class Wanted:
 
     model      the name that was asked for; None: any
     image      bytes of the picture's file
+    image_url  where it is instead, for the server to fetch
     client     whose turn it is when requests wait: what the client calls its user
     truncate   leave out the oldest turns instead of refusing a conversation that is too long
     progress   tell about the work before the first word, in chunks of a kind of our own
@@ -73,6 +74,7 @@ class Wanted:
     question: str
     history: tuple[tuple[str, str], ...] = ()
     image: bytes | None = field(default=None, repr=False)
+    image_url: str = ""
     sampling: Sampling
     template: str | None = None
     stream: bool = False
@@ -114,9 +116,7 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
         values,
         limits,
         tokens_field=tokens,
-        question=talk.question,
-        history=tuple(talk.turns),
-        image=talk.picture,
+        talk=talk,
         template=template,
         logprobs=top_of(values, flag(values, "logprobs"), '"logprobs": true'),
         json_object=json_object,
@@ -140,7 +140,7 @@ def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
         values,
         limits,
         tokens_field="max_tokens",
-        question=prompt,
+        talk=Talk.of(prompt),
         template="base",
         logprobs=logprobs,
     )
@@ -181,15 +181,13 @@ def make_wanted(
     limits: Limits,
     *,
     tokens_field: str,
-    question: str,
-    history: tuple[tuple[str, str], ...] = (),
-    image: bytes | None = None,
+    talk: Talk,
     template: str | None = None,
     logprobs: int | None = None,
     json_object: bool = False,
 ) -> Wanted:
     """Join what was read with the fields that all requests share."""
-    letters = len(question) + sum(len(asked) + len(said) for asked, said in history)
+    letters = len(talk.question) + sum(len(asked) + len(said) for asked, said in talk.turns)
     if letters > limits.text_letters:
         most = limits.text_letters
         text = f"The text has {letters} letters, more than {most}: no context holds so much."
@@ -201,9 +199,10 @@ def make_wanted(
     model = text_of(values, "model")
     return Wanted(
         model=model or None,
-        question=question,
-        history=history,
-        image=image,
+        question=talk.question,
+        history=tuple(talk.turns),
+        image=talk.picture,
+        image_url=talk.picture_url,
         sampling=replace(
             _sampling(values, tokens_field, limits), logprobs=logprobs, json_object=json_object
         ),

@@ -59,9 +59,7 @@ def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
         values,
         limits,
         tokens_field="max_output_tokens",
-        question=talk.question,
-        history=tuple(talk.turns),
-        image=talk.picture,
+        talk=talk,
         logprobs=top,
         json_object=_wants_json(values),
     )

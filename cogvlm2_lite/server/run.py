@@ -15,6 +15,7 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.service import EngineLike, Service
 
 
@@ -53,15 +54,22 @@ class _Server(uvicorn.Server):
 class LocalServer:
     """An open port, and the server behind it.
 
+    pictures  fetches pictures of the web; None: as the options say
+
     Raises UsageError when the port can't be had.
     """
 
-    def __init__(self, options: Options, engine: EngineLike) -> None:
+    def __init__(
+        self, options: Options, engine: EngineLike, pictures: RemotePictures | None = None
+    ) -> None:
         self._listener = _listen(options.access.host, options.port)
         self.service = Service(
             engine, options.limits, most_waiting=options.most_waiting, on_hopeless=self.stop
         )
-        app = make_app(self.service, options.access, model=options.model)
+        limits = options.limits
+        if pictures is None and limits.remote_images:
+            pictures = RemotePictures(most_bytes=limits.picture_bytes, timeout_s=limits.remote_s)
+        app = make_app(self.service, options.access, model=options.model, pictures=pictures)
         config = uvicorn.Config(
             app,
             http="h11",

@@ -16,6 +16,7 @@ from cogvlm2_lite.units import format_bytes
 
 _DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]{1,40}((?:;[a-zA-Z0-9=._-]{1,60}){0,4});base64,")
 MAX_MESSAGES = 2000
+LONGEST_URL = 4000
 DETAILS = (None, "auto", "low", "high", "original")  # looked at in one size, whatever is asked
 
 
@@ -60,6 +61,14 @@ class Talk:
         self._said: list[str] | None = None
         self.turns: list[tuple[str, str]] = []
         self.picture: bytes | None = None
+        self.picture_url = ""
+
+    @classmethod
+    def of(cls, question: str) -> Talk:
+        """Give a talk that is one bare question."""
+        talk = cls(Limits())
+        talk._ask(question)
+        return talk
 
     @property
     def question(self) -> str:
@@ -160,20 +169,29 @@ class Talk:
             refuse(f"{where}.text", "must be a text")
         return str(part["text"])
 
-    def _take(self, picture: bytes) -> None:
-        digest = hashlib.sha256(picture).hexdigest()
-        if self.picture is not None and digest != self._digest:
+    def _take(self, picture: bytes | str) -> None:
+        """Take the file, or the address, of the conversation's picture."""
+        data = picture if isinstance(picture, bytes) else picture.encode(errors="replace")
+        digest = hashlib.sha256(data).hexdigest()
+        if self._digest and digest != self._digest:
             refuse(
                 self._form.name,
                 "hold two different pictures, and the model takes one per conversation: ask about "
                 "each in a conversation of its own",
                 "too_many_images",
             )
-        self.picture, self._digest = picture, digest
+        self._digest = digest
+        if isinstance(picture, bytes):
+            self.picture = picture
+        else:
+            self.picture_url = picture
 
 
-def _picture(value: object, where: str, limits: Limits) -> bytes:
-    """Read the bytes of a `data:` address. No other address is ever opened."""
+def _picture(value: object, where: str, limits: Limits) -> bytes | str:
+    """Read the bytes of a `data:` address; gives one of the web, where such are allowed, as it is.
+
+    Nothing is opened here.
+    """
     if isinstance(value, dict):
         unknown = set(value) - {"url", "detail"}
         if unknown:
@@ -183,7 +201,13 @@ def _picture(value: object, where: str, limits: Limits) -> bytes:
         value = value.get("url")
     if not isinstance(value, str):
         refuse(where, "must be an address, or an object with a url")
+    if limits.remote_images and value.lower().startswith(("http://", "https://")):
+        if len(value) > LONGEST_URL:
+            refuse(where, f"has more than {LONGEST_URL} letters", "invalid_image_url")
+        return value
     head = _DATA_URL.match(value)
+    if head is None and limits.remote_images:
+        refuse(where, "must begin with data:image/...;base64, or https://", "invalid_image_url")
     if head is None:
         refuse(
             where,

@@ -21,6 +21,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.server.service import EngineLike
 
@@ -142,6 +143,7 @@ def running(
     limits: Limits | None = None,
     most_waiting: int = 8,
     grace_s: float = 0.1,
+    pictures: RemotePictures | None = None,
 ) -> Iterator[LocalServer]:
     """Run a server in a thread; it is stopped at the end."""
     options = Options(
@@ -153,7 +155,7 @@ def running(
         most_waiting=most_waiting,
         grace_s=grace_s,
     )
-    server = LocalServer(options, engine or ScriptedEngine())
+    server = LocalServer(options, engine or ScriptedEngine(), pictures)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,0 +1,237 @@
+"""Pictures from the web, for servers that were started with --allow-remote-images.
+
+A client could name an address behind this machine's firewall (its router, a cloud's metadata, this
+very server) and learn from the answer what is there. So only public addresses are opened: the name
+is looked up once, every address found must be public, and the connection goes to the address that
+was checked, so a name can't change its mind in between. A redirect begins all of it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from typing import Any, NoReturn
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from cogvlm2_lite.server.refusals import Refusal
+from cogvlm2_lite.units import format_bytes
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[..., Sequence[tuple[Any, ...]]]
+
+_MOST_REDIRECTS = 3
+_MOST_AT_ONCE = 4
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PORTS = {"http": 80, "https": 443}
+_PIECE = 64 * 1024
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Addresses with another one inside, which a router of theirs would open: 6to4 and its relays.
+_SIX_TO_FOUR = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv4Network("192.88.99.0/24"))
+
+
+def is_public(address: Address) -> bool:
+    """Say whether an address belongs to the open internet.
+
+    Of IPv6 only global unicast is taken. That leaves out IPv4-mapped addresses and NAT64
+    (64:ff9b::/96), whose inner address may be any, beside link-local, site-local and multicast.
+    """
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
+        return False
+    if any(address.version == net.version and address in net for net in _SIX_TO_FOUR):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+class RemotePictures:
+    """Fetches pictures, a few at once, in threads of its own.
+
+    most_bytes  of a picture's file
+    timeout_s   for one picture, redirects included
+    resolve     looks a name up, as socket.getaddrinfo does
+    permits     says which addresses may be opened
+    context     of TLS; None: the system's certificates
+    """
+
+    def __init__(
+        self,
+        *,
+        most_bytes: int,
+        timeout_s: float,
+        resolve: Resolver = socket.getaddrinfo,
+        permits: Callable[[Address], bool] = is_public,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._most_bytes = most_bytes
+        self._timeout_s = timeout_s
+        self._resolve = resolve
+        self._permits = permits
+        self._context = context
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="pictures")
+
+    async def fetch(self, url: str) -> bytes:
+        """Give the file at an address; Refusal 400 for what must not or can't be opened."""
+        deadline = time.monotonic() + self._timeout_s
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                # Looking a name up can't be ended; then the thread is left to its fate.
+                return await loop.run_in_executor(self._threads, self._follow, url, deadline)
+        except TimeoutError:
+            self._too_slow()
+
+    def _follow(self, url: str, deadline: float) -> bytes:
+        """Open an address and those it leads to."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            parts = _parts(url)
+            found = self._open(parts, deadline)
+            if isinstance(found, bytes):
+                return found
+            try:
+                url = urljoin(url, found)
+            except ValueError:
+                _refuse("leads to something that is no address")
+            if parts.scheme == "https" and _parts(url).scheme != "https":
+                _refuse("leads from https to an address without it")
+        raise _refusal(f"leads on more than {_MOST_REDIRECTS} times")
+
+    def _open(self, parts: SplitResult, deadline: float) -> bytes | str:
+        """Ask one address; gives the file, or where it leads to."""
+        name, port = _name(parts), parts.port or _PORTS[parts.scheme]
+        connection = self._connection(parts.scheme, name, port, self._lookup(name, port))
+        left = deadline - time.monotonic()
+        # A timeout of the socket begins anew with each byte; this one does not.
+        alarm = threading.Timer(max(left, 0.0), connection.abort)
+        alarm.start()
+        try:
+            with closing(connection):
+                headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+                connection.request("GET", _target(parts), headers=headers)
+                return self._read(connection.getresponse())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() >= deadline:
+                self._too_slow()
+            why = "its certificate is not valid" if isinstance(error, ssl.SSLError) else "it fails"
+            _refuse(f"can't be opened: {why}")
+        finally:
+            alarm.cancel()
+
+    def _lookup(self, name: str, port: int) -> str:
+        """Look a name up, once; every address it has must be public."""
+        try:
+            rows = self._resolve(name, port, type=socket.SOCK_STREAM)
+            found = [ipaddress.ip_address(row[4][0]) for row in rows]
+        except (OSError, ValueError):  # UnicodeError is a ValueError
+            found = []
+        if not found or not all(self._permits(address) for address in found):
+            # One sentence for both: whether a private name exists is nobody's business.
+            _refuse("names no public address")
+        return str(found[0])
+
+    def _connection(self, scheme: str, name: str, port: int, address: str) -> _Pinned:
+        context = None
+        if scheme == "https":
+            context = self._context or ssl.create_default_context()
+        return _Pinned(name, port, address, context, self._timeout_s)
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes | str:
+        if response.status in _REDIRECTS:
+            return response.getheader("location") or _refuse("leads nowhere")
+        if response.status != 200:
+            _refuse(f"gives no picture but HTTP status {response.status}")
+        if response.getheader("content-encoding", "identity").lower() != "identity":
+            _refuse("gives a compressed file")
+        length = response.getheader("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self._most_bytes:
+            self._too_large()
+        file = bytearray()
+        while piece := response.read1(_PIECE):
+            file += piece
+            if len(file) > self._most_bytes:
+                self._too_large()
+        if response.length:
+            _refuse("can't be opened: the file was cut off")
+        return bytes(file)
+
+    def _too_large(self) -> NoReturn:
+        most = format_bytes(self._most_bytes)
+        raise Refusal(413, f"The picture has more than {most}.", "image_too_large")
+
+    def _too_slow(self) -> NoReturn:
+        _refuse(f"can't be opened: it took more than {self._timeout_s:g} s")
+
+
+class _Pinned(http.client.HTTPConnection):
+    """A connection to an address that was checked, under the name that was asked for."""
+
+    def __init__(
+        self, name: str, port: int, address: str, context: ssl.SSLContext | None, timeout_s: float
+    ) -> None:
+        super().__init__(name, port, timeout=timeout_s)
+        self.default_port = 443 if context else 80  # with another one the Host names the port
+        self._address = address
+        self._context = context
+        self._aborted = threading.Event()
+
+    def connect(self) -> None:
+        """Connect to the address, and prove the name with TLS."""
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        if self._context is not None:
+            self.sock = self._context.wrap_socket(
+                self.sock, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            self.sock.do_handshake()  # the socket is ours already, so that abort reaches it
+        if self._aborted.is_set():
+            self.abort()
+
+    def abort(self) -> None:
+        """End whatever is under way; may be called from any thread."""
+        self._aborted.set()
+        sock = self.sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _parts(url: str) -> SplitResult:
+    """Cut an address to pieces; Refusal for what is no plain address of the web."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        _refuse("is no address")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        _refuse("must begin with http:// or https:// and a name")
+    if parts.username is not None or parts.password is not None:
+        _refuse("must not hold a user or a password")
+    return parts
+
+
+def _name(parts: SplitResult) -> str:
+    """Give the name in letters that DNS, TLS and the Host header know."""
+    name = parts.hostname or ""
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        _refuse("holds a name that can't be written for DNS")
+
+
+def _target(parts: SplitResult) -> str:
+    """Give what is asked of the server, in ASCII."""
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return quote(target, safe="/?:@!$&'()*+,;=~-._%[]")
+
+
+def _refusal(what: str) -> Refusal:
+    return Refusal(400, f"The picture's address {what}.", "invalid_image_url")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise _refusal(what)
