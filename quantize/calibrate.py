@@ -35,7 +35,7 @@ from cogvlm2_lite.evaluate.samples import Sample
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.names import NF4_GROUP
+from cogvlm2_lite.weights.names import NF4_GROUP, Part
 from cogvlm2_lite.weights.shell import Linear, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
@@ -43,6 +43,7 @@ from quantize.compensate import (
     Calibration,
     RoundedMatrix,
     as_read,
+    expected_error,
     levels,
     output_error,
     round_matrix,
@@ -52,13 +53,16 @@ from quantize.events import Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
 from quantize.network import Network
-from quantize.observe import Moments, Observed
+from quantize.observe import Moments, Observed, Witnesses
 
 CHECK_EVERY = 4
 """Every fourth picture (or sample without one) judges and is not fitted to."""
 LEAST_SAMPLES = 8
 MOST_INPUTS = 65_536
 """Inputs of a matrix that are looked at; more were measured to change nothing."""
+
+MOST_WITNESSES = 2048
+"""Inputs of samples held out that judge a matrix."""
 
 Forward = Callable[[], Tensor]
 
@@ -148,6 +152,7 @@ class Calibrator:
         )
         self._work = task.folder / CALIBRATION_FOLDER
         self._rows: dict[str, Calibrated] = {}
+        self._rounding_s = 0.0
 
     @torch.inference_mode()
     def run(self) -> Iterator[CalibrationProgress | Calibrated]:
@@ -162,10 +167,12 @@ class Calibrator:
         began, first = time.monotonic(), done
         while done < len(stages):
             name, work = stages[done]
+            self._rounding_s, entered = 0.0, time.monotonic()
             yield from work(done)
             done += 1
             self._finish(done)
             took = time.monotonic() - began
+            block_s = time.monotonic() - entered
             left = took / (done - first) * (len(stages) - done)
             yield CalibrationProgress(
                 done=done,
@@ -173,6 +180,8 @@ class Calibrator:
                 block=name,
                 error_ratio=round(self._ratio(), 4),
                 seconds_left=round(left, 1),
+                look_s=round(block_s - self._rounding_s, 3),
+                round_s=round(self._rounding_s, 3),
             )
 
     # --- stages ----------------------------------------------------------------------------------
@@ -199,7 +208,7 @@ class Calibrator:
             inputs = range(len(network.pictures))
             rows = network.config.vision.num_positions * len(network.pictures)
             forward = [lambda i=i: block(network.put(self._read(stage, i))) for i in inputs]
-            yield from self._calibrate(block, forward, rows, list(inputs))
+            yield from self._calibrate(block, forward, lambda _: rows, list(inputs))
             for index in inputs:
                 self._write(stage, index, forward[index]())
             network.clear(block.shells())
@@ -212,7 +221,7 @@ class Calibrator:
         inputs = range(len(network.pictures))
         forward = [lambda i=i: projector(network.put(self._read(stage, i))) for i in inputs]
         rows = network.config.vision.image_tokens * len(network.pictures)
-        yield from self._calibrate(projector, forward, rows, list(inputs))
+        yield from self._calibrate(projector, forward, lambda _: rows, list(inputs))
         network.fill(embedding.shells())
         features: dict[int, Tensor] = {}
         for index, picture in enumerate(network.picture_of):
@@ -231,8 +240,12 @@ class Calibrator:
                 lambda i=i: block(network.put(self._read(stage, i)), network.step(i))
                 for i in inputs
             ]
-            seen = [int(tokens.vision_mask.sum()) for tokens in network.tokens]
-            rows = max(sum(seen), sum(t.input_ids.size for t in network.tokens) - sum(seen))
+            seen = sum(int(tokens.vision_mask.sum()) for tokens in network.tokens)
+            read = sum(tokens.input_ids.size for tokens in network.tokens) - seen
+
+            def rows(part: Part) -> int:
+                return seen if part is Part.VISION_EXPERT else read
+
             yield from self._calibrate(block, forward, rows, numbers(network))
             if number + 1 < len(network.decoder.blocks):  # nobody reads the last layer's
                 for index in inputs:
@@ -244,45 +257,68 @@ class Calibrator:
     # --- one block -------------------------------------------------------------------------------
 
     def _calibrate(
-        self, block: Any, forward: Sequence[Forward], rows: int, shown: Sequence[int]
+        self,
+        block: Any,
+        forward: Sequence[Forward],
+        rows: Callable[[Part], int],
+        shown: Sequence[int],
     ) -> Iterator[Calibrated]:
         """Fill a block, watch it, and leave it rounded.
 
+        rows   how many inputs the matrices of a part will meet
         shown  numbers of the pictures in `forward`, or of samples without one
         """
         shells = list(block.shells())
         self._network.fill(shells)
         chosen = [s for s in shells if isinstance(s, Linear) and s.name in self._task.chosen]
-        every = max(-(-rows // MOST_INPUTS), 1)
-        watched = []
-        for linear in chosen:
-            assert linear.stored is not None
-            fit, check = (Moments(linear.in_features, self._network.device) for _ in range(2))
-            seen = Observed(inner=linear.stored, fit=fit, check=check, every=every)
-            linear.stored = seen
-            watched.append(seen)
+        watched = [self._watch(linear, rows) for linear in chosen]
         for number, run in zip(shown, forward, strict=True):
             for seen in watched:
                 seen.checking = is_held_out(number)
             run()
         for linear, seen in zip(chosen, watched, strict=True):
-            yield self._round(linear, seen)
+            seen.fit.spill(self._work / "moments" / linear.name)
+        for linear, seen in zip(chosen, watched, strict=True):
+            began = time.monotonic()
+            row = self._round(linear, seen)
+            seen.fit.forget()
+            self._rounding_s += time.monotonic() - began
+            yield row
+
+    def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> Observed:
+        """Put something in a shell that looks at its inputs."""
+        assert linear.stored is not None
+        expected = rows(self._task.catalog.tensors[linear.name].spec.part)
+        seen = Observed(
+            inner=linear.stored,
+            fit=Moments(
+                linear.in_features, self._network.device, every=max(-(-expected // MOST_INPUTS), 1)
+            ),
+            check=Witnesses(every=max(-(-expected // (CHECK_EVERY * MOST_WITNESSES)), 1)),
+        )
+        linear.stored = seen
+        return seen
 
     def _round(self, linear: Linear, seen: Observed) -> Calibrated:
         """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
         how, weight = self._task.how, seen.dequantize(torch.float32)
         plain = round_to_nearest(weight, double_quant=how.double_quant)
         best, reason = plain, ""
-        # A few inputs judge nothing: an error on them says little about others.
-        judge = seen.check.second if seen.check.count else seen.fit.second
-        before = output_error(weight - plain.values, judge)
-        after = before
+        witnesses = seen.check.inputs
+
+        def error_of(values: Tensor) -> float:
+            change = weight - values
+            if witnesses is None:  # nothing was held out
+                return expected_error(change, seen.fit.second())
+            return output_error(change, witnesses)
+
+        before = after = error_of(plain.values)
         if not before > 0 or before == float("inf"):
             reason = "no input told anything about it"
         else:
             try:
                 tried = round_matrix(weight, seen.fit.second, seen.fit.count, how)
-                error = output_error(weight - tried.values, judge)
+                error = error_of(tried.values)
                 if error < before:
                     best, after = tried, error
                 else:
@@ -294,7 +330,7 @@ class Calibrator:
             inputs=seen.fit.count,
             error=after,
             nearest_error=before,
-            int8_error=output_error(weight - int8_values(weight), judge) if before > 0 else 0.0,
+            int8_error=error_of(int8_values(weight)) if before > 0 else 0.0,
             kept="nearest" if reason else "calibrated",
             reason=reason,
         )
@@ -395,12 +431,18 @@ class Calibrator:
 
     @property
     def scratch_bytes(self) -> int:
-        """Disk that is needed besides the result: the activations between two blocks, twice, and
-        codes and scales of all matrices."""
+        """Disk that is needed besides the result: the activations between two blocks, twice, codes
+        and scales of all matrices, and the moments of a layer."""
         tensors = self._task.catalog.tensors
         weights = sum(tensors[name].spec.numel for name in self._task.chosen)
         scales = 4 * weights // NF4_GROUP
-        return 2 * self._network.activation_bytes + weights // 2 + scales
+        layer: dict[tuple[object, ...], int] = {}
+        for name in self._task.chosen:
+            spec = tensors[name].spec
+            place = (spec.block, spec.part in (Part.VISION, Part.PROJECTOR), spec.block is None)
+            layer[place] = layer.get(place, 0) + 4 * spec.shape[1] ** 2
+        moments = max(layer.values(), default=0)
+        return 2 * self._network.activation_bytes + weights // 2 + scales + moments
 
     # --- small things ----------------------------------------------------------------------------
 

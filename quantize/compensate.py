@@ -16,7 +16,9 @@ inputs' second moment H, [in, in].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -29,6 +31,14 @@ _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 _REFITS = 2
 _BLOCK = 128
 """Columns whose updates of the rest are gathered into one product."""
+_WIDE = 512
+"""Rows of a square matrix that are moved or inverted at a time."""
+_INPUTS = 1024
+"""Inputs that an error is measured on at a time."""
+_CELLS = 64
+"""In which -1 to 1 is cut to find a level."""
+_SEARCHED = 2**18
+"""Weights whose scales are searched at a time: what is made of them stays in a core's cache."""
 _TINY = 1e-12
 
 
@@ -65,31 +75,36 @@ class RoundedMatrix:
 
 
 def round_matrix(
-    weight: Tensor, moment: Tensor, inputs: int, how: Calibration | None = None
+    weight: Tensor, moment: Callable[[], Tensor], inputs: int, how: Calibration | None = None
 ) -> RoundedMatrix:
     """Round a matrix for the inputs it meets.
 
     weight  [rows, columns] floating, columns a multiple of 64
-    moment  [columns, columns] float32: the mean of x x^T over its inputs
+    moment  gives [columns, columns] float32: the mean of x x^T over its inputs. At 15,360 columns
+            it takes 0.9 GB, so it is asked for twice and not held while its factor is computed
     inputs  how many inputs the mean was taken over
     Raises ArithmeticError when the moment is not finite or cannot be inverted; round to nearest
     is right then.
     """
     how = how or Calibration()
     weight = weight.float()
-    damped = damp(moment, inputs, how.damping)
-    scales = search_scales(weight, damped.diagonal(), how)
-    read = as_read(scales, double_quant=how.double_quant)
-    grid = read.repeat_interleave(NF4_GROUP, dim=1)
-    if how.compensate:
-        codes = _compensate(weight, damped, grid, ordered=how.ordered)
+    importance, order, factor = _prepare(moment(), inputs, how)
+    scales = search_scales(weight, importance, how)
+    # From here on columns lie as rows, so that the work on one column reads memory in order.
+    target = weight.t().contiguous()
+    grid = as_read(scales, double_quant=how.double_quant).t().repeat_interleave(NF4_GROUP, dim=0)
+    if factor is not None:
+        codes = _compensate(target, factor, grid, order)
+        del factor
     else:
-        codes = nearest_codes(weight, grid)
-    for _ in range(how.descents):
-        changed = _descend(weight, damped, grid, codes)
-        if not changed:
-            break
-    return RoundedMatrix(codes=codes, scales=scales, values=levels(codes) * grid)
+        codes = nearest_codes(target, grid)
+    if how.descents:
+        damped = damp(moment(), inputs, how.damping)
+        for _ in range(how.descents):
+            if not _descend(target, damped, grid, codes):
+                break
+    values = (levels(codes) * grid).t().contiguous()
+    return RoundedMatrix(codes=codes.t().contiguous(), scales=scales, values=values)
 
 
 def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
@@ -102,11 +117,20 @@ def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
     return RoundedMatrix(codes=codes, scales=scales, values=values)
 
 
-def output_error(change: Tensor, moment: Tensor) -> float:
+def output_error(change: Tensor, inputs: Tensor) -> float:
     """Give the mean squared output of a change of the weights, summed over the outputs.
 
-    change [rows, columns], moment [columns, columns]
+    change [rows, columns], inputs [count, columns]; 0 without inputs
     """
+    total = 0.0
+    for begin in range(0, len(inputs), _INPUTS):
+        some = inputs[begin : begin + _INPUTS]
+        total += float((some.float() @ change.t()).square().sum(dtype=torch.float64))
+    return total / max(len(inputs), 1)
+
+
+def expected_error(change: Tensor, moment: Tensor) -> float:
+    """Give the same from the inputs' second moment [columns, columns]: tr(D H D^T)."""
     return float(((change @ moment) * change).sum(dtype=torch.float64))
 
 
@@ -116,24 +140,52 @@ def damp(moment: Tensor, inputs: int, least: float) -> Tensor:
     With as many inputs as columns a moment is mostly noise off its diagonal; measured, the best
     share of the mean is about a quarter of columns / inputs. Columns that never had an input get
     the mean. Raises ArithmeticError for one that is not finite or all zero.
+
+    moment  [columns, columns] float32, changed in place and given back
     """
     columns = moment.shape[0]
     mean = float(moment.diagonal().mean())
-    if not torch.isfinite(moment).all() or not mean > 0:
+    # The sum is finite only if all numbers are (or it overflows, which is as bad), in no memory.
+    if not torch.isfinite(moment.sum()) or not mean > 0:
         raise ArithmeticError("the inputs' second moment is not finite or all zero")
     share = max(least, 0.25 * columns / max(inputs, 1))
-    damped = moment.float().clone()
-    diagonal = damped.diagonal()
+    diagonal = moment.diagonal()
     diagonal += share * mean
-    return damped
+    return moment
 
 
 # --- levels and codes -----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """What finds the nearest level without a search.
+
+    levels  [16] the values of the codes
+    bounds  [16] the middle between a code's level and the next; the last is infinite
+    cells   [64] the code at the lower edge of each 64th of -1 to 1; no cell holds two bounds
+    """
+
+    levels: Tensor
+    bounds: Tensor
+    cells: Tensor
+
+
+@cache
+def _tables(device: torch.device) -> _Tables:
+    known = torch.tensor(NF4_LEVELS)
+    bounds = (known[1:] + known[:-1]) / 2
+    edges = torch.arange(_CELLS) / (_CELLS // 2) - 1
+    return _Tables(
+        levels=known.to(device),
+        bounds=torch.cat((bounds, torch.tensor([float("inf")]))).to(device),
+        cells=torch.bucketize(edges, bounds).to(torch.int32).to(device),
+    )
+
+
 def levels(codes: Tensor) -> Tensor:
     """Look up the levels of codes, float32."""
-    return torch.tensor(NF4_LEVELS, device=codes.device)[codes.to(torch.int32)]
+    return _tables(codes.device).levels[codes.to(torch.int32)]
 
 
 def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
@@ -141,10 +193,21 @@ def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
 
     weight, grid  of one shape; grid holds each weight's scale, which may be negative or zero
     """
-    known = torch.tensor(NF4_LEVELS, device=weight.device)
-    safe = torch.where(grid.abs() < _TINY, torch.full_like(grid, _TINY), grid)
-    codes: Tensor = torch.bucketize(weight / safe, (known[1:] + known[:-1]) / 2)
-    return codes.to(torch.uint8)
+    return _nearest(weight, _safe(grid)).to(torch.uint8)
+
+
+def _safe(grid: Tensor) -> Tensor:
+    """Give scales that can be divided by."""
+    return torch.where(grid.abs() < _TINY, torch.full_like(grid, _TINY), grid)
+
+
+def _nearest(weight: Tensor, grid: Tensor) -> Tensor:
+    """Give the nearest codes, int32; no scale is zero. A tie goes to the lower level."""
+    tables, half = _tables(weight.device), _CELLS // 2
+    ratio = weight / grid
+    cell = (ratio * half + half).clamp_(0, _CELLS - 1).to(torch.int32)
+    low = tables.cells[cell]
+    return low + (ratio > tables.bounds[low])
 
 
 def as_read(scales: Tensor, *, double_quant: bool) -> Tensor:
@@ -166,85 +229,135 @@ def search_scales(weight: Tensor, importance: Tensor, how: Calibration) -> Tenso
 
     weight [rows, columns] float32, importance [columns]; returns [rows, columns / 64] float32
     """
-    rows, columns = weight.shape
-    groups = weight.view(rows, -1, NF4_GROUP)
-    heavy = importance.view(1, columns // NF4_GROUP, NF4_GROUP)
+    heavy = importance.view(1, -1, NF4_GROUP)
+    step = max(_SEARCHED // weight.shape[1], 1)
+    places = range(0, len(weight), step)
+    return torch.cat([_search_rows(weight[n : n + step], heavy, how) for n in places])
+
+
+def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
+    """Find the scales of some rows; heavy [1, groups, 64]."""
+    groups = weight.view(len(weight), -1, NF4_GROUP)
     largest = groups.abs().amax(dim=2)
     if not how.search:
         return largest
+    weighted = heavy * groups
     best, least = largest, torch.full_like(largest, float("inf"))
     for sign in (1.0, -1.0) if how.signed else (1.0,):
         for share in _SHRINK:
             scale = sign * share * largest
             for _ in range(_REFITS + 1):
-                found = levels(nearest_codes(groups, scale.unsqueeze(2).expand_as(groups)))
-                error = (heavy * (groups - found * scale.unsqueeze(2)).square()).sum(dim=2)
+                found = levels(_nearest(groups, _safe(scale).unsqueeze(2)))
+                # heavy * (groups - found * scale)^2, multiplied out but for what never changes.
+                top = (weighted * found).sum(dim=2)
+                bottom = (heavy * found.square()).sum(dim=2)
+                error = scale * (scale * bottom - 2 * top)
                 better = error < least
                 best, least = torch.where(better, scale, best), torch.where(better, error, least)
-                top = (heavy * groups * found).sum(dim=2)
-                scale = top / (heavy * found.square()).sum(dim=2).clamp(min=_TINY)
+                scale = top / bottom.clamp(min=_TINY)
     return best
 
 
-def _compensate(weight: Tensor, moment: Tensor, grid: Tensor, *, ordered: bool) -> Tensor:
-    """Round column after column; each one's error is spread over those still to come."""
-    columns = weight.shape[1]
-    order = torch.arange(columns, device=weight.device)
-    if ordered:
-        order = moment.diagonal().argsort(descending=True, stable=True)
-    factor = _inverse_factor(moment[order][:, order])
-    rest, scales = weight[:, order].clone(), grid[:, order]
-    codes = torch.empty_like(rest, dtype=torch.uint8)
-    for begin in range(0, columns, _BLOCK):
-        end = min(begin + _BLOCK, columns)
-        errors = torch.empty_like(rest[:, begin:end])
-        for column in range(begin, end):
-            now, scale = rest[:, column], scales[:, column]
-            code = nearest_codes(now, scale)
-            error = (now - levels(code) * scale) / factor[column, column]
-            codes[:, column], errors[:, column - begin] = code, error
-            rest[:, column:end] -= error.unsqueeze(1) * factor[column, column:end].unsqueeze(0)
-        rest[:, end:] -= errors @ factor[begin:end, end:]
-    back = torch.empty_like(codes)
-    back[:, order] = codes
-    return back
+def _prepare(moment: Tensor, inputs: int, how: Calibration) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Give each column's importance, the order in which columns are rounded, and the factor that
+    spreads their errors (None where nothing is compensated)."""
+    damped = damp(moment, inputs, how.damping)
+    importance = damped.diagonal().clone()
+    order = torch.arange(len(damped), device=damped.device)
+    if not how.compensate:
+        return importance, order, None
+    if how.ordered:
+        order = importance.argsort(descending=True, stable=True)
+    return importance, order, _inverse_factor(damped, order)
 
 
-def _inverse_factor(moment: Tensor) -> Tensor:
-    """Give the upper Cholesky factor of the inverse. Raises ArithmeticError if there is none."""
-    lower, failed = torch.linalg.cholesky_ex(moment)
+def _inverse_factor(moment: Tensor, order: Tensor) -> Tensor:
+    """Give the upper U with U^T U = the inverse of moment[order][:, order].
+
+    Flipped in both directions, moment = L L^T; flipped back, L is upper, and U is its inverse. So
+    one factorisation and one triangular inverse do, in two matrices' memory. Raises
+    ArithmeticError if there is none.
+    """
+    back = order.flip(0)
+    turned = torch.empty_like(moment)
+    for begin in range(0, len(back), _WIDE):
+        turned[begin : begin + _WIDE] = moment[back[begin : begin + _WIDE]][:, back]
+    lower, failed = torch.linalg.cholesky_ex(turned)
     if failed:
         raise ArithmeticError("the inputs' second moment can't be inverted")
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-    if failed or not torch.isfinite(factor).all():
+    del turned
+    _invert_lower(lower)
+    if not torch.isfinite(lower.sum()):
         raise ArithmeticError("the inverse of the inputs' second moment has no square root")
+    factor: Tensor = lower.flip(0, 1)
     return factor
 
 
-def _descend(weight: Tensor, moment: Tensor, grid: Tensor, codes: Tensor) -> bool:
-    """Choose every code again, column after column, given all others; say if any changed.
+def _invert_lower(lower: Tensor) -> None:
+    """Turn a lower triangular matrix into its inverse, in place.
 
-    codes  changed in place. The error never grows: each column goes to the minimum of a parabola,
-           rounded to the grid.
+    By halves: the inverse of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']].
     """
-    columns = weight.shape[1]
-    pull = (weight - levels(codes) * grid) @ moment  # [rows, columns]
-    any_changed = False
+    size = len(lower)
+    if size <= _WIDE:
+        eye = torch.eye(size, device=lower.device)
+        lower.copy_(torch.linalg.solve_triangular(lower.clone(), eye, upper=False))
+        return
+    half = size // 2
+    above, left, below = lower[:half, :half], lower[half:, :half], lower[half:, half:]
+    _invert_lower(above)
+    _invert_lower(below)
+    left.copy_(below @ (left @ above)).neg_()
+
+
+def _compensate(target: Tensor, factor: Tensor, grid: Tensor, order: Tensor) -> Tensor:
+    """Round column after column; each one's error is spread over those still to come.
+
+    target, grid  [columns, rows]; factor [columns, columns] in the order of rounding
+    Returns codes [columns, rows] uint8
+    """
+    columns = len(target)
+    rest, scales = target[order], _safe(grid[order])
+    codes = torch.empty_like(rest, dtype=torch.uint8)
+    errors = torch.empty_like(rest[:_BLOCK])
     for begin in range(0, columns, _BLOCK):
         end = min(begin + _BLOCK, columns)
-        moves = torch.zeros_like(pull[:, begin:end])
         for column in range(begin, end):
-            scale, code = grid[:, column], codes[:, column]
-            value = levels(code) * scale
-            better = nearest_codes(value + pull[:, column] / moment[column, column], scale)
-            move = levels(better) * scale - value
-            codes[:, column], moves[:, column - begin] = better, move
-            pull[:, begin:end] -= move.unsqueeze(1) * moment[column, begin:end].unsqueeze(0)
-        if moves.any():
-            any_changed = True
-            left = torch.cat((moment[begin:end, :begin], moment[begin:end, end:]), dim=1)
-            update = moves @ left
-            pull[:, :begin] -= update[:, :begin]
-            pull[:, end:] -= update[:, begin:]
-    return any_changed
+            now, scale, spread = rest[column], scales[column], factor[column]
+            code = _nearest(now, scale)
+            error = errors[column - begin]
+            torch.sub(now, levels(code) * scale, out=error)
+            error /= spread[column]
+            codes[column] = code
+            rest[column + 1 : end].addr_(spread[column + 1 : end], error, alpha=-1)
+        rest[end:].addmm_(factor[begin:end, end:].t(), errors[: end - begin], alpha=-1)
+    back = torch.empty_like(codes)
+    back[order] = codes
+    return back
+
+
+def _descend(target: Tensor, moment: Tensor, grid: Tensor, codes: Tensor) -> bool:
+    """Choose every code again, column after column, given all others; say if any changed.
+
+    target, grid  [columns, rows]
+    codes         [columns, rows], changed in place. The error never grows: each column goes to the
+                  minimum of a parabola, rounded to the grid.
+    """
+    columns, changed = len(target), False
+    grid = _safe(grid)
+    change = target - levels(codes) * grid
+    for begin in range(0, columns, _BLOCK):
+        end = min(begin + _BLOCK, columns)
+        pull = moment[begin:end] @ change  # [columns of the block, rows]
+        for column in range(begin, end):
+            scale, left = grid[column], change[column]
+            value = target[column] - left
+            wanted = value + pull[column - begin] / moment[column, column]
+            code = _nearest(wanted, scale)
+            better = target[column] - levels(code) * scale
+            move = left - better
+            codes[column], change[column] = code, better
+            later = moment[column, column + 1 : end]
+            pull[column - begin + 1 :].addr_(later, move, alpha=-1)
+            changed = changed or bool(move.any())
+    return changed

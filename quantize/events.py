@@ -76,6 +76,10 @@ class CalibrationProgress(Event):
     error_ratio: float
     """Mean over the matrices so far: output error on samples held out, against round to nearest."""
     seconds_left: float
+    look_s: float
+    """What this block took to look at the samples, and to give its outputs to the next."""
+    round_s: float
+    """What it took to round its matrices."""
 
 
 @dataclass(frozen=True, kw_only=True)

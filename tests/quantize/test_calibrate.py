@@ -221,6 +221,34 @@ def test_text_alone_leaves_the_vision_parts_nearest(tmp_path: Path) -> None:
     assert all(row.inputs == 0 for row in rows if "vision" in row.tensor)
 
 
+def test_each_expert_is_thinned_by_its_own_tokens(
+    calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many words and few patches here: the patches must not be thinned because of the words."""
+    monkeypatch.setattr(calibration, "MOST_INPUTS", 150)
+    thinned = run(tmp_path / "nf4", made_samples())
+    inputs = [
+        {e.tensor: e.inputs for e in events if isinstance(e, Calibrated)}
+        for events in (calibrated[1], thinned)
+    ]
+    words, patches = (
+        f"model.layers.0.mlp.{expert}_mlp.up_proj.weight" for expert in ("language", "vision")
+    )
+    assert inputs[0][words] > 400 > 150 > inputs[1][words]
+    assert inputs[0][patches] == inputs[1][patches] > 60
+
+
+def test_few_witnesses_judge_as_the_many_would(
+    calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "MOST_WITNESSES", 40)
+    found = {e.tensor: e for e in run(tmp_path / "q", made_samples()) if isinstance(e, Calibrated)}
+    many = {e.tensor: e for e in calibrated[1] if isinstance(e, Calibrated)}
+    assert any(found[name].nearest_error != row.nearest_error for name, row in many.items())
+    for name, row in many.items():
+        assert 0.3 * row.nearest_error < found[name].nearest_error < 3 * row.nearest_error
+
+
 @pytest.mark.slow
 def test_the_command_calibrates_the_demo_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
