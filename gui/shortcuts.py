@@ -13,6 +13,7 @@ KEYS = (
     ("Esc", QT_TRANSLATE_NOOP("Keys", "Stop the answer")),
     ("Ctrl+N", QT_TRANSLATE_NOOP("Keys", "New conversation")),
     ("Ctrl+O", QT_TRANSLATE_NOOP("Keys", "Open a picture")),
+    ("Ctrl+Shift+S", QT_TRANSLATE_NOOP("Keys", "Take a part of the screen")),
     ("Ctrl+V", QT_TRANSLATE_NOOP("Keys", "Paste a picture or text")),
     ("Ctrl+R", QT_TRANSLATE_NOOP("Keys", "Answer again")),
     ("Ctrl+F", QT_TRANSLATE_NOOP("Keys", "Search in conversations")),

@@ -124,7 +124,11 @@ class JobForm(QWidget):
         self._settings.set("batch_output", values.output)
 
     def choose(self, files: Sequence[Path]) -> None:
-        """Take chosen pictures in place of a whole folder."""
+        """Take chosen pictures in place of a whole folder, or one folder."""
+        if len(files) == 1 and files[0].is_dir():
+            self.folder.setText(str(files[0]))
+            self._choose_only(None)
+            return
         folder = Path(os.path.commonpath([file.parent for file in files]))
         self.folder.setText(str(folder))
         self._choose_only(tuple(file.relative_to(folder).as_posix() for file in files))

@@ -32,6 +32,7 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.blocks import Block, Code, Text, split
+from gui.chat.offered import address
 
 _SCHEMES = ("http", "https", "mailto")
 _MARKDOWN = (
@@ -76,7 +77,7 @@ class Prose(QTextBrowser):
         self.setFixedHeight(max(round(self.document().size().height()) + 6 + more, 24))
 
     def _show_address(self, url: QUrl) -> None:
-        self.setToolTip(_address(url))
+        self.setToolTip(address(url))
 
     def _ask_to_open(self, url: QUrl) -> None:
         if url.scheme() not in _SCHEMES:
@@ -84,7 +85,7 @@ class Prose(QTextBrowser):
         asked = QMessageBox.question(
             self,
             self.tr("Open this address?"),
-            self.tr("The answer links to\n\n{address}").format(address=_address(url)),
+            self.tr("The answer links to\n\n{address}").format(address=address(url)),
             QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No,
             QMessageBox.StandardButton.No,
         )
@@ -197,11 +198,6 @@ class Answer(QWidget):
         else:
             assert isinstance(block, Text)
             part.show_text(block.markdown)
-
-
-def _address(url: QUrl) -> str:
-    """Write an address as it goes over the wire: letters that only look like others show up."""
-    return bytes(url.toEncoded().data()).decode("ascii", errors="replace")
 
 
 def _dress_tables(document: QTextDocument) -> None:

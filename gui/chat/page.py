@@ -7,11 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction, QKeySequence, QResizeEvent
+from PySide6.QtGui import (
+    QAction,
+    QDragEnterEvent,
+    QDragLeaveEvent,
+    QDropEvent,
+    QKeySequence,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
-    QMessageBox,
     QSplitter,
     QStackedWidget,
     QVBoxLayout,
@@ -23,7 +29,9 @@ from cogvlm2_lite.engine.protocol import Ask
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.chat.answering import Answering
 from gui.chat.composer import Composer
-from gui.chat.picture import PicturePanel, read_file
+from gui.chat.offered import read_file
+from gui.chat.picture import PicturePanel
+from gui.chat.several import Choice, Several, ask_about_second, ask_about_several, look_at
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
@@ -59,8 +67,10 @@ class ChatPage(QWidget):
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
         self.panel.chosen.connect(self._picture_given)
+        self.panel.several.connect(self._several_given)
         self.panel.trouble.connect(self.say)
         self.sidebar = self._make_sidebar()
+        self.setAcceptDrops(True)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         splitter = QSplitter(Qt.Orientation.Horizontal)
@@ -157,6 +167,7 @@ class ChatPage(QWidget):
         for keys, do in (
             ("Ctrl+N", self.start_new),
             ("Ctrl+O", self.panel.ask_for_file),
+            ("Ctrl+Shift+S", self.panel.capture),
             ("Ctrl+F", self.search.setFocus),
             ("Ctrl+L", self.composer.setFocus),
             ("Ctrl+R", self._again_last),
@@ -173,6 +184,20 @@ class ChatPage(QWidget):
         super().resizeEvent(event)
         self.sidebar.setVisible(self.width() >= _NARROW)
         self.panel.setMaximumWidth(16_777_215 if self.width() >= _NARROW else 220)
+
+    # A picture may be dropped anywhere on the page; the panel shows where it will be.
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
+        """As the panel does."""
+        self.panel.dragEnterEvent(event)
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:  # noqa: N802 - Qt's name
+        """As the panel does."""
+        self.panel.dragLeaveEvent(event)
+
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
+        """As the panel does."""
+        self.panel.dropEvent(event)
 
     # --- conversations ---------------------------------------------------------------------------
 
@@ -253,34 +278,56 @@ class ChatPage(QWidget):
     def _picture_given(self, data: bytes) -> None:
         shown = self._conversation
         if shown is not None and shown.path() and data != self._picture:
-            if not self._agree_to_new():
+            choice = ask_about_second(self)
+            if choice is Choice.NOTHING:
                 return
-            self.start_new()
-        elif shown is not None:
-            self._set_picture(shown, data)
+            if choice is Choice.NEW:
+                self.start_new()
+                shown = None
+        if shown is not None and not self._set_picture(shown, data):
+            return
         self._picture = data
         self.panel.show_picture(data)
         self._show_state()
 
-    def _agree_to_new(self) -> bool:
-        box = QMessageBox(self)
-        box.setText(self.tr("The model takes one picture per conversation."))
-        box.setInformativeText(
-            self.tr("Begin a new conversation with this picture? This one stays in the list.")
-        )
-        box.addButton(
-            self.tr("New conversation with this picture"), QMessageBox.ButtonRole.AcceptRole
-        )
-        cancel = box.addButton(QMessageBox.StandardButton.Cancel)
-        box.exec()
-        return box.clickedButton() is not cancel
+    def _several_given(self, files: list[Path]) -> None:
+        choice = ask_about_several(self, files)
+        if choice is Choice.BATCH:
+            self._context.hand("batch", files)
+        elif choice is Choice.NEW:
+            self.say(self.tr("Looking at the pictures…"))
+            work = partial(look_at, files)
+            self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
-    def _set_picture(self, conversation: Conversation, data: bytes) -> None:
+    def _begin_each(self, several: Several) -> None:
+        """Begin a conversation for each picture, and show the first of them."""
+        history = self._context.history
+        try:
+            for name, data in reversed(several.pictures):
+                picture = history.keep_picture(data)
+                first = history.create(picture=picture, title=name)
+        except HistoryError as error:
+            self.say(f"{error.message} {error.hint}".strip())
+            return
+        if several.pictures:
+            self.show_conversation(first)
+        self.reload_list()
+        if several.trouble:
+            self.say("\n".join(several.trouble))
+        else:
+            self._banner.hide()
+
+    def _set_picture(self, conversation: Conversation, data: bytes) -> bool:
+        before = conversation.picture
+
         def change() -> None:
             conversation.picture = self._context.history.keep_picture(data)
             self._context.history.save(conversation)
 
-        self._guard(change)
+        if self._guard(change):
+            return True
+        conversation.picture = before
+        return False
 
     # --- asking ----------------------------------------------------------------------------------
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QMimeData, QRectF, Qt, Signal
+from PySide6.QtCore import QMimeData, Qt, Signal
 from PySide6.QtGui import (
     QDragEnterEvent,
     QDragLeaveEvent,
     QDropEvent,
     QGuiApplication,
     QImage,
-    QPainter,
-    QResizeEvent,
     QTransform,
-    QWheelEvent,
 )
 from PySide6.QtWidgets import (
     QFileDialog,
-    QGraphicsScene,
-    QGraphicsView,
     QHBoxLayout,
     QLabel,
     QToolButton,
@@ -30,103 +25,25 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
+from gui.chat.capture import Capture, can_capture
+from gui.chat.offered import png_bytes, read_file, read_mime
+from gui.chat.view import View
 from gui.context import Context
 from gui.pictures import Preview, preview
 
 _KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
 
 
-def picture_bytes(mime: QMimeData) -> bytes | None:
-    """Give the picture file that was dropped or pasted; None when there is none.
-
-    Raises CogVLM2LiteError for a file that can't be read.
-    """
-    for url in mime.urls():
-        if url.isLocalFile():
-            return read_file(Path(url.toLocalFile()))
-    if mime.hasImage():
-        image = mime.imageData()
-        if isinstance(image, QImage) and not image.isNull():
-            return png_bytes(image)
-    return None
-
-
-def read_file(path: Path) -> bytes:
-    """Read a picture file; CogVLM2LiteError says why not."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CogVLM2LiteError(
-            f"{path.name} can't be read: {error.strerror or error}.",
-            hint="Check that it still exists and that you may read it.",
-        ) from error
-
-
-def png_bytes(image: QImage) -> bytes:
-    """Give an image as a PNG file."""
-    store = QByteArray()
-    buffer = QBuffer(store)
-    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-    # Stubs of PySide6 want bytes for the format, and its code takes text.
-    image.save(buffer, "PNG")  # type: ignore[call-overload]
-    return bytes(store.data())
-
-
-class View(QGraphicsView):
-    """A picture that can be moved and made larger; the wheel zooms around the pointer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._scene = QGraphicsScene(self)
-        self.setScene(self._scene)
-        self.setFrameShape(QGraphicsView.Shape.NoFrame)
-        self.setProperty("kind", "clear")
-        self.setRenderHints(QPainter.RenderHint.SmoothPixmapTransform)
-        self.setDragMode(QGraphicsView.DragMode.ScrollHandDrag)
-        self.setTransformationAnchor(QGraphicsView.ViewportAnchor.AnchorUnderMouse)
-        self.setAcceptDrops(False)
-        self._fitted = True
-
-    def show_image(self, image: QImage | None) -> None:
-        """Show an image, fitted; None shows nothing."""
-        self._scene.clear()
-        if image is not None:
-            from PySide6.QtGui import QPixmap
-
-            self._scene.addPixmap(QPixmap.fromImage(image))
-            self._scene.setSceneRect(QRectF(image.rect()))
-        self.fit()
-
-    def fit(self) -> None:
-        """Show all of it."""
-        self._fitted = True
-        if self._scene.items():
-            self.fitInView(self._scene.sceneRect(), Qt.AspectRatioMode.KeepAspectRatio)
-
-    def zoom(self, factor: float) -> None:
-        """Make it larger or smaller."""
-        self._fitted = False
-        self.scale(factor, factor)
-
-    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
-        """Zoom."""
-        self.zoom(1.25 if event.angleDelta().y() > 0 else 0.8)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Stay fitted."""
-        super().resizeEvent(event)
-        if self._fitted:
-            self.fit()
-
-
 class PicturePanel(QWidget):
     """The panel.
 
     chosen  the bytes of a picture file that a person gave and that could be decoded
+    several paths of several files, or of one folder, that were given
     trouble a sentence about one that could not
     """
 
     chosen = Signal(bytes)
+    several = Signal(list)
     trouble = Signal(str)
 
     def __init__(self, context: Context) -> None:
@@ -159,18 +76,22 @@ class PicturePanel(QWidget):
         self._facts.setProperty("kind", "soft")
         self._facts.setWordWrap(True)
         column.addWidget(self._facts)
-        self._buttons = QHBoxLayout()
-        self._buttons.setSpacing(4)
-        self._button("open", self.tr("Open a picture file (Ctrl+O)"), self.ask_for_file)
-        self._button("paste", self.tr("Paste a picture"), self.paste)
-        self._button("larger", self.tr("Larger"), lambda: self.view.zoom(1.25))
-        self._button("smaller", self.tr("Smaller"), lambda: self.view.zoom(0.8))
-        self._button("fit", self.tr("Fit"), self.view.fit)
-        self._button("turn", self.tr("Turn the view"), self._turn)
-        self._eye = self._button("eye", self.tr("What the model sees"), self._look)
+        sources, looks = QHBoxLayout(), QHBoxLayout()
+        self._button(sources, "open", self.tr("Open picture files (Ctrl+O)"), self.ask_for_file)
+        self._button(sources, "paste", self.tr("Paste a picture"), self.paste)
+        self._button(
+            sources, "capture", self.tr("Take a part of the screen (Ctrl+Shift+S)"), self.capture
+        )
+        self._button(looks, "larger", self.tr("Larger"), lambda: self.view.zoom(1.25))
+        self._button(looks, "smaller", self.tr("Smaller"), lambda: self.view.zoom(0.8))
+        self._button(looks, "fit", self.tr("Fit"), self.view.fit)
+        self._button(looks, "turn", self.tr("Turn the view"), self._turn)
+        self._eye = self._button(looks, "eye", self.tr("What the model sees"), self._look)
         self._eye.setCheckable(True)
-        self._buttons.addStretch(1)
-        column.addLayout(self._buttons)
+        for row in (looks, sources):
+            row.setSpacing(4)
+            row.addStretch(1)
+            column.addLayout(row)
         self._target = QLabel(self.tr("Drop the picture"), self)
         self._target.setObjectName("drop")
         self._target.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -191,13 +112,23 @@ class PicturePanel(QWidget):
     def take(self, mime: QMimeData) -> bool:
         """Take what was dropped or pasted; False when there is no picture in it."""
         try:
-            data = picture_bytes(mime)
+            offered = read_mime(mime)
         except CogVLM2LiteError as error:
             self.trouble.emit(f"{error.message} {error.hint}".strip())
             return True
-        if data is None:
+        if offered.data:
+            self.offer(offered.data)
+        elif offered.files:
+            self.several.emit(list(offered.files))
+        elif offered.remote:
+            self.trouble.emit(
+                self.tr(
+                    "{address} is in the network, and this program fetches nothing from there. "
+                    "Save the picture, and drop the file."
+                ).format(address=offered.remote)
+            )
+        else:
             return False
-        self.offer(data)
         return True
 
     def paste(self) -> None:
@@ -206,15 +137,33 @@ class PicturePanel(QWidget):
             self.trouble.emit(self.tr("There is no picture on the clipboard."))
 
     def ask_for_file(self) -> None:
-        """Let a person choose a file."""
-        name, _ = QFileDialog.getOpenFileName(
-            self, self.tr("Open a picture"), "", self.tr("Pictures") + f" ({_KINDS})"
+        """Let a person choose a file, or several."""
+        names, _ = QFileDialog.getOpenFileNames(
+            self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({_KINDS})"
         )
-        if name:
+        if len(names) > 1:
+            self.several.emit([Path(name) for name in names])
+        elif names:
             try:
-                self.offer(read_file(Path(name)))
+                self.offer(read_file(Path(names[0])))
             except CogVLM2LiteError as error:
                 self.trouble.emit(f"{error.message} {error.hint}".strip())
+
+    def capture(self) -> None:
+        """Let a person take a part of the screen."""
+        if can_capture():
+            Capture(self.window(), self._captured)
+        else:
+            self.trouble.emit(
+                self.tr(
+                    "On Wayland no program may look at the screen. Take the picture with the "
+                    "desktop's own key, and paste it here with Ctrl+V."
+                )
+            )
+
+    def _captured(self, image: QImage | None) -> None:
+        if image is not None:
+            self.offer(png_bytes(image))
 
     def _decode(self, data: bytes, *, give: bool) -> None:
         square = self._square
@@ -260,14 +209,16 @@ class PicturePanel(QWidget):
         if self._data:
             self._decode(self._data, give=False)
 
-    def _button(self, icon: str, text: str, do: Callable[[], object]) -> QToolButton:
+    def _button(
+        self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]
+    ) -> QToolButton:
         button = QToolButton()
         button.setIcon(theme.icon(icon))
         button.setToolTip(text)
         button.setAccessibleName(text)
         button.setProperty("kind", "quiet")
         button.clicked.connect(lambda: do())
-        self._buttons.addWidget(button)
+        row.addWidget(button)
         return button
 
     # Qt's events
@@ -275,7 +226,7 @@ class PicturePanel(QWidget):
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
         """Show where to drop."""
         mime = event.mimeData()
-        if mime.hasUrls() or mime.hasImage():
+        if mime.hasUrls() or mime.hasImage() or mime.hasHtml():
             event.acceptProposedAction()
             self._target.setGeometry(self.rect().adjusted(8, 8, -8, -8))
             self._target.raise_()
@@ -290,4 +241,4 @@ class PicturePanel(QWidget):
         self._target.hide()
         event.acceptProposedAction()
         if not self.take(event.mimeData()):
-            self.trouble.emit(self.tr("What was dropped is no picture file on this computer."))
+            self.trouble.emit(self.tr("What was dropped is no picture."))

@@ -222,20 +222,12 @@
 <context>
     <name>ChatPage</name>
     <message>
+        <source>Looking at the pictures…</source>
+        <translation>正在查看图片…</translation>
+    </message>
+    <message>
         <source>Open a model folder</source>
         <translation>打开模型文件夹</translation>
-    </message>
-    <message>
-        <source>The model takes one picture per conversation.</source>
-        <translation>每个对话只能有一张图片。</translation>
-    </message>
-    <message>
-        <source>Begin a new conversation with this picture? This one stays in the list.</source>
-        <translation>用这张图片开始新对话吗?当前对话会留在列表中。</translation>
-    </message>
-    <message>
-        <source>New conversation with this picture</source>
-        <translation>用这张图片开始新对话</translation>
     </message>
     <message>
         <source>The model is unloaded.</source>
@@ -501,6 +493,10 @@
         <translation>打开图片</translation>
     </message>
     <message>
+        <source>Take a part of the screen</source>
+        <translation>截取屏幕的一部分</translation>
+    </message>
+    <message>
         <source>Paste a picture or text</source>
         <translation>粘贴图片或文字</translation>
     </message>
@@ -596,6 +592,17 @@
     </message>
 </context>
 <context>
+    <name>Overlay</name>
+    <message>
+        <source>Choose a part of the screen</source>
+        <translation>选择屏幕的一部分</translation>
+    </message>
+    <message>
+        <source>Draw a rectangle. Enter takes the whole screen, Esc gives up.</source>
+        <translation>画一个矩形。按 Enter 截取整个屏幕,按 Esc 放弃。</translation>
+    </message>
+</context>
+<context>
     <name>Pages</name>
     <message>
         <source>Chat</source>
@@ -641,12 +648,16 @@ or open a file.</source>
 或打开文件。</translation>
     </message>
     <message>
-        <source>Open a picture file (Ctrl+O)</source>
+        <source>Open picture files (Ctrl+O)</source>
         <translation>打开图片文件 (Ctrl+O)</translation>
     </message>
     <message>
         <source>Paste a picture</source>
         <translation>粘贴图片</translation>
+    </message>
+    <message>
+        <source>Take a part of the screen (Ctrl+Shift+S)</source>
+        <translation>截取屏幕的一部分 (Ctrl+Shift+S)</translation>
     </message>
     <message>
         <source>Larger</source>
@@ -673,16 +684,28 @@ or open a file.</source>
         <translation>放下图片</translation>
     </message>
     <message>
+        <source>{address} is in the network, and this program fetches nothing from there. Save the picture, and drop the file.</source>
+        <translation>{address} 在网络上,本程序不会从网络获取任何内容。请先保存图片,再拖入文件。</translation>
+    </message>
+    <message>
         <source>There is no picture on the clipboard.</source>
         <translation>剪贴板上没有图片。</translation>
     </message>
     <message>
-        <source>Open a picture</source>
-        <translation>打开图片</translation>
+        <source>What was dropped is no picture.</source>
+        <translation>拖入的内容不是图片。</translation>
     </message>
     <message>
         <source>Pictures</source>
         <translation>图片</translation>
+    </message>
+    <message>
+        <source>Open pictures</source>
+        <translation>打开图片</translation>
+    </message>
+    <message>
+        <source>On Wayland no program may look at the screen. Take the picture with the desktop&apos;s own key, and paste it here with Ctrl+V.</source>
+        <translation>在 Wayland 上程序不能查看屏幕。请用桌面自带的截图键截图,再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
         <source>{width} x {height}, {format}</source>
@@ -691,10 +714,6 @@ or open a file.</source>
     <message>
         <source> - as the model sees it: 1344 x 1344</source>
         <translation> - 模型看到的大小:1344 x 1344</translation>
-    </message>
-    <message>
-        <source>What was dropped is no picture file on this computer.</source>
-        <translation>拖放的不是本机上的图片文件。</translation>
     </message>
 </context>
 <context>
@@ -922,6 +941,41 @@ or open a file.</source>
     <message>
         <source>Above 1 words that occurred already become less likely. 1: off.</source>
         <translation>大于 1 时,已出现的词可能性降低。1:关闭。</translation>
+    </message>
+</context>
+<context>
+    <name>Several</name>
+    <message>
+        <source>The model takes one picture per conversation.</source>
+        <translation>每个对话只能有一张图片。</translation>
+    </message>
+    <message>
+        <source>A new conversation keeps this one in the list. If the picture is replaced, the answers so far stay, though they were about the other one.</source>
+        <translation>新建对话时,这个对话仍留在列表中。如果替换图片,之前的回答会保留,但它们说的是另一张图片。</translation>
+    </message>
+    <message>
+        <source>New conversation with this picture</source>
+        <translation>用这张图片开始新对话</translation>
+    </message>
+    <message>
+        <source>Replace the picture</source>
+        <translation>替换图片</translation>
+    </message>
+    <message>
+        <source>One question about all of them</source>
+        <translation>对所有图片提同一个问题</translation>
+    </message>
+    <message>
+        <source>A conversation for each</source>
+        <translation>每张图片新建一个对话</translation>
+    </message>
+    <message>
+        <source>A folder was dropped.</source>
+        <translation>拖入了一个文件夹。</translation>
+    </message>
+    <message>
+        <source>{count} files were dropped.</source>
+        <translation>拖入了 {count} 个文件。</translation>
     </message>
 </context>
 <context>

@@ -1,0 +1,105 @@
+"""One picture per conversation is the model's rule: what to do with a second one, or with many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QMessageBox, QWidget
+
+from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.chat.offered import read_file
+from gui.pictures import preview
+
+MOST = 20
+"""More conversations at once nobody would read; a batch is offered."""
+
+
+class Choice(Enum):
+    """What a person chose."""
+
+    NOTHING = "nothing"
+    NEW = "new"  # a new conversation, for each
+    REPLACE = "replace"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """Pictures by their names, and a sentence for each file that is none."""
+
+    pictures: tuple[tuple[str, bytes], ...]
+    trouble: tuple[str, ...]
+
+
+def look_at(files: Sequence[Path]) -> Several:
+    """Read files and decode each in a child, to know which are pictures."""
+    pictures: list[tuple[str, bytes]] = []
+    trouble: list[str] = []
+    for file in files:
+        try:
+            data = read_file(file)
+            preview(data)
+        except CogVLM2LiteError as error:
+            named = "" if file.name in error.message else f"{file.name}: "
+            trouble.append(f"{named}{error.message} {error.hint}".strip())
+        else:
+            pictures.append((file.name, data))
+    return Several(pictures=tuple(pictures), trouble=tuple(trouble))
+
+
+def ask_about_second(parent: QWidget) -> Choice:
+    """Ask what to do with a second picture."""
+    return _ask(
+        parent,
+        QCoreApplication.translate("Several", "The model takes one picture per conversation."),
+        QCoreApplication.translate(
+            "Several",
+            "A new conversation keeps this one in the list. If the picture is replaced, the "
+            "answers so far stay, though they were about the other one.",
+        ),
+        (
+            (
+                QCoreApplication.translate("Several", "New conversation with this picture"),
+                Choice.NEW,
+            ),
+            (QCoreApplication.translate("Several", "Replace the picture"), Choice.REPLACE),
+        ),
+    )
+
+
+def ask_about_several(parent: QWidget, files: Sequence[Path]) -> Choice:
+    """Ask what to do with several files, or with a folder."""
+    folder = any(file.is_dir() for file in files)
+    offers = [
+        (QCoreApplication.translate("Several", "One question about all of them"), Choice.BATCH)
+    ]
+    if not folder and len(files) <= MOST:
+        offers.insert(
+            0, (QCoreApplication.translate("Several", "A conversation for each"), Choice.NEW)
+        )
+    return _ask(
+        parent,
+        QCoreApplication.translate("Several", "A folder was dropped.")
+        if folder
+        else QCoreApplication.translate("Several", "{count} files were dropped.").format(
+            count=len(files)
+        ),
+        QCoreApplication.translate("Several", "The model takes one picture per conversation."),
+        offers,
+    )
+
+
+def _ask(parent: QWidget, text: str, more: str, offers: Sequence[tuple[str, Choice]]) -> Choice:
+    box = QMessageBox(parent)
+    box.setText(text)
+    box.setInformativeText(more)
+    choices = {
+        box.addButton(label, QMessageBox.ButtonRole.AcceptRole): choice for label, choice in offers
+    }
+    box.addButton(QMessageBox.StandardButton.Cancel)
+    box.exec()
+    return next((c for b, c in choices.items() if b is box.clickedButton()), Choice.NOTHING)
