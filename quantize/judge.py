@@ -6,7 +6,8 @@ at the model's output, on the samples that nothing was fitted to:
 1  plain NF4 and calibrated NF4 against the source, word by word (KL, top-1, answers changed);
 2  with a budget, units one at a time: only one matrix (or one block, where all matrices would take
    too long) is NF4 and all others are the source's. Such single effects add up, and local errors
-   do not predict them (docs/quantization.md);
+   do not predict them. The words of the questions count here too: there are three times as many,
+   and a few wavering words of the answers decide less (docs/quantization.md);
 3  the bytes beyond NF4 go where they buy most of that KL: int8, or 16 bits as in the source;
 4  the result is measured as in 1. If it is worse than plain NF4, a whole part goes back to round to
    nearest, and if that does not help, everything does.
@@ -56,7 +57,8 @@ FEWEST = 4
 class Unit:
     """Matrices that are measured and upgraded together.
 
-    kl  mean KL at the model's output when only they are calibrated NF4; nats per word
+    kl  mean KL at the model's output, over the words of questions and answers, when only they are
+        calibrated NF4; nats per word
     """
 
     name: str
@@ -130,8 +132,8 @@ class Judge:
         found = yield from self._walk(
             self._held_out,
             [
-                Variant("plain", self._forms(NEAREST)),
-                Variant("calibrated", self._forms(CALIBRATED)),
+                Variant("plain", self.forms(NEAREST)),
+                Variant("calibrated", self.forms(CALIBRATED)),
             ],
             self._shared / "whole",
         )
@@ -139,11 +141,11 @@ class Judge:
         units: list[Unit] = []
         kinds: dict[str, str] = {}
         if self._limit is not None and self._limit > self._recipe.nbytes:
-            units = yield from self._measure_units()
-            kinds = self._spend(units, self._limit)
+            units = yield from self.measure_units()
+            kinds = self.spend(units, self._limit)
         result = calibrated
         if kinds:
-            some = yield from self._measure({"result": self._forms(CALIBRATED, kinds)}, "result")
+            some = yield from self._measure({"result": self.forms(CALIBRATED, kinds)}, "result")
             result = some["result"]
         decision, result = yield from self._check(plain, result, kinds)
         judged = self._judged(plain, calibrated, result, decision)
@@ -178,7 +180,7 @@ class Judge:
 
     # --- measuring -------------------------------------------------------------------------------
 
-    def _forms(self, nf4: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
+    def forms(self, nf4: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
         """Give the form of every matrix that is not the source's.
 
         nf4    of those that are stored in NF4
@@ -207,12 +209,17 @@ class Judge:
     def _walk(
         self, samples: Sequence[Sample], variants: Sequence[Variant], folder: Path
     ) -> Generator[Measuring, None, dict[str, Beside]]:
-        walk = self._make_walk(samples, variants, folder)
+        walk = self.make_walk(samples, variants, folder)
         yield from walk.run()
         return walk.found()
 
-    def _make_walk(
-        self, samples: Sequence[Sample], variants: Sequence[Variant], folder: Path
+    def make_walk(
+        self,
+        samples: Sequence[Sample],
+        variants: Sequence[Variant],
+        folder: Path,
+        *,
+        questions: bool = False,
     ) -> Walk:
         return Walk(
             self._network(samples),
@@ -220,6 +227,7 @@ class Judge:
             self._shape,
             folder,
             self._task.identity,
+            questions=questions,
         )
 
     def _measure(
@@ -230,13 +238,15 @@ class Judge:
 
     # --- units -----------------------------------------------------------------------------------
 
-    def _measure_units(self) -> Generator[Measuring, None, list[Unit]]:
+    def measure_units(self) -> Generator[Measuring, None, list[Unit]]:
         """Measure what every unit costs in NF4 while all others are the source's."""
         named, samples = self._choose_units()
         variants = [
             Variant(name, dict.fromkeys(matrices, CALIBRATED)) for name, matrices in named.items()
         ]
-        found = yield from self._walk(samples, variants, self._shared / "units")
+        walk = self.make_walk(samples, variants, self._shared / "units", questions=True)
+        yield from walk.run()
+        found = walk.found()
         return [
             Unit(name=name, matrices=matrices, kl=float(found[name].kl.mean()))
             for name, matrices in named.items()
@@ -256,7 +266,7 @@ class Judge:
             ]
             for count in dict.fromkeys((len(self._groups), *_halves(len(self._groups), fewest))):
                 samples = self._spread(count)
-                walk = self._make_walk(samples, variants, self._shared)
+                walk = self.make_walk(samples, variants, self._shared)
                 if walk.flops <= allowed:
                     return named, samples
         return named, self._spread(fewest)
@@ -282,7 +292,7 @@ class Judge:
 
     # --- spending --------------------------------------------------------------------------------
 
-    def _spend(self, units: Sequence[Unit], limit: int) -> dict[str, str]:
+    def spend(self, units: Sequence[Unit], limit: int) -> dict[str, str]:
         """Choose storage kinds of matrices; none that brings the files above the limit."""
         rows = {row.tensor: row for row in self._weights.rows(self._task.catalog)}
         by_name = {unit.name: unit for unit in units}
@@ -328,7 +338,7 @@ class Judge:
             part: frozenset(n for n, t in self._planned.items() if _is_calibrated(t, part, kinds))
             for part in Part
         }
-        forms = self._forms(CALIBRATED, kinds)
+        forms = self.forms(CALIBRATED, kinds)
         tried = {
             part.value: {**forms, **dict.fromkeys(names, NEAREST)}
             for part, names in parts.items()

@@ -93,6 +93,7 @@ class Walk:
     variants  the first is the reference that the others are held against
     folder    of its own, for activations and the result
     identity  of what `shape` gives: another one makes the folder's content worthless
+    questions count the words of the prompt behind the picture too, not only those of the answer
     """
 
     def __init__(
@@ -102,10 +103,12 @@ class Walk:
         shape: Shape,
         folder: Path,
         identity: str,
+        *,
+        questions: bool = False,
     ) -> None:
         self._network, self._variants, self._shape = network, variants, shape
-        self._folder = folder
-        named = [identity, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
+        self._folder, self._questions = folder, questions
+        named = [identity, questions, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
         self._identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     @torch.inference_mode()
@@ -311,15 +314,20 @@ class Walk:
         self._finish(number + 1)
 
     def _wanted(self, sample: int) -> tuple[list[int], Tensor]:
-        """Give the positions whose next word belongs to the answer, and these words.
+        """Give the positions whose next word counts, and these words.
 
         A sample without an answer has one: where its answer would begin; its word is -1.
         """
         tokens = self._network.tokens[sample]
-        targets = torch.from_numpy(tokens.targets.copy())
-        if not len(targets):
-            return [tokens.scored], torch.full((1,), -1)
-        return list(range(tokens.scored, tokens.scored + len(targets))), targets
+        ids = torch.from_numpy(tokens.input_ids[0])
+        first, last = tokens.scored, len(ids) - 1
+        if self._questions:
+            shown = tokens.token_type_ids[0].nonzero()[0]
+            first = int(shown[-1]) if len(shown) else 0
+        words = ids[first + 1 :]
+        if not len(tokens.targets):
+            last, words = last + 1, torch.cat((words, torch.tensor([-1])))
+        return list(range(first, last)), words
 
     def _keep(
         self,

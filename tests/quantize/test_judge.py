@@ -326,7 +326,7 @@ def test_the_command_spends_a_budget_and_shows_what_it_bought(
 
 def test_the_reference_of_every_walk_is_the_source(tmp_path: Path) -> None:
     judge = make_judge(tmp_path)
-    walk = judge._make_walk(judge._held_out, [], tmp_path / "w")
+    walk = judge.make_walk(judge._held_out, [], tmp_path / "w")
     assert isinstance(walk, Walk)
     assert [variant.forms for variant in walk._variants] == [{}]
-    assert set(judge._forms(NEAREST).values()) == {NEAREST}
+    assert set(judge.forms(NEAREST).values()) == {NEAREST}

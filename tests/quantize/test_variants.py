@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run as run_steps
 from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.evaluate.samples import Sample
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.units import GIB
@@ -47,10 +49,10 @@ def shape(name: str, form: str, weight: Tensor) -> tuple[Tensor, Tensor | None]:
     return round_to_nearest(weight, double_quant=True).values, None
 
 
-def network() -> Network:
+def network(samples: list[Sample] | None = None) -> Network:
     return Network(
         open_catalog(CHECKPOINT),
-        made_samples(10),
+        samples or made_samples(10),
         ByteTokenizer(),  # type: ignore[arg-type]
         device=torch.device("cpu"),
         dtype=torch.float32,
@@ -95,6 +97,30 @@ def test_each_variant_says_what_a_model_of_its_own_says(tmp_path: Path) -> None:
             assert (ours.agree == whole.agree[order]).all()
             assert (ours.other_right == whole.other_right[order]).all()
             assert (ours.reference_right == whole.reference_right[order]).all()
+
+
+def test_the_words_of_questions_count_where_they_are_asked_for(tmp_path: Path) -> None:
+    forms = [FORMS[0], Variant("last", {LAST: NEAREST})]
+    answers = walk(tmp_path / "answers", forms)
+    every = Walk(network(), forms, shape, tmp_path / "every", "a test", questions=True)
+    for one in (answers, every):
+        list(one.run())
+    few, many = answers.found()["last"], every.found()["last"]
+    for number, sample in enumerate(made_samples(10)):
+        text = f"Question: {sample.question} Answer:{sample.answer}"
+        ours = many.kl[many.answer == number]
+        # Every byte has one before it that says it, and so has the end.
+        assert len(ours) == len(text) + 1
+        end = few.kl[few.answer == number]
+        np.testing.assert_allclose(ours[-len(end) :], end, rtol=1e-3, atol=1e-9)
+
+
+def test_a_sample_without_an_answer_counts_where_its_answer_would_begin(tmp_path: Path) -> None:
+    samples = [replace(sample, answer="") for sample in made_samples(4)]
+    one = Walk(network(samples), FORMS[:2], shape, tmp_path / "walk", "a test")
+    list(one.run())
+    assert one.found()["first"].answer.tolist() == [0, 1, 2, 3]
+    assert one.found()["first"].reference_right.all()
 
 
 def test_what_variants_share_is_computed_once(
