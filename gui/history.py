@@ -222,6 +222,42 @@ class History:
                 "UPDATE conversation SET deleted = NULL WHERE id = ?", (conversation_id,)
             )
 
+    def take_in(self, foreign: Conversation, picture: bytes) -> Conversation:
+        """Keep a conversation of another place, whole or not at all; gives it with new numbers.
+
+        foreign  its turns in an order in which each follows its parent
+        """
+        name = self.keep_picture(picture) if picture else ""
+        now = time.time()
+        numbers: dict[int | None, int | None] = {None: None}
+        with self._writing():
+            made = self._db.execute(
+                "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
+                (foreign.title, name, now, now),
+            )
+            for turn in foreign.turns.values():
+                numbers[turn.id] = self._db.execute(
+                    "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
+                    "error, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        made.lastrowid,
+                        numbers[turn.parent],
+                        turn.question,
+                        turn.answer,
+                        turn.status.value,
+                        json.dumps(turn.notes),
+                        turn.error,
+                        json.dumps(asdict(turn.stats)) if turn.stats else None,
+                        turn.created,
+                    ),
+                ).lastrowid
+            self._db.execute(
+                "UPDATE conversation SET leaf = ? WHERE id = ?",
+                (numbers[foreign.leaf], made.lastrowid),
+            )
+        assert made.lastrowid is not None
+        return self.load(made.lastrowid)
+
     # Turns
 
     def ask(self, conversation: Conversation, question: str, parent: int | None) -> Turn:

@@ -20,10 +20,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.context import Context
 from gui.export import export
 from gui.history import HistoryError
+from gui.taking_in import read_export
 
 _ID = Qt.ItemDataRole.UserRole
 
@@ -71,6 +73,11 @@ class Sidebar(QWidget):
         column.addWidget(self.search)
         self.list = self._make_list()
         column.addWidget(self.list, 1)
+        self.import_button = QPushButton(self.tr("Import…"))
+        self.import_button.setProperty("kind", "quiet")
+        self.import_button.setToolTip(self.tr("Import a conversation that was exported as JSON"))
+        self.import_button.clicked.connect(self._ask_for_import)
+        column.addWidget(self.import_button)
         self.undo = QPushButton(self.tr("Undo delete"))
         self.undo.setAccessibleName(self.tr("Undo delete"))
         self.undo.clicked.connect(self._restore_deleted)
@@ -135,6 +142,24 @@ class Sidebar(QWidget):
         talk = self._context.history.load(wanted)
         picture = self._context.history.picture(talk.picture) if talk.picture else b""
         export(talk, picture, target if target.suffix else target.with_suffix(".md"))
+
+    def import_from(self, source: Path) -> None:
+        """Keep a conversation that was exported as JSON, and show it."""
+        try:
+            taken = read_export(source)
+            kept = self._context.history.take_in(taken.conversation, taken.picture)
+        except CogVLM2LiteError as error:
+            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            return
+        self.reload()
+        self.wanted.emit(kept.id)
+
+    def _ask_for_import(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, self.tr("Import a conversation"), "", "JSON (*.json)"
+        )
+        if name:
+            self.import_from(Path(name))
 
     def _chosen(self, item: QListWidgetItem) -> None:
         self.wanted.emit(item.data(_ID))

@@ -993,6 +993,14 @@ or open a file.</source>
         <translation>搜索对话</translation>
     </message>
     <message>
+        <source>Import…</source>
+        <translation>导入…</translation>
+    </message>
+    <message>
+        <source>Import a conversation that was exported as JSON</source>
+        <translation>导入以 JSON 导出的对话</translation>
+    </message>
+    <message>
         <source>Undo delete</source>
         <translation>撤销删除</translation>
     </message>
@@ -1003,6 +1011,10 @@ or open a file.</source>
     <message>
         <source>An answer is still coming in this conversation. Stop it first.</source>
         <translation>这个对话仍在回答中,请先停止。</translation>
+    </message>
+    <message>
+        <source>Import a conversation</source>
+        <translation>导入对话</translation>
     </message>
     <message>
         <source>Rename</source>
