@@ -18,7 +18,7 @@ from cogvlm2_lite.cli.main import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
-from cogvlm2_lite.units import format_seconds, parse_bytes
+from cogvlm2_lite.units import parse_bytes
 from quantize.budget import Budget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
 from quantize.job import partial_folder, read_identity
@@ -27,10 +27,8 @@ from quantize.screen import JsonLines, Screen
 
 if TYPE_CHECKING:
     from cogvlm2_lite.evaluate.samples import Sample
+    from quantize.estimate import Estimate, Load
     from quantize.pipeline import Calibrate
-
-_CPU_S_PER_MILLION = 5.2
-"""Of an EPYC core at the width of the vision tower; see docs/quantization.md."""
 
 _DEFAULT_BUDGET = "+5%"
 """Of a calibration; docs/quantization.md has what it buys."""
@@ -223,9 +221,10 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     with closing(work) as events:
         for event in events:
             if isinstance(event, Planned) and samples:
-                event = _with_estimate(event, options)
+                estimate = _estimate(options, _load(samples))
+                note = f"Calibrating takes about {estimate}. It can be stopped and goes on. {note}"
             if isinstance(event, Planned) and note:
-                event = replace(event, notes=[*event.notes, note])
+                event = replace(event, notes=[*event.notes, note.strip()])
             show(event)
             if isinstance(event, Planned) and (options.plan or not _agreed(options)):
                 break
@@ -281,13 +280,6 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
     return task
 
 
-def _with_estimate(plan: Planned, options: argparse.Namespace) -> Planned:
-    """Say beforehand how long calibrating takes on this machine."""
-    estimate = _estimate(options)
-    note = f"Calibrating takes about {estimate}. It can be stopped and goes on."
-    return replace(plan, notes=[*plan.notes, note])
-
-
 def _choose_calibration(options: argparse.Namespace) -> str:
     """Decide about --calibrate where it is not given; gives a sentence about it, or none.
 
@@ -310,7 +302,11 @@ def _choose_calibration(options: argparse.Namespace) -> str:
     options.calibrate = "built-in"
     if on_gpu or options.yes:
         return "Calibrated with the built-in set; --calibrate none rounds to nearest."
-    estimate = _estimate(options)
+    from quantize.estimate import Load
+
+    shown = options.samples * 4 // 5  # of the built-in set, every fifth is text alone
+    load = Load(samples=options.samples, shown=shown, pictures=shown)
+    estimate = _estimate(options, load)
     if _is_person(options) and not options.plan:
         answer = input(
             f"Fit the rounding to the built-in samples? About {estimate} on this CPU; the answers "
@@ -325,16 +321,25 @@ def _choose_calibration(options: argparse.Namespace) -> str:
     )
 
 
-def _estimate(options: argparse.Namespace) -> str:
-    """Say how long calibrating takes."""
-    from cogvlm2_lite.config import read_config
-    from cogvlm2_lite.devices import thread_count
-    from cogvlm2_lite.weights.names import Part, Role, expected_tensors
+def _load(samples: Sequence[Sample]) -> Load:
+    from cogvlm2_lite.evaluate.samples import opened
+    from quantize.estimate import Load
 
-    specs = expected_tensors(read_config(options.source)).values()
-    linears = (s for s in specs if s.role is Role.LINEAR and s.part is not Part.LM_HEAD)
-    weights = sum(spec.numel for spec in linears)
-    return format_seconds(weights / 1e6 * _CPU_S_PER_MILLION / thread_count())
+    pictures = [picture.sha256 for s in samples if (picture := opened(s)) is not None]
+    return Load(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
+
+
+def _estimate(options: argparse.Namespace, load: Load) -> Estimate:
+    """Find out how long calibrating takes here."""
+    from cogvlm2_lite.config import read_config
+    from cogvlm2_lite.devices import choose_compute
+    from quantize.compensate import Calibration
+    from quantize.estimate import count_work, estimate
+
+    compute = choose_compute(options.device, "auto")
+    spends = options.budget is None or options.budget.share != 0
+    work = count_work(read_config(options.source), load, Calibration(), budget=spends)
+    return estimate(work, compute.device, compute.dtype)
 
 
 def _agreed(options: argparse.Namespace) -> bool:

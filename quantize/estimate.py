@@ -1,0 +1,147 @@
+"""How long a calibration will take on the machine at hand, phase by phase, before it starts.
+
+The work is counted in floating-point operations from the shapes; how many of them a second has is
+tried out for a moment. docs/quantization.md holds one such estimate against what was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
+from quantize.calibrate import CHECK_EVERY, MOST_INPUTS
+from quantize.compensate import Calibration
+from quantize.judge import LEAST_FLOPS, MOST_OF_CALIBRATION
+
+_PROBE = 2048
+"""Rows and columns of the product that is timed: large enough for all cores, and over soon."""
+_WORDS = 120
+"""Tokens of a question and its answer, as the built-in samples have."""
+_SEARCH_FLOPS = 4e4
+"""What searching the scale of a weight and rounding it costs beside products, counted in products:
+0.62 s of a core for a million weights where a core does 67 GFLOP/s."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Floating-point operations of the phases of a calibration.
+
+    look     samples through the blocks, twice, and the second moments
+    rounding deciding codes and scales
+    measure  the whole model on samples held out, in float32
+    """
+
+    look: float
+    rounding: float
+    measure: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds of the phases."""
+
+    look_s: float
+    round_s: float
+    measure_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.look_s + self.round_s + self.measure_s
+
+    def __str__(self) -> str:
+        return (
+            f"{format_seconds(self.seconds)} ({format_seconds(self.look_s)} to look at samples, "
+            f"{format_seconds(self.round_s)} to round, {format_seconds(self.measure_s)} to measure)"
+        )
+
+
+def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
+    """Turn work into seconds by trying a product out; takes a second or two on a CPU."""
+    plain = flops_per_s(device, torch.float32)
+    look = plain if dtype == torch.float32 else flops_per_s(device, dtype)
+    return Estimate(
+        look_s=work.look / look,
+        round_s=work.rounding / plain,
+        measure_s=work.measure / plain,
+    )
+
+
+def flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
+    """Time a product of two square matrices; the better of two."""
+    one = torch.ones((_PROBE, _PROBE), device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(3):  # the first one also starts threads
+        began = time.perf_counter()
+        (one @ one).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * _PROBE**3 / best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How many samples there are.
+
+    samples   all of them
+    shown     those with a picture
+    pictures  distinct ones
+    """
+
+    samples: int
+    shown: int
+    pictures: int
+
+
+def count_work(config: ModelConfig, load: Load, how: Calibration, *, budget: bool) -> Work:
+    """Count what a calibration computes.
+
+    budget  units are measured, too
+    """
+    linears = [
+        spec
+        for spec in expected_tensors(config).values()
+        if spec.role is Role.LINEAR
+        and spec.part is not Part.LM_HEAD
+        and spec.shape[1] % NF4_GROUP == 0
+    ]
+    products = moments = 0.0
+    for spec in linears:
+        inputs = _inputs(spec, config, load)
+        products += 2.0 * spec.numel * inputs
+        moments += 2.0 * spec.shape[1] ** 2 * min(inputs, MOST_INPUTS)
+    vision = config.vision
+    attention = 4.0 * vision.num_positions**2 * vision.hidden_size * vision.num_hidden_layers
+    passes = products + attention * load.pictures
+    held_out = passes / CHECK_EVERY
+    # Each matrix from its place to the end: half the way on average. The judge takes coarser units
+    # where that is too much.
+    units = min(held_out * len(linears) / 2, max(LEAST_FLOPS, MOST_OF_CALIBRATION * passes))
+    return Work(
+        look=2 * passes + moments,
+        rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
+        measure=3 * held_out + (2 * held_out + units if budget else 0.0),
+    )
+
+
+def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
+    """Count what rounding a matrix costs: the factor (a factorisation, and an inverse by halves),
+    half a product for compensating, one for each descent, and the search."""
+    rows, columns = shape
+    factor = (1 / 3 + 2 / 3) * columns**3
+    products = 2.0 * rows * columns**2 * (0.5 * how.compensate + how.descents)
+    return factor * how.compensate + products + _SEARCH_FLOPS * rows * columns
+
+
+def _inputs(spec: TensorSpec, config: ModelConfig, load: Load) -> int:
+    vision = config.vision
+    if spec.part is Part.VISION:
+        return load.pictures * vision.num_positions
+    if spec.part is Part.PROJECTOR:
+        return load.pictures * vision.image_tokens
+    if spec.part is Part.VISION_EXPERT:
+        return load.shown * vision.image_tokens
+    return load.samples * _WORDS
