@@ -66,7 +66,7 @@ PAGES = (
         name="memory",
         icon="memory",
         title=QT_TRANSLATE_NOOP("Pages", "Memory"),
-        target="gui.pages.memory:make",
+        target="gui.memory.page:make",
     ),
     Page(
         name="settings",

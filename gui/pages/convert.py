@@ -22,6 +22,8 @@ from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.context import Context
 from gui.lines import Command
 from gui.pages.frame import page
+from gui.pages.quality import QualityCard
+from gui.report import read_report
 
 
 def make(context: Context) -> QWidget:
@@ -102,6 +104,9 @@ class ConvertPage(QWidget):
         self.told = QLabel()
         self.told.setWordWrap(True)
         column.addWidget(self.told)
+        self.quality = QualityCard()
+        self.quality.hide()
+        column.addWidget(self.quality)
         self.plan = QLabel()
         self.plan.setWordWrap(True)
         self.plan.setProperty("kind", "soft")
@@ -122,6 +127,8 @@ class ConvertPage(QWidget):
             self.told.setText(QCoreApplication.translate("Convert", "Choose both folders first."))
             return
         self.open_button.hide()
+        self.quality.hide()
+        self.plan.show()
         self.start_button.setEnabled(False)
         self.stop_button.setEnabled(True)
         self.told.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
@@ -172,6 +179,7 @@ class ConvertPage(QWidget):
         self.plan.setText(plan)
         self.bar.setValue(share)
         self.open_button.setVisible(bool(self._folder))
+        self.quality.show_report(read_report(Path(self._folder)) if self._folder else None)
         self.start_button.setEnabled(not self.running)
         self.stop_button.setEnabled(self.running)
 
@@ -215,6 +223,8 @@ class ConvertPage(QWidget):
             self.bar.setValue(1000)
             self._folder = event["folder"]
             self.open_button.show()
+            self.quality.show_report(read_report(Path(self._folder)))
+            self.plan.hide()
             self.told.setText(
                 QCoreApplication.translate("Convert", "Finished: {folder}, {size}.").format(
                     folder=event["folder"], size=format_bytes(event["result_bytes"])

@@ -567,28 +567,136 @@
         <translation>内存</translation>
     </message>
     <message>
+        <source>The plan in numbers</source>
+        <translation>内存计划的数字</translation>
+    </message>
+    <message>
         <source>Video memory</source>
         <translation>显存</translation>
     </message>
     <message>
-        <source>Video memory that is planned with</source>
-        <translation>用于规划的显存</translation>
+        <source>RAM, without a GPU</source>
+        <translation>内存(不用 GPU)</translation>
     </message>
     <message>
-        <source>The plan</source>
-        <translation>规划</translation>
+        <source>Which memory is planned with</source>
+        <translation>按哪种内存计划</translation>
     </message>
     <message>
-        <source>CogVLM2 19B, in 4 bits</source>
-        <translation>4 位的 CogVLM2 19B</translation>
+        <source>How much memory is planned with</source>
+        <translation>按多少内存计划</translation>
     </message>
     <message>
-        <source>What {model} needs on this computer.</source>
-        <translation>{model} 在这台电脑上需要的内存。</translation>
+        <source>Load with this</source>
+        <translation>按此加载</translation>
+    </message>
+    <message>
+        <source>Open the model anew, within this budget</source>
+        <translation>在此限度内重新打开模型</translation>
+    </message>
+    <message>
+        <source>CogVLM2 19B in 4 bits</source>
+        <translation>CogVLM2 19B(4 位)</translation>
+    </message>
+    <message>
+        <source>{model} can&apos;t be loaded so.</source>
+        <translation>{model} 无法这样加载。</translation>
+    </message>
+    <message>
+        <source>The model&apos;s weights and buffers: {now} now, {most} at the most.</source>
+        <translation>模型的权重和缓冲区:现在 {now},最多 {most}。</translation>
+    </message>
+    <message>
+        <source>needs {peak} of {budget} on {device}</source>
+        <translation>在 {device} 上需要 {peak}(可用 {budget})</translation>
+    </message>
+    <message>
+        <source>{parts} will come from RAM</source>
+        <translation>{parts}将从内存读入</translation>
+    </message>
+    <message>
+        <source>{parts} will come from disk</source>
+        <translation>{parts}将从磁盘读入</translation>
     </message>
     <message>
         <source>what is free now</source>
         <translation>当前空闲的部分</translation>
+    </message>
+    <message>
+        <source>vision tower</source>
+        <translation>视觉塔</translation>
+    </message>
+    <message>
+        <source>projector</source>
+        <translation>投影层</translation>
+    </message>
+    <message>
+        <source>vision expert</source>
+        <translation>视觉专家</translation>
+    </message>
+    <message>
+        <source>language expert</source>
+        <translation>语言专家</translation>
+    </message>
+    <message>
+        <source>decoder norms</source>
+        <translation>解码器归一化层</translation>
+    </message>
+    <message>
+        <source>embedding</source>
+        <translation>词嵌入</translation>
+    </message>
+    <message>
+        <source>lm_head</source>
+        <translation>lm_head</translation>
+    </message>
+    <message>
+        <source>key/value cache</source>
+        <translation>键值缓存</translation>
+    </message>
+    <message>
+        <source>activations</source>
+        <translation>激活值</translation>
+    </message>
+    <message>
+        <source>stream buffers</source>
+        <translation>流式缓冲区</translation>
+    </message>
+    <message>
+        <source>looking at a picture</source>
+        <translation>查看图片</translation>
+    </message>
+    <message>
+        <source>reading the picture</source>
+        <translation>读入图片</translation>
+    </message>
+    <message>
+        <source>reading the question</source>
+        <translation>读入问题</translation>
+    </message>
+    <message>
+        <source>answering</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>The plan as bars</source>
+        <translation>以条形图表示的内存计划</translation>
+    </message>
+    <message>
+        <source>hatched: comes in for each use</source>
+        <translation>斜纹:每次使用时读入</translation>
+    </message>
+    <message>
+        <source>{device}: {peak} at the peak, {budget} may be used</source>
+        <translation>{device}:峰值 {peak},可用 {budget}</translation>
+    </message>
+    <message>
+        <source>RAM now</source>
+        <translation>当前内存</translation>
+    </message>
+    <message>
+        <source>RAM now: the engine {engine}, other programs {others}, free {free} of {total}.</source>
+        <translation>当前内存:引擎 {engine},其他程序 {others},空闲 {free},共 {total}。</translation>
     </message>
 </context>
 <context>
@@ -796,6 +904,33 @@ or open a file.</source>
         <translation>回答中的链接指向
 
 {address}</translation>
+    </message>
+</context>
+<context>
+    <name>Quality</name>
+    <message>
+        <source>Quality report</source>
+        <translation>质量报告</translation>
+    </message>
+    <message>
+        <source>Open the whole report</source>
+        <translation>打开完整报告</translation>
+    </message>
+    <message>
+        <source>{after} instead of {before}, {times:.1f} times smaller.</source>
+        <translation>{after},原来 {before},缩小到 1/{times:.1f}。</translation>
+    </message>
+    <message>
+        <source>The percentage is the error of a part&apos;s outputs on samples held out, against round to nearest (100%): smaller is better.</source>
+        <translation>百分比是该部分在留出样本上的输出误差,以就近舍入为 100%:越小越好。</translation>
+    </message>
+    <message>
+        <source>Rounded to nearest, not calibrated.</source>
+        <translation>就近舍入,未校准。</translation>
+    </message>
+    <message>
+        <source>Bytes of each part</source>
+        <translation>各部分的字节数</translation>
     </message>
 </context>
 <context>

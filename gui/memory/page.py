@@ -1,0 +1,247 @@
+"""The page "Memory": what a model will need here, for any budget, and what it uses now."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from PySide6.QtCore import QCoreApplication, Qt, QTimer
+from PySide6.QtGui import QFontDatabase, QHideEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cogvlm2_lite.engine.process import Outcome
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.events import Progress, Replanned
+from cogvlm2_lite.units import GIB, format_bytes
+from gui.context import Context
+from gui.memory.bars import PlanBars, say
+from gui.memory.meter import MeterBar, read, sentence
+from gui.memory.plan import Device, Shown, plan_for
+from gui.pages.frame import page
+from gui.window import model_name
+
+_STEP = GIB // 4
+_MOST = 24 * GIB
+_METER_MS = 500
+
+
+def make(context: Context) -> QWidget:
+    """Make the page."""
+    return MemoryPage(context)
+
+
+class MemoryPage(QWidget):
+    """The plan in bars and in words, and a meter.
+
+    Planning is arithmetic on sizes: no weight is read, and torch is not loaded.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._gone = False
+        self._most_held = 0
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        widget, column = page(QCoreApplication.translate("Memory", "Memory"))
+        outer.addWidget(widget)
+        self.needs = QLabel()
+        self.needs.setWordWrap(True)
+        self.needs.setProperty("kind", "heading")
+        column.addWidget(self.needs)
+        self.summary = QLabel()
+        self.summary.setWordWrap(True)
+        column.addWidget(self.summary)
+        column.addLayout(self._make_budget())
+        self.bars = PlanBars()
+        column.addWidget(self.bars)
+        column.addLayout(self._make_meter())
+        self.table = QPlainTextEdit()
+        self.table.setReadOnly(True)
+        self.table.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.table.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.table.setMinimumHeight(320)
+        self.table.setTabChangesFocus(True)
+        self.table.setAccessibleName(QCoreApplication.translate("Memory", "The plan in numbers"))
+        column.addWidget(self.table)
+        self._wait = QTimer(self)
+        self._wait.setSingleShot(True)
+        self._wait.setInterval(150)
+        self._wait.timeout.connect(self.plan)
+        self._clock = QTimer(self)
+        self._clock.setInterval(_METER_MS)
+        self._clock.timeout.connect(self.measure)
+        self._changed()
+        context.engine.state_changed.connect(self._changed)
+        context.engine.outcome.connect(self._told)
+
+    def _make_budget(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.kind = QComboBox()
+        self.kind.addItem(QCoreApplication.translate("Memory", "Video memory"), "vram")
+        self.kind.addItem(QCoreApplication.translate("Memory", "RAM, without a GPU"), "ram")
+        self.kind.setAccessibleName(
+            QCoreApplication.translate("Memory", "Which memory is planned with")
+        )
+        self.kind.currentIndexChanged.connect(lambda _: self._changed())
+        row.addWidget(self.kind)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, _MOST // _STEP)
+        self.slider.setMinimumHeight(26)
+        self.slider.setAccessibleName(
+            QCoreApplication.translate("Memory", "How much memory is planned with")
+        )
+        self.slider.valueChanged.connect(lambda _: self._changed())
+        row.addWidget(self.slider, 1)
+        self.amount = QLabel()
+        self.amount.setMinimumWidth(130)
+        row.addWidget(self.amount)
+        self.use_button = QPushButton(QCoreApplication.translate("Memory", "Load with this"))
+        self.use_button.setToolTip(
+            QCoreApplication.translate("Memory", "Open the model anew, within this budget")
+        )
+        self.use_button.clicked.connect(self.use)
+        row.addWidget(self.use_button)
+        return row
+
+    def _make_meter(self) -> QVBoxLayout:
+        column = QVBoxLayout()
+        column.setSpacing(4)
+        self.meter = MeterBar()
+        column.addWidget(self.meter)
+        self.now = QLabel()
+        self.now.setProperty("kind", "soft")
+        self.now.setWordWrap(True)
+        column.addWidget(self.now)
+        self.held = QLabel()
+        self.held.setProperty("kind", "soft")
+        self.held.setWordWrap(True)
+        self.held.hide()
+        column.addWidget(self.held)
+        return column
+
+    def shut(self) -> None:
+        """Plan and measure no more."""
+        self._gone = True
+        self._wait.stop()
+        self._clock.stop()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Measure while somebody looks."""
+        super().showEvent(event)
+        if not self._gone:
+            self.measure()
+            self._clock.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+        """Measure no more."""
+        super().hideEvent(event)
+        self._clock.stop()
+
+    def measure(self) -> None:
+        """Read the meter."""
+        reading = read(self._context.engine.client.pid)
+        self.meter.show_reading(reading)
+        self.now.setText(sentence(reading))
+
+    def plan(self) -> None:
+        """Plan again, on a thread."""
+        load = self._context.engine.client.load
+        size = str(self.slider.value() * _STEP) if self.slider.value() else None
+        on_gpu = self.kind.currentData() == "vram"
+        settings = self._context.settings
+        vram = size if on_gpu else None
+        ram = None if on_gpu else size
+        if size is None:  # what would be opened now
+            vram, ram = settings.get("vram") or None, None
+        work = partial(plan_for, load.folder if load else None, vram=vram, ram=ram)
+        self._context.tasks.run(work, self._show, self._failed, self)
+
+    def use(self) -> None:
+        """Open the model anew within the budget of the slider."""
+        client = self._context.engine.client
+        if client.load is None:
+            return
+        budget = self.slider.value() * _STEP
+        amount = f"{budget / GIB:g}GiB" if budget else ""
+        self._context.settings.set(str(self.kind.currentData()), amount)
+        self._context.open_model(client.load.folder)
+
+    def _changed(self) -> None:
+        if self._gone:
+            return
+        client, budget = self._context.engine.client, self.slider.value() * _STEP
+        self.amount.setText(
+            format_bytes(budget)
+            if budget
+            else QCoreApplication.translate("Memory", "what is free now")
+        )
+        self.use_button.setEnabled(client.load is not None and not client.answering)
+        self._wait.start()
+
+    def _show(self, shown: Shown) -> None:
+        self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
+        self.summary.setText(shown.summary)
+        self.bars.show_devices(shown.devices)
+        self.table.setPlainText(shown.text)
+        self.table.show()
+
+    def _name(self) -> str:
+        load = self._context.engine.client.load
+        if load is None:
+            return QCoreApplication.translate("Memory", "CogVLM2 19B in 4 bits")
+        return model_name(load.folder)
+
+    def _failed(self, error: CogVLM2LiteError) -> None:
+        self.needs.setText(
+            QCoreApplication.translate("Memory", "{model} can't be loaded so.").format(
+                model=self._name()
+            )
+        )
+        self.summary.setText(f"{error.message} {error.hint}".strip())
+        self.bars.show_devices(())
+        self.table.hide()
+
+    def _told(self, number: int, outcome: Outcome) -> None:
+        """Follow what the engine says that it holds, and plans that were made anew."""
+        if self._gone:
+            return
+        if isinstance(outcome, Progress) and outcome.held_bytes:
+            self._most_held = max(self._most_held, outcome.held_bytes)
+            self.held.setText(
+                QCoreApplication.translate(
+                    "Memory", "The model's weights and buffers: {now} now, {most} at the most."
+                ).format(now=format_bytes(outcome.held_bytes), most=format_bytes(self._most_held))
+            )
+            self.held.show()
+        elif isinstance(outcome, Replanned):
+            self.held.setText(outcome.text)
+            self.held.show()
+
+
+def _needs(devices: tuple[Device, ...]) -> str:
+    """Say what is needed of what, and what has to come from elsewhere."""
+    clauses = [
+        QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}").format(
+            peak=format_bytes(device.peak_bytes),
+            budget=format_bytes(device.budget_bytes),
+            device=device.name,
+        )
+        for device in devices
+    ]
+    for where, words in (
+        ("from_ram", QCoreApplication.translate("Memory", "{parts} will come from RAM")),
+        ("from_disk", QCoreApplication.translate("Memory", "{parts} will come from disk")),
+    ):
+        parts = dict.fromkeys(part for device in devices for part in device.parts_from(where))
+        if parts:
+            clauses.append(words.format(parts=", ".join(say(part) for part in parts)))
+    return "; ".join(clauses) + "."

@@ -1,0 +1,119 @@
+"""A memory plan as bars: what lies in memory in each phase, and what comes in. No Qt here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One phase on one device.
+
+    held       (part, bytes) in memory, in the order of drawing
+    from_ram, from_disk  (part, bytes) that come in for each use
+    """
+
+    phase: str
+    held: tuple[tuple[str, int], ...]
+    from_ram: tuple[tuple[str, int], ...] = ()
+    from_disk: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(n for _, n in self.held)
+
+    @property
+    def coming(self) -> tuple[tuple[str, int], ...]:
+        return self.from_ram + self.from_disk
+
+    @property
+    def coming_bytes(self) -> int:
+        return sum(n for _, n in self.coming)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One device's bars and what of it may be used."""
+
+    name: str
+    budget_bytes: int
+    bars: tuple[Bar, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        return max((bar.held_bytes for bar in self.bars), default=0)
+
+    def parts_from(self, where: str) -> tuple[str, ...]:
+        """Name the parts that come "from_ram" or "from_disk" in any phase."""
+        names = [name for bar in self.bars for name, _ in getattr(bar, where)]
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A plan for a person. text: the whole of it, as `cogvlm2-lite plan` prints it."""
+
+    summary: str
+    devices: tuple[Device, ...]
+    text: str
+
+
+def devices_of(plan: Mapping[str, Any]) -> tuple[Device, ...]:
+    """Read MemoryPlan.as_dict(); with a forecast it says too what comes from RAM and what from
+    disk, else all that is streamed counts as RAM's."""
+    return tuple(
+        Device(
+            name=device["device"],
+            budget_bytes=device["budget_bytes"],
+            bars=tuple(_bar(phase) for phase in device["phases"]),
+        )
+        for device in plan["devices"]
+    )
+
+
+def _bar(phase: Mapping[str, Any]) -> Bar:
+    held = [
+        *phase["resident_bytes"].items(),
+        (BUFFERS, phase["buffer_bytes"]),
+        (CACHE, phase["cache_bytes"]),
+        (WORK, phase["scratch_bytes"]),
+    ]
+    return Bar(
+        phase=phase["phase"],
+        held=tuple((name, n) for name, n in held if n),
+        from_ram=tuple(phase.get("from_ram_bytes", phase["streamed_bytes"]).items()),
+        from_disk=tuple(phase.get("from_disk_bytes", {}).items()),
+    )
+
+
+def parts_of(devices: Sequence[Device]) -> tuple[str, ...]:
+    """Name all parts that any bar has, for a legend."""
+    names = [n for d in devices for bar in d.bars for n, _ in (*bar.held, *bar.coming)]
+    return tuple(dict.fromkeys(names))
+
+
+def plan_for(folder: Path | None, *, vram: str | None, ram: str | None) -> Shown:
+    """Plan for this machine, or for a budget of video memory or RAM (then on the CPU).
+
+    folder  the model's; None: the released model in 4 bits, which need not be on disk
+    Nothing is loaded but headers. Raises DoesNotFitError and CheckpointError.
+    """
+    from cogvlm2_lite.cli.plan import RELEASED_WORD, as_dict, find_subject, text
+    from cogvlm2_lite.memory.budget import read_allowance
+    from cogvlm2_lite.memory.machine import find_machine
+    from cogvlm2_lite.memory.preview import preview
+
+    subject = find_subject(str(folder) if folder else RELEASED_WORD, None)
+    machine = find_machine("cpu" if ram else "auto", read_allowance(vram, ram))
+    found = preview(subject, machine)
+    values = as_dict(subject, machine, found)
+    return Shown(
+        summary=found.sentence,
+        devices=devices_of(values["plan"]),
+        text=text(subject, machine, found),
+    )

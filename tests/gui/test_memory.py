@@ -1,0 +1,206 @@
+"""The memory page: bars that are the plan's, a budget that redraws them, a meter."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+from pytestqt.qtbot import QtBot
+
+from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.events import Progress, Replanned, TextDelta
+from cogvlm2_lite.units import GIB
+from gui.memory.bars import WORDS, PlanBars, colour_of
+from gui.memory.meter import MeterBar, Reading, read
+from gui.memory.page import MemoryPage
+from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
+from gui.pages.quality import QualityCard
+from gui.report import FILE, PAGE, read_report
+from tests.gui.conftest import Desk, ScriptedProcess
+
+
+def device(**values: object) -> Device:
+    bar = Bar(
+        phase="decode",
+        held=(("language expert", 600), ("key/value cache", 200)),
+        from_ram=(("vision tower", 400),),
+    )
+    return Device(**{"name": "GPU", "budget_bytes": 1000, "bars": (bar,), **values})  # type: ignore[arg-type]
+
+
+def test_bars_are_the_plans_numbers() -> None:
+    shown = plan_for(None, vram="8GiB", ram=None)
+    (gpu,) = shown.devices
+    assert gpu.peak_bytes <= gpu.budget_bytes <= 8 * GIB
+    assert [bar.phase for bar in gpu.bars] == [
+        "encode", "prefill with picture", "prefill of text", "decode",
+    ]  # fmt: skip
+    assert set(gpu.parts_from("from_ram")) == {"vision tower", "projector", "vision expert"}
+    assert gpu.parts_from("from_disk") == ()
+    assert set(parts_of(shown.devices)) <= set(WORDS)
+    assert f"{gpu.name}: " in shown.text
+    assert shown.summary.split()[0] in shown.text
+
+
+def test_a_plan_of_the_engine_without_a_forecast_has_bars_too() -> None:
+    phase = {
+        "phase": "decode", "resident_bytes": {"lm_head": 5}, "streamed_bytes": {"projector": 3},
+        "buffer_bytes": 2, "cache_bytes": 0, "scratch_bytes": 1,
+    }  # fmt: skip
+    plan = {"devices": [{"device": "cpu", "budget_bytes": 9, "phases": [phase]}]}
+    (found,) = devices_of(plan)
+    assert found.bars[0].held == (("lm_head", 5), ("stream buffers", 2), ("activations", 1))
+    assert found.bars[0].coming == (("projector", 3),)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(DoesNotFitError):
+        plan_for(None, vram="512MiB", ram=None)
+
+
+@pytest.mark.parametrize(
+    "direction", [Qt.LayoutDirection.LeftToRight, Qt.LayoutDirection.RightToLeft]
+)
+def test_a_bar_is_as_long_as_its_bytes(qtbot: QtBot, direction: Qt.LayoutDirection) -> None:
+    bars = PlanBars()
+    qtbot.addWidget(bars)
+    bars.setLayoutDirection(direction)
+    bars.resize(900, 100)
+    bars.show_devices((device(),))
+    picture = bars.grab().toImage()
+    scale = picture.devicePixelRatio()
+    sizes = bars._sizes()
+    y = round((sizes.line + 10 + 9) * scale)
+    row = [picture.pixelColor(x, y).name() for x in range(picture.width())]
+    room = bars._room(sizes) * scale
+    for part, share in (("language expert", 0.6), ("key/value cache", 0.2)):
+        count = row.count(colour_of(part).name())
+        assert abs(count - share * room) <= 3, part
+    first, second = (row.index(colour_of(p).name()) for p in ("language expert", "key/value cache"))
+    assert (first < second) is (direction is Qt.LayoutDirection.LeftToRight)
+
+
+def test_parts_have_colours_of_their_own() -> None:
+    parts = [word for word in WORDS if word not in ("embedding", "encode", "decode")]
+    parts = [word for word in parts if not word.startswith("prefill")]
+    colours = [colour_of(part).name() for part in parts]
+    assert len(set(colours)) == len(colours)
+    assert QColor("#888888").name() not in colours
+
+
+def open_page(desk: Desk) -> MemoryPage:
+    desk.program.window.show_page("memory")
+    page = desk.program.window.page("memory")
+    assert isinstance(page, MemoryPage)
+    return page
+
+
+def test_the_slider_redraws_the_plan_and_says_what_is_needed(desk: Desk) -> None:
+    page = open_page(desk)
+    page.slider.setValue(32)
+    desk.qtbot.waitUntil(lambda: "of 7.62 GiB on GPU" in page.needs.text(), timeout=10_000)
+    assert page.needs.text().startswith("CogVLM2 19B in 4 bits needs 7.")
+    assert page.needs.text().endswith("projector, vision tower, vision expert will come from RAM.")
+    assert "looking at a picture" in page.bars.accessibleDescription()
+    page.slider.setValue(2)
+    desk.qtbot.waitUntil(lambda: "can't be loaded" in page.needs.text(), timeout=10_000)
+    assert "are missing" in page.summary.text()
+    page.kind.setCurrentIndex(1)
+    page.slider.setValue(64)
+    desk.qtbot.waitUntil(lambda: "on cpu" in page.needs.text(), timeout=10_000)
+
+
+def test_a_budget_is_used_for_the_open_model(desk: Desk) -> None:
+    page = open_page(desk)
+    assert not page.use_button.isEnabled()
+    desk.open_demo()
+    page.kind.setCurrentIndex(1)
+    page.slider.setValue(10)
+    assert page.use_button.isEnabled()
+    first = desk.engine
+    page.use_button.click()
+    desk.qtbot.waitUntil(lambda: desk.engine is not first)
+    assert desk.engine.load.ram == "2.5GiB"
+    assert desk.program.settings.get("ram") == "2.5GiB"
+
+
+def test_the_meter_reads_the_engines_process() -> None:
+    reading = read(os.getpid())
+    assert reading.engine > 10_000_000
+    assert reading.engine + reading.others + reading.free == reading.total
+    assert read(2**22 + 1).engine == 0  # no such process
+
+
+def test_the_meter_runs_while_it_is_seen(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([Reading(total=GIB * 8, free=GIB * 6, engine=GIB)] * 99)
+    monkeypatch.setattr("gui.memory.page.read", lambda pid: next(readings))
+    page = open_page(desk)
+    assert page.now.text() == (
+        "RAM now: the engine 1.00 GiB, other programs 1.00 GiB, free 6.00 GiB of 8.00 GiB."
+    )
+    assert page._clock.isActive()
+    assert isinstance(page.meter, MeterBar)
+    desk.program.window.show_page("chat")
+    assert not page._clock.isActive()
+
+
+def test_what_the_engine_holds_and_plans_anew_is_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page(desk)
+    events = [
+        Progress(phase="encode", done=1, total=2, held_bytes=3 * GIB),
+        Progress(phase="prefill", done=1, total=2, held_bytes=2 * GIB),
+        TextDelta(text="x"),
+    ]
+    monkeypatch.setattr(ScriptedProcess, "script", events)
+    desk.open_demo()
+    desk.ask("How much?")
+    assert (
+        page.held.text() == "The model's weights and buffers: 2.00 GiB now, 3.00 GiB at the most."
+    )
+    told = [Replanned(text="Memory ran out.", budget_bytes=(1,)), TextDelta(text="x")]
+    monkeypatch.setattr(ScriptedProcess, "script", told)
+    desk.ask("And now?")
+    assert page.held.text() == "Memory ran out."
+
+
+def report(folder: Path, error: float | None) -> None:
+    part = {
+        "part": "vision tower", "source_bytes": 4000, "bytes": 1000, "bits_per_weight": 4.1,
+        "median_error_of_nearest": error,
+    }  # fmt: skip
+    (folder / FILE).write_text(json.dumps({"parts": [part]}))
+
+
+def test_a_conversions_report_is_shown_in_short(
+    qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "gui.pages.quality.QDesktopServices.openUrl", lambda url: opened.append(url.toLocalFile())
+    )
+    card = QualityCard()
+    qtbot.addWidget(card)
+    report(tmp_path, 0.81)
+    (tmp_path / PAGE).write_text("<html>")
+    card.show_report(read_report(tmp_path))
+    assert card.text.text().startswith("0.98 KiB instead of 3.91 KiB, 4.0 times smaller.")
+    assert card.drawing.accessibleDescription() == "vision tower: 3.91 KiB → 0.98 KiB, 81%"
+    card.drawing.grab()
+    card.open_button.click()
+    assert opened == [str(tmp_path / PAGE)]
+    report(tmp_path, None)
+    card.show_report(read_report(tmp_path))
+    assert "not calibrated" in card.text.text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"parts": [1]}', '{"parts": [{"part": "x"}]}'])
+def test_a_report_that_can_not_be_read_is_left_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    assert read_report(tmp_path) is None
+    assert read_report(tmp_path / "gone") is None
