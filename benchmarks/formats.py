@@ -80,8 +80,9 @@ def main() -> None:
 def make_all(folder: Path, count: int) -> dict[str, Path]:
     """Make a folder of every kind; calibrations take so many samples."""
     made = {}
-    alike = ["--calibrate", str(write_samples(folder / "samples", count)), "--samples", str(count)]
-    drawn = ["--calibrate", "built-in", "--samples", str(count)]
+    count_words = ["--samples", str(count), "--budget", "+0%"]
+    alike = ["--calibrate", str(write_samples(folder / "samples", count)), *count_words]
+    drawn = ["--calibrate", "built-in", *count_words]
     calibrated = {
         CALIBRATED: [*alike, "--device", "cpu"],
         "NF4, calibrated, projector int8": [*alike, "--device", "cpu", "--keep", "projector=int8"],

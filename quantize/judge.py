@@ -238,13 +238,17 @@ class Judge:
 
     # --- units -----------------------------------------------------------------------------------
 
-    def measure_units(self) -> Generator[Measuring, None, list[Unit]]:
-        """Measure what every unit costs in NF4 while all others are the source's."""
+    def measure_units(self, *, questions: bool = True) -> Generator[Measuring, None, list[Unit]]:
+        """Measure what every unit costs in NF4 while all others are the source's.
+
+        questions  count their words too
+        """
         named, samples = self._choose_units()
         variants = [
             Variant(name, dict.fromkeys(matrices, CALIBRATED)) for name, matrices in named.items()
         ]
-        walk = self.make_walk(samples, variants, self._shared / "units", questions=True)
+        folder = self._shared / ("units" if questions else "units-answers")
+        walk = self.make_walk(samples, variants, folder, questions=questions)
         yield from walk.run()
         found = walk.found()
         return [

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from statistics import fmean, median
 
-from cogvlm2_lite.evaluate.charts import by_depth, bytes_by_part, document, table
+from cogvlm2_lite.evaluate.charts import bars, by_depth, bytes_by_part, document, table
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.names import Role
 from quantize.events import Calibrated, Judged
@@ -150,8 +150,17 @@ def _judged(judged: Judged) -> str:
         for name, found in forms.items()
     ]
     head = ("against the source", "mean KL", "KL 99 %", "same first choice", "answers changed")
+    drawn = bars(
+        [
+            (name, *(f["kl_mean"][end] for end in ("value", "low", "high")))
+            for name, f in forms.items()
+        ],
+        ".5f",
+        "Mean KL of plain NF4, calibrated NF4 and the result",
+    )
     return (
-        f"<section>\n<h2>What the answers lose</h2>\n{table(head, rows)}\n"
+        f"<section>\n<h2>What the answers lose</h2>\n<figure>{drawn}</figure>\n"
+        f"{table(head, rows)}\n"
         f'<p class="soft">{judged.words} words (tokens) of {judged.samples} samples that nothing '
         "was fitted to; in brackets, 95 of 100 resamples of the pictures. "
         f"{escape(judged.remarks)}</p>\n</section>\n"

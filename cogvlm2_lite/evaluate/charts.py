@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -11,30 +11,36 @@ from cogvlm2_lite.units import format_bytes
 _COLOURS = ("c1", "c2", "c3", "c4", "c5")
 """Styles of the parts, in the model's order."""
 
-_STYLE = """\
+_COLOUR_STYLE = """\
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2024;--soft:#60646c;--line:#d9dce1;
 --c1:#2f6fdb;--c2:#b4540a;--c3:#1a7f4b;--c4:#9b3fa8;--c5:#b3263e;--bar:#c3c8d0}
 @media(prefers-color-scheme:dark){:root{--paper:#16181b;--ink:#e8eaed;--soft:#a0a6b0;--line:#373b42;
 --c1:#7fb0ff;--c2:#f0a35e;--c3:#5fcf95;--c4:#d993e6;--c5:#ff8a9b;--bar:#4a505a}}
-@media print{:root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--c1:#2f6fdb;
---c2:#b4540a;--c3:#1a7f4b;--c4:#9b3fa8;--c5:#b3263e;--bar:#c3c8d0}main{max-width:none;padding:0}
-section,svg,tr{break-inside:avoid}thead{display:table-header-group}}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:54rem;margin:auto;padding:2rem 1.25rem}h1{font-size:1.6rem;margin:0 0 .5rem}
-h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{margin:.4rem 0;max-width:42rem}
-.soft,figcaption{color:var(--soft);font-size:.9rem}.path{overflow-wrap:anywhere}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.75rem;margin-top:1rem}
-.card{border:1px solid var(--line);border-radius:.5rem;padding:.7rem .9rem}
-.card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .5rem;border-bottom:1px solid var(--line);text-align:right}
-th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere}
-figure{margin:0;overflow-x:auto}svg{width:100%;min-width:34rem;height:auto;display:block}
+"""
+_DRAWING_STYLE = """\
 svg text{fill:var(--ink);font:13px system-ui,sans-serif}svg .soft{fill:var(--soft)}
 .grid{stroke:var(--line)}.before{fill:var(--bar)}.after{fill:var(--c1)}
+.whisker{stroke:var(--ink);stroke-width:1.5}
 .c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
 .dot{fill:var(--c)}.link{stroke:var(--c);fill:none;stroke-width:1.5}
 """
+_STYLE = f"""\
+{_COLOUR_STYLE}\
+@media print{{:root{{color-scheme:light;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;
+--c1:#2f6fdb;--c2:#b4540a;--c3:#1a7f4b;--c4:#9b3fa8;--c5:#b3263e;--bar:#c3c8d0}}main{{max-width:none;padding:0}}
+section,svg,tr{{break-inside:avoid}}thead{{display:table-header-group}}}}
+body{{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}}
+main{{max-width:54rem;margin:auto;padding:2rem 1.25rem}}h1{{font-size:1.6rem;margin:0 0 .5rem}}
+h2{{font-size:1.15rem;margin:2.2rem 0 .6rem}}p{{margin:.4rem 0;max-width:42rem}}
+.soft,figcaption{{color:var(--soft);font-size:.9rem}}.path{{overflow-wrap:anywhere}}
+.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.75rem;margin-top:1rem}}
+.card{{border:1px solid var(--line);border-radius:.5rem;padding:.7rem .9rem}}
+.card b{{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}}
+table{{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}}
+th,td{{padding:.3rem .5rem;border-bottom:1px solid var(--line);text-align:right}}
+th:first-child,td:first-child{{text-align:left;overflow-wrap:anywhere}}
+figure{{margin:0;overflow-x:auto}}svg{{width:100%;min-width:34rem;height:auto;display:block}}
+{_DRAWING_STYLE}"""
 
 
 def document(title: str, body: str) -> str:
@@ -57,6 +63,40 @@ def document(title: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def standalone(drawing: str) -> str:
+    """Make a drawing of this module a file of its own; it looks the same, light or dark."""
+    head, rest = drawing.split(">", 1)
+    style = f"{_COLOUR_STYLE}svg{{background:var(--paper)}}\n{_DRAWING_STYLE}"
+    named = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"')
+    return f"{named}><style>\n{style}</style>{rest}\n"
+
+
+def bars(rows: Sequence[tuple[str, float, float, float]], form: str, what: str) -> str:
+    """Draw a number for each row with the interval it lies in, as SVG.
+
+    rows  name, number, low end, high end, all 0 or more
+    form  how numbers are written, such as ".2f"
+    what  said to those who do not see the drawing
+    """
+    most = max((high for _, _, _, high in rows), default=0.0) or 1.0
+    drawn = []
+    for number, (name, value, low, high) in enumerate(rows):
+        y, left = 8 + 30 * number, 190
+        ends = [left + 380 * end / most for end in (value, low, high)]
+        drawn.append(
+            f'<text x="180" y="{y + 16}" text-anchor="end">{escape(name)}</text>'
+            f'<rect class="after" x="{left}" y="{y + 2}" width="{ends[0] - left:.1f}" height="18" '
+            'rx="2"/>'
+            f'<line class="whisker" x1="{ends[1]:.1f}" x2="{ends[2]:.1f}" y1="{y + 11}" '
+            f'y2="{y + 11}"/>'
+            f'<text class="soft" x="{ends[2] + 8:.1f}" y="{y + 16}">{format(value, form)}</text>'
+        )
+    return (
+        f'<svg viewBox="0 0 680 {16 + 30 * len(rows)}" role="img" aria-label="{escape(what)}">'
+        f"{''.join(drawn)}</svg>"
+    )
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

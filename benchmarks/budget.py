@@ -1,0 +1,209 @@
+"""What bytes beyond NF4 buy on the demo model, for several calibrations.
+
+    python -m benchmarks.budget [--calibrations 5,6,7] [--seeds 21,22,23] [--pictures 60]
+
+For each seed of calibration samples a folder is calibrated, every matrix is measured by itself on
+the samples held out, and budgets are spent, all by the code that `quantize --budget` runs. Then
+plain NF4, FP4, calibrated NF4 and each budget are held against the original on questions of other
+seeds, which nothing was chosen by. Beside it, what spending gives that looks at the words of
+answers alone, or at local errors: the method does neither. Writes benchmarks/results/budget.json;
+tools/write_quantization_docs.py makes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.calibration import make_fp4, open_float32, questions  # noqa: E402
+from benchmarks.formats import joined  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.config import read_config  # noqa: E402
+from cogvlm2_lite.devices import choose_compute  # noqa: E402
+from cogvlm2_lite.engine.runtime import run  # noqa: E402
+from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
+from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order  # noqa: E402
+from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
+from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
+from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
+from quantize.budget import parse_budget  # noqa: E402
+from quantize.calibrate import CalibratedWeights, Calibrator, Task  # noqa: E402
+from quantize.compensate import Calibration  # noqa: E402
+from quantize.events import Calibrated  # noqa: E402
+from quantize.judge import Judge, Unit  # noqa: E402
+from quantize.recipe import Recipe, Settings, make_recipe  # noqa: E402
+from quantize.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
+
+CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
+RESULT = ROOT / "benchmarks" / "results" / "budget.json"
+BUDGETS = ("+2.5%", "+5%", "+10%", "+20%")
+QUESTIONS = 6
+"""Per picture."""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calibrations", default="5,6,7", help="seeds of the samples")
+    parser.add_argument("--calibration-pictures", type=int, default=48)
+    parser.add_argument("--seeds", default="21,22,23", help="of the questions asked")
+    parser.add_argument("--pictures", type=int, default=60, help="per seed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    asked = [s for seed in seeds for s in questions("held-out", seed, options.pictures, QUESTIONS)]
+    rows: dict[str, list[Tokens]] = {}
+    spent: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        fp4 = _fp4(Path(scratch), in_fixed_order(asked))
+        for seed in options.calibrations.split(","):
+            samples = in_fixed_order(
+                questions("train", int(seed), options.calibration_pictures, QUESTIONS)
+            )
+            bench = Bench(samples, Path(scratch) / seed)
+            for name, found in bench.measure(in_fixed_order(asked)):
+                rows.setdefault(name, []).append(found)
+            rows.setdefault("FP4", []).append(fp4)
+            spent.append(bench.spent)
+    plain = rows["plain NF4"]
+    report = {
+        "machine": describe_machine(),
+        "options": vars(options),
+        "samples": len(samples),
+        "spent": spent,
+        "rows": {name: _row(parts, plain) for name, parts in rows.items()},
+    }
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for name, row in report["rows"].items():
+        print(name, row["of_plain"], [round(one["value"], 3) for one in row["by_calibration"]])
+
+
+class Bench:
+    """One calibration, and what budgets make of it."""
+
+    def __init__(self, samples: list[Sample], folder: Path) -> None:
+        self._folder = folder
+        catalog = Catalog.open(CHECKPOINT, read_config(CHECKPOINT))
+        self._recipe = make_recipe(catalog, Settings(calibration="benchmark"))
+        self._task = Task(
+            catalog=catalog,
+            samples=samples,
+            tokenizer=Tokenizer.from_folder(CHECKPOINT),
+            chosen=frozenset(t.name for t in self._recipe.tensors if t.kind == "nf4"),
+            how=Calibration(),
+            compute=choose_compute("cpu", "float32"),
+            folder=folder,
+            identity="benchmark",
+        )
+        for _ in Calibrator(self._task).run():
+            pass
+        self.spent: dict[str, Any] = {}
+
+    def measure(self, asked: list[Sample]) -> Iterator[tuple[str, Tokens]]:
+        """Spend every budget, and hold all forms against the original."""
+        judge = Judge(self._task, self._recipe, None, self._folder)
+        units = run(judge.measure_units())
+        self.spent["units"] = {unit.name: unit.kl for unit in units}
+        self.spent["rank_correlation"] = self._correlation(units)
+        self.spent["errors"] = {
+            row.tensor: {"of_nearest": row.error / row.nearest_error, "part": part, "block": block}
+            for row, part, block in self._rows()
+        }
+        variants = [
+            Variant("plain NF4", judge.forms(NEAREST)),
+            Variant("calibrated", judge.forms(CALIBRATED)),
+        ]
+        tables = {
+            "": units,
+            ", by answers alone": run(judge.measure_units(questions=False)),
+            ", by local error": self._by_local_error(units),
+        }
+        for name, measured in tables.items():
+            for text in BUDGETS:
+                limit = parse_budget(text).limit(self._recipe.nbytes, 1)
+                kinds = judge.spend(measured, limit)
+                variants.append(Variant(text + name, judge.forms(CALIBRATED, kinds)))
+                if not name:
+                    self.spent[text] = {"kinds": kinds, **self._bytes(kinds)}
+        walk = judge.make_walk(asked, variants, self._folder / "asked")
+        for _ in walk.run():
+            pass
+        yield from walk.found().items()
+
+    def _bytes(self, kinds: dict[str, str]) -> dict[str, Any]:
+        before: Recipe = self._recipe
+        after = make_recipe(before.catalog, before.settings, kinds)
+        return {
+            "plain_bytes": before.nbytes,
+            "result_bytes": after.nbytes,
+            "parts": {
+                row.part.value: {"plain": row.result_bytes, "result": more.result_bytes}
+                for row, more in zip(before.by_part(), after.by_part(), strict=True)
+            },
+        }
+
+    def _rows(self) -> Iterator[tuple[Calibrated, str, int | None]]:
+        catalog = self._task.catalog
+        for row in CalibratedWeights(self._folder).rows(catalog):
+            spec = catalog.tensors[row.tensor].spec
+            yield row, spec.part.value, spec.block
+
+    def _errors(self) -> dict[str, float]:
+        return {row.tensor: row.error for row, _, _ in self._rows()}
+
+    def _by_local_error(self, units: list[Unit]) -> list[Unit]:
+        """Put what calibration knows of each matrix alone where its effect at the output stood."""
+        errors = self._errors()
+        return [replace(unit, kl=errors[unit.name]) for unit in units]
+
+    def _correlation(self, units: list[Unit]) -> float:
+        """Give the rank correlation of local errors with effects at the output."""
+        errors = self._errors()
+        pairs = np.array([[unit.kl, errors[unit.name]] for unit in units])
+        ranks = pairs.argsort(axis=0).argsort(axis=0)
+        return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _fp4(scratch: Path, asked: list[Sample]) -> Tokens:
+    """Hold FP4, as in the released int4 folders, against the original."""
+    make_fp4(CHECKPOINT, scratch / "fp4")
+    config = read_config(CHECKPOINT)
+    with Reference(prepare(asked, Tokenizer.from_folder(CHECKPOINT), config), config) as kept:
+        run(kept.fill(open_float32(CHECKPOINT)))
+        found = run(kept.against(open_float32(scratch / "fp4")))
+    order = np.argsort(found.answer, kind="stable")  # a walk goes sample by sample
+    return Tokens(**{name: values[order] for name, values in vars(found).items()})
+
+
+def _row(parts: list[Tokens], plain: list[Tokens]) -> dict[str, Any]:
+    """Sum up a form over all calibrations.
+
+    The same questions are asked of each calibration: resampling pictures does not tell how much
+    calibrations differ, so each one's ratio stands beside the whole.
+    """
+    whole, base = joined(parts), joined(plain)
+    pictures = np.concatenate([part.picture for part in parts])
+    return {
+        "of_plain": ratio(whole.kl, base.kl, pictures).as_dict(),
+        "by_calibration": [
+            ratio(mine.kl, theirs.kl, theirs.picture).as_dict()
+            for mine, theirs in zip(parts, plain, strict=True)
+        ],
+        **summarise(replace(whole, picture=pictures)).as_dict(),
+    }
+
+
+if __name__ == "__main__":
+    main()
