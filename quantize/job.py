@@ -35,6 +35,7 @@ from quantize.recipe import PlannedShard, PlannedTensor, Recipe
 JOB_NAME = "job.json"
 JOURNAL_NAME = "journal.jsonl"
 CALIBRATION_FOLDER = "calibration"
+DECISION_NAME = "decision.json"
 
 Hashes = Mapping[str, str]
 """sha256 of each piece of one tensor, by role."""
@@ -65,6 +66,12 @@ class Identity:
             if now != before:
                 return f"with {key} {_show(before)}, and now it is {_show(now)}"
         return ""
+
+    def is_but_for_budget(self, other: Identity) -> bool:
+        """True when two differ, and in the budget alone: what was calibrated holds for both."""
+        ours, theirs = ({**i.settings, "budget": None} for i in (self, other))
+        alike = self.tool == other.tool and self.source == other.source and ours == theirs
+        return alike and self.settings != other.settings
 
 
 def _show(value: Any) -> str:
@@ -331,6 +338,17 @@ def publish(destination: Path) -> None:
         destination.rmdir()  # an empty folder the user made; a full one was refused at the start
     folder.rename(destination)
     sync_folder(destination.parent)
+
+
+def take_budget(destination: Path, identity: Identity) -> None:
+    """Go on with a calibration under another budget: what was decided and written by the old one
+    goes."""
+    folder = partial_folder(destination)
+    for file in (*folder.glob("model-*"), folder / JOURNAL_NAME):
+        file.unlink(missing_ok=True)
+    (folder / CALIBRATION_FOLDER / DECISION_NAME).unlink(missing_ok=True)
+    content = json.dumps(identity.to_json(), indent=1).encode()
+    write_file_durably(folder / JOB_NAME, content)
 
 
 def discard(destination: Path) -> None:

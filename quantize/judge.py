@@ -36,7 +36,7 @@ from quantize.calibrate import CalibratedWeights, Task, is_held_out, numbers
 from quantize.compensate import round_to_nearest
 from quantize.events import Calibrated, Judged, Measuring
 from quantize.int8 import int8_values
-from quantize.job import CALIBRATION_FOLDER
+from quantize.job import CALIBRATION_FOLDER, DECISION_NAME
 from quantize.network import Network
 from quantize.recipe import PlannedTensor, Recipe, make_recipe, planned_bytes
 from quantize.variants import CALIBRATED, INT8, NEAREST, SOURCE, Forms, Variant, Walk
@@ -90,7 +90,7 @@ class Decision:
 def read_decision(folder: Path) -> Decision | None:
     """Read what an earlier run decided in a working folder; None when it did not."""
     try:
-        text = (folder / CALIBRATION_FOLDER / _DECISION).read_text(encoding="utf-8")
+        text = (folder / CALIBRATION_FOLDER / DECISION_NAME).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     content = json.loads(text)
@@ -103,9 +103,6 @@ def read_decision(folder: Path) -> Decision | None:
             for u in content["units"]
         ),
     )
-
-
-_DECISION = "decision.json"
 
 
 class Judge:
@@ -391,7 +388,7 @@ class Judge:
             "judged": decision.judged.values() if decision.judged else None,
             "units": [asdict(unit) for unit in decision.units],
         }
-        write_file_durably(self._folder / _DECISION, json.dumps(content).encode())
+        write_file_durably(self._folder / DECISION_NAME, json.dumps(content).encode())
         return decision
 
 

@@ -34,6 +34,7 @@ from quantize.calibrate import CalibratedWeights, Calibrator, Task
 from quantize.events import Bought, Event, Finished, KeptRow, PartRow, Planned, Progress
 from quantize.folder import describe_folder
 from quantize.job import (
+    JOB_NAME,
     Identity,
     Job,
     Survey,
@@ -43,6 +44,7 @@ from quantize.job import (
     publish,
     read_identity,
     survey,
+    take_budget,
 )
 from quantize.judge import Decision, Judge, read_decision
 from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
@@ -109,15 +111,19 @@ def convert(
         # 2  Decide the storage kind of every tensor and the place of every byte.
         base = make_recipe(catalog, settings)
         limit = _limit(base)
-        decided = None if effort.restart else read_decision(partial_folder(destination))
+        anew = effort.restart or _has_other_budget(destination, identity)
+        decided = None if anew else read_decision(partial_folder(destination))
         recipe = _with(base, decided)
-        found = _look(destination, identity, recipe, effort)
+        # Hashing waits until the lock is held.
+        found = Survey(done={}) if anew else survey(destination, identity, recipe, rehash=False)
         yield _planned(source, destination, recipe, found, limit)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with only_run(destination), _only_user(effort.work):
             # 3  Take up what an earlier run left, and see that the rest has room.
             if effort.restart:
                 discard(destination)
+            elif anew:
+                take_budget(destination, identity)
             found = survey(destination, identity, recipe, rehash=effort.rehash)
             _check_room(destination, recipe, found, limit if decided is None else None)
             if not found.complete:
@@ -179,11 +185,13 @@ def _is_finished(destination: Path, identity: Identity) -> bool:
     )
 
 
-def _look(destination: Path, identity: Identity, recipe: Recipe, effort: Effort) -> Survey:
-    """Survey for the plan; hashing waits until the lock is held."""
-    if effort.restart:
-        return Survey(done={})
-    return survey(destination, identity, recipe, rehash=False)
+def _has_other_budget(destination: Path, identity: Identity) -> bool:
+    """True when unfinished work differs from what is wanted in its budget alone."""
+    folder = partial_folder(destination)
+    if not (folder / JOB_NAME).is_file() or (folder / MANIFEST_NAME).exists():
+        return False
+    earlier = read_identity(folder)
+    return earlier is not None and identity.is_but_for_budget(earlier)
 
 
 def _ready_bytes(recipe: Recipe, found: Survey) -> int:

@@ -19,7 +19,8 @@ from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize import judge as judging
 from quantize.budget import Budget, parse_budget
 from quantize.command import main
-from quantize.events import Bought, Calibrated, Event, Judged, Measuring
+from quantize.events import Bought, Calibrated, Event, Judged, Measuring, Progress
+from quantize.job import partial_folder
 from quantize.judge import Judge
 from quantize.pipeline import convert
 from quantize.report import PAGE_NAME, REPORT_NAME
@@ -150,6 +151,21 @@ def test_stopped_at_any_moment_it_goes_on_with_the_same_bytes(
     assert not target.exists()
     events = run(target, made_samples(), MORE)
     assert judged(events) == judged(bought[1])
+    assert hashes(target) == hashes(bought[0])
+
+
+def test_unfinished_work_goes_on_under_another_budget(
+    bought: tuple[Path, list[Event], Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "q"
+    other = replace(SETTINGS, budget=parse_budget("+40%"))
+    with closing(convert(CHECKPOINT, target, other, QUICK, calibrate_with(made_samples()))) as w:
+        for event in w:
+            if isinstance(event, Progress):
+                break
+    assert list(partial_folder(target).glob("model-*"))
+    events = run(target, made_samples(), MORE)
+    assert not any(isinstance(event, Calibrated) for event in events)
     assert hashes(target) == hashes(bought[0])
 
 
