@@ -72,6 +72,7 @@ class Program:
         """End what lives beside the window."""
         self.window.close()
         self.history.close()
+        self._translate("en")  # what it put on the application goes with it
 
     def _open_history(self) -> History:
         """Open the conversations; where that fails, others that live in memory only."""

@@ -56,7 +56,6 @@ class Sidebar(QWidget):
         self._last_deleted: int | None = None
         self.setObjectName("conversations")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        self.setMinimumWidth(150)
         column = QVBoxLayout(self)
         column.setContentsMargins(10, 14, 10, 10)
         column.setSpacing(8)

@@ -116,8 +116,8 @@ class Desk:
 
     def open_demo(self) -> None:
         self.chat.open_demo()
-        self.qtbot.waitUntil(lambda: bool(self._made) and self.engine.state is EngineState.READY)
-        self.qtbot.waitUntil(lambda: self.chat.status.text() == "Ready")
+        self._wait(lambda: bool(self._made) and self.engine.state is EngineState.READY)
+        self._wait(lambda: self.chat.status.text() == "Ready")
 
     def engine_says_all(self) -> None:
         """End the answers that `hold` keeps open."""
@@ -127,7 +127,11 @@ class Desk:
     def ask(self, question: str) -> None:
         self.chat.composer.setPlainText(question)
         self.chat.send()
-        self.qtbot.waitUntil(lambda: not self.chat.busy)
+        self._wait(lambda: not self.chat.busy)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        # Long, for machines on which much else runs.
+        self.qtbot.waitUntil(until, timeout=20_000)
 
 
 @pytest.fixture

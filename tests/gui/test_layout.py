@@ -1,0 +1,150 @@
+"""Nothing is cut off: on every page, in two languages, from right to left, in large letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtGui import QTextLayout
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QLabel,
+    QScrollArea,
+    QWidget,
+)
+
+from cogvlm2_lite.events import Event, TextDelta
+from gui.chat.answer import Prose
+from gui.window import PAGES
+from tests.gui.conftest import Desk, ScriptedProcess
+
+ARABIC = "ما هو الشيء الموجود في الصورة؟"
+ANSWER = "توجد **سيارة حمراء** في الصورة."
+
+
+def cut_off(page: QWidget) -> list[str]:
+    """Name the controls of a page whose text has no room, or that hang over their parent's edge."""
+    found = []
+    for widget in page.findChildren(QWidget):
+        if not isinstance(widget, QAbstractButton | QLabel) or not widget.isVisible():
+            continue
+        text = widget.text()
+        needs = widget.sizeHint()
+        wraps = isinstance(widget, QLabel) and widget.wordWrap()
+        height = widget.heightForWidth(widget.width()) if wraps else needs.height()
+        if text and not wraps and widget.width() < needs.width():
+            found.append(f"{text!r} has {widget.width()} of {needs.width()} pixels")
+        if text and widget.height() < height - 2:
+            found.append(f"{text!r} is {widget.height()} of {height} pixels high")
+        parent = widget.parentWidget()
+        inside = parent is None or isinstance(parent.parentWidget(), QScrollArea)
+        if not inside and not parent.rect().adjusted(-1, -1, 1, 1).contains(widget.geometry()):
+            found.append(f"{text or widget.accessibleName()!r} hangs over the edge")
+    return found
+
+
+@pytest.fixture
+def right_to_left(qapp: QApplication) -> Iterator[None]:
+    qapp.setLayoutDirection(Qt.LayoutDirection.RightToLeft)
+    yield
+    qapp.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
+
+
+def show_all(desk: Desk) -> list[str]:
+    """Show every page and give what is cut off on it once the layout has settled."""
+    found = []
+    for page in PAGES:
+        desk.program.window.show_page(page.name)
+        shown = desk.program.window.page(page.name)
+        assert shown is not None
+        for _ in range(20):
+            desk.qtbot.wait(20)
+            if not cut_off(shown):
+                break
+        found += [f"{page.name}: {what}" for what in cut_off(shown)]
+    return found
+
+
+def talk(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("What is in the picture, and where does it stand?")
+
+
+@pytest.mark.parametrize("size", [(1180, 760), (760, 560)])
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+def test_nothing_is_cut_off(desk: Desk, language: str, size: tuple[int, int]) -> None:
+    desk.program.window.resize(*size)
+    talk(desk)
+    before = desk.chat
+    desk.program.settings.set("language", language)
+    if language != "en":
+        desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
+    assert show_all(desk) == []
+
+
+def test_large_letters_are_not_cut_off(desk: Desk) -> None:
+    before = desk.chat
+    desk.program.settings.set("font_points", 18)
+    desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
+    talk(desk)
+    assert show_all(desk) == []
+
+
+def test_right_to_left_everything_changes_sides(desk: Desk, right_to_left: None) -> None:
+    window = desk.program.window
+    window.refresh()
+    before = desk.chat
+    desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
+    talk(desk)
+    assert show_all(desk) == []
+    window.show_page("chat")
+    chat = desk.chat
+    left = [
+        widget.mapTo(window, QPoint(0, 0)).x()
+        for widget in (chat.panel, chat.transcript, chat.sidebar)
+    ]
+    assert left == sorted(left)
+    # The send button stands at the end of the line, which is the left one now.
+    card = chat.send_button.parentWidget()
+    assert card is not None
+    assert chat.send_button.geometry().center().x() < card.width() // 2
+
+
+def test_arabic_is_written_from_the_right(
+    desk: Desk, right_to_left: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = [TextDelta(text=ANSWER)]
+    monkeypatch.setattr(ScriptedProcess, "script", events)
+    desk.open_demo()
+    desk.ask(ARABIC)
+    talk = desk.chat.conversation
+    assert talk is not None
+    assert talk.path()[0].question == ARABIC
+    view = desk.chat.transcript.view_of(talk.path()[0].id)
+    (prose,) = view.answer.parts
+    assert isinstance(prose, Prose)
+    block = prose.document().firstBlock()
+    assert block.textDirection() is Qt.LayoutDirection.RightToLeft
+    line = block.layout().lineAt(0)
+    used = QRect(line.naturalTextRect().toRect())
+    assert isinstance(block.layout(), QTextLayout)
+    assert used.right() > prose.viewport().width() - 20  # it begins at the right edge
+    assert desk.chat.list.item(0).text() == ARABIC
+
+
+def test_arabic_in_a_window_from_left_to_right_is_written_from_the_right_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = [TextDelta(text=f"{ANSWER}\n\nAnd in English.")]
+    monkeypatch.setattr(ScriptedProcess, "script", events)
+    desk.open_demo()
+    desk.ask(ARABIC)
+    talk = desk.chat.conversation
+    assert talk is not None
+    (prose,) = desk.chat.transcript.view_of(talk.path()[0].id).answer.parts
+    assert isinstance(prose, Prose)
+    first = prose.document().firstBlock()
+    assert first.textDirection() is Qt.LayoutDirection.RightToLeft
+    assert first.next().textDirection() is Qt.LayoutDirection.LeftToRight
