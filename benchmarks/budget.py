@@ -1,12 +1,14 @@
 """What bytes beyond NF4 buy on the demo model, for several calibrations.
 
     python -m benchmarks.budget [--calibrations 5,6,7] [--seeds 21,22,23] [--pictures 60]
+    python -m benchmarks.budget --twin --calibrations 5
 
 For each seed of calibration samples a folder is calibrated, every matrix is measured by itself on
 the samples held out, and budgets are spent, all by the code that `quantize --budget` runs. Then
 plain NF4, FP4, calibrated NF4 and each budget are held against the original on questions of other
 seeds, which nothing was chosen by. Beside it, what spending gives that looks at the words of
-answers alone, or at local errors: the method does neither. Writes benchmarks/results/budget.json;
+answers alone, or at local errors: the method does neither. With --twin it is the harder twin of
+benchmarks/calibration.py. Writes benchmarks/results/budget.json or budget_twin.json;
 tools/write_quantization_docs.py makes the page.
 """
 
@@ -27,7 +29,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.calibration import make_fp4, open_float32, questions  # noqa: E402
+from benchmarks.calibration import make_fp4, make_twin, open_float32, questions  # noqa: E402
 from benchmarks.formats import joined  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.config import read_config  # noqa: E402
@@ -47,7 +49,7 @@ from quantize.recipe import Recipe, Settings, make_recipe  # noqa: E402
 from quantize.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
 
 CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
-RESULT = ROOT / "benchmarks" / "results" / "budget.json"
+RESULTS = ROOT / "benchmarks" / "results"
 BUDGETS = ("+2.5%", "+5%", "+10%", "+20%")
 QUESTIONS = 6
 """Per picture."""
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--calibration-pictures", type=int, default=48)
     parser.add_argument("--seeds", default="21,22,23", help="of the questions asked")
     parser.add_argument("--pictures", type=int, default=60, help="per seed")
+    parser.add_argument("--twin", action="store_true", help="the demo model with outliers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -67,12 +70,16 @@ def main() -> None:
     rows: dict[str, list[Tokens]] = {}
     spent: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        fp4 = _fp4(Path(scratch), in_fixed_order(asked))
+        source = CHECKPOINT
+        if options.twin:
+            source = Path(scratch) / "twin"
+            make_twin(CHECKPOINT, source)
+        fp4 = _fp4(source, Path(scratch), in_fixed_order(asked))
         for seed in options.calibrations.split(","):
             samples = in_fixed_order(
                 questions("train", int(seed), options.calibration_pictures, QUESTIONS)
             )
-            bench = Bench(samples, Path(scratch) / seed)
+            bench = Bench(source, samples, Path(scratch) / seed)
             for name, found in bench.measure(in_fixed_order(asked)):
                 rows.setdefault(name, []).append(found)
             rows.setdefault("FP4", []).append(fp4)
@@ -85,7 +92,8 @@ def main() -> None:
         "spent": spent,
         "rows": {name: _row(parts, plain) for name, parts in rows.items()},
     }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    name = "budget_twin.json" if options.twin else "budget.json"
+    (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, row in report["rows"].items():
         print(name, row["of_plain"], [round(one["value"], 3) for one in row["by_calibration"]])
 
@@ -93,14 +101,14 @@ def main() -> None:
 class Bench:
     """One calibration, and what budgets make of it."""
 
-    def __init__(self, samples: list[Sample], folder: Path) -> None:
+    def __init__(self, source: Path, samples: list[Sample], folder: Path) -> None:
         self._folder = folder
-        catalog = Catalog.open(CHECKPOINT, read_config(CHECKPOINT))
+        catalog = Catalog.open(source, read_config(source))
         self._recipe = make_recipe(catalog, Settings(calibration="benchmark"))
         self._task = Task(
             catalog=catalog,
             samples=samples,
-            tokenizer=Tokenizer.from_folder(CHECKPOINT),
+            tokenizer=Tokenizer.from_folder(source),
             chosen=frozenset(t.name for t in self._recipe.tensors if t.kind == "nf4"),
             how=Calibration(),
             compute=choose_compute("cpu", "float32"),
@@ -176,12 +184,12 @@ class Bench:
         return float(np.corrcoef(ranks.T)[0, 1])
 
 
-def _fp4(scratch: Path, asked: list[Sample]) -> Tokens:
+def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> Tokens:
     """Hold FP4, as in the released int4 folders, against the original."""
-    make_fp4(CHECKPOINT, scratch / "fp4")
-    config = read_config(CHECKPOINT)
-    with Reference(prepare(asked, Tokenizer.from_folder(CHECKPOINT), config), config) as kept:
-        run(kept.fill(open_float32(CHECKPOINT)))
+    make_fp4(source, scratch / "fp4")
+    config = read_config(source)
+    with Reference(prepare(asked, Tokenizer.from_folder(source), config), config) as kept:
+        run(kept.fill(open_float32(source)))
         found = run(kept.against(open_float32(scratch / "fp4")))
     order = np.argsort(found.answer, kind="stable")  # a walk goes sample by sample
     return Tokens(**{name: values[order] for name, values in vars(found).items()})

@@ -1,7 +1,7 @@
 """How long a calibration will take on the machine at hand, phase by phase, before it starts.
 
 The work is counted in floating-point operations from the shapes; how many of them a second has is
-tried out for a moment. docs/quantization.md holds one such estimate against what was measured.
+tried out for a moment.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ _PROBE = 2048
 """Rows and columns of the product that is timed: large enough for all cores, and over soon."""
 _WORDS = 120
 """Tokens of a question and its answer, as the built-in samples have."""
-_SEARCH_FLOPS = 4e4
-"""What searching the scale of a weight and rounding it costs beside products, counted in products:
-0.62 s of a core for a million weights where a core does 67 GFLOP/s."""
+_BESIDE_FLOPS = 7e4
+"""What a weight costs beside products when it is rounded (searching its scale, the work on each
+column), counted in products: 0.40 s of a core for a million weights where it does 180 GFLOP/s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Floating-point operations of the phases of a calibration.
 
-    look     samples through the blocks, twice, and the second moments
-    rounding deciding codes and scales
+    look     samples through the blocks, twice
+    moments  second moments, in float32
+    rounding deciding codes and scales, in float32
     measure  the whole model on samples held out, in float32
     """
 
     look: float
+    moments: float
     rounding: float
     measure: float
 
@@ -65,7 +67,7 @@ def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
     plain = flops_per_s(device, torch.float32)
     look = plain if dtype == torch.float32 else flops_per_s(device, dtype)
     return Estimate(
-        look_s=work.look / look,
+        look_s=work.look / look + work.moments / plain,
         round_s=work.rounding / plain,
         measure_s=work.measure / plain,
     )
@@ -121,7 +123,8 @@ def count_work(config: ModelConfig, load: Load, how: Calibration, *, budget: boo
     # where that is too much.
     units = min(held_out * len(linears) / 2, max(LEAST_FLOPS, MOST_OF_CALIBRATION * passes))
     return Work(
-        look=2 * passes + moments,
+        look=2 * passes,
+        moments=moments,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
         measure=3 * held_out + (2 * held_out + units if budget else 0.0),
     )
@@ -133,7 +136,7 @@ def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
     rows, columns = shape
     factor = (1 / 3 + 2 / 3) * columns**3
     products = 2.0 * rows * columns**2 * (0.5 * how.compensate + how.descents)
-    return factor * how.compensate + products + _SEARCH_FLOPS * rows * columns
+    return factor * how.compensate + products + _BESIDE_FLOPS * rows * columns
 
 
 def _inputs(spec: TensorSpec, config: ModelConfig, load: Load) -> int:

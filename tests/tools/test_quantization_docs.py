@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tools.write_quantization_docs import PAGE, current
+import pytest
+
+from tools.write_quantization_docs import IMAGES, PAGE, current, drawings
 
 
 def test_the_page_is_not_stale() -> None:
@@ -12,3 +14,10 @@ def test_the_page_is_not_stale() -> None:
 
 def test_the_page_says_what_was_not_at_hand() -> None:
     assert "No weights of the 19B model were at hand" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["quantization_kl.svg", "quantization_depth.svg", "quantization_bytes.svg"]
+)
+def test_the_drawings_are_not_stale(name: str) -> None:
+    assert (IMAGES / name).read_text(encoding="utf-8") == drawings()[name]
