@@ -328,7 +328,8 @@ Rounding does not depend on the number of samples, looking does. So for the 19B 
 16 pictures {format_seconds(rounding + 16 * each)}, to be divided by the cores (large products use
 them well; this was not measured). Of the tower's inputs no more than 65,536 go into second moments,
 those of seven pictures, so with more pictures it is less than that. A GPU is wanted, or patience:
-the work can be stopped and goes on. `quantize` makes such an estimate on the machine at hand before it starts.
+the work can be stopped and goes on. `quantize` makes such an estimate on the machine at hand before
+it starts.
 """
 
 
