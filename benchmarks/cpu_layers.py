@@ -34,10 +34,16 @@ from cogvlm2_lite.bench.synthetic import (  # noqa: E402
     released_config,
     synthetic_catalog,
 )
+from cogvlm2_lite.devices import has_amx, has_avx512_bf16  # noqa: E402
 from cogvlm2_lite.memory.work import expert_weights  # noqa: E402
 from cogvlm2_lite.model.attention import grouped_attention  # noqa: E402
 from cogvlm2_lite.model.decoder import Decoder  # noqa: E402
-from cogvlm2_lite.model.full_attention import chunked, reference  # noqa: E402
+from cogvlm2_lite.model.full_attention import (  # noqa: E402
+    Attend,
+    choose_full_attention,
+    chunked,
+    reference,
+)
 from cogvlm2_lite.model.token_attention import choose_token_attention  # noqa: E402
 from cogvlm2_lite.model.vision import VisionTower  # noqa: E402
 from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
@@ -87,7 +93,7 @@ class Layers:
         self.config = config
         self.loader = WeightLoader(catalog, device=CPU, dtype=BF16, reader=NoiseReader(keep=False))
         self.decoder = Decoder(config)
-        self.tower = VisionTower(config.vision, chunked)
+        self.tower = VisionTower(config.vision, _chosen_attention())
         self._specs = expected_tensors(config)
 
     def experts(self) -> list[list[Linear]]:
@@ -208,7 +214,7 @@ def measure(pairs: Pairs) -> dict[str, Any]:
         pairs.compare(run_all(linears, 9217), run_plain(linears, 9217)),
     )
     note("encode: attention of 1 head, of its two products", _vision_attention(pairs, False))
-    note("encode: attention of 1 head, of torch SDPA", _vision_attention(pairs, True))
+    note("encode: attention of 1 head, of the other way", _vision_attention(pairs, True))
     weights = expert_weights(layers.config)
     return {
         "figures": found,
@@ -252,11 +258,17 @@ def _prefill_attention(pairs: Pairs) -> dict[str, float]:
     )
 
 
-def _vision_attention(pairs: Pairs, sdpa: bool) -> dict[str, float]:
+def _chosen_attention() -> Attend:
+    return choose_full_attention(CPU, BF16, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()).attend
+
+
+def _vision_attention(pairs: Pairs, rival: bool) -> dict[str, float]:
     qkv = torch.randn(1, 9217, 3 * 112).to(BF16)
     q, k, v = (part.unsqueeze(1) for part in qkv.split(112, dim=2))
-    other = (lambda: reference(q, k, v)) if sdpa else plain_attention(q[0, 0], k[0, 0])
-    return pairs.compare(lambda: chunked(q, k, v), other)
+    ours = _chosen_attention()
+    another = chunked if ours is reference else reference
+    other = (lambda: another(q, k, v)) if rival else plain_attention(q[0, 0], k[0, 0])
+    return pairs.compare(lambda: ours(q, k, v), other)
 
 
 def main() -> None:

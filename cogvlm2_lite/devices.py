@@ -221,6 +221,13 @@ def has_avx512_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def has_amx() -> bool:
+    """Say whether the CPU multiplies tiles of bfloat16 (Intel's AMX)."""
+    import torch
+
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
 def cpu_info() -> Mapping[str, str]:
     """Read the first processor's entry of /proc/cpuinfo; empty where there is none."""
     try:

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.devices import has_avx512_bf16
+from cogvlm2_lite.devices import has_amx, has_avx512_bf16
 from cogvlm2_lite.evaluate.samples import Sample, Tokens, opened, tokenize
 from cogvlm2_lite.inputs.image import pixel_values
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
@@ -47,7 +47,9 @@ class Network:
         self.device, self.dtype = device, dtype
         self._tokenizer = tokenizer
         self._loader = WeightLoader(catalog, device=device, dtype=dtype)
-        attention = choose_full_attention(device, dtype, bf16_cpu=has_avx512_bf16())
+        attention = choose_full_attention(
+            device, dtype, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()
+        )
         self.tower = VisionTower(self.config.vision, attention.attend)
         self.projector = Projector(self.config)
         self.decoder = Decoder(self.config)

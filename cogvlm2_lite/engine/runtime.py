@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.devices import has_avx512_bf16
+from cogvlm2_lite.devices import has_amx, has_avx512_bf16
 from cogvlm2_lite.engine.replay import Recorder, Replayer, record_on_cuda
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
@@ -135,7 +135,9 @@ class Runtime:
         self.dtype = dtype
         self._kv = kv
         self._devices = tuple(devices)
-        self.attention = choose_full_attention(devices[0], dtype, bf16_cpu=has_avx512_bf16())
+        self.attention = choose_full_attention(
+            devices[0], dtype, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()
+        )
         self.tower = VisionTower(config.vision, self.attention.attend)
         self.projector = Projector(config)
         self.token_attention = choose_token_attention(devices[0], dtype, config.head_dim)

@@ -31,16 +31,19 @@ def test_chunked_attention_takes_transposed_views() -> None:
 
 def test_the_choice_gives_its_reason() -> None:
     cpu = torch.device("cpu")
-    fast = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=True)
-    plain = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=False)
-    assert (fast.attend, plain.attend) == (chunked, reference)
+    fast = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=True, amx_cpu=False)
+    tiled = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=True, amx_cpu=True)
+    plain = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=False, amx_cpu=False)
+    assert (fast.attend, tiled.attend, plain.attend) == (chunked, reference, reference)
     assert "AVX512-BF16" in fast.reason
-    assert choose_full_attention(cpu, torch.float32, bf16_cpu=True).attend is reference
+    assert "AMX" in tiled.reason
+    single = choose_full_attention(cpu, torch.float32, bf16_cpu=True, amx_cpu=False)
+    assert single.attend is reference
 
 
 @pytest.mark.cuda
 def test_the_gpu_choice_equals_the_reference() -> None:
     device = torch.device("cuda")
     q, k, v = (torch.randn((1, 16, 500, 112), device=device, dtype=torch.float16) for _ in range(3))
-    chosen = choose_full_attention(device, torch.float16, bf16_cpu=False)
+    chosen = choose_full_attention(device, torch.float16, bf16_cpu=False, amx_cpu=False)
     assert torch.allclose(chosen.attend(q, k, v), reference(q, k, v), atol=2e-3)
