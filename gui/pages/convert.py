@@ -218,6 +218,17 @@ class ConvertPage(QWidget):
                     ratio=event["error_ratio"],
                 )
             )
+        elif kind == "measuring":
+            self.bar.setValue(round(1000 * event["done"] / event["total"]))
+            self.told.setText(
+                QCoreApplication.translate(
+                    "Convert", "Measured {done} of {total} blocks on samples held out, {left} left"
+                ).format(
+                    done=event["done"],
+                    total=event["total"],
+                    left=format_seconds(event["seconds_left"]),
+                )
+            )
         elif kind == "finished":
             self._over = True
             self.bar.setValue(1000)

@@ -387,6 +387,10 @@
         <translation>已校准 {done}/{total} 个模块,剩余 {left}。目前误差为就近舍入的 {ratio:.2f}。</translation>
     </message>
     <message>
+        <source>Measured {done} of {total} blocks on samples held out, {left} left</source>
+        <translation>已在保留样本上测量 {done}/{total} 个模块,剩余 {left}</translation>
+    </message>
+    <message>
         <source>Finished: {folder}, {size}.</source>
         <translation>完成:{folder},{size}。</translation>
     </message>

@@ -296,6 +296,9 @@ def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
     take({"event": "progress", "share": 0.5, "seconds_left": 60.0})
     assert page.bar.value() == 500  # type: ignore[attr-defined]
     assert page.told.text().startswith("50% written")  # type: ignore[attr-defined]
+    take({"event": "measuring", "done": 3, "total": 12, "block": "words", "seconds_left": 60.0})
+    assert page.bar.value() == 250  # type: ignore[attr-defined]
+    assert page.told.text().startswith("Measured 3 of 12 blocks")  # type: ignore[attr-defined]
     take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
     assert page.told.text() == "The disk is full. Free some."  # type: ignore[attr-defined]
 
