@@ -8,7 +8,6 @@ import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.server import markdown
+from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.openapi import document
@@ -32,12 +33,6 @@ from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.units import format_bytes
 
 _KEEP_ALIVE_S = 10.0
-_PAGE = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
-}
 
 
 def make_app(
@@ -59,7 +54,8 @@ def make_app(
         Route("/health", handlers.health),
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.document),
-        *(Route(path, _asset(*asset)) for path, asset in _PAGE.items()),
+        Route("/page/markdown", handlers.markdown, methods=["POST"]),
+        *(Route(path, _asset(*asset)) for path, asset in read_assets().items()),
     ]
 
     @asynccontextmanager
@@ -138,9 +134,22 @@ class _Handlers:
             "requests_waiting": service.waiting,
             "requests_running": service.running,
             "engine_ready": service.state is EngineState.READY,
+            "memory_held_bytes": service.metrics.held_bytes if service.loaded else 0,
+            "memory_planned_bytes": service.loaded.plan["peak_bytes"] if service.loaded else 0,
         }
         text = service.metrics.render(gauges)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def markdown(self, request: Request) -> Response:
+        """Turn answers into trees of elements, for the page."""
+        _check_type(request)
+        held = _Held(self._service)
+        try:
+            values = read_json(await self._read(request, held))
+        finally:
+            held.let_go()
+        texts = markdown.read_texts(values)
+        return _json({"texts": await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))})
 
     async def chat(self, request: Request) -> Response:
         def reply(wanted: Wanted, _: Mapping[str, Any]) -> Reply:
@@ -176,10 +185,7 @@ class _Handlers:
         read: Callable[[Mapping[str, Any], Limits], Wanted],
         reply: Callable[[Wanted, Mapping[str, Any]], Reply],
     ) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            # Forms of foreign pages can't send this type without asking first.
-            raise Refusal(415, "The Content-Type must be application/json.", "wrong_content_type")
+        _check_type(request)
         held = _Held(self._service)
         try:
             body = await self._read(request, held)
@@ -340,6 +346,13 @@ class _Answering(Response):
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
 
+def _check_type(request: Request) -> None:
+    """Refuse forms: foreign pages can send them, and no JSON, without asking first."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "The Content-Type must be application/json.", "wrong_content_type")
+
+
 async def _left(receive: Receive) -> None:
     """Return when the client has hung up."""
     while (await receive())["type"] != "http.disconnect":
@@ -384,9 +397,8 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return _json(refusal.body(), error.status_code, error.headers)
 
 
-def _asset(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """Serve one of the page's files, read once: no path of a request names a file."""
-    content = files("cogvlm2_lite.server").joinpath("page", name).read_bytes()
+def _asset(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Serve one of the page's files."""
 
     async def serve(_: Request) -> Response:
         return Response(content, headers={"content-type": kind})

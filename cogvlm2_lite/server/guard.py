@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.assets import PATHS
 from cogvlm2_lite.server.refusals import Refusal, dumps
 
 Scope = MutableMapping[str, Any]
@@ -24,7 +25,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_OPEN_PATHS = frozenset(("/", "/page.css", "/page.js", "/favicon.svg", "/health"))
+_OPEN_PATHS = PATHS | {"/health"}
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -32,6 +33,7 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
+    (b"x-dns-prefetch-control", b"off"),  # a link in an answer is looked up when it is clicked
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "

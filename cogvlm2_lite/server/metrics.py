@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cogvlm2_lite.events import Event, Finished, ImageEncoded
+from cogvlm2_lite.events import Event, Finished, ImageEncoded, Progress
 
 _HELP = {
     "requests_total": "Requests by endpoint and status.",
@@ -21,6 +21,8 @@ _GAUGES = {
     "requests_waiting": "Requests that wait for their turn.",
     "requests_running": "Requests that are being answered.",
     "engine_ready": "1 when the model is loaded.",
+    "memory_held_bytes": "Bytes the engine held when it last told of its progress.",
+    "memory_planned_bytes": "The most that the memory plan uses.",
 }
 
 
@@ -30,6 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], float] = {}
         self.answers = 0
+        self.held_bytes = 0
         self._seconds_per_answer = 0.0
 
     @property
@@ -45,6 +48,8 @@ class Metrics:
     def watch(self, event: Event) -> None:
         """Count what an event of an answer tells."""
         match event:
+            case Progress():
+                self.held_bytes = event.held_bytes
             case ImageEncoded():
                 self.add("pictures_total", known=str(event.reused).lower())
             case Finished():

@@ -10,6 +10,7 @@ from typing import Any
 
 from cogvlm2_lite.server import requests, responses
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.markdown import MOST_TEXTS
 from cogvlm2_lite.server.talk import CHAT, DETAILS, LONGEST_URL, MAX_MESSAGES, RESPONSES, Form
 
 _Schema = dict[str, Any]
@@ -65,6 +66,7 @@ def document(limits: Limits) -> dict[str, Any]:
             "/v1/plan": _reading("plan", "What is in memory in which phase.", "Plan", 503),
             "/health": _health(),
             "/metrics": _metrics(),
+            "/page/markdown": _markdown(),
             "/openapi.json": _reading("document", "This document.", "Document"),
         },
         "components": {
@@ -142,6 +144,27 @@ def _metrics() -> dict[str, Any]:
             "responses": {
                 "200": {"description": "The counters.", "content": page},
                 **_errors(401, 403, 500),
+            },
+        }
+    }
+
+
+def _markdown() -> dict[str, Any]:
+    """Describe what the page asks to show an answer."""
+    texts = {"type": "array", "items": {"type": "string"}, "maxItems": MOST_TEXTS}
+    parsed = {"type": "array", "items": {"type": "array"}}
+    reply = {"application/json": {"schema": _record(texts=parsed)}}
+    return {
+        "post": {
+            "operationId": "markdown",
+            "summary": "Turn Markdown into trees of elements, for the page.",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _object({"texts": texts}, ["texts"])}},
+            },
+            "responses": {
+                "200": {"description": "A tree for each text.", "content": reply},
+                **_errors(400, 401, 403, 408, 413, 415, 429, 500),
             },
         }
     }

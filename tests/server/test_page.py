@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cogvlm2_lite.demo.shipped import sample_pictures
+from cogvlm2_lite.events import Progress, TextDelta
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -22,7 +24,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is install
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--use-fake-device-for-media-stream",  # a camera that shows a moving circle
+                "--use-fake-ui-for-media-stream",
+            ],
         )
         yield browser
         browser.close()
@@ -65,6 +73,15 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
 
 def shows(page: Any, where: str, words: str) -> None:
     playwright.expect(page.locator(where)).to_have_text(words, timeout=PATIENCE_S * 1000)
+
+
+def becomes_true(page: Any, expression: str) -> None:
+    """Wait for an expression; Playwright's own way needs eval, which the page's policy forbids."""
+    for _ in range(int(PATIENCE_S * 20)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
 
 
 def ask(page: Any, words: str) -> None:
@@ -133,6 +150,190 @@ def test_a_picture_can_be_dropped_on_the_page(page: Any) -> None:
     )
     page.dispatch_event("body", "drop", {"dataTransfer": data})
     page.wait_for_selector("#preview:not([hidden])")
+    page.click("#drop-picture")
+    assert page.is_hidden("#preview")
+
+
+def test_a_picture_can_be_pasted_and_text_stays_text(page: Any) -> None:
+    page.evaluate(
+        """async () => {
+            const t = new DataTransfer();
+            const c = document.createElement('canvas');
+            const blob = await new Promise((done) => c.toBlob(done));
+            t.items.add(new File([blob], 'a.png', {type: 'image/png'}));
+            const paste = (data) => document.getElementById('question').dispatchEvent(
+                new ClipboardEvent('paste',
+                    {clipboardData: data, bubbles: true, cancelable: true}));
+            paste(new DataTransfer());
+            if (!document.getElementById('preview').hidden) throw new Error('nothing was pasted');
+            paste(t);
+        }"""
+    )
+    page.wait_for_selector("#preview:not([hidden])")
+
+
+def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
+    page.set_input_files(
+        "#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    )
+    shows(page, "#message", "This is not a picture file.")
+    assert page.is_hidden("#preview")
+
+
+def test_a_picture_is_taken_with_the_camera(page: Any, engine: ScriptedEngine) -> None:
+    page.click("#camera")
+    becomes_true(page, "document.querySelector('video').videoWidth > 0")
+    page.click("#camera-cancel")
+    page.wait_for_selector("#camera-dialog", state="hidden")
+    assert page.is_hidden("#preview")
+    page.click("#camera")
+    becomes_true(page, "document.querySelector('video').videoWidth > 0")
+    page.click("#camera-take")
+    page.wait_for_selector("#preview:not([hidden])")
+    assert page.evaluate("document.querySelector('video').srcObject === null")
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    image = engine.asked[-1].image
+    assert image is not None
+    assert image.startswith(b"\xff\xd8")  # a JPEG
+
+
+def test_without_a_camera_the_page_says_so(page: Any) -> None:
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('none'); }; }"
+    )
+    page.click("#camera")
+    playwright.expect(page.locator("#message")).to_contain_text("No camera")
+
+
+MARKDOWN = """# Invoice
+
+| item | price |
+|:-----|------:|
+| bus  | **12.50** |
+
+```python
+print("total")
+```
+
+1. [the shop](https://shop.example/very/long?x=1)
+2. ![a picture](https://evil.example/track.png) and <img src=x onerror=alert(1)>
+3. [never](javascript:alert(1))
+"""
+
+
+def test_markdown_is_shown_and_nothing_of_it_is_loaded(
+    page: Any, browser: Any, engine: ScriptedEngine
+) -> None:
+    engine.extra = [TextDelta(text=MARKDOWN)]
+    ask(page, "fine")
+    page.wait_for_selector(".again")
+    engine.extra = []
+    page.wait_for_selector(".said table")
+    assert page.inner_text(".said h1") == "Invoice"
+    assert page.inner_text(".said td >> nth=1") == "12.50"
+    align = "getComputedStyle(document.querySelectorAll('td')[1]).textAlign"
+    assert page.evaluate(align) == "right"
+    # `opened` fails the test when anything is asked of another place.
+    assert page.locator(".said img, .said script").count() == 0
+    assert "<img src=x" in page.inner_text(".said")
+    links = page.locator(".said a")
+    assert links.count() == 2
+    assert links.first.inner_text() == "the shop (https://shop.example/very/long?x=1)"
+    assert links.first.get_attribute("rel") == "noopener noreferrer"
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click(".code-head button")
+    shows(page, ".code-head button", "Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == 'print("total")\n'
+    page.click(".note button >> nth=0")
+    becomes_true(page, "navigator.clipboard.readText().then((t) => t.startsWith('# Invoice'))")
+    page.reload()
+    page.wait_for_selector(".said table")  # shown so again when it comes out of the history
+
+
+def test_an_answer_shows_while_it_is_written(page: Any, engine: ScriptedEngine) -> None:
+    engine.extra = [TextDelta(text="**bold** and")]
+    ask(page, "please wait")
+    page.wait_for_selector(".said strong")
+    assert page.inner_text("#send") == "Stop"
+    engine.extra = []
+    engine.go.set()
+    page.wait_for_selector(".again")
+    engine.go.clear()
+    shows(page, ".said", "bold and please wait")
+
+
+def test_conversations_are_found_again(page: Any) -> None:
+    for words in ("about a red bus", "about a green tree"):
+        page.click("#new")
+        ask(page, words)
+        page.wait_for_selector(".again")
+    rows = page.locator("#talks .name")
+    page.fill("#search", "TREE green")
+    playwright.expect(rows).to_have_text(["about a green tree"])
+    page.fill("#search", "no such words")
+    shows(page, "#talks", "Nothing found.")
+    page.fill("#search", "")
+    page.click("text=about a red bus >> nth=0")
+    shows(page, ".said", "about a red bus")
+
+
+def test_the_keyboard_is_enough(page: Any, engine: ScriptedEngine) -> None:
+    engine.over.clear()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
+    page.keyboard.type("please wait")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("for me")
+    page.keyboard.press("Enter")
+    shows(page, ".said", "please wait")
+    assert engine.asked[-1].question == "please wait\nfor me"
+    page.keyboard.press("Escape")
+    assert engine.over.wait(PATIENCE_S)
+    playwright.expect(page.locator(".note")).to_contain_text("Stopped.")
+    page.keyboard.press("Alt+n")
+    page.wait_for_selector("#welcome")
+    assert page.evaluate("document.activeElement.id") == "question"
+    order = []
+    for _ in range(6):
+        order.append(page.evaluate("document.activeElement.id"))
+        page.keyboard.press("Shift+Tab")
+    assert {"question", "camera", "pick"} <= set(order)
+
+
+def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
+    mib = 2**20
+    phase = {
+        "resident_bytes": {"vision tower": 30 * mib, "language expert": 50 * mib},
+        "streamed_bytes": {"language expert": 5 * mib}, "buffers": 2, "buffer_bytes": mib,
+        "cache_bytes": 10 * mib, "scratch_bytes": 8 * mib,
+    }  # fmt: skip
+    phases = [{"phase": name, **phase} for name in ("encode", "prefill with picture", "decode")]
+    plan = {"peak_bytes": 200 * mib, "devices": [{"device": "cpu", "phases": phases}]}
+
+    class Planned(ScriptedEngine):
+        def load(self) -> None:
+            super().load()
+            assert self.loaded is not None
+            self.loaded = replace(self.loaded, plan=plan)
+
+    engine = Planned()
+    engine.extra = [Progress(phase="encode", done=1, total=2, held_bytes=60 * mib)]
+    with running(engine) as server:
+        for page in opened(browser, server.address):
+            shows(page, "#memory-text", "Memory: 200 MiB planned")
+            widths = page.evaluate(
+                "[...document.querySelectorAll('#memory-bar span')].map((s) => s.style.width)"
+            )
+            assert widths == ["15%", "25%", "5%", "5%"]
+            shows(page, "#memory-legend li >> nth=0", "picture weights 30 MiB")
+            shows(page, "#memory-streamed", "5 MiB come in for each token.")
+            ask(page, "hello")
+            shows(page, "#memory-text", "Memory: 60 MiB of 200 MiB planned")
+            page.reload()  # from the server's counters this time
+            shows(page, "#memory-text", "Memory: 60 MiB of 200 MiB planned")
+            mark = page.evaluate("document.querySelector('#memory-bar i').style.left")
+            assert mark == "30%"
 
 
 def test_the_page_speaks_chinese(page: Any) -> None:

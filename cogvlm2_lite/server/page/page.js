@@ -1,37 +1,12 @@
 "use strict";
-// One page, no library. Text from the model is only ever set as text, never as HTML.
-// Conversations stay in this browser (IndexedDB); the key lives as long as the tab.
+// The page: no library, no build. The key lives as long as the tab.
 
-const TEXT = {
-  en: {
-    other: "中文", new: "New conversation", send: "Ask", stop: "Stop",
-    welcome: "Ask about a picture",
-    hint: "Drop a picture here, paste one, or choose one with the button. One picture per conversation.",
-    placeholder: "Your question", pick: "Choose a picture", remove: "Remove the picture",
-    menu: "Conversations", delete: "Delete", key: "This server asks for an API key.",
-    ready: "ready", loading: "loading the model …", away: "the server can't be reached",
-    encode: "Looking at the picture", prefill: "Reading the question", waiting: "Waiting …",
-    stopped: "Stopped.", cut: "The answer was cut off.", copy: "Copy", again: "Try again",
-    large: "The picture has more than 20 MB.", notPicture: "This is not a picture file.",
-    dropped: (n) => `The oldest turns were left out (${n}): the conversation is longer than the model's context.`,
-    memory: (held, most) => held ? `Memory: ${held} of ${most}` : `Memory: at most ${most}`,
-    tokens: (n, s) => `${n} tokens in ${s} s`, reload: "Stopped: the page was left.",
-  },
-  zh: {
-    other: "English", new: "新对话", send: "提问", stop: "停止",
-    welcome: "就一张图片提问",
-    hint: "把图片拖到这里、粘贴，或用按钮选择。每个对话一张图片。",
-    placeholder: "你的问题", pick: "选择图片", remove: "移除图片",
-    menu: "对话列表", delete: "删除", key: "此服务器需要 API 密钥。",
-    ready: "就绪", loading: "正在加载模型……", away: "无法连接服务器",
-    encode: "正在看图", prefill: "正在读问题", waiting: "等待中……",
-    stopped: "已停止。", cut: "回答被截断。", copy: "复制", again: "重试",
-    large: "图片超过 20 MB。", notPicture: "这不是图片文件。",
-    dropped: (n) => `对话超出模型的上下文，省略了最早的 ${n} 轮。`,
-    memory: (held, most) => held ? `内存：${held} / ${most}` : `内存：最多 ${most}`,
-    tokens: (n, s) => `${n} 个词元，${s} 秒`, reload: "已停止：页面已关闭。",
-  },
-};
+import { takePicture } from "./camera.js";
+import { build, copyButton, make } from "./elements.js";
+import { find, load, openHistory, remove, save } from "./history.js";
+import { drawMemory, readMetrics } from "./memory.js";
+import { TEXT } from "./words.js";
+
 const MAX_PICTURE = 20 * 1024 * 1024;
 const at = (id) => document.getElementById(id);
 let language = localStorage.getItem("language")
@@ -40,58 +15,28 @@ let words = TEXT[language];
 let talk = null; // {id, name, picture, turns: [{question, answer, note, bad}]}
 let picture = null; // a data: address, for the next question
 let running = null; // AbortController of the answer under way
-let base = null; // IndexedDB
-let plannedBytes = 0;
+let plan = null; // of /v1/plan
+let phase = "decode"; // what the memory bar shows
 let heldBytes = 0; // as the engine last said
-
-function make(name, kind, text) {
-  const node = document.createElement(name);
-  if (kind) node.className = kind;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function size(bytes) {
-  const gib = bytes / 1024 ** 3;
-  return gib >= 1 ? `${gib.toFixed(2)} GiB` : `${Math.round(bytes / 1024 ** 2)} MiB`;
-}
+const RENDER_MS = 300; // between two looks at the Markdown of an answer that is being written
 
 // --- history -----------------------------------------------------------------------------------
 
-function openBase() {
-  return new Promise((done) => {
-    const request = indexedDB.open("cogvlm2-lite", 1);
-    request.onupgradeneeded = () => request.result.createObjectStore("talks", { keyPath: "id" });
-    request.onsuccess = () => done(request.result);
-    request.onerror = () => done(null); // a private window: nothing is kept
-  });
-}
-
-function stored(mode, work) {
-  return new Promise((done) => {
-    if (!base) return done(undefined);
-    const request = work(base.transaction("talks", mode).objectStore("talks"));
-    request.onsuccess = () => done(request.result);
-    request.onerror = () => done(undefined);
-  });
-}
-
-const save = () => stored("readwrite", (store) => store.put(talk));
-
 async function listTalks() {
-  const all = (await stored("readonly", (store) => store.getAll())) || [];
-  all.sort((a, b) => b.id - a.id);
-  at("talks").replaceChildren(...all.map((one) => {
+  const { total, talks } = await find(at("search").value);
+  at("search").hidden = total < 2;
+  const none = talks.length || !total ? [] : [make("li", "none", words.nothing)];
+  at("talks").replaceChildren(...none, ...talks.map((one) => {
     const row = make("li", talk && one.id === talk.id ? "open" : "");
     const name = make("button", "quiet name", one.name);
     name.onclick = () => { show(one); closeMenu(); };
-    const remove = make("button", "quiet", "×");
-    remove.setAttribute("aria-label", `${words.delete}: ${one.name}`);
-    remove.onclick = async () => {
-      await stored("readwrite", (store) => store.delete(one.id));
+    const away = make("button", "quiet", "×");
+    away.setAttribute("aria-label", `${words.delete}: ${one.name}`);
+    away.onclick = async () => {
+      await remove(one.id);
       if (talk && talk.id === one.id) fresh(); else listTalks();
     };
-    row.append(name, remove);
+    row.append(name, away);
     return row;
   }));
 }
@@ -102,24 +47,22 @@ function translate() {
   words = TEXT[language];
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const [id, text] of [["language", words.other], ["new", words.new], ["welcome", words.welcome],
-    ["hint", words.hint], ["key-label", words.key], ["send", running ? words.stop : words.send]]) {
+    ["hint", words.hint], ["key-label", words.key], ["camera-take", words.take],
+    ["camera-cancel", words.cancel], ["send", running ? words.stop : words.send]]) {
     at(id).textContent = text;
   }
   at("question").placeholder = words.placeholder;
   at("question").setAttribute("aria-label", words.placeholder);
-  for (const [id, text] of [["pick", words.pick], ["drop-picture", words.remove], ["menu", words.menu]]) {
+  at("search").placeholder = words.search;
+  for (const [id, text] of [["pick", words.pick], ["camera", words.camera],
+    ["drop-picture", words.remove], ["menu", words.menu], ["search", words.search]]) {
     at(id).setAttribute("aria-label", text);
     at(id).title = text;
   }
   showMemory();
 }
 
-function showMemory(held = heldBytes) {
-  heldBytes = held;
-  at("memory").hidden = !plannedBytes;
-  at("memory-text").textContent = words.memory(held ? size(held) : "", size(plannedBytes));
-  at("memory-bar").value = plannedBytes ? held / plannedBytes : 0;
-}
+function showMemory() { drawMemory(at, plan, phase, heldBytes, words); }
 
 function say(text) { at("message").textContent = text; }
 
@@ -138,18 +81,68 @@ function drawTurn(turn, index) {
     asked.append(image);
   }
   asked.append(turn.question);
-  const said = make("div", "said", turn.answer);
+  const said = make("div", "said");
+  const rendered = make("div");
+  const tail = make("span", "tail", turn.answer);
+  said.append(rendered, tail);
   const note = make("div", `note${turn.bad ? " bad" : ""}`, turn.note || "");
   row.append(asked, said, note);
   at("turns").append(row);
-  return { row, said, note };
+  return { row, rendered, tail, note, shown: 0, asking: false };
+}
+
+// Turns texts into trees of elements; null when the server has none for them.
+async function markdown(texts) {
+  try {
+    const body = JSON.stringify({ texts });
+    const reply = await fetch("/page/markdown", { method: "POST", headers: headers(), body });
+    return reply.ok ? (await reply.json()).texts : null;
+  } catch {
+    return null; // plain text is an answer, too
+  }
+}
+
+function place(drawn, nodes, answer, length) {
+  drawn.rendered.replaceChildren(...build(nodes, words));
+  drawn.shown = length;
+  drawn.tail.textContent = answer.slice(length);
+}
+
+// Shows an answer that grows: as Markdown up to the last look, then as text.
+async function grown(turn, drawn) {
+  drawn.tail.textContent = turn.answer.slice(drawn.shown);
+  if (drawn.asking) return;
+  drawn.asking = true;
+  await new Promise((done) => setTimeout(done, RENDER_MS));
+  await settle(turn, drawn);
+  drawn.asking = false;
+}
+
+async function settle(turn, drawn) {
+  const answer = turn.answer;
+  if (answer.length === drawn.shown) return; // a second tree would only undo what was clicked
+  const found = await markdown([answer]);
+  if (found && answer.length >= drawn.shown) place(drawn, found[0], turn.answer, answer.length);
+}
+
+// Shows the answers of a conversation that was opened, a few at a time.
+async function settleAll(turns) {
+  for (let begin = 0; begin < turns.length;) {
+    let end = begin + 1;
+    let letters = turns[begin][0].answer.length;
+    while (end < turns.length && (letters += turns[end][0].answer.length) < 30000) end += 1;
+    const group = turns.slice(begin, end);
+    const found = await markdown(group.map(([turn]) => turn.answer));
+    group.forEach(([turn, drawn], index) => {
+      if (found) place(drawn, found[index], turn.answer, turn.answer.length);
+    });
+    begin = end;
+  }
 }
 
 function addButtons(turn, drawn) {
   if (turn.answer) {
-    const copy = make("button", "quiet", words.copy);
-    copy.onclick = () => navigator.clipboard.writeText(turn.answer);
-    drawn.note.append(" ", copy);
+    drawn.note.append(" ", copyButton(words, () => turn.answer));
   }
   if (turn === talk.turns.at(-1)) {
     const again = make("button", "quiet again", words.again);
@@ -163,7 +156,9 @@ function show(one) {
   talk = one;
   choosePicture(null);
   at("turns").replaceChildren();
-  talk.turns.forEach((turn, index) => addButtons(turn, drawTurn(turn, index)));
+  const drawn = talk.turns.map((turn, index) => [turn, drawTurn(turn, index)]);
+  drawn.forEach(([turn, row]) => addButtons(turn, row));
+  settleAll(drawn.filter(([turn]) => turn.answer));
   at("turns").scrollTop = at("turns").scrollHeight;
   localStorage.setItem("open", String(talk.id));
   listTalks();
@@ -248,7 +243,7 @@ async function ask(question) {
   const turn = { question, answer: "", note: words.reload, bad: false };
   mine.turns.push(turn);
   mine.name = mine.name || question.slice(0, 60);
-  await save(); // before the model begins: a crash loses no question
+  await save(mine); // before the model begins: a crash loses no question
   listTalks();
   const drawn = drawTurn(turn, mine.turns.length - 1);
   drawn.note.textContent = words.waiting;
@@ -262,10 +257,13 @@ async function ask(question) {
     turn.note = turn.bad ? error.message : words.stopped;
   }
   running = null;
+  phase = "decode";
+  showMemory();
   at("send").textContent = words.send;
   drawn.note.textContent = turn.note;
   drawn.note.classList.toggle("bad", turn.bad);
-  await stored("readwrite", (store) => store.put(mine));
+  await save(mine);
+  if (turn.answer) await settle(turn, drawn);
   if (talk === mine) addButtons(turn, drawn);
 }
 
@@ -289,7 +287,9 @@ async function read(turn, drawn, signal) {
     const told = chunk.cogvlm2 || {};
     if (told.phase) {
       drawn.note.textContent = `${words[told.phase]} ${Math.round(100 * told.done / told.total)}%`;
-      showMemory(told.held_bytes);
+      phase = told.phase;
+      heldBytes = told.held_bytes;
+      showMemory();
     }
     if (told.dropped_turns) note += `${words.dropped(told.dropped_turns)} `;
     if (told.notice) note += `${told.notice} `;
@@ -301,8 +301,9 @@ async function read(turn, drawn, signal) {
       const list = at("turns");
       const low = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
       turn.answer += text;
-      drawn.said.textContent = turn.answer;
+      grown(turn, drawn);
       drawn.note.textContent = "";
+      if (phase !== "decode") { phase = "decode"; showMemory(); }
       if (low) list.scrollTop = list.scrollHeight;
     }
   }
@@ -311,18 +312,30 @@ async function read(turn, drawn, signal) {
 
 // --- the server --------------------------------------------------------------------------------
 
+async function get(path) {
+  const reply = await fetch(path, { headers: headers() });
+  return reply.ok ? reply : null;
+}
+
 async function look() {
   try {
     const health = await (await fetch("/health")).json();
-    at("state").textContent = health.status === "ready" ? words.ready : words.loading;
-    if (health.status === "ready" && !plannedBytes) {
-      const reply = await fetch("/v1/plan", { headers: headers() });
-      if (reply.ok) {
-        const plan = (await reply.json()).plan;
-        plannedBytes = plan.peak_bytes || 0;
-        showMemory();
-      }
+    const ready = health.status === "ready";
+    at("state").textContent = ready ? words.ready : words.loading;
+    if (!ready) {
+      plan = null; // the next model may be planned otherwise
+      return showMemory();
     }
+    const counters = await get("/metrics");
+    if (!counters) return; // the key is not known yet
+    const found = readMetrics(await counters.text());
+    if (found.requests_waiting) at("state").textContent += ` · ${words.queue(found.requests_waiting)}`;
+    if (!running) heldBytes = found.memory_held_bytes || 0;
+    if (!plan || plan.peak_bytes !== found.memory_planned_bytes) {
+      const reply = await get("/v1/plan");
+      plan = reply ? (await reply.json()).plan : null;
+    }
+    showMemory();
   } catch {
     at("state").textContent = words.away;
   }
@@ -351,7 +364,13 @@ at("question").onkeydown = (event) => {
   event.preventDefault();
   if (!running) at("composer").requestSubmit();
 };
-document.onkeydown = (event) => { if (event.key === "Escape" && running) running.abort(); };
+document.onkeydown = (event) => {
+  if (event.key === "Escape" && running) running.abort();
+  if (event.altKey && event.code === "KeyN") { event.preventDefault(); fresh(); }
+  const typing = event.target.closest("input, textarea, dialog");
+  if (event.key === "/" && !typing) { event.preventDefault(); at("question").focus(); }
+};
+at("search").oninput = listTalks;
 at("new").onclick = fresh;
 at("menu").onclick = () => {
   const open = at("side").classList.toggle("open");
@@ -365,7 +384,15 @@ at("language").onclick = () => {
   if (!running) show(talk);
 };
 at("pick").onclick = () => at("file").click();
-at("file").onchange = () => { if (at("file").files[0]) takeFile(at("file").files[0]); at("file").value = ""; };
+for (const field of [at("file"), at("camera-file")]) {
+  field.onchange = () => { if (field.files[0]) takeFile(field.files[0]); field.value = ""; };
+}
+at("camera").onclick = async () => {
+  say("");
+  const trouble = () => say(words.noCamera);
+  const file = await takePicture(at("camera-dialog"), at("camera-file"), trouble);
+  if (file) takeFile(file);
+};
 at("drop-picture").onclick = () => choosePicture(null);
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
 document.ondragleave = () => document.body.classList.remove("over");
@@ -381,9 +408,9 @@ document.onpaste = (event) => {
 
 async function begin() {
   translate();
-  base = await openBase();
+  await openHistory();
   const last = Number(localStorage.getItem("open"));
-  const kept = last ? await stored("readonly", (store) => store.get(last)) : undefined;
+  const kept = last ? await load(last) : undefined;
   if (kept) show(kept); else fresh();
   look();
   setInterval(look, 5000);

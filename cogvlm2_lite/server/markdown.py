@@ -1,0 +1,92 @@
+"""Markdown of answers, for the page: parsed here, built there from a short list of elements.
+
+No HTML is written at any point. markdown-it gives tokens, these become plain values, and the page
+makes an element of each tag that it knows and sets the rest as text. HTML in an answer stays text,
+pictures become links, for the page loads nothing, and links go to the web or to mail only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+
+from cogvlm2_lite.server.fields import refuse
+from cogvlm2_lite.server.refusals import Refusal
+
+Node = str | dict[str, Any]
+"""A text, or {"tag", "children"} with "href", "start", "align" or "language" beside them."""
+
+MOST_TEXTS = 500
+MOST_LETTERS = 40_000
+_LONGEST = 20_000  # letters that are parsed: one made to be hard takes a second
+_SCHEMES = ("http://", "https://", "mailto:")
+_PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
+    ["table", "strikethrough"]
+)
+
+
+def read_texts(values: dict[str, Any]) -> list[str]:
+    """Read the body of /page/markdown; Refusal for what is no list of texts."""
+    texts = values.get("texts")
+    if set(values) != {"texts"} or not isinstance(texts, list) or len(texts) > MOST_TEXTS:
+        refuse("texts", f"must be a list of up to {MOST_TEXTS} texts, and nothing beside it")
+    if not all(isinstance(text, str) for text in texts):
+        refuse("texts", "must hold nothing but texts")
+    if sum(map(len, texts)) > MOST_LETTERS:
+        raise Refusal(413, f"The texts have more than {MOST_LETTERS} letters.", "too_large")
+    return texts
+
+
+def parse(text: str) -> list[Node]:
+    """Give the elements of a text; of a very long one, the text as it is."""
+    if len(text) > _LONGEST:
+        return [{"tag": "p", "children": [text]}]
+    return _children(SyntaxTreeNode(_PARSER.parse(text)))
+
+
+def _children(node: SyntaxTreeNode) -> list[Node]:
+    return [made for child in node.children for made in _nodes(child)]
+
+
+def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
+    """Give what a token becomes: nothing, one node, or its children alone."""
+    match node.type:
+        case "text":
+            yield node.content
+        case "softbreak" | "hardbreak":
+            yield {"tag": "br", "children": []}
+        case "code_inline":
+            yield {"tag": "code", "children": [node.content]}
+        case "fence" | "code_block":
+            language = node.info.split()[0][:30] if node.info.split() else ""
+            yield {"tag": "pre", "language": language, "children": [node.content]}
+        case "image":
+            yield _link(str(node.attrs.get("src", "")), [node.content])
+        case "link":
+            yield _link(str(node.attrs.get("href", "")), _children(node))
+        case "inline":
+            yield from _children(node)
+        case "paragraph" if node.hidden:  # of a list without empty lines
+            yield from _children(node)
+        case "hr":
+            yield {"tag": "hr", "children": []}
+        case "ordered_list":
+            yield {"tag": "ol", "start": node.attrs.get("start", 1), "children": _children(node)}
+        case "th" | "td":
+            style = str(node.attrs.get("style", ""))
+            align = style.removeprefix("text-align:")
+            yield {"tag": node.tag, "align": align, "children": _children(node)}
+        case _:
+            yield {"tag": node.tag, "children": _children(node)}
+
+
+def _link(address: str, children: list[Node]) -> Node:
+    """Give a link that shows where it goes; text alone where it goes nowhere sensible."""
+    shown = address if children in ([], [""]) else None
+    children = [shown] if shown else children
+    if not address.lower().startswith(_SCHEMES):
+        return {"tag": "span", "children": children}
+    return {"tag": "a", "href": address, "children": children}

@@ -1,0 +1,76 @@
+"use strict";
+// Builds elements. Text from the model is only ever set as text, never read as HTML: its Markdown
+// comes from the server as a tree of these tags, and every other tag becomes a plain span.
+
+const TAGS = new Set(["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li",
+  "blockquote", "pre", "code", "em", "strong", "s", "span", "a",
+  "table", "thead", "tbody", "tr", "th", "td"]);
+const ALIGNS = new Set(["left", "center", "right"]);
+
+export function make(name, kind, text) {
+  const node = document.createElement(name);
+  if (kind) node.className = kind;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+export async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = make("textarea"); // browsers have no clipboard for pages of other machines
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+export function copyButton(words, text) {
+  const button = make("button", "quiet", words.copy);
+  button.type = "button";
+  button.onclick = async () => {
+    await copy(text());
+    button.textContent = words.copied;
+    setTimeout(() => { button.textContent = words.copy; }, 1500);
+  };
+  return button;
+}
+
+export function build(nodes, words) {
+  return nodes.map((node) => typeof node === "string" ? node : element(node, words));
+}
+
+function element(node, words) {
+  const made = make(TAGS.has(node.tag) ? node.tag : "span");
+  made.append(...build(node.children, words));
+  if (node.tag === "a") return link(made, node.href);
+  if (node.tag === "pre") return code(made, node, words);
+  if (node.tag === "ol" && Number.isInteger(node.start)) made.start = node.start;
+  if (ALIGNS.has(node.align)) made.style.textAlign = node.align;
+  if (node.tag === "table") {
+    const frame = make("div", "wide"); // a wide table is pushed sideways, not the page
+    frame.tabIndex = 0;
+    frame.append(made);
+    return frame;
+  }
+  return made;
+}
+
+function link(made, address) {
+  if (!/^(https?:\/\/|mailto:)/i.test(address)) return made;
+  made.href = address;
+  made.target = "_blank";
+  made.rel = "noopener noreferrer";
+  // Where a link goes is seen before it is clicked, whatever its text says.
+  if (made.textContent !== address) made.append(make("span", "address", ` (${address})`));
+  return made;
+}
+
+function code(made, node, words) {
+  const frame = make("div", "code");
+  const head = make("div", "code-head");
+  const text = node.children.join("");
+  head.append(make("span", "", node.language || words.code), copyButton(words, () => text));
+  made.tabIndex = 0;
+  frame.append(head, made);
+  return frame;
+}

@@ -1,0 +1,90 @@
+"""Markdown of answers: trees of a few elements, whatever the text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cogvlm2_lite.server.markdown import MOST_LETTERS, parse
+from tests.server.scripted import running
+from tests.server.test_api import client_of
+
+TAGS = {
+    "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre",
+    "code", "em", "strong", "s", "span", "a", "table", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
+PIECES = st.sampled_from(
+    ["# ", "- ", "1. ", "> ", "```", "`", "*", "**", "_", "~~", "[", "](", ")", "![", "<", ">", "|",
+     "|--|", "\n", "\n\n", "    ", "\\", "&lt;", "<b>", "http://a.b", "javascript:x", "word", "的"]
+) | st.text(max_size=5)  # fmt: skip
+
+
+def elements(nodes: list[Any]) -> list[dict[str, Any]]:
+    found = []
+    for node in nodes:
+        if not isinstance(node, str):
+            found += [node, *elements(node["children"])]
+    return found
+
+
+def words(nodes: list[Any]) -> str:
+    return "".join(n if isinstance(n, str) else words(n["children"]) for n in nodes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=60).map("".join))
+def test_any_text_becomes_known_elements_and_safe_links(text: str) -> None:
+    nodes = parse(text)
+    json.dumps(nodes)
+    for element in elements(nodes):
+        assert element["tag"] in TAGS
+        assert element.get("href", "http://").startswith(("http://", "https://", "mailto:"))
+
+
+def test_html_stays_text_and_pictures_become_links() -> None:
+    text = "<script>alert(1)</script> ![a cat](http://evil.example/p.png) ![](https://b.example/q)"
+    nodes = parse(text)
+    assert words(nodes) == "<script>alert(1)</script> a cat https://b.example/q"
+    assert [e["href"] for e in elements(nodes) if e["tag"] == "a"] == [
+        "http://evil.example/p.png",
+        "https://b.example/q",
+    ]
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "file:///a", "//a"])
+def test_links_to_other_things_than_the_web_are_text(address: str) -> None:
+    assert all(e["tag"] != "a" for e in elements(parse(f"[click]({address}) ![x]({address})")))
+
+
+def test_tables_lists_and_code_keep_their_form() -> None:
+    found = elements(parse("| a | b |\n|:-:|--:|\n| 1 | 2 |\n\n3. x\n4. y\n\n```python\nf()\n```"))
+    assert [e["align"] for e in found if e["tag"] == "td"] == ["center", "right"]
+    assert [e["start"] for e in found if e["tag"] == "ol"] == [3]
+    [code] = [e for e in found if e["tag"] == "pre"]
+    assert (code["language"], code["children"]) == ("python", ["f()\n"])
+
+
+@pytest.mark.parametrize(
+    "text", ["> " * 9000, "- " * 9000, "*a _b **c " * 1900, "[" * 19_000, "![" * 9000, "x" * 30_000]
+)
+def test_deep_and_long_texts_are_shown_too(text: str) -> None:
+    assert words(parse(text)) or "-" in text or ">" in text
+
+
+def test_the_page_asks_for_several_texts_at_once() -> None:
+    with running() as server, client_of(server) as client:
+        path = "/page/markdown"
+        reply = client.post(path, json={"texts": ["a *b*", ""]})
+        b = {"tag": "em", "children": ["b"]}
+        assert reply.json() == {"texts": [[{"tag": "p", "children": ["a ", b]}], []]}
+        for body in ({"texts": "a"}, {"texts": [1]}, {}, {"texts": [], "more": 1}):
+            assert client.post(path, json=body).status_code == 400
+        assert client.post(path, json={"texts": ["x" * (MOST_LETTERS + 1)]}).status_code == 413
+        assert (
+            client.post(path, content="{}", headers={"content-type": "text/plain"}).status_code
+            == 415
+        )
