@@ -6,25 +6,51 @@ Offscreen; the same pictures every time, but for the seconds under an answer.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from PySide6.QtWidgets import QApplication  # noqa: E402
+from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.engine.process import EngineState  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
+from gui.batch.page import BatchPage  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
+from gui.memory.page import MemoryPage  # noqa: E402
+from gui.pages.convert import ConvertPage  # noqa: E402
+from gui.state import Conversation, Status, Turn  # noqa: E402
 
 TARGET = ROOT / "docs" / "screenshots"
 PICTURES = checkpoint_folder().parent / "pictures"
+ANSWER = """\
+The bars, from the left:
+
+| bar | value |
+|-----|------:|
+| black | 3 |
+| yellow | 4 |
+| orange | 7 |
+
+As CSV:
+
+```csv
+bar,value
+black,3
+yellow,4
+orange,7
+```
+
+The [format](https://datatracker.ietf.org/doc/html/rfc4180) has"""
 
 
 class Photographer:
@@ -45,6 +71,23 @@ class Photographer:
         page = self.program.window.page("chat")
         assert isinstance(page, ChatPage)
         return page
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model can be asked."""
+        return self.program.engine.client.state is EngineState.READY
+
+    def show(self, name: str) -> QWidget:
+        """Show a page."""
+        self.program.window.show_page(name)
+        page = self.program.window.page(name)
+        assert page is not None
+        return page
+
+    def set(self, name: str, value: str) -> None:
+        """Change the theme or the language, and let the pages be made anew."""
+        self.program.settings.set(name, value)
+        self.wait(1.5)
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Let the window work for so long, or until something is so."""
@@ -71,46 +114,130 @@ class Photographer:
             self.wait(30, lambda: not self.chat.busy)
 
 
+def conversations(shooter: Photographer) -> None:
+    """Talk about three pictures with the demo model."""
+    shooter.chat.open_demo()
+    shooter.wait(60, lambda: shooter.ready)
+    shooter.talk("sign.png", "What word is on the sign?", "What color is the text?")
+    shooter.talk("chart.png", "Which bar is the highest?", "How many bars are there?")
+    shooter.talk(
+        "shapes.png",
+        "How many shapes are there?",
+        "What is in the top left?",
+        "三角形在哪里?",
+    )
+
+
+def markdown(shooter: Photographer) -> None:
+    """Show an answer with a table and code; the demo model writes neither, so it is put in."""
+    talk, picture = Conversation(id=0, title="Table to CSV"), (PICTURES / "labelled-chart.png")
+    talk.add(Turn(id=1, parent=None, question="Write the table in this image as CSV."))
+    talk.turns[1] = replace(talk.turns[1], answer=ANSWER, status=Status.STOPPED)
+    kept = shooter.program.history.take_in(talk, picture.read_bytes())
+    shooter.chat.reload_list()
+    shooter.chat.show_conversation(kept)
+    shooter.wait(2)
+    shooter.take("chat-markdown")
+
+
+def batch(shooter: Photographer, folder: Path) -> None:
+    """Ask one question about the demo's pictures, one of which is broken."""
+    folder.mkdir()
+    for file in sorted(PICTURES.glob("*.png")):
+        shutil.copy(file, folder / file.name)
+    (folder / "damaged.png").write_bytes(b"not a picture")
+    page = shooter.show("batch")
+    assert isinstance(page, BatchPage)
+    page.form.folder.setText(str(folder))
+    page.form.question.setPlainText("How many shapes are there?")
+    page.start()
+    shooter.wait(90, lambda: not page.running)
+    shooter.wait(60, lambda: shooter.ready)
+    shooter.wait(1)
+    hide(page, folder)
+    shooter.take("batch")
+
+
+def hide(page: QWidget, folder: Path) -> None:
+    """Show another place than where this computer keeps its temporary files."""
+    assert isinstance(page, BatchPage)
+    page.form.folder.setText("~/Pictures/scans")
+    page.told.setText(page.told.text().replace(str(folder), "~/Pictures/scans"))
+
+
+def convert(shooter: Photographer, target: Path) -> None:
+    """Make the demo model 4-bit."""
+    page = shooter.show("convert")
+    assert isinstance(page, ConvertPage)
+    page.source.setText(str(checkpoint_folder()))
+    page.target.setText(str(target))
+    page.start()
+    shooter.wait(90, lambda: not page.running)
+    page.source.setText("~/cogvlm2-lite/cogvlm2_lite/demo/checkpoint")
+    page.target.setText("~/models/demo-nf4")
+    page.told.setText(page.told.text().replace(str(target), "~/models/demo-nf4"))
+    shooter.take("convert")
+
+
+def memory(shooter: Photographer, name: str, gib: float) -> None:
+    """Plan the released model for a card; no model may be open."""
+    page = shooter.show("memory")
+    assert isinstance(page, MemoryPage)
+    page.slider.setValue(round(gib * 4))
+    shooter.wait(3)
+    shooter.take(name)
+
+
 def main() -> None:
-    """Take all of them."""
+    """Take all of them, or, in a window of another scale, one."""
     TARGET.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as data:
-        shooter = Photographer(make_app(), Path(data))
+    app = make_app()
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name)
+        shooter = Photographer(app, data / "window")
         program = shooter.program
+        if "--scaled" in sys.argv:
+            program.window.resize(900, 600)
+            conversations(shooter)
+            shooter.take(f"chat-scale-{app.devicePixelRatio():g}")
+            program.close()
+            return
         shooter.take("welcome")
-        shooter.chat.open_demo()
-        shooter.wait(60, lambda: program.engine.client.state is EngineState.READY)
-        shooter.talk("sign.png", "What word is on the sign?", "What color is the text?")
-        shooter.talk("chart.png", "Which bar is the highest?", "How many bars are there?")
-        shooter.talk(
-            "shapes.png",
-            "How many shapes are there?",
-            "What is in the top left?",
-            "三角形在哪里?",
-        )
+        memory(shooter, "memory", 8)
+        memory(shooter, "memory-too-small", 0.5)
+        shooter.set("theme", "dark")
+        memory(shooter, "memory-dark", 5)
+        shooter.set("theme", "light")
+        shooter.show("chat")
+        conversations(shooter)
         shooter.take("chat-light")
-        program.settings.set("theme", "dark")
-        shooter.wait(1)
+        shooter.set("theme", "dark")
         shooter.take("chat-dark")
         program.window.resize(760, 560)
         shooter.take("chat-small")
         program.window.resize(1180, 760)
-        program.settings.set("theme", "light")
-        shooter.wait(1)
-        for page in ("memory", "convert", "settings"):
-            program.window.show_page(page)
-            shooter.wait(2)
-            shooter.take(page)
-        program.window.show_page("chat")
-        program.settings.set("language", "zh_CN")
-        shooter.wait(1)
+        shooter.set("theme", "light")
+        markdown(shooter)
+        batch(shooter, data / "scans")
+        convert(shooter, data / "nf4")
+        shooter.show("settings")
+        shooter.take("settings")
+        shooter.show("chat")
+        shooter.set("language", "zh_CN")
         shooter.take("chat-chinese")
+        hide(shooter.show("batch"), data / "scans")
+        shooter.take("batch-chinese")
+        shooter.set("language", "en")
+        shooter.show("chat")
         client = program.engine.client
         if client.pid is not None:
             os.kill(client.pid, 9)
         shooter.wait(10, lambda: client.state is EngineState.DEAD)
         shooter.take("engine-ended")
         program.close()
+    for scale in ("1.5", "2"):
+        command = [sys.executable, __file__, "--scaled"]
+        subprocess.run(command, env={**os.environ, "QT_SCALE_FACTOR": scale}, check=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from gui.state import Conversation, Status, Turn
 
 _NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""
+_NARROW_PANEL = 220
 
 
 def make(context: Context) -> QWidget:
@@ -73,7 +74,7 @@ class ChatPage(QWidget):
         self.setAcceptDrops(True)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        splitter = QSplitter(Qt.Orientation.Horizontal)
+        self._splitter = splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(True)
         splitter.addWidget(self.sidebar)
         splitter.addWidget(self._make_middle())
@@ -182,8 +183,11 @@ class ChatPage(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """Give a narrow window to the talk: the list goes first."""
         super().resizeEvent(event)
-        self.sidebar.setVisible(self.width() >= _NARROW)
-        self.panel.setMaximumWidth(16_777_215 if self.width() >= _NARROW else 220)
+        narrow = self.width() < _NARROW
+        self.sidebar.setVisible(not narrow)
+        self.panel.setMaximumWidth(_NARROW_PANEL if narrow else 16_777_215)
+        if narrow:  # else what the panel may not take stays empty
+            self._splitter.setSizes([0, self.width() - _NARROW_PANEL, _NARROW_PANEL])
 
     # A picture may be dropped anywhere on the page; the panel shows where it will be.
 

@@ -202,7 +202,7 @@ class MemoryPage(QWidget):
 
     def _failed(self, error: CogVLM2LiteError) -> None:
         self.needs.setText(
-            QCoreApplication.translate("Memory", "{model} can't be loaded so.").format(
+            QCoreApplication.translate("Memory", "{model} does not fit like this.").format(
                 model=self._name()
             )
         )

@@ -603,8 +603,8 @@
         <translation>CogVLM2 19B(4 位)</translation>
     </message>
     <message>
-        <source>{model} can&apos;t be loaded so.</source>
-        <translation>{model} 无法这样加载。</translation>
+        <source>{model} does not fit like this.</source>
+        <translation>这样放不下 {model}。</translation>
     </message>
     <message>
         <source>The model&apos;s weights and buffers: {now} now, {most} at the most.</source>

@@ -84,6 +84,15 @@ def test_nothing_is_cut_off(desk: Desk, language: str, size: tuple[int, int]) ->
     assert show_all(desk) == []
 
 
+def test_a_narrow_window_is_used_to_its_edge(desk: Desk) -> None:
+    chat = desk.chat
+    for width in (1180, 760):
+        desk.program.window.resize(width, 560)
+        desk.qtbot.wait(50)
+        right = chat.panel.mapTo(chat, QPoint(chat.panel.width(), 0)).x()
+        assert right == chat.width(), width
+
+
 def test_large_letters_are_not_cut_off(desk: Desk) -> None:
     before = desk.chat
     desk.program.settings.set("font_points", 18)
