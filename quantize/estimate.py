@@ -27,20 +27,27 @@ _BESIDE_FLOPS = 7e4
 column), counted in products: 0.40 s of a core for a million weights where it does 180 GFLOP/s."""
 
 
+_RUN_S = 0.006
+"""What a block costs for each sample beside its products: reading and writing activations, starting
+the work. Measured on the demo model, whose products cost nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Floating-point operations of the phases of a calibration.
+    """Floating-point operations of the phases of a calibration, and runs of a block on a sample.
 
     look     samples through the blocks, twice
     moments  second moments, in float32
     rounding deciding codes and scales, in float32
     measure  the whole model on samples held out, in float32
+    runs     of blocks while looking, and while measuring
     """
 
     look: float
     moments: float
     rounding: float
     measure: float
+    runs: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +74,9 @@ def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
     plain = flops_per_s(device, torch.float32)
     look = plain if dtype == torch.float32 else flops_per_s(device, dtype)
     return Estimate(
-        look_s=work.look / look + work.moments / plain,
+        look_s=work.look / look + work.moments / plain + work.runs[0] * _RUN_S,
         round_s=work.rounding / plain,
-        measure_s=work.measure / plain,
+        measure_s=work.measure / plain + work.runs[1] * _RUN_S,
     )
 
 
@@ -122,7 +129,12 @@ def count_work(config: ModelConfig, load: Load, how: Calibration, *, budget: boo
     # Each matrix from its place to the end: half the way on average. The judge takes coarser units
     # where that is too much.
     units = min(held_out * len(linears) / 2, max(LEAST_FLOPS, MOST_OF_CALIBRATION * passes))
+    blocks = vision.num_hidden_layers + 1 + config.num_hidden_layers
+    once = blocks * load.samples
+    # As many forms go through all blocks on the samples held out.
+    forms = 3 + (2 + units / held_out if budget else 0)
     return Work(
+        runs=(2 * once, round(forms * once / CHECK_EVERY)),
         look=2 * passes,
         moments=moments,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),

@@ -49,7 +49,10 @@ def test_a_budget_adds_measuring_and_nothing_else() -> None:
         count_work(config, REAL, Calibration(), budget=b) for b in (False, True)
     )
     assert with_budget.measure > without.measure
-    assert replace(with_budget, measure=0.0) == replace(without, measure=0.0)
+    assert with_budget.runs[0] == without.runs[0]
+    assert with_budget.runs[1] > without.runs[1]
+    same = {"measure": 0.0, "runs": (0, 0)}
+    assert replace(with_budget, **same) == replace(without, **same)
     demo = read_config(checkpoint_folder())
     assert count_work(demo, REAL, Calibration(), budget=True).measure < 1e13
 
@@ -59,5 +62,7 @@ def test_seconds_are_work_over_a_speed_that_was_tried_out() -> None:
     found = estimate(work, torch.device("cpu"), torch.float32)
     assert found.round_s == pytest.approx(2 * found.look_s)
     assert found.seconds == pytest.approx(6 * found.look_s)
+    slowed = estimate(replace(work, runs=(1000, 0)), torch.device("cpu"), torch.float32)
+    assert slowed.look_s > 5
     assert 1e8 < flops_per_s(torch.device("cpu"), torch.float32) < 1e15
     assert "to round" in str(found)
