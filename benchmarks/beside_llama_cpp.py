@@ -193,6 +193,7 @@ class Ours:
                 position_ids=ids,
                 highest=PROMPT - 1,
                 key_mask=None,
+                has_image=False,
             )
             began = time.process_time()
             run(runtime.prefill(chunk, None, cache, Cancel()))

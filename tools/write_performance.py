@@ -19,13 +19,6 @@ from cogvlm2_lite.units import GIB, format_bytes, format_seconds  # noqa: E402
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
 Report = dict[str, Any]
 
-LLAMA_CPP = {
-    "decode": ("decode: linears of 4 layers, of reading", 5.8, 4),
-    "decode: lm_head (theirs Q6_K, ours NF4)": ("decode: lm_head in NF4, of reading", 18.6, 1),
-    "prefill, 512 tokens": ("prefill: linears of a layer, 512 rows, of bf16", 1080.0, 1),
-}
-"""What: (our figure, llama.cpp's milliseconds per layer, layers in our figure)."""
-
 _INTRODUCTION = """\
 # Performance
 
@@ -65,16 +58,21 @@ _CHOICES = """\
   Raising malloc's limits (`mallopt`) took them away and left the process {mallopt_mb} MB larger;
   huge pages (`THP_MEM_ALLOC_ENABLE`) took {huge_s:.2f} s on this virtual machine. Neither was
   taken. (Measured once, by hand.)
-- Up to 12 rows (8 in float32) are multiplied by a C kernel of ours that reads 4-bit matrices as
-  they are stored. bitsandbytes' kernel for AVX512-BF16 took 8.7 ms for the linears of a layer on
-  this processor, needs a second copy of every matrix (3.45 GiB for the 19B model) and seconds to
-  make it. Where no C compiler was found at installation it is still used, and `doctor` says so.
-- A decoded token attends in a C kernel too (`weights/kernels/attend.c`, bfloat16 with AVX512-BF16),
-  over 2,350 tokens in 0.65 to 0.75 ms a layer, where torch's attention took 1.9 (medians of 7 turns
-  of each, by hand, one thread, beside other programs).
-- Without AVX512-BF16 the kernel for matrices looks levels up in float32 with AVX2: 15 ms for the
-  linears of a layer, where dequantizing took 51. (Median of 9 pairs, by hand, on this processor,
-  one thread.)
+- Up to 16 rows (8 in float32) are multiplied by a C kernel of ours that reads 4-bit matrices as
+  they are stored (`weights/kernels/rows.c`). Bfloat16 inputs are multiplied as whole numbers: on
+  the Xeon of the tables above 16-bit whole products ran three times as fast as bfloat16's, and the
+  result is closer to the stored matrix than with levels in bfloat16 (97 of 100 results round to
+  the exact bfloat16, otherwise 60; by hand, two shapes). bitsandbytes' kernel for AVX512-BF16 needs
+  a second copy of every matrix (3.45 GiB for the 19B model) and seconds to make it. Where no C
+  compiler was found at installation it is still used, and `doctor` says so.
+- Several rows cost little more than one, for the weights are read once: the linears of a layer took
+  10.7 ms for 1 row, 17.9 for 4, 31.9 for 8 and 67.6 for 16, where dequantizing took 100 for any of
+  them. With AVX2 alone 11.7, 22.1, 45.9 and 94.0 ms. (Medians of 5, by hand, one thread of the
+  Xeon, beside other programs.)
+- A decoded token attends in a C kernel too (`weights/kernels/attend.c`, bfloat16 with AVX512-BF16).
+- Products of bfloat16 pairs are not used where float32 or whole numbers do as well: on the Xeon a
+  core did half as many of them in the same time as of float32, and a third as many as of 16-bit
+  whole numbers (by hand).
 - Without the C kernel, a plain bfloat16 matrix is multiplied by one row without oneDNN:
   {one_row:.2f} times as fast (median of 9 pairs on 32,000 x 4,096, one thread, by hand).
 - Threads: one per physical core, from four cores on one less, and idle ones sleep
@@ -92,7 +90,9 @@ def render() -> str:
         sections.append("\n".join(_whole_model(full)))
     if layers:
         sections.append("\n".join(_per_layer(layers)))
-        sections.append("\n".join(_beside_llama_cpp(layers)))
+    llama = _read("llama_cpp")
+    if llama:
+        sections.append("\n".join(_beside_llama_cpp(llama)))
     streamed = _read("streamed_decode")
     if streamed:
         sections.append("\n".join(_streamed(streamed)))
@@ -126,12 +126,6 @@ def _whole_model(report: Report) -> Iterator[str]:
     yield ""
     yield f"{_machine(report)}. {report['remark']}"
     yield ""
-    if bench["kernels"] == "packed":
-        yield (
-            "This run is older than our C kernel: matrices used in decoding lay in memory twice, "
-            "as stored and packed for bitsandbytes' kernel. It was not repeated since."
-        )
-        yield ""
     yield (
         f"All {bench['layers'][0]} vision and {bench['layers'][1]} decoder layers, one picture of "
         f"1344 x 1344, a short question, {bench['phases'][2]['tokens'] + 1} tokens, "
@@ -191,53 +185,36 @@ def _per_layer(report: Report) -> Iterator[str]:
         f"{decode:.2f}), prefill and vision linears at 0.90 of bf16 "
         f"({'met' if plain >= 0.9 else 'not met'}: at least {plain:.2f})."
     )
-    if decode < 0.85:
-        yield (
-            "Decoding runs in our C kernel (`weights/kernels/rows.c`). An earlier variant took "
-            "about as long with the matrix in the L2 cache as in memory (by hand), so reading does "
-            "not seem to be what limits it here; 512-bit look-ups, shifts and products each run at "
-            "most once per cycle on this processor (measured, by hand)."
-        )
 
 
 def _beside_llama_cpp(report: Report) -> Iterator[str]:
-    figures = report["figures"]
     yield "## Beside llama.cpp"
     yield ""
     yield (
-        "llama.cpp (the source bundled with llama-cpp-python 0.3.36, CPU release build) does not "
-        "run CogVLM2; it was measured on made-up checkpoints with these per-layer shapes, Q4_K_M, "
-        "on the same kind of machine at another time. One thread. These ratios are rough, and too "
-        f"low: a plain bf16 product reached {_plain_rate(report):.0f} GFLOP/s in our run (load "
-        f"average {report['load']:.1f} when it began), and about 400 when llama.cpp was measured, "
-        "on a newer processor."
+        f"{_machine(report)}. llama.cpp (in llama-cpp-python {report['llama_cpp_python']}, built "
+        "here for this processor) does not run CogVLM2; it ran a Llama of the language path's "
+        "shapes, in Q4_K_M, without its second copy of the weights in another order: with that its "
+        "first token ended in a segmentation fault on this processor. One thread, CPU time, "
+        f"{report['repeats']} pairs in turn (load average when it began: {report['load']:.1f}; "
+        "`benchmarks/beside_llama_cpp.py`). A layer is a quarter of the difference between 6 and 2."
     )
     yield ""
-    yield "| per layer | llama.cpp ms | ours ms | times as fast |"
-    yield "| --- | ---: | ---: | ---: |"
-    for what, (name, theirs, layers) in LLAMA_CPP.items():
-        ours = figures[name]["ours_ms"] / layers
-        yield _ratio(what, theirs, ours)
-    attention = figures["decode: attention of one layer, of reading"]["ours_ms"]
-    linears = figures["decode: linears of 4 layers, of reading"]["ours_ms"] / 4
-    yield _ratio("decode at 2,350 tokens of context", 8.6, linears + attention)
-    prefill = figures["prefill: linears of a layer, 2306 rows, of bf16"]["ours_ms"]
-    attention = figures["prefill: attention of one layer, of SDPA expanded"]["ours_ms"]
-    yield _ratio("prefill, 2,306 tokens", 5500.0, prefill + attention)
-    encode = figures["encode: linears of a layer, of bf16"]["ours_ms"]
-    head = figures["encode: attention of 1 head, of the other way"]["ours_ms"]
-    yield _ratio("encode of a picture, 9,217 tokens", 12_800.0, encode + 16 * head)
-
-
-def _plain_rate(report: Report) -> float:
-    """Give the GFLOP/s of the plain products that the prefill of a picture is compared with."""
-    figure = report["figures"]["prefill: linears of a layer, 2306 rows, of bf16"]
-    rate: float = 2 * 2306 * report["expert_weights"] / figure["limit_ms"] / 1e6
-    return rate
-
-
-def _ratio(what: str, theirs: float, ours: float) -> str:
-    return f"| {what} | {theirs:.1f} | {ours:.1f} | {theirs / ours:.2f} |"
+    yield "| per layer | llama.cpp ms | ours ms | times as fast | range |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    names = {"decode": "decode", "prefill": f"prefill, {report['prompt']} tokens"}
+    for phase, name in names.items():
+        figure = report["phases"][phase]
+        yield (
+            f"| {name} | {figure['theirs_ms']:.1f} | {figure['ours_ms']:.1f} "
+            f"| {figure['times_as_fast']:.2f} "
+            f"| {figure['lowest']:.2f} to {figure['highest']:.2f} |"
+        )
+    yield ""
+    yield (
+        "On another processor (2 cores of EPYC Zen 5, quiet, at another time) llama.cpp with that "
+        "copy took 5.8 ms for decoding a layer, 1,080 ms for 512 tokens of prefill, and 12.8 s for "
+        "a layer of the vision tower; our kernels were not measured there since."
+    )
 
 
 def _streamed(report: Report) -> Iterator[str]:

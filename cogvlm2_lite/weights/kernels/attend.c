@@ -70,7 +70,7 @@ AVX512 INLINE __m512 odd(__m512i pairs)
 }
 
 /* scores[key][query] = scale * q times the keys; up to a multiple of 4 keys very small ones follow.
- * Products are float32's: those of bfloat16 pairs run at an eighth of their rate on some
+ * Products are float32's: those of bfloat16 pairs run at half their rate on some
  * processors, and at theirs on the others. */
 AVX512 static void score(const uint16_t q[QUERIES][HEAD_DIM], const uint16_t *k, int keys,
                          float scale, float (*scores)[QUERIES])
