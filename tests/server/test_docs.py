@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -44,6 +45,13 @@ def run(command: list[str], folder: Path) -> str:
         env=os.environ | {"NO_PROXY": "*"},
     )
     return done.stdout
+
+
+def test_the_figures_are_those_that_were_measured() -> None:
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "server.json"
+    for group in json.loads(results.read_text()).values():
+        for figure in group.values() if isinstance(group, dict) else [group]:
+            assert f"{figure} ms" in PAGE
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="no curl here")

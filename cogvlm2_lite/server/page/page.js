@@ -18,7 +18,7 @@ let running = null; // AbortController of the answer under way
 let plan = null; // of /v1/plan
 let phase = "decode"; // what the memory bar shows
 let heldBytes = 0; // as the engine last said
-const RENDER_MS = 300; // between two looks at the Markdown of an answer that is being written
+const RENDER_MS = 300; // at least, between two looks at the Markdown of an answer being written
 
 // --- history -----------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ function drawTurn(turn, index) {
   const note = make("div", `note${turn.bad ? " bad" : ""}`, turn.note || "");
   row.append(asked, said, note);
   at("turns").append(row);
-  return { row, rendered, tail, note, shown: 0, asking: false };
+  return { row, rendered, tail, note, shown: 0, asking: false, pause: RENDER_MS };
 }
 
 // Turns texts into trees of elements; null when the server has none for them.
@@ -113,8 +113,10 @@ async function grown(turn, drawn) {
   drawn.tail.textContent = turn.answer.slice(drawn.shown);
   if (drawn.asking) return;
   drawn.asking = true;
-  await new Promise((done) => setTimeout(done, RENDER_MS));
+  await new Promise((done) => setTimeout(done, drawn.pause));
+  const began = performance.now();
   await settle(turn, drawn);
+  drawn.pause = Math.max(RENDER_MS, 5 * (performance.now() - began)); // long answers, fewer looks
   drawn.asking = false;
 }
 
