@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import socket
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer
@@ -233,6 +235,17 @@ def test_no_path_reaches_the_file_system(path: str) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             line.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert line.recv(100).startswith(b"HTTP/1.1 404")
+
+
+def test_every_file_of_the_page_is_given_and_no_other() -> None:
+    given = {content for content, _ in read_assets().values()}
+    folder = files("cogvlm2_lite.server").joinpath("page")
+    assert {file.read_bytes() for file in folder.iterdir()} == given
+    with running(access=Access(key=KEY)) as server, client_of(server) as client:
+        for path, (content, kind) in read_assets().items():
+            reply = client.get(path)  # without the key: the page itself asks for it
+            assert (reply.content, reply.headers["content-type"]) == (content, kind)
+        assert client.post("/page/markdown", json={"texts": []}).status_code == 401
 
 
 def test_a_fault_shows_no_traceback(
