@@ -163,8 +163,10 @@ class MainWindow(QMainWindow):
 
     def show_page(self, name: str) -> None:
         """Show a page, making it first when it was never shown."""
-        self._stack.setCurrentWidget(self._make(name))
+        page = self._make(name)
+        self._stack.setCurrentWidget(page)
         self._buttons[name].setChecked(True)
+        _focus_into(page)
 
     def hand(self, name: str, files: Sequence[Path]) -> None:
         """Show a page and give it picture files."""
@@ -371,6 +373,23 @@ class MainWindow(QMainWindow):
         if not (geometry and self.restoreGeometry(QByteArray.fromBase64(geometry.encode()))):
             self.resize(1180, 760)
         self.setMinimumSize(560, 420)
+
+
+def _focus_into(page: QWidget) -> None:
+    """Give a page the keys: its proxy, or the first control that Tab would reach.
+
+    Without this a page that was chosen by key would not hear its own shortcuts.
+    """
+    if page.focusProxy() is not None:
+        page.setFocus(Qt.FocusReason.OtherFocusReason)
+        return
+    at = page.nextInFocusChain()
+    while at is not None and at is not page:
+        reached = at.focusPolicy().value & Qt.FocusPolicy.TabFocus.value
+        if page.isAncestorOf(at) and reached and at.isEnabled() and at.isVisibleTo(page):
+            at.setFocus(Qt.FocusReason.OtherFocusReason)
+            return
+        at = at.nextInFocusChain()
 
 
 def model_name(folder: Path) -> str:

@@ -82,6 +82,7 @@ class ChatPage(QWidget):
         splitter.setStretchFactor(1, 1)
         splitter.setSizes([230, 560, 320])
         row.addWidget(splitter)
+        self.setFocusProxy(self.composer)
         context.engine.state_changed.connect(self._show_state)
         self._keys()
         self.reload_list()

@@ -7,17 +7,23 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.events import TextDelta
 from gui.app import Program
 from gui.chat.page import ChatPage
 from gui.state import Status
 
 SHAPES = checkpoint_folder().parent / "pictures" / "shapes.png"
+THREE = SHAPES.with_name("three-shapes.png")
+SEEN = "A yellow cross, a pink square and a purple diamond."
 
 
 @pytest.mark.slow
@@ -60,3 +66,100 @@ def test_the_demo_model_answers_and_a_killed_engine_loses_nothing(
     assert all(turn.status is Status.DONE for turn in kept.path())
     assert again.history.picture(kept.picture) == SHAPES.read_bytes()
     again.close()
+
+
+@pytest.mark.slow
+def test_drop_ask_stream_stop_again_edit_search_export_restart(
+    qapp: QApplication, qtbot: QtBot, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    program = Program(qapp, data)
+    program.settings.set("language", "en")
+    program.show()
+    qtbot.wait(50)  # the change of the language makes the pages anew
+    chat = program.window.page("chat")
+    assert isinstance(chat, ChatPage)
+    pieces: list[str] = []
+    program.engine.outcome.connect(
+        lambda _, outcome: pieces.append(outcome.text) if isinstance(outcome, TextDelta) else None
+    )
+
+    def ask(question: str) -> None:
+        chat.composer.setPlainText(question)
+        chat.send()
+        qtbot.waitUntil(lambda: not chat.busy, timeout=60_000)
+
+    chat.open_demo()
+    qtbot.waitUntil(lambda: program.engine.client.state is EngineState.READY, timeout=60_000)
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(THREE))])
+    drop = QDropEvent(
+        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
+        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    chat.panel.dropEvent(drop)
+    qtbot.waitUntil(lambda: bool(chat.keep()[1]), timeout=30_000)
+
+    # Ask: the answer comes in pieces, and they are the answer.
+    ask("What is in the picture?")
+    talk = chat.conversation
+    assert talk is not None
+    first = talk.path()[0]
+    assert first.answer.strip() == SEEN
+    assert len(pieces) > 1
+    assert "".join(pieces) == first.answer
+    assert first.stats is not None
+    assert first.stats.image_tokens > 0
+
+    # Stop: the demo model answers within milliseconds, so it is held up until both are sent.
+    engine = psutil.Process(program.engine.client.pid)
+    engine.suspend()
+    chat.composer.setPlainText("Is the cross left of the square?")
+    chat.send()
+    chat.stop()
+    qtbot.wait(200)
+    engine.resume()
+    qtbot.waitUntil(lambda: not chat.busy, timeout=60_000)
+    stopped = talk.path()[1]
+    assert stopped.status is Status.STOPPED
+    assert stopped.stats is not None
+    assert stopped.stats.completion_tokens <= 2
+
+    # Again gives the whole answer beside the stopped one; an edited question a third version.
+    chat.answer_again(stopped.id)
+    qtbot.waitUntil(lambda: not chat.busy, timeout=60_000)
+    again = talk.path()[1]
+    assert (again.question, again.status) == (stopped.question, Status.DONE)
+    chat.edit_question(again.id)
+    ask("Is the cross right of the square?")
+    assert len(talk.siblings(talk.path()[1])) == 3
+
+    # Search, export, and a second conversation.
+    chat.start_new()
+    ask("Hello")
+    chat.search.setText("right of")
+    assert chat.list.count() == 1
+    chat.list.itemClicked.emit(chat.list.item(0))
+    for kind in ("md", "html", "json"):
+        chat.export_to(talk.id, tmp_path / f"talk.{kind}")
+    assert SEEN in (tmp_path / "talk.md").read_text()
+    assert (tmp_path / "talk.png").read_bytes() == THREE.read_bytes()
+    shown = [(turn.question, turn.answer, turn.status) for turn in talk.path()]
+    program.close()
+
+    # After a restart all is found again.
+    program = Program(qapp, data)
+    program.show()
+    chat = program.window.page("chat")
+    assert isinstance(chat, ChatPage)
+    assert [chat.list.item(row).text() for row in range(chat.list.count())] == [
+        "Hello", "What is in the picture?",
+    ]  # fmt: skip
+    chat.list.itemClicked.emit(chat.list.item(1))
+    found = chat.conversation
+    assert found is not None
+    assert [(turn.question, turn.answer, turn.status) for turn in found.path()] == shown
+    assert len(found.turns) == 4
+    assert chat.keep()[1] == THREE.read_bytes()
+    qtbot.waitUntil(chat.panel.view.isVisible, timeout=30_000)
+    program.close()
