@@ -295,7 +295,8 @@ class _Answering(Response):
                 else:
                     response = _json(await self._collect(events))
                     await response(scope, receive, self._send)
-        except Refusal as refusal:
+        except Refusal as about_talk:
+            refusal = about_talk.for_field(self._wanted.talk_field)
             status = refusal.status
             response = _json(refusal.body(), status, refusal.headers())
             await response(scope, receive, self._send)
@@ -327,7 +328,7 @@ class _Answering(Response):
             async for event in events:
                 await self._chunks(self._reply.chunks(event))
         except Refusal as refusal:
-            await self._chunks(self._reply.failed(refusal))
+            await self._chunks(self._reply.failed(refusal.for_field(self._wanted.talk_field)))
         finally:
             heart.cancel()
         await self._data(self._reply.end, more=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cogvlm2_lite.errors import (
@@ -56,6 +56,12 @@ class Refusal(Exception):  # noqa: N818 - OpenAI's word for it is the status
                 "code": self.code,
             }
         }
+
+    def for_field(self, talk: str) -> Refusal:
+        """Give the same about a conversation that lies in another field than `messages`."""
+        if self.param != "messages" or talk == "messages":
+            return self
+        return replace(self, param=talk)
 
     def headers(self) -> dict[str, str]:
         """Give the headers beside the body."""

@@ -65,6 +65,7 @@ class Wanted:
     model      the name that was asked for; None: any
     image      bytes of the picture's file
     image_url  where it is instead, for the server to fetch
+    talk_field where the conversation stood in the request
     client     whose turn it is when requests wait: what the client calls its user
     truncate   leave out the oldest turns instead of refusing a conversation that is too long
     progress   tell about the work before the first word, in chunks of a kind of our own
@@ -80,6 +81,7 @@ class Wanted:
     stream: bool = False
     usage_chunk: bool = False
     progress: bool = False
+    talk_field: str = "messages"
     client: str = ""
     truncate: bool = False
 
@@ -141,6 +143,7 @@ def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
         limits,
         tokens_field="max_tokens",
         talk=Talk.of(prompt),
+        talk_field="prompt",
         template="base",
         logprobs=logprobs,
     )
@@ -185,13 +188,14 @@ def make_wanted(
     template: str | None = None,
     logprobs: int | None = None,
     json_object: bool = False,
+    talk_field: str = "messages",
 ) -> Wanted:
     """Join what was read with the fields that all requests share."""
     letters = len(talk.question) + sum(len(asked) + len(said) for asked, said in talk.turns)
     if letters > limits.text_letters:
         most = limits.text_letters
         text = f"The text has {letters} letters, more than {most}: no context holds so much."
-        raise Refusal(400, text, "context_length_exceeded", "messages")
+        raise Refusal(400, text, "context_length_exceeded", talk_field)
     if integer(values, "n", 1) != 1:
         refuse("n", "must be 1: the model gives one answer per request", "unsupported_value")
     options = values.get("stream_options")
@@ -210,6 +214,7 @@ def make_wanted(
         stream=flag(values, "stream"),
         usage_chunk=flag(options, "include_usage"),
         progress=flag(options, "include_progress"),
+        talk_field=talk_field,
         client=text_of(values, "user")[:200],
         truncate=choice(values, "truncation", (None, "auto", "disabled")) == "auto",
     )

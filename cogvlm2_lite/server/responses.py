@@ -60,6 +60,7 @@ def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
         limits,
         tokens_field="max_output_tokens",
         talk=talk,
+        talk_field="input",
         logprobs=top,
         json_object=_wants_json(values),
     )

@@ -11,6 +11,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.server.run import LocalServer
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
 from tests.server.test_api import OTHER, PNG, client_of, in_thread
@@ -156,6 +157,17 @@ def test_what_makes_no_sense_is_a_400_that_names_the_field(
     assert reply.status_code == 400
     assert said in error["message"]
     assert param is None or error["param"] == param
+
+
+def test_a_conversation_that_is_too_long_is_named_by_its_own_field(
+    client: httpx.Client, engine: ScriptedEngine
+) -> None:
+    engine.error = PromptTooLongError("Too long.")
+    replies = [put(client), client.post("/v1/completions", json={"prompt": "x"})]
+    engine.error = None
+    replies.append(put(client, "x" * 500_000))
+    assert [reply.json()["error"]["param"] for reply in replies] == ["input", "prompt", "input"]
+    assert {reply.json()["error"]["code"] for reply in replies} == {"context_length_exceeded"}
 
 
 def test_likelihoods_and_json_are_asked_for_in_this_apis_words(
