@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QPoint, QRect, QSocketNotifier
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QApplication,
     QLabel,
     QLineEdit,
@@ -45,7 +47,8 @@ def controls() -> Iterator[tuple[str, list[int]]]:
         for widget in sorted(widgets, key=lambda widget: not isinstance(widget, QLabel)):
             if not widget.isVisible():
                 continue
-            name = widget.accessibleName() or getattr(widget, "text", str)()
+            shows_text = isinstance(widget, QLabel | QAbstractButton)
+            name = widget.accessibleName() or (widget.text() if shows_text else "")
             if name:
                 yield name, middle(widget, widget.rect())
             if isinstance(widget, QListWidget):
@@ -87,7 +90,11 @@ def look() -> dict[str, Any]:
         "focus": field.accessibleName() if field else "",
         "typed": field.text() if isinstance(field, QLineEdit) else "",
         "dialog": dialog.windowTitle() if dialog else "",
-        "windows": [int(top.winId()) for top in app.topLevelWidgets() if top.isVisible()],
+        "windows": [
+            int(top.winId())
+            for top in sorted(app.topLevelWidgets(), key=QWidget.isModal)
+            if top.isVisible()
+        ],
     }
 
 
@@ -109,7 +116,12 @@ def main() -> int:
             if not os.read(sys.stdin.fileno(), 4096):
                 notifier.setEnabled(False)
                 return
-            sys.stdout.write(json.dumps(look()) + "\n")
+            try:
+                seen = json.dumps(look())
+            except Exception:  # noqa: BLE001 - the outer edge of a slot
+                traceback.print_exc()
+                os._exit(70)  # who waits for an answer sees the end instead
+            sys.stdout.write(seen + "\n")
             sys.stdout.flush()
 
         notifier.activated.connect(answer)
