@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,23 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--data", metavar="FOLDER", help="keep conversations and settings in this folder"
     )
+    menu = parser.add_mutually_exclusive_group()
+    menu.add_argument(
+        "--install-shortcut",
+        action="store_true",
+        help="put the window into the menu of the desktop",
+    )
+    menu.add_argument(
+        "--remove-shortcut", action="store_true", help="take it out of the menu again"
+    )
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `gui`; gives the exit code."""
     args = build_parser().read(argv)
+    if args.install_shortcut or args.remove_shortcut:
+        return change_menu(install=args.install_shortcut)
     folder = model_folder(args.model).resolve() if args.model else None
     if find_spec("PySide6") is None:
         raise UsageError(
@@ -46,3 +58,21 @@ def main(argv: Sequence[str]) -> int:
     from gui.app import run
 
     return run(model=folder, data=Path(args.data).expanduser() if args.data else None)
+
+
+def change_menu(*, install: bool, platform: str = sys.platform) -> int:
+    """Put the window into the desktop's menu, or take it out; says what was written or removed."""
+    if platform in ("win32", "darwin"):
+        raise UsageError(
+            "The menu entry is made for Linux desktops only.",
+            hint="docs/desktop.md tells how to make one on Windows and macOS.",
+        )
+    from gui import desktop_entry
+
+    folder = desktop_entry.menu_folder()
+    if install:
+        files, word = desktop_entry.install(folder), "Wrote"
+    else:
+        files, word = desktop_entry.remove(folder), "Removed"
+    sys.stdout.write("".join(f"{word} {file}\n" for file in files) or "There was no menu entry.\n")
+    return 0

@@ -11,6 +11,8 @@ from PySide6.QtCore import QByteArray, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtWidgets import QApplication, QWidget
 
+from gui.desktop_entry import ICON
+
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
@@ -296,11 +298,7 @@ def app_icon() -> QIcon:
     """Draw the program's icon."""
     from PySide6.QtSvg import QSvgRenderer
 
-    drawing = QByteArray(
-        b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
-        b'rx="8" fill="#2f6f63"/><circle cx="16" cy="16" r="8" fill="none" stroke="#fff" '
-        b'stroke-width="3"/><circle cx="16" cy="16" r="2.5" fill="#fff"/></svg>'
-    )
+    drawing = QByteArray(ICON.encode())
     made = QIcon()
     for size in (16, 32, 64, 128, 256):
         pixels = QPixmap(size, size)

@@ -1,0 +1,82 @@
+"""The program in the menu of a Linux desktop: an entry and an icon in folders of the user. No Qt.
+
+Follows the freedesktop.org specifications of desktop entries and icon themes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cogvlm2_lite.errors import UsageError
+from gui.settings import write_whole
+
+NAME = "cogvlm2-lite"
+LAUNCHER = (sys.executable, "-P", "-m", "cogvlm2_lite", "gui")
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+    'rx="8" fill="#2f6f63"/><circle cx="16" cy="16" r="8" fill="none" stroke="#fff" '
+    'stroke-width="3"/><circle cx="16" cy="16" r="2.5" fill="#fff"/></svg>\n'
+)
+_ENTRY = """[Desktop Entry]
+Type=Application
+Name=CogVLM2 Lite
+Comment=Ask about pictures, on this computer
+Comment[zh_CN]=在本机上就图片提问
+Exec={command}
+Icon={name}
+Terminal=false
+Categories=Graphics;Office;
+StartupWMClass={name}
+"""
+
+
+def menu_folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
+    """Give the folder that a desktop reads the user's entries and icons below."""
+    xdg = Path(environ.get("XDG_DATA_HOME", ""))
+    return xdg if xdg.is_absolute() else (home or Path.home()) / ".local" / "share"
+
+
+def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...]:
+    """Write entry and icon below `folder`; gives both files. Raises UsageError when it can't."""
+    entry, icon = _files(folder)
+    text = _ENTRY.format(command=" ".join(map(_quoted, launcher)), name=NAME)
+    try:
+        write_whole(icon, ICON.encode())
+        write_whole(entry, text.encode())
+        for file in (icon, entry):
+            file.chmod(0o644)
+    except OSError as error:
+        raise UsageError(
+            f"The menu entry can't be written: {error.strerror or error}.",
+            hint=f"Make {folder} writable.",
+        ) from error
+    return entry, icon
+
+
+def remove(folder: Path) -> tuple[Path, ...]:
+    """Remove what `install` wrote, and nothing else; gives the files that were there."""
+    found = tuple(file for file in _files(folder) if file.exists())
+    try:
+        for file in found:
+            file.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"The menu entry can't be removed: {error.strerror or error}.",
+            hint=f"Make {folder} writable.",
+        ) from error
+    return found
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    icons = folder / "icons" / "hicolor" / "scalable" / "apps"
+    return folder / "applications" / f"{NAME}.desktop", icons / f"{NAME}.svg"
+
+
+def _quoted(argument: str) -> str:
+    """Quote an argument of Exec: once for its own rules, once for those of a string value."""
+    for special in ("\\", '"', "`", "$"):
+        argument = argument.replace(special, f"\\{special}")
+    return '"' + argument.replace("\\", "\\\\").replace("%", "%%") + '"'
