@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 
 from cogvlm2_lite.devices import cpu_flags
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.weights.kernels import choice
+from cogvlm2_lite.weights.kernels import built, choice
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.native import NativeKernels
@@ -575,6 +577,24 @@ def test_one_row_of_a_plain_bfloat16_matrix(own: KernelChoice) -> None:
         assert own.rows.takes_dense(1, columns=1792, dtype=torch.bfloat16)
     assert not own.rows.takes_dense(2, columns=1792, dtype=torch.bfloat16)
     assert not own.rows.takes_dense(1, columns=1792, dtype=torch.float32)
+
+
+def test_a_library_built_before_a_change_of_its_functions_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "_rows.cpython-311-x86_64-linux-gnu.so").touch()
+    (tmp_path / "_rows_1.cpython-311-x86_64-linux-gnu.so").touch()
+    monkeypatch.setattr(built, "__file__", str(tmp_path / "built.py"))
+    assert built.built_kernel.__wrapped__() is None
+    new = tmp_path / f"{built._NAME}.cpython-311-x86_64-linux-gnu.so"
+    new.touch()
+    assert built.built_kernel.__wrapped__() == new
+
+
+def test_the_library_has_one_name() -> None:
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    (module,) = tomllib.loads(pyproject.read_text())["tool"]["setuptools"]["ext-modules"]
+    assert module["name"].rpartition(".")[2] == built._NAME
 
 
 @pytest.mark.usefixtures("no_rows")

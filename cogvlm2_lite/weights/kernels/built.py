@@ -6,8 +6,16 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+_NAME = "_rows_2"
+"""The module's name in pyproject.toml. Its number grows with every change of what a function takes:
+in an editable installation the library stays the old one until the package is installed again, and
+must not be called like the new one."""
+
 
 @cache
 def built_kernel() -> Path | None:
-    """Give the library built from rows.c and attend.c, or None where there was no C compiler."""
-    return next(iter(sorted(Path(__file__).parent.glob("_rows*.so"))), None)
+    """Give the library built from rows.c and attend.c.
+
+    None where there was no C compiler, or the sources have changed too much since.
+    """
+    return next(iter(sorted(Path(__file__).parent.glob(f"{_NAME}.*so"))), None)

@@ -163,7 +163,10 @@ def open_rows() -> RowKernels:
     """
     file = built_kernel()
     if file is None:
-        raise OSError("our C kernel was not built (no C compiler when the package was installed)")
+        raise OSError(
+            "our C kernel was not built: no C compiler when the package was installed, or its "
+            "sources changed since (then install it again)"
+        )
     kernels = RowKernels(ctypes.CDLL(str(file)))
     if kernels.level == 0:
         raise OSError("our C kernel needs a processor with AVX2")
