@@ -376,12 +376,13 @@ class MainWindow(QMainWindow):
 
 
 def _focus_into(page: QWidget) -> None:
-    """Give a page the keys: its proxy, or the first control that Tab would reach.
+    """Give a page the keys: where it wants them, or the first control that Tab would reach.
 
     Without this a page that was chosen by key would not hear its own shortcuts.
     """
-    if page.focusProxy() is not None:
-        page.setFocus(Qt.FocusReason.OtherFocusReason)
+    take_keys = getattr(page, "take_keys", None)
+    if take_keys is not None:
+        take_keys()
         return
     at = page.nextInFocusChain()
     while at is not None and at is not page:

@@ -82,7 +82,6 @@ class ChatPage(QWidget):
         splitter.setStretchFactor(1, 1)
         splitter.setSizes([230, 560, 320])
         row.addWidget(splitter)
-        self.setFocusProxy(self.composer)
         context.engine.state_changed.connect(self._show_state)
         self._keys()
         self.reload_list()
@@ -92,6 +91,10 @@ class ChatPage(QWidget):
     def busy(self) -> bool:
         """True while an answer comes."""
         return self._answering.busy
+
+    def take_keys(self) -> None:
+        """Let the question's field have the keys. A focus proxy would hide the list from Tab."""
+        self.composer.setFocus()
 
     @property
     def conversation(self) -> Conversation | None:
