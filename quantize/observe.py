@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +109,10 @@ class Observed:
         """Look at x, and multiply as the inner weight does."""
         (self.check if self.checking else self.fit).add(x)
         return self.inner.multiply(x, bias)
+
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Multiply one by one, looking at each."""
+        return [self.multiply(x, bias) for x in xs]
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Give the inner weight's plain matrix."""

@@ -6,9 +6,11 @@ same mathematics runs on weights that are resident, streamed, 16-bit, NF4 or int
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor, dtype
 
 
@@ -34,8 +36,24 @@ class StoredWeight(Protocol):
         Returns [..., out_features], dtype of x
         """
 
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Give each x @ weight.T + bias, to the bit as `multiply` gives it for that x alone.
+
+        xs  one row each, [1, 1, in_features]; those that can share one reading of the matrix do
+        """
+
     def dequantize(self, to: dtype) -> Tensor:
         """Give the plain matrix [out_features, in_features] in a floating dtype."""
+
+
+def as_rows(xs: Sequence[Tensor]) -> Tensor:
+    """Lay one row each, [1, 1, features], below each other: [rows, features]."""
+    return torch.cat([x.view(1, x.shape[-1]) for x in xs])
+
+
+def as_single(rows: Tensor) -> list[Tensor]:
+    """Undo `as_rows`: [rows, features] -> [1, 1, features] each."""
+    return [row.view(1, 1, -1) for row in rows]
 
 
 @dataclass(eq=False)
@@ -74,6 +92,11 @@ class Linear:
         """Give x @ weight.T + bias, [..., in_features] -> [..., out_features]."""
         assert self.stored is not None, f"{self.name} is not in memory"
         return self.stored.multiply(x, self.bias.tensor if self.bias else None)
+
+    def each(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Give what `__call__` gives for each x [1, 1, in_features] alone, to the bit."""
+        assert self.stored is not None, f"{self.name} is not in memory"
+        return self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
 
 
 Shell = Vector | Linear

@@ -424,6 +424,52 @@ def test_gpu_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen.reason.endswith("does not work here: no kernel image for this GPU")
 
 
+def assert_each_as_alone(weight: StoredWeight, rows: int, columns: int, dtype: torch.dtype) -> None:
+    """Rows of different conversations must not show in each other, not even in the last bit."""
+    xs = list(random(9, columns, dtype=dtype, seed=4).view(9, 1, 1, columns))
+    bias = random(rows, dtype=dtype, seed=5)
+    for given in (None, bias):
+        alone = [weight.multiply(x, given) for x in xs]
+        for height in (1, 2, 3, 4, 5, 9):
+            together = weight.multiply_each(xs[:height], given)
+            assert len(together) == height
+            assert all(map(torch.equal, together, alone))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (4096, 1024)])
+@pytest.mark.parametrize("name", ["plain", "native", "packed", "rows"])
+def test_each_of_several_rows_of_a_4_bit_matrix_is_multiplied_as_if_alone(
+    name: str, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    try:
+        kernels = choose_kernels(CPU, torch.bfloat16 if name == "packed" else dtype, name)
+    except UsageError as error:
+        pytest.skip(error.message)
+    weight = make_four_bit(make_arrays(*shape), kernels, packed=name == "packed")
+    assert_each_as_alone(weight, *shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (4096, 1024)])
+def test_each_of_several_rows_of_another_matrix_is_multiplied_as_if_alone(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = random(*shape).to(dtype)
+    assert_each_as_alone(DenseWeight(weight=plain), *shape, dtype)
+    assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
+    monkeypatch.setattr(chunks, "_FEW_ROWS_BYTES", 4096)
+    assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
+
+
+def test_each_of_several_rows_of_a_plain_matrix_is_multiplied_as_if_alone_by_the_c_kernel(
+    own: KernelChoice,
+) -> None:
+    for shape in ((259, 1792), (4096, 1024), (64, 192)):
+        weight = DenseWeight(weight=random(*shape).bfloat16(), rows=own.rows)
+        assert_each_as_alone(weight, *shape, torch.bfloat16)
+
+
 @pytest.mark.usefixtures("no_rows")
 def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
     packing: KernelChoice, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ loaded by transformers and multiplied by bitsandbytes, inside of our model's she
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ class Borrowed:
         self.uses += 1
         y: Tensor = self._module(x)  # its own bias is in it
         return y
+
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        return [self.multiply(x, bias) for x in xs]
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         raise NotImplementedError

@@ -26,25 +26,31 @@ def multiply_in_chunks(
     multiple: int,
     fill: Callable[[int, int, Tensor], None],
     scratch: Scratch,
+    each: bool = False,
 ) -> Tensor:
     """Give x @ weight.T + bias for a weight of which `fill` makes any rows plain.
 
     x         [..., in_features]
     multiple  the rows to be filled start at a multiple of this
     fill      called with first row, last row + 1 and a tensor [rows, in_features] to fill
+    each      multiply row by row of x: torch's product of several may differ in the last bit
     """
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
     out = x.new_empty(flat.shape[0], out_features)
-    step = _chunk_rows(flat, multiple)
+    step = _chunk_rows(flat[:1] if each else flat, multiple)
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
         plain = scratch.take("plain", (end - start, columns), x.dtype)
         fill(start, end, plain)
-        if bias is None:
-            torch.mm(flat, plain.t(), out=out[:, start:end])
-        else:
-            torch.addmm(bias[start:end], flat, plain.t(), out=out[:, start:end])
+        part = out[:, start:end]
+        height = 1 if each else max(1, flat.shape[0])
+        for row in range(0, flat.shape[0], height):
+            rows, target = flat[row : row + height], part[row : row + height]
+            if bias is None:
+                torch.mm(rows, plain.t(), out=target)
+            else:
+                torch.addmm(bias[start:end], rows, plain.t(), out=target)
     return out.view(*x.shape[:-1], out_features)
 
 

@@ -6,6 +6,7 @@ by the order of summation: relative Frobenius error below 0.003 in bfloat16, 1e-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.shell import as_rows, as_single
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 
@@ -35,13 +37,19 @@ class Int8Weight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight and the tolerance above."""
+        return self._multiply(x, bias)
 
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Make each chunk plain once for all rows; see StoredWeight."""
+        return as_single(self._multiply(as_rows(xs), bias, each=True))
+
+    def _multiply(self, x: Tensor, bias: Tensor | None, *, each: bool = False) -> Tensor:
         def fill(start: int, end: int, out: Tensor) -> None:
             dequantize_int8(self.codes[start:end], self.scales[start:end], out)
 
         rows = self.codes.shape[0]
         return multiply_in_chunks(
-            x, bias, out_features=rows, multiple=1, fill=fill, scratch=self.scratch
+            x, bias, out_features=rows, multiple=1, fill=fill, scratch=self.scratch, each=each
         )
 
     def dequantize(self, to: torch.dtype) -> Tensor:

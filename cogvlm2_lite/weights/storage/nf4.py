@@ -8,6 +8,7 @@ bfloat16 and 1e-5 in float32; the packed path also rounds scales to bfloat16, be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -20,6 +21,7 @@ from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain, expand_scales
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
 from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.shell import as_rows, as_single
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 
@@ -79,7 +81,17 @@ class FourBitWeight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Give x @ weight.T + bias; see StoredWeight and the tolerances above."""
-        rows = x.numel() // x.shape[-1]
+        return self._multiply(x, bias, rows=x.numel() // x.shape[-1])
+
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Multiply as a single row is; both kernels for few rows compute each by itself.
+
+        See StoredWeight.
+        """
+        return as_single(self._multiply(as_rows(xs), bias, rows=1, each=True))
+
+    def _multiply(self, x: Tensor, bias: Tensor | None, *, rows: int, each: bool = False) -> Tensor:
+        """Multiply in the way that is chosen for so many rows."""
         if (
             self.packed is not None
             and self.packed_scales is not None
@@ -104,6 +116,7 @@ class FourBitWeight:
             multiple=arrays.row_multiple,
             fill=fill,
             scratch=self.scratch,
+            each=each,
         )
 
     def dequantize(self, to: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ in float16, 1e-5 in float32 (the same weights, summed in another order).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,10 @@ class CudaFourBitWeight:
             None if nested is None else self.offset,
         )
         return out
+
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Multiply one by one: bitsandbytes has another kernel for several rows than for one."""
+        return [self.multiply(x, bias) for x in xs]
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Give the plain matrix [out_features, in_features]."""
