@@ -134,6 +134,31 @@ def add_memory_options(parser: Parser) -> None:
     )
 
 
+MOST_PARALLEL = 32
+"""Conversations at once. The kernels for few rows end there."""
+
+
+def add_parallel_option(parser: Parser) -> None:
+    """Declare how many conversations are answered at once."""
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="conversations that `serve` decodes at once; fewer where memory does not suffice (1)",
+    )
+
+
+def check_parallel(parallel: int) -> None:
+    """Raise UsageError for a number of conversations that can't be."""
+    if not 1 <= parallel <= MOST_PARALLEL:
+        raise UsageError(
+            f"--parallel must be between 1 and {MOST_PARALLEL}, not {parallel}.",
+            hint="Each conversation needs a key/value cache of its own; `cogvlm2-lite plan` shows "
+            "how large.",
+        )
+
+
 def add_picture_options(parser: Parser) -> None:
     """Declare how a picture is opened."""
     parser.add_argument(

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_memory_options, model_folder
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_memory_options,
+    add_parallel_option,
+    check_parallel,
+    model_folder,
+)
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.memory.budget import check_context, read_allowance
@@ -41,6 +47,8 @@ examples:
   cogvlm2-lite plan 19b --card "RTX 4090" --vram 6GiB
   cogvlm2-lite plan 19b --device cpu --ram 16GiB --measure
   cogvlm2-lite plan my-model --context 4096
+  cogvlm2-lite plan 19b --vram 16GiB --parallel 4
+                                              for `serve --parallel 4`
 
 Times are arithmetic from the model's shapes and from stated rates, unless --measure is given.
 """
@@ -80,6 +88,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_memory_options(parser)
+    add_parallel_option(parser)
     return parser
 
 
@@ -91,6 +100,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     card = None if args.card is None else named_card(args.card)
     subject = find_subject(args.model, args.lm_head)
     context = check_context(subject.config, args.context)
+    check_parallel(args.parallel)
     _check_picture(args, subject.config, context)
     with console.working("Looking at the devices"):
         machine = find_machine(args.device, allowance, card=card, measure=args.measure)
@@ -101,6 +111,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         with_picture=not args.no_picture,
         offload=Offload(args.offload),
         eight_bit_cache=args.kv == "int8",
+        parallel=args.parallel,
     )
     if args.json:
         console.line(json.dumps(as_dict(subject, machine, found), ensure_ascii=False, indent=2))
@@ -145,6 +156,8 @@ def text(subject: Subject, machine: Machine, found: Preview) -> str:
 def notes(machine: Machine, found: Preview) -> Iterator[str]:
     """Say what the table does not."""
     yield from machine.remarks
+    if found.plan.remark:
+        yield found.plan.remark
     yield from (d.budget.remark for d in found.plan.devices if d.budget.remark)
     if found.packed_bytes:
         yield (

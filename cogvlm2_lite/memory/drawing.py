@@ -51,6 +51,8 @@ def plan_as_dict(plan: MemoryPlan, forecast: Forecast | None = None) -> dict[str
     """Give a plan as JSON-ready values: bytes and seconds throughout."""
     values: dict[str, Any] = {
         "context": plan.context,
+        "parallel": plan.parallel,
+        "remark": plan.remark,
         "peak_bytes": plan.peak_bytes,
         "host_part_bytes": {part.value: n for part, n in plan.host_part_bytes.items()},
         "picture_cache_bytes": plan.picture_cache_bytes,
@@ -122,16 +124,19 @@ def _by_name(units: Iterable[Unit]) -> dict[str, int]:
 def _draw_device(plan: MemoryPlan, index: int, forecast: Forecast | None) -> str:
     device = plan.devices[index]
     return "\n".join([
-        _title(device.budget, device, plan.context),
+        _title(device.budget, device, plan),
         *_aligned(list(_rows(device, index, forecast)), _widths(plan)),
     ])  # fmt: skip
 
 
-def _title(budget: Budget, device: DevicePlan, context: int) -> str:
+def _title(budget: Budget, device: DevicePlan, plan: MemoryPlan) -> str:
     origin = f"\n  {budget.origin}" if budget.origin else ""
+    context = f"context {plan.context} tokens"
+    if plan.parallel > 1:
+        context = f"{plan.parallel} conversations of {plan.context} tokens"
     return (
         f"{budget.device}: {format_bytes(device.peak_bytes)} at the peak, "
-        f"{format_bytes(budget.device_bytes)} may be used; context {context} tokens{origin}"
+        f"{format_bytes(budget.device_bytes)} may be used; {context}{origin}"
     )
 
 
@@ -214,6 +219,8 @@ def about(seconds: float) -> str:
 def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> str:
     place = _place(plan)
     speed = f"about {rate(expected.tokens_per_s)} tokens/s"
+    if plan.parallel > 1:
+        speed += f" for each of {plan.parallel} conversations"
     token = _transfer(expected, config, [Phase.DECODE])
     if token:
         return f"For every token {token}, so {speed}"

@@ -26,6 +26,8 @@ QUESTION_TOKENS = 100
 class PhaseWork:
     """What one phase does on one device: for a picture, a question, or a token.
 
+    Of conversations that are decoded together, a token of each.
+
     read_bytes  weights and cache that are read from the device's memory
     ram_bytes   weights that come over the bus first
     disk_bytes  weights that come from disk first
@@ -78,7 +80,7 @@ class Forecast:
     """Expected times of a plan.
 
     seconds      by phase: for one new picture (encode, prefill with picture), for a question of
-                 QUESTION_TOKENS, for one token (decode)
+                 QUESTION_TOKENS, for one token of each conversation that is decoded (decode)
     arrivals     by phase and device
     ram_bytes    weights that wait in RAM, the embedding included
     disk_bytes   weights that are read from disk for each use
@@ -93,6 +95,7 @@ class Forecast:
 
     @property
     def tokens_per_s(self) -> float:
+        """The rate at which one conversation goes on."""
         return 1 / self.seconds[Phase.DECODE]
 
     @property
@@ -213,14 +216,17 @@ def _work(
     if phase is Phase.ENCODE:
         all_blocks = config.vision.num_hidden_layers
     share = len(blocks) / all_blocks
+    together = workload.parallel if phase is Phase.DECODE else 1
+    # On the CPU a matrix is read once for all of them; on a GPU their products follow each other.
+    readings = 1 if device.is_cpu else together
     return PhaseWork(
-        flops=_flops(phase, config, workload) * share,
-        read_bytes=sum(stored.get(key, held[key]) for key in needed)
-        + round(_cache_read_bytes(phase, config, workload) * share),
+        flops=_flops(phase, config, workload) * share * together,
+        read_bytes=sum(stored.get(key, held[key]) for key in needed) * readings
+        + round(_cache_read_bytes(phase, config, workload) * share) * together,
         ram_bytes=_sum(arrivals.ram),
         disk_bytes=_sum(arrivals.disk),
         pack_bytes=_sum(unit for unit in arrivals.units if held[unit.key] > unit.nbytes),
-        blocks=len(blocks),
+        blocks=len(blocks) * readings,
         overlaps=plan.depth != 1,
     )
 

@@ -11,8 +11,9 @@ therefore only lengthen the beginning: more is resident, less is streamed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -72,7 +73,7 @@ class PhasePlan:
 
     resident       in memory for the whole phase, needed by it or kept for others
     streamed       brought in for each use, in that order; through `depth` buffers
-    cache_bytes    key/value cache at the planned context
+    cache_bytes    key/value caches at the planned context
     scratch_bytes  activations and buffers of kernels, at their peak
     """
 
@@ -150,12 +151,16 @@ class MemoryPlan:
 
     host_part_bytes      what stays in RAM as mapped pages and is read by rows
     picture_cache_bytes  RAM for pictures that were asked about before; 0 where not even one fits
+    parallel             conversations under way at once, each of `context` tokens
+    remark               what the user should know about the plan; "" mostly
     """
 
     context: int
     devices: tuple[DevicePlan, ...]
     host_part_bytes: Mapping[Part, int]
     picture_cache_bytes: int = 0
+    parallel: int = 1
+    remark: str = ""
 
     @property
     def peak_bytes(self) -> int:
@@ -207,16 +212,18 @@ class MemoryPlan:
 class Workload:
     """What is planned for.
 
-    context       tokens of the key/value cache
+    context       tokens of a key/value cache
     with_picture  whether a picture may be asked about; without one no vision weight moves
     itemsize      bytes of the compute dtype
     kv_itemsize   bytes of a cached key or value; 1: 8-bit codes with a 4-byte scale per head
+    parallel      conversations under way at once, each with a cache of its own
     """
 
     context: int
     with_picture: bool = True
     itemsize: int = 2
     kv_itemsize: int = 2
+    parallel: int = 1
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -260,6 +267,33 @@ def plan_memory(
         devices=devices,
         host_part_bytes=on_host,
         picture_cache_bytes=_picture_cache_bytes(config, devices, on_host, workload),
+        parallel=workload.parallel,
+    )
+
+
+def plan_most_parallel(plan_for: Callable[[int], MemoryPlan], wanted: int) -> MemoryPlan:
+    """Plan for as many conversations at once as memory allows, at most `wanted`.
+
+    plan_for  plans for a number of conversations; raises DoesNotFitError where that can't be
+    Returns   a plan whose remark says so when there are fewer than wanted
+
+    Raises what plan_for raises for a single conversation.
+    """
+    for parallel in range(wanted, 1, -1):
+        with suppress(DoesNotFitError):
+            return _lowered(plan_for(parallel), wanted)
+    return _lowered(plan_for(1), wanted)
+
+
+def _lowered(plan: MemoryPlan, wanted: int) -> MemoryPlan:
+    if plan.parallel == wanted:
+        return plan
+    each = sum(device.phase(Phase.DECODE).cache_bytes for device in plan.devices) // plan.parallel
+    found = f"{plan.parallel} conversations" if plan.parallel > 1 else "one conversation"
+    return replace(
+        plan,
+        remark=f"Memory suffices for {found} at once, not for {wanted}: each takes "
+        f"{format_bytes(each)} of key/value cache. A shorter --context makes them smaller.",
     )
 
 
@@ -310,7 +344,7 @@ def _plan_device(
     )
     dearest = max(phases, key=lambda phase: phase.peak_bytes)
     if dearest.peak_bytes > budget.device_bytes:
-        raise _does_not_fit(dearest, budget, config, workload)
+        raise _does_not_fit(dearest, _fitting_context(phases, budget, workload), budget, config)
     plan = DevicePlan(budget=budget, blocks=share, phases=phases)
     if offload is Offload.NEVER:
         _refuse_moves(plan, units)
@@ -347,10 +381,15 @@ def _plan_phase(
     """Take the longest beginning of the order of keeping that fits, or the smallest there is."""
     cache = _cache_bytes(phase, config, share, workload)
     scratch = scratch_bytes(
-        phase, config, itemsize=workload.itemsize, tokens=min(PREFILL_CHUNK, workload.context)
+        phase,
+        config,
+        itemsize=workload.itemsize,
+        tokens=min(PREFILL_CHUNK, workload.context),
+        parallel=workload.parallel,
     )
     if workload.kv_itemsize == 1 and cache:
-        # One layer's keys and values in the compute type, and one of them in float32 on the way.
+        # One layer's keys and values in the compute type, and one of them in float32 on the way;
+        # several conversations take turns.
         values = workload.context * config.num_multi_query_heads * config.head_dim
         scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
@@ -404,10 +443,13 @@ def stream_buffer_bytes(streamed: Sequence[Unit], depth: int) -> int:
 def _cache_bytes(
     phase: Phase, config: ModelConfig, share: Mapping[Part, range], workload: Workload
 ) -> int:
-    """Key/value cache of this device's layers. It is empty while a new picture is encoded."""
-    if phase is Phase.ENCODE:
-        return 0
-    return _token_bytes(config, workload) * len(share[Part.LANGUAGE_EXPERT]) * workload.context
+    """Key/value caches of this device's layers.
+
+    That of a conversation is empty while its new picture is encoded; the others go on.
+    """
+    caches = workload.parallel - 1 if phase is Phase.ENCODE else workload.parallel
+    layers = len(share[Part.LANGUAGE_EXPERT])
+    return caches * _token_bytes(config, workload) * layers * workload.context
 
 
 def _token_bytes(config: ModelConfig, workload: Workload) -> int:
@@ -442,12 +484,22 @@ def picture_bytes(config: ModelConfig, workload: Workload) -> int:
     return _token_bytes(config, workload) * config.num_hidden_layers * tokens
 
 
+def _fitting_context(phases: Sequence[PhasePlan], budget: Budget, workload: Workload) -> int:
+    """Give the longest context with which all phases fit as they are; 0 when none would do."""
+    shortest = workload.context
+    for plan in phases:
+        missing = plan.peak_bytes - budget.device_bytes
+        per_token = plan.cache_bytes // workload.context
+        if missing > 0:
+            fewer = -(-missing // per_token) if per_token else workload.context
+            shortest = min(shortest, workload.context - fewer)
+    return max(shortest, 0)
+
+
 def _does_not_fit(
-    plan: PhasePlan, budget: Budget, config: ModelConfig, workload: Workload
+    plan: PhasePlan, shorter: int, budget: Budget, config: ModelConfig
 ) -> DoesNotFitError:
     missing = plan.peak_bytes - budget.device_bytes
-    per_token = plan.cache_bytes // workload.context if workload.context else 0
-    shorter = workload.context - -(-missing // per_token) if per_token else 0
     hint = "Close other programs, give a larger budget, or use another device."
     if shorter >= config.vision.image_tokens + 512:
         hint = f"A context of {shorter} tokens would fit: --context {shorter}."

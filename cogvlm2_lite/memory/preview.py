@@ -12,7 +12,14 @@ from cogvlm2_lite.memory.drawing import summarize
 from cogvlm2_lite.memory.forecast import Forecast, forecast
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
 from cogvlm2_lite.memory.machine import Machine
-from cogvlm2_lite.memory.plan import MemoryPlan, Offload, Workload, picture_bytes, plan_memory
+from cogvlm2_lite.memory.plan import (
+    MemoryPlan,
+    Offload,
+    Workload,
+    picture_bytes,
+    plan_memory,
+    plan_most_parallel,
+)
 from cogvlm2_lite.memory.rates import Rates
 from cogvlm2_lite.weights.names import Part
 
@@ -84,19 +91,30 @@ def preview(
     with_picture: bool = True,
     offload: Offload = Offload.AUTO,
     eight_bit_cache: bool = False,
+    parallel: int = 1,
 ) -> Preview:
-    """Plan a model for a machine. Raises DoesNotFitError as plan_memory does."""
+    """Plan a model for a machine. Raises DoesNotFitError as plan_memory does.
+
+    parallel  conversations at once; fewer where memory does not suffice
+    """
     config, itemsize = subject.config, machine.itemsize
     workload = Workload(
         context=check_context(config, context),
         with_picture=with_picture,
         itemsize=itemsize,
         kv_itemsize=1 if eight_bit_cache else itemsize,
+        parallel=parallel,
     )
     sizes, stored = subject.weigh(itemsize, machine.packed), subject.weigh(itemsize, False)
     budgets = useful_devices(config, sizes, machine.budgets, workload)
     rates = machine.rates[: len(budgets)]
-    plan = plan_memory(config, sizes, budgets, workload, offload=offload)
+    plan = plan_most_parallel(
+        lambda n: plan_memory(
+            config, sizes, budgets, replace(workload, parallel=n), offload=offload
+        ),
+        parallel,
+    )
+    workload = replace(workload, parallel=plan.parallel)
     expected = forecast(plan, config, rates, workload, stored)
     unlimited = forecast(_unlimited(plan, config, sizes, workload), config, rates, workload, stored)
     return Preview(

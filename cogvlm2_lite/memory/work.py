@@ -14,11 +14,14 @@ KERNEL_SCRATCH_BYTES = 32 * 1024**2
 its scales. Kept from the first multiplication on, also while decoding."""
 
 
-def scratch_bytes(phase: Phase, config: ModelConfig, *, itemsize: int, tokens: int) -> int:
+def scratch_bytes(
+    phase: Phase, config: ModelConfig, *, itemsize: int, tokens: int, parallel: int = 1
+) -> int:
     """Estimate the peak of activations and kernel buffers of a phase.
 
     itemsize  bytes of the compute dtype
     tokens    of text that go through the decoder together
+    parallel  conversations that are decoded together, a token of each at a time
 
     benchmarks/memory_estimate.py compares it with the tensors that are really made.
     """
@@ -30,7 +33,8 @@ def scratch_bytes(phase: Phase, config: ModelConfig, *, itemsize: int, tokens: i
         return vision.num_positions * max(width, in_attention) * itemsize + KERNEL_SCRATCH_BYTES
     extra = 2 * 4 * config.vocab_size  # scores in the compute dtype and in float32
     if phase is Phase.DECODE:
-        tokens = 1
+        tokens = parallel
+        extra *= parallel
     elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
         # Each expert has copies of its rows, and the image features wait beside the stream.

@@ -155,6 +155,18 @@ def test_options_change_the_plan(capsys: Capture) -> None:
     assert peak("--no-picture") < everything - 5 * GIB
 
 
+def test_several_conversations_are_planned_and_too_many_are_lowered(capsys: Capture) -> None:
+    def shown(*options: str) -> str:
+        assert main(["19b", "--vram", "6GiB", "--ram", "16GiB", *options]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    two = shown("--parallel", "2")
+    assert "tokens/s for each of 2 conversations" in two
+    assert "2 conversations of 8192 tokens" in two
+    assert "conversations" not in shown()
+    assert "Memory suffices for 4 conversations at once, not for 8" in shown("--parallel", "8")
+
+
 def test_forbidden_offloading_is_refused_with_numbers(capsys: Capture) -> None:
     assert program(["plan", "19b", "--vram", "8GiB", "--offload", "never"]) == 1
     shown = capsys.readouterr().err
@@ -177,6 +189,7 @@ def test_what_can_not_be_is_refused_with_the_bytes_that_are_missing() -> None:
         (["--device", "cpu", "--vram", "8GiB"], "--device cpu uses none"),
         (["--measure", "--vram", "8GiB"], "this plan is for a GPU"),
         (["--card", "abacus"], "'abacus' are not known"),
+        (["--parallel", "0"], "--parallel must be between 1 and 32, not 0."),
         (["--context", "0"], "A context of 0 tokens is not possible"),
         (["--context", "2000"], "A picture takes 2307 of the 2000 tokens"),
     ],

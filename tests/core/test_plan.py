@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -14,7 +15,14 @@ from cogvlm2_lite.config import ModelConfig, parse_config
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
 from cogvlm2_lite.memory.phases import PARTS, Phase
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Offload, Workload, plan_memory
+from cogvlm2_lite.memory.plan import (
+    Budget,
+    MemoryPlan,
+    Offload,
+    Workload,
+    plan_memory,
+    plan_most_parallel,
+)
 from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
 from cogvlm2_lite.weights.names import Part, expected_tensors
 from tests.core.shapes import REAL, REAL_JSON
@@ -190,6 +198,60 @@ def test_a_plan_is_drawn_and_written() -> None:
     assert {p["phase"] for p in written["phases"]} == {phase.value for phase in Phase}
 
 
+def plan_parallel(gib: float, wanted: int, offload: Offload = Offload.AUTO) -> MemoryPlan:
+    budget = Budget(device="gpu", device_bytes=int(gib * GIB))
+    return plan_most_parallel(
+        lambda n: plan_memory(
+            REAL, SIZES, [budget], Workload(context=8192, parallel=n), offload=offload
+        ),
+        wanted,
+    )
+
+
+def test_each_conversation_has_a_cache_and_only_its_own_is_empty_for_a_new_picture() -> None:
+    (device,) = plan_parallel(24, 4).devices
+    assert device.phase(Phase.ENCODE).cache_bytes == 3 * GIB
+    for phase in (Phase.PREFILL_IMAGE, Phase.PREFILL_TEXT, Phase.DECODE):
+        assert device.phase(phase).cache_bytes == 4 * GIB
+    (alone,) = plan_parallel(24, 1).devices
+    more = device.phase(Phase.DECODE).scratch_bytes - alone.phase(Phase.DECODE).scratch_bytes
+    # The scores of three more tokens in bfloat16 and float32, and their way through an MLP.
+    assert more == 3 * (8 * 128256 + 2 * (2 * 14336 + 3 * 4096))
+
+
+def test_as_many_conversations_as_fit_are_planned_and_fewer_are_told() -> None:
+    plan = plan_parallel(6, 8)
+    assert plan.parallel == 4
+    assert plan.remark.startswith("Memory suffices for 4 conversations at once, not for 8: each")
+    assert "1.00 GiB" in plan.remark
+    with pytest.raises(DoesNotFitError):
+        plan_memory(
+            REAL,
+            SIZES,
+            [Budget(device="gpu", device_bytes=6 * GIB)],
+            Workload(context=8192, parallel=5),
+        )
+    assert plan_parallel(6, 4).remark == ""
+    assert "for one conversation at once" in plan_parallel(2.8, 2).remark
+    with pytest.raises(DoesNotFitError, match="missing"):
+        plan_parallel(1, 3)
+
+
+def test_where_offloading_is_forbidden_only_as_many_are_planned_as_leave_all_weights_there() -> (
+    None
+):
+    plan = plan_parallel(14, 4, Offload.NEVER)
+    assert 1 < plan.parallel < 4
+    assert not plan.streams
+
+
+def test_a_plan_for_several_conversations_says_so() -> None:
+    plan = plan_parallel(6, 8)
+    assert "4 conversations of 8192 tokens" in plan.table()
+    assert plan.as_dict()["parallel"] == 4
+    assert plan.as_dict()["remark"] == plan.remark
+
+
 def test_spreading_visits_a_range_evenly() -> None:
     order = sorted(range(32), key=spread)
     for length in (2, 4, 8, 16):
@@ -242,6 +304,7 @@ workloads = st.builds(
     with_picture=st.booleans(),
     itemsize=st.sampled_from([2, 4]),
     kv_itemsize=st.sampled_from([1, 2, 4]),
+    parallel=st.integers(1, 5),
 )
 some_bytes = st.integers(50 * MIB, 500 * MIB)
 
@@ -290,6 +353,22 @@ def test_more_budget_never_means_less_resident_or_more_streamed(
         assert a.resident_keys <= b.resident_keys
         assert b.streamed_bytes <= a.streamed_bytes
         assert not b.streamed or b.depth >= a.depth
+
+
+@settings(max_examples=200, deadline=None)
+@given(models(), some_bytes, workloads)
+def test_one_conversation_more_never_means_more_resident(
+    config: ModelConfig, budget: int, workload: Workload
+) -> None:
+    more = attempt(config, [budget], replace(workload, parallel=workload.parallel + 1))
+    assume(more is not None)
+    fewer = attempt(config, [budget], workload)
+    assert more is not None
+    assert fewer is not None
+    for phase in workload.phases:
+        a, b = (plan.devices[0].phase(phase) for plan in (more, fewer))
+        assert a.resident_keys <= b.resident_keys
+        assert a.streamed_bytes >= b.streamed_bytes
 
 
 @settings(max_examples=100, deadline=None)
