@@ -1,4 +1,8 @@
-"""The main path: from a question about a picture to a stream of events, in eight steps."""
+"""The main path: from a question about a picture to a stream of events, in eight steps.
+
+An answer is a generator. It yields events and, where it needs the scores of the next token, the
+token to run: `together.py` runs it, with those of other answers, and sends the scores back.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cogvlm2_lite.engine.json_text import JsonAnswer
-from cogvlm2_lite.engine.recall import Known, PictureCache, Spoken
-from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps
+from cogvlm2_lite.engine.recall import Known, PictureCache, Seat, Spoken
+from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps, Token
 from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
 from cogvlm2_lite.engine.scores import ScoreLedger
 from cogvlm2_lite.engine.tighten import (
@@ -22,10 +26,9 @@ from cogvlm2_lite.engine.tighten import (
     MOST_PER_ANSWER,
     OUT_OF_MEMORY,
     Tightener,
-    device_lost,
     out_of_memory,
 )
-from cogvlm2_lite.errors import PromptTooLongError, UsageError
+from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.events import (
     Cancel,
     Event,
@@ -46,7 +49,6 @@ from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.memory.work import PREFILL_CHUNK
-from cogvlm2_lite.model.kv_cache import KVCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +82,27 @@ class _Tally:
     decode_s: float = 0.0
 
 
-class Engine:
-    """A runtime, a tokenizer, and what is kept between questions."""
+Asking = Generator[Event | Token, Tensor | None, Result]
+"""Work on an answer. To a Token the scores [vocab] of its decode step are sent, or None to end the
+answer there. Between any two things that it yields other answers may use the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A question as token ids, and what its answer has said already."""
+
+    request: Request
+    prompt: PromptIds
+    begun: tuple[int, ...]
+
+    @property
+    def picture(self) -> str | None:
+        """The picture's sha256."""
+        return self.request.image.sha256 if self.request.image else None
+
+
+class Answers:
+    """Makes answers: a runtime, a tokenizer, and the pictures that are kept between questions."""
 
     def __init__(
         self,
@@ -92,40 +113,15 @@ class Engine:
     ) -> None:
         self.runtime = runtime
         self.tokenizer = tokenizer
-        self._tightener = tightener
-        self._tightened = 0
         self.pictures = pictures
-        self._cache: KVCache = runtime.new_cache()
-        self._known = Known()
-        self._spoken: Spoken | None = None
-        self._busy = False
+        self._tightener = tightener
 
-    def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
-        """Answer a question; the last event is Finished, also after a cancel.
+    def prepare(self, request: Request) -> Prepared:
+        """Step 3: write a question as token ids.
 
-        Raises what the inputs raise (PromptTooLongError, ...), UsageError while another answer is
-        under way (the cache belongs to one at a time), and DeviceError when the GPU is lost.
+        Raises PromptTooLongError when it, or what the answer has already, fills the context.
         """
-        if self._busy:
-            raise UsageError("The model is answering another question.", hint="Wait, or cancel it.")
-        self._busy = True
-        self._tightened = 0
-        try:
-            yield from self._answer(request, cancel)
-        except DEVICE_ERROR as error:
-            raise device_lost(error) from error
-        finally:
-            self._busy = False
-
-    def forget(self) -> None:
-        """Give the key/value cache back; kept pictures stay known."""
-        self._cache.release()
-        self._known = Known()
-        self._spoken = None
-
-    def _answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
-        # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
-        prompt = encode_prompt(  # step 3
+        prompt = encode_prompt(
             self.tokenizer,
             self.runtime.config,
             request.question,
@@ -135,23 +131,29 @@ class Engine:
             max_new_tokens=request.sampling.max_new_tokens,
             context=self.runtime.plan.context,
         )
-        if prompt.dropped_turns:
-            yield TurnsDropped(count=prompt.dropped_turns)
-        yield from _tell_streaming(self.runtime.plan, request.image is not None)
         begun = self._begun_ids(request)
         if begun and len(begun) >= prompt.room:
             raise PromptTooLongError(
                 f"The context is full: the answer has {len(begun)} tokens and can't go on.",
                 hint="Ask a new question; the oldest turns make room for it.",
             )
+        return Prepared(request=request, prompt=prompt, begun=tuple(begun))
+
+    def steps(self, asked: Prepared, seat: Seat, cancel: Cancel) -> Asking[None]:
+        """Answer a question at a seat; the last event is Finished, also after a cancel."""
+        # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
+        prompt, begun = asked.prompt, asked.begun
+        if prompt.dropped_turns:
+            yield TurnsDropped(count=prompt.dropped_turns)
+        yield from _tell_streaming(self.runtime.plan, asked.request.image is not None)
         tally = _Tally(token_ids=list(begun))
         try:
-            logits = yield from self._go_on(prompt, request.image, begun, cancel, tally)
-            reason = yield from self._write(logits, prompt, begun, request.sampling, cancel, tally)
+            logits = yield from self._go_on(asked, seat, cancel, tally)
+            reason = yield from self._write(logits, asked, seat, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
             # What was said before the break is not lost when it is stopped before it goes on.
-            tally.text = tally.text or self.tokenizer.decode(begun)
+            tally.text = tally.text or self.tokenizer.decode(list(begun))
         yield Finished(
             text=tally.text,
             reason=reason,
@@ -164,6 +166,13 @@ class Engine:
             token_ids=tuple(tally.token_ids),
         )
 
+    def decode(
+        self, tokens: Sequence[Token], seats: Sequence[Seat]
+    ) -> Generator[Event, None, list[Tensor]]:
+        """Run a token of each of several answers, and give each the scores [vocab] behind it."""
+        step = partial(self.runtime.decode_each, tokens)
+        return (yield from self._surviving(partial(_at_once, step), *seats))
+
     def _begun_ids(self, request: Request) -> list[int]:
         """Give the tokens that the answer has already; the text decides where they disagree."""
         ids = list(request.begun_ids)
@@ -173,61 +182,59 @@ class Engine:
             return ids
         return self.tokenizer.encode(request.begun)
 
-    def _go_on(
-        self,
-        prompt: PromptIds,
-        image: OpenedImage | None,
-        begun: Sequence[int],
-        cancel: Cancel,
-        tally: _Tally,
-    ) -> Generator[Event, None, Tensor]:
+    def _go_on(self, asked: Prepared, seat: Seat, cancel: Cancel, tally: _Tally) -> Asking[Tensor]:
         """Bring the prompt into the cache, and behind it what the answer has already; gives the
         last scores [vocab].
 
         Tokens of an answer are read one by one as they were written: together their keys and values
         might differ in the last bit, and the answer go on in other words.
         """
-        picture = image.sha256 if image else None
-        held = self._spoken.common(prompt, picture, begun) if self._spoken else 0
+        prompt, begun = asked.prompt, asked.begun
+        held = seat.spoken.common(prompt, asked.picture, begun) if seat.spoken else 0
         if held:
-            self._cache.truncate(prompt.tokens + held)
-            assert self._spoken is not None
-            del self._spoken.tokens[held:]
+            seat.cache.truncate(prompt.tokens + held)
+            assert seat.spoken is not None
+            del seat.spoken.tokens[held:]
             yield Prefilled(tokens=0, reused_tokens=prompt.tokens + held, seconds=0.0)
             logits = None
         else:
-            logits = yield from self._read(prompt, image, cancel, tally)
-            self._spoken = Spoken.behind(prompt, picture)
+            logits = yield from self._read(asked, seat, cancel, tally)
+            seat.spoken = Spoken.behind(prompt, asked.picture)
         began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
         for number, token in enumerate(begun[held:], held + 1):
-            if cancel.is_set:
+            logits = yield from self._feed(token, position + number, seat)
+            if logits is None:
                 raise Cancelled
-            logits = yield from self._feed(token, position + number)
             yield Progress(phase="prefill", done=number, total=len(begun))
         tally.prefill_s += time.perf_counter() - began
         assert logits is not None
         return logits
 
-    def _feed(self, token: int, position: int) -> Generator[Event, None, Tensor]:
-        """Put a token of the answer into the cache; gives the scores [vocab] behind it."""
-        step = partial(self.runtime.decode_one_token, token, position, self._cache)
-        logits = yield from self._surviving(partial(_at_once, step))
-        assert self._spoken is not None
-        self._spoken.tokens.append(token)
+    def _feed(self, token: int, position: int, seat: Seat) -> Asking[Tensor | None]:
+        """Put a token of the answer into the cache; gives the scores [vocab] behind it.
+
+        None: the answer is to end, and the token was not put there.
+        """
+        logits = yield Token(token=token, position=position, cache=seat.cache)
+        assert seat.spoken is not None
+        if logits is not None:
+            seat.spoken.tokens.append(token)
         return logits
 
     def _read(
-        self, prompt: PromptIds, image: OpenedImage | None, cancel: Cancel, tally: _Tally
+        self, asked: Prepared, seat: Seat, cancel: Cancel, tally: _Tally
     ) -> Generator[Event, None, Tensor]:
         """Steps 2, 5 and 6: bring the prompt into the cache; gives the last scores [vocab]."""
-        picture = image.sha256 if image else None
-        self._spoken = None
-        reused = yield from self._recall(prompt, picture)
+        if cancel.is_set:
+            raise Cancelled
+        prompt, picture, image = asked.prompt, asked.picture, asked.request.image
+        seat.spoken = None
+        reused = yield from self._recall(prompt, picture, seat)
         features = None
         if image is not None:
             began = time.perf_counter()
             if not reused:
-                features = yield from self._surviving(partial(self._encode, image, cancel))
+                features = yield from self._surviving(partial(self._encode, image, cancel), seat)
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
                 image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
@@ -238,33 +245,37 @@ class Engine:
             chunk = chunk_of(prompt, start, end)
             seen = features if chunk.has_image else None
             hidden = yield from self._surviving(
-                partial(self.runtime.prefill, chunk, seen, self._cache, cancel)
+                partial(self.runtime.prefill, chunk, seen, seat.cache, cancel), seat
             )
-            self._known = Known.of(prompt, picture, end)
+            seat.known = Known.of(prompt, picture, end)
             if picture and chunk.has_image:
-                self.pictures.put(picture, self._cache, end)
+                self.pictures.put(picture, seat.cache, end)
         assert hidden is not None
-        last = hidden[:, -1:]
-        logits = yield from self._surviving(partial(_at_once, partial(self.runtime.score, last)))
+        score = partial(self.runtime.score, hidden[:, -1:])
+        logits = yield from self._surviving(partial(_at_once, score), seat)
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
         )
         return logits[0, -1]
 
-    def _surviving(self, work: Callable[[], Steps[Result]]) -> Generator[Event, None, Result]:
-        """Do work, and when memory runs out, do it again under a tighter plan.
+    def _surviving(
+        self, work: Callable[[], Steps[Result]], *seats: Seat
+    ) -> Generator[Progress | Replanned, None, Result]:
+        """Do work for answers, and when memory runs out, do it again under a tighter plan.
 
-        Work that failed has left nothing behind: the cache counts tokens only at the end of a run.
+        Work that failed has left nothing behind: a cache counts tokens only at the end of a run.
         """
         while True:
             try:
                 return (yield from work())
             except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
-                if not out_of_memory(error) or self._tightened == MOST_PER_ANSWER:
+                spent = any(seat.tightened == MOST_PER_ANSWER for seat in seats)
+                if spent or not out_of_memory(error):
                     raise
             # Outside of the handler: the error holds on to the tensors of what failed.
-            self._tightened += 1
+            for seat in seats:
+                seat.tightened += 1
             yield self._tighten()
 
     def _tighten(self) -> Replanned:
@@ -272,20 +283,23 @@ class Engine:
         self.pictures.resize(self.runtime.plan.picture_cache_bytes)
         return replanned
 
-    def _recall(self, prompt: PromptIds, picture: str | None) -> Generator[Event, None, int]:
+    def _recall(
+        self, prompt: PromptIds, picture: str | None, seat: Seat
+    ) -> Generator[Event, None, int]:
         """Put what is known of the prompt into the cache; gives its length in tokens."""
-        length = self._known.common(prompt, picture)
+        length = seat.known.common(prompt, picture)
         kept = None
         if picture and not length:
-            kept = self.pictures.get(picture, self._cache, 1 + prompt.image_tokens)
+            kept = self.pictures.get(picture, seat.cache, 1 + prompt.image_tokens)
         if not length:
             # A new picture is encoded where the cache of the old conversation was.
-            self.forget()
+            seat.clear()
         if kept is not None:
-            yield from self._surviving(partial(_at_once, partial(self._cache.restore, kept)))
+            restore = partial(seat.cache.restore, kept)
+            yield from self._surviving(partial(_at_once, restore), seat)
             length = kept.tokens
-        self._cache.truncate(length)
-        self._known = Known.of(prompt, picture, length)
+        seat.cache.truncate(length)
+        seat.known = Known.of(prompt, picture, length)
         return length
 
     def _encode(self, image: OpenedImage, cancel: Cancel) -> Generator[Progress, None, Tensor]:
@@ -293,15 +307,10 @@ class Engine:
         return (yield from self.runtime.encode(pixels, cancel))
 
     def _write(
-        self,
-        logits: Tensor,
-        prompt: PromptIds,
-        begun: Sequence[int],
-        sampling: Sampling,
-        cancel: Cancel,
-        tally: _Tally,
-    ) -> Generator[Event, None, FinishReason]:
+        self, logits: Tensor, asked: Prepared, seat: Seat, tally: _Tally
+    ) -> Asking[FinishReason]:
         """Step 7: produce the answer token by token, behind what it has already."""
+        prompt, begun, sampling = asked.prompt, asked.begun, asked.request.sampling
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)
         decoder, stops, guard = (
@@ -349,11 +358,12 @@ class Engine:
                 break
             if tally.completion_tokens >= room:
                 break
-            if cancel.is_set:
+            position += 1
+            following = yield from self._feed(token, position, seat)
+            if following is None:
                 reason = FinishReason.CANCELLED
                 break
-            position += 1
-            logits = yield from self._feed(token, position)
+            logits = following
         text = decoder.finish()
         ledger.note_text(text)
         shown, stopped = stops.push(text)

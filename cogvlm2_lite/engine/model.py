@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.devices import Compute, choose_compute
-from cogvlm2_lite.engine.answer import Engine, Request
+from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.picture_store import PictureStore
 from cogvlm2_lite.engine.recall import PictureCache
 from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
@@ -24,6 +25,7 @@ from cogvlm2_lite.engine.tighten import (
     device_lost,
     out_of_memory,
 )
+from cogvlm2_lite.engine.together import Engine
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
@@ -46,6 +48,7 @@ from cogvlm2_lite.memory.plan import (
     Offload,
     Workload,
     plan_memory,
+    plan_most_parallel,
 )
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
@@ -90,7 +93,7 @@ class Model:
         first, arena = self.plan.devices[0], self.runtime.arenas[0]
         limit, counts = self.plan.picture_cache_bytes, arena if first.is_cpu else None
         pictures = PictureCache(limit, self._store, counts)
-        return Engine(self.runtime, tokenizer, self._tightener, pictures)
+        return Engine(Answers(self.runtime, tokenizer, self._tightener, pictures))
 
     def answer(
         self,
@@ -249,6 +252,7 @@ def load(
     offload: str = "auto",
     context: int | None = None,
     kv: str = "full",
+    parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
@@ -263,6 +267,8 @@ def load(
     offload  "auto" streams what does not fit; "never" refuses instead
     context  tokens of the key/value cache; None: the model's maximum
     kv       "full" stores keys and values in the compute type; "int8" in about half the bytes
+    parallel conversations that `Model.engine` may answer at once; fewer where memory does not
+             suffice, see Model.plan. `Model.answer` needs one
     pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
@@ -276,16 +282,19 @@ def load(
     allowance = read_allowance(vram, ram)
     config = read_config(folder)
     tokens = check_context(config, context)
+    if parallel < 1:
+        raise UsageError(f"parallel must be 1 or more, not {parallel}.")
     compute = choose_compute(device, dtype)
     try:
         model = open_model(
             folder,
             compute=compute,
-            budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv)),
+            budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv), parallel),
             rope=RopeMode(rope),
             context=tokens,
             offload=Offload(offload),
             kv=KVKind(kv),
+            parallel=parallel,
             pictures=pictures,
         )
     except DEVICE_ERROR as error:
@@ -306,6 +315,7 @@ def _budgets(
     allowance: Allowance,
     context: int,
     kv: KVKind,
+    parallel: int,
 ) -> Sequence[Budget]:
     """Decide what may be used, and of several GPUs which."""
     if not compute.gpus:
@@ -316,7 +326,9 @@ def _budgets(
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(Catalog.open(folder, config), itemsize=itemsize, packed=False)
     kv_itemsize = itemsize if kv is KVKind.FULL else 1
-    workload = Workload(context=context, itemsize=itemsize, kv_itemsize=kv_itemsize)
+    workload = Workload(
+        context=context, itemsize=itemsize, kv_itemsize=kv_itemsize, parallel=parallel
+    )
     return useful_devices(config, sizes, budgets, workload)
 
 
@@ -330,6 +342,8 @@ def _remarks(model: Model, allowance: Allowance) -> Iterator[str]:
     if allowance.vram is not None and not compute.gpus:
         yield "The size of video memory changes nothing: the model runs on the CPU, in RAM."
     yield from (d.budget.remark for d in model.plan.devices if d.budget.remark)
+    if model.plan.remark:
+        yield model.plan.remark
 
 
 def open_model(
@@ -341,6 +355,7 @@ def open_model(
     context: int | None = None,
     offload: Offload = Offload.AUTO,
     kv: KVKind = KVKind.FULL,
+    parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
     weights: tuple[Catalog, PieceReader] | None = None,
@@ -351,6 +366,7 @@ def open_model(
              own, so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
     kv       how keys and values are stored
+    parallel conversations at once; fewer where memory does not suffice
     pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
     arenas   as for Runtime
     weights  a catalog and what reads its bytes, in place of the folder's own (`bench`)
@@ -366,10 +382,17 @@ def open_model(
         itemsize=itemsize,
         kv_itemsize=itemsize if kv is KVKind.FULL else 1,
     )
+
+    def plan_for(parallel: int) -> MemoryPlan:
+        wanted = replace(workload, parallel=parallel)
+        return plan_memory(config, sizes, budgets, wanted, offload=offload)
+
+    plan = plan_most_parallel(plan_for, parallel)
+    workload = replace(workload, parallel=plan.parallel)
     runtime = Runtime(
         config,
         loaders,
-        plan_memory(config, sizes, budgets, workload, offload=offload),
+        plan,
         devices=devices,
         dtype=compute.dtype,
         rope=rope,

@@ -78,6 +78,36 @@ class Spoken:
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
+class Seat:
+    """Where a conversation sits: its key/value cache, and what that holds.
+
+    It stays as it is when an answer is over, so that the next question finds its past there.
+
+    known      pieces of a prompt
+    spoken     tokens of an answer behind it; None when there are others
+    tightened  plans that were made for the answer under way because memory ran out
+    used       number of the last answer; 0: none yet
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+        self.known = Known()
+        self.spoken: Spoken | None = None
+        self.tightened = 0
+        self.used = 0
+
+    def holds(self, prompt: PromptIds, picture: str | None, begun: Sequence[int]) -> int:
+        """Give how many tokens of a prompt, and of the answer behind it, need not be read again."""
+        spoken = self.spoken.common(prompt, picture, begun) if self.spoken else 0
+        return prompt.tokens + spoken if spoken else self.known.common(prompt, picture)
+
+    def clear(self) -> None:
+        """Give the cache's memory back; kept pictures stay known."""
+        self.cache.release()
+        self.known = Known()
+        self.spoken = None
+
+
 class PictureCache:
     """Key/value prefixes of pictures in RAM, least recently used out first, and on disk.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -55,8 +56,9 @@ class Replayer:
 
     def __init__(self, record: Recorder) -> None:
         self._record = record
-        self._key: Hashable = None
-        self._recording: Recording | None = None
+        self._kept: WeakKeyDictionary[object, tuple[Hashable, Recording | None]] = (
+            WeakKeyDictionary()
+        )
         self.replayed = 0
         self.trouble = ""
 
@@ -64,25 +66,27 @@ class Replayer:
         """Say in a few words what becomes of the steps."""
         return f"launched one by one: {self.trouble}" if self.trouble else "recorded and replayed"
 
-    def run(self, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
+    def run(self, owner: object, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
         """Give the result of work.
 
-        key  everything that decides which addresses the work touches; one recording is kept, that
-             of the last key
+        owner  whose work it is; one recording is kept for each owner, while it lives
+        key    everything else that decides which addresses the work touches; the recording that is
+               kept is that of the last key
         """
         if self.trouble:
             return work()
-        if key != self._key:
+        last, recording = self._kept.get(owner, (None, None))
+        if key != last:
             # Not recorded yet: a first step may still bring weights in, and may be the only one.
-            self._key, self._recording = key, None
+            self._kept[owner] = (key, None)
             return work()
-        if self._recording is None:
+        if recording is None:
             result = work()
-            self._recording = self._checked(work, result)
+            self._kept[owner] = (key, self._checked(work, result))
             return result
-        self._recording.replay()
+        recording.replay()
         self.replayed += 1
-        return self._recording.output.clone()
+        return recording.output.clone()
 
     def _checked(self, work: Callable[[], Tensor], expected: Tensor) -> Recording | None:
         """Record work that just gave `expected`; None, and a reason, if that does not work here."""

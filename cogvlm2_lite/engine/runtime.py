@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -94,6 +95,18 @@ class Talk:
         return 0 if self.start is None else self.start.tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A produced token on its way into a conversation's cache.
+
+    position  its RoPE position
+    """
+
+    token: int
+    position: int
+    cache: KVCache
+
+
 @dataclass(kw_only=True)
 class _Run:
     """Tokens on their way through the blocks; they wait in host memory."""
@@ -108,7 +121,10 @@ class _Run:
 
 
 class Runtime:
-    """Runs the three phases. One answer at a time.
+    """Runs the three phases.
+
+    `encode` and `prefill` give way after every block, and leave nothing but their own state behind
+    there: other answers may be decoded in between.
 
     loaders  one per device of the plan
     devices  the torch devices of the plan, in its order
@@ -158,7 +174,7 @@ class Runtime:
         if record is None and devices[0].type == "cuda":
             record = partial(record_on_cuda, devices[0])
         self.replayer = None if record is None else Replayer(record)
-        self._inputs = DecodeInputs(config, dtype, devices[0])
+        self._inputs: WeakKeyDictionary[KVCache, DecodeInputs] = WeakKeyDictionary()
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
@@ -204,13 +220,13 @@ class Runtime:
         with residency.phase(Phase.ENCODE):
             for embedding in residency.walk([self.tower.embedding]):
                 hidden = embedding(hidden)
-            for done, block in enumerate(residency.walk(self.tower.blocks), 1):
+        for done, block in enumerate(self.tower.blocks, 1):
+            _check(cancel)
+            with residency.at(Phase.ENCODE, block):
                 hidden = block(hidden.to(homes[done - 1]))
-                _check(cancel)
-                yield self._progress("encode", done, len(homes))
-            for projector in residency.walk([self.projector]):
-                hidden = projector(hidden.to(self._devices[-1]))
-        return hidden
+            yield self._progress("encode", done, len(homes))
+        with residency.at(Phase.ENCODE, self.projector):
+            return self.projector(hidden.to(self._devices[-1]))
 
     def prefill(
         self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
@@ -221,17 +237,19 @@ class Runtime:
         Returns   [batch, tokens, hidden], before the final norm
         """
         residency, homes = self.residency, self._decoder_home
-        with residency.phase(Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT):
+        phase = Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT
+        with residency.phase(phase):
             step = self._step(chunk, cache)
             hidden = self._embed(chunk.input_ids)
             if features is not None:
                 places = chunk.image_mask.to(homes[0])
                 hidden = place_features(hidden, features.to(homes[0]), places)
-            for done, block in enumerate(residency.walk(self.decoder.blocks), 1):
-                home = homes[done - 1]
+        for done, block in enumerate(self.decoder.blocks, 1):
+            _check(cancel)
+            home = homes[done - 1]
+            with residency.at(phase, block):
                 hidden = block(hidden.to(home), step.on(home))
-                _check(cancel)
-                yield self._progress("prefill", done, len(homes))
+            yield self._progress("prefill", done, len(homes))
         cache.advance(chunk.tokens)
         return hidden
 
@@ -311,55 +329,90 @@ class Runtime:
 
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
         """Run one produced token, a language token always; gives scores [vocab] float32."""
-        cache.reserve(cache.length + 1)
-        with self.residency.phase(Phase.DECODE):
-            if self.replayer is None:
-                hidden, where = self._embed(torch.tensor([[token]])), torch.tensor([[position]])
-                scores = self._decode(hidden, where, position, cache, None)
-            else:
-                scores = self._decode_in_place(token, position, cache, self.replayer)
-        cache.advance(1)
+        (scores,) = self.decode_each([Token(token=token, position=position, cache=cache)])
         return scores
 
-    def _decode_in_place(
-        self, token: int, position: int, cache: KVCache, replayer: Replayer
-    ) -> Tensor:
-        """Decode with inputs and cache places at fixed addresses; replayed where it can be.
+    def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
+        """Run one produced token of each of several conversations; gives scores [vocab] of each.
 
-        The arithmetic is the same for every plan, so that streaming changes no bit.
+        Each gets the scores that it gets alone, to the bit. One pass over the weights serves all of
+        them; but steps that are replayed from recordings follow each other, since a recording knows
+        the addresses of one cache. No cache counts its token before all are done.
         """
-        inputs = self._inputs
-        inputs.write(self._rows(torch.tensor([[token]])), position, cache.length)
-        place = Place(slot=inputs.slot, window=cache.window())
-        work = partial(self._decode, inputs.hidden, inputs.position, position, cache, place)
+        for token in tokens:
+            token.cache.reserve(token.cache.length + 1)
+        with self.residency.phase(Phase.DECODE):
+            if len(tokens) == 1 or self._replays:
+                scores = [self._decode_one(token) for token in tokens]
+            else:
+                scores = self._decode_together(tokens)
+        for token in tokens:
+            token.cache.advance(1)
+        return scores
+
+    @property
+    def _replays(self) -> bool:
+        """Whether no weight and no cache buffer moves while decoding, and that is made use of."""
         device = self.plan.devices[0]
-        if len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed:
+        moves = len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed
+        return self.replayer is not None and not moves
+
+    def _decode_one(self, token: Token) -> Tensor:
+        hidden, place = self._input(token)
+        work = partial(self._decode, hidden, token, place)
+        if self.replayer is None or place is None or not self._replays:
             return work()
-        return replayer.run((cache, cache.version, place.window, self.residency.version), work)
+        key = (token.cache.version, place.window, self.residency.version)
+        return self.replayer.run(token.cache, key, work)
 
-    def _decode(
-        self, hidden: Tensor, where: Tensor, position: int, cache: KVCache, place: Place | None
-    ) -> Tensor:
-        """Run all blocks for one language token, hidden [1, 1, hidden]; gives scores [vocab].
+    def _input(self, token: Token) -> tuple[Tensor, Place | None]:
+        """Give a token's row of the embedding [1, 1, hidden], and where it goes in its cache.
 
-        where  [1, 1] int64, the token's position id, which is `position`
+        Where steps may be replayed, both are at fixed addresses. They are also where this plan
+        replays none: the arithmetic is the same for every plan, so that streaming changes no bit.
         """
-        mask = None
-        if place is not None:
-            keys = torch.arange(place.window, device=place.slot.device)
-            mask = (keys <= place.slot)[None, None, None]
-        step = Step(
-            routing=_ALL_LANGUAGE,
-            rotations=self._rotations(where, position),
-            mask=mask,
-            causal=False,
-            cache=cache,
-            place=place,
-        )
-        homes = self._decoder_home
+        ids = torch.tensor([[token.token]])
+        if self.replayer is None:
+            return self._embed(ids), None
+        inputs = self._inputs.get(token.cache)
+        if inputs is None:
+            inputs = DecodeInputs(self.config, self.dtype, self._devices[0])
+            self._inputs[token.cache] = inputs
+        inputs.write(self._rows(ids), token.position, token.cache.length)
+        return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window())
+
+    def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Tensor:
+        """Run all blocks for one language token, hidden [1, 1, hidden]; gives scores [vocab]."""
+        step, homes = self._token_step(token, place), self._decoder_home
         for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
             hidden = block(hidden.to(home), step.on(home))
         return self._score(hidden)[0, -1]
+
+    def _decode_together(self, tokens: Sequence[Token]) -> list[Tensor]:
+        """Run all blocks for a token of each, block by block; gives scores [vocab] of each."""
+        inputs = [self._input(token) for token in tokens]
+        steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
+        xs, homes = [hidden for hidden, _ in inputs], self._decoder_home
+        for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
+            xs = block.each([x.to(home) for x in xs], [step.on(home) for step in steps])
+        for head in self.residency.walk([self.decoder.head]):
+            scores = head.each([x.to(self._devices[-1]) for x in xs])
+        return [each[0, -1] for each in scores]
+
+    def _token_step(self, token: Token, place: Place | None) -> Step:
+        where, mask = torch.tensor([[token.position]]), None
+        if place is not None:
+            where = self._inputs[token.cache].position
+            keys = torch.arange(place.window, device=place.slot.device)
+            mask = (keys <= place.slot)[None, None, None]
+        return Step(
+            routing=_ALL_LANGUAGE,
+            rotations=self._rotations(where, token.position),
+            mask=mask,
+            causal=False,
+            cache=token.cache,
+            place=place,
+        )
 
     @property
     def held_bytes(self) -> int:

@@ -172,6 +172,13 @@ class Residency:
             finally:
                 self._drop(key for key in keys if key in self._streamed)
 
+    @contextmanager
+    def at(self, phase: Phase, piece: HasShells) -> Iterator[None]:
+        """Have one piece's weights there; between two pieces other phases may come and go."""
+        with self.phase(phase):
+            for _ in self.walk([piece]):
+                yield
+
     def release(self) -> None:
         """Take everything out."""
         self._settle()

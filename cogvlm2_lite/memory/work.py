@@ -33,8 +33,10 @@ def scratch_bytes(
         return vision.num_positions * max(width, in_attention) * itemsize + KERNEL_SCRATCH_BYTES
     extra = 2 * 4 * config.vocab_size  # scores in the compute dtype and in float32
     if phase is Phase.DECODE:
-        tokens = parallel
         extra *= parallel
+        if parallel > 1:
+            extra += _half_read_bytes(config, itemsize=itemsize, tokens=tokens)
+        tokens = parallel
     elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
         # Each expert has copies of its rows, and the image features wait beside the stream.
@@ -47,6 +49,16 @@ def scratch_bytes(
         (2 * config.intermediate_size + 3 * hidden) * itemsize, hidden * (2 * itemsize + 12)
     )
     return tokens * width + extra + KERNEL_SCRATCH_BYTES
+
+
+def _half_read_bytes(config: ModelConfig, *, itemsize: int, tokens: int) -> int:
+    """Weigh what waits of a question that is being read, while other answers go on."""
+    vision, hidden = config.vision, config.hidden_size
+    encoding = vision.num_positions * vision.hidden_size * itemsize
+    # The picture's features wait beside the stream that they were put into.
+    picture = 2 * (vision.image_tokens + 1) * hidden * itemsize
+    text = tokens * (hidden * itemsize + config.max_position_embeddings)  # and the mask
+    return max(encoding, picture, text)
 
 
 def encode_flops(config: ModelConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -114,6 +114,13 @@ class Expert:
         # In place: a picture's gate alone takes 63 MiB, and fresh memory costs time too.
         return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
 
+    def mlp_each(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Give `mlp` of each x [1, 1, hidden], to the bit as if it were alone."""
+        gates, ups = self.gate.each(xs), self.up.each(xs)
+        return self.down.each(
+            [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)]
+        )
+
     def shells(self) -> Iterator[Shell]:
         yield from (self.qkv, self.dense, self.gate, self.up, self.down)
         if self.qkv.bias:
@@ -152,6 +159,19 @@ class DecoderBlock:
             vision.dense,
         )
         return x + route(self.mlp_norm(x), language.mlp, vision.mlp)
+
+    def each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
+        """Run one language token of each of several sequences, xs [1, 1, hidden] each.
+
+        Each gets what `__call__` gives it alone, to the bit: the projections promise that, and all
+        else is done one by one. What is gained is that weights are read once.
+        """
+        language = self.language
+        qkvs = language.qkv.each([self.attention_norm(x) for x in xs])
+        mixed = [self.attend(qkv, step) for qkv, step in zip(qkvs, steps, strict=True)]
+        xs = [x + y for x, y in zip(xs, language.dense.each(mixed), strict=True)]
+        added = language.mlp_each([self.mlp_norm(x) for x in xs])
+        return [x + y for x, y in zip(xs, added, strict=True)]
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:
         """[batch, tokens, qkv rows] -> [batch, tokens, hidden].
@@ -207,6 +227,11 @@ class OutputHead:
         need 1.11 GiB of float32 scores, which is what the released code runs out of memory on.
         """
         return self.lm_head(self.norm(hidden)).to(torch.float32)
+
+    def each(self, hidden: Sequence[Tensor]) -> list[Tensor]:
+        """Score for each [1, 1, hidden], to the bit as if it were alone."""
+        scores = self.lm_head.each([self.norm(x) for x in hidden])
+        return [each.to(torch.float32) for each in scores]
 
     def shells(self) -> Iterator[Shell]:
         yield from self.norm.shells()

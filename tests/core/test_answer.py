@@ -281,7 +281,7 @@ def test_a_question_longer_than_the_context_is_refused(model: Model) -> None:
 def test_a_loop_is_broken_and_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = torch.zeros(512)
     stuck[70] = 1.0
-    monkeypatch.setattr(model.runtime, "decode_one_token", lambda *_: stuck)
+    monkeypatch.setattr(model.runtime, "decode_each", lambda _: [stuck])
     events = list(model.answer("Go?", sampling=Sampling(max_new_tokens=300)))
     assert finished(events).reason is FinishReason.REPETITION
     assert finished(events).completion_tokens < 120
