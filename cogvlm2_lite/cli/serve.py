@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import DEMO_WORD, Parser, add_compute_options, model_folder
+from cogvlm2_lite.cli.parser import (
+    DEMO_WORD,
+    Parser,
+    add_compute_options,
+    add_parallel_option,
+    check_parallel,
+    model_folder,
+)
 from cogvlm2_lite.engine.protocol import Load
 from cogvlm2_lite.errors import UsageError
 
@@ -35,6 +42,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
     add_compute_options(parser)
+    add_parallel_option(parser)
     group = parser.add_argument_group("who may ask")
     group.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
@@ -102,6 +110,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     from cogvlm2_lite.server.limits import Limits
 
     _check_limits(args)
+    check_parallel(args.parallel)
     folder = model_folder(args.model)
     options = Options(
         load=Load(
@@ -114,6 +123,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             offload=args.offload,
             context=args.context,
             kv=args.kv,
+            parallel=args.parallel,
             max_picture_pixels=int(args.max_megapixels * 1e6),
         ),
         model=args.name or (DEMO_WORD if args.model == DEMO_WORD else folder.resolve().name),
@@ -135,7 +145,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     def tell(address: str) -> None:
         console.line(f"The page: {address}  The API: {address}/v1  Ctrl-C stops the server.")
 
-    serve(options, on_listening=tell)
+    serve(options, on_listening=tell, on_remark=console.line)
     return 0
 
 

@@ -44,7 +44,7 @@ _HEADER = struct.Struct(">II")
 class Load:
     """Open a model folder; answered by Loaded or LoadFailed.
 
-    device ... kv       as for `cogvlm2_lite.load`
+    device ... parallel as for `cogvlm2_lite.load`
     max_picture_pixels  larger pictures are refused before a pixel is decoded
     """
 
@@ -57,6 +57,7 @@ class Load:
     offload: str = "auto"
     context: int | None = None
     kv: str = "full"
+    parallel: int = 1
     max_picture_pixels: int = DEFAULT_LIMITS.max_pixels
 
 
@@ -104,12 +105,14 @@ class Loaded:
     compute       device and number type, and why
     context       tokens of question, picture and answer together
     image_tokens  those of one picture
+    parallel      conversations that are answered at once
     """
 
     plan: Mapping[str, Any]
     compute: str
     context: int
     image_tokens: int
+    parallel: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
     python -m cogvlm2_lite.engine.worker
 
 One thread reads, so that a cancel arrives while an answer is computed; one tells that the process
-is alive; the main thread does the work, one command after the other. When the owner is gone, so is
-this process.
+is alive; the main thread does the work: as many answers at once as the plan has room for, and the
+other commands between them. When the owner is gone, so is this process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -49,6 +50,7 @@ from cogvlm2_lite.inputs.image import ImageLimits, open_image
 
 if TYPE_CHECKING:
     from cogvlm2_lite.engine.model import Model
+    from cogvlm2_lite.engine.together import Engine
 
 _Work = Load | Ask | Unload | Shutdown
 
@@ -67,6 +69,7 @@ class Worker:
         self._reports = reports
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._cancels: dict[int, events.Cancel] = {}
+        self._waiting: _Work | None = None
         self._opened: _Opened | None = None
         self._busy = False
         self._told = 0
@@ -76,9 +79,7 @@ class Worker:
         """Work until Shutdown; raises SystemExit when the GPU is lost."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while True:
-            self._busy = False
-            work = self._work.get()
-            self._busy = True
+            work = self._next_work()
             match work:
                 case Shutdown():
                     return
@@ -88,7 +89,30 @@ class Worker:
                 case Load():
                     self._load(work)
                 case Ask():
-                    self._answer(work)
+                    self._begin(work)
+                case None:
+                    self._go_on()
+
+    def _next_work(self) -> _Work | None:
+        """Give the command that is to be done now; None: go on with the answers under way.
+
+        Commands keep their order. Of questions as many are begun as there are seats; all else waits
+        until the answers under way are over.
+        """
+        engine = self._engine
+        busy = self._busy = engine is not None and engine.busy
+        if self._waiting is None:
+            with suppress(queue.Empty):
+                self._waiting = self._work.get(block=not busy)
+        if engine is not None and busy and (not isinstance(self._waiting, Ask) or engine.full):
+            return None
+        work, self._waiting = self._waiting, None
+        self._busy = True
+        return work
+
+    @property
+    def _engine(self) -> Engine | None:
+        return None if self._opened is None else self._opened.model.engine
 
     def _listen(self) -> None:
         """Sort the commands; leave with the owner, in the middle of whatever is computed."""
@@ -147,44 +171,59 @@ class Worker:
             fault = _fault(error)
             self._say(LoadFailed(kind=type(fault).__name__, message=fault.message, hint=fault.hint))
 
-    def _answer(self, ask: Ask) -> None:
+    def _begin(self, ask: Ask) -> None:
         try:
-            self._tell(ask, self._cancels[ask.request])
-        except DeviceError as error:
-            # A lost GPU stays lost for this process; the owner starts another one.
-            self._fail(ask, error)
-            raise SystemExit(1) from error
+            self._ask(ask)
         except CogVLM2LiteError as error:
-            self._fail(ask, error)
+            self._fail(ask.request, error)
         except Exception as error:  # noqa: BLE001 - the outer edge of a process
-            self._fail(ask, _fault(error))
-        finally:
-            del self._cancels[ask.request]
+            self._fail(ask.request, _fault(error))
 
-    def _tell(self, ask: Ask, cancel: events.Cancel) -> None:
+    def _ask(self, ask: Ask) -> None:
         if self._opened is None:
             raise UsageError("No model is loaded.", hint="Load one first.")
-        model, limits = self._opened.model, self._opened.limits
+        from cogvlm2_lite.engine.answer import Request
+
         image = None
         if ask.image is not None:
-            image = open_image(ask.image, upright=ask.upright, limits=limits)
-        told = model.answer(
-            ask.question,
-            image,
-            ask.history,
+            image = open_image(ask.image, upright=ask.upright, limits=self._opened.limits)
+        request = Request(
+            question=ask.question,
+            image=image,
+            history=ask.history,
             sampling=ask.sampling,
             template=ask.template,
-            cancel=cancel,
             begun=ask.begun,
             begun_ids=ask.begun_ids,
         )
-        for event in told:
-            self._told += 1
-            self._say(Told(request=ask.request, event=event))
+        self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 
-    def _fail(self, ask: Ask, error: CogVLM2LiteError) -> None:
+    def _go_on(self) -> None:
+        """Go on with the answers under way for a turn."""
+        assert self._engine is not None
+        lost = None
+        for request, outcome in self._engine.turn():
+            self._told += 1
+            match outcome:
+                case DeviceError():
+                    lost = outcome
+                    self._fail(request, outcome)
+                case CogVLM2LiteError():
+                    self._fail(request, outcome)
+                case Exception():
+                    self._fail(request, _fault(outcome))
+                case _:
+                    if isinstance(outcome, events.Finished):
+                        self._cancels.pop(request, None)
+                    self._say(Told(request=request, event=outcome))
+        if lost is not None:
+            # A lost GPU stays lost for this process; the owner starts another one.
+            raise SystemExit(1)
+
+    def _fail(self, request: int, error: CogVLM2LiteError) -> None:
+        self._cancels.pop(request, None)
         kind = type(error).__name__
-        self._say(Failed(request=ask.request, kind=kind, message=error.message, hint=error.hint))
+        self._say(Failed(request=request, kind=kind, message=error.message, hint=error.hint))
 
 
 def _open(wanted: Load) -> _Opened:
@@ -200,6 +239,7 @@ def _open(wanted: Load) -> _Opened:
         offload=wanted.offload,
         context=wanted.context,
         kv=wanted.kv,
+        parallel=wanted.parallel,
     )
     _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
     return _Opened(model=model, limits=ImageLimits(max_pixels=wanted.max_picture_pixels))
@@ -213,6 +253,7 @@ def _describe(model: Model) -> Loaded:
         compute=f"{compute.device}, {kind}: {compute.reason}",
         context=model.plan.context,
         image_tokens=model.config.vision.image_tokens,
+        parallel=model.plan.parallel,
     )
 
 

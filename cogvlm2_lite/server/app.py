@@ -121,7 +121,7 @@ class _Handlers:
                 "compute": loaded.compute,
                 "context": loaded.context,
                 "image_tokens": loaded.image_tokens,
-                "parallel": 1,
+                "parallel": loaded.parallel,
             }
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import uvicorn
 
 from cogvlm2_lite.engine.process import EngineProcess
-from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.engine.protocol import Load, Loaded
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
@@ -103,16 +103,28 @@ class LocalServer:
         self._server.should_exit = True
 
 
-def serve(options: Options, *, on_listening: Callable[[str], None]) -> None:
+def serve(
+    options: Options,
+    *,
+    on_listening: Callable[[str], None],
+    on_remark: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     on_listening  called with the page's address when the port is open; the model still loads then
+    on_remark     called with a sentence that the user should know about the memory plan, if any
 
     Raises UsageError when the port can't be had, and the engine's error when the model can't be
     opened.
     """
     engine = EngineProcess(options.load)
+
+    def tell(loaded: Loaded) -> None:
+        if remark := loaded.plan.get("remark"):
+            on_remark(remark)
+
     server = LocalServer(options, engine)
+    server.service.on_loaded = tell
     on_listening(server.address)
     try:
         server.run()

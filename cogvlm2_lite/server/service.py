@@ -64,10 +64,11 @@ class EngineLike(Protocol):
 
 
 class Service:
-    """Answers requests one after the other. All methods belong to one event loop.
+    """Answers requests, as many at once as the engine does. All methods belong to one event loop.
 
     on_hopeless  called when the model can't be loaded: there is nothing to serve, and `failure`
                  says why
+    on_loaded    called whenever the model was loaded
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Service:
         self._engine = engine
         self._turns = Turns(most_waiting)
         self._on_hopeless = on_hopeless
+        self.on_loaded: Callable[[Loaded], None] = lambda _: None
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._running: set[int] = set()
@@ -158,7 +160,8 @@ class Service:
 
     def _retry_after(self) -> int:
         """Guess, in seconds, when the line will be shorter."""
-        return min(math.ceil((self.waiting + 1) * max(self.metrics.seconds_per_answer, 1.0)), 600)
+        rounds = (self.waiting + 1) / self._turns.places
+        return min(math.ceil(rounds * max(self.metrics.seconds_per_answer, 1.0)), 600)
 
     def check_ready(self) -> None:
         """Raise the Refusal 503 that says why nothing can be answered now."""
@@ -215,7 +218,9 @@ class Service:
     def _take_news(self, news: News) -> None:
         match news:
             case Loaded():
+                self._turns.set_places(news.parallel)
                 self._ready.set()
+                self.on_loaded(news)
             case LoadFailed():
                 self.failure = error_of(news)
                 self._ready.set()

@@ -9,7 +9,7 @@ from cogvlm2_lite.server.refusals import Refusal
 
 
 class Turns:
-    """Gives one request after the other the engine. For one event loop.
+    """Gives requests the engine, as many at a time as it answers at once. For one event loop.
 
     Clients take turns, so a hundred questions of one delay another client's by one answer at most.
 
@@ -19,23 +19,30 @@ class Turns:
     def __init__(self, most_waiting: int) -> None:
         self._most = most_waiting
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self._taken = False
+        self._taken = 0
+        self._places = 1
 
     @property
     def waiting(self) -> int:
         return sum(len(line) for line in self._waiting.values())
 
     @property
-    def taken(self) -> bool:
-        return self._taken
+    def places(self) -> int:
+        """Turns that there are at a time."""
+        return self._places
+
+    def set_places(self, places: int) -> None:
+        """Say how many turns there are at a time; turns that are taken stay taken."""
+        self._places = places
+        self._hand_out()
 
     async def take(self, client: str, *, retry_after: int) -> None:
         """Wait for the turn of a client; `give_back` must follow. Refusal 429 when too many wait.
 
         A caller that is cancelled while it waits leaves the line.
         """
-        if not self._taken:
-            self._taken = True
+        if self._taken < self._places:
+            self._taken += 1
             return
         if self.waiting >= self._most:
             raise Refusal(
@@ -56,16 +63,25 @@ class Turns:
             self._forget(client, future)
 
     def give_back(self) -> None:
-        """Give the turn to the next client in the round."""
+        """Give a turn back; it goes to the next client in the round."""
+        self._taken -= 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._taken < self._places and (future := self._next()) is not None:
+            self._taken += 1
+            future.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        """Take who is next in the round out of the line."""
         for client in list(self._waiting):
             line = self._waiting[client]
             while line:
                 future = line.popleft()
                 if not future.done():
                     self._waiting.move_to_end(client)
-                    future.set_result(None)
-                    return
-        self._taken = False
+                    return future
+        return None
 
     def _forget(self, client: str, future: asyncio.Future[None]) -> None:
         line = self._waiting.get(client)

@@ -97,13 +97,18 @@ class SilentAfter(BytesIO):
 def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def lose(*_: object, **__: object) -> Iterator[object]:
-        raise DeviceError("The GPU stopped working.", hint="Start again.")
+    class LosingEngine:
+        busy = full = False
+
+        def begin(self, *_: object) -> None:
+            self.busy = self.full = True
+
+        def turn(self) -> Iterator[object]:
+            yield 1, DeviceError("The GPU stopped working.", hint="Start again.")
 
     model = SimpleNamespace(
-        engine=None,
-        answer=lose,
-        plan=SimpleNamespace(as_dict=dict, context=8),
+        engine=LosingEngine(),
+        plan=SimpleNamespace(as_dict=dict, context=8, parallel=1),
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
     )

@@ -34,7 +34,9 @@ class ScriptedEngine:
     error  raised instead of an answer
     """
 
-    def __init__(self, *, error: CogVLM2LiteError | None = None, loads: bool = True) -> None:
+    def __init__(
+        self, *, error: CogVLM2LiteError | None = None, loads: bool = True, parallel: int = 1
+    ) -> None:
         self.on_news: Callable[[News], None] = ignore_news
         self.error = error
         self.state = EngineState.STOPPED
@@ -47,6 +49,7 @@ class ScriptedEngine:
         self.over = threading.Event()
         self.starts = 0
         self._loads = loads
+        self._parallel = parallel
         self._lock = threading.Lock()
         self._number = 0
         self._cancels: dict[int, threading.Event] = {}
@@ -60,7 +63,13 @@ class ScriptedEngine:
             self.load()
 
     def load(self) -> None:
-        self.loaded = Loaded(plan={"peak_bytes": 17}, compute="cpu", context=64, image_tokens=9)
+        self.loaded = Loaded(
+            plan={"peak_bytes": 17},
+            compute="cpu",
+            context=64,
+            image_tokens=9,
+            parallel=self._parallel,
+        )
         self.state = EngineState.READY
         self.on_news(self.loaded)
 

@@ -1,0 +1,189 @@
+"""Several answers at once: fifty clients, deaths and shutdown over a real engine, turns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import cogvlm2_lite
+from cogvlm2_lite.engine.process import EngineProcess, EngineState
+from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.engine.sampling import Sampling
+from cogvlm2_lite.events import Finished
+from cogvlm2_lite.server.run import LocalServer
+from cogvlm2_lite.server.turns import Turns
+from tests.core.folders import talking_folder
+from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+
+CHAT = "/v1/chat/completions"
+CLIENTS, LONG = 50, 3000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose nonsense differs with every letter of the question, and never ends."""
+    return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@contextmanager
+def serving(
+    folder: Path, parallel: int, **options: Any
+) -> Iterator[tuple[EngineProcess, LocalServer]]:
+    load = Load(folder=folder, device="cpu", dtype="float32", parallel=parallel)
+    engine = EngineProcess(load)
+    with running(engine, most_waiting=CLIENTS, **options) as server:
+        while engine.state is EngineState.STOPPED:  # the server's thread starts it
+            threading.Event().wait(0.01)
+        loaded = engine.wait_ready(PATIENCE_S)
+        assert loaded.parallel == parallel
+        yield engine, server
+
+
+def sampling(number: int) -> dict[str, Any]:
+    return {"temperature": 1.0, "seed": number, "max_tokens": 8 + number % 9}
+
+
+def ask(server: LocalServer, number: int) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": f"Client {number}"}], **sampling(number)}
+    return httpx.post(f"{server.address}{CHAT}", json=body, timeout=PATIENCE_S)
+
+
+def hang_up(server: LocalServer, number: int) -> None:
+    """Ask for a very long answer, and leave after its first words."""
+    fields = {**sampling(number), "max_tokens": LONG, "stream": True}
+    body = {"messages": [{"role": "user", "content": f"Client {number}"}], **fields}
+    with httpx.stream("POST", f"{server.address}{CHAT}", json=body, timeout=PATIENCE_S) as reply:
+        next(line for line in reply.iter_lines() if "content" in line)
+
+
+def alone(number: int, model: Any) -> str:
+    fields = sampling(number)
+    settings = Sampling(
+        temperature=fields["temperature"], seed=number, max_new_tokens=fields["max_tokens"]
+    )
+    *_, last = model.answer(f"Client {number}", sampling=settings)
+    assert isinstance(last, Finished)
+    return last.text.strip()
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_fifty_clients_get_their_own_answers_while_some_hang_up(
+    folder: Path, parallel: int
+) -> None:
+    model = cogvlm2_lite.load(folder, device="cpu", dtype="float32")
+    expected = {number: alone(number, model) for number in range(CLIENTS)}
+    assert len(set(expected.values())) > CLIENTS - 5
+    leaving = set(random.Random(0).sample(range(CLIENTS), 8))
+    replies: dict[int, str] = {}
+    with serving(folder, parallel) as (_, server):
+
+        def be_client(number: int) -> None:
+            if number in leaving:
+                hang_up(server, number)
+                return
+            reply = ask(server, number)
+            assert reply.status_code == 200, reply.text
+            replies[number] = reply.json()["choices"][0]["message"]["content"].strip()
+
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            list(clients.map(be_client, range(CLIENTS)))
+        assert httpx.get(f"{server.address}/v1/plan").json()["parallel"] == parallel
+        # Those that hung up have freed their seats: the next question is answered at once.
+        assert ask(server, 0).status_code == 200
+    assert replies == {n: expected[n] for n in range(CLIENTS) if n not in leaving}
+
+
+def stream_until_over(server: LocalServer, number: int, begun: threading.Barrier) -> str:
+    fields = {**sampling(number), "max_tokens": LONG, "stream": True}
+    body = {"messages": [{"role": "user", "content": f"Client {number}"}], **fields}
+    said, waiting = "", True
+    with httpx.stream("POST", f"{server.address}{CHAT}", json=body, timeout=PATIENCE_S) as reply:
+        for line in reply.iter_lines():
+            said += line
+            if waiting and "content" in line:
+                waiting = False
+                begun.wait(PATIENCE_S)
+    return said
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a POSIX signal")
+def test_a_killed_engine_ends_all_its_answers_and_those_that_wait_are_answered(
+    folder: Path,
+) -> None:
+    begun = threading.Barrier(4)
+    with serving(folder, 3) as (engine, server), ThreadPoolExecutor(8) as clients:
+        pid = engine.pid
+        assert pid is not None
+        expected = ask(server, 7).json()["choices"]
+        under_way = [clients.submit(stream_until_over, server, n, begun) for n in range(3)]
+        begun.wait(PATIENCE_S)
+        waiting = [clients.submit(ask, server, 7) for _ in range(3)]
+        while server.service.waiting < 3:
+            threading.Event().wait(0.01)
+        os.kill(pid, signal.SIGKILL)
+        for stream in under_way:
+            assert "killed (signal 9, SIGKILL)" in stream.result(PATIENCE_S)
+        for answer in waiting:
+            assert answer.result(PATIENCE_S).json()["choices"] == expected
+
+
+def test_shutting_down_ends_all_answers_cleanly(folder: Path) -> None:
+    begun = threading.Barrier(4)
+    with ThreadPoolExecutor(3) as clients:
+        with serving(folder, 3, grace_s=0.1) as (_, server):
+            streams = [clients.submit(stream_until_over, server, n, begun) for n in range(3)]
+            begun.wait(PATIENCE_S)
+        for stream in streams:
+            said = stream.result(PATIENCE_S)
+            assert '"finish_reason":"length"' in said
+            assert said.endswith("[DONE]")
+
+
+def test_as_many_requests_run_at_once_as_the_engine_answers() -> None:
+    engine = ScriptedEngine(parallel=2)
+    with running(engine) as server, ThreadPoolExecutor(3) as clients:
+
+        def wait(number: int) -> int:
+            body = {"messages": [{"role": "user", "content": f"wait {number}"}]}
+            return httpx.post(f"{server.address}{CHAT}", json=body, timeout=PATIENCE_S).status_code
+
+        replies = [clients.submit(wait, number) for number in range(3)]
+        while server.service.waiting < 1:
+            threading.Event().wait(0.01)
+        assert (server.service.running, len(engine.asked)) == (2, 2)
+        engine.go.set()
+        assert [reply.result(PATIENCE_S) for reply in replies] == [200] * 3
+
+
+def test_places_that_come_later_are_given_to_those_that_wait() -> None:
+    async def play() -> None:
+        turns = Turns(8)
+        await turns.take("a", retry_after=1)
+        waiting = [asyncio.ensure_future(turns.take(c, retry_after=1)) for c in "aaab"]
+        await asyncio.sleep(0)
+        turns.set_places(3)
+        await asyncio.sleep(0)
+        assert [task.done() for task in waiting] == [True, False, False, True]
+        turns.set_places(1)
+        turns.give_back()
+        turns.give_back()
+        await asyncio.sleep(0)
+        assert turns.waiting == 2
+        turns.give_back()
+        await asyncio.sleep(0)
+        assert turns.waiting == 1
+        turns.set_places(2)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(play())
