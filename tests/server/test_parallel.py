@@ -141,13 +141,14 @@ def test_a_killed_engine_ends_all_its_answers_and_those_that_wait_are_answered(
 def test_shutting_down_ends_all_answers_cleanly(folder: Path) -> None:
     begun = threading.Barrier(4)
     with ThreadPoolExecutor(3) as clients:
-        with serving(folder, 3, grace_s=0.1) as (_, server):
+        with serving(folder, 3, grace_s=0.0) as (_, server):
             streams = [clients.submit(stream_until_over, server, n, begun) for n in range(3)]
             begun.wait(PATIENCE_S)
-        for stream in streams:
-            said = stream.result(PATIENCE_S)
-            assert '"finish_reason":"length"' in said
-            assert said.endswith("[DONE]")
+        said = [stream.result(PATIENCE_S) for stream in streams]
+        assert all(text.endswith("[DONE]") for text in said)
+        # An answer may have come to its own end just before.
+        assert all('"finish_reason":"stop"' in t or '"finish_reason":"length"' in t for t in said)
+        assert any('"finish_reason":"length"' in text for text in said)
 
 
 def test_as_many_requests_run_at_once_as_the_engine_answers() -> None:
