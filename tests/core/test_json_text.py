@@ -186,7 +186,7 @@ def test_an_object_ends_the_answer_and_end_tokens_never_do(tmp_path: Path) -> No
     wanted = iter(b'{"a": 1}')
     end_token = min(model.config.eos_token_ids)
 
-    def scores(*_: object) -> torch.Tensor:
+    def scores() -> torch.Tensor:
         row = torch.zeros(512)
         byte = next(wanted, None)
         assert byte is not None, "the answer went on after its end"
@@ -196,7 +196,9 @@ def test_an_object_ends_the_answer_and_end_tokens_never_do(tmp_path: Path) -> No
         return row
 
     first = scores()
-    model.runtime.decode_one_token = scores  # type: ignore[method-assign,assignment]
+    model.runtime.decode_each = lambda tokens: [  # type: ignore[method-assign]
+        scores() for _ in tokens
+    ]
     model.runtime.score = lambda _: first.reshape(1, 1, -1)  # type: ignore[method-assign]
     sampling = Sampling(json_object=True, logprobs=0)
     end = list(model.answer("Go?", sampling=sampling))[-1]
