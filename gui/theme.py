@@ -187,13 +187,16 @@ def stylesheet(colours: Colours, points: int) -> str:
 def apply(app: QApplication, choice: str, points: int) -> Colours:
     """Dress the whole program; gives the palette that was taken."""
     colours = colours_for(choice)
+    sheet = stylesheet(colours, points)
+    if app.styleSheet() == sheet:  # worn already; every widget would be dressed once more
+        return colours
     app.setStyle("Fusion")
     app.setPalette(_palette(colours))
     font = QFont()
     font.setFamilies(list(FAMILIES))
     font.setPointSize(points)
     app.setFont(font)
-    app.setStyleSheet(stylesheet(colours, points))
+    app.setStyleSheet(sheet)
     app.setProperty("colours", asdict(colours))
     return colours
 
