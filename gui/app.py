@@ -24,6 +24,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 from cogvlm2_lite import __version__
 from gui import theme
 from gui.engine import EngineBridge, EngineClient
+from gui.faults import tell
 from gui.history import History, HistoryError
 from gui.places import data_folder
 from gui.settings import Settings
@@ -79,7 +80,7 @@ class Program:
         try:
             history = History(self.data)
         except HistoryError as error:
-            self.trouble = f"{error.message} {error.hint}".strip()
+            self.trouble = tell(error)
             return History(None)
         try:
             history.sweep()

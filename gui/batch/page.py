@@ -34,6 +34,7 @@ from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_r
 from gui.batch.table import SHOWN, Filter, Table, text_of
 from gui.batch.thumbnails import Thumbnails
 from gui.context import Context
+from gui.faults import tell, translate
 from gui.lines import Command
 from gui.pages.frame import page
 from gui.settings import sampling_of
@@ -333,7 +334,7 @@ class BatchPage(QWidget):
             case RunState.STOPPING:
                 return self.tr("Stopping…")
             case RunState.FAILED:
-                return run.trouble
+                return translate(run.trouble)
             case RunState.FINISHED | RunState.STOPPED:
                 text = self._counts(run) + " "
                 return text + self.tr("Answers: {folder}").format(folder=run.job.target)
@@ -380,7 +381,7 @@ class BatchPage(QWidget):
         try:
             export_rows(rows, target)
         except CogVLM2LiteError as error:
-            self._say(f"{error.message} {error.hint}".strip())
+            self._say(tell(error))
         else:
             self._say(
                 self.tr("{count} rows were written to {file}.").format(count=len(rows), file=target)

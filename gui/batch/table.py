@@ -21,6 +21,7 @@ from PySide6.QtGui import QColor, QImage, QPixmap
 from gui import theme
 from gui.batch.run import Row, RowState
 from gui.batch.thumbnails import SIDE, Thumbnails
+from gui.faults import translate
 from gui.words import QT_TRANSLATE_NOOP
 
 SHOWN = SIDE // 2
@@ -89,7 +90,7 @@ class Table(QAbstractTableModel):
         if role == _Role.DisplayRole:
             return text_of(row)
         if role == _Role.ToolTipRole:
-            return row.text or None
+            return _said(row) or None
         if role == _Role.ForegroundRole and row.state is not RowState.ANSWERED:
             colours = theme.current()
             return QColor(colours.bad if row.state is RowState.FAILED else colours.soft)
@@ -155,5 +156,10 @@ class Filter(QSortFilterProxyModel):
 def text_of(row: Row) -> str:
     """Give what stands in the column of answers."""
     if row.text or row.state not in _WORDS:
-        return row.text
+        return _said(row)
     return QCoreApplication.translate("Batch", _WORDS[row.state])
+
+
+def _said(row: Row) -> str:
+    """Give the answer, or what went wrong in the window's language."""
+    return translate(row.text) if row.state is RowState.FAILED else row.text

@@ -20,6 +20,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.units import format_bytes
 from gui.engine import EngineBridge
+from gui.faults import tell, translate
 from gui.history import History, HistoryError
 from gui.state import Conversation
 
@@ -95,7 +96,7 @@ class Answering(QObject):
             talk.finish(self.turn, outcome)
             self._end()
         elif isinstance(outcome, CogVLM2LiteError):
-            talk.fail(self.turn, f"{outcome.message} {outcome.hint}".strip())
+            talk.fail(self.turn, tell(outcome))
             self._end()
 
     def _note(self, event: Notice | Replanned | Streaming | TurnsDropped) -> str:
@@ -108,7 +109,7 @@ class Answering(QObject):
             return self.tr("The oldest {count} questions no longer fit and were left out.").format(
                 count=event.count
             )
-        return event.text
+        return translate(event.text)
 
     def _end(self) -> None:
         self._write()
@@ -130,4 +131,4 @@ class Answering(QObject):
             try:
                 self._history.write(talk.turns[self.turn])
             except HistoryError as error:
-                self.trouble.emit(f"{error.message} {error.hint}".strip())
+                self.trouble.emit(tell(error))

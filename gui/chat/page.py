@@ -36,6 +36,7 @@ from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
+from gui.faults import tell, translate
 from gui.history import HistoryError
 from gui.settings import sampling_of
 from gui.state import Conversation, Status, Turn
@@ -230,7 +231,7 @@ class ChatPage(QWidget):
             try:
                 self._picture = self._context.history.picture(conversation.picture)
             except HistoryError as error:
-                self.say(error.message)
+                self.say(tell(error))
         self.panel.show_picture(self._picture)
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
@@ -267,7 +268,7 @@ class ChatPage(QWidget):
         try:
             work()
         except HistoryError as error:
-            self.say(f"{error.message} {error.hint}".strip())
+            self.say(tell(error))
             return False
         return True
 
@@ -278,7 +279,7 @@ class ChatPage(QWidget):
         try:
             data = read_file(files[0])
         except CogVLM2LiteError as error:
-            self.say(f"{error.message} {error.hint}".strip())
+            self.say(tell(error))
             return
         self.start_new()
         self.panel.offer(data)
@@ -315,7 +316,7 @@ class ChatPage(QWidget):
                 picture = history.keep_picture(data)
                 first = history.create(picture=picture, title=name)
         except HistoryError as error:
-            self.say(f"{error.message} {error.hint}".strip())
+            self.say(tell(error))
             return
         if several.pictures:
             self.show_conversation(first)
@@ -410,7 +411,7 @@ class ChatPage(QWidget):
                 self._conversation = history.create(picture=name)
             turn = history.ask(self._conversation, question, parent)
         except HistoryError as error:
-            self.say(f"{error.message} {error.hint}".strip())
+            self.say(tell(error))
             return False
         self._edited = None
         self._begin(self._conversation, turn)
@@ -467,7 +468,9 @@ class ChatPage(QWidget):
         self._welcome.show_model(model)
         ended = (EngineState.DEAD, EngineState.EMPTY)
         if model and (state in ended or (client.reason and not ready)):
-            self._banner.say(client.reason or self.tr("The model is unloaded."), restart=True)
+            self._banner.say(
+                translate(client.reason) or self.tr("The model is unloaded."), restart=True
+            )
         elif self.restart_button.isVisible() and ready:
             self._banner.hide()
 

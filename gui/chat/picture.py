@@ -29,6 +29,7 @@ from gui.chat.capture import Capture, can_capture
 from gui.chat.offered import png_bytes, read_file, read_mime
 from gui.chat.view import View
 from gui.context import Context
+from gui.faults import tell
 from gui.pictures import Preview, preview
 
 _KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
@@ -114,7 +115,7 @@ class PicturePanel(QWidget):
         try:
             offered = read_mime(mime)
         except CogVLM2LiteError as error:
-            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            self.trouble.emit(tell(error))
             return True
         if offered.data:
             self.offer(offered.data)
@@ -147,7 +148,7 @@ class PicturePanel(QWidget):
             try:
                 self.offer(read_file(Path(names[0])))
             except CogVLM2LiteError as error:
-                self.trouble.emit(f"{error.message} {error.hint}".strip())
+                self.trouble.emit(tell(error))
 
     def capture(self) -> None:
         """Let a person take a part of the screen."""
@@ -185,7 +186,7 @@ class PicturePanel(QWidget):
             )
 
         def failed(error: CogVLM2LiteError) -> None:
-            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            self.trouble.emit(tell(error))
 
         work = lambda: preview(data, as_model_sees=square)  # noqa: E731
         self._context.tasks.run(work, shown, failed, self)

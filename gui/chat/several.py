@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.chat.offered import read_file
+from gui.faults import tell
 from gui.pictures import preview
 
 MOST = 20
@@ -45,7 +46,7 @@ def look_at(files: Sequence[Path]) -> Several:
             preview(data)
         except CogVLM2LiteError as error:
             named = "" if file.name in error.message else f"{file.name}: "
-            trouble.append(f"{named}{error.message} {error.hint}".strip())
+            trouble.append(f"{named}{tell(error)}")
         else:
             pictures.append((file.name, data))
     return Several(pictures=tuple(pictures), trouble=tuple(trouble))

@@ -24,6 +24,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.context import Context
 from gui.export import export
+from gui.faults import tell
 from gui.history import HistoryError
 from gui.taking_in import read_export
 
@@ -110,7 +111,7 @@ class Sidebar(QWidget):
         try:
             rows = self._context.history.list(self.search.text())
         except HistoryError as error:
-            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            self.trouble.emit(tell(error))
             return
         for row in rows:
             item = QListWidgetItem(row.title or self.tr("New conversation"))
@@ -148,7 +149,7 @@ class Sidebar(QWidget):
             taken = read_export(source)
             kept = self._context.history.take_in(taken.conversation, taken.picture)
         except CogVLM2LiteError as error:
-            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            self.trouble.emit(tell(error))
             return
         self.reload()
         self.wanted.emit(kept.id)
@@ -209,6 +210,6 @@ class Sidebar(QWidget):
         try:
             work()
         except HistoryError as error:
-            self.trouble.emit(f"{error.message} {error.hint}".strip())
+            self.trouble.emit(tell(error))
             return False
         return True

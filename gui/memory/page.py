@@ -20,8 +20,10 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.engine.process import Outcome
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Progress, Replanned
+from cogvlm2_lite.memory.drawing import about, rate
 from cogvlm2_lite.units import GIB, format_bytes
 from gui.context import Context
+from gui.faults import tell, translate
 from gui.memory.bars import PlanBars, say
 from gui.memory.meter import MeterBar, read, sentence
 from gui.memory.plan import Device, Shown, plan_for
@@ -189,7 +191,13 @@ class MemoryPage(QWidget):
 
     def _show(self, shown: Shown) -> None:
         self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
-        self.summary.setText(shown.summary)
+        self.summary.setText(
+            QCoreApplication.translate(
+                "Memory",
+                "A question about a new picture waits about {wait} for its first word; then about "
+                "{rate} tokens come per second.",
+            ).format(wait=about(shown.first_word_s), rate=rate(shown.tokens_per_s))
+        )
         self.bars.show_devices(shown.devices)
         self.table.setPlainText(shown.text)
         self.table.show()
@@ -206,7 +214,7 @@ class MemoryPage(QWidget):
                 model=self._name()
             )
         )
-        self.summary.setText(f"{error.message} {error.hint}".strip())
+        self.summary.setText(tell(error))
         self.bars.show_devices(())
         self.table.hide()
 
@@ -223,7 +231,7 @@ class MemoryPage(QWidget):
             )
             self.held.show()
         elif isinstance(outcome, Replanned):
-            self.held.setText(outcome.text)
+            self.held.setText(translate(outcome.text))
             self.held.show()
 
 

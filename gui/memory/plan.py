@@ -56,9 +56,14 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A plan for a person. text: the whole of it, as `cogvlm2-lite plan` prints it."""
+    """A plan for a person.
 
-    summary: str
+    first_word_s  that a question about a new picture waits for its first word
+    text          the whole of it, as `cogvlm2-lite plan` prints it
+    """
+
+    first_word_s: float
+    tokens_per_s: float
     devices: tuple[Device, ...]
     text: str
 
@@ -113,7 +118,8 @@ def plan_for(folder: Path | None, *, vram: str | None, ram: str | None) -> Shown
     found = preview(subject, machine)
     values = as_dict(subject, machine, found)
     return Shown(
-        summary=found.sentence,
+        first_word_s=found.expected.first_word_s,
+        tokens_per_s=found.expected.tokens_per_s,
         devices=devices_of(values["plan"]),
         text=text(subject, machine, found),
     )

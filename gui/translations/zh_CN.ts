@@ -412,6 +412,369 @@
     </message>
 </context>
 <context>
+    <name>Faults</name>
+    <message>
+        <source>The disk is full.</source>
+        <translation>磁盘已满。</translation>
+    </message>
+    <message>
+        <source>Make room; nothing that was kept is lost.</source>
+        <translation>请腾出空间;已保存的内容没有丢失。</translation>
+    </message>
+    <message>
+        <source>The folder of the conversations can&apos;t be written to.</source>
+        <translation>无法写入对话所在的文件夹。</translation>
+    </message>
+    <message>
+        <source>Make it writable, or give another folder with --data.</source>
+        <translation>请使其可写,或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>The file of the conversations can&apos;t be opened.</source>
+        <translation>无法打开对话文件。</translation>
+    </message>
+    <message>
+        <source>Make its folder readable and writable, or give another folder with --data.</source>
+        <translation>请使其所在文件夹可读写,或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Another program holds the file of the conversations.</source>
+        <translation>另一个程序正占用对话文件。</translation>
+    </message>
+    <message>
+        <source>Close it and try again.</source>
+        <translation>请关闭它后再试。</translation>
+    </message>
+    <message>
+        <source>The file of the conversations is damaged, or no database.</source>
+        <translation>对话文件已损坏,或者不是数据库。</translation>
+    </message>
+    <message>
+        <source>The file of the conversations is damaged.</source>
+        <translation>对话文件已损坏。</translation>
+    </message>
+    <message>
+        <source>Move it away to start anew, or put a copy back.</source>
+        <translation>请移走它以重新开始,或放回一份备份。</translation>
+    </message>
+    <message>
+        <source>The file of the conversations can&apos;t be read or written.</source>
+        <translation>无法读写对话文件。</translation>
+    </message>
+    <message>
+        <source>Check that its disk is connected and has room.</source>
+        <translation>请检查其磁盘已连接且有空间。</translation>
+    </message>
+    <message>
+        <source>The conversations can&apos;t be read or written: {why}.</source>
+        <translation>无法读写对话:{why}。</translation>
+    </message>
+    <message>
+        <source>This conversation is no longer there.</source>
+        <translation>这个对话已不存在。</translation>
+    </message>
+    <message>
+        <source>The picture can&apos;t be kept: {why}.</source>
+        <translation>无法保存图片:{why}。</translation>
+    </message>
+    <message>
+        <source>Make room on the disk of {folder}, or make the folder writable.</source>
+        <translation>请在 {folder} 所在磁盘腾出空间,或使该文件夹可写。</translation>
+    </message>
+    <message>
+        <source>The picture of this conversation is no longer there.</source>
+        <translation>这个对话的图片已不存在。</translation>
+    </message>
+    <message>
+        <source>The picture of this conversation is damaged on disk.</source>
+        <translation>这个对话的图片在磁盘上已损坏。</translation>
+    </message>
+    <message>
+        <source>{file} in {folder} is a database of another program.</source>
+        <translation>{folder} 中的 {file} 是另一个程序的数据库。</translation>
+    </message>
+    <message>
+        <source>Move it away, or give another folder with --data.</source>
+        <translation>请移走它,或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>The conversations were written by a newer version (format {theirs}; this version knows {ours}).</source>
+        <translation>这些对话由更新的版本写入(格式 {theirs};本版本支持 {ours})。</translation>
+    </message>
+    <message>
+        <source>Install the newer version again. Nothing was changed.</source>
+        <translation>请重新安装较新的版本。没有任何内容被改动。</translation>
+    </message>
+    <message>
+        <source>The folder of the conversations can&apos;t be used: {why}.</source>
+        <translation>无法使用对话所在的文件夹:{why}。</translation>
+    </message>
+    <message>
+        <source>Give another folder with --data.</source>
+        <translation>请用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be written: {why}.</source>
+        <translation>无法写入 {file}:{why}。</translation>
+    </message>
+    <message>
+        <source>Choose another place.</source>
+        <translation>请选择其他位置。</translation>
+    </message>
+    <message>
+        <source>The picture can&apos;t be read: its decoder crashed.</source>
+        <translation>无法读取图片:解码程序崩溃了。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be read: {why}.</source>
+        <translation>无法读取 {file}:{why}。</translation>
+    </message>
+    <message>
+        <source>Choose another file.</source>
+        <translation>请选择其他文件。</translation>
+    </message>
+    <message>
+        <source>Check that it still exists and that you may read it.</source>
+        <translation>请检查它是否还在,以及您是否有权读取。</translation>
+    </message>
+    <message>
+        <source>{file} is a folder, not a picture.</source>
+        <translation>{file} 是文件夹,不是图片。</translation>
+    </message>
+    <message>
+        <source>Give one file of it.</source>
+        <translation>请选择其中的一个文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not an ordinary file.</source>
+        <translation>{file} 不是普通文件。</translation>
+    </message>
+    <message>
+        <source>{file} is empty (0 bytes).</source>
+        <translation>{file} 是空文件(0 字节)。</translation>
+    </message>
+    <message>
+        <source>{file} has no pixels ({width} x {height}).</source>
+        <translation>{file} 没有像素({width} x {height})。</translation>
+    </message>
+    <message>
+        <source>{file} has {count} pixels, more than the {most} million that a picture may have.</source>
+        <translation>{file} 有 {count} 像素,超过图片上限 {most} 百万像素。</translation>
+    </message>
+    <message>
+        <source>{file} has {size}, more than the {most} a picture may have.</source>
+        <translation>{file} 大小为 {size},超过图片上限 {most}。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it starts like a {kind} picture of {width} x {height} pixels, but the rest can&apos;t be decoded.</source>
+        <translation>{file} 已损坏:开头像是 {width} x {height} 像素的 {kind} 图片,但其余部分无法解码。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it starts like a {kind} picture, but can&apos;t be decoded.</source>
+        <translation>{file} 已损坏:开头像是 {kind} 图片,但无法解码。</translation>
+    </message>
+    <message>
+        <source>{file} is {kind}, which this program does not open.</source>
+        <translation>{file} 是{kind},本程序无法打开。</translation>
+    </message>
+    <message>
+        <source>a HEIC picture</source>
+        <translation> HEIC 图片</translation>
+    </message>
+    <message>
+        <source>an AVIF picture</source>
+        <translation> AVIF 图片</translation>
+    </message>
+    <message>
+        <source>a video</source>
+        <translation>视频</translation>
+    </message>
+    <message>
+        <source>a PDF document</source>
+        <translation> PDF 文档</translation>
+    </message>
+    <message>
+        <source>an SVG drawing</source>
+        <translation> SVG 图形</translation>
+    </message>
+    <message>
+        <source>a web page</source>
+        <translation>网页</translation>
+    </message>
+    <message>
+        <source>a Photoshop file</source>
+        <translation> Photoshop 文件</translation>
+    </message>
+    <message>
+        <source>a JPEG XL picture</source>
+        <translation> JPEG XL 图片</translation>
+    </message>
+    <message>
+        <source>a JPEG 2000 picture</source>
+        <translation> JPEG 2000 图片</translation>
+    </message>
+    <message>
+        <source>a ZIP archive or an office document</source>
+        <translation> ZIP 压缩包或办公文档</translation>
+    </message>
+    <message>
+        <source>an icon file</source>
+        <translation>图标文件</translation>
+    </message>
+    <message>
+        <source>a PostScript file</source>
+        <translation> PostScript 文件</translation>
+    </message>
+    <message>
+        <source>{file} is a text file, not a picture.</source>
+        <translation>{file} 是文本文件,不是图片。</translation>
+    </message>
+    <message>
+        <source>{file} is in no known picture format.</source>
+        <translation>{file} 不是已知的图片格式。</translation>
+    </message>
+    <message>
+        <source>Save it again as PNG or JPEG with another program.</source>
+        <translation>请用其他程序重新存为 PNG 或 JPEG。</translation>
+    </message>
+    <message>
+        <source>Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture.</source>
+        <translation>请打开 JPEG、PNG、WebP、BMP、GIF 或 TIFF 图片。</translation>
+    </message>
+    <message>
+        <source>Save it as JPEG or PNG with another program, then open that file.</source>
+        <translation>请用其他程序存为 JPEG 或 PNG,再打开那个文件。</translation>
+    </message>
+    <message>
+        <source>Save a smaller copy: the model looks at 1344 by 1344 pixels.</source>
+        <translation>请存一份较小的副本:模型只看 1344 x 1344 像素。</translation>
+    </message>
+    <message>
+        <source>Get the file again or save it once more from the program that made it.</source>
+        <translation>请重新获取该文件,或从制作它的程序再保存一次。</translation>
+    </message>
+    <message>
+        <source>The engine was stopped.</source>
+        <translation>引擎已停止。</translation>
+    </message>
+    <message>
+        <source>It can be started again.</source>
+        <translation>可以重新启动它。</translation>
+    </message>
+    <message>
+        <source>The engine&apos;s process ended by itself with exit code {code}.</source>
+        <translation>引擎进程自行结束,退出码 {code}。</translation>
+    </message>
+    <message>
+        <source>The engine&apos;s process was killed ({signal}). Most often the system does this when memory runs out.</source>
+        <translation>引擎进程被终止({signal})。通常是系统在内存耗尽时这样做。</translation>
+    </message>
+    <message>
+        <source>The engine&apos;s process crashed ({signal}).</source>
+        <translation>引擎进程崩溃({signal})。</translation>
+    </message>
+    <message>
+        <source>The engine has a fault; the log of the program says where.</source>
+        <translation>引擎出现故障;程序日志中写明了位置。</translation>
+    </message>
+    <message>
+        <source>Please report it with the log and the output of `cogvlm2-lite doctor`.</source>
+        <translation>请附上日志和 `cogvlm2-lite doctor` 的输出报告此问题。</translation>
+    </message>
+    <message>
+        <source>There was not enough memory to go on.</source>
+        <translation>内存不足,无法继续。</translation>
+    </message>
+    <message>
+        <source>Close other programs and try again.</source>
+        <translation>请关闭其他程序后再试。</translation>
+    </message>
+    <message>
+        <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the answer goes on, more slowly.</source>
+        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘;回答会继续,但更慢。</translation>
+    </message>
+    <message>
+        <source>Memory ran out, and {size} is the least that would do.</source>
+        <translation>内存用尽,而至少需要 {size}。</translation>
+    </message>
+    <message>
+        <source>Close other programs, or plan with a shorter --context.</source>
+        <translation>请关闭其他程序,或用较短的 --context。</translation>
+    </message>
+    <message>
+        <source>The context is full: the answer has {count} tokens and can&apos;t go on.</source>
+        <translation>上下文已满:回答已有 {count} 个 token,无法继续。</translation>
+    </message>
+    <message>
+        <source>Ask a new question; the oldest turns make room for it.</source>
+        <translation>请提一个新问题;最早的几轮会为它让出空间。</translation>
+    </message>
+    <message>
+        <source>The question has {count} tokens and the picture {picture}; the context holds {context}, and an answer needs some of them.</source>
+        <translation>问题有 {count} 个 token,图片有 {picture} 个;上下文只容纳 {context} 个,回答也要占一部分。</translation>
+    </message>
+    <message>
+        <source>The question has {count} tokens; the context holds {context}, and an answer needs some of them.</source>
+        <translation>问题有 {count} 个 token;上下文只容纳 {context} 个,回答也要占一部分。</translation>
+    </message>
+    <message>
+        <source>Shorten the question.</source>
+        <translation>请缩短问题。</translation>
+    </message>
+    <message>
+        <source>Shorten the question, or plan for a longer context: {most} tokens at most.</source>
+        <translation>请缩短问题,或使用更长的上下文:最多 {most} 个 token。</translation>
+    </message>
+    <message>
+        <source>{phase} needs at least {least} on {device}, where {size} may be used ({origin}): {missing} are missing.</source>
+        <translation>{phase}在 {device} 上至少需要 {least},可用 {size}({origin}):还差 {missing}。</translation>
+    </message>
+    <message>
+        <source>{phase} needs at least {least} on {device}, where {size} may be used: {missing} are missing.</source>
+        <translation>{phase}在 {device} 上至少需要 {least},可用 {size}:还差 {missing}。</translation>
+    </message>
+    <message>
+        <source>{size} given, {left} left for the driver and other programs</source>
+        <translation>给定 {size},{left} 留给驱动和其他程序</translation>
+    </message>
+    <message>
+        <source>{size} free now, {left} left for the driver and other programs</source>
+        <translation>现有空闲 {size},{left} 留给驱动和其他程序</translation>
+    </message>
+    <message>
+        <source>{size} given, {left} left for other programs</source>
+        <translation>给定 {size},{left} 留给其他程序</translation>
+    </message>
+    <message>
+        <source>{size} free now, {left} left for other programs</source>
+        <translation>现有空闲 {size},{left} 留给其他程序</translation>
+    </message>
+    <message>
+        <source>Encode</source>
+        <translation>看图</translation>
+    </message>
+    <message>
+        <source>Prefill with picture</source>
+        <translation>读入图片和问题</translation>
+    </message>
+    <message>
+        <source>Prefill of text</source>
+        <translation>读入文字</translation>
+    </message>
+    <message>
+        <source>Decode</source>
+        <translation>生成回答</translation>
+    </message>
+    <message>
+        <source>Close other programs, give a larger budget, or use another device.</source>
+        <translation>请关闭其他程序,给更大的预算,或使用其他设备。</translation>
+    </message>
+    <message>
+        <source>A context of {count} tokens would fit: --context {same}.</source>
+        <translation>{count} 个 token的上下文放得下:--context {same}。</translation>
+    </message>
+</context>
+<context>
     <name>JobForm</name>
     <message>
         <source>Folder of pictures</source>
@@ -597,6 +960,10 @@
     <message>
         <source>Open the model anew, within this budget</source>
         <translation>在此限度内重新打开模型</translation>
+    </message>
+    <message>
+        <source>A question about a new picture waits about {wait} for its first word; then about {rate} tokens come per second.</source>
+        <translation>对新图片的提问约需 {wait} 才出现第一个字;之后每秒约 {rate} 个 token。</translation>
     </message>
     <message>
         <source>CogVLM2 19B in 4 bits</source>

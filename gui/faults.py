@@ -1,0 +1,194 @@
+"""Sentences of the core in the window's language.
+
+The core says what is wrong in English, with numbers and names in the sentence, and most of it comes
+from another process as text. So sentences are known again here by their wording: each pattern below
+is one with its variable places named. What is not listed stays English.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from PySide6.QtCore import QCoreApplication
+
+from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.words import QT_TRANSLATE_NOOP
+
+PATTERNS = (  # where two would match, the narrower one stands first
+    # the history (gui/history.py)
+    QT_TRANSLATE_NOOP("Faults", "The disk is full."),
+    QT_TRANSLATE_NOOP("Faults", "Make room; nothing that was kept is lost."),
+    QT_TRANSLATE_NOOP("Faults", "The folder of the conversations can't be written to."),
+    QT_TRANSLATE_NOOP("Faults", "Make it writable, or give another folder with --data."),
+    QT_TRANSLATE_NOOP("Faults", "The file of the conversations can't be opened."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Make its folder readable and writable, or give another folder with --data."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Another program holds the file of the conversations."),
+    QT_TRANSLATE_NOOP("Faults", "Close it and try again."),
+    QT_TRANSLATE_NOOP("Faults", "The file of the conversations is damaged, or no database."),
+    QT_TRANSLATE_NOOP("Faults", "The file of the conversations is damaged."),
+    QT_TRANSLATE_NOOP("Faults", "Move it away to start anew, or put a copy back."),
+    QT_TRANSLATE_NOOP("Faults", "The file of the conversations can't be read or written."),
+    QT_TRANSLATE_NOOP("Faults", "Check that its disk is connected and has room."),
+    QT_TRANSLATE_NOOP("Faults", "The conversations can't be read or written: {why}."),
+    QT_TRANSLATE_NOOP("Faults", "This conversation is no longer there."),
+    QT_TRANSLATE_NOOP("Faults", "The picture can't be kept: {why}."),
+    QT_TRANSLATE_NOOP("Faults", "Make room on the disk of {folder}, or make the folder writable."),
+    QT_TRANSLATE_NOOP("Faults", "The picture of this conversation is no longer there."),
+    QT_TRANSLATE_NOOP("Faults", "The picture of this conversation is damaged on disk."),
+    QT_TRANSLATE_NOOP("Faults", "{file} in {folder} is a database of another program."),
+    QT_TRANSLATE_NOOP("Faults", "Move it away, or give another folder with --data."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The conversations were written by a newer version (format {theirs}; this version knows "
+        "{ours}).",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Install the newer version again. Nothing was changed."),
+    QT_TRANSLATE_NOOP("Faults", "The folder of the conversations can't be used: {why}."),
+    QT_TRANSLATE_NOOP("Faults", "Give another folder with --data."),
+    # files (gui/export.py, gui/taking_in.py, gui/chat/offered.py)
+    QT_TRANSLATE_NOOP("Faults", "{file} can't be written: {why}."),
+    QT_TRANSLATE_NOOP("Faults", "Choose another place."),
+    QT_TRANSLATE_NOOP("Faults", "The picture can't be read: its decoder crashed."),
+    QT_TRANSLATE_NOOP("Faults", "{file} can't be read: {why}."),
+    QT_TRANSLATE_NOOP("Faults", "Choose another file."),
+    QT_TRANSLATE_NOOP("Faults", "Check that it still exists and that you may read it."),
+    # pictures (cogvlm2_lite/inputs/image.py, gui/pictures.py)
+    QT_TRANSLATE_NOOP("Faults", "{file} is a folder, not a picture."),
+    QT_TRANSLATE_NOOP("Faults", "Give one file of it."),
+    QT_TRANSLATE_NOOP("Faults", "{file} is not an ordinary file."),
+    QT_TRANSLATE_NOOP("Faults", "{file} is empty (0 bytes)."),
+    QT_TRANSLATE_NOOP("Faults", "{file} has no pixels ({width} x {height})."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{file} has {count} pixels, more than the {most} million that a picture may have.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{file} has {size}, more than the {most} a picture may have."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{file} is damaged: it starts like a {kind} picture of {width} x {height} pixels, but the "
+        "rest can't be decoded.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{file} is damaged: it starts like a {kind} picture, but can't be decoded."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{file} is {kind}, which this program does not open."),
+    QT_TRANSLATE_NOOP("Faults", "a HEIC picture"),
+    QT_TRANSLATE_NOOP("Faults", "an AVIF picture"),
+    QT_TRANSLATE_NOOP("Faults", "a video"),
+    QT_TRANSLATE_NOOP("Faults", "a PDF document"),
+    QT_TRANSLATE_NOOP("Faults", "an SVG drawing"),
+    QT_TRANSLATE_NOOP("Faults", "a web page"),
+    QT_TRANSLATE_NOOP("Faults", "a Photoshop file"),
+    QT_TRANSLATE_NOOP("Faults", "a JPEG XL picture"),
+    QT_TRANSLATE_NOOP("Faults", "a JPEG 2000 picture"),
+    QT_TRANSLATE_NOOP("Faults", "a ZIP archive or an office document"),
+    QT_TRANSLATE_NOOP("Faults", "an icon file"),
+    QT_TRANSLATE_NOOP("Faults", "a PostScript file"),
+    QT_TRANSLATE_NOOP("Faults", "{file} is a text file, not a picture."),
+    QT_TRANSLATE_NOOP("Faults", "{file} is in no known picture format."),
+    QT_TRANSLATE_NOOP("Faults", "Save it again as PNG or JPEG with another program."),
+    QT_TRANSLATE_NOOP("Faults", "Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Save it as JPEG or PNG with another program, then open that file."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Save a smaller copy: the model looks at 1344 by 1344 pixels."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Get the file again or save it once more from the program that made it."
+    ),
+    # the engine (cogvlm2_lite/engine/)
+    QT_TRANSLATE_NOOP("Faults", "The engine was stopped."),
+    QT_TRANSLATE_NOOP("Faults", "It can be started again."),
+    QT_TRANSLATE_NOOP("Faults", "The engine's process ended by itself with exit code {code}."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The engine's process was killed ({signal}). Most often the system does this when memory "
+        "runs out.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "The engine's process crashed ({signal})."),
+    QT_TRANSLATE_NOOP("Faults", "The engine has a fault; the log of the program says where."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Please report it with the log and the output of `cogvlm2-lite doctor`."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "There was not enough memory to go on."),
+    QT_TRANSLATE_NOOP("Faults", "Close other programs and try again."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "Memory ran out. {size} more of the weights now come from RAM or disk for each use; the "
+        "answer goes on, more slowly.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Memory ran out, and {size} is the least that would do."),
+    QT_TRANSLATE_NOOP("Faults", "Close other programs, or plan with a shorter --context."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "The context is full: the answer has {count} tokens and can't go on."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Ask a new question; the oldest turns make room for it."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The question has {count} tokens and the picture {picture}; the context holds {context}, "
+        "and an answer needs some of them.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The question has {count} tokens; the context holds {context}, and an answer needs some of "
+        "them.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Shorten the question."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Shorten the question, or plan for a longer context: {most} tokens at most."
+    ),
+    # the plan (cogvlm2_lite/memory/plan.py)
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{phase} needs at least {least} on {device}, where {size} may be used ({origin}): "
+        "{missing} are missing.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{phase} needs at least {least} on {device}, where {size} may be used: {missing} are "
+        "missing.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{size} given, {left} left for the driver and other programs"),
+    QT_TRANSLATE_NOOP("Faults", "{size} free now, {left} left for the driver and other programs"),
+    QT_TRANSLATE_NOOP("Faults", "{size} given, {left} left for other programs"),
+    QT_TRANSLATE_NOOP("Faults", "{size} free now, {left} left for other programs"),
+    QT_TRANSLATE_NOOP("Faults", "Encode"),
+    QT_TRANSLATE_NOOP("Faults", "Prefill with picture"),
+    QT_TRANSLATE_NOOP("Faults", "Prefill of text"),
+    QT_TRANSLATE_NOOP("Faults", "Decode"),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Close other programs, give a larger budget, or use another device."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "A context of {count} tokens would fit: --context {same}."),
+)
+
+
+def tell(error: CogVLM2LiteError) -> str:
+    """Give an error's message and hint in the window's language."""
+    return f"{translate(error.message)} {translate(error.hint)}".strip()
+
+
+def translate(text: str) -> str:
+    """Give sentences of the core in the window's language; what is not known stays as it is."""
+    for pattern in PATTERNS:
+        found = _matcher(pattern).fullmatch(text)
+        if found:
+            values = found.groupdict()
+            rest = values.pop(_REST)
+            said = QCoreApplication.translate("Faults", pattern)
+            said = said.format(**{name: translate(value) for name, value in values.items()})
+            return f"{said} {translate(rest)}" if rest else said
+    return text
+
+
+_REST = "rest"
+
+
+@cache
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """Match a pattern's sentences, and what may follow: hints come joined to messages."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    words = (f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
+    return re.compile(f"{''.join(words)}(?: (?P<{_REST}>.+))?", re.DOTALL)

@@ -1,0 +1,137 @@
+"""The core's sentences in the window's language: real errors, made here, and told in Chinese."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PySide6.QtCore import QTranslator
+from PySide6.QtWidgets import QApplication
+
+from cogvlm2_lite.config import RELEASED_19B, parse_config
+from cogvlm2_lite.engine.process import describe_exit
+from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.inputs.image import ImageLimits, open_image
+from cogvlm2_lite.inputs.prompt import encode_prompt
+from gui.app import TRANSLATIONS
+from gui.chat.offered import read_file
+from gui.export import export
+from gui.faults import PATTERNS, tell, translate
+from gui.history import FILE, History
+from gui.memory.plan import plan_for
+from gui.state import Conversation
+
+
+@pytest.fixture
+def chinese(qapp: QApplication) -> Iterator[None]:
+    translator = QTranslator()
+    assert translator.load(str(TRANSLATIONS / "zh_CN.qm"))
+    qapp.installTranslator(translator)
+    yield
+    qapp.removeTranslator(translator)
+
+
+class Words:
+    """A tokenizer that makes a token of every letter."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) % 500 for letter in text]
+
+
+def written(folder: Path, name: str, data: bytes) -> Path:
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def small_png(folder: Path) -> Path:
+    Image.new("RGB", (40, 30)).save(folder / "p.png")
+    return folder / "p.png"
+
+
+def newer(folder: Path) -> None:
+    History(folder).close()
+    database = sqlite3.connect(folder / FILE)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    History(folder)
+
+
+def foreign(folder: Path) -> None:
+    database = sqlite3.connect(folder / FILE)
+    database.execute("CREATE TABLE theirs (a)")
+    database.close()
+    History(folder)
+
+
+def ask_too_much(context: int | None) -> None:
+    config = parse_config(RELEASED_19B)
+    encode_prompt(Words(), config, "?" * 9000, has_image=True, context=context)
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "folder": lambda d: open_image(d),
+    "text": lambda d: open_image(written(d, "x.txt", b"some words")),
+    "empty": lambda d: open_image(written(d, "x.png", b"")),
+    "HEIC": lambda d: open_image(written(d, "x.heic", b"\x00\x00\x00\x18ftypheic" + bytes(50))),
+    "PDF": lambda d: open_image(written(d, "x.jpg", b"%PDF-1.7 ...")),
+    "unknown": lambda d: open_image(written(d, "x.jpg", bytes(range(1, 99)))),
+    "cut": lambda d: open_image(written(d, "x.png", small_png(d).read_bytes()[:60])),
+    "bare head": lambda d: open_image(written(d, "x.png", b"\x89PNG\r\n\x1a\n")),
+    "many pixels": lambda d: open_image(small_png(d), limits=ImageLimits(max_pixels=500)),
+    "many bytes": lambda d: open_image(small_png(d), limits=ImageLimits(max_file_bytes=9)),
+    "gone": lambda d: read_file(d / "none.png"),
+    "not to be written": lambda d: export(
+        Conversation(id=1), b"", written(d, "file", b"") / "x.json"
+    ),
+    "newer history": newer,
+    "foreign history": foreign,
+    "damaged history": lambda d: History(written(d, FILE, b"x" * 5000).parent),
+    "history in a file": lambda d: History(written(d, "file", b"") / "data"),
+    "no conversation": lambda d: History(d).load(77),
+    "no picture": lambda d: History(d).picture("0" * 64),
+    "too little": lambda _: plan_for(None, vram="300MiB", ram=None),
+    "a shorter context": lambda _: plan_for(None, vram="1.9GiB", ram=None),
+    "long question": lambda _: ask_too_much(None),
+    "longer context": lambda _: ask_too_much(4096),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.usefixtures("chinese")
+def test_an_error_is_told_in_chinese(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CogVLM2LiteError) as caught:
+        FAULTS[name](tmp_path)
+    english = f"{caught.value.message} {caught.value.hint}".strip()
+    check(english, tell(caught.value))
+    assert translate(english) == tell(caught.value)
+
+
+@pytest.mark.parametrize("code", [3, -9, -6])
+@pytest.mark.usefixtures("chinese")
+def test_the_end_of_an_engine_is_told_in_chinese(code: int) -> None:
+    english = describe_exit(code)
+    check(english, translate(english))
+
+
+def check(english: str, chinese: str) -> None:
+    """Every number of a sentence is kept; no words of its English are."""
+    assert sorted(re.findall(r"\d+", chinese)) == sorted(re.findall(r"\d+", english))
+    assert re.search(r"[\u4e00-\u9fff]", chinese)
+    chinese = re.sub("No such file or directory|Not a directory", "", chinese)  # the system's words
+    common = r"\b(the|that|is|are|was|for|and|a|an|or|it|more|with)\b"
+    assert not re.search(common, chinese), chinese
+
+
+def test_without_chinese_nothing_changes() -> None:
+    for pattern in PATTERNS:
+        text = re.sub(r"\{\w+\}", "7", pattern)
+        assert translate(text) == text
+
+
+def test_what_is_not_known_stays_as_it_is() -> None:
+    assert translate("Something new happened (5 of 6).") == "Something new happened (5 of 6)."
+    assert translate("") == ""
