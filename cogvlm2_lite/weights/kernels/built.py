@@ -1,4 +1,4 @@
-"""Where the C kernel lies that was built when the package was installed. No torch here: the memory
+"""Where the C kernels lie that was built when the package was installed. No torch here: the memory
 plan asks, too."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-_NAME = "_rows_2"
+_NAME = "_rows_3"
 """The module's name in pyproject.toml. Its number grows with every change of what a function takes:
 in an editable installation the library stays the old one until the package is installed again, and
 must not be called like the new one."""
@@ -14,7 +14,7 @@ must not be called like the new one."""
 
 @cache
 def built_kernel() -> Path | None:
-    """Give the library built from rows.c and attend.c.
+    """Give the library built from rows.c, attend.c and tiles.c.
 
     None where there was no C compiler, or the sources have changed too much since.
     """

@@ -12,6 +12,8 @@ from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
 from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales, open_rows
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.kernels.tiles import TileKernels, open_tiles
 
 KERNELS = ("auto", "rows", "packed", "native", "plain", "cuda")
 
@@ -24,7 +26,8 @@ they meet at 64 rows."""
 class KernelChoice:
     """How 4-bit matrices are multiplied.
 
-    name    "rows"    few rows: our C kernel on the matrix as it is stored; else as "native"
+    name    "rows"    few rows: our C kernel on the matrix as it is stored; many: another one with
+                      AMX, or as "native"
             "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
             "native"  bitsandbytes' dequantization into reused buffers, then torch's multiplication
             "plain"   the same in plain torch
@@ -36,6 +39,7 @@ class KernelChoice:
     reason: str
     native: NativeKernels | None = None
     rows: RowKernels | None = None
+    tiles: TileKernels | None = None
     packed_max_rows: int = 0
 
     @property
@@ -96,8 +100,12 @@ def _best_cpu(dtype: torch.dtype) -> KernelChoice:
         wrong = "our C kernel gives other numbers than it should"
         return replace(other, reason=f"{other.reason}; {wrong}")
     uses = "AVX512-BF16" if rows.level == 2 and dtype == torch.bfloat16 else "AVX2"
+    tiles = open_tiles() if dtype == torch.bfloat16 else None
+    if tiles is not None and not _tiles_multiply_right(tiles):
+        tiles = None
+    uses += " and AMX" if tiles is not None else ""
     reason = f"our C kernel was built, and the CPU has {uses}"
-    return KernelChoice(name="rows", reason=reason, native=other.native, rows=rows)
+    return KernelChoice(name="rows", reason=reason, native=other.native, rows=rows, tiles=tiles)
 
 
 def _best_of_bitsandbytes(dtype: torch.dtype) -> KernelChoice:
@@ -168,6 +176,15 @@ def _rows_multiply_right(rows: RowKernels, dtype: torch.dtype) -> bool:
     scales, levels = StoredScales(absmax=absmax), torch.tensor(NF4_LEVELS)
     out = rows.four_bit(x, codes.view(-1), scales, levels, group=_GROUP)
     return torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0)
+
+
+def _tiles_multiply_right(tiles: TileKernels) -> bool:
+    codes, absmax = _probe()
+    out = tiles.four_bit(
+        torch.eye(_PROBE_COLUMNS, dtype=torch.bfloat16), codes.view(-1), absmax,
+        torch.tensor(NF4_LEVELS), None, group=_GROUP, scratch=Scratch(torch.device("cpu")),
+    )  # fmt: skip
+    return torch.equal(out.t(), _reference().to(torch.bfloat16))
 
 
 def _multiplies_right(native: NativeKernels) -> bool:

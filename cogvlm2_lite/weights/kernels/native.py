@@ -17,6 +17,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
 from cogvlm2_lite.weights.kernels.nf4 import SCALE_GROUP
 
 _LARGEST_GROUP = 1024  # bitsandbytes itself leaves its AVX512 code above this, for its accuracy
@@ -50,16 +51,16 @@ class NativeKernels:
         """
         rows, columns = out.shape
         total = rows * columns
-        _require(codes, torch.uint8, -(-total // 2))
-        _require(absmax, torch.float32, -(-total // group))
-        _require(out, out.dtype, total)
+        require(codes, torch.uint8, -(-total // 2))
+        require(absmax, torch.float32, -(-total // group))
+        require(out, out.dtype, total)
         if columns % group:
             # Given rows, the library restarts the groups in each of them; bitsandbytes' format
             # does not. One long row is right, though it runs on one thread.
             rows, columns = 1, total
         name = f"cdequantize_blockwise_cpu_{quant_type}_{_TYPE_NAMES[out.dtype]}"
         self._library[name](
-            _pointer(codes), _pointer(absmax), _pointer(out), *_longs(group, rows, columns)
+            pointer(codes), pointer(absmax), pointer(out), *longs(group, rows, columns)
         )
 
     def expand_scales(
@@ -71,13 +72,13 @@ class NativeKernels:
         float32, out [groups] float32
         """
         total = out.numel()
-        _require(absmax, torch.uint8, total)
-        _require(nested_absmax, torch.float32, -(-total // SCALE_GROUP))
-        _require(nested_map, torch.float32, 256)
-        _require(out, torch.float32, total)
+        require(absmax, torch.uint8, total)
+        require(nested_absmax, torch.float32, -(-total // SCALE_GROUP))
+        require(nested_map, torch.float32, 256)
+        require(out, torch.float32, total)
         self._library.cdequantize_blockwise_cpu_fp32(
-            _pointer(nested_map), _pointer(absmax), _pointer(nested_absmax), _pointer(out),
-            *_longs(SCALE_GROUP, total),
+            pointer(nested_map), pointer(absmax), pointer(nested_absmax), pointer(out),
+            *longs(SCALE_GROUP, total),
         )  # fmt: skip
         out.add_(torch.tensor(offset, dtype=torch.float32))
 
@@ -92,15 +93,15 @@ class NativeKernels:
         out     [rows, out_features] bfloat16, contiguous
         """
         (rows, columns), features = x.shape, out.shape[1]
-        _require(x, torch.bfloat16, rows * columns)
-        _require(packed, torch.uint8, features * columns // 2)
-        _require(scales, torch.bfloat16, features * columns // group)
-        _require(out, torch.bfloat16, rows * features)
+        require(x, torch.bfloat16, rows * columns)
+        require(packed, torch.uint8, features * columns // 2)
+        require(scales, torch.bfloat16, features * columns // group)
+        require(out, torch.bfloat16, rows * features)
         call = self._library[f"gemv_4bit_inference_cpu_{quant_type}_bf16"]
         call(
-            *_longs(rows, features, columns),
-            _pointer(x), _pointer(packed), _pointer(scales), _pointer(out),
-            *_longs(group, columns, features),
+            *longs(rows, features, columns),
+            pointer(x), pointer(packed), pointer(scales), pointer(out),
+            *longs(group, columns, features),
         )  # fmt: skip
 
 
@@ -118,19 +119,3 @@ def open_native() -> NativeKernels:
         return NativeKernels(ctypes.CDLL(str(file)))
     except AttributeError as error:
         raise OSError(f"bitsandbytes' CPU library lacks a function: {error}") from error
-
-
-def _require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
-    """Assert what the C code takes on trust."""
-    assert tensor.device.type == "cpu"
-    assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
-    assert tensor.is_contiguous()
-    assert tensor.numel() >= count, f"{tensor.numel()} elements, {count} needed"
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
-    return tuple(ctypes.c_longlong(number) for number in numbers)

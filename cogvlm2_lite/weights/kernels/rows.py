@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.built import built_kernel
+from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
 
 _UNIT = 64
 _HEAD_DIM = 128
@@ -81,29 +82,29 @@ class RowKernels:
         features = codes.numel() * 2 // columns
         groups = features * columns // group
         nested = scales.nested_absmax is not None
-        _require(codes, torch.uint8, features * columns // 2)
-        _require(scales.absmax, torch.uint8 if nested else torch.float32, groups)
-        _require(levels, torch.float32, 16)
+        require(codes, torch.uint8, features * columns // 2)
+        require(scales.absmax, torch.uint8 if nested else torch.float32, groups)
+        require(levels, torch.float32, 16)
         if nested:
             assert scales.nested_absmax is not None
             assert scales.nested_map is not None
-            _require(scales.nested_absmax, torch.float32, -(-groups // 256))
-            _require(scales.nested_map, torch.float32, 256)
+            require(scales.nested_absmax, torch.float32, -(-groups // 256))
+            require(scales.nested_map, torch.float32, 256)
         out = torch.empty(rows, features)
         failed = self._library.rows_four_bit(
             self.level,
             int(wide),
-            *_longs(features, columns, group),
-            _pointer(codes),
-            _pointer(levels),
-            _pointer(None if nested else scales.absmax),
-            _pointer(scales.absmax if nested else None),
-            _pointer(scales.nested_absmax),
-            _pointer(scales.nested_map),
+            *longs(features, columns, group),
+            pointer(codes),
+            pointer(levels),
+            pointer(None if nested else scales.absmax),
+            pointer(scales.absmax if nested else None),
+            pointer(scales.nested_absmax),
+            pointer(scales.nested_map),
             ctypes.c_float(scales.nested_offset),
-            _pointer(flat),
-            *_longs(rows),
-            _pointer(out),
+            pointer(flat),
+            *longs(rows),
+            pointer(out),
             torch.get_num_threads(),
         )
         if failed:
@@ -117,12 +118,12 @@ class RowKernels:
         """
         (rows, columns), features = x.shape, weight.shape[0]
         flat = x.contiguous()
-        _require(flat, torch.bfloat16, rows * columns)
-        _require(weight, torch.bfloat16, features * columns)
+        require(flat, torch.bfloat16, rows * columns)
+        require(weight, torch.bfloat16, features * columns)
         out = torch.empty(rows, features)
         self._library.rows_dense(
-            *_longs(features, columns), _pointer(weight), _pointer(flat), *_longs(rows),
-            _pointer(out), torch.get_num_threads(),
+            *longs(features, columns), pointer(weight), pointer(flat), *longs(rows),
+            pointer(out), torch.get_num_threads(),
         )  # fmt: skip
         return out.to(x.dtype)
 
@@ -141,7 +142,7 @@ class RowKernels:
         heads, group, width = q.shape
         keys, stride = k.shape[1], k.stride(0)
         flat = q.contiguous()
-        _require(flat, torch.bfloat16, heads * group * _HEAD_DIM)
+        require(flat, torch.bfloat16, heads * group * _HEAD_DIM)
         for rows in (k, v):
             assert rows.device.type == "cpu"
             assert rows.dtype == torch.bfloat16
@@ -150,8 +151,8 @@ class RowKernels:
         assert keys > 0
         out = torch.empty(heads, group, width)
         self._library.rows_attend(
-            *_longs(heads, group, keys, stride), _pointer(flat), _pointer(k), _pointer(v),
-            ctypes.c_float(width**-0.5), _pointer(out), torch.get_num_threads(),
+            *longs(heads, group, keys, stride), pointer(flat), pointer(k), pointer(v),
+            ctypes.c_float(width**-0.5), pointer(out), torch.get_num_threads(),
         )  # fmt: skip
         return out.to(q.dtype)
 
@@ -171,19 +172,3 @@ def open_rows() -> RowKernels:
     if kernels.level == 0:
         raise OSError("our C kernel needs a processor with AVX2")
     return kernels
-
-
-def _require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
-    """Assert what the C code takes on trust."""
-    assert tensor.device.type == "cpu"
-    assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
-    assert tensor.is_contiguous()
-    assert tensor.numel() >= count, f"{tensor.numel()} elements, {count} needed"
-
-
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
-    return tuple(ctypes.c_longlong(number) for number in numbers)

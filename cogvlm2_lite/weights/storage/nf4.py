@@ -104,7 +104,16 @@ class FourBitWeight:
             rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
         ):
             return self._multiply_rows(x, bias, own)
-        scales = self._scales()
+        tiles, scales = self.kernels.tiles, self._scales()
+        if tiles is not None and tiles.takes(
+            rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
+        ):
+            flat = x.reshape(-1, x.shape[-1])
+            out = tiles.four_bit(
+                flat, arrays.codes, scales, arrays.levels, bias,
+                group=arrays.group, scratch=self.scratch,
+            )  # fmt: skip
+            return out.view(*x.shape[:-1], arrays.rows)
 
         def fill(start: int, end: int, out: Tensor) -> None:
             self._dequantize_rows(scales, start, end, out)

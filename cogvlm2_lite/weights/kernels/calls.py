@@ -1,0 +1,26 @@
+"""Arguments of C functions that take everything on trust."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+
+def require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
+    """Assert that a tensor in memory has at least so many numbers of this type, in a row."""
+    assert tensor.device.type == "cpu"
+    assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
+    assert tensor.is_contiguous()
+    assert tensor.numel() >= count, f"{tensor.numel()} elements, {count} needed"
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Give the address of a tensor's numbers, NULL for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
+    """Give whole numbers of 64 bits."""
+    return tuple(ctypes.c_longlong(number) for number in numbers)
