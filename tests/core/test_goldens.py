@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -161,9 +164,29 @@ def test_a_position_too_high_for_the_memory_spoils_nothing(model: Model) -> None
     with pytest.raises(RuntimeError):
         rotary.rotations(torch.tensor([[0]]), 2**44)
     (rotation, *_) = rotary.rotations(torch.tensor([[high]]), high)
-    assert torch.equal(
-        rotation.cos.flatten(), (high * inverse_frequencies(model.config.head_dim)).cos()
+    phases = high * inverse_frequencies(model.config.head_dim)
+    assert torch.equal(rotation.cos.flatten(), phases.double().cos().float())
+
+
+def test_a_float32_table_is_the_rounded_one_and_the_same_every_time() -> None:
+    """A process of its own each time: torch's cosine is off in some, at its first call."""
+    program = (
+        "import torch, hashlib\n"
+        "from cogvlm2_lite.model.rotary import RopeMode, inverse_frequencies, rotary_table\n"
+        "f = inverse_frequencies(128)\n"
+        "made = rotary_table(f, 8192, mode=RopeMode.REFERENCE, dtype=torch.float32)\n"
+        "p = torch.outer(torch.arange(8192).float(), f).double()\n"
+        "assert (made.cos - p.cos()).abs().max() < 6e-8\n"
+        "assert (made.sin - p.sin()).abs().max() < 6e-8\n"
+        "print(hashlib.sha256(made.cos.numpy().tobytes() + made.sin.numpy().tobytes()).hexdigest())\n"
     )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(3)
+    }
+    assert len(made) == 1
 
 
 # The classic mistakes. Each is put into the code on purpose, and the comparison above must notice.
