@@ -1,0 +1,120 @@
+"""What decoding several conversations at once costs on a CPU, per token.
+
+    python -m benchmarks.parallel_decode [--repeats 5]
+
+All decoder layers and the lm_head of the real shapes, made-up NF4 weights, everything resident.
+Each conversation has a cache of its own, filled to the same length. Steps of 1, 2, 4 and 8
+conversations take turns; medians. One thread, CPU time. Writes
+benchmarks/results/parallel_decode.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.bench.synthetic import (  # noqa: E402
+    NoiseReader,
+    released_config,
+    synthetic_catalog,
+)
+from cogvlm2_lite.engine.runtime import Runtime, Token  # noqa: E402
+from cogvlm2_lite.memory.estimate import unit_sizes  # noqa: E402
+from cogvlm2_lite.memory.plan import Budget, Workload, plan_memory  # noqa: E402
+from cogvlm2_lite.model.kv_cache import KVCache  # noqa: E402
+from cogvlm2_lite.model.rotary import RopeMode  # noqa: E402
+from cogvlm2_lite.units import GIB  # noqa: E402
+from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
+from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "parallel_decode.json"
+CPU, BF16 = torch.device("cpu"), torch.bfloat16
+AT_ONCE = (1, 2, 4, 8)
+DECODER_LAYERS = 32
+FILLED = 200
+"""Tokens in every cache before the first step: a short question, its answer under way."""
+
+
+def main() -> int:
+    """Measure steps of every width in turn and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    runtime = full_decoder()
+    caches = [filled_cache(runtime) for _ in range(max(AT_ONCE))]
+    seconds: dict[int, list[float]] = {n: [] for n in AT_ONCE}
+    for repeat in range(repeats + 1):
+        for n in AT_ONCE:
+            took = step_seconds(runtime, caches[:n])
+            if repeat:  # the first round touches every matrix for the first time
+                seconds[n].append(took)
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "load_average": os.getloadavg()[0],
+        "repeats": repeats,
+        "context": FILLED,
+        "widths": {
+            n: {
+                "step_ms": 1000 * statistics.median(times),
+                "ms_per_token": 1000 * statistics.median(times) / n,
+                "times_as_many_tokens": statistics.median(
+                    n * one / each for one, each in zip(seconds[1], times, strict=True)
+                ),
+            }
+            for n, times in seconds.items()
+        },
+    }
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report["widths"], indent=1))
+    return 0
+
+
+def full_decoder() -> Runtime:
+    """Give a runtime over all decoder layers, made-up weights in memory of their own."""
+    config = released_config(1, DECODER_LAYERS)
+    catalog = synthetic_catalog(config, lm_head_nf4=True)
+    kernels = choose_kernels(CPU, BF16)
+    reader = NoiseReader(keep=True)
+    loader = WeightLoader(catalog, device=CPU, dtype=BF16, kernels=kernels, reader=reader)
+    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
+    work = Workload(context=2 * FILLED, with_picture=False, parallel=max(AT_ONCE))
+    plan = plan_memory(config, sizes, [Budget(device="cpu", device_bytes=16 * GIB)], work)
+    return Runtime(config, [loader], plan, devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE)
+
+
+def filled_cache(runtime: Runtime) -> KVCache:
+    """Give a cache that holds FILLED tokens; what they are makes no difference to time."""
+    cache = runtime.new_cache()
+    cache.reserve(FILLED)
+    cache.advance(FILLED)
+    return cache
+
+
+def step_seconds(runtime: Runtime, caches: list[KVCache]) -> float:
+    """Run one step for these conversations; gives its CPU time, and leaves the caches as filled."""
+    tokens = [Token(token=17, position=FILLED, cache=cache) for cache in caches]
+    began = time.process_time()
+    runtime.decode_each(tokens)
+    took = time.process_time() - began
+    for cache in caches:
+        cache.truncate(FILLED)
+    return took
+
+
+if __name__ == "__main__":
+    sys.exit(main())
