@@ -56,6 +56,7 @@ PATTERNS = (  # where two would match, the narrower one stands first
     QT_TRANSLATE_NOOP("Faults", "Choose another file."),
     QT_TRANSLATE_NOOP("Faults", "Check that it still exists and that you may read it."),
     # pictures (cogvlm2_lite/inputs/image.py, gui/pictures.py)
+    QT_TRANSLATE_NOOP("Faults", "The picture"),  # one without a name
     QT_TRANSLATE_NOOP("Faults", "{file} is a folder, not a picture."),
     QT_TRANSLATE_NOOP("Faults", "Give one file of it."),
     QT_TRANSLATE_NOOP("Faults", "{file} is not an ordinary file."),

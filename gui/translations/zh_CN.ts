@@ -9,7 +9,7 @@
     </message>
     <message>
         <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: no updates are looked for and nothing is reported.</source>
-        <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑:不检查更新,也不上报任何信息。</translation>
+        <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑：不检查更新，也不上报任何信息。</translation>
     </message>
     <message>
         <source>Looking at this computer…</source>
@@ -28,18 +28,18 @@
     <name>Answering</name>
     <message>
         <source>Memory is short: up to {size} of weights come from RAM or disk.</source>
-        <translation>显存不足:最多 {size} 的权重来自内存或硬盘。</translation>
+        <translation>显存不足：最多 {size} 的权重来自内存或硬盘。</translation>
     </message>
     <message>
         <source>The oldest {count} questions no longer fit and were left out.</source>
-        <translation>最早的 {count} 个问题放不下,已省略。</translation>
+        <translation>最早的 {count} 个问题放不下，已省略。</translation>
     </message>
 </context>
 <context>
     <name>App</name>
     <message>
         <source>CogVLM2 Lite is open already. Use its window; two windows would write the same conversations.</source>
-        <translation>CogVLM2 Lite 已经打开。请使用已有的窗口;两个窗口会写入相同的对话。</translation>
+        <translation>CogVLM2 Lite 已经打开。请使用已有的窗口；两个窗口会写入相同的对话。</translation>
     </message>
 </context>
 <context>
@@ -88,7 +88,7 @@
     </message>
     <message>
         <source>Every answer is saved as it comes. It can be stopped at any moment: the same start goes on, and leaves out what has an answer.</source>
-        <translation>每个回答一出来就保存。可以随时停止:再次以同样的方式开始会接着做,已有回答的图片会跳过。</translation>
+        <translation>每个回答一出来就保存。可以随时停止：再次以同样的方式开始会接着做，已有回答的图片会跳过。</translation>
     </message>
     <message>
         <source>Cancel</source>
@@ -124,7 +124,7 @@
     </message>
     <message>
         <source>A batch is under way. Wait for its end, or cancel it first.</source>
-        <translation>批处理正在进行。请等它结束,或先取消。</translation>
+        <translation>批处理正在进行。请等它结束，或先取消。</translation>
     </message>
     <message>
         <source>Choose a folder and write a question first.</source>
@@ -140,11 +140,11 @@
     </message>
     <message>
         <source>A temporary file can&apos;t be written: {why}.</source>
-        <translation>无法写入临时文件:{why}。</translation>
+        <translation>无法写入临时文件：{why}。</translation>
     </message>
     <message>
         <source>The command ended without saying why.</source>
-        <translation>命令结束了,但没有说明原因。</translation>
+        <translation>命令结束了，但没有说明原因。</translation>
     </message>
     <message>
         <source>Go on</source>
@@ -172,7 +172,7 @@
     </message>
     <message>
         <source>Paused; the model stays in memory.</source>
-        <translation>已暂停;模型仍在内存中。</translation>
+        <translation>已暂停；模型仍在内存中。</translation>
     </message>
     <message>
         <source>Stopping…</source>
@@ -180,7 +180,7 @@
     </message>
     <message>
         <source>Answers: {folder}</source>
-        <translation>回答保存在:{folder}</translation>
+        <translation>回答保存在：{folder}</translation>
     </message>
     <message>
         <source>{time} left.</source>
@@ -320,7 +320,7 @@
     </message>
     <message>
         <source>Makes a downloaded CogVLM2 checkpoint (39 GB) a 4-bit model (11 GB). The source is only read. It can be stopped at any moment and goes on where it was.</source>
-        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。源文件只会被读取。可随时停止,之后从原处继续。</translation>
+        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。源文件只会被读取。可随时停止，之后从原处继续。</translation>
     </message>
     <message>
         <source>Checkpoint folder</source>
@@ -344,11 +344,11 @@
     </message>
     <message>
         <source>None: quick, round to nearest</source>
-        <translation>无:快速,就近舍入</translation>
+        <translation>无：快速，就近舍入</translation>
     </message>
     <message>
         <source>Drawn pictures: smaller error, takes long</source>
-        <translation>绘制的图片:误差更小,耗时较长</translation>
+        <translation>绘制的图片：误差更小，耗时较长</translation>
     </message>
     <message>
         <source>Start</source>
@@ -376,31 +376,31 @@
     </message>
     <message>
         <source>Paused. What is done is kept; the same start goes on.</source>
-        <translation>已暂停。已完成的部分会保留;再次开始会接着做。</translation>
+        <translation>已暂停。已完成的部分会保留；再次开始会接着做。</translation>
     </message>
     <message>
         <source>{share:.0%} written, {left} left</source>
-        <translation>已写入 {share:.0%},剩余 {left}</translation>
+        <translation>已写入 {share:.0%}，剩余 {left}</translation>
     </message>
     <message>
         <source>Calibrated {done} of {total} blocks, {left} left. Error so far: {ratio:.2f} of round to nearest.</source>
-        <translation>已校准 {done}/{total} 个模块,剩余 {left}。目前误差为就近舍入的 {ratio:.2f}。</translation>
+        <translation>已校准 {done}/{total} 个模块，剩余 {left}。目前误差为就近舍入的 {ratio:.2f}。</translation>
     </message>
     <message>
         <source>Measured {done} of {total} blocks on samples held out, {left} left</source>
-        <translation>已在保留样本上测量 {done}/{total} 个模块,剩余 {left}</translation>
+        <translation>已在保留样本上测量 {done}/{total} 个模块，剩余 {left}</translation>
     </message>
     <message>
         <source>Finished: {folder}, {size}.</source>
-        <translation>完成:{folder},{size}。</translation>
+        <translation>完成：{folder}，{size}。</translation>
     </message>
     <message>
         <source>{size} will be written, {free} are free there.</source>
-        <translation>将写入 {size},该处空闲 {free}。</translation>
+        <translation>将写入 {size}，该处空闲 {free}。</translation>
     </message>
     <message>
         <source>The command ended without saying why.</source>
-        <translation>命令结束了,但没有说明原因。</translation>
+        <translation>命令结束了，但没有说明原因。</translation>
     </message>
     <message>
         <source>Start or go on</source>
@@ -419,7 +419,7 @@
     </message>
     <message>
         <source>Make room; nothing that was kept is lost.</source>
-        <translation>请腾出空间;已保存的内容没有丢失。</translation>
+        <translation>请腾出空间；已保存的内容没有丢失。</translation>
     </message>
     <message>
         <source>The folder of the conversations can&apos;t be written to.</source>
@@ -427,7 +427,7 @@
     </message>
     <message>
         <source>Make it writable, or give another folder with --data.</source>
-        <translation>请使其可写,或用 --data 指定另一个文件夹。</translation>
+        <translation>请使其可写，或用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>The file of the conversations can&apos;t be opened.</source>
@@ -435,7 +435,7 @@
     </message>
     <message>
         <source>Make its folder readable and writable, or give another folder with --data.</source>
-        <translation>请使其所在文件夹可读写,或用 --data 指定另一个文件夹。</translation>
+        <translation>请使其所在文件夹可读写，或用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>Another program holds the file of the conversations.</source>
@@ -447,7 +447,7 @@
     </message>
     <message>
         <source>The file of the conversations is damaged, or no database.</source>
-        <translation>对话文件已损坏,或者不是数据库。</translation>
+        <translation>对话文件已损坏，或者不是数据库。</translation>
     </message>
     <message>
         <source>The file of the conversations is damaged.</source>
@@ -455,7 +455,7 @@
     </message>
     <message>
         <source>Move it away to start anew, or put a copy back.</source>
-        <translation>请移走它以重新开始,或放回一份备份。</translation>
+        <translation>请移走它以重新开始，或放回一份备份。</translation>
     </message>
     <message>
         <source>The file of the conversations can&apos;t be read or written.</source>
@@ -467,7 +467,7 @@
     </message>
     <message>
         <source>The conversations can&apos;t be read or written: {why}.</source>
-        <translation>无法读写对话:{why}。</translation>
+        <translation>无法读写对话：{why}。</translation>
     </message>
     <message>
         <source>This conversation is no longer there.</source>
@@ -475,11 +475,11 @@
     </message>
     <message>
         <source>The picture can&apos;t be kept: {why}.</source>
-        <translation>无法保存图片:{why}。</translation>
+        <translation>无法保存图片：{why}。</translation>
     </message>
     <message>
         <source>Make room on the disk of {folder}, or make the folder writable.</source>
-        <translation>请在 {folder} 所在磁盘腾出空间,或使该文件夹可写。</translation>
+        <translation>请在 {folder} 所在磁盘腾出空间，或使该文件夹可写。</translation>
     </message>
     <message>
         <source>The picture of this conversation is no longer there.</source>
@@ -495,11 +495,11 @@
     </message>
     <message>
         <source>Move it away, or give another folder with --data.</source>
-        <translation>请移走它,或用 --data 指定另一个文件夹。</translation>
+        <translation>请移走它，或用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>The conversations were written by a newer version (format {theirs}; this version knows {ours}).</source>
-        <translation>这些对话由更新的版本写入(格式 {theirs};本版本支持 {ours})。</translation>
+        <translation>这些对话由更新的版本写入（格式 {theirs}；本版本支持 {ours}）。</translation>
     </message>
     <message>
         <source>Install the newer version again. Nothing was changed.</source>
@@ -507,7 +507,7 @@
     </message>
     <message>
         <source>The folder of the conversations can&apos;t be used: {why}.</source>
-        <translation>无法使用对话所在的文件夹:{why}。</translation>
+        <translation>无法使用对话所在的文件夹：{why}。</translation>
     </message>
     <message>
         <source>Give another folder with --data.</source>
@@ -515,7 +515,7 @@
     </message>
     <message>
         <source>{file} can&apos;t be written: {why}.</source>
-        <translation>无法写入 {file}:{why}。</translation>
+        <translation>无法写入 {file}：{why}。</translation>
     </message>
     <message>
         <source>Choose another place.</source>
@@ -523,11 +523,11 @@
     </message>
     <message>
         <source>The picture can&apos;t be read: its decoder crashed.</source>
-        <translation>无法读取图片:解码程序崩溃了。</translation>
+        <translation>无法读取图片：解码程序崩溃了。</translation>
     </message>
     <message>
         <source>{file} can&apos;t be read: {why}.</source>
-        <translation>无法读取 {file}:{why}。</translation>
+        <translation>无法读取 {file}：{why}。</translation>
     </message>
     <message>
         <source>Choose another file.</source>
@@ -535,11 +535,15 @@
     </message>
     <message>
         <source>Check that it still exists and that you may read it.</source>
-        <translation>请检查它是否还在,以及您是否有权读取。</translation>
+        <translation>请检查它是否还在，以及您是否有权读取。</translation>
+    </message>
+    <message>
+        <source>The picture</source>
+        <translation>这张图片</translation>
     </message>
     <message>
         <source>{file} is a folder, not a picture.</source>
-        <translation>{file} 是文件夹,不是图片。</translation>
+        <translation>{file} 是文件夹，不是图片。</translation>
     </message>
     <message>
         <source>Give one file of it.</source>
@@ -551,31 +555,31 @@
     </message>
     <message>
         <source>{file} is empty (0 bytes).</source>
-        <translation>{file} 是空文件(0 字节)。</translation>
+        <translation>{file} 是空文件（0 字节）。</translation>
     </message>
     <message>
         <source>{file} has no pixels ({width} x {height}).</source>
-        <translation>{file} 没有像素({width} x {height})。</translation>
+        <translation>{file} 没有像素（{width} x {height}）。</translation>
     </message>
     <message>
         <source>{file} has {count} pixels, more than the {most} million that a picture may have.</source>
-        <translation>{file} 有 {count} 像素,超过图片上限 {most} 百万像素。</translation>
+        <translation>{file} 有 {count} 像素，超过图片上限 {most} 百万像素。</translation>
     </message>
     <message>
         <source>{file} has {size}, more than the {most} a picture may have.</source>
-        <translation>{file} 大小为 {size},超过图片上限 {most}。</translation>
+        <translation>{file} 大小为 {size}，超过图片上限 {most}。</translation>
     </message>
     <message>
         <source>{file} is damaged: it starts like a {kind} picture of {width} x {height} pixels, but the rest can&apos;t be decoded.</source>
-        <translation>{file} 已损坏:开头像是 {width} x {height} 像素的 {kind} 图片,但其余部分无法解码。</translation>
+        <translation>{file} 已损坏：开头像是 {width} x {height} 像素的 {kind} 图片，但其余部分无法解码。</translation>
     </message>
     <message>
         <source>{file} is damaged: it starts like a {kind} picture, but can&apos;t be decoded.</source>
-        <translation>{file} 已损坏:开头像是 {kind} 图片,但无法解码。</translation>
+        <translation>{file} 已损坏：开头像是 {kind} 图片，但无法解码。</translation>
     </message>
     <message>
         <source>{file} is {kind}, which this program does not open.</source>
-        <translation>{file} 是{kind},本程序无法打开。</translation>
+        <translation>{file} 是{kind}，本程序无法打开。</translation>
     </message>
     <message>
         <source>a HEIC picture</source>
@@ -627,7 +631,7 @@
     </message>
     <message>
         <source>{file} is a text file, not a picture.</source>
-        <translation>{file} 是文本文件,不是图片。</translation>
+        <translation>{file} 是文本文件，不是图片。</translation>
     </message>
     <message>
         <source>{file} is in no known picture format.</source>
@@ -643,15 +647,15 @@
     </message>
     <message>
         <source>Save it as JPEG or PNG with another program, then open that file.</source>
-        <translation>请用其他程序存为 JPEG 或 PNG,再打开那个文件。</translation>
+        <translation>请用其他程序存为 JPEG 或 PNG，再打开那个文件。</translation>
     </message>
     <message>
         <source>Save a smaller copy: the model looks at 1344 by 1344 pixels.</source>
-        <translation>请存一份较小的副本:模型只看 1344 x 1344 像素。</translation>
+        <translation>请存一份较小的副本：模型只看 1344 x 1344 像素。</translation>
     </message>
     <message>
         <source>Get the file again or save it once more from the program that made it.</source>
-        <translation>请重新获取该文件,或从制作它的程序再保存一次。</translation>
+        <translation>请重新获取该文件，或从制作它的程序再保存一次。</translation>
     </message>
     <message>
         <source>The engine was stopped.</source>
@@ -663,19 +667,19 @@
     </message>
     <message>
         <source>The engine&apos;s process ended by itself with exit code {code}.</source>
-        <translation>引擎进程自行结束,退出码 {code}。</translation>
+        <translation>引擎进程自行结束，退出码 {code}。</translation>
     </message>
     <message>
         <source>The engine&apos;s process was killed ({signal}). Most often the system does this when memory runs out.</source>
-        <translation>引擎进程被终止({signal})。通常是系统在内存耗尽时这样做。</translation>
+        <translation>引擎进程被终止（{signal}）。通常是系统在内存耗尽时这样做。</translation>
     </message>
     <message>
         <source>The engine&apos;s process crashed ({signal}).</source>
-        <translation>引擎进程崩溃({signal})。</translation>
+        <translation>引擎进程崩溃（{signal}）。</translation>
     </message>
     <message>
         <source>The engine has a fault; the log of the program says where.</source>
-        <translation>引擎出现故障;程序日志中写明了位置。</translation>
+        <translation>引擎出现故障；程序日志中写明了位置。</translation>
     </message>
     <message>
         <source>Please report it with the log and the output of `cogvlm2-lite doctor`.</source>
@@ -683,7 +687,7 @@
     </message>
     <message>
         <source>There was not enough memory to go on.</source>
-        <translation>内存不足,无法继续。</translation>
+        <translation>内存不足，无法继续。</translation>
     </message>
     <message>
         <source>Close other programs and try again.</source>
@@ -691,31 +695,31 @@
     </message>
     <message>
         <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the answer goes on, more slowly.</source>
-        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘;回答会继续,但更慢。</translation>
+        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；回答会继续，但更慢。</translation>
     </message>
     <message>
         <source>Memory ran out, and {size} is the least that would do.</source>
-        <translation>内存用尽,而至少需要 {size}。</translation>
+        <translation>内存用尽，而至少需要 {size}。</translation>
     </message>
     <message>
         <source>Close other programs, or plan with a shorter --context.</source>
-        <translation>请关闭其他程序,或用较短的 --context。</translation>
+        <translation>请关闭其他程序，或用较短的 --context。</translation>
     </message>
     <message>
         <source>The context is full: the answer has {count} tokens and can&apos;t go on.</source>
-        <translation>上下文已满:回答已有 {count} 个 token,无法继续。</translation>
+        <translation>上下文已满：回答已有 {count} 个 token，无法继续。</translation>
     </message>
     <message>
         <source>Ask a new question; the oldest turns make room for it.</source>
-        <translation>请提一个新问题;最早的几轮会为它让出空间。</translation>
+        <translation>请提一个新问题；最早的几轮会为它让出空间。</translation>
     </message>
     <message>
         <source>The question has {count} tokens and the picture {picture}; the context holds {context}, and an answer needs some of them.</source>
-        <translation>问题有 {count} 个 token,图片有 {picture} 个;上下文只容纳 {context} 个,回答也要占一部分。</translation>
+        <translation>问题有 {count} 个 token，图片有 {picture} 个；上下文只容纳 {context} 个，回答也要占一部分。</translation>
     </message>
     <message>
         <source>The question has {count} tokens; the context holds {context}, and an answer needs some of them.</source>
-        <translation>问题有 {count} 个 token;上下文只容纳 {context} 个,回答也要占一部分。</translation>
+        <translation>问题有 {count} 个 token；上下文只容纳 {context} 个，回答也要占一部分。</translation>
     </message>
     <message>
         <source>Shorten the question.</source>
@@ -723,31 +727,31 @@
     </message>
     <message>
         <source>Shorten the question, or plan for a longer context: {most} tokens at most.</source>
-        <translation>请缩短问题,或使用更长的上下文:最多 {most} 个 token。</translation>
+        <translation>请缩短问题，或使用更长的上下文：最多 {most} 个 token。</translation>
     </message>
     <message>
         <source>{phase} needs at least {least} on {device}, where {size} may be used ({origin}): {missing} are missing.</source>
-        <translation>{phase}在 {device} 上至少需要 {least},可用 {size}({origin}):还差 {missing}。</translation>
+        <translation>{phase}在 {device} 上至少需要 {least}，可用 {size}（{origin}）：还差 {missing}。</translation>
     </message>
     <message>
         <source>{phase} needs at least {least} on {device}, where {size} may be used: {missing} are missing.</source>
-        <translation>{phase}在 {device} 上至少需要 {least},可用 {size}:还差 {missing}。</translation>
+        <translation>{phase}在 {device} 上至少需要 {least}，可用 {size}：还差 {missing}。</translation>
     </message>
     <message>
         <source>{size} given, {left} left for the driver and other programs</source>
-        <translation>给定 {size},{left} 留给驱动和其他程序</translation>
+        <translation>给定 {size}，{left} 留给驱动和其他程序</translation>
     </message>
     <message>
         <source>{size} free now, {left} left for the driver and other programs</source>
-        <translation>现有空闲 {size},{left} 留给驱动和其他程序</translation>
+        <translation>现有空闲 {size}，{left} 留给驱动和其他程序</translation>
     </message>
     <message>
         <source>{size} given, {left} left for other programs</source>
-        <translation>给定 {size},{left} 留给其他程序</translation>
+        <translation>给定 {size}，{left} 留给其他程序</translation>
     </message>
     <message>
         <source>{size} free now, {left} left for other programs</source>
-        <translation>现有空闲 {size},{left} 留给其他程序</translation>
+        <translation>现有空闲 {size}，{left} 留给其他程序</translation>
     </message>
     <message>
         <source>Encode</source>
@@ -767,11 +771,11 @@
     </message>
     <message>
         <source>Close other programs, give a larger budget, or use another device.</source>
-        <translation>请关闭其他程序,给更大的预算,或使用其他设备。</translation>
+        <translation>请关闭其他程序，给更大的预算，或使用其他设备。</translation>
     </message>
     <message>
         <source>A context of {count} tokens would fit: --context {same}.</source>
-        <translation>{count} 个 token的上下文放得下:--context {same}。</translation>
+        <translation>{count} 个 token的上下文放得下：--context {same}。</translation>
     </message>
 </context>
 <context>
@@ -810,7 +814,7 @@
     </message>
     <message>
         <source>answers.jsonl is always written there: from it a later start goes on.</source>
-        <translation>那里始终会写入 answers.jsonl:以后从它接着做。</translation>
+        <translation>那里始终会写入 answers.jsonl：以后从它接着做。</translation>
     </message>
     <message>
         <source>Only {count} chosen pictures of it.</source>
@@ -912,7 +916,7 @@
     </message>
     <message>
         <source>The window works, but forgets when it is closed.</source>
-        <translation>窗口可以使用,但关闭后不会保留内容。</translation>
+        <translation>窗口可以使用，但关闭后不会保留内容。</translation>
     </message>
     <message>
         <source>The last answers are not on disk</source>
@@ -943,7 +947,7 @@
     </message>
     <message>
         <source>RAM, without a GPU</source>
-        <translation>内存(不用 GPU)</translation>
+        <translation>内存（不用 GPU）</translation>
     </message>
     <message>
         <source>Which memory is planned with</source>
@@ -963,7 +967,7 @@
     </message>
     <message>
         <source>A question about a new picture waits about {wait} for its first word; then about {rate} tokens come per second.</source>
-        <translation>对新图片的提问约需 {wait} 才出现第一个字;之后每秒约 {rate} 个 token。</translation>
+        <translation>对新图片的提问约需 {wait} 才出现第一个字；之后每秒约 {rate} 个 token。</translation>
     </message>
     <message>
         <source>CogVLM2 19B in 4 bits</source>
@@ -975,11 +979,11 @@
     </message>
     <message>
         <source>The model&apos;s weights and buffers: {now} now, {most} at the most.</source>
-        <translation>模型的权重和缓冲区:现在 {now},最多 {most}。</translation>
+        <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
     </message>
     <message>
         <source>needs {peak} of {budget} on {device}</source>
-        <translation>在 {device} 上需要 {peak}(可用 {budget})</translation>
+        <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
     </message>
     <message>
         <source>{parts} will come from RAM</source>
@@ -1055,11 +1059,11 @@
     </message>
     <message>
         <source>hatched: comes in for each use</source>
-        <translation>斜纹:每次使用时读入</translation>
+        <translation>斜纹：每次使用时读入</translation>
     </message>
     <message>
         <source>{device}: {peak} at the peak, {budget} may be used</source>
-        <translation>{device}:峰值 {peak},可用 {budget}</translation>
+        <translation>{device}：峰值 {peak}，可用 {budget}</translation>
     </message>
     <message>
         <source>RAM now</source>
@@ -1067,7 +1071,7 @@
     </message>
     <message>
         <source>RAM now: the engine {engine}, other programs {others}, free {free} of {total}.</source>
-        <translation>当前内存:引擎 {engine},其他程序 {others},空闲 {free},共 {total}。</translation>
+        <translation>当前内存：引擎 {engine}，其他程序 {others}，空闲 {free}，共 {total}。</translation>
     </message>
 </context>
 <context>
@@ -1078,7 +1082,7 @@
     </message>
     <message>
         <source>Draw a rectangle. Enter takes the whole screen, Esc gives up.</source>
-        <translation>画一个矩形。按 Enter 截取整个屏幕,按 Esc 放弃。</translation>
+        <translation>画一个矩形。按 Enter 截取整个屏幕，按 Esc 放弃。</translation>
     </message>
 </context>
 <context>
@@ -1122,8 +1126,8 @@
         <source>Drop a picture here,
 paste one with Ctrl+V,
 or open a file.</source>
-        <translation>把图片拖到这里,
-用 Ctrl+V 粘贴,
+        <translation>把图片拖到这里，
+用 Ctrl+V 粘贴，
 或打开文件。</translation>
     </message>
     <message>
@@ -1164,7 +1168,7 @@ or open a file.</source>
     </message>
     <message>
         <source>{address} is in the network, and this program fetches nothing from there. Save the picture, and drop the file.</source>
-        <translation>{address} 在网络上,本程序不会从网络获取任何内容。请先保存图片,再拖入文件。</translation>
+        <translation>{address} 在网络上，本程序不会从网络获取任何内容。请先保存图片，再拖入文件。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
@@ -1184,7 +1188,7 @@ or open a file.</source>
     </message>
     <message>
         <source>On Wayland no program may look at the screen. Take the picture with the desktop&apos;s own key, and paste it here with Ctrl+V.</source>
-        <translation>在 Wayland 上程序不能查看屏幕。请用桌面自带的截图键截图,再用 Ctrl+V 粘贴到这里。</translation>
+        <translation>在 Wayland 上程序不能查看屏幕。请用桌面自带的截图键截图，再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
         <source>{width} x {height}, {format}</source>
@@ -1192,7 +1196,7 @@ or open a file.</source>
     </message>
     <message>
         <source> - as the model sees it: 1344 x 1344</source>
-        <translation> - 模型看到的大小:1344 x 1344</translation>
+        <translation> - 模型看到的大小：1344 x 1344</translation>
     </message>
 </context>
 <context>
@@ -1211,7 +1215,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Read all text in this image and write it as Markdown.</source>
-        <translation>读取图片中的全部文字,并写成 Markdown。</translation>
+        <translation>读取图片中的全部文字，并写成 Markdown。</translation>
     </message>
     <message>
         <source>Table to CSV</source>
@@ -1227,7 +1231,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Extract all fields of this document as JSON.</source>
-        <translation>提取这份文件的所有字段,写成 JSON。</translation>
+        <translation>提取这份文件的所有字段，写成 JSON。</translation>
     </message>
     <message>
         <source>Explain the chart</source>
@@ -1266,7 +1270,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Open this address?</source>
-        <translation>打开这个地址吗?</translation>
+        <translation>打开这个地址吗？</translation>
     </message>
     <message>
         <source>The answer links to
@@ -1289,15 +1293,15 @@ or open a file.</source>
     </message>
     <message>
         <source>{after} instead of {before}, {times:.1f} times smaller.</source>
-        <translation>{after},原来 {before},缩小到 1/{times:.1f}。</translation>
+        <translation>{after}，原来 {before}，缩小到 1/{times:.1f}。</translation>
     </message>
     <message>
         <source>The percentage is the error of a part&apos;s outputs on samples held out, against round to nearest (100%): smaller is better.</source>
-        <translation>百分比是该部分在留出样本上的输出误差,以就近舍入为 100%:越小越好。</translation>
+        <translation>百分比是该部分在留出样本上的输出误差，以就近舍入为 100%：越小越好。</translation>
     </message>
     <message>
         <source>Rounded to nearest, not calibrated.</source>
-        <translation>就近舍入,未校准。</translation>
+        <translation>就近舍入，未校准。</translation>
     </message>
     <message>
         <source>Bytes of each part</source>
@@ -1382,7 +1386,7 @@ or open a file.</source>
     </message>
     <message>
         <source>In points; Ctrl+Plus and Ctrl+Minus change it too.</source>
-        <translation>以磅为单位;也可用 Ctrl+加号 和 Ctrl+减号 调整。</translation>
+        <translation>以磅为单位；也可用 Ctrl+加号 和 Ctrl+减号 调整。</translation>
     </message>
     <message>
         <source>Unload when idle</source>
@@ -1390,7 +1394,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Minutes without a question after which the model gives its memory back. 0: never.</source>
-        <translation>多少分钟没有提问后释放模型占用的内存。0:从不。</translation>
+        <translation>多少分钟没有提问后释放模型占用的内存。0：从不。</translation>
     </message>
     <message>
         <source>Video memory</source>
@@ -1398,7 +1402,7 @@ or open a file.</source>
     </message>
     <message>
         <source>The most the model may use, such as 6GiB. Empty: what is free.</source>
-        <translation>模型最多可用的量,例如 6GiB。留空:使用空闲的部分。</translation>
+        <translation>模型最多可用的量，例如 6GiB。留空：使用空闲的部分。</translation>
     </message>
     <message>
         <source>RAM</source>
@@ -1406,7 +1410,7 @@ or open a file.</source>
     </message>
     <message>
         <source>The most the model may use, such as 12GiB. Empty: what is free.</source>
-        <translation>模型最多可用的量,例如 12GiB。留空:使用空闲的部分。</translation>
+        <translation>模型最多可用的量，例如 12GiB。留空：使用空闲的部分。</translation>
     </message>
     <message>
         <source>Longest answer</source>
@@ -1414,7 +1418,7 @@ or open a file.</source>
     </message>
     <message>
         <source>In tokens; a word is one or two of them.</source>
-        <translation>以 token 计;一个词约为一到两个。</translation>
+        <translation>以 token 计；一个词约为一到两个。</translation>
     </message>
     <message>
         <source>Temperature</source>
@@ -1422,7 +1426,7 @@ or open a file.</source>
     </message>
     <message>
         <source>0: the likeliest word each time, best for reading and facts. Higher: freer, and more often wrong.</source>
-        <translation>0:每次取最可能的词,最适合读取文字和事实。越高越自由,也越容易出错。</translation>
+        <translation>0：每次取最可能的词，最适合读取文字和事实。越高越自由，也越容易出错。</translation>
     </message>
     <message>
         <source>Top p</source>
@@ -1430,7 +1434,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Keeps only the likeliest words that together reach this share. 1: all words.</source>
-        <translation>只保留合计达到这一比例的最可能的词。1:全部。</translation>
+        <translation>只保留合计达到这一比例的最可能的词。1：全部。</translation>
     </message>
     <message>
         <source>Top k</source>
@@ -1438,7 +1442,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Keeps only this many likeliest words. 0: all words.</source>
-        <translation>只保留这么多个最可能的词。0:全部。</translation>
+        <translation>只保留这么多个最可能的词。0：全部。</translation>
     </message>
     <message>
         <source>Repetition penalty</source>
@@ -1446,7 +1450,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Above 1 words that occurred already become less likely. 1: off.</source>
-        <translation>大于 1 时,已出现的词可能性降低。1:关闭。</translation>
+        <translation>大于 1 时，已出现的词可能性降低。1：关闭。</translation>
     </message>
 </context>
 <context>
@@ -1457,7 +1461,7 @@ or open a file.</source>
     </message>
     <message>
         <source>A new conversation keeps this one in the list. If the picture is replaced, the answers so far stay, though they were about the other one.</source>
-        <translation>新建对话时,这个对话仍留在列表中。如果替换图片,之前的回答会保留,但它们说的是另一张图片。</translation>
+        <translation>新建对话时，这个对话仍留在列表中。如果替换图片，之前的回答会保留，但它们说的是另一张图片。</translation>
     </message>
     <message>
         <source>New conversation with this picture</source>
@@ -1516,7 +1520,7 @@ or open a file.</source>
     </message>
     <message>
         <source>An answer is still coming in this conversation. Stop it first.</source>
-        <translation>这个对话仍在回答中,请先停止。</translation>
+        <translation>这个对话仍在回答中，请先停止。</translation>
     </message>
     <message>
         <source>Import a conversation</source>
@@ -1598,19 +1602,19 @@ or open a file.</source>
     </message>
     <message>
         <source>The program ended while this was answered. Answer again?</source>
-        <translation>回答时程序已结束。重新回答吗?</translation>
+        <translation>回答时程序已结束。重新回答吗？</translation>
     </message>
     <message>
         <source>{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, reading {prefill:.2f} s, answering {decode:.2f} s</source>
-        <translation>{tokens} 个 token,每秒 {rate:.1f} 个;看图 {encode:.2f} 秒,读题 {prefill:.2f} 秒,回答 {decode:.2f} 秒</translation>
+        <translation>{tokens} 个 token，每秒 {rate:.1f} 个；看图 {encode:.2f} 秒，读题 {prefill:.2f} 秒，回答 {decode:.2f} 秒</translation>
     </message>
     <message>
         <source>; stopped</source>
-        <translation>;已停止</translation>
+        <translation>；已停止</translation>
     </message>
     <message>
         <source>; its length limit ended it</source>
-        <translation>;因长度上限而结束</translation>
+        <translation>；因长度上限而结束</translation>
     </message>
 </context>
 <context>
@@ -1633,7 +1637,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Drop a picture at the right, and write a question below.</source>
-        <translation>把图片拖到右侧,在下方写下问题。</translation>
+        <translation>把图片拖到右侧，在下方写下问题。</translation>
     </message>
     <message>
         <source>Everything stays on this computer. First choose a model.</source>
