@@ -189,7 +189,9 @@ _REST = "rest"
 
 @cache
 def _matcher(pattern: str) -> re.Pattern[str]:
-    """Match a pattern's sentences, and what may follow: hints come joined to messages."""
+    """Match a pattern, and what may follow a whole sentence: hints come joined to messages."""
     parts = re.split(r"\{(\w+)\}", pattern)
-    words = (f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
-    return re.compile(f"{''.join(words)}(?: (?P<{_REST}>.+))?", re.DOTALL)
+    words = "".join(f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
+    rest = f"(?P<{_REST}>.+)"
+    follows = f"(?: {rest})?" if pattern.endswith(".") else f"{rest}{{0}}"
+    return re.compile(words + follows, re.DOTALL)

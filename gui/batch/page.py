@@ -347,12 +347,12 @@ class BatchPage(QWidget):
                 return self._counts(run) + left
 
     def _counts(self, run: BatchRun) -> str:
-        text = self.tr("{done} of {total} pictures").format(done=run.done, total=len(run.rows))
+        clauses = [self.tr("{done} of {total} pictures").format(done=run.done, total=len(run.rows))]
         if run.skipped:
-            text += ", " + self.tr("{count} of them answered before").format(count=run.skipped)
+            clauses.append(self.tr("{count} of them answered before").format(count=run.skipped))
         if run.failed:
-            text += ", " + self.tr("{count} failed").format(count=run.failed)
-        return text + "."
+            clauses.append(self.tr("{count} failed").format(count=run.failed))
+        return self.tr("{counts}.").format(counts=self.tr(", ").join(clauses))
 
     def _say(self, text: str) -> None:
         self.told.setText(text)

@@ -207,6 +207,14 @@
         <translation>导出…</translation>
     </message>
     <message>
+        <source>{counts}.</source>
+        <translation>{counts}。</translation>
+    </message>
+    <message>
+        <source>, </source>
+        <translation>，</translation>
+    </message>
+    <message>
         <source>{count} rows were written to {file}.</source>
         <translation>已将 {count} 行写入 {file}。</translation>
     </message>
@@ -1192,7 +1200,7 @@ or open a file.</source>
     </message>
     <message>
         <source>{width} x {height}, {format}</source>
-        <translation>{width} x {height},{format}</translation>
+        <translation>{width} x {height}，{format}</translation>
     </message>
     <message>
         <source> - as the model sees it: 1344 x 1344</source>

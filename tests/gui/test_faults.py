@@ -75,6 +75,7 @@ def ask_too_much(context: int | None) -> None:
 FAULTS: dict[str, Callable[[Path], object]] = {
     "folder": lambda d: open_image(d),
     "text": lambda d: open_image(written(d, "x.txt", b"some words")),
+    "text without a name": lambda _: open_image(b"some words"),
     "empty": lambda d: open_image(written(d, "x.png", b"")),
     "HEIC": lambda d: open_image(written(d, "x.heic", b"\x00\x00\x00\x18ftypheic" + bytes(50))),
     "PDF": lambda d: open_image(written(d, "x.jpg", b"%PDF-1.7 ...")),
