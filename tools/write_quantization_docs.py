@@ -312,8 +312,8 @@ def _real_width(found: dict[str, Any]) -> str:
 
 `python -m benchmarks.calibrate_real_width`: a checkpoint of the released shapes and random weights
 with one vision layer, the projector and one decoder layer, calibrated by the command with
-{found["pictures"]} pictures and {found["texts"]} texts, in one thread
-({machine["processor"]}, shared with other programs; wall time, so rather too much).
+{found["pictures"]} pictures and {found["texts"]} texts, on {machine["cores"]} cores of
+{machine["processor"]} on which nothing else ran. Wall time; what can use both cores does.
 
 | block | looking at samples | rounding |
 | --- | ---: | ---: |
@@ -323,17 +323,13 @@ Peak memory {format_bytes(found["max_rss_bytes"])}, of it
 processor time in all. It does not grow with the number of layers, and hardly with that of samples:
 activations wait on the disk.
 
-That was before levels were looked up as they are now. Since then a matrix of 5,376 x 1,792 takes
-4.8 s of such a core to round and not 7.0 s (32 s at first), by hand; what is mostly products, as in
-the decoder, gains less.
-
-Rounding does not depend on the number of samples, looking does. So for the 19B on one such core:
+Rounding does not depend on the number of samples, looking does. So for the 19B on these two cores:
 {format_seconds(rounding)} of rounding, and {format_seconds(each)} of looking for each picture: with
-16 pictures {format_seconds(rounding + 16 * each)}, to be divided by the cores (large products use
-them well; this was not measured). Of the tower's inputs no more than 65,536 go into second moments,
-those of seven pictures, so with more pictures it is less than that. A GPU is wanted, or patience:
-the work can be stopped and goes on. `quantize` makes such an estimate on the machine at hand before
-it starts.
+16 pictures {format_seconds(rounding + 16 * each)}. More cores take less (large products use them
+well; how much less was not measured). Of the tower's inputs no more than 65,536 go into second
+moments, those of seven pictures, so with more pictures it is less than that. A GPU is wanted, or
+patience: the work can be stopped and goes on. `quantize` makes such an estimate on the machine at
+hand before it starts.
 """
 
 
