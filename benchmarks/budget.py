@@ -85,16 +85,17 @@ def main() -> None:
             rows.setdefault("FP4", []).append(fp4)
             spent.append(bench.spent)
     plain = rows["plain NF4"]
+    summed = {name: _row(parts, plain) for name, parts in rows.items()}
     report = {
         "machine": describe_machine(),
         "options": vars(options),
         "samples": len(samples),
         "spent": spent,
-        "rows": {name: _row(parts, plain) for name, parts in rows.items()},
+        "rows": summed,
     }
     name = "budget_twin.json" if options.twin else "budget.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name, row in report["rows"].items():
+    for name, row in summed.items():
         print(name, row["of_plain"], [round(one["value"], 3) for one in row["by_calibration"]])
 
 

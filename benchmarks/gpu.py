@@ -63,13 +63,13 @@ def main() -> int:
     if options.one is not None:
         print(json.dumps(measure_cap(options)))
         return 0
-    runs = [_in_process(options, float(cap)) for cap in options.caps.split(",")]
-    runs = [run for run in runs if run is not None]
-    report = {"machine": describe_machine(), "runs": runs, "verdict": judge(runs)}
+    caps = [_in_process(options, float(cap)) for cap in options.caps.split(",")]
+    runs = [cap for cap in caps if cap is not None]
+    verdict = judge(runs)
+    report = {"machine": describe_machine(), "runs": runs, "verdict": verdict}
     name = "gpu.json" if options.device.startswith("cuda") else "gpu_rehearsal.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report["verdict"], indent=1))
-    verdict = report["verdict"]
+    print(json.dumps(verdict, indent=1))
     return 0 if verdict["equal_to_the_bit"] and verdict["recovered"] else 1
 
 
@@ -191,7 +191,8 @@ def last_scores(
 def ask(model: Model, tokens: int) -> Iterator[Event]:
     """Ask about a picture that the model does not know yet."""
     model.engine.pictures.clear()
-    model.engine.forget()
+    for seat in model.engine.seats:
+        seat.clear()
     pixels = np.random.default_rng(9).integers(0, 256, (1344, 1344, 3), dtype=np.uint8)
     sampling = Sampling(max_new_tokens=tokens, repetition_guard=False)
     return model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling)
@@ -219,7 +220,7 @@ class Neighbour:
                     raise OutOfBudgetError("another program has it")
                 super().take(nbytes)
 
-        self.arena = Shared()
+        self.arena: Arena = Shared()
         self._total_bytes = total_bytes
         self.held_bytes = 0
 

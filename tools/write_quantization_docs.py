@@ -66,11 +66,11 @@ def drawings() -> dict[str, str]:
             place.append(row["of_nearest"])
     means = {p: {n: fmean(v) for n, v in blocks.items()} for p, blocks in depth.items()}
     parts = budget["spent"][0]["+10%"]["parts"]
-    weighed = [{p: row[k] for p, row in parts.items()} for k in ("plain", "result")]
+    before, after = ({p: row[k] for p, row in parts.items()} for k in ("plain", "result"))
     return {
         "quantization_kl.svg": standalone(lost),
         "quantization_depth.svg": standalone(by_depth(means, ".0%", "Error of each layer")),
-        "quantization_bytes.svg": standalone(bytes_by_part(*weighed, ("NF4", "+10%"))),
+        "quantization_bytes.svg": standalone(bytes_by_part(before, after, ("NF4", "+10%"))),
     }
 
 
