@@ -141,31 +141,17 @@ class Ours:
     def __init__(self) -> None:
         import torch
 
-        from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
-        from cogvlm2_lite.engine.runtime import Runtime
-        from cogvlm2_lite.memory.estimate import unit_sizes
-        from cogvlm2_lite.memory.plan import Budget, Workload, plan_memory
-        from cogvlm2_lite.model.rotary import RopeMode
+        from benchmarks.made_up import BF16, CPU, made_up_decoder
+        from cogvlm2_lite.memory.plan import Workload
         from cogvlm2_lite.units import GIB
-        from cogvlm2_lite.weights.loader import WeightLoader
+        from cogvlm2_lite.weights.kernels.choice import choose_kernels
 
         torch.set_num_threads(1)
-        cpu, dtype = torch.device("cpu"), torch.bfloat16
-        self._runtimes = {}
-        for layers in LAYERS:
-            config = released_config(1, layers)
-            catalog = synthetic_catalog(config, lm_head_nf4=True)
-            loader = WeightLoader(catalog, device=cpu, dtype=dtype, reader=NoiseReader(keep=True))
-            self.kernel = loader.kernels.name
-            plan = plan_memory(
-                config,
-                unit_sizes(catalog, itemsize=2, packed=loader.packs),
-                [Budget(device="cpu", device_bytes=8 * GIB)],
-                Workload(context=PROMPT + 64, with_picture=False),
-            )
-            self._runtimes[layers] = Runtime(
-                config, [loader], plan, devices=[cpu], dtype=dtype, rope=RopeMode.REFERENCE
-            )
+        self.kernel = choose_kernels(CPU, BF16).name
+        workload = Workload(context=PROMPT + 64, with_picture=False)
+        self._runtimes = {
+            layers: made_up_decoder(layers, workload, nbytes=8 * GIB)[0] for layers in LAYERS
+        }
 
     def seconds(self, layers: int, phase: str) -> float:
         """Give the CPU seconds of one turn, as llama.cpp's side does."""

@@ -27,22 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from cogvlm2_lite.bench.synthetic import (  # noqa: E402
-    NoiseReader,
-    released_config,
-    synthetic_catalog,
-)
+from benchmarks.made_up import made_up_decoder  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime, Token  # noqa: E402
-from cogvlm2_lite.memory.estimate import unit_sizes  # noqa: E402
-from cogvlm2_lite.memory.plan import Budget, Workload, plan_memory  # noqa: E402
+from cogvlm2_lite.memory.plan import Workload  # noqa: E402
 from cogvlm2_lite.model.kv_cache import KVCache  # noqa: E402
-from cogvlm2_lite.model.rotary import RopeMode  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
-from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
-from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "parallel_decode.json"
-CPU, BF16 = torch.device("cpu"), torch.bfloat16
 AT_ONCE = (1, 2, 4, 8)
 DECODER_LAYERS = 32
 FILLED = 200
@@ -55,7 +46,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    runtime = full_decoder()
+    workload = Workload(context=2 * FILLED, with_picture=False, parallel=max(AT_ONCE))
+    runtime, _ = made_up_decoder(DECODER_LAYERS, workload, nbytes=16 * GIB)
+    assert not any(runtime.plan.streamed_bytes().values())
     caches = [filled_cache(runtime) for _ in range(max(AT_ONCE))]
     seconds: dict[int, list[float]] = {n: [] for n in AT_ONCE}
     for repeat in range(repeats + 1):
@@ -82,19 +75,6 @@ def main() -> int:
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report["widths"], indent=1))
     return 0
-
-
-def full_decoder() -> Runtime:
-    """Give a runtime over all decoder layers, made-up weights in memory of their own."""
-    config = released_config(1, DECODER_LAYERS)
-    catalog = synthetic_catalog(config, lm_head_nf4=True)
-    kernels = choose_kernels(CPU, BF16)
-    reader = NoiseReader(keep=True)
-    loader = WeightLoader(catalog, device=CPU, dtype=BF16, kernels=kernels, reader=reader)
-    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
-    work = Workload(context=2 * FILLED, with_picture=False, parallel=max(AT_ONCE))
-    plan = plan_memory(config, sizes, [Budget(device="cpu", device_bytes=16 * GIB)], work)
-    return Runtime(config, [loader], plan, devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE)
 
 
 def filled_cache(runtime: Runtime) -> KVCache:

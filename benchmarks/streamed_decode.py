@@ -16,6 +16,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from cogvlm2_lite.bench.synthetic import (  # noqa: E402
-    NoiseReader,
-    released_config,
-    synthetic_catalog,
-)
+from benchmarks.made_up import made_up_decoder  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
-from cogvlm2_lite.memory.estimate import unit_sizes  # noqa: E402
 from cogvlm2_lite.memory.phases import Phase  # noqa: E402
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory  # noqa: E402
-from cogvlm2_lite.model.rotary import RopeMode  # noqa: E402
+from cogvlm2_lite.memory.plan import MemoryPlan, Workload  # noqa: E402
 from cogvlm2_lite.units import GIB, MIB  # noqa: E402
-from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
-from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
 from cogvlm2_lite.weights.names import Part  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "streamed_decode.json"
-CPU, BF16 = torch.device("cpu"), torch.bfloat16
 LAYERS = 4
 CONTEXT = 256
 
@@ -69,21 +61,8 @@ def main() -> int:
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """Time tokens with everything resident, then with all that a small budget streams."""
-    config = released_config(1, LAYERS)
-    catalog = synthetic_catalog(config, lm_head_nf4=True)
-    kernels = choose_kernels(CPU, BF16, name)
-    loader = WeightLoader(
-        catalog, device=CPU, dtype=BF16, kernels=kernels, reader=NoiseReader(keep=True)
-    )
-    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
-
-    def plan(nbytes: int) -> MemoryPlan:
-        budget = Budget(device="cpu", device_bytes=nbytes)
-        return plan_memory(config, sizes, [budget], Workload(context=CONTEXT, with_picture=False))
-
-    runtime = Runtime(
-        config, [loader], plan(8 * GIB), devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE
-    )
+    workload = Workload(context=CONTEXT, with_picture=False)
+    runtime, plan = made_up_decoder(LAYERS, workload, nbytes=8 * GIB, kernels=name)
     resident, expected = seconds_per_token(runtime, repeats)
     runtime.follow(smallest(plan))
     streamed, found = seconds_per_token(runtime, repeats)
@@ -98,11 +77,11 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def smallest(plan: Any) -> MemoryPlan:
+def smallest(plan: Callable[[int], MemoryPlan]) -> MemoryPlan:
     """Give the plan of the smallest budget that has two buffers, so that all else is streamed."""
     for nbytes in range(64 * MIB, 8 * GIB, 16 * MIB):
         try:
-            found: MemoryPlan = plan(nbytes)
+            found = plan(nbytes)
         except DoesNotFitError:
             continue
         if found.devices[0].phase(Phase.DECODE).depth == 2:

@@ -1,0 +1,47 @@
+"""A decoder of the real shapes with made-up NF4 weights in memory, for benchmarks on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
+from cogvlm2_lite.engine.runtime import Runtime
+from cogvlm2_lite.memory.estimate import unit_sizes
+from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
+from cogvlm2_lite.weights.loader import WeightLoader
+
+CPU, BF16 = torch.device("cpu"), torch.bfloat16
+
+
+def made_up_decoder(
+    layers: int, workload: Workload, *, nbytes: int, kernels: str = "auto"
+) -> tuple[Runtime, Callable[[int], MemoryPlan]]:
+    """Give a runtime over so many decoder layers and lm_head, and what plans for other budgets.
+
+    workload  without pictures
+    nbytes    budget of the runtime's plan
+    kernels   as choose_kernels takes it
+    Every matrix has memory of its own, as the system's file cache holds a file that was read.
+    """
+    config = released_config(1, layers)
+    catalog = synthetic_catalog(config, lm_head_nf4=True)
+    loader = WeightLoader(
+        catalog,
+        device=CPU,
+        dtype=BF16,
+        kernels=choose_kernels(CPU, BF16, kernels),
+        reader=NoiseReader(keep=True),
+    )
+    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
+
+    def plan(nbytes: int) -> MemoryPlan:
+        return plan_memory(config, sizes, [Budget(device="cpu", device_bytes=nbytes)], workload)
+
+    runtime = Runtime(
+        config, [loader], plan(nbytes), devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE
+    )
+    return runtime, plan
