@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import signal
+import socket
 import sys
 import threading
 import traceback
@@ -15,6 +17,7 @@ from PySide6.QtCore import (
     QLocale,
     QLockFile,
     QMessageLogContext,
+    QSocketNotifier,
     QtMsgType,
     QTranslator,
     qInstallMessageHandler,
@@ -104,6 +107,7 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     """Open the window and stay until it is closed; gives the exit code."""
     data = data or data_folder()
     app = make_app()
+    interrupts = Interrupts()
     lock = take_lock(data)
     if lock is None:
         QMessageBox.information(
@@ -127,8 +131,38 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     app.styleHints().colorSchemeChanged.connect(program.dress_anew)
     code = app.exec()
     program.close()
+    interrupts.end()
     lock.unlock()
     return code
+
+
+class Interrupts:
+    """Closes the windows on Ctrl-C in their terminal, and when the system asks the program to end.
+
+    Python runs signal handlers between its own instructions only, and in Qt's loop there are none:
+    a byte in a socket wakes the loop.
+    """
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        for end in (self._ours, self._theirs):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        self._notifier = QSocketNotifier(self._ours.fileno(), QSocketNotifier.Type.Read)
+        self._notifier.activated.connect(self._close)
+
+    def _close(self) -> None:
+        self._ours.recv(64)
+        QApplication.closeAllWindows()
+
+    def end(self) -> None:
+        """Listen no more."""
+        self._notifier.setEnabled(False)
+        signal.set_wakeup_fd(-1)
+        self._ours.close()
+        self._theirs.close()
 
 
 def take_lock(data: Path) -> QLockFile | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -331,6 +334,28 @@ def test_opening_the_window_loads_no_torch() -> None:
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_terminal_closes_the_window(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cogvlm2_lite", "gui", "--data", str(tmp_path)]
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[2]
+    ) as window:
+        try:
+            for _ in range(300):
+                if (tmp_path / "conversations.db").exists():
+                    break
+                time.sleep(0.1)
+            window.send_signal(number)
+            _, told = window.communicate(timeout=30)
+        finally:
+            window.kill()
+    assert window.returncode == 0
+    assert told == ""
+    assert "geometry" in (tmp_path / "settings.json").read_text()  # it closed, and was not killed
 
 
 def test_emitting_a_signal_costs_no_reference() -> None:
