@@ -746,20 +746,20 @@
         <translation>{phase}在 {device} 上至少需要 {least}，可用 {size}：还差 {missing}。</translation>
     </message>
     <message>
-        <source>{size} given, {left} left for the driver and other programs</source>
-        <translation>给定 {size}，{left} 留给驱动和其他程序</translation>
+        <source>{size} given, {left} left for {others}</source>
+        <translation>给定 {size}，{left} 留给{others}</translation>
     </message>
     <message>
-        <source>{size} free now, {left} left for the driver and other programs</source>
-        <translation>现有空闲 {size}，{left} 留给驱动和其他程序</translation>
+        <source>{size} free now, {left} left for {others}</source>
+        <translation>现有空闲 {size}，{left} 留给{others}</translation>
     </message>
     <message>
-        <source>{size} given, {left} left for other programs</source>
-        <translation>给定 {size}，{left} 留给其他程序</translation>
+        <source>the driver and other programs</source>
+        <translation>驱动和其他程序</translation>
     </message>
     <message>
-        <source>{size} free now, {left} left for other programs</source>
-        <translation>现有空闲 {size}，{left} 留给其他程序</translation>
+        <source>other programs</source>
+        <translation>其他程序</translation>
     </message>
     <message>
         <source>Encode</source>
