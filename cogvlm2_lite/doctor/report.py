@@ -36,11 +36,11 @@ from cogvlm2_lite.memory.machine import find_machine
 from cogvlm2_lite.memory.preview import Subject, folder_subject, preview, released_subject
 from cogvlm2_lite.units import GIB, format_bytes
 
-_REQUIRED = (
-    "torch", "bitsandbytes", "transformers", "accelerate", "tokenizers", "safetensors", "numpy",
-    "pillow", "psutil",
+_REQUIRED = ("torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil")
+_OPTIONAL = (
+    # The first two read a folder for comparison only; the application folder goes without.
+    "transformers", "accelerate", "xformers", "PySide6-Essentials", "starlette", "uvicorn",
 )  # fmt: skip
-_OPTIONAL = ("xformers", "PySide6-Essentials", "starlette", "uvicorn")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 _REAL_NF4_BYTES = int(11.7e9)
 """The real model in NF4 with double quantization (spec, section 11)."""

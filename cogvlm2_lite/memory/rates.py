@@ -150,7 +150,8 @@ def gpu_rates(name: str, total_bytes: int) -> Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class CpuClass:
-    """What one core reaches, measured on one of the kind (an EPYC of 2024 for the first two).
+    """What one core reaches, measured on one of the kind (a Xeon of 2023 for the first, with the
+    whole model, docs/performance.md; an EPYC of 2024 for the next two).
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
                         weight is made plain first
@@ -163,6 +164,7 @@ class CpuClass:
     rows_bytes_per_s: float
 
 
+_AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, rows_bytes_per_s=9.6e9)
 _AVX512_BF16 = CpuClass(
     name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=13.8e9
 )
@@ -187,6 +189,7 @@ class Cpu:
     """What the plan must know of a processor.
 
     has_bf16  AVX512-BF16: it computes in bfloat16
+    has_amx   AMX for bfloat16, too
     has_rows  our C kernel was built and runs here; without it NF4 matrices used in decoding get a
               second, packed copy where there is AVX512-BF16
     """
@@ -194,6 +197,7 @@ class Cpu:
     cores: int
     has_bf16: bool
     has_avx512: bool
+    has_amx: bool = False
     has_rows: bool = False
 
     @property
@@ -209,7 +213,10 @@ class Cpu:
     @property
     def rates(self) -> Rates:
         """State what it reaches."""
-        kind = _AVX512_BF16 if self.has_bf16 else _AVX512 if self.has_avx512 else _OTHER
+        if self.has_bf16:
+            kind = _AMX if self.has_amx else _AVX512_BF16
+        else:
+            kind = _AVX512 if self.has_avx512 else _OTHER
         decode = kind.rows_bytes_per_s if self.has_rows else kind.decode_bytes_per_s
         return Rates(
             matmul_flops=kind.matmul_flops * self.cores,
