@@ -89,8 +89,8 @@ def rotary_table(
     phases = torch.outer(steps, inv_freq.detach().cpu().to(dtype))
     if dtype != torch.float32:
         return RotaryTable(cos=phases.cos(), sin=phases.sin())
-    # Not torch's own: at its first call on several threads it was off by up to 1.5e-4 in one
-    # process out of fifteen (MKL, 2.13), and no two runs may answer differently.
+    # Not torch's own: at its first call on several threads it was off by up to 1.5e-4 in some
+    # processes (2 of 45; MKL, torch 2.13), and no two runs may answer differently.
     exact = phases.double().numpy()
     cos, sin = (torch.from_numpy(f(exact).astype(np.float32)) for f in (np.cos, np.sin))
     return RotaryTable(cos=cos, sin=sin)

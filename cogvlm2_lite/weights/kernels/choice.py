@@ -101,10 +101,12 @@ def _best_cpu(dtype: torch.dtype) -> KernelChoice:
         return replace(other, reason=f"{other.reason}; {wrong}")
     uses = "AVX512-BF16" if rows.level == 2 and dtype == torch.bfloat16 else "AVX2"
     tiles = open_tiles() if dtype == torch.bfloat16 else None
-    if tiles is not None and not _tiles_multiply_right(tiles):
-        tiles = None
-    uses += " and AMX" if tiles is not None else ""
     reason = f"our C kernel was built, and the CPU has {uses}"
+    if tiles is not None:
+        reason += " and AMX"
+        if not _tiles_multiply_right(tiles):
+            tiles = None
+            reason += ", whose kernel gives other numbers than it should"
     return KernelChoice(name="rows", reason=reason, native=other.native, rows=rows, tiles=tiles)
 
 
@@ -141,7 +143,7 @@ _PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 def _probe() -> tuple[torch.Tensor, torch.Tensor]:
     """Give the codes and scales of a small matrix that has every code and many scales."""
     count = _PROBE_ROWS * _PROBE_COLUMNS
-    # Whole numbers only: torch's sine may differ from call to call (model/rotary.py).
+    # Not random and not a sine, which in torch may differ from call to call (model/rotary.py).
     weight = (torch.arange(count) * 1201 % 4093 / 2046.5 - 1).view(_PROBE_ROWS, -1)
     weight *= torch.linspace(0.01, 2.0, _PROBE_ROWS).view(-1, 1)
     return quantize_rows(weight, group=_GROUP)
