@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -107,7 +108,11 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     """Open the window and stay until it is closed; gives the exit code."""
     data = data or data_folder()
     app = make_app()
-    interrupts = Interrupts()
+    with closed_by_signals():
+        return _stay(app, model, data)
+
+
+def _stay(app: QApplication, model: Path | None, data: Path) -> int:
     lock = take_lock(data)
     if lock is None:
         QMessageBox.information(
@@ -131,38 +136,39 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
     app.styleHints().colorSchemeChanged.connect(program.dress_anew)
     code = app.exec()
     program.close()
-    interrupts.end()
     lock.unlock()
     return code
 
 
-class Interrupts:
-    """Closes the windows on Ctrl-C in their terminal, and when the system asks the program to end.
+@contextmanager
+def closed_by_signals() -> Iterator[None]:
+    """Close the windows on Ctrl-C in their terminal, and when the system asks the program to end.
 
     Python runs signal handlers between its own instructions only, and in Qt's loop there are none:
     a byte in a socket wakes the loop.
     """
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    notifier = QSocketNotifier(ours.fileno(), QSocketNotifier.Type.Read)
 
-    def __init__(self) -> None:
-        self._ours, self._theirs = socket.socketpair()
-        for end in (self._ours, self._theirs):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        self._notifier = QSocketNotifier(self._ours.fileno(), QSocketNotifier.Type.Read)
-        self._notifier.activated.connect(self._close)
-
-    def _close(self) -> None:
-        self._ours.recv(64)
+    def close() -> None:
+        ours.recv(64)
         QApplication.closeAllWindows()
 
-    def end(self) -> None:
-        """Listen no more."""
-        self._notifier.setEnabled(False)
-        signal.set_wakeup_fd(-1)
-        self._ours.close()
-        self._theirs.close()
+    notifier.activated.connect(close)
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        notifier.setEnabled(False)
+        ours.close()
+        theirs.close()
 
 
 def take_lock(data: Path) -> QLockFile | None:

@@ -321,10 +321,11 @@ def test_a_second_window_is_sent_to_the_first(
     assert process.stdout is not None
     assert process.stdout.readline() == "True\n"
     os.utime(tmp_path / "window.lock", (0, 0))  # a window that is open for long has an old lock
-    before = contents(tmp_path)
+    before, handler = contents(tmp_path), signal.getsignal(signal.SIGINT)
     assert gui_app.run(data=tmp_path) == 1
     assert "open already" in told[0]
     assert contents(tmp_path) == before
+    assert signal.getsignal(signal.SIGINT) is handler
     process.send_signal(signal.SIGKILL)
     process.communicate()
     lock = gui_app.take_lock(tmp_path)
