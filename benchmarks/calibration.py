@@ -69,7 +69,7 @@ STEPS = {
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=80, help="held out")
+    parser.add_argument("--pictures", type=int, default=150, help="held out")
     parser.add_argument("--questions", type=int, default=6, help="per picture")
     parser.add_argument("--calibration-pictures", type=int, default=48)
     options = parser.parse_args()
@@ -125,8 +125,10 @@ class Bench:
         fitted = self._fitted(many, 5)
         text = [replace(s, image=None) for s in fitted]
         yield "text only", self._calibrated(text, plain, Calibration())
-        drawn = drawn_samples(len(fitted))
-        yield "built-in drawn set", self._calibrated(drawn, plain, Calibration())
+        for seed in (0, 1, 2, 3):  # `quantize` draws with 0
+            drawn = drawn_samples(len(fitted), seed)
+            name = "built-in drawn set" + (f", drawn anew ({seed})" if seed else "")
+            yield name, self._calibrated(drawn, plain, Calibration())
 
     def _fitted(self, pictures: int, seed: int) -> list[Sample]:
         return in_fixed_order(questions("train", seed, pictures, self._options.questions))
