@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,14 @@ from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.server.service import EngineLike
 
 PATIENCE_S = 60.0
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Look until something is so, and fail when it does not become so."""
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 class ScriptedEngine:

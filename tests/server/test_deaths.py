@@ -15,7 +15,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.process import EngineProcess, EngineState
 from cogvlm2_lite.engine.protocol import Load
 from cogvlm2_lite.engine.pulse import Patience
-from tests.server.scripted import PATIENCE_S, running
+from tests.server.scripted import PATIENCE_S, running, wait_until
 
 CHAT = "/v1/chat/completions"
 
@@ -35,8 +35,8 @@ def client(engine: EngineProcess) -> Iterator[httpx.Client]:
         running(engine) as server,
         httpx.Client(base_url=server.address, timeout=PATIENCE_S) as client,
     ):
-        while engine.state is EngineState.STOPPED:  # the server's thread starts it
-            threading.Event().wait(0.01)
+        # The server's thread starts it.
+        wait_until(lambda: engine.state is not EngineState.STOPPED)
         engine.wait_ready(PATIENCE_S)
         yield client
 
