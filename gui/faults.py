@@ -163,6 +163,143 @@ PATTERNS = (  # where two would match, the narrower one stands first
         "Faults", "Close other programs, give a larger budget, or use another device."
     ),
     QT_TRANSLATE_NOOP("Faults", "A context of {count} tokens would fit: --context {same}."),
+    # a model's folder (cogvlm2_lite/config.py, weights/, inputs/tokenizer.py)
+    QT_TRANSLATE_NOOP("Faults", "{folder} has no config.json, so it is not a model folder."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Give the folder that holds config.json and the .safetensors files."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{file} has no vision_config, so this is not a CogVLM2 image model."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "CogVLM2 Lite runs cogvlm2-llama3-chat-19B and cogvlm2-llama3-chinese-chat-19B."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{file} holds keys this program does not know: {names}."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "They may change the results. Check that this is a CogVLM2 image model."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} is not a folder."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} holds no safetensors weights."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{folder} has its weights only as pickle ({files}), which can run any program when it is "
+        "opened.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Get the safetensors version of the model. CogVLM2 Lite never opens pickle files."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} has {files}, but no {index} to say what they hold."),
+    QT_TRANSLATE_NOOP("Faults", "Copy or download {index} from where the weights came from."),
+    QT_TRANSLATE_NOOP("Faults", "The folder lacks {tensors} of {count}."),
+    QT_TRANSLATE_NOOP("Faults", "The folder has {tensors} that this CogVLM2 model has not."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "This is another model, or its config.json does not belong to these weights."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} lacks {files} of {count}."),
+    QT_TRANSLATE_NOOP("Faults", "Download the folder again, or copy the missing files into it."),
+    QT_TRANSLATE_NOOP("Faults", "This folder was written by another program or for another model."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "The folder mixes files of two models. Download it again into an empty one."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Index and files are of different versions. Download the folder again."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{file}: its {count} tensors end at byte {end}, but the file has {size}."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{tensor} ends at byte {end}, but the file has only {size}."),
+    QT_TRANSLATE_NOOP("Faults", "{file} has only {size} bytes, too few for a header."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{file} says its header is {length} bytes long, but only {size} follow."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "The file is damaged or was not downloaded completely. Copy or download it again."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} has no {file}, so text can't be turned into tokens."),
+    QT_TRANSLATE_NOOP("Faults", "Copy {file} from the original checkpoint into the folder."),
+    QT_TRANSLATE_NOOP("Faults", "{count} files ({names})"),
+    QT_TRANSLATE_NOOP("Faults", "{count} file ({names})"),
+    QT_TRANSLATE_NOOP("Faults", "{count} tensors ({names})"),
+    QT_TRANSLATE_NOOP("Faults", "{count} tensor ({names})"),
+    QT_TRANSLATE_NOOP("Faults", "{names} and {count} more"),
+    # converting (quantize/)
+    QT_TRANSLATE_NOOP("Faults", "Stopped."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "What is done is kept in DST.partial: run the same command again to go on."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "There is no folder {folder}."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} is both the source and the destination."),
+    QT_TRANSLATE_NOOP("Faults", "Give a new folder for the result; the source is only read."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} lies inside the source {source}."),
+    QT_TRANSLATE_NOOP("Faults", "Give a folder beside it; the source is only read."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} is already quantized ({kinds})."),
+    QT_TRANSLATE_NOOP("Faults", "its config.json says so"),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Rounding twice loses quality: start from the released 16-bit checkpoint."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} exists already and is not empty."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} exists already and was made {difference}."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Give a folder that does not exist yet, or delete or rename this one."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{folder} exists and is not the work of an earlier quantize ({file} is in it)."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Move it away, or give another destination."),
+    QT_TRANSLATE_NOOP("Faults", "{folder} was started {difference}."),
+    QT_TRANSLATE_NOOP("Faults", "with {setting}, and now it is {value}"),
+    QT_TRANSLATE_NOOP("Faults", "from another source ({name} {theirs}, and now {ours})"),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "Give the same options as before to continue it, or add --restart to throw it away and "
+        "start over.",
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Another run is writing {folder} at this moment ({why})."),
+    QT_TRANSLATE_NOOP("Faults", "Wait until it has ended, or give another destination."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "{size} are still to be written to {folder}, which has {free} free: {missing} are missing.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Free that much, or give a destination on another disk. Nothing was written."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "The disk of {folder} is full ({size} free)."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Free some space and run the same command again: it goes on where it stopped."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "{folder} can't be used: {why}."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Check rights and disk, or give another destination. What is done is kept."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "Calibrating needs {size} of scratch in {folder}, and {free} are free there."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "Free some space, use fewer samples (--samples), or another disk."),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{name} holds {value} at row {row}, column {column}, so it can't be rounded."
+    ),
+    QT_TRANSLATE_NOOP("Faults", "The checkpoint is damaged. Copy or download {file} again."),
+    QT_TRANSLATE_NOOP("Faults", "{file} can't be read at {tensor}: {why}."),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The disk or the network may be failing. Nothing that is done is lost: put a good copy of"
+        " the file in its place and run the same command again.",
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults", "{file} ends in the middle of {tensor}: {count} bytes are missing."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Faults",
+        "The file was changed while it was read. Put the whole file back and run the same command"
+        " again.",
+    ),
+    # a folder of pictures (cogvlm2_lite/batch/)
+    QT_TRANSLATE_NOOP("Faults", "{folder} holds no picture ({kinds})."),
+    QT_TRANSLATE_NOOP("Faults", "Add --recursive to look into the folders inside."),
+    QT_TRANSLATE_NOOP("Faults", "Give the folder of the pictures."),
+    QT_TRANSLATE_NOOP("Faults", "{file} holds something that batch did not write."),
+    QT_TRANSLATE_NOOP("Faults", "Move it away, or give another folder with --output."),
+    QT_TRANSLATE_NOOP("Faults", "Give another folder with --output."),
 )
 
 

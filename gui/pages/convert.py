@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.context import Context
+from gui.faults import translate
 from gui.lines import Command
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
@@ -243,7 +244,7 @@ class ConvertPage(QWidget):
             )
         elif kind == "error":
             self._over = True
-            self.told.setText(f"{event['message']} {event['hint']}".strip())
+            self.told.setText(translate(f"{event['message']} {event['hint']}".strip()))
 
     def _show_plan(self, event: dict[str, Any]) -> None:
         lines = [

@@ -785,6 +785,298 @@
         <source>A context of {count} tokens would fit: --context {same}.</source>
         <translation>{count} 个 token的上下文放得下：--context {same}。</translation>
     </message>
+    <message>
+        <source>{folder} has no config.json, so it is not a model folder.</source>
+        <translation>{folder} 中没有 config.json，不是模型文件夹。</translation>
+    </message>
+    <message>
+        <source>Give the folder that holds config.json and the .safetensors files.</source>
+        <translation>请选择包含 config.json 和 .safetensors 文件的文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has no vision_config, so this is not a CogVLM2 image model.</source>
+        <translation>{file} 中没有 vision_config，这不是 CogVLM2 图像模型。</translation>
+    </message>
+    <message>
+        <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B and cogvlm2-llama3-chinese-chat-19B.</source>
+        <translation>CogVLM2 Lite 运行 cogvlm2-llama3-chat-19B 和 cogvlm2-llama3-chinese-chat-19B。</translation>
+    </message>
+    <message>
+        <source>{file} holds keys this program does not know: {names}.</source>
+        <translation>{file} 中有本程序不认识的键：{names}。</translation>
+    </message>
+    <message>
+        <source>They may change the results. Check that this is a CogVLM2 image model.</source>
+        <translation>它们可能改变结果。请确认这是 CogVLM2 图像模型。</translation>
+    </message>
+    <message>
+        <source>{folder} is not a folder.</source>
+        <translation>{folder} 不是文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} holds no safetensors weights.</source>
+        <translation>{folder} 中没有 safetensors 权重。</translation>
+    </message>
+    <message>
+        <source>{folder} has its weights only as pickle ({files}), which can run any program when it is opened.</source>
+        <translation>{folder} 中只有 pickle 格式的权重（{files}），打开它可能会运行任意程序。</translation>
+    </message>
+    <message>
+        <source>Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.</source>
+        <translation>请获取模型的 safetensors 版本。CogVLM2 Lite 从不打开 pickle 文件。</translation>
+    </message>
+    <message>
+        <source>{folder} has {files}, but no {index} to say what they hold.</source>
+        <translation>{folder} 中有{files}，但没有说明其内容的 {index}。</translation>
+    </message>
+    <message>
+        <source>Copy or download {index} from where the weights came from.</source>
+        <translation>请从权重的来源复制或下载 {index}。</translation>
+    </message>
+    <message>
+        <source>The folder lacks {tensors} of {count}.</source>
+        <translation>文件夹中应有 {count} 个张量，缺少{tensors}。</translation>
+    </message>
+    <message>
+        <source>The folder has {tensors} that this CogVLM2 model has not.</source>
+        <translation>文件夹中有这个 CogVLM2 模型没有的{tensors}。</translation>
+    </message>
+    <message>
+        <source>This is another model, or its config.json does not belong to these weights.</source>
+        <translation>这是另一个模型，或者 config.json 与这些权重不匹配。</translation>
+    </message>
+    <message>
+        <source>{folder} lacks {files} of {count}.</source>
+        <translation>{folder} 中应有 {count} 个文件，缺少{files}。</translation>
+    </message>
+    <message>
+        <source>Download the folder again, or copy the missing files into it.</source>
+        <translation>请重新下载该文件夹，或把缺少的文件复制进去。</translation>
+    </message>
+    <message>
+        <source>This folder was written by another program or for another model.</source>
+        <translation>这个文件夹由其他程序写成，或属于另一个模型。</translation>
+    </message>
+    <message>
+        <source>The folder mixes files of two models. Download it again into an empty one.</source>
+        <translation>该文件夹混有两个模型的文件。请重新下载到一个空文件夹。</translation>
+    </message>
+    <message>
+        <source>Index and files are of different versions. Download the folder again.</source>
+        <translation>索引与文件版本不同。请重新下载该文件夹。</translation>
+    </message>
+    <message>
+        <source>{file}: its {count} tensors end at byte {end}, but the file has {size}.</source>
+        <translation>{file}：其中 {count} 个张量止于第 {end} 字节，而文件有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>{tensor} ends at byte {end}, but the file has only {size}.</source>
+        <translation>{tensor} 止于第 {end} 字节，而文件只有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>{file} has only {size} bytes, too few for a header.</source>
+        <translation>{file} 只有 {size} 字节，放不下文件头。</translation>
+    </message>
+    <message>
+        <source>{file} says its header is {length} bytes long, but only {size} follow.</source>
+        <translation>{file} 声明文件头有 {length} 字节，但后面只有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>The file is damaged or was not downloaded completely. Copy or download it again.</source>
+        <translation>文件已损坏或没有下载完整。请重新复制或下载。</translation>
+    </message>
+    <message>
+        <source>{folder} has no {file}, so text can&apos;t be turned into tokens.</source>
+        <translation>{folder} 中没有 {file}，无法把文字转换为 token。</translation>
+    </message>
+    <message>
+        <source>Copy {file} from the original checkpoint into the folder.</source>
+        <translation>请从原始模型中把 {file} 复制到该文件夹。</translation>
+    </message>
+    <message>
+        <source>{count} files ({names})</source>
+        <translation> {count} 个文件（{names}）</translation>
+    </message>
+    <message>
+        <source>{count} file ({names})</source>
+        <translation> {count} 个文件（{names}）</translation>
+    </message>
+    <message>
+        <source>{count} tensors ({names})</source>
+        <translation> {count} 个张量（{names}）</translation>
+    </message>
+    <message>
+        <source>{count} tensor ({names})</source>
+        <translation> {count} 个张量（{names}）</translation>
+    </message>
+    <message>
+        <source>{names} and {count} more</source>
+        <translation>{names} 以及另外 {count} 个</translation>
+    </message>
+    <message>
+        <source>Stopped.</source>
+        <translation>已停止。</translation>
+    </message>
+    <message>
+        <source>What is done is kept in DST.partial: run the same command again to go on.</source>
+        <translation>已完成的部分保存在目标旁的 .partial 文件夹中：再次开始即可继续。</translation>
+    </message>
+    <message>
+        <source>There is no folder {folder}.</source>
+        <translation>没有文件夹 {folder}。</translation>
+    </message>
+    <message>
+        <source>{folder} is both the source and the destination.</source>
+        <translation>{folder} 既是来源又是目标。</translation>
+    </message>
+    <message>
+        <source>Give a new folder for the result; the source is only read.</source>
+        <translation>请为结果选择一个新文件夹；来源只会被读取。</translation>
+    </message>
+    <message>
+        <source>{folder} lies inside the source {source}.</source>
+        <translation>{folder} 位于来源 {source} 之内。</translation>
+    </message>
+    <message>
+        <source>Give a folder beside it; the source is only read.</source>
+        <translation>请选择来源之外的文件夹；来源只会被读取。</translation>
+    </message>
+    <message>
+        <source>{folder} is already quantized ({kinds}).</source>
+        <translation>{folder} 已经量化过（{kinds}）。</translation>
+    </message>
+    <message>
+        <source>its config.json says so</source>
+        <translation>其 config.json 如此声明</translation>
+    </message>
+    <message>
+        <source>Rounding twice loses quality: start from the released 16-bit checkpoint.</source>
+        <translation>重复舍入会损失质量：请从发布的 16 位模型开始。</translation>
+    </message>
+    <message>
+        <source>{folder} exists already and is not empty.</source>
+        <translation>{folder} 已存在且不为空。</translation>
+    </message>
+    <message>
+        <source>{folder} exists already and was made {difference}.</source>
+        <translation>{folder} 已存在，设置不同：{difference}。</translation>
+    </message>
+    <message>
+        <source>{folder} was started {difference}.</source>
+        <translation>{folder} 开始时的设置不同：{difference}。</translation>
+    </message>
+    <message>
+        <source>with {setting}, and now it is {value}</source>
+        <translation>原为 {setting}，现为 {value}</translation>
+    </message>
+    <message>
+        <source>from another source ({name} {theirs}, and now {ours})</source>
+        <translation>来源不同（{name} 原为 {theirs}，现为 {ours}）</translation>
+    </message>
+    <message>
+        <source>Give a folder that does not exist yet, or delete or rename this one.</source>
+        <translation>请选择一个尚不存在的文件夹，或者删除或重命名现有的文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} exists and is not the work of an earlier quantize ({file} is in it).</source>
+        <translation>{folder} 已存在，且不是以前转换留下的（其中有 {file}）。</translation>
+    </message>
+    <message>
+        <source>Move it away, or give another destination.</source>
+        <translation>请把它移走，或选择其他目标。</translation>
+    </message>
+    <message>
+        <source>Give the same options as before to continue it, or add --restart to throw it away and start over.</source>
+        <translation>请用与之前相同的选项继续，或加上 --restart 丢弃后重新开始。</translation>
+    </message>
+    <message>
+        <source>Another run is writing {folder} at this moment ({why}).</source>
+        <translation>另一次转换正在写入 {folder}（{why}）。</translation>
+    </message>
+    <message>
+        <source>Wait until it has ended, or give another destination.</source>
+        <translation>请等它结束，或选择其他目标。</translation>
+    </message>
+    <message>
+        <source>{size} are still to be written to {folder}, which has {free} free: {missing} are missing.</source>
+        <translation>还要向 {folder} 写入 {size}，那里有 {free} 可用：还差 {missing}。</translation>
+    </message>
+    <message>
+        <source>Free that much, or give a destination on another disk. Nothing was written.</source>
+        <translation>请腾出这么多空间，或选择其他磁盘上的目标。尚未写入任何内容。</translation>
+    </message>
+    <message>
+        <source>The disk of {folder} is full ({size} free).</source>
+        <translation>{folder} 所在的磁盘已满（可用 {size}）。</translation>
+    </message>
+    <message>
+        <source>Free some space and run the same command again: it goes on where it stopped.</source>
+        <translation>请腾出空间后再次开始：会从停下的地方继续。</translation>
+    </message>
+    <message>
+        <source>{folder} can&apos;t be used: {why}.</source>
+        <translation>无法使用 {folder}：{why}。</translation>
+    </message>
+    <message>
+        <source>Check rights and disk, or give another destination. What is done is kept.</source>
+        <translation>请检查权限和磁盘，或选择其他目标。已完成的部分会保留。</translation>
+    </message>
+    <message>
+        <source>Calibrating needs {size} of scratch in {folder}, and {free} are free there.</source>
+        <translation>校准需要在 {folder} 中使用 {size} 临时空间，那里有 {free} 可用。</translation>
+    </message>
+    <message>
+        <source>Free some space, use fewer samples (--samples), or another disk.</source>
+        <translation>请腾出空间、减少样本（--samples）或使用其他磁盘。</translation>
+    </message>
+    <message>
+        <source>{name} holds {value} at row {row}, column {column}, so it can&apos;t be rounded.</source>
+        <translation>{name} 的第 {row} 行第 {column} 列为 {value}，无法舍入。</translation>
+    </message>
+    <message>
+        <source>The checkpoint is damaged. Copy or download {file} again.</source>
+        <translation>模型文件已损坏。请重新复制或下载 {file}。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be read at {tensor}: {why}.</source>
+        <translation>读取 {file} 中的 {tensor} 时出错：{why}。</translation>
+    </message>
+    <message>
+        <source>The disk or the network may be failing. Nothing that is done is lost: put a good copy of the file in its place and run the same command again.</source>
+        <translation>磁盘或网络可能出了故障。已完成的部分没有丢失：请换上完好的文件后再次开始。</translation>
+    </message>
+    <message>
+        <source>{file} ends in the middle of {tensor}: {count} bytes are missing.</source>
+        <translation>{file} 在 {tensor} 中间结束：缺少 {count} 字节。</translation>
+    </message>
+    <message>
+        <source>The file was changed while it was read. Put the whole file back and run the same command again.</source>
+        <translation>文件在读取时被更改。请放回完整的文件后再次开始。</translation>
+    </message>
+    <message>
+        <source>{folder} holds no picture ({kinds}).</source>
+        <translation>{folder} 中没有图片（{kinds}）。</translation>
+    </message>
+    <message>
+        <source>Add --recursive to look into the folders inside.</source>
+        <translation>加上 --recursive 可同时查看其中的子文件夹。</translation>
+    </message>
+    <message>
+        <source>Give the folder of the pictures.</source>
+        <translation>请选择图片所在的文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} holds something that batch did not write.</source>
+        <translation>{file} 中有并非批量处理写入的内容。</translation>
+    </message>
+    <message>
+        <source>Move it away, or give another folder with --output.</source>
+        <translation>请把它移走，或用 --output 指定其他文件夹。</translation>
+    </message>
+    <message>
+        <source>Give another folder with --output.</source>
+        <translation>请用 --output 指定其他文件夹。</translation>
+    </message>
 </context>
 <context>
     <name>JobForm</name>

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from PySide6.QtCore import QTranslator
 from PySide6.QtWidgets import QApplication
 
-from cogvlm2_lite.config import RELEASED_19B, parse_config
+from cogvlm2_lite.batch.work import find_pictures
+from cogvlm2_lite.config import RELEASED_19B, parse_config, read_config
 from cogvlm2_lite.engine.process import describe_exit
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
 from cogvlm2_lite.inputs.prompt import encode_prompt
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from gui.app import TRANSLATIONS
 from gui.chat.offered import read_file
 from gui.export import export
@@ -25,6 +31,9 @@ from gui.faults import PATTERNS, tell, translate
 from gui.history import FILE, History
 from gui.memory.plan import plan_for
 from gui.state import Conversation
+from quantize import pipeline
+from quantize.recipe import Settings
+from tests.quantize.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
 
 
 @pytest.fixture
@@ -68,6 +77,62 @@ def foreign(folder: Path) -> None:
     History(folder)
 
 
+def model(folder: Path, **changed: object) -> Path:
+    """Copy the golden checkpoint, with changes of its config.json; None takes a key away."""
+    copy = folder / "model"
+    if not copy.exists():
+        shutil.copytree(CHECKPOINT, copy)
+    config = json.loads((copy / "config.json").read_text()) | changed
+    kept = {key: value for key, value in config.items() if value is not None}
+    (copy / "config.json").write_text(json.dumps(kept))
+    return copy
+
+
+def without(file: str, folder: Path) -> Path:
+    (folder / file).unlink()
+    return folder
+
+
+def without_weights(folder: Path) -> Path:
+    for file in folder.glob("model*"):
+        file.unlink()
+    return folder
+
+
+def only_pickle(folder: Path) -> Path:
+    return written(without_weights(folder), "pytorch_model.bin", b"").parent
+
+
+def cut(folder: Path, count: int) -> Path:
+    file = folder / "model-00002-of-00003.safetensors"
+    with file.open("r+b") as stream:
+        stream.truncate(count if count > 0 else file.stat().st_size + count)
+    return folder
+
+
+def convert(folder: Path, target: Path, **settings: Any) -> None:
+    quantize(folder, target, Settings(**settings))
+
+
+def convert_otherwise(folder: Path) -> None:
+    """Go on with a conversion that was begun with other settings."""
+    steps = pipeline.convert(CHECKPOINT, folder / "q", SMALL_SHARDS, QUICK)
+    for _ in itertools.islice(steps, 3):
+        pass
+    steps.close()
+    convert(CHECKPOINT, folder / "q", double_quant=False)
+
+
+def twice(folder: Path) -> None:
+    convert(CHECKPOINT, folder / "q")
+    convert(folder / "q", folder / "r")
+
+
+def made_otherwise(folder: Path) -> None:
+    convert(CHECKPOINT, folder / "q")
+    convert(CHECKPOINT, folder / "q", double_quant=False)
+
+
 def ask_too_much(context: int | None) -> None:
     config = parse_config(RELEASED_19B)
     encode_prompt(Words(), config, "?" * 9000, has_image=True, context=context)
@@ -99,6 +164,29 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "a shorter context": lambda _: plan_for(None, vram="1.9GiB", ram=None),
     "long question": lambda _: ask_too_much(None),
     "longer context": lambda _: ask_too_much(4096),
+    "no model": lambda d: read_config(d),
+    "another model": lambda d: read_config(model(d, vision_config=None)),
+    "unknown keys": lambda d: read_config(model(d, odd=1, strange=2)),
+    "no weights": lambda d: open_catalog(without_weights(model(d))),
+    "pickle": lambda d: open_catalog(only_pickle(model(d))),
+    "no index": lambda d: open_catalog(without("model.safetensors.index.json", model(d))),
+    "a file too few": lambda d: open_catalog(without("model-00002-of-00003.safetensors", model(d))),
+    "cut off": lambda d: open_catalog(cut(model(d), -100)),
+    "cut in its header": lambda d: open_catalog(cut(model(d), 50)),
+    "cut to nothing": lambda d: open_catalog(cut(model(d), 5)),
+    "more layers": lambda d: open_catalog(model(d, num_hidden_layers=5)),
+    "fewer layers": lambda d: open_catalog(model(d, num_hidden_layers=1)),
+    "no tokenizer": lambda d: Tokenizer.from_folder(model(d)),
+    "no source": lambda d: convert(d / "none", d / "q"),
+    "onto itself": lambda d: convert(model(d), d / "model"),
+    "into itself": lambda d: convert(model(d), d / "model" / "q"),
+    "twice": twice,
+    "onto files": lambda d: convert(CHECKPOINT, written(d, "x", b"").parent),
+    "made otherwise": made_otherwise,
+    "begun otherwise": convert_otherwise,
+    "into a file": lambda d: convert(CHECKPOINT, written(d, "x", b"") / "q"),
+    "no pictures": lambda d: find_pictures(d, recursive=False),
+    "no folder": lambda d: find_pictures(d / "none", recursive=False),
 }
 
 
@@ -131,7 +219,7 @@ def check(english: str, chinese: str) -> None:
 def test_every_pattern_is_still_somewhere_in_the_code() -> None:
     """A sentence that was worded anew must not stay here in its old words."""
     told = []
-    for package in ("cogvlm2_lite", "gui"):
+    for package in ("cogvlm2_lite", "gui", "quantize"):
         for file in (Path(__file__).parents[2] / package).rglob("*.py"):
             if file.name != "faults.py":
                 told += [

@@ -304,6 +304,11 @@ def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
     assert page.told.text().startswith("Measured 3 of 12 blocks")  # type: ignore[attr-defined]
     take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
     assert page.told.text() == "The disk is full. Free some."  # type: ignore[attr-defined]
+    desk.program.settings.set("language", "zh_CN")
+    desk.qtbot.wait(50)  # the change of the language makes the pages anew
+    page = desk.program.window.page("convert")
+    getattr(page, "take")({"event": "error", "message": "There is no folder /x.", "hint": ""})  # noqa: B009
+    assert page.told.text() == "没有文件夹 /x。"  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
