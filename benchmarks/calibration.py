@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,18 @@ class Bench:
         fitted = self._fitted(many, 5)
         text = [replace(s, image=None) for s in fitted]
         yield "text only", self._calibrated(text, plain, Calibration())
-        for seed in (0, 1, 2, 3):  # `quantize` draws with 0
+        for seed in range(8):  # `quantize` draws with 0
             drawn = drawn_samples(len(fitted), seed)
             name = "built-in drawn set" + (f", drawn anew ({seed})" if seed else "")
             yield name, self._calibrated(drawn, plain, Calibration())
+        for seed in range(4):
+            ours, theirs = self._fitted(many, 5 + seed), drawn_samples(len(fitted), seed)
+            mixed = {
+                "its pictures, the demo model's talk": with_pictures_of(ours, theirs),
+                "its talk, the demo model's pictures": with_pictures_of(theirs, ours),
+            }
+            for name, found in mixed.items():
+                yield f"{name} ({seed})", self._calibrated(found, plain, Calibration())
 
     def _fitted(self, pictures: int, seed: int) -> list[Sample]:
         return in_fixed_order(questions("train", seed, pictures, self._options.questions))
@@ -196,6 +204,12 @@ def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]
                 )
             )
     return found
+
+
+def with_pictures_of(samples: list[Sample], others: list[Sample]) -> list[Sample]:
+    """Give samples that show a picture those of others in turn, which their talk is not about."""
+    pictures = cycle([sample.image for sample in others if sample.image is not None])
+    return [replace(s, image=next(pictures)) if s.image is not None else s for s in samples]
 
 
 def open_float32(folder: Path) -> Model:

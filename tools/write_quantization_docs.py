@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -117,9 +117,11 @@ picture. Bytes are against {report["plain"]}. FP4 folders are written with bitsa
 of transformers, 32-bit scales as the released ones have.
 
 Calibrated rows: `quantize --calibrate` with {report["samples"]} samples. "Built-in set" is the one
-that is drawn when no pictures are given, and unlike the pictures asked about here; the other
-calibrated rows took pictures and questions like them, from the split that training saw. The
-projector was chosen for int8 because of its row without calibration, on the same questions.
+that is drawn when no pictures are given: pages, signs, tables, charts, scenes and landscapes, drawn
+by other code, in other sizes and with other questions than the demo model's; the other calibrated
+rows took pictures and questions like those asked about, from the split that training saw. Each row
+is one calibration, and calibrations differ (see the seeds below). The projector was chosen for int8
+because of its row without calibration, on the same questions.
 
 | format | bytes | KL mean | KL 99 % | top-1 | changed | exact | against NF4 | against FP4 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -144,7 +146,8 @@ Mean KL against plain NF4, other questions than above (`benchmarks/calibration.p
 {calibration["options"]["pictures"]} held-out pictures with {calibration["options"]["questions"]}
 questions each). The harder twin is the demo model with outliers in weights and activations that
 cancel out: the same function, harder to round. Seeds are those of the samples; where none is named,
-it is 5. Three samples in four are fitted to, the fourth judges.
+it is 5. Three samples in four are fitted to, the fourth judges. Processor:
+{calibration["machine"]["processor"]}.
 
 | | demo model | harder twin |
 | --- | ---: | ---: |
@@ -154,18 +157,28 @@ order of the two formats is not settled either. There it is the order of the col
 nearly all of the gain; on the demo model compensation alone brings it, and scale search adds
 nothing that these brackets could show.
 
+One calibration says little by itself: samples drawn anew, even the last bits of another processor,
+move it more than one would like. Several together:
+
+| demo model, calibrated | calibrations | median | from the best to the worst |
+| --- | ---: | ---: | ---: |
+{_drawn(calibration)}
+
 {_budget(_read(BUDGET), _read(TWIN))}
 {_second(_read(SECOND))}
 ## What can be read from it
 
 - Calibrated on pictures like those asked about, the same bytes have
-  {_span(rows["NF4, calibrated"]["against_plain"])} times the KL of plain NF4 and
+  {_span(_read(BUDGET)["rows"]["calibrated"]["of_plain"])} times the KL of plain NF4, three
+  calibrations together ("What more bytes buy"). The one in the table of formats has
+  {_span(rows["NF4, calibrated"]["against_plain"])} times that of plain NF4 and
   {_span(rows["NF4, calibrated"]["against_fp4"])} times that of FP4.
-- Calibrated on the built-in set, which is unlike those pictures, they have
-  {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} times that of plain NF4, and on
-  one of the seeds more than plain NF4. Samples held out guard every matrix and the whole, but only
-  as far as they are like what is asked later: measure with `compare`, and calibrate on pictures
-  like your own.
+- Calibrated on the built-in set they have
+  {_drawn_median(calibration):.2f} times that of plain NF4, the median of the draws above, and
+  {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} in the table of formats
+  {_worse(rows)}. It is the pictures that make the difference, not what is said about them. Samples
+  held out guard every matrix and the whole, but only as far as they are like what is asked later:
+  measure with `compare`, and calibrate on pictures like your own.
 - FP4, what the released int4 folders hold, has {_span(rows["FP4, as released"]["against_plain"])}
   times the KL of NF4 in the same 4 bits.
 - int8 throughout has {_span(rows["int8"]["against_plain"])} of it. The uncalibrated rows with one
@@ -247,9 +260,9 @@ The original gives {rows["calibrated"]["reference_exact"]["value"]:.1%} of the a
 Brackets resample the pictures, which are the same for all calibrations; how far calibrations differ
 is in their columns. So 5 % more bytes leave {_span(rows["+5%"]["of_plain"])} of plain NF4's KL, and
 10 % leave {_span(rows["+10%"]["of_plain"])}. Whether questions count when matrices are measured
-makes no difference that the brackets show; with them the calibrations agree better at +10 %, which
-is why they do count. Local error is the worse guide on the twin, where it buys next to nothing
-after the first matrices.
+makes no difference that the brackets show. Local error is the worse guide on the twin, where it
+buys next to nothing after the first matrices. Processor: {budget["machine"]["processor"]}; of the
+twin {twin["machine"]["processor"]}.
 
 ![Bytes by part, plain NF4 and with 10 % more](images/quantization_bytes.svg)
 
@@ -355,6 +368,35 @@ def _ingredients(calibration: dict[str, Any]) -> str:
     return "".join(
         f"| {name} | {cell(row)} | {cell(twin.get(name))} |\n" for name, row in ours.items()
     )
+
+
+def _drawn(calibration: dict[str, Any]) -> str:
+    """Sum up calibrations by where their pictures and talk come from."""
+    rows = calibration["demo model"]
+    kinds = {
+        "with pictures and talk like those asked about": "calibrated, ",
+        "with the built-in set": "built-in",
+        "with its pictures and the demo model's talk": "its pictures",
+        "with its talk and the demo model's pictures": "its talk",
+    }
+    lines = []
+    for what, begin in kinds.items():
+        found = sorted(row["of_plain"] for name, row in rows.items() if name.startswith(begin))
+        low, middle, high = found[0], median(found), found[-1]
+        lines.append(f"| {what} | {len(found)} | {middle:.2f} | {low:.2f} to {high:.2f} |\n")
+    return "".join(lines)
+
+
+def _drawn_median(calibration: dict[str, Any]) -> float:
+    rows = calibration["demo model"]
+    return median(row["of_plain"] for name, row in rows.items() if name.startswith("built-in"))
+
+
+def _worse(rows: dict[str, Any]) -> str:
+    """Say on how many seeds the built-in set was worse than plain NF4."""
+    found = rows["NF4, calibrated, built-in set"]["against_plain_by_seed"]
+    worse = sum(one["value"] > 1 for one in found)
+    return f"(more than plain NF4 on {worse} of {len(found)} seeds)"
 
 
 def _by_seed(rows: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.drawn import drawn_samples
-from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order, read_samples
+from cogvlm2_lite.evaluate.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize import calibrate as calibration
 from quantize.calibrate import Task
@@ -312,3 +313,16 @@ def test_drawn_samples_are_the_same_for_a_seed_and_longer_sets_begin_alike() -> 
     assert [s.image is None for s in short] == [n % 5 == 4 for n in range(10)]
     assert {s.question.isascii() for s in long} == {True, False}
     assert in_fixed_order(short) == in_fixed_order(list(reversed(short)))
+    again, others = drawn_samples(25), drawn_samples(25, seed=1)
+    assert identify_samples(long) == identify_samples(again) != identify_samples(others)
+
+
+def test_drawn_samples_are_of_all_kinds_in_both_languages() -> None:
+    asked = Counter(s.question for s in drawn_samples(300) if s.image is not None)
+    in_english = {
+        "Read all text in this image.", "What does the sign say?", "What is the sum of all prices?",
+        "What is the highest value, and where?", "What do you see, row by row?",
+        "Describe this picture.",
+    }  # fmt: skip
+    assert all(asked[question] >= 8 for question in in_english)
+    assert sum(number for question, number in asked.items() if not question.isascii()) > 80
