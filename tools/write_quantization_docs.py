@@ -174,11 +174,11 @@ move it more than one would like. Several together:
   {_span(rows["NF4, calibrated"]["against_plain"])} times that of plain NF4 and
   {_span(rows["NF4, calibrated"]["against_fp4"])} times that of FP4.
 - Calibrated on the built-in set they have
-  {_drawn_median(calibration):.2f} times that of plain NF4, the median of the draws above, and
-  {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} in the table of formats
-  {_worse(rows)}. It is the pictures that make the difference, not what is said about them. Samples
-  held out guard every matrix and the whole, but only as far as they are like what is asked later:
-  measure with `compare`, and calibrate on pictures like your own.
+  {median(_kl_of(calibration, "built-in")):.2f} times that of plain NF4, the median of the draws
+  above, and {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} in the table of formats
+  {_worse(rows)}. It is mostly the pictures that make the difference, less what is
+  said about them. Samples held out guard every matrix and the whole, but only as far as they are
+  like what is asked later: measure with `compare`, and calibrate on pictures like your own.
 - FP4, what the released int4 folders hold, has {_span(rows["FP4, as released"]["against_plain"])}
   times the KL of NF4 in the same 4 bits.
 - int8 throughout has {_span(rows["int8"]["against_plain"])} of it. The uncalibrated rows with one
@@ -372,7 +372,6 @@ def _ingredients(calibration: dict[str, Any]) -> str:
 
 def _drawn(calibration: dict[str, Any]) -> str:
     """Sum up calibrations by where their pictures and talk come from."""
-    rows = calibration["demo model"]
     kinds = {
         "with pictures and talk like those asked about": "calibrated, ",
         "with the built-in set": "built-in",
@@ -381,15 +380,16 @@ def _drawn(calibration: dict[str, Any]) -> str:
     }
     lines = []
     for what, begin in kinds.items():
-        found = sorted(row["of_plain"] for name, row in rows.items() if name.startswith(begin))
-        low, middle, high = found[0], median(found), found[-1]
-        lines.append(f"| {what} | {len(found)} | {middle:.2f} | {low:.2f} to {high:.2f} |\n")
+        found = _kl_of(calibration, begin)
+        span = f"{min(found):.2f} to {max(found):.2f}"
+        lines.append(f"| {what} | {len(found)} | {median(found):.2f} | {span} |\n")
     return "".join(lines)
 
 
-def _drawn_median(calibration: dict[str, Any]) -> float:
-    rows = calibration["demo model"]
-    return median(row["of_plain"] for name, row in rows.items() if name.startswith("built-in"))
+def _kl_of(calibration: dict[str, Any], begin: str) -> list[float]:
+    """Give the demo model's KL against plain NF4 in the rows whose names begin so."""
+    rows = calibration["demo model"].items()
+    return [row["of_plain"] for name, row in rows if name.startswith(begin)]
 
 
 def _worse(rows: dict[str, Any]) -> str:

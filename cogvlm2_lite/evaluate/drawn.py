@@ -109,7 +109,7 @@ def _sign(random: Random) -> Drawn:
     """Draw a word or number alone or with up to three smaller ones, in colours or on panels."""
     image, draw = _canvas(random)
     count = random.randint(1, 4)
-    place, said = image.height / count, []
+    paper, place, said = _paper(image), image.height / count, []
     for row, color in enumerate(_colors(random, image, count)):
         word = random.choice((random.choice(_WORDS).upper(), str(random.randint(1, 9999))))
         wide = _between(random, 0.15, 0.85) * image.width
@@ -123,7 +123,7 @@ def _sign(random: Random) -> Drawn:
         if on_panel:
             panel = (x - edge, y - edge, x + right - left + edge, y + bottom - top + edge)
             draw.rectangle(panel, fill=color)
-        draw.text((x - left, y - top), word, font=font, fill=_paper(image) if on_panel else color)
+        draw.text((x - left, y - top), word, font=font, fill=paper if on_panel else color)
         said.append(word)
     if random.random() < 0.5:
         return image, "What does the sign say?", f"The sign says {' '.join(said)}."

@@ -28,6 +28,7 @@ from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.events import Notice, TextDelta
 from gui.chat.answer import Prose
 from gui.engine import EngineBridge, EngineClient
+from gui.pages.convert import ConvertPage
 from gui.pictures import preview
 from gui.state import Status
 from gui.window import PAGES
@@ -291,37 +292,41 @@ def test_an_answer_is_copied_as_text_or_as_markdown(desk: Desk) -> None:
     assert QGuiApplication.clipboard().text() == "It is **red**."
 
 
-def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
+def convert_page(desk: Desk) -> ConvertPage:
     desk.program.window.show_page("convert")
     page = desk.program.window.page("convert")
-    assert page is not None
-    take = getattr(page, "take")  # noqa: B009 - the page is a plain QWidget for the window
-    take({"event": "progress", "share": 0.5, "seconds_left": 60.0})
-    assert page.bar.value() == 500  # type: ignore[attr-defined]
-    assert page.told.text().startswith("50% written")  # type: ignore[attr-defined]
-    take({"event": "measuring", "done": 3, "total": 12, "block": "words", "seconds_left": 60.0})
-    assert page.bar.value() == 250  # type: ignore[attr-defined]
-    assert page.told.text().startswith("Measured 3 of 12 blocks")  # type: ignore[attr-defined]
-    take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
-    assert page.told.text() == "The disk is full. Free some."  # type: ignore[attr-defined]
+    assert isinstance(page, ConvertPage)
+    return page
+
+
+def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
+    page = convert_page(desk)
+    page.take({"event": "progress", "share": 0.5, "seconds_left": 60.0})
+    assert page.bar.value() == 500
+    assert page.told.text().startswith("50% written")
+    page.take(
+        {"event": "measuring", "done": 3, "total": 12, "block": "words", "seconds_left": 60.0}
+    )
+    assert page.bar.value() == 250
+    assert page.told.text().startswith("Measured 3 of 12 blocks")
+    page.take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
+    assert page.told.text() == "The disk is full. Free some."
     desk.program.settings.set("language", "zh_CN")
     desk.qtbot.wait(50)  # the change of the language makes the pages anew
-    page = desk.program.window.page("convert")
-    getattr(page, "take")({"event": "error", "message": "There is no folder /x.", "hint": ""})  # noqa: B009
-    assert page.told.text() == "没有文件夹 /x。"  # type: ignore[union-attr]
+    page = convert_page(desk)
+    page.take({"event": "error", "message": "There is no folder /x.", "hint": ""})
+    assert page.told.text() == "没有文件夹 /x。"
 
 
 @pytest.mark.slow
 def test_the_convert_page_converts_the_demo_model(desk: Desk, tmp_path: Path) -> None:
-    desk.program.window.show_page("convert")
-    page = desk.program.window.page("convert")
-    assert page is not None
-    page.source.setText(str(checkpoint_folder()))  # type: ignore[attr-defined]
-    page.target.setText(str(tmp_path / "nf4"))  # type: ignore[attr-defined]
-    page.start()  # type: ignore[attr-defined]
-    desk.qtbot.waitUntil(lambda: not page.running, timeout=60_000)  # type: ignore[attr-defined]
+    page = convert_page(desk)
+    page.source.setText(str(checkpoint_folder()))
+    page.target.setText(str(tmp_path / "nf4"))
+    page.start()
+    desk.qtbot.waitUntil(lambda: not page.running, timeout=60_000)
     assert (tmp_path / "nf4" / "config.json").exists()
-    assert page.told.text().startswith("Finished")  # type: ignore[attr-defined]
+    assert page.told.text().startswith("Finished")
 
 
 def test_opening_the_window_loads_no_torch() -> None:
