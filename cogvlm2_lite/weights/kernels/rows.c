@@ -13,8 +13,11 @@
  * twice as many fit into a register as of float32, and on a Xeon of 2023 three times as many are
  * done in the same time as of bfloat16.
  *
- * Rows are taken one after the other: two at once share the reading of inputs, but then the
- * processor's own prefetching loses its thread at every page, and that costs more.
+ * Memory must be read in one stream: two rows at once share the reading of inputs, but then the
+ * processor's own prefetching loses its thread at every page, and that costs more. Inputs must stay
+ * in the L1 cache, though, of which weights that stream through leave them a third: misses there
+ * leave no room to wait for memory. So a block of rows is multiplied piece by piece, each as many
+ * columns as have room (AVX512), while the next block is asked for byte after byte.
  *
  * Versions stand below for AVX512-VNNI and for AVX2. Float32 inputs have one of their own (AVX2),
  * which rounds nothing beyond float32. All are compiled wherever this file is, and the caller asks
@@ -33,7 +36,8 @@
 
 #define MAX_INPUTS 4   /* input rows in one pass over the weights; more leave the L1 cache */
 #define UNIT 64        /* weights decoded at a time; groups hold a whole number of them */
-#define PIECE 16       /* matrix rows that one thread takes at a time */
+#define BLOCK 16       /* matrix rows that one thread takes at a time */
+#define PIECE 128      /* units of a row that are taken at a time, divided by the input rows */
 #define AHEAD 6144     /* bytes between asking memory for weights and using them */
 #define ROWS_AHEAD 8   /* the same for the few bytes of scales, in matrix rows */
 #define MAX_UNITS 1024 /* the widest matrix has 65,536 columns */
@@ -48,7 +52,8 @@
 #endif
 
 #define AVX512                                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma")))
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,"     \
+                          "avx512bf16,avx2,fma")))
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -76,6 +81,287 @@ AVX2 INLINE float sum_of_8(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(sum, _mm_shuffle_ps(sum, sum, 1)));
 }
 
+INLINE float one_scale(const Matrix *w, int64_t index)
+{
+    if (w->plain)
+        return w->plain[index];
+    /* Product and sum round one after the other, as in bitsandbytes: the build forbids fusing. */
+    return w->map[w->scale_codes[index]] * w->outer[index >> 8] + w->offset;
+}
+
+/* ---- bfloat16 inputs as whole numbers ---------------------------------------------------- */
+
+/* 16 levels as whole numbers, and what one of them is worth. */
+static float whole_levels(const float *levels, int16_t *out)
+{
+    float most = 0;
+    for (int i = 0; i < 16; i++)
+        most = fabsf(levels[i]) > most ? fabsf(levels[i]) : most;
+    for (int i = 0; i < 16; i++)
+        out[i] = (int16_t)(most > 0 ? lrintf(levels[i] / most * ONE) : 0);
+    return most / ONE;
+}
+
+/* 2^exponent, from -126 to 127. */
+INLINE float power_of_2(int exponent)
+{
+    const uint32_t bits = (uint32_t)(exponent + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof(power));
+    return power;
+}
+
+/* Turn each unit of bfloat16 inputs into whole numbers of at most 14 bits and what one is worth,
+ * a power of two times that of a level. A group's sum stays below 2^31 then: each of its lanes adds 8
+ * products of at most 2^14 * 16320. A unit with an infinity or NaN is worth NaN. */
+AVX2 static void whole_inputs(const uint16_t *x, int64_t columns, float level, int16_t *out,
+                              float *worth)
+{
+    const __m256i magnitude = _mm256_set1_epi16(0x7fff);
+    for (int64_t unit = 0; unit < columns / UNIT; unit++, x += UNIT, out += UNIT) {
+        __m256i part[4], most = _mm256_setzero_si256();
+        for (int i = 0; i < 4; i++) {
+            part[i] = _mm256_loadu_si256((const __m256i *)(x + 16 * i));
+            most = _mm256_max_epu16(most, _mm256_and_si256(part[i], magnitude));
+        }
+        __m128i top = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+        /* The smallest of the complements is what the processor can search for. */
+        const int largest =
+            0xffff - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(top, _mm_set1_epi16(-1)))) &
+                      0xffff);
+        int exponent = (largest >> 7) - 127;
+        if (exponent == 128) { /* infinity or NaN */
+            memset(out, 0, UNIT * sizeof(int16_t));
+            worth[unit] = NAN;
+            continue;
+        }
+        /* Below, the factor would be no float32 any more; the numbers only lose bits. */
+        exponent = exponent < -100 ? -100 : exponent;
+        worth[unit] = level * power_of_2(exponent - 13);
+        const __m256 factor = _mm256_set1_ps(power_of_2(13 - exponent));
+        for (int i = 0; i < 4; i++) {
+            const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(part[i]));
+            const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(part[i], 1));
+            const __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(low, 16));
+            const __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(high, 16));
+            const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(a, factor)),
+                                                    _mm256_cvtps_epi32(_mm256_mul_ps(b, factor)));
+            /* Packing works within halves. */
+            _mm256_storeu_si256((__m256i *)(out + 16 * i), _mm256_permute4x64_epi64(both, 0xd8));
+        }
+    }
+}
+
+/* Inputs of a few rows, ready to be multiplied. */
+typedef struct {
+    const int16_t *numbers; /* [inputs, stride], in the order of the version that multiplies */
+    const float *worth;     /* [inputs, stride / UNIT], what one of a unit is worth */
+    int64_t stride;
+} Inputs;
+
+/* ---- AVX512-VNNI ------------------------------------------------------------------------- */
+
+/* Put the inputs of 128 columns in the order in which codes come out of 64 bytes: of every four
+ * columns first all the second ones, then the first, fourth and third. Behind the last column stand
+ * zeros up to the next 128. */
+AVX512 static void order_512(const int16_t *x, int64_t columns, int16_t *out)
+{
+    for (int64_t start = 0; start < columns; start += 2 * UNIT)
+        for (int i = 0; i < 32; i++) {
+            out[start + i] = x[start + 4 * i + 1];
+            out[start + 32 + i] = x[start + 4 * i];
+            out[start + 64 + i] = x[start + 4 * i + 3];
+            out[start + 96 + i] = x[start + 4 * i + 2];
+        }
+}
+
+/* The meanings of 256 scale codes, with the four bytes of each number apart. */
+typedef struct {
+    uint8_t bytes[4][256];
+} Meanings;
+
+/* The scales of a few units of a row, each times what one of the input's numbers is worth. */
+typedef struct {
+    float of_input[MAX_INPUTS][PIECE + UNIT];
+} Factors;
+
+/* Look up 64 scale codes, of which the first `count` are there, from the scale `index` on. */
+AVX512 INLINE void look_up_scales(const Matrix *w, const Meanings *meanings, int64_t index,
+                                  int64_t count, __m512 *out)
+{
+    /* Bytes are joined within quarters of a register: these quarters become 16 scales in a row. */
+    const __m512i turn =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const uint8_t *here = w->scale_codes + index;
+    const __mmask64 there = count < 64 ? (1ull << count) - 1 : ~0ull;
+    const __m512i codes = _mm512_permutexvar_epi32(turn, _mm512_maskz_loadu_epi8(there, here));
+    const __mmask64 high = _mm512_movepi8_mask(codes);
+    __m512i bytes[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i part[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++)
+            part[k] = _mm512_loadu_si512(meanings->bytes[i] + 64 * k);
+        bytes[i] = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(part[0], codes, part[1]), high,
+                                        _mm512_permutex2var_epi8(part[2], codes, part[3]));
+    }
+    const __m512i a = _mm512_unpacklo_epi8(bytes[0], bytes[1]);
+    const __m512i b = _mm512_unpackhi_epi8(bytes[0], bytes[1]);
+    const __m512i c = _mm512_unpacklo_epi8(bytes[2], bytes[3]);
+    const __m512i d = _mm512_unpackhi_epi8(bytes[2], bytes[3]);
+    const __m512i found[4] = {_mm512_unpacklo_epi16(a, c), _mm512_unpackhi_epi16(a, c),
+                              _mm512_unpacklo_epi16(b, d), _mm512_unpackhi_epi16(b, d)};
+    /* 256 scales share a factor; these may belong to two such groups. */
+    const int64_t group = index >> 8, left = ((group + 1) << 8) - index;
+    const __mmask64 next = left < count ? ~0ull << left : 0;
+    const __m512 factor = _mm512_set1_ps(w->outer[group]);
+    const __m512 next_factor = _mm512_set1_ps(w->outer[left < count ? group + 1 : group]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512 mine = _mm512_mask_mov_ps(factor, (__mmask16)(next >> 16 * i), next_factor);
+        /* Rounded one after the other, as in one_scale. */
+        out[i] = _mm512_add_ps(_mm512_mul_ps(_mm512_castsi512_ps(found[i]), mine),
+                               _mm512_set1_ps(w->offset));
+    }
+}
+
+/* Work out the factors of some units of a row. */
+AVX512 INLINE void find_factors(const Matrix *w, const Meanings *meanings, int64_t row,
+                                int64_t begin, int64_t end, const Inputs *x, int inputs,
+                                Factors *factors)
+{
+    const int64_t groups = w->columns / w->group, repeats = w->group / UNIT;
+    const int64_t first = row * groups;
+    for (int64_t unit = begin; unit < end; unit += 64) {
+        const int64_t count = end - unit < 64 ? end - unit : 64;
+        __m512 scales[4];
+        if (repeats == 1 && !w->plain) {
+            /* A block ahead; what lies there serves every input row. */
+            _mm_prefetch((const char *)(w->scale_codes + first + unit + BLOCK * groups),
+                         _MM_HINT_T0);
+            look_up_scales(w, meanings, first + unit, count, scales);
+        } else {
+            float some[64] = {0};
+            for (int64_t i = 0; i < count; i++)
+                some[i] = one_scale(w, first + (unit + i) / repeats);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                scales[i] = _mm512_loadu_ps(some + 16 * i);
+        }
+#pragma GCC unroll 4
+        for (int m = 0; m < inputs; m++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const float *worth = x->worth + m * (x->stride / UNIT) + unit + 16 * i;
+                _mm512_storeu_ps(factors->of_input[m] + unit - begin + 16 * i,
+                                 _mm512_mul_ps(scales[i], _mm512_loadu_ps(worth)));
+            }
+    }
+}
+
+/* Add 128 products with each input row. The halves of the 64 bytes belong to different units. */
+AVX512 INLINE void add_bytes(__m512i all, __m512i table, const int16_t *const *x,
+                             const Factors *factors, int64_t unit, int inputs, __m512 *sums)
+{
+    /* A lane of 16 bits holds four codes. The permutation looks at 5 bits of a lane, and the table
+     * has its 16 levels twice, so the fifth bit, part of the next code, is harmless. */
+    const __m512i a = _mm512_permutexvar_epi16(all, table);
+    const __m512i b = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 4), table);
+    const __m512i c = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 8), table);
+    const __m512i d = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 12), table);
+#pragma GCC unroll 4
+    for (int m = 0; m < inputs; m++) {
+        const int16_t *here = x[m] + unit * UNIT;
+        const float *factor = factors->of_input[m] + unit;
+        const __m512 both = _mm512_mask_broadcastss_ps(_mm512_set1_ps(factor[0]), 0xff00,
+                                                       _mm_load_ss(factor + 1));
+        __m512i sum = _mm512_madd_epi16(a, _mm512_loadu_si512(here));
+        sum = _mm512_dpwssd_epi32(sum, b, _mm512_loadu_si512(here + 32));
+        sum = _mm512_dpwssd_epi32(sum, c, _mm512_loadu_si512(here + 64));
+        sum = _mm512_dpwssd_epi32(sum, d, _mm512_loadu_si512(here + 96));
+        sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), both, sums[m]);
+    }
+}
+
+/* Some units of a row with some rows of inputs; asks for as many bytes from `soon` on. */
+AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
+                             const int16_t *const *x, const Factors *factors, int inputs,
+                             const uint8_t *soon, __m512 *totals)
+{
+    __m512 sums[MAX_INPUTS];
+#pragma GCC unroll 4
+    for (int m = 0; m < inputs; m++)
+        sums[m] = totals[m];
+    int64_t unit = 0;
+    for (; unit + 2 <= units; unit += 2) {
+        _mm_prefetch((const char *)(soon + unit * (UNIT / 2)), _MM_HINT_T0);
+        add_bytes(_mm512_loadu_si512(codes + unit * (UNIT / 2)), table, x, factors, unit, inputs,
+                  sums);
+    }
+    if (unit < units) /* the last one of a row; what stands behind it is multiplied with zeros */
+        add_bytes(_mm512_maskz_loadu_epi8(0xffffffffu, codes + unit * (UNIT / 2)), table, x,
+                  factors, unit, inputs, sums);
+#pragma GCC unroll 4
+    for (int m = 0; m < inputs; m++)
+        totals[m] = sums[m];
+}
+
+/* A block of rows with some rows of inputs. While a piece is multiplied, the factors of the next one
+ * are worked out: there are two places for them. */
+AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *meanings,
+                             const Inputs *x, int inputs, int64_t begin, int64_t end, float *out,
+                             int64_t out_stride)
+{
+    const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE / inputs;
+    const int64_t pieces = (units + most - 1) / most;
+    const int64_t width = (units + 2 * pieces - 1) / (2 * pieces) * 2;
+    __m512 totals[BLOCK][MAX_INPUTS];
+    for (int row = 0; row < BLOCK; row++)
+        for (int m = 0; m < MAX_INPUTS; m++)
+            totals[row][m] = _mm512_setzero_ps();
+    Factors factors[2];
+    find_factors(w, meanings, begin, 0, width < units ? width : units, x, inputs, factors);
+    const uint8_t *soon = w->codes + end * pitch;
+    int now = 0;
+    for (int64_t unit = 0; unit < units; unit += width) {
+        const int64_t stop = unit + width < units ? unit + width : units;
+        const int64_t after = stop + width < units ? stop + width : units;
+        const int16_t *numbers[MAX_INPUTS];
+        for (int m = 0; m < inputs; m++)
+            numbers[m] = x->numbers + m * x->stride + unit * UNIT;
+        for (int64_t row = begin; row < end; row++, now = !now) {
+            if (row + 1 < end)
+                find_factors(w, meanings, row + 1, unit, stop, x, inputs, factors + !now);
+            else
+                find_factors(w, meanings, begin, stop, after, x, inputs, factors + !now);
+            piece_512(w->codes + row * pitch + unit * (UNIT / 2), stop - unit, table, numbers,
+                      factors + now, inputs, soon, totals[row - begin]);
+            soon += (stop - unit) * (UNIT / 2);
+        }
+    }
+    for (int64_t row = begin; row < end; row++)
+        for (int m = 0; m < inputs; m++)
+            out[m * out_stride + row] = _mm512_reduce_add_ps(totals[row - begin][m]);
+}
+
+AVX512 static void rows_512(const Matrix *w, const int16_t *levels, const Meanings *meanings,
+                            const Inputs *x, int inputs, int64_t begin, int64_t end, float *out,
+                            int64_t out_stride)
+{
+    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)levels));
+    switch (inputs) {
+#define CASE(n)                                                                                   \
+    case n:                                                                                       \
+        block_512(w, table, meanings, x, n, begin, end, out, out_stride);                         \
+        break;
+        CASE(1) CASE(2) CASE(3) CASE(4)
+#undef CASE
+    }
+}
+
+/* ---- AVX2, scales of a row ---------------------------------------------------------------- */
+
 /* Where the scales of some units of a row are: each has a code, whose meaning stands in a table, or,
  * without codes, the table has one entry for each unit. */
 typedef struct {
@@ -94,14 +380,6 @@ typedef struct {
     int64_t outer; /* whose meanings `meaning` has, or -1 */
     float meaning[256], wide[MAX_UNITS];
 } Room;
-
-INLINE float one_scale(const Matrix *w, int64_t index)
-{
-    if (w->plain)
-        return w->plain[index];
-    /* Product and sum round one after the other, as in bitsandbytes: the build forbids fusing. */
-    return w->map[w->scale_codes[index]] * w->outer[index >> 8] + w->offset;
-}
 
 /* Find the scales of a row from a unit on, as far as one table reaches, in whole pairs of units
  * unless the row ends. A code means another number in every 256 scales: the meanings are worked out
@@ -142,158 +420,6 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
     return (Scales){room->meaning, w->scale_codes + first, unit, end};
 }
 
-/* ---- bfloat16 inputs as whole numbers ---------------------------------------------------- */
-
-/* 16 levels as whole numbers, and what one of them is worth. */
-static float whole_levels(const float *levels, int16_t *out)
-{
-    float most = 0;
-    for (int i = 0; i < 16; i++)
-        most = fabsf(levels[i]) > most ? fabsf(levels[i]) : most;
-    for (int i = 0; i < 16; i++)
-        out[i] = (int16_t)(most > 0 ? lrintf(levels[i] / most * ONE) : 0);
-    return most / ONE;
-}
-
-/* Turn each unit of bfloat16 inputs into whole numbers of at most 14 bits and what one is worth,
- * a power of two times that of a level. A group's sum stays below 2^31 then: each of its lanes adds 8
- * products of at most 2^14 * 16320. A unit with an infinity or NaN is worth NaN. */
-AVX2 static void whole_inputs(const uint16_t *x, int64_t columns, float level, int16_t *out,
-                              float *worth)
-{
-    const __m256i magnitude = _mm256_set1_epi16(0x7fff);
-    for (int64_t unit = 0; unit < columns / UNIT; unit++, x += UNIT, out += UNIT) {
-        __m256i part[4], most = _mm256_setzero_si256();
-        for (int i = 0; i < 4; i++) {
-            part[i] = _mm256_loadu_si256((const __m256i *)(x + 16 * i));
-            most = _mm256_max_epu16(most, _mm256_and_si256(part[i], magnitude));
-        }
-        __m128i top = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-        /* The smallest of the complements is what the processor can search for. */
-        const int largest =
-            0xffff - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(top, _mm_set1_epi16(-1)))) &
-                      0xffff);
-        int exponent = (largest >> 7) - 127;
-        if (exponent == 128) { /* infinity or NaN */
-            memset(out, 0, UNIT * sizeof(int16_t));
-            _mm256_storeu_ps(worth + 8 * unit, _mm256_set1_ps(NAN));
-            continue;
-        }
-        /* Below, the factor would be no float32 any more; the numbers only lose bits. */
-        exponent = exponent < -100 ? -100 : exponent;
-        _mm256_storeu_ps(worth + 8 * unit, _mm256_set1_ps(ldexpf(level, exponent - 13)));
-        const __m256 factor = _mm256_set1_ps(ldexpf(1.0f, 13 - exponent));
-        for (int i = 0; i < 4; i++) {
-            const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(part[i]));
-            const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(part[i], 1));
-            const __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(low, 16));
-            const __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(high, 16));
-            const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(a, factor)),
-                                                    _mm256_cvtps_epi32(_mm256_mul_ps(b, factor)));
-            /* Packing works within halves. */
-            _mm256_storeu_si256((__m256i *)(out + 16 * i), _mm256_permute4x64_epi64(both, 0xd8));
-        }
-    }
-}
-
-/* Inputs of a few rows, ready to be multiplied. */
-typedef struct {
-    const int16_t *numbers; /* [inputs, stride], in the order of the version that multiplies */
-    const float *worth;     /* [inputs, stride / UNIT * 8], what one is worth, eight times each */
-    int64_t stride;
-} Inputs;
-
-/* ---- AVX512-VNNI ------------------------------------------------------------------------- */
-
-/* Put the inputs of 128 columns in the order in which codes come out of 64 bytes: of every four
- * columns first all the second ones, then the first, fourth and third. What stands behind the last
- * column is zero. */
-static void order_512(const int16_t *x, int64_t columns, int16_t *out)
-{
-    static const int column_of[4] = {1, 0, 3, 2};
-    for (int64_t start = 0; start < columns; start += 2 * UNIT)
-        for (int part = 0; part < 4; part++)
-            for (int i = 0; i < 32; i++) {
-                const int64_t column = start + 4 * i + column_of[part];
-                out[start + 32 * part + i] = column < columns ? x[column] : 0;
-            }
-}
-
-/* Add 128 products with each input row. The halves of the 64 bytes belong to different units. */
-AVX512 INLINE void add_bytes(__m512i all, __m512 scales, __m512i table, const Inputs *x,
-                             int64_t unit, int inputs, __m512 *sums)
-{
-    /* A lane of 16 bits holds four codes. The permutation looks at 5 bits of a lane, and the table
-     * has its 16 levels twice, so the fifth bit, part of the next code, is harmless. */
-    const __m512i a = _mm512_permutexvar_epi16(all, table);
-    const __m512i b = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 4), table);
-    const __m512i c = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 8), table);
-    const __m512i d = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 12), table);
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++) {
-        const int16_t *here = x->numbers + m * x->stride + unit * UNIT;
-        const __m512 worth = _mm512_loadu_ps(x->worth + m * (x->stride / UNIT * 8) + unit * 8);
-        __m512i sum = _mm512_madd_epi16(a, _mm512_loadu_si512(here));
-        sum = _mm512_dpwssd_epi32(sum, b, _mm512_loadu_si512(here + 32));
-        sum = _mm512_dpwssd_epi32(sum, c, _mm512_loadu_si512(here + 64));
-        sum = _mm512_dpwssd_epi32(sum, d, _mm512_loadu_si512(here + 96));
-        sums[m] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), worth), scales, sums[m]);
-    }
-}
-
-/* One row of the matrix with some rows of inputs, as far as its scales reach. */
-AVX512 INLINE void part_512(const uint8_t *codes, Scales scales, __m512i table, const Inputs *x,
-                            int inputs, __m512 *sums)
-{
-    int64_t unit = scales.begin;
-    for (; unit + 2 <= scales.end; unit += 2) {
-        const uint8_t *here = codes + unit * (UNIT / 2);
-        _mm_prefetch((const char *)(here + AHEAD), _MM_HINT_T1);
-        const __m512 wide = _mm512_mask_broadcastss_ps(
-            _mm512_set1_ps(scale_of(&scales, unit)), 0xff00, _mm_set_ss(scale_of(&scales, unit + 1)));
-        add_bytes(_mm512_loadu_si512(here), wide, table, x, unit, inputs, sums);
-    }
-    if (unit < scales.end)
-        add_bytes(_mm512_maskz_loadu_epi8(0xffffffffu, codes + unit * (UNIT / 2)),
-                  _mm512_set1_ps(scale_of(&scales, unit)), table, x, unit, inputs, sums);
-}
-
-AVX512 INLINE void row_512(const Matrix *w, int64_t row, __m512i table, const Inputs *x,
-                           int inputs, Room *room, float *out, int64_t out_stride)
-{
-    __m512 sums[MAX_INPUTS];
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        sums[m] = _mm512_setzero_ps();
-    const uint8_t *codes = w->codes + row * (w->columns / 2);
-    for (Scales scales = {0}; scales.end < w->columns / UNIT;) {
-        scales = find_scales(w, row, scales.end, room);
-        if (scales.codes)
-            part_512(codes, scales, table, x, inputs, sums);
-        else
-            part_512(codes, scales, table, x, inputs, sums);
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        out[m * out_stride + row] = _mm512_reduce_add_ps(sums[m]);
-}
-
-AVX512 static void rows_512(const Matrix *w, const int16_t *levels, const Inputs *x, int inputs,
-                            int64_t begin, int64_t end, float *out, int64_t out_stride)
-{
-    const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)levels));
-    Room room = {.outer = -1};
-    switch (inputs) {
-#define CASE(n)                                                                                   \
-    case n:                                                                                       \
-        for (int64_t row = begin; row < end; row++)                                               \
-            row_512(w, row, table, x, n, &room, out, out_stride);                                 \
-        break;
-        CASE(1) CASE(2) CASE(3) CASE(4)
-#undef CASE
-    }
-}
-
 /* ---- AVX2, whole numbers ----------------------------------------------------------------- */
 
 /* Put the inputs of a unit in the order in which levels come out of the bytes' look-ups: first
@@ -327,18 +453,17 @@ AVX2 INLINE void part_256(const uint8_t *codes, Scales scales, __m256i low, __m2
         const __m256i pairs = _mm256_loadu_si256((const __m256i *)here);
         levels_of(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), low, high, levels);
         levels_of(_mm256_and_si256(pairs, nibbles), low, high, levels + 2);
-        const __m256 scale = _mm256_set1_ps(scale_of(&scales, unit));
+        const float scale = scale_of(&scales, unit);
 #pragma GCC unroll 4
         for (int m = 0; m < inputs; m++) {
             const __m256i *numbers = (const __m256i *)(x->numbers + m * x->stride + unit * UNIT);
-            const __m256 worth =
-                _mm256_loadu_ps(x->worth + m * (x->stride / UNIT * 8) + unit * 8);
+            const __m256 factor = _mm256_set1_ps(scale * x->worth[m * (x->stride / UNIT) + unit]);
             const __m256i a = _mm256_add_epi32(_mm256_madd_epi16(levels[0], numbers[0]),
                                                _mm256_madd_epi16(levels[1], numbers[1]));
             const __m256i b = _mm256_add_epi32(_mm256_madd_epi16(levels[2], numbers[2]),
                                                _mm256_madd_epi16(levels[3], numbers[3]));
             const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(a, b));
-            sums[m] = _mm256_fmadd_ps(_mm256_mul_ps(sum, worth), scale, sums[m]);
+            sums[m] = _mm256_fmadd_ps(sum, factor, sums[m]);
         }
     }
 }
@@ -541,7 +666,7 @@ int rows_level(void)
         return 0;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
         return 2;
     return 1;
 #else
@@ -567,29 +692,35 @@ static int four_bit_bf16(int level, const Matrix *w, int64_t rows, const uint16_
     const int64_t columns = w->columns, stride = padded(columns);
     int16_t levels[16];
     const float of_level = whole_levels(w->levels, levels);
-    const int64_t eights = stride / UNIT * 8;
+    const int64_t units = stride / UNIT;
     /* Zeros: what stands behind the last unit is read, and multiplied with nothing. */
     void *room = calloc((size_t)((inputs + 1) * stride) * sizeof(int16_t) +
-                            (size_t)(inputs * eights) * sizeof(float) + 64,
+                            (size_t)(inputs * units + 64) * sizeof(float) + 64,
                         1);
     if (!room)
         return 1;
-    float *worth = aligned(room);
-    int16_t *plain = (int16_t *)(worth + inputs * eights), *numbers = plain + stride;
+    int16_t *numbers = aligned(room), *plain = numbers + inputs * stride;
+    float *worth = (float *)(plain + stride);
     for (int64_t m = 0; m < inputs; m++) {
-        whole_inputs(x + m * columns, columns, of_level, plain, worth + m * eights);
+        whole_inputs(x + m * columns, columns, of_level, plain, worth + m * units);
         (level == 2 ? order_512 : order_256)(plain, columns, numbers + m * stride);
     }
-    const int64_t pieces = (rows + PIECE - 1) / PIECE;
+    Meanings meanings;
+    for (int i = 0; w->map && i < 256; i++)
+        for (int part = 0; part < 4; part++)
+            meanings.bytes[part][i] = ((const uint8_t *)(w->map + i))[part];
+    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t piece = 0; piece < pieces; piece++) {
-        const int64_t begin = piece * PIECE;
-        const int64_t end = begin + PIECE < rows ? begin + PIECE : rows;
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t begin = block * BLOCK;
+        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS) {
             const int now = (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS);
-            const Inputs some = {numbers + m * stride, worth + m * eights, stride};
-            (level == 2 ? rows_512 : rows_256)(w, levels, &some, now, begin, end, out + m * rows,
-                                               rows);
+            const Inputs some = {numbers + m * stride, worth + m * units, stride};
+            if (level == 2)
+                rows_512(w, levels, &meanings, &some, now, begin, end, out + m * rows, rows);
+            else
+                rows_256(w, levels, &some, now, begin, end, out + m * rows, rows);
         }
     }
     free(room);
@@ -606,11 +737,11 @@ static int four_bit_f32(const Matrix *w, int64_t rows, const float *x, int64_t i
     float *ordered = aligned(room);
     for (int64_t m = 0; m < inputs; m++)
         order_f32(x + m * columns, columns, ordered + m * stride);
-    const int64_t pieces = (rows + PIECE - 1) / PIECE;
+    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t piece = 0; piece < pieces; piece++) {
-        const int64_t begin = piece * PIECE;
-        const int64_t end = begin + PIECE < rows ? begin + PIECE : rows;
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t begin = block * BLOCK;
+        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
             rows_f32(w, ordered + m * stride, stride,
                      (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
@@ -645,11 +776,11 @@ void rows_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uin
                        int64_t inputs, float *out, int threads)
 {
 #if ON_X86
-    const int64_t pieces = (rows + PIECE - 1) / PIECE;
+    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t piece = 0; piece < pieces; piece++) {
-        const int64_t begin = piece * PIECE;
-        const int64_t end = begin + PIECE < rows ? begin + PIECE : rows;
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t begin = block * BLOCK;
+        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
             dense_rows(weight, x + m * columns, columns,
                        (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
