@@ -27,7 +27,7 @@ from cogvlm2_lite.weights.kernels.nf4 import (
     expand_scales,
     quantize_nf4,
 )
-from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales, open_rows
+from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.shell import StoredWeight
 from cogvlm2_lite.weights.storage import chunks
@@ -655,11 +655,8 @@ def test_without_a_compiler_everything_works_and_the_reason_is_told() -> None:
 def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
     own: KernelChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(
-        self: RowKernels, x: Tensor, codes: Tensor, scales: StoredScales, levels: Tensor, *,
-        group: int,
-    ) -> Tensor:  # fmt: skip
-        return torch.zeros(len(x), codes.numel() * 2 // x.shape[1], dtype=x.dtype)
+    def wrong(self: RowKernels, x: Tensor, matrix: StoredMatrix) -> Tensor:
+        return torch.zeros(len(x), matrix.rows, dtype=x.dtype)
 
     monkeypatch.setattr(RowKernels, "four_bit", wrong)
     chosen = choose_kernels(CPU, torch.bfloat16)
@@ -676,13 +673,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def four_bit(own: KernelChoice, arrays: FourBitArrays, x: Tensor) -> Tensor:
     """Multiply by our C kernel, whatever is fastest."""
     assert own.rows is not None
-    scales = StoredScales(
-        absmax=arrays.absmax,
-        nested_absmax=arrays.nested_absmax,
-        nested_map=arrays.nested_map,
-        nested_offset=arrays.nested_offset,
-    )
-    return own.rows.four_bit(x, arrays.codes, scales, arrays.levels, group=arrays.group)
+    return own.rows.four_bit(x, arrays.as_stored())
 
 
 # --- int8 -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
-from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales, open_rows
+from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.kernels.tiles import TileKernels, open_tiles
 
@@ -175,9 +175,11 @@ def _dequantizes_right_on(device: torch.device) -> bool:
 
 def _rows_multiply_right(rows: RowKernels, dtype: torch.dtype) -> bool:
     codes, absmax = _probe()
-    x = torch.eye(_PROBE_COLUMNS, dtype=dtype)
-    scales, levels = StoredScales(absmax=absmax), torch.tensor(NF4_LEVELS)
-    out = rows.four_bit(x, codes.view(-1), scales, levels, group=_GROUP)
+    matrix = StoredMatrix(
+        rows=_PROBE_ROWS, columns=_PROBE_COLUMNS, group=_GROUP, codes=codes.view(-1),
+        levels=torch.tensor(NF4_LEVELS), absmax=absmax,
+    )  # fmt: skip
+    out = rows.four_bit(torch.eye(_PROBE_COLUMNS, dtype=dtype), matrix)
     return torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0)
 
 

@@ -58,7 +58,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* A 4-bit matrix as it is stored. Its scales, one for each group, are float32 (plain) or, with
- * double quantization, 8-bit codes, 256 of which share a float32. */
+ * double quantization, 8-bit codes, 256 of which share a float32. The caller lays this out, too. */
 typedef struct {
     const uint8_t *codes; /* [rows, columns / 2] */
     const float *levels;  /* [16] */
@@ -66,13 +66,23 @@ typedef struct {
     const uint8_t *scale_codes;
     const float *outer; /* one for 256 scales, counted over the whole matrix */
     const float *map;   /* [256] */
+    int64_t rows, columns, group;
     float offset;
-    int64_t columns, group;
 } Matrix;
 
 #if ON_X86
 
 /* ---- small things ------------------------------------------------------------------------ */
+
+/* To the nearest, ties to even, as torch rounds. */
+INLINE uint16_t to_bf16(float number)
+{
+    uint32_t bits;
+    memcpy(&bits, &number, sizeof(bits));
+    if (number != number)
+        return 0x7fc0;
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 AVX2 INLINE float sum_of_8(__m256 v)
 {
@@ -310,8 +320,7 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
 /* A block of rows with some rows of inputs. While a piece is multiplied, the factors of the next one
  * are worked out: there are two places for them. */
 AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *meanings,
-                             const Inputs *x, int inputs, int64_t begin, int64_t end, float *out,
-                             int64_t out_stride)
+                             const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
     const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE / inputs;
     const int64_t pieces = (units + most - 1) / most;
@@ -342,18 +351,17 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *mea
     }
     for (int64_t row = begin; row < end; row++)
         for (int m = 0; m < inputs; m++)
-            out[m * out_stride + row] = _mm512_reduce_add_ps(totals[row - begin][m]);
+            out[m * w->rows + row] = to_bf16(_mm512_reduce_add_ps(totals[row - begin][m]));
 }
 
 AVX512 static void rows_512(const Matrix *w, const int16_t *levels, const Meanings *meanings,
-                            const Inputs *x, int inputs, int64_t begin, int64_t end, float *out,
-                            int64_t out_stride)
+                            const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)levels));
     switch (inputs) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
-        block_512(w, table, meanings, x, n, begin, end, out, out_stride);                         \
+        block_512(w, table, meanings, x, n, begin, end, out);                                     \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -469,7 +477,7 @@ AVX2 INLINE void part_256(const uint8_t *codes, Scales scales, __m256i low, __m2
 }
 
 AVX2 INLINE void row_256(const Matrix *w, int64_t row, __m256i low, __m256i high, const Inputs *x,
-                         int inputs, Room *room, float *out, int64_t out_stride)
+                         int inputs, Room *room, uint16_t *out)
 {
     __m256 sums[MAX_INPUTS];
 #pragma GCC unroll 4
@@ -485,11 +493,11 @@ AVX2 INLINE void row_256(const Matrix *w, int64_t row, __m256i low, __m256i high
     }
 #pragma GCC unroll 4
     for (int m = 0; m < inputs; m++)
-        out[m * out_stride + row] = sum_of_8(sums[m]);
+        out[m * w->rows + row] = to_bf16(sum_of_8(sums[m]));
 }
 
 AVX2 static void rows_256(const Matrix *w, const int16_t *levels, const Inputs *x, int inputs,
-                          int64_t begin, int64_t end, float *out, int64_t out_stride)
+                          int64_t begin, int64_t end, uint16_t *out)
 {
     uint8_t parts[2][32];
     for (int i = 0; i < 32; i++) {
@@ -503,7 +511,7 @@ AVX2 static void rows_256(const Matrix *w, const int16_t *levels, const Inputs *
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
         for (int64_t row = begin; row < end; row++)                                               \
-            row_256(w, row, low, high, x, n, &room, out, out_stride);                             \
+            row_256(w, row, low, high, x, n, &room, out);                                         \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -569,7 +577,7 @@ AVX2 INLINE void part_f32(const uint8_t *codes, Scales scales, const __m256i *by
 }
 
 AVX2 INLINE void row_f32(const Matrix *w, int64_t row, const __m256i *bytes, const float *x,
-                         int64_t stride, int inputs, Room *room, float *out, int64_t out_stride)
+                         int64_t stride, int inputs, Room *room, float *out)
 {
     __m256 sums[MAX_INPUTS];
 #pragma GCC unroll 4
@@ -582,11 +590,11 @@ AVX2 INLINE void row_f32(const Matrix *w, int64_t row, const __m256i *bytes, con
     }
 #pragma GCC unroll 4
     for (int m = 0; m < inputs; m++)
-        out[m * out_stride + row] = sum_of_8(sums[m]);
+        out[m * w->rows + row] = sum_of_8(sums[m]);
 }
 
 AVX2 static void rows_f32(const Matrix *w, const float *x, int64_t stride, int inputs,
-                          int64_t begin, int64_t end, float *out, int64_t out_stride)
+                          int64_t begin, int64_t end, float *out)
 {
     __m256i bytes[4];
     for (int part = 0; part < 4; part++) {
@@ -600,7 +608,7 @@ AVX2 static void rows_f32(const Matrix *w, const float *x, int64_t stride, int i
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
         for (int64_t row = begin; row < end; row++)                                               \
-            row_f32(w, row, bytes, x, stride, n, &room, out, out_stride);                         \
+            row_f32(w, row, bytes, x, stride, n, &room, out);                                     \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -686,10 +694,10 @@ static void *aligned(void *room)
     return (char *)room + (64 - (uintptr_t)room % 64);
 }
 
-static int four_bit_bf16(int level, const Matrix *w, int64_t rows, const uint16_t *x,
-                         int64_t inputs, float *out, int threads)
+static int four_bit_bf16(int level, const Matrix *w, const uint16_t *x, int64_t inputs,
+                         uint16_t *out, int threads)
 {
-    const int64_t columns = w->columns, stride = padded(columns);
+    const int64_t rows = w->rows, columns = w->columns, stride = padded(columns);
     int16_t levels[16];
     const float of_level = whole_levels(w->levels, levels);
     const int64_t units = stride / UNIT;
@@ -718,19 +726,18 @@ static int four_bit_bf16(int level, const Matrix *w, int64_t rows, const uint16_
             const int now = (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS);
             const Inputs some = {numbers + m * stride, worth + m * units, stride};
             if (level == 2)
-                rows_512(w, levels, &meanings, &some, now, begin, end, out + m * rows, rows);
+                rows_512(w, levels, &meanings, &some, now, begin, end, out + m * rows);
             else
-                rows_256(w, levels, &some, now, begin, end, out + m * rows, rows);
+                rows_256(w, levels, &some, now, begin, end, out + m * rows);
         }
     }
     free(room);
     return 0;
 }
 
-static int four_bit_f32(const Matrix *w, int64_t rows, const float *x, int64_t inputs, float *out,
-                        int threads)
+static int four_bit_f32(const Matrix *w, const float *x, int64_t inputs, float *out, int threads)
 {
-    const int64_t columns = w->columns, stride = padded(columns);
+    const int64_t rows = w->rows, columns = w->columns, stride = padded(columns);
     void *room = malloc((size_t)(inputs * stride) * sizeof(float) + 64);
     if (!room)
         return 1;
@@ -745,28 +752,23 @@ static int four_bit_f32(const Matrix *w, int64_t rows, const float *x, int64_t i
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
             rows_f32(w, ordered + m * stride, stride,
                      (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
-                     out + m * rows, rows);
+                     out + m * rows);
     }
     free(room);
     return 0;
 }
 #endif /* ON_X86 */
 
-/* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix.
- * x: bfloat16, or float32 if `wide`. Returns 0, or 1 when there was no memory. */
-int rows_four_bit(int level, int wide, int64_t rows, int64_t columns, int64_t group,
-                  const uint8_t *codes, const float *levels, const float *plain,
-                  const uint8_t *scale_codes, const float *outer, const float *map, float offset,
-                  const void *x, int64_t inputs, float *out, int threads)
+/* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix. x and out are bfloat16,
+ * or float32 if `wide`. Returns 0, or 1 when there was no memory. */
+int rows_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t inputs, void *out,
+                  int threads)
 {
 #if ON_X86
-    const Matrix w = {codes, levels, plain, scale_codes, outer, map, offset, columns, group};
-    return wide ? four_bit_f32(&w, rows, x, inputs, out, threads)
-                : four_bit_bf16(level, &w, rows, x, inputs, out, threads);
+    return wide ? four_bit_f32(w, x, inputs, out, threads)
+                : four_bit_bf16(level, w, x, inputs, out, threads);
 #else
-    (void)level, (void)wide, (void)rows, (void)columns, (void)group, (void)codes, (void)levels;
-    (void)plain, (void)scale_codes, (void)outer, (void)map, (void)offset, (void)x, (void)inputs;
-    (void)out, (void)threads;
+    (void)w, (void)level, (void)wide, (void)x, (void)inputs, (void)out, (void)threads;
     return 1;
 #endif
 }

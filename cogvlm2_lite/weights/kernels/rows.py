@@ -7,7 +7,7 @@ slower. It reads 4-bit matrices as they are stored, so decoding needs no second 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.weights.kernels.built import built_kernel
 from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
 
+_VOID, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _UNIT = 64
 _HEAD_DIM = 128
 _WIDEST = 65536
@@ -25,14 +26,63 @@ multiplying; measured on layers of the real shapes, where it was so up to 24 row
 (AVX2) and 10 (float32)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredScales:
-    """The scales of a 4-bit matrix, as they are stored; the fields are those of FourBitArrays."""
+class _Matrix(ctypes.Structure):
+    """`Matrix` in rows.c."""
 
+    _fields_ = [
+        *((name, _VOID) for name in ("codes", "levels", "plain", "scale_codes", "outer", "map")),
+        *((name, _LONG) for name in ("rows", "columns", "group")),
+        ("offset", ctypes.c_float),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredMatrix:
+    """A 4-bit matrix as it is stored, checked and laid out for C once, not for every token.
+
+    rows, columns, group  group counts the weights that share a scale
+    codes         uint8, two per byte, high half first, row after row
+    levels        [16] float32
+    absmax, nested_absmax, nested_map, nested_offset   the scales, as in storage/nf4.FourBitArrays
+    """
+
+    rows: int
+    columns: int
+    group: int
+    codes: Tensor
+    levels: Tensor
     absmax: Tensor
     nested_absmax: Tensor | None = None
     nested_map: Tensor | None = None
     nested_offset: float = 0.0
+    _laid_out: _Matrix = field(init=False, repr=False)
+    address: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        groups = self.rows * self.columns // self.group
+        nested = self.nested_absmax is not None
+        require(self.codes, torch.uint8, self.rows * self.columns // 2)
+        require(self.absmax, torch.uint8 if nested else torch.float32, groups)
+        require(self.levels, torch.float32, 16)
+        if nested:
+            assert self.nested_absmax is not None
+            assert self.nested_map is not None
+            require(self.nested_absmax, torch.float32, -(-groups // 256))
+            require(self.nested_map, torch.float32, 256)
+        laid_out = _Matrix(
+            codes=pointer(self.codes),
+            levels=pointer(self.levels),
+            plain=pointer(None if nested else self.absmax),
+            scale_codes=pointer(self.absmax if nested else None),
+            outer=pointer(self.nested_absmax),
+            map=pointer(self.nested_map),
+            rows=self.rows,
+            columns=self.columns,
+            group=self.group,
+            offset=self.nested_offset,
+        )
+        object.__setattr__(self, "_laid_out", laid_out)
+        object.__setattr__(self, "address", ctypes.addressof(laid_out))
 
 
 class RowKernels:
@@ -43,6 +93,8 @@ class RowKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._four_bit = library.rows_four_bit
+        self._four_bit.argtypes = [_VOID, _INT, _INT, _VOID, _LONG, _VOID, _INT]
         self.level = int(library.rows_level())
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
@@ -63,50 +115,24 @@ class RowKernels:
             and rows == 1
         )
 
-    def four_bit(
-        self, x: Tensor, codes: Tensor, scales: StoredScales, levels: Tensor, *, group: int
-    ) -> Tensor:
+    def four_bit(self, x: Tensor, matrix: StoredMatrix) -> Tensor:
         """Give x @ weight.T for a 4-bit matrix.
 
-        x        [rows, in_features] float32, bfloat16 or float16
-        codes    uint8, two per byte, high half first, row after row
-        levels   [16] float32
-        Returns  [rows, out_features] in x's dtype. Bfloat16 inputs are multiplied as whole numbers
+        x        [..., in_features] float32, bfloat16 or float16
+        Returns  [..., out_features] in x's dtype. Bfloat16 inputs are multiplied as whole numbers
                  of 14 bits with one exponent for each 64, levels as such of 15 bits; everything
                  else is float32. A row's result does not depend on the other rows, nor on the
                  number of threads. A row with an infinity or NaN becomes NaN.
         """
-        rows, columns = x.shape
         wide = x.dtype != torch.bfloat16
         flat = (x.float() if wide else x).contiguous()
-        features = codes.numel() * 2 // columns
-        groups = features * columns // group
-        nested = scales.nested_absmax is not None
-        require(codes, torch.uint8, features * columns // 2)
-        require(scales.absmax, torch.uint8 if nested else torch.float32, groups)
-        require(levels, torch.float32, 16)
-        if nested:
-            assert scales.nested_absmax is not None
-            assert scales.nested_map is not None
-            require(scales.nested_absmax, torch.float32, -(-groups // 256))
-            require(scales.nested_map, torch.float32, 256)
-        out = torch.empty(rows, features)
-        failed = self._library.rows_four_bit(
-            self.level,
-            int(wide),
-            *longs(features, columns, group),
-            pointer(codes),
-            pointer(levels),
-            pointer(None if nested else scales.absmax),
-            pointer(scales.absmax if nested else None),
-            pointer(scales.nested_absmax),
-            pointer(scales.nested_map),
-            ctypes.c_float(scales.nested_offset),
-            pointer(flat),
-            *longs(rows),
-            pointer(out),
-            torch.get_num_threads(),
-        )
+        assert flat.device.type == "cpu"
+        assert flat.shape[-1] == matrix.columns
+        out = torch.empty(*x.shape[:-1], matrix.rows, dtype=flat.dtype)
+        failed = self._four_bit(
+            matrix.address, self.level, wide, flat.data_ptr(), flat.numel() // matrix.columns,
+            out.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
         if failed:
             raise MemoryError
         return out.to(x.dtype)

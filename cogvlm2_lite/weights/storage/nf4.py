@@ -2,14 +2,15 @@
 
 Tolerances against the reference (dequantize with plain torch, then F.linear), as relative Frobenius
 error of the result: the dequantizing paths only sum in another order, below 0.003 in bfloat16 and
-1e-5 in float32; our C kernel rounds the levels to bfloat16 instead of the weights, below 0.004 in
-bfloat16 and 1e-5 in float32; the packed path also rounds scales to bfloat16, below 0.006.
+1e-5 in float32; our C kernel does not round weights to bfloat16, which the reference does, below
+0.004 in bfloat16 and 1e-5 in float32; the packed path rounds levels and scales to it, below 0.006.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 import torch
@@ -19,7 +20,7 @@ from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain, expand_scales
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
-from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredScales
+from cogvlm2_lite.weights.kernels.rows import StoredMatrix
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.shell import as_rows, as_single
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
@@ -50,6 +51,20 @@ class FourBitArrays:
     def nbytes(self) -> int:
         pieces = (self.codes, self.absmax, self.levels, self.nested_absmax, self.nested_map)
         return sum(piece.nbytes for piece in pieces if piece is not None)
+
+    def as_stored(self) -> StoredMatrix:
+        """Lay the matrix out for our C kernel."""
+        return StoredMatrix(
+            rows=self.rows,
+            columns=self.columns,
+            group=self.group,
+            codes=self.codes,
+            levels=self.levels,
+            absmax=self.absmax,
+            nested_absmax=self.nested_absmax,
+            nested_map=self.nested_map,
+            nested_offset=self.nested_offset,
+        )
 
     @property
     def row_multiple(self) -> int:
@@ -103,7 +118,8 @@ class FourBitWeight:
         if own is not None and own.takes(
             rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
         ):
-            return self._multiply_rows(x, bias, own)
+            out = own.four_bit(x, self._as_stored)
+            return out if bias is None else out.add_(bias)
         tiles, scales = self.kernels.tiles, self._scales()
         if tiles is not None and tiles.takes(
             rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
@@ -138,19 +154,10 @@ class FourBitWeight:
         self._dequantize_rows(self._scales(), 0, self.arrays.rows, out)
         return out
 
-    def _multiply_rows(self, x: Tensor, bias: Tensor | None, own: RowKernels) -> Tensor:
-        arrays = self.arrays
-        scales = StoredScales(
-            absmax=arrays.absmax,
-            nested_absmax=arrays.nested_absmax,
-            nested_map=arrays.nested_map,
-            nested_offset=arrays.nested_offset,
-        )
-        flat = x.reshape(-1, x.shape[-1])
-        out = own.four_bit(flat, arrays.codes, scales, arrays.levels, group=arrays.group)
-        if bias is not None:
-            out += bias
-        return out.view(*x.shape[:-1], arrays.rows)
+    @cached_property
+    def _as_stored(self) -> StoredMatrix:
+        """The matrix for our C kernel."""
+        return self.arrays.as_stored()
 
     def _multiply_packed(
         self, x: Tensor, bias: Tensor | None, packed: Tensor, scales: Tensor
