@@ -527,7 +527,7 @@ def each_level(own: KernelChoice, request: pytest.FixtureRequest) -> KernelChoic
     return replace(own, rows=rows)
 
 
-@pytest.mark.parametrize("shape", [(700, 192), (500, 4096)])
+@pytest.mark.parametrize("shape", [(700, 192), (500, 4096), (37, 14336), (18, 8256), (17, 20544)])
 def test_whole_numbers_lose_less_than_rounding_the_result_to_bfloat16(
     each_level: KernelChoice, shape: tuple[int, int]
 ) -> None:
@@ -583,18 +583,20 @@ def test_the_largest_products_do_not_overflow(each_level: KernelChoice) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(320, 1792), (37, 14336), (18, 8256)])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
-    own: KernelChoice, dtype: torch.dtype
+    each_level: KernelChoice, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    arrays, x = make_arrays(320, 1792), random(7, 1792, dtype=dtype)
-    together = four_bit(own, arrays, x)
+    arrays, x = make_arrays(*shape), random(7, shape[1], dtype=dtype)
+    together = four_bit(each_level, arrays, x)
     for row in range(7):
-        assert torch.equal(four_bit(own, arrays, x[row : row + 1]), together[row : row + 1])
+        alone = four_bit(each_level, arrays, x[row : row + 1])
+        assert torch.equal(alone, together[row : row + 1])
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(four_bit(own, arrays, x), together)
+            assert torch.equal(four_bit(each_level, arrays, x), together)
     finally:
         torch.set_num_threads(before)
 
