@@ -601,14 +601,27 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
         torch.set_num_threads(before)
 
 
-def test_the_c_kernel_is_for_few_rows_of_whole_groups(own: KernelChoice) -> None:
-    assert own.rows is not None
+def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: KernelChoice) -> None:
+    rows = each_level.rows
+    assert rows is not None
     for dtype in DTYPES:
-        assert own.rows.takes(1, columns=4096, group=64, dtype=dtype)
-        assert not own.rows.takes(17, columns=4096, group=64, dtype=dtype)
-        assert not own.rows.takes(1, columns=100, group=64, dtype=dtype)
-        assert not own.rows.takes(1, columns=4096, group=32, dtype=dtype)
-        assert not own.rows.takes(1, columns=1 << 17, group=64, dtype=dtype)
+        most = 8 if dtype != torch.bfloat16 else 16 if rows.level == 1 else 40
+        for count in (1, most, most + 1):
+            fits = rows.takes(count, columns=4096, group=64, dtype=dtype)
+            assert fits == (count <= most)
+        assert not rows.takes(1, columns=100, group=64, dtype=dtype)
+        assert not rows.takes(1, columns=4096, group=32, dtype=dtype)
+        assert not rows.takes(1, columns=1 << 17, group=64, dtype=dtype)
+
+
+def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: KernelChoice) -> None:
+    arrays, x = make_arrays(37, 4096), random(40, 4096, dtype=torch.bfloat16)
+    together = make_four_bit(arrays, replace(own, tiles=None)).multiply(x, None)
+    assert own.rows is not None
+    if own.rows.level == 2:
+        assert torch.equal(together, four_bit(own, arrays, x))
+    alone = torch.cat([four_bit(own, arrays, x[row : row + 1]) for row in range(40)])
+    assert torch.equal(four_bit(own, arrays, x), alone)
 
 
 def test_one_row_of_a_plain_bfloat16_matrix(own: KernelChoice) -> None:

@@ -20,9 +20,9 @@ _UNIT = 64
 _HEAD_DIM = 128
 _WIDEST = 65536
 _AVX512_LEVEL = 2
-_MAX_ROWS, _MAX_WIDE_ROWS = 16, 8
-"""Up to so many rows (the second with float32 inputs) it is faster than dequantizing and
-multiplying; measured on layers of the real shapes, where it was so up to 24 rows (AVX512), 16
+_MAX_ROWS, _MAX_WIDE_ROWS = {1: 16, _AVX512_LEVEL: 40}, 8
+"""Up to so many rows (by level; the last with float32 inputs) it is faster than dequantizing and
+multiplying; measured on layers of the real shapes, where it was so up to 48 rows (AVX512), 16
 (AVX2) and 10 (float32)."""
 
 
@@ -98,13 +98,13 @@ class RowKernels:
         self.level = int(library.rows_level())
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Say whether `four_bit` multiplies this, and is the fastest to do it.
+        """Say whether `four_bit` multiplies this, and is faster than dequantizing.
 
         rows  of the inputs; columns and group are the matrix's
         """
         if columns % group or group % _UNIT or columns > _WIDEST:
             return False
-        return rows <= (_MAX_ROWS if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
+        return rows <= (_MAX_ROWS[self.level] if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
 
     def takes_dense(self, rows: int, *, columns: int, dtype: torch.dtype) -> bool:
         """Say whether `dense` multiplies this, and is the fastest to do it."""

@@ -114,22 +114,22 @@ class FourBitWeight:
             and x.dtype == torch.bfloat16
         ):
             return self._multiply_packed(x, bias, self.packed, self.packed_scales)
-        arrays, own = self.arrays, self.kernels.rows
-        if own is not None and own.takes(
-            rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
-        ):
-            out = own.four_bit(x, self._as_stored)
-            return out if bias is None else out.add_(bias)
-        tiles, scales = self.kernels.tiles, self._scales()
+        arrays, own, tiles = self.arrays, self.kernels.rows, self.kernels.tiles
         if tiles is not None and tiles.takes(
             rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
         ):
             flat = x.reshape(-1, x.shape[-1])
             out = tiles.four_bit(
-                flat, arrays.codes, scales, arrays.levels, bias,
+                flat, arrays.codes, self._scales(), arrays.levels, bias,
                 group=arrays.group, scratch=self.scratch,
             )  # fmt: skip
             return out.view(*x.shape[:-1], arrays.rows)
+        if own is not None and own.takes(
+            rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
+        ):
+            out = own.four_bit(x, self._as_stored)
+            return out if bias is None else out.add_(bias)
+        scales = self._scales()
 
         def fill(start: int, end: int, out: Tensor) -> None:
             self._dequantize_rows(scales, start, end, out)
