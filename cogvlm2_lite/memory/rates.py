@@ -150,8 +150,8 @@ def gpu_rates(name: str, total_bytes: int) -> Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class CpuClass:
-    """What one core reaches, measured on one of the kind (a Xeon of 2023 for the first, with the
-    whole model, docs/performance.md; an EPYC of 2024 for the next two).
+    """What one core reaches, measured on one of the kind (a Xeon of 2023 for the first, an EPYC of
+    2024 for the second, both with the whole model, docs/performance.md; the EPYC for the next two).
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
                         weight is made plain first
@@ -166,7 +166,7 @@ class CpuClass:
 
 _AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, rows_bytes_per_s=9.6e9)
 _AVX512_BF16 = CpuClass(
-    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=13.8e9
+    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=25e9
 )
 _AVX512 = CpuClass(
     name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, rows_bytes_per_s=7.4e9
@@ -178,7 +178,7 @@ _OTHER = CpuClass(
 _PACK_BYTES_PER_S = 0.6e9
 """Stored bytes that one core gives their packed copy, as they arrive."""
 
-_CPU_BLOCK_S = 0.5e-3
+_CPU_BLOCK_S = 0.2e-3
 
 RAM_BYTES_PER_S = 50e9
 """Two channels of DDR5; all cores together get no more."""

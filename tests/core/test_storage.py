@@ -601,11 +601,46 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("group", [64, 256])
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("fp4", [True, False])
+def test_the_c_kernel_makes_any_rows_plain_to_the_bit(
+    each_level: KernelChoice, group: int, double_quant: bool, fp4: bool
+) -> None:
+    rows = each_level.rows
+    assert rows is not None
+    for shape in ((37, 14336), (700, 768), (3, 256)):
+        arrays = make_arrays(*shape, group=group, double_quant=double_quant, fp4=fp4)
+        for dtype in (torch.float32, torch.bfloat16):
+            if not rows.can_dequantize(columns=shape[1], group=group, dtype=dtype):
+                assert (rows.level, dtype) == (1, torch.bfloat16)
+                continue
+            whole = plain_matrix(arrays, dtype)
+            for start, end in ((0, shape[0]), (1, shape[0]), (2, 3)):
+                out = torch.empty(end - start, shape[1], dtype=dtype)
+                rows.dequantize(arrays.as_stored(), start, out)
+                assert torch.equal(out, whole[start:end])
+
+
+def test_strange_scales_are_made_plain_as_torch_does(own: KernelChoice) -> None:
+    assert own.rows is not None
+    strange = (0.0, -0.0, 1e-38, 3e-39, 1e-45, float("inf"), -float("inf"), float("nan"), 3e38)
+    arrays = make_arrays(16, 64, double_quant=False)
+    for scale in strange:
+        arrays.absmax.fill_(scale)
+        for dtype in (torch.float32, torch.bfloat16):
+            if own.rows.can_dequantize(columns=64, group=64, dtype=dtype):
+                out = torch.empty(16, 64, dtype=dtype)
+                own.rows.dequantize(arrays.as_stored(), 0, out)
+                assert torch.equal(out.isnan(), plain_matrix(arrays, dtype).isnan())
+                assert torch.equal(out.nan_to_num(), plain_matrix(arrays, dtype).nan_to_num())
+
+
 def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: KernelChoice) -> None:
     rows = each_level.rows
     assert rows is not None
     for dtype in DTYPES:
-        most = 8 if dtype != torch.bfloat16 else 16 if rows.level == 1 else 40
+        most = 24 if dtype == torch.bfloat16 and rows.level == 2 else 16
         for count in (1, most, most + 1):
             fits = rows.takes(count, columns=4096, group=64, dtype=dtype)
             assert fits == (count <= most)
@@ -615,12 +650,12 @@ def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: KernelChoice) 
 
 
 def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: KernelChoice) -> None:
-    arrays, x = make_arrays(37, 4096), random(40, 4096, dtype=torch.bfloat16)
+    arrays, x = make_arrays(37, 4096), random(24, 4096, dtype=torch.bfloat16)
     together = make_four_bit(arrays, replace(own, tiles=None)).multiply(x, None)
     assert own.rows is not None
     if own.rows.level == 2:
         assert torch.equal(together, four_bit(own, arrays, x))
-    alone = torch.cat([four_bit(own, arrays, x[row : row + 1]) for row in range(40)])
+    alone = torch.cat([four_bit(own, arrays, x[row : row + 1]) for row in range(24)])
     assert torch.equal(four_bit(own, arrays, x), alone)
 
 
@@ -665,6 +700,18 @@ def test_without_a_compiler_everything_works_and_the_reason_is_told() -> None:
     assert chosen.reason.endswith("our C kernel was not built")
     with pytest.raises(UsageError, match="not built"):
         choose_kernels(CPU, torch.float32, "rows")
+
+
+def test_a_c_kernel_that_makes_matrices_plain_wrongly_is_not_used(
+    own: KernelChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: RowKernels, matrix: StoredMatrix, start: int, out: Tensor) -> None:
+        out.zero_()
+
+    monkeypatch.setattr(RowKernels, "dequantize", wrong)
+    chosen = choose_kernels(CPU, torch.float32)
+    assert chosen.name != "rows"
+    assert "our C kernel gives other numbers" in chosen.reason
 
 
 def test_a_c_kernel_that_multiplies_wrongly_is_not_used(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-_NAME = "_rows_4"
+_NAME = "_rows_5"
 """The module's name in pyproject.toml. Its number grows with every change of what a function takes:
 in an editable installation the library stays the old one until the package is installed again, and
 must not be called like the new one."""

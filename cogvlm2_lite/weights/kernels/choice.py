@@ -27,7 +27,7 @@ class KernelChoice:
     """How 4-bit matrices are multiplied.
 
     name    "rows"    few rows: our C kernel on the matrix as it is stored; many: another one with
-                      AMX, or as "native"
+                      AMX, else it makes the matrix plain, in float16 as "native"
             "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
             "native"  bitsandbytes' dequantization into reused buffers, then torch's multiplication
             "plain"   the same in plain torch
@@ -179,8 +179,14 @@ def _rows_multiply_right(rows: RowKernels, dtype: torch.dtype) -> bool:
         rows=_PROBE_ROWS, columns=_PROBE_COLUMNS, group=_GROUP, codes=codes.view(-1),
         levels=torch.tensor(NF4_LEVELS), absmax=absmax,
     )  # fmt: skip
-    out = rows.four_bit(torch.eye(_PROBE_COLUMNS, dtype=dtype), matrix)
-    return torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0)
+    out, plain = rows.four_bit(torch.eye(_PROBE_COLUMNS, dtype=dtype), matrix), _reference()
+    if not torch.allclose(out.float().t(), plain, rtol=0.01, atol=0.0):
+        return False
+    if not rows.can_dequantize(columns=_PROBE_COLUMNS, group=_GROUP, dtype=dtype):
+        return True
+    out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS, dtype=dtype)
+    rows.dequantize(matrix, 0, out)
+    return torch.equal(out, plain.to(dtype))
 
 
 def _tiles_multiply_right(tiles: TileKernels) -> bool:

@@ -1,4 +1,5 @@
-/* Multiplying a few rows with large matrices: what decoding does for every token.
+/* Multiplying a few rows with large matrices: what decoding does for every token. For many rows,
+ * which torch multiplies: making matrices plain.
  *
  * Such a product reads each weight once, so the limit is how fast memory can be read. 4-bit
  * matrices are read as they are stored (bitsandbytes' layout: row after row, two codes a byte, the
@@ -16,8 +17,8 @@
  * Memory must be read in one stream: two rows at once share the reading of inputs, but then the
  * processor's own prefetching loses its thread at every page, and that costs more. Inputs must stay
  * in the L1 cache, though, of which weights that stream through leave them a third: misses there
- * leave no room to wait for memory. So a block of rows is multiplied piece by piece, each as many
- * columns as have room (AVX512), while the next block is asked for byte after byte.
+ * leave no room to wait for memory. So (AVX512) a block of rows is multiplied in pieces, as wide as
+ * the inputs that have room, while the next block is asked for byte after byte.
  *
  * Versions stand below for AVX512-VNNI and for AVX2. Float32 inputs have one of their own (AVX2),
  * which rounds nothing beyond float32. All are compiled wherever this file is, and the caller asks
@@ -52,7 +53,7 @@
 #endif
 
 #define AVX512                                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,"     \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,"            \
                           "avx512bf16,avx2,fma")))
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline))
@@ -368,7 +369,7 @@ AVX512 static void rows_512(const Matrix *w, const int16_t *levels, const Meanin
     }
 }
 
-/* ---- AVX2, scales of a row ---------------------------------------------------------------- */
+/* ---- scales of a row ---------------------------------------------------------------------- */
 
 /* Where the scales of some units of a row are: each has a code, whose meaning stands in a table, or,
  * without codes, the table has one entry for each unit. */
@@ -615,6 +616,73 @@ AVX2 static void rows_f32(const Matrix *w, const float *x, int64_t stride, int i
     }
 }
 
+/* ---- making rows plain -------------------------------------------------------------------- */
+
+/* A row in bfloat16: at each scale the 16 levels are worked out once, and then looked up. */
+AVX512 static void plain_row_512(const Matrix *w, int64_t row, Room *room, uint16_t *out)
+{
+    const __m512 levels = _mm512_loadu_ps(w->levels);
+    const uint8_t *codes = w->codes + row * (w->columns / 2);
+    for (Scales scales = {0}; scales.end < w->columns / UNIT;) {
+        scales = find_scales(w, row, scales.end, room);
+        for (int64_t unit = scales.begin; unit < scales.end; unit++) {
+            const __m512 scaled = _mm512_mul_ps(levels, _mm512_set1_ps(scale_of(&scales, unit)));
+            /* Rounded as to_bf16 does; the instruction for it takes small numbers for zeros. */
+            const __m512i bits = _mm512_castps_si512(scaled);
+            const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+            __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(scaled, scaled, _CMP_UNORD_Q),
+                                            _mm512_set1_epi32(0x7fc00000));
+            const __m512i table = _mm512_broadcast_i64x4(
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                /* A byte's high half is the first weight. As in add_bytes a fifth bit does no harm. */
+                const __m128i *here = (const __m128i *)(codes + unit * (UNIT / 2) + 16 * half);
+                const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(here));
+                const __m512i pairs =
+                    _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));
+                _mm512_storeu_si512(out + unit * UNIT + 32 * half,
+                                    _mm512_permutexvar_epi16(pairs, table));
+            }
+        }
+    }
+}
+
+/* A row in float32. */
+AVX2 static void plain_row_256(const Matrix *w, int64_t row, Room *room, float *out)
+{
+    const __m128i nibbles = _mm_set1_epi8(15);
+    const uint8_t *codes = w->codes + row * (w->columns / 2);
+    for (Scales scales = {0}; scales.end < w->columns / UNIT;) {
+        scales = find_scales(w, row, scales.end, room);
+        for (int64_t unit = scales.begin; unit < scales.end; unit++) {
+            const __m256 scale = _mm256_set1_ps(scale_of(&scales, unit));
+            const __m256 low = _mm256_mul_ps(_mm256_loadu_ps(w->levels), scale);
+            const __m256 high = _mm256_mul_ps(_mm256_loadu_ps(w->levels + 8), scale);
+            float *there = out + unit * UNIT;
+#pragma GCC unroll 4
+            for (int i = 0; i < UNIT / 2; i += 8) {
+                const uint8_t *here = codes + unit * (UNIT / 2) + i;
+                const __m128i bytes = _mm_loadl_epi64((const __m128i *)here);
+                const __m128i first = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibbles);
+                const __m128i in_order = _mm_unpacklo_epi8(first, _mm_and_si128(bytes, nibbles));
+                const __m256i a = _mm256_cvtepu8_epi32(in_order);
+                const __m256i b = _mm256_cvtepu8_epi32(_mm_srli_si128(in_order, 8));
+                /* The look-up takes 3 bits; the fourth chooses between two, as their sign. */
+                _mm256_storeu_ps(there + 2 * i,
+                                 _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, a),
+                                                  _mm256_permutevar8x32_ps(high, a),
+                                                  _mm256_castsi256_ps(_mm256_slli_epi32(a, 28))));
+                _mm256_storeu_ps(there + 2 * i + 8,
+                                 _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, b),
+                                                  _mm256_permutevar8x32_ps(high, b),
+                                                  _mm256_castsi256_ps(_mm256_slli_epi32(b, 28))));
+            }
+        }
+    }
+}
+
 /* ---- plain bfloat16 matrices ------------------------------------------------------------- */
 
 AVX512 INLINE void dense_row(const uint16_t *row, const uint16_t *x, int64_t columns, int inputs,
@@ -773,9 +841,32 @@ int rows_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
 #endif
 }
 
-/* The same for a plain bfloat16 matrix; level 2 only. */
+/* Make the rows from `begin` to `end` of a 4-bit matrix plain, in float32 if `wide`, else in bfloat16
+ * (level 2 only): each level times its scale, rounded once. */
+void rows_dequantize(const Matrix *w, int wide, int64_t begin, int64_t end, void *out, int threads)
+{
+#if ON_X86
+    const int64_t blocks = (end - begin + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+        Room room = {.outer = -1};
+        for (int64_t row = begin + block * BLOCK; row < end && row < begin + (block + 1) * BLOCK;
+             row++) {
+            const int64_t place = (row - begin) * w->columns;
+            if (wide)
+                plain_row_256(w, row, &room, (float *)out + place);
+            else
+                plain_row_512(w, row, &room, (uint16_t *)out + place);
+        }
+    }
+#else
+    (void)w, (void)wide, (void)begin, (void)end, (void)out, (void)threads;
+#endif
+}
+
+/* The same as rows_four_bit for a plain bfloat16 matrix; level 2 only. */
 void rows_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
-                       int64_t inputs, float *out, int threads)
+                int64_t inputs, float *out, int threads)
 {
 #if ON_X86
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;

@@ -1,4 +1,4 @@
-"""Our own multiplication of a few rows, written in C (rows.c), where it was built.
+"""Our own multiplication of a few rows, and making matrices plain for many, written in C (rows.c).
 
 Installing the package builds it if a C compiler is there; without one everything works as before,
 slower. It reads 4-bit matrices as they are stored, so decoding needs no second copy of them.
@@ -20,10 +20,10 @@ _UNIT = 64
 _HEAD_DIM = 128
 _WIDEST = 65536
 _AVX512_LEVEL = 2
-_MAX_ROWS, _MAX_WIDE_ROWS = {1: 16, _AVX512_LEVEL: 40}, 8
-"""Up to so many rows (by level; the last with float32 inputs) it is faster than dequantizing and
-multiplying; measured on layers of the real shapes, where it was so up to 48 rows (AVX512), 16
-(AVX2) and 10 (float32)."""
+_MAX_ROWS, _MAX_WIDE_ROWS = {1: 16, _AVX512_LEVEL: 24}, 16
+"""Up to so many rows (of bfloat16 by level, of float32) it is at least as fast as making matrices
+plain and letting torch multiply: measured on layers of the real shapes with one thread, float32
+with torch held to AVX2, where it was still 1.24 times as fast at 16."""
 
 
 class _Matrix(ctypes.Structure):
@@ -95,6 +95,8 @@ class RowKernels:
         self._library = library
         self._four_bit = library.rows_four_bit
         self._four_bit.argtypes = [_VOID, _INT, _INT, _VOID, _LONG, _VOID, _INT]
+        self._dequantize = library.rows_dequantize
+        self._dequantize.argtypes = [_VOID, _INT, _LONG, _LONG, _VOID, _INT]
         self.level = int(library.rows_level())
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
@@ -102,7 +104,7 @@ class RowKernels:
 
         rows  of the inputs; columns and group are the matrix's
         """
-        if columns % group or group % _UNIT or columns > _WIDEST:
+        if not _fits(columns, group):
             return False
         return rows <= (_MAX_ROWS[self.level] if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
 
@@ -136,6 +138,26 @@ class RowKernels:
         if failed:
             raise MemoryError
         return out.to(x.dtype)
+
+    def can_dequantize(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Say whether `dequantize` makes such a matrix plain in this dtype."""
+        if dtype == torch.bfloat16:
+            return _fits(columns, group) and self.level == _AVX512_LEVEL
+        return _fits(columns, group) and dtype == torch.float32
+
+    def dequantize(self, matrix: StoredMatrix, start: int, out: Tensor) -> None:
+        """Fill `out` [rows, in_features] with rows from `start` on, as dequantize_reference does.
+
+        out  contiguous float32 or bfloat16; equal to the reference to the bit
+        """
+        rows, columns = out.shape
+        assert columns == matrix.columns
+        assert 0 <= start <= start + rows <= matrix.rows
+        require(out, out.dtype, rows * columns)
+        self._dequantize(
+            matrix.address, out.dtype == torch.float32, start, start + rows, out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
 
     def dense(self, x: Tensor, weight: Tensor) -> Tensor:
         """Give x @ weight.T for a plain bfloat16 matrix.
@@ -181,6 +203,11 @@ class RowKernels:
             ctypes.c_float(width**-0.5), pointer(out), torch.get_num_threads(),
         )  # fmt: skip
         return out.to(q.dtype)
+
+
+def _fits(columns: int, group: int) -> bool:
+    """Say whether rows hold whole groups, and groups whole units of the C functions."""
+    return columns % group == 0 and group % _UNIT == 0 and columns <= _WIDEST
 
 
 def open_rows() -> RowKernels:

@@ -8,7 +8,7 @@ error of the result: the dequantizing paths only sum in another order, below 0.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -129,17 +129,12 @@ class FourBitWeight:
         ):
             out = own.four_bit(x, self._as_stored)
             return out if bias is None else out.add_(bias)
-        scales = self._scales()
-
-        def fill(start: int, end: int, out: Tensor) -> None:
-            self._dequantize_rows(scales, start, end, out)
-
         return multiply_in_chunks(
             x,
             bias,
             out_features=arrays.rows,
             multiple=arrays.row_multiple,
-            fill=fill,
+            fill=self._filler(x.dtype),
             scratch=self.scratch,
             each=each,
         )
@@ -151,7 +146,7 @@ class FourBitWeight:
 
     def dequantize_into(self, out: Tensor) -> Tensor:
         """Fill and return `out` [out_features, in_features], contiguous, a floating dtype."""
-        self._dequantize_rows(self._scales(), 0, self.arrays.rows, out)
+        self._filler(out.dtype)(0, self.arrays.rows, out)
         return out
 
     @cached_property
@@ -179,6 +174,16 @@ class FourBitWeight:
             return self.arrays.absmax
         out = self.scratch.take("scales", (self.arrays.absmax.numel(),), torch.float32)
         return _expand_scales(self.arrays, self.kernels, out)
+
+    def _filler(self, dtype: torch.dtype) -> Callable[[int, int, Tensor], None]:
+        """Give what makes rows from a first to a last one plain, see `multiply_in_chunks`."""
+        arrays, own = self.arrays, self.kernels.rows
+        if own is not None and own.can_dequantize(
+            columns=arrays.columns, group=arrays.group, dtype=dtype
+        ):
+            return lambda start, end, out: own.dequantize(self._as_stored, start, out)
+        scales = self._scales()
+        return lambda start, end, out: self._dequantize_rows(scales, start, end, out)
 
     def _dequantize_rows(self, scales: Tensor, start: int, end: int, out: Tensor) -> None:
         """Fill `out` [end - start, in_features]; start is a multiple of row_multiple."""
