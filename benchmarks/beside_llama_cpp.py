@@ -1,13 +1,16 @@
-"""Decoding and prefill beside llama.cpp, in turn on the same core.
+"""Decoding, prefill and encoding a picture beside llama.cpp, in turn on the same core.
 
     python3 -m venv llama && llama/bin/pip install gguf llama-cpp-python
-    python -m benchmarks.beside_llama_cpp --llama llama/bin/python [--repeats 7]
+    python -m benchmarks.beside_llama_cpp --llama llama/bin/python [--repeats 7] [--as-they-are]
 
-llama.cpp does not run CogVLM2, but a Llama of the language path's shapes: made-up Q4_K_M weights
-(attn_v and ffn_down of half of the layers in Q6_K, all else Q4_K) beside our made-up NF4. Both run
-with 2 layers and with 6; the difference, divided by 4, is the cost of a layer, whatever surrounds
-it. One thread, CPU time; a turn of theirs follows a turn of ours, and the ratio is the median of
-the pairs. Writes benchmarks/results/llama_cpp.json.
+llama.cpp does not run CogVLM2, but a Llama of the language path's shapes, and CogVLM's tower with
+the shapes of CogVLM2's: made-up Q4_K_M weights (attn_v and ffn_down of half of the layers in Q6_K,
+all else Q4_K) beside our made-up NF4. Both run with 2 layers and with 6 (with 1 and with 3 of the
+tower, 9,217 tokens); the difference, divided, is the cost of a layer, whatever surrounds it. One
+thread, CPU time; a turn of theirs follows a turn of ours, and the ratio is the median of the pairs.
+llama.cpp makes a second copy of the weights in an order that suits it, as it does by itself; with
+--as-they-are it does not: on a processor with AMX its first token ends in a segmentation fault with
+that copy (llama-cpp-python 0.3.36). Writes benchmarks/results/llama_cpp.json.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 RESULT = ROOT / "benchmarks" / "results" / "llama_cpp.json"
-LAYERS = (2, 6)
+LAYERS, TOWER_LAYERS = (2, 6), (1, 3)
 PROMPT = 512
+SIDE = 1344
 VOCABULARY = 1024
 STEPS = 8
 """Tokens decoded in a turn."""
@@ -39,21 +43,19 @@ STEPS = 8
 # --- llama.cpp's side: another Python, asked line by line -----------------------------------------
 
 
-def serve_llama(folder: Path) -> None:
+def serve_llama(folder: Path, *, second_copy: bool) -> None:
     """Answer lines like `6 decode` with the CPU seconds that it took."""
     import llama_cpp
 
-    # Its second copy of the weights in an order for AMX ends in a segmentation fault on the first
-    # token here (llama-cpp-python 0.3.36), so it reads them as they are.
     defaults = llama_cpp.llama_cpp.llama_model_default_params
 
-    def as_they_are() -> Any:
+    def chosen() -> Any:
         params = defaults()
-        params.use_extra_bufts = False
+        params.use_extra_bufts = second_copy
         return params
 
-    llama_cpp.llama_cpp.llama_model_default_params = as_they_are
-    models = {}
+    llama_cpp.llama_cpp.llama_model_default_params = chosen
+    models, towers = {}, {}
     for layers in LAYERS:
         file = folder / f"{layers}.gguf"
         write_gguf(file, layers)
@@ -61,9 +63,16 @@ def serve_llama(folder: Path) -> None:
             str(file), n_ctx=PROMPT + 64, n_batch=PROMPT, n_ubatch=PROMPT, n_threads=1,
             n_threads_batch=1, verbose=False,
         )  # fmt: skip
+    for layers in TOWER_LAYERS:
+        file = folder / f"tower{layers}.gguf"
+        write_tower(file, layers)
+        towers[layers] = LlamaTower(file, models[LAYERS[0]].model)
     print(llama_cpp.__version__, flush=True)
     for line in sys.stdin:
         layers, phase = line.split()
+        if phase == "encode":
+            print(towers[int(layers)].encode(), flush=True)
+            continue
         model = models[int(layers)]
         model.reset()
         tokens = [(7 * i) % VOCABULARY for i in range(PROMPT)]
@@ -78,13 +87,131 @@ def serve_llama(folder: Path) -> None:
         print(time.process_time() - began, flush=True)
 
 
+class LlamaTower:
+    """llama.cpp's vision tower, and a picture cut into tokens for it."""
+
+    def __init__(self, file: Path, text_model: Any) -> None:
+        import ctypes
+
+        from llama_cpp import mtmd_cpp as mtmd
+
+        params = mtmd.mtmd_context_params_default()
+        params.use_gpu = params.warmup = params.print_timings = False
+        params.n_threads = 1
+        self._context = mtmd.mtmd_init_from_file(str(file).encode(), text_model, params)
+        assert self._context, "llama.cpp did not take the tower"
+        pixels = (ctypes.c_uint8 * (3 * SIDE * SIDE))(*(i % 251 for i in range(3 * SIDE * SIDE)))
+        bitmap = mtmd.mtmd_bitmap_init(SIDE, SIDE, pixels)
+        self._chunks = mtmd.mtmd_input_chunks_init()
+        marker = mtmd.mtmd_get_marker(self._context)
+        text = mtmd.mtmd_input_text(marker, len(marker), False, False)
+        bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+        failed = mtmd.mtmd_tokenize(self._context, self._chunks, ctypes.byref(text), bitmaps, 1)
+        assert not failed, f"llama.cpp did not take the picture: {failed}"
+
+    def encode(self) -> float:
+        """Give the CPU seconds of encoding the picture."""
+        from llama_cpp import mtmd_cpp as mtmd
+
+        for index in range(mtmd.mtmd_input_chunks_size(self._chunks)):
+            chunk = mtmd.mtmd_input_chunks_get(self._chunks, index)
+            if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+                assert mtmd.mtmd_input_chunk_get_n_tokens(chunk) >= (SIDE // 14) ** 2
+                began = time.process_time()
+                assert mtmd.mtmd_encode_chunk(self._context, chunk) == 0
+                return time.process_time() - began
+        raise AssertionError("no picture among the chunks")
+
+
+class Gguf:
+    """Writes made-up weights."""
+
+    def __init__(self, file: Path, architecture: str) -> None:
+        import gguf
+        import numpy as np
+
+        self.writer = gguf.GGUFWriter(str(file), architecture)
+        self.four, self.six = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K
+        self._rng = np.random.default_rng(0)
+
+    def quantized(self, name: str, rows: int, columns: int, kind: Any) -> None:
+        """Add a matrix of `kind`."""
+        import gguf
+        import numpy as np
+
+        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
+        data = self._rng.integers(0, 256, (rows, columns // block, nbytes), dtype=np.uint8)
+        scale = np.frombuffer(np.float16(0.001).tobytes(), dtype=np.uint8)
+        if kind == self.four:
+            data[..., 0:2] = data[..., 2:4] = scale
+        else:
+            data[..., -2:] = scale
+        self.writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=kind)
+
+    def plain(self, name: str, *shape: int, value: float = 1.0) -> None:
+        """Add float32 numbers that are all the same."""
+        import numpy as np
+
+        self.writer.add_tensor(name, np.full(shape, value, dtype=np.float32))
+
+    def close(self) -> None:
+        """Write everything."""
+        self.writer.write_header_to_file()
+        self.writer.write_kv_data_to_file()
+        self.writer.write_tensors_to_file()
+        self.writer.close()
+
+
+def write_tower(file: Path, layers: int) -> None:
+    """Write CogVLM's tower with the shapes of CogVLM2's, and a projector that costs little."""
+    width, inner, patch, hidden = 1792, 15360, 14, 4096
+    made = Gguf(file, "clip")
+    writer = made.writer
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_bool("clip.use_gelu", True)
+    writer.add_string("clip.projector_type", "cogvlm")
+    for key, number in (
+        ("embedding_length", width), ("feed_forward_length", inner), ("block_count", layers),
+        ("projection_dim", hidden), ("attention.head_count", 16), ("image_size", SIDE),
+        ("patch_size", patch),
+    ):  # fmt: skip
+        writer.add_uint32(f"clip.vision.{key}", number)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+    made.plain("v.patch_embd.weight", width, 3, patch, patch, value=0.01)
+    made.plain("v.patch_embd.bias", width)
+    made.plain("v.class_embd", width)
+    made.plain("v.position_embd.weight", (SIDE // patch) ** 2 + 1, width, value=0.01)
+    for layer in range(layers):
+        at = f"v.blk.{layer}."
+        better = made.six if layer % 2 else made.four
+        made.quantized(at + "attn_qkv.weight", 3 * width, width, made.four)
+        made.quantized(at + "attn_out.weight", width, width, made.four)
+        made.quantized(at + "ffn_up.weight", inner, width, made.four)
+        made.quantized(at + "ffn_down.weight", width, inner, better)
+        for name, count in (
+            ("attn_qkv", 3 * width), ("attn_out", width), ("ffn_up", inner), ("ffn_down", width),
+            ("ln1", width), ("ln2", width),
+        ):  # fmt: skip
+            made.plain(f"{at}{name}.bias", count, value=0.0)
+        made.plain(at + "ln1.weight", width)
+        made.plain(at + "ln2.weight", width)
+    made.quantized("mm.model.fc.weight", hidden, width, made.four)
+    made.plain("mm.post_fc_norm.weight", hidden)
+    made.plain("mm.post_fc_norm.bias", hidden)
+    made.quantized("mm.up.weight", 256, hidden, made.four)
+    made.quantized("mm.gate.weight", 256, hidden, made.four)
+    made.quantized("mm.down.weight", hidden, 256, made.four)
+    made.plain("v.boi", 1, hidden)
+    made.plain("v.eoi", 1, hidden)
+    made.close()
+
+
 def write_gguf(file: Path, layers: int) -> None:
     """Write a Llama with the language path's shapes and made-up numbers."""
-    import gguf
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(str(file), "llama")
+    made = Gguf(file, "llama")
+    writer, quantized, four, six = made.writer, made.quantized, made.four, made.six
     writer.add_block_count(layers)
     writer.add_context_length(8192)
     writer.add_embedding_length(4096)
@@ -96,29 +223,14 @@ def write_gguf(file: Path, layers: int) -> None:
     writer.add_rope_dimension_count(128)
     writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("none")
-
-    def quantized(name: str, rows: int, columns: int, kind: Any) -> None:
-        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
-        data = rng.integers(0, 256, (rows, columns // block, nbytes), dtype=np.uint8)
-        scale = np.frombuffer(np.float16(0.001).tobytes(), dtype=np.uint8)
-        if kind == gguf.GGMLQuantizationType.Q4_K:
-            data[..., 0:2] = data[..., 2:4] = scale
-        else:
-            data[..., -2:] = scale
-        writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=kind)
-
-    def ones(name: str) -> None:
-        writer.add_tensor(name, np.ones(4096, dtype=np.float32))
-
-    four, six = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K
     quantized("token_embd.weight", VOCABULARY, 4096, four)
     quantized("output.weight", VOCABULARY, 4096, six)
-    ones("output_norm.weight")
+    made.plain("output_norm.weight", 4096)
     for layer in range(layers):
         better = six if layer % 2 else four
         at = f"blk.{layer}."
-        ones(at + "attn_norm.weight")
-        ones(at + "ffn_norm.weight")
+        made.plain(at + "attn_norm.weight", 4096)
+        made.plain(at + "ffn_norm.weight", 4096)
         quantized(at + "attn_q.weight", 4096, 4096, four)
         quantized(at + "attn_k.weight", 1024, 4096, four)
         quantized(at + "attn_v.weight", 1024, 4096, better)
@@ -126,21 +238,19 @@ def write_gguf(file: Path, layers: int) -> None:
         quantized(at + "ffn_gate.weight", 14336, 4096, four)
         quantized(at + "ffn_up.weight", 14336, 4096, four)
         quantized(at + "ffn_down.weight", 4096, 14336, better)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    made.close()
 
 
 # --- our side -------------------------------------------------------------------------------------
 
 
 class Ours:
-    """Runtimes of 2 and 6 decoder layers, everything resident."""
+    """Runtimes of 2 and 6 decoder layers, everything resident, and a layer of the tower."""
 
     def __init__(self) -> None:
         import torch
 
+        from benchmarks.cpu_layers import Layers
         from benchmarks.made_up import BF16, CPU, made_up_decoder
         from cogvlm2_lite.memory.plan import Workload
         from cogvlm2_lite.units import GIB
@@ -152,6 +262,11 @@ class Ours:
         self._runtimes = {
             layers: made_up_decoder(layers, workload, nbytes=8 * GIB)[0] for layers in LAYERS
         }
+        tower = Layers()
+        self._block = tower.tower.blocks[0]
+        for shell in self._block.shells():
+            tower.loader.fill(shell)
+        self._tokens = torch.randn(1, (SIDE // 14) ** 2 + 1, 1792).to(BF16)
 
     def seconds(self, layers: int, phase: str) -> float:
         """Give the CPU seconds of one turn, as llama.cpp's side does."""
@@ -160,6 +275,13 @@ class Ours:
         from cogvlm2_lite.engine.runtime import Chunk, run
         from cogvlm2_lite.events import Cancel
 
+        if phase == "encode":
+            x = self._tokens
+            began = time.process_time()
+            with torch.inference_mode():
+                for _ in range(layers):
+                    x = self._block(x)
+            return time.process_time() - began
         runtime = self._runtimes[layers]
         cache = runtime.new_cache()
         try:
@@ -193,10 +315,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llama", help="a Python with gguf and llama-cpp-python")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--as-they-are", action="store_true", help="llama.cpp makes no second copy of the weights"
+    )
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve_llama(options.serve)
+        serve_llama(options.serve, second_copy=not options.as_they_are)
         return 0
     if not options.llama:
         parser.error("--llama is missing: a Python with gguf and llama-cpp-python")
@@ -205,6 +330,7 @@ def main() -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory() as folder:
         command = [options.llama, str(Path(__file__).resolve()), "--serve", folder]
+        command += ["--as-they-are"] * options.as_they_are
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as theirs:
@@ -218,14 +344,16 @@ def main() -> int:
 
             ours = Ours()
             phases = {
-                phase: compare(ours, ask, phase, turn, options.repeats)
-                for phase, turn in (("decode", STEPS), ("prefill", 1))
+                "decode": compare(ours, ask, "decode", LAYERS, STEPS, options.repeats),
+                "prefill": compare(ours, ask, "prefill", LAYERS, 1, options.repeats),
+                "encode": compare(ours, ask, "encode", TOWER_LAYERS, 1, options.repeats),
             }
             theirs.stdin.close()
     report = {
         "machine": describe_machine(),
         "load": load,
         "llama_cpp_python": version,
+        "second_copy": not options.as_they_are,
         "kernel": ours.kernel,
         "repeats": options.repeats,
         "prompt": PROMPT,
@@ -236,9 +364,11 @@ def main() -> int:
     return 0
 
 
-def compare(ours: Ours, ask: Any, phase: str, turn: int, repeats: int) -> dict[str, float]:
+def compare(
+    ours: Ours, ask: Any, phase: str, counts: tuple[int, int], turn: int, repeats: int
+) -> dict[str, float]:
     """Give the median cost of a layer of both, in milliseconds, and the median ratio."""
-    few, many = LAYERS
+    few, many = counts
     pairs = []
     for _ in range(repeats + 1):
         mine, other = (

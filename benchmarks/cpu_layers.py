@@ -4,7 +4,8 @@
 
 One thread, CPU time, so that other programs disturb little. Every figure is taken in turn with the
 limit it is compared with, and the ratio is the median of the pairs: a core that is slowed down by
-its neighbour slows both. Writes benchmarks/results/cpu_layers.json.
+its neighbour slows both. Writes benchmarks/results/cpu_layers.json, or cpu_layers_no_amx.json on a
+processor without AMX.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
 from cogvlm2_lite.weights.names import expected_tensors  # noqa: E402
 from cogvlm2_lite.weights.shell import Linear  # noqa: E402
 
-RESULT = ROOT / "benchmarks" / "results" / "cpu_layers.json"
+RESULTS = ROOT / "benchmarks" / "results"
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
 CONTEXT = 2350
@@ -280,7 +281,8 @@ def main() -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     report = measure(Pairs(options.repeats))
     report |= {"machine": describe_machine(), "repeats": options.repeats, "load": load}
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    name = "cpu_layers" if has_amx() else "cpu_layers_no_amx"
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
