@@ -71,8 +71,9 @@ _CHOICES = """\
   at 39, and at 11 where the others were at 24 without our asking ahead (presumably every miss takes
   one of the places in which a core waits for memory). So a block of 16 rows is multiplied in pieces
   of up to 8,192 columns, while the next block is asked for in the order of its bytes. Two or four
-  rows side by side, in whatever order memory was asked, were slower. Scales are looked up 64 at a time by byte permutations. On the EPYC the linears of a
-  layer went from 4.3 to 3.3 ms, with the same bits. (By hand, one thread.)
+  rows side by side, in whatever order memory was asked, were slower. Scales are looked up 64 at a
+  time by byte permutations. On the EPYC the linears of a layer went from 4.3 to 3.3 ms, with the
+  same bits. (By hand, one thread.)
 - Several rows are multiplied with each weight that was read: on the EPYC the linears of a layer
   took 3.8 ms for 1 row, 4.8 for 2, 8.4 for 4, 16 for 8, 35 for 16 and 48 for 24, where making them
   plain and multiplying took 25 for 1 row, 43 for 16 and 49 for 24. With AVX2 alone 6.3 ms for 1

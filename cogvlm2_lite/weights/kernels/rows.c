@@ -17,8 +17,8 @@
  * Memory must be read in one stream: two rows at once share the reading of inputs, but then the
  * processor's own prefetching loses its thread at every page, and that costs more. Inputs must stay
  * in the L1 cache, though, of which weights that stream through leave them a third: where they did
- * not, memory was read a quarter slower. So (AVX512) a block of rows is multiplied in pieces, as wide as
- * the inputs that have room, while the next block is asked for byte after byte.
+ * not, memory was read a quarter slower. So (AVX512) a block of rows is multiplied in pieces, as
+ * wide as the inputs that have room, while the next block is asked for byte after byte.
  *
  * Versions stand below for AVX512-VNNI and for AVX2. Float32 inputs have one of their own (AVX2),
  * which rounds nothing beyond float32. All are compiled wherever this file is, and the caller asks
