@@ -318,8 +318,8 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
         totals[m] = sums[m];
 }
 
-/* A block of rows with some rows of inputs. While a piece is multiplied, the factors of the next one
- * are worked out: there are two places for them. */
+/* A block of rows with some rows of inputs. While a piece is multiplied, the factors of the next
+ * one are worked out: there are two places for them. */
 AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *meanings,
                              const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
@@ -629,15 +629,16 @@ AVX512 static void plain_row_512(const Matrix *w, int64_t row, Room *room, uint1
             const __m512 scaled = _mm512_mul_ps(levels, _mm512_set1_ps(scale_of(&scales, unit)));
             /* Rounded as to_bf16 does; the instruction for it takes small numbers for zeros. */
             const __m512i bits = _mm512_castps_si512(scaled);
+            const __mmask16 no_number = _mm512_cmp_ps_mask(scaled, scaled, _CMP_UNORD_Q);
             const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-            __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(scaled, scaled, _CMP_UNORD_Q),
-                                            _mm512_set1_epi32(0x7fc00000));
+            const __m512i half_step = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            const __m512i rounded = _mm512_mask_mov_epi32(
+                _mm512_add_epi32(bits, half_step), no_number, _mm512_set1_epi32(0x7fc00000));
             const __m512i table = _mm512_broadcast_i64x4(
                 _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
-                /* A byte's high half is the first weight. As in add_bytes a fifth bit does no harm. */
+                /* A byte's high half is the first weight. A fifth bit is harmless, as in add_bytes. */
                 const __m128i *here = (const __m128i *)(codes + unit * (UNIT / 2) + 16 * half);
                 const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(here));
                 const __m512i pairs =
@@ -742,7 +743,8 @@ int rows_level(void)
         return 0;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512bf16"))
         return 2;
     return 1;
 #else
@@ -841,8 +843,8 @@ int rows_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
 #endif
 }
 
-/* Make the rows from `begin` to `end` of a 4-bit matrix plain, in float32 if `wide`, else in bfloat16
- * (level 2 only): each level times its scale, rounded once. */
+/* Make the rows from `begin` to `end` of a 4-bit matrix plain, in float32 if `wide`, else in
+ * bfloat16 (level 2 only): each level times its scale, rounded once. */
 void rows_dequantize(const Matrix *w, int wide, int64_t begin, int64_t end, void *out, int threads)
 {
 #if ON_X86
