@@ -2,6 +2,9 @@
  *
  * Every key and value is read once, in blocks whose scores fit into the L1 cache: products with the
  * keys, a softmax that is corrected when a later block holds a larger score, and the sum of values.
+ * While keys are multiplied memory is asked for the block's values, and while values are added, for
+ * the next block's keys, both byte after byte: values are added in two halves, each of which reads
+ * but every other pair of cache lines.
  * Keys and values are bfloat16, everything in between is float32. A head is computed by one thread,
  * so results do not depend on the number of threads.
  *
@@ -15,7 +18,6 @@
 #define HEAD_DIM 128
 #define QUERIES 4   /* of a head that are computed together: as many as registers hold */
 #define BLOCK 256   /* keys */
-#define AHEAD 16    /* keys between asking memory for one and using it */
 
 #if defined(__GNUC__) && defined(__x86_64__)
 #define ON_X86 1
@@ -70,10 +72,11 @@ AVX512 INLINE __m512 odd(__m512i pairs)
 }
 
 /* scores[key][query] = scale * q times the keys; up to a multiple of 4 keys very small ones follow.
+ * Asks for as many bytes from `soon` on.
  * Products are float32's: those of bfloat16 pairs run at half their rate on some
  * processors, and at theirs on the others. */
 AVX512 static void score(const uint16_t q[QUERIES][HEAD_DIM], const uint16_t *k, int keys,
-                         float scale, float (*scores)[QUERIES])
+                         float scale, float (*scores)[QUERIES], const uint16_t *soon)
 {
     __m512 query[QUERIES][8];
 #pragma GCC unroll 4
@@ -92,7 +95,7 @@ AVX512 static void score(const uint16_t q[QUERIES][HEAD_DIM], const uint16_t *k,
             sums[m] = _mm512_setzero_ps();
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            _mm_prefetch((const char *)(here + AHEAD * HEAD_DIM + 32 * i), _MM_HINT_T1);
+            _mm_prefetch((const char *)(soon + (int64_t)key * HEAD_DIM + 32 * i), _MM_HINT_T0);
             const __m512i pairs = _mm512_loadu_si512(here + 32 * i);
             const __m512 a = even(pairs), b = odd(pairs);
 #pragma GCC unroll 4
@@ -142,9 +145,10 @@ AVX512 INLINE __m512 weigh(float *scores, int count, __m512 *largest, __m512 *su
 }
 
 /* sums[query] = shrink[query] * sums[query] + weights times the values, whose numbers at even places
- * come before those at odd ones in each 32. */
+ * come before those at odd ones in each 32. Asks for as many bytes from `soon` on. */
 AVX512 static void add_values(const uint16_t *v, int keys, float (*weights)[QUERIES],
-                              const float *shrink, float (*sums)[HEAD_DIM])
+                              const float *shrink, float (*sums)[HEAD_DIM],
+                              const uint16_t *soon)
 {
     for (int half = 0; half < HEAD_DIM; half += HEAD_DIM / 2) {
         __m512 total[QUERIES][4];
@@ -158,7 +162,8 @@ AVX512 static void add_values(const uint16_t *v, int keys, float (*weights)[QUER
             const uint16_t *here = v + (int64_t)key * HEAD_DIM + half;
 #pragma GCC unroll 2
             for (int i = 0; i < 2; i++) {
-                _mm_prefetch((const char *)(here + AHEAD * HEAD_DIM + 32 * i), _MM_HINT_T1);
+                _mm_prefetch((const char *)soon, _MM_HINT_T0);
+                soon += 32;
                 const __m512i pairs = _mm512_loadu_si512(here + 32 * i);
                 const __m512 a = even(pairs), b = odd(pairs);
 #pragma GCC unroll 4
@@ -177,9 +182,11 @@ AVX512 static void add_values(const uint16_t *v, int keys, float (*weights)[QUER
     }
 }
 
-/* Up to QUERIES queries of one head; those that are missing are computed as zeros. */
+/* Up to QUERIES queries of one head; those that are missing are computed as zeros. What is read
+ * next begins at `next_k`. */
 AVX512 static void attend_head(const uint16_t *q, const uint16_t *k, const uint16_t *v,
-                               int64_t keys, float scale, int queries, float *out)
+                               int64_t keys, float scale, int queries, const uint16_t *next_k,
+                               float *out)
 {
     uint16_t query[QUERIES][HEAD_DIM] = {{0}};
     float scores[BLOCK][QUERIES], sums[QUERIES][HEAD_DIM] = {{0}};
@@ -188,9 +195,11 @@ AVX512 static void attend_head(const uint16_t *q, const uint16_t *k, const uint1
     memcpy(query, q, (size_t)queries * sizeof(query[0]));
     for (int64_t begin = 0; begin < keys; begin += BLOCK) {
         const int now = (int)(keys - begin < BLOCK ? keys - begin : BLOCK);
-        score(query, k + begin * HEAD_DIM, now, scale, scores);
+        const int64_t next = begin + BLOCK;
+        score(query, k + begin * HEAD_DIM, now, scale, scores, v + begin * HEAD_DIM);
         _mm512_storeu_ps(shrink, weigh(scores[0], (now + 3) / 4 * 16, &largest, &sum));
-        add_values(v + begin * HEAD_DIM, now, scores, shrink, sums);
+        add_values(v + begin * HEAD_DIM, now, scores, shrink, sums,
+                   next < keys ? k + next * HEAD_DIM : next_k);
     }
     _mm512_storeu_ps(total, sum);
     for (int m = 0; m < queries; m++)
@@ -212,7 +221,7 @@ void rows_attend(int64_t heads, int64_t queries, int64_t keys, int64_t stride, c
             const int now = (int)(queries - m < QUERIES ? queries - m : QUERIES);
             const int64_t place = (head * queries + m) * HEAD_DIM;
             attend_head(q + place, k + head * stride, v + head * stride, keys, scale, now,
-                        out + place);
+                        k + (head + 1) * stride, out + place);
         }
     }
 #else
