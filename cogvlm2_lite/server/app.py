@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
@@ -271,7 +271,13 @@ class _Answering(Response):
         self._send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._send = send
+        async def send_and_let_go(message: Message) -> None:
+            # Whoever has the whole answer may ask again at once.
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._held.let_go()
+            await send(message)
+
+        self._send = send_and_let_go
         work = asyncio.ensure_future(self._work(scope, receive))
         left = asyncio.ensure_future(_left(receive))
         try:
