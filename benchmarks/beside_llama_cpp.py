@@ -262,11 +262,12 @@ class Ours:
         self._runtimes = {
             layers: made_up_decoder(layers, workload, nbytes=8 * GIB)[0] for layers in LAYERS
         }
-        tower = Layers()
-        self._block = tower.tower.blocks[0]
+        layers = Layers()
+        self._block = layers.tower.blocks[0]
         for shell in self._block.shells():
-            tower.loader.fill(shell)
-        self._tokens = torch.randn(1, (SIDE // 14) ** 2 + 1, 1792).to(BF16)
+            layers.loader.fill(shell)
+        vision = layers.config.vision
+        self._tokens = torch.randn(1, vision.num_positions, vision.hidden_size).to(BF16)
 
     def seconds(self, layers: int, phase: str) -> float:
         """Give the CPU seconds of one turn, as llama.cpp's side does."""

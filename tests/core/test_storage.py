@@ -618,7 +618,7 @@ def test_the_c_kernel_makes_any_rows_plain_to_the_bit(
             whole = plain_matrix(arrays, dtype)
             for start, end in ((0, shape[0]), (1, shape[0]), (2, 3)):
                 out = torch.empty(end - start, shape[1], dtype=dtype)
-                rows.dequantize(arrays.as_stored(), start, out)
+                rows.dequantize(arrays, start, out)
                 assert torch.equal(out, whole[start:end])
 
 
@@ -631,7 +631,7 @@ def test_strange_scales_are_made_plain_as_torch_does(own: KernelChoice) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             if own.rows.can_dequantize(columns=64, group=64, dtype=dtype):
                 out = torch.empty(16, 64, dtype=dtype)
-                own.rows.dequantize(arrays.as_stored(), 0, out)
+                own.rows.dequantize(arrays, 0, out)
                 assert torch.equal(out.isnan(), plain_matrix(arrays, dtype).isnan())
                 assert torch.equal(out.nan_to_num(), plain_matrix(arrays, dtype).nan_to_num())
 
@@ -735,7 +735,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def four_bit(own: KernelChoice, arrays: FourBitArrays, x: Tensor) -> Tensor:
     """Multiply by our C kernel, whatever is fastest."""
     assert own.rows is not None
-    return own.rows.four_bit(x, arrays.as_stored())
+    return own.rows.four_bit(x, arrays)
 
 
 # --- int8 -----------------------------------------------------------------------------------------

@@ -784,7 +784,7 @@ static int four_bit_bf16(int level, const Matrix *w, const uint16_t *x, int64_t 
         (level == 2 ? order_512 : order_256)(plain, columns, numbers + m * stride);
     }
     Meanings meanings;
-    for (int i = 0; w->map && i < 256; i++)
+    for (int i = 0; level == 2 && w->map && i < 256; i++)
         for (int part = 0; part < 4; part++)
             meanings.bytes[part][i] = ((const uint8_t *)(w->map + i))[part];
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;

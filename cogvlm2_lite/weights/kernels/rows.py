@@ -7,7 +7,8 @@ slower. It reads 4-bit matrices as they are stored, so decoding needs no second 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,27 +39,33 @@ class _Matrix(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredMatrix:
-    """A 4-bit matrix as it is stored, checked and laid out for C once, not for every token.
+    """The stored pieces of one 4-bit matrix on one device.
 
     rows, columns, group  group counts the weights that share a scale
-    codes         uint8, two per byte, high half first, row after row
-    levels        [16] float32
-    absmax, nested_absmax, nested_map, nested_offset   the scales, as in storage/nf4.FourBitArrays
+    codes          [numel / 2 rounded up] uint8, high half first, row after row
+    absmax         [groups] float32, or uint8 when the scales are quantized themselves
+    levels         [16] float32
+    nested_absmax, nested_map, nested_offset   as in kernels/nf4.NF4Arrays
     """
 
     rows: int
     columns: int
     group: int
     codes: Tensor
-    levels: Tensor
     absmax: Tensor
+    levels: Tensor
     nested_absmax: Tensor | None = None
     nested_map: Tensor | None = None
     nested_offset: float = 0.0
-    _laid_out: _Matrix = field(init=False, repr=False)
-    address: int = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def address(self) -> int:
+        """Where the matrix stands as C takes it; in memory, with whole groups in each row."""
+        return ctypes.addressof(self._laid_out)
+
+    @cached_property
+    def _laid_out(self) -> _Matrix:
+        """Check the pieces and lay them out: once, not for every token."""
         groups = self.rows * self.columns // self.group
         nested = self.nested_absmax is not None
         require(self.codes, torch.uint8, self.rows * self.columns // 2)
@@ -69,7 +76,7 @@ class StoredMatrix:
             assert self.nested_map is not None
             require(self.nested_absmax, torch.float32, -(-groups // 256))
             require(self.nested_map, torch.float32, 256)
-        laid_out = _Matrix(
+        return _Matrix(
             codes=pointer(self.codes),
             levels=pointer(self.levels),
             plain=pointer(None if nested else self.absmax),
@@ -81,8 +88,6 @@ class StoredMatrix:
             group=self.group,
             offset=self.nested_offset,
         )
-        object.__setattr__(self, "_laid_out", laid_out)
-        object.__setattr__(self, "address", ctypes.addressof(laid_out))
 
 
 class RowKernels:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import gcd
 
 import torch
@@ -27,44 +26,15 @@ from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FourBitArrays:
-    """The stored pieces of one 4-bit matrix on one device.
+class FourBitArrays(StoredMatrix):
+    """The stored pieces of one 4-bit matrix, and the name of its levels: "nf4" or "fp4"."""
 
-    codes          [numel / 2 rounded up] uint8
-    absmax         [groups] float32, or uint8 when the scales are quantized themselves
-    levels         [16] float32
-    nested_absmax, nested_map, nested_offset   as in kernels/nf4.NF4Arrays
-    """
-
-    rows: int
-    columns: int
-    group: int
     quant_type: str
-    codes: Tensor
-    absmax: Tensor
-    levels: Tensor
-    nested_absmax: Tensor | None = None
-    nested_map: Tensor | None = None
-    nested_offset: float = 0.0
 
     @property
     def nbytes(self) -> int:
         pieces = (self.codes, self.absmax, self.levels, self.nested_absmax, self.nested_map)
         return sum(piece.nbytes for piece in pieces if piece is not None)
-
-    def as_stored(self) -> StoredMatrix:
-        """Lay the matrix out for our C kernel."""
-        return StoredMatrix(
-            rows=self.rows,
-            columns=self.columns,
-            group=self.group,
-            codes=self.codes,
-            levels=self.levels,
-            absmax=self.absmax,
-            nested_absmax=self.nested_absmax,
-            nested_map=self.nested_map,
-            nested_offset=self.nested_offset,
-        )
 
     @property
     def row_multiple(self) -> int:
@@ -127,7 +97,7 @@ class FourBitWeight:
         if own is not None and own.takes(
             rows, columns=arrays.columns, group=arrays.group, dtype=x.dtype
         ):
-            out = own.four_bit(x, self._as_stored)
+            out = own.four_bit(x, arrays)
             return out if bias is None else out.add_(bias)
         return multiply_in_chunks(
             x,
@@ -148,11 +118,6 @@ class FourBitWeight:
         """Fill and return `out` [out_features, in_features], contiguous, a floating dtype."""
         self._filler(out.dtype)(0, self.arrays.rows, out)
         return out
-
-    @cached_property
-    def _as_stored(self) -> StoredMatrix:
-        """The matrix for our C kernel."""
-        return self.arrays.as_stored()
 
     def _multiply_packed(
         self, x: Tensor, bias: Tensor | None, packed: Tensor, scales: Tensor
@@ -181,7 +146,7 @@ class FourBitWeight:
         if own is not None and own.can_dequantize(
             columns=arrays.columns, group=arrays.group, dtype=dtype
         ):
-            return lambda start, end, out: own.dequantize(self._as_stored, start, out)
+            return lambda start, end, out: own.dequantize(arrays, start, out)
         scales = self._scales()
         return lambda start, end, out: self._dequantize_rows(scales, start, end, out)
 
