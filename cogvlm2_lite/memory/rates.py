@@ -166,7 +166,7 @@ class CpuClass:
 
 _AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, rows_bytes_per_s=9.6e9)
 _AVX512_BF16 = CpuClass(
-    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=25e9
+    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=20e9
 )
 _AVX512 = CpuClass(
     name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, rows_bytes_per_s=7.4e9
