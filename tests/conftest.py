@@ -1,8 +1,16 @@
-"""What all tests share: GPU tests are skipped where there is no GPU."""
+"""What all tests share: GPU tests are skipped where there is no GPU, and Ctrl-C means something."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work here and in what tests start: a shell's background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
