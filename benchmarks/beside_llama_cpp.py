@@ -273,7 +273,8 @@ class Ours:
         """Give the CPU seconds of one turn, as llama.cpp's side does."""
         import torch
 
-        from cogvlm2_lite.engine.runtime import Chunk, run
+        from cogvlm2_lite.engine.chunk import Chunk
+        from cogvlm2_lite.engine.runtime import run
         from cogvlm2_lite.events import Cancel
 
         if phase == "encode":

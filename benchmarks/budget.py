@@ -36,17 +36,17 @@ from cogvlm2_lite.config import read_config  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
-from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
+from cogvlm2_lite.samples.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
 from quantize.budget import parse_budget  # noqa: E402
-from quantize.calibrate import CalibratedWeights, Calibrator, Task  # noqa: E402
-from quantize.compensate import Calibration  # noqa: E402
+from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task  # noqa: E402
+from quantize.calibration.gptq import Calibration  # noqa: E402
+from quantize.calibration.judge import Judge, Unit  # noqa: E402
+from quantize.calibration.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
 from quantize.events import Calibrated  # noqa: E402
-from quantize.judge import Judge, Unit  # noqa: E402
 from quantize.recipe import Recipe, Settings, make_recipe  # noqa: E402
-from quantize.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
 
 CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
 RESULTS = ROOT / "benchmarks" / "results"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.quantize_full_size import measure  # noqa: E402
 from benchmarks.synthetic_19b import released_config, write_checkpoint  # noqa: E402
-from cogvlm2_lite.evaluate.drawn import drawn_samples  # noqa: E402
+from cogvlm2_lite.samples.drawn import drawn_samples  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "calibrate_real_width.json"
 TOKENIZER = ROOT / "cogvlm2_lite" / "demo" / "checkpoint" / "tokenizer.json"

@@ -34,17 +34,17 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
-from cogvlm2_lite.evaluate.drawn import drawn_samples  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
-from cogvlm2_lite.evaluate.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
 from cogvlm2_lite.memory.plan import Budget  # noqa: E402
+from cogvlm2_lite.samples.drawn import drawn_samples  # noqa: E402
+from cogvlm2_lite.samples.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
 from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS  # noqa: E402
-from quantize.calibrate import Task  # noqa: E402
-from quantize.compensate import Calibration  # noqa: E402
+from quantize.calibration.calibrate import Task  # noqa: E402
+from quantize.calibration.gptq import Calibration  # noqa: E402
 from quantize.pipeline import Effort, convert  # noqa: E402
 from quantize.recipe import Recipe, Settings  # noqa: E402
 from tools.demo_model.generator import Split, samples  # noqa: E402

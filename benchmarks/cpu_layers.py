@@ -51,7 +51,7 @@ from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
 from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
 from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
 from cogvlm2_lite.weights.names import expected_tensors  # noqa: E402
-from cogvlm2_lite.weights.shell import Linear  # noqa: E402
+from cogvlm2_lite.weights.slots import Linear  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 CPU = torch.device("cpu")

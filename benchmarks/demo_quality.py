@@ -24,10 +24,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
-from cogvlm2_lite.engine.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.events import Finished  # noqa: E402
 from cogvlm2_lite.memory.plan import Budget  # noqa: E402
 from cogvlm2_lite.model.kv_cache import KVKind  # noqa: E402
+from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
 from quantize.command import main as quantize  # noqa: E402
 from tools.demo_model.generator import Sample, samples  # noqa: E402

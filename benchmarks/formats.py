@@ -31,9 +31,9 @@ from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.evaluate.compare import weigh  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
-from cogvlm2_lite.evaluate.samples import Sample  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.memory.plan import Budget  # noqa: E402
+from cogvlm2_lite.samples.samples import Sample  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
 from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
 from quantize.command import main as quantize  # noqa: E402

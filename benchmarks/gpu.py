@@ -38,12 +38,12 @@ from cogvlm2_lite.bench.measure import (  # noqa: E402
 from cogvlm2_lite.bench.report import as_dict, as_text  # noqa: E402
 from cogvlm2_lite.devices import Compute, choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
-from cogvlm2_lite.engine.sampling import Sampling  # noqa: E402
-from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY  # noqa: E402
+from cogvlm2_lite.engine.replan import OUT_OF_MEMORY  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
 from cogvlm2_lite.events import Event, Finished, Prefilled, Replanned  # noqa: E402
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError  # noqa: E402
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget  # noqa: E402
+from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.units import GIB, MIB  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -32,12 +32,12 @@ from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
-from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news  # noqa: E402
-from cogvlm2_lite.engine.protocol import Ask, Load, Loaded  # noqa: E402
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta  # noqa: E402
+from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news  # noqa: E402
+from cogvlm2_lite.worker.protocol import Ask, Load, Loaded  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
+from gui.background.engine import EngineClient, ProcessLike, start_process  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
-from gui.engine import EngineClient, ProcessLike, start_process  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "gui_stalls.json"
 TICK_MS = 5

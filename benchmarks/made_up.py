@@ -8,7 +8,7 @@ import torch
 
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
 from cogvlm2_lite.engine.runtime import Runtime
-from cogvlm2_lite.memory.estimate import unit_sizes
+from cogvlm2_lite.memory.inventory import unit_sizes
 from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.weights.kernels.choice import choose_kernels

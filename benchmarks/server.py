@@ -20,8 +20,9 @@ from typing import Any
 import httpx
 import torch
 
+from cogvlm2_lite.engine.choose import TokenChooser
 from cogvlm2_lite.engine.json_text import JsonAnswer
-from cogvlm2_lite.engine.sampling import Sampling, TokenChooser
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.markdown import parse
 from cogvlm2_lite.units import MIB
 from tests.server.scripted import running

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cogvlm2_lite.engine.model import Model, load
-    from cogvlm2_lite.engine.sampling import Sampling
     from cogvlm2_lite.inputs.prompt import build_prompt
+    from cogvlm2_lite.sampling import Sampling
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,7 @@ __all__ = ["Model", "Sampling", "__version__", "build_prompt", "load"]
 _HOMES = {
     "Model": "cogvlm2_lite.engine.model",
     "load": "cogvlm2_lite.engine.model",
-    "Sampling": "cogvlm2_lite.engine.sampling",
+    "Sampling": "cogvlm2_lite.engine.choose",
     "build_prompt": "cogvlm2_lite.inputs.prompt",
 }
 

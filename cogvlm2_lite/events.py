@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class FinishReason(Enum):
@@ -179,3 +180,13 @@ class Cancel:
     @property
     def is_set(self) -> bool:
         return self._flag.is_set()
+
+
+class Turn(NamedTuple):
+    """One finished exchange: what was asked and what the model answered.
+
+    A named tuple, so that a plain pair `(question, answer)` can stand wherever a Turn can.
+    """
+
+    question: str
+    answer: str

@@ -26,12 +26,12 @@ from PySide6.QtCore import (
 from PySide6.QtWidgets import QApplication, QMessageBox
 
 from cogvlm2_lite import __version__
+from cogvlm2_lite.places import data_folder
 from gui import theme
-from gui.engine import EngineBridge, EngineClient
+from gui.background.engine import EngineBridge, EngineClient
+from gui.data.history import History, HistoryError
+from gui.data.settings import Settings
 from gui.faults import tell
-from gui.history import History, HistoryError
-from gui.places import data_folder
-from gui.settings import Settings
 from gui.window import MainWindow
 
 _LOG = logging.getLogger("cogvlm2_lite.gui")

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cogvlm2_lite.cli.main import has_desktop
-from cogvlm2_lite.cli.parser import Parser, model_folder
+from cogvlm2_lite.cli.console import has_desktop
+from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 
 _HINT = 'Install it: pip install "cogvlm2-lite[gui]"'

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gui.engine import EngineBridge
-from gui.history import History
-from gui.settings import Settings
-from gui.tasks import Tasks
+from gui.background.engine import EngineBridge
+from gui.background.tasks import Tasks
+from gui.data.history import History
+from gui.data.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +29,8 @@ class Context:
     open_model: Callable[[Path], None]
     show_page: Callable[[str], None]
     hand: Callable[[str, Sequence[Path]], None]
+
+
+def model_name(folder: Path) -> str:
+    """Give what the window calls a model."""
+    return "demo" if folder.name == "checkpoint" and folder.parent.name == "demo" else folder.name

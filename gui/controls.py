@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui.settings import Setting, Settings
+from gui.data.settings import Setting, Settings
 
 
 def make_row(settings: Settings, setting: Setting) -> QWidget:

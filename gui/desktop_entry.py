@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cogvlm2_lite.errors import UsageError
-from gui.settings import write_whole
+from gui.data.settings import write_whole
 
 NAME = "cogvlm2-lite"
 LAUNCHER = (sys.executable, "-P", "-m", "cogvlm2_lite", "gui")

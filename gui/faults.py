@@ -16,7 +16,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.words import QT_TRANSLATE_NOOP
 
 PATTERNS = (  # where two would match, the narrower one stands first
-    # the history (gui/history.py)
+    # the history (gui/data/history.py)
     QT_TRANSLATE_NOOP("Faults", "The disk is full."),
     QT_TRANSLATE_NOOP("Faults", "Make room; nothing that was kept is lost."),
     QT_TRANSLATE_NOOP("Faults", "The folder of the conversations can't be written to."),
@@ -48,14 +48,14 @@ PATTERNS = (  # where two would match, the narrower one stands first
     QT_TRANSLATE_NOOP("Faults", "Install the newer version again. Nothing was changed."),
     QT_TRANSLATE_NOOP("Faults", "The folder of the conversations can't be used: {why}."),
     QT_TRANSLATE_NOOP("Faults", "Give another folder with --data."),
-    # files (gui/export.py, gui/taking_in.py, gui/chat/offered.py)
+    # files (gui/data/export.py, gui/data/import_json.py, gui/chat/offered.py)
     QT_TRANSLATE_NOOP("Faults", "{file} can't be written: {why}."),
     QT_TRANSLATE_NOOP("Faults", "Choose another place."),
     QT_TRANSLATE_NOOP("Faults", "The picture can't be read: its decoder crashed."),
     QT_TRANSLATE_NOOP("Faults", "{file} can't be read: {why}."),
     QT_TRANSLATE_NOOP("Faults", "Choose another file."),
     QT_TRANSLATE_NOOP("Faults", "Check that it still exists and that you may read it."),
-    # pictures (cogvlm2_lite/inputs/image.py, gui/pictures.py)
+    # pictures (cogvlm2_lite/inputs/image.py, gui/background/decoder.py)
     QT_TRANSLATE_NOOP("Faults", "The picture"),  # one without a name
     QT_TRANSLATE_NOOP("Faults", "{file} is a folder, not a picture."),
     QT_TRANSLATE_NOOP("Faults", "Give one file of it."),

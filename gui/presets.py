@@ -9,7 +9,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QMenu, QToolButton
 
 from gui import theme
-from gui.settings import Settings
+from gui.data.settings import Settings
 from gui.words import QT_TRANSLATE_NOOP
 
 PRESETS = (

@@ -22,14 +22,14 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineState
-from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.worker.client import EngineState
+from cogvlm2_lite.worker.protocol import Load
 from gui import theme
-from gui.context import Context
-from gui.engine import EngineBridge
-from gui.history import History
-from gui.settings import Settings
-from gui.tasks import Tasks
+from gui.background.engine import EngineBridge
+from gui.background.tasks import Tasks
+from gui.context import Context, model_name
+from gui.data.history import History
+from gui.data.settings import Settings
 from gui.words import QT_TRANSLATE_NOOP
 
 
@@ -391,8 +391,3 @@ def _focus_into(page: QWidget) -> None:
             at.setFocus(Qt.FocusReason.OtherFocusReason)
             return
         at = at.nextInFocusChain()
-
-
-def model_name(folder: Path) -> str:
-    """Give what the window calls a model."""
-    return "demo" if folder.name == "checkpoint" and folder.parent.name == "demo" else folder.name

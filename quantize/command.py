@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cogvlm2_lite.cli.main import INTERRUPTED
+from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
@@ -26,8 +26,8 @@ from quantize.recipe import KINDS, Keep, Recipe, Settings
 from quantize.screen import JsonLines, Screen
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.evaluate.samples import Sample
-    from quantize.estimate import Estimate, Load
+    from cogvlm2_lite.samples.samples import Sample
+    from quantize.calibration.estimate import Estimate, Load
     from quantize.pipeline import Calibrate
 
 _DEFAULT_BUDGET = "+5%"
@@ -242,9 +242,9 @@ def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
                 "--keep chooses by hand.",
             )
         return [], ""
-    from cogvlm2_lite.evaluate.drawn import drawn_samples
-    from cogvlm2_lite.evaluate.samples import identify_samples, in_fixed_order, read_samples
-    from quantize.calibrate import check_samples
+    from cogvlm2_lite.samples.drawn import drawn_samples
+    from cogvlm2_lite.samples.samples import identify_samples, in_fixed_order, read_samples
+    from quantize.calibration.calibrate import check_samples
 
     if options.calibrate == "built-in":
         found = drawn_samples(options.samples)
@@ -258,8 +258,8 @@ def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
 def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespace) -> Calibrate:
     from cogvlm2_lite.devices import choose_compute
     from cogvlm2_lite.inputs.tokenizer import Tokenizer
-    from quantize.calibrate import Task
-    from quantize.compensate import Calibration
+    from quantize.calibration.calibrate import Task
+    from quantize.calibration.gptq import Calibration
 
     compute = choose_compute(options.device, "auto")
     tokenizer = Tokenizer.from_folder(options.source)
@@ -302,7 +302,7 @@ def _choose_calibration(options: argparse.Namespace) -> str:
     options.calibrate = "built-in"
     if on_gpu or options.yes:
         return "Calibrated with the built-in set; --calibrate none rounds to nearest."
-    from quantize.estimate import Load
+    from quantize.calibration.estimate import Load
 
     shown = options.samples * 4 // 5  # of the built-in set, every fifth is text alone
     load = Load(samples=options.samples, shown=shown, pictures=shown)
@@ -322,8 +322,8 @@ def _choose_calibration(options: argparse.Namespace) -> str:
 
 
 def _load(samples: Sequence[Sample]) -> Load:
-    from cogvlm2_lite.evaluate.samples import opened
-    from quantize.estimate import Load
+    from cogvlm2_lite.samples.samples import opened
+    from quantize.calibration.estimate import Load
 
     pictures = [picture.sha256 for s in samples if (picture := opened(s)) is not None]
     return Load(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
@@ -333,8 +333,8 @@ def _estimate(options: argparse.Namespace, load: Load) -> Estimate:
     """Find out how long calibrating takes here."""
     from cogvlm2_lite.config import read_config
     from cogvlm2_lite.devices import choose_compute
-    from quantize.compensate import Calibration
-    from quantize.estimate import count_work, estimate
+    from quantize.calibration.estimate import count_work, estimate
+    from quantize.calibration.gptq import Calibration
 
     compute = choose_compute(options.device, "auto")
     spends = options.budget is None or options.budget.share != 0

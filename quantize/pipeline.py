@@ -30,7 +30,8 @@ from cogvlm2_lite.weights.manifest import (
     read_manifest,
 )
 from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
-from quantize.calibrate import CalibratedWeights, Calibrator, Task
+from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task
+from quantize.calibration.judge import Decision, Judge, read_decision
 from quantize.events import Bought, Event, Finished, KeptRow, PartRow, Planned, Progress
 from quantize.folder import describe_folder
 from quantize.job import (
@@ -46,7 +47,6 @@ from quantize.job import (
     survey,
     take_budget,
 )
-from quantize.judge import Decision, Judge, read_decision
 from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
 from quantize.report import write_reports
 from quantize.rounding import Rounded, companions, round_run, split_into_runs

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvlm2_lite.cli.plan import text
+from cogvlm2_lite.forecast.machine import Machine
+from cogvlm2_lite.forecast.preview import Preview, Subject, preview, released_subject
+from cogvlm2_lite.forecast.rates import Cpu, gpu_rates, named_card
+from cogvlm2_lite.forecast.table import about, rate
+from cogvlm2_lite.forecast.text import text
 from cogvlm2_lite.memory.budget import Allowance, cpu_budget, imagined_budgets
-from cogvlm2_lite.memory.drawing import about, rate
 from cogvlm2_lite.memory.inventory import Unit, by_part
-from cogvlm2_lite.memory.machine import Machine
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import PhasePlan
-from cogvlm2_lite.memory.preview import Preview, Subject, preview, released_subject
-from cogvlm2_lite.memory.rates import Cpu, gpu_rates, named_card
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.names import Part
 

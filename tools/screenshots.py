@@ -22,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
-from cogvlm2_lite.engine.process import EngineState  # noqa: E402
+from cogvlm2_lite.worker.client import EngineState  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
 from gui.batch.page import BatchPage  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
+from gui.data.state import Conversation, Status, Turn  # noqa: E402
 from gui.memory.page import MemoryPage  # noqa: E402
 from gui.pages.convert import ConvertPage  # noqa: E402
-from gui.state import Conversation, Status, Turn  # noqa: E402
 
 TARGET = ROOT / "docs" / "screenshots"
 PICTURES = checkpoint_folder().parent / "pictures"

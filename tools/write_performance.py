@@ -37,10 +37,10 @@ _NO_GPU = """\
 **Nothing here was measured on a GPU.** None could be had. What was written for one and has not run
 on one: bitsandbytes' CUDA kernels behind their self-test, uploads through pinned memory on a stream
 of their own (`weights/upload.py`), catching the driver's out-of-memory error, and decode steps
-recorded as a CUDA graph (`engine/replay.py`; a recording is thrown away unless its first result is
-equal to the bit). The plan, the streaming, its bit equality, the recovery, and that recorded steps
-depend on nothing but what stays in place are tested on the CPU, with an accounting arena in place
-of video memory and repeated calls in place of a graph.
+recorded as a CUDA graph (`engine/cuda_graph.py`; a recording is thrown away unless its first result
+is equal to the bit). The plan, the streaming, its bit equality, the recovery, and that recorded
+steps depend on nothing but what stays in place are tested on the CPU, with an accounting arena in
+place of video memory and repeated calls in place of a graph.
 
 `sh benchmarks/gpu.sh` measures it in one command: caps of 24, 16, 12, 8 and 6 GiB, bits of resident
 against streamed weights, going on when another program takes all memory that is free, and peaks
@@ -59,7 +59,7 @@ _CHOICES = """\
   huge pages (`THP_MEM_ALLOC_ENABLE`) took {huge_s:.2f} s on this virtual machine. Neither was
   taken. (Measured once, by hand.)
 - Up to 24 rows with AVX512 and 16 with AVX2 or in float32 are multiplied by a C kernel of ours that
-  reads 4-bit matrices as they are stored (`weights/kernels/rows.c`). Bfloat16 inputs are multiplied
+  reads 4-bit matrices as they are stored (`weights/kernels/gemv.c`). Bfloat16 inputs are multiplied
   as whole numbers: on the Xeon of the tables above 16-bit whole products ran three times as fast as
   bfloat16's, and the result is closer to the stored matrix than with levels in bfloat16 (97 of 100
   results round to the exact bfloat16, otherwise 60; by hand, two shapes). bitsandbytes' kernel for
@@ -83,12 +83,13 @@ _CHOICES = """\
   turn with bitsandbytes' function the linears of a layer took 0.84 of the time for 64 rows, 0.91
   for 128, 0.97 for 512. The results are the same bits. (Medians of 7 pairs, by hand.)
 - With AMX more than 16 rows of bfloat16 go through a C kernel of ours too
-  (`weights/kernels/tiles.c`): it makes 256 x 256 weights plain in the cache, by looking up what the
-  16 levels are at a scale, and multiplies them there, where torch's way wrote each matrix to memory
-  and read it back. The sums of a row do not depend on other rows. With numbers in the L1 cache a
-  core multiplied at 2.7 TFLOP/s, from the L2 cache at 1.2 to 1.7; zeros are a fifth faster than
-  numbers, for less power goes into them (by hand).
-- A decoded token attends in a C kernel too (`weights/kernels/attend.c`, bfloat16 with AVX512-BF16).
+  (`weights/kernels/gemm_amx.c`): it makes 256 x 256 weights plain in the cache, by looking up what
+  the 16 levels are at a scale, and multiplies them there, where torch's way wrote each matrix to
+  memory and read it back. The sums of a row do not depend on other rows. With numbers in the L1
+  cache a core multiplied at 2.7 TFLOP/s, from the L2 cache at 1.2 to 1.7; zeros are a fifth faster
+  than numbers, for less power goes into them (by hand).
+- A decoded token attends in a C kernel too (`weights/kernels/attention.c`, bfloat16 with
+  AVX512-BF16).
 - Products of bfloat16 pairs are not used where float32 or whole numbers do as well: on the Xeon a
   core did half as many of them in the same time as of float32, and a third as many as of 16-bit
   whole numbers (by hand).

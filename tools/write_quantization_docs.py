@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cogvlm2_lite.evaluate.charts import (  # noqa: E402
+from cogvlm2_lite.charts import (  # noqa: E402
     bars,
     by_depth,
     bytes_by_part,
@@ -213,10 +213,9 @@ int8 leaves of a matrix's KL is not measured at the output, it is too small: the
 square of the error, and the squared errors of both at the matrix's own outputs are known. Then a
 knapsack is filled, exactly but for 1/8192 of the budget.
 
-Without a budget the result is plain NF4 (Dettmers and others,
-arXiv 2305.14314), which every reader and kernel runs unchanged. The code is
-`quantize/compensate.py`, `observe.py` and `calibrate.py`; of the rest, `judge.py`, `variants.py`
-and `budget.py`.
+Without a budget the result is plain NF4 (Dettmers and others, arXiv 2305.14314), which every reader
+and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate.py` in
+`quantize/calibration/`; of the rest, `judge.py` and `variants.py` there, and `quantize/budget.py`.
 
 {_real_width(_read(REAL_WIDTH))}
 ## What this page cannot tell

@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from cogvlm2_lite.batch.control import Control
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, EngineError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason
+from cogvlm2_lite.sampling import Sampling
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 JSONL, CSV = "answers.jsonl", "answers.csv"

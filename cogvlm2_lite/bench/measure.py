@@ -18,7 +18,6 @@ from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.engine.model import Model, open_model
-from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.events import (
     Event,
     Finished,
@@ -29,6 +28,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
 from cogvlm2_lite.weights.kernels.choice import choose_kernels

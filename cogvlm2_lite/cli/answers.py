@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Cancel,
@@ -28,12 +27,14 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.memory.plan import MemoryPlan
+from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import format_bytes, format_seconds, parse_bytes
 
 if TYPE_CHECKING:
     import argparse
 
-    from cogvlm2_lite.engine.sampling import Sampling
+    from cogvlm2_lite.sampling import Sampling
 
 _PHASES = {
     "load": "Loading the model",
@@ -42,23 +43,11 @@ _PHASES = {
 }
 
 
-class Plan(Protocol):
-    """The part of MemoryPlan that is shown."""
-
-    def table(self) -> str:
-        """Draw the plan as text."""
-        ...
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the plan as JSON-ready values."""
-        ...
-
-
 class Answerer(Protocol):
     """The part of a loaded model that the command line uses."""
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> MemoryPlan:
         """What the model takes in memory."""
         ...
 

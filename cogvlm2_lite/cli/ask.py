@@ -24,11 +24,12 @@ from cogvlm2_lite.cli.parser import (
     add_model_options,
     add_picture_options,
     add_sampling_options,
-    model_folder,
     sampling_of,
 )
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS, OpenedImage, open_image
 
 _EPILOG = """\
@@ -91,7 +92,7 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
         for remark in model.remarks:
             console.remark(remark)
     if args.show_plan and not args.json:
-        console.remark(model.plan.table())
+        console.remark(draw_table(model.plan))
     events = model.answer(question, image, sampling=sampling, template=args.template)
     if args.json:
         _print_json(model, events, console)
@@ -132,7 +133,7 @@ def _open(picture: str, *, upright: bool) -> OpenedImage:
 
 
 def _print_json(model: Answerer, events: Iterator[Event], console: Console) -> None:
-    plan = model.plan.as_dict()
+    plan = plan_as_dict(model.plan)
     loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
     console.line(json.dumps(loaded, ensure_ascii=False))
     for event in events:

@@ -23,17 +23,12 @@ from cogvlm2_lite.batch.work import (
     run_batch,
 )
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import (
-    Parser,
-    add_compute_options,
-    add_sampling_options,
-    model_folder,
-    sampling_of,
-)
-from cogvlm2_lite.engine.process import EngineProcess
-from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_sampling_options, sampling_of
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.worker.client import EngineProcess
+from cogvlm2_lite.worker.protocol import Load
 
 Start = Callable[[Load], AbstractContextManager[Engine]]
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, model_folder
+from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import DTYPES
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Progress

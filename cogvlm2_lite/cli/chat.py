@@ -31,12 +31,13 @@ from cogvlm2_lite.cli.parser import (
     add_model_options,
     add_picture_options,
     add_sampling_options,
-    model_folder,
     sampling_of,
 )
 from cogvlm2_lite.cli.transcript import Conversation, Exchange, save_transcript
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import open_image
 
 _PROMPT = "you> "
@@ -135,7 +136,7 @@ class Session:
         for remark in self._model.remarks:
             self._console.remark(remark)
         if self._args.show_plan:
-            self._console.remark(self._model.plan.table())
+            self._console.remark(draw_table(self._model.plan))
         self._console.remark(describe(image) if image else "No picture yet: /image FILE opens one.")
         self._console.remark("/help shows what you can do. Ctrl-C stops an answer, /quit ends.")
 
@@ -246,7 +247,7 @@ class Session:
         self._console.remark(f"Saved {turns} to {path}.")
 
     def _show_plan(self, rest: str) -> None:
-        self._console.remark(self._model.plan.table())
+        self._console.remark(draw_table(self._model.plan))
 
     def _help(self, rest: str) -> None:
         self._console.remark(HELP.rstrip())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, model_folder
+from cogvlm2_lite.cli.parser import Parser, add_compute_options
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.units import format_bytes, format_seconds
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cogvlm2_lite.engine.model import Model
     from cogvlm2_lite.evaluate.compare import Comparison
     from cogvlm2_lite.evaluate.metrics import Measured
-    from cogvlm2_lite.evaluate.samples import Sample
+    from cogvlm2_lite.samples.samples import Sample
 
 _DRAWN = "built-in"
 _EPILOG = """\
@@ -134,8 +135,8 @@ def _write_page(file: Path, found: Comparison, console: Console) -> None:
 
 
 def _samples(args: argparse.Namespace) -> list[Sample]:
-    from cogvlm2_lite.evaluate.drawn import drawn_samples
-    from cogvlm2_lite.evaluate.samples import read_samples
+    from cogvlm2_lite.samples.drawn import drawn_samples
+    from cogvlm2_lite.samples.samples import read_samples
 
     if args.count is not None and args.count < 1:
         raise UsageError(f"--count {args.count} is too few.")

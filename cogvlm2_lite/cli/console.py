@@ -110,3 +110,14 @@ def _terminal_has_styles() -> bool:
         return False
     # Only Windows Terminal is sure to understand escape sequences without being asked to.
     return os.name != "nt" or "WT_SESSION" in os.environ
+
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+def has_desktop() -> bool:
+    """Say whether a window can be shown here."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -12,7 +12,6 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.main import load_command
 from cogvlm2_lite.cli.parser import Parser, add_compute_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
-from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import (
     SamplePicture,
     SampleQuestion,
@@ -22,7 +21,9 @@ from cogvlm2_lite.demo.shipped import (
 )
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
+from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import format_seconds
 
 _ANY_PICTURE = ("What is in the picture?", "How many shapes are there?", "图里有什么?")
@@ -78,7 +79,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
         model = load(folder, args)
     for remark in model.remarks:
         console.remark(remark)
-    console.line(model.plan.table())
+    console.line(draw_table(model.plan))
     console.line()
     console.heading(f"3. Ask about a picture: {describe(image)}")
     _show_picture(image, picture.path, console)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from cogvlm2_lite.cli.answers import Loader, load_model
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, model_folder
+from cogvlm2_lite.cli.parser import Parser, add_compute_options
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.doctor.report import gather
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 
 _EPILOG = """\
 With MODEL only the headers of its files are read; nothing is loaded.
@@ -59,4 +61,4 @@ def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]
     except CogVLM2LiteError as error:
         text = f"{error.message}\n{error.hint}".rstrip()
         return text, {"error": error.message, "hint": error.hint}
-    return plan.table(), {"plan": plan.as_dict()}
+    return draw_table(plan), {"plan": plan_as_dict(plan)}

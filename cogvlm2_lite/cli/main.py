@@ -17,11 +17,9 @@ from importlib.util import find_spec
 from typing import TextIO
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.console import INTERRUPTED, Console, has_desktop
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells report it."""
 FAULT = 70
 """An error that is no user's: EX_SOFTWARE of sysexits.h."""
 
@@ -147,13 +145,6 @@ def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console
 def _opens_a_window() -> bool:
     """Say whether the command alone opens the window: on a desktop, with PySide6 installed."""
     return has_desktop() and find_spec("PySide6") is not None
-
-
-def has_desktop() -> bool:
-    """Say whether a window can be shown here."""
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def load_command(

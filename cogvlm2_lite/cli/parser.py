@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cogvlm2_lite.devices import DTYPES
-from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.errors import UsageError
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.engine.sampling import Sampling
-
-DEMO_WORD = "demo"
+    from cogvlm2_lite.sampling import Sampling
 
 
 class Parser(argparse.ArgumentParser):
@@ -210,7 +207,7 @@ def add_sampling_options(parser: Parser) -> None:
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
     """Build the settings of `add_sampling_options`; UsageError for a value out of range."""
-    from cogvlm2_lite.engine.sampling import Sampling
+    from cogvlm2_lite.sampling import Sampling
 
     return Sampling(
         max_new_tokens=args.max_new_tokens,
@@ -222,24 +219,3 @@ def sampling_of(args: argparse.Namespace) -> Sampling:
         stop=tuple(args.stop),
         repetition_guard=not args.no_repetition_guard,
     )
-
-
-def model_folder(name: str) -> Path:
-    """Find the folder that MODEL names; CheckpointError when there is none."""
-    folder = Path(name).expanduser()
-    if name == DEMO_WORD and not (folder / "config.json").exists():
-        from cogvlm2_lite.demo.shipped import checkpoint_folder
-
-        return checkpoint_folder()
-    if not folder.exists():
-        raise CheckpointError(
-            f"There is no folder {name!r}.",
-            hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
-            f"`{DEMO_WORD}` for the small shipped model.",
-        )
-    if folder.is_file():
-        raise CheckpointError(
-            f"{name!r} is a file, and a model is a folder.",
-            hint="Give the folder that holds config.json and the .safetensors files.",
-        )
-    return folder

@@ -8,16 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import (
-    DEMO_WORD,
-    Parser,
-    add_compute_options,
-    add_parallel_option,
-    check_parallel,
-    model_folder,
-)
-from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, check_parallel
+from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.worker.protocol import Load
 
 KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\

@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.conversation import Turn
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.events import FinishReason, Turn
 from cogvlm2_lite.inputs.image import OpenedImage
 
 

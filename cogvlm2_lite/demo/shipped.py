@@ -6,9 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cogvlm2_lite.conversation import Turn
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.events import Turn
+
+if TYPE_CHECKING:
+    pass
 
 _HERE = Path(__file__).parent
 _INCOMPLETE = "Install the package again from a complete source."
@@ -74,3 +78,27 @@ def sample_pictures() -> tuple[SamplePicture, ...]:
         )
         for entry in content["pictures"]
     )
+
+
+DEMO_WORD = "demo"
+
+
+def model_folder(name: str) -> Path:
+    """Find the folder that MODEL names; CheckpointError when there is none."""
+    folder = Path(name).expanduser()
+    if name == DEMO_WORD and not (folder / "config.json").exists():
+        from cogvlm2_lite.demo.shipped import checkpoint_folder
+
+        return checkpoint_folder()
+    if not folder.exists():
+        raise CheckpointError(
+            f"There is no folder {name!r}.",
+            hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
+            f"`{DEMO_WORD}` for the small shipped model.",
+        )
+    if folder.is_file():
+        raise CheckpointError(
+            f"{name!r} is a file, and a model is a folder.",
+            hint="Give the folder that holds config.json and the .safetensors files.",
+        )
+    return folder

@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import (
     Gpu,
@@ -31,9 +30,10 @@ from cogvlm2_lite.devices import (
     prepare_threads,
 )
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.forecast.machine import find_machine
+from cogvlm2_lite.forecast.preview import Subject, folder_subject, preview, released_subject
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
-from cogvlm2_lite.memory.machine import find_machine
-from cogvlm2_lite.memory.preview import Subject, folder_subject, preview, released_subject
+from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import GIB, format_bytes
 
 _REQUIRED = ("torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil")

@@ -1,7 +1,7 @@
 """The main path: from a question about a picture to a stream of events, in eight steps.
 
 An answer is a generator. It yields events and, where it needs the scores of the next token, the
-token to run: `together.py` runs it, with those of other answers, and sends the scores back.
+token to run: `scheduler.py` runs it, with those of other answers, and sends the scores back.
 """
 
 from __future__ import annotations
@@ -10,24 +10,23 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
+from cogvlm2_lite.engine.chunk import chunk_of, pieces_of
 from cogvlm2_lite.engine.json_text import JsonAnswer
-from cogvlm2_lite.engine.recall import Known, PictureCache, Seat, Spoken
-from cogvlm2_lite.engine.runtime import Cancelled, Chunk, Result, Runtime, Steps, Token
-from cogvlm2_lite.engine.sampling import RepetitionGuard, Sampling, StopTexts, TokenChooser
-from cogvlm2_lite.engine.scores import ScoreLedger
-from cogvlm2_lite.engine.tighten import (
+from cogvlm2_lite.engine.logprobs import ScoreLedger
+from cogvlm2_lite.engine.prefix_cache import Known, PictureCache, Seat, Spoken
+from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     MOST_PER_ANSWER,
     OUT_OF_MEMORY,
     Tightener,
     out_of_memory,
 )
+from cogvlm2_lite.engine.runtime import Cancelled, Result, Runtime, Steps, Token
 from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.events import (
     Cancel,
@@ -44,11 +43,11 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
-from cogvlm2_lite.inputs.prompt import PromptIds, choose_vision_expert, encode_prompt
+from cogvlm2_lite.inputs.prompt import PromptIds, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
-from cogvlm2_lite.memory.work import PREFILL_CHUNK
+from cogvlm2_lite.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,41 +372,10 @@ class Answers:
         return FinishReason.STOP if stopped else reason
 
 
-def pieces_of(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
-    """Cut a prompt from `start` on into runs (start, end) that go through the decoder together.
-
-    They end at the prompt's boundaries, and long texts are cut further, always at the same places:
-    how a text was cut may show in the last bit of its keys and values.
-    """
-    for end in (*prompt.boundaries, prompt.tokens):
-        longest = end if prompt.image_tokens and not start else PREFILL_CHUNK
-        while start < end:
-            yield start, min(start + longest, end)
-            start = min(start + longest, end)
-
-
 def _at_once(work: Callable[[], Result]) -> Steps[Result]:
     """Make work that tells no progress."""
     yield from ()
     return work()
-
-
-def chunk_of(prompt: PromptIds, start: int, end: int) -> Chunk:
-    """Cut a piece out of a prompt; its experts follow from the whole prompt's token types."""
-    types, positions = prompt.token_type_ids, prompt.position_ids
-    vision = choose_vision_expert(types)
-
-    def cut(values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values[:, start:end].copy())
-
-    return Chunk(
-        input_ids=cut(prompt.input_ids),
-        image_mask=cut(types == 1),
-        vision_mask=cut(vision),
-        position_ids=cut(positions),
-        highest=int(positions[:, start:end].max()),
-        has_image=bool((types[:, start:end] == 1).any()),
-    )
 
 
 def _guard(sampling: Sampling) -> RepetitionGuard | None:

@@ -14,18 +14,18 @@ from torch import Tensor
 from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
-from cogvlm2_lite.engine.picture_store import PictureStore
-from cogvlm2_lite.engine.recall import PictureCache
-from cogvlm2_lite.engine.runtime import Chunk, Runtime, run
-from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.engine.tighten import (
+from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.engine.prefix_cache import PictureCache
+from cogvlm2_lite.engine.prefix_store import PictureStore
+from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     OUT_OF_MEMORY,
     Tightener,
     device_lost,
     out_of_memory,
 )
-from cogvlm2_lite.engine.together import Engine
+from cogvlm2_lite.engine.runtime import Runtime, run
+from cogvlm2_lite.engine.scheduler import Engine
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, open_image
@@ -41,7 +41,7 @@ from cogvlm2_lite.memory.budget import (
     read_allowance,
     useful_devices,
 )
-from cogvlm2_lite.memory.estimate import unit_sizes
+from cogvlm2_lite.memory.inventory import unit_sizes
 from cogvlm2_lite.memory.plan import (
     Budget,
     MemoryPlan,
@@ -52,6 +52,7 @@ from cogvlm2_lite.memory.plan import (
 )
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.devices import has_amx, has_avx512_bf16
-from cogvlm2_lite.engine.replay import Recorder, Replayer, record_on_cuda
+from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.engine.cuda_graph import Recorder, Replayer, record_on_cuda
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
@@ -49,31 +50,6 @@ def run(steps: Steps[Result]) -> Result:
         except StopIteration as done:
             result: Result = done.value
             return result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """A run of tokens that go through the decoder together.
-
-    input_ids     [batch, tokens] int64, in host memory: the embedding is read there
-    image_mask    [batch, tokens] bool, True for image tokens
-    vision_mask   [batch, tokens] bool, True for the vision expert
-    position_ids  [batch, tokens] int64
-    highest       largest position id, known to the host so that the device need not be asked
-    key_mask      [batch, keys] bool over everything in the cache and the chunk; None: no padding
-    """
-
-    input_ids: Tensor
-    image_mask: Tensor
-    vision_mask: Tensor
-    position_ids: Tensor
-    highest: int
-    has_image: bool
-    key_mask: Tensor | None = None
-
-    @property
-    def tokens(self) -> int:
-        return self.input_ids.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)

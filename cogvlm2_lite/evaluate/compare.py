@@ -12,16 +12,16 @@ from typing import Any
 
 from cogvlm2_lite.config import ModelConfig, read_config
 from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.replan import OUT_OF_MEMORY
 from cogvlm2_lite.engine.runtime import Result, Steps
-from cogvlm2_lite.engine.sampling import Sampling
-from cogvlm2_lite.engine.tighten import OUT_OF_MEMORY
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.metrics import Summary, summarise
 from cogvlm2_lite.evaluate.metrics import Tokens as Beside
-from cogvlm2_lite.evaluate.samples import Sample
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Finished, Progress
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.samples.samples import Sample
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog
 
 ANSWER_TOKENS = 64

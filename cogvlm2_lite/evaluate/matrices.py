@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.names import Role
-from cogvlm2_lite.weights.shell import Linear
+from cogvlm2_lite.weights.slots import Linear
 
 _ROWS = 2048
 """Rows of a matrix that are held against each other at a time."""

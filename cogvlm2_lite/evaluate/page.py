@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cogvlm2_lite.evaluate.charts import by_depth, bytes_by_part, document, table
+from cogvlm2_lite.charts import by_depth, bytes_by_part, document, table
 from cogvlm2_lite.evaluate.compare import Comparison
 from cogvlm2_lite.evaluate.matrices import MatrixError
 from cogvlm2_lite.evaluate.metrics import Measured

@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.runtime import Chunk, Steps, Talk
+from cogvlm2_lite.engine.runtime import Steps, Talk
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate import metrics
-from cogvlm2_lite.evaluate.samples import Sample, Tokens, opened, tokenize
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.samples.samples import Sample, Tokens, opened, tokenize
 from cogvlm2_lite.units import GIB, format_bytes
 
 WAVE_BYTES = GIB

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.weights.footprint import packed_copy_bytes
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
 from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
 
 UnitKey = tuple[Part, int | None]
@@ -126,3 +127,17 @@ def step_of(unit: Unit) -> tuple[int, int]:
 def in_order_of_use(units: Iterable[Unit]) -> Iterator[Unit]:
     """Sort units as a phase meets them."""
     return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))
+
+
+def unit_sizes(catalog: Catalog, *, itemsize: int, packed: bool) -> dict[UnitKey, int]:
+    """Weigh each unit as it will lie in memory.
+
+    itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
+    packed    whether 4-bit matrices get a copy in the layout of the CPU's decoding kernel: half a
+              byte per weight and a 2-byte scale per 64
+    """
+
+    return sum_by_unit(
+        (tensor.spec, held_bytes(tensor, itemsize=itemsize, packs=packed))
+        for tensor in catalog.tensors.values()
+    )

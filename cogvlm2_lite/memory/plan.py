@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.errors import DoesNotFitError
@@ -194,18 +193,6 @@ class MemoryPlan:
             }
             total += sum(leaving.values())
         return total
-
-    def table(self) -> str:
-        """Draw the plan as text; see memory/drawing.py."""
-        from cogvlm2_lite.memory.drawing import draw_table
-
-        return draw_table(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the plan as JSON-ready values, bytes throughout."""
-        from cogvlm2_lite.memory.drawing import plan_as_dict
-
-        return plan_as_dict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

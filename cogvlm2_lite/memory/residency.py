@@ -24,7 +24,7 @@ from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_o
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.weights.names import Part
-from cogvlm2_lite.weights.shell import Shell
+from cogvlm2_lite.weights.slots import Shell
 
 Keys = tuple[UnitKey, ...]
 

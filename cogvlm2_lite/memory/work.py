@@ -11,7 +11,7 @@ activations of a long conversation do not decide how much memory is needed."""
 
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
 """Rows of a matrix made plain for a multiplication (at most 24 MiB, weights/storage/chunks.py), or
-inputs in another order and sums (at most 28 MiB, weights/kernels/tiles.c), and its scales. Kept
+inputs in another order and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and its scales. Kept
 from the first multiplication on, also while decoding."""
 
 

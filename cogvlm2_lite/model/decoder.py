@@ -16,7 +16,7 @@ from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
-from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Shell, Vector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.weights.shell import Vector
+from cogvlm2_lite.weights.slots import Vector
 
 
 class RMSNorm:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import PROJECTOR_NORM_EPS, ModelConfig
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Shell, Vector
 
 
 class Projector:

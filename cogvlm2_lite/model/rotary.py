@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import ROPE_THETA, ModelConfig
-from cogvlm2_lite.weights.shell import Vector
+from cogvlm2_lite.weights.slots import Vector
 
 
 class RopeMode(Enum):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.model.full_attention import Attend
-from cogvlm2_lite.weights.kernels.rows import RowKernels, open_rows
+from cogvlm2_lite.weights.kernels.gemv import RowKernels, open_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.config import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Shell, Vector
 
 
 class PatchEmbedding:

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server import markdown
 from cogvlm2_lite.server.assets import read_assets
@@ -31,6 +30,7 @@ from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, rea
 from cogvlm2_lite.server.responses import ResponseReply, read_response
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.worker.client import EngineState
 
 _KEEP_ALIVE_S = 10.0
 

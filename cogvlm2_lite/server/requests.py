@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.fields import check_fields, choice, flag, integer, number, refuse, shown
 from cogvlm2_lite.server.fields import text as text_of
 from cogvlm2_lite.server.limits import Limits

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from cogvlm2_lite.engine.process import EngineProcess
-from cogvlm2_lite.engine.protocol import Load, Loaded
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.service import EngineLike, Service
+from cogvlm2_lite.worker.client import EngineProcess
+from cogvlm2_lite.worker.protocol import Load, Loaded
 
 
 @dataclass(frozen=True, kw_only=True)

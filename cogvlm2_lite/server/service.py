@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from cogvlm2_lite.engine.process import EngineState, News, Outcome, error_of
-from cogvlm2_lite.engine.protocol import Ask, Died, Loaded, LoadFailed
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, TurnsDropped
 from cogvlm2_lite.server.limits import Limits
@@ -17,6 +15,8 @@ from cogvlm2_lite.server.metrics import Metrics
 from cogvlm2_lite.server.refusals import Refusal, refusal_of
 from cogvlm2_lite.server.requests import Wanted
 from cogvlm2_lite.server.turns import Turns
+from cogvlm2_lite.worker.client import EngineState, News, Outcome, error_of
+from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
 
 _PATIENCE_S = (0.0, 0.0, 5.0, 30.0)
 """Waited before a restart, by how often the engine died without an answer in between."""

@@ -13,7 +13,7 @@ from cogvlm2_lite.weights.footprint import DECODING_PARTS
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.shell import Linear, Shell, StoredWeight
+from cogvlm2_lite.weights.slots import Linear, Shell, StoredWeight
 from cogvlm2_lite.weights.storage import Place, make_weight
 from cogvlm2_lite.weights.upload import Upload
 

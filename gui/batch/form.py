@@ -22,8 +22,8 @@ from PySide6.QtWidgets import (
 )
 
 from gui.batch.run import Job
+from gui.data.settings import Settings
 from gui.presets import PresetButton
-from gui.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,18 +26,18 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.worker.client import EngineState
+from gui.background.json_lines import Command
+from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
 from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_rows
 from gui.batch.table import SHOWN, Filter, Table, text_of
-from gui.batch.thumbnails import Thumbnails
 from gui.context import Context
+from gui.data.settings import sampling_of
 from gui.faults import tell, translate
-from gui.lines import Command
 from gui.pages.frame import page
-from gui.settings import sampling_of
 
 _ROW = SHOWN + 14
 

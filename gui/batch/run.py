@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError
-from gui.settings import write_whole
+from cogvlm2_lite.sampling import Sampling
+from gui.data.settings import write_whole
 
 
 class RowState(Enum):

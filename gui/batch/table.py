@@ -19,8 +19,8 @@ from PySide6.QtCore import (
 from PySide6.QtGui import QColor, QImage, QPixmap
 
 from gui import theme
+from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.run import Row, RowState
-from gui.batch.thumbnails import SIDE, Thumbnails
 from gui.faults import translate
 from gui.words import QT_TRANSLATE_NOOP
 

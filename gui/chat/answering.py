@@ -6,8 +6,6 @@ import time
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from cogvlm2_lite.engine.process import Outcome
-from cogvlm2_lite.engine.protocol import Ask
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Finished,
@@ -19,10 +17,12 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.units import format_bytes
-from gui.engine import EngineBridge
+from cogvlm2_lite.worker.client import Outcome
+from cogvlm2_lite.worker.protocol import Ask
+from gui.background.engine import EngineBridge
+from gui.data.history import History, HistoryError
+from gui.data.state import Conversation
 from gui.faults import tell, translate
-from gui.history import History, HistoryError
-from gui.state import Conversation
 
 _DRAW_MS = 40
 _WRITE_S = 0.5

@@ -17,13 +17,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.worker.client import EngineState
 from gui import theme
 from gui.chat.sampling import SamplingButton
+from gui.data.settings import Settings
 from gui.presets import PresetButton
-from gui.settings import Settings
 
 
 class Composer(QWidget):

@@ -24,9 +24,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineState
-from cogvlm2_lite.engine.protocol import Ask
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.worker.client import EngineState
+from cogvlm2_lite.worker.protocol import Ask
 from gui.chat.answering import Answering
 from gui.chat.composer import Composer
 from gui.chat.offered import read_file
@@ -36,10 +36,10 @@ from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
+from gui.data.history import HistoryError
+from gui.data.settings import sampling_of
+from gui.data.state import Conversation, Status, Turn
 from gui.faults import tell, translate
-from gui.history import HistoryError
-from gui.settings import sampling_of
-from gui.state import Conversation, Status, Turn
 
 _NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""

@@ -25,12 +25,12 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
+from gui.background.decoder import Preview, preview
 from gui.chat.capture import Capture, can_capture
 from gui.chat.offered import png_bytes, read_file, read_mime
 from gui.chat.view import View
 from gui.context import Context
 from gui.faults import tell
-from gui.pictures import Preview, preview
 
 _KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
 

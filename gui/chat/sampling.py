@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolBut
 
 from gui import theme
 from gui.controls import make_row, say
-from gui.settings import ANSWERS, Setting, Settings
+from gui.data.settings import ANSWERS, Setting, Settings
 
 
 class SamplingButton(QToolButton):

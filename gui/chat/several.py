@@ -11,9 +11,9 @@ from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.background.decoder import preview
 from gui.chat.offered import read_file
 from gui.faults import tell
-from gui.pictures import preview
 
 MOST = 20
 """More conversations at once nobody would read; a batch is offered."""

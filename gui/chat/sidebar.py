@@ -23,10 +23,10 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.context import Context
-from gui.export import export
+from gui.data.export import export
+from gui.data.history import HistoryError
+from gui.data.import_json import read_export
 from gui.faults import tell
-from gui.history import HistoryError
-from gui.taking_in import read_export
 
 _ID = Qt.ItemDataRole.UserRole
 

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.answer import Answer
-from gui.state import Conversation, Status, Turn
+from gui.data.state import Conversation, Status, Turn
 
 
 class TurnView(QWidget):

@@ -11,25 +11,8 @@ from PySide6.QtWidgets import QSizePolicy, QStyle, QWidget
 from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.memory.plan import Bar, Device, parts_of
-from gui.words import QT_TRANSLATE_NOOP
+from gui.part_words import say
 
-WORDS = {
-    "vision tower": QT_TRANSLATE_NOOP("Memory", "vision tower"),
-    "projector": QT_TRANSLATE_NOOP("Memory", "projector"),
-    "vision expert": QT_TRANSLATE_NOOP("Memory", "vision expert"),
-    "language expert": QT_TRANSLATE_NOOP("Memory", "language expert"),
-    "decoder norms": QT_TRANSLATE_NOOP("Memory", "decoder norms"),
-    "embedding": QT_TRANSLATE_NOOP("Memory", "embedding"),
-    "lm_head": QT_TRANSLATE_NOOP("Memory", "lm_head"),
-    "key/value cache": QT_TRANSLATE_NOOP("Memory", "key/value cache"),
-    "activations": QT_TRANSLATE_NOOP("Memory", "activations"),
-    "stream buffers": QT_TRANSLATE_NOOP("Memory", "stream buffers"),
-    "encode": QT_TRANSLATE_NOOP("Memory", "looking at a picture"),
-    "prefill with picture": QT_TRANSLATE_NOOP("Memory", "reading the picture"),
-    "prefill of text": QT_TRANSLATE_NOOP("Memory", "reading the question"),
-    "decode": QT_TRANSLATE_NOOP("Memory", "answering"),
-}
-"""Parts and phases of a plan, as the page calls them."""
 _COLOURS = {
     "language expert": "#2f8f7a",
     "lm_head": "#8a6fb3",
@@ -42,11 +25,6 @@ _COLOURS = {
     "activations": "#9a7458",
 }
 _BAR, _THIN, _GAP, _CHIP = 18, 7, 10, 11
-
-
-def say(word: str) -> str:
-    """Give what the page calls a part or a phase."""
-    return QCoreApplication.translate("Memory", WORDS[word]) if word in WORDS else word
 
 
 def colour_of(part: str) -> QColor:

@@ -17,18 +17,18 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import Outcome
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Progress, Replanned
-from cogvlm2_lite.memory.drawing import about, rate
+from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.units import GIB, format_bytes
-from gui.context import Context
+from cogvlm2_lite.worker.client import Outcome
+from gui.context import Context, model_name
 from gui.faults import tell, translate
-from gui.memory.bars import PlanBars, say
+from gui.memory.bars import PlanBars
 from gui.memory.meter import MeterBar, read, sentence
 from gui.memory.plan import Device, Shown, plan_for
 from gui.pages.frame import page
-from gui.window import model_name
+from gui.part_words import say
 
 _STEP = GIB // 4
 _MOST = 24 * GIB

@@ -69,8 +69,10 @@ class Shown:
 
 
 def devices_of(plan: Mapping[str, Any]) -> tuple[Device, ...]:
-    """Read MemoryPlan.as_dict(); with a forecast it says too what comes from RAM and what from
-    disk, else all that is streamed counts as RAM's."""
+    """Read the values of forecast.table.plan_as_dict.
+
+    With a forecast they tell RAM from disk; without one all that is streamed counts as RAM's.
+    """
     return tuple(
         Device(
             name=device["device"],
@@ -108,10 +110,10 @@ def plan_for(folder: Path | None, *, vram: str | None, ram: str | None) -> Shown
     folder  the model's; None: the released model in 4 bits, which need not be on disk
     Nothing is loaded but headers. Raises DoesNotFitError and CheckpointError.
     """
-    from cogvlm2_lite.cli.plan import RELEASED_WORD, as_dict, find_subject, text
+    from cogvlm2_lite.forecast.machine import find_machine
+    from cogvlm2_lite.forecast.preview import preview
+    from cogvlm2_lite.forecast.text import RELEASED_WORD, as_dict, find_subject, text
     from cogvlm2_lite.memory.budget import read_allowance
-    from cogvlm2_lite.memory.machine import find_machine
-    from cogvlm2_lite.memory.preview import preview
 
     subject = find_subject(str(folder) if folder else RELEASED_WORD, None)
     machine = find_machine("cpu" if ram else "auto", read_allowance(vram, ram))

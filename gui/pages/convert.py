@@ -19,12 +19,12 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.units import format_bytes, format_seconds
+from gui.background.json_lines import Command
 from gui.context import Context
+from gui.data.report import read_report
 from gui.faults import translate
-from gui.lines import Command
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
-from gui.report import read_report
 
 
 def make(context: Context) -> QWidget:

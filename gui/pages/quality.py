@@ -8,8 +8,8 @@ from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QStyle, QVBoxLayout, 
 
 from cogvlm2_lite.units import format_bytes
 from gui import theme
-from gui.memory.bars import say
-from gui.report import PartReport, Report
+from gui.data.report import PartReport, Report
+from gui.part_words import say
 
 _BAR, _GAP = 8, 10
 

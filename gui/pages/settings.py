@@ -1,4 +1,4 @@
-"""The page "Settings", drawn from the declaration in gui/settings.py."""
+"""The page "Settings", drawn from the declaration in gui/data/settings.py."""
 
 from __future__ import annotations
 

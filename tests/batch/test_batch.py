@@ -30,10 +30,10 @@ from cogvlm2_lite.batch.work import (
 )
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.protocol import Load
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.protocol import Load
 
 SHIPPED = checkpoint_folder().parent / "pictures"
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Cancel,
@@ -22,16 +20,17 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.memory.inventory import sizes_of_quantized
+from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.units import GIB
+from tests.core.shapes import REAL
 
 
-class ScriptedPlan:
-    """A plan of one line."""
-
-    def table(self) -> str:
-        return "the plan"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"peak_bytes": 17}
+def small_plan() -> MemoryPlan:
+    """Plan the released model for a card of 8 GiB, a matter of milliseconds."""
+    budget = Budget(device="cuda:0", device_bytes=8 * GIB)
+    return plan_memory(REAL, sizes_of_quantized(REAL), [budget], Workload(context=8192))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class ScriptedModel:
     during: Callable[[], None] = lambda: None
     extra: Sequence[Event] = ()
     asked: list[Asked] = field(default_factory=list)
-    plan: ScriptedPlan = field(default_factory=ScriptedPlan)
+    plan: MemoryPlan = field(default_factory=small_plan)
     remarks: Sequence[str] = ()
     loaded: list[tuple[Path, argparse.Namespace]] = field(default_factory=list)
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 import cogvlm2_lite
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.errors import (
     CheckpointError,
     DeviceError,
@@ -35,6 +34,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.inputs.prompt import encode_prompt
+from cogvlm2_lite.sampling import Sampling
 from tests.core.folders import talking_folder
 from tests.core.goldens import CHECKPOINT
 

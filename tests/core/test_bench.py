@@ -22,8 +22,7 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
-from cogvlm2_lite.memory.estimate import unit_sizes
-from cogvlm2_lite.memory.inventory import sizes_of_quantized
+from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.weights.names import Part
 from tests.core.goldens import CHECKPOINT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from cogvlm2_lite.evaluate.charts import bars, by_depth, bytes_by_part, standalone
+from cogvlm2_lite.charts import bars, by_depth, bytes_by_part, standalone
 
 SVG = "{http://www.w3.org/2000/svg}"
 

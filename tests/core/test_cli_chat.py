@@ -195,7 +195,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys: Capture) -> Non
 
 def test_the_plan_can_be_seen(capsys: Capture) -> None:
     chat(["/plan"])
-    assert "the plan" in capsys.readouterr().err
+    assert "language expert" in capsys.readouterr().err
 
 
 def test_save_writes_all_conversations_of_the_session(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.demo import choose_picture, converted_folder, main
 from cogvlm2_lite.cli.main import main as command_line
 from cogvlm2_lite.cli.preview import draw
-from cogvlm2_lite.demo.cache import cache_folder
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint, sample_pictures
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.places import cache_folder, data_folder
 from tests.core.scripted import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
@@ -37,7 +38,7 @@ def test_the_demo_converts_plans_asks_and_says_what_is_next(cache: Path, capsys:
     model = right_answers()
     assert main([], load=model.load) == 0
     shown = capsys.readouterr().out
-    for part in ("quantize", "vision tower", "the plan", FIRST.path.name, "39 GB"):
+    for part in ("quantize", "vision tower", "language expert", FIRST.path.name, "39 GB"):
         assert part in shown
     assert [a.question for a in model.asked] == [q.question for q in FIRST.questions]
     assert [a.history for a in model.asked] == [list(q.history) for q in FIRST.questions]
@@ -121,26 +122,52 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert fingerprint(checkpoint_folder()) == fingerprint(checkpoint_folder())
 
 
-HOME = Path("/home/someone")
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="the XDG rules")
 @pytest.mark.parametrize(
-    ("environ", "platform", "folder"),
+    ("environ", "cache", "data"),
     [
-        ({}, "linux", "/home/someone/.cache/cogvlm2-lite"),
-        ({"XDG_CACHE_HOME": "/var/caches"}, "linux", "/var/caches/cogvlm2-lite"),
-        ({"XDG_CACHE_HOME": "relative"}, "linux", "/home/someone/.cache/cogvlm2-lite"),
-        ({"XDG_CACHE_HOME": ""}, "linux", "/home/someone/.cache/cogvlm2-lite"),
-        ({}, "darwin", "/home/someone/Library/Caches/cogvlm2-lite"),
-        ({}, "win32", "/home/someone/AppData/Local/cogvlm2-lite"),
-        ({"LOCALAPPDATA": "/c/local"}, "win32", "/c/local/cogvlm2-lite"),
-        ({"COGVLM2_LITE_CACHE": "/mine", "XDG_CACHE_HOME": "/x"}, "linux", "/mine"),
+        ({}, "/home/someone/.cache/cogvlm2-lite", "/home/someone/.local/share/cogvlm2-lite"),
+        (
+            {"XDG_CACHE_HOME": "/caches", "XDG_DATA_HOME": "/data"},
+            "/caches/cogvlm2-lite",
+            "/data/cogvlm2-lite",
+        ),
+        (
+            {"XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""},
+            "/home/someone/.cache/cogvlm2-lite",
+            "/home/someone/.local/share/cogvlm2-lite",
+        ),
+        (
+            {"COGVLM2_LITE_CACHE": "/mine", "COGVLM2_LITE_DATA": "~/own", "XDG_CACHE_HOME": "/x"},
+            "/mine",
+            "/home/someone/own",
+        ),
     ],
 )
-def test_the_cache_folder_follows_the_rules_of_the_system(
-    environ: dict[str, str], platform: str, folder: str
+def test_files_lie_where_the_system_wants_them(
+    environ: dict[str, str], cache: str, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cache_folder(environ, platform, HOME) == Path(folder)
+    for name in ("CACHE_HOME", "DATA_HOME"):
+        monkeypatch.delenv(f"XDG_{name}", raising=False)
+    for name in ("COGVLM2_LITE_CACHE", "COGVLM2_LITE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(cache)
+    assert data_folder() == Path(data)
+
+
+def test_on_windows_both_lie_directly_in_the_application_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from platformdirs import windows
+
+    monkeypatch.setattr(windows, "get_win_folder", lambda name: f"C:/{name}")
+    monkeypatch.setattr("cogvlm2_lite.places.PlatformDirs", windows.Windows)
+    monkeypatch.delenv("COGVLM2_LITE_CACHE", raising=False)
+    assert cache_folder() == Path("C:/CSIDL_LOCAL_APPDATA/cogvlm2-lite")
+    assert data_folder() == Path("C:/CSIDL_APPDATA/cogvlm2-lite")
 
 
 def test_the_preview_has_the_colours_and_the_shape_of_the_picture() -> None:

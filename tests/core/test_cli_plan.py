@@ -22,13 +22,13 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.memory.machine.choose_gpus", lambda device: ((), ""))
+    monkeypatch.setattr("cogvlm2_lite.forecast.machine.choose_gpus", lambda device: ((), ""))
 
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(index=0, name="NVIDIA GeForce RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
-    monkeypatch.setattr("cogvlm2_lite.memory.machine.choose_gpus", lambda device: ((gpu,), ""))
+    monkeypatch.setattr("cogvlm2_lite.forecast.machine.choose_gpus", lambda device: ((gpu,), ""))
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_the_copies_that_a_processor_needs_are_told(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = frozenset({"avx512f", "avx512_bf16"})
-    monkeypatch.setattr("cogvlm2_lite.memory.machine.cpu_flags", lambda: flags)
-    monkeypatch.setattr("cogvlm2_lite.memory.machine.built_kernel", lambda: None)
+    monkeypatch.setattr("cogvlm2_lite.forecast.machine.cpu_flags", lambda: flags)
+    monkeypatch.setattr("cogvlm2_lite.forecast.machine.built_kernel", lambda: None)
     main(["19b", "--device", "cpu", "--ram", "64GiB"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "lie in RAM twice, as stored and packed for this processor: 3.45 GiB more." in shown
-    monkeypatch.setattr("cogvlm2_lite.memory.machine.cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("cogvlm2_lite.forecast.machine.cpu_flags", lambda: frozenset({"avx2"}))
     main(["19b", "--device", "cpu", "--ram", "64GiB", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["packed_bytes"] == 0

@@ -28,11 +28,11 @@ from cogvlm2_lite.evaluate import score
 from cogvlm2_lite.evaluate.compare import Comparison, compare
 from cogvlm2_lite.evaluate.matrices import matrix_errors
 from cogvlm2_lite.evaluate.metrics import log_softmax
-from cogvlm2_lite.evaluate.samples import Sample, tokenize
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.samples.samples import Sample, tokenize
 from cogvlm2_lite.units import GIB, MIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.reader import Reader

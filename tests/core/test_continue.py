@@ -12,8 +12,6 @@ from PIL import Image
 
 import cogvlm2_lite
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.protocol import Ask, Told, decode, encode
-from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.events import (
     Cancel,
@@ -24,6 +22,8 @@ from cogvlm2_lite.events import (
     Progress,
     TextDelta,
 )
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.protocol import Ask, Told, decode, encode
 from tests.core.folders import talking_folder
 
 LONG = Sampling(max_new_tokens=24, repetition_guard=False)

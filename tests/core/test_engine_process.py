@@ -23,11 +23,6 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine import protocol
-from cogvlm2_lite.engine.process import EngineProcess, EngineState, News, describe_exit
-from cogvlm2_lite.engine.protocol import Ask, Died, Failed, Load, Loaded, Told
-from cogvlm2_lite.engine.pulse import Patience
-from cogvlm2_lite.engine.settings import Sampling
-from cogvlm2_lite.engine.worker import Worker
 from cogvlm2_lite.errors import (
     CheckpointError,
     DeviceError,
@@ -43,6 +38,11 @@ from cogvlm2_lite.events import (
     TokenLikelihood,
     TokenScore,
 )
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
+from cogvlm2_lite.worker.heartbeat import Patience
+from cogvlm2_lite.worker.main import Worker
+from cogvlm2_lite.worker.protocol import Ask, Died, Failed, Load, Loaded, Told
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
 QUESTION = "What is written on the sign?"
@@ -81,7 +81,7 @@ def test_the_process_gives_the_answer_of_the_library(engine: EngineProcess) -> N
 
 
 def test_importing_the_owners_side_loads_no_torch() -> None:
-    code = "import cogvlm2_lite.engine.process, sys; sys.exit('torch' in sys.modules)"
+    code = "import cogvlm2_lite.worker.client, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -296,7 +296,7 @@ def test_a_slow_answer_is_not_taken_for_hung() -> None:
 
 
 def test_the_process_leaves_with_its_owner() -> None:
-    command = [sys.executable, "-m", "cogvlm2_lite.engine.worker"]
+    command = [sys.executable, "-m", "cogvlm2_lite.worker.main"]
     child = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=WAIT_S)
     assert child.returncode == 0
 

@@ -98,7 +98,8 @@ def test_cached_decoding_equals_recomputing_everything(model: Model, golden: Gol
 
 
 def test_a_prompt_in_pieces_equals_a_prompt_in_one(model: Model, golden: Golden) -> None:
-    from cogvlm2_lite.engine.runtime import Chunk, run
+    from cogvlm2_lite.engine.chunk import Chunk
+    from cogvlm2_lite.engine.runtime import run
     from cogvlm2_lite.events import Cancel
 
     ids, types = golden["multi_turn.input_ids"], golden["multi_turn.token_type_ids"]

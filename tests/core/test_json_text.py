@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 import cogvlm2_lite
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
+from cogvlm2_lite.engine.choose import TokenChooser
 from cogvlm2_lite.engine.json_text import JsonAnswer
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.sampling import Sampling, TokenChooser
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
+from cogvlm2_lite.sampling import Sampling
 from tests.core.folders import talking_folder
 
 TOKENIZER = Tokenizer.from_folder(checkpoint_folder())

@@ -19,7 +19,7 @@ from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from cogvlm2_lite.weights.names import Role
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.shell import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Shell, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.nf4 import FourBitWeight
 from tests.core.checkpoints import (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.config import ModelConfig, parse_config
 from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import (
@@ -190,10 +191,10 @@ def test_the_plan_of_the_real_model_takes_no_time() -> None:
 
 def test_a_plan_is_drawn_and_written() -> None:
     plan = plan_real(6)
-    table = plan.table()
+    table = draw_table(plan)
     assert "streamed: vision expert" in table
     assert "6.00 GiB" in table
-    written = plan.as_dict()["devices"][0]
+    written = plan_as_dict(plan)["devices"][0]
     assert written["peak_bytes"] <= 6 * GIB
     assert {p["phase"] for p in written["phases"]} == {phase.value for phase in Phase}
 
@@ -248,9 +249,9 @@ def test_where_offloading_is_forbidden_only_as_many_are_planned_as_leave_all_wei
 
 def test_a_plan_for_several_conversations_says_so() -> None:
     plan = plan_parallel(6, 8)
-    assert "4 conversations of 8192 tokens" in plan.table()
-    assert plan.as_dict()["parallel"] == 4
-    assert plan.as_dict()["remark"] == plan.remark
+    assert "4 conversations of 8192 tokens" in draw_table(plan)
+    assert plan_as_dict(plan)["parallel"] == 4
+    assert plan_as_dict(plan)["remark"] == plan.remark
 
 
 def test_spreading_visits_a_range_evenly() -> None:

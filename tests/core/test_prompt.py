@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from cogvlm2_lite.config import read_config
-from cogvlm2_lite.conversation import Turn
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
+from cogvlm2_lite.events import Turn
 from cogvlm2_lite.inputs.prompt import (
     build_prompt,
     choose_vision_expert,

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
-from cogvlm2_lite.memory.forecast import Forecast, PhaseWork, forecast, phase_seconds
+from cogvlm2_lite.forecast.machine import Machine, measure_cpu, this_cpu
+from cogvlm2_lite.forecast.preview import preview, released_subject
+from cogvlm2_lite.forecast.rates import CARDS, Cpu, Rates, gpu_rates, named_card
+from cogvlm2_lite.forecast.times import Forecast, PhaseWork, forecast, phase_seconds
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
-from cogvlm2_lite.memory.machine import Machine, measure_cpu, this_cpu
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
-from cogvlm2_lite.memory.preview import preview, released_subject
-from cogvlm2_lite.memory.rates import CARDS, Cpu, Rates, gpu_rates, named_card
 from cogvlm2_lite.units import GIB, MIB
 from cogvlm2_lite.weights.names import Part
 from tests.core.shapes import REAL

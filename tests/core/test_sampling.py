@@ -7,9 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogvlm2_lite.engine.sampling import (
+from cogvlm2_lite.engine.choose import (
     RepetitionGuard,
-    Sampling,
     StopTexts,
     TokenChooser,
     discourage,
@@ -17,6 +16,7 @@ from cogvlm2_lite.engine.sampling import (
     penalize,
 )
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.sampling import Sampling
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,7 @@ from cogvlm2_lite.devices import cpu_flags
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels import built, choice
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
+from cogvlm2_lite.weights.kernels.gemv import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.native import NativeKernels
 from cogvlm2_lite.weights.kernels.nf4 import (
@@ -27,9 +28,8 @@ from cogvlm2_lite.weights.kernels.nf4 import (
     expand_scales,
     quantize_nf4,
 )
-from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.shell import StoredWeight
+from cogvlm2_lite.weights.slots import StoredWeight
 from cogvlm2_lite.weights.storage import chunks
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.int8 import Int8Weight
@@ -727,7 +727,7 @@ def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
 
 
 def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.weights.kernels.rows.built_kernel", lambda: None)
+    monkeypatch.setattr("cogvlm2_lite.weights.kernels.gemv.built_kernel", lambda: None)
     with pytest.raises(OSError, match="no C compiler"):
         open_rows()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.model.token_attention import choose_token_attention, reference
-from cogvlm2_lite.weights.kernels.rows import RowKernels, open_rows
+from cogvlm2_lite.weights.kernels.gemv import RowKernels, open_rows
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16

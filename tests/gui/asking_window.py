@@ -14,12 +14,12 @@ from pathlib import Path
 from PySide6.QtCore import QTimer
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineProcess, EngineState
-from cogvlm2_lite.engine.protocol import Load
 from cogvlm2_lite.events import TextDelta
+from cogvlm2_lite.worker.client import EngineProcess, EngineState
+from cogvlm2_lite.worker.protocol import Load
 from gui.app import Program, make_app, take_lock
+from gui.background.engine import EngineClient, ProcessLike, start_process
 from gui.chat.page import ChatPage
-from gui.engine import EngineClient, ProcessLike, start_process
 from tests.gui.talking_engine import COMMAND
 
 

@@ -14,13 +14,13 @@ from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news
-from cogvlm2_lite.engine.protocol import Ask, Load, Loaded
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
+from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news
+from cogvlm2_lite.worker.protocol import Ask, Load, Loaded
 from gui.app import Program
+from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
-from gui.engine import EngineClient
 
 
 def finished(

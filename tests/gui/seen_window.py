@@ -28,11 +28,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.engine.process import EngineProcess
-from cogvlm2_lite.engine.protocol import Load
+from cogvlm2_lite.worker.client import EngineProcess
+from cogvlm2_lite.worker.protocol import Load
 from gui import app as gui_app
+from gui.background.engine import EngineClient, ProcessLike
 from gui.chat.page import ChatPage
-from gui.engine import EngineClient, ProcessLike
 from tests.gui.talking_engine import COMMAND
 
 

@@ -19,7 +19,7 @@ from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QPlainTextEdit
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.worker.client import EngineState
 from gui.app import Program, make_app
 from gui.chat.page import ChatPage
 from gui.window import PAGES

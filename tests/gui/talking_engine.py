@@ -1,6 +1,6 @@
 """An engine's process without a model: it answers every question with numbered words, slowly.
 
-python -m tests.gui.talking_engine speaks the protocol of cogvlm2_lite.engine.worker.
+python -m tests.gui.talking_engine speaks the protocol of cogvlm2_lite.worker.main.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 
-from cogvlm2_lite.engine.protocol import Ask, Cancel, Load, Loaded, Shutdown, Told, read_message
-from cogvlm2_lite.engine.protocol import write_message as write
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta
+from cogvlm2_lite.worker.protocol import Ask, Cancel, Load, Loaded, Shutdown, Told, read_message
+from cogvlm2_lite.worker.protocol import write_message as write
 
 COMMAND = (sys.executable, "-m", "tests.gui.talking_engine")
 WORDS = 150

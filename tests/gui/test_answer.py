@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from cogvlm2_lite.events import Event, FinishReason, TextDelta
 from gui.chat.answer import Answer, CodeBlock, Prose
 from gui.chat.blocks import Code, Text, split
-from gui.state import Status
+from gui.data.state import Status
 from tests.gui.conftest import Desk, ScriptedProcess
 
 

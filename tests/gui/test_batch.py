@@ -14,12 +14,12 @@ from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineState
-from cogvlm2_lite.engine.settings import Sampling
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.client import EngineState
+from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
 from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
-from gui.batch.thumbnails import SIDE, Thumbnails
 from tests.gui.conftest import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -146,7 +146,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of pictures; the command is a script that does one step for each order."""
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    monkeypatch.setattr("gui.lines.PROGRAM", (sys.executable, str(script)))
+    monkeypatch.setattr("gui.background.json_lines.PROGRAM", (sys.executable, str(script)))
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(3):

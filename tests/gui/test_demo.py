@@ -15,11 +15,11 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineState
 from cogvlm2_lite.events import TextDelta
+from cogvlm2_lite.worker.client import EngineState
 from gui.app import Program
 from gui.chat.page import ChatPage
-from gui.state import Status
+from gui.data.state import Status
 
 SHAPES = checkpoint_folder().parent / "pictures" / "shapes.png"
 THREE = SHAPES.with_name("three-shapes.png")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gui.export import export, picture_kind
-from gui.history import HistoryError
-from gui.state import Conversation, Turn
+from gui.data.export import export, picture_kind
+from gui.data.history import HistoryError
+from gui.data.state import Conversation, Turn
 from tests.gui.conftest import finished
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"

@@ -19,18 +19,18 @@ from PySide6.QtWidgets import QApplication
 
 from cogvlm2_lite.batch.work import find_pictures
 from cogvlm2_lite.config import RELEASED_19B, parse_config, read_config
-from cogvlm2_lite.engine.process import describe_exit
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.worker.client import describe_exit
 from gui.app import TRANSLATIONS
 from gui.chat.offered import read_file
-from gui.export import export
+from gui.data.export import export
+from gui.data.history import FILE, History
+from gui.data.state import Conversation
 from gui.faults import PATTERNS, tell, translate
-from gui.history import FILE, History
 from gui.memory.plan import plan_for
-from gui.state import Conversation
 from quantize import pipeline
 from quantize.recipe import Settings
 from tests.quantize.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize

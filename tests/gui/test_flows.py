@@ -32,12 +32,12 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineState
+from cogvlm2_lite.worker.client import EngineState
 from gui.chat.answer import Prose
 from gui.chat.offered import png_bytes
-from gui.settings import SETTINGS
+from gui.data.settings import SETTINGS
+from gui.data.state import Conversation
 from gui.shortcuts import ShortcutSheet
-from gui.state import Conversation
 from tests.gui.conftest import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gui.history import FILE, PICTURES, UNDO_S, VERSION, History, HistoryError
-from gui.state import Status
+from gui.data.history import FILE, PICTURES, UNDO_S, VERSION, History, HistoryError
+from gui.data.state import Status
 from tests.gui.conftest import finished
 
 WRITER = """
 import sys
 from pathlib import Path
-from gui.history import History
+from gui.data.history import History
 from tests.gui.conftest import finished
 history = History(Path(sys.argv[1]))
 talk = history.create()

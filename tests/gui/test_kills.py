@@ -21,12 +21,12 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineProcess, EngineState
+from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from gui.app import Program
+from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
-from gui.engine import EngineClient
-from gui.history import History
-from gui.state import Status, Turn
+from gui.data.history import History
+from gui.data.state import Status, Turn
 from tests.gui.conftest import Desk
 from tests.gui.talking_engine import COMMAND, answer_of
 

@@ -13,14 +13,15 @@ from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.events import Progress, Replanned, TextDelta
-from cogvlm2_lite.memory.drawing import rate
+from cogvlm2_lite.forecast.table import rate
 from cogvlm2_lite.units import GIB
-from gui.memory.bars import WORDS, PlanBars, colour_of
+from gui.data.report import FILE, PAGE, read_report
+from gui.memory.bars import PlanBars, colour_of
 from gui.memory.meter import MeterBar, Reading, read
 from gui.memory.page import MemoryPage
 from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
 from gui.pages.quality import QualityCard
-from gui.report import FILE, PAGE, read_report
+from gui.part_words import WORDS
 from tests.gui.conftest import Desk, ScriptedProcess
 
 

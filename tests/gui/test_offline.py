@@ -60,7 +60,12 @@ def test_a_whole_session_at_the_window_opens_no_socket_to_anywhere(tmp_path: Pat
     assert seen.done.stdout == "4\n", seen.done.stderr
     assert {file.suffix for file in results.iterdir()} == {".md", ".html", ".json", ".png"}
     processes = "\n".join(seen.processes)
-    for module in ("tests.gui.session", "cogvlm2_lite.engine.worker", "gui.pictures", "doctor"):
+    for module in (
+        "tests.gui.session",
+        "cogvlm2_lite.worker.main",
+        "gui.background.decoder",
+        "doctor",
+    ):
         assert module in processes, "each is watched"
     assert seen.sockets == []
 

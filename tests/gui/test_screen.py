@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from gui.history import History
-from gui.state import Status
+from gui.data.history import History
+from gui.data.state import Status
 from tests.gui.talking_engine import WORDS
 
 pytestmark = [
@@ -161,7 +161,7 @@ def start_talking(screen: str, tmp_path: Path) -> Iterator[Callable[[], Person]]
 def held_up(person: Person) -> Iterator[None]:
     """Stop the clock of the engine's process."""
     children = psutil.Process(person.program.pid).children()
-    [engine] = [child for child in children if "cogvlm2_lite.engine.worker" in child.cmdline()]
+    [engine] = [child for child in children if "cogvlm2_lite.worker.main" in child.cmdline()]
     engine.suspend()
     yield
     engine.resume()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogvlm2_lite.events import FinishReason
-from gui.state import Conversation, Status, Turn, WrongMomentError, title_of
+from gui.data.state import Conversation, Status, Turn, WrongMomentError, title_of
 from tests.gui.conftest import finished
 
 

@@ -21,9 +21,9 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from cogvlm2_lite.events import TextDelta
 from gui import app as gui_app
-from gui.history import FILE, VERSION, History, HistoryError
-from gui.settings import Settings
-from gui.state import Status
+from gui.data.history import FILE, VERSION, History, HistoryError
+from gui.data.settings import Settings
+from gui.data.state import Status
 from tests.gui.conftest import Desk, ScriptedProcess, finished
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")

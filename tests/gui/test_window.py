@@ -26,11 +26,11 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.events import Notice, TextDelta
+from gui.background.decoder import preview
+from gui.background.engine import EngineBridge, EngineClient
 from gui.chat.answer import Prose
-from gui.engine import EngineBridge, EngineClient
+from gui.data.state import Status
 from gui.pages.convert import ConvertPage
-from gui.pictures import preview
-from gui.state import Status
 from gui.window import PAGES
 from tests.gui.conftest import Desk, ScriptedProcess
 
@@ -222,7 +222,7 @@ def test_a_child_that_crashes_on_a_picture_is_a_sentence(monkeypatch: pytest.Mon
     def crash(command: list[str], **rest: object) -> object:
         return real([sys.executable, "-c", "import os; os.abort()"], **rest)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("gui.pictures.subprocess.run", crash)
+    monkeypatch.setattr("gui.background.decoder.subprocess.run", crash)
     with pytest.raises(ImageError, match="decoder crashed"):
         preview(b"x")
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.errors import UsageError
-from quantize.budget import Offer, parse_budget, spend
+from quantize.budget import parse_budget
+from quantize.calibration.knapsack import Offer, spend
 
 
 @pytest.mark.parametrize(

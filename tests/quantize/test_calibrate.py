@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
-from cogvlm2_lite.evaluate.drawn import drawn_samples
-from cogvlm2_lite.evaluate.samples import Sample, identify_samples, in_fixed_order, read_samples
+from cogvlm2_lite.samples.drawn import drawn_samples
+from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize import calibrate as calibration
-from quantize.calibrate import Task
+from quantize.calibration.calibrate import Task
+from quantize.calibration.gptq import Calibration
 from quantize.command import main
-from quantize.compensate import Calibration
 from quantize.events import Calibrated, CalibrationProgress, Event
 from quantize.pipeline import Calibrate, convert
 from quantize.recipe import Keep, Recipe, Settings

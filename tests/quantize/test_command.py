@@ -241,7 +241,7 @@ def test_a_gpu_calibrates_without_being_asked_and_none_forbids_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cogvlm2_lite.devices.choose_compute", with_gpu)
-    monkeypatch.setattr("quantize.estimate.flops_per_s", lambda device, dtype: 1e13)
+    monkeypatch.setattr("quantize.calibration.estimate.flops_per_s", lambda device, dtype: 1e13)
     words = [DEMO, str(tmp_path / "q"), "--samples", "8"]
     assert "Calibrated with the built-in set" in " ".join(planned(capsys, *words)["notes"])
     assert planned(capsys, *words, "--calibrate", "none")["notes"] == []

@@ -11,8 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from cogvlm2_lite.bench.synthetic import released_config
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from quantize.compensate import Calibration, round_matrix
-from quantize.estimate import Load, Work, count_work, estimate, flops_per_s, rounding_flops
+from quantize.calibration.estimate import (
+    Load,
+    Work,
+    count_work,
+    estimate,
+    flops_per_s,
+    rounding_flops,
+)
+from quantize.calibration.gptq import Calibration, round_matrix
 
 REAL = Load(samples=64, shown=51, pictures=51)
 

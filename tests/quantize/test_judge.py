@@ -18,13 +18,13 @@ from cogvlm2_lite.evaluate.metrics import Tokens
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize import judge as judging
 from quantize.budget import Budget, parse_budget
+from quantize.calibration.judge import Judge
+from quantize.calibration.variants import NEAREST, Walk
 from quantize.command import main
 from quantize.events import Bought, Calibrated, Event, Judged, Measuring, Progress
 from quantize.job import partial_folder
-from quantize.judge import Judge
 from quantize.pipeline import convert
 from quantize.report import PAGE_NAME, REPORT_NAME
-from quantize.variants import NEAREST, Walk
 from quantize.verify import verify
 from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, load_all, open_catalog, quantize
 from tests.quantize.test_calibrate import DEMO, SETTINGS, calibrate_with, made_samples, run

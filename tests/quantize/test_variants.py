@@ -17,15 +17,15 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run as run_steps
 from cogvlm2_lite.errors import DoesNotFitError
-from cogvlm2_lite.evaluate.samples import Sample
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.units import GIB
 from quantize import variants
-from quantize.compensate import round_to_nearest
+from quantize.calibration.gptq import round_to_nearest
+from quantize.calibration.network import Network
+from quantize.calibration.variants import INT8, NEAREST, Variant, Walk
 from quantize.int8 import int8_values
-from quantize.network import Network
-from quantize.variants import INT8, NEAREST, Variant, Walk
 from tests.quantize.conversion import CHECKPOINT, open_catalog
 from tests.quantize.test_calibrate import ByteTokenizer, made_samples
 

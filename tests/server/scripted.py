@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cogvlm2_lite.engine.process import EngineState, News, Outcome, ignore_news
-from cogvlm2_lite.engine.protocol import Ask, Died, Load, Loaded
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import (
     Event,
@@ -25,6 +23,8 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.server.service import EngineLike
+from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news
+from cogvlm2_lite.worker.protocol import Ask, Died, Load, Loaded
 
 PATIENCE_S = 60.0
 

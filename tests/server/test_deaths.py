@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.engine.process import EngineProcess, EngineState
-from cogvlm2_lite.engine.protocol import Load
-from cogvlm2_lite.engine.pulse import Patience
+from cogvlm2_lite.worker.client import EngineProcess, EngineState
+from cogvlm2_lite.worker.heartbeat import Patience
+from cogvlm2_lite.worker.protocol import Load
 from tests.server.scripted import PATIENCE_S, running, wait_until
 
 CHAT = "/v1/chat/completions"

@@ -19,12 +19,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import cogvlm2_lite
-from cogvlm2_lite.engine.process import EngineProcess, EngineState
-from cogvlm2_lite.engine.protocol import Load
-from cogvlm2_lite.engine.sampling import Sampling
 from cogvlm2_lite.events import Finished
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.server.turns import Turns
+from cogvlm2_lite.worker.client import EngineProcess, EngineState
+from cogvlm2_lite.worker.protocol import Load
 from tests.core.folders import talking_folder
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running, wait_until
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.weights.kernels.gemm_amx import TileKernels, open_tiles
+from cogvlm2_lite.weights.kernels.gemv import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
-from cogvlm2_lite.weights.kernels.rows import RowKernels, StoredMatrix, open_rows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.kernels.tiles import TileKernels, open_tiles
 
 KERNELS = ("auto", "rows", "packed", "native", "plain", "cuda")
 

@@ -17,7 +17,7 @@ from cogvlm2_lite.weights.catalog import StoredTensor
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.shell import StoredWeight
+from cogvlm2_lite.weights.slots import StoredWeight
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.int8 import Int8Weight
 from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, place_four_bit

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogvlm2_lite.weights.kernels.dense import without_onednn
-from cogvlm2_lite.weights.kernels.rows import RowKernels
-from cogvlm2_lite.weights.shell import as_rows, as_single
+from cogvlm2_lite.weights.kernels.gemv import RowKernels
+from cogvlm2_lite.weights.slots import as_rows, as_single
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

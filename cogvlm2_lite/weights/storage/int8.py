@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.shell import as_rows, as_single
+from cogvlm2_lite.weights.slots import as_rows, as_single
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 

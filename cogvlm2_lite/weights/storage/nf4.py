@@ -17,11 +17,11 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.gemv import StoredMatrix
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain, expand_scales
 from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
-from cogvlm2_lite.weights.kernels.rows import StoredMatrix
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.shell import as_rows, as_single
+from cogvlm2_lite.weights.slots import as_rows, as_single
 from cogvlm2_lite.weights.storage.chunks import multiply_in_chunks
 
 

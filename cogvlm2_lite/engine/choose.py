@@ -1,0 +1,218 @@
+"""How the next token is chosen, and when an answer should end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import EngineError
+from cogvlm2_lite.sampling import Sampling
+
+__all__ = [
+    "RepetitionGuard",
+    "Sampling",
+    "StopTexts",
+    "TokenChooser",
+    "discourage",
+    "keep_likeliest",
+    "penalize",
+]
+
+
+class TokenChooser:
+    """Chooses tokens of one answer.
+
+    prompt_ids  tokens that count as having occurred, for the repetition penalty
+    """
+
+    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], device: torch.device) -> None:
+        self._sampling = sampling
+        self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=device)
+        self._counts = torch.zeros(0, device=device)
+        self._generator = torch.Generator(device=device)
+        if sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(sampling.seed)
+
+    def choose(self, logits: Tensor, allows: Callable[[int], bool] | None = None) -> int:
+        """Pick the next token from scores [vocab] float32.
+
+        allows  says whether a token may come now; None: every one may. It is asked about the
+                likeliest tokens one after the other, not about all: mostly the first one may.
+                top_k and top_p stay what they are without it. What they keep is drawn from until
+                something may come; where nothing of it may, the likeliest token that may is taken.
+
+        Raises EngineError when no token at all may come.
+        """
+        settings = self._sampling
+        if settings.repetition_penalty != 1.0:
+            logits = penalize(logits, self._seen, settings.repetition_penalty)
+        if self._discourages:
+            logits = discourage(
+                logits,
+                self._counts_for(logits),
+                settings.frequency_penalty,
+                settings.presence_penalty,
+            )
+        greedy = settings.temperature == 0 or settings.top_k == 1
+        kept = None
+        if not greedy:
+            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
+        if allows is not None:
+            token = self._allowed(logits, kept, allows)
+        elif kept is None:
+            token = logits.argmax()
+        else:
+            token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
+        self._count(token.reshape(1), logits)
+        return int(token)
+
+    def note(self, tokens: Sequence[int], logits: Tensor) -> None:
+        """Count tokens that an answer had already when it goes on; logits as for `choose`."""
+        for token in tokens:
+            self._count(torch.tensor([token], device=logits.device), logits)
+
+    @property
+    def _discourages(self) -> bool:
+        return self._sampling.frequency_penalty != 0 or self._sampling.presence_penalty != 0
+
+    def _counts_for(self, logits: Tensor) -> Tensor:
+        if not self._counts.numel():
+            self._counts = torch.zeros_like(logits)
+        return self._counts
+
+    def _count(self, token: Tensor, logits: Tensor) -> None:
+        """Remember a chosen token [1] for the penalties that are on."""
+        if self._sampling.repetition_penalty != 1.0:
+            self._seen = torch.unique(torch.cat((self._seen, token)))
+        if self._discourages:
+            self._counts_for(logits)[token] += 1
+
+    def _allowed(
+        self, logits: Tensor, kept: Tensor | None, allows: Callable[[int], bool]
+    ) -> Tensor:
+        """Pick among the tokens that may come; kept: scores to draw from, None: the likeliest."""
+        token = None
+        if kept is not None:
+            # Each token's clock rings at a random time, the likelier the sooner, and the first to
+            # ring is a draw (so does torch.multinomial). The next ones are the draws without it.
+            clocks = torch.empty_like(kept).exponential_(generator=self._generator)
+            token = _first(kept.softmax(-1) / clocks, allows, above=0.0)
+        if token is None:
+            token = _first(logits, allows, above=-math.inf)
+        if token is None:
+            raise EngineError(
+                "The model's vocabulary has no token with which the answer could go on as JSON.",
+                hint="Ask without json_object.",
+            )
+        return torch.tensor(token, device=logits.device)
+
+
+def _first(ranks: Tensor, allows: Callable[[int], bool], *, above: float) -> int | None:
+    """Give the first token that may come in the order of ranks [vocab], of those above a value."""
+    for count in (8, 512, ranks.numel()):  # sorting all takes much longer, and is rarely needed
+        best = ranks.topk(min(count, ranks.numel()))
+        for token, rank in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            if not rank > above:
+                return None
+            if allows(token):
+                return int(token)
+    return None
+
+
+def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make seen tokens less likely: positive scores are divided, negative ones multiplied.
+
+    logits [vocab]; seen [n] token ids. Source: CTRL (arXiv 1909.05858), as in transformers.
+    """
+    scores = logits[seen]
+    scores = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits.index_copy(0, seen, scores)
+
+
+def discourage(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
+    """Take penalties off the scores of tokens that the answer has already.
+
+    logits [vocab]; counts [vocab] how often each was chosen. Source: OpenAI's API reference,
+    "frequency_penalty" and "presence_penalty".
+    """
+    return logits - counts * frequency - (counts > 0).to(logits.dtype) * presence
+
+
+def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set all but the likeliest scores [vocab] to minus infinity; first top_k, then top_p."""
+    if 0 < top_k < logits.numel():
+        floor = logits.topk(top_k).values[-1]
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    if top_p < 1.0:
+        ordered, order = logits.sort(descending=True)
+        # A token stays while those before it have not reached top_p: the first one always stays.
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        logits = logits.index_fill(0, order[before >= top_p], -torch.inf)
+    return logits
+
+
+class RepetitionGuard:
+    """Notices when an answer ends in the same few tokens over and over.
+
+    Greedy decoding of the released model is known to run into endless loops (CogVLM#411). The
+    thresholds leave room for honest repetition: a ruled table line, a row of dots, a short refrain.
+    """
+
+    MAX_PERIOD = 64
+    MIN_TOKENS = 96
+    MIN_REPEATS = 4
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._matches = [0] * (self.MAX_PERIOD + 1)
+
+    def push(self, token: int) -> bool:
+        """Add a token; True when the answer has become a loop.
+
+        matches[p] counts how many of the last tokens equal the token p places before them.
+        """
+        for period in range(1, min(self.MAX_PERIOD, len(self._ids)) + 1):
+            same = self._ids[-period] == token
+            self._matches[period] = self._matches[period] + 1 if same else 0
+        self._ids.append(token)
+        return any(
+            run + period >= max(self.MIN_TOKENS, self.MIN_REPEATS * period)
+            for period, run in enumerate(self._matches)
+            if period
+        )
+
+
+class StopTexts:
+    """Holds text back while it could be the beginning of a stop text."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Add text; gives what may be shown now, and whether a stop text was completed."""
+        self._held += text
+        found = [i for stop in self._stops if (i := self._held.find(stop)) >= 0]
+        if found:
+            shown, self._held = self._held[: min(found)], ""
+            return shown, True
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown, False
+
+    def finish(self) -> str:
+        """Give what was held back when the answer ended without the stop text."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,70 @@
+"""Runs of prompt tokens that go through the decoder together, and where a prompt is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cogvlm2_lite.inputs.prompt import PromptIds, choose_vision_expert
+from cogvlm2_lite.memory.work import PREFILL_CHUNK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A run of tokens that go through the decoder together.
+
+    input_ids     [batch, tokens] int64, in host memory: the embedding is read there
+    image_mask    [batch, tokens] bool, True for image tokens
+    vision_mask   [batch, tokens] bool, True for the vision expert
+    position_ids  [batch, tokens] int64
+    highest       largest position id, known to the host so that the device need not be asked
+    key_mask      [batch, keys] bool over everything in the cache and the chunk; None: no padding
+    """
+
+    input_ids: Tensor
+    image_mask: Tensor
+    vision_mask: Tensor
+    position_ids: Tensor
+    highest: int
+    has_image: bool
+    key_mask: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.input_ids.shape[1]
+
+
+def pieces_of(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
+    """Cut a prompt from `start` on into runs (start, end) that go through the decoder together.
+
+    They end at the prompt's boundaries, and long texts are cut further, always at the same places:
+    how a text was cut may show in the last bit of its keys and values.
+    """
+    for end in (*prompt.boundaries, prompt.tokens):
+        longest = end if prompt.image_tokens and not start else PREFILL_CHUNK
+        while start < end:
+            yield start, min(start + longest, end)
+            start = min(start + longest, end)
+
+
+def chunk_of(prompt: PromptIds, start: int, end: int) -> Chunk:
+    """Cut a piece out of a prompt; its experts follow from the whole prompt's token types."""
+    types, positions = prompt.token_type_ids, prompt.position_ids
+    vision = choose_vision_expert(types)
+
+    def cut(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values[:, start:end].copy())
+
+    return Chunk(
+        input_ids=cut(prompt.input_ids),
+        image_mask=cut(types == 1),
+        vision_mask=cut(vision),
+        position_ids=cut(positions),
+        highest=int(positions[:, start:end].max()),
+        has_image=bool((types[:, start:end] == 1).any()),
+    )

@@ -1,0 +1,72 @@
+"""Quick measurements of this processor for forecast/rates.py: under a second together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.names import NF4_GROUP
+from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight
+
+_WIDTH = 4096
+_ROWS = 512
+_MOST_S = 0.25
+
+
+def matmul_rate(itemsize: int) -> float:
+    """Measure operations per second of a large multiplication.
+
+    itemsize  2: bfloat16, 4: float32
+    """
+    dtype = torch.bfloat16 if itemsize == 2 else torch.float32
+    x, weight = torch.ones(_ROWS, _WIDTH, dtype=dtype), torch.ones(_WIDTH, _WIDTH, dtype=dtype)
+    return 2 * _ROWS * _WIDTH**2 / _shortest_s(lambda: F.linear(x, weight))
+
+
+def decode_rate(*, itemsize: int, packed: bool) -> float:
+    """Measure at which rate, in bytes per second, one row multiplies NF4 matrices.
+
+    itemsize  as for matmul_rate: the dtype of the row
+    packed  as a bfloat16 matrix too large for the caches: the packed kernel is as fast as memory,
+            and packing a matrix of that size would take longer than measuring
+    """
+    if packed:
+        matrix = torch.ones(4 * _WIDTH, _WIDTH, dtype=torch.bfloat16)
+        row = torch.ones(1, _WIDTH, dtype=torch.bfloat16)
+        return matrix.nbytes / _shortest_s(lambda: F.linear(row, matrix))
+    count = _WIDTH**2
+    arrays = FourBitArrays(
+        rows=_WIDTH,
+        columns=_WIDTH,
+        group=NF4_GROUP,
+        quant_type="nf4",
+        codes=torch.zeros(count // 2, dtype=torch.uint8),
+        absmax=torch.ones(count // NF4_GROUP),
+        levels=torch.tensor(NF4_LEVELS),
+    )
+    cpu = torch.device("cpu")
+    dtype = torch.bfloat16 if itemsize == 2 else torch.float32
+    kernels = choose_kernels(cpu, dtype)
+    weight = FourBitWeight(arrays=arrays, kernels=kernels, scratch=Scratch(cpu))
+    single = torch.ones(1, _WIDTH, dtype=dtype)
+    return arrays.nbytes / _shortest_s(lambda: weight.multiply(single, None))
+
+
+def _shortest_s(work: Callable[[], object]) -> float:
+    """Give the seconds of the quickest run: others were disturbed by other programs."""
+    began, shortest = time.perf_counter(), float("inf")
+    with torch.inference_mode():
+        work()
+        while True:
+            start = time.perf_counter()
+            work()
+            now = time.perf_counter()
+            shortest = min(shortest, now - start)
+            if now - began > _MOST_S:
+                return shortest

@@ -1,0 +1,143 @@
+"""The plan of a model that is not loaded, and what to expect of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config, read_config
+from cogvlm2_lite.forecast.machine import Machine
+from cogvlm2_lite.forecast.rates import Rates
+from cogvlm2_lite.forecast.table import summarize
+from cogvlm2_lite.forecast.times import Forecast, forecast
+from cogvlm2_lite.memory.budget import check_context, useful_devices
+from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
+from cogvlm2_lite.memory.plan import (
+    MemoryPlan,
+    Offload,
+    Workload,
+    picture_bytes,
+    plan_memory,
+    plan_most_parallel,
+)
+from cogvlm2_lite.weights.names import Part
+
+_ENDLESS_BYTES = 1 << 50
+
+Weigh = Callable[[int, bool], Mapping[UnitKey, int]]
+"""Bytes in memory of every unit, from the bytes of the compute dtype and whether 4-bit matrices
+used in decoding get a packed copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is planned for: a folder's model, or one that is not on disk."""
+
+    name: str
+    config: ModelConfig
+    weigh: Weigh
+
+
+def released_subject(*, lm_head_nf4: bool = False) -> Subject:
+    """Give the released 19B model as `quantize` would make it."""
+    config = parse_config(RELEASED_19B)
+    return Subject(
+        name="CogVLM2 19B in 4 bit",
+        config=config,
+        weigh=lambda itemsize, packed: sizes_of_quantized(
+            config, itemsize=itemsize, lm_head_nf4=lm_head_nf4, packed=packed
+        ),
+    )
+
+
+def folder_subject(folder: Path, name: str) -> Subject:
+    """Give the model of a folder, from its headers. CheckpointError as for Catalog.open."""
+    from cogvlm2_lite.memory.inventory import unit_sizes
+    from cogvlm2_lite.weights.catalog import Catalog
+
+    config = read_config(folder)
+    catalog = Catalog.open(folder, config)
+    return Subject(
+        name=name,
+        config=config,
+        weigh=lambda itemsize, packed: unit_sizes(catalog, itemsize=itemsize, packed=packed),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """A plan and what to expect of it.
+
+    sentence     what a person will notice
+    load_s       reading from disk once, and packing, before or during the first answer
+    packed_bytes what the second copies for the CPU's kernel take
+    picture_bytes of one picture that stays known; 0 without pictures
+    """
+
+    plan: MemoryPlan
+    expected: Forecast
+    sentence: str
+    load_s: float
+    packed_bytes: int
+    picture_bytes: int
+
+
+def preview(
+    subject: Subject,
+    machine: Machine,
+    *,
+    context: int | None = None,
+    with_picture: bool = True,
+    offload: Offload = Offload.AUTO,
+    eight_bit_cache: bool = False,
+    parallel: int = 1,
+) -> Preview:
+    """Plan a model for a machine. Raises DoesNotFitError as plan_memory does.
+
+    parallel  conversations at once; fewer where memory does not suffice
+    """
+    config, itemsize = subject.config, machine.itemsize
+    workload = Workload(
+        context=check_context(config, context),
+        with_picture=with_picture,
+        itemsize=itemsize,
+        kv_itemsize=1 if eight_bit_cache else itemsize,
+        parallel=parallel,
+    )
+    sizes, stored = subject.weigh(itemsize, machine.packed), subject.weigh(itemsize, False)
+    budgets = useful_devices(config, sizes, machine.budgets, workload)
+    rates = machine.rates[: len(budgets)]
+    plan = plan_most_parallel(
+        lambda n: plan_memory(
+            config, sizes, budgets, replace(workload, parallel=n), offload=offload
+        ),
+        parallel,
+    )
+    workload = replace(workload, parallel=plan.parallel)
+    expected = forecast(plan, config, rates, workload, stored)
+    unlimited = forecast(_unlimited(plan, config, sizes, workload), config, rates, workload, stored)
+    return Preview(
+        plan=plan,
+        expected=expected,
+        sentence=summarize(plan, config, expected, unlimited),
+        load_s=_load_s(sizes, stored, rates[0]),
+        packed_bytes=sum(sizes.values()) - sum(stored.values()),
+        picture_bytes=picture_bytes(config, workload),
+    )
+
+
+def _load_s(sizes: Mapping[UnitKey, int], stored: Mapping[UnitKey, int], rates: Rates) -> float:
+    """Expect how long all weights take from disk, the embedding, of which rows are read, aside."""
+    read = sum(n for (part, _), n in stored.items() if part is not Part.EMBEDDING)
+    packed = sum(n for key, n in stored.items() if sizes[key] > n)
+    return read / rates.disk_bytes_per_s + packed / rates.pack_bytes_per_s
+
+
+def _unlimited(
+    plan: MemoryPlan, config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload
+) -> MemoryPlan:
+    """Plan the same spread of blocks with memory for everything."""
+    budgets = [replace(device.budget, device_bytes=_ENDLESS_BYTES) for device in plan.devices]
+    shares = [device.blocks for device in plan.devices]
+    return plan_memory(config, sizes, budgets, workload, shares=shares)

@@ -1,0 +1,273 @@
+"""A memory plan as a sentence, as a table, and as JSON-ready values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.forecast.times import QUESTION_TOKENS, Forecast
+from cogvlm2_lite.memory.inventory import Unit, by_part
+from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.memory.plan import Budget, DevicePlan, MemoryPlan, PhasePlan
+from cogvlm2_lite.units import format_bytes, format_seconds
+from cogvlm2_lite.weights.names import Part
+
+Row = tuple[str, ...]
+
+UNITS_OF_WORK: Mapping[Phase, str] = {
+    Phase.ENCODE: "per picture",
+    Phase.PREFILL_IMAGE: "per picture",
+    Phase.PREFILL_TEXT: "per question",
+    Phase.DECODE: "per token",
+}
+
+_WHOLE = {
+    Part.VISION: "the vision tower",
+    Part.PROJECTOR: "the projector",
+    Part.VISION_EXPERT: "the vision experts",
+    Part.LANGUAGE_EXPERT: "the language experts",
+    Part.LM_HEAD: "lm_head",
+}
+_BLOCKS = {
+    Part.VISION: "vision tower blocks",
+    Part.VISION_EXPERT: "vision experts",
+    Part.LANGUAGE_EXPERT: "language experts",
+}
+
+
+def draw_table(plan: MemoryPlan, forecast: Forecast | None = None) -> str:
+    """Draw a plan: per device a column for each phase, what comes in for it, and how long it takes.
+
+    forecast  None leaves the times out, and shows of the transfers only what is streamed
+    """
+    tables = [_draw_device(plan, index, forecast) for index in range(len(plan.devices))]
+    if forecast is not None:
+        tables[-1] += "\n" + "\n".join(_aligned([*_column_of(plan, forecast)], _widths(plan)))
+    return "\n\n".join(tables)
+
+
+def plan_as_dict(plan: MemoryPlan, forecast: Forecast | None = None) -> dict[str, Any]:
+    """Give a plan as JSON-ready values: bytes and seconds throughout."""
+    values: dict[str, Any] = {
+        "context": plan.context,
+        "parallel": plan.parallel,
+        "remark": plan.remark,
+        "peak_bytes": plan.peak_bytes,
+        "host_part_bytes": {part.value: n for part, n in plan.host_part_bytes.items()},
+        "picture_cache_bytes": plan.picture_cache_bytes,
+        "devices": [
+            _device_as_dict(device, index, forecast) for index, device in enumerate(plan.devices)
+        ],
+    }
+    if forecast is not None:
+        values["expected"] = _forecast_as_dict(forecast)
+    return values
+
+
+def _device_as_dict(device: DevicePlan, index: int, forecast: Forecast | None) -> dict[str, Any]:
+    return {
+        "device": device.budget.device,
+        "budget_bytes": device.budget.device_bytes,
+        "budget": device.budget.origin,
+        "remark": device.budget.remark,
+        "host_bytes": device.budget.host_bytes,
+        "peak_bytes": device.peak_bytes,
+        "phases": [_phase_as_dict(phase, index, forecast) for phase in device.phases],
+    }
+
+
+def _phase_as_dict(plan: PhasePlan, index: int, forecast: Forecast | None) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "phase": plan.phase.value,
+        "resident_bytes": _by_name(plan.resident),
+        "streamed_bytes": _by_name(plan.streamed),
+        "buffers": plan.depth,
+        "buffer_bytes": plan.buffer_bytes,
+        "cache_bytes": plan.cache_bytes,
+        "scratch_bytes": plan.scratch_bytes,
+        "peak_bytes": plan.peak_bytes,
+    }
+    if forecast is not None:
+        arrivals = forecast.arrivals[plan.phase][index]
+        values["from_ram_bytes"] = _by_name(arrivals.ram)
+        values["from_disk_bytes"] = _by_name(arrivals.disk)
+    return values
+
+
+def _forecast_as_dict(forecast: Forecast) -> dict[str, Any]:
+    return {
+        "seconds": {phase.value: s for phase, s in forecast.seconds.items()},
+        "question_tokens": QUESTION_TOKENS,
+        "first_word_s": forecast.first_word_s,
+        "tokens_per_s": forecast.tokens_per_s,
+        "waiting_in_ram_bytes": forecast.ram_bytes,
+        "read_from_disk_bytes": forecast.disk_bytes,
+        "rates": [
+            {
+                "source": rates.source,
+                "matmul_flops": rates.matmul_flops,
+                "memory_bytes_per_s": rates.memory_bytes_per_s,
+                "bus_bytes_per_s": rates.bus_bytes_per_s,
+                "disk_bytes_per_s": rates.disk_bytes_per_s,
+                "block_s": rates.block_s,
+            }
+            for rates in forecast.rates
+        ],
+    }
+
+
+def _by_name(units: Iterable[Unit]) -> dict[str, int]:
+    return {part.value: n for part, n in by_part(units).items()}
+
+
+def _draw_device(plan: MemoryPlan, index: int, forecast: Forecast | None) -> str:
+    device = plan.devices[index]
+    return "\n".join([
+        _title(device.budget, device, plan),
+        *_aligned(list(_rows(device, index, forecast)), _widths(plan)),
+    ])  # fmt: skip
+
+
+def _title(budget: Budget, device: DevicePlan, plan: MemoryPlan) -> str:
+    origin = f"\n  {budget.origin}" if budget.origin else ""
+    context = f"context {plan.context} tokens"
+    if plan.parallel > 1:
+        context = f"{plan.parallel} conversations of {plan.context} tokens"
+    return (
+        f"{budget.device}: {format_bytes(device.peak_bytes)} at the peak, "
+        f"{format_bytes(budget.device_bytes)} may be used; {context}{origin}"
+    )
+
+
+def _rows(device: DevicePlan, index: int, forecast: Forecast | None) -> Iterator[Row]:
+    phases = device.phases
+    yield ("", *(p.phase.value for p in phases))
+    yield from _parts("", [p.resident for p in phases])
+    yield ("key/value cache", *(_cell(p.cache_bytes) for p in phases))
+    yield ("activations", *(_cell(p.scratch_bytes) for p in phases))
+    if device.streams:
+        yield ("stream buffers", *(_cell(p.buffer_bytes) for p in phases))
+    yield ("in memory", *(_cell(p.peak_bytes) for p in phases))
+    if forecast is None:
+        yield from _parts("streamed: ", [p.streamed for p in phases])
+        return
+    arrivals = [forecast.arrivals[p.phase][index] for p in phases]
+    yield from _parts("from RAM: ", [a.ram for a in arrivals])
+    yield from _parts("from disk: ", [a.disk for a in arrivals])
+
+
+def _parts(prefix: str, columns: list[tuple[Unit, ...]]) -> Iterator[Row]:
+    """One row for each part that any column holds."""
+    sizes = [by_part(units) for units in columns]
+    for part in by_part(unit for units in columns for unit in units):
+        yield (f"{prefix}{part.value}", *(_cell(column.get(part, 0)) for column in sizes))
+
+
+def _column_of(plan: MemoryPlan, forecast: Forecast) -> Iterator[Row]:
+    phases = [p.phase for p in plan.devices[0].phases]
+    yield ("expected", *(about(forecast.seconds[phase]) for phase in phases))
+    yield ("", *(UNITS_OF_WORK[phase] for phase in phases))
+
+
+def _cell(count: int) -> str:
+    return format_bytes(count) if count else "-"
+
+
+def _widths(plan: MemoryPlan) -> list[int]:
+    """Columns of all tables of a plan stand below each other."""
+    first = len("from disk: language expert")
+    return [first, *(max(len(p.phase.value), 12) for p in plan.devices[0].phases)]
+
+
+def _aligned(rows: list[Row], widths: list[int]) -> list[str]:
+    lines = []
+    for name, *cells in rows:
+        right = "  ".join(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))
+        lines.append(f"  {name.ljust(widths[0])}  {right}".rstrip())
+    return lines
+
+
+def summarize(
+    plan: MemoryPlan, config: ModelConfig, expected: Forecast, unlimited: Forecast
+) -> str:
+    """Say in a sentence or two what a person will notice.
+
+    unlimited  what would be expected if everything stayed in memory
+    """
+    asked = "A question about a new picture" if Phase.ENCODE in expected.seconds else "A question"
+    clauses = [f"{_where_it_decodes(plan, config, expected)}."]
+    picture = _transfer(expected, config, [Phase.ENCODE, Phase.PREFILL_IMAGE])
+    if picture:
+        more = expected.first_word_s - unlimited.first_word_s
+        hidden = more < 0.02 * unlimited.first_word_s
+        cost = "hidden behind the computation" if hidden else f"about {about(more)} more"
+        clauses.append(f"For each new picture {picture}, {cost}.")
+    clauses.append(f"{asked} waits about {about(expected.first_word_s)} for its first word.")
+    return " ".join(clauses)
+
+
+def about(seconds: float) -> str:
+    """Write an expected duration with two figures, as more would pretend to know."""
+    if seconds < 0.095:
+        return f"{float(f'{seconds:.2g}') * 1000:.0f} ms"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return format_seconds(round(seconds / 5) * 5)
+
+
+def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> str:
+    place = _place(plan)
+    speed = f"about {rate(expected.tokens_per_s)} tokens/s"
+    if plan.parallel > 1:
+        speed += f" for each of {plan.parallel} conversations"
+    token = _transfer(expected, config, [Phase.DECODE])
+    if token:
+        return f"For every token {token}, so {speed}"
+    if any(a.units for arrivals in expected.arrivals.values() for a in arrivals):
+        return f"Decodes entirely {place}, {speed}"
+    return f"Everything stays {place}, {speed}"
+
+
+def _place(plan: MemoryPlan) -> str:
+    if plan.devices[0].budget.device == "cpu":
+        return "in RAM"
+    return "on the GPU" if len(plan.devices) == 1 else f"on the {len(plan.devices)} GPUs"
+
+
+def rate(tokens_per_s: float) -> str:
+    """Write an expected rate with two figures, as `about` does."""
+    if tokens_per_s >= 9.95:
+        return f"{float(f'{tokens_per_s:.2g}'):.0f}"
+    return f"{tokens_per_s:.1f}" if tokens_per_s >= 0.095 else f"{tokens_per_s:.3f}"
+
+
+def _transfer(expected: Forecast, config: ModelConfig, phases: list[Phase]) -> str:
+    """Say what comes in: "2.10 GiB come from RAM (the vision tower, 14 of 32 vision experts)"."""
+    arrivals = [a for phase in phases for a in expected.arrivals.get(phase, ())]
+    sources = {
+        "from RAM": [unit for a in arrivals for unit in a.ram],
+        "from disk": [unit for a in arrivals for unit in a.disk],
+    }
+    said: list[str] = []
+    for where, units in sources.items():
+        if units:
+            size = format_bytes(sum(unit.nbytes for unit in units))
+            verb = " come" if not said else ""
+            said.append(f"{size}{verb} {where} ({_named(units, config)})")
+    return " and ".join(said)
+
+
+def _named(units: list[Unit], config: ModelConfig) -> str:
+    """Name parts, those that are not whole with their blocks: "3 of 32 language experts"."""
+    blocks = {
+        Part.VISION: config.vision.num_hidden_layers,
+        Part.VISION_EXPERT: config.num_hidden_layers,
+        Part.LANGUAGE_EXPERT: config.num_hidden_layers,
+    }
+    names = []
+    for part in reversed(list(by_part(units))):
+        count = sum(unit.part is part and unit.block is not None for unit in units)
+        whole = count == blocks.get(part, 0)
+        names.append(_WHOLE[part] if whole else f"{count} of {blocks[part]} {_BLOCKS[part]}")
+    return ", ".join(names)

@@ -1,0 +1,259 @@
+"""What a plan costs in time, from operation counts, bytes and rates. No torch.
+
+Each phase computes, reads weights out of the device's memory, and waits for weights that come from
+RAM or disk. With two stream buffers, or with room of their own, arriving weights hide behind the
+computation, and the slower of the two decides; with a single buffer they take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.forecast.rates import Rates
+from cogvlm2_lite.memory.inventory import Unit, UnitKey
+from cogvlm2_lite.memory.phases import PARTS, Phase
+from cogvlm2_lite.memory.plan import DevicePlan, MemoryPlan, PhasePlan, Workload
+from cogvlm2_lite.memory.work import decoder_flops, encode_flops
+from cogvlm2_lite.weights.names import Part
+
+QUESTION_TOKENS = 100
+"""Text of an ordinary question, its template included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseWork:
+    """What one phase does on one device: for a picture, a question, or a token.
+
+    Of conversations that are decoded together, a token of each.
+
+    read_bytes  weights and cache that are read from the device's memory
+    ram_bytes   weights that come over the bus first
+    disk_bytes  weights that come from disk first
+    pack_bytes  those of them that get a packed copy
+    blocks      that run one after another
+    overlaps    whether they come while others compute
+    """
+
+    flops: float
+    read_bytes: int
+    ram_bytes: int
+    disk_bytes: int
+    pack_bytes: int
+    blocks: int
+    overlaps: bool
+
+
+def phase_seconds(work: PhaseWork, rates: Rates) -> float:
+    """Expect the duration of a phase on one device."""
+    compute = max(
+        work.flops / rates.matmul_flops,
+        work.read_bytes / rates.memory_bytes_per_s,
+        work.blocks * rates.block_s,
+    )
+    copy = (
+        work.ram_bytes / rates.bus_bytes_per_s
+        + work.disk_bytes / rates.disk_bytes_per_s
+        + work.pack_bytes / rates.pack_bytes_per_s
+    )
+    return max(compute, copy) if work.overlaps else compute + copy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrivals:
+    """The weights that must come in for each use in a phase, on all devices.
+
+    A phase needs again what another phase of the same turn had to give up.
+    """
+
+    ram: tuple[Unit, ...]
+    disk: tuple[Unit, ...]
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return (*self.ram, *self.disk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Expected times of a plan.
+
+    seconds      by phase: for one new picture (encode, prefill with picture), for a question of
+                 QUESTION_TOKENS, for one token of each conversation that is decoded (decode)
+    arrivals     by phase and device
+    ram_bytes    weights that wait in RAM, the embedding included
+    disk_bytes   weights that are read from disk for each use
+    rates        one per device
+    """
+
+    seconds: Mapping[Phase, float]
+    arrivals: Mapping[Phase, tuple[Arrivals, ...]]
+    ram_bytes: int
+    disk_bytes: int
+    rates: tuple[Rates, ...]
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The rate at which one conversation goes on."""
+        return 1 / self.seconds[Phase.DECODE]
+
+    @property
+    def first_word_s(self) -> float:
+        """From a question about a new picture (without pictures: from a question) to a token."""
+        return sum(s for phase, s in self.seconds.items() if phase is not Phase.DECODE)
+
+
+def forecast(
+    plan: MemoryPlan,
+    config: ModelConfig,
+    rates: Sequence[Rates],
+    workload: Workload,
+    stored: Mapping[UnitKey, int] | None = None,
+) -> Forecast:
+    """Expect how long each phase of a plan takes.
+
+    rates   one per device
+    stored  bytes of each unit as it comes in and as a multiplication reads it; None: those that it
+            holds. They differ where a matrix lies in memory twice.
+    """
+    stored = stored or {}
+    waiting = _waiting_in_ram(plan)
+    arrivals = {
+        phase: tuple(_arrivals(device, phase, waiting, stored) for device in plan.devices)
+        for phase in workload.phases
+    }
+    seconds = {
+        phase: sum(
+            phase_seconds(
+                _work(device, phase, arrivals[phase][index], config, workload, stored),
+                rates[index],
+            )
+            for index, device in enumerate(plan.devices)
+        )
+        for phase in workload.phases
+    }
+    moving = {u.key: u.nbytes for device in plan.devices for u in device.moving}
+    in_ram = sum(n for key, n in moving.items() if key in waiting)
+    return Forecast(
+        seconds=seconds,
+        arrivals=arrivals,
+        ram_bytes=in_ram + sum(plan.host_part_bytes.values()),
+        disk_bytes=sum(moving.values()) - in_ram,
+        rates=tuple(rates),
+    )
+
+
+def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
+    """Choose which of the moving units wait in RAM; the others are read from disk each time.
+
+    Those that are needed most often come first, as far as each device's share of RAM goes.
+    """
+    chosen: set[UnitKey] = set()
+    for device in plan.devices:
+        room = device.budget.host_bytes
+        for unit in device.moving:
+            if unit.nbytes > room:
+                break
+            room -= unit.nbytes
+            chosen.add(unit.key)
+    return frozenset(chosen)
+
+
+def _arrivals(
+    device: DevicePlan,
+    phase: Phase,
+    waiting: Collection[UnitKey],
+    stored: Mapping[UnitKey, int],
+) -> Arrivals:
+    """Find what must come in for a phase: what is streamed, and what was given up before.
+
+    Phases follow each other in a circle, for after an answer comes the next picture. A unit is
+    there if every phase since its last use kept it.
+    """
+    plans = device.phases
+    here = next(index for index, plan in enumerate(plans) if plan.phase is phase)
+    units = {u.key: u for u in (*plans[here].resident, *plans[here].streamed)}
+    coming = [
+        replace(unit, nbytes=stored.get(unit.key, unit.nbytes))
+        for unit in units.values()
+        if _comes(unit, plans, here)
+    ]
+    return Arrivals(
+        ram=tuple(unit for unit in coming if unit.key in waiting),
+        disk=tuple(unit for unit in coming if unit.key not in waiting),
+    )
+
+
+def _comes(unit: Unit, plans: Sequence[PhasePlan], here: int) -> bool:
+    if unit.part not in PARTS[plans[here].phase]:
+        return False
+    if plans[here].phase is Phase.DECODE:
+        # For every token anew; what the first token brings in stays for the others.
+        return unit.key not in plans[here].resident_keys
+    for step in range(len(plans)):
+        plan = plans[here - step]
+        if unit.key not in plan.resident_keys:
+            return True
+        if step and unit.part in PARTS[plan.phase]:
+            return False
+    return False
+
+
+def _work(
+    device: DevicePlan,
+    phase: Phase,
+    arrivals: Arrivals,
+    config: ModelConfig,
+    workload: Workload,
+    stored: Mapping[UnitKey, int],
+) -> PhaseWork:
+    plan = device.phase(phase)
+    held = {unit.key: unit.nbytes for unit in (*plan.resident, *plan.streamed)}
+    needed = [key for key in held if key[0] in PARTS[phase]]
+    blocks = device.blocks[Part.VISION if phase is Phase.ENCODE else Part.LANGUAGE_EXPERT]
+    all_blocks = config.num_hidden_layers
+    if phase is Phase.ENCODE:
+        all_blocks = config.vision.num_hidden_layers
+    share = len(blocks) / all_blocks
+    together = workload.parallel if phase is Phase.DECODE else 1
+    # On the CPU a matrix is read once for all of them; on a GPU their products follow each other.
+    readings = 1 if device.is_cpu else together
+    return PhaseWork(
+        flops=_flops(phase, config, workload) * share * together,
+        read_bytes=sum(stored.get(key, held[key]) for key in needed) * readings
+        + round(_cache_read_bytes(phase, config, workload) * share) * together,
+        ram_bytes=_sum(arrivals.ram),
+        disk_bytes=_sum(arrivals.disk),
+        pack_bytes=_sum(unit for unit in arrivals.units if held[unit.key] > unit.nbytes),
+        blocks=len(blocks) * readings,
+        overlaps=plan.depth != 1,
+    )
+
+
+def _sum(units: Iterable[Unit]) -> int:
+    return sum(unit.nbytes for unit in units)
+
+
+def _known_tokens(config: ModelConfig, workload: Workload) -> int:
+    """Tokens in the cache when an ordinary question about a picture is answered."""
+    picture = config.vision.image_tokens if workload.with_picture else 0
+    return min(workload.context, 1 + picture + QUESTION_TOKENS)
+
+
+def _flops(phase: Phase, config: ModelConfig, workload: Workload) -> float:
+    known = _known_tokens(config, workload)
+    if phase is Phase.ENCODE:
+        return encode_flops(config)
+    if phase is Phase.PREFILL_IMAGE:
+        tokens = 1 + config.vision.image_tokens
+        return decoder_flops(config, tokens=tokens, keys=tokens // 2, scored=0)
+    tokens = min(QUESTION_TOKENS, known) if phase is Phase.PREFILL_TEXT else 1
+    return decoder_flops(config, tokens=tokens, keys=known)
+
+
+def _cache_read_bytes(phase: Phase, config: ModelConfig, workload: Workload) -> int:
+    if phase is Phase.ENCODE:
+        return 0
+    per_token = config.kv_bytes_per_token // 2 * workload.kv_itemsize
+    return per_token * _known_tokens(config, workload)

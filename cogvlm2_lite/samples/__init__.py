@@ -1,0 +1,1 @@
+"""Sample pictures and questions, from a folder or drawn, for calibration and comparison."""

@@ -1,0 +1,359 @@
+/* Multiplying many rows with a 4-bit matrix on processors with AMX: reading a prompt, a picture.
+ *
+ * AMX multiplies a tile of 16 x 32 bfloat16 numbers with one of 32 x 16 and adds to 16 x 16 float32
+ * sums. It wants the second factor in pairs: two neighbours along the summed dimension side by side.
+ * Two codes of a 4-bit matrix are such neighbours of one row, so the matrix is the first factor, in
+ * the order in which it is stored, and the inputs are the second, rearranged once; what comes out is
+ * the transposed result, which is turned when it is written.
+ *
+ * Made plain are the weights of 256 matrix rows and 256 columns at a time, which stay in the L2
+ * cache while up to 1024 inputs meet them; the sums of these stay there too. A group of 64 weights
+ * needs 16 products with its scale: those are rounded to bfloat16, as bitsandbytes does, and looked
+ * up.
+ *
+ * A sum depends on its own row and input alone, in an order that nothing else changes: neither the
+ * number of threads nor of inputs.
+ *
+ * Plain C, called through ctypes (kernels/gemm_amx.py); sizes are checked there.
+ */
+
+#define _GNU_SOURCE /* syscall */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__has_include)
+#if __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
+#define HAS_TILES 1
+#endif
+#endif
+#ifndef HAS_TILES
+#define HAS_TILES 0
+#endif
+
+#define SIDE 16                   /* rows of a tile */
+#define STEP 32                   /* bfloat16 numbers in a row of a tile */
+#define TILE (SIDE * STEP)        /* bfloat16 numbers of a tile, as many bytes as 256 float32 */
+#define PAIR (2 * SIDE)           /* rows, and inputs, that are multiplied at a time */
+#define BAND 256                  /* matrix rows made plain at a time */
+#define DEEP 256                  /* matrix columns made plain at a time */
+#define UNIT 64                   /* weights with one scale, at least */
+#define MOST_INPUTS 1024          /* inputs that meet them */
+#define MOST_BYTES (16 << 20)     /* of inputs rearranged at a time */
+#define MOST_THREAD_BYTES (12 << 20) /* of all threads together; memory/work.py counts on both */
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static int64_t bytes_of_a_thread(int64_t at_once)
+{
+    return BAND * DEEP * 2 + BAND * at_once * 4;
+}
+
+/* How many inputs are taken at a time: shares of equal size, whole pairs of tiles. */
+static int64_t inputs_at_once(int64_t inputs, int64_t columns, int threads)
+{
+    const int64_t of_sums = MOST_THREAD_BYTES / threads - bytes_of_a_thread(0);
+    int64_t most = smaller(MOST_BYTES / (columns * 2), of_sums / (BAND * 4)) / PAIR * PAIR;
+    most = most < PAIR ? PAIR : smaller(most, MOST_INPUTS);
+    const int64_t shares = (inputs + most - 1) / most;
+    return rounded((inputs + shares - 1) / shares, PAIR);
+}
+
+/* Bytes of room that tiles_four_bit needs. */
+int64_t tiles_room(int64_t columns, int64_t inputs, int threads)
+{
+    const int64_t at_once = inputs_at_once(inputs, columns, threads);
+    return at_once * columns * 2 + threads * bytes_of_a_thread(at_once) + 64;
+}
+
+#if HAS_TILES
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define TILES                                                                                    \
+    __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* A 4-bit matrix; its scales are float32, one for each group. */
+typedef struct {
+    const uint8_t *codes; /* [rows, columns / 2] */
+    const float *levels;  /* [16] */
+    const float *scales;  /* [rows, columns / group] */
+    int64_t rows, columns, group;
+} Matrix;
+
+typedef struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} Shape;
+
+/* All eight tiles have 16 rows of 64 bytes. Not on the stack: gcc takes the instruction for one that
+ * reads eight bytes, and leaves the rest unwritten. */
+static const Shape SHAPE = {
+    .palette = 1,
+    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE},
+};
+
+TILES static void begin_tiles(void)
+{
+    _tile_loadconfig(&SHAPE);
+}
+
+/* Without this the system saves eight kilobytes more of the thread from now on. */
+TILES static void end_tiles(void)
+{
+    _tile_release();
+}
+
+/* Turn 16 rows of 16 numbers of 32 bits over, in registers. */
+TILES INLINE void turn(__m512i *r)
+{
+    __m512i t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+/* Rearrange two tiles' worth of inputs, for all columns: tiles of pairs, column step after column
+ * step, the two tiles of a step side by side. Inputs that are missing count as zeros. */
+TILES static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, uint16_t *out)
+{
+    for (int64_t k = 0; k < columns; k += STEP)
+        for (int64_t half = 0; half < PAIR; half += SIDE) {
+            __m512i r[SIDE];
+#pragma GCC unroll 16
+            for (int i = 0; i < SIDE; i++)
+                r[i] = half + i < inputs ? _mm512_loadu_si512(x + (half + i) * columns + k)
+                                         : _mm512_setzero_si512();
+            turn(r);
+#pragma GCC unroll 16
+            for (int i = 0; i < SIDE; i++)
+                _mm512_store_si512(out + i * STEP, r[i]);
+            out += TILE;
+        }
+}
+
+/* Make `deep` columns of a band of rows plain: for each pair of tiles' rows, column step after
+ * column step, two tiles side by side. Rows that are missing become zeros. */
+TILES static void make_plain(const Matrix *w, int64_t row, int64_t band, int64_t column,
+                             int64_t deep, uint16_t *out)
+{
+    const __m512 levels = _mm512_loadu_ps(w->levels);
+    for (int64_t n = 0; n < band; n++) {
+        uint16_t *to = out + n / PAIR * PAIR * deep + n % PAIR * STEP;
+        if (row + n >= w->rows) {
+            for (int64_t k = 0; k < deep; k += STEP)
+                _mm512_store_si512(to + k * PAIR, _mm512_setzero_si512());
+            continue;
+        }
+        const uint8_t *codes = w->codes + ((row + n) * w->columns + column) / 2;
+        const float *scales = w->scales + (row + n) * (w->columns / w->group);
+        for (int64_t k = 0; k < deep; k += UNIT) {
+            _mm_prefetch((const char *)(codes + (DEEP + k) / 2), _MM_HINT_T1);
+            const __m512 scale = _mm512_set1_ps(scales[(column + k) / w->group]);
+            const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(levels, scale));
+            /* In both halves, so that the fifth bit of an index makes no difference. */
+            const __m512i table = _mm512_broadcast_i64x4(half);
+#pragma GCC unroll 2
+            for (int64_t i = k; i < k + UNIT; i += STEP) {
+                const __m128i pairs = _mm_loadu_si128((const __m128i *)(codes + i / 2));
+                const __m512i wide = _mm512_cvtepu8_epi32(pairs);
+                const __m512i index =
+                    _mm512_or_si512(_mm512_srli_epi32(wide, 4), _mm512_slli_epi32(wide, 16));
+                _mm512_store_si512(to + i * PAIR, _mm512_permutexvar_epi16(index, table));
+            }
+        }
+    }
+}
+
+/* Multiply 32 rows with 32 inputs over some columns; sums: four tiles, added to unless first. */
+TILES INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t deep, int first,
+                           float *sums)
+{
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums, 64);
+        _tile_loadd(1, sums + 256, 64);
+        _tile_loadd(2, sums + 512, 64);
+        _tile_loadd(3, sums + 768, 64);
+    }
+    for (int64_t k = 0; k < deep; k += STEP) {
+        _tile_loadd(4, rows, 64);
+        _tile_loadd(6, inputs, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, rows + TILE, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_loadd(7, inputs + TILE, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+        rows += 2 * TILE;
+        inputs += 2 * TILE;
+    }
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
+}
+
+/* Turn the sums of 32 rows and 16 inputs over, add the bias, round, and write what is inside the
+ * result: the whole line of an input at once. */
+TILES static void write_sums(const float *upper, const float *lower, int64_t rows, int64_t inputs,
+                             const __m512 *bias, uint16_t *out, int64_t out_stride)
+{
+    __m512i a[SIDE], b[SIDE];
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        a[i] = _mm512_load_si512(upper + i * SIDE);
+    turn(a);
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        b[i] = _mm512_load_si512(lower + i * SIDE);
+    turn(b);
+    const __mmask32 there = (__mmask32)(((uint64_t)1 << smaller(rows, PAIR)) - 1);
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        if (i < inputs) {
+            const __m512 first = _mm512_add_ps(_mm512_castsi512_ps(a[i]), bias[0]);
+            const __m512 second = _mm512_add_ps(_mm512_castsi512_ps(b[i]), bias[1]);
+            _mm512_mask_storeu_epi16(out + i * out_stride, there,
+                                     (__m512i)_mm512_cvtne2ps_pbh(second, first));
+        }
+}
+
+TILES static __m512 bias_of(const uint16_t *bias, int64_t rows)
+{
+    if (!bias || rows <= 0)
+        return _mm512_setzero_ps();
+    const __mmask16 there = (__mmask16)((1u << smaller(rows, SIDE)) - 1);
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, bias));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+/* Multiply a band of rows with all inputs that are rearranged, and write the results. */
+TILES static void multiply_band(const Matrix *w, int64_t row, int64_t band,
+                                const uint16_t *arranged, int64_t inputs, const uint16_t *bias,
+                                uint16_t *out, char *room)
+{
+    uint16_t *plain = (uint16_t *)room;
+    float *sums = (float *)(room + BAND * DEEP * 2);
+    const int64_t pairs = (inputs + PAIR - 1) / PAIR, padded = rounded(band, PAIR);
+    for (int64_t k = 0; k < w->columns; k += DEEP) {
+        const int64_t deep = smaller(DEEP, w->columns - k);
+        make_plain(w, row, padded, k, deep, plain);
+        for (int64_t m = 0; m < pairs; m++)
+            for (int64_t n = 0; n < padded / PAIR; n++)
+                multiply(plain + n * PAIR * deep, arranged + (m * w->columns + k) * PAIR, deep,
+                         k == 0, sums + (m * (padded / PAIR) + n) * 4 * SIDE * SIDE);
+    }
+    for (int64_t n = 0; n < band; n += PAIR) {
+        const uint16_t *here = bias ? bias + row + n : NULL;
+        const __m512 add[2] = {bias_of(here, band - n), bias_of(here ? here + SIDE : NULL, band - n - SIDE)};
+        for (int64_t m = 0; m < pairs; m++) {
+            const float *four = sums + (m * padded + n) * PAIR;
+            for (int64_t half = 0; half < 2; half++) {
+                const int64_t input = m * PAIR + half * SIDE;
+                write_sums(four + half * SIDE * SIDE, four + (2 + half) * SIDE * SIDE, band - n,
+                           inputs - input, add, out + input * w->rows + row + n, w->rows);
+            }
+        }
+    }
+}
+#endif /* HAS_TILES */
+
+/* 1 where this processor has AMX for bfloat16 and the system lets this process use it. */
+int tiles_work(void)
+{
+#if HAS_TILES
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1))
+        return 0;
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512bf16"))
+        return 0;
+    /* Linux asks every process that wants the tiles' eight kilobytes in each of its threads. */
+    const long ask_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, ask_permission, tile_data) == 0;
+#else
+    return 0;
+#endif
+}
+
+/* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix, plus the bias.
+ * x, bias (or NULL) and out: bfloat16. room: tiles_room bytes. */
+void tiles_four_bit(int64_t rows, int64_t columns, int64_t group, const uint8_t *codes,
+                    const float *levels, const float *scales, const uint16_t *x, int64_t inputs,
+                    const uint16_t *bias, uint16_t *out, void *room, int threads)
+{
+#if HAS_TILES
+    const Matrix w = {codes, levels, scales, rows, columns, group};
+    const int64_t at_once = inputs_at_once(inputs, columns, threads);
+    char *start = (char *)room + (64 - (uintptr_t)room % 64) % 64;
+    uint16_t *arranged = (uint16_t *)start;
+    char *rooms = start + at_once * columns * 2;
+    /* Bands of less than 256 rows where a thread would wait for the others. */
+    int64_t band = BAND;
+    while (band > 64 && rows < 4 * threads * band)
+        band /= 2;
+    const int64_t bands = (rows + band - 1) / band;
+    for (int64_t first = 0; first < inputs; first += at_once) {
+        const int64_t now = smaller(at_once, inputs - first);
+        const int64_t pairs = (now + PAIR - 1) / PAIR;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+#ifdef _OPENMP
+            const int me = omp_get_thread_num();
+#else
+            const int me = 0;
+#endif
+            begin_tiles();
+#pragma omp for schedule(static)
+            for (int64_t m = 0; m < pairs; m++)
+                rearrange(x + (first + m * PAIR) * columns, columns, now - m * PAIR,
+                          arranged + m * PAIR * columns);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t i = 0; i < bands; i++)
+                multiply_band(&w, i * band, smaller(band, rows - i * band), arranged, now, bias,
+                              out + first * rows, rooms + me * bytes_of_a_thread(at_once));
+            end_tiles();
+        }
+    }
+#else
+    (void)rows, (void)columns, (void)group, (void)codes, (void)levels, (void)scales, (void)x;
+    (void)inputs, (void)bias, (void)out, (void)room, (void)threads;
+#endif
+}

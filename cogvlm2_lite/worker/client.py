@@ -1,0 +1,437 @@
+"""The owner's side of the engine's process: start it, ask it, notice when it dies or hangs.
+
+A crash of the GPU driver or the system's out-of-memory killer then ends the engine and not the
+window or server that asked; so does a call that never returns. No torch is imported on this side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from cogvlm2_lite import errors
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
+from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.heartbeat import Patience
+from cogvlm2_lite.worker.protocol import (
+    Ask,
+    Beat,
+    Cancel,
+    Command,
+    Died,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Shutdown,
+    Told,
+    Unload,
+    Unloaded,
+    read_message,
+    write_message,
+)
+
+Outcome = Event | CogVLM2LiteError
+"""What an answer delivers: events, Finished as the last one, or an error as the last one."""
+
+News = Loaded | LoadFailed | Unloaded | Died
+"""What the engine tells that belongs to no answer."""
+
+_TICK_S = 0.5
+"""Between two looks of the watchdog."""
+
+_COMMAND = (sys.executable, "-P", "-m", "cogvlm2_lite.worker.main")
+
+
+class EngineState(Enum):
+    """What the engine can do now."""
+
+    STOPPED = "stopped"
+    LOADING = "loading"
+    READY = "ready"
+    EMPTY = "empty"  # alive, with no model
+    DEAD = "dead"
+
+
+def ignore_news(news: News) -> None:
+    """Do nothing with what the engine tells."""
+
+
+class EngineProcess:
+    """The engine in a process of its own. All methods may be called from any thread.
+
+    load      what to open at every start
+    on_news   called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
+    patience  a process that gives no sign of life for longer hangs, and is ended
+    command   starts the process; tests give others
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        on_news: Callable[[News], None] = ignore_news,
+        patience: Patience | None = None,
+        command: Sequence[str] = _COMMAND,
+    ) -> None:
+        self.load = load
+        self.on_news = on_news
+        self._patience = patience or Patience()
+        self._command = tuple(command)
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition(self._lock)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._open: dict[int, Callable[[Outcome], None]] = {}
+        self._state = EngineState.STOPPED
+        self._stopping = False
+        self._loaded: Loaded | None = None
+        self._why: CogVLM2LiteError | None = None
+        self._heard = 0
+        self._last_beat = Beat()
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the engine said about the model; None while there is none."""
+        return self._loaded
+
+    @property
+    def reason(self) -> str:
+        """Why the engine can't answer, in one sentence; "" when nothing went wrong."""
+        return self._why.message if self._why else ""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process and let it load the model; returns at once."""
+        with self._lock:
+            if self._process is not None:
+                raise EngineError("The engine was started already.")
+            self._stopping = False
+            self._why = None
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=_environment(os.environ),
+            )
+            self._become(EngineState.LOADING)
+            self._last_beat = Beat()
+            watch = _Watch()
+            self._reader = threading.Thread(
+                target=self._listen, args=(self._process, watch), name="engine", daemon=True
+            )
+            self._reader.start()
+            threading.Thread(
+                target=self._guard, args=(self._process, watch), name="watchdog", daemon=True
+            ).start()
+            self._send(self.load)
+
+    def wait_ready(self, timeout_s: float | None = None) -> Loaded:
+        """Wait until the model is loaded.
+
+        Raises the error of a failed load, and EngineError when the process died or time ran out.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._state is not EngineState.LOADING, timeout_s)
+            if self._loaded is not None and self._state is EngineState.READY:
+                return self._loaded
+            raise self._unable()
+
+    def ask(
+        self,
+        question: str,
+        image: bytes | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        sampling: Sampling | None = None,
+        template: str | None = None,
+        upright: bool = True,
+    ) -> Answer:
+        """Ask a question; gives an iterator of events as Model.answer does.
+
+        image  the bytes of a picture file
+        Raises, while it is iterated, what Model.answer raises, and EngineError when the process
+        dies. Closing the iterator cancels the answer.
+        """
+        answer = Answer(self)
+        answer.request = self.submit(
+            Ask(
+                request=self.new_request(),
+                question=question,
+                image=image,
+                history=tuple((q, a) for q, a in history),
+                sampling=sampling or Sampling(),
+                template=template,
+                upright=upright,
+            ),
+            answer.deliver,
+        )
+        return answer
+
+    def new_request(self) -> int:
+        """Give a number for a new Ask."""
+        return next(self._numbers)
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        """Send a question; every outcome is delivered from a thread of this class, in order.
+
+        Raises EngineError when the engine can't take questions now.
+        """
+        with self._lock:
+            if self._state is not EngineState.READY:
+                raise self._unable()
+            self._open[ask.request] = deliver
+            self._send(ask)
+        return ask.request
+
+    def cancel(self, request: int) -> None:
+        """Stop an answer within one token; nothing happens when it is over already."""
+        with self._lock:
+            if request in self._open:
+                self._send(Cancel(request=request))
+
+    def unload(self) -> None:
+        """Give the model's memory back; the process stays. `reload` loads again."""
+        with self._lock:
+            self._send(Unload())
+
+    def reload(self) -> None:
+        """Load the model again after `unload`."""
+        with self._lock:
+            self._become(EngineState.LOADING)
+            self._send(self.load)
+
+    def restart(self) -> None:
+        """Start again, after the process died or while it lives."""
+        self.stop()
+        self.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the process: answers under way end with EngineError. Does nothing when stopped."""
+        with self._lock:
+            process, reader = self._process, self._reader
+            if process is None:
+                return
+            self._stopping = True
+            for request in list(self._open):
+                self.cancel(request)
+            self._send(Shutdown())
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if reader is not None and reader is not threading.current_thread():
+            reader.join()
+
+    def __enter__(self) -> EngineProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _send(self, command: Command) -> None:
+        """Write a command; a broken pipe is the reader's to report."""
+        assert self._process is not None or isinstance(command, Unload | Load)
+        if self._process is None:
+            raise self._unable()
+        try:
+            write_message(cast(BinaryIO, self._process.stdin), command)
+        except OSError:
+            return
+
+    def _guard(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
+        """End the process when it hangs; its reader then tells everybody.
+
+        Silence is counted in looks: a computer that sleeps makes none, so waking up is no hang.
+        """
+        heard, silent_s = -1, 0.0
+        while not watch.over.wait(_TICK_S):
+            silent_s = silent_s + _TICK_S if heard == self._heard else 0.0
+            heard = self._heard
+            watch.hang = self._hang(silent_s)
+            if watch.hang:
+                process.kill()
+                return
+
+    def _hang(self, silent_s: float) -> str:
+        """Say in a sentence why the process is taken for hung; "" while it is not."""
+        loading = self._state is EngineState.LOADING
+        patience_s = self._patience.loading_s if loading else self._patience.silence_s
+        if silent_s > patience_s:
+            return f"The engine hung (no sign of life for {silent_s:.0f} s) and was ended."
+        beat = self._last_beat
+        if beat.still_s > beat.plausible_s:
+            return f"The engine hung (one step took more than {beat.still_s:.0f} s) and was ended."
+        return ""
+
+    def _listen(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
+        """Read reports until the process is gone."""
+        stream = cast(BinaryIO, process.stdout)
+        broken = ""
+        try:
+            while (message := read_message(stream)) is not None:
+                self._heard += 1
+                match message:
+                    case Beat():
+                        self._last_beat = message
+                    case Told() | Failed():
+                        self._deliver(message)
+                    case Loaded() | LoadFailed() | Unloaded():
+                        self._note(message)
+        except EngineError as error:
+            broken = error.message if "cut off" not in error.message else ""
+            process.kill()
+        watch.over.set()
+        self._bury(process, watch.hang or broken)
+
+    def _deliver(self, message: Told | Failed) -> None:
+        outcome = message.event if isinstance(message, Told) else error_of(message)
+        last = isinstance(outcome, Finished | CogVLM2LiteError)
+        with self._lock:
+            deliver = self._open.get(message.request)
+            if last:
+                self._open.pop(message.request, None)
+        if deliver is not None:
+            deliver(outcome)
+
+    def _note(self, news: Loaded | LoadFailed | Unloaded) -> None:
+        with self._lock:
+            self._loaded = news if isinstance(news, Loaded) else None
+            self._why = error_of(news) if isinstance(news, LoadFailed) else None
+            self._become(EngineState.READY if self._loaded else EngineState.EMPTY)
+        self.on_news(news)
+
+    def _bury(self, process: subprocess.Popen[bytes], broken: str) -> None:
+        """Tell everybody who waits that the process is gone, and why."""
+        code = process.wait()
+        for stream in (process.stdout, process.stdin):
+            _close(stream)
+        with self._lock:
+            wanted = self._stopping
+            reason = "The engine was stopped." if wanted else broken or describe_exit(code)
+            why = EngineError(reason, hint="" if wanted else "It can be started again.")
+            waiting = list(self._open.values())
+            self._open.clear()
+            self._process = None
+            self._loaded = None
+            self._why = why
+            self._become(EngineState.STOPPED if wanted else EngineState.DEAD)
+        for deliver in waiting:
+            deliver(why)
+        if not wanted:
+            self.on_news(Died(reason=reason))
+
+    def _become(self, state: EngineState) -> None:
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+
+    def _unable(self) -> CogVLM2LiteError:
+        if self._why is not None:
+            return self._why
+        return EngineError(f"The engine is {self._state.value}.", hint="Wait until it is ready.")
+
+
+class _Watch:
+    """What the watchdog of one process and its reader tell each other."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.hang = ""
+
+
+class Answer(Iterator[Event]):
+    """The events of one answer, read from the engine's process."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self.request = 0
+        self._engine = engine
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._over = False
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Take what the engine's process said."""
+        self._outcomes.put(outcome)
+
+    def __iter__(self) -> Answer:
+        return self
+
+    def __next__(self) -> Event:
+        if self._over:
+            raise StopIteration
+        outcome = self._outcomes.get()
+        self._over = isinstance(outcome, Finished | CogVLM2LiteError)
+        if isinstance(outcome, CogVLM2LiteError):
+            raise outcome
+        return outcome
+
+    def cancel(self) -> None:
+        """Stop the answer within one token; Finished still comes."""
+        self._engine.cancel(self.request)
+
+    def close(self) -> None:
+        """Cancel the answer and read no more of it."""
+        self.cancel()
+        self._over = True
+
+
+def error_of(failure: Failed | LoadFailed) -> CogVLM2LiteError:
+    """Make the error that the engine's process raised; EngineError for an unknown kind."""
+    kind = getattr(errors, failure.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, CogVLM2LiteError)):
+        kind = EngineError
+    return kind(failure.message, hint=failure.hint)
+
+
+def describe_exit(code: int) -> str:
+    """Say in one sentence how a process ended. code: as subprocess gives it."""
+    if code >= 0:
+        return f"The engine's process ended by itself with exit code {code}."
+    name = _signal_name(-code)
+    if -code == getattr(signal, "SIGKILL", 9):
+        return (
+            f"The engine's process was killed ({name}). Most often the system does this when "
+            "memory runs out."
+        )
+    return f"The engine's process crashed ({name})."
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number}, {signal.Signals(number).name}"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Let the process find this very package, whatever the working folder holds."""
+    home = str(Path(__file__).parents[2])
+    paths = [home, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**own, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _close(stream: object) -> None:
+    try:
+        cast(BinaryIO, stream).close()
+    except OSError:
+        return

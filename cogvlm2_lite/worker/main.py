@@ -1,0 +1,297 @@
+"""The engine's own process: reads commands from standard input, writes reports to standard output.
+
+    python -m cogvlm2_lite.worker.main
+
+One thread reads, so that a cancel arrives while an answer is computed; one tells that the process
+is alive; the main thread does the work: as many answers at once as the plan has room for, and the
+other commands between them. When the owner is gone, so is this process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from cogvlm2_lite import events
+from cogvlm2_lite.devices import prepare_threads
+from cogvlm2_lite.errors import (
+    CogVLM2LiteError,
+    DeviceError,
+    DoesNotFitError,
+    EngineError,
+    UsageError,
+)
+from cogvlm2_lite.forecast.table import plan_as_dict
+from cogvlm2_lite.inputs.image import ImageLimits, open_image
+from cogvlm2_lite.worker.heartbeat import BEAT_S, Pulse
+from cogvlm2_lite.worker.protocol import (
+    Ask,
+    Beat,
+    Cancel,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Report,
+    Shutdown,
+    Told,
+    Unload,
+    Unloaded,
+    read_message,
+    write_message,
+)
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.engine.model import Model
+    from cogvlm2_lite.engine.scheduler import Engine
+
+_Work = Load | Ask | Unload | Shutdown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    model: Model
+    limits: ImageLimits
+
+
+class Worker:
+    """Does what it is told over two streams."""
+
+    def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
+        self._commands = commands
+        self._reports = reports
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._cancels: dict[int, events.Cancel] = {}
+        self._waiting: _Work | None = None
+        self._opened: _Opened | None = None
+        self._busy = False
+        self._told = 0
+        self._saying = threading.Lock()
+
+    def run(self) -> None:
+        """Work until Shutdown; raises SystemExit when the GPU is lost."""
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        while True:
+            work = self._next_work()
+            match work:
+                case Shutdown():
+                    return
+                case Unload():
+                    self._opened = None
+                    self._say(Unloaded())
+                case Load():
+                    self._load(work)
+                case Ask():
+                    self._begin(work)
+                case None:
+                    self._go_on()
+
+    def _next_work(self) -> _Work | None:
+        """Give the command that is to be done now; None: go on with the answers under way.
+
+        Commands keep their order. Of questions as many are begun as there are seats; all else waits
+        until the answers under way are over.
+        """
+        engine = self._engine
+        busy = self._busy = engine is not None and engine.busy
+        if self._waiting is None:
+            with suppress(queue.Empty):
+                self._waiting = self._work.get(block=not busy)
+        if engine is not None and busy and (not isinstance(self._waiting, Ask) or engine.full):
+            return None
+        work, self._waiting = self._waiting, None
+        self._busy = True
+        return work
+
+    @property
+    def _engine(self) -> Engine | None:
+        return None if self._opened is None else self._opened.model.engine
+
+    def _listen(self) -> None:
+        """Sort the commands; leave with the owner, in the middle of whatever is computed."""
+        while (message := self._next()) is not None:
+            match message:
+                case Cancel():
+                    if flag := self._cancels.get(message.request):
+                        flag.set()
+                case Ask():
+                    self._cancels[message.request] = events.Cancel()
+                    self._work.put(message)
+                case Load() | Unload() | Shutdown():
+                    self._work.put(message)
+        os._exit(0)
+
+    def _next(self) -> object:
+        try:
+            return read_message(self._commands)
+        except (EngineError, OSError):
+            return None
+
+    def _say(self, report: Report) -> None:
+        with self._saying:
+            write_message(self._reports, report)
+
+    def beat(self) -> None:
+        """Tell every second how the work gets on, for as long as somebody listens."""
+        pulse, pause = Pulse(), threading.Event()
+        while not pause.wait(BEAT_S):
+            kind, steps = self._progress()
+            pulse.look(kind, steps, busy=self._busy)
+            try:
+                self._say(Beat(still_s=pulse.still_s, plausible_s=pulse.plausible_s))
+            except (OSError, ValueError):
+                return
+
+    def _progress(self) -> tuple[str, int]:
+        """Say what is under way, and count what was done so far.
+
+        The steps of a GPU's recordings walk no blocks, but they end in words.
+        """
+        opened = self._opened
+        if opened is None:
+            return "load", self._told
+        residency = opened.model.runtime.residency
+        return str(residency.now), residency.steps + self._told
+
+    def _load(self, wanted: Load) -> None:
+        self._opened = None
+        try:
+            self._opened = _open(wanted)
+            self._say(_describe(self._opened.model))
+        except CogVLM2LiteError as error:
+            self._say(LoadFailed(kind=type(error).__name__, message=error.message, hint=error.hint))
+        except Exception as error:  # noqa: BLE001 - the outer edge of a process
+            fault = _fault(error)
+            self._say(LoadFailed(kind=type(fault).__name__, message=fault.message, hint=fault.hint))
+
+    def _begin(self, ask: Ask) -> None:
+        try:
+            self._ask(ask)
+        except CogVLM2LiteError as error:
+            self._fail(ask.request, error)
+        except Exception as error:  # noqa: BLE001 - the outer edge of a process
+            self._fail(ask.request, _fault(error))
+
+    def _ask(self, ask: Ask) -> None:
+        if self._opened is None:
+            raise UsageError("No model is loaded.", hint="Load one first.")
+        from cogvlm2_lite.engine.answer import Request
+
+        image = None
+        if ask.image is not None:
+            image = open_image(ask.image, upright=ask.upright, limits=self._opened.limits)
+        request = Request(
+            question=ask.question,
+            image=image,
+            history=ask.history,
+            sampling=ask.sampling,
+            template=ask.template,
+            begun=ask.begun,
+            begun_ids=ask.begun_ids,
+        )
+        self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
+
+    def _go_on(self) -> None:
+        """Go on with the answers under way for a turn."""
+        assert self._engine is not None
+        lost = None
+        for request, outcome in self._engine.turn():
+            self._told += 1
+            match outcome:
+                case DeviceError():
+                    lost = outcome
+                    self._fail(request, outcome)
+                case CogVLM2LiteError():
+                    self._fail(request, outcome)
+                case Exception():
+                    self._fail(request, _fault(outcome))
+                case _:
+                    if isinstance(outcome, events.Finished):
+                        self._cancels.pop(request, None)
+                    self._say(Told(request=request, event=outcome))
+        if lost is not None:
+            # A lost GPU stays lost for this process; the owner starts another one.
+            raise SystemExit(1)
+
+    def _fail(self, request: int, error: CogVLM2LiteError) -> None:
+        self._cancels.pop(request, None)
+        kind = type(error).__name__
+        self._say(Failed(request=request, kind=kind, message=error.message, hint=error.hint))
+
+
+def _open(wanted: Load) -> _Opened:
+    from cogvlm2_lite.engine.model import load
+
+    model = load(
+        wanted.folder,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        rope=wanted.rope,
+        vram=wanted.vram,
+        ram=wanted.ram,
+        offload=wanted.offload,
+        context=wanted.context,
+        kv=wanted.kv,
+        parallel=wanted.parallel,
+    )
+    _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
+    return _Opened(model=model, limits=ImageLimits(max_pixels=wanted.max_picture_pixels))
+
+
+def _describe(model: Model) -> Loaded:
+    compute = model.compute
+    kind = str(compute.dtype).removeprefix("torch.")
+    return Loaded(
+        plan=plan_as_dict(model.plan),
+        compute=f"{compute.device}, {kind}: {compute.reason}",
+        context=model.plan.context,
+        image_tokens=model.config.vision.image_tokens,
+        parallel=model.plan.parallel,
+    )
+
+
+def _fault(error: Exception) -> CogVLM2LiteError:
+    """Turn a fault into an error for the owner; the traceback goes to the log only."""
+    from cogvlm2_lite.engine.replan import out_of_memory
+
+    if out_of_memory(error) or isinstance(error, MemoryError):
+        return DoesNotFitError(
+            "There was not enough memory to go on.", hint="Close other programs and try again."
+        )
+    traceback.print_exception(error)
+    return EngineError(
+        "The engine has a fault; the log of the program says where.",
+        hint="Please report it with the log and the output of `cogvlm2-lite doctor`.",
+    )
+
+
+def main() -> None:
+    """Take standard input and output for the protocol, and give the rest of the process others.
+
+    What a library prints goes to standard error, where it breaks no frame.
+    """
+    commands = os.fdopen(os.dup(0), "rb")
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
+    faulthandler.enable()
+    prepare_threads()
+    worker = Worker(commands, reports)
+    threading.Thread(target=worker.beat, name="pulse", daemon=True).start()
+    try:
+        worker.run()
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

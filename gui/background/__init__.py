@@ -1,0 +1,1 @@
+"""Work of the window that runs elsewhere: the engine, child programs, decoding, threads."""

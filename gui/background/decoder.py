@@ -1,0 +1,106 @@
+"""Pictures are decoded in a child process, never in the window's: a damaged file may crash it.
+
+Run as a program, this module is that child. `fit` and `square`: a picture file on standard input,
+and on standard output a line of JSON and the pixels, or the reason there are none. `small SIDE`: a
+path in JSON a line, and for each such an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
+
+SIDE = 1344
+"""The model's picture; a preview is no larger."""
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """A picture to look at. rgb: [height, width, 3] bytes; format and sizes are the file's."""
+
+    width: int
+    height: int
+    rgb: bytes
+    format: str
+    original_width: int
+    original_height: int
+
+
+def child_command(how: str, side: int) -> list[str]:
+    """Give the command of the decoding child; how, side as above."""
+    return [sys.executable, "-P", "-m", "gui.background.decoder", how, str(side)]
+
+
+def preview(data: bytes, *, as_model_sees: bool = False) -> Preview:
+    """Decode a picture file in a child.
+
+    as_model_sees  squashed to a square of 1344 pixels, as the model gets it
+    Raises ImageError when it is none, or when the child dies on it.
+    """
+    command = child_command("square" if as_model_sees else "fit", SIDE)
+    try:
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImageError("The picture took too long to read.") from error
+    head, _, pixels = done.stdout.partition(b"\n")
+    try:
+        told = json.loads(head)
+    except ValueError as error:
+        raise ImageError(
+            "The picture can't be read: its decoder crashed.",
+            hint="Save it again as PNG or JPEG with another program.",
+        ) from error
+    if "error" in told:
+        raise ImageError(told["error"], hint=told["hint"])
+    return Preview(rgb=pixels, **told)
+
+
+def _child(how: str, side: int) -> None:
+    if how == "small":
+        for line in sys.stdin.buffer:
+            _answer(Path(json.loads(line)), how, side)
+    else:
+        _answer(sys.stdin.buffer.read(), how, side)
+
+
+def _answer(source: bytes | Path, how: str, side: int) -> None:
+    from PIL import Image
+
+    from cogvlm2_lite.inputs.image import open_image
+
+    try:
+        opened = open_image(source)
+    except CogVLM2LiteError as error:
+        _write({"error": error.message, "hint": error.hint})
+        return
+    image = Image.fromarray(opened.rgb)
+    if how == "square":
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    else:
+        image.thumbnail((side, side))
+    width, height = opened.original_size
+    told = {
+        "width": image.width,
+        "height": image.height,
+        "format": opened.format,
+        "original_width": width,
+        "original_height": height,
+    }
+    _write(told, image.tobytes())
+
+
+def _write(told: dict[str, object], pixels: bytes = b"") -> None:
+    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n" + pixels)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], int(sys.argv[2]))

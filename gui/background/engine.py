@@ -1,0 +1,251 @@
+"""The window's side of the engine: a plain client on a thread of its own, and one bridge into Qt.
+
+`EngineClient` knows no Qt; every blocking call to the engine's process happens on its thread, so
+the window never waits. `EngineBridge` turns what it tells into signals of the window's thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from PySide6.QtCore import QObject, Signal
+
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
+from cogvlm2_lite.events import Finished
+from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, Outcome, ignore_news
+from cogvlm2_lite.worker.protocol import Ask, Load, Loaded
+
+
+class ProcessLike(Protocol):
+    """The part of EngineProcess that the window uses."""
+
+    load: Load
+    on_news: Callable[[News], None]
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine can do now."""
+        ...
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What is known of the model."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why the engine can't answer."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process, for the memory view."""
+        ...
+
+    def start(self) -> None:
+        """Start and load."""
+        ...
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the process."""
+        ...
+
+    def unload(self) -> None:
+        """Give the model's memory back."""
+        ...
+
+    def reload(self) -> None:
+        """Load again."""
+        ...
+
+    def new_request(self) -> int:
+        """Give a number for an Ask."""
+        ...
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        """Ask; outcomes are delivered from another thread."""
+        ...
+
+    def cancel(self, request: int) -> None:
+        """Stop an answer within one token."""
+        ...
+
+
+def start_process(load: Load) -> ProcessLike:
+    """Make the real engine's process, not started yet."""
+    return EngineProcess(load)
+
+
+class EngineClient:
+    """Orders for the engine, done one after the other on a thread of this class.
+
+    on_state    told after every change of state, from any thread
+    on_news     told what the process says of itself, from any thread
+    on_outcome  told (request, outcome) of answers, from any thread
+    """
+
+    def __init__(self, make: Callable[[Load], ProcessLike] = start_process) -> None:
+        self.on_state: Callable[[], None] = lambda: None
+        self.on_news: Callable[[News], None] = ignore_news
+        self.on_outcome: Callable[[int, Outcome], None] = lambda request, outcome: None
+        self._make = make
+        self._process: ProcessLike | None = None
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._numbers = 0
+        self._running: dict[int, int] = {}
+        self._trouble = ""
+
+    @property
+    def state(self) -> EngineState:
+        return self._process.state if self._process else EngineState.STOPPED
+
+    @property
+    def loaded(self) -> Loaded | None:
+        return self._process.loaded if self._process else None
+
+    @property
+    def reason(self) -> str:
+        return self._trouble or (self._process.reason if self._process else "")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def answering(self) -> bool:
+        """True while an answer comes."""
+        return bool(self._running)
+
+    @property
+    def load(self) -> Load | None:
+        """What is opened, or would be by `start`; None before the first `open`."""
+        return self._process.load if self._process else None
+
+    def open(self, load: Load) -> None:
+        """Open a model in a new process; the old process ends first."""
+
+        def order() -> None:
+            self._end()
+            self._process = self._make(load)
+            self._process.on_news = self._note
+            self._process.start()
+
+        self._do(order)
+
+    def restart(self) -> None:
+        """Start again after a death or an unload; does nothing before the first `open`."""
+
+        def order() -> None:
+            process = self._process
+            if process is None:
+                return
+            if process.state is EngineState.EMPTY:
+                process.reload()
+            elif process.state in (EngineState.DEAD, EngineState.STOPPED):
+                process.start()
+
+        self._do(order)
+
+    def unload(self) -> None:
+        """Give the model's memory back; `restart` loads again."""
+
+        def order() -> None:
+            if self._process is not None and self._process.state is EngineState.READY:
+                self._process.unload()
+
+        self._do(order)
+
+    def ask(self, ask: Ask) -> int:
+        """Send a question; its `request` is replaced. Gives the number that `on_outcome` tells."""
+        self._numbers += 1
+        number = self._numbers
+        self._do(lambda: self._submit(number, ask))
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Stop an answer within one token; it still ends with Finished."""
+
+        def order() -> None:
+            request = self._running.get(number)
+            if request is not None and self._process is not None:
+                self._process.cancel(request)
+
+        self._do(order)
+
+    def close(self) -> None:
+        """End the process and the thread; waits for both."""
+        if self._thread is None:
+            return
+        self._do(self._end)
+        self._orders.put(None)
+        self._thread.join()
+        self._thread = None
+
+    def _submit(self, number: int, ask: Ask) -> None:
+        process = self._process
+        if process is None:
+            self.on_outcome(number, EngineError("No model is open.", hint="Open one first."))
+            return
+        request = process.new_request()
+        self._running[number] = request
+
+        def deliver(outcome: Outcome) -> None:
+            if isinstance(outcome, Finished | CogVLM2LiteError):
+                self._running.pop(number, None)
+            self.on_outcome(number, outcome)
+
+        try:
+            process.submit(replace(ask, request=request), deliver)
+        except CogVLM2LiteError as error:
+            deliver(error)
+
+    def _note(self, news: News) -> None:
+        self.on_news(news)
+        self.on_state()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.on_news = ignore_news
+            self._process.stop()
+
+    def _do(self, order: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="engine orders", daemon=True)
+            self._thread.start()
+        self._orders.put(order)
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None:
+            self._trouble = ""
+            try:
+                with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
+                    order()
+            except OSError as error:
+                self._trouble = f"The engine can't be started: {error.strerror or error}."
+            self.on_state()
+
+
+class EngineBridge(QObject):
+    """The engine's client as signals, which arrive in the window's thread.
+
+    state_changed  look at `client.state`
+    news           Loaded, LoadFailed, Unloaded or Died
+    outcome        (number, event or error) of an answer
+    """
+
+    state_changed = Signal()
+    news = Signal(object)
+    outcome = Signal(int, object)
+
+    def __init__(self, client: EngineClient, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.client = client
+        client.on_state = self.state_changed.emit
+        client.on_news = self.news.emit
+        client.on_outcome = self.outcome.emit

@@ -1,0 +1,122 @@
+"""Small pictures for the table, decoded one after the other in a child that may crash."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QImage
+
+from gui.background.decoder import child_command
+
+SIDE = 128
+"""Longest side in pixels: twice what is shown, for screens of high density."""
+_TIMEOUT_S = 20.0
+_WAITING = 200
+"""So many wishes are remembered; older ones are of rows that were scrolled away long ago."""
+
+
+class Thumbnails(QObject):
+    """Decodes what is wanted, the newest wish first: that row is looked at now.
+
+    ready  (path, image); a null image for a file that is no picture
+    """
+
+    ready = Signal(str, QImage)
+    _made = Signal(str, QImage)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._changed = threading.Condition()
+        self._wishes: list[Path] = []
+        self._closed = False
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._made.connect(self.ready, Qt.ConnectionType.QueuedConnection)
+
+    def want(self, path: Path) -> None:
+        """Ask for a file's small picture; `ready` tells it."""
+        with self._changed:
+            self._wishes.append(path)
+            del self._wishes[:-_WAITING]
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="thumbnails", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the child and the thread."""
+        with self._changed:
+            self._closed = True
+            self._wishes.clear()
+            self._changed.notify()
+            if self._child is not None:
+                self._child.kill()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._wishes) or self._closed)
+                if self._closed:
+                    break
+                path = self._wishes.pop()
+            image = self._decode(path)
+            if not self._closed:
+                self._made.emit(str(path), image)
+        self._bury()
+
+    def _decode(self, path: Path) -> QImage:
+        """Give the small picture; a null image when there is none or the child dies on it."""
+        child = self._living()
+        # A decoder that hangs is ended like one that crashes: its answer is an empty line.
+        timer = threading.Timer(_TIMEOUT_S, child.kill)
+        timer.start()
+        try:
+            stdin, stdout = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
+            stdin.write(json.dumps(str(path)).encode() + b"\n")
+            stdin.flush()
+            told = json.loads(stdout.readline())
+            if "error" in told:
+                return QImage()
+            width, height = told["width"], told["height"]
+            pixels = stdout.read(3 * width * height)
+            form = QImage.Format.Format_RGB888
+            return QImage(pixels, width, height, 3 * width, form).copy()
+        except (OSError, ValueError):
+            self._bury()
+            return QImage()
+        finally:
+            timer.cancel()
+
+    def _living(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            made = subprocess.Popen(
+                child_command("small", SIDE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            with self._changed:
+                self._child = made
+                if self._closed:
+                    made.kill()
+        return self._child
+
+    def _bury(self) -> None:
+        with self._changed:
+            child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            for stream in (child.stdin, child.stdout):
+                _close(stream)
+            child.wait()
+
+
+def _close(stream: object) -> None:
+    try:
+        cast(BinaryIO, stream).close()
+    except OSError:
+        return

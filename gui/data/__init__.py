@@ -1,0 +1,1 @@
+"""What the window keeps on disk: conversations, settings, exports. No Qt here."""

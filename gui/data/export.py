@@ -1,0 +1,97 @@
+"""A conversation as Markdown, as one HTML page, or as JSON. No Qt here."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gui.data.history import HistoryError
+from gui.data.settings import write_whole
+from gui.data.state import Conversation
+
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+
+_PAGE = """<!doctype html>
+<html><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>body{{font:16px/1.5 sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}
+img{{max-width:100%}}.q{{background:#e6f0ec;border-radius:.8rem;padding:.6rem 1rem}}
+.a{{white-space:pre-wrap;padding:.4rem 1rem}}</style></head>
+<body><h1>{title}</h1>{picture}
+{turns}
+</body></html>
+"""  # noqa: E501 - a policy has no line breaks
+
+
+def export(conversation: Conversation, picture: bytes, target: Path) -> None:
+    """Write the branch that is shown; the file's ending says how: .md, .html or .json.
+
+    Beside a Markdown file lies its picture. Raises HistoryError when it can't be written.
+    """
+    try:
+        if target.suffix.lower() == ".json":
+            write_whole(target, to_json(conversation, picture).encode())
+        elif target.suffix.lower() in (".html", ".htm"):
+            write_whole(target, to_html(conversation, picture).encode())
+        else:
+            name = ""
+            if picture:
+                name = f"{target.stem}.{picture_kind(picture)}"
+                write_whole(target.with_name(name), picture)
+            write_whole(target, to_markdown(conversation, name).encode())
+    except OSError as error:
+        raise HistoryError(
+            f"{target} can't be written: {error.strerror or error}.",
+            hint="Choose another place.",
+        ) from error
+
+
+def to_markdown(conversation: Conversation, picture: str) -> str:
+    """Give the shown branch as Markdown. picture: file name of the picture, or empty."""
+    parts = [f"# {conversation.title}"]
+    if picture:
+        parts.append(f"![]({picture})" if " " not in picture else f"![](<{picture}>)")
+    for turn in conversation.path():
+        asked = "\n".join(f"> {line}" for line in turn.question.splitlines())
+        parts += [f"*{_time(turn.created)}*", asked, turn.answer.strip()]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_html(conversation: Conversation, picture: bytes) -> str:
+    """Give the shown branch as one page that loads nothing; texts are shown as they are."""
+    image = ""
+    if picture:
+        kind = picture_kind(picture).replace("jpg", "jpeg")
+        image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
+    turns = "\n".join(
+        f'<p class="q">{html.escape(turn.question)}</p>'
+        f'<div class="a">{html.escape(turn.answer.strip())}</div>'
+        for turn in conversation.path()
+    )
+    return _PAGE.format(title=html.escape(conversation.title), picture=image, turns=turns)
+
+
+def to_json(conversation: Conversation, picture: bytes) -> str:
+    """Give the whole tree of turns, and the picture in base64."""
+    turns = [asdict(turn) | {"status": turn.status.value} for turn in conversation.turns.values()]
+    content = {
+        "program": "CogVLM2 Lite",
+        "title": conversation.title,
+        "leaf": conversation.leaf,
+        "picture": base64.b64encode(picture).decode() if picture else None,
+        "turns": turns,
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def picture_kind(picture: bytes) -> str:
+    """Give the ending of a picture file by its first bytes."""
+    return next((kind for head, kind in _KINDS.items() if picture.startswith(head)), "tif")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,499 @@
+"""Conversations on disk: one SQLite file, and pictures by content hash beside it. No Qt here.
+
+The question is written before the engine hears of it, and the answer as it comes, so that a kill
+at any moment loses no more than the text since the last write. A file that can't be used is left
+alone. A turn that can't be written (the disk is full, the file is locked) is owed: it is kept, and
+written together with the next one that can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cogvlm2_lite.errors import CogVLM2LiteError
+from gui.data.settings import write_whole
+from gui.data.state import Conversation, Stats, Status, Turn, title_of
+
+FILE = "conversations.db"
+PICTURES = "pictures"
+UNDO_S = 3600.0
+"""Deleted conversations are kept this long for an undo, and swept at a later start."""
+
+_APPLICATION = 0x43563247  # "CV2G", so that a foreign database is told from an empty one
+_OPEN_BUSY_MS = 2000
+_BUSY_MS = 100
+"""So long a writer waits for another one; the window stands still meanwhile."""
+_MIGRATIONS = (
+    """
+    CREATE TABLE conversation (
+        id INTEGER PRIMARY KEY,
+        title TEXT NOT NULL DEFAULT '',
+        picture TEXT NOT NULL DEFAULT '',
+        pinned INTEGER NOT NULL DEFAULT 0,
+        leaf INTEGER,
+        created REAL NOT NULL,
+        changed REAL NOT NULL,
+        deleted REAL
+    );
+    CREATE TABLE turn (
+        id INTEGER PRIMARY KEY,
+        conversation INTEGER NOT NULL REFERENCES conversation(id) ON DELETE CASCADE,
+        parent INTEGER REFERENCES turn(id) ON DELETE CASCADE,
+        question TEXT NOT NULL,
+        answer TEXT NOT NULL DEFAULT '',
+        status TEXT NOT NULL,
+        notes TEXT NOT NULL DEFAULT '[]',
+        error TEXT NOT NULL DEFAULT '',
+        stats TEXT,
+        created REAL NOT NULL
+    );
+    CREATE INDEX turn_of_conversation ON turn(conversation);
+    """,
+    "ALTER TABLE conversation ADD COLUMN rotation INTEGER NOT NULL DEFAULT 0;",
+)
+VERSION = len(_MIGRATIONS)
+
+
+class HistoryError(CogVLM2LiteError):
+    """The conversations can't be read or written now; what was on disk is unharmed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A row of the conversation list."""
+
+    id: int
+    title: str
+    pinned: bool
+    picture: str
+    changed: float
+
+
+class History:
+    """The conversations of one person. Methods raise HistoryError and belong to one thread.
+
+    folder      holds the database and the pictures; None keeps everything in memory
+    most_pages  the database may not grow beyond so many pages of SQLite, 4 KiB each; 0: no limit
+    """
+
+    def __init__(self, folder: Path | None, *, most_pages: int = 0) -> None:
+        self.folder = folder
+        self._loose: dict[str, bytes] = {}
+        self._owed: dict[int, Turn] = {}
+        with _explained():
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            where = ":memory:" if folder is None else str(folder / FILE)
+            self._db = sqlite3.connect(where, isolation_level=None, timeout=_OPEN_BUSY_MS / 1000)
+        try:
+            with _explained():
+                self._prepare()
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                if most_pages:
+                    self._db.execute(f"PRAGMA max_page_count = {most_pages}")
+        except CogVLM2LiteError:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file. What is owed is written now (`settle`) or never."""
+        self.settle()
+        self._db.close()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Conversations
+
+    def create(self, *, picture: str = "", title: str = "") -> Conversation:
+        """Make an empty conversation."""
+        now = time.time()
+        with self._writing():
+            made = self._db.execute(
+                "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
+                (title, picture, now, now),
+            )
+        assert made.lastrowid is not None
+        return Conversation(
+            id=made.lastrowid, title=title, picture=picture, created=now, changed=now
+        )
+
+    def list(self, search: str = "") -> list[Summary]:
+        """Give the conversations, pinned and newest first; `search` looks in titles and text."""
+        query = (
+            "SELECT id, title, pinned, picture, changed FROM conversation c WHERE deleted IS NULL"
+        )
+        values: tuple[str, ...] = ()
+        if search.strip():
+            query += (
+                " AND (holds(title, ?) OR EXISTS (SELECT 1 FROM turn WHERE conversation = c.id"
+                " AND (holds(question, ?) OR holds(answer, ?))))"
+            )
+            values = (search.strip().casefold(),) * 3
+        with _explained():
+            rows = self._db.execute(
+                query + " ORDER BY pinned DESC, changed DESC", values
+            ).fetchall()
+        return [
+            Summary(id=row[0], title=row[1], pinned=bool(row[2]), picture=row[3], changed=row[4])
+            for row in rows
+        ]
+
+    def load(self, conversation_id: int) -> Conversation:
+        """Read a whole conversation; HistoryError when there is none."""
+        with _explained():
+            row = self._db.execute(
+                "SELECT title, picture, rotation, pinned, leaf, created, changed "
+                "FROM conversation WHERE id = ?",
+                (conversation_id,),
+            ).fetchone()
+            turns = self._db.execute(
+                "SELECT id, parent, question, answer, status, notes, error, stats, created "
+                "FROM turn WHERE conversation = ? ORDER BY id",
+                (conversation_id,),
+            ).fetchall()
+        if row is None:
+            raise HistoryError("This conversation is no longer there.")
+        return Conversation(
+            id=conversation_id,
+            title=row[0],
+            picture=row[1],
+            rotation=row[2],
+            pinned=bool(row[3]),
+            leaf=row[4],
+            created=row[5],
+            changed=row[6],
+            turns={turn[0]: self._owed.get(turn[0]) or _turn(turn) for turn in turns},
+        )
+
+    def save(self, conversation: Conversation) -> None:
+        """Write what is known of a conversation itself; its turns are written by other methods."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE conversation SET title = ?, picture = ?, rotation = ?, pinned = ?, "
+                "leaf = ?, changed = ? WHERE id = ?",
+                (
+                    conversation.title,
+                    conversation.picture,
+                    conversation.rotation,
+                    conversation.pinned,
+                    conversation.leaf,
+                    conversation.changed,
+                    conversation.id,
+                ),
+            )
+
+    def rename(self, conversation_id: int, title: str) -> None:
+        """Give a conversation another title."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE conversation SET title = ? WHERE id = ?", (title, conversation_id)
+            )
+
+    def pin(self, conversation_id: int, pinned: bool) -> None:
+        """Keep a conversation at the top, or no longer."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE conversation SET pinned = ? WHERE id = ?", (pinned, conversation_id)
+            )
+
+    def delete(self, conversation_id: int) -> None:
+        """Hide a conversation; `restore` brings it back until it is swept."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE conversation SET deleted = ? WHERE id = ?", (time.time(), conversation_id)
+            )
+
+    def restore(self, conversation_id: int) -> None:
+        """Undo `delete`."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE conversation SET deleted = NULL WHERE id = ?", (conversation_id,)
+            )
+
+    def take_in(self, foreign: Conversation, picture: bytes) -> Conversation:
+        """Keep a conversation of another place, whole or not at all; gives it with new numbers.
+
+        foreign  its turns in an order in which each follows its parent
+        """
+        name = self.keep_picture(picture) if picture else ""
+        now = time.time()
+        numbers: dict[int | None, int | None] = {None: None}
+        with self._writing():
+            made = self._db.execute(
+                "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
+                (foreign.title, name, now, now),
+            )
+            for turn in foreign.turns.values():
+                numbers[turn.id] = self._db.execute(
+                    "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
+                    "error, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        made.lastrowid,
+                        numbers[turn.parent],
+                        turn.question,
+                        turn.answer,
+                        turn.status.value,
+                        json.dumps(turn.notes),
+                        turn.error,
+                        json.dumps(asdict(turn.stats)) if turn.stats else None,
+                        turn.created,
+                    ),
+                ).lastrowid
+            self._db.execute(
+                "UPDATE conversation SET leaf = ? WHERE id = ?",
+                (numbers[foreign.leaf], made.lastrowid),
+            )
+        assert made.lastrowid is not None
+        return self.load(made.lastrowid)
+
+    # Turns
+
+    def ask(self, conversation: Conversation, question: str, parent: int | None) -> Turn:
+        """Write a question down and add it to the conversation; the engine is asked after this.
+
+        After a HistoryError the conversation is as it was.
+        """
+        conversation.check_place(parent)
+        now = time.time()
+        with self._writing():
+            self._pay()
+            made = self._db.execute(
+                "INSERT INTO turn (conversation, parent, question, status, created) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (conversation.id, parent, question, Status.WAITING.value, now),
+            )
+            assert made.lastrowid is not None
+            turn = Turn(id=made.lastrowid, parent=parent, question=question, created=now)
+            title = conversation.title or title_of(question)
+            self._db.execute(
+                "UPDATE conversation SET title = ?, leaf = ?, changed = ? WHERE id = ?",
+                (title, turn.id, now, conversation.id),
+            )
+        self._owed.clear()
+        conversation.add(turn)
+        return turn
+
+    def write(self, turn: Turn) -> None:
+        """Write a turn as it is now; after a HistoryError it is owed."""
+        self._owed[turn.id] = turn
+        with self._writing():
+            self._pay()
+        self._owed.clear()
+
+    def settle(self) -> bool:
+        """Write what is owed; False when something still is."""
+        if self._owed:
+            try:
+                with self._writing():
+                    self._pay()
+            except HistoryError:
+                return False
+            self._owed.clear()
+        return True
+
+    def _pay(self) -> None:
+        """Write the turns that are owed, within the transaction of the caller."""
+        for turn in self._owed.values():
+            stats = json.dumps(asdict(turn.stats)) if turn.stats else None
+            self._db.execute(
+                "UPDATE turn SET question = ?, answer = ?, status = ?, notes = ?, error = ?, "
+                "stats = ? WHERE id = ?",
+                (
+                    turn.question,
+                    turn.answer,
+                    turn.status.value,
+                    json.dumps(turn.notes),
+                    turn.error,
+                    stats,
+                    turn.id,
+                ),
+            )
+
+    # Pictures
+
+    def keep_picture(self, data: bytes) -> str:
+        """Keep the bytes of a picture file; gives the name (sha256) it is found by."""
+        name = hashlib.sha256(data).hexdigest()
+        if self.folder is None:
+            self._loose[name] = data
+            return name
+        path = self.folder / PICTURES / name
+        try:
+            if not path.exists():
+                write_whole(path, data)
+        except OSError as error:
+            raise HistoryError(
+                f"The picture can't be kept: {error.strerror or error}.",
+                hint=f"Make room on the disk of {self.folder}, or make the folder writable.",
+            ) from error
+        return name
+
+    def picture(self, name: str) -> bytes:
+        """Give the bytes of a kept picture; HistoryError when it is gone or was changed."""
+        try:
+            data = (
+                self._loose[name]
+                if self.folder is None
+                else (self.folder / PICTURES / name).read_bytes()
+            )
+        except (OSError, KeyError) as error:
+            raise HistoryError("The picture of this conversation is no longer there.") from error
+        if hashlib.sha256(data).hexdigest() != name:
+            raise HistoryError("The picture of this conversation is damaged on disk.")
+        return data
+
+    def sweep(self, now: float | None = None) -> None:
+        """Remove what was deleted long enough ago, and pictures that no conversation has."""
+        limit = (time.time() if now is None else now) - UNDO_S
+        with self._writing():
+            self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
+            rows = self._db.execute("SELECT DISTINCT picture FROM conversation").fetchall()
+        used = {row[0] for row in rows}
+        with _explained():
+            if self.folder is None or not (self.folder / PICTURES).is_dir():
+                return
+            for path in (self.folder / PICTURES).iterdir():
+                if path.name not in used:
+                    path.unlink(missing_ok=True)
+
+    # Under it
+
+    def _prepare(self) -> None:
+        self._db.create_function("holds", 2, _holds, deterministic=True)
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        application = int(self._db.execute("PRAGMA application_id").fetchone()[0])
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and application != _APPLICATION:
+            raise HistoryError(
+                f"{FILE} in {self.folder} is a database of another program.",
+                hint="Move it away, or give another folder with --data.",
+            )
+        if version > VERSION:
+            raise HistoryError(
+                f"The conversations were written by a newer version (format {version}; this "
+                f"version knows {VERSION}).",
+                hint="Install the newer version again. Nothing was changed.",
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        for number in range(version, VERSION):
+            self._migrate(number)
+        # An answer that was coming when the window was killed will come no more.
+        with self._writing():
+            self._db.execute(
+                "UPDATE turn SET status = ? WHERE status IN (?, ?)",
+                (Status.INTERRUPTED.value, Status.WAITING.value, Status.STREAMING.value),
+            )
+
+    def _migrate(self, number: int) -> None:
+        """Do one migration whole or not at all, and record it in the same transaction."""
+        with self._writing():
+            for statement in _MIGRATIONS[number].split(";"):
+                if statement.strip():
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {number + 1}")
+            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, whole or not at all."""
+        with _explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: ("The disk is full.", "Make room; nothing that was kept is lost."),
+    sqlite3.SQLITE_READONLY: (
+        "The folder of the conversations can't be written to.",
+        "Make it writable, or give another folder with --data.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "The file of the conversations can't be opened.",
+        "Make its folder readable and writable, or give another folder with --data.",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "Another program holds the file of the conversations.",
+        "Close it and try again.",
+    ),
+    sqlite3.SQLITE_LOCKED: (
+        "Another program holds the file of the conversations.",
+        "Close it and try again.",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        "The file of the conversations is damaged, or no database.",
+        "Move it away to start anew, or put a copy back.",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        "The file of the conversations is damaged.",
+        "Move it away to start anew, or put a copy back.",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "The file of the conversations can't be read or written.",
+        "Check that its disk is connected and has room.",
+    ),
+}
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn SQLite's and the system's errors into sentences, by their codes."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _sentence(error) from error
+    except OSError as error:
+        raise HistoryError(
+            f"The folder of the conversations can't be used: {error.strerror or error}.",
+            hint="Give another folder with --data.",
+        ) from error
+
+
+def _sentence(error: sqlite3.Error) -> HistoryError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    known = _REASONS.get(code & 0xFF)
+    if known is None:
+        return HistoryError(f"The conversations can't be read or written: {error}.")
+    return HistoryError(known[0], hint=known[1])
+
+
+def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float]) -> Turn:
+    return Turn(
+        id=row[0],
+        parent=row[1],
+        question=row[2],
+        answer=row[3],
+        status=Status(row[4]),
+        notes=tuple(json.loads(row[5])),
+        error=row[6],
+        stats=_stats(json.loads(row[7])) if row[7] else None,
+        created=row[8],
+    )
+
+
+def _stats(values: dict[str, Any]) -> Stats:
+    return Stats(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
+
+
+def _holds(text: str, wanted: str) -> bool:
+    """Say whether a text holds a folded search text, whatever the case of its letters."""
+    return wanted in text.casefold()

@@ -1,0 +1,30 @@
+"""What the window calls the parts and phases of a memory plan, in its language."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication
+
+from gui.words import QT_TRANSLATE_NOOP
+
+WORDS = {
+    "vision tower": QT_TRANSLATE_NOOP("Memory", "vision tower"),
+    "projector": QT_TRANSLATE_NOOP("Memory", "projector"),
+    "vision expert": QT_TRANSLATE_NOOP("Memory", "vision expert"),
+    "language expert": QT_TRANSLATE_NOOP("Memory", "language expert"),
+    "decoder norms": QT_TRANSLATE_NOOP("Memory", "decoder norms"),
+    "embedding": QT_TRANSLATE_NOOP("Memory", "embedding"),
+    "lm_head": QT_TRANSLATE_NOOP("Memory", "lm_head"),
+    "key/value cache": QT_TRANSLATE_NOOP("Memory", "key/value cache"),
+    "activations": QT_TRANSLATE_NOOP("Memory", "activations"),
+    "stream buffers": QT_TRANSLATE_NOOP("Memory", "stream buffers"),
+    "encode": QT_TRANSLATE_NOOP("Memory", "looking at a picture"),
+    "prefill with picture": QT_TRANSLATE_NOOP("Memory", "reading the picture"),
+    "prefill of text": QT_TRANSLATE_NOOP("Memory", "reading the question"),
+    "decode": QT_TRANSLATE_NOOP("Memory", "answering"),
+}
+"""Parts and phases of a plan, as the page calls them."""
+
+
+def say(word: str) -> str:
+    """Return what the window calls a part or a phase."""
+    return QCoreApplication.translate("Memory", WORDS[word]) if word in WORDS else word

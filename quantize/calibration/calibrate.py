@@ -1,0 +1,472 @@
+"""Calibrate a checkpoint block by block: what its linear layers see decides how they are rounded.
+
+One block's weights, the second moments of its inputs and one sample's activations are in memory at
+a time; the activations of all samples between two blocks lie on disk. Each block sees what the
+rounded blocks before it give. The results wait in the working folder, and `pipeline.py` writes them
+where round to nearest would stand:
+
+    calibration/state.json         what is calibrated, and how many stages are done
+    calibration/activations-N/     what stage N starts from, a file per picture or sample
+    calibration/matrices/NAME      codes, scales and the errors of one matrix
+    calibration/biases/NAME        a corrected bias
+
+A stage is done when its files are on the disk and state.json counts it, so a killed run goes on
+with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.samples.samples import Sample
+from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.names import NF4_GROUP, Part
+from cogvlm2_lite.weights.slots import Linear, Vector
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.writer import write_file_durably
+from quantize.calibration.gptq import (
+    Calibration,
+    RoundedMatrix,
+    as_read,
+    expected_error,
+    levels,
+    output_error,
+    round_matrix,
+    round_to_nearest,
+)
+from quantize.calibration.network import Network
+from quantize.calibration.statistics import Moments, Observed, Witnesses
+from quantize.events import Calibrated, CalibrationProgress
+from quantize.int8 import int8_values
+from quantize.job import CALIBRATION_FOLDER
+
+CHECK_EVERY = 4
+"""Every fourth picture (or sample without one) judges and is not fitted to."""
+LEAST_SAMPLES = 8
+MOST_INPUTS = 65_536
+"""Inputs of a matrix that are looked at; more were measured to change nothing."""
+
+MOST_WITNESSES = 2048
+"""Inputs of samples held out that judge a matrix."""
+
+Forward = Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is calibrated.
+
+    samples  with pictures that open, those of one picture together
+    chosen   names of the matrices that become NF4
+    folder   the working folder of the conversion
+    identity what must be equal to go on with earlier work
+    """
+
+    catalog: Catalog
+    samples: Sequence[Sample]
+    tokenizer: Tokenizer
+    chosen: frozenset[str]
+    how: Calibration
+    compute: Compute
+    folder: Path
+    identity: str
+
+
+class CalibratedWeights:
+    """What a calibration left: read by the pipeline when it writes.
+
+    dropped  matrices that are stored otherwise than it decided
+    """
+
+    def __init__(self, folder: Path, dropped: frozenset[str] = frozenset()) -> None:
+        self._folder = folder / CALIBRATION_FOLDER
+        self._dropped = dropped
+
+    def matrix(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Give codes [rows, columns / 2] uint8 as they are stored, and scales [groups] float32;
+        None where round to nearest is kept."""
+        file = self._folder / "matrices" / name
+        if name in self._dropped or not file.exists():
+            return None
+        with safe_open(file, "pt") as content:
+            if content.metadata()["kept"] == "nearest":
+                return None
+            return content.get_tensor("codes"), content.get_tensor("scales").flatten()
+
+    def values(self, name: str, *, double_quant: bool) -> Tensor | None:
+        """Give what readers will see of a matrix, float32; None where round to nearest is kept."""
+        found = self.matrix(name)
+        if found is None:
+            return None
+        packed, scales = found
+        codes = torch.stack((packed >> 4, packed & 15), dim=2).flatten(1)
+        read = as_read(scales.view(len(codes), -1), double_quant=double_quant)
+        return levels(codes) * read.repeat_interleave(NF4_GROUP, dim=1)
+
+    def bias(self, name: str) -> Tensor | None:
+        """Give a corrected bias in the source's type; None when it stays."""
+        file = self._folder / "biases" / name
+        matrix = name.removesuffix(".bias") + ".weight"
+        if matrix in self._dropped or not file.exists():
+            return None
+        with safe_open(file, "pt") as content:
+            found: Tensor = content.get_tensor("bias")
+        return found
+
+    def rows(self, catalog: Catalog) -> list[Calibrated]:
+        """List what was decided for every matrix, in the model's order."""
+        files = (self._folder / "matrices" / name for name in catalog.tensors)
+        found = []
+        for file in (file for file in files if file.exists()):
+            with safe_open(file, "pt") as content:
+                found.append(Calibrated(**json.loads(content.metadata()["row"])))
+        return found
+
+
+class Calibrator:
+    """Does the work of a task; `run` goes on from the last finished stage."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._network = Network(
+            task.catalog,
+            task.samples,
+            task.tokenizer,
+            device=torch.device(task.compute.device),
+            dtype=task.compute.dtype,
+        )
+        self._work = task.folder / CALIBRATION_FOLDER
+        self._rows: dict[str, Calibrated] = {}
+        self._rounding_s = 0.0
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[CalibrationProgress | Calibrated]:
+        """Calibrate; yields a row per matrix and progress per block.
+
+        Raises ConversionError when the working folder holds another calibration.
+        """
+        stages = list(self._stages())
+        done = self._resume(len(stages))
+        if done < len(stages):
+            self._check_room()
+        began, first = time.monotonic(), done
+        while done < len(stages):
+            name, work = stages[done]
+            self._rounding_s, entered = 0.0, time.monotonic()
+            yield from work(done)
+            done += 1
+            self._finish(done)
+            took = time.monotonic() - began
+            block_s = time.monotonic() - entered
+            left = took / (done - first) * (len(stages) - done)
+            yield CalibrationProgress(
+                done=done,
+                total=len(stages),
+                block=name,
+                error_ratio=round(self._ratio(), 4),
+                seconds_left=round(left, 1),
+                look_s=round(block_s - self._rounding_s, 3),
+                round_s=round(self._rounding_s, 3),
+            )
+
+    # --- stages ----------------------------------------------------------------------------------
+
+    def _stages(self) -> Iterator[tuple[str, Callable[[int], Iterator[Calibrated]]]]:
+        yield "patch embedding", self._embed_pictures
+        for number, block in enumerate(self._network.tower.blocks):
+            yield f"vision layer {number}", self._vision_stage(block)
+        yield "projector", self._project
+        for number, decoder_block in enumerate(self._network.decoder.blocks):
+            yield f"decoder layer {number}", self._decoder_stage(number, decoder_block)
+
+    def _embed_pictures(self, stage: int) -> Iterator[Calibrated]:
+        network = self._network
+        network.fill(network.tower.embedding.shells())
+        for index in range(len(network.pictures)):
+            self._write(stage, index, network.embed_picture(index))
+        network.clear(network.tower.embedding.shells())
+        yield from ()
+
+    def _vision_stage(self, block: Any) -> Callable[[int], Iterator[Calibrated]]:
+        def work(stage: int) -> Iterator[Calibrated]:
+            network = self._network
+            inputs = range(len(network.pictures))
+            rows = network.config.vision.num_positions * len(network.pictures)
+            forward = [lambda i=i: block(network.put(self._read(stage, i))) for i in inputs]
+            yield from self._calibrate(block, forward, lambda _: rows, list(inputs))
+            for index in inputs:
+                self._write(stage, index, forward[index]())
+            network.clear(block.shells())
+
+        return work
+
+    def _project(self, stage: int) -> Iterator[Calibrated]:
+        network = self._network
+        projector, embedding = network.projector, network.decoder.embedding
+        inputs = range(len(network.pictures))
+        forward = [lambda i=i: projector(network.put(self._read(stage, i))) for i in inputs]
+        rows = network.config.vision.image_tokens * len(network.pictures)
+        yield from self._calibrate(projector, forward, lambda _: rows, list(inputs))
+        network.fill(embedding.shells())
+        features: dict[int, Tensor] = {}
+        for index, picture in enumerate(network.picture_of):
+            if picture is not None and picture not in features:
+                features = {picture: forward[picture]().cpu()}
+            found = None if picture is None else features[picture]
+            self._write(stage, index, network.embed_words(index, found))
+        network.clear(projector.shells())
+        network.clear(embedding.shells())
+
+    def _decoder_stage(self, number: int, block: Any) -> Callable[[int], Iterator[Calibrated]]:
+        def work(stage: int) -> Iterator[Calibrated]:
+            network = self._network
+            inputs = range(len(network.tokens))
+            forward = [
+                lambda i=i: block(network.put(self._read(stage, i)), network.step(i))
+                for i in inputs
+            ]
+            seen = sum(int(tokens.vision_mask.sum()) for tokens in network.tokens)
+            read = sum(tokens.input_ids.size for tokens in network.tokens) - seen
+
+            def rows(part: Part) -> int:
+                return seen if part is Part.VISION_EXPERT else read
+
+            yield from self._calibrate(block, forward, rows, numbers(network))
+            if number + 1 < len(network.decoder.blocks):  # nobody reads the last layer's
+                for index in inputs:
+                    self._write(stage, index, forward[index]())
+            network.clear(block.shells())
+
+        return work
+
+    # --- one block -------------------------------------------------------------------------------
+
+    def _calibrate(
+        self,
+        block: Any,
+        forward: Sequence[Forward],
+        rows: Callable[[Part], int],
+        shown: Sequence[int],
+    ) -> Iterator[Calibrated]:
+        """Fill a block, watch it, and leave it rounded.
+
+        rows   how many inputs the matrices of a part will meet
+        shown  numbers of the pictures in `forward`, or of samples without one
+        """
+        shells = list(block.shells())
+        self._network.fill(shells)
+        chosen = [s for s in shells if isinstance(s, Linear) and s.name in self._task.chosen]
+        watched = [self._watch(linear, rows) for linear in chosen]
+        for number, run in zip(shown, forward, strict=True):
+            for seen in watched:
+                seen.checking = is_held_out(number)
+            run()
+        for linear, seen in zip(chosen, watched, strict=True):
+            seen.fit.spill(self._work / "moments" / linear.name)
+        for linear, seen in zip(chosen, watched, strict=True):
+            began = time.monotonic()
+            row = self._round(linear, seen)
+            seen.fit.forget()
+            self._rounding_s += time.monotonic() - began
+            yield row
+
+    def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> Observed:
+        """Put something in a shell that looks at its inputs."""
+        assert linear.stored is not None
+        expected = rows(self._task.catalog.tensors[linear.name].spec.part)
+        seen = Observed(
+            inner=linear.stored,
+            fit=Moments(
+                linear.in_features, self._network.device, every=max(-(-expected // MOST_INPUTS), 1)
+            ),
+            check=Witnesses(every=max(-(-expected // (CHECK_EVERY * MOST_WITNESSES)), 1)),
+        )
+        linear.stored = seen
+        return seen
+
+    def _round(self, linear: Linear, seen: Observed) -> Calibrated:
+        """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
+        how, weight = self._task.how, seen.dequantize(torch.float32)
+        plain = round_to_nearest(weight, double_quant=how.double_quant)
+        best, reason = plain, ""
+        witnesses = seen.check.inputs
+
+        def error_of(values: Tensor) -> float:
+            change = weight - values
+            if witnesses is None:  # nothing was held out
+                return expected_error(change, seen.fit.second())
+            return output_error(change, witnesses)
+
+        before = after = error_of(plain.values)
+        if not before > 0 or before == float("inf"):
+            reason = "no input told anything about it"
+        else:
+            try:
+                tried = round_matrix(weight, seen.fit.second, seen.fit.count, how)
+                error = error_of(tried.values)
+                if error < before:
+                    best, after = tried, error
+                else:
+                    reason = "round to nearest is better on the samples held out"
+            except ArithmeticError as error:
+                reason = str(error)
+        row = Calibrated(
+            tensor=linear.name,
+            inputs=seen.fit.count,
+            error=after,
+            nearest_error=before,
+            int8_error=error_of(int8_values(weight)) if before > 0 else 0.0,
+            kept="nearest" if reason else "calibrated",
+            reason=reason,
+        )
+        self._rows[row.tensor] = row
+        bias = self._correct_bias(linear, weight - best.values, seen) if not reason else None
+        self._save_matrix(linear.name, best, row)
+        if bias is not None:
+            assert linear.bias is not None
+            self._save(Path("biases", linear.bias.name), {"bias": bias.cpu()}, {})
+            linear.bias.value = bias.to(self._network.device, self._network.dtype)
+        linear.stored = DenseWeight(weight=best.values.to(self._network.dtype))
+        return row
+
+    def _correct_bias(self, linear: Linear, change: Tensor, seen: Observed) -> Tensor | None:
+        """Give the bias that takes back the mean error of the outputs."""
+        if linear.bias is None:
+            return None
+        bias = self._source_bias(linear.bias)
+        corrected = bias.float() + (change @ seen.fit.mean).cpu()
+        return corrected.to(bias.dtype)
+
+    def _source_bias(self, bias: Vector) -> Tensor:
+        stored = self._task.catalog.tensors[bias.name]
+        with safe_open(stored.pieces["weight"].file, "pt") as content:
+            found: Tensor = content.get_tensor(bias.name)
+        return found
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def _save_matrix(self, name: str, rounded: RoundedMatrix, row: Calibrated) -> None:
+        tensors = {}
+        if row.kept == "calibrated":
+            codes = (rounded.codes[:, ::2] << 4) | rounded.codes[:, 1::2]
+            tensors = {"codes": codes.cpu(), "scales": rounded.scales.cpu()}
+        text = json.dumps(row.values())
+        self._save(Path("matrices", name), tensors, {"kept": row.kept, "row": text})
+
+    def _save(self, place: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        file = self._work / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_file_durably(file, save(whole, metadata or None))
+
+    def _read(self, stage: int, index: int) -> Tensor:
+        """Read what a stage starts from: what the one before wrote."""
+        with safe_open(self._activations(stage) / f"{index:06d}", "pt") as content:
+            found: Tensor = content.get_tensor("hidden")
+        return found
+
+    def _write(self, stage: int, index: int, hidden: Tensor) -> None:
+        folder = self._activations(stage + 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index:06d}").write_bytes(save({"hidden": hidden.cpu().contiguous()}))
+
+    def _activations(self, stage: int) -> Path:
+        return self._work / f"activations-{stage}"
+
+    def _resume(self, stages: int) -> int:
+        """Give the number of finished stages and throw away what an unfinished one left."""
+        state = self._work / "state.json"
+        done = 0
+        if state.exists():
+            content = json.loads(state.read_text(encoding="utf-8"))
+            if content["identity"] != self._task.identity:
+                raise ConversionError(
+                    f"{self._work} was started with {content['identity']}, and now it is "
+                    f"{self._task.identity}.",
+                    hint="Give the same samples and options as before, or add --restart.",
+                )
+            done = int(content["done"])
+        else:
+            self._finish(0)
+        for folder in self._work.glob("activations-*"):
+            if folder.name != f"activations-{done}" or done == stages:
+                shutil.rmtree(folder)
+        rows = CalibratedWeights(self._task.folder).rows(self._task.catalog)
+        self._rows = {row.tensor: row for row in rows}
+        return done
+
+    def _finish(self, done: int) -> None:
+        """Count a stage as done; what it started from is not needed any more."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        content = {"identity": self._task.identity, "done": done}
+        write_file_durably(self._work / "state.json", json.dumps(content).encode())
+        if done:
+            shutil.rmtree(self._activations(done - 1), ignore_errors=True)
+
+    def _check_room(self) -> None:
+        """Refuse a disk that the activations and results will not fit on, before any work."""
+        needed, free = self.scratch_bytes, shutil.disk_usage(self._work).free
+        held = sum(f.stat().st_size for f in self._work.rglob("*") if f.is_file())
+        if free + held < needed:
+            raise DoesNotFitError(
+                f"Calibrating needs {format_bytes(needed)} of scratch in {self._work}, and "
+                f"{format_bytes(free)} are free there.",
+                hint="Free some space, use fewer samples (--samples), or another disk.",
+            )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Disk that is needed besides the result: the activations between two blocks, twice, codes
+        and scales of all matrices, and the moments of a layer."""
+        tensors = self._task.catalog.tensors
+        weights = sum(tensors[name].spec.numel for name in self._task.chosen)
+        scales = 4 * weights // NF4_GROUP
+        layer: dict[tuple[object, ...], int] = {}
+        for name in self._task.chosen:
+            spec = tensors[name].spec
+            place = (spec.block, spec.part in (Part.VISION, Part.PROJECTOR), spec.block is None)
+            layer[place] = layer.get(place, 0) + 4 * spec.shape[1] ** 2
+        moments = max(layer.values(), default=0)
+        return 2 * self._network.activation_bytes + weights // 2 + scales + moments
+
+    # --- small things ----------------------------------------------------------------------------
+
+    def _ratio(self) -> float:
+        """Give the mean ratio of a matrix's error to that of round to nearest."""
+        judged = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
+        ratios = [row.error / row.nearest_error for row in judged]
+        return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+def numbers(network: Network) -> list[int]:
+    """Give for each sample what decides whether it is held out: its picture's number or its own."""
+    return [i if picture is None else picture for i, picture in enumerate(network.picture_of)]
+
+
+def is_held_out(number: int) -> bool:
+    """Say whether a picture, or a sample without one, judges instead of being fitted to."""
+    return number % CHECK_EVERY == CHECK_EVERY - 1
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Refuse samples that are too few to judge by."""
+    if len(samples) < LEAST_SAMPLES:
+        raise UsageError(
+            f"{len(samples)} samples are too few to calibrate with.",
+            hint=f"Give at least {LEAST_SAMPLES}; 64 are good. Or use --calibrate built-in.",
+        )

@@ -1,0 +1,416 @@
+"""Judge the whole model on held-out samples, spend the budget, and drop what makes it worse.
+
+Calibration judges every matrix by its own outputs. What that does to the answers is measured here,
+at the model's output, on the samples that nothing was fitted to:
+
+1  plain NF4 and calibrated NF4 against the source, word by word (KL, top-1, answers changed);
+2  with a budget, units one at a time: only one matrix (or one block, where all matrices would take
+   too long) is NF4 and all others are the source's. Such single effects add up, and local errors
+   do not predict them. The words of the questions count here too: there are three times as many,
+   and a few wavering words of the answers decide less (docs/quantization.md);
+3  the bytes beyond NF4 go where they buy most of that KL: int8, or 16 bits as in the source;
+4  the result is measured as in 1. If it is worse than plain NF4, a whole part goes back to round to
+   nearest, and if that does not help, everything does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.evaluate.metrics import ratio, summarise
+from cogvlm2_lite.samples.samples import Sample
+from cogvlm2_lite.weights.names import Part
+from cogvlm2_lite.weights.writer import write_file_durably
+from quantize.calibration.calibrate import CalibratedWeights, Task, is_held_out, numbers
+from quantize.calibration.gptq import round_to_nearest
+from quantize.calibration.knapsack import Offer, spend
+from quantize.calibration.network import Network
+from quantize.calibration.variants import CALIBRATED, INT8, NEAREST, SOURCE, Forms, Variant, Walk
+from quantize.events import Calibrated, Judged, Measuring
+from quantize.int8 import int8_values
+from quantize.job import CALIBRATION_FOLDER, DECISION_NAME
+from quantize.recipe import PlannedTensor, Recipe, make_recipe, planned_bytes
+
+_REFERENCE = Variant("source", {})
+_FORM_OF = {"int8": INT8, "dense": SOURCE}
+"""Storage kind of a recipe to form."""
+
+LEAST_FLOPS = 2e13
+"""Of measuring units, whatever calibrating takes: a minute or two of a CPU."""
+MOST_OF_CALIBRATION = 2.0
+"""More than that much of what calibrating computes is not spent on measuring units."""
+FEWEST = 4
+"""Pictures, or samples without one, on which a unit's effect is measured at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Matrices that are measured and upgraded together.
+
+    kl  mean KL at the model's output, over the words of questions and answers, when only they are
+        calibrated NF4; nats per word
+    """
+
+    name: str
+    matrices: tuple[str, ...]
+    kl: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of a calibration.
+
+    kinds    matrices that get more bytes than NF4: name to storage kind
+    nearest  matrices whose calibrated rounding is dropped
+    judged   what was measured; None where no sample was held out
+    units    what was measured of each unit; empty without a budget
+    """
+
+    kinds: Mapping[str, str]
+    nearest: frozenset[str]
+    judged: Judged | None = None
+    units: tuple[Unit, ...] = ()
+
+    @property
+    def dropped(self) -> frozenset[str]:
+        """Matrices for which the calibration's codes are not used."""
+        return self.nearest | frozenset(self.kinds)
+
+
+def read_decision(folder: Path) -> Decision | None:
+    """Read what an earlier run decided in a working folder; None when it did not."""
+    try:
+        text = (folder / CALIBRATION_FOLDER / DECISION_NAME).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    content = json.loads(text)
+    return Decision(
+        kinds=content["kinds"],
+        nearest=frozenset(content["nearest"]),
+        judged=Judged(**content["judged"]) if content["judged"] else None,
+        units=tuple(
+            Unit(name=u["name"], matrices=tuple(u["matrices"]), kl=u["kl"])
+            for u in content["units"]
+        ),
+    )
+
+
+class Judge:
+    """Measures and decides; `run` gives the decision.
+
+    task    of the calibration, which is done; its folder also keeps what units cost, so that
+            another budget measures nothing again
+    recipe  all NF4, but what the user keeps otherwise
+    limit   bytes of all files; None: not more than the recipe's
+    folder  the working folder of the conversion
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, limit: int | None, folder: Path) -> None:
+        self._task, self._recipe, self._limit = task, recipe, limit
+        self._folder = folder / CALIBRATION_FOLDER
+        self._shared = task.folder / CALIBRATION_FOLDER
+        self._weights = CalibratedWeights(task.folder)
+        self._planned = {t.name: t for t in recipe.tensors}
+
+    def run(self) -> Generator[Measuring, None, Decision]:
+        """Measure and decide; writes the decision down."""
+        if not self._held_out:
+            return self._write(Decision(kinds={}, nearest=frozenset()))
+        found = yield from self._walk(
+            self._held_out,
+            [
+                Variant("plain", self.forms(NEAREST)),
+                Variant("calibrated", self.forms(CALIBRATED)),
+            ],
+            self._shared / "whole",
+        )
+        plain, calibrated = found["plain"], found["calibrated"]
+        units: list[Unit] = []
+        kinds: dict[str, str] = {}
+        if self._limit is not None and self._limit > self._recipe.nbytes:
+            units = yield from self.measure_units()
+            kinds = self.spend(units, self._limit)
+        result = calibrated
+        if kinds:
+            some = yield from self._measure({"result": self.forms(CALIBRATED, kinds)}, "result")
+            result = some["result"]
+        decision, result = yield from self._check(plain, result, kinds)
+        judged = self._judged(plain, calibrated, result, decision)
+        return self._write(replace(decision, judged=judged, units=tuple(units)))
+
+    # --- what is measured on ---------------------------------------------------------------------
+
+    @cached_property
+    def _held_out(self) -> list[Sample]:
+        return [sample for _, group in self._groups for sample in group]
+
+    @cached_property
+    def _groups(self) -> list[tuple[int, list[Sample]]]:
+        """Held-out samples by picture."""
+        whole = self._network(self._task.samples)
+        found: dict[int, list[Sample]] = {}
+        for number, sample in zip(numbers(whole), self._task.samples, strict=True):
+            if is_held_out(number):
+                found.setdefault(number, []).append(sample)
+        return list(found.items())
+
+    def _network(self, samples: Sequence[Sample]) -> Network:
+        # float32 whatever the calibration computes in: what one matrix costs is smaller than what
+        # rounding every activation to 16 bits does.
+        return Network(
+            self._task.catalog,
+            samples,
+            self._task.tokenizer,
+            device=torch.device(self._task.compute.device),
+            dtype=torch.float32,
+        )
+
+    # --- measuring -------------------------------------------------------------------------------
+
+    def forms(self, nf4: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Give the form of every matrix that is not the source's.
+
+        nf4    of those that are stored in NF4
+        kinds  storage kinds other than the recipe's
+        """
+        found = {}
+        for name, planned in self._planned.items():
+            kind = (kinds or {}).get(name, planned.kind)
+            form = nf4 if kind == "nf4" else _FORM_OF[kind]
+            if form != SOURCE:
+                found[name] = form
+        return found
+
+    def _shape(self, name: str, form: str, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Give a matrix in a form, and the bias that goes with it; see variants.Shape."""
+        double = self._task.how.double_quant
+        if form == INT8:
+            return int8_values(weight), None
+        if form == CALIBRATED:
+            values = self._weights.values(name, double_quant=double)
+            if values is not None:
+                bias = self._weights.bias(name.removesuffix(".weight") + ".bias")
+                return values, bias
+        return round_to_nearest(weight, double_quant=double).values, None
+
+    def _walk(
+        self, samples: Sequence[Sample], variants: Sequence[Variant], folder: Path
+    ) -> Generator[Measuring, None, dict[str, Beside]]:
+        walk = self.make_walk(samples, variants, folder)
+        yield from walk.run()
+        return walk.found()
+
+    def make_walk(
+        self,
+        samples: Sequence[Sample],
+        variants: Sequence[Variant],
+        folder: Path,
+        *,
+        questions: bool = False,
+    ) -> Walk:
+        return Walk(
+            self._network(samples),
+            [_REFERENCE, *variants],
+            self._shape,
+            folder,
+            self._task.identity,
+            questions=questions,
+        )
+
+    def _measure(
+        self, forms: Mapping[str, Forms], folder: str
+    ) -> Generator[Measuring, None, dict[str, Beside]]:
+        variants = [Variant(name, some) for name, some in forms.items()]
+        return (yield from self._walk(self._held_out, variants, self._folder / folder))
+
+    # --- units -----------------------------------------------------------------------------------
+
+    def measure_units(self, *, questions: bool = True) -> Generator[Measuring, None, list[Unit]]:
+        """Measure what every unit costs in NF4 while all others are the source's.
+
+        questions  count their words too
+        """
+        named, samples = self._choose_units()
+        variants = [
+            Variant(name, dict.fromkeys(matrices, CALIBRATED)) for name, matrices in named.items()
+        ]
+        folder = self._shared / ("units" if questions else "units-answers")
+        walk = self.make_walk(samples, variants, folder, questions=questions)
+        yield from walk.run()
+        found = walk.found()
+        return [
+            Unit(name=name, matrices=matrices, kl=float(found[name].kl.mean()))
+            for name, matrices in named.items()
+        ]
+
+    def _choose_units(self) -> tuple[dict[str, tuple[str, ...]], list[Sample]]:
+        """Choose the finest units, and as many pictures, that take no more than allowed."""
+        whole = self._network(self._task.samples)
+        allowed = max(
+            LEAST_FLOPS,
+            MOST_OF_CALIBRATION * Walk(whole, [_REFERENCE], self._shape, self._shared, "").flops,
+        )
+        fewest = min(FEWEST, len(self._groups))
+        for named in (self._by_matrix(), self._by_block()):
+            variants = [
+                Variant(name, dict.fromkeys(some, CALIBRATED)) for name, some in named.items()
+            ]
+            for count in dict.fromkeys((len(self._groups), *_halves(len(self._groups), fewest))):
+                samples = self._spread(count)
+                walk = self.make_walk(samples, variants, self._shared)
+                if walk.flops <= allowed:
+                    return named, samples
+        return named, self._spread(fewest)
+
+    def _spread(self, count: int) -> list[Sample]:
+        """Take so many of the held-out groups, evenly."""
+        groups = self._groups
+        places = [number * len(groups) // count for number in range(count)]
+        return [sample for place in places for sample in groups[place][1]]
+
+    def _by_matrix(self) -> dict[str, tuple[str, ...]]:
+        return {name: (name,) for name, t in self._planned.items() if t.kind == "nf4"}
+
+    def _by_block(self) -> dict[str, tuple[str, ...]]:
+        """Group by layer and, in the decoder, by expert."""
+        found: dict[str, list[str]] = {}
+        for name, planned in self._planned.items():
+            spec = planned.source.spec
+            if planned.kind == "nf4":
+                block = spec.part.value + ("" if spec.block is None else f" {spec.block}")
+                found.setdefault(block, []).append(name)
+        return {block: tuple(names) for block, names in found.items()}
+
+    # --- spending --------------------------------------------------------------------------------
+
+    def spend(self, units: Sequence[Unit], limit: int) -> dict[str, str]:
+        """Choose storage kinds of matrices; none that brings the files above the limit."""
+        rows = {row.tensor: row for row in self._weights.rows(self._task.catalog)}
+        by_name = {unit.name: unit for unit in units}
+        offers = {unit.name: list(self._offers(unit, rows)) for unit in units}
+        capacity = limit - self._recipe.nbytes
+        while capacity > 0:
+            taken = spend(offers, capacity)
+            kinds = {m: o.kind for name, o in taken.items() for m in by_name[name].matrices}
+            recipe = make_recipe(self._task.catalog, self._recipe.settings, kinds)
+            if recipe.nbytes <= limit:
+                return kinds
+            capacity -= recipe.nbytes - limit  # other names make headers longer
+        return {}
+
+    def _offers(self, unit: Unit, rows: Mapping[str, Calibrated]) -> Iterator[Offer]:
+        """Say what a unit may become.
+
+        int8 was not measured at the output: what it leaves is below what can be measured there.
+        A rounding error that is k times smaller leaves k^2 of the KL, and k^2 is known from the
+        squared outputs of each matrix.
+        """
+        planned = [self._planned[name] for name in unit.matrices]
+        before = sum(t.nbytes for t in planned)
+        errors = [rows[name] for name in unit.matrices if name in rows]
+        whole = sum(row.error for row in errors)
+        left = sum(row.int8_error for row in errors) / whole if whole > 0 else 0.0
+        for kind, gain in (("int8", unit.kl * (1 - min(left, 1.0))), ("dense", unit.kl)):
+            more = sum(planned_bytes(t.source, kind) for t in planned) - before
+            yield Offer(kind=kind, nbytes=more, gain=gain)
+
+    # --- the fail-safe ---------------------------------------------------------------------------
+
+    def _check(
+        self, plain: Beside, result: Beside, kinds: Mapping[str, str]
+    ) -> Generator[Measuring, None, tuple[Decision, Beside]]:
+        """Keep the result if it is no worse than plain NF4; else drop one part's calibration, or
+        all of it."""
+        nothing: frozenset[str] = frozenset()
+        bound = float(plain.kl.mean())
+        if not math.isfinite(bound) or float(result.kl.mean()) <= bound:
+            return Decision(kinds=kinds, nearest=nothing), result
+        parts = {
+            part: frozenset(n for n, t in self._planned.items() if _is_calibrated(t, part, kinds))
+            for part in Part
+        }
+        forms = self.forms(CALIBRATED, kinds)
+        tried = {
+            part.value: {**forms, **dict.fromkeys(names, NEAREST)}
+            for part, names in parts.items()
+            if names
+        }
+        found = yield from self._measure(tried, "fallback")
+        best = min(found, key=lambda name: float(found[name].kl.mean()))
+        if float(found[best].kl.mean()) <= bound:
+            decision = Decision(kinds=kinds, nearest=parts[Part(best)])
+            return decision, found[best]
+        everything = frozenset(n for n, t in self._planned.items() if t.kind == "nf4")
+        return Decision(kinds={}, nearest=everything), plain
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    def _judged(
+        self, plain: Beside, calibrated: Beside, result: Beside, decision: Decision
+    ) -> Judged:
+        recipe = make_recipe(self._task.catalog, self._recipe.settings, decision.kinds)
+        return Judged(
+            samples=len(self._held_out),
+            words=len(plain.kl),
+            plain=_summary(plain),
+            calibrated=_summary(calibrated),
+            result=_summary(result),
+            of_plain=_ratio(result, plain),
+            plain_bytes=self._recipe.nbytes,
+            result_bytes=recipe.nbytes,
+            upgraded=len(decision.kinds),
+            dropped=self._dropped(decision),
+        )
+
+    def _dropped(self, decision: Decision) -> str:
+        """Say what the fail-safe took back; empty when nothing."""
+        if not decision.nearest:
+            return ""
+        parts = {self._planned[name].source.spec.part.value for name in decision.nearest}
+        every = sum(t.kind == "nf4" for t in self._planned.values())
+        return "everything" if len(decision.nearest) == every else ", ".join(sorted(parts))
+
+    def _write(self, decision: Decision) -> Decision:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "kinds": dict(decision.kinds),
+            "nearest": sorted(decision.nearest),
+            "judged": decision.judged.values() if decision.judged else None,
+            "units": [asdict(unit) for unit in decision.units],
+        }
+        write_file_durably(self._folder / DECISION_NAME, json.dumps(content).encode())
+        return decision
+
+
+def _is_calibrated(planned: PlannedTensor, part: Part, kinds: Mapping[str, str]) -> bool:
+    spec = planned.source.spec
+    return planned.kind == "nf4" and spec.part is part and spec.name not in kinds
+
+
+def _halves(count: int, least: int) -> Iterator[int]:
+    while count > least:
+        count = max(count // 2, least)
+        yield count
+
+
+def _summary(found: Beside) -> dict[str, Any]:
+    """Give KL, top-1 and answers changed with their intervals."""
+    whole = summarise(found).as_dict()
+    return {name: whole[name] for name in ("kl_mean", "kl_p99", "top1", "changed")}
+
+
+def _ratio(result: Beside, plain: Beside) -> dict[str, float] | None:
+    """Give the ratio of the mean KLs; None where plain NF4 has none."""
+    if not plain.kl.sum() > 0:
+        return None
+    return ratio(result.kl, plain.kl, plain.picture).as_dict()

@@ -1,0 +1,463 @@
+"""The model in several forms at once, block by block: what each says at the end.
+
+A variant names a form for some of its matrices; the others are the source's. All variants go
+through a block while its weights are there, and variants that were alike so far share their
+activations. So a hundred variants that differ in one matrix each cost far less than a hundred
+models: each is computed from its matrix on.
+
+    NAME/state.json      which variants, and how many stages are done
+    NAME/activations-N/  what stage N starts from, a file per distinct state and picture or sample
+    NAME/found           the result
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.model.decoder import DecoderBlock
+from cogvlm2_lite.model.projector import Projector
+from cogvlm2_lite.model.vision import VisionBlock
+from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.weights.slots import Linear, Shell
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from cogvlm2_lite.weights.writer import write_file_durably
+from quantize.calibration.network import Network
+from quantize.events import Measuring
+
+SOURCE, NEAREST, CALIBRATED, INT8 = "source", "nearest", "calibrated", "int8"
+"""Forms of a matrix: as it is in the source, round to nearest, calibrated NF4, int8."""
+
+_ROWS = 32
+"""Positions whose scores are made at a time: 16 MB of float32 for the 19B's vocabulary."""
+
+_FLOPS_OF_A_RUN = 1e7
+"""What reading, writing and starting cost per block and input, for the time that is left: without
+it a stage without matrices would count as nothing."""
+
+Forms = Mapping[str, str]
+"""Tensor name to form; a matrix that is missing is the source's."""
+
+Shape = Callable[[str, str, Tensor], tuple[Tensor, Tensor | None]]
+"""Of a matrix's name, its form and the source's values: the values in that form, and a bias in
+place of the source's or None."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the whole model."""
+
+    name: str
+    forms: Forms
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """One step of all samples: what must be filled, and what is done to an input.
+
+    inputs  how many pictures or samples go through
+    tokens  of all of them together
+    share   of the matrices that one token meets: of a layer's two experts it is one
+    run     of an input's number and the activations before it
+    before  which activations an input starts from: number of the input in the stage before
+    """
+
+    name: str
+    shells: Sequence[Shell]
+    inputs: int
+    tokens: int
+    run: Callable[[int, Tensor | None], Tensor]
+    before: Callable[[int], int | None]
+    share: float = 1.0
+
+    @property
+    def matrices(self) -> list[Linear]:
+        return [shell for shell in self.shells if isinstance(shell, Linear)]
+
+
+class Walk:
+    """Takes variants through the network; `run` goes on from the last finished stage.
+
+    variants  the first is the reference that the others are held against
+    folder    of its own, for activations and the result
+    identity  of what `shape` gives: another one makes the folder's content worthless
+    questions count the words of the prompt behind the picture too, not only those of the answer
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        variants: Sequence[Variant],
+        shape: Shape,
+        folder: Path,
+        identity: str,
+        *,
+        questions: bool = False,
+    ) -> None:
+        self._network, self._variants, self._shape = network, variants, shape
+        self._folder, self._questions = folder, questions
+        named = [identity, questions, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
+        self._identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[Measuring]:
+        """Walk; yields progress. The result is in `found` then."""
+        if self._found_file.exists() and self._done() is not None:
+            return
+        stages = self._stages()
+        paths = self._paths(stages)
+        done = self._resume()
+        if not done:
+            self._check_room(paths)
+        work = [
+            self._cost(stage, path) + _FLOPS_OF_A_RUN * len(set(path)) * stage.inputs
+            for stage, path in zip(stages, paths, strict=True)
+        ]
+        began, before = time.monotonic(), sum(work[:done])
+        for number in range(done, len(stages)):
+            self._do(number, stages[number], paths[number])
+            self._finish(number + 1)
+            spent, now = time.monotonic() - began, sum(work[: number + 1])
+            yield Measuring(
+                done=number + 1,
+                total=len(stages) + 1,
+                block=stages[number].name,
+                seconds_left=round(spent / max(now - before, 1.0) * (sum(work) - now), 1),
+            )
+        self._score(len(stages), paths[-1])
+        yield Measuring(
+            done=len(stages) + 1, total=len(stages) + 1, block="scores", seconds_left=0.0
+        )
+
+    def found(self) -> dict[str, Beside]:
+        """Hold every variant but the first against the first, by name."""
+        columns = load_file(self._found_file)
+        shared = {
+            "reference_right": columns["reference_right"].numpy(),
+            "answer": columns["answer"].numpy(),
+            "picture": columns["picture"].numpy(),
+        }
+        return {
+            variant.name: Beside(
+                kl=columns["kl"][number].numpy(),
+                agree=columns["agree"][number].numpy(),
+                other_right=columns["other_right"][number].numpy(),
+                **shared,
+            )
+            for number, variant in enumerate(self._variants[1:])
+        }
+
+    @property
+    def flops(self) -> float:
+        """What all matrix products of the walk take, attention not counted."""
+        stages = self._stages()
+        paths = self._paths(stages)
+        return sum(self._cost(s, path) for s, path in zip(stages, paths, strict=True))
+
+    # --- which variants share what -----------------------------------------------------------
+
+    def _paths(self, stages: Sequence[_Stage]) -> list[list[int]]:
+        """Give for each stage the state of each variant after it; equal numbers are one state."""
+        states, found = [0] * len(self._variants), []
+        for stage in stages:
+            numbers: dict[tuple[object, ...], int] = {}
+            keys = [(s, self._key(stage, v)) for s, v in zip(states, self._variants, strict=True)]
+            states = [numbers.setdefault(key, len(numbers)) for key in keys]
+            found.append(states)
+        return found
+
+    def _key(self, stage: _Stage, variant: Variant) -> tuple[tuple[str, str], ...]:
+        forms = ((m.name, variant.forms.get(m.name, SOURCE)) for m in stage.matrices)
+        return tuple((name, form) for name, form in forms if form != SOURCE)
+
+    @staticmethod
+    def _cost(stage: _Stage, path: Sequence[int]) -> float:
+        """Give the floating-point operations of a stage."""
+        weights = sum(m.in_features * m.out_features for m in stage.matrices)
+        return 2.0 * weights * stage.share * stage.tokens * len(set(path))
+
+    # --- stages ------------------------------------------------------------------------------
+
+    def _stages(self) -> list[_Stage]:
+        net = self._network
+        pictures, samples = len(net.pictures), len(net.samples)
+        patches = pictures * net.config.vision.num_positions
+        words = sum(tokens.input_ids.size for tokens in net.tokens)
+
+        def same(index: int) -> int:
+            return index
+
+        def through(block: Callable[[Tensor], Tensor]) -> Callable[[int, Tensor | None], Tensor]:
+            def run(index: int, hidden: Tensor | None) -> Tensor:
+                assert hidden is not None
+                return block(net.put(hidden))
+
+            return run
+
+        def decode(block: DecoderBlock) -> Callable[[int, Tensor | None], Tensor]:
+            def run(index: int, hidden: Tensor | None) -> Tensor:
+                assert hidden is not None
+                return block(net.put(hidden), net.step(index))
+
+            return run
+
+        found = [
+            _Stage(
+                name="patch embedding",
+                shells=list(net.tower.embedding.shells()),
+                inputs=pictures,
+                tokens=patches,
+                run=lambda index, _: net.embed_picture(index),
+                before=lambda _: None,
+            )
+        ]
+        blocks: list[tuple[str, VisionBlock | Projector]] = [
+            (f"vision layer {n}", block) for n, block in enumerate(net.tower.blocks)
+        ]
+        for name, block in (*blocks, ("projector", net.projector)):
+            shells = list(block.shells())
+            found.append(
+                _Stage(
+                    name=name,
+                    shells=shells,
+                    inputs=pictures,
+                    tokens=patches // 4 if block is net.projector else patches,
+                    run=through(block),
+                    before=same,
+                )
+            )
+        found.append(
+            _Stage(
+                name="words",
+                shells=list(net.decoder.embedding.shells()),
+                inputs=samples,
+                tokens=words,
+                run=net.embed_words,
+                before=lambda index: net.picture_of[index],
+            )
+        )
+        found += [
+            _Stage(
+                name=f"decoder layer {number}",
+                shells=list(block.shells()),
+                inputs=samples,
+                tokens=words,
+                share=0.5,
+                run=decode(block),
+                before=same,
+            )
+            for number, block in enumerate(net.decoder.blocks)
+        ]
+        return found
+
+    def _do(self, number: int, stage: _Stage, path: Sequence[int]) -> None:
+        """Run a stage for every distinct state."""
+        before = self._path_before(number)
+        todo: dict[int, tuple[int, Variant]] = {}
+        for state, earlier, variant in zip(path, before, self._variants, strict=True):
+            todo.setdefault(state, (earlier, variant))
+        # States with the same forms of this block stand together, so that each is made once.
+        order = sorted(todo, key=lambda state: (self._key(stage, todo[state][1]), state))
+        with _Filled(self._network, stage.shells, self._shape) as filled:
+            for state in order:
+                earlier, variant = todo[state]
+                filled.take(dict(self._key(stage, variant)))
+                for index in range(stage.inputs):
+                    place = stage.before(index)
+                    start = None if place is None else self._read(number, earlier, place)
+                    self._write(number + 1, state, index, stage.run(index, start))
+
+    def _path_before(self, number: int) -> Sequence[int]:
+        paths = self._paths(self._stages())
+        return paths[number - 1] if number else [0] * len(self._variants)
+
+    def _score(self, number: int, path: Sequence[int]) -> None:
+        """Score the words of the answers, and hold every variant against the first."""
+        head = self._network.decoder.head
+        shells = list(head.shells())
+        keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
+        states = list(zip(path, keys, strict=True))
+        rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
+        with _Filled(self._network, shells, self._shape) as filled:
+
+            def score(key: tuple[int, str], sample: int, some: Sequence[int]) -> Tensor:
+                state, form = key
+                filled.take({head.lm_head.name: form} if form != SOURCE else {})
+                hidden = self._read(number, state, sample)[:, some]
+                return head(self._network.put(hidden))[0].double().log_softmax(-1)
+
+            for sample in range(len(self._network.samples)):
+                wanted, targets = self._wanted(sample)
+                for begin in range(0, len(wanted), _ROWS):
+                    some = wanted[begin : begin + _ROWS]
+                    words = targets[begin : begin + _ROWS]
+                    reference = score(states[0], sample, some)
+                    beside = {
+                        key: _beside(reference, score(key, sample, some), words)
+                        for key in sorted(set(states[1:]), key=lambda key: (key[1], key[0]))
+                    }
+                    self._keep(rows, reference, [beside[key] for key in states[1:]], words, sample)
+        columns = {name: torch.cat(parts, dim=-1).contiguous() for name, parts in rows.items()}
+        write_file_durably(self._found_file, save(columns))
+        self._finish(number + 1)
+
+    def _wanted(self, sample: int) -> tuple[list[int], Tensor]:
+        """Give the positions whose next word counts, and these words.
+
+        A sample without an answer has one: where its answer would begin; its word is -1.
+        """
+        tokens = self._network.tokens[sample]
+        ids = torch.from_numpy(tokens.input_ids[0])
+        first, last = tokens.scored, len(ids) - 1
+        if self._questions:
+            shown = tokens.token_type_ids[0].nonzero()[0]
+            first = int(shown[-1]) if len(shown) else 0
+        words = ids[first + 1 :]
+        if not len(tokens.targets):
+            last, words = last + 1, torch.cat((words, torch.tensor([-1])))
+        return list(range(first, last)), words
+
+    def _keep(
+        self,
+        rows: dict[str, list[Tensor]],
+        reference: Tensor,
+        beside: Sequence[tuple[Tensor, Tensor, Tensor]],
+        words: Tensor,
+        sample: int,
+    ) -> None:
+        """Add some words of a sample for all variants."""
+        kl, agree, right = (torch.stack(column) for column in zip(*beside, strict=True))
+        picture = self._network.picture_of[sample]
+        owner = len(self._network.pictures) + sample if picture is None else picture
+        first = reference.argmax(-1).cpu()
+        found = {
+            "kl": kl,
+            "agree": agree,
+            "other_right": right,
+            "reference_right": (words < 0) | (first == words),
+            "answer": torch.full((len(words),), sample),
+            "picture": torch.full((len(words),), owner),
+        }
+        for name, values in found.items():
+            rows[name].append(values)
+
+    # --- files -------------------------------------------------------------------------------
+
+    @property
+    def _found_file(self) -> Path:
+        return self._folder / "found"
+
+    def _activations(self, stage: int) -> Path:
+        return self._folder / f"activations-{stage}"
+
+    def _read(self, stage: int, state: int, index: int) -> Tensor:
+        with safe_open(self._activations(stage) / f"{state}-{index}", "pt") as content:
+            hidden: Tensor = content.get_tensor("hidden")
+        return hidden
+
+    def _write(self, stage: int, state: int, index: int, hidden: Tensor) -> None:
+        folder = self._activations(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = save({"hidden": hidden.cpu().contiguous()})
+        (folder / f"{state}-{index}").write_bytes(content)
+
+    def _done(self) -> int | None:
+        """Give the number of finished stages; None when the folder holds another walk."""
+        try:
+            content = json.loads((self._folder / "state.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return int(content["done"]) if content["identity"] == self._identity else None
+
+    def _resume(self) -> int:
+        done = self._done()
+        if done is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._finish(0)
+            return 0
+        for folder in self._folder.glob("activations-*"):
+            if folder.name != f"activations-{done}":
+                shutil.rmtree(folder)
+        return done
+
+    def _finish(self, done: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {"identity": self._identity, "done": done}
+        write_file_durably(self._folder / "state.json", json.dumps(content).encode())
+        if done:
+            shutil.rmtree(self._activations(done - 1), ignore_errors=True)
+
+    def _check_room(self, paths: Sequence[Sequence[int]]) -> None:
+        """Refuse a disk that the activations will not fit on, before any work."""
+        states = max(len(set(path)) for path in paths)
+        needed = 2 * states * self._network.activation_bytes
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise DoesNotFitError(
+                f"Measuring {len(self._variants)} variants needs {format_bytes(needed)} of scratch "
+                f"in {self._folder}, and {format_bytes(free)} are free there.",
+                hint="Free some space, use fewer samples (--samples), or another disk.",
+            )
+
+
+_COLUMNS = ("kl", "agree", "other_right", "reference_right", "answer", "picture")
+
+
+def _beside(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hold log-probabilities [positions, vocab] against the reference's.
+
+    words  [positions] the right ones; -1: the reference's own is
+    Returns KL(reference || other), whether both choose the same word, and whether the other
+    chooses the right one, each [positions] on the CPU
+    """
+    kl = (reference.exp() * (reference - other)).sum(-1).clamp(min=0).cpu()
+    first, choice = reference.argmax(-1).cpu(), other.argmax(-1).cpu()
+    return kl, choice == first, choice == torch.where(words < 0, first, words)
+
+
+class _Filled:
+    """A block's weights, of which some change their form; a context that lets them go."""
+
+    def __init__(self, network: Network, shells: Sequence[Shell], shape: Shape) -> None:
+        self._network, self._shells, self._shape = network, shells, shape
+        self._now: dict[str, str] = {}
+
+    def __enter__(self) -> _Filled:
+        self._network.fill(self._shells)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._network.clear(self._shells)
+
+    def take(self, forms: Mapping[str, str]) -> None:
+        """Give matrices the forms; those that are not named become the source's."""
+        for shell in self._shells:
+            if not isinstance(shell, Linear):
+                continue
+            form = forms.get(shell.name, SOURCE)
+            if form == self._now.get(shell.name, SOURCE):
+                continue
+            self._network.fill([shell] if shell.bias is None else [shell, shell.bias])
+            self._now[shell.name] = form
+            if form != SOURCE:
+                self._change(shell, form)
+
+    def _change(self, linear: Linear, form: str) -> None:
+        assert linear.stored is not None
+        net = self._network
+        values, bias = self._shape(linear.name, form, linear.stored.dequantize(torch.float32))
+        linear.stored = DenseWeight(weight=values.to(net.device, net.dtype))
+        if bias is not None and linear.bias is not None:
+            linear.bias.value = net.put(bias)

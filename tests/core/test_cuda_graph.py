@@ -1,0 +1,189 @@
+"""Decode steps that are recorded and replayed give the same answers, or are not replayed.
+
+There is no GPU in most places that run this: a recorder that repeats the recorded call stands in
+for a CUDA graph. It sees what a graph sees: tensors that stay where they were, and the host's
+numbers as they were when the step was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.engine.cuda_graph import Recorder, Recording, Replayer
+from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.events import Cancel, Finished
+from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.model.kv_cache import KVKind
+from cogvlm2_lite.sampling import Sampling
+from tests.core.folders import talking_folder
+from tests.core.goldens import make_chunk
+from tests.core.test_answer import picture
+
+PLENTY = 1 << 30
+TOKENS = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def repeat(work: Callable[[], Tensor]) -> Recording:
+    """Record by keeping the call."""
+    output = work()
+
+    def replay() -> None:
+        output.copy_(work())
+
+    return Recording(replay=replay, output=output)
+
+
+def open_with(
+    folder: Path,
+    record: Recorder | None,
+    *,
+    budgets: Sequence[int] = (PLENTY,),
+    kv: KVKind = KVKind.FULL,
+) -> Model:
+    model = open_model(
+        folder,
+        compute=choose_compute("cpu", "float32"),
+        budgets=[Budget(device=f"cpu:{i}", device_bytes=n) for i, n in enumerate(budgets)],
+        kv=kv,
+    )
+    model.runtime.replayer = None if record is None else Replayer(record)
+    return model
+
+
+def replayed(model: Model) -> int:
+    assert model.runtime.replayer is not None
+    return model.runtime.replayer.replayed
+
+
+def text(model: Model, seed: int = 1) -> str:
+    sampling = Sampling(max_new_tokens=TOKENS, repetition_guard=False)
+    *_, last = model.answer("What?", picture(seed), sampling=sampling)
+    assert isinstance(last, Finished)
+    return last.text
+
+
+def prompt(tokens: int) -> Chunk:
+    ids = torch.arange(tokens)[None] % 90 + 10
+    return make_chunk(ids, torch.zeros_like(ids))
+
+
+def scores(model: Model, steps: int, start: int = 250, *, release: bool = False) -> list[Tensor]:
+    """Decode the same tokens behind a prompt that ends shortly before the cache grows.
+
+    release  take all weights out before each of them
+    """
+    chunk = prompt(start)
+    cache = model.runtime.new_cache()
+    run(model.runtime.prefill(chunk, None, cache, Cancel()))
+    found = []
+    for step in range(steps):
+        if release:
+            model.runtime.residency.release()
+        found.append(model.runtime.decode_one_token(40 + step, start + step, cache))
+    cache.release()
+    return found
+
+
+@pytest.mark.parametrize("kv", list(KVKind))
+def test_replayed_answers_are_those_of_ordinary_steps(folder: Path, kv: KVKind) -> None:
+    plain, recorded = (open_with(folder, record, kv=kv) for record in (None, repeat))
+    for seed in (1, 2, 1):
+        assert text(recorded, seed) == text(plain, seed)
+    assert replayed(recorded) > 0
+
+
+def test_steps_that_are_not_replayed_are_equal_to_the_bit(folder: Path) -> None:
+    recorded = open_with(folder, repeat)
+    expected = scores(recorded, 20)
+    # 20 steps, of which the cache's growth makes two runs: each begins with two ordinary ones, and
+    # the first run with one more, which brings the weights in.
+    assert replayed(recorded) == 20 - 3 - 2
+    two_devices = open_with(folder, repeat, budgets=[PLENTY, PLENTY])
+    coming_and_going = open_with(folder, repeat)
+    for other, found in (
+        (two_devices, scores(two_devices, 20)),
+        (coming_and_going, scores(coming_and_going, 20, release=True)),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+        assert replayed(other) == 0
+
+
+def test_places_that_are_not_written_yet_change_nothing_but_the_last_bits(folder: Path) -> None:
+    plain, recorded = open_with(folder, None), open_with(folder, repeat)
+    for ours, theirs in zip(scores(recorded, 20), scores(plain, 20), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_what_left_the_cache_is_not_replayed_over(folder: Path) -> None:
+    recorded = open_with(folder, repeat)
+    first = scores(recorded, 5, start=20)
+    assert scores(recorded, 5, start=30)[0].shape == first[0].shape
+    for ours, theirs in zip(scores(recorded, 5, start=20), first, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def other_numbers(work: Callable[[], Tensor]) -> Recording:
+    return Recording(replay=lambda: None, output=work() + 1)
+
+
+def refuse(work: Callable[[], Tensor]) -> Recording:
+    raise RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
+
+
+def out_of_memory(work: Callable[[], Tensor]) -> Recording:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (other_numbers, "a replayed decode step gave other numbers"),
+        (refuse, "can't be recorded here: operation not permitted when stream is capturing"),
+        (out_of_memory, "there is no memory for a recording"),
+    ],
+)
+def test_a_recording_that_does_not_work_is_given_up_with_its_reason(
+    folder: Path, record: Recorder, reason: str
+) -> None:
+    model = open_with(folder, record)
+    assert text(model) == text(open_with(folder, None))
+    assert model.runtime.replayer is not None
+    assert reason in model.runtime.replayer.trouble
+    assert "\n" not in model.runtime.replayer.trouble
+    assert replayed(model) == 0
+
+
+@pytest.mark.cuda
+def test_a_decode_step_on_a_gpu_never_waits_and_is_replayed(folder: Path) -> None:
+    from cogvlm2_lite import load
+
+    model = load(folder, device="cuda")
+    cache = model.runtime.new_cache()
+    run(model.runtime.prefill(prompt(20), None, cache, Cancel()))
+    found = []
+    for step in range(12):
+        if step == 4:
+            torch.cuda.set_sync_debug_mode("error")
+        found.append(model.runtime.decode_one_token(40 + step, 20 + step, cache))
+    torch.cuda.set_sync_debug_mode("default")
+    assert model.runtime.replayer is not None
+    assert model.runtime.replayer.trouble == ""
+    assert replayed(model) > 6
+    model.runtime.replayer = Replayer(refuse)
+    cache.truncate(20)
+    for step, expected in enumerate(found):
+        again = model.runtime.decode_one_token(40 + step, 20 + step, cache)
+        assert torch.equal(again, expected)
