@@ -22,7 +22,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
-from cogvlm2_lite.engine import protocol
 from cogvlm2_lite.errors import (
     CheckpointError,
     DeviceError,
@@ -39,6 +38,7 @@ from cogvlm2_lite.events import (
     TokenScore,
 )
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
@@ -255,18 +255,20 @@ def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> Non
 
 _STUCK = """
 import threading
-from cogvlm2_lite.engine import pulse, worker
+from cogvlm2_lite.worker import heartbeat
+    from cogvlm2_lite.worker import main as worker
 from cogvlm2_lite.model.decoder import DecoderBlock
-pulse.FIRST_STEP_S = 3.0
+heartbeat.FIRST_STEP_S = 3.0
 DecoderBlock.__call__ = lambda *_: threading.Event().wait()
 worker.main()
 """
 
 _SLOW = """
 import threading
-from cogvlm2_lite.engine import pulse, worker
+from cogvlm2_lite.worker import heartbeat
+    from cogvlm2_lite.worker import main as worker
 from cogvlm2_lite.model.decoder import DecoderBlock
-pulse.FIRST_STEP_S = 3.0
+heartbeat.FIRST_STEP_S = 3.0
 whole = DecoderBlock.__call__
 def slow(self, x, step):
     threading.Event().wait(0.4)

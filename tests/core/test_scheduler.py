@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.devices import choose_compute
-from cogvlm2_lite.engine import together
+from cogvlm2_lite.engine import scheduler
 from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.engine.model import Model, open_model
@@ -177,7 +177,7 @@ def smallest(folder: Path, parallel: int, devices: int = 1) -> int:
 
 @pytest.fixture(params=[0.0, 0.5], ids=["a block at a time", "as shipped"])
 def _reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "READING_S", request.param)
+    monkeypatch.setattr(scheduler, "READING_S", request.param)
 
 
 # --- equal to the bit -----------------------------------------------------------------------------
@@ -322,7 +322,7 @@ TALK = Sampling(max_new_tokens=200, repetition_guard=False)
 def test_others_go_on_while_a_picture_is_looked_at(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "READING_S", 0.0)
+    monkeypatch.setattr(scheduler, "READING_S", 0.0)
     engine = open_with(folders["nf4"], 2).engine
     engine.begin(1, Request(question="Talk", sampling=TALK), Cancel())
     while not any(isinstance(outcome, TextDelta) for _, outcome in engine.turn()):
@@ -373,7 +373,7 @@ def test_a_cancelled_answer_frees_its_seat_within_one_token(folders: dict[str, P
 def test_a_cancelled_prompt_that_waits_or_is_half_read_ends_at_once(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "READING_S", 0.0)
+    monkeypatch.setattr(scheduler, "READING_S", 0.0)
     engine = open_with(folders["nf4"], 3).engine
     cancels = [Cancel() for _ in range(3)]
     for number, cancel in enumerate(cancels):

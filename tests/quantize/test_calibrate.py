@@ -19,7 +19,7 @@ from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.samples.drawn import drawn_samples
 from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from quantize import calibrate as calibration
+from quantize.calibration import calibrate as calibration
 from quantize.calibration.calibrate import Task
 from quantize.calibration.gptq import Calibration
 from quantize.command import main

@@ -16,8 +16,8 @@ from torch import Tensor
 from cogvlm2_lite.errors import ConversionError, UsageError
 from cogvlm2_lite.evaluate.metrics import Tokens
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from quantize import judge as judging
 from quantize.budget import Budget, parse_budget
+from quantize.calibration import judge as judging
 from quantize.calibration.judge import Judge
 from quantize.calibration.variants import NEAREST, Walk
 from quantize.command import main

@@ -21,7 +21,7 @@ from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.units import GIB
-from quantize import variants
+from quantize.calibration import variants
 from quantize.calibration.gptq import round_to_nearest
 from quantize.calibration.network import Network
 from quantize.calibration.variants import INT8, NEAREST, Variant, Walk
