@@ -130,15 +130,16 @@ def read_config(folder: Path) -> ModelConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{folder} has no config.json, so it is not a model folder.",
+            "{folder} has no config.json, so it is not a model folder.",
             hint="Give the folder that holds config.json and the .safetensors files.",
+            folder=folder,
         ) from None
     except RecursionError:
-        raise CheckpointError(f"{path} is nested too deeply.") from None
+        raise CheckpointError("{path} is nested too deeply.", path=path) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read: {error}.") from error
+        raise CheckpointError("{path} can't be read: {why}.", path=path, why=error) from error
     if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object.")
+        raise CheckpointError("{path} does not hold a JSON object.", path=path)
     return parse_config(raw, where=str(path))
 
 
@@ -148,15 +149,20 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config.json") -> Model
     vision_raw = values.pop("vision_config", None)
     if not isinstance(vision_raw, dict):
         raise CheckpointError(
-            f"{where} has no vision_config, so this is not a CogVLM2 image model.",
+            "{where} has no vision_config, so this is not a CogVLM2 image model.",
             hint="CogVLM2 Lite runs cogvlm2-llama3-chat-19B and cogvlm2-llama3-chinese-chat-19B.",
+            where=where,
         )
     eos = values.pop("eos_token_id", None)
     eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
     if not all(type(i) is int for i in eos_ids) or not eos_ids:
-        raise CheckpointError(f"{where}: eos_token_id must be an id or a list of ids, not {eos!r}.")
+        raise CheckpointError(
+            "{where}: eos_token_id must be an id or a list of ids, not {eos!r}.",
+            where=where,
+            eos=eos,
+        )
     if values.pop("tie_word_embeddings", False):
-        raise CheckpointError(f"{where}: tied word embeddings are not part of CogVLM2.")
+        raise CheckpointError("{where}: tied word embeddings are not part of CogVLM2.", where=where)
     config = ModelConfig(
         vision=VisionConfig(**_take(vision_raw, VisionConfig, f"{where}: vision_config")),
         eos_token_ids=eos_ids,
@@ -174,8 +180,10 @@ def _take(
     unknown = sorted(set(raw) - set(wanted) - _NEUTRAL_KEYS)
     if unknown:
         raise CheckpointError(
-            f"{where} holds keys this program does not know: {', '.join(unknown)}.",
+            "{where} holds keys this program does not know: {names}.",
             hint="They may change the results. Check that this is a CogVLM2 image model.",
+            where=where,
+            names=", ".join(unknown),
         )
     taken = {}
     for name, field in wanted.items():
@@ -184,7 +192,9 @@ def _take(
         taken[name] = _checked(raw[name], str(field.type), f"{where}: {name}")
     required = {n for n, f in wanted.items() if n not in taken and f.default is MISSING}
     if required:
-        raise CheckpointError(f"{where} lacks {', '.join(sorted(required))}.")
+        raise CheckpointError(
+            "{where} lacks {names}.", where=where, names=", ".join(sorted(required))
+        )
     return taken
 
 
@@ -192,15 +202,21 @@ def _checked(value: Any, kind: str, what: str) -> Any:
     """Give a value of the type that a field wants: "int", "float" or "str"."""
     if kind == "str":
         if not isinstance(value, str):
-            raise CheckpointError(f"{what} must be text, not {value!r}.")
+            raise CheckpointError("{what} must be text, not {value!r}.", what=what, value=value)
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
-        raise CheckpointError(f"{what} must be a number of 0 or more, not {value!r}.")
+        raise CheckpointError(
+            "{what} must be a number of 0 or more, not {value!r}.", what=what, value=value
+        )
     if value > _MOST:
-        raise CheckpointError(f"{what} is {value}; more than {_MOST} is refused.")
+        raise CheckpointError(
+            "{what} is {value}; more than {most} is refused.", what=what, value=value, most=_MOST
+        )
     if kind == "int" and value != int(value):
-        raise CheckpointError(f"{what} must be a whole number, not {value!r}.")
+        raise CheckpointError(
+            "{what} must be a whole number, not {value!r}.", what=what, value=value
+        )
     return int(value) if kind == "int" else value
 
 
@@ -214,7 +230,7 @@ def _check_shapes(config: ModelConfig, where: str) -> None:
         vision.intermediate_size, config.max_position_embeddings,
     )  # fmt: skip
     if min(sizes) == 0:
-        raise CheckpointError(f"{where}: sizes and counts must be positive.")
+        raise CheckpointError("{where}: sizes and counts must be positive.", where=where)
     layers = max(vision.num_hidden_layers, config.num_hidden_layers)
     rules = {
         f"there may be {_MOST_LAYERS} layers, not {layers}": layers <= _MOST_LAYERS,
@@ -242,4 +258,4 @@ def _check_shapes(config: ModelConfig, where: str) -> None:
     }  # fmt: skip
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
-        raise CheckpointError(f"{where}: {broken[0]}.")
+        raise CheckpointError("{where}: {first}.", where=where, first=broken[0])

@@ -85,7 +85,10 @@ def choose_compute(device: str, dtype: str) -> Compute:
     """
     if dtype not in DTYPES:
         raise UsageError(
-            f"{dtype!r} is not a number type.", hint=f"Use one of {', '.join(DTYPES)}."
+            "{dtype!r} is not a number type.",
+            hint="Use one of {dtypes}.",
+            dtype=dtype,
+            dtypes=", ".join(DTYPES),
         )
     prepare_threads()
     import torch
@@ -123,7 +126,10 @@ def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], str]:
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
         raise UsageError(
-            f"{device!r} is not a device.", hint=f"Use one of {', '.join(DEVICES)}, or cuda:1."
+            "{device!r} is not a device.",
+            hint="Use one of {devices}, or cuda:1.",
+            device=device,
+            devices=", ".join(DEVICES),
         )
     if kind == "cpu":
         return (), ""
@@ -134,15 +140,18 @@ def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], str]:
         return gpus, trouble if has_driver else ""
     if not gpus:
         reason = trouble or "no driver is installed"
-        raise DeviceError(f"No NVIDIA GPU can be used: {reason}.", hint=_NO_GPU_HINT)
+        raise DeviceError("No NVIDIA GPU can be used: {reason}.", hint=_NO_GPU_HINT, reason=reason)
     if not number:
         return gpus, trouble
     asked = tuple(gpu for gpu in gpus if gpu.index == int(number))
     if not asked:
         there = ", ".join(sorted(gpu.device for gpu in gpus))
         raise DeviceError(
-            f"There is no GPU {device} that can be used{f' ({trouble})' if trouble else ''}.",
-            hint=f"These can: {there}.",
+            "The GPU {device} can't be used ({why})." if trouble else "There is no GPU {device}.",
+            hint="Available: {names}.",
+            device=device,
+            why=trouble,
+            names=there,
         )
     return asked, ""
 

@@ -16,20 +16,31 @@ do next. Programs show both and no traceback.
 
 from __future__ import annotations
 
+from cogvlm2_lite.text import Text
+
 
 class CogVLM2LiteError(Exception):
     """An error whose message is written for the person at the keyboard.
 
+        raise ImageError("{file} has {count} pixels.", hint="Choose {other}.", file=..., ...)
+
     message  what happened, one sentence, with numbers
     hint     what to do next; may be empty when the message already says it
+    param    the option or request field that is at fault, such as "temperature"; None: no one alone
+
+    Message and hint are templates that the values fill in; both stay available (Text), so that the
+    window can translate them. Without values they are taken as they are, braces included.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(
+        self, message: str, /, *, hint: str = "", param: str | None = None, **values: object
+    ) -> None:
+        self.message = Text(message, **values)
+        self.hint = Text(hint, **values)
+        self.param = param
+        super().__init__(self.message)
 
 
 class UsageError(CogVLM2LiteError):

@@ -57,4 +57,4 @@ class Sampling:
             if not holds:
                 name = rule.split()[0]
                 given = f", not {getattr(self, name)}" if hasattr(self, name) else ""
-                raise UsageError(f"{rule}{given}.")
+                raise UsageError("{rule}{given}.", rule=rule, given=given)

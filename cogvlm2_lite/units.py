@@ -28,7 +28,9 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     scale = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or scale is None:
-        raise UsageError(f"{text!r} is not a size.", hint="Write it like 8GiB, 512MiB or 16GB.")
+        raise UsageError(
+            "{text!r} is not a size.", hint="Write it like 8GiB, 512MiB or 16GB.", text=text
+        )
     return int(float(match.group(1)) * scale)
 
 

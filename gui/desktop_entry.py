@@ -50,8 +50,10 @@ def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...
             file.chmod(0o644)
     except OSError as error:
         raise UsageError(
-            f"The menu entry can't be written: {error.strerror or error}.",
-            hint=f"Make {folder} writable.",
+            "The menu entry can't be written: {why}.",
+            hint="Make {folder} writable.",
+            why=error.strerror or error,
+            folder=folder,
         ) from error
     return entry, icon
 
@@ -64,8 +66,10 @@ def remove(folder: Path) -> tuple[Path, ...]:
             file.unlink()
     except OSError as error:
         raise UsageError(
-            f"The menu entry can't be removed: {error.strerror or error}.",
-            hint=f"Make {folder} writable.",
+            "The menu entry can't be removed: {why}.",
+            hint="Make {folder} writable.",
+            why=error.strerror or error,
+            folder=folder,
         ) from error
     return found
 

@@ -39,9 +39,13 @@ class Budget:
         assert limit is not None
         if limit < plain_bytes:
             raise UsageError(
-                f"A budget of {self.text} is {format_bytes(limit)}, and plain NF4 takes "
-                f"{format_bytes(plain_bytes)} ({8 * plain_bytes / weights:.3f} bits per weight).",
+                "A budget of {text} is {most}, and plain NF4 takes "
+                "{size} ({bits:.3f} bits per weight).",
                 hint="Give more, or make lm_head smaller (--lm-head nf4).",
+                text=self.text,
+                most=format_bytes(limit),
+                size=format_bytes(plain_bytes),
+                bits=8 * plain_bytes / weights,
             )
         return limit
 
@@ -56,5 +60,5 @@ def parse_budget(text: str) -> Budget:
         return Budget(text=text.strip(), nbytes=parse_bytes(text))
     except UsageError as error:
         raise UsageError(
-            f"{text!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB."
+            "{text!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB.", text=text
         ) from error

@@ -236,10 +236,10 @@ def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
     if options.calibrate == "none":
         if options.budget or options.work:
             raise UsageError(
-                f"--{'budget' if options.budget else 'work'} needs a calibration: without one, "
-                "nothing is measured.",
+                "--{option} needs a calibration: without one, nothing is measured.",
                 hint="Add --calibrate built-in or --calibrate with your own samples. "
                 "--keep chooses by hand.",
+                option="budget" if options.budget else "work",
             )
         return [], ""
     from cogvlm2_lite.samples.drawn import drawn_samples

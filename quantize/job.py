@@ -127,9 +127,11 @@ def _locked(file: Path, destination: Path) -> IO[bytes]:
         except OSError as error:
             stream.close()
             raise ConversionError(
-                f"Another run is writing {destination} at this moment "
-                f"({file.name} is locked: {error.strerror or error}).",
+                "Another run is writing {destination} at this moment ({file} is locked: {why}).",
                 hint="Wait until it has ended, or give another destination.",
+                destination=destination,
+                file=file.name,
+                why=error.strerror or error,
             ) from error
         if _is_still(file, stream):
             return stream
@@ -202,9 +204,11 @@ def survey(destination: Path, identity: Identity, recipe: Recipe, *, rehash: boo
     difference = identity.difference(found)
     if difference:
         raise ConversionError(
-            f"{folder} was started {difference}.",
+            "{folder} was started {difference}.",
             hint="Give the same options as before to continue it, or add --restart to throw it "
             "away and start over.",
+            folder=folder,
+            difference=difference,
         )
     if (folder / MANIFEST_NAME).exists():
         return Survey(done={}, complete=True)
@@ -223,8 +227,10 @@ def _refuse_foreign(folder: Path) -> None:
     strange = [p.name for p in folder.iterdir() if p.name != JOB_NAME + ".tmp"]
     if strange:
         raise ConversionError(
-            f"{folder} exists and is not the work of an earlier quantize ({strange[0]} is in it).",
+            "{folder} exists and is not the work of an earlier quantize ({file} is in it).",
             hint="Move it away, or give another destination.",
+            folder=folder,
+            file=strange[0],
         )
 
 

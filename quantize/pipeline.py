@@ -180,8 +180,10 @@ def _is_finished(destination: Path, identity: Identity) -> bool:
     if found and not identity.difference(found):
         return True
     raise ConversionError(
-        f"{destination} exists already and {difference}.",
+        "{destination} exists already and {difference}.",
         hint="Give a folder that does not exist yet, or delete or rename this one.",
+        destination=destination,
+        difference=difference,
     )
 
 
@@ -259,9 +261,13 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | N
     free = _free_bytes(destination)
     if free < needed:
         raise DoesNotFitError(
-            f"{format_bytes(missing)} are still to be written to {destination.parent}, "
-            f"which has {format_bytes(free)} free: {format_bytes(needed - free)} are missing.",
+            "{missing} are still to be written to {parent}, "
+            "which has {free} free: {missing2} are missing.",
             hint="Free that much, or give a destination on another disk. Nothing was written.",
+            missing=format_bytes(missing),
+            parent=destination.parent,
+            free=format_bytes(free),
+            missing2=format_bytes(needed - free),
         )
 
 
@@ -470,11 +476,14 @@ def _explained(destination: Path) -> Iterator[None]:
         place = error.filename or partial_folder(destination)
         if error.errno in _FULL:
             raise ConversionError(
-                f"The disk of {destination.parent} is full "
-                f"({format_bytes(_free_bytes(destination))} free).",
+                "The disk of {parent} is full ({free} free).",
                 hint="Free some space and run the same command again: it goes on where it stopped.",
+                parent=destination.parent,
+                free=format_bytes(_free_bytes(destination)),
             ) from error
         raise ConversionError(
-            f"{place} can't be used: {error.strerror or error}.",
+            "{place} can't be used: {why}.",
             hint="Check rights and disk, or give another destination. What is done is kept.",
+            place=place,
+            why=error.strerror or error,
         ) from error

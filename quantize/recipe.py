@@ -216,9 +216,12 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
     close = difflib.get_close_matches(keep.pattern, known, n=1)
     parts = ", ".join(dict.fromkeys(part_slug(t.spec.part) for t in linears))
     raise UsageError(
-        f"--keep {keep.pattern}={keep.kind} matches none of the {len(linears)} linear matrices.",
+        "--keep {pattern}={kind} matches none of the {count} linear matrices.",
         hint=(f"Did you mean {close[0]}? " if close else "")
         + f"Give a part ({parts}) or a tensor name with * in it.",
+        pattern=keep.pattern,
+        kind=keep.kind,
+        count=len(linears),
     )
 
 

@@ -138,8 +138,11 @@ def _check_finite(weight: Tensor, run: Run) -> None:
     row, column = torch.nonzero(~torch.isfinite(weight))[0].tolist()
     row_bytes = run.count // weight.shape[0]
     raise ConversionError(
-        f"{run.tensor.name} holds {weight[row, column].item()} at row "
-        f"{run.begin // row_bytes + row}, column {column}, so it can't be rounded.",
-        hint="The checkpoint is damaged. Copy or download "
-        f"{run.tensor.source.pieces['weight'].file.name} again.",
+        "{name} holds {value} at row {row}, column {column}, so it can't be rounded.",
+        hint="The checkpoint is damaged. Copy or download {file} again.",
+        name=run.tensor.name,
+        value=weight[row, column].item(),
+        row=run.begin // row_bytes + row,
+        column=column,
+        file=run.tensor.source.pieces["weight"].file.name,
     )

@@ -49,26 +49,32 @@ def open_source(source: Path, destination: Path) -> Catalog:
     """
     if not source.is_dir():
         raise UsageError(
-            f"There is no folder {source}.",
+            "There is no folder {source}.",
             hint="Give the folder that holds config.json and the .safetensors files.",
+            source=source,
         )
     here, there = source.resolve(), destination.resolve()
     if here == there:
         raise UsageError(
-            f"{source} is both the source and the destination.",
+            "{source} is both the source and the destination.",
             hint="Give a new folder for the result; the source is only read.",
+            source=source,
         )
     if there.is_relative_to(here):
         raise UsageError(
-            f"{destination} lies inside the source {source}.",
+            "{destination} lies inside the source {source}.",
             hint="Give a folder beside it; the source is only read.",
+            destination=destination,
+            source=source,
         )
     catalog = Catalog.open(source, read_config(source))
     kinds = sorted({t.kind for t in catalog.tensors.values()} - {"dense"})
     if kinds or "quantization_config" in raw_config(source):
         raise CheckpointError(
-            f"{source} is already quantized ({', '.join(kinds) or 'its config.json says so'}).",
+            "{source} is already quantized ({kinds}).",
             hint="Rounding twice loses quality: start from the released 16-bit checkpoint.",
+            source=source,
+            kinds=", ".join(kinds) or "its config.json says so",
         )
     return catalog
 
@@ -140,16 +146,21 @@ class SourceFiles:
                 drop_from_cache(stream.fileno(), piece.begin + begin, count)
         except OSError as error:
             raise CheckpointError(
-                f"{piece.file.name} can't be read at {tensor}: {error.strerror or error}.",
+                "{file} can't be read at {tensor}: {why}.",
                 hint="The disk or the network may be failing. Nothing that is done is lost: put a "
                 "good copy of the file in its place and run the same command again.",
+                file=piece.file.name,
+                tensor=tensor,
+                why=error.strerror or error,
             ) from error
         if got != count:
             raise CheckpointError(
-                f"{piece.file.name} ends in the middle of {tensor}: {count - got} bytes are "
-                "missing.",
+                "{file} ends in the middle of {tensor}: {count} bytes are missing.",
                 hint="The file was changed while it was read. Put the whole file back and run the "
                 "same command again.",
+                file=piece.file.name,
+                tensor=tensor,
+                count=count - got,
             )
         return data
 

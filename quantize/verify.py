@@ -30,7 +30,9 @@ def verify(folder: Path) -> Iterator[Event]:
     Raises UsageError when there is no such folder.
     """
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.", hint="Give the folder to be checked.")
+        raise UsageError(
+            "There is no folder {folder}.", hint="Give the folder to be checked.", folder=folder
+        )
     check = _Check(folder=folder, started=time.monotonic())
     manifest = None
     try:

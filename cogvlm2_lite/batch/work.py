@@ -153,13 +153,17 @@ class Task:
 def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
     """List the picture files of a folder by name; UsageError when there is none."""
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.", hint="Give the folder of the pictures.")
+        raise UsageError(
+            "There is no folder {folder}.", hint="Give the folder of the pictures.", folder=folder
+        )
     files = folder.rglob("*") if recursive else folder.iterdir()
     found = sorted(f for f in files if f.suffix.lower() in SUFFIXES and f.is_file())
     if not found:
         raise UsageError(
-            f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}).",
+            "{folder} holds no picture ({suffixes}).",
             hint="" if recursive else "Add --recursive to look into the folders inside.",
+            folder=folder,
+            suffixes=", ".join(sorted(SUFFIXES)),
         )
     return found
 
@@ -191,8 +195,10 @@ def _chosen(task: Task) -> tuple[str, ...]:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise UsageError(
-                f"{name} is not a path below {task.folder}.",
+                "{name} is not a path below {folder}.",
                 hint="Name pictures by their paths below the folder, with / between names.",
+                name=name,
+                folder=task.folder,
             )
     if not names:
         raise UsageError("No picture was chosen.", hint="Name at least one.")
@@ -345,8 +351,10 @@ class Book:
             return {}
         except OSError as error:
             raise UsageError(
-                f"{self._file} can't be read: {error.strerror or error}.",
+                "{file} can't be read: {why}.",
                 hint="Give another folder with --output.",
+                file=self._file,
+                why=error.strerror or error,
             ) from error
         whole = raw[: raw.rfind(b"\n") + 1]
         if whole != raw:
@@ -355,8 +363,9 @@ class Book:
             rows = [Answered(**json.loads(line)) for line in whole.splitlines() if line.strip()]
         except (ValueError, TypeError) as error:
             raise UsageError(
-                f"{self._file} holds something that batch did not write.",
+                "{file} holds something that batch did not write.",
                 hint="Move it away, or give another folder with --output.",
+                file=self._file,
             ) from error
         return {row.picture: row for row in rows}
 
@@ -397,6 +406,8 @@ class Book:
 
 def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
     return DoesNotFitError(
-        f"{file} can't be written: {error.strerror or error}.",
+        "{file} can't be written: {why}.",
         hint="Make room or make its folder writable, and start again: it goes on where it was.",
+        file=file,
+        why=error.strerror or error,
     )

@@ -107,8 +107,9 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     """
     if len(words) > 2:
         raise UsageError(
-            f"ask takes one picture and one question, and got {len(words)} texts.",
+            "ask takes one picture and one question, and got {count} texts.",
             hint="Put the question in quotes. The model takes one picture.",
+            count=len(words),
         )
     question = words[-1]
     if not question.strip():
@@ -120,8 +121,9 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     with suppress(OSError, ValueError):  # a long question is no possible file name
         if Path(question).is_file():
             raise UsageError(
-                f"{question} is a file, and there is no question about it.",
-                hint=f'Add one: cogvlm2-lite ask MODEL {question} "What is in the picture?"',
+                "{question} is a file, and there is no question about it.",
+                hint='Add one: cogvlm2-lite ask MODEL {question} "What is in the picture?"',
+                question=question,
             )
     return None, question
 

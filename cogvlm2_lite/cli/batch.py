@@ -151,7 +151,7 @@ def _task(args: argparse.Namespace) -> Task:
             "The question is empty.", hint='Write it in quotation marks: "What is it?"'
         )
     if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit must be 1 or more, not {args.limit}.")
+        raise UsageError("--limit must be 1 or more, not {value}.", value=args.limit)
     return Task(
         folder=args.folder,
         question=args.question,
@@ -176,7 +176,10 @@ def _names(file: Path) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UsageError(
-            f"{file} can't be read: {why}.", hint="Give a text file with one path a line."
+            "{file} can't be read: {why}.",
+            hint="Give a text file with one path a line.",
+            file=file,
+            why=why,
         ) from error
 
 

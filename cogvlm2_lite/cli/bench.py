@@ -138,11 +138,12 @@ def _check_counts(args: argparse.Namespace) -> None:
     for name in ("tokens", "rounds", "threads"):
         value = getattr(args, name)
         if value is not None and value < (2 if name == "tokens" else 1):
-            raise UsageError(f"--{name} {value} is too few.")
+            raise UsageError("--{name} {value} is too few.", name=name, value=value)
     if args.layers is not None and args.model != RELEASED_WORD:
         raise UsageError(
-            f"--layers goes only with {RELEASED_WORD}.",
+            "--layers goes only with {released}.",
             hint="A folder is measured with the layers it has.",
+            released=RELEASED_WORD,
         )
 
 
@@ -175,7 +176,7 @@ def _layers(text: str | None, *, on_cpu: bool) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 32:
-        raise UsageError(f"--layers {text!r} is neither a number from 1 to 32 nor all.")
+        raise UsageError("--layers {text!r} is neither a number from 1 to 32 nor all.", text=text)
     return int(text)
 
 

@@ -173,7 +173,7 @@ class Session:
         elif word.startswith("/"):
             near = get_close_matches(word, self._commands, n=1)
             hint = f"Did you mean {near[0]}?" if near else "/help lists them."
-            raise UsageError(f"There is no command {word}.", hint=hint)
+            raise UsageError("There is no command {word}.", hint=hint, word=word)
         else:
             self._ask(line)
 

@@ -110,9 +110,12 @@ def _check_page(file: Path) -> None:
     """Refuse a place that can't be written, before the long work."""
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UsageError(
-            f"{file} can't be written: there is "
-            + ("a folder of that name." if file.is_dir() else f"no folder {file.parent}."),
+            "{file} can't be written: it is a folder."
+            if file.is_dir()
+            else "{file} can't be written: the folder {folder} does not exist.",
             hint="Name a file like report.html in a folder that exists.",
+            file=file,
+            folder=file.parent,
         )
 
 
@@ -139,7 +142,7 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
     from cogvlm2_lite.samples.samples import read_samples
 
     if args.count is not None and args.count < 1:
-        raise UsageError(f"--count {args.count} is too few.")
+        raise UsageError("--count {value} is too few.", value=args.count)
     if args.samples == _DRAWN:
         return drawn_samples(args.count or 32, seed=1)
     return read_samples(Path(args.samples).expanduser())[: args.count]

@@ -156,8 +156,10 @@ def load_command(
         near = get_close_matches(name, found, n=1)
         kind = "option" if name.startswith("-") else "command"
         raise UsageError(
-            f"There is no {kind} {name!r}.",
+            "There is no {kind} {name!r}.",
             hint=f"Did you mean {near[0]}?" if near else "See `cogvlm2-lite --help`.",
+            kind=kind,
+            name=name,
         )
     module, _, function = found[name].target.partition(":")
     target: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)

@@ -29,7 +29,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"See `{self.prog} --help`.")
+        raise UsageError(
+            "{first}{rest}.",
+            hint="See `{program} --help`.",
+            first=message[:1].upper(),
+            rest=message[1:],
+            program=self.prog,
+        )
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse arguments; options may stand anywhere. Raises UsageError for a mistake."""
@@ -38,8 +44,10 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             near = get_close_matches(unknown[0].partition("=")[0], known, n=1)
             raise UsageError(
-                f"{self.prog} does not take {unknown[0]!r}.",
+                "{program} does not take {option!r}.",
                 hint=f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`.",
+                program=self.prog,
+                option=unknown[0],
             )
         return args
 
@@ -150,9 +158,11 @@ def check_parallel(parallel: int) -> None:
     """Raise UsageError for a number of conversations that can't be."""
     if not 1 <= parallel <= MOST_PARALLEL:
         raise UsageError(
-            f"--parallel must be between 1 and {MOST_PARALLEL}, not {parallel}.",
+            "--parallel must be between 1 and {most}, not {value}.",
             hint="Each conversation needs a key/value cache of its own; `cogvlm2-lite plan` shows "
             "how large.",
+            most=MOST_PARALLEL,
+            value=parallel,
         )
 
 

@@ -107,7 +107,9 @@ def _check_picture(args: argparse.Namespace, config: ModelConfig, context: int) 
     needed = config.vision.image_tokens + 1
     if not args.no_picture and context <= needed:
         raise UsageError(
-            f"A picture takes {needed} of the {context} tokens of context, which leaves none for a "
+            "A picture takes {needed} of the {context} tokens of context, which leaves none for a "
             "question.",
             hint="Give a larger --context, or plan with --no-picture.",
+            needed=needed,
+            context=context,
         )

@@ -97,8 +97,9 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         from cogvlm2_lite.server.run import Options, serve
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"The server needs the package {error.name}, which is not installed.",
+            "The server needs the package {package}, which is not installed.",
             hint='Install it: pip install "cogvlm2-lite[server]"',
+            package=error.name,
         ) from None
     from cogvlm2_lite.server.guard import Access
     from cogvlm2_lite.server.limits import Limits
@@ -146,9 +147,9 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 def _check_limits(args: argparse.Namespace) -> None:
     for name in ("max_waiting", "max_answer_tokens", "max_answer_seconds", "max_megapixels"):
         if not 0 < getattr(args, name) < 1e9:
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0.")
+            raise UsageError("--{option} must be above 0.", option=name.replace("_", "-"))
     if not 0 <= args.port <= 65535:
-        raise UsageError(f"--port must be between 0 and 65535, not {args.port}.")
+        raise UsageError("--port must be between 0 and 65535, not {value}.", value=args.port)
 
 
 def _key(args: argparse.Namespace) -> str:
@@ -159,5 +160,5 @@ def _key(args: argparse.Namespace) -> str:
         try:
             return Path(args.api_key_file).expanduser().read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise UsageError(f"The file of the API key can't be read: {error}.") from error
+            raise UsageError("The file of the API key can't be read: {why}.", why=error) from error
     return args.api_key or os.environ.get(KEY_VARIABLE, "")

@@ -50,12 +50,16 @@ def save_transcript(
     held = [c for c in conversations if c.exchanges]
     if path.suffix.lower() not in writers:
         raise UsageError(
-            f"{path.name} ends neither in .md nor in .json.", hint="For example /save chat.md"
+            "{file} ends neither in .md nor in .json.",
+            hint="For example /save chat.md",
+            file=path.name,
         )
     if not held:
         raise UsageError("There is nothing to save yet.", hint="Ask something first.")
     if path.exists() and not replace:
-        raise UsageError(f"{path} exists, and it stays as it is.", hint="Give another name.")
+        raise UsageError(
+            "{path} exists, and it stays as it is.", hint="Give another name.", path=path
+        )
     text = writers[path.suffix.lower()](held, model)
     beside = path.with_name(path.name + ".part")
     try:
@@ -64,7 +68,10 @@ def save_transcript(
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise UsageError(
-            f"{path} can't be written: {error.strerror}.", hint="Give a file in another folder."
+            "{path} can't be written: {why}.",
+            hint="Give a file in another folder.",
+            path=path,
+            why=error.strerror,
         ) from error
     return sum(len(c.exchanges) for c in held)
 

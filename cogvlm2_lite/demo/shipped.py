@@ -92,13 +92,16 @@ def model_folder(name: str) -> Path:
         return checkpoint_folder()
     if not folder.exists():
         raise CheckpointError(
-            f"There is no folder {name!r}.",
+            "There is no folder {name!r}.",
             hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
-            f"`{DEMO_WORD}` for the small shipped model.",
+            "`{demo}` for the small shipped model.",
+            name=name,
+            demo=DEMO_WORD,
         )
     if folder.is_file():
         raise CheckpointError(
-            f"{name!r} is a file, and a model is a folder.",
+            "{name!r} is a file, and a model is a folder.",
             hint="Give the folder that holds config.json and the .safetensors files.",
+            name=name,
         )
     return folder

@@ -133,8 +133,9 @@ class Answers:
         begun = self._begun_ids(request)
         if begun and len(begun) >= prompt.room:
             raise PromptTooLongError(
-                f"The context is full: the answer has {len(begun)} tokens and can't go on.",
+                "The context is full: the answer has {count} tokens and can't go on.",
                 hint="Ask a new question; the oldest turns make room for it.",
+                count=len(begun),
             )
         return Prepared(request=request, prompt=prompt, begun=tuple(begun))
 

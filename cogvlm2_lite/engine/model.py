@@ -162,8 +162,9 @@ class Model:
         expected = (vision.in_channels, vision.image_size, vision.image_size)
         if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != expected:
             raise UsageError(
-                f"pixel_values must be [batch, {', '.join(map(str, expected))}], "
-                f"not {list(pixel_values.shape)}."
+                "pixel_values must be [batch, {expected}], not {shape}.",
+                expected=", ".join(map(str, expected)),
+                shape=list(pixel_values.shape),
             )
         return run(self.runtime.encode(pixel_values, Cancel()))
 
@@ -193,7 +194,9 @@ class Model:
         given = 0 if image_features is None else image_features.shape[:-1].numel()
         if places != given:
             raise UsageError(
-                f"The prompt has places for {places} image tokens, and {given} were given."
+                "The prompt has places for {places} image tokens, and {given} were given.",
+                places=places,
+                given=given,
             )
         cache = self.runtime.new_cache(input_ids.shape[0])
         try:
@@ -210,7 +213,9 @@ class Model:
         attention_mask: Tensor | None,
     ) -> Chunk:
         if input_ids.dim() != 2 or not input_ids.numel():
-            raise UsageError(f"input_ids must be [batch, tokens], not {list(input_ids.shape)}.")
+            raise UsageError(
+                "input_ids must be [batch, tokens], not {shape}.", shape=list(input_ids.shape)
+            )
         for name, value in (
             ("token_type_ids", token_type_ids),
             ("position_ids", position_ids),
@@ -218,12 +223,14 @@ class Model:
         ):
             if value is not None and value.shape != input_ids.shape:
                 raise UsageError(
-                    f"{name} must have the shape of input_ids, {list(input_ids.shape)}, "
-                    f"not {list(value.shape)}."
+                    "{name} must have the shape of input_ids, {shape}, not {shape2}.",
+                    name=name,
+                    shape=list(input_ids.shape),
+                    shape2=list(value.shape),
                 )
         vocab = self.config.vocab_size
         if int(input_ids.min()) < 0 or int(input_ids.max()) >= vocab:
-            raise UsageError(f"input_ids must lie between 0 and {vocab - 1}.")
+            raise UsageError("input_ids must lie between 0 and {most}.", most=vocab - 1)
         types = np.zeros(input_ids.shape, dtype=np.int64)
         if token_type_ids is not None:
             types = token_type_ids.cpu().numpy().astype(np.int64)
@@ -284,7 +291,7 @@ def load(
     config = read_config(folder)
     tokens = check_context(config, context)
     if parallel < 1:
-        raise UsageError(f"parallel must be 1 or more, not {parallel}.")
+        raise UsageError("parallel must be 1 or more, not {value}.", value=parallel)
     compute = choose_compute(device, dtype)
     try:
         model = open_model(
@@ -306,7 +313,13 @@ def load(
 
 def _check_word(word: str, words: Sequence[str], what: str) -> None:
     if word not in words:
-        raise UsageError(f"{word!r} is not {what}.", hint=f"Use one of {', '.join(words)}.")
+        raise UsageError(
+            "{word!r} is not {what}.",
+            hint="Use one of {names}.",
+            word=word,
+            what=what,
+            names=", ".join(words),
+        )
 
 
 def _budgets(
@@ -414,7 +427,8 @@ def _one_picture(
 ) -> ImageSource:
     if isinstance(image, list | tuple):
         raise UsageError(
-            f"{len(image)} pictures were given, and the model takes one per conversation.",
+            "{count} pictures were given, and the model takes one per conversation.",
             hint="Ask about each picture in a conversation of its own, or put them into one.",
+            count=len(image),
         )
     return image

@@ -47,9 +47,10 @@ def device_lost(error: Exception) -> DeviceError:
     """Say in a sentence that the GPU is gone for this process."""
     first_line = str(error).strip().partition("\n")[0].rstrip(".")
     return DeviceError(
-        f"The GPU stopped working in the middle of it: {first_line}.",
+        "The GPU stopped working in the middle of it: {first_line}.",
         hint="Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows "
         "which GPUs still answer.",
+        first_line=first_line,
     )
 
 
@@ -94,8 +95,9 @@ class Tightener:
         new = self._scaled(old, (most + 1.0) / 2)
         if new is None or new.peak_bytes >= old.peak_bytes:
             raise DoesNotFitError(
-                f"Memory ran out, and {format_bytes(old.peak_bytes)} is the least that would do.",
+                "Memory ran out, and {size} is the least that would do.",
                 hint="Close other programs, or plan with a shorter --context.",
+                size=format_bytes(old.peak_bytes),
             )
         return new
 

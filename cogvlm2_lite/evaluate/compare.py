@@ -115,14 +115,21 @@ def check_comparable(reference: Path, other: Path) -> ModelConfig:
     for name in mine:
         if mine[name] != other_values[name]:
             raise UsageError(
-                f"{reference} and {other} are of different architectures: {name} is "
-                f"{mine[name]} in one and {other_values[name]} in the other.",
+                "{reference} and {other} are of different architectures: {name} is "
+                "{ours} in one and {theirs} in the other.",
                 hint="Compare a checkpoint with folders that were made from it.",
+                reference=reference,
+                other=other,
+                name=name,
+                ours=mine[name],
+                theirs=other_values[name],
             )
     if _tokenizer_hash(reference) != _tokenizer_hash(other):
         raise UsageError(
-            f"{reference} and {other} have different tokenizers, so their words can't be compared.",
+            "{reference} and {other} have different tokenizers, so their words can't be compared.",
             hint="Compare a checkpoint with folders that were made from it.",
+            reference=reference,
+            other=other,
         )
     return ours
 
@@ -146,8 +153,10 @@ def _tokenizer_hash(folder: Path) -> str:
         return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
     except OSError as error:
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'} can't be read: {error.strerror or error}.",
+            "{file} can't be read: {why}.",
             hint="Copy it from where the weights came from.",
+            file=folder / "tokenizer.json",
+            why=error.strerror or error,
         ) from error
 
 
@@ -160,8 +169,10 @@ def _with(
         return (yield from _timed(folder, work(model)))
     except OUT_OF_MEMORY as error:
         raise DoesNotFitError(
-            f"Memory ran out while {folder.name} was read: {error}",
+            "Memory ran out while {folder} was read: {why}",
             hint="Close other programs, or allow less with --vram or --ram: more is then streamed.",
+            folder=folder.name,
+            why=error,
         ) from error
     finally:
         model.runtime.residency.release()

@@ -67,7 +67,9 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
     found: dict[object, tuple[OpenedImage | None, list[tuple[int, Tokens]]]] = {}
     for number, sample in enumerate(samples):
         if not sample.answer:
-            raise UsageError(f"Sample {number + 1} has no answer, so nothing can be measured.")
+            raise UsageError(
+                "Sample {number} has no answer, so nothing can be measured.", number=number + 1
+            )
         image = opened(sample)
         key = (number,) if image is None else image.sha256
         tokens = tokenize(sample, tokenizer, config)
@@ -236,9 +238,11 @@ def _check_room(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DoesNotFitError(
-            f"The reference's words need {format_bytes(needed)} in {folder}, which has "
-            f"{format_bytes(free)} free.",
+            "The reference's words need {needed} in {folder}, which has {free} free.",
             hint="Take fewer samples, or name another place in the variable TMPDIR.",
+            needed=format_bytes(needed),
+            folder=folder,
+            free=format_bytes(free),
         )
 
 

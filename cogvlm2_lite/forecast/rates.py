@@ -122,8 +122,9 @@ def named_card(name: str) -> Card:
         names = ", ".join(card.name for card in CARDS)
         hint = f"Known are {names}. For others give their memory: --vram 8GiB."
         raise UsageError(
-            f"The rates of the card {name!r} are not known.",
+            "The rates of the card {name!r} are not known.",
             hint=f"Did you mean {known[near[0]].name}? {hint}" if near else hint,
+            name=name,
         )
     return found
 

@@ -30,8 +30,9 @@ def find_subject(name: str, lm_head: str | None) -> Subject:
         return released_subject(lm_head_nf4=lm_head == "nf4")
     if lm_head is not None:
         raise UsageError(
-            f"--lm-head is for `{RELEASED_WORD}` only; a folder's lm_head is stored already.",
+            "--lm-head is for `{released}` only; a folder's lm_head is stored already.",
             hint="Leave it out.",
+            released=RELEASED_WORD,
         )
     return folder_subject(model_folder(name), name)
 

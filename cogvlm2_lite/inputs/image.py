@@ -129,8 +129,9 @@ def open_image(
         return _from_stream(BytesIO(source), _UNNAMED, upright, limits)
     if not isinstance(source, str | Path):
         raise UsageError(
-            f"A picture can't be given as {type(source).__name__}.",
+            "A picture can't be given as {type}.",
             hint="Give a path, the bytes of a picture file, or a PIL image.",
+            type=type(source).__name__,
         )
     path = _existing_file(source, limits)
     try:
@@ -171,26 +172,30 @@ def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
         status = path.stat()
     except FileNotFoundError:
         raise ImageError(
-            f"There is no file {str(path)!r}.", hint="Check the spelling of the path."
+            "There is no file {path!r}.", hint="Check the spelling of the path.", path=str(path)
         ) from None
     except (OSError, ValueError) as error:
         raise _no_access(name, error) from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{name} is a folder, not a picture.", hint="Give one file of it.")
+        raise ImageError(
+            "{name} is a folder, not a picture.", hint="Give one file of it.", name=name
+        )
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{name} is not an ordinary file.", hint=_HINT)
+        raise ImageError("{name} is not an ordinary file.", hint=_HINT, name=name)
     _check_file_size(status.st_size, name, limits)
     return path
 
 
 def _check_file_size(size: int, name: str, limits: ImageLimits) -> None:
     if size == 0:
-        raise ImageError(f"{name} is empty (0 bytes).", hint=_DAMAGED)
+        raise ImageError("{name} is empty (0 bytes).", hint=_DAMAGED, name=name)
     if size > limits.max_file_bytes:
         raise ImageError(
-            f"{name} has {format_bytes(size)}, more than the {format_bytes(limits.max_file_bytes)} "
-            "a picture may have.",
+            "{name} has {size}, more than the {most} a picture may have.",
             hint=_SMALLER,
+            name=name,
+            size=format_bytes(size),
+            most=format_bytes(limits.max_file_bytes),
         )
 
 
@@ -224,7 +229,13 @@ def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -
     if width * height > limits.max_pixels:
         raise _too_many_pixels(name, (width, height), limits)
     if width * height == 0:
-        raise ImageError(f"{name} has no pixels ({width} x {height}).", hint=_DAMAGED)
+        raise ImageError(
+            "{name} has no pixels ({width} x {height}).",
+            hint=_DAMAGED,
+            name=name,
+            width=width,
+            height=height,
+        )
     kind = _FORMAT_NAMES.get(image.format or "memory", image.format or "memory")
     try:
         image.load()
@@ -234,14 +245,21 @@ def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -
         raise _too_many_pixels(name, None, limits) from None
     except MemoryError as error:
         raise ImageError(
-            f"{name} needs more memory than there is ({width} x {height} pixels).",
+            "{name} needs more memory than there is ({width} x {height} pixels).",
             hint=_SMALLER,
+            name=name,
+            width=width,
+            height=height,
         ) from error
     except _DECODER_ERRORS as error:
         raise ImageError(
-            f"{name} is damaged: it starts like a {kind} picture of {width} x {height} pixels, "
+            "{name} is damaged: it starts like a {kind} picture of {width} x {height} pixels, "
             "but the rest can't be decoded.",
             hint=_DAMAGED,
+            name=name,
+            kind=kind,
+            width=width,
+            height=height,
         ) from error
     return _opened(rgb if turn is None else rgb.transpose(turn), kind, (width, height), name)
 
@@ -286,9 +304,12 @@ def _wide_grey(image: Image.Image, name: str) -> Image.Image:
     kind, top = ("floating-point", 1.0) if image.mode == "F" else ("32-bit", 65535.0)
     if not (values.min() >= 0 and values.max() <= top):  # so that NaN is refused too
         raise ImageError(
-            f"{name} holds {kind} greys outside of 0 to {top:.0f}, for which nobody says what is "
+            "{name} holds {kind} greys outside of 0 to {most:.0f}, for which nobody says what is "
             "black and what is white.",
             hint="Save it with 8 or 16 bits per colour.",
+            name=name,
+            kind=kind,
+            most=top,
         )
     grey = np.rint(values.astype(np.float32) * np.float32(255 / top)).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -300,9 +321,11 @@ def _wide_grey(image: Image.Image, name: str) -> Image.Image:
 def _too_many_pixels(name: str, size: tuple[int, int] | None, limits: ImageLimits) -> ImageError:
     count = f"{size[0]} x {size[1]} pixels" if size else "far more pixels"
     return ImageError(
-        f"{name} has {count}, more than the {limits.max_pixels / 1e6:.0f} million that a picture "
-        "may have.",
+        "{name} has {count}, more than the {most:.0f} million that a picture may have.",
         hint=_SMALLER,
+        name=name,
+        count=count,
+        most=limits.max_pixels / 1000000.0,
     )
 
 
@@ -311,15 +334,22 @@ def _unreadable(head: bytes, name: str) -> ImageError:
     for kind, pattern in _KNOWN_PICTURES:
         if re.match(pattern, head, re.DOTALL):
             return ImageError(
-                f"{name} is damaged: it starts like a {kind} picture, but can't be decoded.",
+                "{name} is damaged: it starts like a {kind} picture, but can't be decoded.",
                 hint=_DAMAGED,
+                name=name,
+                kind=kind,
             )
     for kind, pattern in _KNOWN_FOREIGN:
         if re.match(pattern, head, re.DOTALL):
-            return ImageError(f"{name} is {kind}, which this program does not open.", hint=_CONVERT)
+            return ImageError(
+                "{name} is {kind}, which this program does not open.",
+                hint=_CONVERT,
+                name=name,
+                kind=kind,
+            )
     if _is_text(head):
-        return ImageError(f"{name} is a text file, not a picture.", hint=_HINT)
-    return ImageError(f"{name} is in no known picture format.", hint=_HINT)
+        return ImageError("{name} is a text file, not a picture.", hint=_HINT, name=name)
+    return ImageError("{name} is in no known picture format.", hint=_HINT, name=name)
 
 
 def _is_text(head: bytes) -> bool:
@@ -336,7 +366,10 @@ def _is_text(head: bytes) -> bool:
 def _no_access(name: str, error: OSError | ValueError) -> ImageError:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ImageError(
-        f"{name[:200]} can't be read: {reason}.", hint="Check the path and who may read the file."
+        "{name} can't be read: {reason}.",
+        hint="Check the path and who may read the file.",
+        name=name[:200],
+        reason=reason,
     )
 
 

@@ -79,7 +79,9 @@ def build_prompt(
     template = "chat" if template is None else template
     if template not in TEMPLATES:
         raise UsageError(
-            f"There is no prompt template {template!r}.", hint="Choose chat, vqa or base."
+            "There is no prompt template {template!r}.",
+            hint="Choose chat, vqa or base.",
+            template=template,
         )
     if template == "base":
         return query
@@ -223,7 +225,11 @@ def _too_long(text_tokens: int, image_tokens: int, context: int, most: int) -> P
     picture = f" and the picture {image_tokens}" if image_tokens else ""
     longer = f", or plan for a longer context: {most} tokens at most" if context < most else ""
     return PromptTooLongError(
-        f"The question has {text_tokens} tokens{picture}; the context holds {context}, "
+        "The question has {count} tokens{picture}; the context holds {context}, "
         "and an answer needs some of them.",
-        hint=f"Shorten the question{longer}.",
+        hint="Shorten the question{longer}.",
+        count=text_tokens,
+        picture=picture,
+        context=context,
+        longer=longer,
     )

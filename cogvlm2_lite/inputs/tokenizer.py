@@ -54,14 +54,19 @@ class Tokenizer:
         content = _read_json(path)
         if not _is_byte_level(content.get("decoder")):
             raise CheckpointError(
-                f"{path} is not a byte-level BPE tokenizer, the kind of CogVLM2.",
+                "{path} is not a byte-level BPE tokenizer, the kind of CogVLM2.",
                 hint="Copy tokenizer.json from the original checkpoint into the folder.",
+                path=path,
             )
         try:
             fast = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(
-                f"{path} can't be used: {error}.", hint=f"Copy {path.name} again from the source."
+                "{path} can't be used: {why}.",
+                hint="Copy {file} again from the source.",
+                path=path,
+                why=error,
+                file=path.name,
             ) from error
         config_path = folder / "tokenizer_config.json"
         settings = _read_json(config_path) if config_path.exists() else {}
@@ -171,11 +176,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path.parent} has no {path.name}, so text can't be turned into tokens.",
-            hint=f"Copy {path.name} from the original checkpoint into the folder.",
+            "{folder} has no {file}, so text can't be turned into tokens.",
+            hint="Copy {file} from the original checkpoint into the folder.",
+            folder=path.parent,
+            file=path.name,
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read: {error}.") from error
+        raise CheckpointError("{path} can't be read: {why}.", path=path, why=error) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object.")
+        raise CheckpointError("{path} does not hold a JSON object.", path=path)
     return content

@@ -56,14 +56,21 @@ def _size(text: str, what: str, hint: str) -> int:
     try:
         count = parse_bytes(text)
     except UsageError:
-        raise UsageError(f"{text.strip()!r} is not a size of {what}.", hint=hint) from None
+        raise UsageError(
+            "{text!r} is not a size of {what}.", hint=hint, text=text.strip(), what=what
+        ) from None
     if count > _MOST_BYTES:
-        raise UsageError(f"{text.strip()} is more {what} than there can be.", hint=hint)
+        raise UsageError(
+            "{text} is more {what} than there can be.", hint=hint, text=text.strip(), what=what
+        )
     if count < MIB:
         meant = text.strip()
         guess = f"Did you mean {meant}GiB? " if count and meant.isdecimal() else ""
         raise UsageError(
-            f"{format_bytes(count)} of {what} is not enough for anything.", hint=guess + hint
+            "{size} of {what} is not enough for anything.",
+            hint=guess + hint,
+            size=format_bytes(count),
+            what=what,
         )
     return count
 
@@ -138,9 +145,10 @@ def _per_gpu(vram: tuple[int, ...] | None, count: int) -> tuple[int | None, ...]
         return (None,) * count
     if len(vram) not in (1, count):
         raise UsageError(
-            f"{len(vram)} sizes of video memory were given, and {count} GPU"
-            f"{'' if count == 1 else 's'} can be used.",
+            "{given} sizes of video memory were given, but the number of usable GPUs is {count}.",
             hint="Give one size for all, or one for each.",
+            given=len(vram),
+            count=count,
         )
     return vram * count if len(vram) == 1 else vram
 
@@ -178,9 +186,11 @@ def check_context(config: ModelConfig, context: int | None) -> int:
         return most
     if not 1 <= context <= most:
         raise UsageError(
-            f"A context of {context} tokens is not possible; the model has {most} at most.",
-            hint=f"Give a number from {config.vision.image_tokens + 512} (a picture and a few "
-            f"questions) to {most}.",
+            "A context of {context} tokens is not possible; the model has {most} at most.",
+            hint="Give a number from {least} (a picture and a few questions) to {most}.",
+            context=context,
+            most=most,
+            least=config.vision.image_tokens + 512,
         )
     return context
 

@@ -346,9 +346,12 @@ def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     held = sum(unit.nbytes for unit in units)
     everything = held + max(phase.cache_bytes + phase.scratch_bytes for phase in plan.phases)
     raise DoesNotFitError(
-        f"The whole model needs {format_bytes(everything)} on {plan.budget.device}, where "
-        f"{_may_be_used(plan.budget)}, and offloading was forbidden.",
+        "The whole model needs {size} on {device}, where "
+        "{allowance}, and offloading was forbidden.",
         hint="Leave --offload at auto: the answers are the same, only slower.",
+        size=format_bytes(everything),
+        device=plan.budget.device,
+        allowance=_may_be_used(plan.budget),
     )
 
 
@@ -491,9 +494,13 @@ def _does_not_fit(
     if shorter >= config.vision.image_tokens + 512:
         hint = f"A context of {shorter} tokens would fit: --context {shorter}."
     return DoesNotFitError(
-        f"{plan.phase.value.capitalize()} needs at least {format_bytes(plan.peak_bytes)} on "
-        f"{budget.device}, where {_may_be_used(budget)}: {format_bytes(missing)} are missing.",
+        "{phase} needs at least {least} on {device}, where {allowance}: {missing} are missing.",
         hint=hint,
+        phase=plan.phase.value.capitalize(),
+        least=format_bytes(plan.peak_bytes),
+        device=budget.device,
+        allowance=_may_be_used(budget),
+        missing=format_bytes(missing),
     )
 
 

@@ -70,20 +70,23 @@ def read_samples(source: Path) -> list[Sample]:
         return list(_from_folder(source))
     if not source.is_file():
         raise UsageError(
-            f"There is no folder or file {source}.",
-            hint='Give a folder of pictures, or a .jsonl file of {"image", "question", "answer"}.',
+            "There is no folder or file {source}.",
+            hint='Give a folder of pictures, or a .jsonl file of {{"image", "question", "answer"}}.',
+            source=source,
         )
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} can't be read as text: {error}.") from error
+        raise UsageError(
+            "{source} can't be read as text: {why}.", source=source, why=error
+        ) from error
     found = [
         _from_line(line, f"{source.name}, line {number}", source.parent)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
     if not found:
-        raise UsageError(f"{source} is empty.", hint="Give at least eight samples.")
+        raise UsageError("{source} is empty.", hint="Give at least eight samples.", source=source)
     return found
 
 
@@ -91,8 +94,10 @@ def _from_folder(folder: Path) -> Iterator[Sample]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
         raise UsageError(
-            f"{folder} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).",
+            "{folder} holds no picture ({suffixes}).",
             hint="Give the folder that holds them itself; folders inside are not searched.",
+            folder=folder,
+            suffixes=", ".join(sorted(PICTURE_SUFFIXES)),
         )
     for number, file in enumerate(files):
         yield Sample(image=file, question=_QUESTIONS[number % len(_QUESTIONS)])
@@ -102,15 +107,16 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
     try:
         content: Any = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{where} is not JSON: {error}.") from error
+        raise UsageError("{where} is not JSON: {why}.", where=where, why=error) from error
     known = {"image", "question", "answer"}
     if not isinstance(content, dict) or not set(content) <= known or "question" not in content:
         raise UsageError(
-            f"{where} is not an object with question and perhaps image and answer.",
-            hint='Like {"image": "invoice.png", "question": "What is the total?", "answer": "9"}.',
+            "{where} is not an object with question and perhaps image and answer.",
+            hint='Like {{"image": "invoice.png", "question": "What is the total?", "answer": "9"}}.',
+            where=where,
         )
     if not all(isinstance(value, str) for value in content.values()):
-        raise UsageError(f"{where}: image, question and answer must be text.")
+        raise UsageError("{where}: image, question and answer must be text.", where=where)
     image = folder / content["image"] if content.get("image") else None
     return Sample(question=content["question"], answer=content.get("answer", ""), image=image)
 

@@ -62,8 +62,9 @@ class Access:
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.key:
             raise UsageError(
-                f"On {self.host} other machines could use the model, and no API key was given.",
+                "On {host} other machines could use the model, and no API key was given.",
                 hint="Give one with --api-key-file, or stay with --host 127.0.0.1.",
+                host=self.host,
             )
         if self.key and (
             len(self.key) < 16 or not self.key.isascii() or not self.key.isprintable()
@@ -76,7 +77,9 @@ class Access:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
                 raise UsageError(
-                    f"{origin!r} is not an origin.", hint="Write it like http://localhost:3000."
+                    "{origin!r} is not an origin.",
+                    hint="Write it like http://localhost:3000.",
+                    origin=origin,
                 )
 
 

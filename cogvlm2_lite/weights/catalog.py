@@ -171,7 +171,7 @@ class Catalog:
 def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
     """List a folder's safetensors files, sorted by name, and what its index promises (if any)."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder.")
+        raise CheckpointError("{folder} is not a folder.", folder=folder)
     index, single = folder / INDEX_NAME, folder / SINGLE_NAME
     promised = _weight_map(index) if index.exists() else None
     names = sorted(set(promised.values())) if promised else [SINGLE_NAME]
@@ -179,14 +179,21 @@ def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
         raise _no_weights(folder)
     if SINGLE_NAME not in names and single.exists():
         raise CheckpointError(
-            f"{folder} has {SINGLE_NAME} and a {INDEX_NAME} that does not name it, so it is "
+            "{folder} has {single} and a {index} that does not name it, so it is "
             "unclear which weights count.",
             hint="Keep one of the two models in this folder.",
+            folder=folder,
+            single=SINGLE_NAME,
+            index=INDEX_NAME,
         )
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {_listed(missing, 'file')} of {len(names)}.", hint=_DOWNLOAD
+            "{folder} lacks {files} of {count}.",
+            hint=_DOWNLOAD,
+            folder=folder,
+            files=_listed(missing, "file"),
+            count=len(names),
         )
     for name in names:
         _refuse_escape(folder, name)
@@ -198,38 +205,49 @@ def _no_weights(folder: Path) -> CheckpointError:
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
     if pickles:
         return CheckpointError(
-            f"{folder} has its weights only as pickle ({_listed(pickles, 'file')}), which can run "
+            "{folder} has its weights only as pickle ({files}), which can run "
             "any program when it is opened.",
             hint="Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.",
+            folder=folder,
+            files=_listed(pickles, "file"),
         )
     loose = sorted(p.name for p in folder.glob("*.safetensors"))
     if loose:
         return CheckpointError(
-            f"{folder} has {_listed(loose, 'file')}, but no {INDEX_NAME} to say what they hold.",
-            hint=f"Copy or download {INDEX_NAME} from where the weights came from.",
+            "{folder} has {files}, but no {index} to say what they hold.",
+            hint="Copy or download {index} from where the weights came from.",
+            folder=folder,
+            files=_listed(loose, "file"),
+            index=INDEX_NAME,
         )
-    return CheckpointError(f"{folder} holds no safetensors weights.", hint=_DOWNLOAD)
+    return CheckpointError("{folder} holds no safetensors weights.", hint=_DOWNLOAD, folder=folder)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Read the index: tensor name to shard name, each a plain file name."""
     try:
         if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
-            raise CheckpointError(f"{index} is no index: not a file, or more than 16 MiB.")
+            raise CheckpointError(
+                "{index} is no index: not a file, or more than 16 MiB.", index=index
+            )
         raw = index.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{index} can't be read: {error.strerror or error}.") from error
+        raise CheckpointError(
+            "{index} can't be read: {why}.", index=index, why=error.strerror or error
+        ) from error
     weight_map = parse_json_object(raw, where=str(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map.", hint=_DOWNLOAD)
+        raise CheckpointError("{index} has no weight_map.", hint=_DOWNLOAD, index=index)
     for name in set(map(str, weight_map.values())):
         # A name with a separator, a drive or a stream could point anywhere on this machine.
         plain = name.endswith(".safetensors") and name.isprintable() and len(name) < 256
         if not plain or name.startswith(".") or any(c in name for c in '/\\:*?"<>|'):
             raise CheckpointError(
-                f"{index} names the file {printable(name)!r}; only plain .safetensors file names "
+                "{index} names the file {name!r}; only plain .safetensors file names "
                 "inside the folder are allowed.",
                 hint="This index is damaged or was made to read other files. Don't use it.",
+                index=index,
+                name=printable(name),
             )
     return weight_map
 
@@ -242,8 +260,9 @@ def _refuse_escape(folder: Path, name: str) -> None:
         allowed.append(real_folder.parent.parent / "blobs")
     if (folder / name).resolve().parent not in allowed:
         raise CheckpointError(
-            f"{folder / name} is a link that leaves the folder.",
+            "{file} is a link that leaves the folder.",
             hint="Copy the file itself into the folder.",
+            file=folder / name,
         )
 
 
@@ -257,9 +276,11 @@ def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
         twice = sorted(found.keys() & shard.pieces.keys())
         if twice:
             raise CheckpointError(
-                f"{_listed(twice, 'tensor')} in {shard.file.name} was already in "
-                f"{found[twice[0]].file.name}.",
+                "{tensors} in {file} was already in {other}.",
                 hint=_MIXED,
+                tensors=_listed(twice, "tensor"),
+                file=shard.file.name,
+                other=found[twice[0]].file.name,
             )
         found.update(shard.pieces)
     return found
@@ -274,15 +295,21 @@ def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) ->
     if wrong:
         place = f"it is in {actual[wrong[0]]}" if wrong[0] in actual else "no file has it"
         raise CheckpointError(
-            f"{INDEX_NAME} promises {_listed(wrong, 'tensor')} in {promised[wrong[0]]}, "
-            f"but {place}.",
+            "{index} promises {tensors} in {promised}, but {place}.",
             hint=_VERSIONS,
+            index=INDEX_NAME,
+            tensors=_listed(wrong, "tensor"),
+            promised=promised[wrong[0]],
+            place=place,
         )
     extra = sorted(actual.keys() - promised.keys())
     if extra:
         raise CheckpointError(
-            f"{actual[extra[0]]} holds {_listed(extra, 'tensor')} that {INDEX_NAME} does not name.",
+            "{file} holds {tensors} that {index} does not name.",
             hint=_VERSIONS,
+            file=actual[extra[0]],
+            tensors=_listed(extra, "tensor"),
+            index=INDEX_NAME,
         )
 
 
@@ -293,13 +320,17 @@ def _assemble(
     companions, extra = _companions(found, expected)
     if extra:
         raise CheckpointError(
-            f"The folder has {_listed(extra, 'tensor')} that this CogVLM2 model has not.",
+            "The folder has {tensors} that this CogVLM2 model has not.",
             hint="This is another model, or its config.json does not belong to these weights.",
+            tensors=_listed(extra, "tensor"),
         )
     missing = [name for name in expected if name not in found]
     if missing:
         raise CheckpointError(
-            f"The folder lacks {_listed(missing, 'tensor')} of {len(expected)}.", hint=_DOWNLOAD
+            "The folder lacks {tensors} of {count}.",
+            hint=_DOWNLOAD,
+            tensors=_listed(missing, "tensor"),
+            count=len(expected),
         )
     blobs = _read_states({n: c[_STATE][1] for n, c in companions.items() if _STATE in c})
     return {
@@ -324,7 +355,9 @@ def _companions(
         if spec is None or spec.role is not Role.LINEAR or not role:
             extra.append(name)
         elif role in companions.setdefault(owner, {}):
-            raise CheckpointError(f"{owner} has two {role} tensors.", hint=_MIXED)
+            raise CheckpointError(
+                "{owner} has two {role} tensors.", hint=_MIXED, owner=owner, role=role
+            )
         else:
             companions[owner][role] = (suffix, found[name])
     return companions, sorted(extra)
@@ -344,9 +377,10 @@ def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
     int8 = [name for name, tensor in tensors.items() if tensor.kind == "int8"]
     if int8 and not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
-            f"The folder has {_listed(int8, 'tensor')} in int8, but no {MANIFEST_NAME} that says "
-            "how to read them.",
-            hint=f"Copy {MANIFEST_NAME} from where the weights came from.",
+            "The folder has {tensors} in int8, but no {manifest} that says how to read them.",
+            hint="Copy {manifest} from where the weights came from.",
+            tensors=_listed(int8, "tensor"),
+            manifest=MANIFEST_NAME,
         )
 
 
@@ -372,9 +406,10 @@ def _stored(
         _expect(f"{spec.name}.scale", pieces["scale"], {"F32"}, (rows, -(-columns // INT8_GROUP)))
         return StoredTensor(spec=spec, kind="int8", pieces=pieces)
     raise CheckpointError(
-        f"{spec.name} has {', '.join(sorted(companions))} beside it, but no quant_state that says "
-        "how it was quantized.",
+        "{tensor} has {files} beside it, but no quant_state that says how it was quantized.",
         hint="Only 4-bit weights in the layout of transformers with bitsandbytes can be read.",
+        tensor=spec.name,
+        files=", ".join(sorted(companions)),
     )
 
 
@@ -391,9 +426,11 @@ def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantI
     have = pieces.keys() - {"weight", _STATE}
     if have != wanted.keys():
         raise CheckpointError(
-            f"{spec.name} should have {', '.join(sorted(wanted))} beside it, "
-            f"but has {', '.join(sorted(have)) or 'none'}.",
+            "{tensor} should have {wanted} beside it, but has {found}.",
             hint=_MIXED,
+            tensor=spec.name,
+            wanted=", ".join(sorted(wanted)),
+            found=", ".join(sorted(have)) or "none",
         )
     for role, (dtype, shape) in wanted.items():
         _expect(f"{spec.name}.{role}", pieces[role], {dtype}, shape)
@@ -401,9 +438,13 @@ def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantI
     packed = -(-spec.numel // 2)
     if weight.nbytes != packed or weight.dtype == "I8":
         raise CheckpointError(
-            f"{spec.name} has {weight.nbytes} bytes of {weight.dtype}; 4-bit codes of shape "
-            f"{spec.shape} need {packed}.",
+            "{tensor} has {size} bytes of {dtype}; 4-bit codes of shape {shape} need {packed}.",
             hint=_ANOTHER,
+            tensor=spec.name,
+            size=weight.nbytes,
+            dtype=weight.dtype,
+            shape=spec.shape,
+            packed=packed,
         )
 
 
@@ -411,13 +452,19 @@ def _expect(name: str, piece: Piece, dtypes: Collection[str], shape: tuple[int, 
     """Refuse a piece of another type or shape, naming both."""
     if piece.dtype not in dtypes:
         raise CheckpointError(
-            f"{name} is stored as {piece.dtype}; expected {' or '.join(sorted(dtypes))}.",
+            "{name} is stored as {dtype}; expected {dtypes}.",
             hint=_ANOTHER,
+            name=name,
+            dtype=piece.dtype,
+            dtypes=" or ".join(sorted(dtypes)),
         )
     if piece.shape != shape:
         raise CheckpointError(
-            f"{name} has the shape {list(piece.shape)}; config.json asks for {list(shape)}.",
+            "{name} has the shape {actual}; config.json asks for {shape}.",
             hint=_ANOTHER,
+            name=name,
+            actual=list(piece.shape),
+            shape=list(shape),
         )
 
 
@@ -428,9 +475,12 @@ def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
     for name, piece in states.items():
         if piece.dtype != "U8" or piece.nbytes > _MAX_QUANT_STATE_BYTES:
             raise CheckpointError(
-                f"{name}.quant_state is {piece.nbytes} bytes of {piece.dtype}; expected U8 and at "
-                f"most {_MAX_QUANT_STATE_BYTES}.",
+                "{name}.quant_state is {size} bytes of {dtype}; expected U8 and at most {most}.",
                 hint=_ANOTHER,
+                name=name,
+                size=piece.nbytes,
+                dtype=piece.dtype,
+                most=_MAX_QUANT_STATE_BYTES,
             )
         by_file.setdefault(piece.file, []).append((name, piece))
     for file, wanted in by_file.items():
@@ -440,7 +490,9 @@ def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
                     stream.seek(piece.begin)
                     blobs[name] = stream.read(piece.nbytes)
         except OSError as error:
-            raise CheckpointError(f"{file} can't be read: {error.strerror or error}.") from error
+            raise CheckpointError(
+                "{file} can't be read: {why}.", file=file, why=error.strerror or error
+            ) from error
     return blobs
 
 
@@ -471,7 +523,9 @@ def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> Qu
     }
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
-        raise CheckpointError(f"{spec.name}.quant_state: {broken[0]}.", hint=_ANOTHER)
+        raise CheckpointError(
+            "{tensor}.quant_state: {first}.", hint=_ANOTHER, tensor=spec.name, first=broken[0]
+        )
     return QuantInfo(
         quant_type=kind,
         group=state["blocksize"],

@@ -72,14 +72,16 @@ def read_shard(file: Path) -> Shard:
     try:
         # A pipe or a device would block or never end, so ask before opening.
         if not stat.S_ISREG(file.stat().st_mode):
-            raise CheckpointError(f"{file} is not a regular file.")
+            raise CheckpointError("{file} is not a regular file.", file=file)
         with file.open("rb") as stream:
             status = os.fstat(stream.fileno())
             raw = _header_bytes(file, stream.read(8), status.st_size, stream.read)
     except FileNotFoundError:
-        raise CheckpointError(f"{file} does not exist.", hint=_DAMAGED) from None
+        raise CheckpointError("{file} does not exist.", hint=_DAMAGED, file=file) from None
     except OSError as error:
-        raise CheckpointError(f"{file} can't be read: {error.strerror or error}.") from error
+        raise CheckpointError(
+            "{file} can't be read: {why}.", file=file, why=error.strerror or error
+        ) from error
     entries = parse_json_object(raw, where=f"The header of {file}")
     return Shard(
         file=file,
@@ -98,13 +100,15 @@ def parse_json_object(raw: bytes, *, where: str) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
     except UnicodeDecodeError:
-        raise CheckpointError(f"{where} is not valid UTF-8.", hint=_DAMAGED) from None
+        raise CheckpointError("{where} is not valid UTF-8.", hint=_DAMAGED, where=where) from None
     except RecursionError:
-        raise CheckpointError(f"{where} is nested too deeply.", hint=_DAMAGED) from None
+        raise CheckpointError("{where} is nested too deeply.", hint=_DAMAGED, where=where) from None
     except ValueError as error:
-        raise CheckpointError(f"{where} is not valid JSON: {error}.", hint=_DAMAGED) from None
+        raise CheckpointError(
+            "{where} is not valid JSON: {why}.", hint=_DAMAGED, where=where, why=error
+        ) from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} is not a JSON object.", hint=_DAMAGED)
+        raise CheckpointError("{where} is not a JSON object.", hint=_DAMAGED, where=where)
     return value
 
 
@@ -124,19 +128,29 @@ def _refuse(constant: str) -> Any:
 def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
     """Read the JSON part after its length was compared with the file's size and the ceiling."""
     if len(first) < 8:
-        raise CheckpointError(f"{file} has only {size} bytes, too few for a header.", hint=_DAMAGED)
+        raise CheckpointError(
+            "{file} has only {size} bytes, too few for a header.",
+            hint=_DAMAGED,
+            file=file,
+            size=size,
+        )
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"{file} says its header is {format_bytes(length)} long; more than "
-            f"{format_bytes(MAX_HEADER_BYTES)} is refused.",
+            "{file} says its header is {size} long; more than {most} is refused.",
             hint="It is damaged, or it is not a safetensors file.",
+            file=file,
+            size=format_bytes(length),
+            most=format_bytes(MAX_HEADER_BYTES),
         )
     raw: bytes = read(length) if length <= size - 8 else b""
     if len(raw) != length:
         raise CheckpointError(
-            f"{file} says its header is {length} bytes long, but only {max(size - 8, 0)} follow.",
+            "{file} says its header is {length} bytes long, but only {size} follow.",
             hint=_DAMAGED,
+            file=file,
+            length=length,
+            size=max(size - 8, 0),
         )
     return raw
 
@@ -155,15 +169,22 @@ def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Map
         if piece.begin != position:
             what = "a hole" if piece.begin > position else "an overlap"
             raise CheckpointError(
-                f"{file}: there is {what} of {abs(piece.begin - position)} bytes before "
-                f"{printable(name)}.",
+                "{file}: there is {what} of {count} bytes before {name}.",
                 hint=_DAMAGED,
+                file=file,
+                what=what,
+                count=abs(piece.begin - position),
+                name=printable(name),
             )
         position = piece.end
     if position != size:
         raise CheckpointError(
-            f"{file}: its {len(pieces)} tensors end at byte {position}, but the file has {size}.",
+            "{file}: its {count} tensors end at byte {position}, but the file has {size}.",
             hint=_DAMAGED,
+            file=file,
+            count=len(pieces),
+            position=position,
+            size=size,
         )
     return MappingProxyType(dict(pieces))
 
@@ -171,7 +192,12 @@ def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Map
 def _check_metadata(file: Path, metadata: Any) -> None:
     texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
     if not texts:
-        raise CheckpointError(f"{file}: {_METADATA} must map names to texts.", hint=_DAMAGED)
+        raise CheckpointError(
+            "{file}: {metadata} must map names to texts.",
+            hint=_DAMAGED,
+            file=file,
+            metadata=_METADATA,
+        )
 
 
 def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
@@ -179,28 +205,46 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
     where = f"{file}: {printable(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
-            f"{where} must have exactly dtype, shape and data_offsets.", hint=_DAMAGED
+            "{where} must have exactly dtype, shape and data_offsets.", hint=_DAMAGED, where=where
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise CheckpointError(
-            f"{where} has the type {str(dtype)[:40]!r}; known are {', '.join(DTYPE_BYTES)}.",
+            "{where} has the type {dtype!r}; known are {dtypes}.",
             hint="This is not a checkpoint that CogVLM2 Lite or transformers wrote.",
+            where=where,
+            dtype=str(dtype)[:40],
+            dtypes=", ".join(DTYPE_BYTES),
         )
     if not _naturals(shape) or len(shape) > _MAX_AXES:
-        raise CheckpointError(f"{where} has the bad shape {str(shape)[:80]}.", hint=_DAMAGED)
+        raise CheckpointError(
+            "{where} has the bad shape {shape}.", hint=_DAMAGED, where=where, shape=str(shape)[:80]
+        )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where} has bad data_offsets {str(offsets)[:80]}.", hint=_DAMAGED)
+        raise CheckpointError(
+            "{where} has bad data_offsets {offsets}.",
+            hint=_DAMAGED,
+            where=where,
+            offsets=str(offsets)[:80],
+        )
     begin, end = data + offsets[0], data + offsets[1]
     if end > size:
         raise CheckpointError(
-            f"{where} ends at byte {end}, but the file has only {size}.", hint=_DAMAGED
+            "{where} ends at byte {end}, but the file has only {size}.",
+            hint=_DAMAGED,
+            where=where,
+            end=end,
+            size=size,
         )
     if end - begin != prod(shape) * DTYPE_BYTES[dtype]:
         raise CheckpointError(
-            f"{where} has {end - begin} bytes, but {dtype} of shape {tuple(shape)} needs "
-            f"{prod(shape) * DTYPE_BYTES[dtype]}.",
+            "{where} has {actual} bytes, but {dtype} of shape {shape} needs {expected}.",
             hint=_DAMAGED,
+            where=where,
+            actual=end - begin,
+            dtype=dtype,
+            shape=tuple(shape),
+            expected=prod(shape) * DTYPE_BYTES[dtype],
         )
     return Piece(file=file, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 

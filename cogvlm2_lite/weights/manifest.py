@@ -81,25 +81,33 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / MANIFEST_NAME
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise CheckpointError(f"{file} has more than 16 MiB, so it is no manifest.")
+            raise CheckpointError("{file} has more than 16 MiB, so it is no manifest.", file=file)
         raw = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CheckpointError(f"{file} can't be read: {error.strerror or error}.") from error
+        raise CheckpointError(
+            "{file} can't be read: {why}.", file=file, why=error.strerror or error
+        ) from error
     content = parse_json_object(raw, where=str(file))
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{file} has format version {version!r}; this program knows version {FORMAT_VERSION}.",
+            "{file} has format version {theirs!r}; this program knows version {ours}.",
             hint="Update CogVLM2 Lite, or run quantize again with this version.",
+            file=file,
+            theirs=version,
+            ours=FORMAT_VERSION,
         )
     try:
         return _parse(content)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{file} is not a manifest of version {FORMAT_VERSION}: {printable(str(error))}.",
+            "{file} is not a manifest of version {ours}: {why}.",
             hint=_DAMAGED,
+            file=file,
+            ours=FORMAT_VERSION,
+            why=printable(str(error)),
         ) from error
 
 

@@ -79,7 +79,9 @@ class _MappedFile:
                 self._check(os.fstat(self._descriptor))
         except OSError as error:
             reason = error.strerror or error
-            raise CheckpointError(f"{self._shard.file} can't be read: {reason}.") from error
+            raise CheckpointError(
+                "{file} can't be read: {reason}.", file=self._shard.file, reason=reason
+            ) from error
         return self._bytes[begin:end]
 
     def _map(self) -> Tensor:
@@ -92,9 +94,11 @@ class _MappedFile:
         shard = self._shard
         if status.st_size != shard.size or status.st_mtime_ns != shard.modified_ns:
             raise CheckpointError(
-                f"{shard.file} was changed while the model was in use: it had {shard.size} bytes, "
-                f"now {status.st_size}.",
+                "{file} was changed while the model was in use: it had {before} bytes, now {now}.",
                 hint="Wait until the file is complete, then start again.",
+                file=shard.file,
+                before=shard.size,
+                now=status.st_size,
             )
 
     def __del__(self) -> None:

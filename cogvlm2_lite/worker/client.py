@@ -349,7 +349,9 @@ class EngineProcess:
     def _unable(self) -> CogVLM2LiteError:
         if self._why is not None:
             return self._why
-        return EngineError(f"The engine is {self._state.value}.", hint="Wait until it is ready.")
+        return EngineError(
+            "The engine is {state}.", hint="Wait until it is ready.", state=self._state.value
+        )
 
 
 class _Watch:

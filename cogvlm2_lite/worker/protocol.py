@@ -303,6 +303,7 @@ def _check_names(kind: type[Any], values: Mapping[str, Any]) -> None:
 
 def _broken(what: str) -> EngineError:
     return EngineError(
-        f"The engine's process and its owner do not understand each other: {what}.",
+        "The engine's process and its owner do not understand each other: {what}.",
         hint="Start the program again; both must be of the same version.",
+        what=what,
     )

@@ -206,5 +206,8 @@ def export_rows(rows: Sequence[Row], target: Path) -> None:
         write_whole(target, text.encode())
     except OSError as error:
         raise CogVLM2LiteError(
-            f"{target} can't be written: {error.strerror or error}.", hint="Choose another place."
+            "{target} can't be written: {why}.",
+            hint="Choose another place.",
+            target=target,
+            why=error.strerror or error,
         ) from error

@@ -59,8 +59,10 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CogVLM2LiteError(
-            f"{path.name} can't be read: {error.strerror or error}.",
+            "{file} can't be read: {why}.",
             hint="Check that it still exists and that you may read it.",
+            file=path.name,
+            why=error.strerror or error,
         ) from error
 
 

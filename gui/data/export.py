@@ -45,8 +45,10 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
             write_whole(target, to_markdown(conversation, name).encode())
     except OSError as error:
         raise HistoryError(
-            f"{target} can't be written: {error.strerror or error}.",
+            "{target} can't be written: {why}.",
             hint="Choose another place.",
+            target=target,
+            why=error.strerror or error,
         ) from error
 
 

@@ -335,8 +335,10 @@ class History:
                 write_whole(path, data)
         except OSError as error:
             raise HistoryError(
-                f"The picture can't be kept: {error.strerror or error}.",
-                hint=f"Make room on the disk of {self.folder}, or make the folder writable.",
+                "The picture can't be kept: {why}.",
+                hint="Make room on the disk of {folder}, or make the folder writable.",
+                why=error.strerror or error,
+                folder=self.folder,
             ) from error
         return name
 
@@ -377,14 +379,18 @@ class History:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and application != _APPLICATION:
             raise HistoryError(
-                f"{FILE} in {self.folder} is a database of another program.",
+                "{file} in {folder} is a database of another program.",
                 hint="Move it away, or give another folder with --data.",
+                file=FILE,
+                folder=self.folder,
             )
         if version > VERSION:
             raise HistoryError(
-                f"The conversations were written by a newer version (format {version}; this "
-                f"version knows {VERSION}).",
+                "The conversations were written by a newer version (format {theirs}; this "
+                "version knows {ours}).",
                 hint="Install the newer version again. Nothing was changed.",
+                theirs=version,
+                ours=VERSION,
             )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -463,8 +469,9 @@ def _explained() -> Iterator[None]:
         raise _sentence(error) from error
     except OSError as error:
         raise HistoryError(
-            f"The folder of the conversations can't be used: {error.strerror or error}.",
+            "The folder of the conversations can't be used: {why}.",
             hint="Give another folder with --data.",
+            why=error.strerror or error,
         ) from error
 
 
@@ -472,7 +479,7 @@ def _sentence(error: sqlite3.Error) -> HistoryError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     known = _REASONS.get(code & 0xFF)
     if known is None:
-        return HistoryError(f"The conversations can't be read or written: {error}.")
+        return HistoryError("The conversations can't be read or written: {why}.", why=error)
     return HistoryError(known[0], hint=known[1])
 
 

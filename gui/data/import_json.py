@@ -40,7 +40,10 @@ def read_export(path: Path) -> TakenIn:
         data = path.read_bytes()
     except OSError as error:
         raise CogVLM2LiteError(
-            f"{path.name} can't be read: {error.strerror or error}.", hint="Choose another file."
+            "{file} can't be read: {why}.",
+            hint="Choose another file.",
+            file=path.name,
+            why=error.strerror or error,
         ) from error
     return parse_export(data, path.name)
 
@@ -50,7 +53,7 @@ def parse_export(data: bytes, name: str) -> TakenIn:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CogVLM2LiteError(f"{name} is no JSON.", hint=_HINT) from error
+        raise CogVLM2LiteError("{name} is no JSON.", hint=_HINT, name=name) from error
     if not isinstance(content, dict) or content.get("program") != "CogVLM2 Lite":
         _refuse(f"{name} is no conversation of this program")
     try:
@@ -72,7 +75,7 @@ class _WrongError(Exception):
 
 
 def _refuse(what: str) -> NoReturn:
-    raise CogVLM2LiteError(f"{what}.", hint=_HINT)
+    raise CogVLM2LiteError("{what}.", hint=_HINT, what=what)
 
 
 def _wrong(what: str) -> NoReturn:

@@ -396,9 +396,11 @@ class Calibrator:
             content = json.loads(state.read_text(encoding="utf-8"))
             if content["identity"] != self._task.identity:
                 raise ConversionError(
-                    f"{self._work} was started with {content['identity']}, and now it is "
-                    f"{self._task.identity}.",
+                    "{folder} was started with {theirs}, and now it is {ours}.",
                     hint="Give the same samples and options as before, or add --restart.",
+                    folder=self._work,
+                    theirs=content["identity"],
+                    ours=self._task.identity,
                 )
             done = int(content["done"])
         else:
@@ -424,9 +426,11 @@ class Calibrator:
         held = sum(f.stat().st_size for f in self._work.rglob("*") if f.is_file())
         if free + held < needed:
             raise DoesNotFitError(
-                f"Calibrating needs {format_bytes(needed)} of scratch in {self._work}, and "
-                f"{format_bytes(free)} are free there.",
+                "Calibrating needs {needed} of scratch in {folder}, and {free} are free there.",
                 hint="Free some space, use fewer samples (--samples), or another disk.",
+                needed=format_bytes(needed),
+                folder=self._work,
+                free=format_bytes(free),
             )
 
     @property
@@ -467,6 +471,8 @@ def check_samples(samples: Sequence[Sample]) -> None:
     """Refuse samples that are too few to judge by."""
     if len(samples) < LEAST_SAMPLES:
         raise UsageError(
-            f"{len(samples)} samples are too few to calibrate with.",
-            hint=f"Give at least {LEAST_SAMPLES}; 64 are good. Or use --calibrate built-in.",
+            "{count} samples are too few to calibrate with.",
+            hint="Give at least {least}; 64 are good. Or use --calibrate built-in.",
+            count=len(samples),
+            least=LEAST_SAMPLES,
         )

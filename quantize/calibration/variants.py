@@ -406,9 +406,13 @@ class Walk:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise DoesNotFitError(
-                f"Measuring {len(self._variants)} variants needs {format_bytes(needed)} of scratch "
-                f"in {self._folder}, and {format_bytes(free)} are free there.",
+                "Measuring {count} variants needs {needed} of scratch "
+                "in {folder}, and {free} are free there.",
                 hint="Free some space, use fewer samples (--samples), or another disk.",
+                count=len(self._variants),
+                needed=format_bytes(needed),
+                folder=self._folder,
+                free=format_bytes(free),
             )
 
 

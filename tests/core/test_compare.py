@@ -245,7 +245,7 @@ def test_a_folders_name_cannot_write_into_the_page(fp4: Path, tmp_path: Path) ->
 def test_a_page_without_a_place_is_refused_before_the_work(fp4: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         main(["demo", str(fp4), "--html", str(tmp_path / "none" / "p.html")])
-    with pytest.raises(UsageError, match="a folder of that name"):
+    with pytest.raises(UsageError, match="it is a folder"):
         main(["demo", str(fp4), "--html", str(tmp_path)])
 
 

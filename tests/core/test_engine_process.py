@@ -256,7 +256,7 @@ def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> Non
 _STUCK = """
 import threading
 from cogvlm2_lite.worker import heartbeat
-    from cogvlm2_lite.worker import main as worker
+from cogvlm2_lite.worker import main as worker
 from cogvlm2_lite.model.decoder import DecoderBlock
 heartbeat.FIRST_STEP_S = 3.0
 DecoderBlock.__call__ = lambda *_: threading.Event().wait()
@@ -266,7 +266,7 @@ worker.main()
 _SLOW = """
 import threading
 from cogvlm2_lite.worker import heartbeat
-    from cogvlm2_lite.worker import main as worker
+from cogvlm2_lite.worker import main as worker
 from cogvlm2_lite.model.decoder import DecoderBlock
 heartbeat.FIRST_STEP_S = 3.0
 whole = DecoderBlock.__call__

@@ -56,7 +56,12 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     Raises UsageError when the named ones do not work here.
     """
     if name not in KERNELS:
-        raise UsageError(f"{name!r} is no kernel.", hint=f"Use one of {', '.join(KERNELS)}.")
+        raise UsageError(
+            "{name!r} is no kernel.",
+            hint="Use one of {names}.",
+            name=name,
+            names=", ".join(KERNELS),
+        )
     best = _best_cuda(device) if device.type == "cuda" else _best_cpu(dtype)
     if name in ("auto", best.name):
         return best
@@ -69,7 +74,7 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
         return KernelChoice(name="plain", reason=reason)
     if name == "native" and best.native is not None:
         return KernelChoice(name="native", reason=reason, native=best.native)
-    raise UsageError(f"The {name} kernels don't work here: {best.reason}.")
+    raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=best.reason)
 
 
 def _best_cuda(device: torch.device) -> KernelChoice:

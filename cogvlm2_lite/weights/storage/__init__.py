@@ -60,8 +60,10 @@ def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) 
     levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
     if pieces["quant_map"].tolist() != list(levels):
         raise CheckpointError(
-            f"{stored.spec.name}.quant_map holds other values than {quant.quant_type.upper()} has.",
+            "{tensor}.quant_map holds other values than {kind} has.",
             hint="This folder was written by another program.",
+            tensor=stored.spec.name,
+            kind=quant.quant_type.upper(),
         )
     rows, columns = stored.spec.shape
     arrays = FourBitArrays(
