@@ -71,7 +71,7 @@ def read_samples(source: Path) -> list[Sample]:
     if not source.is_file():
         raise UsageError(
             "There is no folder or file {source}.",
-            hint='Give a folder of pictures, or a .jsonl file of {{"image", "question", "answer"}}.',
+            hint='Give a folder of pictures or a .jsonl file of {{"image", "question", "answer"}}.',
             source=source,
         )
     try:
@@ -112,7 +112,7 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
     if not isinstance(content, dict) or not set(content) <= known or "question" not in content:
         raise UsageError(
             "{where} is not an object with question and perhaps image and answer.",
-            hint='Like {{"image": "invoice.png", "question": "What is the total?", "answer": "9"}}.',
+            hint='Like {{"image": "invoice.png", "question": "What is the sum?", "answer": "9"}}.',
             where=where,
         )
     if not all(isinstance(value, str) for value in content.values()):
