@@ -162,7 +162,7 @@ def test_several_gpus_share_the_ram_and_take_one_size_or_one_each() -> None:
     assert sum(b.host_bytes for b in two) <= 32 * GIB
     each = gpu_budgets([BIG, CARD], Allowance(vram=(9 * GIB, 5 * GIB)), 32 * GIB)
     assert [b.device_bytes + RESERVE_BYTES for b in each] == [9 * GIB, 5 * GIB]
-    with pytest.raises(UsageError, match="2 sizes .* the number of usable GPUs is 1"):
+    with pytest.raises(UsageError, match=r"2 sizes .* the number of usable GPUs is 1"):
         gpu_budgets([BIG], Allowance(vram=(9 * GIB, 5 * GIB)), 32 * GIB)
 
 
