@@ -264,8 +264,8 @@ class Ours:
         }
         layers = Layers()
         self._block = layers.tower.blocks[0]
-        for shell in self._block.shells():
-            layers.loader.fill(shell)
+        for slot in self._block.slots():
+            layers.loader.fill(slot)
         vision = layers.config.vision
         self._tokens = torch.randn(1, vision.num_positions, vision.hidden_size).to(BF16)
 

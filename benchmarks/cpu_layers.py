@@ -101,7 +101,7 @@ class Layers:
         """Fill and give the five matrices of each decoder layer's language expert."""
         found = []
         for block in self.decoder.blocks:
-            linears = [s for s in block.language.shells() if isinstance(s, Linear)]
+            linears = [s for s in block.language.slots() if isinstance(s, Linear)]
             for linear in linears:
                 self.loader.fill(linear)
             found.append(linears)
@@ -109,10 +109,10 @@ class Layers:
 
     def vision_linears(self) -> list[Linear]:
         """Fill and give the four matrices of a vision layer, with their biases."""
-        shells = list(self.tower.blocks[0].shells())
-        for shell in shells:
-            self.loader.fill(shell)
-        return [shell for shell in shells if isinstance(shell, Linear)]
+        slots = list(self.tower.blocks[0].slots())
+        for slot in slots:
+            self.loader.fill(slot)
+        return [slot for slot in slots if isinstance(slot, Linear)]
 
     def lm_head(self) -> Linear:
         """Fill and give lm_head, in NF4."""

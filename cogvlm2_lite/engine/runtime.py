@@ -20,7 +20,7 @@ from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
 from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
-from cogvlm2_lite.memory.residency import HasShells, Loader, Residency
+from cogvlm2_lite.memory.residency import HasSlots, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Decoder, DecoderBlock, Routing, Step, place_features
 from cogvlm2_lite.model.full_attention import choose_full_attention
@@ -137,7 +137,7 @@ class Runtime:
         self.rotary = Rotary(config, rope, dtype=dtype, device=devices[0])
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
-        pieces: list[HasShells] = [
+        pieces: list[HasSlots] = [
             self.tower.embedding,
             *self.tower.blocks,
             self.projector,

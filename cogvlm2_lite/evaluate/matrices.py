@@ -61,11 +61,11 @@ def matrix_errors(reference: Catalog, other: Catalog) -> Iterator[MatrixError]:
         )
 
 
-def _plain(loader: WeightLoader, shell: Linear) -> Tensor:
-    loader.fill(shell)
-    assert shell.stored is not None
-    few = shell.in_features * shell.out_features < _WIDE
-    return shell.stored.dequantize(torch.float32 if few else torch.bfloat16)
+def _plain(loader: WeightLoader, slot: Linear) -> Tensor:
+    loader.fill(slot)
+    assert slot.stored is not None
+    few = slot.in_features * slot.out_features < _WIDE
+    return slot.stored.dequantize(torch.float32 if few else torch.bfloat16)
 
 
 def _relative(first: Tensor, second: Tensor) -> float:

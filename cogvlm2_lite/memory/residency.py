@@ -24,38 +24,38 @@ from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_o
 from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.weights.names import Part
-from cogvlm2_lite.weights.slots import Shell
+from cogvlm2_lite.weights.slots import WeightSlot
 
 Keys = tuple[UnitKey, ...]
 
 
-class HasShells(Protocol):
+class HasSlots(Protocol):
     """A piece of the model that lists the places its weights go to."""
 
-    def shells(self) -> Iterable[Shell]: ...
+    def slots(self) -> Iterable[WeightSlot]: ...
 
 
 class Loader(Protocol):
-    """What fills shells on one device; `weights/loader.py` in earnest."""
+    """What fills slots on one device; `weights/loader.py` in earnest."""
 
-    def fill(self, shell: Shell) -> int:
+    def fill(self, slot: WeightSlot) -> int:
         """Put the weight in; gives the bytes it holds."""
         ...
 
-    def clear(self, shell: Shell) -> None:
+    def clear(self, slot: WeightSlot) -> None:
         """Take the weight out."""
         ...
 
 
-Piece = TypeVar("Piece", bound=HasShells)
+Piece = TypeVar("Piece", bound=HasSlots)
 
 
 class Residency:
-    """Fills and empties shells on the devices of a plan.
+    """Fills and empties slots on the devices of a plan.
 
     loaders  one per device; only one of them works at a time
     keys     unit of each tensor
-    pieces   everything that has shells
+    pieces   everything that has slots
     arenas   one per device; they account for weights, and for a phase's scratch
 
     version is another number whenever a weight came or left; steps counts the pieces that were
@@ -66,17 +66,17 @@ class Residency:
         self,
         loaders: Sequence[Loader],
         keys: Mapping[str, UnitKey],
-        pieces: Sequence[HasShells],
+        pieces: Sequence[HasSlots],
         plan: MemoryPlan,
         arenas: Sequence[Arena],
     ) -> None:
         self._loaders = loaders
         self.arenas = arenas
         self._keys = keys
-        self._shells: dict[UnitKey, list[Shell]] = {}
+        self._slots: dict[UnitKey, list[WeightSlot]] = {}
         for piece in pieces:
-            for shell in piece.shells():
-                self._shells.setdefault(keys[shell.name], []).append(shell)
+            for slot in piece.slots():
+                self._slots.setdefault(keys[slot.name], []).append(slot)
         self._loaded: dict[UnitKey, int] = {}
         self._arriving: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
@@ -173,7 +173,7 @@ class Residency:
                 self._drop(key for key in keys if key in self._streamed)
 
     @contextmanager
-    def at(self, phase: Phase, piece: HasShells) -> Iterator[None]:
+    def at(self, phase: Phase, piece: HasSlots) -> Iterator[None]:
         """Have one piece's weights there; between two pieces other phases may come and go."""
         with self.phase(phase):
             for _ in self.walk([piece]):
@@ -185,8 +185,8 @@ class Residency:
         self._now = None
         self._drop(list(self._loaded))
 
-    def _needed(self, piece: HasShells, phase: Phase) -> Keys:
-        keys = dict.fromkeys(self._keys[shell.name] for shell in piece.shells())
+    def _needed(self, piece: HasSlots, phase: Phase) -> Keys:
+        keys = dict.fromkeys(self._keys[slot.name] for slot in piece.slots())
         return tuple(key for key in keys if key[0] in PARTS[phase])
 
     def _leaving(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
@@ -222,7 +222,7 @@ class Residency:
         if home is not None:
             self.arenas[home].take(size)
         try:
-            filled = sum(self._loaders[home or 0].fill(shell) for shell in self._shells[key])
+            filled = sum(self._loaders[home or 0].fill(slot) for slot in self._slots[key])
         except BaseException:
             self._clear(key, size)
             raise
@@ -239,8 +239,8 @@ class Residency:
     def _clear(self, key: UnitKey, held: int) -> None:
         self.version += 1
         home = self._home.get(key)
-        for shell in self._shells[key]:
-            self._loaders[home or 0].clear(shell)
+        for slot in self._slots[key]:
+            self._loaders[home or 0].clear(slot)
         if home is not None:
             self.arenas[home].give(held)
 

@@ -16,7 +16,7 @@ from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
-from cogvlm2_lite.weights.slots import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Expert:
             [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)]
         )
 
-    def shells(self) -> Iterator[Shell]:
+    def slots(self) -> Iterator[WeightSlot]:
         yield from (self.qkv, self.dense, self.gate, self.up, self.down)
         if self.qkv.bias:
             yield self.qkv.bias
@@ -188,11 +188,11 @@ class DecoderBlock:
             rotation.apply(q), keys, values, step.mask, causal=step.causal, single=self.single
         )
 
-    def shells(self) -> Iterator[Shell]:
-        yield from self.attention_norm.shells()
-        yield from self.mlp_norm.shells()
-        yield from self.language.shells()
-        yield from self.vision.shells()
+    def slots(self) -> Iterator[WeightSlot]:
+        yield from self.attention_norm.slots()
+        yield from self.mlp_norm.slots()
+        yield from self.language.slots()
+        yield from self.vision.slots()
 
 
 class TokenEmbedding:
@@ -209,7 +209,7 @@ class TokenEmbedding:
         """[batch, tokens] -> [batch, tokens, hidden], in the table's type, on its device."""
         return F.embedding(input_ids, self.table.tensor)
 
-    def shells(self) -> Iterator[Shell]:
+    def slots(self) -> Iterator[WeightSlot]:
         yield self.table
 
 
@@ -233,8 +233,8 @@ class OutputHead:
         scores = self.lm_head.each([self.norm(x) for x in hidden])
         return [each.to(torch.float32) for each in scores]
 
-    def shells(self) -> Iterator[Shell]:
-        yield from self.norm.shells()
+    def slots(self) -> Iterator[WeightSlot]:
+        yield from self.norm.slots()
         yield self.lm_head
 
 

@@ -26,7 +26,7 @@ class RMSNorm:
         normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (self.weight.tensor * normed).to(x.dtype)
 
-    def shells(self) -> list[Vector]:
+    def slots(self) -> list[Vector]:
         return [self.weight]
 
 
@@ -42,5 +42,5 @@ class LayerNorm:
         """[..., width] -> [..., width], dtype of x."""
         return F.layer_norm(x, self.weight.shape, self.weight.tensor, self.bias.tensor, self.eps)
 
-    def shells(self) -> list[Vector]:
+    def slots(self) -> list[Vector]:
         return [self.weight, self.bias]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import PROJECTOR_NORM_EPS, ModelConfig
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.slots import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 
 
 class Projector:
@@ -52,7 +52,7 @@ class Projector:
         h = F.gelu(self.norm(self.linear(x)))
         return self.down(F.silu(self.gate(h), inplace=True).mul_(self.up(h)))
 
-    def shells(self) -> Iterator[Shell]:
+    def slots(self) -> Iterator[WeightSlot]:
         yield from (self.kernel, self.kernel_bias, self.boi, self.eoi)
         yield from (self.linear, self.gate, self.up, self.down)
-        yield from self.norm.shells()
+        yield from self.norm.slots()

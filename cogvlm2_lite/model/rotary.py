@@ -133,5 +133,5 @@ class Rotary:
                 )
         return [tables[key] for key in keys]
 
-    def shells(self) -> Iterator[Vector]:
+    def slots(self) -> Iterator[Vector]:
         yield from self.inv_freq

@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.config import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.slots import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 
 
 class PatchEmbedding:
@@ -32,7 +32,7 @@ class PatchEmbedding:
         cls = self.cls.tensor.expand(patches.shape[0], -1, -1)
         return torch.cat((cls, patches), dim=1) + self.positions.tensor.unsqueeze(0)
 
-    def shells(self) -> Iterator[Shell]:
+    def slots(self) -> Iterator[WeightSlot]:
         yield from (self.kernel, self.bias, self.cls, self.positions)
 
 
@@ -69,13 +69,13 @@ class VisionBlock:
         q, k, v = qkv.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         return self._attend(q, k, v).transpose(1, 2).reshape(batch, tokens, -1)
 
-    def shells(self) -> Iterator[Shell]:
+    def slots(self) -> Iterator[WeightSlot]:
         for linear in (self.qkv, self.dense, self.fc1, self.fc2):
             yield linear
             if linear.bias:
                 yield linear.bias
-        yield from self.attention_norm.shells()
-        yield from self.mlp_norm.shells()
+        yield from self.attention_norm.slots()
+        yield from self.mlp_norm.slots()
 
 
 def gelu_in_place(x: Tensor) -> Tensor:

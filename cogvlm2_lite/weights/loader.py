@@ -1,4 +1,4 @@
-"""Puts weights into the model's shells and takes them out."""
+"""Puts weights into the model's slots and takes them out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cogvlm2_lite.weights.footprint import DECODING_PARTS
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.slots import Linear, Shell, StoredWeight
+from cogvlm2_lite.weights.slots import Linear, StoredWeight, WeightSlot
 from cogvlm2_lite.weights.storage import Place, make_weight
 from cogvlm2_lite.weights.upload import Upload
 
@@ -27,7 +27,7 @@ class PieceReader(Protocol):
 
 
 class WeightLoader:
-    """Fills shells from a folder, on one device, in one compute dtype.
+    """Fills slots from a folder, on one device, in one compute dtype.
 
     kernels  how 4-bit matrices are multiplied; None chooses the fastest that work here
     reader   where the bytes come from; None: the catalog's files
@@ -56,7 +56,7 @@ class WeightLoader:
         """True when 4-bit matrices of DECODING_PARTS get a second, packed copy."""
         return self.kernels.packs
 
-    def fill(self, shell: Shell) -> int:
+    def fill(self, slot: WeightSlot) -> int:
         """Put the weight in and give the bytes it holds, mapped file pages included.
 
         They are those of footprint.held_bytes.
@@ -65,24 +65,24 @@ class WeightLoader:
         vectors and the embedding keep the type they are stored in, and stay in host memory.
         Raises CheckpointError when the file was changed or its values are not those of its kind.
         """
-        stored = self.catalog.tensors[shell.name]
+        stored = self.catalog.tensors[slot.name]
         with self._upload or nullcontext():
-            if isinstance(shell, Linear):
-                _check_shape(stored, (shell.out_features, shell.in_features))
-                shell.stored = self._weight(stored)
-                return shell.stored.nbytes
-            _check_shape(stored, shell.shape)
-            shell.value = self._vector(stored)
-            return shell.value.nbytes
+            if isinstance(slot, Linear):
+                _check_shape(stored, (slot.out_features, slot.in_features))
+                slot.stored = self._weight(stored)
+                return slot.stored.nbytes
+            _check_shape(stored, slot.shape)
+            slot.value = self._vector(stored)
+            return slot.value.nbytes
 
-    def clear(self, shell: Shell) -> None:
+    def clear(self, slot: WeightSlot) -> None:
         """Take the weight out; its memory is free once nothing else refers to it."""
         if self._upload is not None:
             self._upload.wait_for_computing()
-        if isinstance(shell, Linear):
-            shell.stored = None
+        if isinstance(slot, Linear):
+            slot.stored = None
         else:
-            shell.value = None
+            slot.value = None
 
     def _weight(self, stored: StoredTensor) -> StoredWeight:
         pieces = self._reader.read(stored)

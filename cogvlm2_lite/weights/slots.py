@@ -1,6 +1,6 @@
-"""Shells: named places in the model that a weight can be put into and taken out of.
+"""Weight slots: named places in the model that a weight can be put into and taken out of.
 
-The model owns shells and never moves weights. `memory/residency.py` fills and empties them, so the
+The model owns slots and never moves weights. `memory/residency.py` fills and empties them, so the
 same mathematics runs on weights that are resident, streamed, 16-bit, NF4 or int8.
 """
 
@@ -99,5 +99,5 @@ class Linear:
         return self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
 
 
-Shell = Vector | Linear
+WeightSlot = Vector | Linear
 """What the residency fills. The bias of a Linear is listed by its owner as a Vector of its own."""

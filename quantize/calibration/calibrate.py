@@ -196,10 +196,10 @@ class Calibrator:
 
     def _embed_pictures(self, stage: int) -> Iterator[Calibrated]:
         network = self._network
-        network.fill(network.tower.embedding.shells())
+        network.fill(network.tower.embedding.slots())
         for index in range(len(network.pictures)):
             self._write(stage, index, network.embed_picture(index))
-        network.clear(network.tower.embedding.shells())
+        network.clear(network.tower.embedding.slots())
         yield from ()
 
     def _vision_stage(self, block: Any) -> Callable[[int], Iterator[Calibrated]]:
@@ -211,7 +211,7 @@ class Calibrator:
             yield from self._calibrate(block, forward, lambda _: rows, list(inputs))
             for index in inputs:
                 self._write(stage, index, forward[index]())
-            network.clear(block.shells())
+            network.clear(block.slots())
 
         return work
 
@@ -222,15 +222,15 @@ class Calibrator:
         forward = [lambda i=i: projector(network.put(self._read(stage, i))) for i in inputs]
         rows = network.config.vision.image_tokens * len(network.pictures)
         yield from self._calibrate(projector, forward, lambda _: rows, list(inputs))
-        network.fill(embedding.shells())
+        network.fill(embedding.slots())
         features: dict[int, Tensor] = {}
         for index, picture in enumerate(network.picture_of):
             if picture is not None and picture not in features:
                 features = {picture: forward[picture]().cpu()}
             found = None if picture is None else features[picture]
             self._write(stage, index, network.embed_words(index, found))
-        network.clear(projector.shells())
-        network.clear(embedding.shells())
+        network.clear(projector.slots())
+        network.clear(embedding.slots())
 
     def _decoder_stage(self, number: int, block: Any) -> Callable[[int], Iterator[Calibrated]]:
         def work(stage: int) -> Iterator[Calibrated]:
@@ -250,7 +250,7 @@ class Calibrator:
             if number + 1 < len(network.decoder.blocks):  # nobody reads the last layer's
                 for index in inputs:
                     self._write(stage, index, forward[index]())
-            network.clear(block.shells())
+            network.clear(block.slots())
 
         return work
 
@@ -268,9 +268,9 @@ class Calibrator:
         rows   how many inputs the matrices of a part will meet
         shown  numbers of the pictures in `forward`, or of samples without one
         """
-        shells = list(block.shells())
-        self._network.fill(shells)
-        chosen = [s for s in shells if isinstance(s, Linear) and s.name in self._task.chosen]
+        slots = list(block.slots())
+        self._network.fill(slots)
+        chosen = [s for s in slots if isinstance(s, Linear) and s.name in self._task.chosen]
         watched = [self._watch(linear, rows) for linear in chosen]
         for number, run in zip(shown, forward, strict=True):
             for seen in watched:
@@ -286,7 +286,7 @@ class Calibrator:
             yield row
 
     def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> Observed:
-        """Put something in a shell that looks at its inputs."""
+        """Put something in a slot that looks at its inputs."""
         assert linear.stored is not None
         expected = rows(self._task.catalog.tensors[linear.name].spec.part)
         seen = Observed(

@@ -24,7 +24,7 @@ from cogvlm2_lite.model.vision import VisionTower
 from cogvlm2_lite.samples.samples import Sample, Tokens, opened, tokenize
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
-from cogvlm2_lite.weights.slots import Shell
+from cogvlm2_lite.weights.slots import WeightSlot
 
 
 class Network:
@@ -89,7 +89,7 @@ class Network:
         in_decoder = sum(t.input_ids.size for t in self.tokens) * self.config.hidden_size
         return max(in_tower, in_decoder) * self.dtype.itemsize
 
-    # --- the steps; the shells they need must be filled ------------------------------------------
+    # --- the steps; the slots they need must be filled ------------------------------------------
 
     def embed_picture(self, index: int) -> Tensor:
         """Give the patches of a picture, [1, positions, vision hidden]."""
@@ -127,7 +127,7 @@ class Network:
     @cached_property
     def _rotary(self) -> Rotary:
         rotary = Rotary(self.config, RopeMode.REFERENCE, dtype=self.dtype, device=self.device)
-        self.fill(rotary.shells())
+        self.fill(rotary.slots())
         return rotary
 
     # --- weights and activations -----------------------------------------------------------------
@@ -136,15 +136,15 @@ class Network:
         """Bring activations to where they are computed with."""
         return tensor.to(self.device, self.dtype)
 
-    def fill(self, shells: Iterable[Shell]) -> None:
-        """Read the source's weights into shells."""
-        for shell in shells:
-            self._loader.fill(shell)
+    def fill(self, slots: Iterable[WeightSlot]) -> None:
+        """Read the source's weights into slots."""
+        for slot in slots:
+            self._loader.fill(slot)
 
-    def clear(self, shells: Iterable[Shell]) -> None:
+    def clear(self, slots: Iterable[WeightSlot]) -> None:
         """Let weights go."""
-        for shell in shells:
-            self._loader.clear(shell)
+        for slot in slots:
+            self._loader.clear(slot)
 
 
 class _NoCache(KVCache):

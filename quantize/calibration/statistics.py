@@ -86,7 +86,7 @@ class Witnesses:
 
 @dataclass(kw_only=True)
 class Observed:
-    """A stored weight that remembers what it is multiplied with; it stands in a Linear's shell.
+    """A stored weight that remembers what it is multiplied with; it stands in a Linear's slot.
 
     fit    of the samples that rounding is fitted to
     check  of those that judge it

@@ -31,7 +31,7 @@ from cogvlm2_lite.model.decoder import DecoderBlock
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.vision import VisionBlock
 from cogvlm2_lite.units import format_bytes
-from cogvlm2_lite.weights.slots import Linear, Shell
+from cogvlm2_lite.weights.slots import Linear, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.calibration.network import Network
@@ -75,7 +75,7 @@ class _Stage:
     """
 
     name: str
-    shells: Sequence[Shell]
+    slots: Sequence[WeightSlot]
     inputs: int
     tokens: int
     run: Callable[[int, Tensor | None], Tensor]
@@ -84,7 +84,7 @@ class _Stage:
 
     @property
     def matrices(self) -> list[Linear]:
-        return [shell for shell in self.shells if isinstance(shell, Linear)]
+        return [slot for slot in self.slots if isinstance(slot, Linear)]
 
 
 class Walk:
@@ -216,7 +216,7 @@ class Walk:
         found = [
             _Stage(
                 name="patch embedding",
-                shells=list(net.tower.embedding.shells()),
+                slots=list(net.tower.embedding.slots()),
                 inputs=pictures,
                 tokens=patches,
                 run=lambda index, _: net.embed_picture(index),
@@ -227,11 +227,11 @@ class Walk:
             (f"vision layer {n}", block) for n, block in enumerate(net.tower.blocks)
         ]
         for name, block in (*blocks, ("projector", net.projector)):
-            shells = list(block.shells())
+            slots = list(block.slots())
             found.append(
                 _Stage(
                     name=name,
-                    shells=shells,
+                    slots=slots,
                     inputs=pictures,
                     tokens=patches // 4 if block is net.projector else patches,
                     run=through(block),
@@ -241,7 +241,7 @@ class Walk:
         found.append(
             _Stage(
                 name="words",
-                shells=list(net.decoder.embedding.shells()),
+                slots=list(net.decoder.embedding.slots()),
                 inputs=samples,
                 tokens=words,
                 run=net.embed_words,
@@ -251,7 +251,7 @@ class Walk:
         found += [
             _Stage(
                 name=f"decoder layer {number}",
-                shells=list(block.shells()),
+                slots=list(block.slots()),
                 inputs=samples,
                 tokens=words,
                 share=0.5,
@@ -270,7 +270,7 @@ class Walk:
             todo.setdefault(state, (earlier, variant))
         # States with the same forms of this block stand together, so that each is made once.
         order = sorted(todo, key=lambda state: (self._key(stage, todo[state][1]), state))
-        with _Filled(self._network, stage.shells, self._shape) as filled:
+        with _Filled(self._network, stage.slots, self._shape) as filled:
             for state in order:
                 earlier, variant = todo[state]
                 filled.take(dict(self._key(stage, variant)))
@@ -286,11 +286,11 @@ class Walk:
     def _score(self, number: int, path: Sequence[int]) -> None:
         """Score the words of the answers, and hold every variant against the first."""
         head = self._network.decoder.head
-        shells = list(head.shells())
+        slots = list(head.slots())
         keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
         states = list(zip(path, keys, strict=True))
         rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
-        with _Filled(self._network, shells, self._shape) as filled:
+        with _Filled(self._network, slots, self._shape) as filled:
 
             def score(key: tuple[int, str], sample: int, some: Sequence[int]) -> Tensor:
                 state, form = key
@@ -434,29 +434,29 @@ def _beside(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Te
 class _Filled:
     """A block's weights, of which some change their form; a context that lets them go."""
 
-    def __init__(self, network: Network, shells: Sequence[Shell], shape: Shape) -> None:
-        self._network, self._shells, self._shape = network, shells, shape
+    def __init__(self, network: Network, slots: Sequence[WeightSlot], shape: Shape) -> None:
+        self._network, self._slots, self._shape = network, slots, shape
         self._now: dict[str, str] = {}
 
     def __enter__(self) -> _Filled:
-        self._network.fill(self._shells)
+        self._network.fill(self._slots)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._network.clear(self._shells)
+        self._network.clear(self._slots)
 
     def take(self, forms: Mapping[str, str]) -> None:
         """Give matrices the forms; those that are not named become the source's."""
-        for shell in self._shells:
-            if not isinstance(shell, Linear):
+        for slot in self._slots:
+            if not isinstance(slot, Linear):
                 continue
-            form = forms.get(shell.name, SOURCE)
-            if form == self._now.get(shell.name, SOURCE):
+            form = forms.get(slot.name, SOURCE)
+            if form == self._now.get(slot.name, SOURCE):
                 continue
-            self._network.fill([shell] if shell.bias is None else [shell, shell.bias])
-            self._now[shell.name] = form
+            self._network.fill([slot] if slot.bias is None else [slot, slot.bias])
+            self._now[slot.name] = form
             if form != SOURCE:
-                self._change(shell, form)
+                self._change(slot, form)
 
     def _change(self, linear: Linear, form: str) -> None:
         assert linear.stored is not None

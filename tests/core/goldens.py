@@ -151,8 +151,8 @@ class _Watched:
         self._states.append(hidden.clone())
         return self._block(hidden, step)  # type: ignore[operator, no-any-return]
 
-    def shells(self) -> object:
-        return self._block.shells()  # type: ignore[attr-defined]
+    def slots(self) -> object:
+        return self._block.slots()  # type: ignore[attr-defined]
 
 
 def _greedy(

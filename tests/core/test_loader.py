@@ -1,4 +1,4 @@
-"""The loader: weights of any folder land in the shells, views where they can be views."""
+"""The loader: weights of any folder land in the slots, views where they can be views."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from cogvlm2_lite.weights.names import Role
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.slots import Linear, Shell, Vector
+from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.nf4 import FourBitWeight
 from tests.core.checkpoints import (
@@ -40,29 +40,29 @@ HEAD = "lm_head.weight"
 INV_FREQ = "model.layers.0.self_attn.rotary_emb.inv_freq"
 
 
-def shell_for(name: str) -> Shell:
+def slot_for(name: str) -> WeightSlot:
     spec = SPECS[name]
     if spec.role is Role.LINEAR:
         return Linear(name, spec.shape[1], spec.shape[0])
     return Vector(name, spec.shape)
 
 
-def fill_all(loader: WeightLoader) -> dict[str, Shell]:
-    shells = {name: shell_for(name) for name in SPECS}
-    for shell in shells.values():
-        loader.fill(shell)
-    return shells
+def fill_all(loader: WeightLoader) -> dict[str, WeightSlot]:
+    slots = {name: slot_for(name) for name in SPECS}
+    for slot in slots.values():
+        loader.fill(slot)
+    return slots
 
 
-def matrix(shell: Shell) -> DenseWeight:
-    assert isinstance(shell, Linear)
-    assert isinstance(shell.stored, DenseWeight)
-    return shell.stored
+def matrix(slot: WeightSlot) -> DenseWeight:
+    assert isinstance(slot, Linear)
+    assert isinstance(slot.stored, DenseWeight)
+    return slot.stored
 
 
-def vector(shell: Shell) -> Tensor:
-    assert isinstance(shell, Vector)
-    return shell.tensor
+def vector(slot: WeightSlot) -> Tensor:
+    assert isinstance(slot, Vector)
+    return slot.tensor
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +71,12 @@ def dense() -> Tensors:
 
 
 def test_every_tensor_of_the_golden_checkpoint_is_loaded_exactly() -> None:
-    shells = fill_all(WeightLoader(open_folder(CHECKPOINT), device=CPU, dtype=torch.float32))
+    slots = fill_all(WeightLoader(open_folder(CHECKPOINT), device=CPU, dtype=torch.float32))
     expected: Tensors = {}
     for file in CHECKPOINT.glob("*.safetensors"):
         expected.update(load_file(file))
-    for name, shell in shells.items():
-        value = matrix(shell).weight if name in LINEARS else vector(shell)
+    for name, slot in slots.items():
+        value = matrix(slot).weight if name in LINEARS else vector(slot)
         assert torch.equal(value, expected[name])
 
 
@@ -86,8 +86,8 @@ def test_weights_are_cast_to_the_compute_dtype(
 ) -> None:
     catalog = open_folder(write_folder(tmp_path / "m", dense))
     loader = WeightLoader(catalog, device=CPU, dtype=dtype)
-    for name, shell in fill_all(loader).items():
-        value = matrix(shell).weight if name in LINEARS else vector(shell)
+    for name, slot in fill_all(loader).items():
+        value = matrix(slot).weight if name in LINEARS else vector(slot)
         keeps = name.endswith("inv_freq") or name == "model.embed_tokens.weight"
         assert value.dtype == (torch.bfloat16 if keeps else dtype)
         assert torch.equal(value, dense[name].to(value.dtype))
@@ -99,9 +99,9 @@ def test_inv_freq_keeps_the_type_it_is_stored_in(
 ) -> None:
     tensors = {**dense, INV_FREQ: dense[INV_FREQ].to(stored)}
     catalog = open_folder(write_folder(tmp_path / "m", tensors))
-    shell = shell_for(INV_FREQ)
-    WeightLoader(catalog, device=CPU, dtype=torch.bfloat16).fill(shell)
-    assert vector(shell).dtype == stored
+    slot = slot_for(INV_FREQ)
+    WeightLoader(catalog, device=CPU, dtype=torch.bfloat16).fill(slot)
+    assert vector(slot).dtype == stored
 
 
 def test_a_matrix_in_the_compute_dtype_is_a_view_of_its_file(
@@ -109,7 +109,7 @@ def test_a_matrix_in_the_compute_dtype_is_a_view_of_its_file(
 ) -> None:
     catalog = open_folder(write_folder(tmp_path / "m", dense))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16)
-    one, two = shell_for(HEAD), shell_for(HEAD)
+    one, two = slot_for(HEAD), slot_for(HEAD)
     assert loader.fill(one) == loader.fill(two) == dense[HEAD].nbytes
     assert matrix(one).weight.data_ptr() == matrix(two).weight.data_ptr()
     wide = WeightLoader(catalog, device=CPU, dtype=torch.float32)
@@ -120,23 +120,23 @@ def test_a_matrix_in_the_compute_dtype_is_a_view_of_its_file(
 def test_a_view_outlives_loader_and_file(tmp_path: Path, dense: Tensors) -> None:
     folder = write_folder(tmp_path / "m", dense)
     loader = WeightLoader(open_folder(folder), device=CPU, dtype=torch.bfloat16)
-    shell = shell_for(HEAD)
-    loader.fill(shell)
+    slot = slot_for(HEAD)
+    loader.fill(slot)
     del loader
     if os.name != "nt":
         (folder / SINGLE_NAME).unlink()
-    assert torch.equal(matrix(shell).weight, dense[HEAD])
+    assert torch.equal(matrix(slot).weight, dense[HEAD])
 
 
 def test_clear_takes_weights_out(dense: Tensors, tmp_path: Path) -> None:
     catalog = open_folder(write_folder(tmp_path / "m", dense))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16)
     for name in (HEAD, INV_FREQ):
-        shell = shell_for(name)
-        assert loader.fill(shell) > 0
-        loader.clear(shell)
+        slot = slot_for(name)
+        assert loader.fill(slot) > 0
+        loader.clear(slot)
         with pytest.raises(AssertionError, match="is not in memory"):
-            shell(torch.zeros(1)) if isinstance(shell, Linear) else shell.tensor
+            slot(torch.zeros(1)) if isinstance(slot, Linear) else slot.tensor
 
 
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
@@ -154,18 +154,18 @@ def test_a_4_bit_folder_gives_the_matrices_bitsandbytes_dequantizes(
     tensors = four_bit(dense, double_quant=double_quant, quant_type=quant_type)
     catalog = open_folder(write_folder(tmp_path / "m", tensors))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=kernels)
-    for name, shell in fill_all(loader).items():
+    for name, slot in fill_all(loader).items():
         if name not in LINEARS:
             continue
-        assert isinstance(shell, Linear)
-        assert shell.stored is not None
-        assert shell.stored.kind == quant_type
+        assert isinstance(slot, Linear)
+        assert slot.stored is not None
+        assert slot.stored.kind == quant_type
         codes, state = quantize_4bit(
             dense[name], compress_statistics=double_quant, quant_type=quant_type
         )
         if SPECS[name].shape[1] % 64 == 0:  # else bitsandbytes' CPU code restarts groups per row
             theirs = dequantize_4bit(codes, state)
-            assert torch.equal(shell.stored.dequantize(torch.bfloat16), theirs)
+            assert torch.equal(slot.stored.dequantize(torch.bfloat16), theirs)
 
 
 def test_only_matrices_used_in_decoding_get_a_packed_copy(tmp_path: Path, dense: Tensors) -> None:
@@ -176,11 +176,11 @@ def test_only_matrices_used_in_decoding_get_a_packed_copy(tmp_path: Path, dense:
     catalog = open_folder(write_folder(tmp_path / "m", four_bit(dense)))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=kernels)
     assert loader.packs
-    for name, shell in fill_all(loader).items():
+    for name, slot in fill_all(loader).items():
         if name not in LINEARS:
             continue
-        assert isinstance(shell, Linear)
-        weight = shell.stored
+        assert isinstance(slot, Linear)
+        weight = slot.stored
         assert isinstance(weight, FourBitWeight)
         assert (weight.packed is not None) == (SPECS[name].part in DECODING_PARTS)
         extra = SPECS[name].numel // 2 + SPECS[name].numel // 32 if weight.packed is not None else 0
@@ -192,9 +192,9 @@ def test_plain_kernels_hold_no_packed_copy(tmp_path: Path, dense: Tensors) -> No
     catalog = open_folder(write_folder(tmp_path / "m", four_bit(dense, only=(HEAD,))))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.bfloat16, kernels=PLAIN)
     assert not loader.packs
-    shell = shell_for(HEAD)
+    slot = slot_for(HEAD)
     stored = catalog.tensors[HEAD]
-    assert loader.fill(shell) == stored.nbytes - stored.pieces["quant_state"].nbytes
+    assert loader.fill(slot) == stored.nbytes - stored.pieces["quant_state"].nbytes
 
 
 def test_an_int8_matrix_is_loaded(tmp_path: Path, dense: Tensors) -> None:
@@ -203,13 +203,13 @@ def test_an_int8_matrix_is_loaded(tmp_path: Path, dense: Tensors) -> None:
     scales = torch.rand(rows, columns // 64)
     folder = write_folder(tmp_path / "m", {**dense, HEAD: codes, f"{HEAD}.scale": scales})
     (folder / MANIFEST_NAME).write_text("{}")
-    shell = shell_for(HEAD)
+    slot = slot_for(HEAD)
     loader = WeightLoader(open_folder(folder), device=CPU, dtype=torch.float32)
-    assert loader.fill(shell) == codes.nbytes + scales.nbytes
-    assert isinstance(shell, Linear)
+    assert loader.fill(slot) == codes.nbytes + scales.nbytes
+    assert isinstance(slot, Linear)
     expected = codes.float() * scales.repeat_interleave(64, dim=1)
     eye = torch.eye(columns)
-    assert torch.allclose(shell(eye), expected.t())
+    assert torch.allclose(slot(eye), expected.t())
 
 
 def test_a_quant_map_of_other_values_is_refused(tmp_path: Path, dense: Tensors) -> None:
@@ -218,7 +218,7 @@ def test_a_quant_map_of_other_values_is_refused(tmp_path: Path, dense: Tensors) 
     catalog = open_folder(write_folder(tmp_path / "m", tensors))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.float32)
     with pytest.raises(CheckpointError, match=f"{HEAD}.quant_map holds other values than NF4"):
-        loader.fill(shell_for(HEAD))
+        loader.fill(slot_for(HEAD))
 
 
 @pytest.mark.parametrize("quantized", [True, False])
@@ -232,7 +232,7 @@ def test_fill_gives_the_bytes_that_the_plan_counts_with(
     catalog = open_folder(folder)
     loader = WeightLoader(catalog, device=CPU, dtype=dtype)
     for name, tensor in catalog.tensors.items():
-        filled = loader.fill(shell_for(name))
+        filled = loader.fill(slot_for(name))
         assert filled == held_bytes(tensor, itemsize=dtype.itemsize, packs=loader.packs)
 
 
@@ -245,11 +245,11 @@ def test_a_4_bit_model_computes_what_its_plain_weights_compute(
     loader = WeightLoader(open_folder(quantized), device=CPU, dtype=torch.float32, kernels=PLAIN)
     plain = {name: tensor.float() for name, tensor in dense.items()}
     for name in LINEARS:
-        shell = shell_for(name)
-        loader.fill(shell)
-        assert isinstance(shell, Linear)
-        assert shell.stored is not None
-        plain[name] = shell.stored.dequantize(torch.float32)
+        slot = slot_for(name)
+        loader.fill(slot)
+        assert isinstance(slot, Linear)
+        assert slot.stored is not None
+        plain[name] = slot.stored.dequantize(torch.float32)
     prompt = torch.arange(1, 20).unsqueeze(0)
     one, two = (
         cogvlm2_lite.load(folder, device="cpu", dtype=dtype).forward(prompt)

@@ -1,7 +1,7 @@
 """A quantized folder loads in transformers with bitsandbytes and gives the same answers there.
 
 transformers knows no CogVLM2, so the test has a class with modules of the right names. They are
-loaded by transformers and multiplied by bitsandbytes, inside of our model's shells.
+loaded by transformers and multiplied by bitsandbytes, inside of our model's slots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 import cogvlm2_lite
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.memory.residency import HasShells
+from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.weights.names import Role, expected_tensors
 from cogvlm2_lite.weights.slots import Linear
 from quantize.recipe import Keep, Settings
@@ -90,25 +90,25 @@ class Borrowed:
 
 
 def lend(tree: Tree, model: Model) -> list[Borrowed]:
-    """Put transformers' modules into the shells of a model that has all its weights in memory.
+    """Put transformers' modules into the slots of a model that has all its weights in memory.
 
     What is no matrix must have arrived in transformers with the same numbers.
     """
     runtime, lent = model.runtime, []
     tower, decoder = runtime.tower, runtime.decoder
-    pieces: tuple[HasShells, ...] = (
+    pieces: tuple[HasSlots, ...] = (
         tower.embedding, *tower.blocks, runtime.projector,
         decoder.embedding, *decoder.blocks, decoder.head,
     )  # fmt: skip
-    for shell in (shell for piece in pieces for shell in piece.shells()):
-        owner, _, leaf = shell.name.rpartition(".")
+    for slot in (slot for piece in pieces for slot in piece.slots()):
+        owner, _, leaf = slot.name.rpartition(".")
         module = tree.get_submodule(owner)
-        if isinstance(shell, Linear):
-            assert shell.stored is not None, shell.name
-            shell.stored = Borrowed(module, shell.stored.nbytes)
-            lent.append(shell.stored)
+        if isinstance(slot, Linear):
+            assert slot.stored is not None, slot.name
+            slot.stored = Borrowed(module, slot.stored.nbytes)
+            lent.append(slot.stored)
         else:
-            assert torch.equal(shell.tensor, getattr(module, leaf)), shell.name
+            assert torch.equal(slot.tensor, getattr(module, leaf)), slot.name
     return lent
 
 
