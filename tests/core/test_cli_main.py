@@ -91,7 +91,7 @@ def test_help_lists_every_command(capsys: Capture) -> None:
 def test_no_arguments_print_the_help_where_there_is_no_desktop(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cogvlm2_lite.cli.console.has_desktop", lambda: False)
+    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: False)
     main([])
     first = capsys.readouterr().out
     main(["-h"])
@@ -105,7 +105,7 @@ def test_no_arguments_open_the_window_on_a_desktop(monkeypatch: pytest.MonkeyPat
         opened.append(argv)
         return 0
 
-    monkeypatch.setattr("cogvlm2_lite.cli.console.has_desktop", lambda: True)
+    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: True)
     monkeypatch.setattr("gui.command.main", gui)
     assert main([]) == 0
     assert opened == [[]]

@@ -112,7 +112,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
     )
-    monkeypatch.setattr("cogvlm2_lite.load", lambda *_, **__: model)
+    monkeypatch.setattr("cogvlm2_lite.engine.model.load", lambda *_, **__: model)
     commands, reports = SilentAfter(), BytesIO()
     protocol.write_message(commands, Load(folder=Path("anywhere")))
     protocol.write_message(commands, Ask(request=1, question="What?"))
