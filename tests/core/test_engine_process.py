@@ -43,6 +43,7 @@ from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describ
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
 from cogvlm2_lite.worker.protocol import Ask, Died, Failed, Load, Loaded, Told
+from tests.core.scripted import small_plan
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
 QUESTION = "What is written on the sign?"
@@ -108,7 +109,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
 
     model = SimpleNamespace(
         engine=LosingEngine(),
-        plan=SimpleNamespace(as_dict=dict, context=8, parallel=1),
+        plan=small_plan(),
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
     )
