@@ -19,14 +19,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server import markdown
+from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.openapi import document
-from cogvlm2_lite.server.refusals import Refusal, dumps
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply
-from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.requests import AnswerRequest, read_chat, read_completion, read_json
 from cogvlm2_lite.server.responses import ResponseReply, read_response
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.units import format_bytes
@@ -68,7 +68,7 @@ def make_app(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={
-            Refusal: _refused,
+            ApiError: _refused,
             HTTPException: _http_error,
             Exception: _fault,
         },
@@ -114,7 +114,7 @@ class _Handlers:
         loaded = self._service.loaded
         if loaded is None:
             self._service.check_ready()
-            raise Refusal(503, "The model is not loaded.", "model_loading", retry_after=5)
+            raise ApiError(503, "The model is not loaded.", "model_loading", retry_after=5)
         return _json(
             {
                 "plan": loaded.plan,
@@ -152,38 +152,38 @@ class _Handlers:
         return _json({"texts": await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))})
 
     async def chat(self, request: Request) -> Response:
-        def reply(wanted: Wanted, _: Mapping[str, Any]) -> Reply:
-            return self._completion(wanted, chat=True)
+        def reply(asked: AnswerRequest, _: Mapping[str, Any]) -> Reply:
+            return self._completion(asked, chat=True)
 
         return await self._answer(request, read_chat, reply)
 
     async def completions(self, request: Request) -> Response:
-        def reply(wanted: Wanted, _: Mapping[str, Any]) -> Reply:
-            return self._completion(wanted, chat=False)
+        def reply(asked: AnswerRequest, _: Mapping[str, Any]) -> Reply:
+            return self._completion(asked, chat=False)
 
         return await self._answer(request, read_completion, reply)
 
     async def responses(self, request: Request) -> Response:
-        def reply(wanted: Wanted, values: Mapping[str, Any]) -> Reply:
-            scored = wanted.sampling.logprobs is not None
+        def reply(asked: AnswerRequest, values: Mapping[str, Any]) -> Reply:
+            scored = asked.sampling.logprobs is not None
             return ResponseReply(self._model, values, scored=scored)
 
         return await self._answer(request, read_response, reply)
 
-    def _completion(self, wanted: Wanted, *, chat: bool) -> Reply:
+    def _completion(self, asked: AnswerRequest, *, chat: bool) -> Reply:
         return CompletionReply(
             self._model,
             chat=chat,
-            progress=wanted.progress,
-            scored=wanted.sampling.logprobs is not None,
-            usage_chunk=wanted.usage_chunk,
+            progress=asked.progress,
+            scored=asked.sampling.logprobs is not None,
+            usage_chunk=asked.usage_chunk,
         )
 
     async def _answer(
         self,
         request: Request,
-        read: Callable[[Mapping[str, Any], Limits], Wanted],
-        reply: Callable[[Wanted, Mapping[str, Any]], Reply],
+        read: Callable[[Mapping[str, Any], Limits], AnswerRequest],
+        reply: Callable[[AnswerRequest, Mapping[str, Any]], Reply],
     ) -> Response:
         _check_type(request)
         held = _Held(self._service)
@@ -191,25 +191,25 @@ class _Handlers:
             body = await self._read(request, held)
             # A large body takes a while to parse; others must not wait for it.
             values = await asyncio.to_thread(read_json, body)
-            wanted = read(values, self._service.limits)
-            if wanted.model is not None:
-                self._check_name(wanted.model)
-            if wanted.image_url:
-                wanted = await self._with_picture(wanted, held)
+            asked = read(values, self._service.limits)
+            if asked.model is not None:
+                self._check_name(asked.model)
+            if asked.image_url:
+                asked = await self._with_picture(asked, held)
         except BaseException:
             held.let_go()
             raise
         peer = request.client.host if request.client else ""
-        events = self._service.answer(wanted, peer)
-        made = reply(wanted, values)
-        return _Answering(events, made, wanted, self._service, request.url.path, held)
+        events = self._service.answer(asked, peer)
+        made = reply(asked, values)
+        return _Answering(events, made, asked, self._service, request.url.path, held)
 
-    async def _with_picture(self, wanted: Wanted, held: _Held) -> Wanted:
+    async def _with_picture(self, asked: AnswerRequest, held: _Held) -> AnswerRequest:
         assert self._pictures is not None, "readers take no addresses where none are fetched"
         self._service.check_ready()  # a server that can't answer need not ask others
-        picture = await self._pictures.fetch(wanted.image_url)
+        picture = await self._pictures.fetch(asked.image_url)
         held.add(len(picture))
-        return replace(wanted, image=picture, image_url="")
+        return replace(asked, image=picture, image_url="")
 
     async def _read(self, request: Request, held: _Held) -> bytes:
         """Read the body within the limits of size and time."""
@@ -218,11 +218,11 @@ class _Handlers:
             async with asyncio.timeout(limits.body_s):
                 return await _body(request, limits.body_bytes, held)
         except TimeoutError:
-            raise Refusal(408, f"The request took more than {limits.body_s:g} s.") from None
+            raise ApiError(408, f"The request took more than {limits.body_s:g} s.") from None
 
     def _check_name(self, name: str) -> None:
         if name != self._model:
-            raise Refusal(
+            raise ApiError(
                 404,
                 f"There is no model of that name here; it is called {self._model}.",
                 "model_not_found",
@@ -256,7 +256,7 @@ class _Answering(Response):
         self,
         events: AsyncGenerator[Event, None],
         reply: Reply,
-        wanted: Wanted,
+        asked: AnswerRequest,
         service: Service,
         path: str,
         held: _Held,
@@ -265,7 +265,7 @@ class _Answering(Response):
         self._held = held
         self._events = events
         self._reply = reply
-        self._wanted = wanted
+        self._asked = asked
         self._service = service
         self._path = path
         self._send: Send
@@ -296,15 +296,15 @@ class _Answering(Response):
         status = 200
         try:
             async with aclosing(events):
-                if self._wanted.stream:
+                if self._asked.stream:
                     await self._stream(events)
                 else:
                     response = _json(await self._collect(events))
                     await response(scope, receive, self._send)
-        except Refusal as about_talk:
-            refusal = about_talk.for_field(self._wanted.talk_field)
-            status = refusal.status
-            response = _json(refusal.body(), status, refusal.headers())
+        except ApiError as raised:
+            error = raised.for_field(self._asked.messages_field)
+            status = error.status
+            response = _json(error.body(), status, error.headers())
             await response(scope, receive, self._send)
         finally:
             self._service.metrics.add("requests_total", path=self._path, status=str(status))
@@ -333,8 +333,8 @@ class _Answering(Response):
             await self._chunks(self._reply.chunks(event))
             async for event in events:
                 await self._chunks(self._reply.chunks(event))
-        except Refusal as refusal:
-            await self._chunks(self._reply.failed(refusal.for_field(self._wanted.talk_field)))
+        except ApiError as error:
+            await self._chunks(self._reply.failed(error.for_field(self._asked.messages_field)))
         finally:
             heart.cancel()
         await self._data(self._reply.end, more=False)
@@ -357,7 +357,7 @@ def _check_type(request: Request) -> None:
     """Refuse forms: foreign pages can send them, and no JSON, without asking first."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refusal(415, "The Content-Type must be application/json.", "wrong_content_type")
+        raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
 
 
 async def _left(receive: Receive) -> None:
@@ -367,8 +367,8 @@ async def _left(receive: Receive) -> None:
 
 
 async def _body(request: Request, most: int, held: _Held) -> bytes:
-    """Read a request's body; Refusal 413 before more than `most` bytes are held."""
-    too_large = Refusal(413, f"The request has more than {format_bytes(most)}.", "too_large")
+    """Read a request's body; ApiError 413 before more than `most` bytes are held."""
+    too_large = ApiError(413, f"The request has more than {format_bytes(most)}.", "too_large")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise too_large
@@ -386,22 +386,22 @@ def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     return _json(error.body(), error.status, error.headers())
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    refusal = Refusal(500, "The server has a fault; its log says where.", "fault")
-    return _json(refusal.body(), 500)
+    error = ApiError(500, "The server has a fault; its log says where.", "fault")
+    return _json(error.body(), 500)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "There is no such page.", 405: "That method is not for this page."}
-    refusal = Refusal(
+    reply = ApiError(
         error.status_code, text.get(error.status_code, "The request is not understood.")
     )
-    return _json(refusal.body(), error.status_code, error.headers)
+    return _json(reply.body(), error.status_code, error.headers)
 
 
 def _asset(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:

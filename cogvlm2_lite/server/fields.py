@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from cogvlm2_lite.server.refusals import Refusal
+from cogvlm2_lite.server.api_errors import ApiError
 
 
 def check_fields(
@@ -89,5 +89,5 @@ def shown(value: object) -> str:
 
 
 def refuse(param: str, what: str, code: str = "invalid_value") -> NoReturn:
-    """Raise a Refusal 400 that begins with the name of a field."""
-    raise Refusal(400, f"{param} {what}.", code, param)
+    """Raise a ApiError 400 that begins with the name of a field."""
+    raise ApiError(400, f"{param} {what}.", code, param)

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import PATHS
-from cogvlm2_lite.server.refusals import Refusal, dumps
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -113,8 +113,8 @@ class Guard:
         outgoing = _adding(send, origin if allowed else "")
         try:
             self._check(scope, headers)
-        except Refusal as refusal:
-            await _reply(outgoing, refusal.status, dumps(refusal.body()))
+        except ApiError as error:
+            await _reply(outgoing, error.status, dumps(error.body()))
             return
         if scope["method"] == "OPTIONS":
             await _reply(outgoing, 204, b"")
@@ -123,15 +123,17 @@ class Guard:
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
         if not self._host_allowed(headers.get("host", "")):
-            raise Refusal(403, "This server does not answer under that host name.", "host_refused")
+            raise ApiError(403, "This server does not answer under that host name.", "host_refused")
         if not self._origin_allowed(headers):
-            raise Refusal(403, "Pages of other websites may not use this server.", "origin_refused")
+            raise ApiError(
+                403, "Pages of other websites may not use this server.", "origin_refused"
+            )
         if not self._access.key or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
         # Digests of one length: neither the key's length nor its beginning shows in the time taken.
         if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given), self._digest):
-            raise Refusal(401, "The API key is missing or wrong.", "invalid_api_key")
+            raise ApiError(401, "The API key is missing or wrong.", "invalid_api_key")
 
     def _host_allowed(self, value: str) -> bool:
         """Addresses are safe, for rebinding needs a name; of names only those that were allowed."""

@@ -13,8 +13,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.fields import refuse
-from cogvlm2_lite.server.refusals import Refusal
 
 Node = str | dict[str, Any]
 """A text, or {"tag", "children"} with "href", "start", "align" or "language" beside them."""
@@ -29,14 +29,14 @@ _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
 
 
 def read_texts(values: dict[str, Any]) -> list[str]:
-    """Read the body of /page/markdown; Refusal for what is no list of texts."""
+    """Read the body of /page/markdown; ApiError for what is no list of texts."""
     texts = values.get("texts")
     if set(values) != {"texts"} or not isinstance(texts, list) or len(texts) > MOST_TEXTS:
         refuse("texts", f"must be a list of up to {MOST_TEXTS} texts, and nothing beside it")
     if not all(isinstance(text, str) for text in texts):
         refuse("texts", "must hold nothing but texts")
     if sum(map(len, texts)) > MOST_LETTERS:
-        raise Refusal(413, f"The texts have more than {MOST_LETTERS} letters.", "too_large")
+        raise ApiError(413, f"The texts have more than {MOST_LETTERS} letters.", "too_large")
     return texts
 
 

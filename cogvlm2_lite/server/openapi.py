@@ -11,7 +11,7 @@ from typing import Any
 from cogvlm2_lite.server import requests, responses
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.markdown import MOST_TEXTS
-from cogvlm2_lite.server.talk import CHAT, DETAILS, LONGEST_URL, MAX_MESSAGES, RESPONSES, Form
+from cogvlm2_lite.server.messages import CHAT, DETAILS, LONGEST_URL, MAX_MESSAGES, RESPONSES, Form
 
 _Schema = dict[str, Any]
 _DATA_URL = (

@@ -21,7 +21,7 @@ from contextlib import closing, suppress
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from cogvlm2_lite.server.refusals import Refusal
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.units import format_bytes
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -77,7 +77,7 @@ class RemotePictures:
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="pictures")
 
     async def fetch(self, url: str) -> bytes:
-        """Give the file at an address; Refusal 400 for what must not or can't be opened."""
+        """Give the file at an address; ApiError 400 for what must not or can't be opened."""
         deadline = time.monotonic() + self._timeout_s
         loop = asyncio.get_running_loop()
         try:
@@ -100,7 +100,7 @@ class RemotePictures:
                 _refuse("leads to something that is no address")
             if parts.scheme == "https" and _parts(url).scheme != "https":
                 _refuse("leads from https to an address without it")
-        raise _refusal(f"leads on more than {_MOST_REDIRECTS} times")
+        raise _url_error(f"leads on more than {_MOST_REDIRECTS} times")
 
     def _open(self, parts: SplitResult, deadline: float) -> bytes | str:
         """Ask one address; gives the file, or where it leads to."""
@@ -162,7 +162,7 @@ class RemotePictures:
 
     def _too_large(self) -> NoReturn:
         most = format_bytes(self._most_bytes)
-        raise Refusal(413, f"The picture has more than {most}.", "image_too_large")
+        raise ApiError(413, f"The picture has more than {most}.", "image_too_large")
 
     def _too_slow(self) -> NoReturn:
         _refuse(f"can't be opened: it took more than {self._timeout_s:g} s")
@@ -201,7 +201,7 @@ class _Pinned(http.client.HTTPConnection):
 
 
 def _parts(url: str) -> SplitResult:
-    """Cut an address to pieces; Refusal for what is no plain address of the web."""
+    """Cut an address to pieces; ApiError for what is no plain address of the web."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -229,9 +229,9 @@ def _target(parts: SplitResult) -> str:
     return quote(target, safe="/?:@!$&'()*+,;=~-._%[]")
 
 
-def _refusal(what: str) -> Refusal:
-    return Refusal(400, f"The picture's address {what}.", "invalid_image_url")
+def _url_error(what: str) -> ApiError:
+    return ApiError(400, f"The picture's address {what}.", "invalid_image_url")
 
 
 def _refuse(what: str) -> NoReturn:
-    raise _refusal(what)
+    raise _url_error(what)

@@ -21,8 +21,8 @@ from cogvlm2_lite.events import (
     TokenScore,
     TurnsDropped,
 )
-from cogvlm2_lite.server.likelihoods import chat_content, text_lists
-from cogvlm2_lite.server.refusals import Refusal, dumps
+from cogvlm2_lite.server.api_errors import ApiError, dumps
+from cogvlm2_lite.server.logprobs import chat_content, text_lists
 
 REASONS = {
     FinishReason.EOS: "stop",
@@ -48,7 +48,7 @@ class Reply(Protocol):
         """Give the chunks that tell an event."""
         ...
 
-    def failed(self, refusal: Refusal) -> Iterator[dict[str, Any]]:
+    def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Give the chunks that tell a failure in the middle of a stream."""
         ...
 
@@ -130,9 +130,9 @@ class CompletionReply:
                 if self._progress:
                     yield {**self._frame(self._stream_name), "choices": [], **_remark(event)}
 
-    def failed(self, refusal: Refusal) -> Iterator[dict[str, Any]]:
+    def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Give the chunk that tells a failure in the middle of a stream."""
-        yield refusal.body()
+        yield error.body()
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
         """Give a server-sent event."""

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.fields import check_fields, choice, flag, integer, number, refuse, shown
 from cogvlm2_lite.server.fields import text as text_of
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.refusals import Refusal
-from cogvlm2_lite.server.talk import Talk
+from cogvlm2_lite.server.messages import Messages
 
 _DEFAULT_TOKENS = 2048
 _MAX_STOPS = 16
@@ -59,13 +59,13 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class AnswerRequest:
     """One question to the model, as a client put it.
 
     model      the name that was asked for; None: any
     image      bytes of the picture's file
     image_url  where it is instead, for the server to fetch
-    talk_field where the conversation stood in the request
+    messages_field where the conversation stood in the request
     client     whose turn it is when requests wait: what the client calls its user
     truncate   leave out the oldest turns instead of refusing a conversation that is too long
     progress   tell about the work before the first word, in chunks of a kind of our own
@@ -81,31 +81,31 @@ class Wanted:
     stream: bool = False
     usage_chunk: bool = False
     progress: bool = False
-    talk_field: str = "messages"
+    messages_field: str = "messages"
     client: str = ""
     truncate: bool = False
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """Read the object in a request's body; Refusal for anything else."""
+    """Read the object in a request's body; ApiError for anything else."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except RecursionError:
-        raise Refusal(400, "The JSON of the request is nested too deeply.") from None
+        raise ApiError(400, "The JSON of the request is nested too deeply.") from None
     except ValueError:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise Refusal(400, "The body of the request is not JSON in UTF-8.") from None
+        raise ApiError(400, "The body of the request is not JSON in UTF-8.") from None
     if not isinstance(value, dict):
-        raise Refusal(400, "The body of the request must be a JSON object.")
+        raise ApiError(400, "The body of the request must be a JSON object.")
     return value
 
 
-def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
-    """Read the body of /v1/chat/completions; Refusal names the field at fault."""
+def read_chat(values: Mapping[str, Any], limits: Limits) -> AnswerRequest:
+    """Read the body of /v1/chat/completions; ApiError names the field at fault."""
     check_fields(values, CHAT_FIELDS, NEUTRAL)
     if values.get("messages") is None:
         refuse("messages", "is missing: a list of messages with role and content")
-    talk = Talk(limits)
-    talk.read(values["messages"])
+    messages = Messages(limits)
+    messages.read(values["messages"])
     template = choice(values, "template", (None, "chat", "vqa"))
     both = ("max_completion_tokens", "max_tokens")
     tokens = next((name for name in both if values.get(name) is not None), "max_tokens")
@@ -114,18 +114,18 @@ def read_chat(values: Mapping[str, Any], limits: Limits) -> Wanted:
     json_object = json_wanted(values.get("response_format"), "response_format")
     if json_object and values.get("stop"):
         refuse("stop", "can't be combined with json_object: it would cut the object off")
-    return make_wanted(
+    return make_request(
         values,
         limits,
         tokens_field=tokens,
-        talk=talk,
+        messages=messages,
         template=template,
         logprobs=top_of(values, flag(values, "logprobs"), '"logprobs": true'),
         json_object=json_object,
     )
 
 
-def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
+def read_completion(values: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     """Read the body of /v1/completions: bare text, without the words of the chat's template."""
     check_fields(values, TEXT_FIELDS, NEUTRAL)
     prompt = values.get("prompt")
@@ -138,12 +138,12 @@ def read_completion(values: Mapping[str, Any], limits: Limits) -> Wanted:
     logprobs = None if values.get("logprobs") is None else integer(values, "logprobs", 0)
     if logprobs is not None and not 0 <= logprobs <= _MOST_TEXT_LOGPROBS:
         refuse("logprobs", f"must be between 0 and {_MOST_TEXT_LOGPROBS}, not {shown(logprobs)}")
-    return make_wanted(
+    return make_request(
         values,
         limits,
         tokens_field="max_tokens",
-        talk=Talk.of(prompt),
-        talk_field="prompt",
+        messages=Messages.of(prompt),
+        messages_field="prompt",
         template="base",
         logprobs=logprobs,
     )
@@ -179,34 +179,34 @@ def top_of(values: Mapping[str, Any], wanted: bool, how: str) -> int | None:
     return top if wanted else None
 
 
-def make_wanted(
+def make_request(
     values: Mapping[str, Any],
     limits: Limits,
     *,
     tokens_field: str,
-    talk: Talk,
+    messages: Messages,
     template: str | None = None,
     logprobs: int | None = None,
     json_object: bool = False,
-    talk_field: str = "messages",
-) -> Wanted:
+    messages_field: str = "messages",
+) -> AnswerRequest:
     """Join what was read with the fields that all requests share."""
-    letters = len(talk.question) + sum(len(asked) + len(said) for asked, said in talk.turns)
+    letters = len(messages.question) + sum(len(asked) + len(said) for asked, said in messages.turns)
     if letters > limits.text_letters:
         most = limits.text_letters
         text = f"The text has {letters} letters, more than {most}: no context holds so much."
-        raise Refusal(400, text, "context_length_exceeded", talk_field)
+        raise ApiError(400, text, "context_length_exceeded", messages_field)
     if integer(values, "n", 1) != 1:
         refuse("n", "must be 1: the model gives one answer per request", "unsupported_value")
     options = values.get("stream_options")
     options = _stream_options({} if options is None else options)
     model = text_of(values, "model")
-    return Wanted(
+    return AnswerRequest(
         model=model or None,
-        question=talk.question,
-        history=tuple(talk.turns),
-        image=talk.picture,
-        image_url=talk.picture_url,
+        question=messages.question,
+        history=tuple(messages.turns),
+        image=messages.picture,
+        image_url=messages.picture_url,
         sampling=replace(
             _sampling(values, tokens_field, limits), logprobs=logprobs, json_object=json_object
         ),
@@ -214,7 +214,7 @@ def make_wanted(
         stream=flag(values, "stream"),
         usage_chunk=flag(options, "include_usage"),
         progress=flag(options, "include_progress"),
-        talk_field=talk_field,
+        messages_field=messages_field,
         client=text_of(values, "user")[:200],
         truncate=choice(values, "truncation", (None, "auto", "disabled")) == "auto",
     )
@@ -248,7 +248,7 @@ def _sampling(values: Mapping[str, Any], tokens_field: str, limits: Limits) -> S
             stop=_stops(values.get("stop")),
         )
     except UsageError as error:
-        raise Refusal(400, error.message, "invalid_value", error.message.split()[0]) from None
+        raise ApiError(400, error.message, "invalid_value", error.message.split()[0]) from None
 
 
 def _ceiling(values: Mapping[str, Any], name: str, limits: Limits) -> int:

@@ -8,13 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
+from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.fields import check_fields, choice, refuse, shown, text
-from cogvlm2_lite.server.likelihoods import chat_content
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.refusals import Refusal, dumps
+from cogvlm2_lite.server.logprobs import chat_content
+from cogvlm2_lite.server.messages import RESPONSES, Messages
 from cogvlm2_lite.server.replies import REASONS
-from cogvlm2_lite.server.requests import IGNORED, TOOLS, Wanted, json_wanted, make_wanted, top_of
-from cogvlm2_lite.server.talk import RESPONSES, Talk
+from cogvlm2_lite.server.requests import (
+    IGNORED,
+    TOOLS,
+    AnswerRequest,
+    json_wanted,
+    make_request,
+    top_of,
+)
 
 _LOGPROBS = "message.output_text.logprobs"
 FIELDS = (IGNORED - {"store"}) | {
@@ -33,8 +40,8 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 }
 
 
-def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
-    """Read the body of /v1/responses; Refusal names the field at fault."""
+def read_response(values: Mapping[str, Any], limits: Limits) -> AnswerRequest:
+    """Read the body of /v1/responses; ApiError names the field at fault."""
     check_fields(values, FIELDS, NEUTRAL)
     if values.get("previous_response_id") is not None:
         refuse(
@@ -49,18 +56,18 @@ def read_response(values: Mapping[str, Any], limits: Limits) -> Wanted:
     given = values.get("input")
     if given is None:
         refuse("input", "is missing: a text, or a list of messages")
-    talk = Talk(limits, RESPONSES)
+    messages = Messages(limits, RESPONSES)
     if instructions := text(values, "instructions"):
-        talk.instruct(instructions)
-    talk.read([{"role": "user", "content": given}] if isinstance(given, str) else given)
+        messages.instruct(instructions)
+    messages.read([{"role": "user", "content": given}] if isinstance(given, str) else given)
     scored = _wants_logprobs(values.get("include"))
     top = top_of(values, scored, f'"include": ["{_LOGPROBS}"]')
-    return make_wanted(
+    return make_request(
         values,
         limits,
         tokens_field="max_output_tokens",
-        talk=talk,
-        talk_field="input",
+        messages=messages,
+        messages_field="input",
         logprobs=top,
         json_object=_wants_json(values),
     )
@@ -164,10 +171,10 @@ class ResponseReply:
             case _:
                 return
 
-    def failed(self, refusal: Refusal) -> Iterator[dict[str, Any]]:
+    def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Give the last event of a stream that something put an end to."""
-        error = {"code": "server_error", "message": refusal.message}
-        response = {**self._frame, "status": "failed", "error": error}
+        reason = {"code": "server_error", "message": error.message}
+        response = {**self._frame, "status": "failed", "error": reason}
         yield self._event("response.failed", response=response)
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:

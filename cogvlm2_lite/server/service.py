@@ -1,4 +1,4 @@
-"""Between the web and the engine's process: turns, time limits, deaths and restarts."""
+"""Between the web and the engine's process: the queue, time limits, deaths and restarts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, TurnsDropped
+from cogvlm2_lite.server.api_errors import ApiError, api_error_of
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
-from cogvlm2_lite.server.refusals import Refusal, refusal_of
-from cogvlm2_lite.server.requests import Wanted
-from cogvlm2_lite.server.turns import Turns
+from cogvlm2_lite.server.request_queue import RequestQueue
+from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.worker.client import EngineState, News, Outcome, error_of
 from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
 
@@ -83,7 +83,7 @@ class Service:
         self.metrics = Metrics()
         self.failure: CogVLM2LiteError | None = None
         self._engine = engine
-        self._turns = Turns(most_waiting)
+        self._queue = RequestQueue(most_waiting)
         self._on_hopeless = on_hopeless
         self.on_loaded: Callable[[Loaded], None] = lambda _: None
         self._changed = asyncio.Event()
@@ -105,7 +105,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        return self._turns.waiting
+        return self._queue.waiting
 
     @property
     def running(self) -> int:
@@ -148,10 +148,10 @@ class Service:
             return
 
     def hold(self, count: int) -> None:
-        """Account for bytes of a request; Refusal 429 when all together would be too many."""
+        """Account for bytes of a request; ApiError 429 when all together would be too many."""
         if self._held_bytes + count > self.limits.held_bytes:
             text = "The requests that wait take too much memory already."
-            raise Refusal(429, text, "queue_full", retry_after=self._retry_after())
+            raise ApiError(429, text, "queue_full", retry_after=self._retry_after())
         self._held_bytes += count
 
     def let_go(self, count: int) -> None:
@@ -159,50 +159,50 @@ class Service:
         self._held_bytes -= count
 
     def _retry_after(self) -> int:
-        """Guess, in seconds, when the line will be shorter."""
-        rounds = (self.waiting + 1) / self._turns.places
+        """Guess, in seconds, when the queue will be shorter."""
+        rounds = (self.waiting + 1) / self._queue.slots
         return min(math.ceil(rounds * max(self.metrics.seconds_per_answer, 1.0)), 600)
 
     def check_ready(self) -> None:
-        """Raise the Refusal 503 that says why nothing can be answered now."""
+        """Raise the ApiError 503 that says why nothing can be answered now."""
         if self._draining:
-            raise Refusal(503, "The server is shutting down.", "shutting_down")
+            raise ApiError(503, "The server is shutting down.", "shutting_down")
         match self._engine.state:
             case EngineState.READY:
                 return
             case EngineState.LOADING:
                 text = "The model is being loaded."
-                raise Refusal(503, text, "model_loading", retry_after=5)
+                raise ApiError(503, text, "model_loading", retry_after=5)
             case _:
                 again = self._engine.state is EngineState.DEAD
                 hint = "It is being started again." if again else ""
                 reason = self._engine.reason or "The model is not loaded."
-                raise refusal_of(EngineError(reason, hint=hint))
+                raise api_error_of(EngineError(reason, hint=hint))
 
-    async def answer(self, wanted: Wanted, peer: str) -> AsyncGenerator[Event, None]:
-        """Answer a request; gives the engine's events. Closing it frees the turn within one token.
+    async def answer(self, asked: AnswerRequest, peer: str) -> AsyncGenerator[Event, None]:
+        """Answer a request; gives the engine's events. Closing it frees the slot within one token.
 
-        Raises Refusal, also in the middle of an answer.
+        Raises ApiError, also in the middle of an answer.
         """
         self.check_ready()
-        await self._turns.take(f"{peer} {wanted.client}", retry_after=self._retry_after())
+        await self._queue.take(f"{peer} {asked.client}", retry_after=self._retry_after())
         running = _Running(self._engine, self._end)
         try:
             await self._until_ready()
-            running.begin(wanted)
+            running.begin(asked)
             self._running.add(running.request)
         except BaseException:
-            self._turns.give_back()
+            self._queue.give_back()
             raise
         async with aclosing(running.events(self.limits.answer_s)) as events:
             async for event in events:
-                if isinstance(event, TurnsDropped) and not wanted.truncate:
+                if isinstance(event, TurnsDropped) and not asked.truncate:
                     raise _too_long(event.count)
                 self.metrics.watch(event)
                 yield event
 
     async def _until_ready(self) -> None:
-        """Wait while the engine is started again; those in the line outlive its death."""
+        """Wait while the engine is started again; those in the queue outlive its death."""
         while self._draining or self._engine.state is not EngineState.READY:
             if self._draining or self._engine.state is EngineState.EMPTY:
                 self.check_ready()
@@ -213,12 +213,12 @@ class Service:
         """The engine is done with a request, whether or not somebody still listens."""
         self._running.discard(request)
         self._changed.set()
-        self._turns.give_back()
+        self._queue.give_back()
 
     def _take_news(self, news: News) -> None:
         match news:
             case Loaded():
-                self._turns.set_places(news.parallel)
+                self._queue.set_slots(news.parallel)
                 self._ready.set()
                 self.on_loaded(news)
             case LoadFailed():
@@ -261,8 +261,8 @@ class _Running:
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self._over = False
 
-    def begin(self, wanted: Wanted) -> None:
-        """Send the question; Refusal when the engine can't take it."""
+    def begin(self, asked: AnswerRequest) -> None:
+        """Send the question; ApiError when the engine can't take it."""
         loop = asyncio.get_running_loop()
 
         def deliver(outcome: Outcome) -> None:
@@ -271,16 +271,16 @@ class _Running:
         self.request = self._engine.new_request()
         ask = Ask(
             request=self.request,
-            question=wanted.question,
-            image=wanted.image,
-            history=wanted.history,
-            sampling=wanted.sampling,
-            template=wanted.template,
+            question=asked.question,
+            image=asked.image,
+            history=asked.history,
+            sampling=asked.sampling,
+            template=asked.template,
         )
         try:
             self._engine.submit(ask, deliver)
         except CogVLM2LiteError as error:
-            raise refusal_of(error) from error
+            raise api_error_of(error) from error
 
     def _take(self, outcome: Outcome) -> None:
         self._outcomes.put_nowait(outcome)
@@ -296,7 +296,7 @@ class _Running:
             while True:
                 outcome = await self._outcomes.get()
                 if isinstance(outcome, CogVLM2LiteError):
-                    raise refusal_of(outcome)
+                    raise api_error_of(outcome)
                 yield outcome
                 if isinstance(outcome, Finished):
                     return
@@ -314,9 +314,9 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None
         return
 
 
-def _too_long(count: int) -> Refusal:
+def _too_long(count: int) -> ApiError:
     turns = "turn does" if count == 1 else f"{count} turns do"
-    return Refusal(
+    return ApiError(
         400,
         f"The conversation is too long: its oldest {turns} not fit into the model's context. "
         'Leave them out, or send "truncation": "auto" to let the server do so.',

@@ -1,4 +1,4 @@
-"""The API over a scripted engine: shapes, refusals, turns, hang-ups, deaths."""
+"""The API over a scripted engine: shapes, errors, the queue, hang-ups, deaths."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cogvlm2_lite.errors import (
     PromptTooLongError,
 )
 from cogvlm2_lite.events import TurnsDropped
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.refusals import Refusal
-from cogvlm2_lite.server.requests import Wanted, read_chat, read_completion, read_json
+from cogvlm2_lite.server.requests import AnswerRequest, read_chat, read_completion, read_json
 from cogvlm2_lite.server.responses import read_response
 from cogvlm2_lite.server.run import LocalServer
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
@@ -424,14 +424,18 @@ LENIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 def test_mutated_bodies_are_read_or_refused_with_a_400(
     fields: dict[str, Any], talk: object, read: Any
 ) -> None:
-    talk_field = "input" if read is read_response else "messages"
-    values = {talk_field: [user("hi")], **fields} if talk is None else {**fields, talk_field: talk}
+    messages_field = "input" if read is read_response else "messages"
+    values = (
+        {messages_field: [user("hi")], **fields}
+        if talk is None
+        else {**fields, messages_field: talk}
+    )
     try:
         values = read_json(json.dumps(values).encode())
         outcome: Any = read(values, Limits())
-    except Refusal as refusal:
-        outcome = refusal
-    assert outcome.question if isinstance(outcome, Wanted) else outcome.status == 400
+    except ApiError as error:
+        outcome = error
+    assert outcome.question if isinstance(outcome, AnswerRequest) else outcome.status == 400
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=LENIENT)

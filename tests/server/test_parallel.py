@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 import cogvlm2_lite
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.run import LocalServer
-from cogvlm2_lite.server.turns import Turns
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from cogvlm2_lite.worker.protocol import Load
 from tests.core.folders import talking_folder
@@ -177,24 +177,24 @@ def test_as_many_requests_run_at_once_as_the_engine_answers() -> None:
         assert [reply.result(PATIENCE_S) for reply in replies] == [200] * 3
 
 
-def test_places_that_come_later_are_given_to_those_that_wait() -> None:
+def test_slots_that_come_later_are_given_to_those_that_wait() -> None:
     async def play() -> None:
-        turns = Turns(8)
-        await turns.take("a", retry_after=1)
-        waiting = [asyncio.ensure_future(turns.take(c, retry_after=1)) for c in "aaab"]
+        queue = RequestQueue(8)
+        await queue.take("a", retry_after=1)
+        waiting = [asyncio.ensure_future(queue.take(c, retry_after=1)) for c in "aaab"]
         await asyncio.sleep(0)
-        turns.set_places(3)
+        queue.set_slots(3)
         await asyncio.sleep(0)
         assert [task.done() for task in waiting] == [True, False, False, True]
-        turns.set_places(1)
-        turns.give_back()
-        turns.give_back()
+        queue.set_slots(1)
+        queue.give_back()
+        queue.give_back()
         await asyncio.sleep(0)
-        assert turns.waiting == 2
-        turns.give_back()
+        assert queue.waiting == 2
+        queue.give_back()
         await asyncio.sleep(0)
-        assert turns.waiting == 1
-        turns.set_places(2)
+        assert queue.waiting == 1
+        queue.set_slots(2)
         await asyncio.gather(*waiting)
 
     asyncio.run(play())

@@ -1,4 +1,4 @@
-"""Every answer of the server that is an error: a status, a sentence, and OpenAI's words for it."""
+"""Replies that report an error, in the shape of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _TYPES = {
 
 
 @dataclass(eq=False)  # frozen would forbid Python to attach a traceback
-class Refusal(Exception):  # noqa: N818 - OpenAI's word for it is the status
-    """An error reply.
+class ApiError(Exception):
+    """An error reply; the server sends it with its status.
 
     status       of HTTP
     message      one sentence for a person
@@ -47,7 +47,7 @@ class Refusal(Exception):  # noqa: N818 - OpenAI's word for it is the status
     retry_after: int = 0
 
     def body(self) -> dict[str, Any]:
-        """Give the JSON of OpenAI's errors."""
+        """Return the JSON of OpenAI's errors."""
         return {
             "error": {
                 "message": self.message,
@@ -57,33 +57,33 @@ class Refusal(Exception):  # noqa: N818 - OpenAI's word for it is the status
             }
         }
 
-    def for_field(self, talk: str) -> Refusal:
-        """Give the same about a conversation that lies in another field than `messages`."""
-        if self.param != "messages" or talk == "messages":
+    def for_field(self, messages_field: str) -> ApiError:
+        """Return the same error for a request whose conversation is not in `messages`."""
+        if self.param != "messages" or messages_field == "messages":
             return self
-        return replace(self, param=talk)
+        return replace(self, param=messages_field)
 
     def headers(self) -> dict[str, str]:
-        """Give the headers beside the body."""
+        """Return the headers that the reply needs."""
         return {"retry-after": str(self.retry_after)} if self.retry_after else {}
 
 
-def refusal_of(error: CogVLM2LiteError) -> Refusal:
-    """Turn an error of the engine into a reply. Nothing of it names a file of this machine."""
+def api_error_of(error: CogVLM2LiteError) -> ApiError:
+    """Turn an error of the engine into a reply, which names no file of this machine."""
     text = f"{error.message} {error.hint}".strip()
     match error:
         case PromptTooLongError():
-            return Refusal(400, text, "context_length_exceeded", "messages")
+            return ApiError(400, text, "context_length_exceeded", "messages")
         case ImageError():
-            return Refusal(400, text, "invalid_image", "messages")
+            return ApiError(400, text, "invalid_image", "messages")
         case UsageError():
-            return Refusal(400, text, "invalid_value")
+            return ApiError(400, text, "invalid_value")
         case DoesNotFitError():
-            return Refusal(503, text, "out_of_memory", retry_after=30)
+            return ApiError(503, text, "out_of_memory", retry_after=30)
         case EngineError():
-            return Refusal(503, text, "engine_unavailable", retry_after=10)
+            return ApiError(503, text, "engine_unavailable", retry_after=10)
         case _:
-            return Refusal(
+            return ApiError(
                 500, "The model can't answer; the server's log says why.", "engine_error"
             )
 

@@ -1,4 +1,4 @@
-"""Likelihoods of tokens in OpenAI's two forms: that of chats and that of bare completions."""
+"""Logprobs of tokens in OpenAI's two forms: that of chats and that of completions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cogvlm2_lite.events import TokenLikelihood, TokenScore
 
 
 def chat_content(tokens: Sequence[TokenScore]) -> list[dict[str, Any]]:
-    """Give the entries of `logprobs.content`."""
+    """Return the entries of `logprobs.content`."""
     return [
         {**_entry(score.chosen), "top_logprobs": [_entry(other) for other in score.likeliest]}
         for score in tokens
@@ -17,7 +17,7 @@ def chat_content(tokens: Sequence[TokenScore]) -> list[dict[str, Any]]:
 
 
 def text_lists(tokens: Sequence[TokenScore], text: str, begin: int) -> dict[str, list[Any]]:
-    """Give the lists of /v1/completions.
+    """Return the lists of /v1/completions.
 
     text   the piece of the answer that the tokens made
     begin  letters of the answer before it; `text_offset` counts from the answer's first one

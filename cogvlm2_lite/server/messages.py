@@ -9,9 +9,9 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.fields import refuse, shown
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.refusals import Refusal
 from cogvlm2_lite.units import format_bytes
 
 _DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]{1,40}((?:;[a-zA-Z0-9=._-]{1,60}){0,4});base64,")
@@ -50,7 +50,7 @@ RESPONSES = Form(
 )
 
 
-class Talk:
+class Messages:
     """Collects messages into finished turns, the question and the conversation's picture."""
 
     def __init__(self, limits: Limits, form: Form = CHAT) -> None:
@@ -64,7 +64,7 @@ class Talk:
         self.picture_url = ""
 
     @classmethod
-    def of(cls, question: str) -> Talk:
+    def of(cls, question: str) -> Messages:
         """Give a talk that is one bare question."""
         talk = cls(Limits())
         talk._ask(question)
@@ -218,7 +218,7 @@ def _picture(value: object, where: str, limits: Limits) -> bytes | str:
     length = (len(value) - head.end()) * 3 // 4
     if length > limits.picture_bytes:
         most = format_bytes(limits.picture_bytes)
-        raise Refusal(
+        raise ApiError(
             413, f"The picture has {format_bytes(length)}, more than {most}.",
             "image_too_large", where,
         )  # fmt: skip

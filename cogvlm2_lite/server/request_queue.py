@@ -1,51 +1,52 @@
-"""Whose turn it is: a bounded queue that goes round the clients."""
+"""The queue of requests that wait for the engine: bounded, and fair to all clients."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
 
-from cogvlm2_lite.server.refusals import Refusal
+from cogvlm2_lite.server.api_errors import ApiError
 
 
-class Turns:
-    """Gives requests the engine, as many at a time as it answers at once. For one event loop.
+class RequestQueue:
+    """Lets as many requests at the engine as it answers at once. Belongs to one event loop.
 
-    Clients take turns, so a hundred questions of one delay another client's by one answer at most.
+    Clients are served in rotation: a hundred requests of one client delay another client's request
+    by one answer at most.
 
-    most_waiting  requests that may wait; the next one is refused with 429
+    most_waiting  requests that may wait; the next one gets an ApiError 429
     """
 
     def __init__(self, most_waiting: int) -> None:
         self._most = most_waiting
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._taken = 0
-        self._places = 1
+        self._slots = 1
 
     @property
     def waiting(self) -> int:
-        return sum(len(line) for line in self._waiting.values())
+        return sum(len(queue) for queue in self._waiting.values())
 
     @property
-    def places(self) -> int:
-        """Turns that there are at a time."""
-        return self._places
+    def slots(self) -> int:
+        """Requests that may be at the engine at once."""
+        return self._slots
 
-    def set_places(self, places: int) -> None:
-        """Say how many turns there are at a time; turns that are taken stay taken."""
-        self._places = places
+    def set_slots(self, slots: int) -> None:
+        """Set how many requests may be at the engine at once; those that are there stay."""
+        self._slots = slots
         self._hand_out()
 
     async def take(self, client: str, *, retry_after: int) -> None:
-        """Wait for the turn of a client; `give_back` must follow. Refusal 429 when too many wait.
+        """Wait for a slot; `give_back` must follow. Raises ApiError 429 when too many wait.
 
-        A caller that is cancelled while it waits leaves the line.
+        A caller that is cancelled while it waits leaves the queue.
         """
-        if self._taken < self._places:
+        if self._taken < self._slots:
             self._taken += 1
             return
         if self.waiting >= self._most:
-            raise Refusal(
+            raise ApiError(
                 429,
                 f"{self.waiting} requests are waiting already.",
                 "queue_full",
@@ -57,37 +58,37 @@ class Turns:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self.give_back()  # the turn came in the same moment
+                self.give_back()  # the slot came in the same moment
             raise
         finally:
             self._forget(client, future)
 
     def give_back(self) -> None:
-        """Give a turn back; it goes to the next client in the round."""
+        """Free a slot; it goes to the next client in the rotation."""
         self._taken -= 1
         self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._taken < self._places and (future := self._next()) is not None:
+        while self._taken < self._slots and (future := self._next()) is not None:
             self._taken += 1
             future.set_result(None)
 
     def _next(self) -> asyncio.Future[None] | None:
-        """Take who is next in the round out of the line."""
+        """Remove the next request from the queue."""
         for client in list(self._waiting):
-            line = self._waiting[client]
-            while line:
-                future = line.popleft()
+            queue = self._waiting[client]
+            while queue:
+                future = queue.popleft()
                 if not future.done():
                     self._waiting.move_to_end(client)
                     return future
         return None
 
     def _forget(self, client: str, future: asyncio.Future[None]) -> None:
-        line = self._waiting.get(client)
-        if line is None:
+        queue = self._waiting.get(client)
+        if queue is None:
             return
-        if future in line:
-            line.remove(future)
-        if not line:
+        if future in queue:
+            queue.remove(future)
+        if not queue:
             del self._waiting[client]
