@@ -54,6 +54,7 @@ class PicturePanel(QWidget):
         self._square = False
         self._turns = 0
         self._image: QImage | None = None
+        self._decoded: tuple[bytes, bool, Preview] | None = None
         self.setObjectName("panel")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setAcceptDrops(True)
@@ -167,29 +168,37 @@ class PicturePanel(QWidget):
             self.offer(png_bytes(image))
 
     def _decode(self, data: bytes, *, give: bool) -> None:
+        """Decode a picture file in a child, unless it was the last one that was decoded.
+
+        give  emit `chosen`; the page then asks for the picture to be shown, decoded already
+        """
         square = self._square
 
-        def shown(found: Preview) -> None:
+        def decoded(found: Preview) -> None:
+            self._decoded = (data, square, found)
             if give:
                 self.chosen.emit(data)
-            if self._data != data:
-                return
-            wide = 3 * found.width
-            form = QImage.Format.Format_RGB888
-            image = QImage(found.rgb, found.width, found.height, wide, form).copy()
-            self._draw(image)
-            self._facts.setText(
-                self.tr("{width} x {height}, {format}").format(
-                    width=found.original_width, height=found.original_height, format=found.format
-                )
-                + (self.tr(" - as the model sees it: 1344 x 1344") if square else "")
-            )
+            elif self._data == data:
+                self._show(found, square=square)
 
         def failed(error: CogVLM2LiteError) -> None:
             self.trouble.emit(tell(error))
 
+        if self._decoded is not None and self._decoded[:2] == (data, square):
+            decoded(self._decoded[2])
+            return
         work = lambda: preview(data, as_model_sees=square)  # noqa: E731
-        self._context.tasks.run(work, shown, failed, self)
+        self._context.tasks.run(work, decoded, failed, self)
+
+    def _show(self, found: Preview, *, square: bool) -> None:
+        wide, form = 3 * found.width, QImage.Format.Format_RGB888
+        self._draw(QImage(found.rgb, found.width, found.height, wide, form).copy())
+        self._facts.setText(
+            self.tr("{width} x {height}, {format}").format(
+                width=found.original_width, height=found.original_height, format=found.format
+            )
+            + (self.tr(" - as the model sees it: 1344 x 1344") if square else "")
+        )
 
     def _draw(self, image: QImage | None) -> None:
         self._image = image

@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.inputs.image import open_image
+from gui.background import decoder
 from gui.batch.page import BatchPage
 from gui.chat.capture import Capture, can_capture
 from gui.chat.offered import Offered, png_bytes, read_mime
@@ -121,6 +122,23 @@ def several(tmp_path: Path) -> list[Path]:
 def test_a_picture_may_be_dropped_anywhere_on_the_page(desk: Desk) -> None:
     drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
     desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == SIGN, timeout=15_000)
+
+
+def test_a_dropped_picture_is_decoded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def counted(how: str, side: int) -> list[str]:
+        started.append(how)
+        return command(how, side)
+
+    command = decoder.child_command
+    monkeypatch.setattr(decoder, "child_command", counted)
+    drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
+    desk.qtbot.waitUntil(desk.chat.panel.view.isVisible, timeout=15_000)
+    assert desk.chat.keep()[1] == SIGN
+    desk.open_demo()
+    desk.ask("What is it?")
+    assert started == ["fit"]
 
 
 def test_several_files_become_a_conversation_each(
