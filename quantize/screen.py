@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.units import format_bytes, format_seconds
 from quantize.events import (
     Calibrated,
@@ -32,53 +33,35 @@ class JsonLines:
 class Screen:
     """Events as text: results on standard output, progress and errors on standard error."""
 
-    _PLAIN_STEP = 0.1
-
-    def __init__(self) -> None:
-        self._line = sys.stderr.isatty()
-        self._open = False
-        self._next = 0.0
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self._progress(event)
-            return
-        if isinstance(event, CalibrationProgress):
-            self._line_of(describe_calibration(event), event.done / event.total)
-            return
-        if isinstance(event, Measuring):
-            self._line_of(describe_measuring(event), event.done / event.total)
-            return
-        if self._open:
-            sys.stderr.write("\n")
-            self._open = False
-        stream = sys.stderr if isinstance(event, Failed) else sys.stdout
-        stream.write("".join(f"{line}\n" for line in describe(event)))
-        stream.flush()
+        match event:
+            case Progress():
+                self._console.progress(describe_progress(event), event.share)
+            case CalibrationProgress():
+                self._console.progress(describe_calibration(event), event.done / event.total)
+            case Measuring():
+                self._console.progress(describe_measuring(event), event.done / event.total)
+            case Failed():
+                self._console.error(event.message, event.hint)
+            case _:
+                for line in describe(event):
+                    self._console.line(line)
 
-    def _progress(self, event: Progress) -> None:
-        text = (
-            f"{event.share:6.1%}   {format_bytes(event.done_bytes)} of "
-            f"{format_bytes(event.total_bytes)}   {format_bytes(round(event.bytes_per_s))}/s   "
-            f"{format_seconds(event.seconds_left)} left"
-        )
-        self._line_of(text, event.share)
 
-    def _line_of(self, text: str, share: float) -> None:
-        """Show one line that changes; a log file gets ten lines, not thousands."""
-        if share < self._next - self._PLAIN_STEP:
-            self._next = 0.0  # another kind of work began
-        if self._line:
-            sys.stderr.write(f"\r{text:<78}")
-            self._open = True
-        elif share >= self._next:
-            sys.stderr.write(f"{text}\n")
-            self._next = share + self._PLAIN_STEP
-        sys.stderr.flush()
+def describe_progress(event: Progress) -> str:
+    """Return how far reading, rounding and writing are."""
+    return (
+        f"{event.share:6.1%}   {format_bytes(event.done_bytes)} of "
+        f"{format_bytes(event.total_bytes)}   {format_bytes(round(event.bytes_per_s))}/s   "
+        f"{format_seconds(event.seconds_left)} left"
+    )
 
 
 def describe_calibration(event: CalibrationProgress) -> str:
-    """Say how far the calibration is."""
+    """Return how far the calibration is."""
     return (
         f"calibrated {event.done} of {event.total} blocks   error {event.error_ratio:.2f} of "
         f"round to nearest   {format_seconds(event.seconds_left)} left"
@@ -86,7 +69,7 @@ def describe_calibration(event: CalibrationProgress) -> str:
 
 
 def describe_measuring(event: Measuring) -> str:
-    """Say how far the measuring on held-out samples is."""
+    """Return how far the measurement on held-out samples is."""
     return (
         f"measured {event.done} of {event.total} blocks on samples held out   "
         f"{format_seconds(event.seconds_left)} left"
@@ -111,8 +94,6 @@ def describe(event: Event) -> Sequence[str]:
         return [f"DAMAGED  {where}: {event.problem}"]
     if isinstance(event, Verified):
         return _describe_verified(event)
-    if isinstance(event, Failed):
-        return [f"Error: {event.message}", *([f"  {event.hint}"] if event.hint else [])]
     return []
 
 

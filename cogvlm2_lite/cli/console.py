@@ -16,6 +16,7 @@ from typing import TextIO
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIM, _BOLD, _PLAIN, _CLEAR_LINE = "\x1b[2m", "\x1b[1m", "\x1b[0m", "\r\x1b[K"
+_SHARE_STEP = 0.1
 
 
 class Console:
@@ -30,6 +31,7 @@ class Console:
         self.err = err or sys.stderr
         self._status = ""
         self._said: set[str] = set()
+        self._next_share = 0.0
 
     @property
     def is_interactive(self) -> bool:
@@ -40,6 +42,10 @@ class Console:
     def has_styles(self) -> bool:
         """Whether escape sequences may be used (NO_COLOR and dumb terminals forbid them)."""
         return self.out.isatty() and self.err.isatty() and _terminal_has_styles()
+
+    @property
+    def _shows_status(self) -> bool:
+        return self.err.isatty() and _terminal_has_styles()
 
     def write(self, text: str) -> None:
         """Print a piece of text to standard output at once."""
@@ -74,12 +80,26 @@ class Console:
 
     def status(self, text: str) -> None:
         """Show what is going on in a line that the next output replaces; only on a terminal."""
-        if not (self.err.isatty() and _terminal_has_styles()) or text == self._status:
+        if not self._shows_status or text == self._status:
             return
         width = shutil.get_terminal_size().columns - 1
         self._status = text
         self.err.write(f"{_CLEAR_LINE}{_CONTROL.sub('', text)[:width]}")
         self.err.flush()
+
+    def progress(self, text: str, share: float) -> None:
+        """Show how far long work is: a line that changes, or ten lines where there is no terminal.
+
+        share  of the work that is done, 0 to 1; smaller than before when another work begins
+        """
+        if self._shows_status:
+            self.status(text)
+            return
+        if share < self._next_share - _SHARE_STEP:
+            self._next_share = 0.0
+        if share >= self._next_share:
+            self._next_share = share + _SHARE_STEP
+            self.remark(text)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

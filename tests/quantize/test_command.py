@@ -176,6 +176,15 @@ def test_progress_is_one_line_that_changes_only_on_a_terminal(
     assert "\r" not in "".join(lines)
 
 
+def test_a_file_name_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen(Damaged(file="a\x1b]0;owned\x07.safetensors", tensor="", problem="It is cut off."))
+    screen(Failed(kind="k", message="There is no folder 'a\x1b[2Jb'.", hint=""))
+    shown = capsys.readouterr()
+    assert shown.out == "DAMAGED  a]0;owned.safetensors: It is cut off.\n"
+    assert shown.err == "Error: There is no folder 'a[2Jb'.\n"
+
+
 def test_json_lines_are_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
