@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -73,7 +74,9 @@ def _function(function: Callable[..., Any], name: str) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
             lines.append("    *,")
             star = True
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        default = (
+            "" if parameter.default is parameter.empty else f" = {_literal(parameter.default)}"
+        )
         lines.append(f"    {parameter.name}: {parameter.annotation}{default},")
     result = inspect.signature(function).return_annotation
     inner = "\n".join(["", *lines, ""]) if lines else ""
@@ -87,13 +90,18 @@ def _class(kind: type, name: str) -> str:
         rows = [f"{f.name}: {f.type}{_default(f)}" for f in dataclasses.fields(kind)]
         fields = "```python\n" + "\n".join(rows) + "\n```\n\n" if rows else ""
     elif issubclass(kind, Enum):
-        rows = [f"{member.name} = {member.value!r}" for member in kind]
+        rows = [f"{member.name} = {_literal(member.value)}" for member in kind]
         fields = "```python\n" + "\n".join(rows) + "\n```\n\n"
     return f"### `{name}`\n\n{fields}{_text(kind)}"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    return "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+    return "" if field.default is dataclasses.MISSING else f" = {_literal(field.default)}"
+
+
+def _literal(value: object) -> str:
+    """Write a value as the formatter would: texts in double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _text(thing: object) -> str:
