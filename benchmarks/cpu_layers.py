@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.architectures.architecture import expected_tensors  # noqa: E402
 from cogvlm2_lite.bench.synthetic import (  # noqa: E402
     NoiseReader,
     released_config,
@@ -50,7 +51,6 @@ from cogvlm2_lite.model.vision import VisionTower  # noqa: E402
 from cogvlm2_lite.weights.footprint import packed_copy_bytes  # noqa: E402
 from cogvlm2_lite.weights.kernels.choice import choose_kernels  # noqa: E402
 from cogvlm2_lite.weights.loader import WeightLoader  # noqa: E402
-from cogvlm2_lite.weights.names import expected_tensors  # noqa: E402
 from cogvlm2_lite.weights.slots import Linear  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -14,9 +14,9 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 from safetensors.torch import save_file
 
+from cogvlm2_lite.architectures.architecture import Part, Role
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.names import Part, Role
 from cogvlm2_lite.weights.reader import Reader
 
 QUANTIZATION = {

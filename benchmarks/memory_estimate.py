@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from cogvlm2_lite.architectures.architecture import Phase  # noqa: E402
 from cogvlm2_lite.bench.synthetic import (  # noqa: E402
     NoiseReader,
     released_config,
@@ -38,7 +39,6 @@ from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.events import Cancel  # noqa: E402
 from cogvlm2_lite.memory.inventory import sizes_of_quantized  # noqa: E402
-from cogvlm2_lite.memory.phases import PARTS, Phase  # noqa: E402
 from cogvlm2_lite.memory.plan import (  # noqa: E402
     Budget,
     PhasePlan,
@@ -180,7 +180,7 @@ def full_peaks() -> dict[str, int]:
 
 def _needed(plan: PhasePlan) -> int:
     """Leave out what a phase only keeps for others: an error is larger beside a smaller peak."""
-    kept = sum(u.nbytes for u in plan.resident if u.part not in PARTS[plan.phase])
+    kept = sum(u.nbytes for u in plan.resident if u.part not in plan.parts)
     return plan.peak_bytes - kept
 
 

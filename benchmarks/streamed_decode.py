@@ -29,12 +29,11 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.made_up import made_up_decoder  # noqa: E402
+from cogvlm2_lite.architectures.architecture import Part, Phase  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
-from cogvlm2_lite.memory.phases import Phase  # noqa: E402
 from cogvlm2_lite.memory.plan import MemoryPlan, Workload  # noqa: E402
 from cogvlm2_lite.units import GIB, MIB  # noqa: E402
-from cogvlm2_lite.weights.names import Part  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "streamed_decode.json"
 LAYERS = 4

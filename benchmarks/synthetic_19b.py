@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cogvlm2_lite.architectures.architecture import Role, TensorSpec, expected_tensors
 from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.weights.catalog import INDEX_NAME
-from cogvlm2_lite.weights.names import Role, TensorSpec, expected_tensors
 from cogvlm2_lite.weights.writer import PlannedPiece, ShardLayout
 
 SHARD_BYTES = 5_000_000_000
@@ -78,11 +78,11 @@ class Noise:
 
     def chunks(self, spec: TensorSpec) -> Iterator[NDArray[np.uint16]]:
         """Give the numbers of one tensor, in chunks, as bfloat16 bits."""
-        if spec.name.endswith("inv_freq"):
+        if spec.role is Role.FREQUENCIES:
             exact = 500_000.0 ** (-np.arange(spec.numel) / spec.numel)
             yield (exact.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
             return
-        norm = spec.role is Role.VECTOR and spec.name.endswith("weight")
+        norm = spec.role is Role.NORM
         # Norm weights lie around 1; matrices have standard deviations between 1/64 and 1/32.
         power = np.uint16(0 if norm else int(self._random.integers(5, 7)) << 7)
         for begin in range(0, spec.numel, _CHUNK):

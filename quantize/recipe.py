@@ -17,9 +17,9 @@ from math import gcd
 from types import MappingProxyType
 from typing import Any
 
+from cogvlm2_lite.architectures.architecture import Part, Role
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.weights.catalog import INT8_GROUP, Catalog, StoredTensor
-from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role
+from cogvlm2_lite.weights.catalog import INT8_GROUP, NF4_GROUP, Catalog, StoredTensor
 from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLayout
 from quantize.budget import Budget
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from html import escape
 from statistics import fmean, median
 
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.charts import bars, by_depth, bytes_by_part, document, table
 from cogvlm2_lite.units import format_bytes
-from cogvlm2_lite.weights.names import Role
 from quantize.calibration.judge import Decision
 from quantize.events import Calibrated, Judged
 from quantize.recipe import PlannedTensor, Recipe

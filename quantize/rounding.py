@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
-from cogvlm2_lite.weights.names import NF4_GROUP
 from quantize.calibration.calibrate import CalibratedWeights
 from quantize.int8 import round_int8
 from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text

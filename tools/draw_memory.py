@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cogvlm2_lite.architectures.architecture import Part, Phase
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.forecast.machine import Machine
 from cogvlm2_lite.forecast.preview import Preview, Subject, preview, released_subject
 from cogvlm2_lite.forecast.rates import Cpu, gpu_rates, named_card
@@ -16,10 +18,8 @@ from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.forecast.text import text
 from cogvlm2_lite.memory.budget import Allowance, cpu_budget, imagined_budgets
 from cogvlm2_lite.memory.inventory import Unit, by_part
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import PhasePlan
 from cogvlm2_lite.units import GIB, format_bytes
-from cogvlm2_lite.weights.names import Part
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "memory.md"
@@ -64,7 +64,7 @@ def cases() -> list[Case]:
 
 
 def _case(title: str, machine: Machine) -> Case:
-    subject = released_subject()
+    subject = released_subject(COGVLM2.released)
     return Case(title=title, subject=subject, machine=machine, found=preview(subject, machine))
 
 
@@ -134,7 +134,9 @@ def _capped() -> str:
         "| limit | " + " | ".join(f"{gib} GiB" for gib in GPU_GIB) + " |",
         "| --- |" + " ---: |" * len(GPU_GIB),
     ]
-    found = [preview(released_subject(), _gpu(gib, CAPPED)).expected for gib in GPU_GIB]
+    found = [
+        preview(released_subject(COGVLM2.released), _gpu(gib, CAPPED)).expected for gib in GPU_GIB
+    ]
     words = " | ".join(about(expected.first_word_s) for expected in found)
     tokens = " | ".join(rate(expected.tokens_per_s) for expected in found)
     return "\n".join([*rows, f"| first word | {words} |", f"| tokens/s | {tokens} |"])
@@ -252,8 +254,8 @@ def _pieces(case: Case, plan: PhasePlan) -> Iterator[tuple[str, str, int]]:
     arriving = case.arrivals(plan.phase)
     coming = {unit.key for unit in arriving}
     there = [unit for unit in plan.resident if unit.key not in coming]
-    used = [unit for unit in there if unit.part in PARTS[plan.phase]]
-    kept = [unit for unit in there if unit.part not in PARTS[plan.phase]]
+    used = [unit for unit in there if unit.part in plan.parts]
+    kept = [unit for unit in there if unit.part not in plan.parts]
     yield from _by_kind(used, "used")
     yield ("cache", "used", plan.cache_bytes)
     yield ("work", "used", plan.scratch_bytes + plan.buffer_bytes)

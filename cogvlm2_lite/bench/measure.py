@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.bench.peak import PeakMemory
 from cogvlm2_lite.bench.probe import Limits, probe
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
-from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.engine.model import Model, open_model
@@ -25,7 +26,6 @@ from cogvlm2_lite.events import (
     Prefilled,
     Progress,
 )
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
 from cogvlm2_lite.sampling import Sampling
@@ -33,7 +33,6 @@ from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.loader import PieceReader
-from cogvlm2_lite.weights.names import Part
 from cogvlm2_lite.weights.reader import Reader
 
 QUESTION = "Describe this picture. " * 4

@@ -17,12 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config
+from cogvlm2_lite.architectures.architecture import (
+    ModelConfig,
+    Part,
+    Role,
+    TensorSpec,
+    expected_tensors,
+)
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
+from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.model.rotary import inverse_frequencies
-from cogvlm2_lite.weights.catalog import Catalog, QuantInfo, StoredTensor
+from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog, QuantInfo, StoredTensor
 from cogvlm2_lite.weights.header import Piece
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, SCALE_GROUP, dynamic_map
-from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
 
 _NOWHERE = Path("synthetic")
 _NOISE_BYTES = 32 << 20
@@ -32,7 +39,7 @@ _STATE_BYTES = 256
 
 def released_config(vision_layers: int | None, decoder_layers: int | None) -> ModelConfig:
     """Give the released model's shape, with other numbers of layers if they are given."""
-    raw: dict[str, Any] = copy.deepcopy(dict(RELEASED_19B))
+    raw: dict[str, Any] = copy.deepcopy(dict(COGVLM2.released.raw))
     if vision_layers is not None:
         raw["vision_config"]["num_hidden_layers"] = vision_layers
     if decoder_layers is not None:
@@ -130,13 +137,13 @@ class NoiseReader:
         }
 
     def _plain(self, spec: TensorSpec) -> Tensor:
-        if spec.name.endswith("inv_freq"):
+        if spec.role is Role.FREQUENCIES:
             return inverse_frequencies(2 * spec.numel).to(torch.bfloat16)
         if spec.part is Part.EMBEDDING:
             # Rows that overlap: a table of its own would take 1 GiB, of which a step reads a row.
             rows, width = spec.shape
             return self._normal.as_strided((rows, width), (1, 1))
-        if spec.role is Role.VECTOR and "norm" in spec.name and spec.name.endswith("weight"):
+        if spec.role is Role.NORM:
             return torch.ones(spec.shape, dtype=torch.bfloat16)
         values = self._fill(self._normal, spec.numel, spec.name)
         return values.mul_(1 / math.sqrt(spec.numel // spec.shape[0])).view(spec.shape)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.demo.shipped import model_folder
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cogvlm2_lite.bench.measure import BenchResult, Subject
     from cogvlm2_lite.devices import Compute
 
-RELEASED_WORD = "19b"
+RELEASED_WORD = COGVLM2.released.word
 _CPU_LAYERS = 2
 """Of 63 and 32: two answers then take about a minute on two cores."""
 _STEPS = {"load": "Bringing weights in", "encode": "Encoding", "prefill": "Reading"}

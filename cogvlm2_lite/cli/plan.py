@@ -9,9 +9,9 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_memory_options, add_parallel_option, check_parallel
-from cogvlm2_lite.config import ModelConfig
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import (

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from cogvlm2_lite import __version__
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import (
     Gpu,
@@ -225,7 +226,7 @@ def _plans(torch: ModuleType | None) -> Rows:
     rows = {"planned for": "; ".join((machine.label, *(b.origin for b in machine.budgets)))}
     subjects: Mapping[str, Callable[[], Subject]] = {
         "demo": lambda: folder_subject(checkpoint_folder(), "demo"),
-        "19b, 4 bit": released_subject,
+        "19b, 4 bit": lambda: released_subject(COGVLM2.released),
     }
     for name, find in subjects.items():
         try:

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import chunk_of, pieces_of
 from cogvlm2_lite.engine.json_text import JsonAnswer
@@ -45,7 +46,6 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
 from cogvlm2_lite.inputs.prompt import PromptIds, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
 

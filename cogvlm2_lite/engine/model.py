@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.chunk import Chunk
@@ -28,7 +29,7 @@ from cogvlm2_lite.engine.runtime import Runtime, run
 from cogvlm2_lite.engine.scheduler import Engine
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, Progress
-from cogvlm2_lite.inputs.image import ImageSource, open_image
+from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.arena import Arena
@@ -128,7 +129,7 @@ class Model:
         """
         request = Request(
             question=question,
-            image=None if image is None else open_image(_one_picture(image), upright=upright),
+            image=None if image is None else self._open(image, upright),
             history=tuple(history),
             sampling=sampling or Sampling(),
             template=template,
@@ -136,6 +137,16 @@ class Model:
             begun_ids=tuple(begun_ids),
         )
         return self.engine.answer(request, cancel or Cancel())
+
+    def _open(self, image: ImageSource, upright: bool) -> OpenedImage:
+        if isinstance(image, list | tuple):
+            raise UsageError(
+                "{count} pictures were given, and the model takes {most} per conversation.",
+                hint="Ask about each picture in a conversation of its own, or put them into one.",
+                count=len(image),
+                most=self.config.architecture.pictures_per_conversation,
+            )
+        return open_image(image, upright=upright)
 
     def warm_up(self) -> Iterator[Progress]:
         """Bring in what every token needs, before the first question; yields progress.
@@ -420,15 +431,3 @@ def open_model(
         store = PictureStore(pictures[0], identity, pictures[1])
     tightener = Tightener(runtime, sizes, workload)
     return Model(folder, config, runtime, tightener, compute, store)
-
-
-def _one_picture(
-    image: ImageSource,
-) -> ImageSource:
-    if isinstance(image, list | tuple):
-        raise UsageError(
-            "{count} pictures were given, and the model takes one per conversation.",
-            hint="Ask about each picture in a conversation of its own, or put them into one.",
-            count=len(image),
-        )
-    return image

@@ -11,14 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
 from cogvlm2_lite.devices import has_amx, has_avx512_bf16
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.cuda_graph import Recorder, Replayer, record_on_cuda
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.memory.residency import HasSlots, Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
@@ -29,7 +28,6 @@ from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
 from cogvlm2_lite.model.token_attention import choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
-from cogvlm2_lite.weights.names import Part, expected_tensors
 
 _ALL_LANGUAGE = Routing(vision=None)
 

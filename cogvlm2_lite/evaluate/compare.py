@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.config import ModelConfig, read_config
+from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.replan import OUT_OF_MEMORY
 from cogvlm2_lite.engine.runtime import Result, Steps

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
-from cogvlm2_lite.weights.names import Role
 from cogvlm2_lite.weights.slots import Linear
 
 _ROWS = 2048

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import Steps, Talk

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.names import NF4_GROUP
 from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight
 
 _WIDTH = 4096

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cogvlm2_lite.config import RELEASED_19B, ModelConfig, parse_config, read_config
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Released
+from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.forecast.machine import Machine
 from cogvlm2_lite.forecast.rates import Rates
 from cogvlm2_lite.forecast.table import summarize
@@ -21,7 +22,6 @@ from cogvlm2_lite.memory.plan import (
     plan_memory,
     plan_most_parallel,
 )
-from cogvlm2_lite.weights.names import Part
 
 _ENDLESS_BYTES = 1 << 50
 
@@ -39,11 +39,11 @@ class Subject:
     weigh: Weigh
 
 
-def released_subject(*, lm_head_nf4: bool = False) -> Subject:
-    """Give the released 19B model as `quantize` would make it."""
-    config = parse_config(RELEASED_19B)
+def released_subject(released: Released, *, lm_head_nf4: bool = False) -> Subject:
+    """Return a released model as `quantize` would make it."""
+    config = parse_config(released.raw)
     return Subject(
-        name="CogVLM2 19B in 4 bit",
+        name=released.title,
         config=config,
         weigh=lambda itemsize, packed: sizes_of_quantized(
             config, itemsize=itemsize, lm_head_nf4=lm_head_nf4, packed=packed
@@ -52,7 +52,7 @@ def released_subject(*, lm_head_nf4: bool = False) -> Subject:
 
 
 def folder_subject(folder: Path, name: str) -> Subject:
-    """Give the model of a folder, from its headers. CheckpointError as for Catalog.open."""
+    """Return the model of a folder, from its headers. CheckpointError as for Catalog.open."""
     from cogvlm2_lite.memory.inventory import unit_sizes
     from cogvlm2_lite.weights.catalog import Catalog
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS, Forecast
 from cogvlm2_lite.memory.inventory import Unit, by_part
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget, DevicePlan, MemoryPlan, PhasePlan
 from cogvlm2_lite.units import format_bytes, format_seconds
-from cogvlm2_lite.weights.names import Part
 
 Row = tuple[str, ...]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cogvlm2_lite.architectures import find_released
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.machine import Machine
@@ -21,13 +23,14 @@ from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS
 from cogvlm2_lite.units import format_bytes
 
-RELEASED_WORD = "19b"
+RELEASED_WORD = COGVLM2.released.word
 
 
 def find_subject(name: str, lm_head: str | None) -> Subject:
-    """Find what MODEL names. Raises UsageError and CheckpointError."""
-    if name == RELEASED_WORD and not Path(name, "config.json").exists():
-        return released_subject(lm_head_nf4=lm_head == "nf4")
+    """Return what MODEL names. Raises UsageError and CheckpointError."""
+    architecture = find_released(name)
+    if architecture is not None and not Path(name, "config.json").exists():
+        return released_subject(architecture.released, lm_head_nf4=lm_head == "nf4")
     if lm_head is not None:
         raise UsageError(
             "--lm-head is for `{released}` only; a folder's lm_head is stored already.",

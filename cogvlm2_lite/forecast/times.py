@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.forecast.rates import Rates
 from cogvlm2_lite.memory.inventory import Unit, UnitKey
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import DevicePlan, MemoryPlan, PhasePlan, Workload
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
-from cogvlm2_lite.weights.names import Part
 
 QUESTION_TOKENS = 100
 """Text of an ordinary question, its template included."""
@@ -186,7 +184,7 @@ def _arrivals(
 
 
 def _comes(unit: Unit, plans: Sequence[PhasePlan], here: int) -> bool:
-    if unit.part not in PARTS[plans[here].phase]:
+    if unit.part not in plans[here].parts:
         return False
     if plans[here].phase is Phase.DECODE:
         # For every token anew; what the first token brings in stays for the others.
@@ -195,7 +193,7 @@ def _comes(unit: Unit, plans: Sequence[PhasePlan], here: int) -> bool:
         plan = plans[here - step]
         if unit.key not in plan.resident_keys:
             return True
-        if step and unit.part in PARTS[plan.phase]:
+        if step and unit.part in plan.parts:
             return False
     return False
 
@@ -210,7 +208,7 @@ def _work(
 ) -> PhaseWork:
     plan = device.phase(phase)
     held = {unit.key: unit.nbytes for unit in (*plan.resident, *plan.streamed)}
-    needed = [key for key in held if key[0] in PARTS[phase]]
+    needed = [key for key in held if key[0] in plan.parts]
     blocks = device.blocks[Part.VISION if phase is Phase.ENCODE else Part.LANGUAGE_EXPERT]
     all_blocks = config.num_hidden_layers
     if phase is Phase.ENCODE:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cogvlm2_lite.config import VisionConfig
+from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.units import MIB, format_bytes
 

@@ -1,8 +1,8 @@
-"""The prompt of the released model: its words, its ids, its positions and its routing.
+"""The prompt: its text, its ids, its positions and which tokens the vision expert gets.
 
 A prompt is `[bos] + [pad] * image_tokens + text`; the picture, if there is one, always stands right
-after bos and before the whole history. Which tokens are the picture's is told by the token types,
-never by the ids.
+after bos and before the whole history. The token types say which tokens are the picture's, never
+the ids.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import Architecture, ModelConfig, Template
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 
 LANGUAGE = 0
 VISION = 1
-
-TEMPLATES = ("chat", "vqa", "base")
-_ANSWER_MARKS = {"chat": "Answer:", "vqa": "Short answer:"}
 
 DEFAULT_ANSWER_TOKENS = 2048
 """Length of an answer in the released demos (`max_new_tokens`)."""
@@ -66,31 +64,42 @@ class PromptIds:
 
 
 def build_prompt(
-    query: str, history: Sequence[tuple[str, str]] | None = (), template: str | None = "chat"
+    query: str,
+    history: Sequence[tuple[str, str]] | None = (),
+    template: str | None = "chat",
+    *,
+    architecture: Architecture = COGVLM2,
 ) -> str:
-    """Write the text that the released model was trained on, character for character.
+    """Return the text that the released model was trained on, character for character.
 
-    history   earlier (question, answer) pairs, oldest first
-    template  "chat"; "vqa", which asks for short answers; or "base", the bare query without
-              history. None means "chat", the released default.
+    history       earlier (question, answer) pairs, oldest first
+    template      "chat"; "vqa", which asks for short answers; or "base", the bare query without
+                  history. None means "chat", the released default.
+    architecture  whose templates are meant
 
-    The words stay English for the Chinese model too. Raises UsageError for another template.
+    Raises UsageError for another template.
     """
-    template = "chat" if template is None else template
-    if template not in TEMPLATES:
+    chosen = _find_template(template, architecture)
+    return _past_turns(history or (), chosen) + chosen.asked.format(question=query)
+
+
+def _find_template(name: str | None, architecture: Architecture) -> Template:
+    templates = architecture.templates
+    name = "chat" if name is None else name
+    if name not in templates:
+        *first, last = templates
         raise UsageError(
             "There is no prompt template {template!r}.",
-            hint="Choose chat, vqa or base.",
-            template=template,
+            hint="Choose {first} or {last}.",
+            template=name,
+            first=", ".join(first),
+            last=last,
         )
-    if template == "base":
-        return query
-    return _past_turns(history or (), template) + f"Question: {query} {_ANSWER_MARKS[template]}"
+    return templates[name]
 
 
-def _past_turns(history: Sequence[tuple[str, str]], template: str) -> str:
-    mark = _ANSWER_MARKS[template]
-    return "".join(f"Question: {question} {mark} {answer}\n" for question, answer in history)
+def _past_turns(history: Sequence[tuple[str, str]], template: Template) -> str:
+    return "".join(template.past.format(question=q, answer=a) for q, a in history)
 
 
 def token_types(*, image_tokens: int, text_tokens: int) -> NDArray[np.int64]:
@@ -164,23 +173,27 @@ def encode_prompt(
 
     Up to a quarter of the context (2048 of 8192, the answer length of the released demos) is kept
     for the answer, and the oldest turns are dropped until the rest fits. The question itself is
-    never cut: it may use all but 1/64 of the context (128 of 8192), and PromptTooLongError tells
+    never cut: it may use all but 1/64 of the context (128 of 8192). PromptTooLongError is raised
     when even that is not enough.
     """
+    architecture = config.architecture
     template = config.template_version if template is None else template
+    found = _find_template(template, architecture)
     most = config.max_position_embeddings
     context = most if context is None else min(context, most)
     image_tokens = config.vision.image_tokens if has_image else 0
 
     def text_ids(dropped: int) -> list[int]:
-        return tokenizer.encode(build_prompt(query, history[dropped:], template))
+        return tokenizer.encode(
+            build_prompt(query, history[dropped:], template, architecture=architecture)
+        )
 
     def fits(dropped: int) -> bool:
         answer = min(max_new_tokens, context // 4)
         return 1 + image_tokens + len(text_ids(dropped)) + answer <= context
 
-    # base ignores the history, so dropping turns would gain nothing; nothing is dropped either.
-    droppable = 0 if template == "base" else len(history)
+    # Without past turns in the text, dropping some would gain nothing.
+    droppable = len(history) if found.past else 0
     dropped = bisect_left(range(droppable), True, key=fits)
     ids = text_ids(dropped)
     tokens = 1 + image_tokens + len(ids)
@@ -189,7 +202,7 @@ def encode_prompt(
         raise _too_long(len(ids), image_tokens, context, most)
     types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
     picture_end = 1 + image_tokens
-    ends = _turn_ends(tokenizer, history[dropped:], template, ids)
+    ends = _turn_ends(tokenizer, history[dropped:], found, ids)
     row = [config.bos_token_id] + [config.pad_token_id] * image_tokens + ids
     return PromptIds(
         input_ids=np.array([row], dtype=np.int64),
@@ -203,16 +216,16 @@ def encode_prompt(
 
 
 def _turn_ends(
-    tokenizer: TextEncoder, history: Sequence[tuple[str, str]], template: str, ids: list[int]
+    tokenizer: TextEncoder, history: Sequence[tuple[str, str]], template: Template, ids: list[int]
 ) -> list[int]:
-    """Find after how many of the text's ids each past turn ends.
+    """Return after how many of the text's ids each past turn ends.
 
     A token that reached across a turn's end would make that end, and all later ones, no boundary;
-    the tokenizer of Llama 3 has none, for it never joins a line's end with a letter.
+    the tokenizer of Llama 3 has none, because it never joins a line's end with a letter.
     """
     ends: list[int] = []
     end = 0
-    for turn in () if template == "base" else history:
+    for turn in history if template.past else ():
         piece = tokenizer.encode(_past_turns([turn], template))
         if ids[end : end + len(piece)] != piece:
             break

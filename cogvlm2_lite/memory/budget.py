@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.devices import Gpu
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.memory.inventory import UnitKey

@@ -6,28 +6,21 @@ vision tower), or what a part holds outside of blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.architectures.architecture import (
+    ModelConfig,
+    Part,
+    Role,
+    TensorSpec,
+    expected_tensors,
+)
+from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
-from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
 
 UnitKey = tuple[Part, int | None]
-
-KEEP_ORDER = (
-    Part.NORMS,
-    Part.LM_HEAD,
-    Part.LANGUAGE_EXPERT,
-    Part.VISION_EXPERT,
-    Part.PROJECTOR,
-    Part.VISION,
-)
-"""Which parts stay in memory first. What every token needs comes before what every picture needs,
-and lm_head before the layers, because it is the largest single piece and the worst to stream. The
-embedding is in none: a step reads a few of its rows, straight from the mapped file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +28,13 @@ class Unit:
     """A piece of the model that moves as one.
 
     nbytes  in memory once it is there, copies for fast kernels included
+    rank    place of its part in the architecture's order of keeping
     """
 
     part: Part
     block: int | None
     nbytes: int
+    rank: int
 
     @property
     def key(self) -> UnitKey:
@@ -47,26 +42,33 @@ class Unit:
 
 
 def unit_key(spec: TensorSpec) -> UnitKey:
-    """Say which unit a tensor belongs to."""
+    """Return the key of the unit that a tensor belongs to."""
     return (spec.part, spec.block)
 
 
-def list_units(sizes: Mapping[UnitKey, int]) -> tuple[Unit, ...]:
-    """Put units in the order in which they are kept.
+def list_units(sizes: Mapping[UnitKey, int], keep_order: Sequence[Part]) -> tuple[Unit, ...]:
+    """Return the units that the order of keeping names, in the order in which they are kept."""
+    ranks = {part: rank for rank, part in enumerate(keep_order)}
+    return in_order_of_keeping(
+        Unit(part=part, block=block, nbytes=nbytes, rank=ranks[part])
+        for (part, block), nbytes in sizes.items()
+        if part in ranks
+    )
 
-    Blocks of a part follow each other spread out, so that those that must be streamed stand
-    between those that are there, and the copies hide behind their computation.
+
+def in_order_of_keeping(units: Iterable[Unit]) -> tuple[Unit, ...]:
+    """Sort units by part, and the blocks of a part spread out.
+
+    Those that must be streamed then stand between those that are there, and the copies hide behind
+    the computation of the others.
     """
-    units = [Unit(part=part, block=block, nbytes=n) for (part, block), n in sizes.items()]
-    ranks = {part: rank for rank, part in enumerate(KEEP_ORDER)}
-    kept = [unit for unit in units if unit.part in ranks]
     return tuple(
-        sorted(kept, key=lambda u: (ranks[u.part], -1.0 if u.block is None else spread(u.block)))
+        sorted(units, key=lambda u: (u.rank, -1.0 if u.block is None else spread(u.block)))
     )
 
 
 def spread(index: int) -> float:
-    """Give the van der Corput number of an index: 0, 1/2, 1/4, 3/4, 1/8, ...
+    """Return the van der Corput number of an index: 0, 1/2, 1/4, 3/4, 1/8, ...
 
     Sorting by it visits a range evenly at every length.
     """
@@ -78,7 +80,7 @@ def spread(index: int) -> float:
 
 
 def nf4_bytes(numel: int) -> int:
-    """Bytes of an NF4 matrix with double quantization: 4.127 bits per weight.
+    """Return the bytes of an NF4 matrix with double quantization: 4.127 bits per weight.
 
     Half a byte per weight, a byte per group of 64, 4 bytes per 256 groups, and three small tables.
     """
@@ -89,9 +91,9 @@ def nf4_bytes(numel: int) -> int:
 def sizes_of_quantized(
     config: ModelConfig, *, itemsize: int = 2, lm_head_nf4: bool = False, packed: bool = False
 ) -> dict[UnitKey, int]:
-    """Weigh a model that does not exist yet: what `quantize` would make of this architecture.
+    """Return what each unit of a model that `quantize` would make takes in memory.
 
-    packed  as in estimate.unit_sizes
+    packed  as in unit_sizes
     """
 
     def weigh(spec: TensorSpec) -> int:
@@ -113,24 +115,24 @@ def sum_by_unit(weights: Iterable[tuple[TensorSpec, int]]) -> dict[UnitKey, int]
 def by_part(units: Iterable[Unit]) -> dict[Part, int]:
     """Add units' bytes up by part, in the order in which parts are kept."""
     sizes: dict[Part, int] = {}
-    for unit in units:
+    for unit in sorted(units, key=lambda unit: unit.rank):
         sizes[unit.part] = sizes.get(unit.part, 0) + unit.nbytes
-    return {part: sizes[part] for part in KEEP_ORDER if part in sizes}
+    return sizes
 
 
 def step_of(unit: Unit) -> tuple[int, int]:
-    """Number the step of a phase in which a unit is used; both experts of a layer share one."""
+    """Return the step of a phase in which a unit is used; both experts of a layer share one."""
     order = {Part.VISION: 0, Part.PROJECTOR: 1, Part.NORMS: 2, Part.LM_HEAD: 4}
     return (order.get(unit.part, 3), -1 if unit.block is None else unit.block)
 
 
 def in_order_of_use(units: Iterable[Unit]) -> Iterator[Unit]:
-    """Sort units as a phase meets them."""
+    """Sort units as a phase uses them."""
     return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))
 
 
 def unit_sizes(catalog: Catalog, *, itemsize: int, packed: bool) -> dict[UnitKey, int]:
-    """Weigh each unit as it will lie in memory.
+    """Return what each unit takes in memory.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
     packed    whether 4-bit matrices get a copy in the layout of the CPU's decoding kernel: half a

@@ -3,7 +3,7 @@
 Pure arithmetic over sizes, no torch, no tensor: thousands of plans take a second, `plan` can print
 one for a model that is not on disk, and a window can redraw it while a slider moves.
 
-Units are kept in one fixed order (inventory.KEEP_ORDER). In each phase the longest beginning of
+Units are kept in one fixed order (the architecture's). In each phase the longest beginning of
 that order which fits beside the phase's cache and buffers is resident; what the phase needs beyond
 it is streamed through one or two buffers while the block before it computes. A larger budget can
 therefore only lengthen the beginning: more is resident, less is streamed.
@@ -16,20 +16,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import (
     Unit,
     UnitKey,
-    by_part,
+    in_order_of_keeping,
     in_order_of_use,
     list_units,
     step_of,
 )
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
 from cogvlm2_lite.units import GIB, format_bytes
-from cogvlm2_lite.weights.names import Part
 
 RESERVE_BYTES = 384 * 1024**2
 """Left free of what is free now: other programs grow, and the driver takes some for itself."""
@@ -70,6 +68,7 @@ class Budget:
 class PhasePlan:
     """One phase on one device.
 
+    parts          what the phase needs
     resident       in memory for the whole phase, needed by it or kept for others
     streamed       brought in for each use, in that order; through `depth` buffers
     cache_bytes    key/value caches at the planned context
@@ -77,6 +76,7 @@ class PhasePlan:
     """
 
     phase: Phase
+    parts: frozenset[Part]
     resident: tuple[Unit, ...]
     streamed: tuple[Unit, ...]
     depth: int
@@ -140,8 +140,8 @@ class DevicePlan:
     def moving(self) -> tuple[Unit, ...]:
         """What is not in the device's memory all the time, in the order of keeping."""
         always = self.always_keys
-        units = {u.key: u.nbytes for p in self.phases for u in (*p.resident, *p.streamed)}
-        return tuple(unit for unit in list_units(units) if unit.key not in always)
+        units = {u.key: u for p in self.phases for u in (*p.resident, *p.streamed)}
+        return in_order_of_keeping(unit for key, unit in units.items() if key not in always)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,7 @@ class MemoryPlan:
                 unit.key: unit.nbytes
                 for phase in device.phases
                 for unit in phase.resident
-                if unit.part in PARTS[phase.phase] and unit.key not in always
+                if unit.part in phase.parts and unit.key not in always
             }
             total += sum(leaving.values())
         return total
@@ -239,8 +239,9 @@ def plan_memory(
     what would help.
     """
     shares = shares or share_blocks(config, budgets)
-    needed = frozenset[Part]().union(*(PARTS[phase] for phase in workload.phases))
-    units = [unit for unit in list_units(sizes) if unit.part in needed]
+    architecture = config.architecture
+    needed = frozenset[Part]().union(*(architecture.phases[phase] for phase in workload.phases))
+    units = [unit for unit in list_units(sizes, architecture.keep_order) if unit.part in needed]
     last = len(budgets) - 1
     devices = tuple(
         _plan_device(
@@ -383,13 +384,15 @@ def _plan_phase(
         values = workload.context * config.num_multi_query_heads * config.head_dim
         scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
-    needed = [unit for unit in units if unit.part in PARTS[phase]]
+    parts = config.architecture.phases[phase]
+    needed = [unit for unit in units if unit.part in parts]
     floor = sum(unit.part is Part.NORMS for unit in units)
     kept, depth = _longest_beginning(units, needed, floor, room)
     resident = units[:kept]
     streamed = tuple(in_order_of_use(set(needed) - set(resident)))
     return PhasePlan(
         phase=phase,
+        parts=parts,
         resident=resident,
         streamed=streamed,
         depth=depth if streamed else 0,
@@ -502,8 +505,3 @@ def _does_not_fit(
         allowance=_may_be_used(budget),
         missing=format_bytes(missing),
     )
-
-
-def part_bytes(plan: PhasePlan) -> dict[Part, int]:
-    """Add a phase's resident bytes up by part."""
-    return by_part(plan.resident)

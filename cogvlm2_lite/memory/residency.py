@@ -19,11 +19,10 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Protocol, TypeVar
 
+from cogvlm2_lite.architectures.architecture import Part, Phase
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_of
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
-from cogvlm2_lite.weights.names import Part
 from cogvlm2_lite.weights.slots import WeightSlot
 
 Keys = tuple[UnitKey, ...]
@@ -135,7 +134,7 @@ class Residency:
             unit
             for plan, kept in zip(plans, always, strict=True)
             for unit in in_order_of_use(plan.resident)
-            if unit.key in kept and unit.part in PARTS[Phase.DECODE]
+            if unit.key in kept and unit.part in plan.parts
         ]
         with self.phase(Phase.DECODE):
             for done, unit in enumerate(units, 1):
@@ -187,7 +186,8 @@ class Residency:
 
     def _needed(self, piece: HasSlots, phase: Phase) -> Keys:
         keys = dict.fromkeys(self._keys[slot.name] for slot in piece.slots())
-        return tuple(key for key in keys if key[0] in PARTS[phase])
+        parts = self._phases[phase][0].parts
+        return tuple(key for key in keys if key[0] in parts)
 
     def _leaving(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
         """List what is loaded, has a place in the plan, and is not kept."""
@@ -276,7 +276,7 @@ def _steps(plans: Sequence[PhasePlan], phase: Phase) -> list[Keys]:
             unit
             for plan in plans
             for unit in (*plan.resident, *plan.streamed)
-            if unit.part in PARTS[phase] and unit.part is not Part.NORMS
+            if unit.part in plan.parts and unit.part is not Part.NORMS
         ),
         key=step_of,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cogvlm2_lite.config import ModelConfig
-from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.architectures.architecture import ModelConfig, Phase
 
 PREFILL_CHUNK = 1024
 """Text tokens that go through the decoder together; longer texts go in several runs, so that the

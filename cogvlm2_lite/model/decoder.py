@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model import token_attention
 from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.full_attention import Attend

@@ -9,7 +9,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 
 SCALE_BYTES = 4
 """Of the scale that a token's 8-bit keys (or values) of one head share."""

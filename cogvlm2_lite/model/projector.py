@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.config import PROJECTOR_NORM_EPS, ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
+
+NORM_EPS = 1e-5
+"""LayerNorm eps inside the projector: torch's default in the released code, in no config."""
 
 
 class Projector:
@@ -27,7 +30,7 @@ class Projector:
         self.kernel = Vector(f"{base}.conv.weight", (width, width, 2, 2))
         self.kernel_bias = Vector(f"{base}.conv.bias", (width,))
         self.linear = Linear(f"{glu}.linear_proj.weight", width, hidden)
-        self.norm = LayerNorm(f"{glu}.norm1", hidden, PROJECTOR_NORM_EPS)
+        self.norm = LayerNorm(f"{glu}.norm1", hidden, NORM_EPS)
         self.gate = Linear(f"{glu}.gate_proj.weight", hidden, inner)
         self.up = Linear(f"{glu}.dense_h_to_4h.weight", hidden, inner)
         self.down = Linear(f"{glu}.dense_4h_to_h.weight", inner, hidden)

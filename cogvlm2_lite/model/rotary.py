@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.config import ROPE_THETA, ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.weights.slots import Vector
+
+ROPE_THETA = 500_000.0
+"""Base of the rotation's frequencies: a constant of the released code, in no config."""
 
 
 class RopeMode(Enum):
@@ -66,7 +69,7 @@ class RotaryTable:
 
 
 def inverse_frequencies(head_dim: int) -> Tensor:
-    """Give theta^(-2i/head_dim) in float32, [head_dim / 2]."""
+    """Return theta^(-2i/head_dim) in float32, [head_dim / 2]."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     return 1.0 / ROPE_THETA**exponents
 

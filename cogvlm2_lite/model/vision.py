@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.config import VisionConfig
+from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids, encode_prompt

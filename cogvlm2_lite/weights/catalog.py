@@ -29,11 +29,17 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import (
+    ModelConfig,
+    Part,
+    Role,
+    TensorSpec,
+    expected_tensors,
+)
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.header import (
@@ -44,10 +50,11 @@ from cogvlm2_lite.weights.header import (
     read_shard,
 )
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from cogvlm2_lite.weights.names import Part, Role, TensorSpec, expected_tensors
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+NF4_GROUP = 64
+"""Weights that share one scale in an NF4 matrix that `quantize` writes; bitsandbytes' default."""
 INT8_GROUP = 64
 """Columns of one row that share a scale in an int8 matrix."""
 GROUPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -159,7 +166,7 @@ class Catalog:
         and does not depend on where the folder lies.
         """
         content = {
-            "config": asdict(self.config),
+            "config": self.config.numbers(),
             "shards": [[s.file.name, s.size, s.header_sha256] for s in self.shards],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

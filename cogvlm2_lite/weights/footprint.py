@@ -1,19 +1,16 @@
 """How many bytes a tensor holds once it is loaded. No torch here: the memory plan is built from it.
 
-`WeightLoader.fill` gives exactly these numbers; a test holds the two together.
+`WeightLoader.fill` returns exactly these numbers; a test compares the two.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cogvlm2_lite.weights.names import Part, TensorSpec
+from cogvlm2_lite.architectures.architecture import TensorSpec
 
 if TYPE_CHECKING:
     from cogvlm2_lite.weights.catalog import StoredTensor
-
-DECODING_PARTS = frozenset({Part.LANGUAGE_EXPERT, Part.LM_HEAD})
-"""Parts whose matrices multiply one row at a time, once per generated token."""
 
 PACKED_BLOCK = 32
 """Rows that are interleaved in the packed layout (kernels/packed.py)."""
@@ -22,15 +19,15 @@ _PACKED_SCALE_BYTES = 2
 
 
 def can_pack(rows: int, columns: int, group: int) -> bool:
-    """Say whether a 4-bit matrix fits the packed layout; others are multiplied another way."""
+    """Return whether a 4-bit matrix fits the packed layout; others are multiplied another way."""
     return rows % PACKED_BLOCK == 0 and columns % group == 0
 
 
 def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
-    """Weigh one tensor as it will lie in memory, on any device.
+    """Return the bytes that one tensor takes in memory, on any device.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
-    packs     whether 4-bit matrices of DECODING_PARTS get a packed copy (WeightLoader.packs)
+    packs     whether 4-bit matrices used in decoding get a packed copy (WeightLoader.packs)
     """
     spec = stored.spec
     if stored.kind == "dense":
@@ -42,8 +39,8 @@ def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
 
 
 def packed_copy_bytes(spec: TensorSpec, group: int) -> int:
-    """Weigh the second, packed copy of a 4-bit matrix; 0 for those that get none."""
+    """Return the bytes of a 4-bit matrix's second, packed copy; 0 for those that get none."""
     rows, columns = spec.shape
-    if spec.part not in DECODING_PARTS or not can_pack(rows, columns, group):
+    if not spec.decodes or not can_pack(rows, columns, group):
         return 0
     return spec.numel // 2 + spec.numel // group * _PACKED_SCALE_BYTES

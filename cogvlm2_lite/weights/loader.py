@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
-from cogvlm2_lite.weights.footprint import DECODING_PARTS
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
@@ -53,7 +52,7 @@ class WeightLoader:
 
     @property
     def packs(self) -> bool:
-        """True when 4-bit matrices of DECODING_PARTS get a second, packed copy."""
+        """True when 4-bit matrices used in decoding get a second, packed copy."""
         return self.kernels.packs
 
     def fill(self, slot: WeightSlot) -> int:
@@ -88,7 +87,7 @@ class WeightLoader:
         pieces = self._reader.read(stored)
         if self._upload is not None:
             pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
-        packed = self.packs and stored.spec.part in DECODING_PARTS
+        packed = self.packs and stored.spec.decodes
         return make_weight(stored, pieces, self._place, packed=packed)
 
     def _vector(self, stored: StoredTensor) -> Tensor:

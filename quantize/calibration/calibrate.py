@@ -29,13 +29,13 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.units import format_bytes
-from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.names import NF4_GROUP, Part
+from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.slots import Linear, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import (
+    ModelConfig,
+    Part,
+    Role,
+    TensorSpec,
+    expected_tensors,
+)
 from cogvlm2_lite.units import format_seconds
-from cogvlm2_lite.weights.names import NF4_GROUP, Part, Role, TensorSpec, expected_tensors
+from cogvlm2_lite.weights.catalog import NF4_GROUP
 from quantize.calibration.calibrate import CHECK_EVERY, MOST_INPUTS
 from quantize.calibration.gptq import Calibration
 from quantize.calibration.judge import LEAST_FLOPS, MOST_OF_CALIBRATION

@@ -23,8 +23,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, expand_scales, nest_scales
-from cogvlm2_lite.weights.names import NF4_GROUP
 
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of the largest magnitude of a group that are tried as its scale."""

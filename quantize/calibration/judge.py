@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.evaluate.metrics import Tokens as Beside
 from cogvlm2_lite.evaluate.metrics import ratio, summarise
 from cogvlm2_lite.samples.samples import Sample
-from cogvlm2_lite.weights.names import Part
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.calibration.calibrate import CalibratedWeights, Task, is_held_out, numbers
 from quantize.calibration.gptq import round_to_nearest

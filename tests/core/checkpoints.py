@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Role, expected_tensors
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.weights.catalog import INDEX_NAME, SINGLE_NAME, Catalog
-from cogvlm2_lite.weights.names import Role, expected_tensors
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "a" / "checkpoint"
 CONFIG = read_config(CHECKPOINT)

@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+from cogvlm2_lite.architectures.architecture import Role, expected_tensors
 from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.model.rotary import inverse_frequencies
-from cogvlm2_lite.weights.names import Role, expected_tensors
 from tests.core.goldens import CHECKPOINT
 
 BOS, EOS, PAD = 500, 501, 502
@@ -38,9 +38,9 @@ def random_folder(folder: Path, *, layers: int = 5, seed: int = 0) -> Path:
     for spec in expected_tensors(config).values():
         scale = 0.02 if spec.role is Role.TABLE else spec.shape[-1] ** -0.5
         value = torch.randn(spec.shape, generator=generator) * scale
-        if "norm" in spec.name and spec.name.endswith("weight"):
+        if spec.role is Role.NORM:
             value = 1 + 0.1 * value
-        if spec.name.endswith("inv_freq"):
+        if spec.role is Role.FREQUENCIES:
             value = inverse_frequencies(config.head_dim)
         tensors[spec.name] = value.to(torch.bfloat16)
     folder.mkdir(parents=True)

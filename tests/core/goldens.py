@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs import prompt
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.model.kv_cache import KVCache
 
 GOLDEN = Path(__file__).parents[1] / "golden"

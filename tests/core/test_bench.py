@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.bench.measure import BenchResult, Subject, layers_of, measure
 from cogvlm2_lite.bench.probe import Limits
 from cogvlm2_lite.bench.report import as_dict, as_text
@@ -24,7 +25,6 @@ from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
 from cogvlm2_lite.memory.plan import Budget
-from cogvlm2_lite.weights.names import Part
 from tests.core.goldens import CHECKPOINT
 
 PLENTY = 1 << 30

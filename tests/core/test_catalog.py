@@ -14,11 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cogvlm2_lite.architectures.architecture import Part, Role, expected_tensors
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.catalog import INDEX_NAME, SINGLE_NAME, Catalog
 from cogvlm2_lite.weights.header import MAX_HEADER_BYTES, read_shard
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from cogvlm2_lite.weights.names import Part, Role, expected_tensors
 from tests.core.checkpoints import (
     CHECKPOINT,
     CONFIG,

@@ -32,23 +32,27 @@ def test_a_single_end_token_is_a_list_of_one() -> None:
         ({"hidden_size": "4096"}, "hidden_size"),
         ({"hidden_size": 4095}, "num_attention_heads"),
         ({"hidden_size": -1}, "hidden_size"),
-        ({"num_hidden_layers": 0}, "positive"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 1024"),
         ({"num_hidden_layers": 1.5}, "num_hidden_layers"),
         ({"num_multi_query_heads": 5}, "num_multi_query_heads"),
         ({"num_multi_query_heads": True}, "num_multi_query_heads"),
         ({"tie_word_embeddings": True}, "tied"),
         ({"eos_token_id": None}, "eos_token_id"),
         ({"eos_token_id": []}, "eos_token_id"),
-        ({"eos_token_id": 999_999}, "vocabulary"),
+        ({"eos_token_id": 999_999}, "vocab_size"),
         ({"template_version": "other"}, "template_version"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"vision_config": None}, "vision_config"),
         ({"hidden_size": math.nan}, "hidden_size"),
         ({"rms_norm_eps": math.inf}, "rms_norm_eps"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps must be a number from 0"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps"),
+        ({"hidden_act": 1}, "hidden_act must be text"),
+        ({"bos_token_id": -1}, "bos_token_id"),
         ({"num_hidden_layers": 10**30}, "num_hidden_layers"),
-        ({"num_hidden_layers": 1025}, "1024 layers"),
-        ({"max_position_embeddings": 0}, "positive"),
-        ({"intermediate_size": 0}, "positive"),
+        ({"num_hidden_layers": 1025}, "num_hidden_layers must be a whole number from 1 to 1024"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings"),
+        ({"intermediate_size": 0}, "intermediate_size must be a whole number"),
         ({"eos_token_id": True}, "eos_token_id"),
         ({"hidden_size": 32 * 33}, "even"),
     ],
@@ -69,7 +73,7 @@ def test_a_missing_number_is_named(key: str) -> None:
     ("change", "word"),
     [
         ({"num_positions": 1025}, "num_positions"),
-        ({"patch_size": 0}, "positive"),
+        ({"patch_size": 0}, "patch_size must be a whole number from 1"),
         ({"num_heads": 5}, "num_heads"),
         ({"in_channels": 1}, "in_channels"),
         ({"image_size": 14, "num_positions": 2}, "2 x 2 patches"),
@@ -87,7 +91,9 @@ def test_a_whole_number_with_a_point_is_a_count() -> None:
     assert type(config.hidden_size) is int
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"hidden_size": 1', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"hidden_size": 1', '{"hidden_size": NaN}', "[" * 100_000]
+)
 def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from cogvlm2_lite.config import VisionConfig
+from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.inputs.image import ImageLimits, OpenedImage, open_image, pixel_values
 

@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.errors import DoesNotFitError, PromptTooLongError, UsageError
 from cogvlm2_lite.events import Finished, Streaming
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import RESERVE_BYTES
 from cogvlm2_lite.units import MIB
 from tests.core.folders import random_folder

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.weights.catalog import SINGLE_NAME, Catalog
-from cogvlm2_lite.weights.footprint import DECODING_PARTS, held_bytes
+from cogvlm2_lite.weights.footprint import held_bytes
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from cogvlm2_lite.weights.names import Role
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
@@ -182,7 +182,7 @@ def test_only_matrices_used_in_decoding_get_a_packed_copy(tmp_path: Path, dense:
         assert isinstance(slot, Linear)
         weight = slot.stored
         assert isinstance(weight, FourBitWeight)
-        assert (weight.packed is not None) == (SPECS[name].part in DECODING_PARTS)
+        assert (weight.packed is not None) == (SPECS[name].decodes)
         extra = SPECS[name].numel // 2 + SPECS[name].numel // 32 if weight.packed is not None else 0
         state = catalog.tensors[name].pieces["quant_state"].nbytes
         assert weight.nbytes == catalog.tensors[name].nbytes - state + extra

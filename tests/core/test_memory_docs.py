@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cogvlm2_lite.memory.phases import Phase
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.units import GIB
 from tools.draw_memory import (
     COLOURS,

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
-from cogvlm2_lite.weights.names import expected_tensors
 from tests.core.checkpoints import four_bit, write_folder
 from tests.core.goldens import make_chunk
 from tests.core.independent import Independent, layout, positions, vision_experts

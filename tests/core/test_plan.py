@@ -11,11 +11,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cogvlm2_lite.config import ModelConfig, parse_config
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
+from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import (
     Budget,
     MemoryPlan,
@@ -25,7 +26,6 @@ from cogvlm2_lite.memory.plan import (
     plan_most_parallel,
 )
 from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
-from cogvlm2_lite.weights.names import Part, expected_tensors
 from tests.core.shapes import REAL, REAL_JSON
 
 SIZES = sizes_of_quantized(REAL)
@@ -51,9 +51,9 @@ def test_the_quantized_real_model_weighs_what_the_table_says() -> None:
 
 def test_decoding_and_text_touch_no_vision_weights() -> None:
     vision = {Part.VISION, Part.PROJECTOR, Part.VISION_EXPERT}
-    assert not PARTS[Phase.DECODE] & vision
-    assert not PARTS[Phase.PREFILL_TEXT] & vision
-    assert set().union(*PARTS.values()) == set(Part)
+    assert not COGVLM2.phases[Phase.DECODE] & vision
+    assert not COGVLM2.phases[Phase.PREFILL_TEXT] & vision
+    assert set().union(*COGVLM2.phases.values()) == set(Part)
 
 
 def test_sixteen_gib_hold_everything() -> None:
@@ -324,7 +324,7 @@ def test_no_phase_ever_passes_its_budget(
             assert phase.peak_bytes <= device.budget.device_bytes
             needed = {u.key for u in phase.streamed}
             assert not needed & phase.resident_keys
-            assert all(u.part in PARTS[phase.phase] for u in phase.streamed)
+            assert all(u.part in phase.parts for u in phase.streamed)
             assert (phase.depth == 0) == (not phase.streamed)
     for phase_name in workload.phases:
         there = {
@@ -336,7 +336,7 @@ def test_no_phase_ever_passes_its_budget(
             )
             for key in [unit.key]
         }
-        wanted = {k for k in sizes_of_quantized(config) if k[0] in PARTS[phase_name]}
+        wanted = {k for k in sizes_of_quantized(config) if k[0] in COGVLM2.phases[phase_name]}
         assert wanted - {(Part.EMBEDDING, None)} <= there
 
 

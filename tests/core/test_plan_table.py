@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.forecast.machine import Machine
 from cogvlm2_lite.forecast.preview import Preview, preview, released_subject
 from cogvlm2_lite.forecast.rates import Cpu, Rates, named_card
@@ -31,7 +32,7 @@ def shown(*gib: float, ram_gib: float = 64, rates: Rates = CARD, picture: bool =
         for index, size in enumerate(gib)
     )
     machine = Machine(label="it", budgets=budgets, rates=(rates,) * len(gib))
-    return preview(released_subject(), machine, with_picture=picture)
+    return preview(released_subject(COGVLM2.released), machine, with_picture=picture)
 
 
 def test_a_card_that_holds_everything_is_told_so() -> None:

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cogvlm2_lite.config import ModelConfig
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.forecast.machine import Machine, measure_cpu, this_cpu
 from cogvlm2_lite.forecast.preview import preview, released_subject
 from cogvlm2_lite.forecast.rates import CARDS, Cpu, Rates, gpu_rates, named_card
 from cogvlm2_lite.forecast.times import Forecast, PhaseWork, forecast, phase_seconds
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
-from cogvlm2_lite.memory.phases import PARTS, Phase
 from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import GIB, MIB
-from cogvlm2_lite.weights.names import Part
 from tests.core.shapes import REAL
 from tests.core.test_plan import models, workloads
 
@@ -126,7 +125,7 @@ def test_on_the_cpu_everything_that_is_streamed_comes_from_disk() -> None:
         rates=(Cpu(cores=8, has_bf16=True, has_avx512=True).rates,),
         packed=True,
     )
-    found = preview(released_subject(), machine).expected
+    found = preview(released_subject(COGVLM2.released), machine).expected
     assert all(not a.ram for arrivals in found.arrivals.values() for a in arrivals)
     assert found.arrivals[Phase.DECODE][0].disk
 
@@ -138,8 +137,8 @@ def test_packed_copies_are_read_once_and_cost_when_they_are_made() -> None:
         budgets=(Budget(device="cpu", device_bytes=64 * GIB),),
         rates=(cpu.rates,),
     )
-    plain = preview(released_subject(), machine)
-    packed = preview(released_subject(), replace(machine, packed=True))
+    plain = preview(released_subject(COGVLM2.released), machine)
+    packed = preview(released_subject(COGVLM2.released), replace(machine, packed=True))
     assert packed.packed_bytes == pytest.approx(3.45 * GIB, rel=0.01)
     assert packed.plan.peak_bytes - plain.plan.peak_bytes == packed.packed_bytes
     assert packed.expected.seconds == plain.expected.seconds
@@ -154,7 +153,7 @@ def test_streamed_matrices_are_packed_anew_for_every_token() -> None:
         rates=(cpu.rates,),
         packed=True,
     )
-    found = preview(released_subject(), machine)
+    found = preview(released_subject(COGVLM2.released), machine)
     (arrivals,) = found.expected.arrivals[Phase.DECODE]
     stored = sum(SIZES[unit.key] for unit in arrivals.disk)
     assert sum(unit.nbytes for unit in arrivals.disk) == stored > 0
@@ -230,7 +229,7 @@ def test_arrivals_are_needed_and_never_resident_throughout(gib: float, ram_gib: 
         keys = {unit.key for unit in arrivals.units}
         assert len(keys) == len(arrivals.units)
         assert {u.key for u in device.phase(phase).streamed} <= keys
-        assert all(unit.part in PARTS[phase] for unit in arrivals.units)
+        assert all(unit.part in COGVLM2.phases[phase] for unit in arrivals.units)
         for key in keys:
             assert any(key not in p.resident_keys for p in device.phases)
 

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cogvlm2_lite.architectures.architecture import Part, Phase
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Event, Finished, ImageEncoded, Replanned, TextDelta
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.sampling import Sampling
-from cogvlm2_lite.weights.names import Part
 from quantize.command import main as quantize
 from tests.core.folders import random_folder
 from tests.core.test_answer import picture

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine import scheduler
@@ -34,7 +35,6 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
-from cogvlm2_lite.memory.phases import Phase
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling

@@ -17,8 +17,9 @@ from PIL import Image
 from PySide6.QtCore import QTranslator
 from PySide6.QtWidgets import QApplication
 
+from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.batch.work import find_pictures
-from cogvlm2_lite.config import RELEASED_19B, parse_config, read_config
+from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
 from cogvlm2_lite.inputs.prompt import encode_prompt
@@ -134,7 +135,7 @@ def made_otherwise(folder: Path) -> None:
 
 
 def ask_too_much(context: int | None) -> None:
-    config = parse_config(RELEASED_19B)
+    config = parse_config(COGVLM2.released.raw)
     encode_prompt(Words(), config, "?" * 9000, has_image=True, context=context)
 
 

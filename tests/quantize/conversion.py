@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.names import expected_tensors
 from quantize.events import Event
 from quantize.pipeline import Effort, convert
 from quantize.recipe import Settings

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.weights.catalog import INT8_GROUP
-from cogvlm2_lite.weights.names import Role
 from quantize.recipe import Keep, Settings
 from tests.quantize.conversion import (
     CHECKPOINT,

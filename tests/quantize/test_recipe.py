@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvlm2_lite.config import ModelConfig, parse_config
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Role, expected_tensors
+from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import DTYPE_BYTES, Piece
-from cogvlm2_lite.weights.names import Part, Role, expected_tensors
 from quantize.recipe import Keep, Recipe, Settings, make_recipe, quant_state_text
 from tests.core.shapes import REAL, REAL_JSON
 

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.names import Role
 from quantize.command import main
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify

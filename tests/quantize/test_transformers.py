@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import Role, expected_tensors
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.memory.residency import HasSlots
-from cogvlm2_lite.weights.names import Role, expected_tensors
 from cogvlm2_lite.weights.slots import Linear
 from quantize.recipe import Keep, Settings
 from tests.quantize.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
