@@ -214,7 +214,7 @@ def with_pictures_of(samples: list[Sample], others: list[Sample]) -> list[Sample
 
 def open_float32(folder: Path) -> Model:
     """Open a folder in float32 on the CPU, so that only the weights differ."""
-    budget = Budget(device="cpu", device_bytes=4 * GIB)
+    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     return open_model(folder, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

@@ -31,12 +31,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.architectures.architecture import expected_tensors  # noqa: E402
+from cogvlm2_lite.backends.cpu import has_amx  # noqa: E402
 from cogvlm2_lite.bench.synthetic import (  # noqa: E402
     NoiseReader,
     released_config,
     synthetic_catalog,
 )
-from cogvlm2_lite.devices import has_amx, has_avx512_bf16  # noqa: E402
 from cogvlm2_lite.memory.work import expert_weights  # noqa: E402
 from cogvlm2_lite.model.attention import grouped_attention  # noqa: E402
 from cogvlm2_lite.model.decoder import Decoder  # noqa: E402
@@ -260,7 +260,7 @@ def _prefill_attention(pairs: Pairs) -> dict[str, float]:
 
 
 def _chosen_attention() -> Attend:
-    return choose_full_attention(CPU, BF16, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()).attend
+    return choose_full_attention(CPU, BF16).attend
 
 
 def _vision_attention(pairs: Pairs, rival: bool) -> dict[str, float]:

@@ -74,7 +74,7 @@ def main() -> None:
 
 def open_with(folder: Path, kv: KVKind = KVKind.FULL) -> Model:
     """Open a folder in bfloat16 on the CPU."""
-    budget = Budget(device="cpu", device_bytes=4 * GIB)
+    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     compute = choose_compute("cpu", "bfloat16")
     return open_model(folder, compute=compute, budgets=[budget], kv=kv)
 

@@ -174,7 +174,7 @@ def joined(parts: list[Tokens]) -> Tokens:
 
 def open_float32(folder: Path) -> Model:
     """Open a folder on the CPU."""
-    budget = Budget(device="cpu", device_bytes=4 * GIB)
+    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     return open_model(folder, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

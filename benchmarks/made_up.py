@@ -39,7 +39,9 @@ def made_up_decoder(
     sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
 
     def plan(nbytes: int) -> MemoryPlan:
-        return plan_memory(config, sizes, [Budget(device="cpu", device_bytes=nbytes)], workload)
+        return plan_memory(
+            config, sizes, [Budget(device="cpu", in_ram=True, device_bytes=nbytes)], workload
+        )
 
     runtime = Runtime(
         config, [loader], plan(nbytes), devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE

@@ -298,7 +298,7 @@ def _choose_calibration(options: argparse.Namespace) -> str:
         return ""
     from cogvlm2_lite.devices import choose_compute
 
-    on_gpu = choose_compute(options.device, "auto").device.type != "cpu"
+    on_gpu = not choose_compute(options.device, "auto").backend.uses_ram
     options.calibrate = "built-in"
     if on_gpu or options.yes:
         return "Calibrated with the built-in set; --calibrate none rounds to nearest."

@@ -36,7 +36,7 @@ _NO_GPU = """\
 
 **Nothing here was measured on a GPU.** None could be had. What was written for one and has not run
 on one: bitsandbytes' CUDA kernels behind their self-test, uploads through pinned memory on a stream
-of their own (`weights/upload.py`), catching the driver's out-of-memory error, and decode steps
+of their own (`backends/pinned.py`), catching the driver's out-of-memory error, and decode steps
 recorded as a CUDA graph (`engine/cuda_graph.py`; a recording is thrown away unless its first result
 is equal to the bit). The plan, the streaming, its bit equality, the recovery, and that recorded
 steps depend on nothing but what stays in place are tested on the CPU, with an accounting arena in

@@ -245,7 +245,7 @@ class _Stopwatch:
     """Takes the time of each phase, and of each block in it, from the events of an answer."""
 
     def __init__(self, model: Model, peak: PeakMemory) -> None:
-        self._device = model.compute.device
+        self._device, self._backend = model.compute.device, model.compute.backend
         self._arena, self._peak = model.runtime.arenas[0], peak
         self.laps: dict[str, _Lap] = {}
         self.finished: Finished | None = None
@@ -291,8 +291,7 @@ class _Stopwatch:
         self._begin()
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        self._backend.synchronize(self._device)
         return time.perf_counter()
 
 
@@ -309,7 +308,7 @@ def _results(subject: Subject, model: Model, stopwatch: _Stopwatch) -> Iterator[
     once = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=packs)
     cache = model.runtime.config.kv_bytes_per_token * model.compute.dtype.itemsize // 2
     # From prefill on the picture is kept too, beside the phases' own memory.
-    kept = model.engine.pictures.nbytes if model.plan.devices[0].is_cpu else 0
+    kept = model.engine.pictures.nbytes if model.plan.devices[0].budget.in_ram else 0
     language = once[Part.LANGUAGE_EXPERT] + once[Part.NORMS] + once[Part.LM_HEAD]
     figures = {
         "encode": (image, encode_flops(config), held[Part.VISION] + held[Part.PROJECTOR]),

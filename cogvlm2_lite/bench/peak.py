@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import psutil
 import torch
 
-_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+from cogvlm2_lite.backends.registry import backend_of
 
 
 class PeakMemory:
     """Watches one device: a GPU's allocated bytes, or the pages of this process on the CPU.
 
-    What was there when watching began is not counted.
+    What was held when watching began is not counted.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._highest = 0
-        self._begin = self._now()
+        self._backend = backend_of(device)
+        self._begin = self._highest = self._now()
         self.reset()
 
     def reset(self) -> None:
         """Begin a new peak."""
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-            return
         self._highest = self._now()
-        if _RESET.exists():
-            _RESET.write_text("5")
+        self._backend.reset_peak(self._device)
 
     def look(self) -> None:
-        """Note what is held now; needed where the system keeps no highest value itself."""
-        if self._device.type == "cpu":
+        """Note what is held now: not every system records the peak of its RAM itself."""
+        if self._backend.uses_ram:
             self._highest = max(self._highest, self._now())
 
     @property
     def nbytes(self) -> int:
         """The most that was held since the last reset."""
-        if self._device.type == "cuda":
-            highest: int = torch.cuda.max_memory_allocated(self._device)
-            return highest - self._begin
         self.look()
-        found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
-        return max(self._highest, 1024 * int(found[1]) if found else 0) - self._begin
+        return max(self._highest, self._backend.peak_bytes(self._device)) - self._begin
 
     def _now(self) -> int:
-        if self._device.type == "cuda":
-            held: int = torch.cuda.memory_allocated(self._device)
-            return held
-        return int(psutil.Process().memory_info().rss)
+        return self._backend.held_bytes(self._device)

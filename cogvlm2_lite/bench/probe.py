@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from cogvlm2_lite.backends.registry import backend_of
+
 _READ_BYTES = 256 << 20
 _ROWS, _COLUMNS, _TOKENS = 14336, 4096, 2304
 """One matrix of the 19B model's MLP, and the tokens of one picture."""
@@ -31,18 +33,18 @@ class Limits:
 
 def probe(device: torch.device, dtype: torch.dtype) -> Limits:
     """Measure a device; takes about two seconds, and 0.5 GiB of it."""
-    if device.type == "cuda":
-        return Limits(
-            read_bytes_per_s=_copy_rate(device),
-            flops_per_s=_multiply_rate(device, dtype),
-            upload_bytes_per_s=_upload_rate(device),
-        )
-    return Limits(read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype))
+    if backend_of(device).uses_ram:
+        return Limits(read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype))
+    return Limits(
+        read_bytes_per_s=_copy_rate(device),
+        flops_per_s=_multiply_rate(device, dtype),
+        upload_bytes_per_s=_upload_rate(device),
+    )
 
 
 def _read_rate() -> float:
     numbers = torch.ones(_READ_BYTES // 8, dtype=torch.int64)
-    return numbers.nbytes / _best(lambda: numbers.amax())
+    return numbers.nbytes / _best(lambda: numbers.amax(), numbers.device)
 
 
 def _copy_rate(device: torch.device) -> float:
@@ -52,7 +54,7 @@ def _copy_rate(device: torch.device) -> float:
 
 
 def _upload_rate(device: torch.device) -> float:
-    source = torch.zeros(_READ_BYTES, dtype=torch.uint8, pin_memory=True)
+    source = backend_of(device).staged(torch.zeros(_READ_BYTES, dtype=torch.uint8))
     target = torch.empty_like(source, device=device)
     return source.nbytes / _best(lambda: target.copy_(source, non_blocking=True), device)
 
@@ -65,23 +67,22 @@ def _multiply_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * _ROWS * _COLUMNS * _TOKENS / seconds
 
 
-def _best(work: Callable[[], object], device: torch.device | None = None) -> float:
+def _best(work: Callable[[], object], device: torch.device) -> float:
     """Give the shortest of some times, in seconds, after one that does not count.
 
     With one thread it is CPU time: other programs then hardly disturb it.
     """
-    alone = device is None or device.type == "cpu"
-    clock = time.process_time if alone and torch.get_num_threads() == 1 else time.perf_counter
+    backend = backend_of(device)
+    clock = (
+        time.process_time
+        if backend.uses_ram and torch.get_num_threads() == 1
+        else time.perf_counter
+    )
     times = []
     for _ in range(_REPEATS + 1):
-        _finish(device)
+        backend.synchronize(device)
         began = clock()
         work()
-        _finish(device)
+        backend.synchronize(device)
         times.append(clock() - began)
     return min(times[1:])
-
-
-def _finish(device: torch.device | None) -> None:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)

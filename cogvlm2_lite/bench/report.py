@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.bench.measure import BenchResult, PhaseResult
 from cogvlm2_lite.units import format_bytes, format_seconds
 
@@ -36,8 +37,9 @@ def as_text(result: BenchResult) -> str:
 def _title(result: BenchResult) -> Iterator[str]:
     yield f"{result.what} on {result.device}, {result.dtype}, kernels: {result.kernels}"
     limits = result.limits
-    what = "reads" if result.device == "cpu" else "copies"
-    threads = f" with {result.threads} threads" if result.device == "cpu" else ""
+    in_ram = backend_of(result.device).uses_ram
+    what = "reads" if in_ram else "copies"
+    threads = f" with {result.threads} threads" if in_ram else ""
     yield (
         f"this device{threads} {what} {limits.read_bytes_per_s / 1e9:.1f} GB/s and multiplies at "
         f"{limits.flops_per_s / 1e12:.3g} TFLOP/s"

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, console: Console) -> BenchResult:
     budget = _budget(args, compute)
     subject = _subject(args, compute, budget)
     whole = subject.full_layers == _layers_of(subject)
-    on_cpu = compute.device.type == "cpu"
+    on_cpu = compute.backend.uses_ram
     rounds = args.rounds or (1 if on_cpu and whole and args.model == RELEASED_WORD else 2)
     context = check_context(subject.config, args.context)
     console.status("Measuring this device")
@@ -155,7 +155,7 @@ def _budget(args: argparse.Namespace, compute: Compute) -> Budget:
         return gpu_budgets(compute.gpus[:1], allowance, free_ram_bytes())[0]
     given = read_allowance(args.vram, None).vram
     if given is not None:
-        return Budget(device="cpu", device_bytes=given[0])
+        return Budget(device="cpu", device_bytes=given[0], in_ram=True)
     return cpu_budget(read_allowance(None, None), free_ram_bytes())
 
 
@@ -164,7 +164,7 @@ def _subject(args: argparse.Namespace, compute: Compute, budget: Budget) -> Subj
 
     if args.model != RELEASED_WORD:
         return folder_subject(model_folder(args.model))
-    on_cpu = compute.device.type == "cpu"
+    on_cpu = compute.backend.uses_ram
     layers = _layers(args.layers, on_cpu=on_cpu)
     # What is streamed must wait somewhere; on a CPU without a smaller budget nothing is.
     return synthetic_subject(layers, keep=not on_cpu or args.vram is not None)

@@ -9,27 +9,22 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import psutil
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
+from cogvlm2_lite.backends.base import Backend
+from cogvlm2_lite.backends.cpu import cpu_flags, cpu_info
+from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.backends.registry import accelerators, backends
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
-from cogvlm2_lite.devices import (
-    Gpu,
-    choose_compute,
-    cpu_flags,
-    cpu_info,
-    find_gpus,
-    has_gpu_driver,
-    prepare_threads,
-)
+from cogvlm2_lite.devices import choose_compute, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import Subject, folder_subject, preview, released_subject
@@ -79,15 +74,16 @@ def gather() -> Report:
     """Look at everything; takes the seconds that importing torch takes."""
     prepare_threads()
     torch = _import_torch()
+    cards = accelerators() if torch is not None else ()
     sections: dict[str, Rows] = {"Program": _program(), "Packages": _packages()}
     sections["Processor"] = _processor(torch)
     sections["Memory"] = _memory()
-    sections["GPUs"] = gpus(torch)
+    sections["GPUs"] = gpus(cards)
     sections["Disk"] = _disk()
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
     sections["Plan now"] = _plans(torch)
-    return Report(sections=sections, problems=tuple(problems(torch)))
+    return Report(sections=sections, problems=tuple(problems(cards)))
 
 
 def _import_torch() -> ModuleType | None:
@@ -152,26 +148,24 @@ def _memory() -> Rows:
     }
 
 
-def gpus(torch: Any) -> Rows:
-    """Describe every GPU that torch can use, or say why there is none.
+def gpus(cards: Sequence[Backend]) -> Rows:
+    """Describe every GPU that torch can use, or return why there is none.
 
-    torch  the imported module, or None when it can't be imported
+    cards  the back ends that are asked; none when torch can't be imported
     """
-    found, trouble = _find_gpus(torch)
-    rows = {gpu.device: _gpu(torch, gpu) for gpu in sorted(found, key=lambda gpu: gpu.index)}
-    return rows | ({"not used" if found else "none": trouble} if trouble else {})
+    rows: dict[str, str] = {}
+    troubles = [] if cards else ["torch can't be imported"]
+    for backend in cards:
+        found, trouble = backend.find()
+        ordered = sorted(found, key=lambda gpu: gpu.index)
+        rows |= {gpu.device: _gpu(backend, gpu) for gpu in ordered}
+        troubles += [trouble] if trouble else []
+    return rows | ({"not used" if rows else "none": "; ".join(troubles)} if troubles else {})
 
 
-def _find_gpus(torch: Any) -> tuple[tuple[Gpu, ...], str]:
-    return ((), "torch can't be imported") if torch is None else find_gpus(torch)
-
-
-def _gpu(torch: Any, gpu: Gpu) -> str:
-    properties = torch.cuda.get_device_properties(gpu.index)
-    return (
-        f"{gpu.name}, {format_bytes(gpu.free_bytes)} free of {format_bytes(gpu.total_bytes)}, "
-        f"compute capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}"
-    )
+def _gpu(backend: Backend, gpu: Gpu) -> str:
+    sizes = f"{format_bytes(gpu.free_bytes)} free of {format_bytes(gpu.total_bytes)}"
+    return ", ".join(filter(None, (gpu.name, sizes, backend.describe(gpu))))
 
 
 def _disk() -> Rows:
@@ -191,7 +185,7 @@ def _kernels(torch: ModuleType | None) -> Rows:
     from cogvlm2_lite.weights.kernels.choice import choose_kernels
 
     rows = {}
-    for device in ("cpu", "cuda") if find_gpus(torch)[0] else ("cpu",):
+    for device in [b.kind for b in backends() if b not in accelerators() or b.find()[0]]:
         compute = choose_compute(device, "auto")
         kernels = choose_kernels(compute.device, compute.dtype)
         dtype = str(compute.dtype).removeprefix("torch.")
@@ -236,32 +230,27 @@ def _plans(torch: ModuleType | None) -> Rows:
     return rows
 
 
-def problems(torch: Any) -> Iterator[str]:
-    """Say what stands in the way, and what to do about it.
+def problems(cards: Sequence[Backend]) -> Iterator[str]:
+    """Yield what is wrong, and what to do about it.
 
-    torch  as for `gpus`
+    cards  as for `gpus`
     """
     for package in _REQUIRED:
         if _version(package).startswith("not installed"):
             yield f"{package} is not installed. Install this program again with pip."
-    if torch is None and not _version("torch").startswith("not installed"):
+    if not cards and not _version("torch").startswith("not installed"):
         yield "torch is installed but can't be imported. Try: python -c 'import torch'"
     available = free_ram_bytes()
-    found, trouble = _find_gpus(torch)
-    if not found and available < _REAL_NF4_BYTES + GIB:
+    looked = [(backend, *backend.find()) for backend in cards]
+    if not any(found for _, found, _ in looked) and available < _REAL_NF4_BYTES + GIB:
         yield (
             f"{format_bytes(available)} of RAM are available; the 19B model in 4 bit needs about "
             f"{format_bytes(_REAL_NF4_BYTES + GIB)} without a GPU."
         )
-    if trouble and torch is not None and has_gpu_driver():
-        does = "Not every GPU is" if found else "A GPU's driver is installed, and no GPU is"
-        yield f"{does} used: {trouble}.{_remedy(torch, trouble)}"
-
-
-def _remedy(torch: Any, trouble: str) -> str:
-    if not (torch.version.cuda or torch.version.hip):
-        return " Install torch's CUDA wheel (see README)."
-    return " Install a newer driver." if "driver" in trouble else ""
+    for backend, found, trouble in looked:
+        if trouble and backend.has_driver():
+            does = "Not every GPU is" if found else "A GPU's driver is installed, and no GPU is"
+            yield f"{does} used: {trouble}. {backend.remedy(trouble)}".rstrip()
 
 
 def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:

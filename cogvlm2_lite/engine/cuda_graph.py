@@ -12,40 +12,12 @@ once, and thrown away for good unless the two results are equal to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """Recorded work: `replay` repeats it and leaves its result in `output`, always the same one."""
-
-    replay: Callable[[], None]
-    output: Tensor
-
-
-Recorder = Callable[[Callable[[], Tensor]], Recording]
-"""Records what work queues on the device, without its being run."""
-
-
-def record_on_cuda(device: torch.device, work: Callable[[], Tensor]) -> Recording:
-    """Record work as a CUDA graph. Raises RuntimeError when it holds what a graph can't."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # thread_local: other threads may allocate meanwhile.
-    with (
-        torch.cuda.device(device),
-        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-    ):
-        output = work()
-
-    def replay() -> None:
-        with torch.cuda.device(device):
-            graph.replay()
-
-    return Recording(replay=replay, output=output)
+from cogvlm2_lite.backends.base import Recorder, Recording
 
 
 class Replayer:

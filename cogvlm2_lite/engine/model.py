@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
@@ -93,7 +94,7 @@ class Model:
         """The engine with the folder's tokenizer; CheckpointError when there is none."""
         tokenizer = Tokenizer.from_folder(self.folder)
         first, arena = self.plan.devices[0], self.runtime.arenas[0]
-        limit, counts = self.plan.picture_cache_bytes, arena if first.is_cpu else None
+        limit, counts = self.plan.picture_cache_bytes, arena if first.budget.in_ram else None
         pictures = PictureCache(limit, self._store, counts)
         return Engine(Answers(self.runtime, tokenizer, self._tightener, pictures))
 
@@ -398,7 +399,7 @@ def open_model(
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
-    devices = [torch.device("cpu" if b.device.startswith("cpu") else b.device) for b in budgets]
+    devices = [backend_of(b.device).torch_device(b.device) for b in budgets]
     loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader) for d in devices]
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs)

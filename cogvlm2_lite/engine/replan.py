@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
+from cogvlm2_lite.backends.registry import backend_of, backends
 from cogvlm2_lite.engine.runtime import Runtime
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Replanned
@@ -19,24 +20,16 @@ from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import format_bytes
 
 OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
-"""Told by type, never by message."""
+"""Recognised by type, never by message. torch raises the same types for every kind of device."""
 
 DEVICE_ERROR = (torch.AcceleratorError,)
 """What the driver refuses. No plan helps against a card that vanished or a kernel that crashed: all
 that this process still asks of the card fails too."""
 
-_CUDA_ERROR_MEMORY_ALLOCATION = 2
-
 
 def out_of_memory(error: Exception) -> bool:
-    """Say whether memory ran out: in torch's allocator, or in one of the driver's own calls.
-
-    The driver's number of the error tells them apart; torch puts it beside the message.
-    """
-    if isinstance(error, OUT_OF_MEMORY):
-        return True
-    code = getattr(error, "error_code", None)
-    return isinstance(error, DEVICE_ERROR) and code == _CUDA_ERROR_MEMORY_ALLOCATION
+    """Return whether memory ran out: a budget, or the memory of a device."""
+    return isinstance(error, OUT_OF_MEMORY) or any(b.is_out_of_memory(error) for b in backends())
 
 
 MOST_PER_ANSWER = 8
@@ -75,8 +68,8 @@ class Tightener:
         old = runtime.plan
         new = self._smaller(old)
         runtime.follow(new)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        for backend in {backend_of(d.budget.device) for d in new.devices}:
+            backend.release_unused()
         streamed = max(new.streamed_bytes().values()) - max(old.streamed_bytes().values())
         return Replanned(
             text=(
@@ -108,6 +101,7 @@ class Tightener:
                 device=device.budget.device,
                 device_bytes=int(min(device.peak_bytes, device.budget.device_bytes) * factor),
                 host_bytes=device.budget.host_bytes,
+                in_ram=device.budget.in_ram,
             )
             for device in old.devices
         ]

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
-from cogvlm2_lite.devices import has_amx, has_avx512_bf16
+from cogvlm2_lite.backends.base import Recorder
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.cuda_graph import Recorder, Replayer, record_on_cuda
+from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
@@ -104,8 +105,8 @@ class Runtime:
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
     arenas   that account for the devices' bytes; None: new ones
-    record   how decode steps are recorded to be replayed; None: as CUDA graphs on a GPU, and not
-             at all on a CPU
+    record   how decode steps are recorded to be replayed; None: as the back end of the first
+             device does, which may be not at all
     """
 
     def __init__(
@@ -125,9 +126,7 @@ class Runtime:
         self.dtype = dtype
         self._kv = kv
         self._devices = tuple(devices)
-        self.attention = choose_full_attention(
-            devices[0], dtype, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()
-        )
+        self.attention = choose_full_attention(devices[0], dtype)
         self.tower = VisionTower(config.vision, self.attention.attend)
         self.projector = Projector(config)
         self.token_attention = choose_token_attention(devices[0], dtype, config.head_dim)
@@ -145,8 +144,7 @@ class Runtime:
             self.decoder.head,
         ]
         self.residency = Residency(loaders, keys, pieces, plan, self.arenas)
-        if record is None and devices[0].type == "cuda":
-            record = partial(record_on_cuda, devices[0])
+        record = record or backend_of(devices[0]).recorder(devices[0])
         self.replayer = None if record is None else Replayer(record)
         self._inputs: WeakKeyDictionary[KVCache, DecodeInputs] = WeakKeyDictionary()
         self.follow(plan)
@@ -453,8 +451,7 @@ class DecodeInputs:
             (self.position, torch.tensor([[position]])),
             (self.slot, torch.tensor([slot])),
         ):
-            # From pinned memory a copy is only queued; from other memory the host would wait.
-            target.copy_(value.pin_memory() if target.is_cuda else value, non_blocking=True)
+            target.copy_(backend_of(target.device).staged(value), non_blocking=True)
 
 
 def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cogvlm2_lite.devices import choose_gpus, cpu_flags, prepare_threads, thread_count
+from cogvlm2_lite.backends.cpu import cpu_flags
+from cogvlm2_lite.devices import choose_gpus, parse_device, prepare_threads, thread_count
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.rates import Card, Cpu, Rates, gpu_rates
 from cogvlm2_lite.memory.budget import (
@@ -39,8 +40,8 @@ class Machine:
     remarks: tuple[str, ...] = ()
 
     @property
-    def is_cpu(self) -> bool:
-        return self.budgets[0].device == "cpu"
+    def in_ram(self) -> bool:
+        return self.budgets[0].in_ram
 
 
 def find_machine(
@@ -56,7 +57,8 @@ def find_machine(
     no torch is imported. Raises UsageError for what contradicts itself, and what choose_gpus does.
     """
     imagined = allowance.vram or ((card.gib * GIB,) if card else None)
-    if imagined and device == "cpu":
+    word = parse_device(device)
+    if imagined and word.backend is not None and word.backend.uses_ram:
         raise UsageError(
             "--vram and --card describe a GPU, and --device cpu uses none.",
             hint="Leave --device out, or limit the CPU with --ram.",

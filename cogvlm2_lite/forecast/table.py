@@ -228,7 +228,7 @@ def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast)
 
 
 def _place(plan: MemoryPlan) -> str:
-    if plan.devices[0].budget.device == "cpu":
+    if plan.devices[0].budget.in_ram:
         return "in RAM"
     return "on the GPU" if len(plan.devices) == 1 else f"on the {len(plan.devices)} GPUs"
 

@@ -62,7 +62,7 @@ def notes(machine: Machine, found: Preview) -> Iterator[str]:
             "4-bit matrices that every token needs lie in RAM twice, as stored and packed for this "
             f"processor: {format_bytes(found.packed_bytes)} more."
         )
-    yield _in_ram(found) if machine.is_cpu else _waiting(found)
+    yield _in_ram(found) if machine.in_ram else _waiting(found)
     if found.picture_bytes:
         yield _pictures(found)
     does = "reads the weights from disk" + (" and packs them" if found.packed_bytes else "")
@@ -104,15 +104,12 @@ def _source(found: Preview) -> str:
 
 
 def _numbers(rates: Rates, found: Preview) -> str:
-    bus = f", bus {rates.bus_bytes_per_s / 1e9:.1f}" if _has_bus(found) else ""
+    in_ram = found.plan.devices[0].budget.in_ram
+    bus = "" if in_ram else f", bus {rates.bus_bytes_per_s / 1e9:.1f}"
     return (
         f"{rates.matmul_flops / 1e12:.3g} TFLOP/s, memory {rates.memory_bytes_per_s / 1e9:.3g}"
         f"{bus}, disk {rates.disk_bytes_per_s / 1e9:.1f} GB/s"
     )
-
-
-def _has_bus(found: Preview) -> bool:
-    return found.plan.devices[0].budget.device != "cpu"
 
 
 def as_dict(subject: Subject, machine: Machine, found: Preview) -> dict[str, Any]:

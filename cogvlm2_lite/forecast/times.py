@@ -216,7 +216,7 @@ def _work(
     share = len(blocks) / all_blocks
     together = workload.parallel if phase is Phase.DECODE else 1
     # On the CPU a matrix is read once for all of them; on a GPU their products follow each other.
-    readings = 1 if device.is_cpu else together
+    readings = 1 if device.budget.in_ram else together
     return PhaseWork(
         flops=_flops(phase, config, workload) * share * together,
         read_bytes=sum(stored.get(key, held[key]) for key in needed) * readings

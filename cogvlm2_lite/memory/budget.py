@@ -1,7 +1,7 @@
 """How much memory may be used: what is free now, or what the user allows, less a reserve.
 
 Free, not installed: what other programs and loaded models hold does not count, and a container's
-limit does. No torch here; what a GPU has free comes as a number (devices.find_gpus).
+limit does. No torch here; what a GPU has free comes as a number (backends.device.Gpu).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
-from cogvlm2_lite.devices import Gpu
+from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.memory.inventory import UnitKey
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, Workload, plan_memory
@@ -115,16 +115,29 @@ def cpu_budget(allowance: Allowance, free_ram_bytes: int, *, imagined: bool = Fa
     imagined  take the allowed size also when less is free
     """
     free = None if imagined and allowance.ram is not None else free_ram_bytes
-    return _budget("cpu", free=free, allowed=allowance.ram, host_bytes=0, where="this computer")
+    return _budget(
+        "cpu",
+        free=free,
+        allowed=allowance.ram,
+        host_bytes=0,
+        where="this computer",
+        in_ram=True,
+    )
 
 
 def _budget(
-    device: str, *, free: int | None, allowed: int | None, host_bytes: int, where: str
+    device: str,
+    *,
+    free: int | None,
+    allowed: int | None,
+    host_bytes: int,
+    where: str,
+    in_ram: bool = False,
 ) -> Budget:
     sizes = [size for size in (free, allowed) if size is not None]
     taken = min(sizes)
     origin = f"{format_bytes(taken)} {'given' if taken == allowed else 'free now'}"
-    others = "other programs" if device == "cpu" else "the driver and other programs"
+    others = "other programs" if in_ram else "the driver and other programs"
     remark = ""
     if free is not None and allowed is not None and allowed > free:
         remark = (
@@ -135,6 +148,7 @@ def _budget(
         device=device,
         device_bytes=max(0, taken - RESERVE_BYTES),
         host_bytes=host_bytes,
+        in_ram=in_ram,
         origin=f"{origin}, {format_bytes(RESERVE_BYTES)} left for {others}",
         remark=remark,
     )

@@ -50,9 +50,10 @@ class Offload(Enum):
 class Budget:
     """Memory of one device that may be used.
 
-    device        "cpu", "cuda:0", ...
+    device        its name: "cpu", "cuda:0", or "GPU 1" for one that is only described
     device_bytes  for weights, cache and buffers
-    host_bytes    RAM for weights that wait there; 0 on the CPU, whose weights come from disk
+    host_bytes    RAM for weights that wait there; 0 in RAM, where weights come from disk
+    in_ram        whether the device's memory is RAM; then weights cross no bus
     origin        where the number comes from, in words
     remark        what the user should know about it; "" mostly
     """
@@ -60,6 +61,7 @@ class Budget:
     device: str
     device_bytes: int
     host_bytes: int = 0
+    in_ram: bool = False
     origin: str = ""
     remark: str = ""
 
@@ -117,11 +119,6 @@ class DevicePlan:
     def phase(self, phase: Phase) -> PhasePlan:
         """Give the plan of one phase."""
         return next(p for p in self.phases if p.phase is phase)
-
-    @property
-    def is_cpu(self) -> bool:
-        """Whether RAM is the device's memory."""
-        return self.budget.device.startswith("cpu")
 
     @property
     def peak_bytes(self) -> int:
@@ -461,7 +458,7 @@ def _picture_cache_bytes(
     """Give kept pictures what weights, cache and activations leave of the budgets of RAM."""
     if not workload.with_picture:
         return 0
-    if devices[0].is_cpu:
+    if devices[0].budget.in_ram:
         left = devices[0].budget.device_bytes - devices[0].peak_bytes
     else:
         left = sum(

@@ -9,12 +9,15 @@ Returns  [batch, heads, tokens, head_dim], scale head_dim^-0.5
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cogvlm2_lite.backends.base import Backend
+from cogvlm2_lite.backends.registry import backend_of
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -59,32 +62,25 @@ def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+WAYS: Mapping[str, Attend] = {"torch SDPA": reference, "chunked matmul": chunked}
+"""Those that a back end names without measuring."""
+
+
 def choose_full_attention(
-    device: torch.device, dtype: torch.dtype, *, bf16_cpu: bool, amx_cpu: bool
+    device: torch.device, dtype: torch.dtype, backend: Backend | None = None
 ) -> FullAttention:
-    """Pick the way for a device.
+    """Return the way to attend on a device.
 
-    bf16_cpu  whether the CPU multiplies bfloat16 natively
-    amx_cpu   whether it does so in tiles
-
-    On a CPU the choice depends on its instructions, not on a measurement: ways differ in the last
-    bit, and the same machine must always give the same answer.
+    backend  the one that is asked; None: that of the device
     """
-    if device.type == "cuda":
-        return _faster_on_cuda(device, dtype)
-    if device.type == "cpu" and dtype == torch.bfloat16 and bf16_cpu:
-        if amx_cpu:
-            reason = "faster than matrix products one by one on a CPU with AMX"
-            return FullAttention(name="torch SDPA", reason=reason, attend=reference)
-        return FullAttention(
-            name="chunked matmul",
-            reason="faster than torch's attention on a CPU with AVX512-BF16",
-            attend=chunked,
-        )
-    return FullAttention(name="torch SDPA", reason="the default", attend=reference)
+    backend = backend or backend_of(device)
+    if backend.measures_attention:
+        return _fastest(device, dtype)
+    name, reason = backend.full_attention(dtype)
+    return FullAttention(name=name, reason=reason, attend=WAYS[name])
 
 
-def _faster_on_cuda(device: torch.device, dtype: torch.dtype) -> FullAttention:
+def _fastest(device: torch.device, dtype: torch.dtype) -> FullAttention:
     """Time torch's attention against xformers', where that is installed, on one real head shape."""
     try:
         from xformers.ops import memory_efficient_attention
@@ -112,11 +108,12 @@ def _faster_on_cuda(device: torch.device, dtype: torch.dtype) -> FullAttention:
 
 def _seconds(attend: Attend, sample: Tensor) -> float:
     """Best of five runs after a warm-up."""
+    backend = backend_of(sample.device)
     times = []
     for _ in range(6):
-        torch.cuda.synchronize(sample.device)
+        backend.synchronize(sample.device)
         began = time.perf_counter()
         attend(sample, sample, sample)
-        torch.cuda.synchronize(sample.device)
+        backend.synchronize(sample.device)
         times.append(time.perf_counter() - began)
     return min(times[1:])

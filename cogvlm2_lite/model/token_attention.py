@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.weights.kernels.gemv import RowKernels, open_rows
 
@@ -38,7 +39,7 @@ def choose_token_attention(
 ) -> TokenAttention:
     """Pick the way for a device."""
     reason = "the default"
-    if device.type == "cpu":
+    if backend_of(device).uses_ram:
         try:
             rows = open_rows()
         except OSError as error:

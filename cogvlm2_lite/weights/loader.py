@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, StoredWeight, WeightSlot
 from cogvlm2_lite.weights.storage import Place, make_weight
-from cogvlm2_lite.weights.upload import Upload
 
 
 class PieceReader(Protocol):
@@ -47,7 +46,7 @@ class WeightLoader:
         self.kernels = kernels or choose_kernels(device, dtype)
         self.scratch = Scratch(device)
         self._reader = reader or Reader(catalog)
-        self._upload = Upload(device) if device.type == "cuda" else None
+        self._upload = backend_of(device).upload(device)
         self._place = Place(device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch)
 
     @property
@@ -65,7 +64,7 @@ class WeightLoader:
         Raises CheckpointError when the file was changed or its values are not those of its kind.
         """
         stored = self.catalog.tensors[slot.name]
-        with self._upload or nullcontext():
+        with self._upload:
             if isinstance(slot, Linear):
                 _check_shape(stored, (slot.out_features, slot.in_features))
                 slot.stored = self._weight(stored)
@@ -76,8 +75,7 @@ class WeightLoader:
 
     def clear(self, slot: WeightSlot) -> None:
         """Take the weight out; its memory is free once nothing else refers to it."""
-        if self._upload is not None:
-            self._upload.wait_for_computing()
+        self._upload.wait_for_computing()
         if isinstance(slot, Linear):
             slot.stored = None
         else:
@@ -85,8 +83,7 @@ class WeightLoader:
 
     def _weight(self, stored: StoredTensor) -> StoredWeight:
         pieces = self._reader.read(stored)
-        if self._upload is not None:
-            pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
+        pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
         packed = self.packs and stored.spec.decodes
         return make_weight(stored, pieces, self._place, packed=packed)
 

@@ -12,7 +12,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.devices import has_amx, has_avx512_bf16
 from cogvlm2_lite.inputs.image import pixel_values
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
@@ -47,9 +46,7 @@ class Network:
         self.device, self.dtype = device, dtype
         self._tokenizer = tokenizer
         self._loader = WeightLoader(catalog, device=device, dtype=dtype)
-        attention = choose_full_attention(
-            device, dtype, bf16_cpu=has_avx512_bf16(), amx_cpu=has_amx()
-        )
+        attention = choose_full_attention(device, dtype)
         self.tower = VisionTower(self.config.vision, attention.attend)
         self.projector = Projector(self.config)
         self.decoder = Decoder(self.config)

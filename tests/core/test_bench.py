@@ -49,7 +49,7 @@ def small_subject(*, keep: bool = True) -> Subject:
 
 def run(subject: Subject, budget: int = PLENTY) -> BenchResult:
     compute = choose_compute("cpu", "bfloat16")
-    given = Budget(device="cpu", device_bytes=budget)
+    given = Budget(device="cpu", in_ram=True, device_bytes=budget)
     *progress, result = measure(subject, compute, given, tokens=4, rounds=1, limits=LIMITS)
     assert isinstance(result, BenchResult)
     assert all(isinstance(step, Progress) for step in progress)
@@ -118,7 +118,7 @@ def test_made_up_weights_stream_to_the_same_scores() -> None:
         model = open_model(
             subject.folder,
             compute=compute,
-            budgets=[Budget(device="cpu", device_bytes=budget)],
+            budgets=[Budget(device="cpu", in_ram=True, device_bytes=budget)],
             weights=(subject.catalog, subject.reader),
         )
         return model.forward(torch.tensor([[3, 5, 8, 13]])), model.runtime.residency.streamed_bytes
@@ -138,7 +138,7 @@ def smallest(subject: Subject) -> int:
             open_model(
                 subject.folder,
                 compute=choose_compute("cpu", "bfloat16"),
-                budgets=[Budget(device="cpu", device_bytes=middle)],
+                budgets=[Budget(device="cpu", in_ram=True, device_bytes=middle)],
                 weights=(subject.catalog, subject.reader),
             )
             high = middle
@@ -152,7 +152,7 @@ def test_warming_up_brings_in_what_decoding_needs_and_nothing_else() -> None:
     model = open_model(
         subject.folder,
         compute=choose_compute("cpu", "bfloat16"),
-        budgets=[Budget(device="cpu", device_bytes=PLENTY)],
+        budgets=[Budget(device="cpu", in_ram=True, device_bytes=PLENTY)],
         weights=(subject.catalog, subject.reader),
     )
     steps = list(model.warm_up())
@@ -198,9 +198,9 @@ def test_the_tokenizer_of_made_up_weights_is_the_demo_models() -> None:
 
 @pytest.mark.cuda
 def test_uploaded_weights_are_the_bytes_of_the_file() -> None:
-    from cogvlm2_lite.weights.upload import RING_BYTES, Upload
+    from cogvlm2_lite.backends.pinned import RING_BYTES, PinnedUpload
 
-    upload = Upload(torch.device("cuda"))
+    upload = PinnedUpload(torch.device("cuda"))
     noise = torch.randint(0, 256, (3 * RING_BYTES + 5,), dtype=torch.uint8)
     for piece in (noise, noise[:7], torch.randn(3, 5), torch.randn(4).bfloat16()):
         with upload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogvlm2_lite.devices import Gpu, choose_gpus, find_gpus
+from cogvlm2_lite.backends.cuda import CudaBackend
+from cogvlm2_lite.backends.registry import replaced
+from cogvlm2_lite.devices import choose_gpus
 from cogvlm2_lite.errors import DeviceError, UsageError
 from cogvlm2_lite.memory.budget import (
     Allowance,
@@ -31,10 +33,11 @@ from cogvlm2_lite.memory.budget import (
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, Workload
 from cogvlm2_lite.units import GIB, MIB
+from tests.core.fake_backends import FakeCuda, gpu
 from tests.core.shapes import REAL
 
-CARD = Gpu(index=0, name="RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
-BIG = Gpu(index=1, name="RTX 4090", free_bytes=20 * GIB, total_bytes=24 * GIB)
+CARD = gpu("RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
+BIG = gpu("RTX 4090", index=1, free_bytes=20 * GIB, total_bytes=24 * GIB)
 
 
 def computer(root: Path, cgroup: str, files: Mapping[str, object]) -> Path:
@@ -291,7 +294,7 @@ def test_gpus_come_in_the_order_of_their_free_memory() -> None:
     old = ("GTX 1060", (6, 1), 6 * GIB, 6 * GIB, 0, 0)
     first = ("RTX 4060", (8, 9), 7 * GIB, 8 * GIB, 0, 0)
     second = ("RTX 3090", (8, 6), 20 * GIB, 24 * GIB, 3 * GIB, GIB)
-    gpus, trouble = find_gpus(fake_torch(Cuda(first, old, "CUDA error: lost", second)))
+    gpus, trouble = CudaBackend(fake_torch(Cuda(first, old, "CUDA error: lost", second))).find()
     assert [gpu.device for gpu in gpus] == ["cuda:3", "cuda:0"]
     # What this process holds back for later is free for it.
     assert gpus[0].free_bytes == 22 * GIB
@@ -302,17 +305,17 @@ def test_gpus_come_in_the_order_of_their_free_memory() -> None:
 
 
 def test_an_old_driver_is_explained_in_one_sentence() -> None:
-    gpus, trouble = find_gpus(fake_torch(OldDriver()))
+    gpus, trouble = CudaBackend(fake_torch(OldDriver())).find()
     assert gpus == ()
     assert trouble == "The NVIDIA driver on your system is too old (found version 11040)"
-    assert find_gpus(fake_torch(Cuda()))[1] == "torch is built for 13.0, and finds none"
-    assert find_gpus(fake_torch(Cuda(), built=None))[1] == "torch is a CPU build"
+    assert CudaBackend(fake_torch(Cuda())).find()[1] == "torch is built for 13.0, and finds none"
+    assert CudaBackend(fake_torch(Cuda(), built=None)).find()[1] == "torch is a CPU build"
 
 
 @pytest.fixture
-def with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.devices.has_gpu_driver", lambda: True)
-    monkeypatch.setattr("cogvlm2_lite.devices.find_gpus", lambda: ((BIG, CARD), "cuda:2 is lost"))
+def with_gpus() -> Iterator[None]:
+    with replaced(FakeCuda(BIG, CARD, trouble="cuda:2 is lost")):
+        yield
 
 
 @pytest.mark.usefixtures("with_gpus")
@@ -320,9 +323,9 @@ def test_a_device_word_picks_gpus() -> None:
     assert choose_gpus("cpu") == ((), "")
     assert choose_gpus("auto") == choose_gpus("cuda") == ((BIG, CARD), "cuda:2 is lost")
     assert choose_gpus("cuda:0") == ((CARD,), "")
-    with pytest.raises(DeviceError, match=r"cuda:2 that can be used \(cuda:2 is lost\)") as caught:
+    with pytest.raises(DeviceError, match=r"cuda:2 can't be used \(cuda:2 is lost\)") as caught:
         choose_gpus("cuda:2")
-    assert caught.value.hint == "These can: cuda:0, cuda:1."
+    assert caught.value.hint == "Available: cuda:0, cuda:1."
 
 
 @pytest.mark.parametrize("word", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "auto:0", ""])
@@ -331,23 +334,22 @@ def test_a_word_that_is_no_device_is_refused(word: str) -> None:
         choose_gpus(word)
 
 
-def test_a_gpu_that_is_asked_for_and_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.devices.has_gpu_driver", lambda: False)
-    monkeypatch.setattr("cogvlm2_lite.devices.find_gpus", lambda: ((), "torch is a CPU build"))
-    # Without a driver nobody expects a GPU, so auto says nothing.
-    assert choose_gpus("auto") == ((), "")
-    with pytest.raises(DeviceError, match="No NVIDIA GPU can be used") as caught:
-        choose_gpus("cuda")
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error() -> None:
+    with replaced(FakeCuda(trouble="torch is a CPU build", driver=False)):
+        # Without a driver nobody expects a GPU, so auto says nothing.
+        assert choose_gpus("auto") == ((), "")
+        with pytest.raises(DeviceError, match="No NVIDIA GPU can be used") as caught:
+            choose_gpus("cuda")
     assert "--device cpu" in caught.value.hint
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the driver's library has another name there")
 def test_a_missing_driver_is_found_missing_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cogvlm2_lite import devices
+    from cogvlm2_lite.backends import cuda
 
     def refuse(name: str) -> None:
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
-    monkeypatch.setattr(devices, "Path", lambda name: SimpleNamespace(exists=lambda: False))
-    assert not devices.has_gpu_driver()
+    monkeypatch.setattr(cuda, "Path", lambda name: SimpleNamespace(exists=lambda: False))
+    assert not CudaBackend().has_driver()

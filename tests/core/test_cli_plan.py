@@ -6,29 +6,33 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cogvlm2_lite.backends.registry import replaced
 from cogvlm2_lite.cli.main import main as program
 from cogvlm2_lite.cli.plan import main
-from cogvlm2_lite.devices import Gpu
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.units import GIB
+from tests.core.fake_backends import FakeCuda, gpu
 from tests.core.folders import random_folder
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.forecast.machine.choose_gpus", lambda device: ((), ""))
+def no_gpu() -> Iterator[None]:
+    with replaced(FakeCuda(driver=False)):
+        yield
 
 
 @pytest.fixture
-def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = Gpu(index=0, name="NVIDIA GeForce RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
-    monkeypatch.setattr("cogvlm2_lite.forecast.machine.choose_gpus", lambda device: ((gpu,), ""))
+def one_gpu() -> Iterator[None]:
+    card = gpu("NVIDIA GeForce RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
+    with replaced(FakeCuda(card)):
+        yield
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def opened(folder: Path, budget_bytes: int = GIB, dtype: str = "float32") -> Model:
-    budget = Budget(device="cpu", device_bytes=budget_bytes)
+    budget = Budget(device="cpu", in_ram=True, device_bytes=budget_bytes)
     return open_model(folder, compute=choose_compute("cpu", dtype), budgets=[budget], context=512)
 
 

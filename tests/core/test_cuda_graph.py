@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.base import Recorder, Recording
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.cuda_graph import Recorder, Recording, Replayer
+from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel, Finished
@@ -56,7 +57,9 @@ def open_with(
     model = open_model(
         folder,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device=f"cpu:{i}", device_bytes=n) for i, n in enumerate(budgets)],
+        budgets=[
+            Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)
+        ],
         kv=kv,
     )
     model.runtime.replayer = None if record is None else Replayer(record)

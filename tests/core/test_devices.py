@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from cogvlm2_lite.devices import Gpu, choose_compute, prepare_threads, thread_count
+from cogvlm2_lite.backends.cpu import CpuBackend
+from cogvlm2_lite.backends.registry import backend_of, replaced
+from cogvlm2_lite.devices import choose_compute, parse_device, prepare_threads, thread_count
 from cogvlm2_lite.units import GIB
+from tests.core.fake_backends import FakeCuda, gpu
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 
@@ -54,18 +58,39 @@ def test_after_torch_is_imported_nothing_is_pretended(fresh: pytest.MonkeyPatch)
     ],
 )
 def test_a_gpu_without_bfloat16_computes_in_float16(
-    native: bool, dtype: torch.dtype, reason: str, monkeypatch: pytest.MonkeyPatch
+    native: bool, dtype: torch.dtype, reason: str
 ) -> None:
     def is_supported(*, including_emulation: bool) -> bool:
         return native or including_emulation
 
-    gpu = Gpu(index=0, name="RTX 2060", free_bytes=5 * GIB, total_bytes=6 * GIB)
-    monkeypatch.setattr("cogvlm2_lite.devices.choose_gpus", lambda device: ((gpu,), ""))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    found = choose_compute("auto", "auto")
-    assert (found.device, found.dtype, found.reason) == (torch.device("cuda:0"), dtype, reason)
-    assert choose_compute("auto", "float32").dtype == torch.float32
+    cuda = SimpleNamespace(is_bf16_supported=is_supported, device=lambda device: nullcontext())
+    card = gpu("RTX 2060", free_bytes=5 * GIB, total_bytes=6 * GIB)
+    with replaced(FakeCuda(card, torch=SimpleNamespace(cuda=cuda))):
+        found = choose_compute("auto", "auto")
+        assert (found.device, found.dtype, found.reason) == (torch.device("cuda:0"), dtype, reason)
+        assert choose_compute("auto", "float32").dtype == torch.float32
+
+
+def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it_natively() -> None:
+    with replaced(CpuBackend(has_bf16=True)):
+        assert choose_compute("cpu", "auto").dtype == torch.bfloat16
+    with replaced(CpuBackend(has_bf16=False)):
+        assert choose_compute("cpu", "auto").dtype == torch.float32
+
+
+def test_a_device_word_names_a_back_end_and_perhaps_a_number() -> None:
+    assert parse_device("auto").backend is None
+    assert parse_device("cpu").backend is backend_of("cpu")
+    assert (parse_device("cuda").backend, parse_device("cuda").index) == (backend_of("cuda"), None)
+    assert parse_device("cuda:1").index == 1
+
+
+def test_a_replaced_back_end_serves_every_device_of_its_kind_and_leaves() -> None:
+    real, fake = backend_of("cuda:1"), FakeCuda()
+    with replaced(fake):
+        assert backend_of(torch.device("cuda:1")) is backend_of("cuda") is fake
+        assert backend_of("cpu") is not fake
+    assert backend_of("cuda") is real
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.cli.doctor import main
 from cogvlm2_lite.doctor.report import Report, gather, gpus, problems, short_path
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.units import GIB
+from tests.core.fake_backends import DrivenCuda
 from tests.core.scripted import ScriptedModel, small_plan
 from tests.core.test_budget import Cuda, OldDriver, fake_torch
 
@@ -57,26 +59,23 @@ def test_the_report_does_not_name_the_user(report: Report) -> None:
 
 
 def test_a_gpu_is_described_with_its_free_memory() -> None:
-    torch = fake_torch(Cuda(("Big GPU", (9, 0), 10 * GIB, 16 * GIB, 0, 0)))
-    assert gpus(torch) == {
+    cuda = CudaBackend(fake_torch(Cuda(("Big GPU", (9, 0), 10 * GIB, 16 * GIB, 0, 0))))
+    assert gpus([cuda]) == {
         "cuda:0": "Big GPU, 10.0 GiB free of 16.0 GiB, compute capability 9.0, CUDA 13.0"
     }
 
 
-def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("cogvlm2_lite.doctor.report.has_gpu_driver", lambda: True)
+def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described() -> None:
     old = ("GTX 1060", (6, 1), 6 * GIB, 6 * GIB, 0, 0)
     good = ("RTX 4060", (8, 9), 7 * GIB, 8 * GIB, 0, 0)
-    torch = fake_torch(Cuda("CUDA error: lost", old, good))
-    rows = gpus(torch)
+    cuda = DrivenCuda(fake_torch(Cuda("CUDA error: lost", old, good)))
+    rows = gpus([cuda])
     assert list(rows) == ["cuda:2", "not used"]
     assert "cuda:0 does not answer: CUDA error: lost" in rows["not used"]
     assert "cuda:1 (GTX 1060) has compute capability 6.1" in rows["not used"]
-    (said,) = problems(torch)
+    (said,) = problems([cuda])
     assert said.startswith("Not every GPU is used: cuda:0 does not answer")
-    assert gpus(fake_torch(Cuda("CUDA error: lost"))) == {
+    assert gpus([DrivenCuda(fake_torch(Cuda("CUDA error: lost")))]) == {
         "none": "cuda:0 does not answer: CUDA error: lost"
     }
 
@@ -84,13 +83,12 @@ def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described(
 def test_a_driver_that_torch_can_not_use_is_a_problem_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cogvlm2_lite.doctor.report.has_gpu_driver", lambda: True)
     monkeypatch.setattr("cogvlm2_lite.doctor.report.free_ram_bytes", lambda: 64 * GIB)
-    assert list(problems(fake_torch(Cuda(), built=None))) == [
+    assert list(problems([DrivenCuda(fake_torch(Cuda(), built=None))])) == [
         "A GPU's driver is installed, and no GPU is used: torch is a CPU build. Install torch's "
         "CUDA wheel (see README)."
     ]
-    assert list(problems(fake_torch(OldDriver()))) == [
+    assert list(problems([DrivenCuda(fake_torch(OldDriver()))])) == [
         "A GPU's driver is installed, and no GPU is used: The NVIDIA driver on your system is too "
         "old (found version 11040). Install a newer driver."
     ]
@@ -100,9 +98,9 @@ def test_a_missing_gpu_is_explained() -> None:
     nowhere = SimpleNamespace(is_available=lambda: False)
     cpu = SimpleNamespace(version=SimpleNamespace(cuda=None, hip=None), cuda=nowhere)
     cuda = SimpleNamespace(version=SimpleNamespace(cuda="13.0", hip=None), cuda=nowhere)
-    assert gpus(cpu) == {"none": "torch is a CPU build"}
-    assert gpus(cuda) == {"none": "torch is built for 13.0, and finds none"}
-    assert gpus(None) == {"none": "torch can't be imported"}
+    assert gpus([CudaBackend(cpu)]) == {"none": "torch is a CPU build"}
+    assert gpus([CudaBackend(cuda)]) == {"none": "torch is built for 13.0, and finds none"}
+    assert gpus([]) == {"none": "torch can't be imported"}
 
 
 def test_text_and_json_say_the_same(report: Report, capsys: Capture) -> None:

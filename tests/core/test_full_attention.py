@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.model.full_attention import choose_full_attention, chunked, reference
 
 
@@ -30,14 +31,14 @@ def test_chunked_attention_takes_transposed_views() -> None:
 
 
 def test_the_choice_gives_its_reason() -> None:
-    cpu = torch.device("cpu")
-    fast = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=True, amx_cpu=False)
-    tiled = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=True, amx_cpu=True)
-    plain = choose_full_attention(cpu, torch.bfloat16, bf16_cpu=False, amx_cpu=False)
+    cpu, bf16 = torch.device("cpu"), torch.bfloat16
+    fast = choose_full_attention(cpu, bf16, CpuBackend(has_bf16=True, has_amx=False))
+    tiled = choose_full_attention(cpu, bf16, CpuBackend(has_bf16=True, has_amx=True))
+    plain = choose_full_attention(cpu, bf16, CpuBackend(has_bf16=False, has_amx=False))
     assert (fast.attend, tiled.attend, plain.attend) == (chunked, reference, reference)
     assert "AVX512-BF16" in fast.reason
     assert "AMX" in tiled.reason
-    single = choose_full_attention(cpu, torch.float32, bf16_cpu=True, amx_cpu=False)
+    single = choose_full_attention(cpu, torch.float32, CpuBackend(has_bf16=True, has_amx=False))
     assert single.attend is reference
 
 
@@ -45,5 +46,5 @@ def test_the_choice_gives_its_reason() -> None:
 def test_the_gpu_choice_equals_the_reference() -> None:
     device = torch.device("cuda")
     q, k, v = (torch.randn((1, 16, 500, 112), device=device, dtype=torch.float16) for _ in range(3))
-    chosen = choose_full_attention(device, torch.float16, bf16_cpu=False, amx_cpu=False)
+    chosen = choose_full_attention(device, torch.float16)
     assert torch.allclose(chosen.attend(q, k, v), reference(q, k, v), atol=2e-3)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogvlm2_lite.devices import cpu_flags
+from cogvlm2_lite.backends.cpu import cpu_flags
 from cogvlm2_lite.weights.kernels import choice
 from cogvlm2_lite.weights.kernels.built import built_kernel
 from cogvlm2_lite.weights.kernels.choice import choose_kernels

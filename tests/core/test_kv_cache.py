@@ -116,7 +116,7 @@ def test_an_eight_bit_cache_changes_golden_scores_by_little() -> None:
     model = open_model(
         CHECKPOINT,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device="cpu", device_bytes=1 << 30)],
+        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
         kv=KVKind.INT8,
     )
     chunk = make_chunk(golden["one_image.input_ids"], golden["one_image.token_type_ids"])

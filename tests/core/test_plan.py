@@ -85,7 +85,12 @@ def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
     one = 2307 * 128 * 1024
 
     def kept(device: str, gib: float, host_gib: float = 0) -> int:
-        budget = Budget(device=device, device_bytes=int(gib * GIB), host_bytes=int(host_gib * GIB))
+        budget = Budget(
+            device=device,
+            device_bytes=int(gib * GIB),
+            host_bytes=int(host_gib * GIB),
+            in_ram=device == "cpu",
+        )
         return plan_memory(REAL, SIZES, [budget], Workload(context=8192)).picture_cache_bytes
 
     peak = plan_real(40).peak_bytes

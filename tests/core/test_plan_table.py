@@ -27,6 +27,7 @@ def shown(*gib: float, ram_gib: float = 64, rates: Rates = CARD, picture: bool =
             device="cpu" if rates is CPU else f"GPU {index}" if len(gib) > 1 else "GPU",
             device_bytes=int(size * GIB),
             host_bytes=0 if rates is CPU else int(ram_gib * GIB),
+            in_ram=rates is CPU,
             origin="some free",
         )
         for index, size in enumerate(gib)

@@ -31,7 +31,7 @@ def start(
     return open_model(
         folder,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device="cpu", device_bytes=1 << 30)],
+        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
         rope=rope,
         pictures=(store, limit),
     )

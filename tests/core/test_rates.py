@@ -121,7 +121,7 @@ def test_what_does_not_wait_in_ram_comes_from_disk() -> None:
 def test_on_the_cpu_everything_that_is_streamed_comes_from_disk() -> None:
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", device_bytes=7 * GIB),),
+        budgets=(Budget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
         rates=(Cpu(cores=8, has_bf16=True, has_avx512=True).rates,),
         packed=True,
     )
@@ -134,7 +134,7 @@ def test_packed_copies_are_read_once_and_cost_when_they_are_made() -> None:
     cpu = Cpu(cores=8, has_bf16=True, has_avx512=True)
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", device_bytes=64 * GIB),),
+        budgets=(Budget(device="cpu", in_ram=True, device_bytes=64 * GIB),),
         rates=(cpu.rates,),
     )
     plain = preview(released_subject(COGVLM2.released), machine)
@@ -149,7 +149,7 @@ def test_streamed_matrices_are_packed_anew_for_every_token() -> None:
     cpu = Cpu(cores=8, has_bf16=True, has_avx512=True)
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", device_bytes=7 * GIB),),
+        budgets=(Budget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
         rates=(cpu.rates,),
         packed=True,
     )
@@ -209,7 +209,7 @@ def test_more_memory_is_never_slower_for_any_model(
     sizes = sizes_of_quantized(config)
     seconds = []
     for device_bytes in (budget, budget + more):
-        budgets = [Budget(device="cpu", device_bytes=device_bytes)]
+        budgets = [Budget(device="cpu", in_ram=True, device_bytes=device_bytes)]
         try:
             plan = plan_memory(config, sizes, budgets, workload)
         except DoesNotFitError:

@@ -43,7 +43,7 @@ def open_with(
     dtype: str = "bfloat16",
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
-    named = [Budget(device=f"cpu:{i}", device_bytes=n) for i, n in enumerate(budgets)]
+    named = [Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)]
     return open_model(folder, compute=choose_compute("cpu", dtype), budgets=named, arenas=arenas)
 
 

@@ -75,7 +75,10 @@ def open_with(
     context: int | None = None,
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
-    named = [Budget(device=f"cpu:{i}", device_bytes=n) for i, n in enumerate(budgets or (PLENTY,))]
+    named = [
+        Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n)
+        for i, n in enumerate(budgets or (PLENTY,))
+    ]
     return open_model(
         folder,
         compute=choose_compute("cpu", dtype),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogvlm2_lite.devices import cpu_flags
+from cogvlm2_lite.backends.cpu import cpu_flags
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels import built, choice
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels

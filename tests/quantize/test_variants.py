@@ -75,7 +75,7 @@ def open_with(forms: dict[str, str], target: Path) -> Model:
             for name, tensor in load_file(file).items()
         }
         save_file(tensors, target / file.name, {"format": "pt"})
-    budget = Budget(device="cpu", device_bytes=GIB)
+    budget = Budget(device="cpu", in_ram=True, device_bytes=GIB)
     return open_model(target, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

@@ -1,8 +1,8 @@
-"""Brings weights from host memory to a GPU while the GPU computes.
+"""Uploads weights from host memory to a GPU while the GPU computes.
 
 Bytes go from the mapped file into a ring of two pinned buffers, and from there over the bus on a
-stream of their own. The thread that uploads waits for its copies, so a weight that was filled is
-there; the thread that computes waits only for the block that it needs next.
+stream of their own. The thread that uploads waits for its copies, so a weight is on the GPU once it
+was filled; the thread that computes waits only for the block that it needs next.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.base import Upload
+
 RING_BYTES = 32 << 20
 """One pinned buffer: the processor fills one while the bus empties the other."""
 
 
-class Upload:
+class PinnedUpload(Upload):
     """Uploads to one GPU; a context manager around everything that one `fill` does."""
 
     def __init__(self, device: torch.device) -> None:
@@ -26,7 +28,7 @@ class Upload:
         self._ring: list[tuple[Tensor, torch.cuda.Event]] = []
         self._turn = 0
 
-    def __enter__(self) -> Upload:
+    def __enter__(self) -> PinnedUpload:
         self._context.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -54,13 +56,13 @@ class Upload:
     def wait_for_computing(self) -> None:
         """Wait until nothing that was queued for computing reads weights any more.
 
-        To be called before a weight's memory is given back: it belongs to the upload's stream,
-        which knows nothing of the kernels that still read it.
+        Must be called before a weight's memory is released: the memory belongs to the upload's
+        stream, which does not wait for the kernels that still read it.
         """
         torch.cuda.current_stream(self._device).synchronize()
 
     def _next_buffer(self) -> tuple[Tensor, torch.cuda.Event]:
-        """Give a pinned buffer whose last copy has ended, and the event to mark its next with."""
+        """Return a pinned buffer whose last copy has ended, and the event for its next copy."""
         if len(self._ring) < 2:
             buffer = torch.empty(RING_BYTES, dtype=torch.uint8, pin_memory=True)
             self._ring.append((buffer, torch.cuda.Event()))  # type: ignore[no-untyped-call]

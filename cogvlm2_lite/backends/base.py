@@ -1,0 +1,164 @@
+"""The interface of a back end. The core asks it, and never compares the names of devices.
+
+A new back end is one module beside `cpu.py` and `cuda.py` and one line in `registry.py`. An
+emulated device is an object of this class in place of another one (`registry.replaced`).
+
+Importing this package loads no torch: methods that need it import it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Upload(Protocol):
+    """Brings weights from host memory to a device; a context manager around one weight."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait until everything that was sent has arrived."""
+        ...
+
+    def send(self, piece: Tensor) -> Tensor:
+        """Return a CPU tensor's copy on the device, or the tensor itself where no copy is needed.
+
+        The copy may still be under way when this returns.
+        """
+        ...
+
+    def wait_for_computing(self) -> None:
+        """Wait until no queued computation reads weights any more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A recorded computation: `replay` repeats it and writes its result into `output`."""
+
+    replay: Callable[[], None]
+    output: Tensor
+
+
+Recorder = Callable[[Callable[[], "Tensor"]], Recording]
+"""Records what a function queues on the device. RuntimeError when it can't be recorded."""
+
+
+class Backend(ABC):
+    """One kind of device. An instance serves all devices of its kind.
+
+    kind               torch's name of the kind, and the one that --device takes
+    uses_ram           Whether the memory of the device is RAM. Then budgets count RAM, weights come
+                       from disk, there is no bus, and our C kernels can read tensors.
+    four_bit_kernels   kernels for 4-bit matrices, in the order in which they are tried
+                       (weights/kernels/choice.py)
+    measures_attention whether the fastest attention is found by measuring; else `full_attention`
+                       names it
+    """
+
+    kind: ClassVar[str]
+    uses_ram: ClassVar[bool]
+    four_bit_kernels: ClassVar[tuple[str, ...]]
+    measures_attention: ClassVar[bool] = False
+
+    # --- which devices there are ------------------------------------------------------------------
+
+    @abstractmethod
+    def has_driver(self) -> bool:
+        """Return whether a driver is installed, without importing torch."""
+
+    @abstractmethod
+    def find(self) -> tuple[tuple[Gpu, ...], str]:
+        """Return the GPUs that can be used, and why others can't ("" if there is no reason).
+
+        The GPU with the most free memory is first. A back end that uses RAM has no GPUs.
+        """
+
+    def no_gpu_error(self, reason: str) -> DeviceError:
+        """Return the error for a user who asked for this back end where it has no GPU."""
+        return DeviceError("No {kind} GPU can be used: {why}.", kind=self.kind, why=reason)
+
+    def describe(self, gpu: Gpu) -> str:
+        """Return what `doctor` shows about a GPU besides its name and memory; "" for nothing."""
+        return ""
+
+    def remedy(self, trouble: str) -> str:
+        """Return a sentence that says what to do about GPUs that can't be used; "" for nothing.
+
+        trouble  the reason that `find` returned
+        """
+        return ""
+
+    # --- computing --------------------------------------------------------------------------------
+
+    def torch_device(self, name: str) -> torch.device:
+        """Return torch's device for the name in a budget, such as "cuda:1"."""
+        import torch
+
+        return torch.device(name)
+
+    @abstractmethod
+    def choose_dtype(self, device: torch.device) -> tuple[str, str]:
+        """Return the number type that the device computes best with, and the reason."""
+
+    def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
+        """Return the way to attend without a mask (model/full_attention.WAYS), and the reason."""
+        return "torch SDPA", "the default"
+
+    @abstractmethod
+    def upload(self, device: torch.device) -> Upload:
+        """Return what brings weights to a device."""
+
+    def staged(self, tensor: Tensor) -> Tensor:
+        """Return a CPU tensor from which a copy to a device is queued without waiting for it."""
+        return tensor
+
+    def recorder(self, device: torch.device) -> Recorder | None:
+        """Return what records decode steps so that they can be replayed; None for nothing."""
+        return None
+
+    def synchronize(self, device: torch.device) -> None:
+        """Wait until the device has computed everything that was queued."""
+        return
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def held_bytes(self, device: torch.device) -> int:
+        """Return the bytes of the device that this process holds now."""
+
+    @abstractmethod
+    def reset_peak(self, device: torch.device) -> None:
+        """Start to record a new peak of `held_bytes`."""
+
+    @abstractmethod
+    def peak_bytes(self, device: torch.device) -> int:
+        """Return the peak of `held_bytes` since the last reset; 0 where the system records none."""
+
+    def release_unused(self) -> None:
+        """Return memory that this process caches for later allocations to the system."""
+        return
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Return whether an error of torch means that the device's memory ran out."""
+        import torch
+
+        return isinstance(error, torch.OutOfMemoryError)

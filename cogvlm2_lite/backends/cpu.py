@@ -1,0 +1,150 @@
+"""The CPU: weights are used where they lie in RAM, and every call returns when its work is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cogvlm2_lite.backends.base import Backend, Upload
+from cogvlm2_lite.backends.device import Gpu
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class CpuBackend(Backend):
+    """The CPU.
+
+    has_bf16  whether it multiplies bfloat16 natively; None: torch is asked
+    has_amx   whether it does so in tiles (Intel's AMX); None: torch is asked
+    """
+
+    kind = "cpu"
+    uses_ram = True
+    four_bit_kernels = ("rows", "packed", "native", "plain")
+
+    def __init__(self, *, has_bf16: bool | None = None, has_amx: bool | None = None) -> None:
+        self._has_bf16 = has_bf16
+        self._has_amx = has_amx
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the CPU multiplies bfloat16 natively."""
+        return has_avx512_bf16() if self._has_bf16 is None else self._has_bf16
+
+    @property
+    def has_amx(self) -> bool:
+        """Whether the CPU multiplies tiles of bfloat16."""
+        return has_amx() if self._has_amx is None else self._has_amx
+
+    def has_driver(self) -> bool:
+        """Return True: a CPU needs none."""
+        return True
+
+    def find(self) -> tuple[tuple[Gpu, ...], str]:
+        """Return no GPU."""
+        return (), ""
+
+    def torch_device(self, name: str) -> torch.device:
+        """Return the CPU for every name: "cpu:0" and "cpu:1" stand for two devices in tests."""
+        import torch
+
+        return torch.device("cpu")
+
+    def choose_dtype(self, device: torch.device) -> tuple[str, str]:
+        """Return bfloat16 where the CPU multiplies it natively: elsewhere it is emulated."""
+        if self.has_bf16:
+            return "bfloat16", "the CPU has AVX512-BF16"
+        return "float32", "the CPU has no bfloat16 instructions"
+
+    def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
+        """Return the fastest way for the CPU's instructions.
+
+        It is not measured: ways differ in the last bit, and the same computer must always give the
+        same answer.
+        """
+        import torch
+
+        if dtype != torch.bfloat16 or not self.has_bf16:
+            return super().full_attention(dtype)
+        if self.has_amx:
+            return "torch SDPA", "faster than matrix products one by one on a CPU with AMX"
+        return "chunked matmul", "faster than torch's attention on a CPU with AVX512-BF16"
+
+    def upload(self, device: torch.device) -> Upload:
+        """Return what uses weights where they are."""
+        return _InPlace()
+
+    def held_bytes(self, device: torch.device) -> int:
+        """Return the resident pages of this process."""
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+
+    def reset_peak(self, device: torch.device) -> None:
+        """Reset Linux's record; other systems keep none."""
+        if _RESET.exists():
+            _RESET.write_text("5")
+
+    def peak_bytes(self, device: torch.device) -> int:
+        """Return Linux's record; 0 on other systems."""
+        found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
+        return 1024 * int(found[1]) if found else 0
+
+
+class _InPlace(Upload):
+    """Weights stay where they were read, often in pages of a mapped file."""
+
+    def __enter__(self) -> _InPlace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    def send(self, piece: Tensor) -> Tensor:
+        return piece
+
+    def wait_for_computing(self) -> None:
+        return
+
+
+def has_avx512_bf16() -> bool:
+    """Return whether the CPU multiplies bfloat16 natively."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def has_amx() -> bool:
+    """Return whether the CPU multiplies tiles of bfloat16 (Intel's AMX)."""
+    import torch
+
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def cpu_info() -> Mapping[str, str]:
+    """Read the first processor's entry of /proc/cpuinfo; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = text.split("\n\n", 1)[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the CPU's features, without torch; empty where the system does not list them."""
+    info = cpu_info()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())

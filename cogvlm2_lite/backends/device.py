@@ -1,0 +1,27 @@
+"""What planning needs to know about a device: plain values, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU that can be used.
+
+    kind        its back end: "cuda"
+    index       its number among the GPUs of its kind
+    free_bytes  memory that is free now. Memory of other programs and of loaded models does not
+                count as free; memory that this process caches for later allocations does.
+    """
+
+    kind: str
+    index: int
+    name: str
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def device(self) -> str:
+        """The name that --device and torch use: "cuda:0"."""
+        return f"{self.kind}:{self.index}"
