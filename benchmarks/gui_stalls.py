@@ -32,11 +32,18 @@ from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
+from cogvlm2_lite.engine.options import LoadOptions  # noqa: E402
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta  # noqa: E402
-from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news  # noqa: E402
-from cogvlm2_lite.worker.protocol import Ask, Load, Loaded  # noqa: E402
+from cogvlm2_lite.worker.client import (  # noqa: E402
+    EngineState,
+    News,
+    Outcome,
+    WorkerEngine,
+    ignore_news,
+)
+from cogvlm2_lite.worker.protocol import Ask, Loaded  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
-from gui.background.engine import EngineClient, ProcessLike, start_process  # noqa: E402
+from gui.background.engine import EngineClient, start_process  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "gui_stalls.json"
@@ -110,7 +117,7 @@ Wait = Callable[[Callable[[], bool]], None]
 
 
 @contextmanager
-def _window(make: Callable[[Load], ProcessLike]) -> Iterator[tuple[ChatPage, Wait]]:
+def _window(make: Callable[[LoadOptions], WorkerEngine]) -> Iterator[tuple[ChatPage, Wait]]:
     """Open a window with a model that is ready."""
     app = QApplication.instance() or make_app()
     assert isinstance(app, QApplication)
@@ -158,8 +165,8 @@ def _late(chat: ChatPage, wait: Wait, questions: int) -> list[float]:
 class Talker:
     """An engine that says one long answer, on a thread of its own."""
 
-    def __init__(self, load: Load) -> None:
-        self.load = load
+    def __init__(self, options: LoadOptions) -> None:
+        self.options = options
         self.on_news: Callable[[News], None] = ignore_news
         self.state = EngineState.STOPPED
         self.loaded: Loaded | None = None
@@ -169,8 +176,14 @@ class Talker:
     def start(self) -> None:
         self.state = EngineState.READY
 
+    def wait_ready(self, timeout_s: float | None = None) -> Loaded:
+        return Loaded(plan={}, compute="none", context=8192, image_tokens=18)
+
     def stop(self, timeout_s: float = 5.0) -> None:
         self.state = EngineState.STOPPED
+
+    def restart(self) -> None:
+        self.start()
 
     def unload(self) -> None:
         self.state = EngineState.EMPTY

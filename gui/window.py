@@ -22,8 +22,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.worker.client import EngineState
-from cogvlm2_lite.worker.protocol import Load
 from gui import theme
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
@@ -154,7 +154,7 @@ class MainWindow(QMainWindow):
         recent = [str(folder), *(r for r in settings.get("recent_models") if r != str(folder))]
         settings.set("recent_models", recent[:8])
         self.context.engine.client.open(
-            Load(
+            LoadOptions(
                 folder=folder,
                 vram=settings.get("vram") or None,
                 ram=settings.get("ram") or None,
@@ -362,8 +362,8 @@ class MainWindow(QMainWindow):
     def _show_state(self) -> None:
         """Say in the window's title what the engine does."""
         client = self.context.engine.client
-        load = client.load
-        name = model_name(load.folder) if load else ""
+        options = client.options
+        name = model_name(options.folder) if options else ""
         self.setWindowTitle(f"{name} - CogVLM2 Lite" if name else "CogVLM2 Lite")
         if client.state is EngineState.READY:
             self._touch()

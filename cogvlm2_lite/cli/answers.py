@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.devices import prepare_threads
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
-    Cancel,
     Event,
     Finished,
     FinishReason,
@@ -27,14 +27,11 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
-from cogvlm2_lite.memory.plan import MemoryPlan
-from cogvlm2_lite.places import cache_folder
-from cogvlm2_lite.units import format_bytes, format_seconds, parse_bytes
+from cogvlm2_lite.units import format_bytes, format_seconds
+from cogvlm2_lite.worker.client import LocalEngine
 
 if TYPE_CHECKING:
-    import argparse
-
-    from cogvlm2_lite.sampling import Sampling
+    from cogvlm2_lite.engine.model import Model
 
 _PHASES = {
     "load": "Loading the model",
@@ -43,77 +40,26 @@ _PHASES = {
 }
 
 
-class Answerer(Protocol):
-    """The part of a loaded model that the command line uses."""
-
-    @property
-    def plan(self) -> MemoryPlan:
-        """What the model takes in memory."""
-        ...
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """What a person should know about the devices and budgets that were chosen."""
-        ...
-
-    def warm_up(self) -> Iterator[Progress]:
-        """Bring in what every token needs; see Model.warm_up."""
-        ...
-
-    def answer(
-        self,
-        question: str,
-        image: OpenedImage | None = None,
-        history: Sequence[tuple[str, str]] = (),
-        *,
-        sampling: Sampling | None = None,
-        template: str | None = None,
-        cancel: Cancel | None = None,
-    ) -> Iterator[Event]:
-        """Answer a question; see Model.answer."""
-        ...
+Loader = Callable[[LoadOptions], LocalEngine]
+"""Opens a model folder; tests give one that opens a scripted model."""
 
 
-class Loader(Protocol):
-    """Opens a model folder; a function, so that tests can give a scripted model."""
+def load_model(options: LoadOptions) -> Model:
+    """Open a model folder with the engine. torch is imported only now."""
+    prepare_threads()
+    from cogvlm2_lite.engine.model import load_with
 
-    def __call__(self, folder: Path, args: argparse.Namespace) -> Answerer:
-        """Open the folder with the options of `add_model_options`."""
-        ...
-
-
-def load_model(folder: Path, args: argparse.Namespace) -> Answerer:
-    """Open a model folder with the engine."""
-    import cogvlm2_lite
-
-    return cogvlm2_lite.load(
-        folder,
-        device=args.device,
-        dtype=args.dtype,
-        rope=args.rope,
-        vram=args.vram,
-        ram=args.ram,
-        offload=args.offload,
-        context=args.context,
-        kv=args.kv,
-        pictures=_kept_pictures(args),
-    )
-
-
-def _kept_pictures(args: argparse.Namespace) -> tuple[Path, int] | None:
-    """Say where pictures outlive the program, if they are to."""
-    size = getattr(args, "keep_pictures", None)
-    return None if size is None else (cache_folder() / "pictures", parse_bytes(size))
+    return load_with(options)
 
 
 def open_and_warm(
-    load: Loader, folder: Path, args: argparse.Namespace, console: Console, *, silent: bool = False
-) -> Answerer:
+    load: Loader, options: LoadOptions, console: Console, *, silent: bool = False
+) -> LocalEngine:
     """Open a model and bring in what every token needs, telling how far it is."""
     if not silent:
         console.status(_PHASES["load"])
     try:
-        model = load(folder, args)
+        model = load(options)
         for step in model.warm_up():
             if not silent:
                 console.status(_progress(step))

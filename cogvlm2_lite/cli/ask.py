@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from cogvlm2_lite.cli.answers import (
-    Answerer,
     AnswerView,
     Loader,
     error_json,
@@ -24,6 +23,7 @@ from cogvlm2_lite.cli.parser import (
     add_model_options,
     add_picture_options,
     add_sampling_options,
+    load_options,
     sampling_of,
 )
 from cogvlm2_lite.demo.shipped import model_folder
@@ -31,6 +31,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS, OpenedImage, open_image
+from cogvlm2_lite.worker.client import LocalEngine
 
 _EPILOG = """\
 examples:
@@ -84,10 +85,10 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     # Small mistakes first: torch takes seconds to import, a large model minutes to read.
     picture, question = split_words(args.picture_and_question)
     image = None if picture is None else _open(picture, upright=not args.as_stored)
-    folder = model_folder(args.model)
-    silent = args.quiet or args.json
-    model = open_and_warm(load, folder, args, console, silent=silent)
     sampling = sampling_of(args)
+    options = load_options(args, model_folder(args.model))
+    silent = args.quiet or args.json
+    model = open_and_warm(load, options, console, silent=silent)
     if not silent:
         for remark in model.remarks:
             console.remark(remark)
@@ -134,7 +135,7 @@ def _open(picture: str, *, upright: bool) -> OpenedImage:
     return open_image(sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1), upright=upright)
 
 
-def _print_json(model: Answerer, events: Iterator[Event], console: Console) -> None:
+def _print_json(model: LocalEngine, events: Iterator[Event], console: Console) -> None:
     plan = plan_as_dict(model.plan)
     loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
     console.line(json.dumps(loaded, ensure_ascii=False))

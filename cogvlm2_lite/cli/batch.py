@@ -23,14 +23,20 @@ from cogvlm2_lite.batch.work import (
     run_batch,
 )
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_sampling_options, sampling_of
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_compute_options,
+    add_sampling_options,
+    load_options,
+    sampling_of,
+)
 from cogvlm2_lite.demo.shipped import model_folder
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineProcess
-from cogvlm2_lite.worker.protocol import Load
 
-Start = Callable[[Load], AbstractContextManager[Engine]]
+Start = Callable[[LoadOptions], AbstractContextManager[Engine]]
 
 _EPILOG = """\
 examples:
@@ -120,20 +126,10 @@ def _run(args: argparse.Namespace, show: _Show, start: Start, orders: Iterable[s
     if args.control:
         threading.Thread(target=control.obey, args=(orders,), name="orders", daemon=True).start()
     show.planned(planned, task)
-    load = Load(
-        folder=model_folder(args.model).resolve(),
-        device=args.device,
-        dtype=args.dtype,
-        rope=args.rope,
-        vram=args.vram,
-        ram=args.ram,
-        offload=args.offload,
-        context=args.context,
-        kv=args.kv,
-    )
+    options = load_options(args, model_folder(args.model).resolve())
     answered = failed = 0
     if planned.todo:  # a model of many GB is not loaded for nothing
-        with start(load) as engine:
+        with start(options) as engine:
             show.loading()
             engine.wait_ready()
             for happened in run_batch(task, engine, planned, control):

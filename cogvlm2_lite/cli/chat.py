@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlparse
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.answers import (
-    Answerer,
     AnswerView,
     Loader,
     describe,
@@ -31,6 +30,7 @@ from cogvlm2_lite.cli.parser import (
     add_model_options,
     add_picture_options,
     add_sampling_options,
+    load_options,
     sampling_of,
 )
 from cogvlm2_lite.cli.transcript import Conversation, Exchange, save_transcript
@@ -39,6 +39,8 @@ from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.client import LocalEngine
 
 _PROMPT = "you> "
 
@@ -89,9 +91,11 @@ def main(
     if args.image is not None:
         picture = Path(args.image).expanduser()
         first = Conversation(image=open_image(picture, upright=not args.as_stored))
-    folder = model_folder(args.model)
-    model = open_and_warm(load, folder, args, console)
-    session = Session(model, Path(args.model).resolve().name, args, console, first)
+    # A mistake in an option is reported before a large model is read for minutes.
+    sampling = sampling_of(args)
+    options = load_options(args, model_folder(args.model))
+    model = open_and_warm(load, options, console)
+    session = Session(model, Path(args.model).resolve().name, args, sampling, console, first)
     session.greet()
     _turn_on_line_editing()
     session.run(read_line)
@@ -103,16 +107,17 @@ class Session:
 
     def __init__(
         self,
-        model: Answerer,
+        model: LocalEngine,
         model_name: str,
         args: argparse.Namespace,
+        sampling: Sampling,
         console: Console,
         first: Conversation,
     ) -> None:
         self._model = model
         self._model_name = model_name
         self._args = args
-        self._sampling = sampling_of(args)
+        self._sampling = sampling
         self._console = console
         self._conversations = [first]
         self._saved: set[Path] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.units import format_bytes, format_seconds
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, reference: Path, other: Path, console: Consol
     from cogvlm2_lite.evaluate.compare import compare
 
     def open_model(folder: Path) -> Model:
-        return load_model(folder, args)  # type: ignore[return-value]
+        return load_model(load_options(args, folder))
 
     steps = compare(reference, other, _samples(args), open_model)
     console.status("Opening the folders")

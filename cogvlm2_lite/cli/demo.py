@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cogvlm2_lite.cli.answers import Answerer, AnswerView, Loader, describe, load_model
+from cogvlm2_lite.cli.answers import AnswerView, Loader, describe, load_model
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.main import load_command
-from cogvlm2_lite.cli.parser import Parser, add_compute_options
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
 from cogvlm2_lite.demo.shipped import (
     SamplePicture,
@@ -25,6 +25,7 @@ from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.worker.client import LocalEngine
 
 _ANY_PICTURE = ("What is in the picture?", "How many shapes are there?", "图里有什么?")
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     console.line()
     console.heading("2. Plan the memory")
     with console.working("Loading the model"):
-        model = load(folder, args)
+        model = load(load_options(args, folder))
     for remark in model.remarks:
         console.remark(remark)
     console.line(draw_table(model.plan))
@@ -131,7 +132,9 @@ def _show_picture(image: OpenedImage, path: Path, console: Console) -> None:
     console.line()
 
 
-def _ask(model: Answerer, image: OpenedImage, question: SampleQuestion, console: Console) -> None:
+def _ask(
+    model: LocalEngine, image: OpenedImage, question: SampleQuestion, console: Console
+) -> None:
     for before in question.history:
         console.line(f"Q: {before.question}")
         console.line(f"A: {before.answer}   (said before)")

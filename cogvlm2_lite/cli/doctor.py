@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cogvlm2_lite.cli.answers import Loader, load_model
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.doctor.report import gather
 from cogvlm2_lite.errors import CogVLM2LiteError
@@ -57,7 +57,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]]:
     """Plan a model's memory: as text, and as JSON-ready values."""
     try:
-        plan = load(model_folder(args.model), args).plan
+        plan = load(load_options(args, model_folder(args.model))).plan
     except CogVLM2LiteError as error:
         text = f"{error.message}\n{error.hint}".rstrip()
         return text, {"error": error.message, "hint": error.hint}

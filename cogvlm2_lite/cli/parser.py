@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cogvlm2_lite.devices import DTYPES
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.places import cache_folder
+from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
     from cogvlm2_lite.sampling import Sampling
@@ -86,7 +91,11 @@ def add_model_options(parser: Parser) -> None:
 
 
 def add_compute_options(parser: Parser) -> None:
-    """Declare the device and the number types."""
+    """Declare the device, the number types and the memory; `load_options` reads them.
+
+    A command may declare --parallel, --keep-pictures and --max-megapixels after this.
+    """
+    parser.set_defaults(parallel=1, keep_pictures=None, max_megapixels=None)
     group = parser.add_argument_group("how to compute")
     group.add_argument(
         "--device",
@@ -136,6 +145,31 @@ def add_memory_options(parser: Parser) -> None:
         choices=("full", "int8"),
         help="int8 keeps the conversation's keys and values in 8 bits: about half the memory, and "
         "answers may differ slightly",
+    )
+
+
+def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
+    """Build the value that opens a model folder from the options of `add_compute_options`.
+
+    Raises UsageError for a size that can't be read or a number of conversations out of range.
+    """
+    check_parallel(args.parallel)
+    kept, megapixels = args.keep_pictures, args.max_megapixels
+    return LoadOptions(
+        folder=folder,
+        device=args.device,
+        dtype=args.dtype,
+        rope=args.rope,
+        vram=args.vram,
+        ram=args.ram,
+        offload=args.offload,
+        context=args.context,
+        kv=args.kv,
+        parallel=args.parallel,
+        pictures=None if kept is None else (cache_folder() / "pictures", parse_bytes(kept)),
+        max_picture_pixels=DEFAULT_LIMITS.max_pixels
+        if megapixels is None
+        else int(megapixels * 1e6),
     )
 
 

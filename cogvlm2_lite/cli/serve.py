@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, check_parallel
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.worker.protocol import Load
 
 KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\
@@ -105,22 +104,9 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     from cogvlm2_lite.server.limits import Limits
 
     _check_limits(args)
-    check_parallel(args.parallel)
     folder = model_folder(args.model)
     options = Options(
-        load=Load(
-            folder=folder.resolve(),
-            device=args.device,
-            dtype=args.dtype,
-            rope=args.rope,
-            vram=args.vram,
-            ram=args.ram,
-            offload=args.offload,
-            context=args.context,
-            kv=args.kv,
-            parallel=args.parallel,
-            max_picture_pixels=int(args.max_megapixels * 1e6),
-        ),
+        load=load_options(args, folder.resolve()),
         model=args.name or (DEMO_WORD if args.model == DEMO_WORD else folder.resolve().name),
         access=Access(
             host=args.host,

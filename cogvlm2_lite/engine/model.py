@@ -17,6 +17,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.engine.prefix_cache import PictureCache
 from cogvlm2_lite.engine.prefix_store import PictureStore
 from cogvlm2_lite.engine.replan import (
@@ -295,27 +296,47 @@ def load(
     for a damaged or foreign folder, DoesNotFitError when memory does not suffice, DeviceError and
     UsageError for what their names say.
     """
-    folder = Path(path)
-    _check_word(rope, [mode.value for mode in RopeMode], "a RoPE mode")
-    _check_word(offload, [kind.value for kind in Offload], "a way to offload")
-    _check_word(kv, [kind.value for kind in KVKind], "a way to store keys and values")
-    allowance = read_allowance(vram, ram)
+    return load_with(
+        LoadOptions(
+            folder=Path(path),
+            device=device,
+            dtype=dtype,
+            rope=rope,
+            vram=vram,
+            ram=ram,
+            offload=offload,
+            context=context,
+            kv=kv,
+            parallel=parallel,
+            pictures=pictures,
+        )
+    )
+
+
+def load_with(options: LoadOptions) -> Model:
+    """Open a model folder as `load` does; raises what it raises."""
+    folder, parallel = options.folder, options.parallel
+    _check_word(options.rope, [mode.value for mode in RopeMode], "a RoPE mode")
+    _check_word(options.offload, [kind.value for kind in Offload], "a way to offload")
+    _check_word(options.kv, [kind.value for kind in KVKind], "a way to store keys and values")
+    kv = KVKind(options.kv)
+    allowance = read_allowance(options.vram, options.ram)
     config = read_config(folder)
-    tokens = check_context(config, context)
+    tokens = check_context(config, options.context)
     if parallel < 1:
         raise UsageError("parallel must be 1 or more, not {value}.", value=parallel)
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(options.device, options.dtype)
     try:
         model = open_model(
             folder,
             compute=compute,
-            budgets=_budgets(folder, config, compute, allowance, tokens, KVKind(kv), parallel),
-            rope=RopeMode(rope),
+            budgets=_budgets(folder, config, compute, allowance, tokens, kv, parallel),
+            rope=RopeMode(options.rope),
             context=tokens,
-            offload=Offload(offload),
-            kv=KVKind(kv),
+            offload=Offload(options.offload),
+            kv=kv,
             parallel=parallel,
-            pictures=pictures,
+            pictures=options.pictures,
         )
     except DEVICE_ERROR as error:
         raise device_lost(error) from error

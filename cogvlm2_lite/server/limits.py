@@ -15,7 +15,6 @@ class Limits:
     held_bytes      of all requests together that are read, waiting or being answered
     text_letters    of a conversation: far more than fits any context, but quickly counted
     picture_bytes   of the picture's file
-    picture_pixels  checked by the engine before a pixel is decoded
     answer_tokens   of one answer
     answer_s        of one answer, from its start
     body_s          for a request to arrive
@@ -27,7 +26,6 @@ class Limits:
     held_bytes: int = 512 * MIB
     text_letters: int = 400_000
     picture_bytes: int = 20 * MIB
-    picture_pixels: int = 60_000_000
     answer_tokens: int = 8192
     answer_s: float = 1800.0
     body_s: float = 60.0

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
-from cogvlm2_lite.server.service import EngineLike, Service
-from cogvlm2_lite.worker.client import EngineProcess
-from cogvlm2_lite.worker.protocol import Load, Loaded
+from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
+from cogvlm2_lite.worker.protocol import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Options:
     grace_s       for answers under way when the server is stopped
     """
 
-    load: Load
+    load: LoadOptions
     model: str
     access: Access = field(default_factory=Access)
     port: int = 8000
@@ -60,7 +61,7 @@ class LocalServer:
     """
 
     def __init__(
-        self, options: Options, engine: EngineLike, pictures: RemotePictures | None = None
+        self, options: Options, engine: WorkerEngine, pictures: RemotePictures | None = None
     ) -> None:
         self._listener = _listen(options.access.host, options.port)
         self.service = Service(

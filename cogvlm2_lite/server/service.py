@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Protocol
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, TurnsDropped
@@ -15,52 +14,11 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
 from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.requests import AnswerRequest
-from cogvlm2_lite.worker.client import EngineState, News, Outcome, error_of
+from cogvlm2_lite.worker.client import EngineState, News, Outcome, WorkerEngine, error_of
 from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
 
 _PATIENCE_S = (0.0, 0.0, 5.0, 30.0)
 """Waited before a restart, by how often the engine died without an answer in between."""
-
-
-class EngineLike(Protocol):
-    """The part of EngineProcess that the server uses."""
-
-    on_news: Callable[[News], None]
-
-    @property
-    def state(self) -> EngineState:
-        """What the engine can do now."""
-        ...
-
-    @property
-    def loaded(self) -> Loaded | None:
-        """What is known of the model."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why the engine can't answer."""
-        ...
-
-    def start(self) -> None:
-        """Start and load."""
-        ...
-
-    def stop(self) -> None:
-        """End the process."""
-        ...
-
-    def new_request(self) -> int:
-        """Give a number for an Ask."""
-        ...
-
-    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
-        """Ask; outcomes are delivered from another thread."""
-        ...
-
-    def cancel(self, request: int) -> None:
-        """Stop an answer within one token."""
-        ...
 
 
 class Service:
@@ -73,7 +31,7 @@ class Service:
 
     def __init__(
         self,
-        engine: EngineLike,
+        engine: WorkerEngine,
         limits: Limits,
         *,
         most_waiting: int,
@@ -254,7 +212,7 @@ class Service:
 class _Running:
     """One request at the engine. It ends when the engine says so, not when the client leaves."""
 
-    def __init__(self, engine: EngineLike, on_end: Callable[[int], None]) -> None:
+    def __init__(self, engine: WorkerEngine, on_end: Callable[[int], None]) -> None:
         self.request = 0
         self._engine = engine
         self._on_end = on_end

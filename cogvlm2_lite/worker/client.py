@@ -16,11 +16,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from cogvlm2_lite import errors
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.events import Cancel as CancelFlag
+from cogvlm2_lite.events import Event, Finished, Progress
+from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.protocol import (
@@ -67,10 +71,110 @@ def ignore_news(news: News) -> None:
     """Do nothing with what the engine tells."""
 
 
+class LocalEngine(Protocol):
+    """A model loaded in this process: what `ask`, `chat`, `demo` and `doctor` use of a Model."""
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """What the model takes in memory."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know about the devices and budgets that were chosen."""
+        ...
+
+    def warm_up(self) -> Iterator[Progress]:
+        """Bring in what every token needs; see Model.warm_up."""
+        ...
+
+    def answer(
+        self,
+        question: str,
+        image: OpenedImage | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        sampling: Sampling | None = None,
+        template: str | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Iterator[Event]:
+        """Answer a question; see Model.answer."""
+        ...
+
+
+class WorkerEngine(Protocol):
+    """A model in a worker process: what `serve`, `batch` and the window use of EngineProcess.
+
+    on_news  called from another thread with Loaded, LoadFailed, Unloaded and Died
+    """
+
+    options: LoadOptions
+    on_news: Callable[[News], None]
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine can do now."""
+        ...
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the engine reported about the model; None while there is none."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why the engine can't answer; "" when nothing went wrong."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None while there is none."""
+        ...
+
+    def start(self) -> None:
+        """Start the process and let it load the model; returns at once."""
+        ...
+
+    def wait_ready(self, timeout_s: float | None = None) -> Loaded:
+        """Wait until the model is loaded; raises the error of a failed load."""
+        ...
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the process; answers under way end with EngineError."""
+        ...
+
+    def restart(self) -> None:
+        """Start again, after the process died or while it lives."""
+        ...
+
+    def unload(self) -> None:
+        """Free the model's memory; the process stays."""
+        ...
+
+    def reload(self) -> None:
+        """Load the model again after `unload`."""
+        ...
+
+    def new_request(self) -> int:
+        """Return a number for a new Ask."""
+        ...
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        """Send a question; its outcomes are delivered from another thread, in order.
+
+        Raises EngineError when the engine can't take questions now.
+        """
+        ...
+
+    def cancel(self, request: int) -> None:
+        """Stop an answer within one token; nothing happens when it is over already."""
+        ...
+
+
 class EngineProcess:
     """The engine in a process of its own. All methods may be called from any thread.
 
-    load      what to open at every start
+    options   what to open at every start
     on_news   called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
     patience  a process that gives no sign of life for longer hangs, and is ended
     command   starts the process; tests give others
@@ -78,13 +182,13 @@ class EngineProcess:
 
     def __init__(
         self,
-        load: Load,
+        options: LoadOptions,
         *,
         on_news: Callable[[News], None] = ignore_news,
         patience: Patience | None = None,
         command: Sequence[str] = _COMMAND,
     ) -> None:
-        self.load = load
+        self.options = options
         self.on_news = on_news
         self._patience = patience or Patience()
         self._command = tuple(command)
@@ -142,7 +246,7 @@ class EngineProcess:
             threading.Thread(
                 target=self._guard, args=(self._process, watch), name="watchdog", daemon=True
             ).start()
-            self._send(self.load)
+            self._send(Load(options=self.options))
 
     def wait_ready(self, timeout_s: float | None = None) -> Loaded:
         """Wait until the model is loaded.
@@ -217,7 +321,7 @@ class EngineProcess:
         """Load the model again after `unload`."""
         with self._lock:
             self._become(EngineState.LOADING)
-            self._send(self.load)
+            self._send(Load(options=self.options))
 
     def restart(self) -> None:
         """Start again, after the process died or while it lives."""

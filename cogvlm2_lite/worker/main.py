@@ -51,6 +51,7 @@ from cogvlm2_lite.worker.protocol import (
 
 if TYPE_CHECKING:
     from cogvlm2_lite.engine.model import Model
+    from cogvlm2_lite.engine.options import LoadOptions
     from cogvlm2_lite.engine.scheduler import Engine
 
 _Work = Load | Ask | Unload | Shutdown
@@ -88,7 +89,7 @@ class Worker:
                     self._opened = None
                     self._say(Unloaded())
                 case Load():
-                    self._load(work)
+                    self._load(work.options)
                 case Ask():
                     self._begin(work)
                 case None:
@@ -161,10 +162,10 @@ class Worker:
         residency = opened.model.runtime.residency
         return str(residency.now), residency.steps + self._told
 
-    def _load(self, wanted: Load) -> None:
+    def _load(self, options: LoadOptions) -> None:
         self._opened = None
         try:
-            self._opened = _open(wanted)
+            self._opened = _open(options)
             self._say(_describe(self._opened.model))
         except CogVLM2LiteError as error:
             self._say(LoadFailed(kind=type(error).__name__, message=error.message, hint=error.hint))
@@ -227,23 +228,12 @@ class Worker:
         self._say(Failed(request=request, kind=kind, message=error.message, hint=error.hint))
 
 
-def _open(wanted: Load) -> _Opened:
-    from cogvlm2_lite.engine.model import load
+def _open(options: LoadOptions) -> _Opened:
+    from cogvlm2_lite.engine.model import load_with
 
-    model = load(
-        wanted.folder,
-        device=wanted.device,
-        dtype=wanted.dtype,
-        rope=wanted.rope,
-        vram=wanted.vram,
-        ram=wanted.ram,
-        offload=wanted.offload,
-        context=wanted.context,
-        kv=wanted.kv,
-        parallel=wanted.parallel,
-    )
+    model = load_with(options)
     _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
-    return _Opened(model=model, limits=ImageLimits(max_pixels=wanted.max_picture_pixels))
+    return _Opened(model=model, limits=ImageLimits(max_pixels=options.max_picture_pixels))
 
 
 def _describe(model: Model) -> Loaded:

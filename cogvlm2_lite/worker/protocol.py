@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.events import (
     Event,
@@ -42,23 +43,9 @@ _HEADER = struct.Struct(">II")
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Open a model folder; answered by Loaded or LoadFailed.
+    """Open a model folder; answered by Loaded or LoadFailed."""
 
-    device ... parallel as for `cogvlm2_lite.load`
-    max_picture_pixels  larger pictures are refused before a pixel is decoded
-    """
-
-    folder: Path
-    device: str = "auto"
-    dtype: str = "auto"
-    rope: str = "reference"
-    vram: str | None = None
-    ram: str | None = None
-    offload: str = "auto"
-    context: int | None = None
-    kv: str = "full"
-    parallel: int = 1
-    max_picture_pixels: int = DEFAULT_LIMITS.max_pixels
+    options: LoadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +197,7 @@ def read_message(stream: BinaryIO) -> Message | None:
 def encode(message: Message) -> bytes:
     """Give the frame of a message."""
     blob = message.image if isinstance(message, Ask) and message.image is not None else b""
-    body = json.dumps(_plain(message)).encode("ascii")
+    body = json.dumps(_plain(message), default=str).encode("ascii")  # default: for a Path
     return _HEADER.pack(len(body), len(blob)) + body + blob
 
 
@@ -224,7 +211,7 @@ def decode(body: bytes, blob: bytes = b"") -> Message:
         elif kind is Told:
             values["event"] = _event(values["event"])
         elif kind is Load:
-            values["folder"] = Path(values["folder"])
+            values["options"] = _load_options(values["options"])
         _check_names(kind, values)
         return kind(**values)
     except (
@@ -240,8 +227,6 @@ def _plain(message: Message) -> dict[str, Any]:
         value = getattr(message, item.name)
         if isinstance(value, bytes):
             value = True  # the bytes follow the JSON
-        elif isinstance(value, Path):
-            value = str(value)
         elif is_dataclass(value) and not isinstance(value, type):
             value = {"event": type(value).__name__, **_enums_as_values(asdict(value))}
         values[item.name] = value
@@ -250,6 +235,19 @@ def _plain(message: Message) -> dict[str, Any]:
 
 def _enums_as_values(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.value if isinstance(v, Enum) else v for k, v in values.items()}
+
+
+def _load_options(values: dict[str, Any]) -> LoadOptions:
+    values.pop("event")
+    _check_names(LoadOptions, values)
+    kept = values["pictures"]
+    return LoadOptions(
+        **{
+            **values,
+            "folder": Path(values["folder"]),
+            "pictures": None if kept is None else (Path(kept[0]), kept[1]),
+        }
+    )
 
 
 def _ask_values(values: dict[str, Any], blob: bytes) -> dict[str, Any]:

@@ -11,74 +11,26 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
 from PySide6.QtCore import QObject, Signal
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Finished
-from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, Outcome, ignore_news
-from cogvlm2_lite.worker.protocol import Ask, Load, Loaded
+from cogvlm2_lite.worker.client import (
+    EngineProcess,
+    EngineState,
+    News,
+    Outcome,
+    WorkerEngine,
+    ignore_news,
+)
+from cogvlm2_lite.worker.protocol import Ask, Loaded
 
 
-class ProcessLike(Protocol):
-    """The part of EngineProcess that the window uses."""
-
-    load: Load
-    on_news: Callable[[News], None]
-
-    @property
-    def state(self) -> EngineState:
-        """What the engine can do now."""
-        ...
-
-    @property
-    def loaded(self) -> Loaded | None:
-        """What is known of the model."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why the engine can't answer."""
-        ...
-
-    @property
-    def pid(self) -> int | None:
-        """The process, for the memory view."""
-        ...
-
-    def start(self) -> None:
-        """Start and load."""
-        ...
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End the process."""
-        ...
-
-    def unload(self) -> None:
-        """Give the model's memory back."""
-        ...
-
-    def reload(self) -> None:
-        """Load again."""
-        ...
-
-    def new_request(self) -> int:
-        """Give a number for an Ask."""
-        ...
-
-    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
-        """Ask; outcomes are delivered from another thread."""
-        ...
-
-    def cancel(self, request: int) -> None:
-        """Stop an answer within one token."""
-        ...
-
-
-def start_process(load: Load) -> ProcessLike:
+def start_process(options: LoadOptions) -> WorkerEngine:
     """Make the real engine's process, not started yet."""
-    return EngineProcess(load)
+    return EngineProcess(options)
 
 
 class EngineClient:
@@ -89,12 +41,12 @@ class EngineClient:
     on_outcome  told (request, outcome) of answers, from any thread
     """
 
-    def __init__(self, make: Callable[[Load], ProcessLike] = start_process) -> None:
+    def __init__(self, make: Callable[[LoadOptions], WorkerEngine] = start_process) -> None:
         self.on_state: Callable[[], None] = lambda: None
         self.on_news: Callable[[News], None] = ignore_news
         self.on_outcome: Callable[[int, Outcome], None] = lambda request, outcome: None
         self._make = make
-        self._process: ProcessLike | None = None
+        self._process: WorkerEngine | None = None
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._numbers = 0
@@ -123,16 +75,16 @@ class EngineClient:
         return bool(self._running)
 
     @property
-    def load(self) -> Load | None:
+    def options(self) -> LoadOptions | None:
         """What is opened, or would be by `start`; None before the first `open`."""
-        return self._process.load if self._process else None
+        return self._process.options if self._process else None
 
-    def open(self, load: Load) -> None:
+    def open(self, options: LoadOptions) -> None:
         """Open a model in a new process; the old process ends first."""
 
         def order() -> None:
             self._end()
-            self._process = self._make(load)
+            self._process = self._make(options)
             self._process.on_news = self._note
             self._process.start()
 

@@ -188,7 +188,7 @@ class BatchPage(QWidget):
         if job is None:
             self._say(self.tr("Choose a folder and write a question first."))
             return
-        if client.load is None:
+        if client.options is None:
             self._say(self.tr("Open a model first, on the page Chat."))
             return
         if client.answering:
@@ -212,7 +212,7 @@ class BatchPage(QWidget):
         self._command.start(
             arguments(
                 job,
-                client.load.folder,
+                client.options.folder,
                 sampling_of(settings),
                 vram=settings.get("vram"),
                 ram=settings.get("ram"),

@@ -464,7 +464,7 @@ class ChatPage(QWidget):
         client = self._context.engine.client
         state, ready = client.state, client.state is EngineState.READY
         self._asking.show_state(state, busy=self.busy)
-        model = client.load is not None
+        model = client.options is not None
         self._welcome.show_model(model)
         ended = (EngineState.DEAD, EngineState.EMPTY)
         if model and (state in ended or (client.reason and not ready)):

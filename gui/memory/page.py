@@ -156,7 +156,7 @@ class MemoryPage(QWidget):
 
     def plan(self) -> None:
         """Plan again, on a thread."""
-        load = self._context.engine.client.load
+        options = self._context.engine.client.options
         size = str(self.slider.value() * _STEP) if self.slider.value() else None
         on_gpu = self.kind.currentData() == "vram"
         settings = self._context.settings
@@ -164,18 +164,18 @@ class MemoryPage(QWidget):
         ram = None if on_gpu else size
         if size is None:  # what would be opened now
             vram, ram = settings.get("vram") or None, None
-        work = partial(plan_for, load.folder if load else None, vram=vram, ram=ram)
+        work = partial(plan_for, options.folder if options else None, vram=vram, ram=ram)
         self._context.tasks.run(work, self._show, self._failed, self)
 
     def use(self) -> None:
         """Open the model anew within the budget of the slider."""
         client = self._context.engine.client
-        if client.load is None:
+        if client.options is None:
             return
         budget = self.slider.value() * _STEP
         amount = f"{budget / GIB:g}GiB" if budget else ""
         self._context.settings.set(str(self.kind.currentData()), amount)
-        self._context.open_model(client.load.folder)
+        self._context.open_model(client.options.folder)
 
     def _changed(self) -> None:
         if self._gone:
@@ -186,7 +186,7 @@ class MemoryPage(QWidget):
             if budget
             else QCoreApplication.translate("Memory", "what is free now")
         )
-        self.use_button.setEnabled(client.load is not None and not client.answering)
+        self.use_button.setEnabled(client.options is not None and not client.answering)
         self._wait.start()
 
     def _show(self, shown: Shown) -> None:
@@ -203,10 +203,10 @@ class MemoryPage(QWidget):
         self.table.show()
 
     def _name(self) -> str:
-        load = self._context.engine.client.load
-        if load is None:
+        options = self._context.engine.client.options
+        if options is None:
             return QCoreApplication.translate("Memory", "CogVLM2 19B in 4 bits")
-        return model_name(load.folder)
+        return model_name(options.folder)
 
     def _failed(self, error: CogVLM2LiteError) -> None:
         self.needs.setText(

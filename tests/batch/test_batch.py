@@ -30,10 +30,10 @@ from cogvlm2_lite.batch.work import (
 )
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
 from cogvlm2_lite.sampling import Sampling
-from cogvlm2_lite.worker.protocol import Load
 
 SHIPPED = checkpoint_folder().parent / "pictures"
 
@@ -189,7 +189,7 @@ def test_the_command_lists_refuses_and_counts(
     data = pictures(tmp_path)
     engine = ScriptedEngine({data[2]: "broken"})
 
-    def start(load: Load) -> AbstractContextManager[ScriptedEngine]:
+    def start(options: LoadOptions) -> AbstractContextManager[ScriptedEngine]:
         return nullcontext(engine)
 
     arguments = ["demo", str(tmp_path), "--question", "What?"]
@@ -295,7 +295,7 @@ def test_nothing_is_loaded_when_all_is_done(
     pictures(tmp_path)
     run(tmp_path, ScriptedEngine())
 
-    def start(load: Load) -> AbstractContextManager[ScriptedEngine]:
+    def start(options: LoadOptions) -> AbstractContextManager[ScriptedEngine]:
         raise AssertionError("loaded")
 
     assert main(["demo", str(tmp_path), "--question", "What?", "--json"], start=start) == 0

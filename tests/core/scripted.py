@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from pathlib import Path
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Cancel,
@@ -58,11 +57,11 @@ class ScriptedModel:
     asked: list[Asked] = field(default_factory=list)
     plan: MemoryPlan = field(default_factory=small_plan)
     remarks: Sequence[str] = ()
-    loaded: list[tuple[Path, argparse.Namespace]] = field(default_factory=list)
+    loaded: list[LoadOptions] = field(default_factory=list)
 
-    def load(self, folder: Path, args: argparse.Namespace) -> ScriptedModel:
+    def load(self, options: LoadOptions) -> ScriptedModel:
         """Stand in for the loader."""
-        self.loaded.append((folder, args))
+        self.loaded.append(options)
         return self
 
     def warm_up(self) -> Iterator[Progress]:

@@ -58,7 +58,7 @@ def test_the_answer_and_nothing_else_goes_to_standard_output(
     assert asked.image is not None
     assert asked.image.name == "my photo.png"
     assert asked.history == []
-    assert model.loaded[0][0] == Path(folder)
+    assert model.loaded[0].folder == Path(folder)
 
 
 def test_what_was_chosen_otherwise_than_asked_is_told(
@@ -68,8 +68,9 @@ def test_what_was_chosen_otherwise_than_asked_is_told(
     options = ["--vram", "30GiB", "--ram", "8GiB", "--context", "4096", "--offload", "never"]
     main([folder, photo, "What?", *options], load=model.load)
     assert "planned with what is free" in capsys.readouterr().err
-    args = model.loaded[0][1]
-    assert (args.vram, args.ram, args.context, args.offload) == ("30GiB", "8GiB", 4096, "never")
+    loaded = model.loaded[0]
+    assert (loaded.vram, loaded.ram) == ("30GiB", "8GiB")
+    assert (loaded.context, loaded.offload) == (4096, "never")
     main([folder, photo, "What?", "--json"], load=model.load)
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["remarks"] == list(model.remarks)
@@ -163,8 +164,8 @@ def test_every_option_reaches_the_model(folder: str, photo: str) -> None:
         "--stop 。 --no-repetition-guard"
     )
     main([folder, photo, "What?", *options.split()], load=model.load)
-    args = model.loaded[0][1]
-    assert (args.device, args.dtype, args.rope) == ("cuda:1", "float16", "exact")
+    loaded = model.loaded[0]
+    assert (loaded.device, loaded.dtype, loaded.rope) == ("cuda:1", "float16", "exact")
     assert model.asked[0].template == "vqa"
     sampling = model.asked[0].sampling
     assert sampling is not None
@@ -280,10 +281,16 @@ def test_a_missing_model_folder_is_named() -> None:
     assert "demo" in caught.value.hint
 
 
-@pytest.mark.parametrize("option", ["--temperature=-1", "--top-p=0", "--max-new-tokens=0"])
-def test_values_out_of_range_are_refused(folder: str, option: str) -> None:
+@pytest.mark.parametrize(
+    "option", ["--temperature=-1", "--temperature=500", "--top-p=0", "--max-new-tokens=0"]
+)
+def test_values_out_of_range_are_refused_before_the_model_is_loaded(
+    folder: str, option: str
+) -> None:
+    model = ScriptedModel()
     with pytest.raises(UsageError):
-        main([folder, "What?", option], load=ScriptedModel().load)
+        main([folder, "What?", option], load=model.load)
+    assert model.loaded == []
 
 
 def test_words_are_told_apart(photo: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cogvlm2_lite.cli.chat import dropped_path, file_in, main, stopped_by_interrupt
-from cogvlm2_lite.errors import PromptTooLongError
+from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import Cancel
 from tests.core.scripted import ScriptedModel
 
@@ -58,6 +58,14 @@ def test_turns_build_a_history_about_one_picture(photo: str, capsys: Capture) ->
     assert capsys.readouterr().out == "First answer. \nSecond answer.\n"
     assert [a.history for a in model.asked] == [[], [("What is this?", "First answer.")]]
     assert all(a.image is not None and a.image.name == "photo.png" for a in model.asked)
+
+
+@pytest.mark.parametrize("option", ["--temperature=500", "--top-p=0", "--repetition-penalty=0"])
+def test_values_out_of_range_are_refused_before_the_model_is_loaded(option: str) -> None:
+    model = ScriptedModel()
+    with pytest.raises(UsageError):
+        chat([], option, model=model)
+    assert model.loaded == []
 
 
 def test_a_chat_may_have_no_picture() -> None:

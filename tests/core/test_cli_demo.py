@@ -44,7 +44,7 @@ def test_the_demo_converts_plans_asks_and_says_what_is_next(cache: Path, capsys:
     assert [a.history for a in model.asked] == [list(q.history) for q in FIRST.questions]
     for asked in FIRST.questions:
         assert f"Q: {asked.question}\nA: {asked.answer}\n" in shown
-    folder = model.loaded[0][0]
+    folder = model.loaded[0].folder
     assert folder.parent == cache
     assert (folder / "config.json").is_file()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.cli.doctor import main
 from cogvlm2_lite.doctor.report import Report, gather, gpus, problems, short_path
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.units import GIB
 from tests.core.fake_backends import DrivenCuda
@@ -133,7 +133,7 @@ def test_json_is_one_object_with_the_plan_of_a_model(tmp_path: Path, capsys: Cap
 
 
 def test_a_model_that_does_not_fit_is_told_with_what_to_do(tmp_path: Path, capsys: Capture) -> None:
-    def load(folder: Path, args: argparse.Namespace) -> ScriptedModel:
+    def load(options: LoadOptions) -> ScriptedModel:
         raise DoesNotFitError("3 GiB are missing.", hint="Make it 4-bit.")
 
     assert main([str(tmp_path)], load=load) == 0

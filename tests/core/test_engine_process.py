@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import (
     CheckpointError,
     DeviceError,
@@ -53,7 +54,7 @@ WAIT_S = 120.0
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[EngineProcess]:
-    with EngineProcess(Load(folder=checkpoint_folder(), dtype="float32")) as process:
+    with EngineProcess(LoadOptions(folder=checkpoint_folder(), dtype="float32")) as process:
         process.wait_ready(WAIT_S)
         yield process
 
@@ -113,9 +114,9 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
     )
-    monkeypatch.setattr("cogvlm2_lite.engine.model.load", lambda *_, **__: model)
+    monkeypatch.setattr("cogvlm2_lite.engine.model.load_with", lambda _: model)
     commands, reports = SilentAfter(), BytesIO()
-    protocol.write_message(commands, Load(folder=Path("anywhere")))
+    protocol.write_message(commands, Load(options=LoadOptions(folder=Path("anywhere"))))
     protocol.write_message(commands, Ask(request=1, question="What?"))
     commands.seek(0)
     with pytest.raises(SystemExit):
@@ -165,7 +166,7 @@ def test_errors_cross_the_border_with_their_kind(
 
 
 def test_a_folder_that_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with EngineProcess(Load(folder=tmp_path)) as process:
+    with EngineProcess(LoadOptions(folder=tmp_path)) as process:
         with pytest.raises(CheckpointError):
             process.wait_ready(WAIT_S)
         assert process.state is EngineState.EMPTY
@@ -180,7 +181,7 @@ def test_unloading_gives_the_model_back_and_loading_again_answers() -> None:
         if isinstance(item, protocol.Unloaded):
             told.set()
 
-    with EngineProcess(Load(folder=checkpoint_folder()), on_news=note) as process:
+    with EngineProcess(LoadOptions(folder=checkpoint_folder()), on_news=note) as process:
         process.wait_ready(WAIT_S)
         process.unload()
         assert told.wait(WAIT_S)
@@ -201,7 +202,7 @@ def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment:
         if isinstance(item, Died):
             died.set()
 
-    process = EngineProcess(Load(folder=checkpoint_folder(), dtype="float32"), on_news=note)
+    process = EngineProcess(LoadOptions(folder=checkpoint_folder(), dtype="float32"), on_news=note)
     process.start()
     process.wait_ready(WAIT_S)
     waiting = process.ask(QUESTION, SIGN.read_bytes())
@@ -230,7 +231,9 @@ def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> Non
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
     patience = Patience(silence_s=6.0)
     process = EngineProcess(
-        Load(folder=checkpoint_folder(), dtype="float32"), on_news=news.put, patience=patience
+        LoadOptions(folder=checkpoint_folder(), dtype="float32"),
+        on_news=news.put,
+        patience=patience,
     )
     process.start()
     assert isinstance(news.get(timeout=WAIT_S), Loaded)
@@ -281,7 +284,7 @@ worker.main()
 
 def changed_engine(script: str) -> EngineProcess:
     command = [sys.executable, "-P", "-c", script]
-    return EngineProcess(Load(folder=checkpoint_folder()), command=command)
+    return EngineProcess(LoadOptions(folder=checkpoint_folder()), command=command)
 
 
 def test_a_step_that_never_ends_is_noticed_though_the_process_lives() -> None:
@@ -306,7 +309,7 @@ def test_the_process_leaves_with_its_owner() -> None:
 
 def test_a_process_that_speaks_nonsense_is_ended_and_named() -> None:
     command = [sys.executable, "-c", "import time; print('hello world', flush=True)"]
-    process = EngineProcess(Load(folder=Path("x")), command=command)
+    process = EngineProcess(LoadOptions(folder=Path("x")), command=command)
     process.start()
     with pytest.raises(EngineError, match="do not understand"):
         process.wait_ready(WAIT_S)
@@ -322,7 +325,7 @@ def test_exits_are_told_in_words() -> None:
 LIKELIHOOD = TokenLikelihood(token="\\xe7", data=(0xE7,), logprob=-0.25)
 SCORE = TokenScore(chosen=LIKELIHOOD, likeliest=(replace(LIKELIHOOD, data=None), LIKELIHOOD))
 MESSAGES: list[protocol.Message] = [
-    Load(folder=Path("a"), device="cpu"),
+    Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.Cancel(request=4),

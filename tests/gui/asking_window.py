@@ -14,11 +14,11 @@ from pathlib import Path
 from PySide6.QtCore import QTimer
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.events import TextDelta
-from cogvlm2_lite.worker.client import EngineProcess, EngineState
-from cogvlm2_lite.worker.protocol import Load
+from cogvlm2_lite.worker.client import EngineProcess, EngineState, WorkerEngine
 from gui.app import Program, make_app, take_lock
-from gui.background.engine import EngineClient, ProcessLike, start_process
+from gui.background.engine import EngineClient, start_process
 from gui.chat.page import ChatPage
 from tests.gui.talking_engine import COMMAND
 
@@ -28,8 +28,8 @@ def main(data: Path, name: str, engine: str) -> None:
     lock = take_lock(data)
     assert lock is not None, "the window before this one was killed"
 
-    def talking(load: Load) -> ProcessLike:
-        return EngineProcess(load, command=COMMAND)
+    def talking(options: LoadOptions) -> WorkerEngine:
+        return EngineProcess(options, command=COMMAND)
 
     client = EngineClient(start_process if engine == "demo" else talking)
     program = Program(app, data, client)

@@ -14,13 +14,15 @@ from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
-from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news
-from cogvlm2_lite.worker.protocol import Ask, Load, Loaded
+from cogvlm2_lite.worker.client import EngineState, Outcome
+from cogvlm2_lite.worker.protocol import Ask
 from gui.app import Program
 from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
+from tests.helpers.worker_engine import FakeEngine
 
 
 def finished(
@@ -32,7 +34,7 @@ def finished(
     )  # fmt: skip
 
 
-class ScriptedProcess:
+class ScriptedProcess(FakeEngine):
     """An engine's process without a process: every question gets the events of `script`.
 
     hold  keeps answers open after their events, until `let_go` or a cancel
@@ -42,32 +44,12 @@ class ScriptedProcess:
     hold = False
     ends = FinishReason.EOS
 
-    def __init__(self, load: Load) -> None:
-        self.load = load
-        self.on_news: Callable[[News], None] = ignore_news
-        self.state = EngineState.STOPPED
-        self.loaded: Loaded | None = None
-        self.reason = ""
-        self.pid: int | None = None
-        self.asked: list[Ask] = []
+    def __init__(self, options: LoadOptions) -> None:
+        super().__init__(options)
         self._open: dict[int, Callable[[Outcome], None]] = {}
-        self._numbers = 0
 
-    def start(self) -> None:
-        self.state, self.reason = EngineState.READY, ""
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        self.state = EngineState.STOPPED
-
-    def unload(self) -> None:
-        self.state = EngineState.EMPTY
-
-    def reload(self) -> None:
-        self.state = EngineState.READY
-
-    def new_request(self) -> int:
-        self._numbers += 1
-        return self._numbers
+    def become_ready(self) -> None:
+        self.state, self.reason = EngineState.READY, ""  # nothing is reported about the model
 
     def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
         self.asked.append(ask)
@@ -147,8 +129,8 @@ def open_desk(
     """Opens a window on a data folder, as often as a test starts the program."""
     opened: list[Program] = []
 
-    def make(load: Load) -> ScriptedProcess:
-        made.append(ScriptedProcess(load))
+    def make(options: LoadOptions) -> ScriptedProcess:
+        made.append(ScriptedProcess(options))
         return made[-1]
 
     def start(data: Path) -> Desk:

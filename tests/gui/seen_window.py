@@ -28,10 +28,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.worker.client import EngineProcess
-from cogvlm2_lite.worker.protocol import Load
+from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 from gui import app as gui_app
-from gui.background.engine import EngineClient, ProcessLike
+from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
 from tests.gui.talking_engine import COMMAND
 
@@ -99,8 +99,8 @@ def look() -> dict[str, Any]:
 
 
 def talking_client() -> EngineClient:
-    def make(load: Load) -> ProcessLike:
-        return EngineProcess(load, command=COMMAND)
+    def make(options: LoadOptions) -> WorkerEngine:
+        return EngineProcess(options, command=COMMAND)
 
     return EngineClient(make)
 

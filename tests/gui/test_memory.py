@@ -126,7 +126,7 @@ def test_a_budget_is_used_for_the_open_model(desk: Desk) -> None:
     first = desk.engine
     page.use_button.click()
     desk.qtbot.waitUntil(lambda: desk.engine is not first)
-    assert desk.engine.load.ram == "2.5GiB"
+    assert desk.engine.options.ram == "2.5GiB"
     assert desk.program.settings.get("ram") == "2.5GiB"
 
 

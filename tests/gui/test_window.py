@@ -47,7 +47,7 @@ def give(desk: Desk, name: str = "shapes.png") -> bytes:
 def test_the_first_start_offers_the_demo_model(desk: Desk) -> None:
     assert desk.chat.demo_button.isVisible()
     desk.open_demo()
-    assert desk.engine.load.folder == checkpoint_folder()
+    assert desk.engine.options.folder == checkpoint_folder()
     assert not desk.chat.demo_button.isVisible()
 
 

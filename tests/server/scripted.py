@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import (
     Event,
@@ -22,9 +23,9 @@ from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
-from cogvlm2_lite.server.service import EngineLike
-from cogvlm2_lite.worker.client import EngineState, News, Outcome, ignore_news
-from cogvlm2_lite.worker.protocol import Ask, Died, Load, Loaded
+from cogvlm2_lite.worker.client import EngineState, Outcome, WorkerEngine
+from cogvlm2_lite.worker.protocol import Ask, Died
+from tests.helpers.worker_engine import FakeEngine
 
 PATIENCE_S = 60.0
 
@@ -37,7 +38,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-class ScriptedEngine:
+class ScriptedEngine(FakeEngine):
     """Says the question back word by word; "wait" in it waits for a cancel or for `go`.
 
     error  raised instead of an answer
@@ -46,21 +47,14 @@ class ScriptedEngine:
     def __init__(
         self, *, error: CogVLM2LiteError | None = None, loads: bool = True, parallel: int = 1
     ) -> None:
-        self.on_news: Callable[[News], None] = ignore_news
+        super().__init__(parallel=parallel)
         self.error = error
-        self.state = EngineState.STOPPED
-        self.loaded: Loaded | None = None
-        self.reason = ""
-        self.asked: list[Ask] = []
         self.extra: list[Event] = []
         self.go = threading.Event()
         self.begun = threading.Event()
         self.over = threading.Event()
-        self.starts = 0
         self._loads = loads
-        self._parallel = parallel
         self._lock = threading.Lock()
-        self._number = 0
         self._cancels: dict[int, threading.Event] = {}
         self._dying: EngineError | None = None
 
@@ -72,18 +66,12 @@ class ScriptedEngine:
             self.load()
 
     def load(self) -> None:
-        self.loaded = Loaded(
-            plan={"peak_bytes": 17},
-            compute="cpu",
-            context=64,
-            image_tokens=9,
-            parallel=self._parallel,
-        )
-        self.state = EngineState.READY
+        self.become_ready()
+        assert self.loaded is not None
         self.on_news(self.loaded)
 
-    def stop(self) -> None:
-        self.state = EngineState.STOPPED
+    def stop(self, timeout_s: float = 5.0) -> None:
+        super().stop(timeout_s)
         for flag in self._cancels.values():
             flag.set()
 
@@ -100,8 +88,7 @@ class ScriptedEngine:
 
     def new_request(self) -> int:
         with self._lock:
-            self._number += 1
-            return self._number
+            return super().new_request()
 
     def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
         self.asked.append(ask)
@@ -155,7 +142,7 @@ def finished(ask: Ask, *, cancelled: bool = False) -> Finished:
 
 @contextmanager
 def running(
-    engine: EngineLike | None = None,
+    engine: WorkerEngine | None = None,
     *,
     access: Access | None = None,
     limits: Limits | None = None,
@@ -165,7 +152,7 @@ def running(
 ) -> Iterator[LocalServer]:
     """Run a server in a thread; it is stopped at the end."""
     options = Options(
-        load=Load(folder=Path("nowhere")),
+        load=LoadOptions(folder=Path("nowhere")),
         model="scripted",
         access=access or Access(),
         port=0,

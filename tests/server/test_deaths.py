@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from cogvlm2_lite.worker.heartbeat import Patience
-from cogvlm2_lite.worker.protocol import Load
 from tests.server.scripted import PATIENCE_S, running, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX si
 @pytest.fixture
 def engine() -> EngineProcess:
     return EngineProcess(
-        Load(folder=checkpoint_folder(), dtype="float32"), patience=Patience(silence_s=6.0)
+        LoadOptions(folder=checkpoint_folder(), dtype="float32"), patience=Patience(silence_s=6.0)
     )
 
 

@@ -19,12 +19,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import cogvlm2_lite
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
-from cogvlm2_lite.worker.protocol import Load
 from tests.core.folders import talking_folder
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running, wait_until
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(
     folder: Path, parallel: int, **options: Any
 ) -> Iterator[tuple[EngineProcess, LocalServer]]:
-    load = Load(folder=folder, device="cpu", dtype="float32", parallel=parallel)
+    load = LoadOptions(folder=folder, device="cpu", dtype="float32", parallel=parallel)
     engine = EngineProcess(load)
     with running(engine, most_waiting=CLIENTS, **options) as server:
         # The server's thread starts it.

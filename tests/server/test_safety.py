@@ -306,8 +306,8 @@ def test_small_replies_are_sent_without_delay() -> None:
 
 
 def taken(server: LocalServer, port: int) -> None:
+    from cogvlm2_lite.engine.options import LoadOptions
     from cogvlm2_lite.server.run import Options
-    from cogvlm2_lite.worker.protocol import Load
 
-    options = Options(load=Load(folder=Path("x")), model="x", port=port)
+    options = Options(load=LoadOptions(folder=Path("x")), model="x", port=port)
     LocalServer(options, ScriptedEngine())

@@ -1,0 +1,32 @@
+"""How a model folder is opened: one value for the command line, the window and the worker.
+
+No torch here: the programs that start a worker import this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """A model folder and how to run it. The fields are explained at `cogvlm2_lite.load`.
+
+    max_picture_pixels  a worker refuses larger pictures before a pixel is decoded
+    """
+
+    folder: Path
+    device: str = "auto"
+    dtype: str = "auto"
+    rope: str = "reference"
+    vram: int | str | None = None
+    ram: int | str | None = None
+    offload: str = "auto"
+    context: int | None = None
+    kv: str = "full"
+    parallel: int = 1
+    pictures: tuple[Path, int] | None = None
+    max_picture_pixels: int = DEFAULT_LIMITS.max_pixels

@@ -1,0 +1,1 @@
+"""Fakes and small tools that several test packages share."""
