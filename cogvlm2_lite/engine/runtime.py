@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ class Runtime:
         self.residency = Residency(loaders, keys, pieces, plan, self.arenas)
         record = record or backend_of(devices[0]).recorder(devices[0])
         self.replayer = None if record is None else Replayer(record)
-        self._inputs: WeakKeyDictionary[KVCache, DecodeInputs] = WeakKeyDictionary()
+        self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
@@ -305,17 +305,19 @@ class Runtime:
         return scores
 
     def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run one produced token of each of several conversations; gives scores [vocab] of each.
+        """Run one produced token of each of several conversations; returns scores [vocab] of each.
 
-        Each gets the scores that it gets alone, to the bit. One pass over the weights serves all of
-        them; but steps that are replayed from recordings follow each other, since a recording knows
-        the addresses of one cache. No cache counts its token before all are done.
+        One pass over the weights serves all of them, also as a CUDA graph: a graph belongs to the
+        conversations whose caches it reads, and a new one is recorded when others take part. Each
+        gets the scores that it gets alone, to the bit: `DecoderBlock.each` promises it for an
+        ordinary step, and a graph is kept only if it repeats an ordinary step to the bit. No cache
+        counts its token before all are done.
         """
         for token in tokens:
             token.cache.reserve(token.cache.length + 1)
         with self.residency.phase(Phase.DECODE):
-            if len(tokens) == 1 or self._replays:
-                scores = [self._decode_one(token) for token in tokens]
+            if len(tokens) == 1:
+                scores = [self._decode_one(tokens[0])]
             else:
                 scores = self._decode_together(tokens)
         for token in tokens:
@@ -361,15 +363,32 @@ class Runtime:
         return self._score(hidden)[0, -1]
 
     def _decode_together(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run all blocks for a token of each, block by block; gives scores [vocab] of each."""
+        """Run all blocks for a token of each, block by block; returns scores [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
+        work = partial(self._decode_each, inputs, tokens)
+        if self.replayer is None or not self._replays:
+            return list(work())
+        caches = tuple(
+            (weakref.ref(token.cache), token.cache.version, place and place.window)
+            for token, (_, place) in zip(tokens, inputs, strict=True)
+        )
+        # The residency stands for whichever conversations are decoded together now.
+        return list(self.replayer.run(self.residency, (caches, self.residency.version), work))
+
+    def _decode_each(
+        self, inputs: Sequence[tuple[Tensor, Place | None]], tokens: Sequence[Token]
+    ) -> Tensor:
+        """Run all blocks for language tokens, hidden [1, 1, hidden] each.
+
+        Returns [tokens, vocab] float32 scores.
+        """
         steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
         xs, homes = [hidden for hidden, _ in inputs], self._decoder_home
         for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
             xs = block.each([x.to(home) for x in xs], [step.on(home) for step in steps])
         for head in self.residency.walk([self.decoder.head]):
             scores = head.each([x.to(self._devices[-1]) for x in xs])
-        return [each[0, -1] for each in scores]
+        return torch.cat([each[0, -1:] for each in scores])
 
     def _token_step(self, token: Token, place: Place | None) -> Step:
         where, mask = torch.tensor([[token.position]]), None

@@ -8,6 +8,7 @@ numbers as they were when the step was recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.engine.model import Model, open_model
-from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.events import Cancel, Finished
 from cogvlm2_lite.memory.plan import Budget
 from cogvlm2_lite.model.kv_cache import KVKind
@@ -136,6 +137,41 @@ def test_what_left_the_cache_is_not_replayed_over(folder: Path) -> None:
     assert scores(recorded, 5, start=30)[0].shape == first[0].shape
     for ours, theirs in zip(scores(recorded, 5, start=20), first, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def conversations(model: Model, count: int) -> list[Token]:
+    """Caches that hold prompts of several lengths, and a token to go on with for each."""
+    tokens = []
+    for number in range(count):
+        chunk, cache = prompt(20 + 7 * number), model.runtime.new_cache()
+        run(model.runtime.prefill(chunk, None, cache, Cancel()))
+        tokens.append(Token(token=40 + number, position=chunk.tokens, cache=cache))
+    return tokens
+
+
+def follow(tokens: Sequence[Token]) -> list[Token]:
+    return [replace(t, token=t.token + 1, position=t.position + 1) for t in tokens]
+
+
+def test_conversations_that_are_decoded_together_share_a_recording(folder: Path) -> None:
+    alone, together = open_with(folder, repeat), open_with(folder, repeat)
+    singles, tokens = conversations(alone, 3), conversations(together, 3)
+    residency = together.runtime.residency
+    for step in range(14):
+        count = 3 if step < 7 else 2  # one of them ends
+        expected = [
+            alone.runtime.decode_one_token(t.token, t.position, t.cache) for t in singles[:count]
+        ]
+        walked = residency.steps
+        found = together.runtime.decode_each(tokens[:count])
+        assert all(map(torch.equal, found, expected))
+        # The embedding's row and the positions are for each, the blocks and the head for all.
+        # A step that is recorded runs three times here: ordinarily, to record it, and to check it.
+        pieces = count + len(together.runtime.decoder.blocks) + 1
+        assert residency.steps - walked == count + pieces * (3 if step in (2, 8) else 1)
+        singles, tokens = follow(singles), follow(tokens)
+    # Each set begins with two ordinary steps, the first one with one more: it brings weights in.
+    assert replayed(together) == 14 - 3 - 2
 
 
 def other_numbers(work: Callable[[], Tensor]) -> Recording:
