@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Control:
-    """What the person wants now. A pause begins after the picture under way, a stop at once."""
+    """What the person wants now. A pause begins after the pictures under way, a stop at once."""
 
     def __init__(self) -> None:
         self._going = threading.Event()
@@ -32,7 +32,7 @@ class Control:
         self._going.set()
 
     def stop(self) -> None:
-        """End within one token; the answer under way is not kept."""
+        """End within one token; the answers under way are not kept."""
         self._stopped = True
         self._going.set()
 

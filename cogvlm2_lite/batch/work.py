@@ -11,16 +11,24 @@ import csv
 import io
 import json
 import os
+import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from cogvlm2_lite.batch.control import Control
-from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, EngineError, UsageError
-from cogvlm2_lite.events import Event, Finished, FinishReason
+from cogvlm2_lite.errors import (
+    CogVLM2LiteError,
+    DeviceError,
+    DoesNotFitError,
+    EngineError,
+    UsageError,
+)
+from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.worker.client import Outcome, WorkerEngine
+from cogvlm2_lite.worker.protocol import Ask
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 JSONL, CSV = "answers.jsonl", "answers.csv"
@@ -28,32 +36,6 @@ JSONL, CSV = "answers.jsonl", "answers.csv"
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
 _CSV_S = 10.0
 """The CSV file is written anew at most so often while answers come: it is written whole."""
-
-
-class Answering(Iterator[Event], Protocol):
-    """The events of an answer that comes."""
-
-    def close(self) -> None:
-        """Cancel the answer within one token."""
-        ...
-
-
-class Engine(Protocol):
-    """What answers: engine.process.EngineProcess, or a test's."""
-
-    def ask(
-        self, question: str, image: bytes | None = None, *, sampling: Sampling | None = None
-    ) -> Answering:
-        """Give the events of an answer; raises what Model.answer does, and EngineError."""
-        ...
-
-    def restart(self) -> None:
-        """Start again after a death."""
-        ...
-
-    def wait_ready(self, timeout_s: float | None = None) -> object:
-        """Wait until the model is loaded."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,97 +188,241 @@ def _chosen(task: Task) -> tuple[str, ...]:
 
 
 def run_batch(
-    task: Task, engine: Engine, planned: Planned | None = None, control: Control | None = None
+    task: Task,
+    engine: WorkerEngine,
+    planned: Planned | None = None,
+    control: Control | None = None,
 ) -> Iterator[Happened]:
     """Ask about every picture that has no answer yet; yields Asking before and a Step after each.
 
-    planned  what plan_batch gave; None: it is asked now
+    As many pictures are under way at once as the loaded engine answers. Steps come, and answers are
+    written, in the order of the pictures.
+
+    engine   ready, see WorkerEngine.wait_ready
+    planned  what plan_batch returned; None: it is called now
     control  pauses and stops the work; when it is stopped the iterator ends
 
-    An engine that dies is started again, and the picture it died on counts as failed. Raises what
-    plan_batch does, and EngineError when the engine does not come up again.
+    An engine that dies is started again. The picture that it died on counts as failed; where
+    several were under way, each is asked about again alone to find out which one it was. Raises
+    what plan_batch does, and EngineError when the engine does not come up again.
     """
     planned, control = planned or plan_batch(task), control or Control()
-    book, kept, todo = Book(task.output), len(planned.known), planned.todo
-    failed, worked_s, table_s = 0, 0.0, time.monotonic()
+    book, kept = Book(task.output), len(planned.known)
+    questions = _Questions(task, engine, planned.todo)
+    done, failed, clock, table_s = 0, 0, _Clock(), time.monotonic()
+
+    def keep(answered: Answered) -> Step:
+        nonlocal done, failed, table_s
+        answered = _keep(answered, task, book)
+        done, failed = done + 1, failed + bool(answered.error)
+        if task.table and time.monotonic() - table_s > _CSV_S:
+            book.write_csv(planned.names)
+            table_s = time.monotonic()
+        return Step(
+            done=kept + done,
+            total=len(planned.names),
+            skipped=kept,
+            failed=failed,
+            seconds_left=round(clock.worked_s / done * (len(planned.todo) - done), 1),
+            answered=answered,
+        )
+
     try:
-        for done, name in enumerate(todo, 1):
-            if control.paused:
+        while questions.left:
+            yield from map(keep, questions.take_in_order())
+            if control.paused and not questions.under_way:
                 yield Paused()
-                control.wait()
+                clock.pause(control.wait)
                 yield Resumed()
             if control.stopped:
+                questions.cancel()
+                yield from map(keep, questions.take_all())
                 return
-            yield Asking(picture=name)
-            began = time.monotonic()
-            answered = _ask(name, task, engine, control)
-            if answered is None:
-                return
-            answered = _keep(answered, task, book)
-            failed += bool(answered.error)
-            worked_s += time.monotonic() - began
-            if task.table and time.monotonic() - table_s > _CSV_S:
-                book.write_csv(planned.names)
-                table_s = time.monotonic()
-            yield Step(
-                done=kept + done,
-                total=len(planned.names),
-                skipped=kept,
-                failed=failed,
-                seconds_left=round(worked_s / done * (len(todo) - done), 1),
-                answered=answered,
-            )
+            name = None if control.paused else questions.next_picture()
+            if name is not None:
+                yield Asking(picture=name)
+                questions.ask()
+            elif questions.under_way:
+                questions.wait()
     finally:
         # Also after a stop or an interrupt: what is answered so far stands in every file. A disk
         # that refused the last answer would refuse this too, and its error is being told already.
-        if task.table and not book.refused:
-            book.write_csv(planned.names)
+        if not book.refused:
+            for answered in questions.take_all():
+                _keep(answered, task, book)
+            if task.table:
+                book.write_csv(planned.names)
 
 
-def _ask(name: str, task: Task, engine: Engine, control: Control) -> Answered | None:
-    """Ask about one picture; None when the work was stopped in the middle of it."""
-    began = time.monotonic()
-    settings = [task.sampling]
-    if task.retry:
-        settings.append(
-            replace(task.sampling, temperature=_RETRY_TEMPERATURE, top_k=_RETRY_TOP_K, seed=1)
-        )
-    try:
-        data = (task.folder / name).read_bytes()
-        for sampling in settings:
-            end = _last(engine.ask(task.question, data, sampling=sampling), control)
-            if end is None or end.reason is not FinishReason.REPETITION:
-                break
-    except OSError as error:
-        why = f"{PurePosixPath(name).name} can't be read: {error.strerror or error}."
-        return Answered(picture=name, question=task.question, error=why)
-    except EngineError as error:
-        engine.restart()
-        engine.wait_ready()
-        return Answered(picture=name, question=task.question, error=_sentence(error))
-    except CogVLM2LiteError as error:
-        return Answered(picture=name, question=task.question, error=_sentence(error))
-    if end is None:
-        return None
-    return Answered(
-        picture=name,
-        question=task.question,
-        answer=end.text.strip(),
-        reason=end.reason.value,
-        tokens=end.completion_tokens,
-        seconds=round(time.monotonic() - began, 3),
-    )
+class _Clock:
+    """Measures how long the work takes, without its pauses."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def worked_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def pause(self, wait: Callable[[], None]) -> None:
+        """Wait without counting the time."""
+        began = time.monotonic()
+        wait()
+        self._began += time.monotonic() - began
 
 
-def _last(events: Answering, control: Control) -> Finished | None:
-    """Give the end of an answer; None when the work is stopped before it comes."""
-    for event in events:
-        if isinstance(event, Finished):
-            return event
-        if control.stopped:
-            events.close()
+@dataclass(kw_only=True, eq=False)
+class _UnderWay:
+    """A picture that the engine is asked about now.
+
+    place  its number among the pictures of this run
+    tries  settings for further attempts, when the answer runs in circles
+    """
+
+    place: int
+    image: bytes
+    tries: list[Sampling]
+    began: float
+
+
+class _Questions:
+    """Keeps as many pictures under way as the engine answers at once.
+
+    Answers that come early are held until those of the pictures before them are there.
+    """
+
+    def __init__(self, task: Task, engine: WorkerEngine, names: Sequence[str]) -> None:
+        self._task, self._engine, self._names = task, engine, names
+        self._outcomes: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        self._under_way: dict[int, _UnderWay] = {}
+        self._answered: dict[int, Answered] = {}
+        self._alone: list[int] = []
+        """Places of pictures that are asked about again with no other under way."""
+        self._asked = self._taken = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether there are answers that were not taken yet, or are still to come."""
+        return self._taken < len(self._names)
+
+    @property
+    def under_way(self) -> bool:
+        return bool(self._under_way)
+
+    def next_picture(self) -> str | None:
+        """Return the picture that can be asked about now; None: wait for answers first."""
+        place = self._next_place()
+        return None if place is None else self._names[place]
+
+    def _next_place(self) -> int | None:
+        if self._alone:
+            return None if self._under_way else self._alone[0]
+        loaded = self._engine.loaded
+        parallel = loaded.parallel if loaded else 1
+        # Few answers are held, so that little is lost when the program is killed.
+        ahead = self._asked - self._taken >= 2 * parallel
+        if ahead or len(self._under_way) >= parallel or self._asked == len(self._names):
             return None
-    raise EngineError("The answer did not end.", hint="Try again.")
+        return self._asked
+
+    def ask(self) -> None:
+        """Ask about the picture that `next_picture` named."""
+        place = self._next_place()
+        assert place is not None
+        if self._alone:
+            self._alone.pop(0)
+        else:
+            self._asked += 1
+        task, name = self._task, self._names[place]
+        tries = [task.sampling]
+        if task.retry:
+            tries.append(
+                replace(task.sampling, temperature=_RETRY_TEMPERATURE, top_k=_RETRY_TOP_K, seed=1)
+            )
+        try:
+            image = (task.folder / name).read_bytes()
+        except OSError as error:
+            why = f"{PurePosixPath(name).name} can't be read: {error.strerror or error}."
+            self._fail(place, why)
+            return
+        self._submit(_UnderWay(place=place, image=image, tries=tries, began=time.monotonic()))
+
+    def _submit(self, asked: _UnderWay) -> None:
+        """Ask with the first of the tries."""
+        ask = Ask(
+            request=self._engine.new_request(),
+            question=self._task.question,
+            image=asked.image,
+            sampling=asked.tries.pop(0),
+        )
+        self._under_way[ask.request] = asked
+        try:
+            self._engine.submit(ask, lambda outcome: self._outcomes.put((ask.request, outcome)))
+        except CogVLM2LiteError as error:
+            self._outcomes.put((ask.request, error))
+
+    def wait(self) -> None:
+        """Wait for the engine's next outcome."""
+        request, outcome = self._outcomes.get()
+        asked = self._under_way.get(request)
+        if asked is None:  # of a process that has ended
+            return
+        match outcome:
+            case EngineError() | DeviceError():
+                self._recover(asked, outcome)
+            case CogVLM2LiteError():
+                del self._under_way[request]
+                self._fail(asked.place, _sentence(outcome))
+            case Finished():
+                del self._under_way[request]
+                self._finish(asked, outcome)
+
+    def _finish(self, asked: _UnderWay, end: Finished) -> None:
+        if end.reason is FinishReason.REPETITION and asked.tries:
+            self._submit(asked)
+            return
+        self._answered[asked.place] = Answered(
+            picture=self._names[asked.place],
+            question=self._task.question,
+            answer=end.text.strip(),
+            reason=end.reason.value,
+            tokens=end.completion_tokens,
+            seconds=round(time.monotonic() - asked.began, 3),
+        )
+
+    def _fail(self, place: int, why: str) -> None:
+        self._answered[place] = Answered(
+            picture=self._names[place], question=self._task.question, error=why
+        )
+
+    def _recover(self, asked: _UnderWay, error: CogVLM2LiteError) -> None:
+        """Start the engine again after its death, or a fault that may leave others behind."""
+        places = sorted(each.place for each in self._under_way.values())
+        self._under_way.clear()
+        self._engine.restart()
+        self._engine.wait_ready()
+        if len(places) == 1:
+            self._fail(asked.place, _sentence(error))
+        else:
+            self._alone += places
+
+    def cancel(self) -> None:
+        """Stop the answers under way; they are not kept."""
+        for request in self._under_way:
+            self._engine.cancel(request)
+        self._under_way.clear()
+
+    def take_in_order(self) -> Iterator[Answered]:
+        """Yield the answers that come next in the order of the pictures."""
+        while self._taken in self._answered:
+            answered = self._answered.pop(self._taken)
+            self._taken += 1
+            yield answered
+
+    def take_all(self) -> Iterator[Answered]:
+        """Yield all answers that are there, in the order of the pictures."""
+        for place in sorted(self._answered):
+            yield self._answered.pop(place)
 
 
 def _keep(answered: Answered, task: Task, book: Book) -> Answered:

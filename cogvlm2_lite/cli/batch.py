@@ -14,7 +14,6 @@ from typing import Any
 
 from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.work import (
-    Engine,
     Happened,
     Planned,
     Step,
@@ -26,6 +25,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
     add_compute_options,
+    add_parallel_option,
     add_sampling_options,
     load_options,
     sampling_of,
@@ -34,9 +34,9 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import format_seconds
-from cogvlm2_lite.worker.client import EngineProcess
+from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
-Start = Callable[[LoadOptions], AbstractContextManager[Engine]]
+Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
 
 _EPILOG = """\
 examples:
@@ -89,6 +89,7 @@ def build_parser() -> Parser:
         help="obey lines on standard input: pause, resume, stop; stop too when it ends",
     )
     add_compute_options(parser)
+    add_parallel_option(parser)
     add_sampling_options(parser)
     return parser
 

@@ -184,7 +184,7 @@ def add_parallel_option(parser: Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="conversations that `serve` decodes at once; fewer where memory does not suffice (1)",
+        help="conversations that are decoded at once; fewer where memory does not suffice (1)",
     )
 
 

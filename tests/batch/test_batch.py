@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -32,50 +32,72 @@ from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageError
-from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
-from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.events import Finished, FinishReason, TextDelta
+from cogvlm2_lite.worker.client import EngineState, Outcome
+from cogvlm2_lite.worker.protocol import Ask
+from tests.helpers.worker_engine import FakeEngine
 
 SHIPPED = checkpoint_folder().parent / "pictures"
 
 
-class ScriptedEngine:
-    """Answers with the picture's size in bytes; some pictures have a fate of their own."""
+class ScriptedEngine(FakeEngine):
+    """Answers with the picture's size in bytes; some pictures have a fate of their own.
 
-    def __init__(self, fates: dict[bytes, str] | None = None) -> None:
+    "slow" pictures are answered when `parallel` of them are under way, the last one first; after a
+    restart, at once.
+    """
+
+    def __init__(self, fates: dict[bytes, str] | None = None, *, parallel: int = 1) -> None:
+        super().__init__(parallel=parallel)
+        self.become_ready()
         self.fates = fates or {}
-        self.asked: list[tuple[bytes, Sampling]] = []
-        self.restarts = 0
         self.closed = 0
+        self.most_under_way = 0
+        self._open: dict[int, tuple[Ask, Callable[[Outcome], None]]] = {}
 
-    def ask(
-        self, question: str, image: bytes | None = None, *, sampling: Sampling | None = None
-    ) -> Iterator[Event]:
-        assert image is not None
-        assert sampling is not None
-        self.asked.append((image, sampling))
-        fate = self.fates.get(image, "")
-        if fate == "broken":
-            raise ImageError("The picture is damaged.", hint="Save it again.")
-        if fate == "deadly":
+    @property
+    def images(self) -> list[bytes]:
+        """The pictures that were asked about, in order."""
+        return [ask.image or b"" for ask in self.asked]
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        if self.state is EngineState.DEAD:
             raise EngineError("The engine was killed.")
-        loops = fate == "loop" and sampling.temperature == 0
+        self.asked.append(ask)
+        self._open[ask.request] = ask, deliver
+        self.most_under_way = max(self.most_under_way, len(self._open))
+        assert len(self._open) <= self._parallel
+        fate = self.fates.get(ask.image or b"", "")
+        if fate == "deadly":
+            self.state = EngineState.DEAD
+        if fate == "slow" and not self.restarts and len(self._open) < self._parallel:
+            return ask.request
+        everything = fate in ("deadly", "slow")
+        for request in [*reversed(self._open)] if everything else [ask.request]:
+            self._answer(*self._open.pop(request))
+        return ask.request
+
+    def _answer(self, ask: Ask, deliver: Callable[[Outcome], None]) -> None:
+        assert ask.image is not None
+        fate = self.fates.get(ask.image, "")
+        if self.state is EngineState.DEAD:
+            deliver(EngineError("The engine was killed."))
+            return
+        if fate == "broken":
+            deliver(ImageError("The picture is damaged.", hint="Save it again."))
+            return
+        loops = fate == "loop" and ask.sampling.temperature == 0
         reason = FinishReason.REPETITION if loops else FinishReason.EOS
-        text = " round and round" if loops else f" {len(image)} bytes"
-        try:
-            yield TextDelta(text=text)
-        except GeneratorExit:
-            self.closed += 1
-            raise
-        yield Finished(
+        text = " round and round" if loops else f" {len(ask.image)} bytes"
+        deliver(TextDelta(text=text))
+        end = Finished(
             text=text, reason=reason, prompt_tokens=1, image_tokens=1, completion_tokens=2,
             encode_s=0, prefill_s=0, decode_s=0,
         )  # fmt: skip
+        deliver(end)
 
-    def restart(self) -> None:
-        self.restarts += 1
-
-    def wait_ready(self, timeout_s: float | None = None) -> object:
-        return None
+    def cancel(self, request: int) -> None:
+        self.closed += 1
 
 
 def pictures(folder: Path, count: int = 3) -> list[bytes]:
@@ -140,7 +162,7 @@ def test_one_pictures_trouble_is_its_own_and_it_is_tried_again(tmp_path: Path) -
     assert not (tmp_path / "p0.txt").exists()
     healed = ScriptedEngine()
     run(tmp_path, healed)
-    assert [image for image, _ in healed.asked] == data[:2]
+    assert healed.images == data[:2]
 
 
 def test_an_answer_that_ran_in_circles_is_tried_once_more(tmp_path: Path) -> None:
@@ -148,7 +170,7 @@ def test_an_answer_that_ran_in_circles_is_tried_once_more(tmp_path: Path) -> Non
     engine = ScriptedEngine({data[0]: "loop"})
     [step] = run(tmp_path, engine)
     assert step.answered.answer == f"{len(data[0])} bytes"
-    assert [s.temperature > 0 for _, s in engine.asked] == [False, True]
+    assert [ask.sampling.temperature > 0 for ask in engine.asked] == [False, True]
     engine.asked.clear()
     [step] = run(tmp_path, engine, overwrite=True, retry=False)
     assert (step.answered.reason, len(engine.asked)) == ("repetition", 1)
@@ -230,6 +252,82 @@ def test_a_pause_holds_before_the_next_picture_and_a_stop_keeps_what_is_done(
     assert (tmp_path / CSV).read_text(encoding="utf-8-sig").splitlines()[1].startswith("p0.png,")
 
 
+# --- several at once ------------------------------------------------------------------------------
+
+
+def answers(folder: Path) -> list[dict[str, object]]:
+    """The lines of answers.jsonl without the times, which differ from run to run."""
+    rows = [json.loads(line) for line in (folder / JSONL).read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_as_many_pictures_are_under_way_as_the_engine_answers_and_files_keep_their_order(
+    tmp_path: Path,
+) -> None:
+    data = pictures(tmp_path, 6)
+    run(tmp_path, ScriptedEngine())
+    expected = answers(tmp_path)
+    engine = ScriptedEngine(dict.fromkeys(data, "slow"), parallel=3)
+    steps = run(tmp_path, engine, overwrite=True)
+    assert engine.most_under_way == 3
+    assert [step.answered.picture for step in steps] == [f"p{n}.png" for n in range(6)]
+    assert [step.done for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert answers(tmp_path)[6:] == expected
+
+
+def test_of_several_under_way_only_the_deadly_picture_fails(tmp_path: Path) -> None:
+    data = pictures(tmp_path, 5)
+    engine = ScriptedEngine({data[0]: "slow", data[1]: "deadly", data[3]: "broken"}, parallel=3)
+    steps = run(tmp_path, engine)
+    assert [step.answered.error for step in steps] == [
+        "",
+        "The engine was killed.",
+        "",
+        "The picture is damaged. Save it again.",
+        "",
+    ]
+    assert engine.restarts == 2  # when it died, and when the deadly one was asked about alone
+
+
+def test_a_pause_begins_after_all_pictures_under_way(tmp_path: Path) -> None:
+    pictures(tmp_path, 4)
+    control = Control()
+    task = Task(folder=tmp_path, question="What?", output=tmp_path)
+    events = run_batch(task, ScriptedEngine(parallel=2), control=control)
+    assert [next(events), next(events)] == [Asking(picture="p0.png"), Asking(picture="p1.png")]
+    control.pause()
+    assert [type(next(events)) for _ in range(3)] == [Step, Step, Paused]
+    control.resume()
+    assert isinstance(next(events), Resumed)
+    assert [type(each) for each in events].count(Step) == 2
+
+
+def test_a_stop_keeps_an_answer_that_came_before_its_turn(tmp_path: Path) -> None:
+    data = pictures(tmp_path, 4)
+    engine, control = ScriptedEngine({data[0]: "slow"}, parallel=2), Control()
+    task = Task(folder=tmp_path, question="What?", output=tmp_path)
+    events = run_batch(task, engine, control=control)
+    for name in ("p0.png", "p1.png", "p2.png"):
+        assert next(events) == Asking(picture=name)
+    control.stop()
+    (step,) = events
+    assert isinstance(step, Step)
+    assert step.answered.picture == "p1.png"
+    assert engine.closed == 2
+    assert [row["picture"] for row in answers(tmp_path)] == ["p1.png"]
+    run(tmp_path, ScriptedEngine())
+    assert len(answers(tmp_path)) == 4
+
+
+def test_the_demo_model_answers_several_pictures_at_once_as_one_by_one(tmp_path: Path) -> None:
+    command = ["demo", str(SHIPPED), "--question", "How many shapes are there?", "--no-text"]
+    for parallel in ("1", "3"):
+        output = ["--output", str(tmp_path / parallel), "--parallel", parallel]
+        assert main([*command, *output]) == 0
+    assert answers(tmp_path / "3") == answers(tmp_path / "1")
+    assert len(answers(tmp_path / "1")) == len(list(SHIPPED.glob("*.png")))
+
+
 def test_orders_come_as_lines_and_their_end_stops() -> None:
     control = Control()
     control.obey(["pause\n", "nonsense\n"])
@@ -253,7 +351,7 @@ def test_only_the_named_pictures_are_asked_about(tmp_path: Path) -> None:
     data = pictures(tmp_path)
     engine = ScriptedEngine()
     steps = run(tmp_path, engine, only=("p2.png", "gone.png", "p2.png"))
-    assert [image for image, _ in engine.asked] == [data[2]]
+    assert engine.images == [data[2]]
     assert [step.answered.error for step in steps] == [
         "",
         "gone.png can't be read: No such file or directory.",
