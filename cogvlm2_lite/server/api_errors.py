@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+
+import msgspec
 
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
@@ -14,6 +15,7 @@ from cogvlm2_lite.errors import (
     PromptTooLongError,
     UsageError,
 )
+from cogvlm2_lite.server.response_bodies import Error, ErrorDetail
 
 _TYPES = {
     400: "invalid_request_error",
@@ -46,16 +48,16 @@ class ApiError(Exception):
     param: str | None = None
     retry_after: int = 0
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Error:
         """Return the JSON of OpenAI's errors."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": _TYPES.get(self.status, "server_error"),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        return Error(
+            error=ErrorDetail(
+                message=self.message,
+                type=_TYPES.get(self.status, "server_error"),
+                param=self.param,
+                code=self.code,
+            )
+        )
 
     def for_field(self, messages_field: str) -> ApiError:
         """Return the same error for a request whose conversation is not in `messages`."""
@@ -89,6 +91,15 @@ def api_error_of(error: CogVLM2LiteError) -> ApiError:
 
 
 def dumps(value: object) -> bytes:
-    """Write JSON as UTF-8; lone surrogates, which UTF-8 lacks, become question marks."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Write JSON as UTF-8; lone surrogates, which UTF-8 lacks, become question marks.
+
+    value  may hold the types of response_bodies.py
+    """
+    text = json.dumps(
+        value,
+        ensure_ascii=False,
+        separators=(",", ":"),
+        allow_nan=False,
+        default=msgspec.to_builtins,
+    )
     return text.encode("utf-8", errors="replace")

@@ -21,14 +21,16 @@ from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.server import markdown
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import read_assets
+from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.guard import Access, App, Guard
-from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply
-from cogvlm2_lite.server.requests import AnswerRequest, read_chat, read_completion, read_json
-from cogvlm2_lite.server.responses import ResponseReply, read_response
+from cogvlm2_lite.server.requests import AnswerRequest, R, answer_request, read_request
+from cogvlm2_lite.server.response_bodies import Health, Markdown, Model, ModelList, Plan
+from cogvlm2_lite.server.responses import ResponseReply
 from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.server.validation import read_json
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 
@@ -99,16 +101,16 @@ class _Handlers:
         self._pictures = pictures
 
     async def models(self, _: Request) -> Response:
-        return _json({"object": "list", "data": [self._description()]})
+        return _json(ModelList(data=[Model(id=self._model)]))
 
     async def model(self, request: Request) -> Response:
         self._check_name(request.path_params["name"])
-        return _json(self._description())
+        return _json(Model(id=self._model))
 
     async def health(self, _: Request) -> Response:
         state = self._service.state
         status = 200 if state is EngineState.READY else 503
-        return _json({"status": state.value}, status)
+        return _json(Health(status=state), status)
 
     async def plan(self, _: Request) -> Response:
         loaded = self._service.loaded
@@ -116,13 +118,13 @@ class _Handlers:
             self._service.check_ready()
             raise ApiError(503, "The model is not loaded.", "model_loading", retry_after=5)
         return _json(
-            {
-                "plan": loaded.plan,
-                "compute": loaded.compute,
-                "context": loaded.context,
-                "image_tokens": loaded.image_tokens,
-                "parallel": loaded.parallel,
-            }
+            Plan(
+                plan=loaded.plan,
+                compute=loaded.compute,
+                context=loaded.context,
+                image_tokens=loaded.image_tokens,
+                parallel=loaded.parallel,
+            )
         )
 
     async def document(self, _: Request) -> Response:
@@ -149,26 +151,27 @@ class _Handlers:
         finally:
             held.let_go()
         texts = markdown.read_texts(values)
-        return _json({"texts": await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))})
+        parsed = await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))
+        return _json(Markdown(texts=parsed))
 
     async def chat(self, request: Request) -> Response:
-        def reply(asked: AnswerRequest, _: Mapping[str, Any]) -> Reply:
+        def reply(asked: AnswerRequest, _: ChatRequest) -> Reply:
             return self._completion(asked, chat=True)
 
-        return await self._answer(request, read_chat, reply)
+        return await self._answer(request, ChatRequest, reply)
 
     async def completions(self, request: Request) -> Response:
-        def reply(asked: AnswerRequest, _: Mapping[str, Any]) -> Reply:
+        def reply(asked: AnswerRequest, _: CompletionRequest) -> Reply:
             return self._completion(asked, chat=False)
 
-        return await self._answer(request, read_completion, reply)
+        return await self._answer(request, CompletionRequest, reply)
 
     async def responses(self, request: Request) -> Response:
-        def reply(asked: AnswerRequest, values: Mapping[str, Any]) -> Reply:
+        def reply(asked: AnswerRequest, body: ResponseRequest) -> Reply:
             scored = asked.sampling.logprobs is not None
-            return ResponseReply(self._model, values, scored=scored)
+            return ResponseReply(self._model, body, scored=scored)
 
-        return await self._answer(request, read_response, reply)
+        return await self._answer(request, ResponseRequest, reply)
 
     def _completion(self, asked: AnswerRequest, *, chat: bool) -> Reply:
         return CompletionReply(
@@ -180,18 +183,15 @@ class _Handlers:
         )
 
     async def _answer(
-        self,
-        request: Request,
-        read: Callable[[Mapping[str, Any], Limits], AnswerRequest],
-        reply: Callable[[AnswerRequest, Mapping[str, Any]], Reply],
+        self, request: Request, kind: type[R], reply: Callable[[AnswerRequest, R], Reply]
     ) -> Response:
         _check_type(request)
         held = _Held(self._service)
         try:
-            body = await self._read(request, held)
+            raw = await self._read(request, held)
             # A large body takes a while to parse; others must not wait for it.
-            values = await asyncio.to_thread(read_json, body)
-            asked = read(values, self._service.limits)
+            body = await asyncio.to_thread(lambda: read_request(read_json(raw), kind))
+            asked = answer_request(body, self._service.limits)
             if asked.model is not None:
                 self._check_name(asked.model)
             if asked.image_url:
@@ -201,7 +201,7 @@ class _Handlers:
             raise
         peer = request.client.host if request.client else ""
         events = self._service.answer(asked, peer)
-        made = reply(asked, values)
+        made = reply(asked, body)
         return _Answering(events, made, asked, self._service, request.url.path, held)
 
     async def _with_picture(self, asked: AnswerRequest, held: _Held) -> AnswerRequest:
@@ -228,9 +228,6 @@ class _Handlers:
                 "model_not_found",
                 "model",
             )
-
-    def _description(self) -> dict[str, Any]:
-        return {"id": self._model, "object": "model", "created": 0, "owned_by": "cogvlm2-lite"}
 
 
 class _Held:
@@ -309,7 +306,7 @@ class _Answering(Response):
         finally:
             self._service.metrics.add("requests_total", path=self._path, status=str(status))
 
-    async def _collect(self, events: AsyncIterator[Event]) -> dict[str, Any]:
+    async def _collect(self, events: AsyncIterator[Event]) -> object:
         async for event in events:
             for _ in self._reply.chunks(event):
                 continue

@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from cogvlm2_lite.events import TokenLikelihood, TokenScore
+from cogvlm2_lite.server.response_bodies import (
+    ChatLogprobs,
+    ChosenToken,
+    CompletionLogprobs,
+    TokenLogprob,
+)
 
 
-def chat_content(tokens: Sequence[TokenScore]) -> list[dict[str, Any]]:
+def chosen_tokens(tokens: Sequence[TokenScore]) -> list[ChosenToken]:
     """Return the entries of `logprobs.content`."""
     return [
-        {**_entry(score.chosen), "top_logprobs": [_entry(other) for other in score.likeliest]}
+        ChosenToken(
+            token=score.chosen.token,
+            logprob=score.chosen.logprob,
+            bytes=_bytes(score.chosen),
+            top_logprobs=[
+                TokenLogprob(token=other.token, logprob=other.logprob, bytes=_bytes(other))
+                for other in score.likeliest
+            ],
+        )
         for score in tokens
     ]
 
 
-def text_lists(tokens: Sequence[TokenScore], text: str, begin: int) -> dict[str, list[Any]]:
+def completion_logprobs(
+    tokens: Sequence[TokenScore], text: str = "", begin: int = 0
+) -> CompletionLogprobs:
     """Return the lists of /v1/completions.
 
     text   the piece of the answer that the tokens made
-    begin  letters of the answer before it; `text_offset` counts from the answer's first one
+    begin  characters of the answer before it; `text_offset` counts from the answer's first one
     """
     offsets, before = [], b""
     for score in tokens:
-        letters = len(before.decode("utf-8", errors="ignore"))
-        offsets.append(begin + min(letters, max(len(text) - 1, 0)))
+        characters = len(before.decode("utf-8", errors="ignore"))
+        offsets.append(begin + min(characters, max(len(text) - 1, 0)))
         before += bytes(score.chosen.data or ())
-    return {
-        "tokens": [_key(score.chosen) for score in tokens],
-        "token_logprobs": [score.chosen.logprob for score in tokens],
-        "top_logprobs": [_by_key(score.likeliest) for score in tokens],
-        "text_offset": offsets,
-    }
+    return CompletionLogprobs(
+        tokens=[_key(score.chosen) for score in tokens],
+        token_logprobs=[score.chosen.logprob for score in tokens],
+        top_logprobs=[_by_key(score.likeliest) for score in tokens],
+        text_offset=offsets,
+    )
+
+
+def extend(
+    kept: ChatLogprobs | CompletionLogprobs, more: ChatLogprobs | CompletionLogprobs
+) -> None:
+    """Append the logprobs of the next piece of an answer."""
+    for name in kept.__struct_fields__:
+        values = getattr(kept, name)
+        if isinstance(values, list):
+            values.extend(getattr(more, name))
 
 
 def _by_key(likeliest: Sequence[TokenLikelihood]) -> dict[str, float]:
@@ -43,12 +68,11 @@ def _by_key(likeliest: Sequence[TokenLikelihood]) -> dict[str, float]:
     return found
 
 
-def _entry(one: TokenLikelihood) -> dict[str, Any]:
-    data = None if one.data is None else list(one.data)
-    return {"token": one.token, "logprob": one.logprob, "bytes": data}
+def _bytes(one: TokenLikelihood) -> list[int] | None:
+    return None if one.data is None else list(one.data)
 
 
 def _key(one: TokenLikelihood) -> str:
-    """Name a token; OpenAI marks those that are no whole letters with "bytes:"."""
+    """Name a token; OpenAI marks those that are no whole characters with "bytes:"."""
     whole = one.data is None or bytes(one.data) == one.token.encode(errors="replace")
     return one.token if whole else f"bytes:{one.token}"

@@ -14,12 +14,12 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
 from cogvlm2_lite.server.api_errors import ApiError
-from cogvlm2_lite.server.fields import refuse
+from cogvlm2_lite.server.bodies import MarkdownRequest
+from cogvlm2_lite.server.validation import read_body
 
 Node = str | dict[str, Any]
 """A text, or {"tag", "children"} with "href", "start", "align" or "language" beside them."""
 
-MOST_TEXTS = 500
 MOST_LETTERS = 40_000
 _LONGEST = 20_000  # letters that are parsed: one made to be hard takes a second
 _SCHEMES = ("http://", "https://", "mailto:")
@@ -29,14 +29,10 @@ _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
 
 
 def read_texts(values: dict[str, Any]) -> list[str]:
-    """Read the body of /page/markdown; ApiError for what is no list of texts."""
-    texts = values.get("texts")
-    if set(values) != {"texts"} or not isinstance(texts, list) or len(texts) > MOST_TEXTS:
-        refuse("texts", f"must be a list of up to {MOST_TEXTS} texts, and nothing beside it")
-    if not all(isinstance(text, str) for text in texts):
-        refuse("texts", "must hold nothing but texts")
+    """Read the body of /page/markdown. Raises ApiError for what is no list of texts."""
+    texts = read_body(values, MarkdownRequest).texts
     if sum(map(len, texts)) > MOST_LETTERS:
-        raise ApiError(413, f"The texts have more than {MOST_LETTERS} letters.", "too_large")
+        raise ApiError(413, f"The texts have more than {MOST_LETTERS} characters.", "too_large")
     return texts
 
 

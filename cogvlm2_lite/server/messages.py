@@ -6,178 +6,101 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from cogvlm2_lite.server.api_errors import ApiError
-from cogvlm2_lite.server.fields import refuse, shown
+from cogvlm2_lite.server.bodies import (
+    DATA_URL_HEAD,
+    MAX_URL_CHARACTERS,
+    AnyPart,
+    ChatMessage,
+    ImagePart,
+    ImageUrl,
+    InputImagePart,
+    Item,
+)
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.validation import refuse
 from cogvlm2_lite.units import format_bytes
 
-_DATA_URL = re.compile(r"data:image/[a-zA-Z0-9.+-]{1,40}((?:;[a-zA-Z0-9=._-]{1,60}){0,4});base64,")
-MAX_MESSAGES = 2000
-LONGEST_URL = 4000
-DETAILS = (None, "auto", "low", "high", "original")  # looked at in one size, whatever is asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """What an API calls the parts of a conversation.
-
-    name    the field that holds the messages
-    texts   types of parts that are text
-    image   the type of a part that is a picture
-    fields  of a message; what the model has no use for is ignored
-    """
-
-    name: str
-    texts: tuple[str, ...]
-    image: str
-    fields: Set[str]
-
-
-CHAT = Form(
-    name="messages",
-    texts=("text",),
-    image="image_url",
-    fields={"role", "content", "name", "refusal", "tool_calls", "audio"},
-)
-RESPONSES = Form(
-    name="input",
-    texts=("input_text", "output_text"),
-    image="input_image",
-    fields={"type", "role", "content", "id", "status", "phase"},
-)
+_DATA_URL_HEAD = re.compile(DATA_URL_HEAD)
 
 
 class Messages:
-    """Collects messages into finished turns, the question and the conversation's picture."""
+    """Collects messages into finished turns, the question and the conversation's picture.
 
-    def __init__(self, limits: Limits, form: Form = CHAT) -> None:
+    field  the request's field that holds them
+    """
+
+    def __init__(self, limits: Limits, field: str = "messages") -> None:
+        self.field = field
         self._limits = limits
-        self._form = form
         self._digest = ""
-        self._asked: list[str] = []
-        self._said: list[str] | None = None
+        self._questions: list[str] = []
+        self._answers: list[str] | None = None
         self.turns: list[tuple[str, str]] = []
         self.picture: bytes | None = None
         self.picture_url = ""
 
-    @classmethod
-    def of(cls, question: str) -> Messages:
-        """Give a talk that is one bare question."""
-        talk = cls(Limits())
-        talk._ask(question)
-        return talk
-
     @property
     def question(self) -> str:
-        return "\n".join(self._asked)
+        return "\n".join(self._questions)
 
-    def instruct(self, text: str) -> None:
-        """Put words before the first question, which is where a system message goes, too."""
-        self._ask(text)
-
-    def read(self, messages: object) -> None:
+    def read(self, messages: Sequence[ChatMessage] | Sequence[Item]) -> None:
         """Read all messages. The last one must be the user's."""
-        name = self._form.name
-        if not isinstance(messages, list) or not messages:
-            refuse(name, "must be a list of at least one message")
-        if len(messages) > MAX_MESSAGES:
-            refuse(name, f"has {len(messages)} messages, more than {MAX_MESSAGES}")
-        last = ""
         for index, message in enumerate(messages):
-            last = self._message(message, f"{name}[{index}]")
-        if last != "user":
-            refuse(name, "must end with a message of the user, the question")
+            where = f"{self.field}[{index}]"
+            separator = "\n" if message.role == "user" else ""
+            text = separator.join(self._texts(message.content or "", f"{where}.content"))
+            if message.role == "assistant":
+                self._answer(text, where)
+            else:
+                self.ask(text)
+        if messages[-1].role != "user":
+            refuse(self.field, "must end with a message of the user, the question")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a question that is empty."""
         if not self.question.strip():
-            refuse(name, "ends with a question that is empty")
+            refuse(self.field, "ends with a question that is empty")
 
-    def _message(self, message: object, where: str) -> str:
-        if not isinstance(message, dict):
-            refuse(where, "must be an object with role and content")
-        if message.get("type") not in (None, "message"):
-            refuse(f"{where}.type", f"must be message, not {shown(message['type'])}")
-        if unknown := set(message) - self._form.fields:
-            refuse(where, f"has an unknown field {shown(min(unknown))}")
-        if message.get("tool_calls") not in (None, []):
-            refuse(where, "has tool calls, which the model does not know", "unsupported_value")
-        role = message.get("role")
-        content = message.get("content")
-        if role in ("system", "developer"):
-            # The model has no system role: the words stand before the question that follows.
-            self._ask(self._plain(content, where))
-        elif role == "user":
-            self._ask(self._parts(content, where))
-        elif role == "assistant":
-            self._say("" if content is None else self._plain(content, where), where)
-        else:
-            refuse(f"{where}.role", f"must be system, user or assistant, not {shown(role)}")
-        return "user" if role == "user" else "other"
+    def ask(self, text: str) -> None:
+        """Add text to the question; it begins a new turn behind an answer.
 
-    def _ask(self, text: str) -> None:
-        if self._said is not None:
-            self.turns.append((self.question, "\n".join(self._said)))
-            self._asked, self._said = [], None
-        self._asked.append(text)
+        The model has no system role: instructions come before the question that follows them.
+        """
+        if self._answers is not None:
+            self.turns.append((self.question, "\n".join(self._answers)))
+            self._questions, self._answers = [], None
+        self._questions.append(text)
 
-    def _say(self, text: str, where: str) -> None:
-        if not self._asked:
-            refuse(where, "is an answer, and no question stands before it")
-        self._said = [*(self._said or ()), text]
+    def _answer(self, text: str, where: str) -> None:
+        if not self._questions:
+            refuse(where, "is an answer, but no question comes before it")
+        self._answers = [*(self._answers or ()), text]
 
-    def _plain(self, content: object, where: str) -> str:
-        if isinstance(content, list):
-            texts = [self._part(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
-            if None in texts:
-                refuse(where, "has a picture; only messages of the user may have one")
-            return "".join(text for text in texts if text)
-        if not isinstance(content, str):
-            refuse(f"{where}.content", "must be a text")
-        return content
-
-    def _parts(self, content: object, where: str) -> str:
+    def _texts(self, content: str | Sequence[AnyPart], where: str) -> list[str]:
+        """Return the texts of a message's parts; its picture is kept."""
         if isinstance(content, str):
-            return content
-        if not isinstance(content, list) or not content:
-            refuse(f"{where}.content", "must be a text or a list of parts")
+            return [content]
         texts = []
         for index, part in enumerate(content):
-            at = f"{where}.content[{index}]"
-            text = self._part(part, at)
-            if text is None:
-                self._take(_picture(part["image_url"], f"{at}.image_url", self._limits))
+            if isinstance(part, ImagePart | InputImagePart):
+                self._take(_picture(part.image_url, f"{where}[{index}].image_url", self._limits))
             else:
-                texts.append(text)
-        return "\n".join(texts)
-
-    def _part(self, part: object, where: str) -> str | None:
-        """Give a part's text; None for a picture."""
-        if not isinstance(part, dict):
-            refuse(where, "must be an object with a type")
-        kind, form = part.get("type"), self._form
-        if kind == form.image:
-            if part.get("image_url") is None:
-                refuse(f"{where}.image_url", "is missing")
-            if part.get("detail") not in DETAILS:
-                refuse(f"{where}.detail", f"must be auto, low or high, not {shown(part['detail'])}")
-            return None
-        if kind not in form.texts:
-            words = " or ".join((*form.texts, form.image))
-            refuse(f"{where}.type", f"must be {words}, not {shown(kind)}")
-        if not isinstance(part.get("text"), str):
-            refuse(f"{where}.text", "must be a text")
-        return str(part["text"])
+                texts.append(part.text)
+        return texts
 
     def _take(self, picture: bytes | str) -> None:
-        """Take the file, or the address, of the conversation's picture."""
+        """Keep the file, or the address, of the conversation's picture."""
         data = picture if isinstance(picture, bytes) else picture.encode(errors="replace")
         digest = hashlib.sha256(data).hexdigest()
         if self._digest and digest != self._digest:
             refuse(
-                self._form.name,
-                "hold two different pictures, and the model takes one per conversation: ask about "
-                "each in a conversation of its own",
+                self.field,
+                "has two different pictures, and the model takes one per conversation: ask about "
+                "each picture in a conversation of its own",
                 "too_many_images",
             )
         self._digest = digest
@@ -187,35 +110,24 @@ class Messages:
             self.picture_url = picture
 
 
-def _picture(value: object, where: str, limits: Limits) -> bytes | str:
-    """Read the bytes of a `data:` address; gives one of the web, where such are allowed, as it is.
+def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
+    """Return the bytes in a data: URL. A web address is returned as it is, where they are allowed.
 
     Nothing is opened here.
     """
-    if isinstance(value, dict):
-        unknown = set(value) - {"url", "detail"}
-        if unknown:
-            refuse(where, f"has an unknown field {shown(min(unknown))}")
-        if value.get("detail") not in DETAILS:
-            refuse(f"{where}.detail", f"must be auto, low or high, not {shown(value['detail'])}")
-        value = value.get("url")
-    if not isinstance(value, str):
-        refuse(where, "must be an address, or an object with a url")
-    if limits.remote_images and value.lower().startswith(("http://", "https://")):
-        if len(value) > LONGEST_URL:
-            refuse(where, f"has more than {LONGEST_URL} letters", "invalid_image_url")
-        return value
-    head = _DATA_URL.match(value)
-    if head is None and limits.remote_images:
-        refuse(where, "must begin with data:image/...;base64, or https://", "invalid_image_url")
+    url = value if isinstance(value, str) else value.url
+    if limits.remote_images and url.lower().startswith(("http://", "https://")):
+        if len(url) > MAX_URL_CHARACTERS:
+            refuse(where, f"has more than {MAX_URL_CHARACTERS} characters", "invalid_image_url")
+        return url
+    head = _DATA_URL_HEAD.match(url)
     if head is None:
-        refuse(
-            where,
-            "must begin with data:image/...;base64, - this server opens neither web addresses nor "
-            "files",
-            "invalid_image_url",
-        )
-    length = (len(value) - head.end()) * 3 // 4
+        begin = "must begin with data:image/...;base64,"
+        what = f"{begin} or https://"
+        if not limits.remote_images:
+            what = f"{begin} because this server opens neither web addresses nor files"
+        refuse(where, what, "invalid_image_url")
+    length = (len(url) - head.end()) * 3 // 4
     if length > limits.picture_bytes:
         most = format_bytes(limits.picture_bytes)
         raise ApiError(
@@ -223,9 +135,9 @@ def _picture(value: object, where: str, limits: Limits) -> bytes | str:
             "image_too_large", where,
         )  # fmt: skip
     try:
-        picture = base64.b64decode(value[head.end() :], validate=True)
+        picture = base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        refuse(where, "holds no valid base64 after the comma", "invalid_base64")
+        refuse(where, "has no valid base64 after the comma", "invalid_base64")
     if not picture:
-        refuse(where, "holds no bytes after the comma", "invalid_image")
+        refuse(where, "has no bytes after the comma", "invalid_image")
     return picture

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from cogvlm2_lite.events import (
     Event,
     Finished,
@@ -22,9 +24,23 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.server.api_errors import ApiError, dumps
-from cogvlm2_lite.server.logprobs import chat_content, text_lists
+from cogvlm2_lite.server.logprobs import chosen_tokens, completion_logprobs, extend
+from cogvlm2_lite.server.response_bodies import (
+    ChatAnswer,
+    ChatChoice,
+    ChatCompletion,
+    ChatLogprobs,
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    PromptTokensDetails,
+    Response,
+    Usage,
+)
+from cogvlm2_lite.server.response_bodies import FinishReason as Reason
 
-REASONS = {
+Logprobs = ChatLogprobs | CompletionLogprobs
+REASONS: Mapping[FinishReason, Reason] = {
     FinishReason.EOS: "stop",
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -36,24 +52,24 @@ REASONS = {
 class Reply(Protocol):
     """Builds the reply to one request, from the events of its answer."""
 
-    def whole(self, finished: Finished) -> dict[str, Any]:
-        """Give the reply to a request without stream, after `chunks` saw all events."""
+    def whole(self, finished: Finished) -> ChatCompletion | Completion | Response:
+        """Return the reply to a request without stream, after `chunks` saw all events."""
         ...
 
     def begin(self) -> Iterator[dict[str, Any]]:
-        """Give the stream's first chunks."""
+        """Return the stream's first chunks."""
         ...
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
-        """Give the chunks that tell an event."""
+        """Return the chunks that report an event."""
         ...
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
-        """Give the chunks that tell a failure in the middle of a stream."""
+        """Return the chunks that report a failure in the middle of a stream."""
         ...
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
-        """Give the bytes of a chunk in a stream."""
+        """Return the bytes of a chunk in a stream."""
         ...
 
     @property
@@ -65,9 +81,10 @@ class Reply(Protocol):
 class CompletionReply:
     """Builds the reply to one request.
 
-    model  the name of the model
-    chat   the form of /v1/chat/completions; else that of /v1/completions
-    scored the likelihoods of tokens were asked for
+    model        the name of the model
+    chat         the form of /v1/chat/completions; else that of /v1/completions
+    progress     report the work before the first word
+    scored       logprobs were asked for
     usage_chunk  a stream ends with the counts
     """
 
@@ -87,37 +104,45 @@ class CompletionReply:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._text = ""
-        # The lists of likelihoods as far as they have come; None when nobody asked for them.
-        self._scores: dict[str, list[Any]] | None = None
+        # The logprobs as far as they have come; None when nobody asked for them.
+        self._logprobs: Logprobs | None = None
         if scored:
-            self._scores = {"content": []} if chat else text_lists((), "", 0)
+            self._logprobs = ChatLogprobs(content=[]) if chat else completion_logprobs(())
 
     @property
     def text(self) -> str:
         """The answer as far as it has come."""
         return self._text
 
-    def whole(self, finished: Finished) -> dict[str, Any]:
-        """Give the reply to a request without stream, after `chunks` saw all events."""
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": REASONS[finished.reason],
-            "logprobs": self._logprobs(self._scores),
-        }
+    def whole(self, finished: Finished) -> ChatCompletion | Completion:
+        """Return the reply to a request without stream, after `chunks` saw all events."""
+        reason, logprobs = REASONS[finished.reason], self._logprobs
         if self._chat:
-            choice["message"] = {"role": "assistant", "content": self._text, "refusal": None}
-        else:
-            choice["text"] = self._text
-        name = "chat.completion" if self._chat else "text_completion"
-        return {**self._frame(name), "choices": [choice], "usage": usage(finished)}
+            assert not isinstance(logprobs, CompletionLogprobs)
+            answer = ChatAnswer(content=self._text)
+            return ChatCompletion(
+                id=self._id,
+                created=self._created,
+                model=self._model,
+                choices=[ChatChoice(message=answer, finish_reason=reason, logprobs=logprobs)],
+                usage=usage(finished),
+            )
+        assert not isinstance(logprobs, ChatLogprobs)
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[CompletionChoice(text=self._text, finish_reason=reason, logprobs=logprobs)],
+            usage=usage(finished),
+        )
 
     def begin(self) -> Iterator[dict[str, Any]]:
-        """Give the stream's first chunk."""
+        """Return the stream's first chunk."""
         if self._chat:
             yield self._chunk({"role": "assistant", "content": ""}, None)
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
-        """Give the chunks that tell an event."""
+        """Return the chunks that report an event."""
         match event:
             case TextDelta():
                 yield from self._delta(event)
@@ -125,17 +150,17 @@ class CompletionReply:
                 yield self._chunk({} if self._chat else "", REASONS[event.reason])
                 if self._usage_chunk:
                     counts = usage(event)
-                    yield {**self._frame(self._stream_name), "choices": [], "usage": counts}
+                    yield {**self._frame(), "choices": [], "usage": counts}
             case _:
                 if self._progress:
-                    yield {**self._frame(self._stream_name), "choices": [], **_remark(event)}
+                    yield {**self._frame(), "choices": [], **_remark(event)}
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
-        """Give the chunk that tells a failure in the middle of a stream."""
-        yield error.body()
+        """Return the chunk that reports a failure in the middle of a stream."""
+        yield msgspec.to_builtins(error.body())
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
-        """Give a server-sent event."""
+        """Return a server-sent event."""
         return b"data: " + dumps(chunk) + b"\n\n"
 
     @property
@@ -143,79 +168,70 @@ class CompletionReply:
         """What follows the last chunk."""
         return b"data: [DONE]\n\n"
 
-    @property
-    def _stream_name(self) -> str:
-        return "chat.completion.chunk" if self._chat else "text_completion"
-
     def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
         # Answers mostly begin with the space that follows "Answer:"; bare text keeps its own.
         text = event.text if self._text or not self._chat else event.text.lstrip()
-        scores = self._take_scores(event.tokens, event.text)
+        logprobs = self._take_logprobs(event.tokens, event.text)
         self._text += text
         if text or event.tokens:
-            yield self._chunk({"content": text} if self._chat else text, None, scores)
+            yield self._chunk({"content": text} if self._chat else text, None, logprobs)
 
-    def _take_scores(self, tokens: Sequence[TokenScore], text: str) -> dict[str, list[Any]] | None:
-        """Give a piece's likelihoods, and keep them for the whole reply."""
-        if self._scores is None:
+    def _take_logprobs(self, tokens: Sequence[TokenScore], text: str) -> Logprobs | None:
+        """Return the logprobs of a piece, and keep them for the whole reply."""
+        if self._logprobs is None:
             return None
         if self._chat:
-            scores: dict[str, list[Any]] = {"content": chat_content(tokens)}
+            logprobs: Logprobs = ChatLogprobs(content=chosen_tokens(tokens))
         else:
-            scores = text_lists(tokens, text, len(self._text))
-        for name, values in scores.items():
-            self._scores[name] += values
-        return scores
-
-    def _logprobs(self, scores: dict[str, list[Any]] | None) -> dict[str, Any] | None:
-        if scores is None or not self._chat:
-            return scores
-        return {**scores, "refusal": None}
+            logprobs = completion_logprobs(tokens, text, len(self._text))
+        extend(self._logprobs, logprobs)
+        return logprobs
 
     def _chunk(
         self,
         delta: dict[str, str] | str,
         reason: str | None,
-        scores: dict[str, list[Any]] | None = None,
+        logprobs: Logprobs | None = None,
     ) -> dict[str, Any]:
-        logprobs = self._logprobs(scores)
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": logprobs}
         choice["delta" if self._chat else "text"] = delta
-        return {**self._frame(self._stream_name), "choices": [choice]}
+        return {**self._frame(), "choices": [choice]}
 
-    def _frame(self, name: str) -> dict[str, Any]:
+    def _frame(self) -> dict[str, Any]:
+        """Return what all chunks of a stream have."""
+        name = "chat.completion.chunk" if self._chat else "text_completion"
         return {"id": self._id, "object": name, "created": self._created, "model": self._model}
 
 
-def usage(finished: Finished) -> dict[str, Any]:
-    """Give OpenAI's counts, exact; prompt tokens include those of the picture."""
-    return {
-        "prompt_tokens": finished.prompt_tokens,
-        "completion_tokens": finished.completion_tokens,
-        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-        "prompt_tokens_details": {"image_tokens": finished.image_tokens},
-    }
+def usage(finished: Finished) -> Usage:
+    """Return OpenAI's counts."""
+    return Usage(
+        prompt_tokens=finished.prompt_tokens,
+        completion_tokens=finished.completion_tokens,
+        total_tokens=finished.prompt_tokens + finished.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(image_tokens=finished.image_tokens),
+    )
 
 
 def _remark(event: Event) -> dict[str, Any]:
-    """Tell what happens before and beside the words, for pages of our own."""
-    told: dict[str, Any] = {}
+    """Return what our own page shows besides the words."""
+    report: dict[str, Any] = {}
     match event:
         case Progress():
-            told = {
+            report = {
                 "phase": event.phase,
                 "done": event.done,
                 "total": event.total,
                 "held_bytes": event.held_bytes,
             }
         case ImageEncoded():
-            told = {"image_tokens": event.image_tokens, "reused": event.reused}
+            report = {"image_tokens": event.image_tokens, "reused": event.reused}
         case Prefilled():
-            told = {"tokens": event.tokens, "reused_tokens": event.reused_tokens}
+            report = {"tokens": event.tokens, "reused_tokens": event.reused_tokens}
         case TurnsDropped():
-            told = {"dropped_turns": event.count}
+            report = {"dropped_turns": event.count}
         case Notice() | Replanned():
-            told = {"notice": event.text}
+            report = {"notice": event.text}
         case Streaming():
-            told = {"token_bytes": event.token_bytes}
-    return {"cogvlm2": told}
+            report = {"token_bytes": event.token_bytes}
+    return {"cogvlm2": report}

@@ -21,10 +21,11 @@ from cogvlm2_lite.errors import (
 )
 from cogvlm2_lite.events import TurnsDropped
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.requests import AnswerRequest, read_chat, read_completion, read_json
-from cogvlm2_lite.server.responses import read_response
+from cogvlm2_lite.server.requests import AnswerRequest, answer_request, read_request
 from cogvlm2_lite.server.run import LocalServer
+from cogvlm2_lite.server.validation import read_json
 from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
 
 CHAT = "/v1/chat/completions"
@@ -161,9 +162,9 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"messages": [user(picture("https://example.org/a.png"), text("?"))]}, None, "web"),
         ({"messages": [user(picture("file:///etc/passwd"), text("?"))]}, None, "files"),
         ({"messages": [user(picture("data:image/png;base64,@@@"), text("?"))]}, None, "base64"),
-        ({"messages": []}, "messages", "at least one"),
+        ({"messages": []}, "messages", "an empty list"),
         ({"messages": None}, "messages", "missing"),
-        ({"messages": [{"role": "pirate", "content": "?"}]}, "messages[0].role", "'pirate'"),
+        ({"messages": [{"role": "pirate", "content": "?"}]}, "messages[0].role", 'not "pirate"'),
         ({"messages": [{"role": "assistant", "content": "?"}]}, "messages[0]", "question"),
         ({"messages": [user("  ")]}, "messages", "empty"),
         ({"temperature": 3}, "temperature", "between 0 and 2"),
@@ -173,8 +174,8 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"max_completion_tokens": 9999}, "max_completion_tokens", "8192"),
         ({"seed": -1}, "seed", "between"),
         ({"n": 2}, "n", "must be 1"),
-        ({"stop": [""]}, "stop", "letters"),
-        ({"stop": False}, "stop", "text or a list"),
+        ({"stop": [""]}, "stop", "characters"),
+        ({"stop": False}, "stop", "string of 1 to 200 characters or a list"),
         ({"stream": 1}, "stream", "true or false"),
         ({"logprobs": 1}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs"),
@@ -184,9 +185,35 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"response_format": "json_object"}, "response_format", "must be"),
         ({"response_format": {"type": "json_object"}, "stop": "}"}, "stop", "json_object"),
         ({"frequency_penalty": 2.5}, "frequency_penalty", "between -2 and 2"),
-        ({"presence_penalty": "x"}, "presence_penalty", "must be a number"),
+        ({"presence_penalty": "x"}, "presence_penalty", "must be a number between -2 and 2"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"temprature": 1}, "temprature", "did you mean temperature"),
+        (
+            {"messages": [{**user("hi"), "nme": "me"}]},
+            "messages[0].nme",
+            "did you mean name",
+        ),
+        ({"stream_options": {"include": True}}, "stream_options.include", "not a field"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role", 'missing: it must be "system", '),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing: it must be a string"),
+        (
+            {"messages": [{"role": "system", "content": [{"text": "x"}]}, user("hi")]},
+            "messages[0].content[0].type",
+            'missing: it must be "text"',
+        ),
+        ({"messages": [user({"type": "text"})]}, "messages[0].content", "must be a string or"),
+        (
+            {"messages": [user(text("x"), {"type": "text"})]},
+            "messages[0].content[1].text",
+            "missing",
+        ),
+        (
+            {"messages": [user(text("x"), 5)]},
+            "messages[0].content[1]",
+            "an object with a type, not 5",
+        ),
+        ({"seed": 2**63}, "seed", "between 0 and 2^63 - 1"),
+        ({"user": "x", "model": ["a" * 99]}, "model", "must be a string, not a list of 1"),
     ],
 )
 def test_what_makes_no_sense_is_a_400_that_names_the_field(
@@ -419,20 +446,20 @@ LENIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 @given(
     st.dictionaries(field_names, json_values, max_size=4),
     st.none() | messages,
-    st.sampled_from([read_chat, read_completion, read_response]),
+    st.sampled_from([ChatRequest, CompletionRequest, ResponseRequest]),
 )
 def test_mutated_bodies_are_read_or_refused_with_a_400(
-    fields: dict[str, Any], talk: object, read: Any
+    fields: dict[str, Any], conversation: object, kind: Any
 ) -> None:
-    messages_field = "input" if read is read_response else "messages"
+    messages_field = "input" if kind is ResponseRequest else "messages"
     values = (
         {messages_field: [user("hi")], **fields}
-        if talk is None
-        else {**fields, messages_field: talk}
+        if conversation is None
+        else {**fields, messages_field: conversation}
     )
     try:
         values = read_json(json.dumps(values).encode())
-        outcome: Any = read(values, Limits())
+        outcome: Any = answer_request(read_request(values, kind), Limits())
     except ApiError as error:
         outcome = error
     assert outcome.question if isinstance(outcome, AnswerRequest) else outcome.status == 400

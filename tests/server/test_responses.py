@@ -125,14 +125,14 @@ def test_items_become_turns_and_instructions_stand_before_the_first(
         ({"previous_response_id": "resp_1"}, "previous_response_id", "whole conversation"),
         ({"store": True}, "store", "keeps no answers"),
         ({"input": None}, "input", "missing"),
-        ({"input": []}, "input", "at least one"),
+        ({"input": []}, "input", "an empty list"),
         ({"input": [{"role": "user", "content": [picture(), picture(OTHER)]}]}, "input", "two"),
         ({"input": [{"role": "user", "content": [picture("http://a.b/c.png")]}]}, None, "web"),
-        ({"input": [{"type": "function_call_output"}]}, "input[0].type", "must be message"),
+        ({"input": [{"type": "function_call_output"}]}, "input[0].type", 'must be "message"'),
         (
             {"input": [{"role": "user", "content": [{"type": "text", "text": "?"}]}]},
             "input[0].content[0].type",
-            "input_text or output_text or input_image",
+            '"input_text", "output_text" or "input_image"',
         ),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},

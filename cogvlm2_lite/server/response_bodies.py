@@ -1,0 +1,269 @@
+"""The types of the JSON bodies that the server sends; the OpenAPI document is made from them.
+
+All fields of a type are always there, and later versions may add more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from cogvlm2_lite.worker.client import EngineState
+
+Count = Annotated[int, Meta(ge=0)]
+FinishReason = Literal["stop", "length"]
+
+
+class TokenLogprob(Struct, frozen=True, kw_only=True):
+    """A token, and the logarithm of its probability.
+
+    bytes  what it stands for; null for a special token
+    """
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChosenToken(TokenLogprob, frozen=True, kw_only=True):
+    """A token of an answer, and the most likely ones in its place."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Struct, frozen=True, kw_only=True):
+    """The logprobs of a chat's answer."""
+
+    content: list[ChosenToken]
+    refusal: None = None
+
+
+class CompletionLogprobs(Struct, frozen=True, kw_only=True):
+    """The logprobs of a completion: one entry per token in each list."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[Count]
+
+
+class PromptTokensDetails(Struct, frozen=True, kw_only=True):
+    """Which prompt tokens there are."""
+
+    image_tokens: Count
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Exact counts; prompt tokens include those of the picture."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatAnswer(Struct, frozen=True, kw_only=True):
+    """The message of a chat's answer."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    """The answer of a chat."""
+
+    message: ChatAnswer
+    finish_reason: FinishReason
+    logprobs: ChatLogprobs | None
+    index: Count = 0
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    """The reply of /v1/chat/completions."""
+
+    id: str
+    created: Count
+    model: str
+    choices: Annotated[list[ChatChoice], Meta(min_length=1, max_length=1)]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class CompletionChoice(Struct, frozen=True, kw_only=True):
+    """The answer of a completion."""
+
+    text: str
+    finish_reason: FinishReason
+    logprobs: CompletionLogprobs | None
+    index: Count = 0
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """The reply of /v1/completions."""
+
+    id: str
+    created: Count
+    model: str
+    choices: Annotated[list[CompletionChoice], Meta(min_length=1, max_length=1)]
+    usage: Usage
+    object: Literal["text_completion"] = "text_completion"
+
+
+class OutputText(Struct, frozen=True, kw_only=True):
+    """The text of a response."""
+
+    text: str
+    logprobs: list[ChosenToken]
+    type: Literal["output_text"] = "output_text"
+    annotations: list[Any] = []
+
+
+class OutputMessage(Struct, frozen=True, kw_only=True):
+    """The message of a response."""
+
+    id: str
+    status: Literal["completed", "incomplete", "in_progress"]
+    content: list[OutputText]
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+
+
+class InputTokensDetails(Struct, frozen=True, kw_only=True):
+    """Which input tokens there are; OpenAI's newer clients require `cache_write_tokens`."""
+
+    cached_tokens: Count
+    image_tokens: Count
+    cache_write_tokens: Count = 0
+
+
+class OutputTokensDetails(Struct, frozen=True, kw_only=True):
+    """Which output tokens there are."""
+
+    reasoning_tokens: Count = 0
+
+
+class ResponseUsage(Struct, frozen=True, kw_only=True):
+    """Exact counts; input tokens include those of the picture."""
+
+    input_tokens: Count
+    input_tokens_details: InputTokensDetails
+    output_tokens: Count
+    total_tokens: Count
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+
+
+class IncompleteDetails(Struct, frozen=True, kw_only=True):
+    """Why a response was cut."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class Reasoning(Struct, frozen=True, kw_only=True):
+    """The model does not reason apart from its answer."""
+
+    effort: None = None
+    summary: None = None
+
+
+class ResponseSettings(Struct, frozen=True, kw_only=True):
+    """What a response says from its first event on: its name, and the request it belongs to."""
+
+    id: str
+    created_at: Count
+    model: str
+    instructions: str | None
+    max_output_tokens: Count | None
+    metadata: dict[str, Any]
+    temperature: float
+    top_p: float
+    text: dict[str, Any]
+    truncation: Literal["auto", "disabled"]
+    user: str | None
+    object: Literal["response"] = "response"
+    parallel_tool_calls: bool = False
+    previous_response_id: None = None
+    reasoning: Reasoning = Reasoning()
+    store: bool = False
+    tool_choice: Literal["none"] = "none"
+    tools: list[Any] = []
+
+
+class Response(ResponseSettings, frozen=True, kw_only=True):
+    """The reply of /v1/responses."""
+
+    status: Literal["completed", "incomplete"]
+    incomplete_details: IncompleteDetails | None
+    output: list[OutputMessage]
+    usage: ResponseUsage
+    error: None = None
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """The one model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: Count = 0
+    owned_by: str = "cogvlm2-lite"
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    """The reply of /v1/models."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The reply of /v1/plan."""
+
+    plan: Mapping[str, Any]
+    compute: str
+    context: Count
+    image_tokens: Count
+    parallel: Annotated[int, Meta(ge=1)]
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The reply of /health."""
+
+    status: EngineState
+
+
+class Markdown(Struct, frozen=True, kw_only=True):
+    """The reply of /page/markdown: a list of nodes for each text."""
+
+    texts: list[list[Any]]
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """The reply of /openapi.json."""
+
+    openapi: str
+    paths: dict[str, Any]
+
+
+class ErrorDetail(Struct, frozen=True, kw_only=True):
+    """What went wrong.
+
+    param  the field that is at fault
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(Struct, frozen=True, kw_only=True):
+    """The reply of every request that failed."""
+
+    error: ErrorDetail
+
+
+ALL = (
+    ChatCompletion, Completion, Response, Model, ModelList, Plan, Health, Markdown, Document, Error,
+)  # fmt: skip
