@@ -15,6 +15,7 @@ it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,9 @@ JOB_NAME = "job.json"
 JOURNAL_NAME = "journal.jsonl"
 CALIBRATION_FOLDER = "calibration"
 DECISION_NAME = "decision.json"
+
+_LOCK_WAIT_S = 0.2
+"""Long enough for a lock file that the run before is deleting at this moment."""
 
 Hashes = Mapping[str, str]
 """sha256 of each piece of one tensor, by role."""
@@ -106,64 +110,28 @@ def only_run(destination: Path) -> Iterator[None]:
 
     Raises ConversionError when another run holds it.
     """
+    from filelock import FileLock, Timeout  # 0.2 s, and a plan needs no lock
+
     file = destination.with_name(destination.name + ".lock")
-    stream = _locked(file, destination)
+    # Without the fallback: a soft lock would outlive a run that was killed.
+    lock = FileLock(file, timeout=_LOCK_WAIT_S, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConversionError(
+            "Another run is writing {destination} at this moment ({file} is locked: {why}).",
+            hint="Wait until it has ended, or give another destination.",
+            destination=destination,
+            file=file.name,
+            why=os.strerror(errno.EAGAIN),
+        ) from error
     try:
         yield
     finally:
-        # First the name and then the lock: who waits for neither can't take a file that is gone.
+        # The name goes before the lock: a run that waits for it then takes a new file.
         if sys.platform != "win32":
             file.unlink(missing_ok=True)
-        stream.close()
-        if sys.platform == "win32":
-            _unlink_if_free(file)
-
-
-def _locked(file: Path, destination: Path) -> IO[bytes]:
-    while True:
-        stream = file.open("ab")
-        try:
-            _lock(stream)
-        except OSError as error:
-            stream.close()
-            raise ConversionError(
-                "Another run is writing {destination} at this moment ({file} is locked: {why}).",
-                hint="Wait until it has ended, or give another destination.",
-                destination=destination,
-                file=file.name,
-                why=error.strerror or error,
-            ) from error
-        if _is_still(file, stream):
-            return stream
-        stream.close()  # the run before deleted it between our open and our lock
-
-
-def _is_still(file: Path, stream: IO[bytes]) -> bool:
-    try:
-        return os.path.samestat(file.stat(), os.fstat(stream.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _unlink_if_free(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except PermissionError:  # Windows: the next run has it open already
-        return
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(stream: IO[bytes]) -> None:
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(stream: IO[bytes]) -> None:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.release()
 
 
 # --- what is there already ------------------------------------------------------------------------
