@@ -23,7 +23,7 @@ LIBRARIES_BESIDE = ("bitsandbytes", "tokenizers")
 
 VERSIONS = (
     NAME, "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil",
-    "PySide6_Essentials", "starlette", "uvicorn",
+    "platformdirs", "filelock", "PySide6_Essentials", "starlette", "uvicorn",
 )  # fmt: skip
 """`doctor` and the page About read these versions from the packages' metadata."""
 

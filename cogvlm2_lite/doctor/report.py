@@ -32,7 +32,10 @@ from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_byte
 from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import GIB, format_bytes
 
-_REQUIRED = ("torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil")
+_REQUIRED = (
+    "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil",
+    "platformdirs", "filelock",
+)  # fmt: skip
 _OPTIONAL = (
     # The first two read a folder for comparison only; the application folder goes without.
     "transformers", "accelerate", "xformers", "PySide6-Essentials", "starlette", "uvicorn",
