@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cogvlm2_lite.inputs.prompt import build_prompt
     from cogvlm2_lite.sampling import Sampling
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Model", "Sampling", "__version__", "build_prompt", "load"]
 
