@@ -56,12 +56,10 @@ GROUP = 64
 STEPS = {
     "signed scale search alone": Calibration(compensate=False, descents=0),
     "unsigned scale search alone": Calibration(signed=False, compensate=False, descents=0),
-    "compensation alone, plain scales": Calibration(
-        signed=False, search=False, ordered=False, descents=0
-    ),
+    "GPTQ alone, plain scales": Calibration(signed=False, search=False, ordered=False, descents=0),
     "+ signed scale search": Calibration(ordered=False, descents=0),
     "+ important columns first": Calibration(descents=0),
-    "+ 4 passes of descent (the default)": Calibration(),
+    "+ 4 passes of coordinate descent (the default)": Calibration(),
     "the default without double quantization": Calibration(double_quant=False),
 }
 
@@ -132,8 +130,8 @@ class Bench:
         for seed in range(4):
             ours, theirs = self._fitted(many, 5 + seed), drawn_samples(len(fitted), seed)
             mixed = {
-                "its pictures, the demo model's talk": with_pictures_of(ours, theirs),
-                "its talk, the demo model's pictures": with_pictures_of(theirs, ours),
+                "its pictures, the demo model's questions": with_pictures_of(ours, theirs),
+                "its questions, the demo model's pictures": with_pictures_of(theirs, ours),
             }
             for name, found in mixed.items():
                 yield f"{name} ({seed})", self._calibrated(found, plain, Calibration())

@@ -52,7 +52,7 @@ class Case:
         return self.found.plan.devices[0].budget.device_bytes
 
     def arrivals(self, phase: Phase) -> tuple[Unit, ...]:
-        """List what comes in for a phase."""
+        """Return the units that are copied in for a phase."""
         (arrivals,) = self.found.expected.arrivals[phase]
         return arrivals.units
 
@@ -89,7 +89,7 @@ def _cpu() -> Machine:
 
 
 def write_page(page: str, found: Sequence[Case]) -> str:
-    """Replace the written part of the page."""
+    """Return the page with its generated part replaced."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{_tables(found)}\n{END}{after}"
@@ -101,8 +101,8 @@ def _tables(found: Sequence[Case]) -> str:
 
 
 def _overview(found: Sequence[Case]) -> str:
-    head = "| | weights in memory while it decodes | comes in for a new picture | for a token | "
-    head += "peak | first word about a new picture | tokens/s |"
+    head = "| | resident weights in decode | copied for a new picture | for a token | "
+    head += "peak | first token about a new picture | tokens/s |"
     rows = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for case in found:
         expected = case.found.expected
@@ -127,9 +127,9 @@ def _bytes(units: Iterable[Unit]) -> str:
 
 
 def _capped() -> str:
-    """Show what memory alone changes: one card's rates under all the limits."""
+    """Return the effect of memory alone: one card's rates under all limits."""
     rows = [
-        f"What memory alone changes, with the rates of one card ({CAPPED}):",
+        f"The effect of memory alone, with the rates of one card ({CAPPED}):",
         "",
         "| limit | " + " | ".join(f"{gib} GiB" for gib in GPU_GIB) + " |",
         "| --- |" + " ---: |" * len(GPU_GIB),
@@ -139,7 +139,7 @@ def _capped() -> str:
     ]
     words = " | ".join(about(expected.first_word_s) for expected in found)
     tokens = " | ".join(rate(expected.tokens_per_s) for expected in found)
-    return "\n".join([*rows, f"| first word | {words} |", f"| tokens/s | {tokens} |"])
+    return "\n".join([*rows, f"| first token | {words} |", f"| tokens/s | {tokens} |"])
 
 
 def _details(case: Case) -> str:
@@ -250,7 +250,7 @@ def _bar(case: Case, plan: PhasePlan, left: float, base: float) -> Iterator[str]
 
 
 def _pieces(case: Case, plan: PhasePlan) -> Iterator[tuple[str, str, int]]:
-    """Give what lies in a bar, from below: kind, style, bytes."""
+    """Yield the pieces of a bar from below: kind, style, bytes."""
     arriving = case.arrivals(plan.phase)
     coming = {unit.key for unit in arriving}
     there = [unit for unit in plan.resident if unit.key not in coming]
@@ -280,21 +280,21 @@ def _legend(left: float, top: float) -> Iterator[str]:
     y += 12
     for style, words in (
         ("used", "full: in memory, used in this phase"),
-        ("kept", "pale: in memory, kept for later"),
-        ("comes", "dashed: comes in for this phase"),
+        ("kept", "pale: in memory, for later phases"),
+        ("comes", "dashed: copied in for this phase"),
     ):
         y += 24
         yield f'<rect class="language {style}" x="{left}" y="{y - 11}" width="22" height="14"/>'
         yield _text(left + 32, y, words)
     y += 30
     yield f'<path class="budget" d="M{left} {y - 4}h22"/>'
-    yield _text(left + 32, y, "the budget: memory stays below")
+    yield _text(left + 32, y, "the budget")
     y += 12
     for words in (
-        "Below the bars: the peak, and what comes in.",
-        "Arithmetic from the released shapes and",
+        "Below the bars: the peak, and what is copied in.",
+        "Calculated from the released shapes and",
         "stated rates: no real weights and no GPU",
-        "were at hand.",
+        "were available.",
     ):
         y += 18
         yield _text(left, y, words, "small")

@@ -1,6 +1,6 @@
 """Write docs/performance.md from benchmarks/results/*.json: python tools/write_performance.py
 
-No number stands in the page that is not in those files, except llama.cpp's, which say so.
+Every number of the page is in those files, except those of llama.cpp and those marked "by hand".
 """
 
 from __future__ import annotations
@@ -22,86 +22,87 @@ Report = dict[str, Any]
 _INTRODUCTION = """\
 # Performance
 
-Written by `python tools/write_performance.py` from the files in `benchmarks/results/`. Every number
-was measured, by a program in `benchmarks/` or by `cogvlm2-lite bench`, or by hand where it says so.
-The real weights were not at hand: figures of the 19B model come from made-up NF4 weights of exactly
-its shapes, with memory of their own for every matrix, run by the engine that answers everybody.
-Speed does not depend on what the numbers are; answers do, and none are judged here.
+`python tools/write_performance.py` writes this page from the files in `benchmarks/results/`. Every
+number was measured with a program in `benchmarks/` or with `cogvlm2-lite bench`, or by hand where
+the text says so. The real weights were not available: figures for the 19B model come from random
+NF4 weights of exactly its shapes, each matrix with its own memory, run by the same engine that
+answers questions. Speed does not depend on the values of the weights. Answers do, and none are
+judged here.
 
-`cogvlm2-lite bench 19b` gives the first tables for your computer, before any download.
+`cogvlm2-lite bench 19b` measures the first tables on your computer, without the real model.
 """
 
 _NO_GPU = """\
 ## GPU
 
-**Nothing here was measured on a GPU.** None could be had. What was written for one and has not run
-on one: bitsandbytes' CUDA kernels behind their self-test, uploads through pinned memory on a stream
-of their own (`backends/pinned.py`), catching the driver's out-of-memory error, and decode steps
-recorded as a CUDA graph (`engine/cuda_graph.py`; a recording is thrown away unless its first result
-is equal to the bit). The plan, the streaming, its bit equality, the recovery, and that recorded
-steps depend on nothing but what stays in place are tested on the CPU, with an accounting arena in
+**Nothing here was measured on a GPU**, because none was available. The following code was written
+for GPUs and has not run on one: bitsandbytes' CUDA kernels behind their self-test, uploads through
+pinned memory on their own stream (`backends/pinned.py`), recovery from the driver's out-of-memory
+error, and decode steps as a CUDA graph (`engine/cuda_graph.py`; a graph is used only if its first
+result is equal bit for bit). The plan, streaming, its equality bit for bit, recovery, and that a
+repeated step depends only on buffers that stay in place are tested on the CPU, with an arena in
 place of video memory and repeated calls in place of a graph.
 
-`sh benchmarks/gpu.sh` measures it in one command: caps of 24, 16, 12, 8 and 6 GiB, bits of resident
-against streamed weights, going on when another program takes all memory that is free, and peaks
-beside the plan. Then this page is written again. Its goals: at 8 GiB decode at 0.95 of the uncapped
-rate, a new picture in at most 1.3 times the uncapped time, decode at 60 % of the memory-bandwidth
-limit. `sh benchmarks/gpu.sh cpu` rehearses it.
+`sh benchmarks/gpu.sh` measures all of this with one command: limits of 24, 16, 12, 8 and 6 GiB,
+resident against streamed weights bit for bit, recovery when another program takes all free memory,
+and peaks against the plan. It then writes this page again. Its goals: at 8 GiB, decode at 0.95 of
+the rate without a limit and a new picture in at most 1.3 times the time without a limit; decode at
+60 % of the memory bandwidth. `sh benchmarks/gpu.sh cpu` is a rehearsal on the CPU.
 """
 
 _CHOICES = """\
 ## What was chosen, and what it costs
 
-- Dequantizing is not bound by page faults: rows are made plain in a buffer that is used again
+- Page faults do not limit dequantization: rows are dequantized into a buffer that is used again
   (`weights/kernels/scratch.py`), and wide activations are changed in place. Before that, page
-  faults took {faults_s:.2f} s of system time in the linears of a vision layer of {layer_s:.1f} s.
-  Raising malloc's limits (`mallopt`) took them away and left the process {mallopt_mb} MB larger;
-  huge pages (`THP_MEM_ALLOC_ENABLE`) took {huge_s:.2f} s on this virtual machine. Neither was
-  taken. (Measured once, by hand.)
-- Up to 24 rows with AVX512 and 16 with AVX2 or in float32 are multiplied by a C kernel of ours that
-  reads 4-bit matrices as they are stored (`weights/kernels/gemv.c`). Bfloat16 inputs are multiplied
-  as whole numbers: on the Xeon of the tables above 16-bit whole products ran three times as fast as
-  bfloat16's, and the result is closer to the stored matrix than with levels in bfloat16 (97 of 100
-  results round to the exact bfloat16, otherwise 60; by hand, two shapes). bitsandbytes' kernel for
-  AVX512-BF16 needs a second copy of every matrix (3.45 GiB for the 19B model) and seconds to make
-  it. Where no C compiler was found at installation it is still used, and `doctor` says so.
-- Inputs must stay in the L1 cache, and of its 48 KB weights that stream through leave them a third:
-  with inputs of 16 KB a matrix was read as fast as with 4, with 24 KB a quarter slower. The 28 KB
-  of down_proj did not stay: it was read at 24 GB/s where the others were at 31 and plain reading
-  at 39, and at 11 where the others were at 24 without our asking ahead (presumably every miss takes
-  one of the places in which a core waits for memory). So a block of 16 rows is multiplied in pieces
-  of up to 8,192 columns, while the next block is asked for in the order of its bytes. Two or four
-  rows side by side, in whatever order memory was asked, were slower. Scales are looked up 64 at a
-  time by byte permutations. On the EPYC the linears of a layer went from 4.3 to 3.3 ms, with the
-  same bits. (By hand, one thread.)
-- Several rows are multiplied with each weight that was read: on the EPYC the linears of a layer
-  took 3.8 ms for 1 row, 4.8 for 2, 8.4 for 4, 16 for 8, 35 for 16 and 48 for 24, where making them
-  plain and multiplying took 25 for 1 row, 43 for 16 and 49 for 24. With AVX2 alone 6.3 ms for 1
-  row, 30 for 8, 60 for 16. (Medians of 5 or 7 pairs, by hand, one thread.)
-- For more rows a C function of ours makes matrices plain, 28 to 32 weights in a nanosecond into a
-  buffer that is used again: at each scale the 16 levels are worked out once and then looked up. In
-  turn with bitsandbytes' function the linears of a layer took 0.84 of the time for 64 rows, 0.91
-  for 128, 0.97 for 512. The results are the same bits. (Medians of 7 pairs, by hand.)
-- With AMX more than 16 rows of bfloat16 go through a C kernel of ours too
-  (`weights/kernels/gemm_amx.c`): it makes 256 x 256 weights plain in the cache, by looking up what
-  the 16 levels are at a scale, and multiplies them there, where torch's way wrote each matrix to
-  memory and read it back. The sums of a row do not depend on other rows. With numbers in the L1
-  cache a core multiplied at 2.7 TFLOP/s, from the L2 cache at 1.2 to 1.7; zeros are a fifth faster
-  than numbers, for less power goes into them (by hand).
-- A decoded token attends in a C kernel too (`weights/kernels/attention.c`, bfloat16 with
-  AVX512-BF16).
-- Products of bfloat16 pairs are not used where float32 or whole numbers do as well: on the Xeon a
-  core did half as many of them in the same time as of float32, and a third as many as of 16-bit
-  whole numbers (by hand).
-- Without the C kernel, a plain bfloat16 matrix is multiplied by one row without oneDNN:
+  faults took {faults_s:.2f} s of system time in the linear layers of a vision layer of
+  {layer_s:.1f} s. Raising malloc's limits (`mallopt`) removed them but left the process
+  {mallopt_mb} MB larger; with huge pages (`THP_MEM_ALLOC_ENABLE`) they took {huge_s:.2f} s on this
+  virtual machine. Neither is used. (Measured once, by hand.)
+- The C kernel for few rows (GEMV, `weights/kernels/gemv.c`) multiplies up to 24 rows with AVX512,
+  and up to 16 with AVX2 or in float32. It reads 4-bit matrices as they are stored. Bfloat16 inputs
+  are multiplied as integers: on the Xeon of the tables above, 16-bit integer products ran three
+  times as fast as those of bfloat16, and the result is closer to the stored matrix than with levels
+  in bfloat16 (97 of 100 results round to the exact bfloat16, otherwise 60; by hand, two shapes).
+  bitsandbytes' kernel for AVX512-BF16 needs a second copy of every matrix (3.45 GiB for the 19B
+  model) and seconds to make it. It is used if no C compiler was found during installation; `doctor`
+  reports this.
+- The inputs of the GEMV kernel must stay in the L1 cache, of whose 48 KB the weights that stream
+  through leave a third. With inputs of 16 KB a matrix was read as fast as with 4 KB, with 24 KB a
+  quarter slower. The 28 KB of down_proj did not stay: it was read at 24 GB/s, the others at 31
+  GB/s, plain memory at 39 GB/s; without prefetch it was 11 GB/s and 24 GB/s (presumably because a
+  core can wait for only a few cache lines at a time). So a block of 16 rows is multiplied in pieces
+  of up to 8,192 columns, while the next block is prefetched in the order of its bytes. Two or four
+  rows next to each other were slower for every order of prefetch. Scales are looked up 64 at a time
+  by byte permutations. On the EPYC this changed the linear layers of a decoder layer from 4.3 ms to
+  3.3 ms, with the same bits. (By hand, one thread.)
+- Each weight is read once for several rows. On the EPYC the linear layers of a decoder layer took
+  3.8 ms for 1 row, 4.8 for 2, 8.4 for 4, 16 for 8, 35 for 16 and 48 for 24, where dequantizing and
+  multiplying took 25 for 1 row, 43 for 16 and 49 for 24. With AVX2 alone it was 6.3 ms for 1 row,
+  30 for 8 and 60 for 16. (Medians of 5 or 7 pairs, by hand, one thread.)
+- For more rows, a C function dequantizes 28 to 32 weights per nanosecond into a buffer that is used
+  again: for each scale, it computes the 16 levels once and then looks them up. Paired with
+  bitsandbytes' function, the linear layers of a decoder layer took 0.84 of the time for 64 rows,
+  0.91 for 128 and 0.97 for 512. The results are the same bits. (Medians of 7 pairs, by hand.)
+- With AMX, more than 16 rows of bfloat16 go through a C kernel, too (GEMM,
+  `weights/kernels/gemm_amx.c`): it dequantizes 256 x 256 weights in the cache and multiplies them
+  there, where torch's way wrote each matrix to memory and read it back. The sums of a row do not
+  depend on other rows. With operands in the L1 cache a core reached 2.7 TFLOP/s, from the L2 cache
+  1.2 to 1.7; with zeros it is a fifth faster, because they need less power (by hand).
+- The attention of a decoded token uses a C kernel, too (`weights/kernels/attention.c`, bfloat16
+  with AVX512-BF16).
+- Products of bfloat16 pairs are not used where float32 or integers work as well: on the Xeon a core
+  computed half as many of them per second as of float32, and a third as many as of 16-bit integers
+  (by hand).
+- Without the C kernel, a plain bfloat16 matrix is multiplied by one row without oneDNN, which is
   {one_row:.2f} times as fast (median of 9 pairs on 32,000 x 4,096, one thread, by hand).
-- Threads: one per physical core, from four cores on one less, and idle ones sleep
+- Threads: one per physical core, one less from four cores on, and idle ones sleep
   (`OMP_WAIT_POLICY=PASSIVE`), so that a desktop stays responsive. `OMP_NUM_THREADS` overrides it.
 """
 
 
 def render() -> str:
-    """Give the text of the page."""
+    """Return the text of the page."""
     full, layers, memory, gpu = (
         _read(name) for name in ("cpu_19b", "cpu_layers", "memory_estimate", "gpu")
     )
@@ -142,10 +143,7 @@ def _machine(report: Report) -> str:
     )
 
 
-_EARLIER = (
-    "Its figures of decoding are those of an earlier state of our kernel for few rows, which was "
-    "rewritten on the EPYC."
-)
+_EARLIER = "Its decode figures are from an earlier GEMV kernel, rewritten since then."
 
 
 def _whole_models(with_amx: Report, without_amx: Report | None) -> Iterator[str]:
@@ -168,10 +166,10 @@ def _whole_model(report: Report) -> Iterator[str]:
         f"All {bench['layers'][0]} vision and {bench['layers'][1]} decoder layers, one picture of "
         f"1344 x 1344, a short question, {bench['phases'][2]['tokens'] + 1} tokens, "
         f"{bench['threads']} threads. "
-        f"Bringing in and packing what decoding needs took {format_seconds(bench['load_s'])}. "
-        f"Right before, the machine read {limits['read_bytes_per_s'] / 1e9:.1f} GB/s and "
+        f"Loading the weights that decode needs took {format_seconds(bench['load_s'])}. "
+        f"Just before, the machine read {limits['read_bytes_per_s'] / 1e9:.1f} GB/s and "
         f"multiplied at {limits['flops_per_s'] / 1e9:.0f} GFLOP/s with these threads. Encode and "
-        "prefill include making their weights up in memory."
+        "prefill include generating their weights in memory."
     )
     yield ""
     yield "| phase | time | CPU time | tokens/s | GFLOP/s | of matmul | GB/s | of reading |"
@@ -185,8 +183,8 @@ def _whole_model(report: Report) -> Iterator[str]:
         )
     yield ""
     yield (
-        f"Memory, with a budget of {bench['budget_bytes'] / GIB:.1f} GiB; measured is the resident "
-        "size of the process beyond what it was before loading."
+        f"Memory, with a budget of {bench['budget_bytes'] / GIB:.1f} GiB. Measured is the growth "
+        "of the process's resident size since before loading."
     )
     yield ""
     yield "| phase | planned peak | measured peak |"
@@ -197,30 +195,30 @@ def _whole_model(report: Report) -> Iterator[str]:
 
 
 def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
-    yield "## One layer beside the limit of the machine"
+    yield "## One layer against the limit of the machine"
     yield ""
     yield (
-        f"{_machine(report)}. One thread, CPU time, {report['repeats']} pairs: ours and the limit "
-        "in turn, so that both meet the same neighbours (load average at the start: "
-        f"{report['load']:.1f}). The share is the median of the pairs, beside it the range. "
-        "Reading is the largest of 8-byte numbers in memory; bf16 is torch's product with a plain "
-        "matrix."
+        f"{_machine(report)}. One thread, CPU time, {report['repeats']} pairs: our layer and the "
+        "limit are measured in turn, because other programs slow both (load average at the start: "
+        f"{report['load']:.1f}). The share is the median of the pairs; the range is next to it. "
+        "Reading is finding the largest of 8-byte numbers in memory; bf16 is torch's product with "
+        "a plain matrix."
     )
     yield ""
     yield from _shares(report)
     yield (
-        f"{_EARLIER} It asks memory for weights far ahead, which plain reading leaves to the "
-        "processor, hence shares above 1. Machines of the same kind differ: on another one three "
-        "quiet runs gave 0.79, 0.82 and 0.94 for the linears of decoding, and 0.86, 0.91 and 0.97 "
-        "for lm_head in NF4 (medians of 9 pairs, by hand). Prefill and encode go through our AMX "
-        "kernel, 4-bit matrices included in its time. In turn with the way without it, matrices "
-        "made plain and then multiplied by torch, it was 1.38 times as fast for 512 rows, and 1.12 "
-        "times for 2306 rows and for the vision tower (medians of 9 pairs, by hand)."
+        f"{_EARLIER} The kernel prefetches weights far ahead, which plain reading leaves to the "
+        "processor; so shares above 1 are possible. Machines of the same kind differ: on another "
+        "one three quiet runs gave 0.79, 0.82 and 0.94 for the linear layers of decode, and 0.86, "
+        "0.91 and 0.97 for lm_head in NF4 (medians of 9 pairs, by hand). Prefill and encode use "
+        "the AMX GEMM kernel; its time includes 4-bit matrices. Compared with dequantizing and torch's "
+        "product it was 1.38 times as fast for 512 rows, and 1.12 times for 2306 rows and for the "
+        "vision tower (medians of 9 pairs, by hand)."
     )
     if without_amx:
         yield ""
         yield (
-            f"Without AMX torch multiplies more than 24 rows, after matrices were made plain. "
+            "Without AMX, more than 24 rows are multiplied by torch after dequantizing. "
             f"{_machine(without_amx)}, {without_amx['repeats']} pairs, load average "
             f"{without_amx['load']:.1f}:"
         )
@@ -229,7 +227,7 @@ def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
 
 
 def _shares(report: Report) -> Iterator[str]:
-    """Tabulate what each layer reaches of its limit, and say which goals that meets."""
+    """Write a table with the share of its limit that each layer reaches, and the goals."""
     yield "| what, and of which limit | ours ms | limit ms | share | range |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name, figure in report["figures"].items():
@@ -249,17 +247,17 @@ def _shares(report: Report) -> Iterator[str]:
 
 
 def _beside_llama_cpp(report: Report) -> Iterator[str]:
-    yield "## Beside llama.cpp"
+    yield "## Comparison with llama.cpp"
     yield ""
     copies = "with" if report["second_copy"] else "without"
     yield (
         f"{_machine(report)}. llama.cpp (in llama-cpp-python {report['llama_cpp_python']}, built "
-        "here for this processor) does not run CogVLM2; it ran a Llama of the language path's "
-        f"shapes, in Q4_K_M, {copies} its second copy of the weights in an order that suits it, "
+        "for this processor) does not run CogVLM2. It ran a Llama with the language path's "
+        f"shapes, in Q4_K_M, {copies} its second, reordered copy of the weights, "
         "and CogVLM's vision tower with CogVLM2's shapes. One thread, CPU time, "
-        f"{report['repeats']} pairs in turn (load average when it began: {report['load']:.1f}; "
-        "`benchmarks/beside_llama_cpp.py`). A layer is a quarter of the difference between 6 and "
-        "2, in the tower half of that between 3 and 1."
+        f"{report['repeats']} pairs in turn (load average at the start: {report['load']:.1f}; "
+        "`benchmarks/beside_llama_cpp.py`). The time of a layer is a quarter of the difference "
+        "between 6 layers and 2, in the tower half of that between 3 and 1."
     )
     yield ""
     yield "| per layer | llama.cpp ms | ours ms | times as fast | range |"
@@ -278,9 +276,9 @@ def _beside_llama_cpp(report: Report) -> Iterator[str]:
         )
     yield ""
     yield (
-        "On the Xeon, where llama.cpp's first token with that copy ended in a segmentation fault, "
-        "an earlier state of our kernel was 1.97 times as fast in decoding and 3.93 times in "
-        "prefill as llama.cpp without it."
+        "On the Xeon, llama.cpp crashed at its first token with that copy. Against llama.cpp "
+        "without it, an earlier kernel of ours was 1.97 times as fast in decode and 3.93 times in "
+        "prefill."
     )
 
 
@@ -291,23 +289,23 @@ def _streamed(report: Report) -> Iterator[str]:
     yield (
         f"{_machine(report)}; {report['layers']} decoder layers and a 4-bit lm_head, one thread, "
         f"CPU time per token, median of {report['repeats']} (load average at the start: "
-        f"{report['load_average']:.1f}; `benchmarks/streamed_decode.py`). The weights lie in "
-        "memory already, as in the system's file cache: reading them from a disk comes on top."
+        f"{report['load_average']:.1f}; `benchmarks/streamed_decode.py`). The weights are in "
+        "memory already, as in the system's file cache; reading them from a disk takes extra time."
     )
     yield ""
-    yield "| kernel | everything stays, ms | all layers streamed, ms | scores |"
+    yield "| kernel | everything resident, ms | all layers streamed, ms | logits |"
     yield "| --- | ---: | ---: | --- |"
     for name, title in (("rows", "our C kernel"), ("packed", "bitsandbytes', a packed copy")):
         row = kernels[name]
-        equal = "equal to the bit" if row["equal_to_the_bit"] else "NOT equal"
+        equal = "equal bit for bit" if row["equal_to_the_bit"] else "NOT equal"
         yield f"| {title} | {row['resident_ms']:.1f} | {row['streamed_ms']:.1f} | {equal} |"
     yield ""
     slower = kernels["rows"]["streamed_ms"] / kernels["rows"]["resident_ms"]
     packing = kernels["packed"]["streamed_ms"] / kernels["packed"]["resident_ms"]
     yield (
-        f"Streaming takes our kernel {slower:.2f} times as long, for it reads matrices as they "
-        "are stored. Where it was not built, every token packs its matrices anew: "
-        f"{packing:.1f} times."
+        f"With our kernel streaming takes {slower:.2f} times as long, because it reads matrices as "
+        "they are stored. Without it, matrices are packed again for every token, which takes "
+        f"{packing:.1f} times as long."
     )
 
 
@@ -318,10 +316,10 @@ def _parallel(report: Report) -> Iterator[str]:
         f"{_machine(report)}. All decoder layers and lm_head of the 19B shapes in NF4, everything "
         f"resident, caches of {report['context']} tokens, one thread, CPU time, medians of "
         f"{report['repeats']} (load average at the start: {report['load_average']:.1f}; "
-        "`benchmarks/parallel_decode.py`). One pass over the weights gives a token to each."
+        "`benchmarks/parallel_decode.py`). One pass over the weights gives each a token."
     )
     yield ""
-    yield "| at once | a step, ms | per token, ms | tokens in the same time |"
+    yield "| conversations | step, ms | per token, ms | tokens in the same time |"
     yield "| ---: | ---: | ---: | ---: |"
     for count, width in report["widths"].items():
         yield (
@@ -330,21 +328,21 @@ def _parallel(report: Report) -> Iterator[str]:
         )
     yield ""
     yield (
-        "Where memory is fast a pass for one row takes as long as reading, and each further row "
-        "costs arithmetic. On the Xeon, whose memory is slower, 2, 4 and 8 at once gave 1.54, 2.24 "
-        "and 2.32 times as many tokens, with an earlier state of our kernel. Each conversation "
-        "gets the scores that it gets alone, to the bit (`tests/core`)."
+        "Where memory is fast, a pass for one row takes as long as reading, and each further row "
+        "needs additional arithmetic. On the Xeon, whose memory is slower, 2, 4 and 8 "
+        "conversations gave 1.54, 2.24 and 2.32 times as many tokens, with an earlier kernel. Each conversation "
+        "gets the same logits as alone, bit for bit (`tests/core`)."
     )
 
 
 def _estimate(report: Report) -> Iterator[str]:
-    yield "## The memory estimate beside the tensors that were made"
+    yield "## The memory estimate against the real tensors"
     yield ""
     yield (
         f"{_machine(report)}; real widths, one layer of each kind "
-        "(`benchmarks/memory_estimate.py`). Every tensor counts from its creation to its end. The "
-        "last column is the error of the phase's whole peak for the 19B model, weights and full "
-        "cache included."
+        "(`benchmarks/memory_estimate.py`). Every tensor counts from its creation to its release. "
+        "The last column is the error of the phase's whole peak for the 19B model, including "
+        "weights and a full cache."
     )
     yield ""
     yield "| phase | activations planned | measured | error | error of the peak |"
@@ -357,8 +355,8 @@ def _estimate(report: Report) -> Iterator[str]:
         )
     yield ""
     yield (
-        "The estimate is a bound: it counts 32 MiB for buffers of kernels, of which the CPU uses "
-        "20. Buffers inside of torch's own kernels are not tensors and are not seen."
+        "The estimate is an upper bound: it counts 32 MiB for kernel buffers, of which the CPU "
+        "uses 20. Buffers inside torch's own kernels are not tensors and are not counted."
     )
 
 
@@ -368,14 +366,14 @@ def _gpu(report: Report) -> Iterator[str]:
     yield ""
     yield f"{_machine(report)}."
     yield ""
-    equal = "equal to the bit" if verdict["equal_to_the_bit"] else "NOT equal"
-    recovered = "went on" if verdict["recovered"] else "did NOT always go on"
+    equal = "equal bit for bit" if verdict["equal_to_the_bit"] else "NOT equal"
+    recovered = "continued" if verdict["recovered"] else "did NOT always continue"
     yield (
-        f"Scores at all caps, also after memory ran out: {equal}. When memory was taken away in "
-        f"the middle, the answer {recovered}."
+        f"Logits under all limits, also after memory ran out: {equal}. When memory was taken away "
+        f"during an answer, it {recovered}."
     )
     yield ""
-    yield "| cap | encode | prefill | tokens/s | decode of copying | peak planned | measured |"
+    yield "| limit | encode | prefill | tokens/s | decode of copying | peak planned | measured |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for run in report["runs"]:
         encode, prefill, decode = run["bench"]["phases"]

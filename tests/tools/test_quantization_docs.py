@@ -12,8 +12,8 @@ def test_the_page_is_not_stale() -> None:
     assert page == current(), "run python -m tools.write_quantization_docs"
 
 
-def test_the_page_says_what_was_not_at_hand() -> None:
-    assert "No weights of the 19B model were at hand" in PAGE.read_text(encoding="utf-8")
+def test_the_page_says_what_was_not_available() -> None:
+    assert "The weights of the 19B model were not available" in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
