@@ -16,23 +16,22 @@ from tests.core.goldens import compare, load_golden, open_golden_model  # noqa: 
 HEAD = """\
 # Fidelity: our numbers against the released code's
 
-The released code was run on a tiny checkpoint of random weights in the released layout, in float32
-on a CPU; `tests/golden/a` holds the checkpoint, the inputs and every output. The table gives the
-largest absolute difference per key when CogVLM2 Lite computes the same, in float32, and for
-information in bfloat16 and float16, where the released code itself is up to 0.34 away from its own
-float32 scores. Ids, types, positions, expert masks and greedy tokens must be equal (0).
+The released code was run on a tiny checkpoint with random weights in the released layout, in
+float32 on a CPU. `tests/golden/a` holds the checkpoint, the inputs and every output. The table
+shows, for each key, the largest absolute difference when CogVLM2 Lite computes the same in float32
+and, for information, in bfloat16 and float16, where the released code itself differs by up to 0.34
+from its float32 logits. Ids, types, positions, expert masks and greedy tokens must be equal (0).
 
-`python -m benchmarks.fidelity` writes this page; `tests/core/test_goldens.py` holds the float32
-column to 2e-4 and shows for nine classic mistakes, each put into the code on purpose, that it would
-be noticed. No real weights were at hand: this proves the mathematics, not the answers of the 19B
-model.
+`python -m benchmarks.fidelity` writes this page. `tests/core/test_goldens.py` limits the float32
+column to 2e-4 and puts nine typical mistakes into the code to show that each would be noticed. The
+real weights were not available: this page proves the mathematics, not the answers of the 19B model.
 
-Equal to the bit besides: preprocessing (`preprocess_golden.safetensors`), prompts
+These are equal bit for bit, too: preprocessing (`preprocess_golden.safetensors`), prompts
 (`prompts.json`), and the RoPE tables of the real size in bfloat16 and float16
 (`rope_tables_real.safetensors`).
 
-In half precision greedy tokens may differ where two candidates lie closer than the rounding; such
-rows say "differs".
+In half precision, greedy tokens may differ where two candidates are closer than the rounding error;
+such rows show "differs".
 
 | key | float32 | bfloat16 | float16 |
 | --- | ---: | ---: | ---: |
@@ -40,7 +39,7 @@ rows say "differs".
 
 
 def main() -> None:
-    """Recompute all keys in three types and write the page."""
+    """Compute all keys in three number types and write the page."""
     golden = load_golden()
     columns = [
         compare(open_golden_model(dtype), golden) for dtype in ("float32", "bfloat16", "float16")

@@ -211,8 +211,8 @@ def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
         "processor; so shares above 1 are possible. Machines of the same kind differ: on another "
         "one three quiet runs gave 0.79, 0.82 and 0.94 for the linear layers of decode, and 0.86, "
         "0.91 and 0.97 for lm_head in NF4 (medians of 9 pairs, by hand). Prefill and encode use "
-        "the AMX GEMM kernel; its time includes 4-bit matrices. Compared with dequantizing and torch's "
-        "product it was 1.38 times as fast for 512 rows, and 1.12 times for 2306 rows and for the "
+        "the AMX GEMM kernel; its time includes 4-bit matrices. Compared with dequantizing and "
+        "torch's product it was 1.38 times as fast for 512 rows, and 1.12 times for 2306 rows and for the "
         "vision tower (medians of 9 pairs, by hand)."
     )
     if without_amx:
@@ -330,8 +330,8 @@ def _parallel(report: Report) -> Iterator[str]:
     yield (
         "Where memory is fast, a pass for one row takes as long as reading, and each further row "
         "needs additional arithmetic. On the Xeon, whose memory is slower, 2, 4 and 8 "
-        "conversations gave 1.54, 2.24 and 2.32 times as many tokens, with an earlier kernel. Each conversation "
-        "gets the same logits as alone, bit for bit (`tests/core`)."
+        "conversations gave 1.54, 2.24 and 2.32 times as many tokens, with an earlier kernel. "
+        "Each conversation gets the same logits as alone, bit for bit (`tests/core`)."
     )
 
 

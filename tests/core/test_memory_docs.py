@@ -68,7 +68,7 @@ def test_every_colour_is_defined_and_explained(found: list[Case]) -> None:
 
 def test_the_page_says_that_nothing_was_measured() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert re.search(r"neither the real weights nor a GPU were at\s+hand", page)
+    assert re.search(r"Neither the real weights nor a GPU were\s+available", page)
 
 
 def test_eight_gib_decode_as_fast_as_with_unlimited_memory(found: list[Case]) -> None:
