@@ -212,8 +212,8 @@ def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
         "one three quiet runs gave 0.79, 0.82 and 0.94 for the linear layers of decode, and 0.86, "
         "0.91 and 0.97 for lm_head in NF4 (medians of 9 pairs, by hand). Prefill and encode use "
         "the AMX GEMM kernel; its time includes 4-bit matrices. Compared with dequantizing and "
-        "torch's product it was 1.38 times as fast for 512 rows, and 1.12 times for 2306 rows and for the "
-        "vision tower (medians of 9 pairs, by hand)."
+        "torch's product it was 1.38 times as fast for 512 rows, and 1.12 times for 2306 rows and "
+        "for the vision tower (medians of 9 pairs, by hand)."
     )
     if without_amx:
         yield ""
