@@ -20,7 +20,7 @@ export const TEXT = {
     dropped: (n) => `The oldest turns were left out (${n}): the conversation is longer than the model's context.`,
     memory: (held, most) => held ? `Memory: ${held} of ${most} planned` : `Memory: ${most} planned`,
     vision: "picture weights", language: "language weights", cache: "conversation", work: "working space",
-    streamed: (size) => `${size} come in for each token.`,
+    streamed: (size) => `${size} are copied in for each token.`,
     tokens: (n, s) => `${n} tokens in ${s} s`, reload: "Stopped: the page was left.",
   },
   zh: {
