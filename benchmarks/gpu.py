@@ -191,8 +191,8 @@ def last_scores(
 def ask(model: Model, tokens: int) -> Iterator[Event]:
     """Ask about a picture that the model does not know yet."""
     model.engine.pictures.clear()
-    for seat in model.engine.seats:
-        seat.clear()
+    for slot in model.engine.slots:
+        slot.clear()
     pixels = np.random.default_rng(9).integers(0, 256, (1344, 1344, 3), dtype=np.uint8)
     sampling = Sampling(max_new_tokens=tokens, repetition_guard=False)
     return model.answer(QUESTION, Image.fromarray(pixels), sampling=sampling)

@@ -1,7 +1,7 @@
 """The main path: from a question about a picture to a stream of events, in eight steps.
 
-An answer is a generator. It yields events and, where it needs the scores of the next token, the
-token to run: `scheduler.py` runs it, with those of other answers, and sends the scores back.
+An answer is a generator. It yields events and, where it needs the logits of the next token, the
+token to run: `scheduler.py` runs it together with those of other answers and sends the logits back.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
-from cogvlm2_lite.engine.chunk import chunk_of, pieces_of
+from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
 from cogvlm2_lite.engine.json_text import JsonAnswer
-from cogvlm2_lite.engine.logprobs import ScoreLedger
-from cogvlm2_lite.engine.prefix_cache import Known, PictureCache, Seat, Spoken
+from cogvlm2_lite.engine.logprobs import LogprobQueue
+from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     MOST_PER_ANSWER,
     OUT_OF_MEMORY,
-    Tightener,
+    Replanner,
     out_of_memory,
 )
 from cogvlm2_lite.engine.runtime import Cancelled, Result, Runtime, Steps, Token
@@ -57,7 +57,7 @@ class Request:
     image     the conversation's picture, or None
     history   earlier (question, answer) pairs, oldest first
     template  "chat", "vqa" or "base"; None: the one the checkpoint names
-    begun     what the answer has said already, and begun_ids the tokens that said it
+    begun     the prefix of the answer that is continued; begun_ids are its tokens
     """
 
     question: str
@@ -71,7 +71,7 @@ class Request:
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What Finished will tell."""
+    """What Finished will report."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
@@ -82,13 +82,13 @@ class _Tally:
 
 
 Asking = Generator[Event | Token, Tensor | None, Result]
-"""Work on an answer. To a Token the scores [vocab] of its decode step are sent, or None to end the
-answer there. Between any two things that it yields other answers may use the device."""
+"""The work on an answer. In return for a Token it is sent the logits [vocab] of its decode step, or
+None to end the answer. Between two yields other answers may use the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A question as token ids, and what its answer has said already."""
+    """A question as token ids, and the tokens of an answer that is continued."""
 
     request: Request
     prompt: PromptIds
@@ -101,24 +101,24 @@ class Prepared:
 
 
 class Answers:
-    """Makes answers: a runtime, a tokenizer, and the pictures that are kept between questions."""
+    """Makes answers from a runtime, a tokenizer, and the pictures kept between questions."""
 
     def __init__(
         self,
         runtime: Runtime,
         tokenizer: Tokenizer,
-        tightener: Tightener,
+        replanner: Replanner,
         pictures: PictureCache,
     ) -> None:
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.pictures = pictures
-        self._tightener = tightener
+        self._replanner = replanner
 
     def prepare(self, request: Request) -> Prepared:
-        """Step 3: write a question as token ids.
+        """Step 3: return a question as token ids.
 
-        Raises PromptTooLongError when it, or what the answer has already, fills the context.
+        Raises PromptTooLongError if it, or the answer that is continued, fills the context.
         """
         prompt = encode_prompt(
             self.tokenizer,
@@ -139,20 +139,20 @@ class Answers:
             )
         return Prepared(request=request, prompt=prompt, begun=tuple(begun))
 
-    def steps(self, asked: Prepared, seat: Seat, cancel: Cancel) -> Asking[None]:
-        """Answer a question at a seat; the last event is Finished, also after a cancel."""
-        # Steps 1 and 4, opening the picture and planning the memory, were the caller's.
+    def steps(self, asked: Prepared, slot: CacheSlot, cancel: Cancel) -> Asking[None]:
+        """Answer a question in a slot; the last event is Finished, also after a cancel."""
+        # Steps 1 and 4, opening the picture and planning the memory, are done by the caller.
         prompt, begun = asked.prompt, asked.begun
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
-        yield from _tell_streaming(self.runtime.plan, asked.request.image is not None)
+        yield from _report_streaming(self.runtime.plan, asked.request.image is not None)
         tally = _Tally(token_ids=list(begun))
         try:
-            logits = yield from self._go_on(asked, seat, cancel, tally)
-            reason = yield from self._write(logits, asked, seat, tally)
+            logits = yield from self._fill_cache(asked, slot, cancel, tally)
+            reason = yield from self._decode(logits, asked, slot, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
-            # What was said before the break is not lost when it is stopped before it goes on.
+            # The text that is continued is not lost if the answer is cancelled before it continues.
             tally.text = tally.text or self.tokenizer.decode(list(begun))
         yield Finished(
             text=tally.text,
@@ -167,14 +167,14 @@ class Answers:
         )
 
     def decode(
-        self, tokens: Sequence[Token], seats: Sequence[Seat]
+        self, tokens: Sequence[Token], slots: Sequence[CacheSlot]
     ) -> Generator[Event, None, list[Tensor]]:
-        """Run a token of each of several answers, and give each the scores [vocab] behind it."""
+        """Run one token of each of several answers, and return the logits [vocab] of each."""
         step = partial(self.runtime.decode_each, tokens)
-        return (yield from self._surviving(partial(_at_once, step), *seats))
+        return (yield from self._surviving(partial(_at_once, step), *slots))
 
     def _begun_ids(self, request: Request) -> list[int]:
-        """Give the tokens that the answer has already; the text decides where they disagree."""
+        """Return the tokens of the answer that is continued; the text decides if they disagree."""
         ids = list(request.begun_ids)
         ends = self.runtime.config.eos_token_ids
         known = all(0 <= i < self.runtime.config.vocab_size and i not in ends for i in ids)
@@ -182,27 +182,30 @@ class Answers:
             return ids
         return self.tokenizer.encode(request.begun)
 
-    def _go_on(self, asked: Prepared, seat: Seat, cancel: Cancel, tally: _Tally) -> Asking[Tensor]:
-        """Bring the prompt into the cache, and behind it what the answer has already; gives the
-        last scores [vocab].
+    def _fill_cache(
+        self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
+    ) -> Asking[Tensor]:
+        """Compute the prompt, and after it the answer that is continued; return the last logits.
 
-        Tokens of an answer are read one by one as they were written: together their keys and values
-        might differ in the last bit, and the answer go on in other words.
+        Tokens of an answer are computed one by one, as when they were generated: computed together,
+        their keys and values may differ in the last bit, and the answer may continue differently.
+
+        Returns  [vocab]
         """
         prompt, begun = asked.prompt, asked.begun
-        held = seat.spoken.common(prompt, asked.picture, begun) if seat.spoken else 0
+        held = slot.generated.common(prompt, asked.picture, begun) if slot.generated else 0
         if held:
-            seat.cache.truncate(prompt.tokens + held)
-            assert seat.spoken is not None
-            del seat.spoken.tokens[held:]
+            slot.cache.truncate(prompt.tokens + held)
+            assert slot.generated is not None
+            del slot.generated.tokens[held:]
             yield Prefilled(tokens=0, reused_tokens=prompt.tokens + held, seconds=0.0)
             logits = None
         else:
-            logits = yield from self._read(asked, seat, cancel, tally)
-            seat.spoken = Spoken.behind(prompt, asked.picture)
+            logits = yield from self._prefill(asked, slot, cancel, tally)
+            slot.generated = GeneratedTokens.after(prompt, asked.picture)
         began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
         for number, token in enumerate(begun[held:], held + 1):
-            logits = yield from self._feed(token, position + number, seat)
+            logits = yield from self._feed(token, position + number, slot)
             if logits is None:
                 raise Cancelled
             yield Progress(phase="prefill", done=number, total=len(begun))
@@ -210,49 +213,49 @@ class Answers:
         assert logits is not None
         return logits
 
-    def _feed(self, token: int, position: int, seat: Seat) -> Asking[Tensor | None]:
-        """Put a token of the answer into the cache; gives the scores [vocab] behind it.
+    def _feed(self, token: int, position: int, slot: CacheSlot) -> Asking[Tensor | None]:
+        """Put a token of the answer into the cache; return the logits [vocab] after it.
 
-        None: the answer is to end, and the token was not put there.
+        None: the answer ends, and the token is not in the cache.
         """
-        logits = yield Token(token=token, position=position, cache=seat.cache)
-        assert seat.spoken is not None
+        logits = yield Token(token=token, position=position, cache=slot.cache)
+        assert slot.generated is not None
         if logits is not None:
-            seat.spoken.tokens.append(token)
+            slot.generated.tokens.append(token)
         return logits
 
-    def _read(
-        self, asked: Prepared, seat: Seat, cancel: Cancel, tally: _Tally
+    def _prefill(
+        self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
     ) -> Generator[Event, None, Tensor]:
-        """Steps 2, 5 and 6: bring the prompt into the cache; gives the last scores [vocab]."""
+        """Steps 2, 5 and 6: compute the prompt into the cache; return the last logits [vocab]."""
         if cancel.is_set:
             raise Cancelled
         prompt, picture, image = asked.prompt, asked.picture, asked.request.image
-        seat.spoken = None
-        reused = yield from self._recall(prompt, picture, seat)
+        slot.generated = None
+        reused = yield from self._restore(prompt, picture, slot)
         features = None
         if image is not None:
             began = time.perf_counter()
             if not reused:
-                features = yield from self._surviving(partial(self._encode, image, cancel), seat)
+                features = yield from self._surviving(partial(self._encode, image, cancel), slot)
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
                 image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
             )
         began = time.perf_counter()
         hidden = None
-        for start, end in pieces_of(prompt, reused):
-            chunk = chunk_of(prompt, start, end)
+        for start, end in split_prompt(prompt, reused):
+            chunk = make_chunk(prompt, start, end)
             seen = features if chunk.has_image else None
             hidden = yield from self._surviving(
-                partial(self.runtime.prefill, chunk, seen, seat.cache, cancel), seat
+                partial(self.runtime.prefill, chunk, seen, slot.cache, cancel), slot
             )
-            seat.known = Known.of(prompt, picture, end)
+            slot.cached = CachedPrompt.of(prompt, picture, end)
             if picture and chunk.has_image:
-                self.pictures.put(picture, seat.cache, end)
+                self.pictures.put(picture, slot.cache, end)
         assert hidden is not None
         score = partial(self.runtime.score, hidden[:, -1:])
-        logits = yield from self._surviving(partial(_at_once, score), seat)
+        logits = yield from self._surviving(partial(_at_once, score), slot)
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
@@ -260,56 +263,56 @@ class Answers:
         return logits[0, -1]
 
     def _surviving(
-        self, work: Callable[[], Steps[Result]], *seats: Seat
+        self, work: Callable[[], Steps[Result]], *slots: CacheSlot
     ) -> Generator[Progress | Replanned, None, Result]:
-        """Do work for answers, and when memory runs out, do it again under a tighter plan.
+        """Do work for answers; if memory runs out, replan and do it again.
 
-        Work that failed has left nothing behind: a cache counts tokens only at the end of a run.
+        Failed work leaves nothing behind: a cache counts tokens only at the end of a run.
         """
         while True:
             try:
                 return (yield from work())
             except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
-                spent = any(seat.tightened == MOST_PER_ANSWER for seat in seats)
+                spent = any(slot.replans == MOST_PER_ANSWER for slot in slots)
                 if spent or not out_of_memory(error):
                     raise
-            # Outside of the handler: the error holds on to the tensors of what failed.
-            for seat in seats:
-                seat.tightened += 1
-            yield self._tighten()
+            # Outside of the handler, because the error keeps the tensors of the failed work alive.
+            for slot in slots:
+                slot.replans += 1
+            yield self._replan()
 
-    def _tighten(self) -> Replanned:
-        replanned = self._tightener.tighten()
+    def _replan(self) -> Replanned:
+        replanned = self._replanner.replan()
         self.pictures.resize(self.runtime.plan.picture_cache_bytes)
         return replanned
 
-    def _recall(
-        self, prompt: PromptIds, picture: str | None, seat: Seat
+    def _restore(
+        self, prompt: PromptIds, picture: str | None, slot: CacheSlot
     ) -> Generator[Event, None, int]:
-        """Put what is known of the prompt into the cache; gives its length in tokens."""
-        length = seat.known.common(prompt, picture)
+        """Put what is kept of the prompt into the cache; return its length in tokens."""
+        length = slot.cached.common(prompt, picture)
         kept = None
         if picture and not length:
-            kept = self.pictures.get(picture, seat.cache, 1 + prompt.image_tokens)
+            kept = self.pictures.get(picture, slot.cache, 1 + prompt.image_tokens)
         if not length:
-            # A new picture is encoded where the cache of the old conversation was.
-            seat.clear()
+            # A new picture is encoded in the memory of the old conversation's cache.
+            slot.clear()
         if kept is not None:
-            restore = partial(seat.cache.restore, kept)
-            yield from self._surviving(partial(_at_once, restore), seat)
+            restore = partial(slot.cache.restore, kept)
+            yield from self._surviving(partial(_at_once, restore), slot)
             length = kept.tokens
-        seat.cache.truncate(length)
-        seat.known = Known.of(prompt, picture, length)
+        slot.cache.truncate(length)
+        slot.cached = CachedPrompt.of(prompt, picture, length)
         return length
 
     def _encode(self, image: OpenedImage, cancel: Cancel) -> Generator[Progress, None, Tensor]:
         pixels = torch.from_numpy(pixel_values(image, self.runtime.config.vision))
         return (yield from self.runtime.encode(pixels, cancel))
 
-    def _write(
-        self, logits: Tensor, asked: Prepared, seat: Seat, tally: _Tally
+    def _decode(
+        self, logits: Tensor, asked: Prepared, slot: CacheSlot, tally: _Tally
     ) -> Asking[FinishReason]:
-        """Step 7: produce the answer token by token, behind what it has already."""
+        """Step 7: generate the answer token by token, after the text that is continued."""
         prompt, begun, sampling = asked.prompt, asked.begun, asked.request.sampling
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)
@@ -318,7 +321,7 @@ class Answers:
             StopTexts(sampling.stop),
             _guard(sampling),
         )
-        ledger = ScoreLedger(self.tokenizer, sampling.logprobs)
+        logprobs = LogprobQueue(self.tokenizer, sampling.logprobs)
         form = None
         if sampling.json_object:
             form = JsonAnswer(self.tokenizer, frozenset(self.runtime.config.eos_token_ids))
@@ -344,9 +347,9 @@ class Answers:
                 break
             tally.token_ids.append(token)
             text = decoder.push(token)
-            ledger.note(logits, token, text)
+            logprobs.note(logits, token, text)
             shown, stopped = stops.push(text)
-            yield from _delta(shown, tally, ledger)
+            yield from _delta(shown, tally, logprobs)
             tally.decode_s = time.perf_counter() - began
             if stopped:
                 return FinishReason.STOP
@@ -359,22 +362,22 @@ class Answers:
             if tally.completion_tokens >= room:
                 break
             position += 1
-            following = yield from self._feed(token, position, seat)
+            following = yield from self._feed(token, position, slot)
             if following is None:
                 reason = FinishReason.CANCELLED
                 break
             logits = following
         text = decoder.finish()
-        ledger.note_text(text)
+        logprobs.note_text(text)
         shown, stopped = stops.push(text)
-        yield from _delta(shown if stopped else shown + stops.finish(), tally, ledger)
+        yield from _delta(shown if stopped else shown + stops.finish(), tally, logprobs)
         tally.decode_s = time.perf_counter() - began
         yield from _explain(reason, prompt.room - len(begun), sampling)
         return FinishReason.STOP if stopped else reason
 
 
 def _at_once(work: Callable[[], Result]) -> Steps[Result]:
-    """Make work that tells no progress."""
+    """Wrap work that reports no progress."""
     yield from ()
     return work()
 
@@ -383,14 +386,14 @@ def _guard(sampling: Sampling) -> RepetitionGuard | None:
     return RepetitionGuard() if sampling.repetition_guard else None
 
 
-def _delta(text: str, tally: _Tally, ledger: ScoreLedger) -> Iterator[TextDelta]:
+def _delta(text: str, tally: _Tally, logprobs: LogprobQueue) -> Iterator[TextDelta]:
     if text:
         tally.text += text
-        yield TextDelta(text=text, tokens=ledger.hand_on(text))
+        yield TextDelta(text=text, tokens=logprobs.release(text))
 
 
-def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]:
-    """Offloading is never hidden: say what comes over the bus, and how often."""
+def _report_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]:
+    """Report streamed bytes and how often they are copied: streaming is never hidden."""
     sums = plan.streamed_bytes()
     picture = 0
     if with_picture:
@@ -403,7 +406,7 @@ def _tell_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streaming]
 
 
 def _explain(reason: FinishReason, room: int, sampling: Sampling) -> Iterator[Notice]:
-    """Say in words what a person would otherwise have to guess."""
+    """Explain why the answer ended, where a person would have to guess."""
     if reason is FinishReason.REPETITION:
         yield Notice(text="The answer began to repeat itself and was stopped.")
     if reason is FinishReason.LENGTH and room <= sampling.max_new_tokens:

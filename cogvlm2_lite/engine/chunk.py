@@ -39,11 +39,11 @@ class Chunk:
         return self.input_ids.shape[1]
 
 
-def pieces_of(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
-    """Cut a prompt from `start` on into runs (start, end) that go through the decoder together.
+def split_prompt(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
+    """Split a prompt from `start` on into chunks (start, end) that go through the decoder together.
 
-    They end at the prompt's boundaries, and long texts are cut further, always at the same places:
-    how a text was cut may show in the last bit of its keys and values.
+    They end at the prompt's boundaries. Long texts are split further, always at the same places,
+    because the split may change the last bit of keys and values.
     """
     for end in (*prompt.boundaries, prompt.tokens):
         longest = end if prompt.image_tokens and not start else PREFILL_CHUNK
@@ -52,8 +52,8 @@ def pieces_of(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
             start = min(start + longest, end)
 
 
-def chunk_of(prompt: PromptIds, start: int, end: int) -> Chunk:
-    """Cut a piece out of a prompt; its experts follow from the whole prompt's token types."""
+def make_chunk(prompt: PromptIds, start: int, end: int) -> Chunk:
+    """Return a chunk of a prompt; the token types of the whole prompt decide its experts."""
     types, positions = prompt.token_type_ids, prompt.position_ids
     vision = choose_vision_expert(types)
 

@@ -1,4 +1,4 @@
-"""How likely the model found the tokens of an answer, handed on with the text they became."""
+"""Log probabilities of an answer's tokens, released together with the text they became."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cogvlm2_lite.inputs.tokenizer import Tokenizer
 _LOWEST = -9999.0  # OpenAI's stand-in for minus infinity, which JSON lacks
 
 
-class ScoreLedger:
-    """Keeps the scores of tokens until their text is shown.
+class LogprobQueue:
+    """Keeps the logprobs of tokens until their text is shown.
 
-    Text may stay behind its token: half a letter waits for its other bytes, and what could be the
-    beginning of a stop text for the next words. A token is handed on with the first letter that
-    its step added to the answer, so tokens of a stop text are never handed on.
+    Text may come later than its token: an incomplete character waits for its other bytes, and what
+    may be the start of a stop text waits for the next tokens. A token is released with the first
+    character that its step added to the answer, so tokens of a stop text are never released.
 
-    top  how many of the likeliest tokens to name beside each chosen one; None: keep nothing
+    top  how many of the most likely tokens to report next to each chosen one; None: keep nothing
     """
 
     def __init__(self, tokenizer: Tokenizer, top: int | None) -> None:
@@ -31,23 +31,23 @@ class ScoreLedger:
         self._shown = 0
 
     def note(self, logits: Tensor, token: int, text: str) -> None:
-        """Keep a step: the model's own scores [vocab], what was chosen, the text it made certain.
+        """Keep a step: the model's logits [vocab], the chosen token, the text it completed.
 
-        Likelihoods are of the model as it is, before temperature and penalties.
+        Logprobs are the model's own, before temperature and penalties.
         """
         if self._top is not None:
             self._without_text.append(self._score(logits, token, self._top))
             self.note_text(text)
 
     def note_text(self, text: str) -> None:
-        """Keep what was held back to the end of the answer."""
+        """Keep text that was held back until the end of the answer."""
         if text and self._top is not None:
             self._waiting.append((self._made, tuple(self._without_text)))
             self._without_text = []
             self._made += len(text)
 
-    def hand_on(self, text: str) -> tuple[TokenScore, ...]:
-        """Give the tokens of the text that is shown now."""
+    def release(self, text: str) -> tuple[TokenScore, ...]:
+        """Return the tokens of the text that is shown now."""
         self._shown += len(text)
         given: list[TokenScore] = []
         while self._waiting and self._waiting[0][0] < self._shown:
@@ -55,28 +55,28 @@ class ScoreLedger:
         return tuple(given)
 
     def _score(self, logits: Tensor, token: int, top: int) -> TokenScore:
-        likelihoods = logits.float().log_softmax(-1)
-        best = likelihoods.topk(min(top, likelihoods.numel()))
+        logprobs = logits.float().log_softmax(-1)
+        best = logprobs.topk(min(top, logprobs.numel()))
         return TokenScore(
-            chosen=self._name(token, float(likelihoods[token])),
+            chosen=self._name(token, float(logprobs[token])),
             likeliest=tuple(
                 self._name(other, value)
                 for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ),
         )
 
-    def _name(self, token: int, likelihood: float) -> TokenLikelihood:
+    def _name(self, token: int, logprob: float) -> TokenLikelihood:
         data = self._tokenizer.token_bytes(token)
         # max() in this order turns a NaN of a broken model into the lowest value, too.
         return TokenLikelihood(
             token=_text(data) if data else self._tokenizer.token_name(token),
             data=tuple(data) if data else None,
-            logprob=max(_LOWEST, likelihood),
+            logprob=max(_LOWEST, logprob),
         )
 
 
 def _text(data: bytes) -> str:
-    r"""Write a token's bytes as text; those that are no whole letters as \xe4\xbd."""
+    r"""Return a token's bytes as text; bytes of an incomplete character as \xe4\xbd."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -23,7 +23,7 @@ from cogvlm2_lite.engine.prefix_store import PictureStore
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     OUT_OF_MEMORY,
-    Tightener,
+    Replanner,
     device_lost,
     out_of_memory,
 )
@@ -74,7 +74,7 @@ class Model:
         folder: Path,
         config: ModelConfig,
         runtime: Runtime,
-        tightener: Tightener,
+        replanner: Replanner,
         compute: Compute,
         store: PictureStore | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class Model:
         self.config = config
         self.compute = compute
         self.runtime = runtime
-        self._tightener = tightener
+        self._replanner = replanner
         self._store = store
 
     @property
@@ -97,7 +97,7 @@ class Model:
         first, arena = self.plan.devices[0], self.runtime.arenas[0]
         limit, counts = self.plan.picture_cache_bytes, arena if first.budget.in_ram else None
         pictures = PictureCache(limit, self._store, counts)
-        return Engine(Answers(self.runtime, tokenizer, self._tightener, pictures))
+        return Engine(Answers(self.runtime, tokenizer, self._replanner, pictures))
 
     def answer(
         self,
@@ -451,5 +451,5 @@ def open_model(
         numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
         identity = f"{catalog.fingerprint()} {numbers} {runtime.attention.name}"
         store = PictureStore(pictures[0], identity, pictures[1])
-    tightener = Tightener(runtime, sizes, workload)
-    return Model(folder, config, runtime, tightener, compute, store)
+    replanner = Replanner(runtime, sizes, workload)
+    return Model(folder, config, runtime, replanner, compute, store)

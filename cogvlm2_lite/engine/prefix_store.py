@@ -1,8 +1,8 @@
-"""Pictures' key/value prefixes on disk, so that a picture is known after a restart too.
+"""Pictures' key/value prefixes on disk, so that they need not be encoded again after a restart.
 
-One safetensors file per picture, 288 MiB for the 19B model. The folder is bounded; the file that
-was not used for the longest time goes first. A file that can't be read is thrown away and the
-picture is encoded again: nothing here is needed, everything can be made anew.
+One safetensors file per picture, 288 MiB for the 19B model. The size of the folder is limited; the
+least recently used file goes first. A file that can't be read is deleted and the picture is encoded
+again: everything in the folder can be recomputed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class PictureStore:
     """Prefixes of one model's pictures in a folder.
 
     folder     may be shared by several models
-    identity   everything that decides the numbers beside the picture: model, number type, RoPE
-               mode, device and kernels
-    max_bytes  of all files in the folder together
+    identity   everything but the picture that affects the numbers: model, number type, RoPE mode,
+               device and kernels
+    max_bytes  limit for all files in the folder together
     """
 
     def __init__(self, folder: Path, identity: str, max_bytes: int) -> None:
@@ -33,7 +33,7 @@ class PictureStore:
         self._max_bytes = max_bytes
 
     def get(self, picture: str, cache: KVCache, tokens: int) -> KVPrefix | None:
-        """Read the prefix of a picture, or None when there is none that fits the cache."""
+        """Return the prefix of a picture, or None if there is none that fits the cache."""
         path = self._path(picture)
         if not path.exists():
             return None
@@ -54,7 +54,7 @@ class PictureStore:
         return prefix
 
     def put(self, picture: str, prefix: KVPrefix) -> None:
-        """Write a prefix, under a temporary name first. A full disk is no error here."""
+        """Write a prefix, under a temporary name first. A full disk is not an error here."""
         path = self._path(picture)
         if path.exists() or not self._make_room(prefix.nbytes):
             return
@@ -76,7 +76,7 @@ class PictureStore:
         return self._folder / f"{name[:40]}.safetensors"
 
     def _make_room(self, nbytes: int) -> bool:
-        """Throw the longest unused files away until `nbytes` more fit; False when they never do."""
+        """Delete the least recently used files until `nbytes` more fit; False if they never do."""
         if nbytes > self._max_bytes:
             return False
         files = []

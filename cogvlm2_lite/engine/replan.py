@@ -1,7 +1,7 @@
-"""What to do when memory runs out: make a tighter plan and go on.
+"""What to do when memory runs out: make a plan with a smaller budget and continue.
 
-Another program may take video memory at any moment. The plan then in force is wrong; a plan with a
-smaller budget streams more and keeps less, and gives the same answer.
+Another program may take video memory at any time, and then the current plan is wrong. A plan with a
+smaller budget keeps fewer weights resident and streams more, and gives the same answer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
 """Recognised by type, never by message. torch raises the same types for every kind of device."""
 
 DEVICE_ERROR = (torch.AcceleratorError,)
-"""What the driver refuses. No plan helps against a card that vanished or a kernel that crashed: all
-that this process still asks of the card fails too."""
+"""Errors of the driver. No plan helps after a card disappeared or a kernel crashed: every further
+call of this process to the card fails, too."""
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -33,11 +33,11 @@ def out_of_memory(error: Exception) -> bool:
 
 
 MOST_PER_ANSWER = 8
-"""Plans made for one answer; then memory is vanishing faster than it can be planned for."""
+"""Most plans during one answer. If they are not enough, memory shrinks faster than we can plan."""
 
 
 def device_lost(error: Exception) -> DeviceError:
-    """Say in a sentence that the GPU is gone for this process."""
+    """Return the error for a GPU that this process can no longer use."""
     first_line = str(error).strip().partition("\n")[0].rstrip(".")
     return DeviceError(
         "The GPU stopped working in the middle of it: {first_line}.",
@@ -47,8 +47,8 @@ def device_lost(error: Exception) -> DeviceError:
     )
 
 
-class Tightener:
-    """Makes tighter plans for a runtime.
+class Replanner:
+    """Makes plans with smaller budgets for a runtime.
 
     sizes     bytes in memory of every unit
     workload  what is planned for
@@ -59,10 +59,10 @@ class Tightener:
         self._sizes = sizes
         self._workload = workload
 
-    def tighten(self) -> Replanned:
-        """Put a plan in force that needs less, and give back what it does not keep.
+    def replan(self) -> Replanned:
+        """Switch to a plan that needs less memory, and release what it does not keep.
 
-        Raises DoesNotFitError when there is none: even the smallest working set was too much.
+        Raises DoesNotFitError if there is none: even the smallest working set was too large.
         """
         runtime = self._runtime
         old = runtime.plan
@@ -80,7 +80,7 @@ class Tightener:
         )
 
     def _smaller(self, old: MemoryPlan) -> MemoryPlan:
-        """Give up half of what lies between the plan and the smallest one that exists."""
+        """Return the plan halfway between the old one and the smallest possible one."""
         least, most = 0.0, 1.0
         for _ in range(30):
             middle = (least + most) / 2
@@ -95,7 +95,7 @@ class Tightener:
         return new
 
     def _scaled(self, old: MemoryPlan, factor: float) -> MemoryPlan | None:
-        """Plan the same spread of blocks within a share of the old plan, if that can be."""
+        """Return a plan for the same blocks within a share of the old budget, or None."""
         budgets = [
             Budget(
                 device=device.budget.device,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import cogvlm2_lite
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.engine.choose import StopTexts
-from cogvlm2_lite.engine.logprobs import ScoreLedger
+from cogvlm2_lite.engine.logprobs import LogprobQueue
 from cogvlm2_lite.events import Finished, TextDelta, TokenScore
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
@@ -76,7 +76,7 @@ IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30)
 @given(IDS, st.lists(st.text("abtheo 1的", min_size=1, max_size=3), max_size=3))
 def test_no_token_is_lost_and_none_of_a_stop_text_is_told(ids: list[int], stops: list[str]) -> None:
     decoder, held = StreamDecoder(TOKENIZER), StopTexts(stops)
-    ledger = ScoreLedger(TOKENIZER, 0)
+    queue = LogprobQueue(TOKENIZER, 0)
     text, told, stopped = "", [], False
 
     def show(new: str, *, last: bool = False) -> None:
@@ -85,18 +85,18 @@ def test_no_token_is_lost_and_none_of_a_stop_text_is_told(ids: list[int], stops:
         shown += held.finish() if last and not stopped else ""
         text += shown
         if shown:
-            told.extend(ledger.hand_on(shown))
+            told.extend(queue.release(shown))
 
     logits = torch.zeros(TOKENIZER.vocab_size)
     for token in ids:
         new = decoder.push(token)
-        ledger.note(logits, token, new)
+        queue.note(logits, token, new)
         show(new)
         if stopped:
             break
     else:
         new = decoder.finish()
-        ledger.note_text(new)
+        queue.note_text(new)
         show(new, last=True)
     written = data(told).decode("utf-8", errors="replace")
     assert written.startswith(text)
@@ -111,12 +111,12 @@ def test_no_token_is_lost_and_none_of_a_stop_text_is_told(ids: list[int], stops:
 def test_a_letter_of_several_tokens_comes_whole_with_all_of_them() -> None:
     ids = TOKENIZER.encode("\U0001f600")
     assert len(ids) > 1
-    decoder, ledger = StreamDecoder(TOKENIZER), ScoreLedger(TOKENIZER, 0)
+    decoder, queue = StreamDecoder(TOKENIZER), LogprobQueue(TOKENIZER, 0)
     texts = [decoder.push(token) for token in ids]
     for token, text in zip(ids, texts, strict=True):
-        ledger.note(torch.zeros(TOKENIZER.vocab_size), token, text)
+        queue.note(torch.zeros(TOKENIZER.vocab_size), token, text)
     assert texts == [*[""] * (len(ids) - 1), "\U0001f600"]
-    assert data(list(ledger.hand_on(texts[-1]))) == "\U0001f600".encode()
+    assert data(list(queue.release(texts[-1]))) == "\U0001f600".encode()
 
 
 def test_bytes_that_are_no_letter_and_special_tokens_have_names() -> None:
@@ -124,9 +124,9 @@ def test_bytes_that_are_no_letter_and_special_tokens_have_names() -> None:
     special = next(i for i in range(TOKENIZER.vocab_size) if not TOKENIZER.token_bytes(i))
     logits = torch.full((TOKENIZER.vocab_size,), -torch.inf)
     logits[special] = 0.0
-    ledger = ScoreLedger(TOKENIZER, 1)
-    ledger.note(logits, half, "x")
-    [score] = ledger.hand_on("x")
+    queue = LogprobQueue(TOKENIZER, 1)
+    queue.note(logits, half, "x")
+    [score] = queue.release("x")
     assert (score.chosen.token, score.chosen.data) == ("\\xe4", (0xE4,))
     assert score.chosen.logprob == -9999.0
     assert score.likeliest[0].data is None

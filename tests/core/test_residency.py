@@ -138,7 +138,7 @@ def test_a_phase_holds_what_its_plan_says(folders: dict[str, Path]) -> None:
 def test_the_arena_is_empty_when_everything_is_released(folders: dict[str, Path]) -> None:
     model = open_with(folders["nf4"], smallest(folders["nf4"]) + 100_000)
     ask(model)
-    model.engine.seats[0].cache.release()
+    model.engine.slots[0].cache.release()
     model.engine.pictures.clear()
     model.runtime.residency.release()
     assert [arena.held_bytes for arena in model.runtime.arenas] == [0]
@@ -285,4 +285,4 @@ def test_a_new_picture_is_encoded_where_the_old_cache_was(folders: dict[str, Pat
     for event in model.answer("What?", picture(2), HISTORY, sampling=SHORT):
         if isinstance(event, ImageEncoded):
             break
-    assert model.engine.seats[0].cache.nbytes == 0
+    assert model.engine.slots[0].cache.nbytes == 0

@@ -140,7 +140,7 @@ def in_step(engine: Engine) -> Engine:
 def answer_all(
     engine: Engine, requests: Sequence[Request], chance: random.Random | None = None
 ) -> Told:
-    """Ask all of them, each as soon as a seat is free, or with `chance` at some later turn."""
+    """Ask all of them, each as soon as a slot is free, or with `chance` at some later turn."""
     waiting = list(enumerate(requests))
     told = Told({number: [] for number, _ in waiting}, [])
     while waiting or engine.busy:
@@ -180,7 +180,7 @@ def smallest(folder: Path, parallel: int, devices: int = 1) -> int:
 
 @pytest.fixture(params=[0.0, 0.5], ids=["a block at a time", "as shipped"])
 def _reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "READING_S", request.param)
+    monkeypatch.setattr(scheduler, "PREFILL_S", request.param)
 
 
 # --- equal to the bit -----------------------------------------------------------------------------
@@ -325,7 +325,7 @@ TALK = Sampling(max_new_tokens=200, repetition_guard=False)
 def test_others_go_on_while_a_picture_is_looked_at(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "READING_S", 0.0)
+    monkeypatch.setattr(scheduler, "PREFILL_S", 0.0)
     engine = open_with(folders["nf4"], 2).engine
     engine.begin(1, Request(question="Talk", sampling=TALK), Cancel())
     while not any(isinstance(outcome, TextDelta) for _, outcome in engine.turn()):
@@ -376,7 +376,7 @@ def test_a_cancelled_answer_frees_its_seat_within_one_token(folders: dict[str, P
 def test_a_cancelled_prompt_that_waits_or_is_half_read_ends_at_once(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "READING_S", 0.0)
+    monkeypatch.setattr(scheduler, "PREFILL_S", 0.0)
     engine = open_with(folders["nf4"], 3).engine
     cancels = [Cancel() for _ in range(3)]
     for number, cancel in enumerate(cancels):
@@ -501,14 +501,14 @@ def test_a_fault_in_one_answer_leaves_the_others_alone(
     requests = [request(number) for number in range(3)]
     expected = alone(open_with(folders["nf4"], 1), requests)
     engine = open_with(folders["nf4"], 4).engine
-    whole = engine._answers._write
+    whole = engine._answers._decode
 
     def faulty(logits: Tensor, asked: Any, *rest: Any) -> Iterator[Any]:
         if asked.request.sampling.max_new_tokens == 77:
             raise ZeroDivisionError
         return whole(logits, asked, *rest)
 
-    monkeypatch.setattr(engine._answers, "_write", faulty)
+    monkeypatch.setattr(engine._answers, "_decode", faulty)
     bad = Request(question="Bad", sampling=Sampling(max_new_tokens=77))
     told = answer_all(engine, [bad, *requests])
     assert isinstance(told.outcomes[0][-1], ZeroDivisionError)
