@@ -202,7 +202,7 @@ def measure(
         device=str(compute.device),
         dtype=str(compute.dtype).removeprefix("torch."),
         kernels=choose_kernels(compute.device, compute.dtype).name,
-        attention=model.runtime.attention.name,
+        attention=model.runtime.parts.full_attention.name,
         threads=torch.get_num_threads(),
         layers=layers_of(subject.config),
         full_layers=subject.full_layers,

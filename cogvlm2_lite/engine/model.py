@@ -449,7 +449,7 @@ def open_model(
     store = None
     if pictures is not None:
         numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
-        identity = f"{catalog.fingerprint()} {numbers} {runtime.attention.name}"
+        identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
         store = PictureStore(pictures[0], identity, pictures[1])
     replanner = Replanner(runtime, sizes, workload)
     return Model(folder, config, runtime, replanner, compute, store)

@@ -1,9 +1,9 @@
-"""A loaded model: its mathematics, its weights' residency, and the loops over its blocks."""
+"""A loaded model: its parts, its weights' residency, and the loops over its blocks."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,21 +14,18 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
 from cogvlm2_lite.backends.base import Recorder
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
 from cogvlm2_lite.memory.plan import MemoryPlan
-from cogvlm2_lite.memory.residency import HasSlots, Loader, Residency
+from cogvlm2_lite.memory.residency import Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
-from cogvlm2_lite.model.decoder import Decoder, DecoderBlock, Routing, Step, place_features
-from cogvlm2_lite.model.full_attention import choose_full_attention
+from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
-from cogvlm2_lite.model.projector import Projector
-from cogvlm2_lite.model.rotary import RopeMode, Rotary, Rotation
-from cogvlm2_lite.model.token_attention import choose_token_attention
-from cogvlm2_lite.model.vision import VisionTower
+from cogvlm2_lite.model.rotary import RopeMode, Rotation
 
 _ALL_LANGUAGE = Routing(vision=None)
 
@@ -52,25 +49,6 @@ def run(steps: Steps[Result]) -> Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Talk:
-    """Texts that stand behind the same beginning, each as if it were alone.
-
-    start     bos and the picture; None without a picture, then the ends begin with bos
-    features  [1, image tokens, hidden] of the picture
-    ends      question and answer each; their positions go on from the start
-    """
-
-    start: Chunk | None
-    features: Tensor | None
-    ends: Sequence[Chunk]
-
-    @property
-    def shared(self) -> int:
-        """Tokens of the beginning."""
-        return 0 if self.start is None else self.start.tokens
-
-
-@dataclass(frozen=True, kw_only=True)
 class Token:
     """A produced token on its way into a conversation's cache.
 
@@ -80,19 +58,6 @@ class Token:
     token: int
     position: int
     cache: KVCache
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """Tokens on their way through the blocks; they wait in host memory."""
-
-    hidden: Tensor | None = None
-    step: Step | None = None
-
-    def through(self, block: DecoderBlock, home: torch.device) -> None:
-        """Go through one block, if there are any tokens."""
-        if self.hidden is not None and self.step is not None:
-            self.hidden = block(self.hidden.to(home), self.step.on(home)).cpu()
 
 
 class Runtime:
@@ -126,24 +91,10 @@ class Runtime:
         self.dtype = dtype
         self._kv = kv
         self._devices = tuple(devices)
-        self.attention = choose_full_attention(devices[0], dtype)
-        self.tower = VisionTower(config.vision, self.attention.attend)
-        self.projector = Projector(config)
-        self.token_attention = choose_token_attention(devices[0], dtype, config.head_dim)
-        self.decoder = Decoder(config, self.token_attention.attend)
-        self.rotary = Rotary(config, rope, dtype=dtype, device=devices[0])
+        self.parts = assemble(config, device=devices[0], dtype=dtype, rope=rope)
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
-        pieces: list[HasSlots] = [
-            self.tower.embedding,
-            *self.tower.blocks,
-            self.projector,
-            self.decoder.embedding,
-            self.rotary,
-            *self.decoder.blocks,
-            self.decoder.head,
-        ]
-        self.residency = Residency(loaders, keys, pieces, plan, self.arenas)
+        self.residency = Residency(loaders, keys, self.parts.pieces, plan, self.arenas)
         record = record or backend_of(devices[0]).recorder(devices[0])
         self.replayer = None if record is None else Replayer(record)
         self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()
@@ -153,8 +104,13 @@ class Runtime:
         """Take a plan for the same devices; the spread of the blocks over them must be the same."""
         self.plan = plan
         self.residency.follow(plan)
-        self._vision_home = self._homes(Part.VISION)
-        self._decoder_home = self._homes(Part.LANGUAGE_EXPERT)
+        self.vision_homes = self._homes(Part.VISION)
+        self.decoder_homes = self._homes(Part.LANGUAGE_EXPERT)
+
+    @property
+    def last_device(self) -> torch.device:
+        """Where the projector and the output head are."""
+        return self._devices[-1]
 
     def _homes(self, part: Part) -> list[torch.device]:
         return [self._devices[index] for index in self._indices(part)]
@@ -165,7 +121,7 @@ class Runtime:
 
     def new_cache(self, batch: int = 1) -> KVCache:
         """Give an empty key/value cache, each layer on the device of its block."""
-        homes = self._decoder_home
+        homes = self.decoder_homes
         arenas = [self.arenas[index] for index in self._indices(Part.LANGUAGE_EXPERT)]
 
         def account(layer: int, nbytes: int) -> None:
@@ -187,18 +143,18 @@ class Runtime:
         pixel_values  [batch, channels, height, width], normalised
         Returns       [batch, image tokens with boi and eoi, hidden]
         """
-        residency, homes = self.residency, self._vision_home
+        residency, homes = self.residency, self.vision_homes
         hidden = pixel_values.to(homes[0], self.dtype)
         with residency.phase(Phase.ENCODE):
-            for embedding in residency.walk([self.tower.embedding]):
+            for embedding in residency.walk([self.parts.tower.embedding]):
                 hidden = embedding(hidden)
-        for done, block in enumerate(self.tower.blocks, 1):
-            _check(cancel)
+        for done, block in enumerate(self.parts.tower.blocks, 1):
+            check_cancel(cancel)
             with residency.at(Phase.ENCODE, block):
                 hidden = block(hidden.to(homes[done - 1]))
-            yield self._progress("encode", done, len(homes))
-        with residency.at(Phase.ENCODE, self.projector):
-            return self.projector(hidden.to(self._devices[-1]))
+            yield self.progress("encode", done, len(homes))
+        with residency.at(Phase.ENCODE, self.parts.projector):
+            return self.parts.projector(hidden.to(self.last_device))
 
     def prefill(
         self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
@@ -208,91 +164,22 @@ class Runtime:
         features  [images, image tokens, hidden] for the chunk's image tokens, or None
         Returns   [batch, tokens, hidden], before the final norm
         """
-        residency, homes = self.residency, self._decoder_home
+        residency, homes = self.residency, self.decoder_homes
         phase = Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT
         with residency.phase(phase):
-            step = self._step(chunk, cache)
+            step = self.step_of(chunk, cache)
             hidden = self._embed(chunk.input_ids)
             if features is not None:
                 places = chunk.image_mask.to(homes[0])
                 hidden = place_features(hidden, features.to(homes[0]), places)
-        for done, block in enumerate(self.decoder.blocks, 1):
-            _check(cancel)
+        for done, block in enumerate(self.parts.decoder.blocks, 1):
+            check_cancel(cancel)
             home = homes[done - 1]
             with residency.at(phase, block):
                 hidden = block(hidden.to(home), step.on(home))
-            yield self._progress("prefill", done, len(homes))
+            yield self.progress("prefill", done, len(homes))
         cache.advance(chunk.tokens)
         return hidden
-
-    def encode_each(self, pictures: Iterable[Tensor], cancel: Cancel) -> Steps[list[Tensor]]:
-        """Encode pictures one after another, bringing each block in once for all of them.
-
-        pictures  [1, channels, height, width] each, normalised
-        Returns   [1, image tokens with boi and eoi, hidden] each, in host memory, where they also
-                  wait between blocks
-        """
-        residency, homes = self.residency, self._vision_home
-        with residency.phase(Phase.ENCODE):
-            for embedding in residency.walk([self.tower.embedding]):
-                waiting = [embedding(p.to(homes[0], self.dtype)).cpu() for p in pictures]
-            for done, block in enumerate(residency.walk(self.tower.blocks), 1):
-                for number, hidden in enumerate(waiting):
-                    waiting[number] = block(hidden.to(homes[done - 1])).cpu()
-                    _check(cancel)
-                yield self._progress("encode", done, len(homes))
-            for projector in residency.walk([self.projector]):
-                waiting = [projector(hidden.to(self._devices[-1])).cpu() for hidden in waiting]
-        return waiting
-
-    def prefill_each(self, talks: Sequence[Talk], cancel: Cancel) -> Steps[list[list[Tensor]]]:
-        """Run talks one after another, bringing each block in once for all of them.
-
-        A beginning is computed once for all ends behind it. One cache is enough: a layer is done
-        with a talk before it sees the next.
-
-        Returns  of each talk, of each end: [1, tokens, hidden], before the final norm, in host
-                 memory
-        """
-        residency, homes = self.residency, self._decoder_home
-        pictured = any(talk.start is not None for talk in talks)
-        cache = self.new_cache()
-        try:
-            with residency.phase(Phase.PREFILL_IMAGE if pictured else Phase.PREFILL_TEXT):
-                runs = [self._begin(talk, cache) for talk in talks]
-                for done, block in enumerate(residency.walk(self.decoder.blocks), 1):
-                    home = homes[done - 1]
-                    for talk, (start, *ends) in zip(talks, runs, strict=True):
-                        cache.truncate(0)
-                        start.through(block, home)
-                        cache.advance(talk.shared)
-                        for end in ends:
-                            end.through(block, home)
-                        _check(cancel)
-                    yield self._progress("prefill", done, len(homes))
-        finally:
-            cache.release()
-        return [[end.hidden for end in ends if end.hidden is not None] for _, *ends in runs]
-
-    def _begin(self, talk: Talk, cache: KVCache) -> list[_Run]:
-        """Embed a talk's beginning (perhaps empty) and its ends."""
-        runs, home = [_Run()], self._decoder_home[0]
-        cache.truncate(0)
-        for chunk in (talk.start, *talk.ends):
-            if chunk is None:
-                continue
-            # The plan has room for the positions and mask of one chunk, not of all that wait.
-            step = self._step(chunk, cache).on(torch.device("cpu"))
-            hidden = self._embed(chunk.input_ids)
-            if chunk is not talk.start:
-                runs.append(_Run(hidden=hidden.cpu(), step=step))
-                continue
-            assert talk.features is not None
-            places = chunk.image_mask.to(home)
-            hidden = place_features(hidden, talk.features.to(home), places)
-            runs[0] = _Run(hidden=hidden.cpu(), step=step)
-            cache.advance(chunk.tokens)
-        return runs
 
     def score(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""
@@ -357,8 +244,8 @@ class Runtime:
 
     def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Tensor:
         """Run all blocks for one language token, hidden [1, 1, hidden]; gives scores [vocab]."""
-        step, homes = self._token_step(token, place), self._decoder_home
-        for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
+        step, homes = self._token_step(token, place), self.decoder_homes
+        for home, block in zip(homes, self.residency.walk(self.parts.decoder.blocks), strict=True):
             hidden = block(hidden.to(home), step.on(home))
         return self._score(hidden)[0, -1]
 
@@ -383,11 +270,11 @@ class Runtime:
         Returns [tokens, vocab] float32 scores.
         """
         steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
-        xs, homes = [hidden for hidden, _ in inputs], self._decoder_home
-        for home, block in zip(homes, self.residency.walk(self.decoder.blocks), strict=True):
+        xs, homes = [hidden for hidden, _ in inputs], self.decoder_homes
+        for home, block in zip(homes, self.residency.walk(self.parts.decoder.blocks), strict=True):
             xs = block.each([x.to(home) for x in xs], [step.on(home) for step in steps])
-        for head in self.residency.walk([self.decoder.head]):
-            scores = head.each([x.to(self._devices[-1]) for x in xs])
+        for head in self.residency.walk([self.parts.decoder.head]):
+            scores = head.each([x.to(self.last_device) for x in xs])
         return torch.cat([each[0, -1:] for each in scores])
 
     def _token_step(self, token: Token, place: Place | None) -> Step:
@@ -410,29 +297,34 @@ class Runtime:
         """What weights, cache and scratch take on all devices now."""
         return sum(arena.held_bytes for arena in self.arenas)
 
-    def _progress(self, phase: str, done: int, total: int) -> Progress:
+    def progress(self, phase: str, done: int, total: int) -> Progress:
+        """Return how far a phase is, and what is held now."""
         return Progress(phase=phase, done=done, total=total, held_bytes=self.held_bytes)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        return self._rows(input_ids).to(self._decoder_home[0])
+        return self._rows(input_ids).to(self.decoder_homes[0])
 
     def _rows(self, input_ids: Tensor) -> Tensor:
         """Read rows of the embedding, in the compute dtype, in host memory."""
-        for embedding in self.residency.walk([self.decoder.embedding]):
+        for embedding in self.residency.walk([self.parts.decoder.embedding]):
             rows = embedding(input_ids)
         return rows.to(self.dtype)
 
     def _score(self, hidden: Tensor) -> Tensor:
-        for head in self.residency.walk([self.decoder.head]):
-            scores = head(hidden.to(self._devices[-1]))
+        for head in self.residency.walk([self.parts.decoder.head]):
+            scores = head(hidden.to(self.last_device))
         return scores
 
     def _rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
-        for rotary in self.residency.walk([self.rotary]):
+        for rotary in self.residency.walk([self.parts.rotary]):
             rotations = rotary.rotations(positions.to(self._devices[0]), highest)
         return rotations
 
-    def _step(self, chunk: Chunk, cache: KVCache) -> Step:
+    def step_of(self, chunk: Chunk, cache: KVCache) -> Step:
+        """Return what the layers share for a chunk behind what the cache holds; makes room there.
+
+        A phase of the residency must be under way.
+        """
         device = self._devices[0]
         keys = cache.length + chunk.tokens
         cache.reserve(keys)
@@ -477,6 +369,7 @@ def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
-def _check(cancel: Cancel) -> None:
+def check_cancel(cancel: Cancel) -> None:
+    """Raise Cancelled when the work is not wanted any more."""
     if cancel.is_set:
         raise Cancelled

@@ -1,8 +1,8 @@
-"""What a model gives its next words at every token of given answers.
+"""The log-probabilities that a model gives its next words at every token of given answers.
 
-The weights are the large thing, so the loops are turned around: many pictures and questions wait in
-host memory while one block of weights after another goes over all of them. A 39 GB checkpoint that
-streams from disk is read once per wave of pictures, in the memory that the plan allows.
+Many pictures and questions go through the model layer by layer (`engine/layer_major.py`), so a
+39 GB checkpoint that streams from disk is read once per wave of pictures, in the memory that the
+plan allows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.engine.layer_major import PrefixGroup, encode_each, prefill_each
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.runtime import Steps, Talk
+from cogvlm2_lite.engine.runtime import Steps
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate import metrics
 from cogvlm2_lite.events import Cancel, Progress
-from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
+from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.samples import Sample, Tokens, opened, tokenize
 from cogvlm2_lite.units import GIB, format_bytes
@@ -51,12 +52,12 @@ class Asked:
         """Answer tokens in all."""
         return sum(len(tokens.targets) for _, tokens in self.answers)
 
-    def talk_of(self, config: ModelConfig, features: torch.Tensor | None) -> Talk:
+    def group(self, config: ModelConfig, features: torch.Tensor | None) -> PrefixGroup:
         """Cut the samples at the end of the picture, which they share."""
         shared = 0 if self.image is None else 1 + config.vision.image_tokens
-        start = None if self.image is None else _chunk(self.answers[0][1], 0, shared)
-        ends = [_chunk(tokens, shared, tokens.input_ids.shape[1]) for _, tokens in self.answers]
-        return Talk(start=start, features=features, ends=ends)
+        prefix = None if self.image is None else _chunk(self.answers[0][1], 0, shared)
+        suffixes = [_chunk(tokens, shared, tokens.input_ids.shape[1]) for _, tokens in self.answers]
+        return PrefixGroup(prefix=prefix, features=features, suffixes=suffixes)
 
 
 def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig) -> list[Asked]:
@@ -91,28 +92,25 @@ def scores(
     runtime, config = model.runtime, model.config
     with torch.inference_mode():
         images = [one.image for one in asked if one.image is not None]
-        pixels = (torch.from_numpy(pixel_values(image, config.vision)) for image in images)
-        features = iter((yield from runtime.encode_each(pixels, cancel)) if images else [])
-        talks = [
-            one.talk_of(config, None if one.image is None else next(features)) for one in asked
-        ]
-        hidden = yield from runtime.prefill_each(talks, cancel)
-    return _rows(model, asked, talks, hidden)
+        features = iter((yield from encode_each(runtime, images, cancel)) if images else [])
+        groups = [one.group(config, None if one.image is None else next(features)) for one in asked]
+        hidden = yield from prefill_each(runtime, groups, cancel)
+    return _rows(model, asked, groups, hidden)
 
 
 def _rows(
     model: Model,
     asked: Sequence[Asked],
-    talks: Sequence[Talk],
+    groups: Sequence[PrefixGroup],
     hidden: Sequence[Sequence[torch.Tensor]],
 ) -> Iterator[tuple[int, Tokens, NDArray[np.float64]]]:
-    for one, talk, ends in zip(asked, talks, hidden, strict=True):
-        for (number, tokens), end in zip(one.answers, ends, strict=True):
-            first = tokens.scored - talk.shared
+    for one, group, suffixes in zip(asked, groups, hidden, strict=True):
+        for (number, tokens), suffix in zip(one.answers, suffixes, strict=True):
+            first = tokens.scored - group.shared
             for start in range(first, first + len(tokens.targets), _ROWS):
                 last = min(start + _ROWS, first + len(tokens.targets))
                 with torch.inference_mode():
-                    found = model.runtime.score(end[:, start:last])[0].cpu().numpy()
+                    found = model.runtime.score(suffix[:, start:last])[0].cpu().numpy()
                 yield number, tokens, metrics.log_softmax(found)
 
 

@@ -110,7 +110,7 @@ class Residency:
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
         self._now: Phase | None = None
-        self._following: dict[UnitKey, Keys] = {}
+        self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
         self._drop(self._leaving(frozenset[UnitKey]().union(*resident)))
@@ -149,7 +149,9 @@ class Residency:
             self._settle()
             kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
             self._drop(self._leaving(kept))
-            self._following = _following(self._phases, phase)
+            self._following = {
+                backward: _following(self._phases, phase, backward) for backward in (False, True)
+            }
             self._streamed = {unit.key for plan in plans for unit in plan.streamed}
             self._now = phase
         with ExitStack() as stack:
@@ -157,25 +159,30 @@ class Residency:
                 stack.enter_context(arena.lent(plan.scratch_bytes))
             yield
 
-    def walk(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
-        """Give pieces in order, each with the weights that the phase needs."""
+    def walk(self, pieces: Sequence[Piece], *, backward: bool = False) -> Iterator[Piece]:
+        """Give pieces in order, each with the weights that the phase needs.
+
+        backward  the pieces come last to first, as in the backward pass of a training step; what
+                  arrives early is then the piece before
+        """
         assert self._now is not None, "walk outside of a phase"
         for piece in pieces:
             self.steps += 1
             keys = self._needed(piece, self._now)
             self._settle()
             self._load(keys)
-            self._expect(next((f for key in keys if (f := self._following.get(key))), ()))
+            following = self._following[backward]
+            self._expect(next((f for key in keys if (f := following.get(key))), ()))
             try:
                 yield piece
             finally:
                 self._drop(key for key in keys if key in self._streamed)
 
     @contextmanager
-    def at(self, phase: Phase, piece: HasSlots) -> Iterator[None]:
+    def at(self, phase: Phase, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
         """Have one piece's weights there; between two pieces other phases may come and go."""
         with self.phase(phase):
-            for _ in self.walk([piece]):
+            for _ in self.walk([piece], backward=backward):
                 yield
 
     def release(self) -> None:
@@ -245,7 +252,9 @@ class Residency:
             self.arenas[home].give(held)
 
 
-def _following(plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase) -> dict[UnitKey, Keys]:
+def _following(
+    plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase, backward: bool
+) -> dict[UnitKey, Keys]:
     """Say for each unit which units may arrive while its step computes.
 
     Those of the next step; after the last step those that begin the next phase and have a place in
@@ -260,6 +269,9 @@ def _following(plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase) -> dict
     steps = _steps(plans[phase], phase)
     nexts = _steps(plans[_NEXT[phase]], _NEXT[phase]) if _NEXT[phase] in plans else []
     after = [*steps[1:], nexts[0] if nexts else ()]
+    if backward:  # which phase comes after a backward pass is not known
+        steps = steps[::-1]
+        after = [*steps[1:], ()]
     if phase is Phase.DECODE and len(steps) < 2:
         after = [()]
     return {

@@ -75,13 +75,13 @@ def vision_stages(model: Model, image: Tensor) -> Iterator[tuple[str, Tensor]]:
     walk = runtime.residency.walk
     hidden = image.to(runtime.dtype)
     with runtime.residency.phase(Phase.ENCODE):
-        for embedding in walk([runtime.tower.embedding]):
+        for embedding in walk([runtime.parts.tower.embedding]):
             hidden = embedding(hidden)
         yield "vit.patch_embedding", hidden
-        for layer, block in enumerate(walk(runtime.tower.blocks)):
+        for layer, block in enumerate(walk(runtime.parts.tower.blocks)):
             hidden = block(hidden)
             yield f"vit.layer{layer}", hidden
-        for projector in walk([runtime.projector]):
+        for projector in walk([runtime.parts.projector]):
             tokens = projector.downsample(hidden)
             yield "vit.conv_tokens", tokens
             yield "vit.glu_out", projector.project(tokens)
@@ -102,7 +102,7 @@ def _case(
     if f"{case}.hidden0" in golden:
         for layer, hidden in enumerate(hidden_states(model, chunk, features, cache)):
             yield f"{case}.hidden{layer}", hidden
-        for number in range(len(model.runtime.decoder.blocks)):
+        for number in range(len(model.runtime.parts.decoder.blocks)):
             k, v = cache.layer(number)
             yield f"{case}.k{number}", k
             yield f"{case}.v{number}", v
@@ -129,14 +129,14 @@ def hidden_states(
     """Give what goes into each layer, and the final norm's output instead of the last one's."""
     states: list[Tensor] = []
     runtime = model.runtime
-    watched = [_Watched(block, states) for block in runtime.decoder.blocks]
-    unwatched, runtime.decoder.blocks = runtime.decoder.blocks, watched  # type: ignore[assignment]
+    watched = [_Watched(block, states) for block in runtime.parts.decoder.blocks]
+    unwatched, runtime.parts.decoder.blocks = runtime.parts.decoder.blocks, watched  # type: ignore[assignment]
     try:
         last = run(runtime.prefill(chunk, features, cache, Cancel()))
     finally:
-        runtime.decoder.blocks = unwatched
+        runtime.parts.decoder.blocks = unwatched
     with runtime.residency.phase(Phase.DECODE):
-        for head in runtime.residency.walk([runtime.decoder.head]):
+        for head in runtime.residency.walk([runtime.parts.decoder.head]):
             states.append(head.norm(last))
     return states
 

@@ -167,7 +167,7 @@ def test_conversations_that_are_decoded_together_share_a_recording(folder: Path)
         assert all(map(torch.equal, found, expected))
         # The embedding's row and the positions are for each, the blocks and the head for all.
         # A step that is recorded runs three times here: ordinarily, to record it, and to check it.
-        pieces = count + len(together.runtime.decoder.blocks) + 1
+        pieces = count + len(together.runtime.parts.decoder.blocks) + 1
         assert residency.steps - walked == count + pieces * (3 if step in (2, 8) else 1)
         singles, tokens = follow(singles), follow(tokens)
     # Each set begins with two ordinary steps, the first one with one more: it brings weights in.

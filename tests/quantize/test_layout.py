@@ -103,7 +103,7 @@ def test_a_matrix_of_zeros_stays_zero(tmp_path: Path) -> None:
     quantize(source, tmp_path / "q", Settings(keep=keep))
     model = cogvlm2_lite.load(tmp_path / "q", device="cpu", dtype="float32")
     model.forward(torch.tensor([[1, 2, 3]]))
-    for block in model.runtime.decoder.blocks:
+    for block in model.runtime.parts.decoder.blocks:
         stored = block.language.up.stored
         assert stored is not None
         assert not stored.dequantize(torch.float32).any()

@@ -95,9 +95,9 @@ def lend(tree: Tree, model: Model) -> list[Borrowed]:
     What is no matrix must have arrived in transformers with the same numbers.
     """
     runtime, lent = model.runtime, []
-    tower, decoder = runtime.tower, runtime.decoder
+    tower, decoder = runtime.parts.tower, runtime.parts.decoder
     pieces: tuple[HasSlots, ...] = (
-        tower.embedding, *tower.blocks, runtime.projector,
+        tower.embedding, *tower.blocks, runtime.parts.projector,
         decoder.embedding, *decoder.blocks, decoder.head,
     )  # fmt: skip
     for slot in (slot for piece in pieces for slot in piece.slots()):

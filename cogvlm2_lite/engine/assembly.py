@@ -1,0 +1,63 @@
+"""The parts of a model and how they fit together; every user of the whole model starts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.memory.residency import HasSlots
+from cogvlm2_lite.model.decoder import Decoder
+from cogvlm2_lite.model.full_attention import FullAttention, choose_full_attention
+from cogvlm2_lite.model.projector import Projector
+from cogvlm2_lite.model.rotary import RopeMode, Rotary
+from cogvlm2_lite.model.token_attention import TokenAttention, choose_token_attention
+from cogvlm2_lite.model.vision import VisionTower
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParts:
+    """The whole model with empty weight slots.
+
+    full_attention   how many queries attend at once, and why it was chosen
+    token_attention  how a single query attends, and why it was chosen
+    """
+
+    config: ModelConfig
+    full_attention: FullAttention
+    token_attention: TokenAttention
+    tower: VisionTower
+    projector: Projector
+    decoder: Decoder
+    rotary: Rotary
+
+    @property
+    def pieces(self) -> list[HasSlots]:
+        """Everything that has weight slots, in the order of a forward pass."""
+        return [
+            self.tower.embedding,
+            *self.tower.blocks,
+            self.projector,
+            self.decoder.embedding,
+            self.rotary,
+            *self.decoder.blocks,
+            self.decoder.head,
+        ]
+
+
+def assemble(
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, rope: RopeMode
+) -> ModelParts:
+    """Return the parts of a model for one device and compute type, without weights."""
+    full = choose_full_attention(device, dtype)
+    single = choose_token_attention(device, dtype, config.head_dim)
+    return ModelParts(
+        config=config,
+        full_attention=full,
+        token_attention=single,
+        tower=VisionTower(config.vision, full.attend),
+        projector=Projector(config),
+        decoder=Decoder(config, single.attend),
+        rotary=Rotary(config, rope, dtype=dtype, device=device),
+    )
