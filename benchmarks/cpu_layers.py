@@ -229,8 +229,8 @@ def measure(pairs: Pairs) -> dict[str, Any]:
 def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
     from cogvlm2_lite.weights.storage.dense import DenseWeight
 
-    rows = choose_kernels(CPU, BF16).rows
-    weight, x = DenseWeight(weight=dense, rows=rows), torch.randn(1, dense.shape[1]).to(BF16)
+    kernels = choose_kernels(CPU, BF16).dense
+    weight, x = DenseWeight(weight=dense, kernels=kernels), torch.randn(1, dense.shape[1]).to(BF16)
     return pairs.compare(lambda: weight.multiply(x, None), reading(dense.nbytes))
 
 

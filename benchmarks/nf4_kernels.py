@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
-from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, quantize_nf4
+from cogvlm2_lite.weights.kernels.nf4 import quantize_nf4
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight, place_four_bit
+from cogvlm2_lite.weights.storage.nf4 import FourBitWeight, place_four_bit
 
 SHAPES = {
     "qkv": (6144, 4096),
@@ -93,20 +93,7 @@ class Timer:
 
 def make_weight(matrix: Tensor, kernels: KernelChoice, *, packed: bool) -> FourBitWeight:
     """Round a matrix and make it ready."""
-    made = quantize_nf4(matrix)
-    arrays = FourBitArrays(
-        rows=matrix.shape[0],
-        columns=matrix.shape[1],
-        group=made.group,
-        quant_type="nf4",
-        codes=made.codes.view(-1),
-        absmax=made.absmax,
-        levels=torch.tensor(NF4_LEVELS),
-        nested_absmax=made.nested_absmax,
-        nested_map=made.nested_map,
-        nested_offset=made.nested_offset or 0.0,
-    )
-    return place_four_bit(arrays, kernels, Scratch(CPU), packed=packed)
+    return place_four_bit(quantize_nf4(matrix), kernels, Scratch(CPU), packed=packed)
 
 
 def in_turn(functions: Iterable[Callable[[], object]]) -> Callable[[], object]:
@@ -139,7 +126,7 @@ def compare_shape(
     codes, state = quantize_4bit(matrix, compress_statistics=True, quant_type="nf4")
     out = torch.empty_like(matrix)
     yield timer.compare(
-        "make plain", shape, lambda: weight.dequantize_into(out),
+        "dequantize", shape, lambda: weight.dequantize_into(out),
         "bitsandbytes", lambda: dequantize_4bit(codes, state),
     )  # fmt: skip
     yield from compare_decoding(timer, shape, matrix, weight, kernels)
@@ -158,15 +145,15 @@ def compare_decoding(
     copies = max(1, COLD_BYTES // matrix.nbytes)
     x = torch.randn(1, matrix.shape[1]).bfloat16()
     plain = in_turn([lambda m=m: F.linear(x, m) for m in (matrix.clone() for _ in range(copies))])
-    unpacked_kernels = KernelChoice(name="native", reason="compared", native=kernels.native)
-    unpacked = place_four_bit(weight.arrays, unpacked_kernels, Scratch(CPU), packed=False)
+    unpacked_kernels = choose_kernels(CPU, torch.bfloat16, "bitsandbytes")
+    unpacked = place_four_bit(weight.matrix, unpacked_kernels, Scratch(CPU))
     if weight.packed is not None:
         weights = [make_weight(matrix, kernels, packed=True) for _ in range(4 * copies)]
         packed = in_turn([lambda w=w: w.multiply(x, None) for w in weights])
         yield timer.compare("multiply 1 row, packed", shape, packed, "bfloat16 matrix", plain)
         yield timer.compare(
             "multiply 1 row, packed", shape, packed,
-            "made plain each time", lambda: unpacked.multiply(x, None),
+            "dequantized each time", lambda: unpacked.multiply(x, None),
         )  # fmt: skip
     yield timer.compare(
         "multiply 1 row, not packed", shape, lambda: unpacked.multiply(x, None),
@@ -176,11 +163,10 @@ def compare_decoding(
 
 def bitsandbytes_multiply(weight: FourBitWeight, x: Tensor) -> Tensor:
     """Multiply as bitsandbytes does where it has no packed kernel."""
-    arrays = weight.arrays
-    offset = torch.tensor(arrays.nested_offset)
+    stored = weight.matrix
     result: Tensor = torch.ops.bitsandbytes.gemm_4bit(
-        x, arrays.codes.view(-1, 1), [arrays.rows, arrays.columns], arrays.nested_absmax,
-        arrays.group, "nf4", None, arrays.absmax, arrays.nested_map, offset,
+        x, stored.codes.view(-1, 1), [stored.rows, stored.columns], stored.nested_absmax,
+        stored.group, "nf4", None, stored.absmax, stored.nested_map, stored.offset,
     )  # fmt: skip
     return result
 

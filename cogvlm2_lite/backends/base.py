@@ -66,7 +66,7 @@ class Backend(ABC):
     kind               torch's name of the kind, and the one that --device takes
     uses_ram           Whether the memory of the device is RAM. Then budgets count RAM, weights come
                        from disk, there is no bus, and our C kernels can read tensors.
-    four_bit_kernels   kernels for 4-bit matrices, in the order in which they are tried
+    four_bit_kernels   names of kernels for 4-bit matrices, in the order of preference
                        (weights/kernels/choice.py)
     measures_attention whether the fastest attention is found by measuring; else `full_attention`
                        names it

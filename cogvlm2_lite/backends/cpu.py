@@ -27,7 +27,7 @@ class CpuBackend(Backend):
 
     kind = "cpu"
     uses_ram = True
-    four_bit_kernels = ("rows", "packed", "native", "plain")
+    four_bit_kernels = ("gemv", "packed", "bitsandbytes", "torch")
 
     def __init__(self, *, has_bf16: bool | None = None, has_amx: bool | None = None) -> None:
         self._has_bf16 = has_bf16

@@ -30,7 +30,7 @@ class CudaBackend(Backend):
 
     kind = "cuda"
     uses_ram = False
-    four_bit_kernels = ("cuda", "plain")
+    four_bit_kernels = ("cuda", "torch")
     measures_attention = True
 
     def __init__(self, torch: Any = None) -> None:

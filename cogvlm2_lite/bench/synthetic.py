@@ -29,7 +29,8 @@ from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.model.rotary import inverse_frequencies
 from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog, QuantInfo, StoredTensor
 from cogvlm2_lite.weights.header import Piece
-from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, SCALE_GROUP, dynamic_map
+from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
 
 _NOWHERE = Path("synthetic")
 _NOISE_BYTES = 32 << 20

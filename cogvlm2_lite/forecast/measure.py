@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight
+from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 
 _WIDTH = 4096
 _ROWS = 512
@@ -41,7 +42,7 @@ def decode_rate(*, itemsize: int, packed: bool) -> float:
         row = torch.ones(1, _WIDTH, dtype=torch.bfloat16)
         return matrix.nbytes / _shortest_s(lambda: F.linear(row, matrix))
     count = _WIDTH**2
-    arrays = FourBitArrays(
+    stored = FourBitMatrix(
         rows=_WIDTH,
         columns=_WIDTH,
         group=NF4_GROUP,
@@ -53,9 +54,9 @@ def decode_rate(*, itemsize: int, packed: bool) -> float:
     cpu = torch.device("cpu")
     dtype = torch.bfloat16 if itemsize == 2 else torch.float32
     kernels = choose_kernels(cpu, dtype)
-    weight = FourBitWeight(arrays=arrays, kernels=kernels, scratch=Scratch(cpu))
+    weight = place_four_bit(stored, kernels, Scratch(cpu))
     single = torch.ones(1, _WIDTH, dtype=dtype)
-    return arrays.nbytes / _shortest_s(lambda: weight.multiply(single, None))
+    return stored.nbytes / _shortest_s(lambda: weight.multiply(single, None))
 
 
 def _shortest_s(work: Callable[[], object]) -> float:

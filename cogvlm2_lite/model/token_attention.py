@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.model.full_attention import Attend
-from cogvlm2_lite.weights.kernels.gemv import RowKernels, open_rows
+from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
+from cogvlm2_lite.weights.kernels.library import open_library
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +38,25 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def choose_token_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> TokenAttention:
-    """Pick the way for a device."""
+    """Return the fastest way for a device."""
     reason = "the default"
     if backend_of(device).uses_ram:
         try:
-            rows = open_rows()
+            kernel = TokenAttentionKernel(open_library())
         except OSError as error:
             reason = str(error)
         else:
-            if rows.takes_attention(head_dim=head_dim, dtype=dtype):
-                return _checked(rows, head_dim)
+            if kernel.takes(head_dim=head_dim, dtype=dtype):
+                return _checked(kernel, head_dim)
             reason = "our C kernel does it in bfloat16 with AVX512-BF16 and heads of 128 alone"
     return TokenAttention(name="torch SDPA", reason=reason, attend=reference)
 
 
-def _checked(rows: RowKernels, head_dim: int) -> TokenAttention:
-    """Take the C kernel if it gives the right numbers on a small example."""
+def _checked(kernel: TokenAttentionKernel, head_dim: int) -> TokenAttention:
+    """Return the C kernel if it gives the right numbers on a small example, else torch."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return torch.stack([rows.attend(*sequence) for sequence in zip(q, k, v, strict=True)])
+        return torch.stack([kernel.attend(*sequence) for sequence in zip(q, k, v, strict=True)])
 
     sample = torch.sin(torch.arange(3 * 2 * 300 * head_dim) * 0.37).to(torch.bfloat16)
     q, k, v = sample.view(3, 1, 2, 300, head_dim)

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor, dtype
 
 
 class StoredWeight(Protocol):
     """A matrix in one storage kind, ready to be multiplied on one device.
 
-    Implementations: `weights/storage/`. All give the same result within the tolerance each states.
+    Implementations: `weights/storage/`. All return the same result within
+    the tolerance that each kernel states.
     """
 
     @property
@@ -29,7 +29,7 @@ class StoredWeight(Protocol):
         """Bytes that this weight holds in memory, packed copies included."""
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Give x @ weight.T + bias.
+        """Return x @ weight.T + bias.
 
         x       [..., in_features], the compute dtype
         bias    [out_features] or None
@@ -37,23 +37,13 @@ class StoredWeight(Protocol):
         """
 
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
-        """Give each x @ weight.T + bias, to the bit as `multiply` gives it for that x alone.
+        """Return each x @ weight.T + bias, with the bits that `multiply` returns for that x alone.
 
         xs  one row each, [1, 1, in_features]; those that can share one reading of the matrix do
         """
 
     def dequantize(self, to: dtype) -> Tensor:
-        """Give the plain matrix [out_features, in_features] in a floating dtype."""
-
-
-def as_rows(xs: Sequence[Tensor]) -> Tensor:
-    """Lay one row each, [1, 1, features], below each other: [rows, features]."""
-    return torch.cat([x.view(1, x.shape[-1]) for x in xs])
-
-
-def as_single(rows: Tensor) -> list[Tensor]:
-    """Undo `as_rows`: [rows, features] -> [1, 1, features] each."""
-    return [row.view(1, 1, -1) for row in rows]
+        """Return the plain matrix [out_features, in_features] in a floating dtype."""
 
 
 @dataclass(eq=False)
@@ -89,12 +79,12 @@ class Linear:
             self.bias = Vector(name, (self.out_features,))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Give x @ weight.T + bias, [..., in_features] -> [..., out_features]."""
+        """Return x @ weight.T + bias, [..., in_features] -> [..., out_features]."""
         assert self.stored is not None, f"{self.name} is not in memory"
         return self.stored.multiply(x, self.bias.tensor if self.bias else None)
 
     def each(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Give what `__call__` gives for each x [1, 1, in_features] alone, to the bit."""
+        """Return what `__call__` returns for each x [1, 1, in_features] alone, to the bit."""
         assert self.stored is not None, f"{self.name} is not in memory"
         return self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
 

@@ -21,7 +21,7 @@ from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
-from cogvlm2_lite.weights.storage.nf4 import FourBitWeight
+from cogvlm2_lite.weights.storage.quantized import QuantizedWeight
 from tests.core.checkpoints import (
     CHECKPOINT,
     LINEARS,
@@ -35,7 +35,7 @@ from tests.core.checkpoints import (
 )
 
 CPU = torch.device("cpu")
-PLAIN = KernelChoice(name="plain", reason="a test")
+PLAIN = choose_kernels(CPU, torch.bfloat16, "torch")
 HEAD = "lm_head.weight"
 INV_FREQ = "model.layers.0.self_attn.rotary_emb.inv_freq"
 
@@ -181,7 +181,7 @@ def test_only_matrices_used_in_decoding_get_a_packed_copy(tmp_path: Path, dense:
             continue
         assert isinstance(slot, Linear)
         weight = slot.stored
-        assert isinstance(weight, FourBitWeight)
+        assert isinstance(weight, QuantizedWeight)
         assert (weight.packed is not None) == (SPECS[name].decodes)
         extra = SPECS[name].numel // 2 + SPECS[name].numel // 32 if weight.packed is not None else 0
         state = catalog.tensors[name].pieces["quant_state"].nbytes

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.footprint import can_pack
-from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
+from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_bitsandbytes
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
     NF4_LEVELS,
     SCALE_GROUP,
-    NF4Arrays,
     dequantize_plain,
     dequantize_reference,
     dynamic_map,
@@ -46,11 +46,11 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def native() -> NativeKernels:
+def library() -> BitsandbytesCpu:
     try:
-        return open_native()
+        return open_bitsandbytes()
     except OSError as error:
-        pytest.skip(f"no native library: {error}")
+        pytest.skip(f"no library of bitsandbytes: {error}")
 
 
 def random(shape: tuple[int, int], dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -239,7 +239,7 @@ def test_the_last_bit_of_a_nested_scale_is_that_of_bitsandbytes() -> None:
 # --- back to plain weights ------------------------------------------------------------------------
 
 
-def scales_of(arrays: NF4Arrays) -> Tensor:
+def scales_of(arrays: FourBitMatrix) -> Tensor:
     assert arrays.nested_absmax is not None
     assert arrays.nested_map is not None
     assert arrays.nested_offset is not None
@@ -278,7 +278,7 @@ def test_rounding_again_what_was_rounded_changes_nothing() -> None:
 @pytest.mark.parametrize("group", [64, 256])
 @pytest.mark.parametrize("levels", [NF4_LEVELS, FP4_LEVELS])
 def test_every_dequantization_equals_the_reference(
-    native: NativeKernels,
+    library: BitsandbytesCpu,
     shape: tuple[int, int],
     dtype: torch.dtype,
     group: int,
@@ -296,29 +296,29 @@ def test_every_dequantization_equals_the_reference(
     guard = torch.full((expected.numel() + 64,), 7.0, dtype=dtype)
     out = guard[: expected.numel()].view(shape)
     quant_type = "nf4" if levels is NF4_LEVELS else "fp4"
-    native.dequantize(codes, absmax, out, quant_type=quant_type, group=group)
+    library.dequantize(codes, absmax, out, quant_type=quant_type, group=group)
     assert torch.equal(out, expected)
     assert (guard[expected.numel() :] == 7).all()
 
 
 @pytest.mark.parametrize("groups", [1, 255, 256, 257, 5000])
-def test_native_scales_equal_the_plain_ones(native: NativeKernels, groups: int) -> None:
+def test_scales_of_the_library_equal_the_plain_ones(library: BitsandbytesCpu, groups: int) -> None:
     nested = nest_scales(torch.rand(groups, generator=torch.Generator().manual_seed(1)))
     given = (nested.absmax, nested.nested_absmax, nested.nested_map, nested.nested_offset)
     out = torch.empty(groups)
-    native.expand_scales(*given, out)
+    library.expand_scales(*given, out)
     assert torch.equal(out, expand_scales(*given))
 
 
-def test_the_native_library_is_never_given_too_small_a_buffer(native: NativeKernels) -> None:
+def test_the_library_is_never_given_too_small_a_buffer(library: BitsandbytesCpu) -> None:
     codes, absmax = quantize_rows(random((4, 64), torch.float32))
     out = torch.empty(4, 64)
     with pytest.raises(AssertionError, match="127 elements, 128 needed"):
-        native.dequantize(codes[:-1], absmax, out, quant_type="nf4", group=64)
+        library.dequantize(codes[:-1], absmax, out, quant_type="nf4", group=64)
     with pytest.raises(AssertionError, match="3 elements, 4 needed"):
-        native.dequantize(codes, absmax[:3], out, quant_type="nf4", group=64)
+        library.dequantize(codes, absmax[:3], out, quant_type="nf4", group=64)
     with pytest.raises(AssertionError):
-        native.dequantize(codes, absmax, torch.empty(64, 4).t(), quant_type="nf4", group=64)
+        library.dequantize(codes, absmax, torch.empty(64, 4).t(), quant_type="nf4", group=64)
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (96, 128), (256, 1792), (4096, 192)])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,31 +15,36 @@ from torch.nn import functional as F
 
 from cogvlm2_lite.backends.cpu import cpu_flags
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.weights.kernels import built, choice
+from cogvlm2_lite.weights.kernels import built, choice, dequantize
+from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_bitsandbytes
+from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import FUSED_MAX_ROWS, CudaKernel
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
-from cogvlm2_lite.weights.kernels.gemv import RowKernels, StoredMatrix, open_rows
+from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
+from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
-from cogvlm2_lite.weights.kernels.native import NativeKernels
+from cogvlm2_lite.weights.kernels.interface import Dequantizers
+from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
-    NF4_LEVELS,
     dequantize_reference,
     expand_scales,
     quantize_nf4,
 )
+from cogvlm2_lite.weights.kernels.packed import PACKED_MAX_ROWS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.kernels.torch_dequantizer import TorchDequantizer
 from cogvlm2_lite.weights.slots import StoredWeight
-from cogvlm2_lite.weights.storage import chunks
 from cogvlm2_lite.weights.storage.dense import DenseWeight
-from cogvlm2_lite.weights.storage.int8 import Int8Weight
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight, place_four_bit
-from cogvlm2_lite.weights.storage.nf4_cuda import FUSED_MAX_ROWS, place_on_cuda
+from cogvlm2_lite.weights.storage.int8 import Int8Weight, place_int8
+from cogvlm2_lite.weights.storage.nf4 import FourBitWeight, place_four_bit
+from cogvlm2_lite.weights.storage.quantized import QuantizedWeight
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((64, 128), (512, 1792), (96, 192), (33, 100), (7, 588), (320, 64))
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.003, torch.float16: 0.001}
-ROWS_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
+GEMV_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
 """Relative Frobenius error of x @ weight.T; the packed kernel rounds scales to bfloat16."""
 
 
@@ -48,42 +52,36 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def make_arrays(
+def make_matrix(
     rows: int, columns: int, *, group: int = 64, double_quant: bool = True, fp4: bool = False
-) -> FourBitArrays:
+) -> FourBitMatrix:
     weight = random(rows, columns) * 0.02
     made = quantize_nf4(weight, group=group, double_quant=double_quant)
-    return FourBitArrays(
-        rows=rows,
-        columns=columns,
-        group=group,
-        quant_type="fp4" if fp4 else "nf4",
-        codes=made.codes.view(-1),
-        absmax=made.absmax,
-        levels=torch.tensor(FP4_LEVELS if fp4 else NF4_LEVELS),
-        nested_absmax=made.nested_absmax,
-        nested_map=made.nested_map,
-        nested_offset=made.nested_offset or 0.0,
-    )
+    return replace(made, quant_type="fp4", levels=torch.tensor(FP4_LEVELS)) if fp4 else made
 
 
-def plain_matrix(arrays: FourBitArrays, dtype: torch.dtype = torch.float32) -> Tensor:
+def plain_matrix(matrix: FourBitMatrix, dtype: torch.dtype = torch.float32) -> Tensor:
     """The reference: what the codes and scales mean, in plain torch."""
-    scales = arrays.absmax
-    if arrays.nested_absmax is not None and arrays.nested_map is not None:
+    scales = matrix.absmax
+    if matrix.nested_absmax is not None and matrix.nested_map is not None:
         scales = expand_scales(
-            scales, arrays.nested_absmax, arrays.nested_map, arrays.nested_offset
+            scales, matrix.nested_absmax, matrix.nested_map, matrix.nested_offset
         )
-    out = torch.empty(arrays.rows, arrays.columns, dtype=dtype)
+    out = torch.empty(matrix.rows, matrix.columns, dtype=dtype)
     return dequantize_reference(
-        arrays.codes, scales, levels=arrays.levels, group=arrays.group, out=out
+        matrix.codes, scales, levels=matrix.levels, group=matrix.group, out=out
     )
 
 
 def make_four_bit(
-    arrays: FourBitArrays, kernels: KernelChoice, *, packed: bool = False
+    matrix: FourBitMatrix, kernels: KernelChoice, *, packed: bool = False
 ) -> FourBitWeight:
-    return place_four_bit(arrays, kernels, Scratch(CPU), packed=packed)
+    return place_four_bit(matrix, kernels, Scratch(CPU), packed=packed)
+
+
+def only_gemv(own: Own) -> KernelChoice:
+    """The choice of a processor without AMX."""
+    return replace(own.choice, four_bit=QuantizedKernels(own.gemv, dequantizers=own.dequantizers))
 
 
 def make_int8(rows: int, columns: int) -> tuple[Int8Weight, Tensor]:
@@ -92,7 +90,8 @@ def make_int8(rows: int, columns: int) -> tuple[Int8Weight, Tensor]:
     codes = torch.randint(-127, 128, (rows, columns), generator=generator).to(torch.int8)
     scales = torch.rand(rows, -(-columns // 64), generator=generator) * 0.001
     plain = codes.float() * scales[:, torch.arange(columns) // 64]
-    return Int8Weight(codes=codes, scales=scales, scratch=Scratch(CPU)), plain
+    matrix = Int8Matrix(codes=codes, scales=scales)
+    return place_int8(matrix, choose_kernels(CPU, torch.float32, "torch"), Scratch(CPU)), plain
 
 
 def relative_error(ours: Tensor, exact: Tensor) -> float:
@@ -115,7 +114,7 @@ def assert_multiplies(
             assert relative_error(result, expected) < error
 
 
-@pytest.fixture(scope="module", params=["plain", "native", "rows"])
+@pytest.fixture(scope="module", params=["torch", "bitsandbytes", "gemv"])
 def kernels(request: pytest.FixtureRequest) -> KernelChoice:
     try:
         return choose_kernels(CPU, torch.bfloat16, request.param)
@@ -131,25 +130,40 @@ def packing() -> KernelChoice:
         pytest.skip(error.message)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """Our C kernel as it runs on some processor."""
+
+    choice: KernelChoice
+    gemv: GemvKernel
+    dequantizer: GemvDequantizer
+
+    @property
+    def dequantizers(self) -> Dequantizers[FourBitMatrix]:
+        return Dequantizers(self.dequantizer, TorchDequantizer())
+
+
 @pytest.fixture(scope="module")
-def own() -> KernelChoice:
+def own() -> Own:
     """Our C kernel; a machine with a compiler and an x86 processor must have it."""
     try:
-        return choose_kernels(CPU, torch.bfloat16, "rows")
+        chosen = choose_kernels(CPU, torch.bfloat16, "gemv")
     except UsageError as error:
         if shutil.which("cc") and "avx2" in cpu_flags():
             raise
         pytest.skip(error.message)
+    library = open_library()
+    return Own(choice=chosen, gemv=GemvKernel(library), dequantizer=GemvDequantizer(library))
 
 
 @pytest.fixture
-def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that was installed without a C compiler."""
 
-    def fail() -> RowKernels:
+    def fail() -> Library:
         raise OSError("our C kernel was not built")
 
-    monkeypatch.setattr(choice, "open_rows", fail)
+    monkeypatch.setattr(choice, "open_library", fail)
 
 
 # --- every kind against the reference -------------------------------------------------------------
@@ -170,28 +184,28 @@ def test_dense_multiplies_like_the_reference(shape: tuple[int, int], dtype: torc
 def test_nf4_multiplies_like_the_reference(
     shape: tuple[int, int], dtype: torch.dtype, double_quant: bool, kernels: KernelChoice
 ) -> None:
-    arrays = make_arrays(*shape, double_quant=double_quant)
-    weight = make_four_bit(arrays, kernels)
+    matrix = make_matrix(*shape, double_quant=double_quant)
+    weight = make_four_bit(matrix, kernels)
     # The C kernel rounds levels to bfloat16, the others whole weights.
-    loose = kernels.rows is not None and dtype == torch.bfloat16
-    error = ROWS_TOLERANCE if loose else TOLERANCE[dtype]
-    assert_multiplies(weight, plain_matrix(arrays), dtype, error)
+    loose = kernels.name == "gemv" and dtype == torch.bfloat16
+    error = GEMV_TOLERANCE if loose else TOLERANCE[dtype]
+    assert_multiplies(weight, plain_matrix(matrix), dtype, error)
 
 
 @pytest.mark.parametrize("group", [32, 128, 256, 2048])
 def test_nf4_of_other_groups_multiplies_like_the_reference(
     group: int, kernels: KernelChoice
 ) -> None:
-    arrays = make_arrays(96, 1792, group=group)
-    weight = make_four_bit(arrays, kernels)
-    assert_multiplies(weight, plain_matrix(arrays), torch.float32, 1e-5)
+    matrix = make_matrix(96, 1792, group=group)
+    weight = make_four_bit(matrix, kernels)
+    assert_multiplies(weight, plain_matrix(matrix), torch.float32, 1e-5)
 
 
 def test_fp4_multiplies_like_the_reference(kernels: KernelChoice) -> None:
-    arrays = make_arrays(128, 256, fp4=True, double_quant=False)
-    weight = make_four_bit(arrays, kernels)
+    matrix = make_matrix(128, 256, fp4=True, double_quant=False)
+    weight = make_four_bit(matrix, kernels)
     assert weight.kind == "fp4"
-    assert_multiplies(weight, plain_matrix(arrays), torch.float32, 1e-5)
+    assert_multiplies(weight, plain_matrix(matrix), torch.float32, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -207,11 +221,11 @@ def test_int8_multiplies_like_the_reference(shape: tuple[int, int], dtype: torch
 def test_packed_multiplies_like_the_reference(
     packing: KernelChoice, double_quant: bool, fp4: bool
 ) -> None:
-    arrays = make_arrays(320, 1792, double_quant=double_quant, fp4=fp4)
-    weight = make_four_bit(arrays, packing, packed=True)
+    matrix = make_matrix(320, 1792, double_quant=double_quant, fp4=fp4)
+    weight = make_four_bit(matrix, packing, packed=True)
     assert weight.packed is not None
-    assert_multiplies(weight, plain_matrix(arrays), torch.bfloat16, PACKED_TOLERANCE)
-    assert weight.nbytes == arrays.nbytes + 320 * 1792 // 2 + 320 * 1792 // 64 * 2
+    assert_multiplies(weight, plain_matrix(matrix), torch.bfloat16, PACKED_TOLERANCE)
+    assert weight.nbytes == matrix.nbytes + 320 * 1792 // 2 + 320 * 1792 // 64 * 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -219,22 +233,22 @@ def test_dequantize_is_bit_identical_to_the_reference(
     dtype: torch.dtype, kernels: KernelChoice
 ) -> None:
     for shape in SHAPES:
-        arrays = make_arrays(*shape)
-        weight = make_four_bit(arrays, kernels)
-        assert torch.equal(weight.dequantize(dtype), plain_matrix(arrays, dtype))
+        matrix = make_matrix(*shape)
+        weight = make_four_bit(matrix, kernels)
+        assert torch.equal(weight.dequantize(dtype), plain_matrix(matrix, dtype))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 500])
 def test_a_matrix_of_many_chunks_equals_one_chunk(
     rows: int, kernels: KernelChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrays = make_arrays(500, 588)  # groups cross rows, so chunks start at every 16th
-    weight = make_four_bit(arrays, kernels)
+    matrix = make_matrix(500, 588)  # groups cross rows, so chunks start at every 16th
+    weight = make_four_bit(matrix, kernels)
     x, bias = random(rows, 588), random(500)
-    monkeypatch.setattr(chunks, "_FEW_ROWS_BYTES", 588 * 4 * 50)
-    monkeypatch.setattr(chunks, "_MANY_ROWS_BYTES", 588 * 4 * 100)
+    monkeypatch.setattr(dequantize, "_FEW_ROWS_BYTES", 588 * 4 * 50)
+    monkeypatch.setattr(dequantize, "_MANY_ROWS_BYTES", 588 * 4 * 100)
     many = weight.multiply(x, bias)
-    assert relative_error(many, F.linear(x, plain_matrix(arrays), bias).double()) < 1e-5
+    assert relative_error(many, F.linear(x, plain_matrix(matrix), bias).double()) < 1e-5
 
 
 @pytest.mark.parametrize(("rows", "limit"), [(1, 4 << 20), (64, 16 << 20)])
@@ -247,85 +261,58 @@ def test_plain_weights_never_take_more_than_the_scratch_that_is_planned(
         out.zero_()
 
     x = torch.zeros(rows, columns, dtype=torch.bfloat16)
-    chunks.multiply_in_chunks(x, None, out_features=4096, multiple=1, fill=fill, scratch=scratch)
+    dequantize.multiply_in_chunks(
+        x, None, out_features=4096, multiple=1, fill=fill, scratch=scratch
+    )
     assert scratch.nbytes == limit  # of 32 MiB
 
 
 def test_multiplying_leaves_the_stored_bytes_alone(packing: KernelChoice) -> None:
-    arrays = make_arrays(64, 128)
-    before = [t.clone() for t in (arrays.codes, arrays.absmax)]
-    weight = make_four_bit(arrays, packing, packed=True)
-    expected = plain_matrix(arrays)
+    matrix = make_matrix(64, 128)
+    before = [t.clone() for t in (matrix.codes, matrix.absmax)]
+    weight = make_four_bit(matrix, packing, packed=True)
+    expected = plain_matrix(matrix)
     for rows in (1, 100):
         weight.multiply(random(rows, 128, dtype=torch.bfloat16), None)
-    assert torch.equal(arrays.codes, before[0])
-    assert torch.equal(arrays.absmax, before[1])
+    assert torch.equal(matrix.codes, before[0])
+    assert torch.equal(matrix.absmax, before[1])
     assert torch.equal(weight.dequantize(torch.float32), expected)
 
 
 # --- which path is taken --------------------------------------------------------------------------
 
 
-class CountingNative:
-    """Native kernels that count their packed multiplications."""
-
-    def __init__(self, native: NativeKernels) -> None:
-        self._native = native
-        self.packed_calls = 0
-        self.can_dequantize = native.can_dequantize
-        self.dequantize = native.dequantize
-        self.expand_scales = native.expand_scales
-
-    def multiply_packed(
-        self, x: Tensor, packed: Tensor, scales: Tensor, out: Tensor, *, quant_type: str, group: int
-    ) -> None:
-        self.packed_calls += 1
-        self._native.multiply_packed(x, packed, scales, out, quant_type=quant_type, group=group)
-
-
 @pytest.mark.parametrize(
-    ("rows", "dtype", "calls"),
+    ("rows", "dtype", "name"),
     [
-        (1, torch.bfloat16, 1),
-        (choice.PACKED_MAX_ROWS, torch.bfloat16, 1),
-        (choice.PACKED_MAX_ROWS + 1, torch.bfloat16, 0),
-        (1, torch.float32, 0),
-        (1, torch.float16, 0),
+        (1, torch.bfloat16, "packed"),
+        (PACKED_MAX_ROWS, torch.bfloat16, "packed"),
+        (PACKED_MAX_ROWS + 1, torch.bfloat16, "dequantize"),
+        (1, torch.float32, "dequantize"),
+        (1, torch.float16, "dequantize"),
     ],
 )
 def test_the_packed_kernel_is_for_few_rows_in_bfloat16(
-    packing: KernelChoice, rows: int, dtype: torch.dtype, calls: int
+    packing: KernelChoice, rows: int, dtype: torch.dtype, name: str
 ) -> None:
-    assert packing.native is not None
-    counting = CountingNative(packing.native)
-    kernels = KernelChoice(
-        name="packed",
-        reason="a test",
-        native=counting,  # type: ignore[arg-type]
-        packed_max_rows=packing.packed_max_rows,
-    )
-    weight = make_four_bit(make_arrays(64, 128), kernels, packed=True)
-    weight.multiply(random(rows, 128, dtype=dtype), None)
-    assert counting.packed_calls == calls
+    weight = make_four_bit(make_matrix(64, 128), packing, packed=True)
+    assert weight.kernels.first(rows, 128, 64, dtype).name == name
 
 
 @pytest.mark.parametrize("shape", [(33, 128), (64, 100)])
 def test_a_shape_that_does_not_fit_the_packed_layout_is_multiplied_anyway(
     packing: KernelChoice, shape: tuple[int, int]
 ) -> None:
-    arrays = make_arrays(*shape)
-    weight = make_four_bit(arrays, packing, packed=True)
+    matrix = make_matrix(*shape)
+    weight = make_four_bit(matrix, packing, packed=True)
     assert weight.packed is None
-    assert_multiplies(weight, plain_matrix(arrays), torch.bfloat16, TOLERANCE[torch.bfloat16])
+    assert_multiplies(weight, plain_matrix(matrix), torch.bfloat16, TOLERANCE[torch.bfloat16])
 
 
 def test_scratch_is_reused_and_shared() -> None:
     scratch = Scratch(CPU)
-    kernels = KernelChoice(name="plain", reason="a test")
-    weights = [
-        place_four_bit(make_arrays(rows, 128), kernels, scratch, packed=False)
-        for rows in (64, 256, 32)
-    ]
+    kernels = choose_kernels(CPU, torch.float32, "torch")
+    weights = [place_four_bit(make_matrix(rows, 128), kernels, scratch) for rows in (64, 256, 32)]
     for weight in weights:
         weight.multiply(random(3, 128), None)
     held = scratch.nbytes
@@ -338,7 +325,7 @@ def test_scratch_is_reused_and_shared() -> None:
 def test_placing_a_matrix_leaves_the_scratch_alone(packing: KernelChoice) -> None:
     """Another thread may be multiplying with it."""
     scratch = Scratch(CPU)
-    weight = place_four_bit(make_arrays(64, 128), packing, scratch, packed=True)
+    weight = place_four_bit(make_matrix(64, 128), packing, scratch, packed=True)
     assert weight.packed is not None
     assert scratch.nbytes == 0
 
@@ -349,10 +336,10 @@ def test_placing_a_matrix_leaves_the_scratch_alone(packing: KernelChoice) -> Non
 def test_every_choice_gives_its_reason() -> None:
     for dtype in DTYPES:
         chosen = choose_kernels(CPU, dtype)
-        assert chosen.name in ("rows", "packed", "native", "plain")
+        assert chosen.name in choice.KERNELS
         assert chosen.reason
         assert chosen.packs == (chosen.name == "packed")
-    assert choose_kernels(CPU, torch.bfloat16, "plain").reason == "plain was asked for"
+    assert choose_kernels(CPU, torch.bfloat16, "torch").reason == "torch was asked for"
 
 
 def test_only_bfloat16_packs() -> None:
@@ -366,32 +353,35 @@ def test_kernels_that_are_not_here_are_refused(name: str) -> None:
         choose_kernels(CPU, torch.bfloat16, name)
 
 
-def fail_to_open() -> NativeKernels:
+def fail_to_open() -> BitsandbytesCpu:
     raise OSError("bitsandbytes is not installed")
 
 
 def test_without_the_library_the_plain_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "open_native", fail_to_open)
+    monkeypatch.setattr(choice, "open_bitsandbytes", fail_to_open)
     chosen = choose_kernels(CPU, torch.bfloat16)
-    assert (chosen.name, chosen.reason) == ("plain", "bitsandbytes is not installed")
+    assert (chosen.name, chosen.reason) == ("torch", "bitsandbytes is not installed")
     with pytest.raises(UsageError, match="bitsandbytes is not installed"):
-        choose_kernels(CPU, torch.bfloat16, "native")
+        choose_kernels(CPU, torch.bfloat16, "bitsandbytes")
 
 
-class WrongNative:
+class WrongLibrary:
     """A library of another version: it leaves every buffer untouched, or fills it wrongly."""
 
     has_packed = True
 
-    def __init__(self, native: NativeKernels | None) -> None:
-        self._native = native
+    def __init__(self, right: BitsandbytesCpu | None) -> None:
+        self._right = right
 
     def dequantize(
         self, codes: Tensor, absmax: Tensor, out: Tensor, *, quant_type: str, group: int
     ) -> None:
         out.zero_()
-        if self._native is not None:
-            self._native.dequantize(codes, absmax, out, quant_type=quant_type, group=group)
+        if self._right is not None:
+            self._right.dequantize(codes, absmax, out, quant_type=quant_type, group=group)
+
+    def expand_scales(self, *pieces: object) -> None:
+        raise AssertionError("not to be called")
 
     def multiply_packed(
         self, x: Tensor, packed: Tensor, scales: Tensor, out: Tensor, *, quant_type: str, group: int
@@ -400,17 +390,17 @@ class WrongNative:
 
 
 def test_a_library_that_dequantizes_wrongly_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "open_native", lambda: WrongNative(None))
+    monkeypatch.setattr(choice, "open_bitsandbytes", lambda: WrongLibrary(None))
     chosen = choose_kernels(CPU, torch.bfloat16)
-    assert chosen.name == "plain"
+    assert chosen.name == "torch"
     assert "other numbers" in chosen.reason
 
 
-@pytest.mark.parametrize(("right", "name"), [(True, "cuda"), (False, "plain")])
+@pytest.mark.parametrize(("right", "name"), [(True, "cuda"), (False, "torch")])
 def test_gpu_kernels_are_used_only_if_their_numbers_are_right(
     right: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "_dequantizes_right_on", lambda device: right)
+    monkeypatch.setattr(choice, "_cuda_is_right", lambda device: right)
     assert choose_kernels(torch.device("cuda"), torch.bfloat16).name == name
 
 
@@ -418,9 +408,9 @@ def test_gpu_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(device: torch.device) -> bool:
         raise RuntimeError("no kernel image for this GPU\nand many more lines")
 
-    monkeypatch.setattr(choice, "_dequantizes_right_on", fail)
+    monkeypatch.setattr(choice, "_cuda_is_right", fail)
     chosen = choose_kernels(torch.device("cuda"), torch.bfloat16)
-    assert chosen.name == "plain"
+    assert chosen.name == "torch"
     assert chosen.reason.endswith("does not work here: no kernel image for this GPU")
 
 
@@ -438,7 +428,7 @@ def assert_each_as_alone(weight: StoredWeight, rows: int, columns: int, dtype: t
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [*SHAPES, (4096, 1024)])
-@pytest.mark.parametrize("name", ["plain", "native", "packed", "rows"])
+@pytest.mark.parametrize("name", ["torch", "bitsandbytes", "packed", "gemv"])
 def test_each_of_several_rows_of_a_4_bit_matrix_is_multiplied_as_if_alone(
     name: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -446,7 +436,7 @@ def test_each_of_several_rows_of_a_4_bit_matrix_is_multiplied_as_if_alone(
         kernels = choose_kernels(CPU, torch.bfloat16 if name == "packed" else dtype, name)
     except UsageError as error:
         pytest.skip(error.message)
-    weight = make_four_bit(make_arrays(*shape), kernels, packed=name == "packed")
+    weight = make_four_bit(make_matrix(*shape), kernels, packed=name == "packed")
     assert_each_as_alone(weight, *shape, dtype)
 
 
@@ -458,25 +448,25 @@ def test_each_of_several_rows_of_another_matrix_is_multiplied_as_if_alone(
     plain = random(*shape).to(dtype)
     assert_each_as_alone(DenseWeight(weight=plain), *shape, dtype)
     assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
-    monkeypatch.setattr(chunks, "_FEW_ROWS_BYTES", 4096)
+    monkeypatch.setattr(dequantize, "_FEW_ROWS_BYTES", 4096)
     assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
 
 
 def test_each_of_several_rows_of_a_plain_matrix_is_multiplied_as_if_alone_by_the_c_kernel(
-    own: KernelChoice,
+    own: Own,
 ) -> None:
     for shape in ((259, 1792), (4096, 1024), (64, 192)):
-        weight = DenseWeight(weight=random(*shape).bfloat16(), rows=own.rows)
+        weight = DenseWeight(weight=random(*shape).bfloat16(), kernels=own.choice.dense)
         assert_each_as_alone(weight, *shape, torch.bfloat16)
 
 
-@pytest.mark.usefixtures("no_rows")
+@pytest.mark.usefixtures("no_library")
 def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
     packing: KernelChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "open_native", lambda: WrongNative(packing.native))
+    monkeypatch.setattr(choice, "open_bitsandbytes", lambda: WrongLibrary(open_bitsandbytes()))
     chosen = choose_kernels(CPU, torch.bfloat16)
-    assert chosen.name == "native"
+    assert chosen.name == "bitsandbytes"
     assert "AVX512-BF16 kernel gives other numbers" in chosen.reason
 
 
@@ -488,115 +478,114 @@ def test_a_packed_kernel_that_multiplies_wrongly_is_not_used(
 @pytest.mark.parametrize("shape", [(64, 128), (33, 192), (320, 1792), (7, 4096), (50, 64)])
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
 def test_the_c_kernel_multiplies_like_the_reference(
-    own: KernelChoice, shape: tuple[int, int], rows: int, double_quant: bool, dtype: torch.dtype
+    own: Own, shape: tuple[int, int], rows: int, double_quant: bool, dtype: torch.dtype
 ) -> None:
-    arrays = make_arrays(*shape, double_quant=double_quant)
-    x, plain = random(rows, shape[1], dtype=dtype), plain_matrix(arrays)
-    got = four_bit(own, arrays, x)
+    matrix = make_matrix(*shape, double_quant=double_quant)
+    x, plain = random(rows, shape[1], dtype=dtype), plain_matrix(matrix)
+    got = four_bit(own, matrix, x)
     exact = x.double() @ plain.double().t()
     assert got.dtype == dtype
     assert (got - exact).norm() / exact.norm() < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("group", [128, 256])
-def test_the_c_kernel_reads_larger_groups(own: KernelChoice, group: int) -> None:
+def test_the_c_kernel_reads_larger_groups(own: Own, group: int) -> None:
     for dtype in DTYPES:
-        arrays = make_arrays(31, 1792, group=group)
+        matrix = make_matrix(31, 1792, group=group)
         x = random(3, 1792, dtype=dtype)
-        exact = x.double() @ plain_matrix(arrays).double().t()
-        got = four_bit(own, arrays, x)
+        exact = x.double() @ plain_matrix(matrix).double().t()
+        got = four_bit(own, matrix, x)
         assert (got - exact).norm() / exact.norm() < TOLERANCE[dtype]
 
 
-def test_scales_are_those_of_the_reference_where_two_outer_scales_meet(own: KernelChoice) -> None:
+def test_scales_are_those_of_the_reference_where_two_outer_scales_meet(own: Own) -> None:
     # Rows of 3 groups: the 256 scales that share an outer one end in the middle of a row.
-    arrays = make_arrays(700, 192)
+    matrix = make_matrix(700, 192)
     columns = torch.eye(192)
-    got = torch.cat([four_bit(own, arrays, rows) for rows in columns.split(8)])
-    assert torch.equal(got.t(), plain_matrix(arrays))
+    got = torch.cat([four_bit(own, matrix, rows) for rows in columns.split(8)])
+    assert torch.equal(got.t(), plain_matrix(matrix))
 
 
 @pytest.fixture(params=[1, 2], ids=["avx2", "avx512"])
-def each_level(own: KernelChoice, request: pytest.FixtureRequest) -> KernelChoice:
+def each_level(own: Own, request: pytest.FixtureRequest) -> Own:
     """The C kernel as it runs on processors with fewer instructions than this one."""
-    assert own.rows is not None
-    if request.param > own.rows.level:
+    library = open_library()
+    if request.param > library.level:
         pytest.skip("the CPU has no AVX512-BF16")
-    rows = copy.copy(own.rows)
-    rows.level = request.param
-    return replace(own, rows=rows)
+    lower = replace(library, level=request.param)
+    return replace(own, gemv=GemvKernel(lower), dequantizer=GemvDequantizer(lower))
 
 
 @pytest.mark.parametrize("shape", [(700, 192), (500, 4096), (37, 14336), (18, 8256), (17, 20544)])
 def test_whole_numbers_lose_less_than_rounding_the_result_to_bfloat16(
-    each_level: KernelChoice, shape: tuple[int, int]
+    each_level: Own, shape: tuple[int, int]
 ) -> None:
-    arrays, x = make_arrays(*shape), random(8, shape[1], dtype=torch.bfloat16)
-    got = four_bit(each_level, arrays, x)
-    exact = (x.double() @ plain_matrix(arrays).double().t()).bfloat16()
+    matrix, x = make_matrix(*shape), random(8, shape[1], dtype=torch.bfloat16)
+    got = four_bit(each_level, matrix, x)
+    exact = (x.double() @ plain_matrix(matrix).double().t()).bfloat16()
     # With levels rounded to bfloat16 six of ten agree.
     assert (got == exact).double().mean() > 0.95
 
 
-def test_small_inputs_beside_large_ones_keep_their_share(each_level: KernelChoice) -> None:
-    arrays, x = make_arrays(64, 256), random(4, 256) * 1e-3
+def test_small_inputs_beside_large_ones_keep_their_share(each_level: Own) -> None:
+    matrix, x = make_matrix(64, 256), random(4, 256) * 1e-3
     x[:, ::64] = 300.0
     x = x.bfloat16()
-    plain = plain_matrix(arrays)
-    got = four_bit(each_level, arrays, x).double()
+    plain = plain_matrix(matrix)
+    got = four_bit(each_level, matrix, x).double()
     exact = x.double() @ plain.double().t()
     # Half a step of inputs (2^-14 of 256), half a step of levels, and the result's rounding.
     bound = 2**-6 * plain.abs().sum(1) / 2 + 2**-15 * 256 * plain.abs().amax() * 8
     assert ((got - exact).abs() <= bound + exact.abs() * 2**-8).all()
 
 
-def test_inputs_that_are_no_numbers_make_their_row_none(each_level: KernelChoice) -> None:
-    arrays, x = make_arrays(33, 192), random(5, 192, dtype=torch.bfloat16)
-    alone = four_bit(each_level, arrays, x)
+def test_inputs_that_are_no_numbers_make_their_row_none(each_level: Own) -> None:
+    matrix, x = make_matrix(33, 192), random(5, 192, dtype=torch.bfloat16)
+    alone = four_bit(each_level, matrix, x)
     for row, value in ((0, float("inf")), (1, -float("inf")), (3, float("nan"))):
         x[row, 70] = value
-    got = four_bit(each_level, arrays, x)
+    got = four_bit(each_level, matrix, x)
     assert not got[[0, 1, 3]].isfinite().any()
     assert torch.equal(got[[2, 4]], alone[[2, 4]])
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-37, 1e-30, 1e30])
-def test_inputs_of_any_size_are_multiplied(each_level: KernelChoice, size: float) -> None:
-    arrays = make_arrays(16, 192)
+def test_inputs_of_any_size_are_multiplied(each_level: Own, size: float) -> None:
+    matrix = make_matrix(16, 192)
     x = (random(2, 192).double() * size).bfloat16()
-    got = four_bit(each_level, arrays, x).double()
-    exact = x.double() @ plain_matrix(arrays).double().t()
+    got = four_bit(each_level, matrix, x).double()
+    exact = x.double() @ plain_matrix(matrix).double().t()
     assert got.isfinite().all()
     # Below 2^-100 inputs have a common step, 2^-113.
     assert ((got - exact).abs() <= exact.abs().amax() * 0.005 + 2**-113 * 192).all()
 
 
-def test_the_largest_products_do_not_overflow(each_level: KernelChoice) -> None:
+def test_the_largest_products_do_not_overflow(each_level: Own) -> None:
     """All codes the outermost level, all inputs the largest below a power of two."""
-    arrays = make_arrays(8, 256, double_quant=False)
-    arrays.absmax.fill_(1.0)
+    matrix = make_matrix(8, 256, double_quant=False)
+    matrix.absmax.fill_(1.0)
     for byte, sign in ((0xFF, 1.0), (0x00, -1.0)):
-        arrays.codes.fill_(byte)
+        matrix.codes.fill_(byte)
         x = torch.full((1, 256), 1.9921875).bfloat16()
-        got = four_bit(each_level, arrays, x)
+        got = four_bit(each_level, matrix, x)
         assert got.tolist() == [[sign * 1.9921875 * 256] * 8]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(320, 1792), (37, 14336), (18, 8256)])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
-    each_level: KernelChoice, shape: tuple[int, int], dtype: torch.dtype
+    each_level: Own, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    arrays, x = make_arrays(*shape), random(7, shape[1], dtype=dtype)
-    together = four_bit(each_level, arrays, x)
+    matrix, x = make_matrix(*shape), random(7, shape[1], dtype=dtype)
+    together = four_bit(each_level, matrix, x)
     for row in range(7):
-        alone = four_bit(each_level, arrays, x[row : row + 1])
+        alone = four_bit(each_level, matrix, x[row : row + 1])
         assert torch.equal(alone, together[row : row + 1])
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(four_bit(each_level, arrays, x), together)
+            assert torch.equal(four_bit(each_level, matrix, x), together)
     finally:
         torch.set_num_threads(before)
 
@@ -604,75 +593,71 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_the_threads(
 @pytest.mark.parametrize("group", [64, 256])
 @pytest.mark.parametrize("double_quant", [True, False])
 @pytest.mark.parametrize("fp4", [True, False])
-def test_the_c_kernel_makes_any_rows_plain_to_the_bit(
-    each_level: KernelChoice, group: int, double_quant: bool, fp4: bool
+def test_the_c_kernel_dequantizes_any_rows_to_the_bit(
+    each_level: Own, group: int, double_quant: bool, fp4: bool
 ) -> None:
-    rows = each_level.rows
-    assert rows is not None
+    dequantizer = each_level.dequantizer
     for shape in ((37, 14336), (700, 768), (3, 256)):
-        arrays = make_arrays(*shape, group=group, double_quant=double_quant, fp4=fp4)
+        matrix = make_matrix(*shape, group=group, double_quant=double_quant, fp4=fp4)
         for dtype in (torch.float32, torch.bfloat16):
-            if not rows.can_dequantize(columns=shape[1], group=group, dtype=dtype):
-                assert (rows.level, dtype) == (1, torch.bfloat16)
+            if not dequantizer.takes(columns=shape[1], group=group, dtype=dtype):
+                assert (dequantizer.level, dtype) == (1, torch.bfloat16)
                 continue
-            whole = plain_matrix(arrays, dtype)
+            whole = plain_matrix(matrix, dtype)
             for start, end in ((0, shape[0]), (1, shape[0]), (2, 3)):
                 out = torch.empty(end - start, shape[1], dtype=dtype)
-                rows.dequantize(arrays, start, out)
+                dequantizer.dequantize(matrix, start, out)
                 assert torch.equal(out, whole[start:end])
 
 
-def test_strange_scales_are_made_plain_as_torch_does(own: KernelChoice) -> None:
-    assert own.rows is not None
+def test_strange_scales_are_dequantized_as_torch_does(own: Own) -> None:
     strange = (0.0, -0.0, 1e-38, 3e-39, 1e-45, float("inf"), -float("inf"), float("nan"), 3e38)
-    arrays = make_arrays(16, 64, double_quant=False)
+    matrix = make_matrix(16, 64, double_quant=False)
     for scale in strange:
-        arrays.absmax.fill_(scale)
+        matrix.absmax.fill_(scale)
         for dtype in (torch.float32, torch.bfloat16):
-            if own.rows.can_dequantize(columns=64, group=64, dtype=dtype):
+            if own.dequantizer.takes(columns=64, group=64, dtype=dtype):
                 out = torch.empty(16, 64, dtype=dtype)
-                own.rows.dequantize(arrays, 0, out)
-                assert torch.equal(out.isnan(), plain_matrix(arrays, dtype).isnan())
-                assert torch.equal(out.nan_to_num(), plain_matrix(arrays, dtype).nan_to_num())
+                own.dequantizer.dequantize(matrix, 0, out)
+                assert torch.equal(out.isnan(), plain_matrix(matrix, dtype).isnan())
+                assert torch.equal(out.nan_to_num(), plain_matrix(matrix, dtype).nan_to_num())
 
 
-def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: KernelChoice) -> None:
-    rows = each_level.rows
-    assert rows is not None
+def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: Own) -> None:
+    gemv = each_level.gemv
     for dtype in DTYPES:
-        most = 24 if dtype == torch.bfloat16 and rows.level == 2 else 16
+        most = 24 if dtype == torch.bfloat16 and gemv.level == AVX512 else 16
         for count in (1, most, most + 1):
-            fits = rows.takes(count, columns=4096, group=64, dtype=dtype)
+            fits = gemv.takes(count, columns=4096, group=64, dtype=dtype)
             assert fits == (count <= most)
-        assert not rows.takes(1, columns=100, group=64, dtype=dtype)
-        assert not rows.takes(1, columns=4096, group=32, dtype=dtype)
-        assert not rows.takes(1, columns=1 << 17, group=64, dtype=dtype)
+        assert not gemv.takes(1, columns=100, group=64, dtype=dtype)
+        assert not gemv.takes(1, columns=4096, group=32, dtype=dtype)
+        assert not gemv.takes(1, columns=1 << 17, group=64, dtype=dtype)
 
 
-def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: KernelChoice) -> None:
-    arrays, x = make_arrays(37, 4096), random(24, 4096, dtype=torch.bfloat16)
-    together = make_four_bit(arrays, replace(own, tiles=None)).multiply(x, None)
-    assert own.rows is not None
-    if own.rows.level == 2:
-        assert torch.equal(together, four_bit(own, arrays, x))
-    alone = torch.cat([four_bit(own, arrays, x[row : row + 1]) for row in range(24)])
-    assert torch.equal(four_bit(own, arrays, x), alone)
+def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: Own) -> None:
+    matrix, x = make_matrix(37, 4096), random(24, 4096, dtype=torch.bfloat16)
+    together = make_four_bit(matrix, only_gemv(own)).multiply(x, None)
+    if own.gemv.level == AVX512:
+        assert torch.equal(together, four_bit(own, matrix, x))
+    alone = torch.cat([four_bit(own, matrix, x[row : row + 1]) for row in range(24)])
+    assert torch.equal(four_bit(own, matrix, x), alone)
 
 
-def test_one_row_of_a_plain_bfloat16_matrix(own: KernelChoice) -> None:
-    assert own.rows is not None
+def test_one_row_of_a_plain_bfloat16_matrix(own: Own) -> None:
     plain = random(259, 1792).bfloat16()
-    weight = DenseWeight(weight=plain, rows=own.rows)
+    weight = DenseWeight(weight=plain, kernels=own.choice.dense)
     x = random(1, 1, 1792, seed=1).bfloat16()
     bias = random(259, seed=2).bfloat16()
     exact = x.double() @ plain.double().t() + bias.double()
     got = weight.multiply(x, bias)
     assert got.shape == (1, 1, 259)
     assert (got - exact).norm() / exact.norm() < TOLERANCE[torch.bfloat16]
-    if own.rows.level == 2:
-        assert own.rows.takes_dense(1, columns=1792, dtype=torch.bfloat16)
-    assert not own.rows.takes_dense(2, columns=1792, dtype=torch.bfloat16)
-    assert not own.rows.takes_dense(1, columns=1792, dtype=torch.float32)
+    kernels = own.choice.dense
+    name = "gemv" if own.gemv.level == AVX512 else "torch"
+    assert kernels.first(1, 1792, 0, torch.bfloat16).name == name
+    assert kernels.first(2, 1792, 0, torch.bfloat16).name == "torch"
+    assert kernels.first(1, 1792, 0, torch.float32).name == "torch"
 
 
 def test_a_library_built_before_a_change_of_its_functions_is_not_called(
@@ -693,49 +678,48 @@ def test_the_library_has_one_name() -> None:
     assert module["name"].rpartition(".")[2] == built._NAME
 
 
-@pytest.mark.usefixtures("no_rows")
+@pytest.mark.usefixtures("no_library")
 def test_without_a_compiler_everything_works_and_the_reason_is_told() -> None:
     chosen = choose_kernels(CPU, torch.float32)
-    assert chosen.name == "native"
+    assert chosen.name == "bitsandbytes"
     assert chosen.reason.endswith("our C kernel was not built")
     with pytest.raises(UsageError, match="not built"):
-        choose_kernels(CPU, torch.float32, "rows")
+        choose_kernels(CPU, torch.float32, "gemv")
 
 
-def test_a_c_kernel_that_makes_matrices_plain_wrongly_is_not_used(
-    own: KernelChoice, monkeypatch: pytest.MonkeyPatch
+def test_a_c_kernel_that_dequantizes_wrongly_is_not_used(
+    own: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: RowKernels, matrix: StoredMatrix, start: int, out: Tensor) -> None:
+    def wrong(self: GemvDequantizer, matrix: FourBitMatrix, start: int, out: Tensor) -> None:
         out.zero_()
 
-    monkeypatch.setattr(RowKernels, "dequantize", wrong)
+    monkeypatch.setattr(GemvDequantizer, "dequantize", wrong)
     chosen = choose_kernels(CPU, torch.float32)
-    assert chosen.name != "rows"
+    assert chosen.name != "gemv"
     assert "our C kernel gives other numbers" in chosen.reason
 
 
 def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
-    own: KernelChoice, monkeypatch: pytest.MonkeyPatch
+    own: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: RowKernels, x: Tensor, matrix: StoredMatrix) -> Tensor:
+    def wrong(self: GemvKernel, x: Tensor, matrix: FourBitMatrix, *more: object) -> Tensor:
         return torch.zeros(len(x), matrix.rows, dtype=x.dtype)
 
-    monkeypatch.setattr(RowKernels, "four_bit", wrong)
+    monkeypatch.setattr(GemvKernel, "multiply", wrong)
     chosen = choose_kernels(CPU, torch.bfloat16)
-    assert chosen.name != "rows"
+    assert chosen.name != "gemv"
     assert "our C kernel gives other numbers" in chosen.reason
 
 
 def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cogvlm2_lite.weights.kernels.gemv.built_kernel", lambda: None)
+    monkeypatch.setattr("cogvlm2_lite.weights.kernels.library.built_kernel", lambda: None)
     with pytest.raises(OSError, match="no C compiler"):
-        open_rows()
+        open_library()
 
 
-def four_bit(own: KernelChoice, arrays: FourBitArrays, x: Tensor) -> Tensor:
+def four_bit(own: Own, matrix: FourBitMatrix, x: Tensor) -> Tensor:
     """Multiply by our C kernel, whatever is fastest."""
-    assert own.rows is not None
-    return own.rows.four_bit(x, arrays)
+    return own.gemv.multiply(x, matrix, None, Scratch(CPU))
 
 
 # --- int8 -----------------------------------------------------------------------------------------
@@ -745,11 +729,18 @@ def four_bit(own: KernelChoice, arrays: FourBitArrays, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("columns", [64, 100, 192])
 def test_int8_codes_become_code_times_scale(dtype: torch.dtype, columns: int) -> None:
     weight, plain = make_int8(10, columns)
-    out = dequantize_int8(weight.codes, weight.scales, torch.empty(10, columns, dtype=dtype))
+    out = dequantize_int8(
+        weight.matrix.codes, weight.matrix.scales, torch.empty(10, columns, dtype=dtype)
+    )
     assert torch.equal(out, plain.to(dtype))
 
 
 # --- on a GPU -------------------------------------------------------------------------------------
+
+
+def on_cpu_with_cuda_kernel(matrix: FourBitMatrix) -> StoredWeight:
+    kernels = QuantizedKernels(CudaKernel(), dequantizers=Dequantizers(TorchDequantizer()))
+    return QuantizedWeight(kind="nf4", matrix=matrix, kernels=kernels, scratch=Scratch(CPU))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -758,42 +749,38 @@ def test_the_fused_gpu_operator_is_called_rightly(dtype: torch.dtype, double_qua
     """bitsandbytes has the operator for the CPU too, with the same arguments."""
     import bitsandbytes  # noqa: F401
 
-    arrays = make_arrays(96, 192, double_quant=double_quant)
-    weight, plain = place_on_cuda(arrays, Scratch(CPU)), plain_matrix(arrays)
-    assert weight.nbytes == arrays.nbytes
+    matrix = make_matrix(96, 192, double_quant=double_quant)
+    weight, plain = on_cpu_with_cuda_kernel(matrix), plain_matrix(matrix)
+    assert weight.nbytes == matrix.nbytes
     assert_multiplies(weight, plain, dtype, TOLERANCE[dtype])
 
 
 CUDA_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.004, torch.float16: 0.001}
 
 
-def on_cuda(arrays: FourBitArrays) -> FourBitArrays:
+def on_cuda(matrix: FourBitMatrix) -> FourBitMatrix:
     def move(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.cuda()
 
-    return FourBitArrays(
-        rows=arrays.rows,
-        columns=arrays.columns,
-        group=arrays.group,
-        quant_type=arrays.quant_type,
-        codes=arrays.codes.cuda(),
-        absmax=arrays.absmax.cuda(),
-        levels=arrays.levels.cuda(),
-        nested_absmax=move(arrays.nested_absmax),
-        nested_map=move(arrays.nested_map),
-        nested_offset=arrays.nested_offset,
+    return replace(
+        matrix,
+        codes=matrix.codes.cuda(),
+        absmax=matrix.absmax.cuda(),
+        levels=matrix.levels.cuda(),
+        nested_absmax=move(matrix.nested_absmax),
+        nested_map=move(matrix.nested_map),
     )
 
 
-def place_with_bitsandbytes(arrays: FourBitArrays) -> StoredWeight:
-    chosen = choose_kernels(torch.device("cuda"), torch.bfloat16)
+def place_with_bitsandbytes(matrix: FourBitMatrix) -> StoredWeight:
+    chosen = choose_kernels(CUDA, torch.bfloat16)
     assert chosen.name == "cuda", chosen.reason
-    return place_on_cuda(on_cuda(arrays), Scratch(torch.device("cuda")))
+    return place_four_bit(on_cuda(matrix), chosen, Scratch(CUDA))
 
 
-def place_plain(arrays: FourBitArrays) -> StoredWeight:
-    kernels = KernelChoice(name="plain", reason="a test")
-    return place_four_bit(on_cuda(arrays), kernels, Scratch(torch.device("cuda")), packed=False)
+def place_plain(matrix: FourBitMatrix) -> StoredWeight:
+    kernels = choose_kernels(CUDA, torch.bfloat16, "torch")
+    return place_four_bit(on_cuda(matrix), kernels, Scratch(CUDA))
 
 
 @pytest.mark.cuda
@@ -805,10 +792,10 @@ def test_nf4_on_a_gpu_multiplies_like_the_reference(
     shape: tuple[int, int],
     dtype: torch.dtype,
     double_quant: bool,
-    place: Callable[[FourBitArrays], StoredWeight],
+    place: Callable[[FourBitMatrix], StoredWeight],
 ) -> None:
-    arrays = make_arrays(*shape, double_quant=double_quant)
-    weight, plain = place(arrays), plain_matrix(arrays)
+    matrix = make_matrix(*shape, double_quant=double_quant)
+    weight, plain = place(matrix), plain_matrix(matrix)
     assert torch.equal(weight.dequantize(dtype).cpu(), plain.to(dtype))
     for rows in (1, 5, 40, FUSED_MAX_ROWS + 7):
         x, bias = random(rows, shape[1], dtype=dtype), random(shape[0], dtype=dtype)
@@ -821,8 +808,8 @@ def test_nf4_on_a_gpu_multiplies_like_the_reference(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_int8_on_a_gpu_multiplies_like_the_reference(dtype: torch.dtype) -> None:
     weight, plain = make_int8(96, 200)
-    scratch = Scratch(torch.device("cuda"))
-    moved = Int8Weight(codes=weight.codes.cuda(), scales=weight.scales.cuda(), scratch=scratch)
+    matrix = Int8Matrix(codes=weight.matrix.codes.cuda(), scales=weight.matrix.scales.cuda())
+    moved = place_int8(matrix, choose_kernels(CUDA, dtype, "torch"), Scratch(CUDA))
     x = random(9, 200, dtype=dtype)
     exact = x.double() @ plain.to(dtype).double().t()
     assert relative_error(moved.multiply(x.cuda(), None).cpu(), exact) < CUDA_TOLERANCE[dtype]

@@ -7,28 +7,29 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.model.token_attention import choose_token_attention, reference
-from cogvlm2_lite.weights.kernels.gemv import RowKernels, open_rows
+from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
+from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
 
 
 @pytest.fixture
-def rows() -> RowKernels:
+def kernel() -> TokenAttentionKernel:
     try:
-        found = open_rows()
+        library = open_library()
     except OSError as error:
         pytest.skip(str(error))
-    if found.level < 2:
+    if library.level < AVX512:
         pytest.skip("the CPU has no AVX512-BF16")
-    return found
+    return TokenAttentionKernel(library)
 
 
 def random(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale).to(BF16)
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("keys", [1, 2, 5, 255, 256, 257, 1000])
 @pytest.mark.parametrize(("batch", "kv_heads", "group"), [(1, 8, 4), (2, 3, 1), (1, 1, 7)])
 def test_the_c_kernel_attends_like_the_reference(
@@ -45,29 +46,31 @@ def test_the_c_kernel_attends_like_the_reference(
     assert float((out.double() - exact).norm() / exact.norm()) < 0.003
 
 
-def test_scores_far_apart_neither_overflow_nor_vanish(rows: RowKernels) -> None:
+def test_scores_far_apart_neither_overflow_nor_vanish(kernel: TokenAttentionKernel) -> None:
     k = torch.zeros(1, 600, 128, dtype=BF16)
     k[0, 10], k[0, 590] = 60.0, 90.0  # the largest score comes in a later block
     v = random(1, 600, 128, seed=3)
     q = torch.ones(1, 4, 128, dtype=BF16)
-    assert torch.equal(rows.attend(q, k, v), v[:, 590:591].expand(1, 4, 128))
-    assert torch.equal(rows.attend(-q, k, v)[0, 0], rows.attend(-q, k, v)[0, 3])
+    assert torch.equal(kernel.attend(q, k, v), v[:, 590:591].expand(1, 4, 128))
+    assert torch.equal(kernel.attend(-q, k, v)[0, 0], kernel.attend(-q, k, v)[0, 3])
     mean = reference(-q.double(), k.double(), v.double())
-    assert torch.allclose(rows.attend(-q, k, v).double(), mean, rtol=0, atol=1e-3)
+    assert torch.allclose(kernel.attend(-q, k, v).double(), mean, rtol=0, atol=1e-3)
 
 
-def test_a_head_does_not_depend_on_its_neighbours_or_on_the_threads(rows: RowKernels) -> None:
+def test_a_head_does_not_depend_on_its_neighbours_or_on_the_threads(
+    kernel: TokenAttentionKernel,
+) -> None:
     q, k, v = (random(8, n, 128, seed=seed) for seed, n in enumerate((4, 700, 700)))
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = rows.attend(q, k, v)
+        alone = kernel.attend(q, k, v)
         torch.set_num_threads(2)
-        assert torch.equal(rows.attend(q, k, v), alone)
+        assert torch.equal(kernel.attend(q, k, v), alone)
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(rows.attend(q[2:5], k[2:5], v[2:5]), alone[2:5])
-    assert torch.equal(rows.attend(q[:, 1:2], k, v), alone[:, 1:2])
+    assert torch.equal(kernel.attend(q[2:5], k[2:5], v[2:5]), alone[2:5])
+    assert torch.equal(kernel.attend(q[:, 1:2], k, v), alone[:, 1:2])
 
 
 def test_what_the_c_kernel_is_not_for_goes_to_torch() -> None:
@@ -82,18 +85,18 @@ def test_what_the_c_kernel_is_not_for_goes_to_torch() -> None:
 
 
 def test_without_the_library_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> RowKernels:
+    def fail() -> Library:
         raise OSError("our C kernel was not built")
 
-    monkeypatch.setattr("cogvlm2_lite.model.token_attention.open_rows", fail)
+    monkeypatch.setattr("cogvlm2_lite.model.token_attention.open_library", fail)
     chosen = choose_token_attention(CPU, BF16, 128)
     assert (chosen.attend, chosen.reason) == (reference, "our C kernel was not built")
 
 
 def test_a_kernel_that_attends_wrongly_is_not_used(
-    rows: RowKernels, monkeypatch: pytest.MonkeyPatch
+    kernel: TokenAttentionKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RowKernels, "attend", lambda self, q, k, v: q)
+    monkeypatch.setattr(TokenAttentionKernel, "attend", lambda self, q, k, v: q)
     chosen = choose_token_attention(CPU, BF16, 128)
     assert (chosen.name, chosen.attend) == ("torch SDPA", reference)
     assert "other numbers" in chosen.reason

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, quantize_nf4
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, FourBitWeight
+from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 from quantize.calibration.gptq import (
     Calibration,
     _inverse_factor,
@@ -65,16 +65,9 @@ def test_without_any_step_it_is_round_to_nearest(double_quant: bool) -> None:
     plain = round_to_nearest(weight, double_quant=double_quant)
     packed = (plain.codes[:, ::2] << 4) | plain.codes[:, 1::2]
     assert torch.equal(packed.flatten(), nearest.codes.flatten())
-    assert torch.equal(plain.values, FourBitWeight(
-        arrays=FourBitArrays(
-            rows=48, columns=128, group=64, quant_type="nf4", codes=nearest.codes.view(-1),
-            absmax=nearest.absmax, levels=torch.tensor(NF4_LEVELS),
-            nested_absmax=nearest.nested_absmax, nested_map=nearest.nested_map,
-            nested_offset=nearest.nested_offset or 0.0,
-        ),
-        kernels=KernelChoice(name="plain", reason="a test"),
-        scratch=Scratch(torch.device("cpu")),
-    ).dequantize(torch.float32))  # fmt: skip
+    cpu = torch.device("cpu")
+    placed = place_four_bit(nearest, choose_kernels(cpu, torch.float32, "torch"), Scratch(cpu))
+    assert torch.equal(plain.values, placed.dequantize(torch.float32))
 
 
 def test_every_step_lowers_the_error_on_inputs_not_seen() -> None:

@@ -8,27 +8,19 @@
  * Keys and values are bfloat16, everything in between is float32. A head is computed by one thread,
  * so results do not depend on the number of threads.
  *
- * AVX512-BF16 only; the caller asks rows_level (gemv.c) first.
+ * AVX512-BF16 only; the caller asks gemv_level (gemv.c) first.
  */
 
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "matrix.h"
 
 #define HEAD_DIM 128
 #define QUERIES 4   /* of a head that are computed together: as many as registers hold */
-#define BLOCK 256   /* keys */
-
-#if defined(__GNUC__) && defined(__x86_64__)
-#define ON_X86 1
-#include <immintrin.h>
-#else
-#define ON_X86 0
-#endif
+#define KEY_BLOCK 256 /* keys whose scores are in the L1 cache at a time */
 
 #if ON_X86
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")))
-#define INLINE static inline __attribute__((always_inline))
 
 /* e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial in the rest. */
 AVX512 INLINE __m512 exp_ps(__m512 x)
@@ -124,7 +116,7 @@ AVX512 INLINE __m512 sum_of_query(__m512 x)
     return _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, _MM_SHUFFLE(2, 3, 0, 1)));
 }
 
-/* Turn a block's scores into weights, relative to the largest score so far; gives the factor by
+/* Turn a block's scores into weights, relative to the largest score so far; returns the factor by
  * which what was summed before must shrink. A register holds four keys' scores of four queries. */
 AVX512 INLINE __m512 weigh(float *scores, int count, __m512 *largest, __m512 *sum)
 {
@@ -189,13 +181,13 @@ AVX512 static void attend_head(const uint16_t *q, const uint16_t *k, const uint1
                                float *out)
 {
     uint16_t query[QUERIES][HEAD_DIM] = {{0}};
-    float scores[BLOCK][QUERIES], sums[QUERIES][HEAD_DIM] = {{0}};
+    float scores[KEY_BLOCK][QUERIES], sums[QUERIES][HEAD_DIM] = {{0}};
     float shrink[16], total[16];
     __m512 largest = _mm512_set1_ps(-1e30f), sum = _mm512_setzero_ps();
     memcpy(query, q, (size_t)queries * sizeof(query[0]));
-    for (int64_t begin = 0; begin < keys; begin += BLOCK) {
-        const int now = (int)(keys - begin < BLOCK ? keys - begin : BLOCK);
-        const int64_t next = begin + BLOCK;
+    for (int64_t begin = 0; begin < keys; begin += KEY_BLOCK) {
+        const int now = (int)(keys - begin < KEY_BLOCK ? keys - begin : KEY_BLOCK);
+        const int64_t next = begin + KEY_BLOCK;
         score(query, k + begin * HEAD_DIM, now, scale, scores, v + begin * HEAD_DIM);
         _mm512_storeu_ps(shrink, weigh(scores[0], (now + 3) / 4 * 16, &largest, &sum));
         add_values(v + begin * HEAD_DIM, now, scores, shrink, sums,
@@ -211,7 +203,7 @@ AVX512 static void attend_head(const uint16_t *q, const uint16_t *k, const uint1
 
 /* out[heads, queries, 128] = attention of q[heads, queries, 128] over k, v[heads, keys, 128], whose
  * heads lie `stride` numbers apart. */
-void rows_attend(int64_t heads, int64_t queries, int64_t keys, int64_t stride, const uint16_t *q,
+void attention_token(int64_t heads, int64_t queries, int64_t keys, int64_t stride, const uint16_t *q,
                  const uint16_t *k, const uint16_t *v, float scale, float *out, int threads)
 {
 #if ON_X86

@@ -1,12 +1,11 @@
-"""Where the C kernels lie that was built when the package was installed. No torch here: the memory
-plan asks, too."""
+"""Where the library of C kernels is. No torch here: the memory plan asks, too."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-_NAME = "_kernels_6"
+_NAME = "_kernels_7"
 """The module's name in pyproject.toml. Its number grows with every change of what a function takes:
 in an editable installation the library stays the old one until the package is installed again, and
 must not be called like the new one."""
@@ -14,7 +13,7 @@ must not be called like the new one."""
 
 @cache
 def built_kernel() -> Path | None:
-    """Give the library built from gemv.c, attention.c and gemm_amx.c.
+    """Return the library built from gemv.c, attention.c and gemm_amx.c.
 
     None where there was no C compiler, or the sources have changed too much since.
     """

@@ -1,4 +1,4 @@
-"""Arguments of C functions that take everything on trust."""
+"""Arguments of C functions, which check nothing themselves."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Give the address of a tensor's numbers, NULL for None."""
+    """Return the address of a tensor's numbers, NULL for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
-    """Give whole numbers of 64 bits."""
+    """Return whole numbers of 64 bits."""
     return tuple(ctypes.c_longlong(number) for number in numbers)

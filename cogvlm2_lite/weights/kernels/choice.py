@@ -1,213 +1,273 @@
-"""Which code multiplies 4-bit matrices on a device, decided once, with the reason for `doctor`."""
+"""Which kernels multiply on a device: lists in order of preference, and why, for `doctor`."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.weights.kernels.gemm_amx import TileKernels, open_tiles
-from cogvlm2_lite.weights.kernels.gemv import RowKernels, StoredMatrix, open_rows
-from cogvlm2_lite.weights.kernels.native import NativeKernels, open_native
-from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_rows
-from cogvlm2_lite.weights.kernels.packed import pack, pack_scales
+from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import (
+    BitsandbytesCpu,
+    BitsandbytesDequantizer,
+    open_bitsandbytes,
+)
+from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaDequantizer, CudaKernel
+from cogvlm2_lite.weights.kernels.dense import TorchLinear
+from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
+from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
+from cogvlm2_lite.weights.kernels.gemv import GemvDense, GemvDequantizer, GemvKernel
+from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
+from cogvlm2_lite.weights.kernels.interface import Dequantizer, Dequantizers, Kernel, KernelList
+from cogvlm2_lite.weights.kernels.library import AVX512, open_library
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
+from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, quantize_nf4
+from cogvlm2_lite.weights.kernels.packed import PackedKernel
 from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.kernels.torch_dequantizer import TorchDequantizer
 
-KERNELS = ("auto", "rows", "packed", "native", "plain", "cuda")
-
-PACKED_MAX_ROWS = 48
-"""Up to this many rows the packed kernel is faster than dequantizing and multiplying; measured,
-they meet at 64 rows."""
+_PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChoice:
-    """How 4-bit matrices are multiplied.
+    """How matrices are multiplied on a device, one list for each storage kind.
 
-    name    "rows"    few rows: our C kernel on the matrix as it is stored; many: another one with
-                      AMX, else it makes the matrix plain, in float16 as "native"
-            "packed"  few rows: bitsandbytes' AVX512-BF16 kernel on a packed copy; else as "native"
-            "native"  bitsandbytes' dequantization into reused buffers, then torch's multiplication
-            "plain"   the same in plain torch
-            "cuda"    bitsandbytes' CUDA kernels
+    name    "gemv"          few rows: our C kernel on the matrix as it is stored; many: another one
+                            with AMX, else dequantizing and torch's multiplication
+            "packed"        few rows: bitsandbytes' AVX512-BF16 kernel on a second, packed copy;
+                            many as "bitsandbytes"
+            "bitsandbytes"  bitsandbytes' dequantizing into reused buffers, and torch's
+                            multiplication
+            "torch"         the same in plain torch
+            "cuda"          bitsandbytes' CUDA kernels
     reason  why, for `doctor`
+    pack    makes the kernel with a second copy of a matrix used in decoding; None: no such copies
     """
 
     name: str
     reason: str
-    native: NativeKernels | None = None
-    rows: RowKernels | None = None
-    tiles: TileKernels | None = None
-    packed_max_rows: int = 0
+    four_bit: QuantizedKernels[FourBitMatrix]
+    int8: QuantizedKernels[Int8Matrix]
+    dense: KernelList[Tensor]
+    pack: Callable[[FourBitMatrix], PackedKernel] | None = None
 
     @property
     def packs(self) -> bool:
         """True when parts used in decoding get a second, packed copy."""
-        return self.packed_max_rows > 0
+        return self.pack is not None
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto") -> KernelChoice:
-    """Pick the fastest kernels that work here, or the named ones.
+    """Return the fastest kernels that work here, or the named ones.
 
     dtype  the compute dtype: float32, bfloat16 or float16
-    name   one of KERNELS
+    name   "auto" or one of KernelChoice.name
     Raises UsageError when the named ones do not work here.
     """
     if name not in KERNELS:
         raise UsageError(
-            "{name!r} is no kernel.",
+            "Unknown kernel {name!r}.",
             hint="Use one of {names}.",
             name=name,
             names=", ".join(KERNELS),
         )
-    best = _best_cuda(device) if device.type == "cuda" else _best_cpu(dtype)
-    if name in ("auto", best.name):
-        return best
-    if name == "packed" and best.rows is not None:
-        best = _best_of_bitsandbytes(dtype)
-        if best.name == name:
-            return best
-    reason = f"{name} was asked for"
-    if name == "plain":
-        return KernelChoice(name="plain", reason=reason)
-    if name == "native" and best.native is not None:
-        return KernelChoice(name="native", reason=reason, native=best.native)
-    raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=best.reason)
+    failures: list[str] = []
+    for candidate in backend_of(device).four_bit_kernels:
+        if name not in ("auto", candidate):
+            continue
+        try:
+            found = _CANDIDATES[candidate](device, dtype)
+        except OSError as error:
+            if str(error) not in failures:
+                failures.insert(0, str(error))
+            continue
+        reasons = [found.reason] if found.reason else []
+        reasons += failures or ([] if name == "auto" or reasons else [f"{name} was asked for"])
+        return replace(found, reason="; ".join(reasons))
+    why = failures[0] if failures else f"they do not run on {device.type}"
+    raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=why)
 
 
-def _best_cuda(device: torch.device) -> KernelChoice:
+# --- the candidates: each raises OSError with the reason why it is not usable ---------------------
+
+
+def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    """Our C kernels, and AMX for many rows where there is AMX."""
+    bitsandbytes = _open_dequantizing_bitsandbytes()
+    library = open_library()
+    gemv, dequantizer = GemvKernel(library), GemvDequantizer(library)
+    if not _gemv_is_right(gemv, dequantizer, dtype):
+        raise OSError("our C kernel gives other numbers than it should")
+    uses = "AVX512-BF16" if library.level == AVX512 and dtype == torch.bfloat16 else "AVX2"
+    reason = f"our C kernel was built, and the CPU has {uses}"
+    amx = None
+    if dtype == torch.bfloat16:
+        amx = open_gemm_amx(library, bitsandbytes.expand_scales)
+    if amx is not None:
+        reason += " and AMX"
+        if not _gemm_amx_is_right(amx):
+            amx = None
+            reason += ", whose kernel gives other numbers than it should"
+    return _choice(
+        "gemv",
+        reason,
+        [gemv] if amx is None else [amx, gemv],
+        [dequantizer, *_dequantizers(bitsandbytes)],
+        dense=[GemvDense(library)],
+    )
+
+
+def _open_packed(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    """bitsandbytes' kernel for few rows, on packed copies."""
+    bitsandbytes = _open_dequantizing_bitsandbytes()
+    if not bitsandbytes.has_packed:
+        raise OSError("the CPU has no AVX512-BF16")
+    if dtype != torch.bfloat16:
+        raise OSError(
+            f"AVX512-BF16 computes in bfloat16, and this is {str(dtype).removeprefix('torch.')}"
+        )
+    if not _packed_is_right(bitsandbytes):
+        raise OSError("bitsandbytes' AVX512-BF16 kernel gives other numbers than it should")
+    found = _choice("packed", "the CPU has AVX512-BF16", [], _dequantizers(bitsandbytes))
+    return replace(found, pack=partial(PackedKernel, bitsandbytes))
+
+
+def _open_bitsandbytes(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    return _choice("bitsandbytes", "", [], _dequantizers(_open_dequantizing_bitsandbytes()))
+
+
+def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     # On import it tells every user with AVX512-BF16 to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401  (registers its operators with torch)
 
-        right = _dequantizes_right_on(device)
+        right = _cuda_is_right(device)
     except (ImportError, RuntimeError) as error:  # a build without this GPU's CUDA version raises
         first_line = str(error).strip().partition("\n")[0]
-        return KernelChoice(name="plain", reason=f"bitsandbytes does not work here: {first_line}")
+        raise OSError(f"bitsandbytes does not work here: {first_line}") from error
     if not right:
-        reason = "bitsandbytes' CUDA kernels give other numbers than they should"
-        return KernelChoice(name="plain", reason=reason)
-    return KernelChoice(name="cuda", reason="bitsandbytes works on this GPU")
+        raise OSError("bitsandbytes' CUDA kernels give other numbers than they should")
+    return _choice("cuda", "bitsandbytes works on this GPU", [CudaKernel()], [CudaDequantizer()])
 
 
-def _best_cpu(dtype: torch.dtype) -> KernelChoice:
-    other = _best_of_bitsandbytes(dtype)
-    if other.native is None:
-        return other  # whoever lacks bitsandbytes has worse trouble than a slow kernel
-    try:
-        rows = open_rows()
-    except OSError as error:
-        return replace(other, reason=f"{other.reason}; {error}")
-    if not _rows_multiply_right(rows, dtype):
-        wrong = "our C kernel gives other numbers than it should"
-        return replace(other, reason=f"{other.reason}; {wrong}")
-    uses = "AVX512-BF16" if rows.level == 2 and dtype == torch.bfloat16 else "AVX2"
-    tiles = open_tiles() if dtype == torch.bfloat16 else None
-    reason = f"our C kernel was built, and the CPU has {uses}"
-    if tiles is not None:
-        reason += " and AMX"
-        if not _tiles_multiply_right(tiles):
-            tiles = None
-            reason += ", whose kernel gives other numbers than it should"
-    return KernelChoice(name="rows", reason=reason, native=other.native, rows=rows, tiles=tiles)
+def _open_torch(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    return _choice("torch", "", [], [TorchDequantizer()])
 
 
-def _best_of_bitsandbytes(dtype: torch.dtype) -> KernelChoice:
-    try:
-        native = open_native()
-    except OSError as error:
-        return KernelChoice(name="plain", reason=str(error))
-    if not _dequantizes_right(native):
-        return KernelChoice(
-            name="plain", reason="bitsandbytes' CPU library gives other numbers than it should"
-        )
-    if not native.has_packed:
-        return KernelChoice(name="native", reason="the CPU has no AVX512-BF16", native=native)
-    if dtype != torch.bfloat16:
-        reason = (
-            f"AVX512-BF16 computes in bfloat16, and this is {str(dtype).removeprefix('torch.')}"
-        )
-        return KernelChoice(name="native", reason=reason, native=native)
-    if not _multiplies_right(native):
-        reason = "bitsandbytes' AVX512-BF16 kernel gives other numbers than it should"
-        return KernelChoice(name="native", reason=reason, native=native)
+Open = Callable[[torch.device, torch.dtype], KernelChoice]
+
+_CANDIDATES: Mapping[str, Open] = MappingProxyType(
+    {
+        "gemv": _open_gemv,
+        "packed": _open_packed,
+        "bitsandbytes": _open_bitsandbytes,
+        "torch": _open_torch,
+        "cuda": _open_cuda,
+    }
+)
+"""By name; a back end's `four_bit_kernels` has the names in order of preference."""
+
+KERNELS = ("auto", *_CANDIDATES)
+
+
+def _choice(
+    name: str,
+    reason: str,
+    four_bit: Sequence[Kernel[FourBitMatrix]],
+    dequantizers: Sequence[Dequantizer[FourBitMatrix]],
+    *,
+    dense: Sequence[Kernel[Tensor]] = (),
+) -> KernelChoice:
     return KernelChoice(
-        name="packed",
-        reason="the CPU has AVX512-BF16",
-        native=native,
-        packed_max_rows=PACKED_MAX_ROWS,
+        name=name,
+        reason=reason,
+        four_bit=QuantizedKernels(*four_bit, dequantizers=Dequantizers(*dequantizers)),
+        int8=QuantizedKernels(dequantizers=Dequantizers(Int8Dequantizer())),
+        dense=KernelList(*dense, TorchLinear()),
     )
 
 
-_PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
+def _open_dequantizing_bitsandbytes() -> BitsandbytesCpu:
+    library = open_bitsandbytes()
+    if not _dequantizes_right(library):
+        raise OSError("bitsandbytes' CPU library gives other numbers than it should")
+    return library
 
 
-def _probe() -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the codes and scales of a small matrix that has every code and many scales."""
+def _dequantizers(library: BitsandbytesCpu) -> list[Dequantizer[FourBitMatrix]]:
+    return [BitsandbytesDequantizer(library), TorchDequantizer(library.expand_scales)]
+
+
+# --- self-tests: another version of a library may have changed its arguments ----------------------
+
+
+def _probe() -> FourBitMatrix:
+    """Return a small matrix that has every code and many scales."""
     count = _PROBE_ROWS * _PROBE_COLUMNS
     # Not random and not a sine, which in torch may differ from call to call (model/rotary.py).
     weight = (torch.arange(count) * 1201 % 4093 / 2046.5 - 1).view(_PROBE_ROWS, -1)
     weight *= torch.linspace(0.01, 2.0, _PROBE_ROWS).view(-1, 1)
-    return quantize_rows(weight, group=_GROUP)
+    return quantize_nf4(weight, group=_GROUP, double_quant=False)
 
 
-def _reference() -> torch.Tensor:
-    codes, absmax = _probe()
-    out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
-    levels = torch.tensor(NF4_LEVELS)
-    return dequantize_reference(codes, absmax, levels=levels, group=_GROUP, out=out)
+def _reference() -> Tensor:
+    probe, out = _probe(), torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
+    return dequantize_reference(
+        probe.codes, probe.absmax, levels=probe.levels, group=_GROUP, out=out
+    )
 
 
-def _dequantizes_right(native: NativeKernels) -> bool:
-    """Compare the library with the reference: another version may have changed its arguments."""
-    codes, absmax = _probe()
-    out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
-    native.dequantize(codes, absmax, out, quant_type="nf4", group=_GROUP)
-    return torch.equal(out, _reference())
+def _inputs(dtype: torch.dtype) -> Tensor:
+    """Return rows whose products are the columns of the matrix."""
+    return torch.eye(_PROBE_COLUMNS, dtype=dtype)
 
 
-def _dequantizes_right_on(device: torch.device) -> bool:
-    codes, absmax = _probe()
-    out: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(
-        codes.to(device), absmax.to(device), _GROUP, "nf4",
-        [_PROBE_ROWS, _PROBE_COLUMNS], torch.float32,
-    )  # fmt: skip
-    return torch.equal(out.cpu(), _reference())
+def _scratch() -> Scratch:
+    return Scratch(torch.device("cpu"))
 
 
-def _rows_multiply_right(rows: RowKernels, dtype: torch.dtype) -> bool:
-    codes, absmax = _probe()
-    matrix = StoredMatrix(
-        rows=_PROBE_ROWS, columns=_PROBE_COLUMNS, group=_GROUP, codes=codes.view(-1),
-        levels=torch.tensor(NF4_LEVELS), absmax=absmax,
-    )  # fmt: skip
-    out, plain = rows.four_bit(torch.eye(_PROBE_COLUMNS, dtype=dtype), matrix), _reference()
+def _gemv_is_right(kernel: GemvKernel, dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
+    matrix, plain = _probe(), _reference()
+    out = kernel.multiply(_inputs(dtype), matrix, None, _scratch())
     if not torch.allclose(out.float().t(), plain, rtol=0.01, atol=0.0):
         return False
-    if not rows.can_dequantize(columns=_PROBE_COLUMNS, group=_GROUP, dtype=dtype):
+    if not dequantizer.takes(columns=_PROBE_COLUMNS, group=_GROUP, dtype=dtype):
         return True
     out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS, dtype=dtype)
-    rows.dequantize(matrix, 0, out)
+    dequantizer.dequantize(matrix, 0, out)
     return torch.equal(out, plain.to(dtype))
 
 
-def _tiles_multiply_right(tiles: TileKernels) -> bool:
-    codes, absmax = _probe()
-    out = tiles.four_bit(
-        torch.eye(_PROBE_COLUMNS, dtype=torch.bfloat16), codes.view(-1), absmax,
-        torch.tensor(NF4_LEVELS), None, group=_GROUP, scratch=Scratch(torch.device("cpu")),
-    )  # fmt: skip
+def _gemm_amx_is_right(kernel: GemmAmxKernel) -> bool:
+    out = kernel.multiply(_inputs(torch.bfloat16), _probe(), None, _scratch())
     return torch.equal(out.t(), _reference().to(torch.bfloat16))
 
 
-def _multiplies_right(native: NativeKernels) -> bool:
-    codes, absmax = _probe()
-    x = torch.eye(_PROBE_COLUMNS, dtype=torch.bfloat16)
-    out = torch.empty(_PROBE_COLUMNS, _PROBE_ROWS, dtype=torch.bfloat16)
-    packed = pack(codes, _PROBE_ROWS, _PROBE_COLUMNS)
-    scales = pack_scales(absmax, _PROBE_ROWS)
-    native.multiply_packed(x, packed, scales, out, quant_type="nf4", group=_GROUP)
+def _packed_is_right(library: BitsandbytesCpu) -> bool:
+    matrix = _probe()
+    kernel = PackedKernel(library, matrix)
+    out = kernel.multiply(_inputs(torch.bfloat16), matrix, None, _scratch())
     return torch.allclose(out.float().t(), _reference(), rtol=0.02, atol=0.0)
+
+
+def _dequantizes_right(library: BitsandbytesCpu) -> bool:
+    probe, out = _probe(), torch.empty(_PROBE_ROWS, _PROBE_COLUMNS)
+    library.dequantize(probe.codes, probe.absmax, out, quant_type="nf4", group=_GROUP)
+    return torch.equal(out, _reference())
+
+
+def _cuda_is_right(device: torch.device) -> bool:
+    probe = _probe()
+    out: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+        probe.codes.to(device), probe.absmax.to(device), _GROUP, "nf4",
+        [_PROBE_ROWS, _PROBE_COLUMNS], torch.float32,
+    )  # fmt: skip
+    return torch.equal(out.cpu(), _reference())

@@ -6,8 +6,8 @@
  * the order in which it is stored, and the inputs are the second, rearranged once; what comes out is
  * the transposed result, which is turned when it is written.
  *
- * Made plain are the weights of 256 matrix rows and 256 columns at a time, which stay in the L2
- * cache while up to 1024 inputs meet them; the sums of these stay there too. A group of 64 weights
+ * The weights of 256 matrix rows and 256 columns are dequantized at a time. They stay in the L2
+ * cache while they are multiplied with up to 1024 inputs, and so do the sums. A group of 64 weights
  * needs 16 products with its scale: those are rounded to bfloat16, as bitsandbytes does, and looked
  * up.
  *
@@ -18,26 +18,23 @@
  */
 
 #define _GNU_SOURCE /* syscall */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "matrix.h"
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__has_include)
+#if ON_X86 && defined(__linux__) && defined(__has_include)
 #if __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
-#define HAS_TILES 1
+#define HAS_AMX 1
 #endif
 #endif
-#ifndef HAS_TILES
-#define HAS_TILES 0
+#ifndef HAS_AMX
+#define HAS_AMX 0
 #endif
 
 #define SIDE 16                   /* rows of a tile */
 #define STEP 32                   /* bfloat16 numbers in a row of a tile */
 #define TILE (SIDE * STEP)        /* bfloat16 numbers of a tile, as many bytes as 256 float32 */
 #define PAIR (2 * SIDE)           /* rows, and inputs, that are multiplied at a time */
-#define BAND 256                  /* matrix rows made plain at a time */
-#define DEEP 256                  /* matrix columns made plain at a time */
-#define UNIT 64                   /* weights with one scale, at least */
+#define BAND 256                  /* matrix rows dequantized at a time */
+#define DEEP 256                  /* matrix columns dequantized at a time */
 #define MOST_INPUTS 1024          /* inputs that meet them */
 #define MOST_BYTES (16 << 20)     /* of inputs rearranged at a time */
 #define MOST_THREAD_BYTES (12 << 20) /* of all threads together; memory/work.py counts on both */
@@ -60,33 +57,23 @@ static int64_t inputs_at_once(int64_t inputs, int64_t columns, int threads)
     return rounded((inputs + shares - 1) / shares, PAIR);
 }
 
-/* Bytes of room that tiles_four_bit needs. */
-int64_t tiles_room(int64_t columns, int64_t inputs, int threads)
+/* Bytes of room that gemm_amx_four_bit needs. */
+int64_t gemm_amx_room(int64_t columns, int64_t inputs, int threads)
 {
     const int64_t at_once = inputs_at_once(inputs, columns, threads);
     return at_once * columns * 2 + threads * bytes_of_a_thread(at_once) + 64;
 }
 
-#if HAS_TILES
+#if HAS_AMX
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-#define TILES                                                                                    \
+#define AMX                                                                                      \
     __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define INLINE static inline __attribute__((always_inline))
-
-/* A 4-bit matrix; its scales are float32, one for each group. */
-typedef struct {
-    const uint8_t *codes; /* [rows, columns / 2] */
-    const float *levels;  /* [16] */
-    const float *scales;  /* [rows, columns / group] */
-    int64_t rows, columns, group;
-} Matrix;
 
 typedef struct {
     uint8_t palette, start, reserved[14];
@@ -102,19 +89,19 @@ static const Shape SHAPE = {
     .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE},
 };
 
-TILES static void begin_tiles(void)
+AMX static void begin_tiles(void)
 {
     _tile_loadconfig(&SHAPE);
 }
 
 /* Without this the system saves eight kilobytes more of the thread from now on. */
-TILES static void end_tiles(void)
+AMX static void end_tiles(void)
 {
     _tile_release();
 }
 
 /* Turn 16 rows of 16 numbers of 32 bits over, in registers. */
-TILES INLINE void turn(__m512i *r)
+AMX INLINE void turn(__m512i *r)
 {
     __m512i t[16];
 #pragma GCC unroll 8
@@ -145,7 +132,7 @@ TILES INLINE void turn(__m512i *r)
 
 /* Rearrange two tiles' worth of inputs, for all columns: tiles of pairs, column step after column
  * step, the two tiles of a step side by side. Inputs that are missing count as zeros. */
-TILES static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, uint16_t *out)
+AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, uint16_t *out)
 {
     for (int64_t k = 0; k < columns; k += STEP)
         for (int64_t half = 0; half < PAIR; half += SIDE) {
@@ -162,9 +149,9 @@ TILES static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, 
         }
 }
 
-/* Make `deep` columns of a band of rows plain: for each pair of tiles' rows, column step after
+/* Dequantize `deep` columns of a band of rows: for each pair of tiles' rows, column step after
  * column step, two tiles side by side. Rows that are missing become zeros. */
-TILES static void make_plain(const Matrix *w, int64_t row, int64_t band, int64_t column,
+AMX static void dequantize(const Matrix *w, int64_t row, int64_t band, int64_t column,
                              int64_t deep, uint16_t *out)
 {
     const __m512 levels = _mm512_loadu_ps(w->levels);
@@ -196,7 +183,7 @@ TILES static void make_plain(const Matrix *w, int64_t row, int64_t band, int64_t
 }
 
 /* Multiply 32 rows with 32 inputs over some columns; sums: four tiles, added to unless first. */
-TILES INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t deep, int first,
+AMX INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t deep, int first,
                            float *sums)
 {
     if (first) {
@@ -230,7 +217,7 @@ TILES INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t
 
 /* Turn the sums of 32 rows and 16 inputs over, add the bias, round, and write what is inside the
  * result: the whole line of an input at once. */
-TILES static void write_sums(const float *upper, const float *lower, int64_t rows, int64_t inputs,
+AMX static void write_sums(const float *upper, const float *lower, int64_t rows, int64_t inputs,
                              const __m512 *bias, uint16_t *out, int64_t out_stride)
 {
     __m512i a[SIDE], b[SIDE];
@@ -253,7 +240,7 @@ TILES static void write_sums(const float *upper, const float *lower, int64_t row
         }
 }
 
-TILES static __m512 bias_of(const uint16_t *bias, int64_t rows)
+AMX static __m512 bias_of(const uint16_t *bias, int64_t rows)
 {
     if (!bias || rows <= 0)
         return _mm512_setzero_ps();
@@ -263,19 +250,19 @@ TILES static __m512 bias_of(const uint16_t *bias, int64_t rows)
 }
 
 /* Multiply a band of rows with all inputs that are rearranged, and write the results. */
-TILES static void multiply_band(const Matrix *w, int64_t row, int64_t band,
+AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
                                 const uint16_t *arranged, int64_t inputs, const uint16_t *bias,
                                 uint16_t *out, char *room)
 {
-    uint16_t *plain = (uint16_t *)room;
+    uint16_t *weights = (uint16_t *)room;
     float *sums = (float *)(room + BAND * DEEP * 2);
     const int64_t pairs = (inputs + PAIR - 1) / PAIR, padded = rounded(band, PAIR);
     for (int64_t k = 0; k < w->columns; k += DEEP) {
         const int64_t deep = smaller(DEEP, w->columns - k);
-        make_plain(w, row, padded, k, deep, plain);
+        dequantize(w, row, padded, k, deep, weights);
         for (int64_t m = 0; m < pairs; m++)
             for (int64_t n = 0; n < padded / PAIR; n++)
-                multiply(plain + n * PAIR * deep, arranged + (m * w->columns + k) * PAIR, deep,
+                multiply(weights + n * PAIR * deep, arranged + (m * w->columns + k) * PAIR, deep,
                          k == 0, sums + (m * (padded / PAIR) + n) * 4 * SIDE * SIDE);
     }
     for (int64_t n = 0; n < band; n += PAIR) {
@@ -291,12 +278,12 @@ TILES static void multiply_band(const Matrix *w, int64_t row, int64_t band,
         }
     }
 }
-#endif /* HAS_TILES */
+#endif /* HAS_AMX */
 
 /* 1 where this processor has AMX for bfloat16 and the system lets this process use it. */
-int tiles_work(void)
+int gemm_amx_works(void)
 {
-#if HAS_TILES
+#if HAS_AMX
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1))
         return 0;
@@ -314,13 +301,16 @@ int tiles_work(void)
 }
 
 /* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix, plus the bias.
- * x, bias (or NULL) and out: bfloat16. room: tiles_room bytes. */
-void tiles_four_bit(int64_t rows, int64_t columns, int64_t group, const uint8_t *codes,
-                    const float *levels, const float *scales, const uint16_t *x, int64_t inputs,
-                    const uint16_t *bias, uint16_t *out, void *room, int threads)
+ * scales: float32, one for each group, whichever way the matrix stores them. x, bias (or NULL) and
+ * out: bfloat16. room: gemm_amx_room bytes. */
+void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t *x,
+                       int64_t inputs, const uint16_t *bias, uint16_t *out, void *room,
+                       int threads)
 {
-#if HAS_TILES
-    const Matrix w = {codes, levels, scales, rows, columns, group};
+#if HAS_AMX
+    Matrix w = *matrix;
+    w.scales = scales;
+    const int64_t rows = w.rows, columns = w.columns;
     const int64_t at_once = inputs_at_once(inputs, columns, threads);
     char *start = (char *)room + (64 - (uintptr_t)room % 64) % 64;
     uint16_t *arranged = (uint16_t *)start;
@@ -353,7 +343,7 @@ void tiles_four_bit(int64_t rows, int64_t columns, int64_t group, const uint8_t 
         }
     }
 #else
-    (void)rows, (void)columns, (void)group, (void)codes, (void)levels, (void)scales, (void)x;
-    (void)inputs, (void)bias, (void)out, (void)room, (void)threads;
+    (void)matrix, (void)scales, (void)x, (void)inputs, (void)bias, (void)out, (void)room;
+    (void)threads;
 #endif
 }

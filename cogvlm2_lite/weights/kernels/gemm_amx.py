@@ -1,14 +1,18 @@
-"""Our own multiplication of many rows on processors with AMX, written in C (gemm_amx.c)."""
+"""GEMM: many rows times a 4-bit matrix on processors with AMX, written in C (gemm_amx.c)."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.built import built_kernel
 from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
+from cogvlm2_lite.weights.kernels.interface import as_rows, as_single
+from cogvlm2_lite.weights.kernels.library import Library
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
+from cogvlm2_lite.weights.kernels.scales import Expand, float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _UNIT = 64
@@ -18,69 +22,58 @@ _MOST_THREADS = 64
 """Each has sums of its own, and all of them together have 12 MiB."""
 
 
-class TileKernels:
-    """The function of the library, with every size checked before it is called."""
+class GemmAmxKernel:
+    """Many rows of bfloat16 times a 4-bit matrix.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        self._library.tiles_room.restype = ctypes.c_longlong
+    Weights are rounded to bfloat16, sums are float32. A result depends on its own row and column
+    alone, not on how many rows or threads there are.
+    """
+
+    name = "gemm_amx"
+
+    def __init__(self, library: Library, expand: Expand) -> None:
+        self._functions = library.functions
+        self._functions.gemm_amx_room.restype = ctypes.c_longlong
+        self._expand = expand
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Say whether `four_bit` multiplies this, and is the fastest to do it."""
+        """Return True for many rows of bfloat16 and whole groups; see Kernel."""
         whole = columns % group == 0 and group % _UNIT == 0
         return whole and dtype == torch.bfloat16 and rows >= _FEWEST_ROWS
 
     def room_bytes(self, rows: int, *, columns: int, threads: int) -> int:
-        """Give how much room `four_bit` needs while it works."""
-        return int(self._library.tiles_room(*longs(columns, rows), threads))
+        """Return how many bytes of scratch `multiply` needs besides "scales", up to 28 MiB."""
+        return int(self._functions.gemm_amx_room(*longs(columns, rows), threads))
 
-    def four_bit(
-        self,
-        x: Tensor,
-        codes: Tensor,
-        scales: Tensor,
-        levels: Tensor,
-        bias: Tensor | None,
-        *,
-        group: int,
-        scratch: Scratch,
+    def multiply(
+        self, x: Tensor, matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
     ) -> Tensor:
-        """Give x @ weight.T + bias for a 4-bit matrix.
-
-        x        [rows, in_features] bfloat16
-        codes    uint8, two per byte, high half first, row after row
-        scales   float32, one per group
-        levels   [16] float32
-        bias     [out_features] bfloat16
-        scratch  has room for up to 28 MiB, and not "scales"
-        Returns  [rows, out_features] bfloat16. Weights are rounded to bfloat16, sums are float32. A
-                 result depends on its own row and column alone, not on how many rows or threads
-                 there are.
-        """
-        rows, columns = x.shape
-        flat = x.contiguous()
-        features = codes.numel() * 2 // columns
+        """Return x @ matrix.T + bias in bfloat16; see Kernel."""
+        columns = matrix.columns
+        scales = float_scales(matrix, self._expand, scratch)
+        flat = x.reshape(-1, columns).contiguous()
+        rows = flat.shape[0]
         threads = min(torch.get_num_threads(), _MOST_THREADS)
         require(flat, torch.bfloat16, rows * columns)
-        require(codes, torch.uint8, features * columns // 2)
-        require(scales, torch.float32, features * columns // group)
-        require(levels, torch.float32, 16)
+        require(scales, torch.float32, matrix.rows * columns // matrix.group)
         if bias is not None:
-            require(bias, torch.bfloat16, features)
+            require(bias, torch.bfloat16, matrix.rows)
         size = self.room_bytes(rows, columns=columns, threads=threads)
-        room = scratch.take("plain", (size,), torch.uint8)
-        out = torch.empty(rows, features, dtype=torch.bfloat16)
-        self._library.tiles_four_bit(
-            *longs(features, columns, group), pointer(codes), pointer(levels), pointer(scales),
-            pointer(flat), *longs(rows), pointer(bias), pointer(out), pointer(room), threads,
+        room = scratch.take("weights", (size,), torch.uint8)
+        out = torch.empty(rows, matrix.rows, dtype=torch.bfloat16)
+        self._functions.gemm_amx_four_bit(
+            ctypes.c_void_p(matrix.address), pointer(scales), pointer(flat), *longs(rows),
+            pointer(bias), pointer(out), pointer(room), threads,
         )  # fmt: skip
-        return out
+        return out.view(*x.shape[:-1], matrix.rows)
+
+    def multiply_each(
+        self, xs: Sequence[Tensor], matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
+    ) -> list[Tensor]:
+        """Multiply all rows in one call: they do not depend on each other."""
+        return as_single(self.multiply(as_rows(xs), matrix, bias, scratch))
 
 
-def open_tiles() -> TileKernels | None:
-    """Load the library that was built with the package; None without it or without AMX."""
-    file = built_kernel()
-    if file is None:
-        return None
-    library = ctypes.CDLL(str(file))
-    return TileKernels(library) if library.tiles_work() else None
+def open_gemm_amx(library: Library, expand: Expand) -> GemmAmxKernel | None:
+    """Return the kernel; None on a processor without AMX, or where the system forbids it."""
+    return GemmAmxKernel(library, expand) if library.functions.gemm_amx_works() else None

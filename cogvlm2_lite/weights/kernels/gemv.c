@@ -22,7 +22,7 @@
  *
  * Versions stand below for AVX512-VNNI and for AVX2. Float32 inputs have one of their own (AVX2),
  * which rounds nothing beyond float32. All are compiled wherever this file is, and the caller asks
- * `rows_level` which ones this processor runs. An output row is summed by one thread, in an order
+ * `gemv_level` which ones this processor runs. An output row is summed by one thread, in an order
  * that depends on nothing else, so results do not depend on the number of threads or of other input
  * rows.
  *
@@ -30,46 +30,23 @@
  */
 
 #include <math.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "matrix.h"
+
 #define MAX_INPUTS 4   /* input rows in one pass over the weights; more leave the L1 cache */
-#define UNIT 64        /* weights decoded at a time; groups hold a whole number of them */
-#define BLOCK 16       /* matrix rows that one thread takes at a time */
+#define ROW_BLOCK 16       /* matrix rows that one thread takes at a time */
 #define PIECE 128      /* units of a row that are taken at a time, divided by the input rows */
 #define AHEAD 6144     /* bytes between asking memory for weights and using them */
 #define ROWS_AHEAD 8   /* the same for the few bytes of scales, in matrix rows */
 #define MAX_UNITS 1024 /* the widest matrix has 65,536 columns */
 #define ONE 16384      /* the largest level as a whole number */
 
-/* Built by gcc and clang; other compilers give a library that runs nowhere. */
-#if defined(__GNUC__) && defined(__x86_64__)
-#define ON_X86 1
-#include <immintrin.h>
-#else
-#define ON_X86 0
-#endif
-
 #define AVX512                                                                                   \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,"            \
                           "avx512bf16,avx2,fma")))
 #define AVX2 __attribute__((target("avx2,fma")))
-#define INLINE static inline __attribute__((always_inline))
-
-/* A 4-bit matrix as it is stored. Its scales, one for each group, are float32 (plain) or, with
- * double quantization, 8-bit codes, 256 of which share a float32. The caller lays this out, too. */
-typedef struct {
-    const uint8_t *codes; /* [rows, columns / 2] */
-    const float *levels;  /* [16] */
-    const float *plain;   /* [rows, columns / group], or NULL */
-    const uint8_t *scale_codes;
-    const float *outer; /* one for 256 scales, counted over the whole matrix */
-    const float *map;   /* [256] */
-    int64_t rows, columns, group;
-    float offset;
-} Matrix;
 
 #if ON_X86
 
@@ -94,10 +71,10 @@ AVX2 INLINE float sum_of_8(__m256 v)
 
 INLINE float one_scale(const Matrix *w, int64_t index)
 {
-    if (w->plain)
-        return w->plain[index];
+    if (w->scales)
+        return w->scales[index];
     /* Product and sum round one after the other, as in bitsandbytes: the build forbids fusing. */
-    return w->map[w->scale_codes[index]] * w->outer[index >> 8] + w->offset;
+    return w->scale_map[w->scale_codes[index]] * w->outer_scales[index >> 8] + w->scale_offset;
 }
 
 /* ---- bfloat16 inputs as whole numbers ---------------------------------------------------- */
@@ -226,14 +203,14 @@ AVX512 INLINE void look_up_scales(const Matrix *w, const Meanings *meanings, int
     /* 256 scales share a factor; these may belong to two such groups. */
     const int64_t group = index >> 8, left = ((group + 1) << 8) - index;
     const __mmask64 next = left < count ? ~0ull << left : 0;
-    const __m512 factor = _mm512_set1_ps(w->outer[group]);
-    const __m512 next_factor = _mm512_set1_ps(w->outer[left < count ? group + 1 : group]);
+    const __m512 factor = _mm512_set1_ps(w->outer_scales[group]);
+    const __m512 next_factor = _mm512_set1_ps(w->outer_scales[left < count ? group + 1 : group]);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const __m512 mine = _mm512_mask_mov_ps(factor, (__mmask16)(next >> 16 * i), next_factor);
         /* Rounded one after the other, as in one_scale. */
         out[i] = _mm512_add_ps(_mm512_mul_ps(_mm512_castsi512_ps(found[i]), mine),
-                               _mm512_set1_ps(w->offset));
+                               _mm512_set1_ps(w->scale_offset));
     }
 }
 
@@ -247,9 +224,9 @@ AVX512 INLINE void find_factors(const Matrix *w, const Meanings *meanings, int64
     for (int64_t unit = begin; unit < end; unit += 64) {
         const int64_t count = end - unit < 64 ? end - unit : 64;
         __m512 scales[4];
-        if (repeats == 1 && !w->plain) {
+        if (repeats == 1 && !w->scales) {
             /* A block ahead; what lies there serves every input row. */
-            _mm_prefetch((const char *)(w->scale_codes + first + unit + BLOCK * groups),
+            _mm_prefetch((const char *)(w->scale_codes + first + unit + ROW_BLOCK * groups),
                          _MM_HINT_T0);
             look_up_scales(w, meanings, first + unit, count, scales);
         } else {
@@ -326,8 +303,8 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *mea
     const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE / inputs;
     const int64_t pieces = (units + most - 1) / most;
     const int64_t width = (units + 2 * pieces - 1) / (2 * pieces) * 2;
-    __m512 totals[BLOCK][MAX_INPUTS];
-    for (int row = 0; row < BLOCK; row++)
+    __m512 totals[ROW_BLOCK][MAX_INPUTS];
+    for (int row = 0; row < ROW_BLOCK; row++)
         for (int m = 0; m < MAX_INPUTS; m++)
             totals[row][m] = _mm512_setzero_ps();
     Factors factors[2];
@@ -355,7 +332,7 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *mea
             out[m * w->rows + row] = to_bf16(_mm512_reduce_add_ps(totals[row - begin][m]));
 }
 
-AVX512 static void rows_512(const Matrix *w, const int16_t *levels, const Meanings *meanings,
+AVX512 static void gemv_512(const Matrix *w, const int16_t *levels, const Meanings *meanings,
                             const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)levels));
@@ -398,9 +375,9 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
     const int64_t units = w->columns / UNIT, groups = w->columns / w->group;
     const int64_t repeats = w->group / UNIT, first = row * groups;
     if (unit == 0) {
-        const char *here = w->plain ? (const char *)(w->plain + first)
+        const char *here = w->scales ? (const char *)(w->scales + first)
                                     : (const char *)(w->scale_codes + first);
-        const int64_t size = groups * (w->plain ? (int64_t)sizeof(float) : 1);
+        const int64_t size = groups * (w->scales ? (int64_t)sizeof(float) : 1);
         for (int64_t i = 0; i < size; i += 64)
             _mm_prefetch(here + ROWS_AHEAD * size + i, _MM_HINT_T0);
     }
@@ -409,8 +386,8 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
             room->wide[i] = one_scale(w, first + i / repeats);
         return (Scales){room->wide, NULL, 0, units};
     }
-    if (w->plain)
-        return (Scales){w->plain + first, NULL, 0, units};
+    if (w->scales)
+        return (Scales){w->scales + first, NULL, 0, units};
     const int64_t outer = (first + unit) >> 8, left = ((outer + 1) << 8) - first;
     const int64_t end = left < units ? left - (left & 1) : units;
     if (end <= unit) { /* a pair with a scale on either side of the border */
@@ -419,9 +396,9 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
         return (Scales){room->wide, NULL, unit, unit + 2};
     }
     if (room->outer != outer) {
-        const __m256 factor = _mm256_set1_ps(w->outer[outer]), offset = _mm256_set1_ps(w->offset);
+        const __m256 factor = _mm256_set1_ps(w->outer_scales[outer]), offset = _mm256_set1_ps(w->scale_offset);
         for (int i = 0; i < 256; i += 8) {
-            const __m256 product = _mm256_mul_ps(_mm256_loadu_ps(w->map + i), factor);
+            const __m256 product = _mm256_mul_ps(_mm256_loadu_ps(w->scale_map + i), factor);
             _mm256_storeu_ps(room->meaning + i, _mm256_add_ps(product, offset));
         }
         room->outer = outer;
@@ -619,7 +596,7 @@ AVX2 static void rows_f32(const Matrix *w, const float *x, int64_t stride, int i
 /* ---- making rows plain -------------------------------------------------------------------- */
 
 /* A row in bfloat16: at each scale the 16 levels are worked out once, and then looked up. */
-AVX512 static void plain_row_512(const Matrix *w, int64_t row, Room *room, uint16_t *out)
+AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, uint16_t *out)
 {
     const __m512 levels = _mm512_loadu_ps(w->levels);
     const uint8_t *codes = w->codes + row * (w->columns / 2);
@@ -651,7 +628,7 @@ AVX512 static void plain_row_512(const Matrix *w, int64_t row, Room *room, uint1
 }
 
 /* A row in float32. */
-AVX2 static void plain_row_256(const Matrix *w, int64_t row, Room *room, float *out)
+AVX2 static void dequantize_row_256(const Matrix *w, int64_t row, Room *room, float *out)
 {
     const __m128i nibbles = _mm_set1_epi8(15);
     const uint8_t *codes = w->codes + row * (w->columns / 2);
@@ -686,7 +663,7 @@ AVX2 static void plain_row_256(const Matrix *w, int64_t row, Room *room, float *
 
 /* ---- plain bfloat16 matrices ------------------------------------------------------------- */
 
-AVX512 INLINE void dense_row(const uint16_t *row, const uint16_t *x, int64_t columns, int inputs,
+AVX512 INLINE void gemv_dense_row(const uint16_t *row, const uint16_t *x, int64_t columns, int inputs,
                              float *out)
 {
     __m512 first[MAX_INPUTS], second[MAX_INPUTS];
@@ -710,7 +687,7 @@ AVX512 INLINE void dense_row(const uint16_t *row, const uint16_t *x, int64_t col
         out[m] = _mm512_reduce_add_ps(_mm512_add_ps(first[m], second[m]));
 }
 
-AVX512 static void dense_rows(const uint16_t *weight, const uint16_t *x, int64_t columns,
+AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, int64_t columns,
                               int inputs, int64_t begin, int64_t end, float *out,
                               int64_t out_stride)
 {
@@ -720,7 +697,7 @@ AVX512 static void dense_rows(const uint16_t *weight, const uint16_t *x, int64_t
         switch (inputs) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
-        dense_row(here, x, columns, n, sums);                                                     \
+        gemv_dense_row(here, x, columns, n, sums);                                                     \
         break;
             CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -735,7 +712,7 @@ AVX512 static void dense_rows(const uint16_t *weight, const uint16_t *x, int64_t
 /* ---- what is called from outside --------------------------------------------------------- */
 
 /* 0: nothing here runs on this processor. 1: the AVX2 functions do. 2: the AVX512 ones too. */
-int rows_level(void)
+int gemv_level(void)
 {
 #if ON_X86
     __builtin_cpu_init();
@@ -784,19 +761,19 @@ static int four_bit_bf16(int level, const Matrix *w, const uint16_t *x, int64_t 
         (level == 2 ? order_512 : order_256)(plain, columns, numbers + m * stride);
     }
     Meanings meanings;
-    for (int i = 0; level == 2 && w->map && i < 256; i++)
+    for (int i = 0; level == 2 && w->scale_map && i < 256; i++)
         for (int part = 0; part < 4; part++)
-            meanings.bytes[part][i] = ((const uint8_t *)(w->map + i))[part];
-    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+            meanings.bytes[part][i] = ((const uint8_t *)(w->scale_map + i))[part];
+    const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
-        const int64_t begin = block * BLOCK;
-        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
+        const int64_t begin = block * ROW_BLOCK;
+        const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS) {
             const int now = (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS);
             const Inputs some = {numbers + m * stride, worth + m * units, stride};
             if (level == 2)
-                rows_512(w, levels, &meanings, &some, now, begin, end, out + m * rows);
+                gemv_512(w, levels, &meanings, &some, now, begin, end, out + m * rows);
             else
                 rows_256(w, levels, &some, now, begin, end, out + m * rows);
         }
@@ -814,11 +791,11 @@ static int four_bit_f32(const Matrix *w, const float *x, int64_t inputs, float *
     float *ordered = aligned(room);
     for (int64_t m = 0; m < inputs; m++)
         order_f32(x + m * columns, columns, ordered + m * stride);
-    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+    const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
-        const int64_t begin = block * BLOCK;
-        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
+        const int64_t begin = block * ROW_BLOCK;
+        const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
             rows_f32(w, ordered + m * stride, stride,
                      (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
@@ -831,7 +808,7 @@ static int four_bit_f32(const Matrix *w, const float *x, int64_t inputs, float *
 
 /* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix. x and out are bfloat16,
  * or float32 if `wide`. Returns 0, or 1 when there was no memory. */
-int rows_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t inputs, void *out,
+int gemv_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t inputs, void *out,
                   int threads)
 {
 #if ON_X86
@@ -845,20 +822,20 @@ int rows_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
 
 /* Make the rows from `begin` to `end` of a 4-bit matrix plain, in float32 if `wide`, else in
  * bfloat16 (level 2 only): each level times its scale, rounded once. */
-void rows_dequantize(const Matrix *w, int wide, int64_t begin, int64_t end, void *out, int threads)
+void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, void *out, int threads)
 {
 #if ON_X86
-    const int64_t blocks = (end - begin + BLOCK - 1) / BLOCK;
+    const int64_t blocks = (end - begin + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
         Room room = {.outer = -1};
-        for (int64_t row = begin + block * BLOCK; row < end && row < begin + (block + 1) * BLOCK;
+        for (int64_t row = begin + block * ROW_BLOCK; row < end && row < begin + (block + 1) * ROW_BLOCK;
              row++) {
             const int64_t place = (row - begin) * w->columns;
             if (wide)
-                plain_row_256(w, row, &room, (float *)out + place);
+                dequantize_row_256(w, row, &room, (float *)out + place);
             else
-                plain_row_512(w, row, &room, (uint16_t *)out + place);
+                dequantize_row_512(w, row, &room, (uint16_t *)out + place);
         }
     }
 #else
@@ -866,18 +843,18 @@ void rows_dequantize(const Matrix *w, int wide, int64_t begin, int64_t end, void
 #endif
 }
 
-/* The same as rows_four_bit for a plain bfloat16 matrix; level 2 only. */
-void rows_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
+/* The same as gemv_four_bit for a plain bfloat16 matrix; level 2 only. */
+void gemv_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
                 int64_t inputs, float *out, int threads)
 {
 #if ON_X86
-    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+    const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
-        const int64_t begin = block * BLOCK;
-        const int64_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
+        const int64_t begin = block * ROW_BLOCK;
+        const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
-            dense_rows(weight, x + m * columns, columns,
+            gemv_dense_rows(weight, x + m * columns, columns,
                        (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
                        out + m * rows, rows);
     }

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.catalog import INT8_GROUP
+from cogvlm2_lite.weights.kernels.interface import Fill
+from cogvlm2_lite.weights.kernels.matrix import Int8Matrix
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+
+
+class Int8Dequantizer:
+    """Blockwise int8 in plain torch, on any device."""
+
+    def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Return True: it takes every matrix and floating dtype."""
+        return True
+
+    def filler(self, matrix: Int8Matrix, scratch: Scratch) -> Fill:
+        """Return what dequantizes rows; see Dequantizer."""
+
+        def fill(start: int, end: int, out: Tensor) -> None:
+            dequantize_int8(matrix.codes[start:end], matrix.scales[start:end], out)
+
+        return fill
 
 
 def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ byte, the first in the high half.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
 
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -36,37 +37,14 @@ FP4_LEVELS = (
 )  # fmt: skip
 """The values of bitsandbytes' FP4, the kind of the released int4 folders. Only read, never made."""
 
-SCALE_GROUP = 256
-"""Scales that share one float32 in double quantization."""
-
 _CHUNK = 1 << 16
 _SMALLEST_SCALE = 1e-38
 _SEARCH_BINS = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
-class NF4Arrays:
-    """A matrix in NF4, as it is written to a file.
-
-    codes          [numel / 2 rounded up, 1] uint8
-    absmax         [groups] float32, or uint8 with double quantization
-    nested_absmax  [groups / 256 rounded up] float32; None without double quantization
-    nested_map     [256] float32, the values of the 8-bit codes; None without
-    nested_offset  what to add to each looked-up scale; None without
-    """
-
-    shape: tuple[int, int]
-    group: int
-    codes: Tensor
-    absmax: Tensor
-    nested_absmax: Tensor | None = None
-    nested_map: Tensor | None = None
-    nested_offset: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class NestedScales:
-    """Scales after double quantization; the fields are those of NF4Arrays."""
+    """Scales after double quantization; the fields are those of FourBitMatrix."""
 
     absmax: Tensor
     nested_absmax: Tensor
@@ -74,7 +52,7 @@ class NestedScales:
     nested_offset: float
 
 
-def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) -> NF4Arrays:
+def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) -> FourBitMatrix:
     """Round a whole matrix to NF4.
 
     weight  [rows, columns] float32, float16 or bfloat16 on CPU
@@ -82,13 +60,20 @@ def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) 
     """
     rows, columns = weight.shape
     codes, absmax = quantize_rows(weight, group=group)
-    if not double_quant:
-        return NF4Arrays(shape=(rows, columns), group=group, codes=codes, absmax=absmax)
-    nested = nest_scales(absmax)
-    return NF4Arrays(
-        shape=(rows, columns),
+    matrix = FourBitMatrix(
+        rows=rows,
+        columns=columns,
         group=group,
+        quant_type="nf4",
         codes=codes,
+        absmax=absmax,
+        levels=torch.tensor(NF4_LEVELS),
+    )
+    if not double_quant:
+        return matrix
+    nested = nest_scales(absmax)
+    return replace(
+        matrix,
         absmax=nested.absmax,
         nested_absmax=nested.nested_absmax,
         nested_map=nested.nested_map,
@@ -186,7 +171,7 @@ def _round_tail(weights: Tensor, absmax: Tensor, scratch: _Scratch) -> None:
 
 @cache
 def _boundaries() -> tuple[np.float32, ...]:
-    """Give the 15 midpoints between levels, computed in float32 as bitsandbytes does."""
+    """Return the 15 midpoints between levels, computed in float32 as bitsandbytes does."""
     levels = np.array(NF4_LEVELS, dtype=np.float32)
     return tuple((levels[:-1] + levels[1:]) / np.float32(2))
 
@@ -221,7 +206,7 @@ def nest_scales(absmax: Tensor) -> NestedScales:
 
 
 def _mean(absmax: Tensor) -> Tensor:
-    """Give the float32 mean as one thread sums it.
+    """Return the float32 mean as one thread sums it.
 
     torch splits a sum over its threads and the last bit depends on how many there are; a folder
     must not depend on that.
@@ -235,7 +220,7 @@ def _mean(absmax: Tensor) -> Tensor:
 
 
 def dynamic_map() -> Tensor:
-    """Give the values of the 8-bit codes for scales, [256] float32, ascending.
+    """Return the values of the 8-bit codes for scales, [256] float32, ascending.
 
     Signed "dynamic" type of arXiv 1511.04561 as bitsandbytes has it: seven decades, each with twice
     as many steps as the one below; zero; and one.
@@ -251,7 +236,7 @@ def dynamic_map() -> Tensor:
 
 @cache
 def _search_table() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Give the nearest 8-bit code at each of 65536 evenly spaced values from -1 to 1.
+    """Return the nearest 8-bit code at each of 65536 evenly spaced values from -1 to 1.
 
     bitsandbytes looks scales up in such a table on CPU; searching exactly would differ from it in
     one scale in 600.
@@ -277,7 +262,7 @@ def expand_scales(
     return scales.mul_(outer).add_(torch.tensor(nested_offset, dtype=torch.float32))
 
 
-# --- back to plain weights ------------------------------------------------------------------------
+# --- dequantizing ---------------------------------------------------------------------------------
 
 
 def dequantize_reference(

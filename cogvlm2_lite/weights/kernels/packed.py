@@ -1,19 +1,74 @@
-"""The layout of bitsandbytes' AVX512-BF16 multiplication, made without its scratch.
+"""bitsandbytes' AVX512-BF16 multiplication, and the layout that it needs.
 
-Rows go in blocks of 32. Within a block, for every pair of columns (k, k + 1), 32 bytes: byte 2r + c
-holds the code of row r, column k + c in its low half and that of row r + 16 in its high half.
-Scales are rounded to bfloat16 and transposed to [in_features / group, out_features]. Which matrices
-fit is said by footprint.can_pack.
+The layout is made here without bitsandbytes' scratch. Rows go in blocks of 32. Within a block, for
+every pair of columns (k, k + 1), 32 bytes: byte 2r + c holds the code of row r, column k + c in its
+low half and that of row r + 16 in its high half. Scales are rounded to bfloat16 and transposed to
+[in_features / group, out_features]. footprint.can_pack knows which matrices fit.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.footprint import PACKED_BLOCK
+from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu
+from cogvlm2_lite.weights.kernels.interface import as_rows, as_single
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
+from cogvlm2_lite.weights.kernels.scales import float_scales
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+
+PACKED_MAX_ROWS = 48
+"""Up to this many rows the packed kernel is faster than dequantizing and multiplying; measured,
+they meet at 64 rows."""
 
 _CHUNK_BYTES = 1 << 20
+
+
+class PackedKernel:
+    """Few rows of bfloat16 times one 4-bit matrix, of which it holds a second, packed copy.
+
+    It belongs to that matrix and stands first in the matrix's list. Levels and scales are rounded
+    to bfloat16: relative Frobenius error against the reference below 0.006.
+    """
+
+    name = "packed"
+
+    def __init__(self, library: BitsandbytesCpu, matrix: FourBitMatrix) -> None:
+        # Not in the scratch: weights are placed on one thread while another one multiplies.
+        scales = float_scales(matrix, library.expand_scales, None)
+        self._library = library
+        self._codes = pack(matrix.codes, matrix.rows, matrix.columns)
+        self._scales = pack_scales(scales, matrix.rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._codes.nbytes + self._scales.nbytes
+
+    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Return True for few rows of bfloat16; see Kernel."""
+        return rows <= PACKED_MAX_ROWS and dtype == torch.bfloat16
+
+    def multiply(
+        self, x: Tensor, matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
+    ) -> Tensor:
+        """Return x @ matrix.T + bias; see Kernel."""
+        flat = x.reshape(-1, x.shape[-1]).contiguous()
+        out = torch.empty(flat.shape[0], matrix.rows, dtype=x.dtype)
+        self._library.multiply_packed(
+            flat, self._codes, self._scales, out, quant_type=matrix.quant_type, group=matrix.group
+        )
+        if bias is not None:
+            out += bias
+        return out.view(*x.shape[:-1], matrix.rows)
+
+    def multiply_each(
+        self, xs: Sequence[Tensor], matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
+    ) -> list[Tensor]:
+        """Multiply all rows in one call: they do not depend on each other."""
+        return as_single(self.multiply(as_rows(xs), matrix, bias, scratch))
 
 
 def pack(codes: Tensor, rows: int, columns: int) -> Tensor:

@@ -20,7 +20,7 @@ class Scratch:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Give an uninitialised contiguous tensor on the device."""
+        """Return an uninitialised contiguous tensor on the device."""
         needed = prod(shape) * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < needed:

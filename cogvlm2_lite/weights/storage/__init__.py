@@ -15,13 +15,13 @@ from torch import Tensor
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.catalog import StoredTensor
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.slots import StoredWeight
 from cogvlm2_lite.weights.storage.dense import DenseWeight
-from cogvlm2_lite.weights.storage.int8 import Int8Weight
-from cogvlm2_lite.weights.storage.nf4 import FourBitArrays, place_four_bit
-from cogvlm2_lite.weights.storage.nf4_cuda import place_on_cuda
+from cogvlm2_lite.weights.storage.int8 import place_int8
+from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ def make_weight(
 
 def _dense(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
     weight = pieces["weight"].to(place.device, place.dtype)
-    return DenseWeight(weight=weight, rows=place.kernels.rows)
+    kernels = place.kernels.dense
+    return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=place.scratch)
 
 
 def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
@@ -66,7 +67,7 @@ def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) 
             kind=quant.quant_type.upper(),
         )
     rows, columns = stored.spec.shape
-    arrays = FourBitArrays(
+    matrix = FourBitMatrix(
         rows=rows,
         columns=columns,
         group=quant.group,
@@ -78,17 +79,14 @@ def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) 
         nested_map=pieces["nested_quant_map"].to(place.device) if quant.nested else None,
         nested_offset=quant.nested_offset,
     )
-    if place.device.type == "cuda" and place.kernels.name == "cuda":
-        return place_on_cuda(arrays, place.scratch)
-    return place_four_bit(arrays, place.kernels, place.scratch, packed=packed)
+    return place_four_bit(matrix, place.kernels, place.scratch, packed=packed)
 
 
 def _int8(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
-    return Int8Weight(
-        codes=pieces["weight"].to(place.device),
-        scales=pieces["scale"].to(place.device),
-        scratch=place.scratch,
+    matrix = Int8Matrix(
+        codes=pieces["weight"].to(place.device), scales=pieces["scale"].to(place.device)
     )
+    return place_int8(matrix, place.kernels, place.scratch)
 
 
 STORAGE: Mapping[str, Callable[[StoredTensor, Pieces, Place, bool], StoredWeight]] = (

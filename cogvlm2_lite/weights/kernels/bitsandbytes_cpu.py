@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
-from cogvlm2_lite.weights.kernels.nf4 import SCALE_GROUP
+from cogvlm2_lite.weights.kernels.interface import Fill
+from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
+from cogvlm2_lite.weights.kernels.scales import float_scales
+from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _LARGEST_GROUP = 1024  # bitsandbytes itself leaves its AVX512 code above this, for its accuracy
 _TYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
@@ -26,7 +29,7 @@ _TYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
 )
 
 
-class NativeKernels:
+class BitsandbytesCpu:
     """The functions of the library, with every size checked before it is called.
 
     has_packed   True where the CPU has AVX512-BF16, which multiply_packed needs
@@ -37,7 +40,7 @@ class NativeKernels:
         self.has_packed = bool(library.has_avx512bf16_cpu())
 
     def can_dequantize(self, *, group: int, dtype: torch.dtype) -> bool:
-        """Say whether `dequantize` takes this group size and output type."""
+        """Return True if `dequantize` takes this group size and output type."""
         return group <= _LARGEST_GROUP and dtype in _TYPE_NAMES
 
     def dequantize(
@@ -105,7 +108,30 @@ class NativeKernels:
         )  # fmt: skip
 
 
-def open_native() -> NativeKernels:
+class BitsandbytesDequantizer:
+    """Dequantizes through the library."""
+
+    def __init__(self, library: BitsandbytesCpu) -> None:
+        self._library = library
+
+    def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Return True for the groups and dtypes of the library; see Dequantizer."""
+        return self._library.can_dequantize(group=group, dtype=dtype)
+
+    def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
+        """Return what dequantizes rows; see Dequantizer."""
+        scales = float_scales(matrix, self._library.expand_scales, scratch)
+
+        def fill(start: int, end: int, out: Tensor) -> None:
+            codes, absmax = matrix.part(scales, start, end)
+            self._library.dequantize(
+                codes, absmax, out, quant_type=matrix.quant_type, group=matrix.group
+            )
+
+        return fill
+
+
+def open_bitsandbytes() -> BitsandbytesCpu:
     """Load the library that lies in the bitsandbytes package.
 
     Raises OSError with the reason when there is none or it does not load.
@@ -116,6 +142,6 @@ def open_native() -> NativeKernels:
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
     file = Path(spec.submodule_search_locations[0], f"libbitsandbytes_cpu{suffix}")
     try:
-        return NativeKernels(ctypes.CDLL(str(file)))
+        return BitsandbytesCpu(ctypes.CDLL(str(file)))
     except AttributeError as error:
         raise OSError(f"bitsandbytes' CPU library lacks a function: {error}") from error

@@ -1,0 +1,128 @@
+"""Multiply by a quantized matrix that is dequantized a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.kernels.interface import (
+    Dequantizers,
+    Fill,
+    Kernel,
+    KernelList,
+    Q,
+    as_rows,
+    as_single,
+)
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+
+# Bytes of weights dequantized at a time, measured from 1 to 32 MiB. With few rows of x they should
+# stay in the cache; with many, each chunk costs another pass over x (4 MiB was 25 % slower than 16
+# for 14336 columns).
+_FEW_ROWS = 48
+_FEW_ROWS_BYTES = 4 << 20
+_MANY_ROWS_BYTES = 16 << 20
+_GPU_BYTES = 24 << 20  # memory/work.py counts on no more
+
+
+class DequantizeKernel(Generic[Q]):
+    """Dequantizes rows into a buffer and lets torch multiply; any matrix, any number of rows.
+
+    The weights are those of the reference, so results differ from it only by the order of
+    summation: relative Frobenius error below 0.003 in bfloat16, 1e-5 in float32.
+    """
+
+    name = "dequantize"
+
+    def __init__(self, dequantizers: Dequantizers[Q]) -> None:
+        self._dequantizers = dequantizers
+
+    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Return True: this is the way for what no faster kernel takes."""
+        return True
+
+    def multiply(self, x: Tensor, matrix: Q, bias: Tensor | None, scratch: Scratch) -> Tensor:
+        """Return x @ matrix.T + bias; see Kernel."""
+        return self._multiply(x, matrix, bias, scratch, each=False)
+
+    def multiply_each(
+        self, xs: Sequence[Tensor], matrix: Q, bias: Tensor | None, scratch: Scratch
+    ) -> list[Tensor]:
+        """Dequantize each chunk once for all rows, and multiply row by row; see Kernel."""
+        return as_single(self._multiply(as_rows(xs), matrix, bias, scratch, each=True))
+
+    def _multiply(
+        self, x: Tensor, matrix: Q, bias: Tensor | None, scratch: Scratch, *, each: bool
+    ) -> Tensor:
+        return multiply_in_chunks(
+            x,
+            bias,
+            out_features=matrix.rows,
+            multiple=matrix.row_multiple,
+            fill=self._dequantizers.filler(matrix, x.dtype, scratch),
+            scratch=scratch,
+            each=each,
+        )
+
+
+class QuantizedKernels(KernelList[Q]):
+    """The kernels for a kind of quantized matrices; DequantizeKernel comes last.
+
+    dequantizers  what it uses, in order of preference
+    """
+
+    def __init__(self, *kernels: Kernel[Q], dequantizers: Dequantizers[Q]) -> None:
+        super().__init__(*kernels, DequantizeKernel(dequantizers))
+        self.dequantizers = dequantizers
+
+    def preferring(self, kernel: Kernel[Q]) -> QuantizedKernels[Q]:
+        """Return the list with another kernel in front."""
+        return QuantizedKernels(kernel, *self.kernels[:-1], dequantizers=self.dequantizers)
+
+
+def multiply_in_chunks(
+    x: Tensor,
+    bias: Tensor | None,
+    *,
+    out_features: int,
+    multiple: int,
+    fill: Fill,
+    scratch: Scratch,
+    each: bool = False,
+) -> Tensor:
+    """Return x @ weight.T + bias for a weight whose rows `fill` dequantizes.
+
+    x         [..., in_features]
+    multiple  the rows to be filled start at a multiple of this
+    fill      see Fill; its tensor is [rows, in_features]
+    each      multiply row by row of x: torch's product of several may differ in the last bit
+    """
+    columns = x.shape[-1]
+    flat = x.reshape(-1, columns)
+    out = x.new_empty(flat.shape[0], out_features)
+    step = _chunk_rows(flat[:1] if each else flat, multiple)
+    for start in range(0, out_features, step):
+        end = min(start + step, out_features)
+        plain = scratch.take("weights", (end - start, columns), x.dtype)
+        fill(start, end, plain)
+        part = out[:, start:end]
+        height = 1 if each else max(1, flat.shape[0])
+        for row in range(0, flat.shape[0], height):
+            rows, target = flat[row : row + height], part[row : row + height]
+            if bias is None:
+                torch.mm(rows, plain.t(), out=target)
+            else:
+                torch.addmm(bias[start:end], rows, plain.t(), out=target)
+    return out.view(*x.shape[:-1], out_features)
+
+
+def _chunk_rows(x: Tensor, multiple: int) -> int:
+    """Return how many rows of the weight to dequantize at a time, a multiple of `multiple`."""
+    size = _FEW_ROWS_BYTES if x.shape[0] <= _FEW_ROWS else _MANY_ROWS_BYTES
+    if x.device.type != "cpu":
+        size = _GPU_BYTES
+    fitting = size // (x.shape[1] * x.dtype.itemsize)
+    return max(1, fitting // multiple) * multiple

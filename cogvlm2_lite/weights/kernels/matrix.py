@@ -1,0 +1,148 @@
+"""Quantized matrices as they are stored, with their tensors on one device."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.catalog import INT8_GROUP
+from cogvlm2_lite.weights.kernels.calls import pointer, require
+
+SCALE_GROUP = 256
+"""Scales that share one float32 in double quantization."""
+
+
+class _Matrix(ctypes.Structure):
+    """`Matrix` in matrix.h."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("codes", "levels", "scales", "scale_codes", "outer_scales", "scale_map")
+        ),
+        *((name, ctypes.c_longlong) for name in ("rows", "columns", "group")),
+        ("scale_offset", ctypes.c_float),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FourBitMatrix:
+    """A matrix in NF4 or FP4, in bitsandbytes' layout: groups follow each other across rows.
+
+    rows, columns, group  group counts the weights that share a scale
+    quant_type     the name of its levels: "nf4" or "fp4"
+    codes          [numel / 2 rounded up, 1] uint8, high half first, row after row
+    absmax         [groups] float32, or uint8 with double quantization
+    levels         [16] float32
+    nested_absmax  [groups / 256 rounded up] float32; None without double quantization
+    nested_map     [256] float32, the values of the 8-bit codes; None without
+    nested_offset  what to add to each looked-up scale
+    """
+
+    rows: int
+    columns: int
+    group: int
+    quant_type: str
+    codes: Tensor
+    absmax: Tensor
+    levels: Tensor
+    nested_absmax: Tensor | None = None
+    nested_map: Tensor | None = None
+    nested_offset: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        pieces = (self.codes, self.absmax, self.levels, self.nested_absmax, self.nested_map)
+        return sum(piece.nbytes for piece in pieces if piece is not None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows after which a row starts with a new group (and, groups being even, a new byte)."""
+        return self.group // gcd(self.group, self.columns)
+
+    def part(self, scales: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return the codes and scales of rows from `start` to `end`.
+
+        scales  all of them, [groups] float32
+        start   a multiple of row_multiple
+        """
+        first, last = start * self.columns, end * self.columns
+        return (
+            self.codes[first // 2 : -(-last // 2)],
+            scales[first // self.group : -(-last // self.group)],
+        )
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """nested_offset as a float32 scalar on the device."""
+        return torch.tensor(self.nested_offset, dtype=torch.float32, device=self.device)
+
+    @property
+    def address(self) -> int:
+        """Where the matrix stands as C takes it; on the CPU, with whole groups in each row."""
+        return ctypes.addressof(self._laid_out)
+
+    @cached_property
+    def _laid_out(self) -> _Matrix:
+        """Check the pieces and lay them out: once, not for every token."""
+        groups = self.rows * self.columns // self.group
+        nested = self.nested_absmax is not None
+        require(self.codes, torch.uint8, self.rows * self.columns // 2)
+        require(self.absmax, torch.uint8 if nested else torch.float32, groups)
+        require(self.levels, torch.float32, 16)
+        if nested:
+            assert self.nested_absmax is not None
+            assert self.nested_map is not None
+            require(self.nested_absmax, torch.float32, -(-groups // SCALE_GROUP))
+            require(self.nested_map, torch.float32, 256)
+        return _Matrix(
+            codes=pointer(self.codes),
+            levels=pointer(self.levels),
+            scales=pointer(None if nested else self.absmax),
+            scale_codes=pointer(self.absmax if nested else None),
+            outer_scales=pointer(self.nested_absmax),
+            scale_map=pointer(self.nested_map),
+            rows=self.rows,
+            columns=self.columns,
+            group=self.group,
+            scale_offset=self.nested_offset,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Matrix:
+    """A blockwise int8 matrix (layout: weights/catalog.py).
+
+    codes   [rows, columns] int8
+    scales  [rows, columns / 64 rounded up] float32; groups start anew in each row
+    """
+
+    codes: Tensor
+    scales: Tensor
+    group: int = INT8_GROUP
+    row_multiple: int = 1
+
+    @property
+    def rows(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def columns(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.scales.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.codes.device

@@ -1,0 +1,33 @@
+"""Dequantizing 4-bit matrices in plain torch, on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.kernels.interface import Fill
+from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
+from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain
+from cogvlm2_lite.weights.kernels.scales import Expand, expand_with_torch, float_scales
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+
+
+class TorchDequantizer:
+    """Takes every matrix and floating dtype; the slowest."""
+
+    def __init__(self, expand: Expand = expand_with_torch) -> None:
+        self._expand = expand
+
+    def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+        """Return True; see Dequantizer."""
+        return True
+
+    def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
+        """Return what dequantizes rows; see Dequantizer."""
+        scales = float_scales(matrix, self._expand, scratch)
+
+        def fill(start: int, end: int, out: Tensor) -> None:
+            codes, absmax = matrix.part(scales, start, end)
+            dequantize_plain(codes, absmax, levels=matrix.levels, group=matrix.group, out=out)
+
+        return fill

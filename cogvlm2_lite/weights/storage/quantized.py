@@ -1,0 +1,57 @@
+"""A quantized matrix, multiplied by the first kernel of its list that takes the call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
+from cogvlm2_lite.weights.kernels.interface import Q
+from cogvlm2_lite.weights.kernels.packed import PackedKernel
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedWeight(Generic[Q]):
+    """A StoredWeight around a quantized matrix. Each kernel states its tolerance.
+
+    packed  the kernel with a second copy of the matrix, first of the list; None without one
+    """
+
+    kind: str
+    matrix: Q
+    kernels: QuantizedKernels[Q]
+    scratch: Scratch
+    packed: PackedKernel | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes + (self.packed.nbytes if self.packed else 0)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x @ matrix.T + bias; see StoredWeight."""
+        matrix, columns = self.matrix, x.shape[-1]
+        kernel = self.kernels.first(x.numel() // columns, columns, matrix.group, x.dtype)
+        return kernel.multiply(x, matrix, bias, self.scratch)
+
+    def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
+        """Multiply each x by the kernel for a single row; see StoredWeight."""
+        matrix = self.matrix
+        kernel = self.kernels.first(1, matrix.columns, matrix.group, xs[0].dtype)
+        return kernel.multiply_each(xs, matrix, bias, self.scratch)
+
+    def dequantize(self, to: torch.dtype) -> Tensor:
+        """Return the plain matrix [out_features, in_features]."""
+        matrix = self.matrix
+        out = torch.empty(matrix.rows, matrix.columns, dtype=to, device=matrix.device)
+        return self.dequantize_into(out)
+
+    def dequantize_into(self, out: Tensor) -> Tensor:
+        """Fill and return `out` [out_features, in_features], contiguous, a floating dtype."""
+        fill = self.kernels.dequantizers.filler(self.matrix, out.dtype, self.scratch)
+        fill(0, self.matrix.rows, out)
+        return out
