@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from PySide6.QtCore import QByteArray, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtWidgets import QApplication
 
 from gui.desktop_entry import ICON
 
@@ -311,10 +311,3 @@ def app_icon() -> QIcon:
         painter.end()
         made.addPixmap(pixels)
     return made
-
-
-def set_kind(widget: QWidget, kind: str) -> None:
-    """Give a widget another look of the stylesheet."""
-    widget.setProperty("kind", kind)
-    widget.style().unpolish(widget)
-    widget.style().polish(widget)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import cogvlm2_lite
-from cogvlm2_lite.errors import ConversionError, DoesNotFitError
+from cogvlm2_lite.errors import CheckpointError, ConversionError, DoesNotFitError
 from cogvlm2_lite.units import MIB, format_bytes
 from cogvlm2_lite.weights.manifest import (
     MANIFEST_NAME,
@@ -454,7 +454,12 @@ def _write_rest(
 
 def _finished(destination: Path, started: float, *, already: bool) -> Finished:
     manifest = read_manifest(destination)
-    assert manifest is not None, "a finished folder has a manifest"
+    if manifest is None:
+        raise CheckpointError(
+            "{folder} has no manifest any more.",
+            hint="Another program changed the folder. Run the command again.",
+            folder=destination,
+        )
     return Finished(
         folder=str(destination),
         already=already,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cogvlm2_lite.cli.answers import AnswerView, Loader, describe, load_model
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.main import load_command
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
+from cogvlm2_lite.cli.target import import_target
 from cogvlm2_lite.demo.shipped import (
     SamplePicture,
     SampleQuestion,
@@ -27,6 +27,7 @@ from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import LocalEngine
 
+_QUANTIZE, _VERIFY = "quantize.command:main", "quantize.command:verify_main"
 _ANY_PICTURE = ("What is in the picture?", "How many shapes are there?", "图里有什么?")
 
 _NEXT = """\
@@ -114,13 +115,13 @@ def converted_folder(console: Console) -> Path:
     folder = cache_folder() / f"demo-nf4-{fingerprint(source)}"
     if folder.is_dir():
         console.line(f"$ cogvlm2-lite verify {folder}")
-        if load_command("verify")([str(folder)]) == 0:
+        if import_target(_VERIFY)([str(folder)]) == 0:
             return folder
         console.remark("It is made again.")
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.line(f"$ cogvlm2-lite quantize {source} {folder}")
-    if load_command("quantize")([str(source), str(folder), "--yes", "--calibrate", "none"]) != 0:
+    if import_target(_QUANTIZE)([str(source), str(folder), "--yes", "--calibrate", "none"]) != 0:
         raise CheckpointError("The demo model could not be made 4-bit; the reason stands above.")
     return folder
 

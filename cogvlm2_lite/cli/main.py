@@ -6,7 +6,6 @@ imported before it is called, so help and typing errors cost no second.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -18,6 +17,7 @@ from typing import TextIO
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.console import INTERRUPTED, Console, has_desktop
+from cogvlm2_lite.cli.target import import_target
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 
 FAULT = 70
@@ -161,9 +161,7 @@ def load_command(
             kind=kind,
             name=name,
         )
-    module, _, function = found[name].target.partition(":")
-    target: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
-    return target
+    return import_target(found[name].target)
 
 
 def help_text(commands: Sequence[Command] = COMMANDS) -> str:

@@ -20,6 +20,7 @@ from itertools import groupby
 from typing import Protocol, TypeVar
 
 from cogvlm2_lite.architectures.architecture import Part, Phase
+from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_of
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
@@ -233,7 +234,9 @@ class Residency:
         except BaseException:
             self._clear(key, size)
             raise
-        assert home is None or filled == size, f"{key} holds {filled} bytes, planned were {size}"
+        if home is not None and filled != size:
+            self._clear(key, size)
+            raise _other_size(key, filled, size)
         if key in self._streamed:
             self.streamed_bytes += size
         return size
@@ -250,6 +253,19 @@ class Residency:
             self._loaders[home or 0].clear(slot)
         if home is not None:
             self.arenas[home].give(held)
+
+
+def _other_size(key: UnitKey, filled: int, planned: int) -> EngineError:
+    part, block = key
+    return EngineError(
+        "The memory plan does not match the weights: {unit} has {filled} bytes, planned were "
+        "{planned}.",
+        hint="If the model folder was changed while it was in use, load it again. If not, please "
+        "report this.",
+        unit=part.value if block is None else f"{part.value} {block}",
+        filled=filled,
+        planned=planned,
+    )
 
 
 def _following(

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 
-SCALE_BYTES = 4
-"""Of the scale that a token's 8-bit keys (or values) of one head share."""
-
 
 class KVKind(Enum):
     """How keys and values are stored."""

@@ -11,11 +11,13 @@ import torch
 from cogvlm2_lite.architectures.architecture import Part, Phase
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
-from cogvlm2_lite.errors import DeviceError, DoesNotFitError
+from cogvlm2_lite.errors import DeviceError, DoesNotFitError, EngineError
 from cogvlm2_lite.events import Event, Finished, ImageEncoded, Replanned, TextDelta
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
 from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.residency import Residency
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.weights.slots import Linear, WeightSlot
 from quantize.command import main as quantize
 from tests.core.folders import random_folder
 from tests.core.test_answer import picture
@@ -286,3 +288,28 @@ def test_a_new_picture_is_encoded_where_the_old_cache_was(folders: dict[str, Pat
         if isinstance(event, ImageEncoded):
             break
     assert model.engine.slots[0].cache.nbytes == 0
+
+
+def test_weights_of_another_size_than_planned_are_refused(folders: dict[str, Path]) -> None:
+    # Not by an assertion: `python -O` would go on with a wrong account.
+    class Head:
+        def slots(self) -> list[WeightSlot]:
+            return [Linear("lm_head.weight", 8, 8)]
+
+    class Short:
+        def fill(self, slot: WeightSlot) -> int:
+            return 1
+
+        def clear(self, slot: WeightSlot) -> None:
+            pass
+
+    plan = open_with(folders["bf16"], PLENTY).plan
+    arena = Arena()
+    keys = {"lm_head.weight": (Part.LM_HEAD, None)}
+    residency = Residency([Short()], keys, [Head()], plan, [arena])
+    with (
+        pytest.raises(EngineError, match="does not match the weights: lm_head has 1 bytes"),
+        residency.phase(Phase.DECODE),
+    ):
+        next(residency.walk([Head()]))
+    assert arena.held_bytes == 0

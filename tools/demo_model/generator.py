@@ -23,7 +23,7 @@ from tools.demo_model.drawing import (
 )
 from tools.demo_model.drawing import draw as draw_picture
 from tools.demo_model.questions import Conversation, converse, random_string
-from tools.demo_model.words import COLORS, SHAPES, WORDS, is_held_out
+from tools.demo_model.words import COLORS, SHAPES
 
 Split = Literal["train", "held-out"]
 KIND_SHARES = {"scene": 0.36, "sign": 0.40, "chart": 0.24}
@@ -130,8 +130,3 @@ def random_chart(random: Random) -> Chart:
         ),
         width=random.uniform(0.55, 0.8),
     )  # fmt: skip
-
-
-def held_out_words() -> tuple[str, ...]:
-    """The real words that training never shows."""
-    return tuple(word for word in WORDS if is_held_out(word))

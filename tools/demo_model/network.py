@@ -50,11 +50,6 @@ class Dims:
         return self.patches // 4
 
     @property
-    def patch_values(self) -> int:
-        """Numbers in one patch."""
-        return 3 * self.patch_side**2
-
-    @property
     def head_dim(self) -> int:
         """Width of one decoder head."""
         return self.hidden // self.heads
