@@ -43,10 +43,10 @@ from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
 from quantize.budget import parse_budget  # noqa: E402
 from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task  # noqa: E402
 from quantize.calibration.gptq import Calibration  # noqa: E402
-from quantize.calibration.judge import Judge, Unit  # noqa: E402
+from quantize.calibration.judge import Judge, MatrixGroup  # noqa: E402
 from quantize.calibration.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
 from quantize.events import Calibrated  # noqa: E402
-from quantize.recipe import Recipe, Settings, make_recipe  # noqa: E402
+from quantize.recipe import QuantizeOptions, Recipe, make_recipe  # noqa: E402
 
 CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -105,7 +105,7 @@ class Bench:
     def __init__(self, source: Path, samples: list[Sample], folder: Path) -> None:
         self._folder = folder
         catalog = Catalog.open(source, read_config(source))
-        self._recipe = make_recipe(catalog, Settings(calibration="benchmark"))
+        self._recipe = make_recipe(catalog, QuantizeOptions(calibration="benchmark"))
         self._task = Task(
             catalog=catalog,
             samples=samples,
@@ -172,12 +172,12 @@ class Bench:
     def _errors(self) -> dict[str, float]:
         return {row.tensor: row.error for row, _, _ in self._rows()}
 
-    def _by_local_error(self, units: list[Unit]) -> list[Unit]:
+    def _by_local_error(self, units: list[MatrixGroup]) -> list[MatrixGroup]:
         """Put what calibration knows of each matrix alone where its effect at the output stood."""
         errors = self._errors()
         return [replace(unit, kl=errors[unit.name]) for unit in units]
 
-    def _correlation(self, units: list[Unit]) -> float:
+    def _correlation(self, units: list[MatrixGroup]) -> float:
         """Give the rank correlation of local errors with effects at the output."""
         errors = self._errors()
         pairs = np.array([[unit.kl, errors[unit.name]] for unit in units])

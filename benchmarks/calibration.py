@@ -46,7 +46,7 @@ from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS  # noqa: E402
 from quantize.calibration.calibrate import Task  # noqa: E402
 from quantize.calibration.gptq import Calibration  # noqa: E402
 from quantize.pipeline import Effort, convert  # noqa: E402
-from quantize.recipe import Recipe, Settings  # noqa: E402
+from quantize.recipe import QuantizeOptions, Recipe  # noqa: E402
 from tools.demo_model.generator import Split, samples  # noqa: E402
 
 CHECKPOINT = ROOT / "cogvlm2_lite" / "demo" / "checkpoint"
@@ -164,7 +164,7 @@ class Bench:
                 identity="benchmark",
             )
 
-        settings = Settings(
+        settings = QuantizeOptions(
             calibration="benchmark" if fitted else "", double_quant=how.double_quant
         )
         work = convert(self._source, target, settings, Effort(), task if fitted else None)

@@ -16,7 +16,7 @@ _BITS = re.compile(r"(\d{1,2}(?:\.\d{1,6})?)\s*bits?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class ByteBudget:
     """What the weights may take.
 
     text  as the user wrote it
@@ -50,14 +50,14 @@ class Budget:
         return limit
 
 
-def parse_budget(text: str) -> Budget:
+def parse_budget(text: str) -> ByteBudget:
     """Read "+5%", "4.6bits" or a size like "12.0GiB"; raises UsageError for anything else."""
     if match := _SHARE.fullmatch(text.strip()):
-        return Budget(text=text.strip(), share=float(match[1]) / 100)
+        return ByteBudget(text=text.strip(), share=float(match[1]) / 100)
     if match := _BITS.fullmatch(text.strip()):
-        return Budget(text=text.strip(), bits=float(match[1]))
+        return ByteBudget(text=text.strip(), bits=float(match[1]))
     try:
-        return Budget(text=text.strip(), nbytes=parse_bytes(text))
+        return ByteBudget(text=text.strip(), nbytes=parse_bytes(text))
     except UsageError as error:
         raise UsageError(
             "{text!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB.", text=text

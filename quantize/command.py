@@ -19,15 +19,15 @@ from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.units import parse_bytes
-from quantize.budget import Budget, parse_budget
+from quantize.budget import ByteBudget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
 from quantize.job import partial_folder, read_identity
-from quantize.recipe import KINDS, Keep, Recipe, Settings
+from quantize.recipe import KINDS, Keep, QuantizeOptions, Recipe
 from quantize.screen import JsonLines, Screen
 
 if TYPE_CHECKING:
     from cogvlm2_lite.samples.samples import Sample
-    from quantize.calibration.estimate import Estimate, Load
+    from quantize.calibration.estimate import Estimate, SampleCounts
     from quantize.pipeline import Calibrate
 
 _DEFAULT_BUDGET = "+5%"
@@ -130,7 +130,7 @@ def quantize_parser() -> Parser:
         "--shard-size",
         metavar="SIZE",
         type=_size,
-        default=Settings().shard_bytes,
+        default=QuantizeOptions().shard_bytes,
         help="largest size of one file (default: 5GB)",
     )
     parser.add_argument(
@@ -181,7 +181,7 @@ def _size(text: str) -> int:
     return size
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str) -> ByteBudget:
     try:
         return parse_budget(text)
     except UsageError as error:
@@ -205,7 +205,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
 
     note = _choose_calibration(options)
     samples, name = _samples(options)
-    settings = Settings(
+    settings = QuantizeOptions(
         budget=options.budget or (parse_budget(_DEFAULT_BUDGET) if samples else None),
         calibration=name,
         double_quant=options.double_quant,
@@ -302,10 +302,10 @@ def _choose_calibration(options: argparse.Namespace) -> str:
     options.calibrate = "built-in"
     if on_gpu or options.yes:
         return "Calibrated with the built-in set; --calibrate none rounds to nearest."
-    from quantize.calibration.estimate import Load
+    from quantize.calibration.estimate import SampleCounts
 
     shown = options.samples * 4 // 5  # of the built-in set, every fifth is text alone
-    load = Load(samples=options.samples, shown=shown, pictures=shown)
+    load = SampleCounts(samples=options.samples, shown=shown, pictures=shown)
     estimate = _estimate(options, load)
     if _is_person(options) and not options.plan:
         answer = input(
@@ -321,15 +321,15 @@ def _choose_calibration(options: argparse.Namespace) -> str:
     )
 
 
-def _load(samples: Sequence[Sample]) -> Load:
+def _load(samples: Sequence[Sample]) -> SampleCounts:
     from cogvlm2_lite.samples.samples import opened
-    from quantize.calibration.estimate import Load
+    from quantize.calibration.estimate import SampleCounts
 
     pictures = [picture.sha256 for s in samples if (picture := opened(s)) is not None]
-    return Load(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
+    return SampleCounts(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
 
 
-def _estimate(options: argparse.Namespace, load: Load) -> Estimate:
+def _estimate(options: argparse.Namespace, load: SampleCounts) -> Estimate:
     """Find out how long calibrating takes here."""
     from cogvlm2_lite.config import read_config
     from cogvlm2_lite.devices import choose_compute

@@ -47,7 +47,7 @@ from quantize.job import (
     survey,
     take_budget,
 )
-from quantize.recipe import PlannedShard, PlannedTensor, Recipe, Settings, make_recipe
+from quantize.recipe import PlannedShard, PlannedTensor, QuantizeOptions, Recipe, make_recipe
 from quantize.report import write_reports
 from quantize.rounding import Rounded, companions, round_run, split_into_runs
 from quantize.source import SourceFiles, companion_files, identify, open_source
@@ -87,7 +87,7 @@ class Effort:
 def convert(
     source: Path,
     destination: Path,
-    settings: Settings,
+    settings: QuantizeOptions,
     effort: Effort,
     calibrate: Calibrate | None = None,
 ) -> Generator[Event, None, None]:

@@ -21,7 +21,7 @@ from cogvlm2_lite.architectures.architecture import Part, Role
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.catalog import INT8_GROUP, NF4_GROUP, Catalog, StoredTensor
 from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLayout
-from quantize.budget import Budget
+from quantize.budget import ByteBudget
 
 NESTED_GROUP = 256
 """Scales that share one scale of their own under double quantization; bitsandbytes' number."""
@@ -50,7 +50,7 @@ class Keep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class QuantizeOptions:
     """Every option that decides the bytes of the result."""
 
     double_quant: bool = True
@@ -58,7 +58,7 @@ class Settings:
     """"bf16", "nf4" or "int8"."""
     keep: tuple[Keep, ...] = ()
     """Later ones win over earlier ones, and over lm_head."""
-    budget: Budget | None = None
+    budget: ByteBudget | None = None
     """Bytes that may be spent on matrices which need more than NF4; None: none."""
     calibration: str = ""
     """What the rounding was fitted to, in a word; empty for round to nearest."""
@@ -133,7 +133,7 @@ class Recipe:
     """The whole result, byte for byte, except for the numbers themselves."""
 
     catalog: Catalog
-    settings: Settings
+    settings: QuantizeOptions
     shards: tuple[PlannedShard, ...]
 
     @property
@@ -175,7 +175,7 @@ class Recipe:
 
 
 def make_recipe(
-    catalog: Catalog, settings: Settings, bought: Mapping[str, str] = MappingProxyType({})
+    catalog: Catalog, settings: QuantizeOptions, bought: Mapping[str, str] = MappingProxyType({})
 ) -> Recipe:
     """Decide storage kinds, files and offsets.
 
@@ -225,7 +225,9 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
     )
 
 
-def _choose(tensor: StoredTensor, settings: Settings, bought: Mapping[str, str]) -> tuple[str, str]:
+def _choose(
+    tensor: StoredTensor, settings: QuantizeOptions, bought: Mapping[str, str]
+) -> tuple[str, str]:
     """Choose the storage kind of a tensor and say why a linear is not NF4."""
     spec = tensor.spec
     if spec.role is not Role.LINEAR:
@@ -278,7 +280,7 @@ def piece_name(tensor: str, role: str) -> str:
 
 
 def _plan_tensor(
-    tensor: StoredTensor, settings: Settings, bought: Mapping[str, str]
+    tensor: StoredTensor, settings: QuantizeOptions, bought: Mapping[str, str]
 ) -> PlannedTensor:
     kind, reason = _choose(tensor, settings, bought)
     pieces = _pieces_of(tensor, kind, settings.double_quant)

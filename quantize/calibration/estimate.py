@@ -98,7 +98,7 @@ def flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class SampleCounts:
     """How many samples there are.
 
     samples   all of them
@@ -111,7 +111,7 @@ class Load:
     pictures: int
 
 
-def count_work(config: ModelConfig, load: Load, how: Calibration, *, budget: bool) -> Work:
+def count_work(config: ModelConfig, load: SampleCounts, how: Calibration, *, budget: bool) -> Work:
     """Count what a calibration computes.
 
     budget  units are measured, too
@@ -157,7 +157,7 @@ def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
     return factor * how.compensate + products + _BESIDE_FLOPS * rows * columns
 
 
-def _inputs(spec: TensorSpec, config: ModelConfig, load: Load) -> int:
+def _inputs(spec: TensorSpec, config: ModelConfig, load: SampleCounts) -> int:
     vision = config.vision
     if spec.part is Part.VISION:
         return load.pictures * vision.num_positions

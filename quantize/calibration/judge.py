@@ -54,7 +54,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
+class MatrixGroup:
     """Matrices that are measured and upgraded together.
 
     kl  mean KL at the model's output, over the words of questions and answers, when only they are
@@ -79,7 +79,7 @@ class Decision:
     kinds: Mapping[str, str]
     nearest: frozenset[str]
     judged: Judged | None = None
-    units: tuple[Unit, ...] = ()
+    units: tuple[MatrixGroup, ...] = ()
 
     @property
     def dropped(self) -> frozenset[str]:
@@ -99,7 +99,7 @@ def read_decision(folder: Path) -> Decision | None:
         nearest=frozenset(content["nearest"]),
         judged=Judged(**content["judged"]) if content["judged"] else None,
         units=tuple(
-            Unit(name=u["name"], matrices=tuple(u["matrices"]), kl=u["kl"])
+            MatrixGroup(name=u["name"], matrices=tuple(u["matrices"]), kl=u["kl"])
             for u in content["units"]
         ),
     )
@@ -135,7 +135,7 @@ class Judge:
             self._shared / "whole",
         )
         plain, calibrated = found["plain"], found["calibrated"]
-        units: list[Unit] = []
+        units: list[MatrixGroup] = []
         kinds: dict[str, str] = {}
         if self._limit is not None and self._limit > self._recipe.nbytes:
             units = yield from self.measure_units()
@@ -235,7 +235,9 @@ class Judge:
 
     # --- units -----------------------------------------------------------------------------------
 
-    def measure_units(self, *, questions: bool = True) -> Generator[Measuring, None, list[Unit]]:
+    def measure_units(
+        self, *, questions: bool = True
+    ) -> Generator[Measuring, None, list[MatrixGroup]]:
         """Measure what every unit costs in NF4 while all others are the source's.
 
         questions  count their words too
@@ -249,7 +251,7 @@ class Judge:
         yield from walk.run()
         found = walk.found()
         return [
-            Unit(name=name, matrices=matrices, kl=float(found[name].kl.mean()))
+            MatrixGroup(name=name, matrices=matrices, kl=float(found[name].kl.mean()))
             for name, matrices in named.items()
         ]
 
@@ -293,7 +295,7 @@ class Judge:
 
     # --- spending --------------------------------------------------------------------------------
 
-    def spend(self, units: Sequence[Unit], limit: int) -> dict[str, str]:
+    def spend(self, units: Sequence[MatrixGroup], limit: int) -> dict[str, str]:
         """Choose storage kinds of matrices; none that brings the files above the limit."""
         rows = {row.tensor: row for row in self._weights.rows(self._task.catalog)}
         by_name = {unit.name: unit for unit in units}
@@ -308,7 +310,7 @@ class Judge:
             capacity -= recipe.nbytes - limit  # other names make headers longer
         return {}
 
-    def _offers(self, unit: Unit, rows: Mapping[str, Calibrated]) -> Iterator[Offer]:
+    def _offers(self, unit: MatrixGroup, rows: Mapping[str, Calibrated]) -> Iterator[Offer]:
         """Say what a unit may become.
 
         int8 was not measured at the output: what it leaves is below what can be measured there.

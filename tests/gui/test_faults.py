@@ -33,7 +33,7 @@ from gui.data.state import Conversation
 from gui.faults import PATTERNS, tell, translate
 from gui.memory.plan import plan_for
 from quantize import pipeline
-from quantize.recipe import Settings
+from quantize.recipe import QuantizeOptions
 from tests.quantize.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
 
 
@@ -112,7 +112,7 @@ def cut(folder: Path, count: int) -> Path:
 
 
 def convert(folder: Path, target: Path, **settings: Any) -> None:
-    quantize(folder, target, Settings(**settings))
+    quantize(folder, target, QuantizeOptions(**settings))
 
 
 def convert_otherwise(folder: Path) -> None:

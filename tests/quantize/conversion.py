@@ -16,12 +16,12 @@ from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.weights.catalog import Catalog
 from quantize.events import Event
 from quantize.pipeline import Effort, convert
-from quantize.recipe import Settings
+from quantize.recipe import QuantizeOptions
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "a"
 CHECKPOINT = GOLDEN / "checkpoint"
 
-SMALL_SHARDS = Settings(shard_bytes=300_000)
+SMALL_SHARDS = QuantizeOptions(shard_bytes=300_000)
 """Several files even for the golden checkpoint."""
 
 QUICK = Effort(threads=2, run_bytes=20_000, sync_bytes=100_000)
@@ -29,7 +29,10 @@ QUICK = Effort(threads=2, run_bytes=20_000, sync_bytes=100_000)
 
 
 def quantize(
-    source: Path, destination: Path, settings: Settings = SMALL_SHARDS, effort: Effort = QUICK
+    source: Path,
+    destination: Path,
+    settings: QuantizeOptions = SMALL_SHARDS,
+    effort: Effort = QUICK,
 ) -> list[Event]:
     """Convert to the end and give all events."""
     return list(convert(source, destination, settings, effort))

@@ -25,14 +25,14 @@ from quantize.calibration.gptq import Calibration
 from quantize.command import main
 from quantize.events import Calibrated, CalibrationProgress, Event
 from quantize.pipeline import Calibrate, convert
-from quantize.recipe import Keep, Recipe, Settings
+from quantize.recipe import Keep, QuantizeOptions, Recipe
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
 from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, quantize
 from tests.quantize.test_transformers import both_logits, load_tree
 
 DEMO = Path(calibration.__file__).parents[1] / "cogvlm2_lite" / "demo" / "checkpoint"
-SETTINGS = Settings(calibration="a test", shard_bytes=300_000)
+SETTINGS = QuantizeOptions(calibration="a test", shard_bytes=300_000)
 
 
 class ByteTokenizer:
@@ -67,7 +67,7 @@ def calibrate_with(samples: list[Sample], identity: str = "a test") -> Calibrate
     return task
 
 
-def run(target: Path, samples: list[Sample], settings: Settings = SETTINGS) -> list[Event]:
+def run(target: Path, samples: list[Sample], settings: QuantizeOptions = SETTINGS) -> list[Event]:
     return list(convert(CHECKPOINT, target, settings, QUICK, calibrate_with(samples)))
 
 
@@ -86,7 +86,7 @@ def test_the_same_bytes_carry_a_smaller_error(
     assert all(row.error <= row.nearest_error for row in rows)
     assert sum(row.kept == "calibrated" for row in rows) > 0.8 * len(rows)
     plain = tmp_path / "plain"
-    quantize(CHECKPOINT, plain, Settings(shard_bytes=300_000))
+    quantize(CHECKPOINT, plain, QuantizeOptions(shard_bytes=300_000))
     sizes = [{f.name: f.stat().st_size for f in d.glob("*.safetensors")} for d in (folder, plain)]
     assert sizes[0] == sizes[1]
 
@@ -172,7 +172,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
 
 def test_kept_matrices_are_not_calibrated(tmp_path: Path) -> None:
     keep = (Keep(pattern="vision-tower", kind="int8"),)
-    events = run(tmp_path / "nf4", made_samples(), Settings(calibration="a test", keep=keep))
+    events = run(tmp_path / "nf4", made_samples(), QuantizeOptions(calibration="a test", keep=keep))
     names = [event.tensor for event in events if isinstance(event, Calibrated)]
     assert names
     assert not any("model.vision.transformer" in name for name in names)
@@ -189,7 +189,7 @@ def test_a_poisoned_layer_falls_back_to_nearest_and_says_so(
     rows = [event for event in events if isinstance(event, Calibrated)]
     assert all(row.kept == "nearest" and "inverted" in row.reason for row in rows)
     plain = tmp_path / "plain"
-    quantize(CHECKPOINT, plain, Settings(shard_bytes=SETTINGS.shard_bytes))
+    quantize(CHECKPOINT, plain, QuantizeOptions(shard_bytes=SETTINGS.shard_bytes))
     for file in plain.glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "nf4" / file.name).read_bytes()
 

@@ -12,7 +12,7 @@ from cogvlm2_lite.bench.synthetic import released_config
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from quantize.calibration.estimate import (
-    Load,
+    SampleCounts,
     Work,
     count_work,
     estimate,
@@ -21,7 +21,7 @@ from quantize.calibration.estimate import (
 )
 from quantize.calibration.gptq import Calibration, round_matrix
 
-REAL = Load(samples=64, shown=51, pictures=51)
+REAL = SampleCounts(samples=64, shown=51, pictures=51)
 
 
 def counted(rows: int, columns: int, how: Calibration) -> int:
@@ -45,7 +45,9 @@ def test_the_products_of_rounding_are_those_that_torch_counts() -> None:
 def test_the_real_model_takes_what_its_shapes_say() -> None:
     """117 TFLOP a picture through the tower and 33 through the decoder, arithmetic by hand."""
     config = released_config(None, None)
-    one = count_work(config, Load(samples=1, shown=1, pictures=1), Calibration(), budget=False)
+    one = count_work(
+        config, SampleCounts(samples=1, shown=1, pictures=1), Calibration(), budget=False
+    )
     assert one.measure * 4 / 3 == pytest.approx((117 + 33) * 1e12, rel=0.05)
     assert one.moments == pytest.approx(9217 * 31e9 + 2306 * 16e9, rel=0.2)
 

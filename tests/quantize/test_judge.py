@@ -16,7 +16,7 @@ from torch import Tensor
 from cogvlm2_lite.errors import ConversionError, UsageError
 from cogvlm2_lite.evaluate.metrics import Tokens
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from quantize.budget import Budget, parse_budget
+from quantize.budget import ByteBudget, parse_budget
 from quantize.calibration import judge as judging
 from quantize.calibration.judge import Judge
 from quantize.calibration.variants import NEAREST, Walk
@@ -311,7 +311,7 @@ def test_a_budget_without_samples_is_refused(
 
 
 def test_a_budget_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, budget=Budget(text="4bits", bits=4.0))
+    settings = replace(SETTINGS, budget=ByteBudget(text="4bits", bits=4.0))
     with pytest.raises(UsageError, match=r"A budget of 4bits is .*, and plain NF4 takes"):
         run(tmp_path / "q", made_samples(), settings)
     assert list(tmp_path.iterdir()) == []

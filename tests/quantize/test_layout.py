@@ -15,7 +15,7 @@ from torch import Tensor
 import cogvlm2_lite
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.weights.catalog import INT8_GROUP
-from quantize.recipe import Keep, Settings
+from quantize.recipe import Keep, QuantizeOptions
 from tests.quantize.conversion import (
     CHECKPOINT,
     GOLDEN,
@@ -37,7 +37,9 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_piece_is_the_one_bitsandbytes_packs(
     source: Path, tmp_path: Path, double_quant: bool
 ) -> None:
-    quantize(source, tmp_path / "q", Settings(double_quant=double_quant, shard_bytes=200_000))
+    quantize(
+        source, tmp_path / "q", QuantizeOptions(double_quant=double_quant, shard_bytes=200_000)
+    )
     plain, ours = load_all(source), load_all(tmp_path / "q")
     for name, tensor in open_catalog(source).tensors.items():
         if tensor.spec.role is not Role.LINEAR or name == "lm_head.weight":
@@ -79,7 +81,7 @@ def test_bitsandbytes_reads_the_padded_quant_state(tmp_path: Path) -> None:
 
 def test_int8_is_within_half_a_step_of_the_source(tmp_path: Path) -> None:
     keep = (Keep(pattern="vision-expert", kind="int8"),)
-    quantize(CHECKPOINT, tmp_path / "q", Settings(keep=keep))
+    quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions(keep=keep))
     ours, plain = load_all(tmp_path / "q"), load_all(CHECKPOINT)
     count = 0
     for name, tensor in open_catalog(tmp_path / "q").tensors.items():
@@ -100,7 +102,7 @@ def test_a_matrix_of_zeros_stays_zero(tmp_path: Path) -> None:
     zeros = {name: tensor.clone() for name, tensor in zeros.items()}
     source = write_source(tmp_path / "s", replace=zeros)
     keep = (Keep(pattern="model.layers.1.*", kind="int8"),)
-    quantize(source, tmp_path / "q", Settings(keep=keep))
+    quantize(source, tmp_path / "q", QuantizeOptions(keep=keep))
     model = cogvlm2_lite.load(tmp_path / "q", device="cpu", dtype="float32")
     model.forward(torch.tensor([[1, 2, 3]]))
     for block in model.runtime.parts.decoder.blocks:
@@ -128,7 +130,7 @@ def test_index_and_config_tell_the_truth(tmp_path: Path) -> None:
 
 def test_skipped_modules_are_exactly_those_that_are_not_4_bit(tmp_path: Path) -> None:
     keep = (Keep(pattern="projector", kind="bf16"), Keep(pattern="*layers.0.*dense", kind="int8"))
-    quantize(CHECKPOINT, tmp_path / "q", Settings(keep=keep, lm_head="nf4"))
+    quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions(keep=keep, lm_head="nf4"))
     config = json.loads((tmp_path / "q/config.json").read_text())
     catalog = open_catalog(tmp_path / "q")
     wide = [
@@ -154,7 +156,7 @@ def test_tokenizer_and_licence_travel_and_code_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["text_only", "one_image"])
 def test_our_own_loader_answers_as_with_dequantized_weights(tmp_path: Path, case: str) -> None:
     keep = (Keep(pattern="model.layers.0.*", kind="int8"),)
-    quantize(CHECKPOINT, tmp_path / "q", Settings(lm_head="nf4", keep=keep))
+    quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions(lm_head="nf4", keep=keep))
     _write_dequantized(tmp_path / "q", tmp_path / "plain")
     golden = load_file(GOLDEN / "golden_fp32.safetensors")
     logits = []

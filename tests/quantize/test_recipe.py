@@ -14,7 +14,7 @@ from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import DTYPE_BYTES, Piece
-from quantize.recipe import Keep, Recipe, Settings, make_recipe, quant_state_text
+from quantize.recipe import Keep, QuantizeOptions, Recipe, make_recipe, quant_state_text
 from tests.core.shapes import REAL, REAL_JSON
 
 
@@ -37,7 +37,7 @@ def kinds(recipe: Recipe, part: Part) -> set[str]:
 
 
 REAL_CATALOG = catalog_of(REAL)
-REAL_RECIPE = make_recipe(REAL_CATALOG, Settings())
+REAL_RECIPE = make_recipe(REAL_CATALOG, QuantizeOptions())
 
 
 def test_the_real_model_comes_to_the_bytes_of_the_arithmetic() -> None:
@@ -53,7 +53,7 @@ def test_the_real_model_comes_to_the_bytes_of_the_arithmetic() -> None:
 
 
 def test_without_double_quantization_the_real_model_is_larger() -> None:
-    recipe = make_recipe(REAL_CATALOG, Settings(double_quant=False))
+    recipe = make_recipe(REAL_CATALOG, QuantizeOptions(double_quant=False))
     assert 12.52e9 < recipe.nbytes < 12.54e9
 
 
@@ -86,7 +86,7 @@ def test_the_last_matching_keep_counts() -> None:
         Keep(pattern="model.layers.3.*", kind="bf16"),
         Keep(pattern="model.layers.3.mlp.vision_mlp.up_proj", kind="int8"),
     )
-    recipe = make_recipe(REAL_CATALOG, Settings(keep=keep, lm_head="nf4"))
+    recipe = make_recipe(REAL_CATALOG, QuantizeOptions(keep=keep, lm_head="nf4"))
     found = {t.name: t.kind for t in recipe.tensors}
     assert found["model.layers.2.mlp.vision_mlp.up_proj.weight"] == "int8"
     assert found["model.layers.3.mlp.vision_mlp.gate_proj.weight"] == "dense"
@@ -97,7 +97,7 @@ def test_the_last_matching_keep_counts() -> None:
 
 @pytest.mark.parametrize("kind", ["bf16", "nf4", "int8"])
 def test_lm_head_becomes_what_was_asked_for(kind: str) -> None:
-    recipe = make_recipe(REAL_CATALOG, Settings(lm_head=kind))
+    recipe = make_recipe(REAL_CATALOG, QuantizeOptions(lm_head=kind))
     assert kinds(recipe, Part.LM_HEAD) == {"dense" if kind == "bf16" else kind}
 
 
@@ -105,20 +105,20 @@ def test_lm_head_becomes_what_was_asked_for(kind: str) -> None:
     "pattern", ["vision-tower", "projector", "vision-expert", "language-expert", "lm-head"]
 )
 def test_every_part_can_be_kept_by_its_name(pattern: str) -> None:
-    recipe = make_recipe(REAL_CATALOG, Settings(keep=(Keep(pattern=pattern, kind="int8"),)))
+    recipe = make_recipe(REAL_CATALOG, QuantizeOptions(keep=(Keep(pattern=pattern, kind="int8"),)))
     parts = {t.source.spec.part for t in recipe.tensors if t.kind == "int8"}
     assert len(parts) == 1
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match="vision-towr=int8 matches none of the 577") as caught:
-        make_recipe(REAL_CATALOG, Settings(keep=(Keep(pattern="vision-towr", kind="int8"),)))
+        make_recipe(REAL_CATALOG, QuantizeOptions(keep=(Keep(pattern="vision-towr", kind="int8"),)))
     assert "Did you mean vision-tower?" in caught.value.hint
 
 
 def test_columns_that_groups_do_not_divide_keep_their_matrix_as_it_is() -> None:
     raw = {**REAL_JSON, "intermediate_size": 100, "num_hidden_layers": 1}
-    recipe = make_recipe(catalog_of(parse_config(raw)), Settings())
+    recipe = make_recipe(catalog_of(parse_config(raw)), QuantizeOptions())
     name = "model.layers.0.mlp.language_mlp.down_proj.weight"
     tensor = next(t for t in recipe.tensors if t.name == name)
     assert tensor.kind == "dense"
@@ -153,7 +153,7 @@ def test_every_piece_lies_at_its_own_alignment_without_holes(
         "num_attention_heads": 2, "num_multi_query_heads": 1, "num_hidden_layers": 2,
         "vocab_size": vocab, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
     }  # fmt: skip
-    wanted = Settings(double_quant=double_quant, shard_bytes=shard_bytes, keep=keep)
+    wanted = QuantizeOptions(double_quant=double_quant, shard_bytes=shard_bytes, keep=keep)
     recipe = make_recipe(catalog_of(parse_config(raw), dtype), wanted)
     names = []
     for shard in recipe.shards:

@@ -19,7 +19,7 @@ from cogvlm2_lite.errors import (
 )
 from quantize.events import Planned
 from quantize.pipeline import convert
-from quantize.recipe import Keep, Settings
+from quantize.recipe import Keep, QuantizeOptions
 from quantize.source import SourceFiles, _positioned, _seeking
 from tests.quantize.conversion import (
     CHECKPOINT,
@@ -70,7 +70,7 @@ def test_a_destination_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_destination_made_with_other_settings(tmp_path: Path) -> None:
-    quantize(CHECKPOINT, tmp_path / "q", Settings(lm_head="nf4"))
+    quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions(lm_head="nf4"))
     message = refused(CHECKPOINT, tmp_path / "q", ConversionError)
     assert 'was made with lm_head "nf4", and now it is "bf16"' in message
 
@@ -141,7 +141,7 @@ def test_a_weight_that_is_no_number_is_named_with_its_place(
     source = write_source(tmp_path / "s", replace={name: weight})
     keep = (Keep(pattern=name, kind="int8"),) if kind == "int8" else ()
     with pytest.raises(ConversionError) as caught:
-        quantize(source, tmp_path / "q", Settings(keep=keep))
+        quantize(source, tmp_path / "q", QuantizeOptions(keep=keep))
     assert caught.value.message == (
         f"{name} holds {value} at row 101, column 7, so it can't be rounded."
     )

@@ -20,7 +20,7 @@ from cogvlm2_lite.weights.writer import Data, ShardLayout, ShardWriter
 from quantize.events import Finished, Planned, Progress
 from quantize.job import JOB_NAME, JOURNAL_NAME, only_run, partial_folder
 from quantize.pipeline import Effort, convert, in_order
-from quantize.recipe import Settings, make_recipe
+from quantize.recipe import QuantizeOptions, make_recipe
 from quantize.rounding import split_into_runs
 from tests.quantize.conversion import (
     CHECKPOINT,
@@ -331,7 +331,7 @@ def test_two_runs_at_once_are_refused_and_a_dead_one_does_not_count(tmp_path: Pa
 
 
 def test_the_manifest_names_neither_time_nor_place(tmp_path: Path) -> None:
-    quantize(CHECKPOINT, tmp_path / "q", Settings())
+    quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions())
     text = (tmp_path / "q/cogvlm2_lite_manifest.json").read_text()
     assert str(tmp_path) not in text
     assert sorted(json.loads(text)) == [

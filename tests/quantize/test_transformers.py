@@ -22,7 +22,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.weights.slots import Linear
-from quantize.recipe import Keep, Settings
+from quantize.recipe import Keep, QuantizeOptions
 from tests.quantize.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
 
 
@@ -154,12 +154,14 @@ def answer(model: Model, golden: dict[str, Tensor], case: str) -> Tensor:
     "settings",
     [
         SMALL_SHARDS,
-        Settings(double_quant=False),
-        Settings(lm_head="nf4", keep=(Keep(pattern="model.layers.0.*", kind="bf16"),)),
+        QuantizeOptions(double_quant=False),
+        QuantizeOptions(lm_head="nf4", keep=(Keep(pattern="model.layers.0.*", kind="bf16"),)),
     ],
     ids=["default", "plain scales", "mixed, nf4 head"],
 )
-def test_transformers_gives_the_same_logits_in_float32(tmp_path: Path, settings: Settings) -> None:
+def test_transformers_gives_the_same_logits_in_float32(
+    tmp_path: Path, settings: QuantizeOptions
+) -> None:
     folder = tmp_path / "q"
     quantize(CHECKPOINT, folder, settings)
     for ours, theirs in both_logits(folder, load_tree(folder), "float32"):
