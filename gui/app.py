@@ -30,7 +30,7 @@ from cogvlm2_lite.places import data_folder
 from gui import theme
 from gui.background.engine import EngineBridge, EngineClient
 from gui.data.history import History, HistoryError
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.faults import tell
 from gui.window import MainWindow
 
@@ -44,7 +44,7 @@ class Program:
     def __init__(self, app: QApplication, data: Path, client: EngineClient | None = None) -> None:
         self.app = app
         self.data = data
-        self.settings = Settings(data / "settings.json")
+        self.settings = Preferences(data / "settings.json")
         self.translator: QTranslator | None = None
         self.dress()
         self.trouble = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
 from gui.data.history import History
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Context:
     hand        shows a page and gives it picture files (its `receive`)
     """
 
-    settings: Settings
+    settings: Preferences
     engine: EngineBridge
     history: History
     tasks: Tasks

@@ -16,10 +16,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui.data.settings import Setting, Settings
+from gui.data.settings import Preferences, Setting
 
 
-def make_row(settings: Settings, setting: Setting) -> QWidget:
+def make_row(settings: Preferences, setting: Setting) -> QWidget:
     """Give the control of a setting, which writes what is chosen at once, and its explanation."""
     holder = QWidget()
     column = QVBoxLayout(holder)
@@ -36,7 +36,7 @@ def make_row(settings: Settings, setting: Setting) -> QWidget:
     return holder
 
 
-def _control(settings: Settings, setting: Setting) -> QWidget:
+def _control(settings: Preferences, setting: Setting) -> QWidget:
     name, value = setting.name, settings.get(setting.name)
     if setting.choices:
         combo = QComboBox()
@@ -67,7 +67,9 @@ def _control(settings: Settings, setting: Setting) -> QWidget:
     return line
 
 
-def _follow(settings: Settings, name: str, control: QWidget, show: Callable[[Any], None]) -> None:
+def _follow(
+    settings: Preferences, name: str, control: QWidget, show: Callable[[Any], None]
+) -> None:
     """Show the value now and whenever it changes: the same setting may stand in two places."""
 
     def told(changed: str) -> None:

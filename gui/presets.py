@@ -9,7 +9,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QMenu, QToolButton
 
 from gui import theme
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.words import QT_TRANSLATE_NOOP
 
 PRESETS = (
@@ -48,7 +48,7 @@ class PresetButton(QToolButton):
     """
 
     def __init__(
-        self, settings: Settings, use: Callable[[str], None], current: Callable[[], str]
+        self, settings: Preferences, use: Callable[[str], None], current: Callable[[], str]
     ) -> None:
         super().__init__()
         self._settings, self._use, self._current = settings, use, current

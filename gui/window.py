@@ -29,7 +29,7 @@ from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
 from gui.context import Context, model_name
 from gui.data.history import History
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.words import QT_TRANSLATE_NOOP
 
 
@@ -116,7 +116,7 @@ class MainWindow(QMainWindow):
     def __init__(
         self,
         *,
-        settings: Settings,
+        settings: Preferences,
         history: History,
         engine: EngineBridge,
         data: Path,

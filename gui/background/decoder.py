@@ -21,7 +21,7 @@ _TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class DecodedPicture:
     """A picture to look at. rgb: [height, width, 3] bytes; format and sizes are the file's."""
 
     width: int
@@ -37,7 +37,7 @@ def child_command(how: str, side: int) -> list[str]:
     return [sys.executable, "-P", "-m", "gui.background.decoder", how, str(side)]
 
 
-def preview(data: bytes, *, as_model_sees: bool = False) -> Preview:
+def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
     """Decode a picture file in a child.
 
     as_model_sees  squashed to a square of 1344 pixels, as the model gets it
@@ -60,7 +60,7 @@ def preview(data: bytes, *, as_model_sees: bool = False) -> Preview:
         ) from error
     if "error" in told:
         raise ImageError(told["error"], hint=told["hint"])
-    return Preview(rgb=pixels, **told)
+    return DecodedPicture(rgb=pixels, **told)
 
 
 def _child(how: str, side: int) -> None:

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from gui.batch.run import Job
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.presets import PresetButton
 
 
@@ -42,7 +42,7 @@ class FormValues:
 class JobForm(QWidget):
     """The form. Folders and question are remembered, so that a later start goes on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Preferences) -> None:
         super().__init__()
         self._settings = settings
         self._only: tuple[str, ...] | None = None

@@ -22,7 +22,7 @@ from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 from gui import theme
 from gui.chat.sampling import SamplingButton
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.presets import PresetButton
 
 
@@ -38,7 +38,7 @@ class Composer(QWidget):
     asked = Signal()
     stopped = Signal()
 
-    def __init__(self, settings: Settings, take: Callable[[QMimeData], bool]) -> None:
+    def __init__(self, settings: Preferences, take: Callable[[QMimeData], bool]) -> None:
         super().__init__()
         self._take = take
         self._busy = False

@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
-from gui.background.decoder import Preview, preview
+from gui.background.decoder import DecodedPicture, preview
 from gui.chat.capture import Capture, can_capture
 from gui.chat.offered import png_bytes, read_file, read_mime
 from gui.chat.view import View
@@ -54,7 +54,7 @@ class PicturePanel(QWidget):
         self._square = False
         self._turns = 0
         self._image: QImage | None = None
-        self._decoded: tuple[bytes, bool, Preview] | None = None
+        self._decoded: tuple[bytes, bool, DecodedPicture] | None = None
         self.setObjectName("panel")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setAcceptDrops(True)
@@ -174,7 +174,7 @@ class PicturePanel(QWidget):
         """
         square = self._square
 
-        def decoded(found: Preview) -> None:
+        def decoded(found: DecodedPicture) -> None:
             self._decoded = (data, square, found)
             if give:
                 self.chosen.emit(data)
@@ -190,7 +190,7 @@ class PicturePanel(QWidget):
         work = lambda: preview(data, as_model_sees=square)  # noqa: E731
         self._context.tasks.run(work, decoded, failed, self)
 
-    def _show(self, found: Preview, *, square: bool) -> None:
+    def _show(self, found: DecodedPicture, *, square: bool) -> None:
         wide, form = 3 * found.width, QImage.Format.Format_RGB888
         self._draw(QImage(found.rgb, found.width, found.height, wide, form).copy())
         self._facts.setText(

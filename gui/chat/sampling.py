@@ -7,13 +7,13 @@ from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolBut
 
 from gui import theme
 from gui.controls import make_row, say
-from gui.data.settings import ANSWERS, Setting, Settings
+from gui.data.settings import ANSWERS, Preferences, Setting
 
 
 class SamplingButton(QToolButton):
     """Says how free answers are, and opens the sheet."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Preferences) -> None:
         super().__init__()
         self._settings = settings
         self.sheet: SamplingSheet | None = None
@@ -50,7 +50,7 @@ class SamplingButton(QToolButton):
 class SamplingSheet(QFrame):
     """The settings of answers, each with its explanation; what is chosen counts at once."""
 
-    def __init__(self, settings: Settings, parent: QToolButton) -> None:
+    def __init__(self, settings: Preferences, parent: QToolButton) -> None:
         super().__init__(parent, Qt.WindowType.Popup)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._settings = settings

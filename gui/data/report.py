@@ -22,7 +22,7 @@ class PartReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ConversionReport:
     """What was made of each part. page: the whole report, to open in a browser."""
 
     parts: tuple[PartReport, ...]
@@ -37,7 +37,7 @@ class Report:
         return sum(part.result_bytes for part in self.parts)
 
 
-def read_report(folder: Path) -> Report | None:
+def read_report(folder: Path) -> ConversionReport | None:
     """Read a folder's report; None where there is none that can be read."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def read_report(folder: Path) -> Report | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Report(parts=parts, page=folder / PAGE)
+    return ConversionReport(parts=parts, page=folder / PAGE)
 
 
 def _ratio(value: object) -> float | None:

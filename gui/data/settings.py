@@ -195,7 +195,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 @dataclass
-class Settings:
+class Preferences:
     """The values, by name; `changed` is told the name of each that gets another value.
 
     path     of the JSON file; None keeps nothing
@@ -288,7 +288,7 @@ class Settings:
         return {}
 
 
-def sampling_of(settings: Settings) -> Sampling:
+def sampling_of(settings: Preferences) -> Sampling:
     """Give how answers are made."""
     get = settings.get
     return Sampling(

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QStyle, QVBoxLayout, 
 
 from cogvlm2_lite.units import format_bytes
 from gui import theme
-from gui.data.report import PartReport, Report
+from gui.data.report import ConversionReport, PartReport
 from gui.part_words import say
 
 _BAR, _GAP = 8, 10
@@ -20,7 +20,7 @@ class QualityCard(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setProperty("kind", "card")
-        self._report: Report | None = None
+        self._report: ConversionReport | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(18, 14, 18, 14)
         heading = QLabel(QCoreApplication.translate("Quality", "Quality report"))
@@ -37,7 +37,7 @@ class QualityCard(QFrame):
         self.open_button.clicked.connect(self._open)
         column.addWidget(self.open_button, alignment=Qt.AlignmentFlag.AlignLeading)
 
-    def show_report(self, report: Report | None) -> None:
+    def show_report(self, report: ConversionReport | None) -> None:
         """Show a report, or hide without one."""
         self._report = report
         self.setVisible(report is not None)

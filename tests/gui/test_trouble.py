@@ -22,7 +22,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 from cogvlm2_lite.events import TextDelta
 from gui import app as gui_app
 from gui.data.history import FILE, VERSION, History, HistoryError
-from gui.data.settings import Settings
+from gui.data.settings import Preferences
 from gui.data.state import Status
 from tests.gui.conftest import Desk, ScriptedProcess, finished
 
@@ -367,7 +367,7 @@ def test_text_is_on_disk_a_second_after_it_came_though_no_more_comes(
 def test_settings_of_a_newer_version_survive(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"from_the_future": [1, 2], "top_k": 7}))
-    settings = Settings(file)
+    settings = Preferences(file)
     settings.set("top_k", 9)
     assert json.loads(file.read_text()) == {"from_the_future": [1, 2], "top_k": 9}
 
@@ -376,11 +376,11 @@ def test_settings_of_a_newer_version_survive(tmp_path: Path) -> None:
 def test_damaged_settings_are_put_aside(tmp_path: Path, damaged: bytes) -> None:
     file = tmp_path / "settings.json"
     file.write_bytes(damaged)
-    settings = Settings(file)
+    settings = Preferences(file)
     assert "damaged" in settings.trouble
     settings.set("top_k", 9)
     assert (tmp_path / "settings.json.damaged").read_bytes() == damaged
-    assert Settings(file).get("top_k") == 9
+    assert Preferences(file).get("top_k") == 9
 
 
 @posix
