@@ -35,7 +35,7 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.config import read_config  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
-from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
+from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
 from cogvlm2_lite.samples.samples import Sample, in_fixed_order  # noqa: E402
@@ -67,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     asked = [s for seed in seeds for s in questions("held-out", seed, options.pictures, QUESTIONS)]
-    rows: dict[str, list[Tokens]] = {}
+    rows: dict[str, list[TokenComparison]] = {}
     spent: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         source = CHECKPOINT
@@ -120,7 +120,7 @@ class Bench:
             pass
         self.spent: dict[str, Any] = {}
 
-    def measure(self, asked: list[Sample]) -> Iterator[tuple[str, Tokens]]:
+    def measure(self, asked: list[Sample]) -> Iterator[tuple[str, TokenComparison]]:
         """Spend every budget, and hold all forms against the original."""
         judge = Judge(self._task, self._recipe, None, self._folder)
         units = run(judge.measure_units())
@@ -185,7 +185,7 @@ class Bench:
         return float(np.corrcoef(ranks.T)[0, 1])
 
 
-def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> Tokens:
+def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> TokenComparison:
     """Hold FP4, as in the released int4 folders, against the original."""
     make_fp4(source, scratch / "fp4")
     config = read_config(source)
@@ -193,10 +193,10 @@ def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> Tokens:
         run(kept.fill(open_float32(source)))
         found = run(kept.against(open_float32(scratch / "fp4")))
     order = np.argsort(found.answer, kind="stable")  # a walk goes sample by sample
-    return Tokens(**{name: values[order] for name, values in vars(found).items()})
+    return TokenComparison(**{name: values[order] for name, values in vars(found).items()})
 
 
-def _row(parts: list[Tokens], plain: list[Tokens]) -> dict[str, Any]:
+def _row(parts: list[TokenComparison], plain: list[TokenComparison]) -> dict[str, Any]:
     """Sum up a form over all calibrations.
 
     The same questions are asked of each calibration: resampling pictures does not tell how much

@@ -34,10 +34,10 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
-from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
+from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
-from cogvlm2_lite.memory.plan import Budget  # noqa: E402
+from cogvlm2_lite.memory.plan import DeviceBudget  # noqa: E402
 from cogvlm2_lite.samples.drawn import drawn_samples  # noqa: E402
 from cogvlm2_lite.samples.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
@@ -139,7 +139,9 @@ class Bench:
     def _fitted(self, pictures: int, seed: int) -> list[Sample]:
         return in_fixed_order(questions("train", seed, pictures, self._options.questions))
 
-    def _calibrated(self, fitted: list[Sample], plain: Tokens, how: Calibration) -> dict[str, Any]:
+    def _calibrated(
+        self, fitted: list[Sample], plain: TokenComparison, how: Calibration
+    ) -> dict[str, Any]:
         began = time.process_time()
         folder = self._make(fitted, how)
         cpu_s = time.process_time() - began
@@ -172,10 +174,12 @@ class Bench:
             pass
         return target
 
-    def _compare(self, folder: Path) -> Tokens:
+    def _compare(self, folder: Path) -> TokenComparison:
         return run(self._reference.against(open_float32(folder)))
 
-    def _row(self, found: Tokens, plain: Tokens, cpu_s: float | None) -> dict[str, Any]:
+    def _row(
+        self, found: TokenComparison, plain: TokenComparison, cpu_s: float | None
+    ) -> dict[str, Any]:
         against = ratio(found.kl, plain.kl, found.picture)
         return {
             "of_plain": against.value,
@@ -212,7 +216,7 @@ def with_pictures_of(samples: list[Sample], others: list[Sample]) -> list[Sample
 
 def open_float32(folder: Path) -> Model:
     """Open a folder in float32 on the CPU, so that only the weights differ."""
-    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     return open_model(folder, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

@@ -25,7 +25,7 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.events import Finished  # noqa: E402
-from cogvlm2_lite.memory.plan import Budget  # noqa: E402
+from cogvlm2_lite.memory.plan import DeviceBudget  # noqa: E402
 from cogvlm2_lite.model.kv_cache import KVKind  # noqa: E402
 from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
@@ -74,7 +74,7 @@ def main() -> None:
 
 def open_with(folder: Path, kv: KVKind = KVKind.FULL) -> Model:
     """Open a folder in bfloat16 on the CPU."""
-    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     compute = choose_compute("cpu", "bfloat16")
     return open_model(folder, compute=compute, budgets=[budget], kv=kv)
 

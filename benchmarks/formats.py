@@ -30,9 +30,9 @@ from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.evaluate.compare import weigh  # noqa: E402
-from cogvlm2_lite.evaluate.metrics import Tokens, ratio, summarise  # noqa: E402
+from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise  # noqa: E402
 from cogvlm2_lite.evaluate.score import Reference, prepare  # noqa: E402
-from cogvlm2_lite.memory.plan import Budget  # noqa: E402
+from cogvlm2_lite.memory.plan import DeviceBudget  # noqa: E402
 from cogvlm2_lite.samples.samples import Sample  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
 from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
@@ -118,7 +118,7 @@ def write_samples(folder: Path, count: int) -> Path:
 
 def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str, Any]:
     """Hold every folder against the original: over all seeds, and the ratio for each seed."""
-    config, found = read_config(CHECKPOINT), dict[str, list[Tokens]]()
+    config, found = read_config(CHECKPOINT), dict[str, list[TokenComparison]]()
     for seed in seeds:
         reference = open_float32(CHECKPOINT)
         asked = prepare(questions(seed, pictures), reference.engine.tokenizer, config)
@@ -159,7 +159,7 @@ def questions(seed: int, pictures: int) -> list[Sample]:
     ]
 
 
-def joined(parts: list[Tokens]) -> Tokens:
+def joined(parts: list[TokenComparison]) -> TokenComparison:
     """Put the tokens of several seeds together, with numbers of their own."""
     columns: dict[str, list[Any]] = {}
     answers = pictures = 0
@@ -169,12 +169,12 @@ def joined(parts: list[Tokens]) -> Tokens:
             columns.setdefault(name, []).append(values if shift is None else values + shift)
         answers += int(part.answer.max()) + 1
         pictures += int(part.picture.max()) + 1
-    return Tokens(**{name: np.concatenate(values) for name, values in columns.items()})
+    return TokenComparison(**{name: np.concatenate(values) for name, values in columns.items()})
 
 
 def open_float32(folder: Path) -> Model:
     """Open a folder on the CPU."""
-    budget = Budget(device="cpu", in_ram=True, device_bytes=4 * GIB)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=4 * GIB)
     return open_model(folder, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.bench.measure import (  # noqa: E402
     QUESTION,
+    BenchedModel,
     BenchResult,
-    Subject,
     measure,
     synthetic_subject,
 )
@@ -42,7 +42,7 @@ from cogvlm2_lite.engine.replan import OUT_OF_MEMORY  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
 from cogvlm2_lite.events import Event, Finished, Prefilled, Replanned  # noqa: E402
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError  # noqa: E402
-from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget  # noqa: E402
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, DeviceBudget  # noqa: E402
 from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.units import GIB, MIB  # noqa: E402
 
@@ -123,7 +123,9 @@ def measure_cap(options: argparse.Namespace) -> dict[str, Any]:
         total = torch.cuda.get_device_properties(compute.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total), compute.device)
         spare = RESERVE_BYTES
-    budget = Budget(device=str(compute.device), device_bytes=cap - spare, host_bytes=HOST_BYTES)
+    budget = DeviceBudget(
+        device=str(compute.device), device_bytes=cap - spare, host_bytes=HOST_BYTES
+    )
     subject = synthetic_subject(options.layers, keep=True)
     result = None
     for event in measure(subject, compute, budget, tokens=options.tokens, rounds=2):
@@ -150,7 +152,9 @@ def _forget() -> None:
         torch.cuda.empty_cache()
 
 
-def open_again(subject: Subject, compute: Compute, budget: Budget, arena: Arena) -> Model:
+def open_again(
+    subject: BenchedModel, compute: Compute, budget: DeviceBudget, arena: Arena
+) -> Model:
     """Open the same weights once more."""
     weights = (subject.catalog, subject.reader)
     return open_model(

@@ -9,7 +9,7 @@ import torch
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
 from cogvlm2_lite.engine.runtime import Runtime
 from cogvlm2_lite.memory.inventory import unit_sizes
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.loader import WeightLoader
@@ -40,7 +40,7 @@ def made_up_decoder(
 
     def plan(nbytes: int) -> MemoryPlan:
         return plan_memory(
-            config, sizes, [Budget(device="cpu", in_ram=True, device_bytes=nbytes)], workload
+            config, sizes, [DeviceBudget(device="cpu", in_ram=True, device_bytes=nbytes)], workload
         )
 
     runtime = Runtime(

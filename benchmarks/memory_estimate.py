@@ -40,7 +40,7 @@ from cogvlm2_lite.engine.runtime import run  # noqa: E402
 from cogvlm2_lite.events import Cancel  # noqa: E402
 from cogvlm2_lite.memory.inventory import sizes_of_quantized  # noqa: E402
 from cogvlm2_lite.memory.plan import (  # noqa: E402
-    Budget,
+    DeviceBudget,
     PhasePlan,
     Workload,
     plan_memory,
@@ -172,7 +172,7 @@ def measure(model: Model) -> dict[str, dict[str, float]]:
 def full_peaks() -> dict[str, int]:
     """Plan the whole 19B model in NF4 and give each phase's peak, weights and cache included."""
     config = released_config(None, None)
-    budget = Budget(device="cpu", in_ram=True, device_bytes=64 << 30)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=64 << 30)
     workload = Workload(context=config.max_position_embeddings)
     plan = plan_memory(config, sizes_of_quantized(config), [budget], workload)
     return {p.phase.value: _needed(p) for p in plan.devices[0].phases}
@@ -200,7 +200,7 @@ def main() -> None:
     model = open_model(
         checkpoint_folder(),
         compute=choose_compute("cpu", "bfloat16"),
-        budgets=[Budget(device="cpu", in_ram=True, device_bytes=8 << 30)],
+        budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=8 << 30)],
         weights=(catalog, NoiseReader(keep=False)),
     )
     report = {"machine": describe_machine(), "phases": measure(model)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from cogvlm2_lite.architectures.architecture import Part, Phase
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.forecast.machine import Machine
-from cogvlm2_lite.forecast.preview import Preview, Subject, preview, released_subject
+from cogvlm2_lite.forecast.preview import PlannedModel, PlanPreview, preview, released_subject
 from cogvlm2_lite.forecast.rates import Cpu, gpu_rates, named_card
 from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.forecast.text import text
@@ -39,9 +39,9 @@ class Case:
     """One computer: its name in the drawing, and the plan for it."""
 
     title: str
-    subject: Subject
+    subject: PlannedModel
     machine: Machine
-    found: Preview
+    found: PlanPreview
 
     @property
     def phases(self) -> tuple[PhasePlan, ...]:

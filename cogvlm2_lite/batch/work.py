@@ -58,7 +58,7 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class BatchProgress:
     """How far the work is, after each picture. skipped: done by an earlier run."""
 
     done: int
@@ -83,7 +83,7 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class PictureStarted:
     """A picture's turn has come."""
 
     picture: str
@@ -99,7 +99,7 @@ class Resumed:
     """The work goes on after a pause."""
 
 
-Happened = Asking | Step | Paused | Resumed
+Happened = PictureStarted | BatchProgress | Paused | Resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,9 @@ def run_batch(
     planned: Planned | None = None,
     control: Control | None = None,
 ) -> Iterator[Happened]:
-    """Ask about every picture that has no answer yet; yields Asking before and a Step after each.
+    """Ask about every picture that has no answer yet.
+
+    Yields PictureStarted before and BatchProgress after each.
 
     As many pictures are under way at once as the loaded engine answers. Steps come, and answers are
     written, in the order of the pictures.
@@ -211,14 +213,14 @@ def run_batch(
     questions = _Questions(task, engine, planned.todo)
     done, failed, clock, table_s = 0, 0, _Clock(), time.monotonic()
 
-    def keep(answered: Answered) -> Step:
+    def keep(answered: Answered) -> BatchProgress:
         nonlocal done, failed, table_s
         answered = _keep(answered, task, book)
         done, failed = done + 1, failed + bool(answered.error)
         if task.table and time.monotonic() - table_s > _CSV_S:
             book.write_csv(planned.names)
             table_s = time.monotonic()
-        return Step(
+        return BatchProgress(
             done=kept + done,
             total=len(planned.names),
             skipped=kept,
@@ -240,7 +242,7 @@ def run_batch(
                 return
             name = None if control.paused else questions.next_picture()
             if name is not None:
-                yield Asking(picture=name)
+                yield PictureStarted(picture=name)
                 questions.ask()
             elif questions.under_way:
                 questions.wait()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.bench.peak import PeakMemory
-from cogvlm2_lite.bench.probe import Limits, probe
+from cogvlm2_lite.bench.probe import MachineLimits, probe
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
@@ -26,7 +26,7 @@ from cogvlm2_lite.events import (
     Prefilled,
     Progress,
 )
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog
@@ -109,7 +109,7 @@ class BenchResult:
     rounds: int
     steps: str
     answer: str
-    limits: Limits
+    limits: MachineLimits
     phases: tuple[PhaseResult, ...]
 
     @property
@@ -118,7 +118,7 @@ class BenchResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class BenchedModel:
     """What is measured: the weights, where they come from, and the layers that it stands for."""
 
     name: str
@@ -132,14 +132,14 @@ class Subject:
         return self.catalog.config
 
 
-def synthetic_subject(layers: int | None, *, keep: bool) -> Subject:
+def synthetic_subject(layers: int | None, *, keep: bool) -> BenchedModel:
     """Make up the released model, with some layers of each kind or (None) all.
 
     keep  as for NoiseReader
     """
     catalog = synthetic_catalog(released_config(layers, layers))
     full = layers_of(released_config(None, None))
-    return Subject(
+    return BenchedModel(
         name="synthetic 19B, NF4",
         folder=checkpoint_folder(),  # for its tokenizer
         catalog=catalog,
@@ -148,11 +148,11 @@ def synthetic_subject(layers: int | None, *, keep: bool) -> Subject:
     )
 
 
-def folder_subject(folder: Path) -> Subject:
+def folder_subject(folder: Path) -> BenchedModel:
     """Take a model folder as it is."""
     catalog = Catalog.open(folder, read_config(folder))
     full = layers_of(catalog.config)
-    return Subject(
+    return BenchedModel(
         name=folder.name,
         folder=folder,
         catalog=catalog,
@@ -167,14 +167,14 @@ def layers_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def measure(
-    subject: Subject,
+    subject: BenchedModel,
     compute: Compute,
-    budget: Budget,
+    budget: DeviceBudget,
     *,
     tokens: int,
     rounds: int,
     context: int | None = None,
-    limits: Limits | None = None,
+    limits: MachineLimits | None = None,
 ) -> Iterator[Progress | BenchResult]:
     """Ask about a picture and measure; yields progress, and the result as the last.
 
@@ -295,7 +295,7 @@ class _Stopwatch:
         return time.perf_counter()
 
 
-def _results(subject: Subject, model: Model, stopwatch: _Stopwatch) -> Iterator[PhaseResult]:
+def _results(subject: BenchedModel, model: Model, stopwatch: _Stopwatch) -> Iterator[PhaseResult]:
     """Put laps, operations, bytes and the plan together."""
     finished, laps = stopwatch.finished, stopwatch.laps
     assert finished is not None
@@ -357,7 +357,7 @@ def _bytes_of(catalog: Catalog, itemsize: int, *, packs: bool) -> dict[Part, int
     return sums
 
 
-def _with_all_layers(subject: Subject, name: str, lap: _Lap, head_s: float) -> float:
+def _with_all_layers(subject: BenchedModel, name: str, lap: _Lap, head_s: float) -> float:
     """Add the layers that were left out, each as long as those that were there."""
     (vision, decoder), (all_vision, all_decoder) = layers_of(subject.config), subject.full_layers
     measured, full = (vision, all_vision) if name == "encode" else (decoder, all_decoder)

@@ -17,7 +17,7 @@ _REPEATS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class MachineLimits:
     """The best of some tries.
 
     read_bytes_per_s   memory: reading on the CPU (the largest of 2^25 numbers), copying on a GPU
@@ -31,11 +31,13 @@ class Limits:
     upload_bytes_per_s: float = 0.0
 
 
-def probe(device: torch.device, dtype: torch.dtype) -> Limits:
+def probe(device: torch.device, dtype: torch.dtype) -> MachineLimits:
     """Measure a device; takes about two seconds, and 0.5 GiB of it."""
     if backend_of(device).uses_ram:
-        return Limits(read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype))
-    return Limits(
+        return MachineLimits(
+            read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype)
+        )
+    return MachineLimits(
         read_bytes_per_s=_copy_rate(device),
         flops_per_s=_multiply_rate(device, dtype),
         upload_bytes_per_s=_upload_rate(device),

@@ -14,9 +14,12 @@ from typing import Any
 
 from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.work import (
+    BatchProgress,
     Happened,
+    Paused,
+    PictureStarted,
     Planned,
-    Step,
+    Resumed,
     Task,
     plan_batch,
     run_batch,
@@ -37,6 +40,13 @@ from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
 Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
+
+_JSON_NAMES: dict[type[Happened], str] = {
+    PictureStarted: "asking",
+    BatchProgress: "answered",
+    Paused: "paused",
+    Resumed: "resumed",
+}
 
 _EPILOG = """\
 examples:
@@ -134,7 +144,7 @@ def _run(args: argparse.Namespace, show: _Show, start: Start, orders: Iterable[s
             show.loading()
             engine.wait_ready()
             for happened in run_batch(task, engine, planned, control):
-                if isinstance(happened, Step):
+                if isinstance(happened, BatchProgress):
                     answered, failed = answered + 1, happened.failed
                 show.happened(happened)
     left = len(planned.todo) - answered
@@ -206,9 +216,8 @@ class _Show:
     def happened(self, happened: Happened) -> None:
         """Tell one event of the work."""
         if self.as_json:
-            kind = "answered" if isinstance(happened, Step) else type(happened).__name__.lower()
-            self.event(kind, **asdict(happened))
-        elif isinstance(happened, Step):
+            self.event(_JSON_NAMES[type(happened)], **asdict(happened))
+        elif isinstance(happened, BatchProgress):
             answered = happened.answered
             self.console.line(f"{answered.picture}: {answered.error or answered.answer}")
             self.console.status(

@@ -21,10 +21,10 @@ from cogvlm2_lite.memory.budget import (
     gpu_budgets,
     read_allowance,
 )
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.bench.measure import BenchResult, Subject
+    from cogvlm2_lite.bench.measure import BenchedModel, BenchResult
     from cogvlm2_lite.devices import Compute
 
 RELEASED_WORD = COGVLM2.released.word
@@ -148,18 +148,18 @@ def _check_counts(args: argparse.Namespace) -> None:
         )
 
 
-def _budget(args: argparse.Namespace, compute: Compute) -> Budget:
+def _budget(args: argparse.Namespace, compute: Compute) -> DeviceBudget:
     """Decide what may be used of the first device; on a CPU the given size stands for its own."""
     if compute.gpus:
         allowance = read_allowance(args.vram, None)
         return gpu_budgets(compute.gpus[:1], allowance, free_ram_bytes())[0]
     given = read_allowance(args.vram, None).vram
     if given is not None:
-        return Budget(device="cpu", device_bytes=given[0], in_ram=True)
+        return DeviceBudget(device="cpu", device_bytes=given[0], in_ram=True)
     return cpu_budget(read_allowance(None, None), free_ram_bytes())
 
 
-def _subject(args: argparse.Namespace, compute: Compute, budget: Budget) -> Subject:
+def _subject(args: argparse.Namespace, compute: Compute, budget: DeviceBudget) -> BenchedModel:
     from cogvlm2_lite.bench.measure import folder_subject, synthetic_subject
 
     if args.model != RELEASED_WORD:
@@ -181,7 +181,7 @@ def _layers(text: str | None, *, on_cpu: bool) -> int | None:
     return int(text)
 
 
-def _layers_of(subject: Subject) -> tuple[int, int]:
+def _layers_of(subject: BenchedModel) -> tuple[int, int]:
     from cogvlm2_lite.bench.measure import layers_of
 
     return layers_of(subject.config)

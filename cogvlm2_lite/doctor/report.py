@@ -27,7 +27,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import choose_compute, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.forecast.machine import find_machine
-from cogvlm2_lite.forecast.preview import Subject, folder_subject, preview, released_subject
+from cogvlm2_lite.forecast.preview import PlannedModel, folder_subject, preview, released_subject
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
 from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import GIB, format_bytes
@@ -49,7 +49,7 @@ Rows = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class DoctorReport:
     """Sections of named facts, and sentences about what stands in the way."""
 
     sections: Mapping[str, Rows]
@@ -73,7 +73,7 @@ class Report:
         return {"sections": sections, "problems": list(self.problems)}
 
 
-def gather() -> Report:
+def gather() -> DoctorReport:
     """Look at everything; takes the seconds that importing torch takes."""
     prepare_threads()
     torch = _import_torch()
@@ -86,7 +86,7 @@ def gather() -> Report:
     sections["Kernels"] = _kernels(torch)
     sections["Demo model"] = _demo()
     sections["Plan now"] = _plans(torch)
-    return Report(sections=sections, problems=tuple(problems(cards)))
+    return DoctorReport(sections=sections, problems=tuple(problems(cards)))
 
 
 def _import_torch() -> ModuleType | None:
@@ -221,7 +221,7 @@ def _plans(torch: ModuleType | None) -> Rows:
     except CogVLM2LiteError as error:
         return {"none": error.message}
     rows = {"planned for": "; ".join((machine.label, *(b.origin for b in machine.budgets)))}
-    subjects: Mapping[str, Callable[[], Subject]] = {
+    subjects: Mapping[str, Callable[[], PlannedModel]] = {
         "demo": lambda: folder_subject(checkpoint_folder(), "demo"),
         "19b, 4 bit": lambda: released_subject(COGVLM2.released),
     }

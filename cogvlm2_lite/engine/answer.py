@@ -81,7 +81,7 @@ class _Tally:
     decode_s: float = 0.0
 
 
-Asking = Generator[Event | Token, Tensor | None, Result]
+AnswerSteps = Generator[Event | Token, Tensor | None, Result]
 """The work on an answer. In return for a Token it is sent the logits [vocab] of its decode step, or
 None to end the answer. Between two yields other answers may use the device."""
 
@@ -139,7 +139,7 @@ class Answers:
             )
         return Prepared(request=request, prompt=prompt, begun=tuple(begun))
 
-    def steps(self, asked: Prepared, slot: CacheSlot, cancel: Cancel) -> Asking[None]:
+    def steps(self, asked: Prepared, slot: CacheSlot, cancel: Cancel) -> AnswerSteps[None]:
         """Answer a question in a slot; the last event is Finished, also after a cancel."""
         # Steps 1 and 4, opening the picture and planning the memory, are done by the caller.
         prompt, begun = asked.prompt, asked.begun
@@ -184,7 +184,7 @@ class Answers:
 
     def _fill_cache(
         self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
-    ) -> Asking[Tensor]:
+    ) -> AnswerSteps[Tensor]:
         """Compute the prompt, and after it the answer that is continued; return the last logits.
 
         Tokens of an answer are computed one by one, as when they were generated: computed together,
@@ -213,7 +213,7 @@ class Answers:
         assert logits is not None
         return logits
 
-    def _feed(self, token: int, position: int, slot: CacheSlot) -> Asking[Tensor | None]:
+    def _feed(self, token: int, position: int, slot: CacheSlot) -> AnswerSteps[Tensor | None]:
         """Put a token of the answer into the cache; return the logits [vocab] after it.
 
         None: the answer ends, and the token is not in the cache.
@@ -311,7 +311,7 @@ class Answers:
 
     def _decode(
         self, logits: Tensor, asked: Prepared, slot: CacheSlot, tally: _Tally
-    ) -> Asking[FinishReason]:
+    ) -> AnswerSteps[FinishReason]:
         """Step 7: generate the answer token by token, after the text that is continued."""
         prompt, begun, sampling = asked.prompt, asked.begun, asked.request.sampling
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()

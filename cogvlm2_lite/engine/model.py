@@ -46,7 +46,7 @@ from cogvlm2_lite.memory.budget import (
 )
 from cogvlm2_lite.memory.inventory import unit_sizes
 from cogvlm2_lite.memory.plan import (
-    Budget,
+    DeviceBudget,
     MemoryPlan,
     Offload,
     Workload,
@@ -363,7 +363,7 @@ def _budgets(
     context: int,
     kv: KVKind,
     parallel: int,
-) -> Sequence[Budget]:
+) -> Sequence[DeviceBudget]:
     """Decide what may be used, and of several GPUs which."""
     if not compute.gpus:
         return [cpu_budget(allowance, free_ram_bytes())]
@@ -397,7 +397,7 @@ def open_model(
     folder: Path,
     *,
     compute: Compute,
-    budgets: Sequence[Budget],
+    budgets: Sequence[DeviceBudget],
     rope: RopeMode = RopeMode.REFERENCE,
     context: int | None = None,
     offload: Offload = Offload.AUTO,

@@ -16,7 +16,7 @@ from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Replanned
 from cogvlm2_lite.memory.arena import OutOfBudgetError
 from cogvlm2_lite.memory.inventory import UnitKey
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import format_bytes
 
 OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
@@ -97,7 +97,7 @@ class Replanner:
     def _scaled(self, old: MemoryPlan, factor: float) -> MemoryPlan | None:
         """Return a plan for the same blocks within a share of the old budget, or None."""
         budgets = [
-            Budget(
+            DeviceBudget(
                 device=device.budget.device,
                 device_bytes=int(min(device.peak_bytes, device.budget.device_bytes) * factor),
                 host_bytes=device.budget.host_bytes,

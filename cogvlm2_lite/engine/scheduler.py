@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cogvlm2_lite.engine.answer import Answers, Asking, Request
+from cogvlm2_lite.engine.answer import Answers, AnswerSteps, Request
 from cogvlm2_lite.engine.prefix_cache import CacheSlot, PictureCache
 from cogvlm2_lite.engine.replan import DEVICE_ERROR, device_lost
 from cogvlm2_lite.engine.runtime import Runtime, Token
@@ -28,7 +28,7 @@ PREFILL_S = 0.5
 """How long prefill runs before decode gets its turn; at least one block. A change of phase may move
 weights, so it must not happen after every block."""
 
-Outcome = Event | Exception
+EventOrError = Event | Exception
 """An event of an answer (Finished is the last one), or the error that ended it."""
 
 
@@ -40,7 +40,7 @@ class _Live:
     """
 
     number: int
-    work: Asking[None]
+    work: AnswerSteps[None]
     slot: CacheSlot
     cancel: Cancel
     token: Token | None = None
@@ -123,7 +123,7 @@ class Engine:
         work = self._answers.steps(asked, slot, cancel)
         self._live[number] = _Live(number=number, work=work, slot=slot, cancel=cancel)
 
-    def turn(self) -> Iterator[tuple[int, Outcome]]:
+    def turn(self) -> Iterator[tuple[int, EventOrError]]:
         """Run prefill of one prompt for a while, then decode all answers for about as long.
 
         Yields (number, outcome). An answer ends with Finished or an exception.
@@ -146,7 +146,7 @@ class Engine:
             live.work.close()
         self._live.clear()
 
-    def _prefill(self, until: float) -> Iterator[tuple[int, Outcome]]:
+    def _prefill(self, until: float) -> Iterator[tuple[int, EventOrError]]:
         """Continue the oldest prompt; a cancelled one goes first, because it ends at once."""
         waiting = [live for live in self._live.values() if live.token is None]
         live = min(waiting, key=lambda live: not live.cancel.is_set, default=None)
@@ -157,7 +157,7 @@ class Engine:
             if isinstance(outcome, Progress) and self._clock() >= until:
                 return
 
-    def _decode(self) -> Iterator[tuple[int, Outcome]]:
+    def _decode(self) -> Iterator[tuple[int, EventOrError]]:
         """Run one decode step for all answers whose prompt is done."""
         # 1. Cancelled answers end without a step.
         decoding = [live for live in self._live.values() if live.token]
@@ -186,7 +186,7 @@ class Engine:
         for live, each in zip(going, logits, strict=True):
             yield from self._run(live, each)
 
-    def _run(self, live: _Live, logits: Tensor | None) -> Iterator[tuple[int, Outcome]]:
+    def _run(self, live: _Live, logits: Tensor | None) -> Iterator[tuple[int, EventOrError]]:
         """Continue an answer until it needs a decode step or ends."""
         live.token = None
         try:
@@ -200,7 +200,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - passed on; other answers continue
             yield from self._fail([live], error)
 
-    def _fail(self, lives: Sequence[_Live], error: Exception) -> Iterator[tuple[int, Outcome]]:
+    def _fail(self, lives: Sequence[_Live], error: Exception) -> Iterator[tuple[int, EventOrError]]:
         """End answers with an error; a lost GPU ends all of them."""
         if isinstance(error, DEVICE_ERROR):
             lost = device_lost(error)

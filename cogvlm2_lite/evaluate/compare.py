@@ -17,7 +17,7 @@ from cogvlm2_lite.engine.replan import OUT_OF_MEMORY
 from cogvlm2_lite.engine.runtime import Result, Steps
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.metrics import Summary, summarise
-from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Finished, Progress
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ class Weight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CompareProgress:
     """How far the comparison is.
 
     model         which folder is at work
@@ -85,8 +85,8 @@ class Comparison:
 
 def compare(
     reference: Path, other: Path, samples: Sequence[Sample], open_model: Open
-) -> Generator[Step, None, Comparison]:
-    """Hold `other` against `reference` on the answers of samples; yields Step.
+) -> Generator[CompareProgress, None, Comparison]:
+    """Hold `other` against `reference` on the answers of samples; yields CompareProgress.
 
     The two models are never in memory together. Where a sample has no answer the reference writes
     it, greedily. Raises UsageError for folders that can't be compared, CheckpointError, ImageError.
@@ -163,7 +163,7 @@ def _tokenizer_hash(folder: Path) -> str:
 
 def _with(
     folder: Path, open_model: Open, work: Callable[[Model], Steps[Result]]
-) -> Generator[Step, None, Result]:
+) -> Generator[CompareProgress, None, Result]:
     """Open a folder, do work with it, and give its memory back."""
     model = open_model(folder)
     try:
@@ -181,7 +181,7 @@ def _with(
 
 def _answered(
     reference: Path, samples: Sequence[Sample], open_model: Open
-) -> Generator[Step, None, list[Sample]]:
+) -> Generator[CompareProgress, None, list[Sample]]:
     """Let the reference answer where nobody did; an empty answer can't be compared and goes."""
     missing = sum(not sample.answer for sample in samples)
     if not missing:
@@ -198,7 +198,7 @@ def _answered(
         done += 1
         spent = time.monotonic() - began
         left = spent / done * (missing - done)
-        yield Step(model=reference, share=done / missing, seconds_left=left)
+        yield CompareProgress(model=reference, share=done / missing, seconds_left=left)
     model.runtime.residency.release()
     return found
 
@@ -210,7 +210,7 @@ def _write(model: Model, sample: Sample) -> str:
     return last.text
 
 
-def _timed(folder: Path, steps: Steps[Result]) -> Generator[Step, None, Result]:
+def _timed(folder: Path, steps: Steps[Result]) -> Generator[CompareProgress, None, Result]:
     """Say how long the work will still take."""
     began = time.monotonic()
     while True:
@@ -221,4 +221,4 @@ def _timed(folder: Path, steps: Steps[Result]) -> Generator[Step, None, Result]:
             return result
         spent = time.monotonic() - began
         left = spent / progress.done * (progress.total - progress.done)
-        yield Step(model=folder, share=progress.done / progress.total, seconds_left=left)
+        yield CompareProgress(model=folder, share=progress.done / progress.total, seconds_left=left)

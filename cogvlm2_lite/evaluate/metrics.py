@@ -40,7 +40,7 @@ def divergence(reference: NDArray[np.floating], other: NDArray[np.floating]) -> 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tokens:
+class TokenComparison:
     """Two models beside each other at every token of the answers.
 
     kl               [tokens] KL(reference || other), nats
@@ -99,7 +99,7 @@ class Summary:
         }
 
 
-def summarise(tokens: Tokens, *, seed: int = 0) -> Summary:
+def summarise(tokens: TokenComparison, *, seed: int = 0) -> Summary:
     """Sum up; raises ValueError when there is no token."""
     if not tokens.kl.size:
         raise ValueError("no answer has a token")

@@ -28,7 +28,7 @@ from cogvlm2_lite.evaluate import metrics
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.samples.samples import Sample, Tokens, opened, tokenize
+from cogvlm2_lite.samples.samples import Sample, SampleTokens, opened, tokenize
 from cogvlm2_lite.units import GIB, format_bytes
 
 WAVE_BYTES = GIB
@@ -44,7 +44,7 @@ class Asked:
     number: int
     """From 0, in the order of the samples."""
     image: OpenedImage | None
-    answers: tuple[tuple[int, Tokens], ...]
+    answers: tuple[tuple[int, SampleTokens], ...]
     """Number of the sample, and its tokens."""
 
     @property
@@ -65,7 +65,7 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
 
     Raises UsageError for a sample without answer, ImageError and PromptTooLongError.
     """
-    found: dict[object, tuple[OpenedImage | None, list[tuple[int, Tokens]]]] = {}
+    found: dict[object, tuple[OpenedImage | None, list[tuple[int, SampleTokens]]]] = {}
     for number, sample in enumerate(samples):
         if not sample.answer:
             raise UsageError(
@@ -83,7 +83,7 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
 
 def scores(
     model: Model, asked: Sequence[Asked], cancel: Cancel
-) -> Generator[Progress, None, Iterator[tuple[int, Tokens, NDArray[np.float64]]]]:
+) -> Generator[Progress, None, Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]]:
     """Run one wave; yields Progress per block.
 
     Returns, when asked for, sample by sample and some rows at a time: the sample's number, its
@@ -103,7 +103,7 @@ def _rows(
     asked: Sequence[Asked],
     groups: Sequence[PrefixGroup],
     hidden: Sequence[Sequence[torch.Tensor]],
-) -> Iterator[tuple[int, Tokens, NDArray[np.float64]]]:
+) -> Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]:
     for one, group, suffixes in zip(asked, groups, hidden, strict=True):
         for (number, tokens), suffix in zip(one.answers, suffixes, strict=True):
             first = tokens.scored - group.shared
@@ -175,7 +175,7 @@ class Reference:
             self._kept[place : place + len(found)] = found
             place += len(found)
 
-    def against(self, model: Model, cancel: Cancel | None = None) -> Steps[metrics.Tokens]:
+    def against(self, model: Model, cancel: Cancel | None = None) -> Steps[metrics.TokenComparison]:
         """Hold another model beside the reference; yields Progress over all waves."""
         columns: list[tuple[NDArray[np.float64], ...]] = []
         pictures = {number: one.number for one in self._asked for number, _ in one.answers}
@@ -204,7 +204,7 @@ class Reference:
         kl, agree, ours, theirs, answer, picture = (
             np.concatenate(column) for column in zip(*columns, strict=True)
         )
-        return metrics.Tokens(
+        return metrics.TokenComparison(
             kl=kl,
             agree=agree.astype(np.bool_),
             reference_right=ours.astype(np.bool_),
@@ -215,7 +215,7 @@ class Reference:
 
     def _over(
         self, model: Model, cancel: Cancel
-    ) -> Iterator[Progress | tuple[int, Tokens, NDArray[np.float64]]]:
+    ) -> Iterator[Progress | tuple[int, SampleTokens, NDArray[np.float64]]]:
         layers = model.config.vision.num_hidden_layers + model.config.num_hidden_layers
         total = layers * len(self.waves)
         for number, wave in enumerate(self.waves):
@@ -244,7 +244,7 @@ def _check_room(needed: int, folder: Path) -> None:
         )
 
 
-def _chunk(tokens: Tokens, start: int, end: int) -> Chunk:
+def _chunk(tokens: SampleTokens, start: int, end: int) -> Chunk:
     def cut(values: NDArray[np.int64] | NDArray[np.bool_]) -> torch.Tensor:
         return torch.from_numpy(values[:, start:end].copy())
 

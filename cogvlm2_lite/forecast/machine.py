@@ -15,7 +15,7 @@ from cogvlm2_lite.memory.budget import (
     gpu_budgets,
     imagined_budgets,
 )
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.kernels.built import built_kernel
 
@@ -33,7 +33,7 @@ class Machine:
     """
 
     label: str
-    budgets: tuple[Budget, ...]
+    budgets: tuple[DeviceBudget, ...]
     rates: tuple[Rates, ...]
     itemsize: int = 2
     packed: bool = False

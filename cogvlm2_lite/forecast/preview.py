@@ -31,7 +31,7 @@ used in decoding get a packed copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class PlannedModel:
     """What is planned for: a folder's model, or one that is not on disk."""
 
     name: str
@@ -39,10 +39,10 @@ class Subject:
     weigh: Weigh
 
 
-def released_subject(released: Released, *, lm_head_nf4: bool = False) -> Subject:
+def released_subject(released: Released, *, lm_head_nf4: bool = False) -> PlannedModel:
     """Return a released model as `quantize` would make it."""
     config = parse_config(released.raw)
-    return Subject(
+    return PlannedModel(
         name=released.title,
         config=config,
         weigh=lambda itemsize, packed: sizes_of_quantized(
@@ -51,14 +51,14 @@ def released_subject(released: Released, *, lm_head_nf4: bool = False) -> Subjec
     )
 
 
-def folder_subject(folder: Path, name: str) -> Subject:
+def folder_subject(folder: Path, name: str) -> PlannedModel:
     """Return the model of a folder, from its headers. CheckpointError as for Catalog.open."""
     from cogvlm2_lite.memory.inventory import unit_sizes
     from cogvlm2_lite.weights.catalog import Catalog
 
     config = read_config(folder)
     catalog = Catalog.open(folder, config)
-    return Subject(
+    return PlannedModel(
         name=name,
         config=config,
         weigh=lambda itemsize, packed: unit_sizes(catalog, itemsize=itemsize, packed=packed),
@@ -66,7 +66,7 @@ def folder_subject(folder: Path, name: str) -> Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class PlanPreview:
     """A plan and what to expect of it.
 
     sentence     what a person will notice
@@ -84,7 +84,7 @@ class Preview:
 
 
 def preview(
-    subject: Subject,
+    subject: PlannedModel,
     machine: Machine,
     *,
     context: int | None = None,
@@ -92,7 +92,7 @@ def preview(
     offload: Offload = Offload.AUTO,
     eight_bit_cache: bool = False,
     parallel: int = 1,
-) -> Preview:
+) -> PlanPreview:
     """Plan a model for a machine. Raises DoesNotFitError as plan_memory does.
 
     parallel  conversations at once; fewer where memory does not suffice
@@ -117,7 +117,7 @@ def preview(
     workload = replace(workload, parallel=plan.parallel)
     expected = forecast(plan, config, rates, workload, stored)
     unlimited = forecast(_unlimited(plan, config, sizes, workload), config, rates, workload, stored)
-    return Preview(
+    return PlanPreview(
         plan=plan,
         expected=expected,
         sentence=summarize(plan, config, expected, unlimited),

@@ -8,7 +8,7 @@ from typing import Any
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS, Forecast
 from cogvlm2_lite.memory.inventory import Unit, by_part
-from cogvlm2_lite.memory.plan import Budget, DevicePlan, MemoryPlan, PhasePlan
+from cogvlm2_lite.memory.plan import DeviceBudget, DevicePlan, MemoryPlan, PhasePlan
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 Row = tuple[str, ...]
@@ -127,7 +127,7 @@ def _draw_device(plan: MemoryPlan, index: int, forecast: Forecast | None) -> str
     ])  # fmt: skip
 
 
-def _title(budget: Budget, device: DevicePlan, plan: MemoryPlan) -> str:
+def _title(budget: DeviceBudget, device: DevicePlan, plan: MemoryPlan) -> str:
     origin = f"\n  {budget.origin}" if budget.origin else ""
     context = f"context {plan.context} tokens"
     if plan.parallel > 1:

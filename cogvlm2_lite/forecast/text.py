@@ -13,8 +13,8 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.machine import Machine
 from cogvlm2_lite.forecast.preview import (
-    Preview,
-    Subject,
+    PlannedModel,
+    PlanPreview,
     folder_subject,
     released_subject,
 )
@@ -26,7 +26,7 @@ from cogvlm2_lite.units import format_bytes
 RELEASED_WORD = COGVLM2.released.word
 
 
-def find_subject(name: str, lm_head: str | None) -> Subject:
+def find_subject(name: str, lm_head: str | None) -> PlannedModel:
     """Return what MODEL names. Raises UsageError and CheckpointError."""
     architecture = find_released(name)
     if architecture is not None and not Path(name, "config.json").exists():
@@ -40,7 +40,7 @@ def find_subject(name: str, lm_head: str | None) -> Subject:
     return folder_subject(model_folder(name), name)
 
 
-def text(subject: Subject, machine: Machine, found: Preview) -> str:
+def text(subject: PlannedModel, machine: Machine, found: PlanPreview) -> str:
     """Write a plan for a person."""
     first = f"{subject.name} on {machine.label}. {found.sentence}"
     blocks = [
@@ -51,7 +51,7 @@ def text(subject: Subject, machine: Machine, found: Preview) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def notes(machine: Machine, found: Preview) -> Iterator[str]:
+def notes(machine: Machine, found: PlanPreview) -> Iterator[str]:
     """Say what the table does not."""
     yield from machine.remarks
     if found.plan.remark:
@@ -73,12 +73,12 @@ def notes(machine: Machine, found: Preview) -> Iterator[str]:
     yield "Answers are the same under every plan; --kv alone may change them."
 
 
-def _in_ram(found: Preview) -> str:
+def _in_ram(found: PlanPreview) -> str:
     embedding = format_bytes(found.expected.ram_bytes)
     return f"Embedding rows are read from a mapped file: up to {embedding} of cached pages more."
 
 
-def _waiting(found: Preview) -> str:
+def _waiting(found: PlanPreview) -> str:
     host = sum(device.budget.host_bytes for device in found.plan.devices)
     kept = f"{format_bytes(found.expected.ram_bytes)} of weights wait in RAM"
     if found.expected.disk_bytes:
@@ -86,7 +86,7 @@ def _waiting(found: Preview) -> str:
     return f"{kept} (embedding rows are read there), where {format_bytes(host)} may be used."
 
 
-def _pictures(found: Preview) -> str:
+def _pictures(found: PlanPreview) -> str:
     room, each = found.plan.picture_cache_bytes, format_bytes(found.picture_bytes)
     if room:
         return (
@@ -98,12 +98,12 @@ def _pictures(found: Preview) -> str:
     )
 
 
-def _source(found: Preview) -> str:
+def _source(found: PlanPreview) -> str:
     said = {rates.source: _numbers(rates, found) for rates in found.expected.rates}
     return "; ".join(f"from rates {source} ({numbers})" for source, numbers in said.items())
 
 
-def _numbers(rates: Rates, found: Preview) -> str:
+def _numbers(rates: Rates, found: PlanPreview) -> str:
     in_ram = found.plan.devices[0].budget.in_ram
     bus = "" if in_ram else f", bus {rates.bus_bytes_per_s / 1e9:.1f}"
     return (
@@ -112,7 +112,7 @@ def _numbers(rates: Rates, found: Preview) -> str:
     )
 
 
-def as_dict(subject: Subject, machine: Machine, found: Preview) -> dict[str, Any]:
+def as_dict(subject: PlannedModel, machine: Machine, found: PlanPreview) -> dict[str, Any]:
     """Give a plan as JSON-ready values."""
     return {
         "model": subject.name,

@@ -18,7 +18,7 @@ from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.memory.inventory import UnitKey
-from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, Workload, plan_memory
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, DeviceBudget, Workload, plan_memory
 from cogvlm2_lite.units import MIB, format_bytes, parse_bytes
 
 AUTO = "auto"
@@ -77,7 +77,7 @@ def _size(text: str, what: str, hint: str) -> int:
 
 def gpu_budgets(
     gpus: Sequence[Gpu], allowance: Allowance, free_ram_bytes: int
-) -> tuple[Budget, ...]:
+) -> tuple[DeviceBudget, ...]:
     """Say what may be used of GPUs that are there.
 
     Allowing more than is free changes nothing; the budget's remark says so. Raises UsageError when
@@ -99,7 +99,7 @@ def gpu_budgets(
 
 def imagined_budgets(
     vram: Sequence[int], allowance: Allowance, free_ram_bytes: int
-) -> tuple[Budget, ...]:
+) -> tuple[DeviceBudget, ...]:
     """Say what may be used of GPUs of given sizes, whatever is in this computer."""
     host = _host_share(allowance, free_ram_bytes, len(vram))
     names = ["GPU"] if len(vram) == 1 else [f"GPU {index}" for index in range(len(vram))]
@@ -109,7 +109,9 @@ def imagined_budgets(
     )
 
 
-def cpu_budget(allowance: Allowance, free_ram_bytes: int, *, imagined: bool = False) -> Budget:
+def cpu_budget(
+    allowance: Allowance, free_ram_bytes: int, *, imagined: bool = False
+) -> DeviceBudget:
     """Say what may be used without a GPU: RAM is the device, and the rest comes from disk.
 
     imagined  take the allowed size also when less is free
@@ -133,7 +135,7 @@ def _budget(
     host_bytes: int,
     where: str,
     in_ram: bool = False,
-) -> Budget:
+) -> DeviceBudget:
     sizes = [size for size in (free, allowed) if size is not None]
     taken = min(sizes)
     origin = f"{format_bytes(taken)} {'given' if taken == allowed else 'free now'}"
@@ -144,7 +146,7 @@ def _budget(
             f"{format_bytes(allowed)} were allowed, and {format_bytes(free)} are free on {where}: "
             "planned with what is free."
         )
-    return Budget(
+    return DeviceBudget(
         device=device,
         device_bytes=max(0, taken - RESERVE_BYTES),
         host_bytes=host_bytes,
@@ -176,9 +178,9 @@ def _host_share(allowance: Allowance, free_ram_bytes: int, devices: int) -> int:
 def useful_devices(
     config: ModelConfig,
     sizes: Mapping[UnitKey, int],
-    budgets: Sequence[Budget],
+    budgets: Sequence[DeviceBudget],
     workload: Workload,
-) -> tuple[Budget, ...]:
+) -> tuple[DeviceBudget, ...]:
     """Pick the GPUs to spread a model over: the first ones that together hold everything.
 
     A hidden state that crosses from one GPU to another costs time, so one that suffices is taken

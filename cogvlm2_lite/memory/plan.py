@@ -47,7 +47,7 @@ class Offload(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class DeviceBudget:
     """Memory of one device that may be used.
 
     device        its name: "cpu", "cuda:0", or "GPU 1" for one that is only described
@@ -111,7 +111,7 @@ class PhasePlan:
 class DevicePlan:
     """One device: its budget, its share of the blocks, and its phases."""
 
-    budget: Budget
+    budget: DeviceBudget
     blocks: Mapping[Part, range]
     """Decoder blocks (under LANGUAGE_EXPERT) and vision blocks (under VISION) that run here."""
     phases: tuple[PhasePlan, ...]
@@ -219,7 +219,7 @@ class Workload:
 def plan_memory(
     config: ModelConfig,
     sizes: Mapping[UnitKey, int],
-    budgets: Sequence[Budget],
+    budgets: Sequence[DeviceBudget],
     workload: Workload,
     *,
     offload: Offload = Offload.AUTO,
@@ -282,7 +282,7 @@ def _lowered(plan: MemoryPlan, wanted: int) -> MemoryPlan:
     )
 
 
-def share_blocks(config: ModelConfig, budgets: Sequence[Budget]) -> list[dict[Part, range]]:
+def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[dict[Part, range]]:
     """Spread blocks over the devices, contiguous and in proportion to their memory."""
     total = sum(budget.device_bytes for budget in budgets) or 1
     shares: list[dict[Part, range]] = []
@@ -318,7 +318,7 @@ def _units_on(
 
 def _plan_device(
     config: ModelConfig,
-    budget: Budget,
+    budget: DeviceBudget,
     share: Mapping[Part, range],
     units: tuple[Unit, ...],
     workload: Workload,
@@ -353,7 +353,7 @@ def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     )
 
 
-def _may_be_used(budget: Budget) -> str:
+def _may_be_used(budget: DeviceBudget) -> str:
     origin = f" ({budget.origin})" if budget.origin else ""
     return f"{format_bytes(budget.device_bytes)} may be used{origin}"
 
@@ -361,7 +361,7 @@ def _may_be_used(budget: Budget) -> str:
 def _plan_phase(
     phase: Phase,
     config: ModelConfig,
-    budget: Budget,
+    budget: DeviceBudget,
     share: Mapping[Part, range],
     units: tuple[Unit, ...],
     workload: Workload,
@@ -474,7 +474,7 @@ def picture_bytes(config: ModelConfig, workload: Workload) -> int:
     return _token_bytes(config, workload) * config.num_hidden_layers * tokens
 
 
-def _fitting_context(phases: Sequence[PhasePlan], budget: Budget, workload: Workload) -> int:
+def _fitting_context(phases: Sequence[PhasePlan], budget: DeviceBudget, workload: Workload) -> int:
     """Give the longest context with which all phases fit as they are; 0 when none would do."""
     shortest = workload.context
     for plan in phases:
@@ -487,7 +487,7 @@ def _fitting_context(phases: Sequence[PhasePlan], budget: Budget, workload: Work
 
 
 def _does_not_fit(
-    plan: PhasePlan, shorter: int, budget: Budget, config: ModelConfig
+    plan: PhasePlan, shorter: int, budget: DeviceBudget, config: ModelConfig
 ) -> DoesNotFitError:
     missing = plan.peak_bytes - budget.device_bytes
     hint = "Close other programs, give a larger budget, or use another device."

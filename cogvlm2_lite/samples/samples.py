@@ -39,7 +39,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tokens:
+class SampleTokens:
     """A sample as the model reads it, its answer included.
 
     input_ids, token_type_ids, position_ids  [1, tokens] int64
@@ -154,7 +154,7 @@ def after_mark(answer: str) -> str:
     return answer if answer[:1].isspace() else f" {answer}"
 
 
-def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Tokens:
+def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> SampleTokens:
     """Write the prompt as the engine does, and the answer with its end behind it.
 
     An answer that leaves no room in the context is cut. Raises PromptTooLongError.
@@ -174,7 +174,7 @@ def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Token
     tail = np.array([answer], dtype=np.int64).reshape(1, -1)
     ids = np.hstack([prompt.input_ids, tail])
     types = np.hstack([prompt.token_type_ids, np.zeros_like(tail)])
-    return Tokens(
+    return SampleTokens(
         input_ids=ids,
         token_type_ids=types,
         position_ids=derive_position_ids(types),

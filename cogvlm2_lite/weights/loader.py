@@ -13,7 +13,7 @@ from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, StoredWeight, WeightSlot
-from cogvlm2_lite.weights.storage import Place, make_weight
+from cogvlm2_lite.weights.storage import WeightTarget, make_weight
 
 
 class PieceReader(Protocol):
@@ -47,7 +47,9 @@ class WeightLoader:
         self.scratch = Scratch(device)
         self._reader = reader or Reader(catalog)
         self._upload = backend_of(device).upload(device)
-        self._place = Place(device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch)
+        self._place = WeightTarget(
+            device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch
+        )
 
     @property
     def packs(self) -> bool:

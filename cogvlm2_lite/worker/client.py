@@ -21,8 +21,7 @@ from typing import BinaryIO, Protocol, cast
 from cogvlm2_lite import errors
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Cancel as CancelFlag
-from cogvlm2_lite.events import Event, Finished, Progress
+from cogvlm2_lite.events import Cancel, Event, Finished, Progress
 from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
@@ -30,7 +29,7 @@ from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.protocol import (
     Ask,
     Beat,
-    Cancel,
+    CancelRequest,
     Command,
     Died,
     Failed,
@@ -96,7 +95,7 @@ class LocalEngine(Protocol):
         *,
         sampling: Sampling | None = None,
         template: str | None = None,
-        cancel: CancelFlag | None = None,
+        cancel: Cancel | None = None,
     ) -> Iterator[Event]:
         """Answer a question; see Model.answer."""
         ...
@@ -310,7 +309,7 @@ class EngineProcess:
         """Stop an answer within one token; nothing happens when it is over already."""
         with self._lock:
             if request in self._open:
-                self._send(Cancel(request=request))
+                self._send(CancelRequest(request=request))
 
     def unload(self) -> None:
         """Give the model's memory back; the process stays. `reload` loads again."""

@@ -35,7 +35,7 @@ from cogvlm2_lite.worker.heartbeat import BEAT_S, Pulse
 from cogvlm2_lite.worker.protocol import (
     Ask,
     Beat,
-    Cancel,
+    CancelRequest,
     Failed,
     Load,
     Loaded,
@@ -120,7 +120,7 @@ class Worker:
         """Sort the commands; leave with the owner, in the middle of whatever is computed."""
         while (message := self._next()) is not None:
             match message:
-                case Cancel():
+                case CancelRequest():
                     if flag := self._cancels.get(message.request):
                         flag.set()
                 case Ask():

@@ -68,7 +68,7 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancel:
+class CancelRequest:
     """Stop an answer within one token; it still ends with Finished."""
 
     request: int
@@ -153,14 +153,15 @@ class Died:
     reason: str
 
 
-Command = Load | Ask | Cancel | Unload | Shutdown
+Command = Load | Ask | CancelRequest | Unload | Shutdown
 Report = Loaded | LoadFailed | Unloaded | Told | Failed | Beat
 Message = Command | Report
 
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Load, Ask, Cancel, Unload, Shutdown, Loaded, LoadFailed, Unloaded, Told, Failed, Beat,
+        Load, Ask, CancelRequest, Unload, Shutdown,
+        Loaded, LoadFailed, Unloaded, Told, Failed, Beat,
     )
 }  # fmt: skip
 _EVENTS: dict[str, type[Event]] = {

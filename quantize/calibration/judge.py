@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Part
-from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
 from cogvlm2_lite.evaluate.metrics import ratio, summarise
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.weights.writer import write_file_durably

@@ -20,7 +20,7 @@ from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
 from cogvlm2_lite.model.vision import VisionTower
-from cogvlm2_lite.samples.samples import Sample, Tokens, opened, tokenize
+from cogvlm2_lite.samples.samples import Sample, SampleTokens, opened, tokenize
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.slots import WeightSlot
@@ -74,7 +74,7 @@ class Network:
         return found
 
     @cached_property
-    def tokens(self) -> list[Tokens]:
+    def tokens(self) -> list[SampleTokens]:
         """The words of each sample."""
         return [tokenize(sample, self._tokenizer, self.config) for sample in self.samples]
 

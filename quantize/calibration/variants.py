@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogvlm2_lite.errors import DoesNotFitError
-from cogvlm2_lite.evaluate.metrics import Tokens as Beside
+from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
 from cogvlm2_lite.model.decoder import DecoderBlock
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.vision import VisionBlock

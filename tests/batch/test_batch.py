@@ -21,10 +21,10 @@ from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.work import (
     CSV,
     JSONL,
-    Asking,
+    BatchProgress,
     Paused,
+    PictureStarted,
     Resumed,
-    Step,
     Task,
     run_batch,
 )
@@ -110,10 +110,10 @@ def pictures(folder: Path, count: int = 3) -> list[bytes]:
     return found
 
 
-def run(folder: Path, engine: ScriptedEngine, **rest: object) -> list[Step]:
+def run(folder: Path, engine: ScriptedEngine, **rest: object) -> list[BatchProgress]:
     output = rest.pop("output", folder)
     task = Task(folder=folder, question="What?", output=output, **rest)  # type: ignore[arg-type]
-    return [each for each in run_batch(task, engine) if isinstance(each, Step)]
+    return [each for each in run_batch(task, engine) if isinstance(each, BatchProgress)]
 
 
 def test_every_answer_is_saved_in_three_forms(tmp_path: Path) -> None:
@@ -237,14 +237,14 @@ def test_a_pause_holds_before_the_next_picture_and_a_stop_keeps_what_is_done(
     engine, control = ScriptedEngine(), Control()
     task = Task(folder=tmp_path, question="What?", output=tmp_path)
     events = run_batch(task, engine, control=control)
-    assert next(events) == Asking(picture="p0.png")
+    assert next(events) == PictureStarted(picture="p0.png")
     control.pause()
-    assert isinstance(next(events), Step)
+    assert isinstance(next(events), BatchProgress)
     assert isinstance(next(events), Paused)
     assert len(engine.asked) == 1
     control.resume()
     assert isinstance(next(events), Resumed)
-    assert next(events) == Asking(picture="p1.png")
+    assert next(events) == PictureStarted(picture="p1.png")
     control.stop()
     assert list(events) == []  # the answer under way is closed and not kept
     assert engine.closed == 1
@@ -294,12 +294,15 @@ def test_a_pause_begins_after_all_pictures_under_way(tmp_path: Path) -> None:
     control = Control()
     task = Task(folder=tmp_path, question="What?", output=tmp_path)
     events = run_batch(task, ScriptedEngine(parallel=2), control=control)
-    assert [next(events), next(events)] == [Asking(picture="p0.png"), Asking(picture="p1.png")]
+    assert [next(events), next(events)] == [
+        PictureStarted(picture="p0.png"),
+        PictureStarted(picture="p1.png"),
+    ]
     control.pause()
-    assert [type(next(events)) for _ in range(3)] == [Step, Step, Paused]
+    assert [type(next(events)) for _ in range(3)] == [BatchProgress, BatchProgress, Paused]
     control.resume()
     assert isinstance(next(events), Resumed)
-    assert [type(each) for each in events].count(Step) == 2
+    assert [type(each) for each in events].count(BatchProgress) == 2
 
 
 def test_a_stop_keeps_an_answer_that_came_before_its_turn(tmp_path: Path) -> None:
@@ -308,10 +311,10 @@ def test_a_stop_keeps_an_answer_that_came_before_its_turn(tmp_path: Path) -> Non
     task = Task(folder=tmp_path, question="What?", output=tmp_path)
     events = run_batch(task, engine, control=control)
     for name in ("p0.png", "p1.png", "p2.png"):
-        assert next(events) == Asking(picture=name)
+        assert next(events) == PictureStarted(picture=name)
     control.stop()
     (step,) = events
-    assert isinstance(step, Step)
+    assert isinstance(step, BatchProgress)
     assert step.answered.picture == "p1.png"
     assert engine.closed == 2
     assert [row["picture"] for row in answers(tmp_path)] == ["p1.png"]

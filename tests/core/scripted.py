@@ -20,7 +20,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.units import GIB
 from tests.core.shapes import REAL
@@ -28,7 +28,7 @@ from tests.core.shapes import REAL
 
 def small_plan() -> MemoryPlan:
     """Plan the released model for a card of 8 GiB, a matter of milliseconds."""
-    budget = Budget(device="cuda:0", device_bytes=8 * GIB)
+    budget = DeviceBudget(device="cuda:0", device_bytes=8 * GIB)
     return plan_memory(REAL, sizes_of_quantized(REAL), [budget], Workload(context=8192))
 
 

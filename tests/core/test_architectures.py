@@ -26,7 +26,7 @@ from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.forecast.text import find_subject
 from cogvlm2_lite.inputs.prompt import build_prompt, encode_prompt
 from cogvlm2_lite.memory.inventory import list_units
-from cogvlm2_lite.memory.plan import Budget, Workload, plan_memory
+from cogvlm2_lite.memory.plan import DeviceBudget, Workload, plan_memory
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
 from quantize.pipeline import Effort, convert
@@ -91,7 +91,7 @@ def test_a_folder_is_opened_with_its_tensor_names(folder: Path) -> None:
 def test_a_plan_follows_its_phases_and_its_order_of_keeping(folder: Path) -> None:
     subject = find_subject(str(folder), None)
     sizes = subject.weigh(2, False)
-    budget = Budget(device="cpu", device_bytes=GIB)
+    budget = DeviceBudget(device="cpu", device_bytes=GIB)
     plan = plan_memory(subject.config, sizes, [budget], Workload(context=64))
     (device,) = plan.devices
     assert device.phase(Phase.DECODE).parts == OTHER.phases[Phase.DECODE]
@@ -138,7 +138,11 @@ def test_a_prompt_is_written_with_its_templates(folder: Path) -> None:
     assert caught.value.hint == "Choose chat or vqa."
 
 
-def test_its_number_of_pictures_is_named(folder: Path) -> None:
+def test_its_number_of_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The names are CogVLM2's again: they are written in model/ too, beside the layers they fill.
+    monkeypatch.setitem(ARCHITECTURES, OTHER.name, replace(COGVLM2, pictures_per_conversation=2))
+    raw = json.loads((CHECKPOINT / "config.json").read_text()) | {"architectures": [OTHER.name]}
+    folder = write_folder(tmp_path / "model", golden_tensors(), config=raw)
     model = cogvlm2_lite.load(folder, device="cpu")
     with pytest.raises(UsageError, match="3 pictures were given, and the model takes 2 per"):
         model.answer("Which?", image=["a", "b", "c"])  # type: ignore[arg-type]

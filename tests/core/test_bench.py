@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cogvlm2_lite.architectures.architecture import Part
-from cogvlm2_lite.bench.measure import BenchResult, Subject, layers_of, measure
-from cogvlm2_lite.bench.probe import Limits
+from cogvlm2_lite.bench.measure import BenchedModel, BenchResult, layers_of, measure
+from cogvlm2_lite.bench.probe import MachineLimits
 from cogvlm2_lite.bench.report import as_dict, as_text
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
 from cogvlm2_lite.cli.bench import main
@@ -24,21 +24,21 @@ from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from tests.core.goldens import CHECKPOINT
 
 PLENTY = 1 << 30
-LIMITS = Limits(read_bytes_per_s=1e9, flops_per_s=1e12)
+LIMITS = MachineLimits(read_bytes_per_s=1e9, flops_per_s=1e12)
 
 
-def small_subject(*, keep: bool = True) -> Subject:
+def small_subject(*, keep: bool = True) -> BenchedModel:
     """Made-up weights of a small model, with the demo model's tokenizer."""
     raw = json.loads((CHECKPOINT / "config.json").read_text())
     raw |= {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
     demo = json.loads((checkpoint_folder() / "config.json").read_text())
     raw["vocab_size"] = max(raw["vocab_size"], demo["vocab_size"])
     catalog = synthetic_catalog(parse_config(raw), lm_head_nf4=True)
-    return Subject(
+    return BenchedModel(
         name="small",
         folder=checkpoint_folder(),
         catalog=catalog,
@@ -47,9 +47,9 @@ def small_subject(*, keep: bool = True) -> Subject:
     )
 
 
-def run(subject: Subject, budget: int = PLENTY) -> BenchResult:
+def run(subject: BenchedModel, budget: int = PLENTY) -> BenchResult:
     compute = choose_compute("cpu", "bfloat16")
-    given = Budget(device="cpu", in_ram=True, device_bytes=budget)
+    given = DeviceBudget(device="cpu", in_ram=True, device_bytes=budget)
     *progress, result = measure(subject, compute, given, tokens=4, rounds=1, limits=LIMITS)
     assert isinstance(result, BenchResult)
     assert all(isinstance(step, Progress) for step in progress)
@@ -118,7 +118,7 @@ def test_made_up_weights_stream_to_the_same_scores() -> None:
         model = open_model(
             subject.folder,
             compute=compute,
-            budgets=[Budget(device="cpu", in_ram=True, device_bytes=budget)],
+            budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=budget)],
             weights=(subject.catalog, subject.reader),
         )
         return model.forward(torch.tensor([[3, 5, 8, 13]])), model.runtime.residency.streamed_bytes
@@ -130,7 +130,7 @@ def test_made_up_weights_stream_to_the_same_scores() -> None:
     assert torch.equal(tight, wide)
 
 
-def smallest(subject: Subject) -> int:
+def smallest(subject: BenchedModel) -> int:
     low, high = 0, PLENTY
     while high - low > 1:
         middle = (low + high) // 2
@@ -138,7 +138,7 @@ def smallest(subject: Subject) -> int:
             open_model(
                 subject.folder,
                 compute=choose_compute("cpu", "bfloat16"),
-                budgets=[Budget(device="cpu", in_ram=True, device_bytes=middle)],
+                budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=middle)],
                 weights=(subject.catalog, subject.reader),
             )
             high = middle
@@ -152,7 +152,7 @@ def test_warming_up_brings_in_what_decoding_needs_and_nothing_else() -> None:
     model = open_model(
         subject.folder,
         compute=choose_compute("cpu", "bfloat16"),
-        budgets=[Budget(device="cpu", in_ram=True, device_bytes=PLENTY)],
+        budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=PLENTY)],
         weights=(subject.catalog, subject.reader),
     )
     steps = list(model.warm_up())

@@ -31,7 +31,7 @@ from cogvlm2_lite.memory.budget import (
     useful_devices,
 )
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
-from cogvlm2_lite.memory.plan import RESERVE_BYTES, Budget, Workload
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, DeviceBudget, Workload
 from cogvlm2_lite.units import GIB, MIB
 from tests.core.fake_backends import FakeCuda, gpu
 from tests.core.shapes import REAL
@@ -220,7 +220,9 @@ def test_one_gpu_that_suffices_is_taken_alone() -> None:
     sizes, work = sizes_of_quantized(REAL), Workload(context=8192)
 
     def take(*gib: float) -> list[int]:
-        budgets = [Budget(device=f"gpu:{i}", device_bytes=int(n * GIB)) for i, n in enumerate(gib)]
+        budgets = [
+            DeviceBudget(device=f"gpu:{i}", device_bytes=int(n * GIB)) for i, n in enumerate(gib)
+        ]
         return [int(b.device[4:]) for b in useful_devices(REAL, sizes, budgets, work)]
 
     assert take(24, 16) == [0]

@@ -31,7 +31,7 @@ from cogvlm2_lite.evaluate.metrics import log_softmax
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.image import open_image, pixel_values
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.samples.samples import Sample, tokenize
 from cogvlm2_lite.units import GIB, MIB
 from cogvlm2_lite.weights.catalog import Catalog
@@ -44,7 +44,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def opened(folder: Path, budget_bytes: int = GIB, dtype: str = "float32") -> Model:
-    budget = Budget(device="cpu", in_ram=True, device_bytes=budget_bytes)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=budget_bytes)
     return open_model(folder, compute=choose_compute("cpu", dtype), budgets=[budget], context=512)
 
 

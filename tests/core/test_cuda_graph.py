@@ -22,7 +22,7 @@ from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.events import Cancel, Finished
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from tests.core.folders import talking_folder
@@ -59,7 +59,8 @@ def open_with(
         folder,
         compute=choose_compute("cpu", "float32"),
         budgets=[
-            Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)
+            DeviceBudget(device=f"cpu:{i}", in_ram=True, device_bytes=n)
+            for i, n in enumerate(budgets)
         ],
         kv=kv,
     )

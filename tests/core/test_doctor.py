@@ -10,7 +10,7 @@ import pytest
 
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.cli.doctor import main
-from cogvlm2_lite.doctor.report import Report, gather, gpus, problems, short_path
+from cogvlm2_lite.doctor.report import DoctorReport, gather, gpus, problems, short_path
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.units import GIB
@@ -22,11 +22,11 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> DoctorReport:
     return gather()
 
 
-def test_the_report_covers_everything_a_bug_report_needs(report: Report) -> None:
+def test_the_report_covers_everything_a_bug_report_needs(report: DoctorReport) -> None:
     assert list(report.sections) == [
         "Program", "Packages", "Processor", "Memory", "GPUs", "Disk", "Kernels", "Demo model",
         "Plan now",
@@ -36,7 +36,7 @@ def test_the_report_covers_everything_a_bug_report_needs(report: Report) -> None
     assert all(value for rows in report.sections.values() for value in rows.values())
 
 
-def test_the_plan_of_this_moment_is_told_in_a_line_each(report: Report) -> None:
+def test_the_plan_of_this_moment_is_told_in_a_line_each(report: DoctorReport) -> None:
     plans = report.sections["Plan now"]
     assert list(plans) == ["planned for", "demo", "19b, 4 bit"]
     assert "free now" in plans["planned for"]
@@ -44,7 +44,7 @@ def test_the_plan_of_this_moment_is_told_in_a_line_each(report: Report) -> None:
     assert "tokens/s" in plans["19b, 4 bit"] or "missing" in plans["19b, 4 bit"]
 
 
-def test_the_chosen_kernels_come_with_their_reason(report: Report) -> None:
+def test_the_chosen_kernels_come_with_their_reason(report: DoctorReport) -> None:
     kernels = report.sections["Kernels"]
     for name in ("cpu: numbers", "cpu: 4-bit"):
         choice, _, reason = kernels[name].partition(": ")
@@ -52,7 +52,7 @@ def test_the_chosen_kernels_come_with_their_reason(report: Report) -> None:
         assert len(reason) > 10
 
 
-def test_the_report_does_not_name_the_user(report: Report) -> None:
+def test_the_report_does_not_name_the_user(report: DoctorReport) -> None:
     assert str(Path.home()) not in report.text()
     assert short_path(Path("/home/me/a/b"), lambda: Path("/home/me")) == str(Path("~/a/b"))
     assert short_path(Path("/opt/a"), lambda: Path("/home/me")) == str(Path("/opt/a"))
@@ -103,7 +103,7 @@ def test_a_missing_gpu_is_explained() -> None:
     assert gpus([]) == {"none": "torch can't be imported"}
 
 
-def test_text_and_json_say_the_same(report: Report, capsys: Capture) -> None:
+def test_text_and_json_say_the_same(report: DoctorReport, capsys: Capture) -> None:
     found = json.loads(json.dumps(report.as_dict()))
     text = report.text()
     for title, rows in found["sections"].items():
@@ -114,8 +114,8 @@ def test_text_and_json_say_the_same(report: Report, capsys: Capture) -> None:
 
 def test_problems_are_listed_and_their_absence_is_said() -> None:
     sections = {"Memory": {"RAM": "1 B"}}
-    assert "No problems found." in Report(sections=sections, problems=()).text()
-    assert "  - Too small." in Report(sections=sections, problems=("Too small.",)).text()
+    assert "No problems found." in DoctorReport(sections=sections, problems=()).text()
+    assert "  - Too small." in DoctorReport(sections=sections, problems=("Too small.",)).text()
 
 
 def test_the_command_prints_the_report(capsys: Capture) -> None:

@@ -328,7 +328,7 @@ MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
-    protocol.Cancel(request=4),
+    protocol.CancelRequest(request=4),
     protocol.Beat(still_s=1.5, plausible_s=120.0),
     protocol.Failed(request=1, kind="ImageError", message="m", hint="h"),
     Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),

@@ -16,7 +16,7 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind
 from tests.core.goldens import CHECKPOINT, load_golden, make_chunk
 from tests.core.shapes import REAL
@@ -116,7 +116,7 @@ def test_an_eight_bit_cache_changes_golden_scores_by_little() -> None:
     model = open_model(
         CHECKPOINT,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
+        budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=1 << 30)],
         kv=KVKind.INT8,
     )
     chunk = make_chunk(golden["one_image.input_ids"], golden["one_image.token_type_ids"])

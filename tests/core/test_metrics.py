@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cogvlm2_lite.evaluate.metrics import (
-    Tokens,
+    TokenComparison,
     divergence,
     interval,
     log_softmax,
@@ -17,9 +17,11 @@ from cogvlm2_lite.evaluate.metrics import (
 )
 
 
-def tokens_of(kl: list[float], agree: list[bool], answer: list[int], picture: list[int]) -> Tokens:
+def tokens_of(
+    kl: list[float], agree: list[bool], answer: list[int], picture: list[int]
+) -> TokenComparison:
     """Make tokens that the reference always gets right."""
-    return Tokens(
+    return TokenComparison(
         kl=np.array(kl),
         agree=np.array(agree),
         reference_right=np.ones(len(kl), dtype=np.bool_),

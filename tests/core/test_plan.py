@@ -18,7 +18,7 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
 from cogvlm2_lite.memory.plan import (
-    Budget,
+    DeviceBudget,
     MemoryPlan,
     Offload,
     Workload,
@@ -32,7 +32,7 @@ SIZES = sizes_of_quantized(REAL)
 
 
 def plan_real(gib: float, *, offload: Offload = Offload.AUTO, context: int = 8192) -> MemoryPlan:
-    budget = Budget(device="gpu", device_bytes=int(gib * GIB))
+    budget = DeviceBudget(device="gpu", device_bytes=int(gib * GIB))
     return plan_memory(REAL, SIZES, [budget], Workload(context=context), offload=offload)
 
 
@@ -85,7 +85,7 @@ def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
     one = 2307 * 128 * 1024
 
     def kept(device: str, gib: float, host_gib: float = 0) -> int:
-        budget = Budget(
+        budget = DeviceBudget(
             device=device,
             device_bytes=int(gib * GIB),
             host_bytes=int(host_gib * GIB),
@@ -106,7 +106,7 @@ def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
 
 
 def test_a_text_only_workload_plans_no_vision() -> None:
-    budget = Budget(device="gpu", device_bytes=6 * GIB)
+    budget = DeviceBudget(device="gpu", device_bytes=6 * GIB)
     plan = plan_memory(REAL, SIZES, [budget], Workload(context=4096, with_picture=False))
     (device,) = plan.devices
     assert [p.phase for p in device.phases] == [Phase.PREFILL_TEXT, Phase.DECODE]
@@ -127,7 +127,7 @@ def test_what_does_not_fit_says_how_much_is_missing_and_what_would_help() -> Non
 def test_the_missing_bytes_are_all_that_is_missing() -> None:
     def plan_bytes(count: int) -> MemoryPlan:
         return plan_memory(
-            REAL, SIZES, [Budget(device="gpu", device_bytes=count)], Workload(context=8192)
+            REAL, SIZES, [DeviceBudget(device="gpu", device_bytes=count)], Workload(context=8192)
         )
 
     with pytest.raises(DoesNotFitError) as caught:
@@ -146,7 +146,7 @@ def test_the_shorter_context_that_is_offered_fits() -> None:
 
 def test_forbidden_offloading_names_the_bytes_that_hold_everything() -> None:
     def never(count: int) -> MemoryPlan:
-        budget = Budget(device="gpu", device_bytes=count)
+        budget = DeviceBudget(device="gpu", device_bytes=count)
         return plan_memory(REAL, SIZES, [budget], Workload(context=8192), offload=Offload.NEVER)
 
     whole = sum(n for (part, _), n in SIZES.items() if part is not Part.EMBEDDING)
@@ -175,7 +175,7 @@ def test_forbidden_offloading_refuses_instead_of_streaming() -> None:
 
 
 def test_two_devices_share_the_blocks() -> None:
-    budgets = [Budget(device=f"gpu:{i}", device_bytes=n * GIB) for i, n in enumerate((6, 12))]
+    budgets = [DeviceBudget(device=f"gpu:{i}", device_bytes=n * GIB) for i, n in enumerate((6, 12))]
     plan = plan_memory(REAL, SIZES, budgets, Workload(context=8192))
     first, second = (d.blocks[Part.LANGUAGE_EXPERT] for d in plan.devices)
     assert (first.start, first.stop, second.stop) == (0, second.start, 32)
@@ -205,7 +205,7 @@ def test_a_plan_is_drawn_and_written() -> None:
 
 
 def plan_parallel(gib: float, wanted: int, offload: Offload = Offload.AUTO) -> MemoryPlan:
-    budget = Budget(device="gpu", device_bytes=int(gib * GIB))
+    budget = DeviceBudget(device="gpu", device_bytes=int(gib * GIB))
     return plan_most_parallel(
         lambda n: plan_memory(
             REAL, SIZES, [budget], Workload(context=8192, parallel=n), offload=offload
@@ -235,7 +235,7 @@ def test_as_many_conversations_as_fit_are_planned_and_fewer_are_told() -> None:
         plan_memory(
             REAL,
             SIZES,
-            [Budget(device="gpu", device_bytes=6 * GIB)],
+            [DeviceBudget(device="gpu", device_bytes=6 * GIB)],
             Workload(context=8192, parallel=5),
         )
     assert plan_parallel(6, 4).remark == ""
@@ -298,7 +298,7 @@ def models(draw: st.DrawFn) -> ModelConfig:
 def attempt(
     config: ModelConfig, budgets: list[int], workload: Workload, offload: Offload = Offload.AUTO
 ) -> MemoryPlan | None:
-    named = [Budget(device=f"gpu:{i}", device_bytes=n) for i, n in enumerate(budgets)]
+    named = [DeviceBudget(device=f"gpu:{i}", device_bytes=n) for i, n in enumerate(budgets)]
     try:
         return plan_memory(config, sizes_of_quantized(config), named, workload, offload=offload)
     except DoesNotFitError:
@@ -405,7 +405,7 @@ def test_a_plan_exists_down_to_the_smallest_working_set(
 def test_a_refused_budget_names_bytes_that_would_do(
     config: ModelConfig, budget: int, workload: Workload
 ) -> None:
-    named = [Budget(device="gpu", device_bytes=budget)]
+    named = [DeviceBudget(device="gpu", device_bytes=budget)]
     assume(attempt(config, [budget], workload) is None)
     with pytest.raises(DoesNotFitError, match="missing") as caught:
         plan_memory(config, sizes_of_quantized(config), named, workload)

@@ -10,10 +10,10 @@ import pytest
 
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.forecast.machine import Machine
-from cogvlm2_lite.forecast.preview import Preview, preview, released_subject
+from cogvlm2_lite.forecast.preview import PlanPreview, preview, released_subject
 from cogvlm2_lite.forecast.rates import Cpu, Rates, named_card
 from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.units import GIB, parse_bytes
 
 CARD = named_card("4060").rates
@@ -21,9 +21,11 @@ CPU = Cpu(cores=8, has_bf16=True, has_avx512=True).rates
 UNITS = {"B": 0.5, "KiB": 512, "MiB": 512 * 1024}
 
 
-def shown(*gib: float, ram_gib: float = 64, rates: Rates = CARD, picture: bool = True) -> Preview:
+def shown(
+    *gib: float, ram_gib: float = 64, rates: Rates = CARD, picture: bool = True
+) -> PlanPreview:
     budgets = tuple(
-        Budget(
+        DeviceBudget(
             device="cpu" if rates is CPU else f"GPU {index}" if len(gib) > 1 else "GPU",
             device_bytes=int(size * GIB),
             host_bytes=0 if rates is CPU else int(ram_gib * GIB),

@@ -9,7 +9,7 @@ import pytest
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.events import Finished, ImageEncoded
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
 from tests.core.folders import talking_folder
@@ -31,7 +31,7 @@ def start(
     return open_model(
         folder,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
+        budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=1 << 30)],
         rope=rope,
         pictures=(store, limit),
     )

@@ -16,7 +16,7 @@ from cogvlm2_lite.forecast.preview import preview, released_subject
 from cogvlm2_lite.forecast.rates import CARDS, Cpu, Rates, gpu_rates, named_card
 from cogvlm2_lite.forecast.times import Forecast, PhaseWork, forecast, phase_seconds
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
-from cogvlm2_lite.memory.plan import Budget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import GIB, MIB
 from tests.core.shapes import REAL
 from tests.core.test_plan import models, workloads
@@ -34,7 +34,7 @@ CARD = named_card("4060").rates
 
 
 def planned(gib: float, *, ram_gib: float = 64, workload: Workload = WORK) -> MemoryPlan:
-    budget = Budget(device="GPU", device_bytes=int(gib * GIB), host_bytes=int(ram_gib * GIB))
+    budget = DeviceBudget(device="GPU", device_bytes=int(gib * GIB), host_bytes=int(ram_gib * GIB))
     return plan_memory(REAL, SIZES, [budget], workload)
 
 
@@ -121,7 +121,7 @@ def test_what_does_not_wait_in_ram_comes_from_disk() -> None:
 def test_on_the_cpu_everything_that_is_streamed_comes_from_disk() -> None:
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
+        budgets=(DeviceBudget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
         rates=(Cpu(cores=8, has_bf16=True, has_avx512=True).rates,),
         packed=True,
     )
@@ -134,7 +134,7 @@ def test_packed_copies_are_read_once_and_cost_when_they_are_made() -> None:
     cpu = Cpu(cores=8, has_bf16=True, has_avx512=True)
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", in_ram=True, device_bytes=64 * GIB),),
+        budgets=(DeviceBudget(device="cpu", in_ram=True, device_bytes=64 * GIB),),
         rates=(cpu.rates,),
     )
     plain = preview(released_subject(COGVLM2.released), machine)
@@ -149,7 +149,7 @@ def test_streamed_matrices_are_packed_anew_for_every_token() -> None:
     cpu = Cpu(cores=8, has_bf16=True, has_avx512=True)
     machine = Machine(
         label="the CPU",
-        budgets=(Budget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
+        budgets=(DeviceBudget(device="cpu", in_ram=True, device_bytes=7 * GIB),),
         rates=(cpu.rates,),
         packed=True,
     )
@@ -209,7 +209,7 @@ def test_more_memory_is_never_slower_for_any_model(
     sizes = sizes_of_quantized(config)
     seconds = []
     for device_bytes in (budget, budget + more):
-        budgets = [Budget(device="cpu", in_ram=True, device_bytes=device_bytes)]
+        budgets = [DeviceBudget(device="cpu", in_ram=True, device_bytes=device_bytes)]
         try:
             plan = plan_memory(config, sizes, budgets, workload)
         except DoesNotFitError:
@@ -235,7 +235,7 @@ def test_arrivals_are_needed_and_never_resident_throughout(gib: float, ram_gib: 
 
 
 def test_two_gpus_compute_one_after_the_other() -> None:
-    half = [Budget(device=f"GPU {i}", device_bytes=8 * GIB) for i in (0, 1)]
+    half = [DeviceBudget(device=f"GPU {i}", device_bytes=8 * GIB) for i in (0, 1)]
     plan = plan_memory(REAL, SIZES, half, WORK)
     both = forecast(plan, REAL, [ROUND, ROUND], WORK)
     one = expected(24)

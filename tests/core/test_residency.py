@@ -14,7 +14,7 @@ from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError, EngineError
 from cogvlm2_lite.events import Event, Finished, ImageEncoded, Replanned, TextDelta
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.memory.residency import Residency
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.slots import Linear, WeightSlot
@@ -45,7 +45,7 @@ def open_with(
     dtype: str = "bfloat16",
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
-    named = [Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)]
+    named = [DeviceBudget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)]
     return open_model(folder, compute=choose_compute("cpu", dtype), budgets=named, arenas=arenas)
 
 

@@ -22,7 +22,7 @@ from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.cuda_graph import Replayer
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
-from cogvlm2_lite.engine.scheduler import Engine, Outcome
+from cogvlm2_lite.engine.scheduler import Engine, EventOrError
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError, PromptTooLongError, UsageError
 from cogvlm2_lite.events import (
     Cancel,
@@ -35,7 +35,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from quantize.command import main as quantize
@@ -76,7 +76,7 @@ def open_with(
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
     named = [
-        Budget(device=f"cpu:{i}", in_ram=True, device_bytes=n)
+        DeviceBudget(device=f"cpu:{i}", in_ram=True, device_bytes=n)
         for i, n in enumerate(budgets or (PLENTY,))
     ]
     return open_model(
@@ -115,8 +115,8 @@ def request(number: int, tokens: int = 12) -> Request:
 class Told:
     """What became of some questions."""
 
-    outcomes: dict[int, list[Outcome]]
-    order: list[tuple[int, Outcome]]
+    outcomes: dict[int, list[EventOrError]]
+    order: list[tuple[int, EventOrError]]
 
     def text(self, number: int) -> str:
         last = self.outcomes[number][-1]

@@ -10,7 +10,15 @@ import threading
 import time
 
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta
-from cogvlm2_lite.worker.protocol import Ask, Cancel, Load, Loaded, Shutdown, Told, read_message
+from cogvlm2_lite.worker.protocol import (
+    Ask,
+    CancelRequest,
+    Load,
+    Loaded,
+    Shutdown,
+    Told,
+    read_message,
+)
 from cogvlm2_lite.worker.protocol import write_message as write
 
 COMMAND = (sys.executable, "-m", "tests.gui.talking_engine")
@@ -33,7 +41,7 @@ def main() -> None:
             case Ask():
                 stopped.clear()
                 threading.Thread(target=talk, args=(message.request, stopped), daemon=True).start()
-            case Cancel():
+            case CancelRequest():
                 stopped.set()
             case Shutdown():
                 return

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import ConversionError, UsageError
-from cogvlm2_lite.evaluate.metrics import Tokens
+from cogvlm2_lite.evaluate.metrics import TokenComparison
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.budget import ByteBudget, parse_budget
 from quantize.calibration import judge as judging
@@ -274,10 +274,10 @@ def test_units_are_matrices_where_that_is_cheap_and_blocks_where_it_is_not(
     assert len(fewest) >= 4
 
 
-def tokens(kl: list[float]) -> Tokens:
+def tokens(kl: list[float]) -> TokenComparison:
     flags = np.ones(len(kl), dtype=np.bool_)
     number = np.arange(len(kl))
-    return Tokens(
+    return TokenComparison(
         kl=np.array(kl), agree=flags, reference_right=flags, other_right=flags,
         answer=number, picture=number,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run as run_steps
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.evaluate.score import Reference, prepare
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.units import GIB
 from quantize.calibration import variants
@@ -75,7 +75,7 @@ def open_with(forms: dict[str, str], target: Path) -> Model:
             for name, tensor in load_file(file).items()
         }
         save_file(tensors, target / file.name, {"format": "pt"})
-    budget = Budget(device="cpu", in_ram=True, device_bytes=GIB)
+    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=GIB)
     return open_model(target, compute=choose_compute("cpu", "float32"), budgets=[budget])
 
 

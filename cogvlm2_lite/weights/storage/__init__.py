@@ -25,7 +25,7 @@ from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WeightTarget:
     """Where weights go and how they will be multiplied there."""
 
     device: torch.device
@@ -39,7 +39,7 @@ Pieces = Mapping[str, Tensor]
 
 
 def make_weight(
-    stored: StoredTensor, pieces: Pieces, place: Place, *, packed: bool
+    stored: StoredTensor, pieces: Pieces, place: WeightTarget, *, packed: bool
 ) -> StoredWeight:
     """Turn the stored pieces of a matrix into one that can be multiplied.
 
@@ -49,13 +49,13 @@ def make_weight(
     return STORAGE[stored.kind](stored, pieces, place, packed)
 
 
-def _dense(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+def _dense(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
     weight = pieces["weight"].to(place.device, place.dtype)
     kernels = place.kernels.dense
     return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=place.scratch)
 
 
-def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+def _four_bit(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
     quant = stored.quant
     assert quant is not None
     levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
@@ -82,13 +82,13 @@ def _four_bit(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) 
     return place_four_bit(matrix, place.kernels, place.scratch, packed=packed)
 
 
-def _int8(stored: StoredTensor, pieces: Pieces, place: Place, packed: bool) -> StoredWeight:
+def _int8(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
     matrix = Int8Matrix(
         codes=pieces["weight"].to(place.device), scales=pieces["scale"].to(place.device)
     )
     return place_int8(matrix, place.kernels, place.scratch)
 
 
-STORAGE: Mapping[str, Callable[[StoredTensor, Pieces, Place, bool], StoredWeight]] = (
+STORAGE: Mapping[str, Callable[[StoredTensor, Pieces, WeightTarget, bool], StoredWeight]] = (
     MappingProxyType({"dense": _dense, "nf4": _four_bit, "fp4": _four_bit, "int8": _int8})
 )
