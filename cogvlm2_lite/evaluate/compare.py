@@ -112,7 +112,7 @@ def compare(
 def check_comparable(reference: Path, other: Path) -> ModelConfig:
     """Read both configs; UsageError when words or shapes differ."""
     ours, theirs = read_config(reference), read_config(other)
-    mine, other_values = dataclasses.asdict(ours), dataclasses.asdict(theirs)
+    mine, other_values = ours.numbers(), theirs.numbers()
     for name in mine:
         if mine[name] != other_values[name]:
             raise UsageError(
