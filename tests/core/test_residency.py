@@ -45,7 +45,9 @@ def open_with(
     dtype: str = "bfloat16",
     arenas: Sequence[Arena] | None = None,
 ) -> Model:
-    named = [DeviceBudget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)]
+    named = [
+        DeviceBudget(device=f"cpu:{i}", in_ram=True, device_bytes=n) for i, n in enumerate(budgets)
+    ]
     return open_model(folder, compute=choose_compute("cpu", dtype), budgets=named, arenas=arenas)
 
 

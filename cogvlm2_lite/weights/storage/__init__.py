@@ -55,7 +55,9 @@ def _dense(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bo
     return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=place.scratch)
 
 
-def _four_bit(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
+def _four_bit(
+    stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool
+) -> StoredWeight:
     quant = stored.quant
     assert quant is not None
     levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
