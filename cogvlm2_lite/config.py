@@ -26,15 +26,15 @@ def read_config(folder: Path) -> ModelConfig:
     except FileNotFoundError:
         raise CheckpointError(
             "{folder} has no config.json, so it is not a model folder.",
-            hint="Give the folder that holds config.json and the .safetensors files.",
+            hint="Choose the folder that contains config.json and the .safetensors files.",
             folder=folder,
         ) from None
     except RecursionError:
-        raise CheckpointError("{path} is nested too deeply.", path=path) from None
+        raise CheckpointError("{file} is nested too deeply.", file=path) from None
     except (OSError, msgspec.DecodeError) as error:
-        raise CheckpointError("{path} can't be read: {why}.", path=path, why=error) from error
+        raise CheckpointError("{file} can't be read: {why}.", file=path, why=error) from error
     if not isinstance(raw, dict):
-        raise CheckpointError("{path} does not hold a JSON object.", path=path)
+        raise CheckpointError("{file} does not contain a JSON object.", file=path)
     return parse_config(raw, where=str(path))
 
 

@@ -11,6 +11,7 @@ from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.backends.registry import CPU, accelerators, backend_of, backends
 from cogvlm2_lite.errors import DeviceError, UsageError
+from cogvlm2_lite.text import Text, joined
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Compute:
     dtype: torch.dtype
     reason: str
     gpus: tuple[Gpu, ...] = ()
-    trouble: str = ""
+    trouble: Text = Text()  # noqa: RUF009 - immutable
 
     @property
     def backend(self) -> Backend:
@@ -60,10 +61,10 @@ def parse_device(word: str) -> DeviceWord:
     numbered = {backend.kind for backend in accelerators()}
     if kind not in (AUTO, *known) or (number and (kind not in numbered or not number.isdecimal())):
         raise UsageError(
-            "{device!r} is not a device.",
-            hint="Use one of {devices}, or cuda:1.",
-            device=word,
-            devices=", ".join((AUTO, *known)),
+            "Unknown device {name!r}.",
+            hint="Use one of {names}, or cuda:1.",
+            name=word,
+            names=", ".join((AUTO, *known)),
         )
     return DeviceWord(backend=known.get(kind), index=int(number) if number else None)
 
@@ -98,10 +99,10 @@ def choose_compute(device: str, dtype: str) -> Compute:
     """
     if dtype not in DTYPES:
         raise UsageError(
-            "{dtype!r} is not a number type.",
-            hint="Use one of {dtypes}.",
-            dtype=dtype,
-            dtypes=", ".join(DTYPES),
+            "Unknown number type {name!r}.",
+            hint="Use one of {names}.",
+            name=dtype,
+            names=", ".join(DTYPES),
         )
     prepare_threads()
     import torch
@@ -112,13 +113,13 @@ def choose_compute(device: str, dtype: str) -> Compute:
     if dtype == AUTO:
         kind, reason = backend_of(chosen).choose_dtype(chosen)
     else:
-        kind, reason = dtype, f"{dtype} was asked for"
+        kind, reason = dtype, Text("{name} was requested", name=dtype)
     return Compute(
         device=chosen, dtype=getattr(torch, kind), reason=reason, gpus=gpus, trouble=trouble
     )
 
 
-def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], str]:
+def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], Text]:
     """Pick the GPUs that a --device means, and say why others that one might expect are not used.
 
     device  "auto" (all, and none when there are none), "cpu" (none), "cuda" (all), "cuda:N" (one)
@@ -129,10 +130,10 @@ def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], str]:
     if word.backend is None:
         return _best_gpus()
     if word.backend.kind == CPU.kind:
-        return (), ""
+        return (), Text()
     gpus, trouble = _gpus_of(word.backend)
     if not gpus:
-        raise word.backend.no_gpu_error(trouble or "no driver is installed")
+        raise word.backend.no_gpu_error(trouble or Text("no driver is installed"))
     if word.index is None:
         return gpus, trouble
     asked = tuple(gpu for gpu in gpus if gpu.index == word.index)
@@ -140,29 +141,29 @@ def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], str]:
         there = ", ".join(sorted(gpu.device for gpu in gpus))
         raise DeviceError(
             "The GPU {device} can't be used ({why})." if trouble else "There is no GPU {device}.",
-            hint="Available: {names}.",
+            hint="Available GPUs: {names}.",
             device=device,
             why=trouble,
             names=there,
         )
-    return asked, ""
+    return asked, Text()
 
 
-def _best_gpus() -> tuple[tuple[Gpu, ...], str]:
+def _best_gpus() -> tuple[tuple[Gpu, ...], Text]:
     """Return the GPUs of the first back end that has any."""
     troubles = []
     for backend in accelerators():
         gpus, trouble = _gpus_of(backend)
         # Without a driver nobody expects a GPU to be used.
-        trouble = trouble if backend.has_driver() else ""
+        trouble = trouble if backend.has_driver() else Text()
         if gpus:
             return gpus, trouble
         troubles.append(trouble)
-    return (), "; ".join(filter(None, troubles))
+    return (), joined(filter(None, troubles))
 
 
-def _gpus_of(backend: Backend) -> tuple[tuple[Gpu, ...], str]:
+def _gpus_of(backend: Backend) -> tuple[tuple[Gpu, ...], Text]:
     if not (backend.has_driver() or "torch" in sys.modules):
-        return (), ""
+        return (), Text()
     prepare_threads()
     return backend.find()

@@ -16,7 +16,9 @@ do next. Programs show both and no traceback.
 
 from __future__ import annotations
 
-from cogvlm2_lite.text import Text
+from typing import Any
+
+from cogvlm2_lite.text import Text, join
 
 
 class CogVLM2LiteError(Exception):
@@ -26,7 +28,8 @@ class CogVLM2LiteError(Exception):
 
     message  what happened, one sentence, with numbers
     hint     what to do next; may be empty when the message already says it
-    param    the option or request field that is at fault, such as "temperature"; None: no one alone
+    param    the option or request field that is at fault, such as "temperature", which the
+             templates may name as {param}; None: no single one
 
     Message and hint are templates that the values fill in; both stay available (Text), so that the
     window can translate them. Without values they are taken as they are, braces included.
@@ -37,10 +40,25 @@ class CogVLM2LiteError(Exception):
     def __init__(
         self, message: str, /, *, hint: str = "", param: str | None = None, **values: object
     ) -> None:
-        self.message = Text(message, **values)
-        self.hint = Text(hint, **values)
+        filled = values if param is None else {"param": param, **values}
+        self.message = Text(message, **filled)
+        self.hint = Text(hint, **filled)
         self.param = param
         super().__init__(self.message)
+
+    @property
+    def text(self) -> Text:
+        """The message and the hint together."""
+        return join(self.message, self.hint)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is written of an error in JSON."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "hint": self.hint,
+            "param": self.param,
+        }
 
 
 class UsageError(CogVLM2LiteError):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from cogvlm2_lite.text import Text
+
 
 class FinishReason(Enum):
     """Why an answer ended."""
@@ -97,7 +99,7 @@ class TextDelta:
 class Notice:
     """Something the user should know that is not part of the answer, in one sentence."""
 
-    text: str
+    text: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,7 @@ class Replanned:
     budget_bytes  what the new plan uses of each device
     """
 
-    text: str
+    text: Text
     budget_bytes: tuple[int, ...]
 
 

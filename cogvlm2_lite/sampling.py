@@ -41,20 +41,42 @@ class Sampling:
     json_object: bool = False
 
     def __post_init__(self) -> None:
-        rules = {
-            "max_new_tokens must be 1 or more": self.max_new_tokens >= 1,
-            "temperature must be between 0 and 100": 0 <= self.temperature <= 100,
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "top_k must be 0 (off) or more": self.top_k >= 0,
-            "repetition_penalty must be above 0 and at most 10": 0 < self.repetition_penalty <= 10,
-            "frequency_penalty must be between -2 and 2": -2 <= self.frequency_penalty <= 2,
-            "presence_penalty must be between -2 and 2": -2 <= self.presence_penalty <= 2,
-            "seed must be between 0 and 2^63 - 1": self.seed is None or 0 <= self.seed < 2**63,
-            "logprobs must be between 0 and 20": self.logprobs is None or 0 <= self.logprobs <= 20,
-            "a stop text must not be empty": all(self.stop),
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                name = rule.split()[0]
-                given = f", not {getattr(self, name)}" if hasattr(self, name) else ""
-                raise UsageError("{rule}{given}.", rule=rule, given=given)
+        _check_least("max_new_tokens", self.max_new_tokens, 1)
+        _check_between("temperature", self.temperature, 0, 100)
+        _check_above_zero("top_p", self.top_p, 1)
+        _check_least("top_k", self.top_k, 0)
+        _check_above_zero("repetition_penalty", self.repetition_penalty, 10)
+        _check_between("frequency_penalty", self.frequency_penalty, -2, 2)
+        _check_between("presence_penalty", self.presence_penalty, -2, 2)
+        _check_between("seed", self.seed or 0, 0, 2**63 - 1)
+        _check_between("logprobs", self.logprobs or 0, 0, 20)
+        if not all(self.stop):
+            raise UsageError("A stop text must not be empty.", param="stop")
+
+
+def _check_least(param: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(
+            "{param} must be {least} or more, not {value}.", param=param, least=least, value=value
+        )
+
+
+def _check_between(param: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise UsageError(
+            "{param} must be between {least} and {most}, not {value}.",
+            param=param,
+            least=least,
+            most=most,
+            value=value,
+        )
+
+
+def _check_above_zero(param: str, value: float, most: float) -> None:
+    if not 0 < value <= most:
+        raise UsageError(
+            "{param} must be above 0 and at most {most}, not {value}.",
+            param=param,
+            most=most,
+            value=value,
+        )

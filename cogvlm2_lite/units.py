@@ -29,7 +29,7 @@ def parse_bytes(text: str) -> int:
     scale = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or scale is None:
         raise UsageError(
-            "{text!r} is not a size.", hint="Write it like 8GiB, 512MiB or 16GB.", text=text
+            "{value!r} is not a size.", hint="Write it like 8GiB, 512MiB or 16GB.", value=text
         )
     return int(float(match.group(1)) * scale)
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if not os.environ.get("QT_QPA_PLATFORM") and not has_desktop():
         raise UsageError(
-            "There is no desktop here to open a window on.",
+            "There is no desktop to open a window on.",
             hint="Use `cogvlm2-lite chat` in the terminal or `cogvlm2-lite serve` for a browser.",
         )
     from gui.app import run
@@ -65,8 +65,8 @@ def change_menu(*, install: bool, platform: str = sys.platform) -> int:
     """Put the window into the desktop's menu, or take it out; says what was written or removed."""
     if platform in ("win32", "darwin"):
         raise UsageError(
-            "The menu entry is made for Linux desktops only.",
-            hint="docs/desktop.md tells how to make one on Windows and macOS.",
+            "The menu entry works only on Linux desktops.",
+            hint="docs/desktop.md explains how to make one on Windows and macOS.",
         )
     from gui import desktop_entry
 

@@ -39,10 +39,10 @@ class ByteBudget:
         assert limit is not None
         if limit < plain_bytes:
             raise UsageError(
-                "A budget of {text} is {most}, and plain NF4 takes "
+                "A budget of {value} is {most}, but plain NF4 takes "
                 "{size} ({bits:.3f} bits per weight).",
-                hint="Give more, or make lm_head smaller (--lm-head nf4).",
-                text=self.text,
+                hint="Use a larger budget, or make lm_head smaller (--lm-head nf4).",
+                value=self.text,
                 most=format_bytes(limit),
                 size=format_bytes(plain_bytes),
                 bits=8 * plain_bytes / weights,
@@ -60,5 +60,5 @@ def parse_budget(text: str) -> ByteBudget:
         return ByteBudget(text=text.strip(), nbytes=parse_bytes(text))
     except UsageError as error:
         raise UsageError(
-            "{text!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB.", text=text
+            "{value!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB.", value=text
         ) from error

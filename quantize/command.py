@@ -18,6 +18,7 @@ from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import parse_bytes
 from quantize.budget import ByteBudget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _DEFAULT_BUDGET = "+5%"
 """Of a calibration; docs/quantization.md has what it buys."""
 
-_GO_ON = "What is done is kept in DST.partial: run the same command again to go on."
+_GO_ON = Text("Finished work is kept in DST.partial: run the same command again to continue.")
 
 _QUANTIZE = """\
 Make a 4-bit folder out of a 16-bit CogVLM2 checkpoint (NF4, round to nearest or calibrated).
@@ -203,7 +204,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     prepare_threads()
     from quantize.pipeline import Effort, convert
 
-    note = _choose_calibration(options)
+    note = Text(_choose_calibration(options))
     samples, name = _samples(options)
     settings = QuantizeOptions(
         budget=options.budget or (parse_budget(_DEFAULT_BUDGET) if samples else None),
@@ -222,9 +223,13 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
         for event in events:
             if isinstance(event, Planned) and samples:
                 estimate = _estimate(options, _load(samples))
-                note = f"Calibrating takes about {estimate}. It can be stopped and goes on. {note}"
+                time_needed = Text(
+                    "Calibrating takes about {time}. You can stop it; the same command resumes it.",
+                    time=estimate,
+                )
+                note = join(time_needed, note)
             if isinstance(event, Planned) and note:
-                event = replace(event, notes=[*event.notes, note.strip()])
+                event = replace(event, notes=[*event.notes, note])
             show(event)
             if isinstance(event, Planned) and (options.plan or not _agreed(options)):
                 break
@@ -236,10 +241,10 @@ def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
     if options.calibrate == "none":
         if options.budget or options.work:
             raise UsageError(
-                "--{option} needs a calibration: without one, nothing is measured.",
+                "--{name} needs calibration, because without it nothing is measured.",
                 hint="Add --calibrate built-in or --calibrate with your own samples. "
                 "--keep chooses by hand.",
-                option="budget" if options.budget else "work",
+                name="budget" if options.budget else "work",
             )
         return [], ""
     from cogvlm2_lite.samples.drawn import drawn_samples
@@ -384,7 +389,7 @@ def run(
         show(Failed.of(error))
         return error.exit_code
     except KeyboardInterrupt:
-        show(Failed(kind="Stopped", message="Stopped.", hint=after_stop))
+        show(Failed(kind="Stopped", message=Text("Stopped."), hint=Text(after_stop)))
         return INTERRUPTED
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.text import Text, with_templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Event:
 
     def to_json(self) -> str:
         """Give the event as one line of JSON without a line end."""
-        return json.dumps({"event": self.event, **asdict(self)}, ensure_ascii=False)
+        return json.dumps(with_templates({"event": self.event, **asdict(self)}), ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Planned(Event):
     free_bytes: int
     """Free on the disk of the destination."""
     kept: list[KeptRow]
-    notes: list[str]
+    notes: list[Text]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +243,9 @@ class Failed(Event):
     """Class of the error, such as ConversionError."""
     message: str
     hint: str
+    param: str | None = None
+    """The option at fault, if it is one."""
 
     @classmethod
     def of(cls, error: CogVLM2LiteError) -> Failed:
-        return cls(kind=type(error).__name__, message=error.message, hint=error.hint)
+        return cls(**error.as_dict())

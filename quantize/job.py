@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
 from cogvlm2_lite.weights.writer import sync_folder, write_file_durably
@@ -57,19 +58,29 @@ class Identity:
         """Give the content of job.json."""
         return {"tool": self.tool, "source": dict(self.source), "settings": dict(self.settings)}
 
-    def difference(self, other: Identity) -> str:
-        """Say the first thing in which two differ, with both values; empty when they are equal."""
+    def difference(self, other: Identity) -> Text:
+        """Return the first thing in which two differ, with both values; empty for equal ones."""
         if self.tool != other.tool:
-            return f"with {other.tool}, and this is {self.tool}"
+            return Text("with {old}, but this is {new}", old=other.tool, new=self.tool)
         if self.source != other.source:
             names = [k for k in self.source if self.source[k] != other.source.get(k)]
             mine, theirs = self.source[names[0]], other.source.get(names[0], "none")
-            return f"from another source ({names[0]} {theirs[:12]}, and now {mine[:12]})"
+            return Text(
+                "from another source ({name} {old}, now {new})",
+                name=names[0],
+                old=theirs[:12],
+                new=mine[:12],
+            )
         for key in dict.fromkeys([*self.settings, *other.settings]):
             now, before = self.settings.get(key), other.settings.get(key)
             if now != before:
-                return f"with {key} {_show(before)}, and now it is {_show(now)}"
-        return ""
+                return Text(
+                    "with {name} {old}, but now it is {new}",
+                    name=key,
+                    old=_show(before),
+                    new=_show(now),
+                )
+        return Text()
 
     def is_but_for_budget(self, other: Identity) -> bool:
         """True when two differ, and in the budget alone: what was calibrated holds for both."""
@@ -119,9 +130,9 @@ def only_run(destination: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ConversionError(
-            "Another run is writing {destination} at this moment ({file} is locked: {why}).",
-            hint="Wait until it has ended, or give another destination.",
-            destination=destination,
+            "Another run is writing {folder} now ({file} is locked: {why}).",
+            hint="Wait until it has ended, or choose another destination.",
+            folder=destination,
             file=file.name,
             why=os.strerror(errno.EAGAIN),
         ) from error
@@ -173,8 +184,8 @@ def survey(destination: Path, identity: Identity, recipe: Recipe, *, rehash: boo
     if difference:
         raise ConversionError(
             "{folder} was started {difference}.",
-            hint="Give the same options as before to continue it, or add --restart to throw it "
-            "away and start over.",
+            hint="Use the same options as before to continue it, or add --restart to delete it "
+            "and start over.",
             folder=folder,
             difference=difference,
         )
@@ -195,8 +206,8 @@ def _refuse_foreign(folder: Path) -> None:
     strange = [p.name for p in folder.iterdir() if p.name != JOB_NAME + ".tmp"]
     if strange:
         raise ConversionError(
-            "{folder} exists and is not the work of an earlier quantize ({file} is in it).",
-            hint="Move it away, or give another destination.",
+            "{folder} exists, but was not made by an earlier quantize ({file} is in it).",
+            hint="Move it away, or choose another destination.",
             folder=folder,
             file=strange[0],
         )

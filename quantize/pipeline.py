@@ -20,6 +20,7 @@ from torch import Tensor
 
 import cogvlm2_lite
 from cogvlm2_lite.errors import CheckpointError, ConversionError, DoesNotFitError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 from cogvlm2_lite.weights.manifest import (
     MANIFEST_NAME,
@@ -176,13 +177,15 @@ def _is_finished(destination: Path, identity: Identity) -> bool:
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     found = read_identity(destination) if destination.is_dir() else None
-    difference = f"was made {identity.difference(found)}" if found else "is not empty"
-    if found and not identity.difference(found):
+    difference = identity.difference(found) if found else Text()
+    if found and not difference:
         return True
     raise ConversionError(
-        "{destination} exists already and {difference}.",
-        hint="Give a folder that does not exist yet, or delete or rename this one.",
-        destination=destination,
+        "{folder} already exists and was made {difference}."
+        if found
+        else "{folder} already exists and is not empty.",
+        hint="Choose a folder that does not exist yet, or delete or rename this one.",
+        folder=destination,
         difference=difference,
     )
 
@@ -235,21 +238,31 @@ def _planned(
     )
 
 
-def _notes(source: Path, recipe: Recipe, limit: int | None) -> list[str]:
-    notes = []
+def _notes(source: Path, recipe: Recipe, limit: int | None) -> list[Text]:
+    notes: list[Text] = []
     if limit is not None and limit > recipe.nbytes:
         notes.append(
-            f"The budget leaves {format_bytes(limit - recipe.nbytes)} more "
-            f"({limit / recipe.nbytes - 1:.1%}), spent after calibrating on the matrices that need "
-            "them most, as int8 or 16 bits. Plain transformers can't load int8 matrices."
+            Text(
+                "The budget leaves {size} ({share}) more. After calibration it is spent on the "
+                "matrices that need it most, as int8 or 16 bits. Plain transformers can't load "
+                "int8 matrices.",
+                size=format_bytes(limit - recipe.nbytes),
+                share=f"{limit / recipe.nbytes - 1:.1%}",
+            )
         )
     if not (source / "tokenizer.json").is_file():
         notes.append(
-            "The source has no tokenizer.json, so the result will have none; questions need one."
+            Text(
+                "The source has no tokenizer.json, so the result will have none; questions need "
+                "one."
+            )
         )
     if any(tensor.kind == "int8" for tensor in recipe.tensors):
         notes.append(
-            "int8 is CogVLM2 Lite's own storage kind: plain transformers can't load this folder."
+            Text(
+                "int8 is CogVLM2 Lite's own storage kind: plain transformers can't load this "
+                "folder."
+            )
         )
     return notes
 
@@ -261,13 +274,13 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | N
     free = _free_bytes(destination)
     if free < needed:
         raise DoesNotFitError(
-            "{missing} are still to be written to {parent}, "
-            "which has {free} free: {missing2} are missing.",
-            hint="Free that much, or give a destination on another disk. Nothing was written.",
-            missing=format_bytes(missing),
-            parent=destination.parent,
+            "{size} must still be written to {folder}, which has {free} free: {missing} more is "
+            "needed.",
+            hint="Free that much, or choose a destination on another disk. Nothing was written.",
+            size=format_bytes(missing),
+            folder=destination.parent,
             free=format_bytes(free),
-            missing2=format_bytes(needed - free),
+            missing=format_bytes(needed - free),
         )
 
 
@@ -481,14 +494,16 @@ def _explained(destination: Path) -> Iterator[None]:
         place = error.filename or partial_folder(destination)
         if error.errno in _FULL:
             raise ConversionError(
-                "The disk of {parent} is full ({free} free).",
-                hint="Free some space and run the same command again: it goes on where it stopped.",
-                parent=destination.parent,
+                "The disk of {folder} is full ({free} free).",
+                hint="Free some space and run the same command again: it continues where it "
+                "stopped.",
+                folder=destination.parent,
                 free=format_bytes(_free_bytes(destination)),
             ) from error
         raise ConversionError(
-            "{place} can't be used: {why}.",
-            hint="Check rights and disk, or give another destination. What is done is kept.",
-            place=place,
+            "{folder} can't be used: {why}.",
+            hint="Check its permissions and the disk, or choose another destination. Finished work "
+            "is kept.",
+            folder=place,
             why=error.strerror or error,
         ) from error

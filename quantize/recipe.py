@@ -19,6 +19,7 @@ from typing import Any
 
 from cogvlm2_lite.architectures.architecture import Part, Role
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.weights.catalog import INT8_GROUP, NF4_GROUP, Catalog, StoredTensor
 from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLayout
 from quantize.budget import ByteBudget
@@ -215,10 +216,12 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
     known = {part_slug(t.spec.part) for t in linears} | {t.spec.name for t in linears}
     close = difflib.get_close_matches(keep.pattern, known, n=1)
     parts = ", ".join(dict.fromkeys(part_slug(t.spec.part) for t in linears))
+    meant = Text("Did you mean {name}?", name=close[0]) if close else Text()
+    hint = Text("Use a part ({names}) or a tensor name with * in it.", names=parts)
     raise UsageError(
         "--keep {pattern}={kind} matches none of the {count} linear matrices.",
-        hint=(f"Did you mean {close[0]}? " if close else "")
-        + f"Give a part ({parts}) or a tensor name with * in it.",
+        hint=join(meant, hint),
+        param="keep",
         pattern=keep.pattern,
         kind=keep.kind,
         count=len(linears),
@@ -245,7 +248,8 @@ def _choose(
     columns, group = spec.shape[1], NF4_GROUP if word == "nf4" else INT8_GROUP
     if KINDS[word] != "dense" and columns % group:
         # A group would run over the end of a row, which our kernels and others' refuse.
-        return "dense", f"its {columns} columns are not a multiple of {group}"
+        reason = "its {count} columns are not a multiple of {size}"
+        return "dense", Text(reason, count=columns, size=group)
     return KINDS[word], reason
 
 

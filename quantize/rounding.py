@@ -138,9 +138,9 @@ def _check_finite(weight: Tensor, run: Run) -> None:
     row, column = torch.nonzero(~torch.isfinite(weight))[0].tolist()
     row_bytes = run.count // weight.shape[0]
     raise ConversionError(
-        "{name} holds {value} at row {row}, column {column}, so it can't be rounded.",
+        "{tensor} has {value} at row {row}, column {column}, so it can't be rounded.",
         hint="The checkpoint is damaged. Copy or download {file} again.",
-        name=run.tensor.name,
+        tensor=run.tensor.name,
         value=weight[row, column].item(),
         row=run.begin // row_bytes + row,
         column=column,

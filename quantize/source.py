@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.header import Piece
 from cogvlm2_lite.weights.writer import drop_from_cache
@@ -49,32 +50,32 @@ def open_source(source: Path, destination: Path) -> Catalog:
     """
     if not source.is_dir():
         raise UsageError(
-            "There is no folder {source}.",
-            hint="Give the folder that holds config.json and the .safetensors files.",
-            source=source,
+            "There is no folder {folder}.",
+            hint="Choose the folder that contains config.json and the .safetensors files.",
+            folder=source,
         )
     here, there = source.resolve(), destination.resolve()
     if here == there:
         raise UsageError(
-            "{source} is both the source and the destination.",
-            hint="Give a new folder for the result; the source is only read.",
-            source=source,
+            "{folder} is both the source and the destination.",
+            hint="Choose a new folder for the result; the source is only read.",
+            folder=source,
         )
     if there.is_relative_to(here):
         raise UsageError(
-            "{destination} lies inside the source {source}.",
-            hint="Give a folder beside it; the source is only read.",
-            destination=destination,
+            "{folder} is inside the source {source}.",
+            hint="Choose a folder outside of it; the source is only read.",
+            folder=destination,
             source=source,
         )
     catalog = Catalog.open(source, read_config(source))
     kinds = sorted({t.kind for t in catalog.tensors.values()} - {"dense"})
     if kinds or "quantization_config" in raw_config(source):
         raise CheckpointError(
-            "{source} is already quantized ({kinds}).",
+            "{folder} is already quantized ({kinds}).",
             hint="Rounding twice loses quality: start from the released 16-bit checkpoint.",
-            source=source,
-            kinds=", ".join(kinds) or "its config.json says so",
+            folder=source,
+            kinds=", ".join(kinds) or Text("according to its config.json"),
         )
     return catalog
 
@@ -147,7 +148,7 @@ class SourceFiles:
         except OSError as error:
             raise CheckpointError(
                 "{file} can't be read at {tensor}: {why}.",
-                hint="The disk or the network may be failing. Nothing that is done is lost: put a "
+                hint="The disk or the network may be failing. Finished work is kept: put a "
                 "good copy of the file in its place and run the same command again.",
                 file=piece.file.name,
                 tensor=tensor,
@@ -155,12 +156,12 @@ class SourceFiles:
             ) from error
         if got != count:
             raise CheckpointError(
-                "{file} ends in the middle of {tensor}: {count} bytes are missing.",
+                "{file} ends in the middle of {tensor}: it needs {missing} more bytes.",
                 hint="The file was changed while it was read. Put the whole file back and run the "
                 "same command again.",
                 file=piece.file.name,
                 tensor=tensor,
-                count=count - got,
+                missing=count - got,
             )
         return data
 

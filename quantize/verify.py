@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.header import MAX_HEADER_BYTES
@@ -31,7 +32,9 @@ def verify(folder: Path) -> Iterator[Event]:
     """
     if not folder.is_dir():
         raise UsageError(
-            "There is no folder {folder}.", hint="Give the folder to be checked.", folder=folder
+            "There is no folder {folder}.",
+            hint="Give the folder that should be checked.",
+            folder=folder,
         )
     check = _Check(folder=folder, started=time.monotonic())
     manifest = None
@@ -69,7 +72,7 @@ class _Check:
     found: int = 0
     shown: float = 0.0
 
-    def damaged(self, file: str, tensor: str, problem: str) -> Damaged:
+    def damaged(self, file: str, tensor: str, problem: Text) -> Damaged:
         self.found += 1
         return Damaged(file=file, tensor=tensor, problem=problem)
 
@@ -90,6 +93,10 @@ class _Check:
         )
 
 
+def _wrong_size(size: int, expected: int) -> Text:
+    return Text("has {size} bytes instead of {expected}", size=size, expected=expected)
+
+
 def _check_structure(check: _Check) -> Iterator[Damaged]:
     try:
         Catalog.open(check.folder, read_config(check.folder))
@@ -103,13 +110,13 @@ def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:
         try:
             content = (check.folder / name).read_bytes()
         except OSError as error:
-            yield check.damaged(name, "", f"can't be read: {error.strerror or error}")
+            yield check.damaged(name, "", Text("can't be read: {why}", why=error.strerror or error))
             continue
         if len(content) != record.nbytes:
-            sizes = f"has {len(content)} bytes instead of {record.nbytes}"
+            sizes = _wrong_size(len(content), record.nbytes)
             yield check.damaged(name, "", sizes)
         elif hashlib.sha256(content).hexdigest() != record.sha256:
-            yield check.damaged(name, "", "was changed: its sha256 is another")
+            yield check.damaged(name, "", Text("was changed: its sha256 is different"))
 
 
 def _check_shard(
@@ -119,16 +126,18 @@ def _check_shard(
     try:
         size = (check.folder / name).stat().st_size
         if size != record.nbytes:
-            problem = f"has {size} bytes instead of {record.nbytes}"
+            problem = _wrong_size(size, record.nbytes)
             yield check.damaged(name, "", problem)
         header = _read_header(check.folder / name)
         if hashlib.sha256(header).hexdigest() != record.header_sha256:
-            yield check.damaged(name, "", "its header was changed, so its tensors can't be found")
+            yield check.damaged(
+                name, "", Text("its header was changed, so its tensors can't be found")
+            )
             return
         check.done += len(header)
         yield from _check_tensors(check, name, header, tensors)
     except OSError as error:
-        yield check.damaged(name, "", f"can't be read: {error.strerror or error}")
+        yield check.damaged(name, "", Text("can't be read: {why}", why=error.strerror or error))
 
 
 def _read_header(file: Path) -> bytes:
@@ -144,7 +153,7 @@ def _check_tensors(
     entries = json.loads(header[8:])
     promised = {piece_name(n, role) for n, record in tensors.items() for role in record.sha256}
     if promised != entries.keys() - {"__metadata__"}:
-        yield check.damaged(name, "", "its tensors are not those that the manifest lists")
+        yield check.damaged(name, "", Text("its tensors are not those that the manifest lists"))
         return
     with (check.folder / name).open("rb") as stream:
         for tensor, record in tensors.items():
@@ -160,7 +169,9 @@ def _check_tensors(
                 if digest.hexdigest() != sha256:
                     wrong.append(role)
             if wrong:
-                yield check.damaged(name, tensor, f"sha256 differs in {', '.join(wrong)}")
+                yield check.damaged(
+                    name, tensor, Text("sha256 differs in {names}", names=", ".join(wrong))
+                )
 
 
 def _parts(count: int) -> Iterator[int]:

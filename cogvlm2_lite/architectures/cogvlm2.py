@@ -96,7 +96,7 @@ def _parse(architecture: Architecture, raw: Mapping[str, Any], where: str) -> Mo
         )
     end = values.pop("eos_token_id", None)
     if values.pop("tie_word_embeddings", False):
-        raise CheckpointError("{where}: tied word embeddings are not part of CogVLM2.", where=where)
+        raise CheckpointError("{where} has tied word embeddings, which CogVLM2 lacks.", where=where)
     config = ModelConfig(
         architecture=architecture,
         vision=VisionConfig(**read_fields(vision, VisionConfig, f"{where}: vision_config")),
@@ -117,7 +117,7 @@ def _check_shapes(config: ModelConfig, where: str) -> None:
     ids = (config.bos_token_id, config.pad_token_id, *config.eos_token_ids)
     rules = {
         Text("in_channels must be 3, for red, green and blue"): vision.in_channels == 3,
-        Text("a picture must have 2 x 2 patches or more"): vision.grid >= 2,
+        Text("a picture must have at least 2 x 2 patches"): vision.grid >= 2,
         Text("num_positions must be {count}: the patches and CLS", count=vision.grid**2 + 1): (
             vision.num_positions == vision.grid**2 + 1
         ),
@@ -145,7 +145,7 @@ def _check_shapes(config: ModelConfig, where: str) -> None:
     }  # fmt: skip
     for rule, holds in rules.items():
         if not holds:
-            raise CheckpointError("{where}: {rule}.", where=where, rule=rule)
+            raise CheckpointError("{where} is not valid: {why}.", where=where, why=rule)
 
 
 # --- tensors --------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def read_fields(
     unknown = sorted(set(raw) - set(wanted) - _NEUTRAL_KEYS)
     if unknown:
         raise CheckpointError(
-            "{where} holds keys this program does not know: {names}.",
+            "{where} has unknown keys: {names}.",
             hint="They may change the results. Check that this is a CogVLM2 image model.",
             where=where,
             names=", ".join(unknown),
@@ -64,7 +64,10 @@ def read_value(value: Any, kind: Any, what: str) -> Any:
         return msgspec.convert(int(value) if whole else value, kind)
     except msgspec.ValidationError:
         raise CheckpointError(
-            "{what} must be {wanted}, not {value!r}.", what=what, wanted=_wanted(kind), value=value
+            "{key} must be {expected}, not {value!r}.",
+            key=what,
+            expected=_wanted(kind),
+            value=value,
         ) from None
 
 
@@ -76,7 +79,7 @@ def _wanted(kind: Any) -> Text:
     """Return in words what a type accepts."""
     base = _base(kind)
     if base is str:
-        return Text("text")
+        return Text("a string")
     if base not in (int, float):
         return Text("an id or a list of ids")
     bounds = next(m for m in kind.__metadata__ if isinstance(m, msgspec.Meta))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
+from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ class Backend(ABC):
         """Return whether a driver is installed, without importing torch."""
 
     @abstractmethod
-    def find(self) -> tuple[tuple[Gpu, ...], str]:
+    def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return the GPUs that can be used, and why others can't ("" if there is no reason).
 
         The GPU with the most free memory is first. A back end that uses RAM has no GPUs.
@@ -114,7 +115,7 @@ class Backend(ABC):
         return torch.device(name)
 
     @abstractmethod
-    def choose_dtype(self, device: torch.device) -> tuple[str, str]:
+    def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return the number type that the device computes best with, and the reason."""
 
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:

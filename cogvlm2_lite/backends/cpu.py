@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cogvlm2_lite.backends.base import Backend, Upload
 from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +48,9 @@ class CpuBackend(Backend):
         """Return True: a CPU needs none."""
         return True
 
-    def find(self) -> tuple[tuple[Gpu, ...], str]:
+    def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return no GPU."""
-        return (), ""
+        return (), Text()
 
     def torch_device(self, name: str) -> torch.device:
         """Return the CPU for every name: "cpu:0" and "cpu:1" stand for two devices in tests."""
@@ -57,11 +58,11 @@ class CpuBackend(Backend):
 
         return torch.device("cpu")
 
-    def choose_dtype(self, device: torch.device) -> tuple[str, str]:
+    def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return bfloat16 where the CPU multiplies it natively: elsewhere it is emulated."""
         if self.has_bf16:
-            return "bfloat16", "the CPU has AVX512-BF16"
-        return "float32", "the CPU has no bfloat16 instructions"
+            return "bfloat16", Text("the CPU has AVX512-BF16")
+        return "float32", Text("the CPU has no bfloat16 instructions")
 
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
         """Return the fastest way for the CPU's instructions.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cogvlm2_lite.backends.base import Backend, Recorder, Recording, Upload
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
+from cogvlm2_lite.text import Text, joined
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ class CudaBackend(Backend):
             return Path("/dev/kfd").exists()  # AMD's
         return True
 
-    def find(self) -> tuple[tuple[Gpu, ...], str]:
+    def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return the GPUs that can be used, and why others can't."""
         torch = self._torch
         with warnings.catch_warnings(record=True) as heard:
@@ -69,24 +70,27 @@ class CudaBackend(Backend):
                 found = self._look_at(index)
             except RuntimeError as error:  # the driver lost it, or another program owns it alone
                 first_line = str(error).strip().partition("\n")[0].rstrip(".")
-                found = f"cuda:{index} does not answer: {first_line}"
+                found = Text("cuda:{index} does not respond: {why}", index=index, why=first_line)
             if isinstance(found, Gpu):
                 usable.append(found)
             else:
                 troubles.append(found)
         usable.sort(key=lambda gpu: (-gpu.free_bytes, gpu.index))
-        return tuple(usable), "; ".join(troubles)
+        return tuple(usable), joined(troubles)
 
-    def _look_at(self, index: int) -> Gpu | str:
+    def _look_at(self, index: int) -> Gpu | Text:
         """Return a GPU, or why this torch can't use it."""
         cuda = self._torch.cuda
         properties = cuda.get_device_properties(index)
         lowest = min((_digits(arch) for arch in cuda.get_arch_list() if "sm_" in arch), default=0)
         if properties.major * 10 + properties.minor < lowest:
-            return (
-                f"cuda:{index} ({properties.name}) has compute capability "
-                f"{properties.major}.{properties.minor}, and this torch needs "
-                f"{lowest // 10}.{lowest % 10} or more"
+            return Text(
+                "cuda:{index} ({name}) has compute capability {version}, but this torch needs "
+                "{least} or more",
+                index=index,
+                name=properties.name,
+                version=f"{properties.major}.{properties.minor}",
+                least=f"{lowest // 10}.{lowest % 10}",
             )
         free, total = cuda.mem_get_info(index)
         cached = cuda.memory_reserved(index) - cuda.memory_allocated(index)
@@ -100,7 +104,7 @@ class CudaBackend(Backend):
 
     def no_gpu_error(self, reason: str) -> DeviceError:
         """Return the error for a user who asked for a GPU where there is none."""
-        return DeviceError("No NVIDIA GPU can be used: {reason}.", hint=_NO_GPU_HINT, reason=reason)
+        return DeviceError("No NVIDIA GPU can be used: {why}.", hint=_NO_GPU_HINT, why=reason)
 
     def describe(self, gpu: Gpu) -> str:
         """Return the compute capability, and the CUDA version that torch is built for."""
@@ -116,14 +120,14 @@ class CudaBackend(Backend):
 
     # --- computing --------------------------------------------------------------------------------
 
-    def choose_dtype(self, device: torch.device) -> tuple[str, str]:
+    def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return bfloat16, or float16 where bfloat16 would be emulated."""
         cuda = self._torch.cuda
         with cuda.device(device):
             has_bf16 = cuda.is_bf16_supported(including_emulation=False)
         if has_bf16:
-            return "bfloat16", "the GPU computes bfloat16"
-        return "float16", "the GPU has no bfloat16, so float16"
+            return "bfloat16", Text("the GPU computes bfloat16")
+        return "float16", Text("the GPU has no bfloat16, so float16")
 
     def upload(self, device: torch.device) -> Upload:
         """Return what uploads through pinned memory, on a stream of its own."""
@@ -191,13 +195,13 @@ class CudaBackend(Backend):
         return refused or super().is_out_of_memory(error)
 
 
-def _why_none(torch: Any, heard: list[str]) -> str:
+def _why_none(torch: Any, heard: list[str]) -> Text:
     built = torch.version.cuda or torch.version.hip
     if not built:
-        return "torch is a CPU build"
+        return Text("torch is a CPU build")
     if heard:
-        return heard[0].removeprefix("CUDA initialization: ").partition(". ")[0].rstrip(".")
-    return f"torch is built for {built}, and finds none"
+        return Text(heard[0].removeprefix("CUDA initialization: ").partition(". ")[0].rstrip("."))
+    return Text("torch is built for {version} and finds none", version=built)
 
 
 def _digits(text: str) -> int:

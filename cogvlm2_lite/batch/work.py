@@ -27,6 +27,7 @@ from cogvlm2_lite.errors import (
 )
 from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask
 
@@ -44,7 +45,7 @@ class Answered:
 
     picture  its path below the folder, with / between names
     answer   empty when there was an error
-    error    one sentence and a hint, empty when all went well
+    error    one sentence and a hint, empty when all went well; a Text in the run that made it
     reason   why the answer ended (FinishReason)
     """
 
@@ -142,10 +143,10 @@ def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
     found = sorted(f for f in files if f.suffix.lower() in SUFFIXES and f.is_file())
     if not found:
         raise UsageError(
-            "{folder} holds no picture ({suffixes}).",
+            "{folder} has no pictures ({kinds}).",
             hint="" if recursive else "Add --recursive to look into the folders inside.",
             folder=folder,
-            suffixes=", ".join(sorted(SUFFIXES)),
+            kinds=", ".join(sorted(SUFFIXES)),
         )
     return found
 
@@ -183,7 +184,7 @@ def _chosen(task: Task) -> tuple[str, ...]:
                 folder=task.folder,
             )
     if not names:
-        raise UsageError("No picture was chosen.", hint="Name at least one.")
+        raise UsageError("No picture was chosen.", hint="Choose at least one.")
     return names[: task.limit]
 
 
@@ -344,7 +345,11 @@ class _Questions:
         try:
             image = (task.folder / name).read_bytes()
         except OSError as error:
-            why = f"{PurePosixPath(name).name} can't be read: {error.strerror or error}."
+            why = Text(
+                "{file} can't be read: {why}.",
+                file=PurePosixPath(name).name,
+                why=error.strerror or error,
+            )
             self._fail(place, why)
             return
         self._submit(_UnderWay(place=place, image=image, tries=tries, began=time.monotonic()))
@@ -374,7 +379,7 @@ class _Questions:
                 self._recover(asked, outcome)
             case CogVLM2LiteError():
                 del self._under_way[request]
-                self._fail(asked.place, _sentence(outcome))
+                self._fail(asked.place, outcome.text)
             case Finished():
                 del self._under_way[request]
                 self._finish(asked, outcome)
@@ -392,7 +397,7 @@ class _Questions:
             seconds=round(time.monotonic() - asked.began, 3),
         )
 
-    def _fail(self, place: int, why: str) -> None:
+    def _fail(self, place: int, why: Text) -> None:
         self._answered[place] = Answered(
             picture=self._names[place], question=self._task.question, error=why
         )
@@ -404,7 +409,7 @@ class _Questions:
         self._engine.restart()
         self._engine.wait_ready()
         if len(places) == 1:
-            self._fail(asked.place, _sentence(error))
+            self._fail(asked.place, error.text)
         else:
             self._alone += places
 
@@ -433,14 +438,10 @@ def _keep(answered: Answered, task: Task, book: Book) -> Answered:
         try:
             _write_text(answered, task)
         except OSError as error:
-            why = f"The text file can't be written: {error.strerror or error}."
+            why = Text("The text file can't be written: {why}.", why=error.strerror or error)
             answered = replace(answered, error=why)
     book.add(answered)
     return answered
-
-
-def _sentence(error: CogVLM2LiteError) -> str:
-    return f"{error.message} {error.hint}".strip()
 
 
 def _write_text(answered: Answered, task: Task) -> None:
@@ -480,7 +481,7 @@ class Book:
         except OSError as error:
             raise UsageError(
                 "{file} can't be read: {why}.",
-                hint="Give another folder with --output.",
+                hint="Choose another folder with --output.",
                 file=self._file,
                 why=error.strerror or error,
             ) from error
@@ -491,8 +492,8 @@ class Book:
             rows = [Answered(**json.loads(line)) for line in whole.splitlines() if line.strip()]
         except (ValueError, TypeError) as error:
             raise UsageError(
-                "{file} holds something that batch did not write.",
-                hint="Move it away, or give another folder with --output.",
+                "{file} has lines that batch did not write.",
+                hint="Move it away, or choose another folder with --output.",
                 file=self._file,
             ) from error
         return {row.picture: row for row in rows}
@@ -535,7 +536,8 @@ class Book:
 def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
     return DoesNotFitError(
         "{file} can't be written: {why}.",
-        hint="Make room or make its folder writable, and start again: it goes on where it was.",
+        hint="Free some space or make its folder writable, and start again: it continues where it "
+        "stopped.",
         file=file,
         why=error.strerror or error,
     )

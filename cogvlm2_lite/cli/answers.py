@@ -27,6 +27,7 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_bytes, format_seconds
 from cogvlm2_lite.worker.client import LocalEngine
 
@@ -210,13 +211,12 @@ def event_json(event: Event) -> str:
     values = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(event).items()}
     if isinstance(event, Finished):
         values["tokens_per_s"] = event.tokens_per_s
-    return json.dumps({"event": name, **values}, ensure_ascii=False)
+    return json.dumps(with_templates({"event": name, **values}), ensure_ascii=False)
 
 
 def error_json(error: CogVLM2LiteError) -> str:
     """Write an error as one line of JSON, in the form that quantize uses too."""
-    values = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-    return json.dumps({"event": "error", **values}, ensure_ascii=False)
+    return json.dumps(with_templates({"event": "error", **error.as_dict()}), ensure_ascii=False)
 
 
 def describe(image: OpenedImage) -> str:

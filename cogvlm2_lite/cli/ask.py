@@ -108,8 +108,8 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     """
     if len(words) > 2:
         raise UsageError(
-            "ask takes one picture and one question, and got {count} texts.",
-            hint="Put the question in quotes. The model takes one picture.",
+            "ask takes one picture and one question, but got {count} arguments.",
+            hint="Put the question in quotation marks. The model takes one picture.",
             count=len(words),
         )
     question = words[-1]
@@ -122,9 +122,9 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     with suppress(OSError, ValueError):  # a long question is no possible file name
         if Path(question).is_file():
             raise UsageError(
-                "{question} is a file, and there is no question about it.",
-                hint='Add one: cogvlm2-lite ask MODEL {question} "What is in the picture?"',
-                question=question,
+                "{file} is a file, and there is no question about it.",
+                hint='Add one: cogvlm2-lite ask MODEL {file} "What is in the picture?"',
+                file=question,
             )
     return None, question
 

@@ -36,6 +36,7 @@ from cogvlm2_lite.cli.parser import (
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
@@ -122,7 +123,7 @@ def main(
     except CogVLM2LiteError as error:
         if not args.json:
             raise
-        show.event("error", message=error.message, hint=error.hint)
+        show.event("error", **error.as_dict())
         return error.exit_code
 
 
@@ -181,10 +182,10 @@ def _names(file: Path) -> tuple[str, ...]:
     try:
         return tuple(file.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        why = getattr(error, "strerror", None) or Text("it is not text in UTF-8")
         raise UsageError(
             "{file} can't be read: {why}.",
-            hint="Give a text file with one path a line.",
+            hint="Give a text file with one path per line.",
             file=file,
             why=why,
         ) from error
@@ -199,7 +200,8 @@ class _Show:
 
     def event(self, kind: str, **values: Any) -> None:
         """Print one line of JSON."""
-        self.console.line(json.dumps({"event": kind, **values}, ensure_ascii=False))
+        event = with_templates({"event": kind, **values})
+        self.console.line(json.dumps(event, ensure_ascii=False))
 
     def planned(self, planned: Planned, task: Task) -> None:
         """Tell which pictures there are."""

@@ -138,13 +138,20 @@ def run(args: argparse.Namespace, console: Console) -> BenchResult:
 def _check_counts(args: argparse.Namespace) -> None:
     for name in ("tokens", "rounds", "threads"):
         value = getattr(args, name)
-        if value is not None and value < (2 if name == "tokens" else 1):
-            raise UsageError("--{name} {value} is too few.", name=name, value=value)
+        least = 2 if name == "tokens" else 1
+        if value is not None and value < least:
+            raise UsageError(
+                "--{name} must be {least} or more, not {value}.",
+                param=name,
+                name=name,
+                least=least,
+                value=value,
+            )
     if args.layers is not None and args.model != RELEASED_WORD:
         raise UsageError(
-            "--layers goes only with {released}.",
+            "--layers works only with {model}.",
             hint="A folder is measured with the layers it has.",
-            released=RELEASED_WORD,
+            model=RELEASED_WORD,
         )
 
 
@@ -177,7 +184,9 @@ def _layers(text: str | None, *, on_cpu: bool) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 32:
-        raise UsageError("--layers {text!r} is neither a number from 1 to 32 nor all.", text=text)
+        raise UsageError(
+            "--layers must be a number from 1 to 32 or all, not {value!r}.", value=text
+        )
     return int(text)
 
 

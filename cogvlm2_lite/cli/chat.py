@@ -177,8 +177,12 @@ class Session:
             self._commands[word](rest.strip())
         elif word.startswith("/"):
             near = get_close_matches(word, self._commands, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "/help lists them."
-            raise UsageError("There is no command {word}.", hint=hint, word=word)
+            raise UsageError(
+                "Unknown command {name}.",
+                hint="Did you mean {near}?" if near else "/help lists the commands.",
+                name=word,
+                near="".join(near),
+            )
         else:
             self._ask(line)
 

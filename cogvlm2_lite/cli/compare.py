@@ -142,7 +142,7 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
     from cogvlm2_lite.samples.samples import read_samples
 
     if args.count is not None and args.count < 1:
-        raise UsageError("--count {value} is too few.", value=args.count)
+        raise UsageError("--count must be 1 or more, not {value}.", value=args.count)
     if args.samples == _DRAWN:
         return drawn_samples(args.count or 32, seed=1)
     return read_samples(Path(args.samples).expanduser())[: args.count]

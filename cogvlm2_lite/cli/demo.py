@@ -122,7 +122,9 @@ def converted_folder(console: Console) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.line(f"$ cogvlm2-lite quantize {source} {folder}")
     if import_target(_QUANTIZE)([str(source), str(folder), "--yes", "--calibrate", "none"]) != 0:
-        raise CheckpointError("The demo model could not be made 4-bit; the reason stands above.")
+        raise CheckpointError(
+            "The demo model could not be converted to 4 bits; the reason is shown above."
+        )
     return folder
 
 

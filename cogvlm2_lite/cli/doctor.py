@@ -13,6 +13,7 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.doctor.report import gather
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
+from cogvlm2_lite.text import with_templates
 
 _EPILOG = """\
 With MODEL only the headers of its files are read; nothing is loaded.
@@ -60,5 +61,5 @@ def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]
         plan = load(load_options(args, model_folder(args.model))).plan
     except CogVLM2LiteError as error:
         text = f"{error.message}\n{error.hint}".rstrip()
-        return text, {"error": error.message, "hint": error.hint}
+        return text, with_templates({"error": error.message, "hint": error.hint})
     return draw_table(plan), {"plan": plan_as_dict(plan)}

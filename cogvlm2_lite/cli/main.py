@@ -154,12 +154,11 @@ def load_command(
     found = {command.name: command for command in commands}
     if name not in found:
         near = get_close_matches(name, found, n=1)
-        kind = "option" if name.startswith("-") else "command"
         raise UsageError(
-            "There is no {kind} {name!r}.",
-            hint=f"Did you mean {near[0]}?" if near else "See `cogvlm2-lite --help`.",
-            kind=kind,
+            "Unknown option {name!r}." if name.startswith("-") else "Unknown command {name!r}.",
+            hint="Did you mean {near}?" if near else "See `cogvlm2-lite --help`.",
             name=name,
+            near="".join(near),
         )
     return import_target(found[name].target)
 

@@ -13,6 +13,7 @@ from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 from cogvlm2_lite.places import cache_folder
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -34,13 +35,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(
-            "{first}{rest}.",
-            hint="See `{program} --help`.",
-            first=message[:1].upper(),
-            rest=message[1:],
-            program=self.prog,
-        )
+        sentence = f"{message[:1].upper()}{message[1:]}."  # argparse's own words
+        raise UsageError(Text(sentence), hint="See `{command} --help`.", command=self.prog)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse arguments; options may stand anywhere. Raises UsageError for a mistake."""
@@ -49,10 +45,13 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             near = get_close_matches(unknown[0].partition("=")[0], known, n=1)
             raise UsageError(
-                "{program} does not take {option!r}.",
-                hint=f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`.",
-                program=self.prog,
-                option=unknown[0],
+                "{command} has no option {name!r}."
+                if unknown[0].startswith("-")
+                else "{command} does not take the argument {name!r}.",
+                hint="Did you mean {near}?" if near else "See `{command} --help`.",
+                command=self.prog,
+                name=unknown[0],
+                near="".join(near),
             )
         return args
 
@@ -193,7 +192,7 @@ def check_parallel(parallel: int) -> None:
     if not 1 <= parallel <= MOST_PARALLEL:
         raise UsageError(
             "--parallel must be between 1 and {most}, not {value}.",
-            hint="Each conversation needs a key/value cache of its own; `cogvlm2-lite plan` shows "
+            hint="Each conversation needs its own key/value cache; `cogvlm2-lite plan` shows "
             "how large.",
             most=MOST_PARALLEL,
             value=parallel,

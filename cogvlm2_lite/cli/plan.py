@@ -21,6 +21,7 @@ from cogvlm2_lite.forecast.rates import CARDS, named_card
 from cogvlm2_lite.forecast.text import RELEASED_WORD, as_dict, find_subject, text
 from cogvlm2_lite.memory.budget import check_context, read_allowance
 from cogvlm2_lite.memory.plan import Offload
+from cogvlm2_lite.text import with_templates
 
 _EPILOG = """\
 examples:
@@ -97,7 +98,11 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         parallel=args.parallel,
     )
     if args.json:
-        console.line(json.dumps(as_dict(subject, machine, found), ensure_ascii=False, indent=2))
+        console.line(
+            json.dumps(
+                with_templates(as_dict(subject, machine, found)), ensure_ascii=False, indent=2
+            )
+        )
     else:
         console.write(text(subject, machine, found))
     return 0
@@ -107,9 +112,9 @@ def _check_picture(args: argparse.Namespace, config: ModelConfig, context: int) 
     needed = config.vision.image_tokens + 1
     if not args.no_picture and context <= needed:
         raise UsageError(
-            "A picture takes {needed} of the {context} tokens of context, which leaves none for a "
+            "A picture takes {picture} of the {context} tokens of context, which leaves none for a "
             "question.",
-            hint="Give a larger --context, or plan with --no-picture.",
-            needed=needed,
+            hint="Use a larger --context, or plan with --no-picture.",
+            picture=needed,
             context=context,
         )

@@ -133,7 +133,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 def _check_limits(args: argparse.Namespace) -> None:
     for name in ("max_waiting", "max_answer_tokens", "max_answer_seconds", "max_megapixels"):
         if not 0 < getattr(args, name) < 1e9:
-            raise UsageError("--{option} must be above 0.", option=name.replace("_", "-"))
+            raise UsageError("--{name} must be above 0.", name=name.replace("_", "-"))
     if not 0 <= args.port <= 65535:
         raise UsageError("--port must be between 0 and 65535, not {value}.", value=args.port)
 
@@ -141,10 +141,12 @@ def _check_limits(args: argparse.Namespace) -> None:
 def _key(args: argparse.Namespace) -> str:
     """Read the key from where it was given; "" when nowhere."""
     if args.api_key and args.api_key_file:
-        raise UsageError("Two API keys were given.", hint="Use --api-key-file alone.")
+        raise UsageError("There are two API keys.", hint="Use --api-key-file alone.")
     if args.api_key_file:
         try:
             return Path(args.api_key_file).expanduser().read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise UsageError("The file of the API key can't be read: {why}.", why=error) from error
+            raise UsageError(
+                "The file with the API key can't be read: {why}.", why=error
+            ) from error
     return args.api_key or os.environ.get(KEY_VARIABLE, "")

@@ -50,7 +50,7 @@ def save_transcript(
     held = [c for c in conversations if c.exchanges]
     if path.suffix.lower() not in writers:
         raise UsageError(
-            "{file} ends neither in .md nor in .json.",
+            "The name {file} must end in .md or .json.",
             hint="For example /save chat.md",
             file=path.name,
         )
@@ -58,7 +58,7 @@ def save_transcript(
         raise UsageError("There is nothing to save yet.", hint="Ask something first.")
     if path.exists() and not replace:
         raise UsageError(
-            "{path} exists, and it stays as it is.", hint="Give another name.", path=path
+            "{file} already exists and is not overwritten.", hint="Choose another name.", file=path
         )
     text = writers[path.suffix.lower()](held, model)
     beside = path.with_name(path.name + ".part")
@@ -68,9 +68,9 @@ def save_transcript(
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise UsageError(
-            "{path} can't be written: {why}.",
-            hint="Give a file in another folder.",
-            path=path,
+            "{file} can't be written: {why}.",
+            hint="Choose a file in another folder.",
+            file=path,
             why=error.strerror,
         ) from error
     return sum(len(c.exchanges) for c in held)

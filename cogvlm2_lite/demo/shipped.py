@@ -93,15 +93,15 @@ def model_folder(name: str) -> Path:
     if not folder.exists():
         raise CheckpointError(
             "There is no folder {name!r}.",
-            hint="Give the folder of a downloaded checkpoint (this program downloads nothing), or "
-            "`{demo}` for the small shipped model.",
+            hint="Choose the folder of a downloaded checkpoint (this program downloads nothing), "
+            "or `{demo}` for the small shipped model.",
             name=name,
             demo=DEMO_WORD,
         )
     if folder.is_file():
         raise CheckpointError(
-            "{name!r} is a file, and a model is a folder.",
-            hint="Give the folder that holds config.json and the .safetensors files.",
+            "{name!r} is a file, but a model is a folder.",
+            hint="Choose the folder that contains config.json and the .safetensors files.",
             name=name,
         )
     return folder

@@ -48,6 +48,7 @@ from cogvlm2_lite.inputs.prompt import PromptIds, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +134,8 @@ class Answers:
         begun = self._begun_ids(request)
         if begun and len(begun) >= prompt.room:
             raise PromptTooLongError(
-                "The context is full: the answer has {count} tokens and can't go on.",
-                hint="Ask a new question; the oldest turns make room for it.",
+                "The context is full: the answer has {count} tokens and can't continue.",
+                hint="Ask a new question; the oldest turns are then left out.",
                 count=len(begun),
             )
         return Prepared(request=request, prompt=prompt, begun=tuple(begun))
@@ -408,6 +409,6 @@ def _report_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streamin
 def _explain(reason: FinishReason, room: int, sampling: Sampling) -> Iterator[Notice]:
     """Explain why the answer ended, where a person would have to guess."""
     if reason is FinishReason.REPETITION:
-        yield Notice(text="The answer began to repeat itself and was stopped.")
+        yield Notice(text=Text("The answer began to repeat itself and was stopped."))
     if reason is FinishReason.LENGTH and room <= sampling.max_new_tokens:
-        yield Notice(text="The context is full, so the answer ends here.")
+        yield Notice(text=Text("The context is full, so the answer ends here."))

@@ -106,7 +106,7 @@ class TokenChooser:
             token = _first(logits, allows, above=-math.inf)
         if token is None:
             raise EngineError(
-                "The model's vocabulary has no token with which the answer could go on as JSON.",
+                "The model's vocabulary has no token with which the answer could continue as JSON.",
                 hint="Ask without json_object.",
             )
         return torch.tensor(token, device=logits.device)

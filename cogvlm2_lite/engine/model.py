@@ -56,6 +56,7 @@ from cogvlm2_lite.memory.plan import (
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 
@@ -67,7 +68,7 @@ class Model:
     remarks  what a person should know about the choice of devices and budgets, in sentences
     """
 
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Text, ...] = ()
 
     def __init__(
         self,
@@ -143,8 +144,8 @@ class Model:
     def _open(self, image: ImageSource, upright: bool) -> OpenedImage:
         if isinstance(image, list | tuple):
             raise UsageError(
-                "{count} pictures were given, and the model takes {most} per conversation.",
-                hint="Ask about each picture in a conversation of its own, or put them into one.",
+                "Too many pictures for one conversation: {count}; the model takes {most}.",
+                hint="Ask about each picture in a separate conversation, or combine them into one.",
                 count=len(image),
                 most=self.config.architecture.pictures_per_conversation,
             )
@@ -175,7 +176,7 @@ class Model:
         expected = (vision.in_channels, vision.image_size, vision.image_size)
         if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != expected:
             raise UsageError(
-                "pixel_values must be [batch, {expected}], not {shape}.",
+                "pixel_values must have the shape [batch, {expected}], not {shape}.",
                 expected=", ".join(map(str, expected)),
                 shape=list(pixel_values.shape),
             )
@@ -207,9 +208,9 @@ class Model:
         given = 0 if image_features is None else image_features.shape[:-1].numel()
         if places != given:
             raise UsageError(
-                "The prompt has places for {places} image tokens, and {given} were given.",
-                places=places,
-                given=given,
+                "The prompt has places for {expected} image tokens, not for {count}.",
+                expected=places,
+                count=given,
             )
         cache = self.runtime.new_cache(input_ids.shape[0])
         try:
@@ -227,7 +228,8 @@ class Model:
     ) -> Chunk:
         if input_ids.dim() != 2 or not input_ids.numel():
             raise UsageError(
-                "input_ids must be [batch, tokens], not {shape}.", shape=list(input_ids.shape)
+                "input_ids must have the shape [batch, tokens], not {shape}.",
+                shape=list(input_ids.shape),
             )
         for name, value in (
             ("token_type_ids", token_type_ids),
@@ -236,14 +238,14 @@ class Model:
         ):
             if value is not None and value.shape != input_ids.shape:
                 raise UsageError(
-                    "{name} must have the shape of input_ids, {shape}, not {shape2}.",
+                    "{name} must have the shape of input_ids, {expected}, not {shape}.",
                     name=name,
-                    shape=list(input_ids.shape),
-                    shape2=list(value.shape),
+                    expected=list(input_ids.shape),
+                    shape=list(value.shape),
                 )
         vocab = self.config.vocab_size
         if int(input_ids.min()) < 0 or int(input_ids.max()) >= vocab:
-            raise UsageError("input_ids must lie between 0 and {most}.", most=vocab - 1)
+            raise UsageError("input_ids must be between 0 and {most}.", most=vocab - 1)
         types = np.zeros(input_ids.shape, dtype=np.int64)
         if token_type_ids is not None:
             types = token_type_ids.cpu().numpy().astype(np.int64)
@@ -316,15 +318,17 @@ def load(
 def load_with(options: LoadOptions) -> Model:
     """Open a model folder as `load` does; raises what it raises."""
     folder, parallel = options.folder, options.parallel
-    _check_word(options.rope, [mode.value for mode in RopeMode], "a RoPE mode")
-    _check_word(options.offload, [kind.value for kind in Offload], "a way to offload")
-    _check_word(options.kv, [kind.value for kind in KVKind], "a way to store keys and values")
+    _check_word("rope", options.rope, [mode.value for mode in RopeMode])
+    _check_word("offload", options.offload, [kind.value for kind in Offload])
+    _check_word("kv", options.kv, [kind.value for kind in KVKind])
     kv = KVKind(options.kv)
     allowance = read_allowance(options.vram, options.ram)
     config = read_config(folder)
     tokens = check_context(config, options.context)
     if parallel < 1:
-        raise UsageError("parallel must be 1 or more, not {value}.", value=parallel)
+        raise UsageError(
+            "{param} must be 1 or more, not {value}.", param="parallel", value=parallel
+        )
     compute = choose_compute(options.device, options.dtype)
     try:
         model = open_model(
@@ -344,13 +348,13 @@ def load_with(options: LoadOptions) -> Model:
     return model
 
 
-def _check_word(word: str, words: Sequence[str], what: str) -> None:
+def _check_word(param: str, word: str, words: Sequence[str]) -> None:
     if word not in words:
         raise UsageError(
-            "{word!r} is not {what}.",
+            "Unknown value {value!r} for {param}.",
             hint="Use one of {names}.",
-            word=word,
-            what=what,
+            param=param,
+            value=word,
             names=", ".join(words),
         )
 
@@ -379,15 +383,15 @@ def _budgets(
     return useful_devices(config, sizes, budgets, workload)
 
 
-def _remarks(model: Model, allowance: Allowance) -> Iterator[str]:
+def _remarks(model: Model, allowance: Allowance) -> Iterator[Text]:
     """Say what a person should know about the devices and budgets that were chosen."""
     compute = model.compute
     if compute.trouble and compute.gpus:
-        yield f"Not every GPU is used: {compute.trouble}."
+        yield Text("Not every GPU is used: {why}.", why=compute.trouble)
     elif compute.trouble:
-        yield f"No GPU is used: {compute.trouble}."
+        yield Text("No GPU is used: {why}.", why=compute.trouble)
     if allowance.vram is not None and not compute.gpus:
-        yield "The size of video memory changes nothing: the model runs on the CPU, in RAM."
+        yield Text("--vram has no effect: the model runs on the CPU, in RAM.")
     yield from (d.budget.remark for d in model.plan.devices if d.budget.remark)
     if model.plan.remark:
         yield model.plan.remark

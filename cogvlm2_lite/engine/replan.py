@@ -17,6 +17,7 @@ from cogvlm2_lite.events import Replanned
 from cogvlm2_lite.memory.arena import OutOfBudgetError
 from cogvlm2_lite.memory.inventory import UnitKey
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
 OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
@@ -40,10 +41,10 @@ def device_lost(error: Exception) -> DeviceError:
     """Return the error for a GPU that this process can no longer use."""
     first_line = str(error).strip().partition("\n")[0].rstrip(".")
     return DeviceError(
-        "The GPU stopped working in the middle of it: {first_line}.",
+        "The GPU stopped working during the computation: {why}.",
         hint="Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows "
-        "which GPUs still answer.",
-        first_line=first_line,
+        "which GPUs still respond.",
+        why=first_line,
     )
 
 
@@ -72,9 +73,10 @@ class Replanner:
             backend.release_unused()
         streamed = max(new.streamed_bytes().values()) - max(old.streamed_bytes().values())
         return Replanned(
-            text=(
-                f"Memory ran out. {format_bytes(streamed)} more of the weights now come from RAM "
-                "or disk for each use; the answer goes on, more slowly."
+            text=Text(
+                "Memory ran out. {size} more of the weights now come from RAM or disk for each "
+                "use; the answer continues more slowly.",
+                size=format_bytes(streamed),
             ),
             budget_bytes=tuple(d.budget.device_bytes for d in new.devices),
         )
@@ -88,7 +90,7 @@ class Replanner:
         new = self._scaled(old, (most + 1.0) / 2)
         if new is None or new.peak_bytes >= old.peak_bytes:
             raise DoesNotFitError(
-                "Memory ran out, and {size} is the least that would do.",
+                "Memory ran out, and no plan needs less than {size}.",
                 hint="Close other programs, or plan with a shorter --context.",
                 size=format_bytes(old.peak_bytes),
             )

@@ -90,7 +90,9 @@ class Engine:
         in progress, and DeviceError when the GPU is lost.
         """
         if self.busy:
-            raise UsageError("The model is answering another question.", hint="Wait, or cancel it.")
+            raise UsageError(
+                "The model is answering another question.", hint="Wait, or cancel that answer."
+            )
         self.begin(0, request, cancel)
         try:
             while self._live:
@@ -108,7 +110,9 @@ class Engine:
         Raises what the inputs raise, and UsageError when all slots are taken.
         """
         if self.full:
-            raise UsageError("The model is answering other questions.", hint="Wait, or cancel one.")
+            raise UsageError(
+                "The model is answering other questions.", hint="Wait, or cancel one of them."
+            )
         asked = self._answers.prepare(request)
         taken = [live.slot for live in self._live.values()]
         free = [slot for slot in self.slots if slot not in taken]

@@ -116,18 +116,19 @@ def check_comparable(reference: Path, other: Path) -> ModelConfig:
     for name in mine:
         if mine[name] != other_values[name]:
             raise UsageError(
-                "{reference} and {other} are of different architectures: {name} is "
-                "{ours} in one and {theirs} in the other.",
+                "{reference} and {other} have different architectures: {name} is {value} in the "
+                "first and {found} in the second.",
                 hint="Compare a checkpoint with folders that were made from it.",
                 reference=reference,
                 other=other,
                 name=name,
-                ours=mine[name],
-                theirs=other_values[name],
+                value=mine[name],
+                found=other_values[name],
             )
     if _tokenizer_hash(reference) != _tokenizer_hash(other):
         raise UsageError(
-            "{reference} and {other} have different tokenizers, so their words can't be compared.",
+            "{reference} and {other} have different tokenizers, so their answers can't be "
+            "compared.",
             hint="Compare a checkpoint with folders that were made from it.",
             reference=reference,
             other=other,
@@ -170,7 +171,7 @@ def _with(
         return (yield from _timed(folder, work(model)))
     except OUT_OF_MEMORY as error:
         raise DoesNotFitError(
-            "Memory ran out while {folder} was read: {why}",
+            "Memory ran out while {folder} was used: {why}",
             hint="Close other programs, or allow less with --vram or --ram: more is then streamed.",
             folder=folder.name,
             why=error,

@@ -236,9 +236,9 @@ def _check_room(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DoesNotFitError(
-            "The reference's words need {needed} in {folder}, which has {free} free.",
-            hint="Take fewer samples, or name another place in the variable TMPDIR.",
-            needed=format_bytes(needed),
+            "The answers of the reference need {size} in {folder}, which has {free} free.",
+            hint="Use fewer samples, or set the variable TMPDIR to another folder.",
+            size=format_bytes(needed),
             folder=folder,
             free=format_bytes(free),
         )

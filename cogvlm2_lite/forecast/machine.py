@@ -16,6 +16,7 @@ from cogvlm2_lite.memory.budget import (
     imagined_budgets,
 )
 from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.kernels.built import built_kernel
 
@@ -37,7 +38,7 @@ class Machine:
     rates: tuple[Rates, ...]
     itemsize: int = 2
     packed: bool = False
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Text, ...] = ()
 
     @property
     def in_ram(self) -> bool:
@@ -60,14 +61,17 @@ def find_machine(
     word = parse_device(device)
     if imagined and word.backend is not None and word.backend.uses_ram:
         raise UsageError(
-            "--vram and --card describe a GPU, and --device cpu uses none.",
+            "--vram and --card describe a GPU, but --device cpu uses none.",
             hint="Leave --device out, or limit the CPU with --ram.",
         )
     if imagined:
         _refuse_measure(measure)
         return _imagined_gpus(imagined, allowance, card)
     gpus, trouble = choose_gpus(device)
-    remarks = (f"{'Not every GPU' if gpus else 'No GPU'} is used: {trouble}.",) if trouble else ()
+    remarks: tuple[Text, ...] = ()
+    if trouble:
+        not_used = "Not every GPU is used: {why}." if gpus else "No GPU is used: {why}."
+        remarks = (Text(not_used, why=trouble),)
     if not gpus:
         machine = cpu_machine(allowance, measure=measure)
         return replace(machine, remarks=(*remarks, *machine.remarks))
@@ -84,7 +88,7 @@ def find_machine(
 def _refuse_measure(measure: bool) -> None:
     if measure:
         raise UsageError(
-            "--measure measures the processor, and this plan is for a GPU.",
+            "--measure measures the processor, but this plan is for a GPU.",
             hint="Add --device cpu, or leave --measure out.",
         )
 
@@ -101,9 +105,9 @@ def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | Non
 def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
     """Describe this computer without a GPU."""
     cpu, free = this_cpu(), free_ram_bytes()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Text, ...] = ()
     if allowance.ram is not None and allowance.ram > free:
-        remarks = (f"This computer has only {format_bytes(free)} of RAM free now.",)
+        remarks = (Text("This computer has only {size} of RAM free now.", size=format_bytes(free)),)
     return Machine(
         label="the CPU",
         budgets=(cpu_budget(allowance, free, imagined=True),),
@@ -138,5 +142,5 @@ def measure_cpu(cpu: Cpu) -> Rates:
         cpu.rates,
         matmul_flops=matmul_rate(cpu.itemsize),
         memory_bytes_per_s=decode_rate(itemsize=cpu.itemsize, packed=cpu.packs),
-        source=f"measured on this processor, {cpu.cores} cores, disk stated",
+        source=Text("measured on this processor, {count} cores, disk stated", count=cpu.cores),
     )

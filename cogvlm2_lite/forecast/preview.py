@@ -22,6 +22,7 @@ from cogvlm2_lite.memory.plan import (
     plan_memory,
     plan_most_parallel,
 )
+from cogvlm2_lite.text import Text
 
 _ENDLESS_BYTES = 1 << 50
 
@@ -77,7 +78,7 @@ class PlanPreview:
 
     plan: MemoryPlan
     expected: Forecast
-    sentence: str
+    sentence: Text
     load_s: float
     packed_bytes: int
     picture_bytes: int

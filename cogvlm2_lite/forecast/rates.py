@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import GIB
 
 
@@ -72,7 +73,7 @@ class Card:
             bus_bytes_per_s=self.bus_bytes_per_s * _BUS_SHARE,
             disk_bytes_per_s=DISK_BYTES_PER_S,
             block_s=_GPU_BLOCK_S,
-            source=f"stated: {self.name} {self.gib} GB",
+            source=Text("stated: {card}", card=f"{self.name} {self.gib} GB"),
         )
 
 
@@ -120,10 +121,14 @@ def named_card(name: str) -> Card:
     if found is None:
         near = get_close_matches(asked, known, n=1, cutoff=0.7)
         names = ", ".join(card.name for card in CARDS)
-        hint = f"Known are {names}. For others give their memory: --vram 8GiB."
+        meant = Text("Did you mean {name}?", name=known[near[0]].name) if near else Text()
+        hint = Text(
+            "The known cards are {names}. For others state their memory: --vram 8GiB.", names=names
+        )
         raise UsageError(
             "The rates of the card {name!r} are not known.",
-            hint=f"Did you mean {known[near[0]].name}? {hint}" if near else hint,
+            hint=join(meant, hint),
+            param="card",
             name=name,
         )
     return found
@@ -146,7 +151,9 @@ def gpu_rates(name: str, total_bytes: int) -> Rates:
     typical = sorted((card for card in CARDS if card.typical), key=lambda card: card.gib)
     # A card of 8 GB tells of a little more or less than 8 GiB.
     card = next((c for c in typical if total_bytes <= (c.gib + 0.5) * GIB), typical[-1])
-    return replace(card.rates, source=f"stated: a card like {card.name} {card.gib} GB")
+    return replace(
+        card.rates, source=Text("stated: a card like {card}", card=f"{card.name} {card.gib} GB")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,5 +233,9 @@ class Cpu:
             disk_bytes_per_s=DISK_BYTES_PER_S,
             pack_bytes_per_s=_PACK_BYTES_PER_S,
             block_s=_CPU_BLOCK_S,
-            source=f"stated: {self.cores} core{'' if self.cores == 1 else 's'}, {kind.name}",
+            source=Text(
+                "stated: one core, {kind}" if self.cores == 1 else "stated: {count} cores, {kind}",
+                count=self.cores,
+                kind=kind.name,
+            ),
         )

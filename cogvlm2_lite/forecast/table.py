@@ -9,6 +9,7 @@ from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS, Forecast
 from cogvlm2_lite.memory.inventory import Unit, by_part
 from cogvlm2_lite.memory.plan import DeviceBudget, DevicePlan, MemoryPlan, PhasePlan
+from cogvlm2_lite.text import Text, join, listed
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 Row = tuple[str, ...]
@@ -21,16 +22,16 @@ UNITS_OF_WORK: Mapping[Phase, str] = {
 }
 
 _WHOLE = {
-    Part.VISION: "the vision tower",
-    Part.PROJECTOR: "the projector",
-    Part.VISION_EXPERT: "the vision experts",
-    Part.LANGUAGE_EXPERT: "the language experts",
-    Part.LM_HEAD: "lm_head",
+    Part.VISION: Text("the vision tower"),
+    Part.PROJECTOR: Text("the projector"),
+    Part.VISION_EXPERT: Text("the vision experts"),
+    Part.LANGUAGE_EXPERT: Text("the language experts"),
+    Part.LM_HEAD: Text("lm_head"),
 }
 _BLOCKS = {
-    Part.VISION: "vision tower blocks",
-    Part.VISION_EXPERT: "vision experts",
-    Part.LANGUAGE_EXPERT: "language experts",
+    Part.VISION: "{count} of {total} vision tower blocks",
+    Part.VISION_EXPERT: "{count} of {total} vision experts",
+    Part.LANGUAGE_EXPERT: "{count} of {total} language experts",
 }
 
 
@@ -188,21 +189,29 @@ def _aligned(rows: list[Row], widths: list[int]) -> list[str]:
 
 def summarize(
     plan: MemoryPlan, config: ModelConfig, expected: Forecast, unlimited: Forecast
-) -> str:
-    """Say in a sentence or two what a person will notice.
+) -> Text:
+    """Return in two or three sentences what a person will notice.
 
     unlimited  what would be expected if everything stayed in memory
     """
-    asked = "A question about a new picture" if Phase.ENCODE in expected.seconds else "A question"
-    clauses = [f"{_where_it_decodes(plan, config, expected)}."]
+    first_word = (
+        "A question about a new picture waits about {wait} for its first word."
+        if Phase.ENCODE in expected.seconds
+        else "A question waits about {wait} for its first word."
+    )
     picture = _transfer(expected, config, [Phase.ENCODE, Phase.PREFILL_IMAGE])
-    if picture:
-        more = expected.first_word_s - unlimited.first_word_s
-        hidden = more < 0.02 * unlimited.first_word_s
-        cost = "hidden behind the computation" if hidden else f"about {about(more)} more"
-        clauses.append(f"For each new picture {picture}, {cost}.")
-    clauses.append(f"{asked} waits about {about(expected.first_word_s)} for its first word.")
-    return " ".join(clauses)
+    more = expected.first_word_s - unlimited.first_word_s
+    hidden = more < 0.02 * unlimited.first_word_s
+    cost = (
+        "For each new picture {transfer}, hidden behind the computation."
+        if hidden
+        else "For each new picture {transfer}, about {wait} more."
+    )
+    return join(
+        _where_it_decodes(plan, config, expected),
+        Text(cost, transfer=picture, wait=about(more)) if picture else "",
+        Text(first_word, wait=about(expected.first_word_s)),
+    )
 
 
 def about(seconds: float) -> str:
@@ -214,23 +223,24 @@ def about(seconds: float) -> str:
     return format_seconds(round(seconds / 5) * 5)
 
 
-def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> str:
+def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast) -> Text:
     place = _place(plan)
-    speed = f"about {rate(expected.tokens_per_s)} tokens/s"
+    speed = Text("about {rate} tokens/s", rate=rate(expected.tokens_per_s))
     if plan.parallel > 1:
-        speed += f" for each of {plan.parallel} conversations"
+        speed = Text("{speed} for each of {count} conversations", speed=speed, count=plan.parallel)
     token = _transfer(expected, config, [Phase.DECODE])
     if token:
-        return f"For every token {token}, so {speed}"
+        return Text("For every token {transfer}, so {speed}.", transfer=token, speed=speed)
     if any(a.units for arrivals in expected.arrivals.values() for a in arrivals):
-        return f"Decodes entirely {place}, {speed}"
-    return f"Everything stays {place}, {speed}"
+        return Text("Decodes entirely {place}, {speed}.", place=place, speed=speed)
+    return Text("Everything stays {place}, {speed}.", place=place, speed=speed)
 
 
-def _place(plan: MemoryPlan) -> str:
+def _place(plan: MemoryPlan) -> Text:
     if plan.devices[0].budget.in_ram:
-        return "in RAM"
-    return "on the GPU" if len(plan.devices) == 1 else f"on the {len(plan.devices)} GPUs"
+        return Text("in RAM")
+    count = len(plan.devices)
+    return Text("on the GPU") if count == 1 else Text("on the {count} GPUs", count=count)
 
 
 def rate(tokens_per_s: float) -> str:
@@ -240,23 +250,31 @@ def rate(tokens_per_s: float) -> str:
     return f"{tokens_per_s:.1f}" if tokens_per_s >= 0.095 else f"{tokens_per_s:.3f}"
 
 
-def _transfer(expected: Forecast, config: ModelConfig, phases: list[Phase]) -> str:
-    """Say what comes in: "2.10 GiB come from RAM (the vision tower, 14 of 32 vision experts)"."""
+def _transfer(expected: Forecast, config: ModelConfig, phases: list[Phase]) -> Text:
+    """Return what comes in: "2.10 GiB come from RAM (the vision tower, 14 of 32 vision experts)".
+
+    Empty when nothing does.
+    """
     arrivals = [a for phase in phases for a in expected.arrivals.get(phase, ())]
-    sources = {
-        "from RAM": [unit for a in arrivals for unit in a.ram],
-        "from disk": [unit for a in arrivals for unit in a.disk],
-    }
-    said: list[str] = []
-    for where, units in sources.items():
-        if units:
-            size = format_bytes(sum(unit.nbytes for unit in units))
-            verb = " come" if not said else ""
-            said.append(f"{size}{verb} {where} ({_named(units, config)})")
-    return " and ".join(said)
+    ram = [unit for a in arrivals for unit in a.ram]
+    disk = [unit for a in arrivals for unit in a.disk]
+    if not ram and not disk:
+        return Text()
+    template = "{ram_size} come from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})"
+    if not disk:
+        template = "{ram_size} come from RAM ({ram_parts})"
+    elif not ram:
+        template = "{disk_size} come from disk ({disk_parts})"
+    return Text(
+        template,
+        ram_size=format_bytes(sum(unit.nbytes for unit in ram)),
+        ram_parts=_named(ram, config),
+        disk_size=format_bytes(sum(unit.nbytes for unit in disk)),
+        disk_parts=_named(disk, config),
+    )
 
 
-def _named(units: list[Unit], config: ModelConfig) -> str:
+def _named(units: list[Unit], config: ModelConfig) -> Text:
     """Name parts, those that are not whole with their blocks: "3 of 32 language experts"."""
     blocks = {
         Part.VISION: config.vision.num_hidden_layers,
@@ -267,5 +285,7 @@ def _named(units: list[Unit], config: ModelConfig) -> str:
     for part in reversed(list(by_part(units))):
         count = sum(unit.part is part and unit.block is not None for unit in units)
         whole = count == blocks.get(part, 0)
-        names.append(_WHOLE[part] if whole else f"{count} of {blocks[part]} {_BLOCKS[part]}")
-    return ", ".join(names)
+        names.append(
+            _WHOLE[part] if whole else Text(_BLOCKS[part], count=count, total=blocks[part])
+        )
+    return listed(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cogvlm2_lite.forecast.preview import (
 from cogvlm2_lite.forecast.rates import Rates
 from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS
+from cogvlm2_lite.text import Text, joined
 from cogvlm2_lite.units import format_bytes
 
 RELEASED_WORD = COGVLM2.released.word
@@ -33,82 +34,112 @@ def find_subject(name: str, lm_head: str | None) -> PlannedModel:
         return released_subject(architecture.released, lm_head_nf4=lm_head == "nf4")
     if lm_head is not None:
         raise UsageError(
-            "--lm-head is for `{released}` only; a folder's lm_head is stored already.",
+            "--lm-head works only with `{model}`; the lm_head of a folder is already stored.",
             hint="Leave it out.",
-            released=RELEASED_WORD,
+            param="lm_head",
+            model=RELEASED_WORD,
         )
     return folder_subject(model_folder(name), name)
 
 
-def text(subject: PlannedModel, machine: Machine, found: PlanPreview) -> str:
-    """Write a plan for a person."""
-    first = f"{subject.name} on {machine.label}. {found.sentence}"
+def text(
+    subject: PlannedModel,
+    machine: Machine,
+    found: PlanPreview,
+    translate: Callable[[str], str] = str,
+) -> str:
+    """Write a plan for a person.
+
+    translate  puts a sentence into the reader's language; the table keeps its words
+    """
+    first = f"{subject.name} on {machine.label}. {translate(found.sentence)}"
     blocks = [
         _wrapped(first),
         draw_table(found.plan, found.expected),
-        "\n".join(_wrapped(note) for note in notes(machine, found)),
+        "\n".join(_wrapped(translate(note)) for note in notes(machine, found)),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def notes(machine: Machine, found: PlanPreview) -> Iterator[str]:
-    """Say what the table does not."""
+def notes(machine: Machine, found: PlanPreview) -> Iterator[Text]:
+    """Yield what the table does not show, in sentences."""
     yield from machine.remarks
     if found.plan.remark:
         yield found.plan.remark
     yield from (d.budget.remark for d in found.plan.devices if d.budget.remark)
     if found.packed_bytes:
-        yield (
+        yield Text(
             "4-bit matrices that every token needs lie in RAM twice, as stored and packed for this "
-            f"processor: {format_bytes(found.packed_bytes)} more."
+            "processor: {size} more.",
+            size=format_bytes(found.packed_bytes),
         )
     yield _in_ram(found) if machine.in_ram else _waiting(found)
     if found.picture_bytes:
         yield _pictures(found)
-    does = "reads the weights from disk" + (" and packs them" if found.packed_bytes else "")
-    yield f"The first answer also {does}, about {about(found.load_s)}."
-    yield (
-        f"Expected times are arithmetic, {_source(found)}. A question has {QUESTION_TOKENS} tokens."
+    yield Text(
+        "The first answer also reads the weights from disk and packs them, about {wait}."
+        if found.packed_bytes
+        else "The first answer also reads the weights from disk, about {wait}.",
+        wait=about(found.load_s),
     )
-    yield "Answers are the same under every plan; --kv alone may change them."
+    yield Text(
+        "Expected times are arithmetic, {source}. A question has {count} tokens.",
+        source=_source(found),
+        count=QUESTION_TOKENS,
+    )
+    yield Text("Answers are the same under every plan; --kv alone may change them.")
 
 
-def _in_ram(found: PlanPreview) -> str:
-    embedding = format_bytes(found.expected.ram_bytes)
-    return f"Embedding rows are read from a mapped file: up to {embedding} of cached pages more."
+def _in_ram(found: PlanPreview) -> Text:
+    return Text(
+        "Embedding rows are read from a mapped file: up to {size} of cached pages more.",
+        size=format_bytes(found.expected.ram_bytes),
+    )
 
 
-def _waiting(found: PlanPreview) -> str:
+def _waiting(found: PlanPreview) -> Text:
     host = sum(device.budget.host_bytes for device in found.plan.devices)
-    kept = f"{format_bytes(found.expected.ram_bytes)} of weights wait in RAM"
-    if found.expected.disk_bytes:
-        return f"{kept}, where {format_bytes(host)} may be used; the others are on disk."
-    return f"{kept} (embedding rows are read there), where {format_bytes(host)} may be used."
+    return Text(
+        "{size} of weights wait in RAM, where {host} may be used; the others are on disk."
+        if found.expected.disk_bytes
+        else "{size} of weights wait in RAM (embedding rows are read there), where {host} may be "
+        "used.",
+        size=format_bytes(found.expected.ram_bytes),
+        host=format_bytes(host),
+    )
 
 
-def _pictures(found: PlanPreview) -> str:
+def _pictures(found: PlanPreview) -> Text:
     room, each = found.plan.picture_cache_bytes, format_bytes(found.picture_bytes)
     if room:
-        return (
-            f"Pictures that were asked about stay known in up to {format_bytes(room)} of RAM, "
-            f"{each} each."
+        return Text(
+            "Pictures that were asked about stay known in up to {size} of RAM, {each} each.",
+            size=format_bytes(room),
+            each=each,
         )
-    return (
-        f"No RAM is left to keep earlier pictures ({each} each): going back to one reads it again."
+    return Text(
+        "No RAM is left to keep earlier pictures ({each} each): going back to one reads it again.",
+        each=each,
     )
 
 
-def _source(found: PlanPreview) -> str:
+def _source(found: PlanPreview) -> Text:
     said = {rates.source: _numbers(rates, found) for rates in found.expected.rates}
-    return "; ".join(f"from rates {source} ({numbers})" for source, numbers in said.items())
+    template = "from rates {source} ({numbers})"
+    return joined(
+        Text(template, source=source, numbers=numbers) for source, numbers in said.items()
+    )
 
 
-def _numbers(rates: Rates, found: PlanPreview) -> str:
-    in_ram = found.plan.devices[0].budget.in_ram
-    bus = "" if in_ram else f", bus {rates.bus_bytes_per_s / 1e9:.1f}"
-    return (
-        f"{rates.matmul_flops / 1e12:.3g} TFLOP/s, memory {rates.memory_bytes_per_s / 1e9:.3g}"
-        f"{bus}, disk {rates.disk_bytes_per_s / 1e9:.1f} GB/s"
+def _numbers(rates: Rates, found: PlanPreview) -> Text:
+    return Text(
+        "{compute} TFLOP/s, memory {memory}, disk {disk} GB/s"
+        if found.plan.devices[0].budget.in_ram
+        else "{compute} TFLOP/s, memory {memory}, bus {bus}, disk {disk} GB/s",
+        compute=f"{rates.matmul_flops / 1e12:.3g}",
+        memory=f"{rates.memory_bytes_per_s / 1e9:.3g}",
+        bus=f"{rates.bus_bytes_per_s / 1e9:.1f}",
+        disk=f"{rates.disk_bytes_per_s / 1e9:.1f}",
     )
 
 

@@ -30,6 +30,7 @@ from PIL import Image
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -39,9 +40,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _FORMAT_NAMES = {"WEBP": "WebP", "MPO": "JPEG"}  # MPO: a JPEG with a second one for depth behind it
 _HINT = "Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture."
 _CONVERT = "Save it as JPEG or PNG with another program, then open that file."
-_SMALLER = "Save a smaller copy: the model looks at 1344 by 1344 pixels."
-_DAMAGED = "Get the file again or save it once more from the program that made it."
-_UNNAMED = "The picture"
+_SMALLER = "Save a smaller copy: the model sees 1344 by 1344 pixels."
+_DAMAGED = "Get the file again or save it again from the program that made it."
+_UNNAMED = Text("The picture")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -129,9 +130,9 @@ def open_image(
         return _from_stream(BytesIO(source), _UNNAMED, upright, limits)
     if not isinstance(source, str | Path):
         raise UsageError(
-            "A picture can't be given as {type}.",
+            "{kind} can't be opened as a picture.",
             hint="Give a path, the bytes of a picture file, or a PIL image.",
-            type=type(source).__name__,
+            kind=type(source).__name__,
         )
     path = _existing_file(source, limits)
     try:
@@ -163,8 +164,8 @@ def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
     """Check that a path names a readable file of acceptable size."""
     if isinstance(source, str) and re.match(r"(?i)(https?|ftp|data|file):", source):
         raise ImageError(
-            "The picture is given as a web address, and this program opens none.",
-            hint="Save the picture to a file and give the path of that file.",
+            "The picture is a web address, which this program does not open.",
+            hint="Save the picture to a file and use the path of that file.",
         )
     path = Path(source)
     name = path.name or str(path)
@@ -172,28 +173,28 @@ def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
         status = path.stat()
     except FileNotFoundError:
         raise ImageError(
-            "There is no file {path!r}.", hint="Check the spelling of the path.", path=str(path)
+            "There is no file {file!r}.", hint="Check the spelling of the path.", file=str(path)
         ) from None
     except (OSError, ValueError) as error:
         raise _no_access(name, error) from error
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(
-            "{name} is a folder, not a picture.", hint="Give one file of it.", name=name
+            "{file} is a folder, not a picture.", hint="Choose one file in it.", file=name
         )
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError("{name} is not an ordinary file.", hint=_HINT, name=name)
+        raise ImageError("{file} is not a regular file.", hint=_HINT, file=name)
     _check_file_size(status.st_size, name, limits)
     return path
 
 
 def _check_file_size(size: int, name: str, limits: ImageLimits) -> None:
     if size == 0:
-        raise ImageError("{name} is empty (0 bytes).", hint=_DAMAGED, name=name)
+        raise ImageError("{file} is empty (0 bytes).", hint=_DAMAGED, file=name)
     if size > limits.max_file_bytes:
         raise ImageError(
-            "{name} has {size}, more than the {most} a picture may have.",
+            "{file} has {size}, more than the {most} that a picture may have.",
             hint=_SMALLER,
-            name=name,
+            file=name,
             size=format_bytes(size),
             most=format_bytes(limits.max_file_bytes),
         )
@@ -230,9 +231,9 @@ def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -
         raise _too_many_pixels(name, (width, height), limits)
     if width * height == 0:
         raise ImageError(
-            "{name} has no pixels ({width} x {height}).",
+            "{file} has no pixels ({width} x {height}).",
             hint=_DAMAGED,
-            name=name,
+            file=name,
             width=width,
             height=height,
         )
@@ -245,18 +246,18 @@ def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -
         raise _too_many_pixels(name, None, limits) from None
     except MemoryError as error:
         raise ImageError(
-            "{name} needs more memory than there is ({width} x {height} pixels).",
+            "{file} needs more memory than is free ({width} x {height} pixels).",
             hint=_SMALLER,
-            name=name,
+            file=name,
             width=width,
             height=height,
         ) from error
     except _DECODER_ERRORS as error:
         raise ImageError(
-            "{name} is damaged: it starts like a {kind} picture of {width} x {height} pixels, "
+            "{file} is damaged: it starts as a {kind} picture of {width} x {height} pixels, "
             "but the rest can't be decoded.",
             hint=_DAMAGED,
-            name=name,
+            file=name,
             kind=kind,
             width=width,
             height=height,
@@ -301,15 +302,15 @@ def _wide_grey(image: Image.Image, name: str) -> Image.Image:
     Pillow's own conversion clips everything above 255 to white.
     """
     values = np.asarray(image)
-    kind, top = ("floating-point", 1.0) if image.mode == "F" else ("32-bit", 65535.0)
+    kind, top = (Text("floating-point"), 1.0) if image.mode == "F" else (Text("32-bit"), 65535.0)
     if not (values.min() >= 0 and values.max() <= top):  # so that NaN is refused too
         raise ImageError(
-            "{name} holds {kind} greys outside of 0 to {most:.0f}, for which nobody says what is "
-            "black and what is white.",
-            hint="Save it with 8 or 16 bits per colour.",
-            name=name,
+            "{file} has {kind} grey values outside of 0 to {most}, so black and white are not "
+            "defined.",
+            hint="Save it with 8 or 16 bits per color.",
+            file=name,
             kind=kind,
-            most=top,
+            most=round(top),
         )
     grey = np.rint(values.astype(np.float32) * np.float32(255 / top)).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -319,13 +320,22 @@ def _wide_grey(image: Image.Image, name: str) -> Image.Image:
 
 
 def _too_many_pixels(name: str, size: tuple[int, int] | None, limits: ImageLimits) -> ImageError:
-    count = f"{size[0]} x {size[1]} pixels" if size else "far more pixels"
+    most = round(limits.max_pixels / 1e6)
+    if size is None:
+        return ImageError(
+            "{file} has more than the {most} million pixels that a picture may have.",
+            hint=_SMALLER,
+            file=name,
+            most=most,
+        )
     return ImageError(
-        "{name} has {count}, more than the {most:.0f} million that a picture may have.",
+        "{file} has {width} x {height} pixels, more than the {most} million that a picture may "
+        "have.",
         hint=_SMALLER,
-        name=name,
-        count=count,
-        most=limits.max_pixels / 1000000.0,
+        file=name,
+        width=size[0],
+        height=size[1],
+        most=most,
     )
 
 
@@ -334,22 +344,22 @@ def _unreadable(head: bytes, name: str) -> ImageError:
     for kind, pattern in _KNOWN_PICTURES:
         if re.match(pattern, head, re.DOTALL):
             return ImageError(
-                "{name} is damaged: it starts like a {kind} picture, but can't be decoded.",
+                "{file} is damaged: it starts as a {kind} picture, but can't be decoded.",
                 hint=_DAMAGED,
-                name=name,
+                file=name,
                 kind=kind,
             )
     for kind, pattern in _KNOWN_FOREIGN:
         if re.match(pattern, head, re.DOTALL):
             return ImageError(
-                "{name} is {kind}, which this program does not open.",
+                "{file} is {kind}, which this program does not open.",
                 hint=_CONVERT,
-                name=name,
+                file=name,
                 kind=kind,
             )
     if _is_text(head):
-        return ImageError("{name} is a text file, not a picture.", hint=_HINT, name=name)
-    return ImageError("{name} is in no known picture format.", hint=_HINT, name=name)
+        return ImageError("{file} is a text file, not a picture.", hint=_HINT, file=name)
+    return ImageError("{file} is in no known picture format.", hint=_HINT, file=name)
 
 
 def _is_text(head: bytes) -> bool:
@@ -366,10 +376,10 @@ def _is_text(head: bytes) -> bool:
 def _no_access(name: str, error: OSError | ValueError) -> ImageError:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ImageError(
-        "{name} can't be read: {reason}.",
-        hint="Check the path and who may read the file.",
-        name=name[:200],
-        reason=reason,
+        "{file} can't be read: {why}.",
+        hint="Check the path and the permissions of the file.",
+        file=name[:200],
+        why=reason,
     )
 
 
@@ -382,16 +392,16 @@ _KNOWN_PICTURES = (
     ("BMP", rb"BM.{4}\x00\x00\x00\x00"),
 )
 _KNOWN_FOREIGN = (
-    ("a HEIC picture", rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)"),
-    ("an AVIF picture", rb"....ftyp(avif|avis)"),
-    ("a video", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI "),
-    ("a PDF document", rb"\s*%PDF-"),
-    ("an SVG drawing", rb"(\xef\xbb\xbf)?\s*<(svg|[?!].*<svg)[\s>]"),
-    ("a web page", rb"(\xef\xbb\xbf)?\s*(?i:<(!doctype html|html))"),
-    ("a Photoshop file", rb"8BPS"),
-    ("a JPEG XL picture", rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
-    ("a JPEG 2000 picture", rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
-    ("a ZIP archive or an office document", rb"PK\x03\x04"),
-    ("an icon file", rb"\x00\x00[\x01\x02]\x00"),
-    ("a PostScript file", rb"%!PS"),
+    (Text("a HEIC picture"), rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)"),
+    (Text("an AVIF picture"), rb"....ftyp(avif|avis)"),
+    (Text("a video"), rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI "),
+    (Text("a PDF document"), rb"\s*%PDF-"),
+    (Text("an SVG drawing"), rb"(\xef\xbb\xbf)?\s*<(svg|[?!].*<svg)[\s>]"),
+    (Text("a web page"), rb"(\xef\xbb\xbf)?\s*(?i:<(!doctype html|html))"),
+    (Text("a Photoshop file"), rb"8BPS"),
+    (Text("a JPEG XL picture"), rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
+    (Text("a JPEG 2000 picture"), rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
+    (Text("a ZIP archive or an office document"), rb"PK\x03\x04"),
+    (Text("an icon file"), rb"\x00\x00[\x01\x02]\x00"),
+    (Text("a PostScript file"), rb"%!PS"),
 )

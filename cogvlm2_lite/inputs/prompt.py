@@ -87,13 +87,11 @@ def _find_template(name: str | None, architecture: Architecture) -> Template:
     templates = architecture.templates
     name = "chat" if name is None else name
     if name not in templates:
-        *first, last = templates
         raise UsageError(
-            "There is no prompt template {template!r}.",
-            hint="Choose {first} or {last}.",
-            template=name,
-            first=", ".join(first),
-            last=last,
+            "Unknown prompt template {name!r}.",
+            hint="Choose one of {names}.",
+            name=name,
+            names=", ".join(templates),
         )
     return templates[name]
 
@@ -235,14 +233,18 @@ def _turn_ends(
 
 
 def _too_long(text_tokens: int, image_tokens: int, context: int, most: int) -> PromptTooLongError:
-    picture = f" and the picture {image_tokens}" if image_tokens else ""
-    longer = f", or plan for a longer context: {most} tokens at most" if context < most else ""
+    message = (
+        "The question has {count} tokens and the picture {picture}; the context has room for "
+        "{context}, and the answer needs some of them."
+        if image_tokens
+        else "The question has {count} tokens; the context has room for {context}, and the answer "
+        "needs some of them."
+    )
+    hint = (
+        "Shorten the question, or plan for a longer context (at most {most} tokens)."
+        if context < most
+        else "Shorten the question."
+    )
     return PromptTooLongError(
-        "The question has {count} tokens{picture}; the context holds {context}, "
-        "and an answer needs some of them.",
-        hint="Shorten the question{longer}.",
-        count=text_tokens,
-        picture=picture,
-        context=context,
-        longer=longer,
+        message, hint=hint, count=text_tokens, picture=image_tokens, context=context, most=most
     )

@@ -54,19 +54,19 @@ class Tokenizer:
         content = _read_json(path)
         if not _is_byte_level(content.get("decoder")):
             raise CheckpointError(
-                "{path} is not a byte-level BPE tokenizer, the kind of CogVLM2.",
+                "{file} is not a byte-level BPE tokenizer, which CogVLM2 needs.",
                 hint="Copy tokenizer.json from the original checkpoint into the folder.",
-                path=path,
+                file=path,
             )
         try:
             fast = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(
-                "{path} can't be used: {why}.",
-                hint="Copy {file} again from the source.",
-                path=path,
+                "{file} can't be used: {why}.",
+                hint="Copy {name} again from the source.",
+                file=path,
                 why=error,
-                file=path.name,
+                name=path.name,
             ) from error
         config_path = folder / "tokenizer_config.json"
         settings = _read_json(config_path) if config_path.exists() else {}
@@ -182,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             file=path.name,
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError("{path} can't be read: {why}.", path=path, why=error) from error
+        raise CheckpointError("{file} can't be read: {why}.", file=path, why=error) from error
     if not isinstance(content, dict):
-        raise CheckpointError("{path} does not hold a JSON object.", path=path)
+        raise CheckpointError("{file} does not contain a JSON object.", file=path)
     return content

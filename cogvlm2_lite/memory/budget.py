@@ -19,6 +19,7 @@ from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.memory.inventory import UnitKey
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, DeviceBudget, Workload, plan_memory
+from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import MIB, format_bytes, parse_bytes
 
 AUTO = "auto"
@@ -47,30 +48,42 @@ def read_allowance(vram: str | int | None, ram: str | int | None) -> Allowance:
     video = None
     if vram is not None and vram != AUTO:
         items = [item for item in str(vram).split(",") if item.strip()] or [str(vram)]
-        video = tuple(_size(item, "video memory", VRAM_HINT) for item in items)
-    host = None if ram is None or ram == AUTO else _size(str(ram), "RAM", RAM_HINT)
+        video = tuple(_size(item, "--vram", VRAM_HINT) for item in items)
+    host = None if ram is None or ram == AUTO else _size(str(ram), "--ram", RAM_HINT)
     return Allowance(vram=video, ram=host)
 
 
-def _size(text: str, what: str, hint: str) -> int:
+def _size(text: str, option: str, hint: str) -> int:
+    param = option.removeprefix("--")
     try:
         count = parse_bytes(text)
     except UsageError:
         raise UsageError(
-            "{text!r} is not a size of {what}.", hint=hint, text=text.strip(), what=what
+            "{value!r} is not a size for {option}.",
+            hint=hint,
+            param=param,
+            option=option,
+            value=text.strip(),
         ) from None
     if count > _MOST_BYTES:
         raise UsageError(
-            "{text} is more {what} than there can be.", hint=hint, text=text.strip(), what=what
+            "{value} for {option} is more than any computer has.",
+            hint=hint,
+            param=param,
+            option=option,
+            value=text.strip(),
         )
     if count < MIB:
         meant = text.strip()
-        guess = f"Did you mean {meant}GiB? " if count and meant.isdecimal() else ""
+        guess = Text()
+        if count and meant.isdecimal():
+            guess = Text("Did you mean {value}GiB?", value=meant)
         raise UsageError(
-            "{size} of {what} is not enough for anything.",
-            hint=guess + hint,
+            "{size} for {option} is too small for any plan.",
+            hint=join(guess, hint),
+            param=param,
+            option=option,
             size=format_bytes(count),
-            what=what,
         )
     return count
 
@@ -91,7 +104,12 @@ def gpu_budgets(
             free=gpu.free_bytes,
             allowed=given,
             host_bytes=host,
-            where=f"{gpu.device} ({gpu.name}), which has {format_bytes(gpu.total_bytes)}",
+            where=Text(
+                "{device} ({name}, {size})",
+                device=gpu.device,
+                name=gpu.name,
+                size=format_bytes(gpu.total_bytes),
+            ),
         )
         for gpu, given in zip(gpus, allowed, strict=True)
     )
@@ -122,7 +140,7 @@ def cpu_budget(
         free=free,
         allowed=allowance.ram,
         host_bytes=0,
-        where="this computer",
+        where=Text("this computer"),
         in_ram=True,
     )
 
@@ -138,20 +156,33 @@ def _budget(
 ) -> DeviceBudget:
     sizes = [size for size in (free, allowed) if size is not None]
     taken = min(sizes)
-    origin = f"{format_bytes(taken)} {'given' if taken == allowed else 'free now'}"
-    others = "other programs" if in_ram else "the driver and other programs"
-    remark = ""
+    given = taken == allowed
+    if in_ram:
+        origin = (
+            "{size} given, {reserve} left for other programs"
+            if given
+            else "{size} free now, {reserve} left for other programs"
+        )
+    else:
+        origin = (
+            "{size} given, {reserve} left for the driver and other programs"
+            if given
+            else "{size} free now, {reserve} left for the driver and other programs"
+        )
+    remark = Text()
     if free is not None and allowed is not None and allowed > free:
-        remark = (
-            f"{format_bytes(allowed)} were allowed, and {format_bytes(free)} are free on {where}: "
-            "planned with what is free."
+        remark = Text(
+            "{size} is allowed, but only {free} is free on {device}; the plan uses what is free.",
+            size=format_bytes(allowed),
+            free=format_bytes(free),
+            device=where,
         )
     return DeviceBudget(
         device=device,
         device_bytes=max(0, taken - RESERVE_BYTES),
         host_bytes=host_bytes,
         in_ram=in_ram,
-        origin=f"{origin}, {format_bytes(RESERVE_BYTES)} left for {others}",
+        origin=Text(origin, size=format_bytes(taken), reserve=format_bytes(RESERVE_BYTES)),
         remark=remark,
     )
 
@@ -161,8 +192,9 @@ def _per_gpu(vram: tuple[int, ...] | None, count: int) -> tuple[int | None, ...]
         return (None,) * count
     if len(vram) not in (1, count):
         raise UsageError(
-            "{given} sizes of video memory were given, but the number of usable GPUs is {count}.",
-            hint="Give one size for all, or one for each.",
+            "--vram has {given} sizes, but the number of usable GPUs is {count}.",
+            hint="Give one size for all GPUs, or one for each.",
+            param="vram",
             given=len(vram),
             count=count,
         )
@@ -202,7 +234,7 @@ def check_context(config: ModelConfig, context: int | None) -> int:
         return most
     if not 1 <= context <= most:
         raise UsageError(
-            "A context of {context} tokens is not possible; the model has {most} at most.",
+            "A context of {context} tokens is not possible; the model supports at most {most}.",
             hint="Give a number from {least} (a picture and a few questions) to {most}.",
             context=context,
             most=most,

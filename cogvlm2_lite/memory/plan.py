@@ -27,7 +27,16 @@ from cogvlm2_lite.memory.inventory import (
     step_of,
 )
 from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
+
+PHASE_NAMES: Mapping[Phase, Text] = {
+    Phase.ENCODE: Text("Encode"),
+    Phase.PREFILL_IMAGE: Text("Prefill with picture"),
+    Phase.PREFILL_TEXT: Text("Prefill of text"),
+    Phase.DECODE: Text("Decode"),
+}
+"""For sentences that begin with the name of a phase."""
 
 RESERVE_BYTES = 384 * 1024**2
 """Left free of what is free now: other programs grow, and the driver takes some for itself."""
@@ -62,8 +71,8 @@ class DeviceBudget:
     device_bytes: int
     host_bytes: int = 0
     in_ram: bool = False
-    origin: str = ""
-    remark: str = ""
+    origin: Text = Text()  # noqa: RUF009 - immutable
+    remark: Text = Text()  # noqa: RUF009
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +165,7 @@ class MemoryPlan:
     host_part_bytes: Mapping[Part, int]
     picture_cache_bytes: int = 0
     parallel: int = 1
-    remark: str = ""
+    remark: Text = Text()  # noqa: RUF009 - immutable
 
     @property
     def peak_bytes(self) -> int:
@@ -274,12 +283,17 @@ def _lowered(plan: MemoryPlan, wanted: int) -> MemoryPlan:
     if plan.parallel == wanted:
         return plan
     each = sum(device.phase(Phase.DECODE).cache_bytes for device in plan.devices) // plan.parallel
-    found = f"{plan.parallel} conversations" if plan.parallel > 1 else "one conversation"
-    return replace(
-        plan,
-        remark=f"Memory suffices for {found} at once, not for {wanted}: each takes "
-        f"{format_bytes(each)} of key/value cache. A shorter --context makes them smaller.",
+    remark = Text(
+        "Memory suffices for {count} conversations at once, not for {wanted}: each takes {size} of "
+        "key/value cache. A shorter --context makes them smaller."
+        if plan.parallel > 1
+        else "Memory suffices for one conversation at once, not for {wanted}: each takes {size} of "
+        "key/value cache. A shorter --context makes them smaller.",
+        count=plan.parallel,
+        wanted=wanted,
+        size=format_bytes(each),
     )
+    return replace(plan, remark=remark)
 
 
 def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[dict[Part, range]]:
@@ -344,18 +358,20 @@ def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     held = sum(unit.nbytes for unit in units)
     everything = held + max(phase.cache_bytes + phase.scratch_bytes for phase in plan.phases)
     raise DoesNotFitError(
-        "The whole model needs {size} on {device}, where "
-        "{allowance}, and offloading was forbidden.",
-        hint="Leave --offload at auto: the answers are the same, only slower.",
-        size=format_bytes(everything),
+        "The whole model needs {least} on {device}, where {usable}, and --offload is never.",
+        hint="Leave --offload at auto: the answers are the same, but slower.",
+        param="offload",
+        least=format_bytes(everything),
         device=plan.budget.device,
-        allowance=_may_be_used(plan.budget),
+        usable=_usable(plan.budget),
     )
 
 
-def _may_be_used(budget: DeviceBudget) -> str:
-    origin = f" ({budget.origin})" if budget.origin else ""
-    return f"{format_bytes(budget.device_bytes)} may be used{origin}"
+def _usable(budget: DeviceBudget) -> Text:
+    size = format_bytes(budget.device_bytes)
+    if not budget.origin:
+        return Text("{size} can be used", size=size)
+    return Text("{size} can be used ({origin})", size=size, origin=budget.origin)
 
 
 def _plan_phase(
@@ -490,15 +506,16 @@ def _does_not_fit(
     plan: PhasePlan, shorter: int, budget: DeviceBudget, config: ModelConfig
 ) -> DoesNotFitError:
     missing = plan.peak_bytes - budget.device_bytes
-    hint = "Close other programs, give a larger budget, or use another device."
+    hint = "Close other programs, allow more memory, or use another device."
     if shorter >= config.vision.image_tokens + 512:
-        hint = f"A context of {shorter} tokens would fit: --context {shorter}."
+        hint = "A context of {context} tokens would fit: --context {context}."
     return DoesNotFitError(
-        "{phase} needs at least {least} on {device}, where {allowance}: {missing} are missing.",
+        "{phase} needs at least {least} on {device}, where {usable}: {missing} more is needed.",
         hint=hint,
-        phase=plan.phase.value.capitalize(),
+        context=shorter,
+        phase=PHASE_NAMES[plan.phase],
         least=format_bytes(plan.peak_bytes),
         device=budget.device,
-        allowance=_may_be_used(budget),
+        usable=_usable(budget),
         missing=format_bytes(missing),
     )

@@ -70,23 +70,22 @@ def read_samples(source: Path) -> list[Sample]:
         return list(_from_folder(source))
     if not source.is_file():
         raise UsageError(
-            "There is no folder or file {source}.",
-            hint='Give a folder of pictures or a .jsonl file of {{"image", "question", "answer"}}.',
-            source=source,
+            "There is no folder or file {file}.",
+            hint="Give a folder of pictures or a .jsonl file of objects with image, question and "
+            "answer.",
+            file=source,
         )
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "{source} can't be read as text: {why}.", source=source, why=error
-        ) from error
+        raise UsageError("{file} can't be read as text: {why}.", file=source, why=error) from error
     found = [
         _from_line(line, f"{source.name}, line {number}", source.parent)
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
     if not found:
-        raise UsageError("{source} is empty.", hint="Give at least eight samples.", source=source)
+        raise UsageError("{file} has no samples.", hint="Give at least eight samples.", file=source)
     return found
 
 
@@ -94,10 +93,10 @@ def _from_folder(folder: Path) -> Iterator[Sample]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
         raise UsageError(
-            "{folder} holds no picture ({suffixes}).",
-            hint="Give the folder that holds them itself; folders inside are not searched.",
+            "{folder} has no pictures ({kinds}).",
+            hint="Give the folder that directly contains them; subfolders are not searched.",
             folder=folder,
-            suffixes=", ".join(sorted(PICTURE_SUFFIXES)),
+            kinds=", ".join(sorted(PICTURE_SUFFIXES)),
         )
     for number, file in enumerate(files):
         yield Sample(image=file, question=_QUESTIONS[number % len(_QUESTIONS)])
@@ -111,12 +110,13 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
     known = {"image", "question", "answer"}
     if not isinstance(content, dict) or not set(content) <= known or "question" not in content:
         raise UsageError(
-            "{where} is not an object with question and perhaps image and answer.",
-            hint='Like {{"image": "invoice.png", "question": "What is the sum?", "answer": "9"}}.',
+            "{where} is not an object with question and, if needed, image and answer.",
+            hint="Like {example}.",
             where=where,
+            example='{"image": "invoice.png", "question": "What is the sum?", "answer": "9"}',
         )
     if not all(isinstance(value, str) for value in content.values()):
-        raise UsageError("{where}: image, question and answer must be text.", where=where)
+        raise UsageError("image, question and answer must be strings in {where}.", where=where)
     image = folder / content["image"] if content.get("image") else None
     return Sample(question=content["question"], answer=content.get("answer", ""), image=image)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.server.response_bodies import Error, ErrorDetail
+from cogvlm2_lite.text import Text
 
 _TYPES = {
     400: "invalid_request_error",
@@ -36,7 +38,7 @@ class ApiError(Exception):
     """An error reply; the server sends it with its status.
 
     status       of HTTP
-    message      one sentence for a person
+    message      one sentence for a person; a Text also names its template and values
     code         OpenAI's short word, such as "context_length_exceeded"
     param        the field that is at fault
     retry_after  seconds after which another try makes sense; 0: none is named
@@ -52,12 +54,17 @@ class ApiError(Exception):
         """Return the JSON of OpenAI's errors."""
         return Error(
             error=ErrorDetail(
-                message=self.message,
+                message=str(self.message),
                 type=_TYPES.get(self.status, "server_error"),
                 param=self.param,
                 code=self.code,
+                **self.template(),
             )
         )
+
+    def template(self) -> dict[str, Any]:
+        """Return the message as "template" and "values", for those who translate it."""
+        return Text(self.message).as_dict()
 
     def for_field(self, messages_field: str) -> ApiError:
         """Return the same error for a request whose conversation is not in `messages`."""
@@ -72,21 +79,21 @@ class ApiError(Exception):
 
 def api_error_of(error: CogVLM2LiteError) -> ApiError:
     """Turn an error of the engine into a reply, which names no file of this machine."""
-    text = f"{error.message} {error.hint}".strip()
+    text = error.text
     match error:
         case PromptTooLongError():
             return ApiError(400, text, "context_length_exceeded", "messages")
         case ImageError():
             return ApiError(400, text, "invalid_image", "messages")
         case UsageError():
-            return ApiError(400, text, "invalid_value")
+            return ApiError(400, text, "invalid_value", error.param)
         case DoesNotFitError():
             return ApiError(503, text, "out_of_memory", retry_after=30)
         case EngineError():
             return ApiError(503, text, "engine_unavailable", retry_after=10)
         case _:
             return ApiError(
-                500, "The model can't answer; the server's log says why.", "engine_error"
+                500, "The model can't answer; the log of the server has the reason.", "engine_error"
             )
 
 

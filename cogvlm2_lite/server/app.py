@@ -31,6 +31,7 @@ from cogvlm2_lite.server.response_bodies import Health, Markdown, Model, ModelLi
 from cogvlm2_lite.server.responses import ResponseReply
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.server.validation import read_json
+from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 
@@ -119,7 +120,7 @@ class _Handlers:
             raise ApiError(503, "The model is not loaded.", "model_loading", retry_after=5)
         return _json(
             Plan(
-                plan=loaded.plan,
+                plan=with_templates(loaded.plan),
                 compute=loaded.compute,
                 context=loaded.context,
                 image_tokens=loaded.image_tokens,
@@ -218,13 +219,15 @@ class _Handlers:
             async with asyncio.timeout(limits.body_s):
                 return await _body(request, limits.body_bytes, held)
         except TimeoutError:
-            raise ApiError(408, f"The request took more than {limits.body_s:g} s.") from None
+            raise ApiError(
+                408, Text("The request took more than {seconds:g} s.", seconds=limits.body_s)
+            ) from None
 
     def _check_name(self, name: str) -> None:
         if name != self._model:
             raise ApiError(
                 404,
-                f"There is no model of that name here; it is called {self._model}.",
+                Text("Unknown model. The model of this server is {name}.", name=self._model),
                 "model_not_found",
                 "model",
             )
@@ -365,7 +368,8 @@ async def _left(receive: Receive) -> None:
 
 async def _body(request: Request, most: int, held: _Held) -> bytes:
     """Read a request's body; ApiError 413 before more than `most` bytes are held."""
-    too_large = ApiError(413, f"The request has more than {format_bytes(most)}.", "too_large")
+    text = Text("The request has more than {most}.", most=format_bytes(most))
+    too_large = ApiError(413, text, "too_large")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise too_large
@@ -388,13 +392,13 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    error = ApiError(500, "The server has a fault; its log says where.", "fault")
+    error = ApiError(500, "Internal server error; the log of the server has the details.", "fault")
     return _json(error.body(), 500)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = {404: "There is no such page.", 405: "That method is not for this page."}
+    text = {404: Text("There is no such page."), 405: Text("This page does not allow that method.")}
     reply = ApiError(
         error.status_code, text.get(error.status_code, "The request is not understood.")
     )

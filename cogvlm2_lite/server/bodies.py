@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from cogvlm2_lite.server.validation import Body, Part, unsupported, words
+from cogvlm2_lite.text import Text
 
 MAX_MESSAGES = 2000
 MAX_URL_CHARACTERS = 4000
@@ -107,7 +108,10 @@ class _ChatMessage(Message, frozen=True, kw_only=True):
     refusal: Ignored = None
     audio: Ignored = None
     tool_calls: Annotated[
-        Any, unsupported([], code="unsupported_value", why="can't be used: the model has no tools")
+        Any,
+        unsupported(
+            [], code="unsupported_value", why=Text("can't be used: the model has no tools")
+        ),
     ] = None
 
 
@@ -191,7 +195,10 @@ class ResponseFormat(Body, frozen=True, kw_only=True):
     type: Literal["text", "json_object"]
 
 
-Format = Annotated[ResponseFormat | None, words('{"type": "text"} or {"type": "json_object"}')]
+Format = Annotated[
+    ResponseFormat | None,
+    words("{text} or {object}", text='{"type": "text"}', object='{"type": "json_object"}'),
+]
 
 
 class _Request(Body, frozen=True, kw_only=True):
@@ -244,7 +251,9 @@ class _CompletionRequest(_Request, frozen=True, kw_only=True):
     n: Annotated[
         Any,
         unsupported(
-            1, code="unsupported_value", why="must be 1: the model gives one answer per request"
+            1,
+            code="unsupported_value",
+            why=Text("must be 1: the model gives one answer per request"),
         ),
     ] = None
     metadata: Ignored = None
@@ -317,18 +326,20 @@ class ResponseRequest(_Request, frozen=True, kw_only=True):
     text: TextOptions | None = None
     include: Annotated[
         list[Literal["message.output_text.logprobs"]] | None,
-        words(f'a list that holds nothing but "{LOGPROBS}"'),
+        words("a list that contains only {name}", name=f'"{LOGPROBS}"'),
     ] = None
     top_logprobs: TopLogprobs = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Repeated in the response.")] = None
-    store: Annotated[Any, unsupported(False, why="must be false: this server keeps no answers")] = (
-        None
-    )
+    store: Annotated[
+        Any, unsupported(False, why=Text("must be false: this server stores no answers"))
+    ] = None
     previous_response_id: Annotated[
         Any,
         unsupported(
-            why="can't be used: this server keeps no answers, so send the whole conversation as "
-            "input"
+            why=Text(
+                "can't be used: this server stores no answers, so send the whole conversation as "
+                "input"
+            )
         ),
     ] = None
     max_tool_calls: Annotated[Any, unsupported()] = None

@@ -16,6 +16,7 @@ from markdown_it.tree import SyntaxTreeNode
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import MarkdownRequest
 from cogvlm2_lite.server.validation import read_body
+from cogvlm2_lite.text import Text
 
 Node = str | dict[str, Any]
 """A text, or {"tag", "children"} with "href", "start", "align" or "language" beside them."""
@@ -32,7 +33,9 @@ def read_texts(values: dict[str, Any]) -> list[str]:
     """Read the body of /page/markdown. Raises ApiError for what is no list of texts."""
     texts = read_body(values, MarkdownRequest).texts
     if sum(map(len, texts)) > MOST_LETTERS:
-        raise ApiError(413, f"The texts have more than {MOST_LETTERS} characters.", "too_large")
+        raise ApiError(
+            413, Text("The texts have more than {most} characters.", most=MOST_LETTERS), "too_large"
+        )
     return texts
 
 

@@ -21,6 +21,7 @@ from cogvlm2_lite.server.bodies import (
 )
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.validation import refuse
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
 _DATA_URL_HEAD = re.compile(DATA_URL_HEAD)
@@ -57,13 +58,13 @@ class Messages:
             else:
                 self.ask(text)
         if messages[-1].role != "user":
-            refuse(self.field, "must end with a message of the user, the question")
+            refuse(self.field, "{param} must end with a message of the user, the question.")
         self.check()
 
     def check(self) -> None:
         """Refuse a question that is empty."""
         if not self.question.strip():
-            refuse(self.field, "ends with a question that is empty")
+            refuse(self.field, "{param} ends with an empty question.")
 
     def ask(self, text: str) -> None:
         """Add text to the question; it begins a new turn behind an answer.
@@ -77,7 +78,7 @@ class Messages:
 
     def _answer(self, text: str, where: str) -> None:
         if not self._questions:
-            refuse(where, "is an answer, but no question comes before it")
+            refuse(where, "{param} is an answer without a question before it.")
         self._answers = [*(self._answers or ()), text]
 
     def _texts(self, content: str | Sequence[AnyPart], where: str) -> list[str]:
@@ -99,8 +100,8 @@ class Messages:
         if self._digest and digest != self._digest:
             refuse(
                 self.field,
-                "has two different pictures, and the model takes one per conversation: ask about "
-                "each picture in a conversation of its own",
+                "{param} has two different pictures, but the model takes one per conversation: ask "
+                "about each in a separate conversation.",
                 "too_many_images",
             )
         self._digest = digest
@@ -118,26 +119,36 @@ def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
     url = value if isinstance(value, str) else value.url
     if limits.remote_images and url.lower().startswith(("http://", "https://")):
         if len(url) > MAX_URL_CHARACTERS:
-            refuse(where, f"has more than {MAX_URL_CHARACTERS} characters", "invalid_image_url")
+            refuse(
+                where,
+                "{param} has more than {most} characters.",
+                "invalid_image_url",
+                most=MAX_URL_CHARACTERS,
+            )
         return url
     head = _DATA_URL_HEAD.match(url)
     if head is None:
-        begin = "must begin with data:image/...;base64,"
-        what = f"{begin} or https://"
-        if not limits.remote_images:
-            what = f"{begin} because this server opens neither web addresses nor files"
-        refuse(where, what, "invalid_image_url")
+        refuse(
+            where,
+            "{param} must begin with data:image/...;base64, or https://."
+            if limits.remote_images
+            else "{param} must begin with data:image/...;base64, because this server opens neither "
+            "web addresses nor files.",
+            "invalid_image_url",
+        )
     length = (len(url) - head.end()) * 3 // 4
     if length > limits.picture_bytes:
         most = format_bytes(limits.picture_bytes)
         raise ApiError(
-            413, f"The picture has {format_bytes(length)}, more than {most}.",
-            "image_too_large", where,
+            413,
+            Text("The picture has {size}, more than {most}.", size=format_bytes(length), most=most),
+            "image_too_large",
+            where,
         )  # fmt: skip
     try:
         picture = base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        refuse(where, "has no valid base64 after the comma", "invalid_base64")
+        refuse(where, "{param} has no valid base64 after the comma.", "invalid_base64")
     if not picture:
-        refuse(where, "has no bytes after the comma", "invalid_image")
+        refuse(where, "{param} has no bytes after the comma.", "invalid_image")
     return picture

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -97,10 +98,12 @@ class RemotePictures:
             try:
                 url = urljoin(url, found)
             except ValueError:
-                _refuse("leads to something that is no address")
+                _refuse("The picture's address redirects to an invalid address.")
             if parts.scheme == "https" and _parts(url).scheme != "https":
-                _refuse("leads from https to an address without it")
-        raise _url_error(f"leads on more than {_MOST_REDIRECTS} times")
+                _refuse("The picture's address redirects from https to http.")
+        raise _url_error(
+            "The picture's address redirects more than {most} times.", most=_MOST_REDIRECTS
+        )
 
     def _open(self, parts: SplitResult, deadline: float) -> bytes | str:
         """Ask one address; gives the file, or where it leads to."""
@@ -118,8 +121,9 @@ class RemotePictures:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= deadline:
                 self._too_slow()
-            why = "its certificate is not valid" if isinstance(error, ssl.SSLError) else "it fails"
-            _refuse(f"can't be opened: {why}")
+            if isinstance(error, ssl.SSLError):
+                _refuse("The certificate of the picture's address is not valid.")
+            _refuse("The picture's address can't be opened.")
         finally:
             alarm.cancel()
 
@@ -132,7 +136,7 @@ class RemotePictures:
             found = []
         if not found or not all(self._permits(address) for address in found):
             # One sentence for both: whether a private name exists is nobody's business.
-            _refuse("names no public address")
+            _refuse("The picture's address is not a public address.")
         return str(found[0])
 
     def _connection(self, scheme: str, name: str, port: int, address: str) -> _Pinned:
@@ -143,11 +147,16 @@ class RemotePictures:
 
     def _read(self, response: http.client.HTTPResponse) -> bytes | str:
         if response.status in _REDIRECTS:
-            return response.getheader("location") or _refuse("leads nowhere")
+            return response.getheader("location") or _refuse(
+                "The picture's address redirects to nowhere."
+            )
         if response.status != 200:
-            _refuse(f"gives no picture but HTTP status {response.status}")
+            _refuse(
+                "The picture's address returns no picture but HTTP status {status}.",
+                status=response.status,
+            )
         if response.getheader("content-encoding", "identity").lower() != "identity":
-            _refuse("gives a compressed file")
+            _refuse("The picture's address returns a compressed file.")
         length = response.getheader("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._most_bytes:
             self._too_large()
@@ -157,15 +166,17 @@ class RemotePictures:
             if len(file) > self._most_bytes:
                 self._too_large()
         if response.length:
-            _refuse("can't be opened: the file was cut off")
+            _refuse("The file at the picture's address was cut off.")
         return bytes(file)
 
     def _too_large(self) -> NoReturn:
         most = format_bytes(self._most_bytes)
-        raise ApiError(413, f"The picture has more than {most}.", "image_too_large")
+        raise ApiError(413, Text("The picture has more than {most}.", most=most), "image_too_large")
 
     def _too_slow(self) -> NoReturn:
-        _refuse(f"can't be opened: it took more than {self._timeout_s:g} s")
+        _refuse(
+            "Opening the picture's address took more than {seconds:g} s.", seconds=self._timeout_s
+        )
 
 
 class _Pinned(http.client.HTTPConnection):
@@ -206,11 +217,11 @@ def _parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        _refuse("is no address")
+        _refuse("The picture's address is not valid.")
     if parts.scheme not in _PORTS or not parts.hostname:
-        _refuse("must begin with http:// or https:// and a name")
+        _refuse("The picture's address must begin with http:// or https:// and a name.")
     if parts.username is not None or parts.password is not None:
-        _refuse("must not hold a user or a password")
+        _refuse("The picture's address must not contain a user name or a password.")
     return parts
 
 
@@ -220,7 +231,7 @@ def _name(parts: SplitResult) -> str:
     try:
         return name if name.isascii() else name.encode("idna").decode("ascii")
     except UnicodeError:
-        _refuse("holds a name that can't be written for DNS")
+        _refuse("The picture's address has a host name that DNS can't express.")
 
 
 def _target(parts: SplitResult) -> str:
@@ -229,9 +240,9 @@ def _target(parts: SplitResult) -> str:
     return quote(target, safe="/?:@!$&'()*+,;=~-._%[]")
 
 
-def _url_error(what: str) -> ApiError:
-    return ApiError(400, f"The picture's address {what}.", "invalid_image_url")
+def _url_error(template: str, **values: object) -> ApiError:
+    return ApiError(400, Text(template, **values), "invalid_image_url")
 
 
-def _refuse(what: str) -> NoReturn:
-    raise _url_error(what)
+def _refuse(template: str, **values: object) -> NoReturn:
+    raise _url_error(template, **values)

@@ -231,7 +231,7 @@ def _remark(event: Event) -> dict[str, Any]:
         case TurnsDropped():
             report = {"dropped_turns": event.count}
         case Notice() | Replanned():
-            report = {"notice": event.text}
+            report = {"notice": str(event.text), **event.text.as_dict()}
         case Streaming():
             report = {"token_bytes": event.token_bytes}
     return {"cogvlm2": report}

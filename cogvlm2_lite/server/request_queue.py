@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.text import Text
 
 
 class RequestQueue:
@@ -48,7 +49,7 @@ class RequestQueue:
         if self.waiting >= self._most:
             raise ApiError(
                 429,
-                f"{self.waiting} requests are waiting already.",
+                Text("{count} requests are waiting already.", count=self.waiting),
                 "queue_full",
                 retry_after=retry_after,
             )

@@ -21,6 +21,7 @@ from cogvlm2_lite.server.bodies import (
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.messages import Messages
 from cogvlm2_lite.server.validation import read_body, refuse, shown
+from cogvlm2_lite.text import Text
 
 AskingBody = ChatRequest | CompletionRequest | ResponseRequest
 R = TypeVar("R", ChatRequest, CompletionRequest, ResponseRequest)
@@ -65,7 +66,12 @@ def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
             # Items of other types have no role, so that is said first.
             name = item.get("type") if isinstance(item, dict) else None
             if name not in (None, "message"):
-                refuse(f"input[{index}].type", f'must be "message", not {shown(name)}')
+                refuse(
+                    f"input[{index}].type",
+                    "{param} must be {expected}, not {value}.",
+                    expected='"message"',
+                    value=shown(name),
+                )
     return read_body(values, kind)
 
 
@@ -73,7 +79,8 @@ def _check_form(form: object, param: str) -> None:
     if isinstance(form, dict) and form.get("type") == "json_schema":
         refuse(
             param,
-            "can't be json_schema here: use json_object, and name the fields in the question",
+            "{param} can't be json_schema on this server: use json_object and name the fields in "
+            "the question.",
             "unsupported_value",
         )
 
@@ -95,7 +102,7 @@ def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
 def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:
     json_object = body.response_format is not None and body.response_format.type == "json_object"
     if json_object and body.stop:
-        refuse("stop", "can't be combined with json_object: it would cut the object off")
+        refuse("stop", "{param} can't be combined with json_object: it would cut the object off.")
     messages = Messages(limits)
     messages.read(body.messages)
     ceiling = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
@@ -123,7 +130,7 @@ def _response(body: ResponseRequest, limits: Limits) -> AnswerRequest:
 def _logprobs(scored: bool, top: int | None, how: str) -> int | None:
     """Return how many likely tokens to name for each token; None: no logprobs at all."""
     if top and not scored:
-        refuse("top_logprobs", f"needs {how}")
+        refuse("top_logprobs", "{param} needs {option} as well.", option=how)
     return (top or 0) if scored else None
 
 
@@ -138,9 +145,10 @@ def _request(
     """Join what was read with the fields that all requests share."""
     count = len(messages.question) + sum(len(q) + len(a) for q, a in messages.turns)
     if count > limits.text_letters:
-        text = (
-            f"The text has {count} characters, more than {limits.text_letters}: no context holds "
-            "that much."
+        text = Text(
+            "The text has {count} characters, more than {most}: no context is that long.",
+            count=count,
+            most=limits.text_letters,
         )
         raise ApiError(400, text, "context_length_exceeded", messages.field)
     options = body.stream_options or StreamOptions()
@@ -177,8 +185,13 @@ def _sampling(
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         tokens = getattr(body, name, None)
         if tokens is not None and tokens > limits.answer_tokens:
-            most = limits.answer_tokens
-            refuse(name, f"must be a whole number between 1 and {most}, not {shown(tokens)}")
+            refuse(
+                name,
+                "{param} must be between {least} and {most}, not {value}.",
+                least=1,
+                most=limits.answer_tokens,
+                value=shown(tokens),
+            )
     older = body if isinstance(body, ChatRequest | CompletionRequest) else None
     stop = (older and older.stop) or ()
     return Sampling(

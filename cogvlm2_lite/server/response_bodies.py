@@ -249,13 +249,17 @@ class Document(Struct, frozen=True, kw_only=True):
 class ErrorDetail(Struct, frozen=True, kw_only=True):
     """What went wrong.
 
-    param  the field that is at fault
+    param     the field that is at fault
+    template  the message with named places, for those who translate it
+    values    what fills the places: texts, numbers, and objects with a template of their own
     """
 
     message: str
     type: str
     param: str | None
     code: str | None
+    template: str
+    values: Mapping[str, Any]
 
 
 class Error(Struct, frozen=True, kw_only=True):

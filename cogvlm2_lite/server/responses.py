@@ -97,7 +97,7 @@ class ResponseReply:
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Return the last event of a stream that an error ended."""
-        reason = {"code": "server_error", "message": error.message}
+        reason = {"code": "server_error", "message": str(error.message), **error.template()}
         response = {**self._frame("failed"), "error": reason}
         yield self._event("response.failed", response=response)
 

@@ -152,10 +152,10 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            "The server can't listen on {host}, port {port}: {reason}.",
+            "The server can't listen on {host}, port {port}: {why}.",
             hint="Give another --port; 0 takes any free one.",
             host=host,
             port=port,
-            reason=reason,
+            why=reason,
         ) from error
     return listener

@@ -14,6 +14,7 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
 from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.requests import AnswerRequest
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, News, Outcome, WorkerEngine, error_of
 from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
 
@@ -108,7 +109,7 @@ class Service:
     def hold(self, count: int) -> None:
         """Account for bytes of a request; ApiError 429 when all together would be too many."""
         if self._held_bytes + count > self.limits.held_bytes:
-            text = "The requests that wait take too much memory already."
+            text = "The waiting requests take too much memory already."
             raise ApiError(429, text, "queue_full", retry_after=self._retry_after())
         self._held_bytes += count
 
@@ -129,11 +130,11 @@ class Service:
             case EngineState.READY:
                 return
             case EngineState.LOADING:
-                text = "The model is being loaded."
+                text = "The model is loading."
                 raise ApiError(503, text, "model_loading", retry_after=5)
             case _:
                 again = self._engine.state is EngineState.DEAD
-                hint = "It is being started again." if again else ""
+                hint = "It is being restarted." if again else ""
                 reason = self._engine.reason or "The model is not loaded."
                 raise api_error_of(EngineError(reason, hint=hint))
 
@@ -273,11 +274,14 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None
 
 
 def _too_long(count: int) -> ApiError:
-    turns = "turn does" if count == 1 else f"{count} turns do"
     return ApiError(
         400,
-        f"The conversation is too long: its oldest {turns} not fit into the model's context. "
-        'Leave them out, or send "truncation": "auto" to let the server do so.',
+        Text(
+            "The conversation is too long for the model's context by its oldest turns ({count}). "
+            "Leave them out, or send {option} to let the server do so.",
+            count=count,
+            option='"truncation": "auto"',
+        ),
         "context_length_exceeded",
         "messages",
     )

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.text import Text, listed, marked
 
 B = TypeVar("B", bound="Body")
 _PLACE = re.compile(r" - at `\$([^`]*)`$")
@@ -36,7 +37,7 @@ class Part(Body, frozen=True, kw_only=True, tag_field="type"):
 def unsupported(
     *values: object,
     code: str = "unsupported_parameter",
-    why: str = "is not supported by this server",
+    why: Text = Text("is not supported by this server"),  # noqa: B008 - immutable
 ) -> msgspec.Meta:
     """Return the mark of a field that this server lacks.
 
@@ -49,9 +50,9 @@ def unsupported(
     )
 
 
-def words(text: str) -> msgspec.Meta:
+def words(template: str, **values: str) -> msgspec.Meta:
     """Return the mark of a field that errors describe in these words, as a whole."""
-    return msgspec.Meta(extra={"words": text})
+    return msgspec.Meta(extra={"words": Text(template, **values)})
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -96,9 +97,7 @@ def faults(given: object, made: object, where: str = "") -> Iterator[ApiError]:
         for name, field in fields.items():
             if field is None and name not in given:  # msgspec needs tags only to choose a type
                 tag, param = describe(inspect.LiteralType((_tag(made),))), _join(where, name)
-                yield ApiError(
-                    400, f"{param} is missing: it must be {tag}.", "invalid_value", param
-                )
+                yield field_error(param, _MISSING, expected=tag)
         for name in given:
             if name not in fields and not isinstance(made, Part):
                 yield _unknown(_join(where, name), name, fields)
@@ -107,29 +106,36 @@ def faults(given: object, made: object, where: str = "") -> Iterator[ApiError]:
                 param = _join(where, name)
                 extra = _extra(field.type)
                 if "why" in extra and not _is_one_of(given[name], _enum(field.type)):
-                    yield ApiError(400, f"{param} {extra['why']}.", extra["code"], param)
+                    yield field_error(param, "{param} {why}.", extra["code"], why=extra["why"])
                 yield from faults(given[name], getattr(made, name), param)
     elif isinstance(made, list) and isinstance(given, list):
         for index, pair in enumerate(zip(given, made, strict=True)):
             yield from faults(*pair, f"{where}[{index}]")
 
 
-def refuse(param: str, what: str, code: str = "invalid_value") -> NoReturn:
-    """Raise an ApiError 400 whose sentence begins with the name of a field."""
-    raise ApiError(400, f"{param} {what}.", code, param)
+def refuse(param: str, template: str, code: str = "invalid_value", **values: object) -> NoReturn:
+    """Raise an ApiError 400 about a field, which the template may name as {param}."""
+    raise field_error(param, template, code, **values)
+
+
+def field_error(
+    param: str, template: str, code: str = "invalid_value", **values: object
+) -> ApiError:
+    """Return an ApiError 400 about a field, which the template may name as {param}."""
+    return ApiError(400, Text(template, param=param, **values), code, param)
 
 
 def shown(value: object) -> str:
     """Quote a client's value, shortened."""
     match value:
         case list():
-            return f"a list of {len(value)}" if value else "an empty list"
+            return Text("a list of {count}", count=len(value)) if value else Text("an empty list")
         case dict():
-            return "an object"
+            return Text("an object")
         case None | bool():
             return json.dumps(value)
         case int() if abs(value) >= 10**30:
-            return "a number of very many digits"
+            return Text("a number with very many digits")
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -166,9 +172,11 @@ def _explain(path: Sequence[str | int], value: Any, kind: inspect.Type) -> ApiEr
             param, required, value = _join(param, name), True, None
     code = _extra(kind).get("code", "invalid_value")
     if value is None and required:
-        return ApiError(400, f"{param} is missing: it must be {describe(kind)}.", code, param)
-    why = _extra(kind).get("why") or f"must be {describe(kind)}, not {shown(value)}"
-    return ApiError(400, f"{param} {why}.", code, param)
+        return field_error(param, _MISSING, code, expected=describe(kind))
+    if why := _extra(kind).get("why"):
+        return field_error(param, "{param} {why}.", code, why=why)
+    template = "{param} must be {expected}, not {value}."
+    return field_error(param, template, code, expected=describe(kind), value=shown(value))
 
 
 def _missing(kind: inspect.Type, value: Mapping[str, Any]) -> tuple[str, inspect.Type] | None:
@@ -185,10 +193,11 @@ def _missing(kind: inspect.Type, value: Mapping[str, Any]) -> tuple[str, inspect
     return None
 
 
-def describe(kind: inspect.Type) -> str:
+def describe(kind: inspect.Type) -> Text:
     """Say what a type takes: "a number between 0 and 2"."""
     if "words" in _extra(kind):
-        return str(_extra(kind)["words"])
+        words: Text = _extra(kind)["words"]
+        return words
     match kind:
         case inspect.Metadata():
             return describe(kind.type)
@@ -197,41 +206,82 @@ def describe(kind: inspect.Type) -> str:
             structs = _structs(kind)
             parts = [describe(t) for t in plain if not isinstance(t, inspect.NoneType)]
             parts += [describe(structs[0])] if structs else []
-            return " or ".join(parts)
+            return _either(parts)
         case inspect.StructType():
-            return "an object" if kind.tag_field is None else f"an object with a {kind.tag_field}"
+            if kind.tag_field is None:
+                return Text("an object")
+            return Text("an object with a {name}", name=kind.tag_field)
         case inspect.LiteralType():
-            *most, last = (json.dumps(value) for value in kind.values)
-            return f"{', '.join(most)} or {last}" if most else last
+            return _either([json.dumps(value) for value in kind.values])
         case inspect.IntType():
-            return f"a whole number{_between(kind)}"
+            return _number(kind, _WHOLE_NUMBERS)
         case inspect.FloatType():
-            return f"a number{_between(kind)}"
+            return _number(kind, _NUMBERS)
         case inspect.BoolType():
-            return "true or false"
+            return Text("true or false")
         case inspect.StrType():
-            return f"a string{_size(' of', kind.min_length, kind.max_length, ' characters')}"
+            return _sized(kind, _STRINGS)
         case inspect.ListType():
-            size = _size(" of", kind.min_length, kind.max_length, "") or " of any number of"
-            return f"a list{size} items, each {describe(kind.item_type)}"
+            return _sized(kind, _LISTS, item=describe(kind.item_type))
         case _:
-            return "an object"
+            return Text("an object")
 
 
-def _between(kind: inspect.IntType | inspect.FloatType) -> str:
+_MISSING = "{param} is missing: it must be {expected}."
+_WHOLE_NUMBERS = {
+    "any": marked("a whole number"),
+    "least": marked("a whole number of {least} or more"),
+    "above": marked("a whole number above {least} and at most {most}"),
+    "between": marked("a whole number between {least} and {most}"),
+}
+_NUMBERS = {
+    "any": marked("a number"),
+    "least": marked("a number of {least} or more"),
+    "above": marked("a number above {least} and at most {most}"),
+    "between": marked("a number between {least} and {most}"),
+}
+_STRINGS = {
+    "any": marked("a string"),
+    "least": marked("a string of {least} or more characters"),
+    "most": marked("a string of up to {most} characters"),
+    "exactly": marked("a string of exactly {most} characters"),
+    "between": marked("a string of {least} to {most} characters"),
+}
+_LISTS = {
+    "any": marked("a list of any number of items, each {item}"),
+    "least": marked("a list of {least} or more items, each {item}"),
+    "most": marked("a list of up to {most} items, each {item}"),
+    "exactly": marked("a list of exactly {most} items, each {item}"),
+    "between": marked("a list of {least} to {most} items, each {item}"),
+}
+
+
+def _either(words: Sequence[str]) -> Text:
+    """Return "a, b or c"."""
+    *most, last = words
+    return Text("{names} or {last}", names=listed(most), last=last) if most else Text(last)
+
+
+def _number(kind: inspect.IntType | inspect.FloatType, templates: Mapping[str, str]) -> Text:
+    most = "2^63 - 1" if kind.le == _LARGEST else f"{kind.le:g}" if kind.le is not None else ""
     if kind.gt is not None:
-        return f" above {kind.gt:g} and at most {kind.le:g}"
-    if kind.le is None:
-        return "" if kind.ge is None else f" of {kind.ge:g} or more"
-    return f" between {kind.ge:g} and {'2^63 - 1' if kind.le == _LARGEST else f'{kind.le:g}'}"
+        return Text(templates["above"], least=f"{kind.gt:g}", most=most)
+    if kind.ge is None:
+        return Text(templates["any"])
+    return Text(templates["between" if most else "least"], least=f"{kind.ge:g}", most=most)
 
 
-def _size(before: str, least: int | None, most: int | None, unit: str) -> str:
+def _sized(
+    kind: inspect.StrType | inspect.ListType, templates: Mapping[str, str], **values: object
+) -> Text:
+    least, most = kind.min_length, kind.max_length
     if most is None:
-        return f"{before} {least} or more{unit}" if least else ""
-    if least == most:
-        return f"{before} exactly {least}{unit}"
-    return f"{before} {least} to {most}{unit}" if least else f"{before} up to {most}{unit}"
+        name = "least" if least else "any"
+    elif least == most:
+        name = "exactly"
+    else:
+        name = "between" if least else "most"
+    return Text(templates[name], least=least or 0, most=most or 0, **values)
 
 
 # --- types ---------------------------------------------------------------------------------------
@@ -298,10 +348,11 @@ def _fields(kind: type[Body]) -> Mapping[str, inspect.Field | None]:
 
 def _unknown(param: str, name: str, known: Mapping[str, object]) -> ApiError:
     near = get_close_matches(name[:40], known, n=1)
-    more = f"; did you mean {near[0]}?" if near else "."
-    param = param[:100]
-    return ApiError(
-        400, f"{param} is not a field that this server knows{more}", "unknown_field", param
+    return field_error(
+        param[:100],
+        "Unknown field {param}; did you mean {name}?" if near else "Unknown field {param}.",
+        "unknown_field",
+        name="".join(near),
     )
 
 

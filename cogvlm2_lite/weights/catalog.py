@@ -41,6 +41,7 @@ from cogvlm2_lite.architectures.architecture import (
     expected_tensors,
 )
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.header import (
     Piece,
@@ -196,11 +197,12 @@ def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise CheckpointError(
-            "{folder} lacks {files} of {count}.",
+            "{folder} lacks files: {missing} of {count} ({names}).",
             hint=_DOWNLOAD,
             folder=folder,
-            files=_listed(missing, "file"),
+            missing=len(missing),
             count=len(names),
+            names=_listed(missing),
         )
     for name in names:
         _refuse_escape(folder, name)
@@ -212,22 +214,22 @@ def _no_weights(folder: Path) -> CheckpointError:
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
     if pickles:
         return CheckpointError(
-            "{folder} has its weights only as pickle ({files}), which can run "
-            "any program when it is opened.",
+            "{folder} has its weights only as pickle files ({names}), which can run any program "
+            "when they are opened.",
             hint="Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.",
             folder=folder,
-            files=_listed(pickles, "file"),
+            names=_listed(pickles),
         )
     loose = sorted(p.name for p in folder.glob("*.safetensors"))
     if loose:
         return CheckpointError(
-            "{folder} has {files}, but no {index} to say what they hold.",
+            "{folder} has {names}, but no {index} that lists their tensors.",
             hint="Copy or download {index} from where the weights came from.",
             folder=folder,
-            files=_listed(loose, "file"),
+            names=_listed(loose),
             index=INDEX_NAME,
         )
-    return CheckpointError("{folder} holds no safetensors weights.", hint=_DOWNLOAD, folder=folder)
+    return CheckpointError("{folder} has no safetensors weights.", hint=_DOWNLOAD, folder=folder)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -235,25 +237,25 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
             raise CheckpointError(
-                "{index} is no index: not a file, or more than 16 MiB.", index=index
+                "{file} is not an index: not a file, or more than 16 MiB.", file=index
             )
         raw = index.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            "{index} can't be read: {why}.", index=index, why=error.strerror or error
+            "{file} can't be read: {why}.", file=index, why=error.strerror or error
         ) from error
     weight_map = parse_json_object(raw, where=str(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError("{index} has no weight_map.", hint=_DOWNLOAD, index=index)
+        raise CheckpointError("{file} has no weight_map.", hint=_DOWNLOAD, file=index)
     for name in set(map(str, weight_map.values())):
         # A name with a separator, a drive or a stream could point anywhere on this machine.
         plain = name.endswith(".safetensors") and name.isprintable() and len(name) < 256
         if not plain or name.startswith(".") or any(c in name for c in '/\\:*?"<>|'):
             raise CheckpointError(
-                "{index} names the file {name!r}; only plain .safetensors file names "
-                "inside the folder are allowed.",
+                "{file} names the file {name!r}; only plain .safetensors file names inside the "
+                "folder are allowed.",
                 hint="This index is damaged or was made to read other files. Don't use it.",
-                index=index,
+                file=index,
                 name=printable(name),
             )
     return weight_map
@@ -267,7 +269,7 @@ def _refuse_escape(folder: Path, name: str) -> None:
         allowed.append(real_folder.parent.parent / "blobs")
     if (folder / name).resolve().parent not in allowed:
         raise CheckpointError(
-            "{file} is a link that leaves the folder.",
+            "{file} is a link to a file outside of the folder.",
             hint="Copy the file itself into the folder.",
             file=folder / name,
         )
@@ -283,9 +285,10 @@ def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
         twice = sorted(found.keys() & shard.pieces.keys())
         if twice:
             raise CheckpointError(
-                "{tensors} in {file} was already in {other}.",
+                "{file} has tensors that are in {other} too: {count} ({names}).",
                 hint=_MIXED,
-                tensors=_listed(twice, "tensor"),
+                count=len(twice),
+                names=_listed(twice),
                 file=shard.file.name,
                 other=found[twice[0]].file.name,
             )
@@ -300,22 +303,25 @@ def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) ->
     actual = {name: shard.file.name for shard in shards for name in shard.pieces}
     wrong = [name for name, file in promised.items() if actual.get(name) != file]
     if wrong:
-        place = f"it is in {actual[wrong[0]]}" if wrong[0] in actual else "no file has it"
         raise CheckpointError(
-            "{index} promises {tensors} in {promised}, but {place}.",
+            "{index} lists tensors in {file} ({names}), but {tensor} is in {other}."
+            if wrong[0] in actual
+            else "{index} lists tensors in {file} ({names}), but no file has {tensor}.",
             hint=_VERSIONS,
             index=INDEX_NAME,
-            tensors=_listed(wrong, "tensor"),
-            promised=promised[wrong[0]],
-            place=place,
+            tensor=wrong[0],
+            file=promised[wrong[0]],
+            other=actual.get(wrong[0], ""),
+            names=_listed(wrong),
         )
     extra = sorted(actual.keys() - promised.keys())
     if extra:
         raise CheckpointError(
-            "{file} holds {tensors} that {index} does not name.",
+            "{file} has tensors that {index} does not list: {count} ({names}).",
             hint=_VERSIONS,
             file=actual[extra[0]],
-            tensors=_listed(extra, "tensor"),
+            count=len(extra),
+            names=_listed(extra),
             index=INDEX_NAME,
         )
 
@@ -327,17 +333,19 @@ def _assemble(
     companions, extra = _companions(found, expected)
     if extra:
         raise CheckpointError(
-            "The folder has {tensors} that this CogVLM2 model has not.",
+            "The folder has tensors that this CogVLM2 model does not have: {count} ({names}).",
             hint="This is another model, or its config.json does not belong to these weights.",
-            tensors=_listed(extra, "tensor"),
+            count=len(extra),
+            names=_listed(extra),
         )
     missing = [name for name in expected if name not in found]
     if missing:
         raise CheckpointError(
-            "The folder lacks {tensors} of {count}.",
+            "The folder lacks tensors: {missing} of {count} ({names}).",
             hint=_DOWNLOAD,
-            tensors=_listed(missing, "tensor"),
+            missing=len(missing),
             count=len(expected),
+            names=_listed(missing),
         )
     blobs = _read_states({n: c[_STATE][1] for n, c in companions.items() if _STATE in c})
     return {
@@ -363,7 +371,7 @@ def _companions(
             extra.append(name)
         elif role in companions.setdefault(owner, {}):
             raise CheckpointError(
-                "{owner} has two {role} tensors.", hint=_MIXED, owner=owner, role=role
+                "{tensor} has two {role} tensors.", hint=_MIXED, tensor=owner, role=role
             )
         else:
             companions[owner][role] = (suffix, found[name])
@@ -384,10 +392,12 @@ def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
     int8 = [name for name, tensor in tensors.items() if tensor.kind == "int8"]
     if int8 and not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
-            "The folder has {tensors} in int8, but no {manifest} that says how to read them.",
-            hint="Copy {manifest} from where the weights came from.",
-            tensors=_listed(int8, "tensor"),
-            manifest=MANIFEST_NAME,
+            "The folder has int8 tensors ({count}: {names}), but no {file}, which says how to read "
+            "them.",
+            hint="Copy {file} from where the weights came from.",
+            count=len(int8),
+            names=_listed(int8),
+            file=MANIFEST_NAME,
         )
 
 
@@ -413,10 +423,10 @@ def _stored(
         _expect(f"{spec.name}.scale", pieces["scale"], {"F32"}, (rows, -(-columns // INT8_GROUP)))
         return StoredTensor(spec=spec, kind="int8", pieces=pieces)
     raise CheckpointError(
-        "{tensor} has {files} beside it, but no quant_state that says how it was quantized.",
+        "{tensor} comes with {names}, but without a quant_state that says how it was quantized.",
         hint="Only 4-bit weights in the layout of transformers with bitsandbytes can be read.",
         tensor=spec.name,
-        files=", ".join(sorted(companions)),
+        names=", ".join(sorted(companions)),
     )
 
 
@@ -433,11 +443,11 @@ def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantI
     have = pieces.keys() - {"weight", _STATE}
     if have != wanted.keys():
         raise CheckpointError(
-            "{tensor} should have {wanted} beside it, but has {found}.",
+            "{tensor} must come with {expected}, but has {found}.",
             hint=_MIXED,
             tensor=spec.name,
-            wanted=", ".join(sorted(wanted)),
-            found=", ".join(sorted(have)) or "none",
+            expected=", ".join(sorted(wanted)),
+            found=", ".join(sorted(have)) or Text("none"),
         )
     for role, (dtype, shape) in wanted.items():
         _expect(f"{spec.name}.{role}", pieces[role], {dtype}, shape)
@@ -445,13 +455,13 @@ def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantI
     packed = -(-spec.numel // 2)
     if weight.nbytes != packed or weight.dtype == "I8":
         raise CheckpointError(
-            "{tensor} has {size} bytes of {dtype}; 4-bit codes of shape {shape} need {packed}.",
+            "{tensor} has {size} bytes of {dtype}; 4-bit codes of shape {shape} need {expected}.",
             hint=_ANOTHER,
             tensor=spec.name,
             size=weight.nbytes,
             dtype=weight.dtype,
             shape=spec.shape,
-            packed=packed,
+            expected=packed,
         )
 
 
@@ -459,19 +469,19 @@ def _expect(name: str, piece: Piece, dtypes: Collection[str], shape: tuple[int, 
     """Refuse a piece of another type or shape, naming both."""
     if piece.dtype not in dtypes:
         raise CheckpointError(
-            "{name} is stored as {dtype}; expected {dtypes}.",
+            "{tensor} is stored as {dtype}; expected {names}.",
             hint=_ANOTHER,
-            name=name,
+            tensor=name,
             dtype=piece.dtype,
-            dtypes=" or ".join(sorted(dtypes)),
+            names=", ".join(sorted(dtypes)),
         )
     if piece.shape != shape:
         raise CheckpointError(
-            "{name} has the shape {actual}; config.json asks for {shape}.",
+            "{tensor} has the shape {shape}; config.json requires {expected}.",
             hint=_ANOTHER,
-            name=name,
-            actual=list(piece.shape),
-            shape=list(shape),
+            tensor=name,
+            shape=list(piece.shape),
+            expected=list(shape),
         )
 
 
@@ -482,9 +492,9 @@ def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
     for name, piece in states.items():
         if piece.dtype != "U8" or piece.nbytes > _MAX_QUANT_STATE_BYTES:
             raise CheckpointError(
-                "{name}.quant_state is {size} bytes of {dtype}; expected U8 and at most {most}.",
+                "{tensor}.quant_state is {size} bytes of {dtype}; expected U8 and at most {most}.",
                 hint=_ANOTHER,
-                name=name,
+                tensor=name,
                 size=piece.nbytes,
                 dtype=piece.dtype,
                 most=_MAX_QUANT_STATE_BYTES,
@@ -516,22 +526,25 @@ def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> Qu
     group, nested_group = state.get("blocksize"), state.get("nested_blocksize", 256)
     dtype, offset = state.get("dtype"), state.get("nested_offset", 0.0)
     rules = {
-        f"quant_type must be {kind}": state.get("quant_type") == kind,
-        f"blocksize must be one of {GROUPS}": type(group) is int and group in GROUPS,
-        "dtype must be float32, float16 or bfloat16": isinstance(dtype, str)
+        Text("quant_type must be {value}", value=kind): state.get("quant_type") == kind,
+        Text("blocksize must be one of {names}", names=GROUPS): type(group) is int
+        and group in GROUPS,
+        Text("dtype must be float32, float16 or bfloat16"): isinstance(dtype, str)
         and dtype in _SOURCE_DTYPES,
-        f"shape must be {list(spec.shape)}": state.get("shape") == list(spec.shape),
-        "nested_blocksize must be 256": type(nested_group) is int and nested_group == 256,
-        "nested_dtype must be float32": state.get("nested_dtype", "float32") == "float32",
-        "nested_offset must be a finite number": isinstance(offset, float)
+        Text("shape must be {shape}", shape=list(spec.shape)): state.get("shape")
+        == list(spec.shape),
+        Text("nested_blocksize must be 256"): type(nested_group) is int and nested_group == 256,
+        Text("nested_dtype must be float32"): state.get("nested_dtype", "float32") == "float32",
+        Text("nested_offset must be a finite number"): isinstance(offset, float)
         and math.isfinite(offset),
-        "nested_offset and nested_absmax go together": ("nested_offset" in state) == nested,
-        "no other keys are known": state.keys() <= _STATE_KEYS,
+        Text("nested_offset and nested_absmax belong together"): ("nested_offset" in state)
+        == nested,
+        Text("it has unknown keys"): state.keys() <= _STATE_KEYS,
     }
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
         raise CheckpointError(
-            "{tensor}.quant_state: {first}.", hint=_ANOTHER, tensor=spec.name, first=broken[0]
+            "{tensor}.quant_state: {why}.", hint=_ANOTHER, tensor=spec.name, why=broken[0]
         )
     return QuantInfo(
         quant_type=kind,
@@ -543,8 +556,9 @@ def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> Qu
     )
 
 
-def _listed(names: list[str], what: str) -> str:
+def _listed(names: list[str]) -> Text:
     """Name the first three of some files or tensors and count the rest."""
     first = ", ".join(printable(name) for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} {what}{'s' if len(names) != 1 else ''} ({first}{more})"
+    if len(names) <= 3:
+        return Text(first)
+    return Text("{names} and {count} more", names=first, count=len(names) - 3)

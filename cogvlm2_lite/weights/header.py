@@ -137,8 +137,8 @@ def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
-            "{file} says its header is {size} long; more than {most} is refused.",
-            hint="It is damaged, or it is not a safetensors file.",
+            "The header of {file} claims to be {size} long; at most {most} is allowed.",
+            hint="The file is damaged, or it is not a safetensors file.",
             file=file,
             size=format_bytes(length),
             most=format_bytes(MAX_HEADER_BYTES),
@@ -146,10 +146,10 @@ def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
     raw: bytes = read(length) if length <= size - 8 else b""
     if len(raw) != length:
         raise CheckpointError(
-            "{file} says its header is {length} bytes long, but only {size} follow.",
+            "The header of {file} claims to be {count} bytes long, but only {size} follow.",
             hint=_DAMAGED,
             file=file,
-            length=length,
+            count=length,
             size=max(size - 8, 0),
         )
     return raw
@@ -167,23 +167,23 @@ def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Map
     position = data
     for name, piece in pieces:
         if piece.begin != position:
-            what = "a hole" if piece.begin > position else "an overlap"
             raise CheckpointError(
-                "{file}: there is {what} of {count} bytes before {name}.",
+                "{file} has a gap of {count} bytes before {tensor}."
+                if piece.begin > position
+                else "{file} has an overlap of {count} bytes before {tensor}.",
                 hint=_DAMAGED,
                 file=file,
-                what=what,
                 count=abs(piece.begin - position),
-                name=printable(name),
+                tensor=printable(name),
             )
         position = piece.end
     if position != size:
         raise CheckpointError(
-            "{file}: its {count} tensors end at byte {position}, but the file has {size}.",
+            "The {count} tensors of {file} end at byte {end}, but the file has {size} bytes.",
             hint=_DAMAGED,
             file=file,
             count=len(pieces),
-            position=position,
+            end=position,
             size=size,
         )
     return MappingProxyType(dict(pieces))
@@ -193,10 +193,10 @@ def _check_metadata(file: Path, metadata: Any) -> None:
     texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
     if not texts:
         raise CheckpointError(
-            "{file}: {metadata} must map names to texts.",
+            "{key} in {file} must map names to strings.",
             hint=_DAMAGED,
             file=file,
-            metadata=_METADATA,
+            key=_METADATA,
         )
 
 
@@ -210,19 +210,22 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise CheckpointError(
-            "{where} has the type {dtype!r}; known are {dtypes}.",
+            "{where} has the unknown type {dtype!r}; the known ones are {names}.",
             hint="This is not a checkpoint that CogVLM2 Lite or transformers wrote.",
             where=where,
             dtype=str(dtype)[:40],
-            dtypes=", ".join(DTYPE_BYTES),
+            names=", ".join(DTYPE_BYTES),
         )
     if not _naturals(shape) or len(shape) > _MAX_AXES:
         raise CheckpointError(
-            "{where} has the bad shape {shape}.", hint=_DAMAGED, where=where, shape=str(shape)[:80]
+            "{where} has the invalid shape {shape}.",
+            hint=_DAMAGED,
+            where=where,
+            shape=str(shape)[:80],
         )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(
-            "{where} has bad data_offsets {offsets}.",
+            "{where} has the invalid data_offsets {offsets}.",
             hint=_DAMAGED,
             where=where,
             offsets=str(offsets)[:80],
@@ -230,7 +233,7 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
     begin, end = data + offsets[0], data + offsets[1]
     if end > size:
         raise CheckpointError(
-            "{where} ends at byte {end}, but the file has only {size}.",
+            "{where} ends at byte {end}, but the file has only {size} bytes.",
             hint=_DAMAGED,
             where=where,
             end=end,
@@ -238,10 +241,10 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
         )
     if end - begin != prod(shape) * DTYPE_BYTES[dtype]:
         raise CheckpointError(
-            "{where} has {actual} bytes, but {dtype} of shape {shape} needs {expected}.",
+            "{where} has {size} bytes, but {dtype} of shape {shape} needs {expected}.",
             hint=_DAMAGED,
             where=where,
-            actual=end - begin,
+            size=end - begin,
             dtype=dtype,
             shape=tuple(shape),
             expected=prod(shape) * DTYPE_BYTES[dtype],

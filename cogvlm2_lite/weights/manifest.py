@@ -81,7 +81,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / MANIFEST_NAME
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise CheckpointError("{file} has more than 16 MiB, so it is no manifest.", file=file)
+            raise CheckpointError(
+                "{file} has more than 16 MiB, so it is not a manifest.", file=file
+            )
         raw = file.read_bytes()
     except FileNotFoundError:
         return None
@@ -93,20 +95,20 @@ def read_manifest(folder: Path) -> Manifest | None:
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            "{file} has format version {theirs!r}; this program knows version {ours}.",
+            "{file} has format version {format!r}; this program knows version {known}.",
             hint="Update CogVLM2 Lite, or run quantize again with this version.",
             file=file,
-            theirs=version,
-            ours=FORMAT_VERSION,
+            format=version,
+            known=FORMAT_VERSION,
         )
     try:
         return _parse(content)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            "{file} is not a manifest of version {ours}: {why}.",
+            "{file} is not a manifest of version {known}: {why}.",
             hint=_DAMAGED,
             file=file,
-            ours=FORMAT_VERSION,
+            known=FORMAT_VERSION,
             why=printable(str(error)),
         ) from error
 

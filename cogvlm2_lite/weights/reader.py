@@ -80,7 +80,7 @@ class _MappedFile:
         except OSError as error:
             reason = error.strerror or error
             raise CheckpointError(
-                "{file} can't be read: {reason}.", file=self._shard.file, reason=reason
+                "{file} can't be read: {why}.", file=self._shard.file, why=reason
             ) from error
         return self._bytes[begin:end]
 
@@ -94,11 +94,11 @@ class _MappedFile:
         shard = self._shard
         if status.st_size != shard.size or status.st_mtime_ns != shard.modified_ns:
             raise CheckpointError(
-                "{file} was changed while the model was in use: it had {before} bytes, now {now}.",
+                "{file} was changed while the model was in use: it had {old} bytes, now {new}.",
                 hint="Wait until the file is complete, then start again.",
                 file=shard.file,
-                before=shard.size,
-                now=status.st_size,
+                old=shard.size,
+                new=status.st_size,
             )
 
     def __del__(self) -> None:

@@ -25,12 +25,14 @@ from cogvlm2_lite.events import Cancel, Event, Finished, Progress
 from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.protocol import (
     Ask,
     Beat,
     CancelRequest,
     Command,
+    CutOffError,
     Died,
     Failed,
     Load,
@@ -170,6 +172,15 @@ class WorkerEngine(Protocol):
         ...
 
 
+_STATES = {
+    EngineState.READY: Text("The engine can't answer now."),
+    EngineState.STOPPED: Text("The engine is not started."),
+    EngineState.LOADING: Text("The engine is loading the model."),
+    EngineState.EMPTY: Text("The engine has no model loaded."),
+    EngineState.DEAD: Text("The engine has ended."),
+}
+
+
 class EngineProcess:
     """The engine in a process of its own. All methods may be called from any thread.
 
@@ -214,9 +225,9 @@ class EngineProcess:
         return self._loaded
 
     @property
-    def reason(self) -> str:
-        """Why the engine can't answer, in one sentence; "" when nothing went wrong."""
-        return self._why.message if self._why else ""
+    def reason(self) -> Text:
+        """Why the engine can't answer, in one sentence; empty when nothing went wrong."""
+        return self._why.message if self._why else Text()
 
     @property
     def pid(self) -> int | None:
@@ -226,7 +237,7 @@ class EngineProcess:
         """Start the process and let it load the model; returns at once."""
         with self._lock:
             if self._process is not None:
-                raise EngineError("The engine was started already.")
+                raise EngineError("The engine is already started.")
             self._stopping = False
             self._why = None
             self._process = subprocess.Popen(
@@ -376,21 +387,28 @@ class EngineProcess:
                 process.kill()
                 return
 
-    def _hang(self, silent_s: float) -> str:
-        """Say in a sentence why the process is taken for hung; "" while it is not."""
+    def _hang(self, silent_s: float) -> Text:
+        """Return why the process is taken for hung; empty while it is not."""
         loading = self._state is EngineState.LOADING
         patience_s = self._patience.loading_s if loading else self._patience.silence_s
         if silent_s > patience_s:
-            return f"The engine hung (no sign of life for {silent_s:.0f} s) and was ended."
+            return Text(
+                "The engine stopped responding (no message for {seconds} s) and was ended.",
+                seconds=round(silent_s),
+            )
         beat = self._last_beat
         if beat.still_s > beat.plausible_s:
-            return f"The engine hung (one step took more than {beat.still_s:.0f} s) and was ended."
-        return ""
+            return Text(
+                "The engine stopped responding (one step took more than {seconds} s) and was "
+                "ended.",
+                seconds=round(beat.still_s),
+            )
+        return Text()
 
     def _listen(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
         """Read reports until the process is gone."""
         stream = cast(BinaryIO, process.stdout)
-        broken = ""
+        broken = Text()
         try:
             while (message := read_message(stream)) is not None:
                 self._heard += 1
@@ -401,8 +419,10 @@ class EngineProcess:
                         self._deliver(message)
                     case Loaded() | LoadFailed() | Unloaded():
                         self._note(message)
+        except CutOffError:
+            process.kill()  # it is ending; its exit code tells more
         except EngineError as error:
-            broken = error.message if "cut off" not in error.message else ""
+            broken = error.message
             process.kill()
         watch.over.set()
         self._bury(process, watch.hang or broken)
@@ -424,14 +444,15 @@ class EngineProcess:
             self._become(EngineState.READY if self._loaded else EngineState.EMPTY)
         self.on_news(news)
 
-    def _bury(self, process: subprocess.Popen[bytes], broken: str) -> None:
+    def _bury(self, process: subprocess.Popen[bytes], broken: Text) -> None:
         """Tell everybody who waits that the process is gone, and why."""
         code = process.wait()
         for stream in (process.stdout, process.stdin):
             _close(stream)
         with self._lock:
             wanted = self._stopping
-            reason = "The engine was stopped." if wanted else broken or describe_exit(code)
+            stopped = Text("The engine was stopped.")
+            reason = stopped if wanted else broken or describe_exit(code)
             why = EngineError(reason, hint="" if wanted else "It can be started again.")
             waiting = list(self._open.values())
             self._open.clear()
@@ -452,9 +473,7 @@ class EngineProcess:
     def _unable(self) -> CogVLM2LiteError:
         if self._why is not None:
             return self._why
-        return EngineError(
-            "The engine is {state}.", hint="Wait until it is ready.", state=self._state.value
-        )
+        return EngineError(_STATES[self._state], hint="Wait until it is ready.")
 
 
 class _Watch:
@@ -462,7 +481,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.over = threading.Event()
-        self.hang = ""
+        self.hang = Text()
 
 
 class Answer(Iterator[Event]):
@@ -505,20 +524,21 @@ def error_of(failure: Failed | LoadFailed) -> CogVLM2LiteError:
     kind = getattr(errors, failure.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, CogVLM2LiteError)):
         kind = EngineError
-    return kind(failure.message, hint=failure.hint)
+    return kind(failure.message, hint=failure.hint, param=failure.param)
 
 
-def describe_exit(code: int) -> str:
-    """Say in one sentence how a process ended. code: as subprocess gives it."""
+def describe_exit(code: int) -> Text:
+    """Return in one sentence how a process ended. code: as subprocess returns it."""
     if code >= 0:
-        return f"The engine's process ended by itself with exit code {code}."
+        return Text("The engine's process ended by itself with exit code {code}.", code=code)
     name = _signal_name(-code)
     if -code == getattr(signal, "SIGKILL", 9):
-        return (
-            f"The engine's process was killed ({name}). Most often the system does this when "
-            "memory runs out."
+        return Text(
+            "The engine's process was killed ({signal}). Most often the system does this when "
+            "memory runs out.",
+            signal=name,
         )
-    return f"The engine's process crashed ({name})."
+    return Text("The engine's process crashed ({signal}).", signal=name)
 
 
 def _signal_name(number: int) -> str:

@@ -168,10 +168,9 @@ class Worker:
             self._opened = _open(options)
             self._say(_describe(self._opened.model))
         except CogVLM2LiteError as error:
-            self._say(LoadFailed(kind=type(error).__name__, message=error.message, hint=error.hint))
+            self._say(_load_failed(error))
         except Exception as error:  # noqa: BLE001 - the outer edge of a process
-            fault = _fault(error)
-            self._say(LoadFailed(kind=type(fault).__name__, message=fault.message, hint=fault.hint))
+            self._say(_load_failed(_fault(error)))
 
     def _begin(self, ask: Ask) -> None:
         try:
@@ -224,8 +223,15 @@ class Worker:
 
     def _fail(self, request: int, error: CogVLM2LiteError) -> None:
         self._cancels.pop(request, None)
-        kind = type(error).__name__
-        self._say(Failed(request=request, kind=kind, message=error.message, hint=error.hint))
+        self._say(
+            Failed(
+                request=request,
+                kind=type(error).__name__,
+                message=error.message,
+                hint=error.hint,
+                param=error.param,
+            )
+        )
 
 
 def _open(options: LoadOptions) -> _Opened:
@@ -248,17 +254,23 @@ def _describe(model: Model) -> Loaded:
     )
 
 
+def _load_failed(error: CogVLM2LiteError) -> LoadFailed:
+    return LoadFailed(
+        kind=type(error).__name__, message=error.message, hint=error.hint, param=error.param
+    )
+
+
 def _fault(error: Exception) -> CogVLM2LiteError:
     """Turn a fault into an error for the owner; the traceback goes to the log only."""
     from cogvlm2_lite.engine.replan import out_of_memory
 
     if out_of_memory(error) or isinstance(error, MemoryError):
         return DoesNotFitError(
-            "There was not enough memory to go on.", hint="Close other programs and try again."
+            "There is not enough memory to continue.", hint="Close other programs and try again."
         )
     traceback.print_exception(error)
     return EngineError(
-        "The engine has a fault; the log of the program says where.",
+        "The engine has an internal error; the log of the program has the details.",
         hint="Please report it with the log and the output of `cogvlm2-lite doctor`.",
     )
 

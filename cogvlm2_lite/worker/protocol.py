@@ -34,11 +34,16 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 from cogvlm2_lite.sampling import Sampling
-from cogvlm2_lite.units import MIB
+from cogvlm2_lite.text import Text
+from cogvlm2_lite.units import MIB, format_bytes
 
 MAX_JSON_BYTES = 64 * MIB
 MAX_BLOB_BYTES = DEFAULT_LIMITS.max_file_bytes
 _HEADER = struct.Struct(">II")
+
+
+class CutOffError(EngineError):
+    """The stream ended in the middle of a message: the other process is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +109,16 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadFailed:
-    """The model could not be opened. kind: the name of a class in errors.py."""
+    """The model could not be opened.
+
+    kind   the name of a class in errors.py
+    param  the option at fault, if it is one
+    """
 
     kind: str
-    message: str
-    hint: str
+    message: Text
+    hint: Text
+    param: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +136,13 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """An answer ended with an error. kind: the name of a class in errors.py."""
+    """An answer ended with an error. kind and param as for LoadFailed."""
 
     request: int
     kind: str
-    message: str
-    hint: str
+    message: Text
+    hint: Text
+    param: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +161,7 @@ class Beat:
 class Died:
     """The process ended without being asked to; never sent, but told by its owner."""
 
-    reason: str
+    reason: Text
 
 
 Command = Load | Ask | CancelRequest | Unload | Shutdown
@@ -180,18 +191,21 @@ def write_message(stream: BinaryIO, message: Message) -> None:
 
 
 def read_message(stream: BinaryIO) -> Message | None:
-    """Read one frame; None at the stream's end. Raises EngineError for what is no frame."""
+    """Return the message of one frame; None at the stream's end.
+
+    Raises CutOffError when the stream ends inside a frame, EngineError for what is no frame.
+    """
     head = stream.read(_HEADER.size)
     if not head:
         return None
     if len(head) < _HEADER.size:
-        raise _broken("a header was cut off")
+        raise CutOffError("A message of the engine's process was cut off.")
     length, blob_length = _HEADER.unpack(head)
     if length > MAX_JSON_BYTES or blob_length > MAX_BLOB_BYTES:
-        raise _broken(f"a frame of {length} + {blob_length} bytes is too long")
+        raise _broken(Text("it has {size}", size=format_bytes(length + blob_length)))
     body = stream.read(length + blob_length)
     if len(body) < length + blob_length:
-        raise _broken("a frame was cut off")
+        raise CutOffError("A message of the engine's process was cut off.")
     return decode(body[:length], body[length:])
 
 
@@ -205,7 +219,7 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes, blob: bytes = b"") -> Message:
     """Turn a frame's JSON and bytes into a message. Raises EngineError for anything unknown."""
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_hook=_read_text)
         kind = _MESSAGES[values.pop("what")]
         if kind is Ask:
             values = _ask_values(values, blob)
@@ -221,6 +235,10 @@ def decode(body: bytes, blob: bytes = b"") -> Message:
         raise _broken(f"{type(error).__name__}: {error}") from error
 
 
+def _read_text(values: dict[str, Any]) -> Any:
+    return Text.read(values) if values.keys() == {"template", "values"} else values
+
+
 def _plain(message: Message) -> dict[str, Any]:
     """Write a message as JSON-ready values; events carry their own name."""
     values: dict[str, Any] = {"what": type(message).__name__}
@@ -230,8 +248,19 @@ def _plain(message: Message) -> dict[str, Any]:
             value = True  # the bytes follow the JSON
         elif is_dataclass(value) and not isinstance(value, type):
             value = {"event": type(value).__name__, **_enums_as_values(asdict(value))}
-        values[item.name] = value
+        values[item.name] = _texts_as_objects(value)
     return values
+
+
+def _texts_as_objects(value: Any) -> Any:
+    """Return a value in which every Text is an object with its template and values."""
+    if isinstance(value, Text):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {name: _texts_as_objects(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts_as_objects(item) for item in value]
+    return value
 
 
 def _enums_as_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -300,9 +329,9 @@ def _check_names(kind: type[Any], values: Mapping[str, Any]) -> None:
         raise ValueError(f"{kind.__name__} has other fields: {sorted(values)}")
 
 
-def _broken(what: str) -> EngineError:
+def _broken(why: str) -> EngineError:
     return EngineError(
-        "The engine's process and its owner do not understand each other: {what}.",
+        "A message between this program and the engine's process can't be read: {why}.",
         hint="Start the program again; both must be of the same version.",
-        what=what,
+        why=why,
     )

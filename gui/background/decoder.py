@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
+from cogvlm2_lite.text import read_templates, with_templates
 
 SIDE = 1344
 """The model's picture; a preview is no larger."""
@@ -52,7 +53,7 @@ def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
         raise ImageError("The picture took too long to read.") from error
     head, _, pixels = done.stdout.partition(b"\n")
     try:
-        told = json.loads(head)
+        told = read_templates(json.loads(head))
     except ValueError as error:
         raise ImageError(
             "The picture can't be read: its decoder crashed.",
@@ -79,7 +80,7 @@ def _answer(source: bytes | Path, how: str, side: int) -> None:
     try:
         opened = open_image(source)
     except CogVLM2LiteError as error:
-        _write({"error": error.message, "hint": error.hint})
+        _write(with_templates({"error": error.message, "hint": error.hint}))
         return
     image = Image.fromarray(opened.rgb)
     if how == "square":

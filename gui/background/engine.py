@@ -17,6 +17,7 @@ from PySide6.QtCore import QObject, Signal
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Finished
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import (
     EngineProcess,
     EngineState,
@@ -51,7 +52,7 @@ class EngineClient:
         self._thread: threading.Thread | None = None
         self._numbers = 0
         self._running: dict[int, int] = {}
-        self._trouble = ""
+        self._trouble = Text()
 
     @property
     def state(self) -> EngineState:
@@ -174,12 +175,14 @@ class EngineClient:
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
-            self._trouble = ""
+            self._trouble = Text()
             try:
                 with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
                     order()
             except OSError as error:
-                self._trouble = f"The engine can't be started: {error.strerror or error}."
+                self._trouble = Text(
+                    "The engine can't be started: {why}.", why=error.strerror or error
+                )
             self.on_state()
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QObject, QProcess, Signal
 
+from cogvlm2_lite.text import read_templates
+
 PROGRAM = (sys.executable, "-P", "-m", "cogvlm2_lite")
 _END_MS = 5000
 
@@ -77,7 +79,7 @@ class Command(QObject):
         ).split(b"\n")
         for line in lines:
             try:
-                event = json.loads(line)
+                event = read_templates(json.loads(line))
             except ValueError:
                 continue  # what a library printed
             if isinstance(event, dict):

@@ -13,6 +13,7 @@ from typing import Any
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import join
 from gui.data.settings import write_whole
 
 
@@ -150,7 +151,7 @@ class BatchRun:
             case "finished":
                 self._end(RunState.STOPPED if event["left"] else RunState.FINISHED)
             case "error":
-                self.trouble = f"{event['message']} {event['hint']}".strip()
+                self.trouble = join(event["message"], event["hint"])
                 self._end(RunState.FAILED)
         return None
 
@@ -206,8 +207,8 @@ def export_rows(rows: Sequence[Row], target: Path) -> None:
         write_whole(target, text.encode())
     except OSError as error:
         raise CogVLM2LiteError(
-            "{target} can't be written: {why}.",
+            "{file} can't be written: {why}.",
             hint="Choose another place.",
-            target=target,
+            file=target,
             why=error.strerror or error,
         ) from error

@@ -45,9 +45,9 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
             write_whole(target, to_markdown(conversation, name).encode())
     except OSError as error:
         raise HistoryError(
-            "{target} can't be written: {why}.",
+            "{file} can't be written: {why}.",
             hint="Choose another place.",
-            target=target,
+            file=target,
             why=error.strerror or error,
         ) from error
 

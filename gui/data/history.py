@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.text import Text
 from gui.data.settings import write_whole
 from gui.data.state import Conversation, Stats, Status, Turn, title_of
 
@@ -164,7 +165,7 @@ class History:
                 (conversation_id,),
             ).fetchall()
         if row is None:
-            raise HistoryError("This conversation is no longer there.")
+            raise HistoryError("This conversation no longer exists.")
         return Conversation(
             id=conversation_id,
             title=row[0],
@@ -335,8 +336,8 @@ class History:
                 write_whole(path, data)
         except OSError as error:
             raise HistoryError(
-                "The picture can't be kept: {why}.",
-                hint="Make room on the disk of {folder}, or make the folder writable.",
+                "The picture can't be saved: {why}.",
+                hint="Free some space on the disk of {folder}, or make the folder writable.",
                 why=error.strerror or error,
                 folder=self.folder,
             ) from error
@@ -351,7 +352,7 @@ class History:
                 else (self.folder / PICTURES / name).read_bytes()
             )
         except (OSError, KeyError) as error:
-            raise HistoryError("The picture of this conversation is no longer there.") from error
+            raise HistoryError("The picture of this conversation no longer exists.") from error
         if hashlib.sha256(data).hexdigest() != name:
             raise HistoryError("The picture of this conversation is damaged on disk.")
         return data
@@ -380,17 +381,17 @@ class History:
         if tables and application != _APPLICATION:
             raise HistoryError(
                 "{file} in {folder} is a database of another program.",
-                hint="Move it away, or give another folder with --data.",
+                hint="Move it away, or choose another folder with --data.",
                 file=FILE,
                 folder=self.folder,
             )
         if version > VERSION:
             raise HistoryError(
-                "The conversations were written by a newer version (format {theirs}; this "
-                "version knows {ours}).",
+                "The conversations were written by a newer version (format {format}; this "
+                "version knows {known}).",
                 hint="Install the newer version again. Nothing was changed.",
-                theirs=version,
-                ours=VERSION,
+                format=version,
+                known=VERSION,
             )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -428,34 +429,37 @@ class History:
 
 
 _REASONS = {
-    sqlite3.SQLITE_FULL: ("The disk is full.", "Make room; nothing that was kept is lost."),
+    sqlite3.SQLITE_FULL: (
+        Text("The disk is full."),
+        Text("Free some space; nothing that was saved is lost."),
+    ),
     sqlite3.SQLITE_READONLY: (
-        "The folder of the conversations can't be written to.",
-        "Make it writable, or give another folder with --data.",
+        Text("The folder of the conversations can't be written to."),
+        Text("Make it writable, or choose another folder with --data."),
     ),
     sqlite3.SQLITE_CANTOPEN: (
-        "The file of the conversations can't be opened.",
-        "Make its folder readable and writable, or give another folder with --data.",
+        Text("The file of the conversations can't be opened."),
+        Text("Make its folder readable and writable, or choose another folder with --data."),
     ),
     sqlite3.SQLITE_BUSY: (
-        "Another program holds the file of the conversations.",
-        "Close it and try again.",
+        Text("Another program uses the file of the conversations."),
+        Text("Close it and try again."),
     ),
     sqlite3.SQLITE_LOCKED: (
-        "Another program holds the file of the conversations.",
-        "Close it and try again.",
+        Text("Another program uses the file of the conversations."),
+        Text("Close it and try again."),
     ),
     sqlite3.SQLITE_NOTADB: (
-        "The file of the conversations is damaged, or no database.",
-        "Move it away to start anew, or put a copy back.",
+        Text("The file of the conversations is damaged or is not a database."),
+        Text("Move it away to start again, or restore a copy."),
     ),
     sqlite3.SQLITE_CORRUPT: (
-        "The file of the conversations is damaged.",
-        "Move it away to start anew, or put a copy back.",
+        Text("The file of the conversations is damaged."),
+        Text("Move it away to start again, or restore a copy."),
     ),
     sqlite3.SQLITE_IOERR: (
-        "The file of the conversations can't be read or written.",
-        "Check that its disk is connected and has room.",
+        Text("The file of the conversations can't be read or written."),
+        Text("Check that its disk is connected and has free space."),
     ),
 }
 
@@ -470,7 +474,7 @@ def _explained() -> Iterator[None]:
     except OSError as error:
         raise HistoryError(
             "The folder of the conversations can't be used: {why}.",
-            hint="Give another folder with --data.",
+            hint="Choose another folder with --data.",
             why=error.strerror or error,
         ) from error
 

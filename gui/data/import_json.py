@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 from gui.data.state import Conversation, Stats, Status, Turn
 
 MOST_BYTES = 2 * DEFAULT_LIMITS.max_file_bytes + 64 * MIB
 _MOST_TURNS = 10_000
-_HINT = "Only files that this program exported as JSON can be imported. Nothing was kept."
+_HINT = "Only files that this program exported as JSON can be imported. Nothing was saved."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,11 @@ def read_export(path: Path) -> TakenIn:
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
-            _refuse(f"{path.name} has {format_bytes(size)}, more than an export can have")
+            _refuse(
+                "{file} has {size}, more than an export can have.",
+                file=path.name,
+                size=format_bytes(size),
+            )
         data = path.read_bytes()
     except OSError as error:
         raise CogVLM2LiteError(
@@ -53,48 +58,52 @@ def parse_export(data: bytes, name: str) -> TakenIn:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CogVLM2LiteError("{name} is no JSON.", hint=_HINT, name=name) from error
+        raise CogVLM2LiteError("{file} is not JSON.", hint=_HINT, file=name) from error
     if not isinstance(content, dict) or content.get("program") != "CogVLM2 Lite":
-        _refuse(f"{name} is no conversation of this program")
+        _refuse("{file} is not a conversation of this program.", file=name)
     try:
         turns = _turns(content["turns"])
         picture = _picture(content["picture"])
         leaf = None if content["leaf"] is None else _whole(content["leaf"])
         if leaf is not None and leaf not in turns:
-            _wrong("the turn that is shown is not there")
+            _wrong("the turn that is shown is missing")
         conversation = Conversation(id=0, title=_text(content["title"]), leaf=leaf, turns=turns)
     except KeyError as error:
-        _refuse(f"{name} is damaged: {error} is missing")
+        _refuse("{file} is damaged: {key} is missing.", file=name, key=error)
     except _WrongError as error:
-        _refuse(f"{name} is damaged: {error}")
+        _refuse("{file} is damaged: {why}.", file=name, why=error.why)
     return TakenIn(conversation=conversation, picture=picture)
 
 
 class _WrongError(Exception):
     """What is wrong, the rest of a sentence."""
 
+    def __init__(self, why: Text) -> None:
+        super().__init__(why)
+        self.why = why
 
-def _refuse(what: str) -> NoReturn:
-    raise CogVLM2LiteError("{what}.", hint=_HINT, what=what)
+
+def _refuse(template: str, **values: object) -> NoReturn:
+    raise CogVLM2LiteError(Text(template, **values), hint=_HINT)
 
 
-def _wrong(what: str) -> NoReturn:
-    raise _WrongError(what)
+def _wrong(why: str) -> NoReturn:
+    raise _WrongError(Text(why))
 
 
 def _turns(values: object) -> dict[int, Turn]:
     """Give the turns by number; a parent stands before its children, so there is no circle."""
     if not isinstance(values, list) or len(values) > _MOST_TURNS:
-        _wrong("its turns are no list, or too many")
+        _wrong("its turns are not a list, or too many")
     turns: dict[int, Turn] = {}
     for value in values:
         if not isinstance(value, dict):
-            _wrong("a turn is no object")
+            _wrong("a turn is not an object")
         turn = _turn(value)
         if turn.id in turns:
             _wrong("two turns have the same number")
         if turn.parent is not None and turn.parent not in turns:
-            _wrong("a turn stands before the one that it follows")
+            _wrong("a turn comes before the one that it follows")
         turns[turn.id] = turn
     return turns
 
@@ -107,7 +116,7 @@ def _turn(value: Mapping[str, Any]) -> Turn:
     parent = value["parent"]
     notes = value["notes"]
     if not isinstance(notes, list):
-        _wrong("notes are no list")
+        _wrong("notes are not a list")
     return Turn(
         id=_whole(value["id"]),
         parent=None if parent is None else _whole(parent),
@@ -124,10 +133,10 @@ def _turn(value: Mapping[str, Any]) -> Turn:
 
 def _stats(value: object) -> Stats:
     if not isinstance(value, dict) or not set(value) <= {item.name for item in fields(Stats)}:
-        _wrong("what an answer cost is not understood")
+        _wrong("the statistics of an answer are not valid")
     ids = value.get("token_ids", [])
     if not isinstance(ids, list):
-        _wrong("tokens are no list")
+        _wrong("tokens are not a list")
     if value["reason"] not in [reason.value for reason in FinishReason]:
         _wrong("an answer ended for an unknown reason")
     return Stats(
@@ -156,20 +165,20 @@ def _picture(value: object) -> bytes:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        _wrong("a number stands where a text should be")
+        _wrong("a string is expected, but a number was found")
     # Halves of letters, which JSON can write and no file can hold, become "?".
     return value.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        _wrong("a number is none")
+        _wrong("a number is not valid")
     return value
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _wrong("a number is none")
+        _wrong("a number is not valid")
     # Times up to the year 5138: later ones no calendar of the system can write.
     if not math.isfinite(value) or not 0 <= value < 1e11:
         _wrong("a number is out of range")

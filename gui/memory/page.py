@@ -164,7 +164,8 @@ class MemoryPage(QWidget):
         ram = None if on_gpu else size
         if size is None:  # what would be opened now
             vram, ram = settings.get("vram") or None, None
-        work = partial(plan_for, options.folder if options else None, vram=vram, ram=ram)
+        folder = options.folder if options else None
+        work = partial(plan_for, folder, vram=vram, ram=ram, translate=translate)
         self._context.tasks.run(work, self._show, self._failed, self)
 
     def use(self) -> None:

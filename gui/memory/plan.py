@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,17 @@ def parts_of(devices: Sequence[Device]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def plan_for(folder: Path | None, *, vram: str | None, ram: str | None) -> Shown:
+def plan_for(
+    folder: Path | None,
+    *,
+    vram: str | None,
+    ram: str | None,
+    translate: Callable[[str], str] = str,
+) -> Shown:
     """Plan for this machine, or for a budget of video memory or RAM (then on the CPU).
 
-    folder  the model's; None: the released model in 4 bits, which need not be on disk
+    folder     the model's; None: the released model in 4 bits, which need not be on disk
+    translate  puts a sentence of the plan into the window's language
     Nothing is loaded but headers. Raises DoesNotFitError and CheckpointError.
     """
     from cogvlm2_lite.forecast.machine import find_machine
@@ -123,5 +130,5 @@ def plan_for(folder: Path | None, *, vram: str | None, ram: str | None) -> Shown
         first_word_s=found.expected.first_word_s,
         tokens_per_s=found.expected.tokens_per_s,
         devices=devices_of(values["plan"]),
-        text=text(subject, machine, found),
+        text=text(subject, machine, found, translate),
     )

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.text import join
 from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context
@@ -244,7 +245,7 @@ class ConvertPage(QWidget):
             )
         elif kind == "error":
             self._over = True
-            self.told.setText(translate(f"{event['message']} {event['hint']}".strip()))
+            self.told.setText(translate(join(event["message"], event["hint"])))
 
     def _show_plan(self, event: dict[str, Any]) -> None:
         lines = [

@@ -426,72 +426,28 @@
         <translation>磁盘已满。</translation>
     </message>
     <message>
-        <source>Make room; nothing that was kept is lost.</source>
-        <translation>请腾出空间；已保存的内容没有丢失。</translation>
-    </message>
-    <message>
         <source>The folder of the conversations can&apos;t be written to.</source>
         <translation>无法写入对话所在的文件夹。</translation>
-    </message>
-    <message>
-        <source>Make it writable, or give another folder with --data.</source>
-        <translation>请使其可写，或用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>The file of the conversations can&apos;t be opened.</source>
         <translation>无法打开对话文件。</translation>
     </message>
     <message>
-        <source>Make its folder readable and writable, or give another folder with --data.</source>
-        <translation>请使其所在文件夹可读写，或用 --data 指定另一个文件夹。</translation>
-    </message>
-    <message>
-        <source>Another program holds the file of the conversations.</source>
-        <translation>另一个程序正占用对话文件。</translation>
-    </message>
-    <message>
         <source>Close it and try again.</source>
         <translation>请关闭它后再试。</translation>
-    </message>
-    <message>
-        <source>The file of the conversations is damaged, or no database.</source>
-        <translation>对话文件已损坏，或者不是数据库。</translation>
     </message>
     <message>
         <source>The file of the conversations is damaged.</source>
         <translation>对话文件已损坏。</translation>
     </message>
     <message>
-        <source>Move it away to start anew, or put a copy back.</source>
-        <translation>请移走它以重新开始，或放回一份备份。</translation>
-    </message>
-    <message>
         <source>The file of the conversations can&apos;t be read or written.</source>
         <translation>无法读写对话文件。</translation>
     </message>
     <message>
-        <source>Check that its disk is connected and has room.</source>
-        <translation>请检查其磁盘已连接且有空间。</translation>
-    </message>
-    <message>
         <source>The conversations can&apos;t be read or written: {why}.</source>
         <translation>无法读写对话：{why}。</translation>
-    </message>
-    <message>
-        <source>This conversation is no longer there.</source>
-        <translation>这个对话已不存在。</translation>
-    </message>
-    <message>
-        <source>The picture can&apos;t be kept: {why}.</source>
-        <translation>无法保存图片：{why}。</translation>
-    </message>
-    <message>
-        <source>Make room on the disk of {folder}, or make the folder writable.</source>
-        <translation>请在 {folder} 所在磁盘腾出空间，或使该文件夹可写。</translation>
-    </message>
-    <message>
-        <source>The picture of this conversation is no longer there.</source>
-        <translation>这个对话的图片已不存在。</translation>
     </message>
     <message>
         <source>The picture of this conversation is damaged on disk.</source>
@@ -502,24 +458,12 @@
         <translation>{folder} 中的 {file} 是另一个程序的数据库。</translation>
     </message>
     <message>
-        <source>Move it away, or give another folder with --data.</source>
-        <translation>请移走它，或用 --data 指定另一个文件夹。</translation>
-    </message>
-    <message>
-        <source>The conversations were written by a newer version (format {theirs}; this version knows {ours}).</source>
-        <translation>这些对话由更新的版本写入（格式 {theirs}；本版本支持 {ours}）。</translation>
-    </message>
-    <message>
         <source>Install the newer version again. Nothing was changed.</source>
         <translation>请重新安装较新的版本。没有任何内容被改动。</translation>
     </message>
     <message>
         <source>The folder of the conversations can&apos;t be used: {why}.</source>
         <translation>无法使用对话所在的文件夹：{why}。</translation>
-    </message>
-    <message>
-        <source>Give another folder with --data.</source>
-        <translation>请用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>{file} can&apos;t be written: {why}.</source>
@@ -538,8 +482,1392 @@
         <translation>无法读取 {file}：{why}。</translation>
     </message>
     <message>
+        <source>There is no file {file!r}.</source>
+        <translation>没有文件 {file!r}。</translation>
+    </message>
+    <message>
+        <source>Check the spelling of the path.</source>
+        <translation>请检查路径的拼写。</translation>
+    </message>
+    <message>
+        <source>{file} needs more memory than is free ({width} x {height} pixels).</source>
+        <translation>{file} 需要的内存超过空闲内存（{width} x {height} 像素）。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it starts as a {kind} picture of {width} x {height} pixels, but the rest can&apos;t be decoded.</source>
+        <translation>{file} 已损坏：开头像是 {width} x {height} 像素的 {kind} 图片，但其余部分无法解码。</translation>
+    </message>
+    <message>
+        <source>floating-point</source>
+        <translation>浮点</translation>
+    </message>
+    <message>
+        <source>32-bit</source>
+        <translation> 32 位</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it starts as a {kind} picture, but can&apos;t be decoded.</source>
+        <translation>{file} 已损坏：开头像是 {kind} 图片，但无法解码。</translation>
+    </message>
+    <message>
+        <source>The question has {count} tokens and the picture {picture}; the context has room for {context}, and the answer needs some of them.</source>
+        <translation>问题有 {count} 个 token，图片有 {picture} 个；上下文只容纳 {context} 个，回答也要占一部分。</translation>
+    </message>
+    <message>
+        <source>The question has {count} tokens; the context has room for {context}, and the answer needs some of them.</source>
+        <translation>问题有 {count} 个 token；上下文只容纳 {context} 个，回答也要占一部分。</translation>
+    </message>
+    <message>
+        <source>Shorten the question, or plan for a longer context (at most {most} tokens).</source>
+        <translation>请缩短问题，或使用更长的上下文（最多 {most} 个 token）。</translation>
+    </message>
+    <message>
+        <source>Unknown prompt template {name!r}.</source>
+        <translation>未知提示模板 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Choose one of {names}.</source>
+        <translation>请选择以下之一：{names}。</translation>
+    </message>
+    <message>
+        <source>{file} is not a byte-level BPE tokenizer, which CogVLM2 needs.</source>
+        <translation>{file} 不是 CogVLM2 所需的字节级 BPE 分词器。</translation>
+    </message>
+    <message>
+        <source>Copy tokenizer.json from the original checkpoint into the folder.</source>
+        <translation>请从原始模型中把 tokenizer.json 复制到该文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be used: {why}.</source>
+        <translation>无法使用 {file}：{why}。</translation>
+    </message>
+    <message>
+        <source>Copy {name} again from the source.</source>
+        <translation>请从来源重新复制 {name}。</translation>
+    </message>
+    <message>
+        <source>{value} for {option} is more than any computer has.</source>
+        <translation>{option} 的 {value} 超过任何电脑所有的内存。</translation>
+    </message>
+    <message>
+        <source>{size} for {option} is too small for any plan.</source>
+        <translation>{option} 的 {size} 太小，无法作任何计划。</translation>
+    </message>
+    <message>
+        <source>{size} is allowed, but only {free} is free on {device}; the plan uses what is free.</source>
+        <translation>允许使用 {size}，但{device}只有 {free} 空闲；计划只使用空闲部分。</translation>
+    </message>
+    <message>
+        <source>--vram has {given} sizes, but the number of usable GPUs is {count}.</source>
+        <translation>--vram 有 {given} 个大小，但可用的 GPU 有 {count} 个。</translation>
+    </message>
+    <message>
+        <source>Give one size for all GPUs, or one for each.</source>
+        <translation>请给出一个适用于所有 GPU 的大小，或每个 GPU 各一个。</translation>
+    </message>
+    <message>
+        <source>A context of {context} tokens is not possible; the model supports at most {most}.</source>
+        <translation>上下文不能是 {context} 个 token；模型最多支持 {most} 个。</translation>
+    </message>
+    <message>
+        <source>Give a number from {least} (a picture and a few questions) to {most}.</source>
+        <translation>请给出 {least}（一张图片和几个问题）到 {most} 之间的数。</translation>
+    </message>
+    <message>
+        <source>{value!r} is not a size for {option}.</source>
+        <translation>{value!r} 不是 {option} 可用的大小。</translation>
+    </message>
+    <message>
+        <source>Did you mean {value}GiB?</source>
+        <translation>您是指 {value}GiB 吗？</translation>
+    </message>
+    <message>
+        <source>this computer</source>
+        <translation>这台电脑</translation>
+    </message>
+    <message>
+        <source>{size} given, {reserve} left for other programs</source>
+        <translation>给定 {size}，{reserve} 留给其他程序</translation>
+    </message>
+    <message>
+        <source>{size} free now, {reserve} left for other programs</source>
+        <translation>现有空闲 {size}，{reserve} 留给其他程序</translation>
+    </message>
+    <message>
+        <source>{size} given, {reserve} left for the driver and other programs</source>
+        <translation>给定 {size}，{reserve} 留给驱动和其他程序</translation>
+    </message>
+    <message>
+        <source>{size} free now, {reserve} left for the driver and other programs</source>
+        <translation>现有空闲 {size}，{reserve} 留给驱动和其他程序</translation>
+    </message>
+    <message>
+        <source>Memory suffices for {count} conversations at once, not for {wanted}: each takes {size} of key/value cache. A shorter --context makes them smaller.</source>
+        <translation>内存只够同时进行 {count} 个对话，不够 {wanted} 个：每个需要 {size} 键值缓存。较短的 --context 会使其变小。</translation>
+    </message>
+    <message>
+        <source>Memory suffices for one conversation at once, not for {wanted}: each takes {size} of key/value cache. A shorter --context makes them smaller.</source>
+        <translation>内存只够同时进行一个对话，不够 {wanted} 个：每个需要 {size} 键值缓存。较短的 --context 会使其变小。</translation>
+    </message>
+    <message>
+        <source>The whole model needs {least} on {device}, where {usable}, and --offload is never.</source>
+        <translation>整个模型在 {device} 上需要 {least}，{usable}，而 --offload 为 never。</translation>
+    </message>
+    <message>
+        <source>Leave --offload at auto: the answers are the same, but slower.</source>
+        <translation>请让 --offload 保持 auto：回答相同，只是更慢。</translation>
+    </message>
+    <message>
+        <source>{size} can be used ({origin})</source>
+        <translation>可用 {size}（{origin}）</translation>
+    </message>
+    <message>
+        <source>{phase} needs at least {least} on {device}, where {usable}: {missing} more is needed.</source>
+        <translation>{phase}在 {device} 上至少需要 {least}，{usable}：还差 {missing}。</translation>
+    </message>
+    <message>
+        <source>Close other programs, allow more memory, or use another device.</source>
+        <translation>请关闭其他程序，允许使用更多内存，或使用其他设备。</translation>
+    </message>
+    <message>
+        <source>A context of {context} tokens would fit: --context {context}.</source>
+        <translation>{context} 个 token 的上下文放得下：--context {context}。</translation>
+    </message>
+    <message>
+        <source>{size} can be used</source>
+        <translation>可用 {size}</translation>
+    </message>
+    <message>
+        <source>There is no folder or file {file}.</source>
+        <translation>没有文件夹或文件 {file}。</translation>
+    </message>
+    <message>
+        <source>Give a folder of pictures or a .jsonl file of objects with image, question and answer.</source>
+        <translation>请指定图片文件夹，或由含 image、question 和 answer 的对象组成的 .jsonl 文件。</translation>
+    </message>
+    <message>
+        <source>{file} has no samples.</source>
+        <translation>{file} 中没有样本。</translation>
+    </message>
+    <message>
+        <source>Give at least eight samples.</source>
+        <translation>请至少给出八个样本。</translation>
+    </message>
+    <message>
+        <source>Give the folder that directly contains them; subfolders are not searched.</source>
+        <translation>请指定直接包含它们的文件夹；不会搜索子文件夹。</translation>
+    </message>
+    <message>
+        <source>{where} is not an object with question and, if needed, image and answer.</source>
+        <translation>{where} 不是带有 question 以及可选的 image 和 answer 的对象。</translation>
+    </message>
+    <message>
+        <source>Like {example}.</source>
+        <translation>例如 {example}。</translation>
+    </message>
+    <message>
+        <source>image, question and answer must be strings in {where}.</source>
+        <translation>{where} 中的 image、question 和 answer 必须是字符串。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be read as text: {why}.</source>
+        <translation>无法把 {file} 作为文本读取：{why}。</translation>
+    </message>
+    <message>
+        <source>{where} is not JSON: {why}.</source>
+        <translation>{where} 不是 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>{param} must be {least} or more, not {value}.</source>
+        <translation>{param} 必须是 {least} 或更大，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{param} must be between {least} and {most}, not {value}.</source>
+        <translation>{param} 必须在 {least} 到 {most} 之间，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{param} must be above 0 and at most {most}, not {value}.</source>
+        <translation>{param} 必须大于 0 且不超过 {most}，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>A stop text must not be empty.</source>
+        <translation>停止文本不能为空。</translation>
+    </message>
+    <message>
+        <source>The model can&apos;t answer; the log of the server has the reason.</source>
+        <translation>模型无法回答；原因见服务器日志。</translation>
+    </message>
+    <message>
+        <source>The request has more than {most}.</source>
+        <translation>请求超过 {most}。</translation>
+    </message>
+    <message>
+        <source>Internal server error; the log of the server has the details.</source>
+        <translation>服务器内部错误；详情见服务器日志。</translation>
+    </message>
+    <message>
+        <source>The Content-Type must be application/json.</source>
+        <translation>Content-Type 必须是 application/json。</translation>
+    </message>
+    <message>
+        <source>There is no such page.</source>
+        <translation>没有这个页面。</translation>
+    </message>
+    <message>
+        <source>This page does not allow that method.</source>
+        <translation>此页面不允许该方法。</translation>
+    </message>
+    <message>
+        <source>The model is not loaded.</source>
+        <translation>模型没有加载。</translation>
+    </message>
+    <message>
+        <source>Unknown model. The model of this server is {name}.</source>
+        <translation>未知模型。此服务器的模型是 {name}。</translation>
+    </message>
+    <message>
+        <source>The request took more than {seconds:g} s.</source>
+        <translation>请求用时超过 {seconds:g} 秒。</translation>
+    </message>
+    <message>
+        <source>a number with very many digits</source>
+        <translation>位数极多的数</translation>
+    </message>
+    <message>
+        <source>Unknown field {param}.</source>
+        <translation>未知字段 {param}。</translation>
+    </message>
+    <message>
+        <source>an object</source>
+        <translation>对象</translation>
+    </message>
+    <message>
+        <source>Unknown field {param}; did you mean {name}?</source>
+        <translation>未知字段 {param}；您是指 {name} 吗？</translation>
+    </message>
+    <message>
+        <source>On {host} other machines could use the model, and no API key was given.</source>
+        <translation>在 {host} 上其他电脑也能使用模型，但没有给出 API 密钥。</translation>
+    </message>
+    <message>
+        <source>Give one with --api-key-file, or stay with --host 127.0.0.1.</source>
+        <translation>请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。</translation>
+    </message>
+    <message>
+        <source>The API key must have 16 or more plain letters, digits or signs.</source>
+        <translation>API 密钥必须有 16 个或更多的普通字母、数字或符号。</translation>
+    </message>
+    <message>
+        <source>Make one: python -c &quot;import secrets; print(secrets.token_urlsafe(32))&quot;</source>
+        <translation>生成一个：python -c &quot;import secrets; print(secrets.token_urlsafe(32))&quot;</translation>
+    </message>
+    <message>
+        <source>This server does not answer under that host name.</source>
+        <translation>此服务器不以该主机名提供服务。</translation>
+    </message>
+    <message>
+        <source>Pages of other websites may not use this server.</source>
+        <translation>其他网站的页面不能使用此服务器。</translation>
+    </message>
+    <message>
+        <source>The API key is missing or wrong.</source>
+        <translation>API 密钥缺失或错误。</translation>
+    </message>
+    <message>
+        <source>{origin!r} is not an origin.</source>
+        <translation>{origin!r} 不是来源（origin）。</translation>
+    </message>
+    <message>
+        <source>Write it like http://localhost:3000.</source>
+        <translation>请写成 http://localhost:3000 的形式。</translation>
+    </message>
+    <message>
+        <source>The texts have more than {most} characters.</source>
+        <translation>文本超过 {most} 个字符。</translation>
+    </message>
+    <message>
+        <source>{param} must begin with data:image/...;base64, or https://.</source>
+        <translation>{param} 必须以 data:image/...;base64, 或 https:// 开头。</translation>
+    </message>
+    <message>
+        <source>{param} has no bytes after the comma.</source>
+        <translation>{param} 的逗号之后没有字节。</translation>
+    </message>
+    <message>
+        <source>{param} must end with a message of the user, the question.</source>
+        <translation>{param} 必须以用户的消息（即问题）结尾。</translation>
+    </message>
+    <message>
+        <source>{param} ends with an empty question.</source>
+        <translation>{param} 以空的问题结尾。</translation>
+    </message>
+    <message>
+        <source>{param} is an answer without a question before it.</source>
+        <translation>{param} 是回答，但前面没有问题。</translation>
+    </message>
+    <message>
+        <source>{param} has two different pictures, but the model takes one per conversation: ask about each in a separate conversation.</source>
+        <translation>{param} 有两张不同的图片，而模型每个对话只接受一张：请在不同的对话中分别询问。</translation>
+    </message>
+    <message>
+        <source>{param} has more than {most} characters.</source>
+        <translation>{param} 超过 {most} 个字符。</translation>
+    </message>
+    <message>
+        <source>The picture has {size}, more than {most}.</source>
+        <translation>图片大小为 {size}，超过 {most}。</translation>
+    </message>
+    <message>
+        <source>{param} has no valid base64 after the comma.</source>
+        <translation>{param} 的逗号之后不是有效的 base64。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address redirects more than {most} times.</source>
+        <translation>图片地址的重定向超过 {most} 次。</translation>
+    </message>
+    <message>
+        <source>Opening the picture&apos;s address took more than {seconds:g} s.</source>
+        <translation>打开图片地址用时超过 {seconds:g} 秒。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address must begin with http:// or https:// and a name.</source>
+        <translation>图片地址必须以 http:// 或 https:// 加主机名开头。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address must not contain a user name or a password.</source>
+        <translation>图片地址不能包含用户名或密码。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address is not a public address.</source>
+        <translation>图片地址不是公共地址。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address returns no picture but HTTP status {status}.</source>
+        <translation>图片地址返回的不是图片，而是 HTTP 状态 {status}。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address returns a compressed file.</source>
+        <translation>图片地址返回的是压缩文件。</translation>
+    </message>
+    <message>
+        <source>The file at the picture&apos;s address was cut off.</source>
+        <translation>图片地址处的文件不完整。</translation>
+    </message>
+    <message>
+        <source>The picture has more than {most}.</source>
+        <translation>图片超过 {most}。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address is not valid.</source>
+        <translation>图片地址无效。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address has a host name that DNS can&apos;t express.</source>
+        <translation>图片地址的主机名无法用 DNS 表示。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address redirects from https to http.</source>
+        <translation>图片地址从 https 重定向到 http。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address can&apos;t be opened.</source>
+        <translation>无法打开图片地址。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address redirects to nowhere.</source>
+        <translation>图片地址的重定向没有目标。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s address redirects to an invalid address.</source>
+        <translation>图片地址重定向到无效的地址。</translation>
+    </message>
+    <message>
+        <source>The certificate of the picture&apos;s address is not valid.</source>
+        <translation>图片地址的证书无效。</translation>
+    </message>
+    <message>
+        <source>{count} requests are waiting already.</source>
+        <translation>已有 {count} 个请求在等待。</translation>
+    </message>
+    <message>
+        <source>The body of the request must be a JSON object.</source>
+        <translation>请求的正文必须是 JSON 对象。</translation>
+    </message>
+    <message>
+        <source>{param} can&apos;t be combined with json_object: it would cut the object off.</source>
+        <translation>{param} 不能与 json_object 一起使用：它会截断对象。</translation>
+    </message>
+    <message>
+        <source>{param} can&apos;t be json_schema on this server: use json_object and name the fields in the question.</source>
+        <translation>{param} 在此服务器上不能是 json_schema：请使用 json_object，并在问题中写明字段。</translation>
+    </message>
+    <message>
+        <source>{param} needs {option} as well.</source>
+        <translation>{param} 还需要 {option}。</translation>
+    </message>
+    <message>
+        <source>The text has {count} characters, more than {most}: no context is that long.</source>
+        <translation>文本有 {count} 个字符，超过 {most}：没有这么长的上下文。</translation>
+    </message>
+    <message>
+        <source>The JSON of the request is nested too deeply.</source>
+        <translation>请求的 JSON 嵌套过深。</translation>
+    </message>
+    <message>
+        <source>The body of the request is not JSON in UTF-8.</source>
+        <translation>请求的正文不是 UTF-8 编码的 JSON。</translation>
+    </message>
+    <message>
+        <source>The server can&apos;t listen on {host}, port {port}: {why}.</source>
+        <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
+    </message>
+    <message>
+        <source>The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>If the model folder was changed while it was in use, load it again. If not, please report this.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Give another --port; 0 takes any free one.</source>
+        <translation>请给出其他 --port；0 表示任意空闲端口。</translation>
+    </message>
+    <message>
+        <source>The conversation is too long for the model&apos;s context by its oldest turns ({count}). Leave them out, or send {option} to let the server do so.</source>
+        <translation>对话太长，最早的几轮（{count}）超出了模型的上下文。请去掉它们，或发送 {option} 让服务器来做。</translation>
+    </message>
+    <message>
+        <source>The waiting requests take too much memory already.</source>
+        <translation>等待中的请求已占用过多内存。</translation>
+    </message>
+    <message>
+        <source>The model is loading.</source>
+        <translation>正在加载模型。</translation>
+    </message>
+    <message>
+        <source>The server is shutting down.</source>
+        <translation>服务器正在关闭。</translation>
+    </message>
+    <message>
+        <source>It is being restarted.</source>
+        <translation>正在重新启动它。</translation>
+    </message>
+    <message>
+        <source>is not supported by this server</source>
+        <translation>不受此服务器支持</translation>
+    </message>
+    <message>
+        <source>a whole number</source>
+        <translation>整数</translation>
+    </message>
+    <message>
+        <source>a whole number of {least} or more</source>
+        <translation>{least} 或更大的整数</translation>
+    </message>
+    <message>
+        <source>a whole number above {least} and at most {most}</source>
+        <translation>大于 {least} 且不超过 {most} 的整数</translation>
+    </message>
+    <message>
+        <source>a whole number between {least} and {most}</source>
+        <translation>{least} 到 {most} 之间的整数</translation>
+    </message>
+    <message>
+        <source>a number</source>
+        <translation>数</translation>
+    </message>
+    <message>
+        <source>a number of {least} or more</source>
+        <translation>{least} 或更大的数</translation>
+    </message>
+    <message>
+        <source>a number above {least} and at most {most}</source>
+        <translation>大于 {least} 且不超过 {most} 的数</translation>
+    </message>
+    <message>
+        <source>a number between {least} and {most}</source>
+        <translation>{least} 到 {most} 之间的数</translation>
+    </message>
+    <message>
+        <source>a string of {least} or more characters</source>
+        <translation>{least} 个或更多字符的字符串</translation>
+    </message>
+    <message>
+        <source>a string of up to {most} characters</source>
+        <translation>最多 {most} 个字符的字符串</translation>
+    </message>
+    <message>
+        <source>a string of exactly {most} characters</source>
+        <translation>恰好 {most} 个字符的字符串</translation>
+    </message>
+    <message>
+        <source>a string of {least} to {most} characters</source>
+        <translation>{least} 到 {most} 个字符的字符串</translation>
+    </message>
+    <message>
+        <source>a list of any number of items, each {item}</source>
+        <translation>任意多项的列表，每项为{item}</translation>
+    </message>
+    <message>
+        <source>a list of {least} or more items, each {item}</source>
+        <translation>{least} 项或更多的列表，每项为{item}</translation>
+    </message>
+    <message>
+        <source>a list of up to {most} items, each {item}</source>
+        <translation>最多 {most} 项的列表，每项为{item}</translation>
+    </message>
+    <message>
+        <source>a list of exactly {most} items, each {item}</source>
+        <translation>恰好 {most} 项的列表，每项为{item}</translation>
+    </message>
+    <message>
+        <source>a list of {least} to {most} items, each {item}</source>
+        <translation>{least} 到 {most} 项的列表，每项为{item}</translation>
+    </message>
+    <message>
+        <source>{param} is missing: it must be {expected}.</source>
+        <translation>缺少 {param}：它必须是 {expected}。</translation>
+    </message>
+    <message>
+        <source>{names} or {last}</source>
+        <translation>{names} 或 {last}</translation>
+    </message>
+    <message>
+        <source>The request has text that is not valid Unicode.</source>
+        <translation>请求中有无效的 Unicode 文本。</translation>
+    </message>
+    <message>
+        <source>an object with a {name}</source>
+        <translation>带有 {name} 的对象</translation>
+    </message>
+    <message>
+        <source>true or false</source>
+        <translation>true 或 false</translation>
+    </message>
+    <message>
+        <source>a list of {count}</source>
+        <translation>{count} 项的列表</translation>
+    </message>
+    <message>
+        <source>an empty list</source>
+        <translation>空列表</translation>
+    </message>
+    <message>
+        <source>{value!r} is not a size.</source>
+        <translation>{value!r} 不是大小。</translation>
+    </message>
+    <message>
+        <source>Write it like 8GiB, 512MiB or 16GB.</source>
+        <translation>请写成 8GiB、512MiB 或 16GB 的形式。</translation>
+    </message>
+    <message>
+        <source>{folder} has no safetensors weights.</source>
+        <translation>{folder} 中没有 safetensors 权重。</translation>
+    </message>
+    <message>
+        <source>{tensor} comes with {names}, but without a quant_state that says how it was quantized.</source>
+        <translation>{tensor} 带有 {names}，但没有说明其量化方式的 quant_state。</translation>
+    </message>
+    <message>
+        <source>Only 4-bit weights in the layout of transformers with bitsandbytes can be read.</source>
+        <translation>只能读取 transformers 与 bitsandbytes 布局的 4 位权重。</translation>
+    </message>
+    <message>
+        <source>{folder} has {single} and a {index} that does not name it, so it is unclear which weights count.</source>
+        <translation>{folder} 中有 {single}，又有没有列出它的 {index}，不清楚以哪些权重为准。</translation>
+    </message>
+    <message>
+        <source>Keep one of the two models in this folder.</source>
+        <translation>请在此文件夹中只保留两个模型之一。</translation>
+    </message>
+    <message>
+        <source>{folder} lacks files: {missing} of {count} ({names}).</source>
+        <translation>{folder} 缺少文件：{count} 个中的 {missing} 个（{names}）。</translation>
+    </message>
+    <message>
+        <source>{folder} has its weights only as pickle files ({names}), which can run any program when they are opened.</source>
+        <translation>{folder} 中只有 pickle 格式的权重（{names}），打开它们可能会运行任意程序。</translation>
+    </message>
+    <message>
+        <source>{folder} has {names}, but no {index} that lists their tensors.</source>
+        <translation>{folder} 中有 {names}，但没有列出其张量的 {index}。</translation>
+    </message>
+    <message>
+        <source>{file} has no weight_map.</source>
+        <translation>{file} 中没有 weight_map。</translation>
+    </message>
+    <message>
+        <source>{file} is a link to a file outside of the folder.</source>
+        <translation>{file} 是指向文件夹之外的链接。</translation>
+    </message>
+    <message>
+        <source>Copy the file itself into the folder.</source>
+        <translation>请把文件本身复制到该文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has tensors that {index} does not list: {count} ({names}).</source>
+        <translation>{file} 中有 {index} 没有列出的张量：{count} 个（{names}）。</translation>
+    </message>
+    <message>
+        <source>The folder has tensors that this CogVLM2 model does not have: {count} ({names}).</source>
+        <translation>文件夹中有这个 CogVLM2 模型没有的张量：{count} 个（{names}）。</translation>
+    </message>
+    <message>
+        <source>The folder lacks tensors: {missing} of {count} ({names}).</source>
+        <translation>文件夹缺少张量：{count} 个中的 {missing} 个（{names}）。</translation>
+    </message>
+    <message>
+        <source>The folder has int8 tensors ({count}: {names}), but no {file}, which says how to read them.</source>
+        <translation>文件夹中有 int8 张量（{count} 个：{names}），但没有说明如何读取它们的 {file}。</translation>
+    </message>
+    <message>
+        <source>Copy {file} from where the weights came from.</source>
+        <translation>请从权重的来源复制 {file}。</translation>
+    </message>
+    <message>
+        <source>{tensor} must come with {expected}, but has {found}.</source>
+        <translation>{tensor} 必须带有 {expected}，但带有的是 {found}。</translation>
+    </message>
+    <message>
+        <source>{tensor} has {size} bytes of {dtype}; 4-bit codes of shape {shape} need {expected}.</source>
+        <translation>{tensor} 有 {size} 字节的 {dtype}；形状为 {shape} 的 4 位编码需要 {expected} 字节。</translation>
+    </message>
+    <message>
+        <source>{tensor} is stored as {dtype}; expected {names}.</source>
+        <translation>{tensor} 存储为 {dtype}；应为 {names}。</translation>
+    </message>
+    <message>
+        <source>{tensor} has the shape {shape}; config.json requires {expected}.</source>
+        <translation>{tensor} 的形状是 {shape}；config.json 要求 {expected}。</translation>
+    </message>
+    <message>
+        <source>quant_type must be {value}</source>
+        <translation>quant_type 必须是 {value}</translation>
+    </message>
+    <message>
+        <source>blocksize must be one of {names}</source>
+        <translation>blocksize 必须是 {names} 之一</translation>
+    </message>
+    <message>
+        <source>dtype must be float32, float16 or bfloat16</source>
+        <translation>dtype 必须是 float32、float16 或 bfloat16</translation>
+    </message>
+    <message>
+        <source>shape must be {shape}</source>
+        <translation>shape 必须是 {shape}</translation>
+    </message>
+    <message>
+        <source>nested_blocksize must be 256</source>
+        <translation>nested_blocksize 必须是 256</translation>
+    </message>
+    <message>
+        <source>nested_dtype must be float32</source>
+        <translation>nested_dtype 必须是 float32</translation>
+    </message>
+    <message>
+        <source>nested_offset must be a finite number</source>
+        <translation>nested_offset 必须是有限的数</translation>
+    </message>
+    <message>
+        <source>nested_offset and nested_absmax belong together</source>
+        <translation>nested_offset 和 nested_absmax 必须同时存在</translation>
+    </message>
+    <message>
+        <source>it has unknown keys</source>
+        <translation>其中有未知的键</translation>
+    </message>
+    <message>
+        <source>{tensor}.quant_state: {why}.</source>
+        <translation>{tensor}.quant_state：{why}。</translation>
+    </message>
+    <message>
+        <source>{file} is not an index: not a file, or more than 16 MiB.</source>
+        <translation>{file} 不是索引：不是文件，或超过 16 MiB。</translation>
+    </message>
+    <message>
+        <source>{file} names the file {name!r}; only plain .safetensors file names inside the folder are allowed.</source>
+        <translation>{file} 中有文件名 {name!r}；只允许文件夹内普通的 .safetensors 文件名。</translation>
+    </message>
+    <message>
+        <source>This index is damaged or was made to read other files. Don&apos;t use it.</source>
+        <translation>这个索引已损坏，或是为读取其他文件而制作的。请不要使用。</translation>
+    </message>
+    <message>
+        <source>{file} has tensors that are in {other} too: {count} ({names}).</source>
+        <translation>{file} 中有 {other} 中也有的张量：{count} 个（{names}）。</translation>
+    </message>
+    <message>
+        <source>{tensor}.quant_state is {size} bytes of {dtype}; expected U8 and at most {most}.</source>
+        <translation>{tensor}.quant_state 是 {size} 字节的 {dtype}；应为 U8 且最多 {most} 字节。</translation>
+    </message>
+    <message>
+        <source>{tensor} has two {role} tensors.</source>
+        <translation>{tensor} 有两个 {role} 张量。</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>无</translation>
+    </message>
+    <message>
+        <source>{where} is not a JSON object.</source>
+        <translation>{where} 不是 JSON 对象。</translation>
+    </message>
+    <message>
+        <source>The header of {file} claims to be {size} long; at most {most} is allowed.</source>
+        <translation>{file} 声明文件头有 {size}；最多允许 {most}。</translation>
+    </message>
+    <message>
+        <source>The file is damaged, or it is not a safetensors file.</source>
+        <translation>文件已损坏，或不是 safetensors 文件。</translation>
+    </message>
+    <message>
+        <source>The header of {file} claims to be {count} bytes long, but only {size} follow.</source>
+        <translation>{file} 声明文件头有 {count} 字节，但后面只有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>The {count} tensors of {file} end at byte {end}, but the file has {size} bytes.</source>
+        <translation>{file} 中的 {count} 个张量止于第 {end} 字节，而文件有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>{key} in {file} must map names to strings.</source>
+        <translation>{file} 中的 {key} 必须是名称到字符串的映射。</translation>
+    </message>
+    <message>
+        <source>{where} must have exactly dtype, shape and data_offsets.</source>
+        <translation>{where} 必须恰好有 dtype、shape 和 data_offsets。</translation>
+    </message>
+    <message>
+        <source>{where} has the unknown type {dtype!r}; the known ones are {names}.</source>
+        <translation>{where} 的类型 {dtype!r} 未知；已知的有 {names}。</translation>
+    </message>
+    <message>
+        <source>This is not a checkpoint that CogVLM2 Lite or transformers wrote.</source>
+        <translation>这不是 CogVLM2 Lite 或 transformers 写成的模型文件。</translation>
+    </message>
+    <message>
+        <source>{where} has the invalid shape {shape}.</source>
+        <translation>{where} 的形状 {shape} 无效。</translation>
+    </message>
+    <message>
+        <source>{where} has the invalid data_offsets {offsets}.</source>
+        <translation>{where} 的 data_offsets {offsets} 无效。</translation>
+    </message>
+    <message>
+        <source>{where} ends at byte {end}, but the file has only {size} bytes.</source>
+        <translation>{where} 止于第 {end} 字节，而文件只有 {size} 字节。</translation>
+    </message>
+    <message>
+        <source>{where} has {size} bytes, but {dtype} of shape {shape} needs {expected}.</source>
+        <translation>{where} 有 {size} 字节，但形状为 {shape} 的 {dtype} 需要 {expected} 字节。</translation>
+    </message>
+    <message>
+        <source>{file} does not exist.</source>
+        <translation>{file} 不存在。</translation>
+    </message>
+    <message>
+        <source>{where} is not valid UTF-8.</source>
+        <translation>{where} 不是有效的 UTF-8。</translation>
+    </message>
+    <message>
+        <source>{where} is nested too deeply.</source>
+        <translation>{where} 的嵌套过深。</translation>
+    </message>
+    <message>
+        <source>{where} is not valid JSON: {why}.</source>
+        <translation>{where} 不是有效的 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>{file} has a gap of {count} bytes before {tensor}.</source>
+        <translation>{file} 在 {tensor} 之前有 {count} 字节的空隙。</translation>
+    </message>
+    <message>
+        <source>{file} has an overlap of {count} bytes before {tensor}.</source>
+        <translation>{file} 在 {tensor} 之前有 {count} 字节的重叠。</translation>
+    </message>
+    <message>
+        <source>The {name} kernels don&apos;t work here: {why}.</source>
+        <translation>{name} 计算核在这里无法工作：{why}。</translation>
+    </message>
+    <message>
+        <source>Unknown kernel {name!r}.</source>
+        <translation>未知计算核 {name!r}。</translation>
+    </message>
+    <message>
+        <source>A weight is infinite or not a number, so this matrix can&apos;t be rounded to 4 bits.</source>
+        <translation>有权重是无穷大或不是数，这个矩阵无法舍入为 4 位。</translation>
+    </message>
+    <message>
+        <source>The checkpoint is damaged. Copy or download it again.</source>
+        <translation>模型文件已损坏。请重新复制或下载。</translation>
+    </message>
+    <message>
+        <source>{file} has format version {format!r}; this program knows version {known}.</source>
+        <translation>{file} 的格式版本是 {format!r}；本程序支持版本 {known}。</translation>
+    </message>
+    <message>
+        <source>Update CogVLM2 Lite, or run quantize again with this version.</source>
+        <translation>请更新 CogVLM2 Lite，或用此版本重新运行 quantize。</translation>
+    </message>
+    <message>
+        <source>{file} has more than 16 MiB, so it is not a manifest.</source>
+        <translation>{file} 超过 16 MiB，不是清单文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not a manifest of version {known}: {why}.</source>
+        <translation>{file} 不是版本 {known} 的清单文件：{why}。</translation>
+    </message>
+    <message>
+        <source>The manifest is damaged. Copy it again, or run quantize again.</source>
+        <translation>清单文件已损坏。请重新复制，或重新运行 quantize。</translation>
+    </message>
+    <message>
+        <source>{file} was changed while the model was in use: it had {old} bytes, now {new}.</source>
+        <translation>{file} 在模型使用期间被更改：原为 {old} 字节，现为 {new} 字节。</translation>
+    </message>
+    <message>
+        <source>Wait until the file is complete, then start again.</source>
+        <translation>请等文件完整后再重新开始。</translation>
+    </message>
+    <message>
+        <source>{tensor}.quant_map has other values than {kind}.</source>
+        <translation>{tensor}.quant_map 的值与 {kind} 不同。</translation>
+    </message>
+    <message>
+        <source>This folder was written by another program.</source>
+        <translation>这个文件夹由其他程序写成。</translation>
+    </message>
+    <message>
+        <source>The engine can&apos;t answer now.</source>
+        <translation>引擎现在无法回答。</translation>
+    </message>
+    <message>
+        <source>The engine is not started.</source>
+        <translation>引擎没有启动。</translation>
+    </message>
+    <message>
+        <source>The engine is loading the model.</source>
+        <translation>引擎正在加载模型。</translation>
+    </message>
+    <message>
+        <source>The engine has no model loaded.</source>
+        <translation>引擎没有加载模型。</translation>
+    </message>
+    <message>
+        <source>The engine has ended.</source>
+        <translation>引擎已结束。</translation>
+    </message>
+    <message>
+        <source>Wait until it is ready.</source>
+        <translation>请等它就绪。</translation>
+    </message>
+    <message>
+        <source>The engine stopped responding (no message for {seconds} s) and was ended.</source>
+        <translation>引擎停止响应（{seconds} 秒没有消息），已被结束。</translation>
+    </message>
+    <message>
+        <source>The engine stopped responding (one step took more than {seconds} s) and was ended.</source>
+        <translation>引擎停止响应（一个步骤用时超过 {seconds} 秒），已被结束。</translation>
+    </message>
+    <message>
+        <source>The engine is already started.</source>
+        <translation>引擎已经启动。</translation>
+    </message>
+    <message>
+        <source>The engine has an internal error; the log of the program has the details.</source>
+        <translation>引擎出现内部错误；详情见程序日志。</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to continue.</source>
+        <translation>内存不足，无法继续。</translation>
+    </message>
+    <message>
+        <source>No model is loaded.</source>
+        <translation>没有加载模型。</translation>
+    </message>
+    <message>
+        <source>Load one first.</source>
+        <translation>请先加载一个模型。</translation>
+    </message>
+    <message>
+        <source>A message between this program and the engine&apos;s process can&apos;t be read: {why}.</source>
+        <translation>无法读取本程序与引擎进程之间的消息：{why}。</translation>
+    </message>
+    <message>
+        <source>Start the program again; both must be of the same version.</source>
+        <translation>请重新启动程序；两者的版本必须相同。</translation>
+    </message>
+    <message>
+        <source>A message of the engine&apos;s process was cut off.</source>
+        <translation>引擎进程的一条消息不完整。</translation>
+    </message>
+    <message>
+        <source>it has {size}</source>
+        <translation>其大小为 {size}</translation>
+    </message>
+    <message>
+        <source>A budget of {value} is {most}, but plain NF4 takes {size} ({bits:.3f} bits per weight).</source>
+        <translation>预算 {value} 为 {most}，而普通 NF4 需要 {size}（每个权重 {bits:.3f} 位）。</translation>
+    </message>
+    <message>
+        <source>Use a larger budget, or make lm_head smaller (--lm-head nf4).</source>
+        <translation>请使用更大的预算，或缩小 lm_head（--lm-head nf4）。</translation>
+    </message>
+    <message>
+        <source>{value!r} is not a budget.</source>
+        <translation>{value!r} 不是预算。</translation>
+    </message>
+    <message>
+        <source>Write it like +5%, 4.6bits or 12.0GiB.</source>
+        <translation>请写成 +5%、4.6bits 或 12.0GiB 的形式。</translation>
+    </message>
+    <message>
+        <source>Too few samples to calibrate with: {count}.</source>
+        <translation>用于校准的样本过少：{count} 个。</translation>
+    </message>
+    <message>
+        <source>Use at least {least}; 64 is a good number. Or use --calibrate built-in.</source>
+        <translation>请至少使用 {least} 个；64 个较好。也可以使用 --calibrate built-in。</translation>
+    </message>
+    <message>
+        <source>no sample reached it</source>
+        <translation>没有样本用到它</translation>
+    </message>
+    <message>
+        <source>Calibration needs {size} of scratch space in {folder}, which has {free} free.</source>
+        <translation>校准需要在 {folder} 中使用 {size} 临时空间，那里有 {free} 可用。</translation>
+    </message>
+    <message>
+        <source>Free some space, use fewer samples (--samples), or use another disk.</source>
+        <translation>请腾出空间、减少样本（--samples）或使用其他磁盘。</translation>
+    </message>
+    <message>
+        <source>{folder} was started with {old}, but now it is {new}.</source>
+        <translation>{folder} 开始时用的是 {old}，现在是 {new}。</translation>
+    </message>
+    <message>
+        <source>Use the same samples and options as before, or add --restart.</source>
+        <translation>请使用与之前相同的样本和选项，或加上 --restart。</translation>
+    </message>
+    <message>
+        <source>round to nearest is better on the held-out samples</source>
+        <translation>在留出的样本上，就近舍入更好</translation>
+    </message>
+    <message>
+        <source>Measuring {count} variants needs {size} of scratch space in {folder}, which has {free} free.</source>
+        <translation>测量 {count} 种变体需要在 {folder} 中使用 {size} 临时空间，那里有 {free} 可用。</translation>
+    </message>
+    <message>
+        <source>Finished work is kept in DST.partial: run the same command again to continue.</source>
+        <translation>已完成的部分保存在目标旁的 .partial 文件夹中：再次开始即可继续。</translation>
+    </message>
+    <message>
+        <source>--{name} needs calibration, because without it nothing is measured.</source>
+        <translation>--{name} 需要校准，因为不校准就不会测量任何内容。</translation>
+    </message>
+    <message>
+        <source>Add --calibrate built-in or --calibrate with your own samples. --keep chooses by hand.</source>
+        <translation>请加上 --calibrate built-in，或用自己的样本加上 --calibrate。--keep 可手动选择。</translation>
+    </message>
+    <message>
+        <source>Calibrating takes about {time}. You can stop it; the same command resumes it.</source>
+        <translation>校准大约需要 {time}。可以随时停止；再次开始会继续。</translation>
+    </message>
+    <message>
+        <source>Use the same options as before to continue it, or add --restart to delete it and start over.</source>
+        <translation>请用与之前相同的选项继续，或加上 --restart 删除后重新开始。</translation>
+    </message>
+    <message>
+        <source>{folder} exists, but was not made by an earlier quantize ({file} is in it).</source>
+        <translation>{folder} 已存在，但不是以前转换留下的（其中有 {file}）。</translation>
+    </message>
+    <message>
+        <source>Move it away, or choose another destination.</source>
+        <translation>请把它移走，或选择其他目标。</translation>
+    </message>
+    <message>
+        <source>with {old}, but this is {new}</source>
+        <translation>原为 {old}，现为 {new}</translation>
+    </message>
+    <message>
+        <source>from another source ({name} {old}, now {new})</source>
+        <translation>来源不同（{name} 原为 {old}，现为 {new}）</translation>
+    </message>
+    <message>
+        <source>with {name} {old}, but now it is {new}</source>
+        <translation>{name} 原为 {old}，现为 {new}</translation>
+    </message>
+    <message>
+        <source>Another run is writing {folder} now ({file} is locked: {why}).</source>
+        <translation>另一次转换正在写入 {folder}（{file} 被锁定：{why}）。</translation>
+    </message>
+    <message>
+        <source>--{name} must be {least} or more, not {value}.</source>
+        <translation>--{name} 必须是 {least} 或更大，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>--count must be 1 or more, not {value}.</source>
+        <translation>--count 必须是 1 或更大，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{text} or {object}</source>
+        <translation>{text} 或 {object}</translation>
+    </message>
+    <message>
+        <source>a list that contains only {name}</source>
+        <translation>只包含 {name} 的列表</translation>
+    </message>
+    <message>
+        <source>can&apos;t be used: the model has no tools</source>
+        <translation>无法使用：模型没有工具</translation>
+    </message>
+    <message>
+        <source>must be 1: the model gives one answer per request</source>
+        <translation>必须是 1：模型对每个请求只给一个回答</translation>
+    </message>
+    <message>
+        <source>must be false: this server stores no answers</source>
+        <translation>必须是 false：此服务器不保存回答</translation>
+    </message>
+    <message>
+        <source>can&apos;t be used: this server stores no answers, so send the whole conversation as input</source>
+        <translation>无法使用：此服务器不保存回答，请把整个对话作为 input 发送</translation>
+    </message>
+    <message>
+        <source>{param} must begin with data:image/...;base64, because this server opens neither web addresses nor files.</source>
+        <translation>{param} 必须以 data:image/...;base64, 开头，因为此服务器既不打开网址也不打开文件。</translation>
+    </message>
+    <message>
+        <source>{param} must be {expected}, not {value}.</source>
+        <translation>{param} 必须是 {expected}，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{index} lists tensors in {file} ({names}), but {tensor} is in {other}.</source>
+        <translation>{index} 说 {file} 中有张量（{names}），但 {tensor} 在 {other} 中。</translation>
+    </message>
+    <message>
+        <source>{index} lists tensors in {file} ({names}), but no file has {tensor}.</source>
+        <translation>{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。</translation>
+    </message>
+    <message>
+        <source>Wait until it has ended, or choose another destination.</source>
+        <translation>请等它结束，或选择其他目标。</translation>
+    </message>
+    <message>
+        <source>{folder} already exists and was made {difference}.</source>
+        <translation>{folder} 已存在，设置不同：{difference}。</translation>
+    </message>
+    <message>
+        <source>{folder} already exists and is not empty.</source>
+        <translation>{folder} 已存在且不为空。</translation>
+    </message>
+    <message>
+        <source>Choose a folder that does not exist yet, or delete or rename this one.</source>
+        <translation>请选择一个尚不存在的文件夹，或者删除或重命名现有的文件夹。</translation>
+    </message>
+    <message>
+        <source>{size} must still be written to {folder}, which has {free} free: {missing} more is needed.</source>
+        <translation>还要向 {folder} 写入 {size}，那里有 {free} 可用：还差 {missing}。</translation>
+    </message>
+    <message>
+        <source>Free that much, or choose a destination on another disk. Nothing was written.</source>
+        <translation>请腾出这么多空间，或选择其他磁盘上的目标。尚未写入任何内容。</translation>
+    </message>
+    <message>
+        <source>{folder} has no manifest any more.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Another program changed the folder. Run the command again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The budget leaves {size} ({share}) more. After calibration it is spent on the matrices that need it most, as int8 or 16 bits. Plain transformers can&apos;t load int8 matrices.</source>
+        <translation>预算还剩 {size}（{share}）。校准之后，它会以 int8 或 16 位用在最需要的矩阵上。普通 transformers 无法加载 int8 矩阵。</translation>
+    </message>
+    <message>
+        <source>The source has no tokenizer.json, so the result will have none; questions need one.</source>
+        <translation>来源中没有 tokenizer.json，结果中也不会有；提问需要它。</translation>
+    </message>
+    <message>
+        <source>int8 is CogVLM2 Lite&apos;s own storage kind: plain transformers can&apos;t load this folder.</source>
+        <translation>int8 是 CogVLM2 Lite 自己的存储方式：普通 transformers 无法加载此文件夹。</translation>
+    </message>
+    <message>
+        <source>Check its permissions and the disk, or choose another destination. Finished work is kept.</source>
+        <translation>请检查其权限和磁盘，或选择其他目标。已完成的部分会保留。</translation>
+    </message>
+    <message>
+        <source>The disk of {folder} is full ({free} free).</source>
+        <translation>{folder} 所在的磁盘已满（可用 {free}）。</translation>
+    </message>
+    <message>
+        <source>Free some space and run the same command again: it continues where it stopped.</source>
+        <translation>请腾出空间后再次开始：会从停下的地方继续。</translation>
+    </message>
+    <message>
+        <source>Use a part ({names}) or a tensor name with * in it.</source>
+        <translation>请使用某个部分（{names}），或带有 * 的张量名。</translation>
+    </message>
+    <message>
+        <source>--keep {pattern}={kind} matches none of the {count} linear matrices.</source>
+        <translation>--keep {pattern}={kind} 与 {count} 个线性矩阵都不匹配。</translation>
+    </message>
+    <message>
+        <source>its {count} columns are not a multiple of {size}</source>
+        <translation>其 {count} 列不是 {size} 的整数倍</translation>
+    </message>
+    <message>
+        <source>{tensor} has {value} at row {row}, column {column}, so it can&apos;t be rounded.</source>
+        <translation>{tensor} 的第 {row} 行第 {column} 列为 {value}，无法舍入。</translation>
+    </message>
+    <message>
+        <source>Choose a new folder for the result; the source is only read.</source>
+        <translation>请为结果选择一个新文件夹；来源只会被读取。</translation>
+    </message>
+    <message>
+        <source>{folder} is inside the source {source}.</source>
+        <translation>{folder} 位于来源 {source} 之内。</translation>
+    </message>
+    <message>
+        <source>Choose a folder outside of it; the source is only read.</source>
+        <translation>请选择来源之外的文件夹；来源只会被读取。</translation>
+    </message>
+    <message>
+        <source>{file} ends in the middle of {tensor}: it needs {missing} more bytes.</source>
+        <translation>{file} 在 {tensor} 中间结束：还需要 {missing} 字节。</translation>
+    </message>
+    <message>
+        <source>The disk or the network may be failing. Finished work is kept: put a good copy of the file in its place and run the same command again.</source>
+        <translation>磁盘或网络可能出了故障。已完成的部分会保留：请换上完好的文件后再次开始。</translation>
+    </message>
+    <message>
+        <source>according to its config.json</source>
+        <translation>根据其 config.json</translation>
+    </message>
+    <message>
+        <source>has {size} bytes instead of {expected}</source>
+        <translation>有 {size} 字节，而应为 {expected} 字节</translation>
+    </message>
+    <message>
+        <source>Give the folder that should be checked.</source>
+        <translation>请指定要检查的文件夹。</translation>
+    </message>
+    <message>
+        <source>its tensors are not those that the manifest lists</source>
+        <translation>其张量与清单列出的不同</translation>
+    </message>
+    <message>
+        <source>its header was changed, so its tensors can&apos;t be found</source>
+        <translation>其文件头被更改，无法找到张量</translation>
+    </message>
+    <message>
+        <source>can&apos;t be read: {why}</source>
+        <translation>无法读取：{why}</translation>
+    </message>
+    <message>
+        <source>was changed: its sha256 is different</source>
+        <translation>已被更改：sha256 不同</translation>
+    </message>
+    <message>
+        <source>sha256 differs in {names}</source>
+        <translation>{names} 的 sha256 不同</translation>
+    </message>
+    <message>
+        <source>The picture took too long to read.</source>
+        <translation>读取图片用时过长。</translation>
+    </message>
+    <message>
+        <source>No model is open.</source>
+        <translation>没有打开模型。</translation>
+    </message>
+    <message>
+        <source>Open one first.</source>
+        <translation>请先打开一个模型。</translation>
+    </message>
+    <message>
+        <source>The engine can&apos;t be started: {why}.</source>
+        <translation>无法启动引擎：{why}。</translation>
+    </message>
+    <message>
+        <source>The window needs the package PySide6, which is not installed.</source>
+        <translation>窗口需要软件包 PySide6，但它没有安装。</translation>
+    </message>
+    <message>
+        <source>Install it: pip install &quot;cogvlm2-lite[gui]&quot;</source>
+        <translation>请安装：pip install &quot;cogvlm2-lite[gui]&quot;</translation>
+    </message>
+    <message>
+        <source>There is no desktop to open a window on.</source>
+        <translation>没有可以打开窗口的桌面。</translation>
+    </message>
+    <message>
+        <source>Use `cogvlm2-lite chat` in the terminal or `cogvlm2-lite serve` for a browser.</source>
+        <translation>请在终端使用 `cogvlm2-lite chat`，或用 `cogvlm2-lite serve` 在浏览器中使用。</translation>
+    </message>
+    <message>
+        <source>The menu entry works only on Linux desktops.</source>
+        <translation>菜单项只适用于 Linux 桌面。</translation>
+    </message>
+    <message>
+        <source>docs/desktop.md explains how to make one on Windows and macOS.</source>
+        <translation>docs/desktop.md 说明了如何在 Windows 和 macOS 上创建。</translation>
+    </message>
+    <message>
+        <source>Free some space; nothing that was saved is lost.</source>
+        <translation>请腾出空间；已保存的内容没有丢失。</translation>
+    </message>
+    <message>
+        <source>Make it writable, or choose another folder with --data.</source>
+        <translation>请使其可写，或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Make its folder readable and writable, or choose another folder with --data.</source>
+        <translation>请使其所在文件夹可读写，或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Another program uses the file of the conversations.</source>
+        <translation>另一个程序正占用对话文件。</translation>
+    </message>
+    <message>
+        <source>The file of the conversations is damaged or is not a database.</source>
+        <translation>对话文件已损坏，或者不是数据库。</translation>
+    </message>
+    <message>
+        <source>Move it away to start again, or restore a copy.</source>
+        <translation>请移走它以重新开始，或放回一份备份。</translation>
+    </message>
+    <message>
+        <source>Check that its disk is connected and has free space.</source>
+        <translation>请检查其磁盘已连接且有空间。</translation>
+    </message>
+    <message>
+        <source>This conversation no longer exists.</source>
+        <translation>这个对话已不存在。</translation>
+    </message>
+    <message>
+        <source>Move it away, or choose another folder with --data.</source>
+        <translation>请移走它，或用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>The conversations were written by a newer version (format {format}; this version knows {known}).</source>
+        <translation>这些对话由更新的版本写入（格式 {format}；本版本支持 {known}）。</translation>
+    </message>
+    <message>
+        <source>Choose another folder with --data.</source>
+        <translation>请用 --data 指定另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>The picture can&apos;t be saved: {why}.</source>
+        <translation>无法保存图片：{why}。</translation>
+    </message>
+    <message>
+        <source>Free some space on the disk of {folder}, or make the folder writable.</source>
+        <translation>请在 {folder} 所在磁盘腾出空间，或使该文件夹可写。</translation>
+    </message>
+    <message>
+        <source>The picture of this conversation no longer exists.</source>
+        <translation>这个对话的图片已不存在。</translation>
+    </message>
+    <message>
+        <source>Only files that this program exported as JSON can be imported. Nothing was saved.</source>
+        <translation>只能导入由本程序导出的 JSON 文件。没有保存任何内容。</translation>
+    </message>
+    <message>
+        <source>{file} is not a conversation of this program.</source>
+        <translation>{file} 不是本程序的对话。</translation>
+    </message>
+    <message>
+        <source>its turns are not a list, or too many</source>
+        <translation>其中的轮次不是列表，或者过多</translation>
+    </message>
+    <message>
+        <source>notes are not a list</source>
+        <translation>备注不是列表</translation>
+    </message>
+    <message>
+        <source>the statistics of an answer are not valid</source>
+        <translation>回答的统计数据无效</translation>
+    </message>
+    <message>
+        <source>tokens are not a list</source>
+        <translation>token 不是列表</translation>
+    </message>
+    <message>
+        <source>an answer ended for an unknown reason</source>
+        <translation>回答因未知原因结束</translation>
+    </message>
+    <message>
+        <source>its picture is too large</source>
+        <translation>其中的图片过大</translation>
+    </message>
+    <message>
+        <source>a string is expected, but a number was found</source>
+        <translation>应为字符串，但遇到了数</translation>
+    </message>
+    <message>
+        <source>a number is not valid</source>
+        <translation>有一个数无效</translation>
+    </message>
+    <message>
+        <source>a number is out of range</source>
+        <translation>有一个数超出范围</translation>
+    </message>
+    <message>
+        <source>{file} has {size}, more than an export can have.</source>
+        <translation>{file} 大小为 {size}，超过导出文件的上限。</translation>
+    </message>
+    <message>
         <source>Choose another file.</source>
         <translation>请选择其他文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not JSON.</source>
+        <translation>{file} 不是 JSON。</translation>
+    </message>
+    <message>
+        <source>the turn that is shown is missing</source>
+        <translation>缺少正在显示的那一轮</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: {key} is missing.</source>
+        <translation>{file} 已损坏：缺少 {key}。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: {why}.</source>
+        <translation>{file} 已损坏：{why}。</translation>
+    </message>
+    <message>
+        <source>a turn is not an object</source>
+        <translation>有一轮不是对象</translation>
+    </message>
+    <message>
+        <source>two turns have the same number</source>
+        <translation>两轮的编号相同</translation>
+    </message>
+    <message>
+        <source>a turn comes before the one that it follows</source>
+        <translation>有一轮排在它所跟随的那一轮之前</translation>
+    </message>
+    <message>
+        <source>a turn has an unknown status</source>
+        <translation>有一轮的状态未知</translation>
+    </message>
+    <message>
+        <source>its picture can&apos;t be read</source>
+        <translation>无法读取其中的图片</translation>
+    </message>
+    <message>
+        <source>The menu entry can&apos;t be written: {why}.</source>
+        <translation>无法写入菜单项：{why}。</translation>
+    </message>
+    <message>
+        <source>Make {folder} writable.</source>
+        <translation>请使 {folder} 可写。</translation>
+    </message>
+    <message>
+        <source>The menu entry can&apos;t be removed: {why}.</source>
+        <translation>无法删除菜单项：{why}。</translation>
     </message>
     <message>
         <source>Check that it still exists and that you may read it.</source>
@@ -554,14 +1882,6 @@
         <translation>{file} 是文件夹，不是图片。</translation>
     </message>
     <message>
-        <source>Give one file of it.</source>
-        <translation>请选择其中的一个文件。</translation>
-    </message>
-    <message>
-        <source>{file} is not an ordinary file.</source>
-        <translation>{file} 不是普通文件。</translation>
-    </message>
-    <message>
         <source>{file} is empty (0 bytes).</source>
         <translation>{file} 是空文件（0 字节）。</translation>
     </message>
@@ -570,28 +1890,828 @@
         <translation>{file} 没有像素（{width} x {height}）。</translation>
     </message>
     <message>
-        <source>{file} has {count} pixels, more than the {most} million that a picture may have.</source>
-        <translation>{file} 有 {count} 像素，超过图片上限 {most} 百万像素。</translation>
-    </message>
-    <message>
-        <source>{file} has {size}, more than the {most} a picture may have.</source>
-        <translation>{file} 大小为 {size}，超过图片上限 {most}。</translation>
-    </message>
-    <message>
-        <source>{file} is damaged: it starts like a {kind} picture of {width} x {height} pixels, but the rest can&apos;t be decoded.</source>
-        <translation>{file} 已损坏：开头像是 {width} x {height} 像素的 {kind} 图片，但其余部分无法解码。</translation>
-    </message>
-    <message>
-        <source>{file} is damaged: it starts like a {kind} picture, but can&apos;t be decoded.</source>
-        <translation>{file} 已损坏：开头像是 {kind} 图片，但无法解码。</translation>
-    </message>
-    <message>
         <source>{file} is {kind}, which this program does not open.</source>
         <translation>{file} 是{kind}，本程序无法打开。</translation>
     </message>
     <message>
         <source>a HEIC picture</source>
         <translation> HEIC 图片</translation>
+    </message>
+    <message>
+        <source>{where} has no vision_config, so this is not a CogVLM2 image model.</source>
+        <translation>{where} 中没有 vision_config，这不是 CogVLM2 图像模型。</translation>
+    </message>
+    <message>
+        <source>{where} has tied word embeddings, which CogVLM2 lacks.</source>
+        <translation>{where} 使用绑定的词嵌入（tied word embeddings），CogVLM2 没有这种结构。</translation>
+    </message>
+    <message>
+        <source>in_channels must be 3, for red, green and blue</source>
+        <translation>in_channels 必须是 3，即红、绿、蓝</translation>
+    </message>
+    <message>
+        <source>a picture must have at least 2 x 2 patches</source>
+        <translation>图片至少要有 2 x 2 个图块</translation>
+    </message>
+    <message>
+        <source>num_positions must be {count}: the patches and CLS</source>
+        <translation>num_positions 必须是 {count}：图块数加上 CLS</translation>
+    </message>
+    <message>
+        <source>vision hidden_size must be a multiple of num_heads</source>
+        <translation>视觉部分的 hidden_size 必须是 num_heads 的整数倍</translation>
+    </message>
+    <message>
+        <source>hidden_size must be a multiple of num_attention_heads</source>
+        <translation>hidden_size 必须是 num_attention_heads 的整数倍</translation>
+    </message>
+    <message>
+        <source>hidden_size / num_attention_heads must be even, because RoPE turns pairs</source>
+        <translation>hidden_size / num_attention_heads 必须是偶数，因为 RoPE 成对旋转</translation>
+    </message>
+    <message>
+        <source>num_attention_heads must be a multiple of num_multi_query_heads</source>
+        <translation>num_attention_heads 必须是 num_multi_query_heads 的整数倍</translation>
+    </message>
+    <message>
+        <source>hidden_act must be gelu in the vision tower and silu in the decoder</source>
+        <translation>hidden_act 在视觉塔中必须是 gelu，在解码器中必须是 silu</translation>
+    </message>
+    <message>
+        <source>template_version must be one of {names}</source>
+        <translation>template_version 必须是以下之一：{names}</translation>
+    </message>
+    <message>
+        <source>token ids must be below vocab_size, {count}</source>
+        <translation>token 编号必须小于 vocab_size，即 {count}</translation>
+    </message>
+    <message>
+        <source>{where} is not valid: {why}.</source>
+        <translation>{where} 无效：{why}。</translation>
+    </message>
+    <message>
+        <source>a number from {least} to {most}</source>
+        <translation>{least} 到 {most} 之间的数</translation>
+    </message>
+    <message>
+        <source>{where} has unknown keys: {names}.</source>
+        <translation>{where} 中有未知的键：{names}。</translation>
+    </message>
+    <message>
+        <source>{where} lacks {names}.</source>
+        <translation>{where} 缺少 {names}。</translation>
+    </message>
+    <message>
+        <source>a string</source>
+        <translation>字符串</translation>
+    </message>
+    <message>
+        <source>an id or a list of ids</source>
+        <translation>一个编号或编号列表</translation>
+    </message>
+    <message>
+        <source>a whole number from {least} to {most}</source>
+        <translation>{least} 到 {most} 之间的整数</translation>
+    </message>
+    <message>
+        <source>{key} must be {expected}, not {value!r}.</source>
+        <translation>{key} 必须是{expected}，而不是 {value!r}。</translation>
+    </message>
+    <message>
+        <source>No {kind} GPU can be used: {why}.</source>
+        <translation>没有可用的 {kind} GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>the CPU has no bfloat16 instructions</source>
+        <translation>CPU 没有 bfloat16 指令</translation>
+    </message>
+    <message>
+        <source>the CPU has AVX512-BF16</source>
+        <translation>CPU 支持 AVX512-BF16</translation>
+    </message>
+    <message>
+        <source>torch is built for {version} and finds none</source>
+        <translation>torch 是为 {version} 构建的，但没有找到 GPU</translation>
+    </message>
+    <message>
+        <source>No NVIDIA GPU can be used: {why}.</source>
+        <translation>没有可用的 NVIDIA GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.</source>
+        <translation>请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。</translation>
+    </message>
+    <message>
+        <source>torch is a CPU build</source>
+        <translation>torch 是 CPU 版本</translation>
+    </message>
+    <message>
+        <source>cuda:{index} ({name}) has compute capability {version}, but this torch needs {least} or more</source>
+        <translation>cuda:{index}（{name}）的计算能力为 {version}，而这个 torch 需要 {least} 或更高</translation>
+    </message>
+    <message>
+        <source>the GPU has no bfloat16, so float16</source>
+        <translation>GPU 不支持 bfloat16，因此用 float16</translation>
+    </message>
+    <message>
+        <source>the GPU computes bfloat16</source>
+        <translation>GPU 支持 bfloat16</translation>
+    </message>
+    <message>
+        <source>cuda:{index} does not respond: {why}</source>
+        <translation>cuda:{index} 没有响应：{why}</translation>
+    </message>
+    <message>
+        <source>Free some space or make its folder writable, and start again: it continues where it stopped.</source>
+        <translation>请腾出空间或使其所在文件夹可写，然后重新开始：会从停下的地方继续。</translation>
+    </message>
+    <message>
+        <source>{folder} has no pictures ({kinds}).</source>
+        <translation>{folder} 中没有图片（{kinds}）。</translation>
+    </message>
+    <message>
+        <source>No picture was chosen.</source>
+        <translation>没有选择图片。</translation>
+    </message>
+    <message>
+        <source>Choose at least one.</source>
+        <translation>请至少选择一张。</translation>
+    </message>
+    <message>
+        <source>{name} is not a path below {folder}.</source>
+        <translation>{name} 不是 {folder} 之下的路径。</translation>
+    </message>
+    <message>
+        <source>Name pictures by their paths below the folder, with / between names.</source>
+        <translation>请用相对于该文件夹的路径指定图片，各级名称之间用 /。</translation>
+    </message>
+    <message>
+        <source>The text file can&apos;t be written: {why}.</source>
+        <translation>无法写入文本文件：{why}。</translation>
+    </message>
+    <message>
+        <source>Choose another folder with --output.</source>
+        <translation>请用 --output 指定其他文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has lines that batch did not write.</source>
+        <translation>{file} 中有并非批量处理写入的行。</translation>
+    </message>
+    <message>
+        <source>Move it away, or choose another folder with --output.</source>
+        <translation>请把它移走，或用 --output 指定其他文件夹。</translation>
+    </message>
+    <message>
+        <source>ask takes one picture and one question, but got {count} arguments.</source>
+        <translation>ask 接受一张图片和一个问题，但得到了 {count} 个参数。</translation>
+    </message>
+    <message>
+        <source>Put the question in quotation marks. The model takes one picture.</source>
+        <translation>请给问题加上引号。模型只接受一张图片。</translation>
+    </message>
+    <message>
+        <source>The question is empty.</source>
+        <translation>问题是空的。</translation>
+    </message>
+    <message>
+        <source>Write it in quotation marks: &quot;What is it?&quot;</source>
+        <translation>请写在引号里：&quot;What is it?&quot;</translation>
+    </message>
+    <message>
+        <source>{file} is a file, and there is no question about it.</source>
+        <translation>{file} 是文件，但没有关于它的问题。</translation>
+    </message>
+    <message>
+        <source>Add one: cogvlm2-lite ask MODEL {file} &quot;What is in the picture?&quot;</source>
+        <translation>请加上问题：cogvlm2-lite ask MODEL {file} &quot;What is in the picture?&quot;</translation>
+    </message>
+    <message>
+        <source>--limit must be 1 or more, not {value}.</source>
+        <translation>--limit 必须是 1 或更大，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>Give a text file with one path per line.</source>
+        <translation>请指定一个每行一个路径的文本文件。</translation>
+    </message>
+    <message>
+        <source>it is not text in UTF-8</source>
+        <translation>它不是 UTF-8 文本</translation>
+    </message>
+    <message>
+        <source>--layers works only with {model}.</source>
+        <translation>--layers 只能与 {model} 一起使用。</translation>
+    </message>
+    <message>
+        <source>A folder is measured with the layers it has.</source>
+        <translation>对文件夹会按其已有的层数测量。</translation>
+    </message>
+    <message>
+        <source>--layers must be a number from 1 to 32 or all, not {value!r}.</source>
+        <translation>--layers 必须是 1 到 32 之间的数或 all，而不是 {value!r}。</translation>
+    </message>
+    <message>
+        <source>/save needs a file name.</source>
+        <translation>/save 需要文件名。</translation>
+    </message>
+    <message>
+        <source>For example /save chat.md</source>
+        <translation>例如 /save chat.md</translation>
+    </message>
+    <message>
+        <source>Unknown command {name}.</source>
+        <translation>未知命令 {name}。</translation>
+    </message>
+    <message>
+        <source>Did you mean {near}?</source>
+        <translation>您是指 {near} 吗？</translation>
+    </message>
+    <message>
+        <source>/help lists the commands.</source>
+        <translation>/help 会列出所有命令。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be written: it is a folder.</source>
+        <translation>无法写入 {file}：它是文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} can&apos;t be written: the folder {folder} does not exist.</source>
+        <translation>无法写入 {file}：文件夹 {folder} 不存在。</translation>
+    </message>
+    <message>
+        <source>Name a file like report.html in a folder that exists.</source>
+        <translation>请在已有的文件夹中指定文件，例如 report.html。</translation>
+    </message>
+    <message>
+        <source>The demo model could not be converted to 4 bits; the reason is shown above.</source>
+        <translation>无法把演示模型转换为 4 位；原因见上。</translation>
+    </message>
+    <message>
+        <source>Unknown option {name!r}.</source>
+        <translation>未知选项 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Unknown command {name!r}.</source>
+        <translation>未知命令 {name!r}。</translation>
+    </message>
+    <message>
+        <source>See `cogvlm2-lite --help`.</source>
+        <translation>请参阅 `cogvlm2-lite --help`。</translation>
+    </message>
+    <message>
+        <source>See `{command} --help`.</source>
+        <translation>请参阅 `{command} --help`。</translation>
+    </message>
+    <message>
+        <source>--parallel must be between 1 and {most}, not {value}.</source>
+        <translation>--parallel 必须在 1 到 {most} 之间，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>Each conversation needs its own key/value cache; `cogvlm2-lite plan` shows how large.</source>
+        <translation>每个对话都需要自己的键值缓存；`cogvlm2-lite plan` 会显示其大小。</translation>
+    </message>
+    <message>
+        <source>{command} has no option {name!r}.</source>
+        <translation>{command} 没有选项 {name!r}。</translation>
+    </message>
+    <message>
+        <source>{command} does not take the argument {name!r}.</source>
+        <translation>{command} 不接受参数 {name!r}。</translation>
+    </message>
+    <message>
+        <source>A picture takes {picture} of the {context} tokens of context, which leaves none for a question.</source>
+        <translation>一张图片占用 {context} 个上下文 token 中的 {picture} 个，没有给问题留下空间。</translation>
+    </message>
+    <message>
+        <source>Use a larger --context, or plan with --no-picture.</source>
+        <translation>请使用更大的 --context，或用 --no-picture 计划。</translation>
+    </message>
+    <message>
+        <source>--port must be between 0 and 65535, not {value}.</source>
+        <translation>--port 必须在 0 到 65535 之间，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>There are two API keys.</source>
+        <translation>有两个 API 密钥。</translation>
+    </message>
+    <message>
+        <source>Use --api-key-file alone.</source>
+        <translation>请只使用 --api-key-file。</translation>
+    </message>
+    <message>
+        <source>The server needs the package {package}, which is not installed.</source>
+        <translation>服务器需要软件包 {package}，但它没有安装。</translation>
+    </message>
+    <message>
+        <source>Install it: pip install &quot;cogvlm2-lite[server]&quot;</source>
+        <translation>请安装：pip install &quot;cogvlm2-lite[server]&quot;</translation>
+    </message>
+    <message>
+        <source>--{name} must be above 0.</source>
+        <translation>--{name} 必须大于 0。</translation>
+    </message>
+    <message>
+        <source>The file with the API key can&apos;t be read: {why}.</source>
+        <translation>无法读取 API 密钥文件：{why}。</translation>
+    </message>
+    <message>
+        <source>The name {file} must end in .md or .json.</source>
+        <translation>文件名 {file} 必须以 .md 或 .json 结尾。</translation>
+    </message>
+    <message>
+        <source>There is nothing to save yet.</source>
+        <translation>还没有可保存的内容。</translation>
+    </message>
+    <message>
+        <source>Ask something first.</source>
+        <translation>请先提一个问题。</translation>
+    </message>
+    <message>
+        <source>{file} already exists and is not overwritten.</source>
+        <translation>{file} 已存在，不会被覆盖。</translation>
+    </message>
+    <message>
+        <source>Choose another name.</source>
+        <translation>请选择其他名称。</translation>
+    </message>
+    <message>
+        <source>Choose a file in another folder.</source>
+        <translation>请选择其他文件夹中的文件。</translation>
+    </message>
+    <message>
+        <source>{file} does not contain a JSON object.</source>
+        <translation>{file} 的内容不是 JSON 对象。</translation>
+    </message>
+    <message>
+        <source>Choose the folder that contains config.json and the .safetensors files.</source>
+        <translation>请选择包含 config.json 和 .safetensors 文件的文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} is nested too deeply.</source>
+        <translation>{file} 的嵌套过深。</translation>
+    </message>
+    <message>
+        <source>The demo model is not part of this installation.</source>
+        <translation>演示模型不在此安装之中。</translation>
+    </message>
+    <message>
+        <source>Install the package again from a complete source.</source>
+        <translation>请从完整的来源重新安装软件包。</translation>
+    </message>
+    <message>
+        <source>There is no folder {name!r}.</source>
+        <translation>没有文件夹 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Choose the folder of a downloaded checkpoint (this program downloads nothing), or `{demo}` for the small shipped model.</source>
+        <translation>请选择已下载模型的文件夹（本程序不下载任何内容），或用 `{demo}` 使用附带的小模型。</translation>
+    </message>
+    <message>
+        <source>{name!r} is a file, but a model is a folder.</source>
+        <translation>{name!r} 是文件，而模型是文件夹。</translation>
+    </message>
+    <message>
+        <source>The demo pictures are not part of this installation.</source>
+        <translation>演示图片不在此安装之中。</translation>
+    </message>
+    <message>
+        <source>Unknown device {name!r}.</source>
+        <translation>未知设备 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Use one of {names}, or cuda:1.</source>
+        <translation>请使用 {names} 之一，或 cuda:1。</translation>
+    </message>
+    <message>
+        <source>Unknown number type {name!r}.</source>
+        <translation>未知数值类型 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Use one of {names}.</source>
+        <translation>请使用以下之一：{names}。</translation>
+    </message>
+    <message>
+        <source>The GPU {device} can&apos;t be used ({why}).</source>
+        <translation>无法使用 GPU {device}（{why}）。</translation>
+    </message>
+    <message>
+        <source>There is no GPU {device}.</source>
+        <translation>没有 GPU {device}。</translation>
+    </message>
+    <message>
+        <source>Available GPUs: {names}.</source>
+        <translation>可用的 GPU：{names}。</translation>
+    </message>
+    <message>
+        <source>{name} was requested</source>
+        <translation>指定了 {name}</translation>
+    </message>
+    <message>
+        <source>no driver is installed</source>
+        <translation>没有安装驱动</translation>
+    </message>
+    <message>
+        <source>The context is full: the answer has {count} tokens and can&apos;t continue.</source>
+        <translation>上下文已满：回答已有 {count} 个 token，无法继续。</translation>
+    </message>
+    <message>
+        <source>Ask a new question; the oldest turns are then left out.</source>
+        <translation>请提一个新问题；届时会略去最早的几轮。</translation>
+    </message>
+    <message>
+        <source>The answer began to repeat itself and was stopped.</source>
+        <translation>回答开始重复自身，已被停止。</translation>
+    </message>
+    <message>
+        <source>The context is full, so the answer ends here.</source>
+        <translation>上下文已满，回答到此结束。</translation>
+    </message>
+    <message>
+        <source>The model&apos;s vocabulary has no token with which the answer could continue as JSON.</source>
+        <translation>模型的词表中没有能让回答继续成为 JSON 的 token。</translation>
+    </message>
+    <message>
+        <source>Ask without json_object.</source>
+        <translation>请不要使用 json_object。</translation>
+    </message>
+    <message>
+        <source>{param} must be 1 or more, not {value}.</source>
+        <translation>{param} 必须是 1 或更大，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>Unknown value {value!r} for {param}.</source>
+        <translation>{param} 的值 {value!r} 未知。</translation>
+    </message>
+    <message>
+        <source>Too many pictures for one conversation: {count}; the model takes {most}.</source>
+        <translation>一个对话的图片过多：{count} 张；模型接受 {most} 张。</translation>
+    </message>
+    <message>
+        <source>Ask about each picture in a separate conversation, or combine them into one.</source>
+        <translation>请在不同的对话中询问每张图片，或把它们合成一张。</translation>
+    </message>
+    <message>
+        <source>pixel_values must have the shape [batch, {expected}], not {shape}.</source>
+        <translation>pixel_values 的形状必须是 [batch, {expected}]，而不是 {shape}。</translation>
+    </message>
+    <message>
+        <source>The prompt has places for {expected} image tokens, not for {count}.</source>
+        <translation>提示中有 {expected} 个图像 token 的位置，而不是 {count} 个。</translation>
+    </message>
+    <message>
+        <source>input_ids must have the shape [batch, tokens], not {shape}.</source>
+        <translation>input_ids 的形状必须是 [batch, tokens]，而不是 {shape}。</translation>
+    </message>
+    <message>
+        <source>input_ids must be between 0 and {most}.</source>
+        <translation>input_ids 必须在 0 到 {most} 之间。</translation>
+    </message>
+    <message>
+        <source>Not every GPU is used: {why}.</source>
+        <translation>没有使用全部 GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>--vram has no effect: the model runs on the CPU, in RAM.</source>
+        <translation>--vram 没有作用：模型在 CPU 上运行，使用内存。</translation>
+    </message>
+    <message>
+        <source>{name} must have the shape of input_ids, {expected}, not {shape}.</source>
+        <translation>{name} 的形状必须与 input_ids 相同，即 {expected}，而不是 {shape}。</translation>
+    </message>
+    <message>
+        <source>No GPU is used: {why}.</source>
+        <translation>没有使用 GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>The GPU stopped working during the computation: {why}.</source>
+        <translation>GPU 在计算过程中停止工作：{why}。</translation>
+    </message>
+    <message>
+        <source>Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows which GPUs still respond.</source>
+        <translation>请重新启动；如果再次发生，请加上 --device cpu。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。</translation>
+    </message>
+    <message>
+        <source>Memory ran out, and no plan needs less than {size}.</source>
+        <translation>内存用尽，而任何计划都至少需要 {size}。</translation>
+    </message>
+    <message>
+        <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the answer continues more slowly.</source>
+        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；回答会继续，但更慢。</translation>
+    </message>
+    <message>
+        <source>The model is answering another question.</source>
+        <translation>模型正在回答另一个问题。</translation>
+    </message>
+    <message>
+        <source>Wait, or cancel that answer.</source>
+        <translation>请等待，或取消那个回答。</translation>
+    </message>
+    <message>
+        <source>The model is answering other questions.</source>
+        <translation>模型正在回答其他问题。</translation>
+    </message>
+    <message>
+        <source>Wait, or cancel one of them.</source>
+        <translation>请等待，或取消其中一个。</translation>
+    </message>
+    <message>
+        <source>{reference} and {other} have different tokenizers, so their answers can&apos;t be compared.</source>
+        <translation>{reference} 与 {other} 的分词器不同，无法比较它们的回答。</translation>
+    </message>
+    <message>
+        <source>Compare a checkpoint with folders that were made from it.</source>
+        <translation>请把模型与由它制成的文件夹比较。</translation>
+    </message>
+    <message>
+        <source>{reference} and {other} have different architectures: {name} is {value} in the first and {found} in the second.</source>
+        <translation>{reference} 与 {other} 的结构不同：{name} 在前者中为 {value}，在后者中为 {found}。</translation>
+    </message>
+    <message>
+        <source>Copy it from where the weights came from.</source>
+        <translation>请从权重的来源复制它。</translation>
+    </message>
+    <message>
+        <source>Memory ran out while {folder} was used: {why}</source>
+        <translation>使用 {folder} 时内存用尽：{why}</translation>
+    </message>
+    <message>
+        <source>Close other programs, or allow less with --vram or --ram: more is then streamed.</source>
+        <translation>请关闭其他程序，或用 --vram 或 --ram 限制用量：这样会有更多权重随用随取。</translation>
+    </message>
+    <message>
+        <source>The answers of the reference need {size} in {folder}, which has {free} free.</source>
+        <translation>参考模型的回答需要在 {folder} 中占用 {size}，那里有 {free} 可用。</translation>
+    </message>
+    <message>
+        <source>Use fewer samples, or set the variable TMPDIR to another folder.</source>
+        <translation>请减少样本，或把变量 TMPDIR 设为其他文件夹。</translation>
+    </message>
+    <message>
+        <source>Sample {number} has no answer, so nothing can be measured.</source>
+        <translation>样本 {number} 没有回答，无法测量。</translation>
+    </message>
+    <message>
+        <source>There is no sample with an answer.</source>
+        <translation>没有带回答的样本。</translation>
+    </message>
+    <message>
+        <source>--vram and --card describe a GPU, but --device cpu uses none.</source>
+        <translation>--vram 和 --card 描述的是 GPU，而 --device cpu 不使用 GPU。</translation>
+    </message>
+    <message>
+        <source>Leave --device out, or limit the CPU with --ram.</source>
+        <translation>请去掉 --device，或用 --ram 限制 CPU。</translation>
+    </message>
+    <message>
+        <source>--measure measures the processor, but this plan is for a GPU.</source>
+        <translation>--measure 测量处理器，而这个计划是为 GPU 做的。</translation>
+    </message>
+    <message>
+        <source>Add --device cpu, or leave --measure out.</source>
+        <translation>请加上 --device cpu，或去掉 --measure。</translation>
+    </message>
+    <message>
+        <source>This computer has only {size} of RAM free now.</source>
+        <translation>这台电脑现在只有 {size} 空闲内存。</translation>
+    </message>
+    <message>
+        <source>measured on this processor, {count} cores, disk stated</source>
+        <translation>在此处理器上测得，{count} 个核心，磁盘为标称值</translation>
+    </message>
+    <message>
+        <source>The known cards are {names}. For others state their memory: --vram 8GiB.</source>
+        <translation>已知的显卡有 {names}。其他显卡请给出显存：--vram 8GiB。</translation>
+    </message>
+    <message>
+        <source>The rates of the card {name!r} are not known.</source>
+        <translation>不知道显卡 {name!r} 的速率。</translation>
+    </message>
+    <message>
+        <source>Did you mean {name}?</source>
+        <translation>您是指 {name} 吗？</translation>
+    </message>
+    <message>
+        <source>stated: a card like {card}</source>
+        <translation>标称值：与 {card} 类似的显卡</translation>
+    </message>
+    <message>
+        <source>stated: {card}</source>
+        <translation>标称值：{card}</translation>
+    </message>
+    <message>
+        <source>stated: one core, {kind}</source>
+        <translation>标称值：一个核心，{kind}</translation>
+    </message>
+    <message>
+        <source>stated: {count} cores, {kind}</source>
+        <translation>标称值：{count} 个核心，{kind}</translation>
+    </message>
+    <message>
+        <source>the vision tower</source>
+        <translation>视觉塔</translation>
+    </message>
+    <message>
+        <source>the projector</source>
+        <translation>投影层</translation>
+    </message>
+    <message>
+        <source>the vision experts</source>
+        <translation>视觉专家</translation>
+    </message>
+    <message>
+        <source>the language experts</source>
+        <translation>语言专家</translation>
+    </message>
+    <message>
+        <source>lm_head</source>
+        <translation>lm_head</translation>
+    </message>
+    <message>
+        <source>about {rate} tokens/s</source>
+        <translation>约每秒 {rate} 个 token</translation>
+    </message>
+    <message>
+        <source>Everything stays {place}, {speed}.</source>
+        <translation>全部保留{place}，{speed}。</translation>
+    </message>
+    <message>
+        <source>{ram_size} come from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})</source>
+        <translation>{ram_size} 来自内存（{ram_parts}），{disk_size} 来自磁盘（{disk_parts}）</translation>
+    </message>
+    <message>
+        <source>{ram_size} come from RAM ({ram_parts})</source>
+        <translation>{ram_size} 来自内存（{ram_parts}）</translation>
+    </message>
+    <message>
+        <source>{disk_size} come from disk ({disk_parts})</source>
+        <translation>{disk_size} 来自磁盘（{disk_parts}）</translation>
+    </message>
+    <message>
+        <source>A question about a new picture waits about {wait} for its first word.</source>
+        <translation>关于新图片的问题大约 {wait} 后出现第一个词。</translation>
+    </message>
+    <message>
+        <source>A question waits about {wait} for its first word.</source>
+        <translation>问题大约 {wait} 后出现第一个词。</translation>
+    </message>
+    <message>
+        <source>{speed} for each of {count} conversations</source>
+        <translation>{count} 个对话各{speed}</translation>
+    </message>
+    <message>
+        <source>For every token {transfer}, so {speed}.</source>
+        <translation>每个 token 有 {transfer}，因此{speed}。</translation>
+    </message>
+    <message>
+        <source>Decodes entirely {place}, {speed}.</source>
+        <translation>生成回答完全{place}进行，{speed}。</translation>
+    </message>
+    <message>
+        <source>in RAM</source>
+        <translation>在内存中</translation>
+    </message>
+    <message>
+        <source>on the GPU</source>
+        <translation>在 GPU 上</translation>
+    </message>
+    <message>
+        <source>on the {count} GPUs</source>
+        <translation>在 {count} 个 GPU 上</translation>
+    </message>
+    <message>
+        <source>For each new picture {transfer}, hidden behind the computation.</source>
+        <translation>每张新图片有 {transfer}，与计算同时进行。</translation>
+    </message>
+    <message>
+        <source>For each new picture {transfer}, about {wait} more.</source>
+        <translation>每张新图片有 {transfer}，多用约 {wait}。</translation>
+    </message>
+    <message>
+        <source>{count} of {total} vision tower blocks</source>
+        <translation>视觉塔 {total} 层中的 {count} 层</translation>
+    </message>
+    <message>
+        <source>{count} of {total} vision experts</source>
+        <translation>{total} 个视觉专家中的 {count} 个</translation>
+    </message>
+    <message>
+        <source>{count} of {total} language experts</source>
+        <translation>{total} 个语言专家中的 {count} 个</translation>
+    </message>
+    <message>
+        <source>Embedding rows are read from a mapped file: up to {size} of cached pages more.</source>
+        <translation>词嵌入从映射文件中读取：另有最多 {size} 的缓存页。</translation>
+    </message>
+    <message>
+        <source>{size} of weights wait in RAM, where {host} may be used; the others are on disk.</source>
+        <translation>{size} 权重在内存中等待，那里可用 {host}；其余在磁盘上。</translation>
+    </message>
+    <message>
+        <source>{size} of weights wait in RAM (embedding rows are read there), where {host} may be used.</source>
+        <translation>{size} 权重在内存中等待（词嵌入也在那里读取），那里可用 {host}。</translation>
+    </message>
+    <message>
+        <source>No RAM is left to keep earlier pictures ({each} each): going back to one reads it again.</source>
+        <translation>没有剩余内存来保留以前的图片（每张 {each}）：再次询问时会重新读取。</translation>
+    </message>
+    <message>
+        <source>{compute} TFLOP/s, memory {memory}, disk {disk} GB/s</source>
+        <translation>{compute} TFLOP/s，内存 {memory}，磁盘 {disk} GB/s</translation>
+    </message>
+    <message>
+        <source>{compute} TFLOP/s, memory {memory}, bus {bus}, disk {disk} GB/s</source>
+        <translation>{compute} TFLOP/s，内存 {memory}，总线 {bus}，磁盘 {disk} GB/s</translation>
+    </message>
+    <message>
+        <source>--lm-head works only with `{model}`; the lm_head of a folder is already stored.</source>
+        <translation>--lm-head 只能与 `{model}` 一起使用；文件夹的 lm_head 已经存好。</translation>
+    </message>
+    <message>
+        <source>Leave it out.</source>
+        <translation>请去掉它。</translation>
+    </message>
+    <message>
+        <source>The first answer also reads the weights from disk and packs them, about {wait}.</source>
+        <translation>第一个回答还要从磁盘读取并打包权重，约 {wait}。</translation>
+    </message>
+    <message>
+        <source>The first answer also reads the weights from disk, about {wait}.</source>
+        <translation>第一个回答还要从磁盘读取权重，约 {wait}。</translation>
+    </message>
+    <message>
+        <source>Expected times are arithmetic, {source}. A question has {count} tokens.</source>
+        <translation>预计时间由计算得出，{source}。一个问题按 {count} 个 token 计。</translation>
+    </message>
+    <message>
+        <source>Answers are the same under every plan; --kv alone may change them.</source>
+        <translation>任何计划下回答都相同；只有 --kv 可能改变回答。</translation>
+    </message>
+    <message>
+        <source>Pictures that were asked about stay known in up to {size} of RAM, {each} each.</source>
+        <translation>询问过的图片会保留在最多 {size} 的内存中，每张 {each}。</translation>
+    </message>
+    <message>
+        <source>4-bit matrices that every token needs lie in RAM twice, as stored and packed for this processor: {size} more.</source>
+        <translation>每个 token 都要用的 4 位矩阵在内存中有两份：存储时的形式，以及为此处理器打包的形式：另需 {size}。</translation>
+    </message>
+    <message>
+        <source>from rates {source} ({numbers})</source>
+        <translation>依据速率 {source}（{numbers}）</translation>
+    </message>
+    <message>
+        <source>{file} has {width} x {height} pixels, more than the {most} million that a picture may have.</source>
+        <translation>{file} 有 {width} x {height} 像素，超过图片上限 {most} 百万像素。</translation>
+    </message>
+    <message>
+        <source>Save a smaller copy: the model sees 1344 by 1344 pixels.</source>
+        <translation>请存一份较小的副本：模型只看 1344 x 1344 像素。</translation>
+    </message>
+    <message>
+        <source>Check the path and the permissions of the file.</source>
+        <translation>请检查路径和文件的权限。</translation>
+    </message>
+    <message>
+        <source>{kind} can&apos;t be opened as a picture.</source>
+        <translation>无法把 {kind} 作为图片打开。</translation>
+    </message>
+    <message>
+        <source>Give a path, the bytes of a picture file, or a PIL image.</source>
+        <translation>请给出路径、图片文件的字节或 PIL 图像。</translation>
+    </message>
+    <message>
+        <source>The picture is a web address, which this program does not open.</source>
+        <translation>图片是网址，本程序不打开网址。</translation>
+    </message>
+    <message>
+        <source>Save the picture to a file and use the path of that file.</source>
+        <translation>请把图片存为文件，并使用该文件的路径。</translation>
+    </message>
+    <message>
+        <source>Choose one file in it.</source>
+        <translation>请选择其中的一个文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not a regular file.</source>
+        <translation>{file} 不是普通文件。</translation>
+    </message>
+    <message>
+        <source>Get the file again or save it again from the program that made it.</source>
+        <translation>请重新获取该文件，或从制作它的程序再保存一次。</translation>
+    </message>
+    <message>
+        <source>{file} has {size}, more than the {most} that a picture may have.</source>
+        <translation>{file} 大小为 {size}，超过图片上限 {most}。</translation>
+    </message>
+    <message>
+        <source>{file} has {kind} grey values outside of 0 to {most}, so black and white are not defined.</source>
+        <translation>{file} 的{kind}灰度值超出 0 到 {most}，无法确定黑与白。</translation>
+    </message>
+    <message>
+        <source>Save it with 8 or 16 bits per color.</source>
+        <translation>请以每色 8 位或 16 位保存。</translation>
+    </message>
+    <message>
+        <source>{file} has more than the {most} million pixels that a picture may have.</source>
+        <translation>{file} 的像素超过图片上限 {most} 百万像素。</translation>
     </message>
     <message>
         <source>an AVIF picture</source>
@@ -658,14 +2778,6 @@
         <translation>请用其他程序存为 JPEG 或 PNG，再打开那个文件。</translation>
     </message>
     <message>
-        <source>Save a smaller copy: the model looks at 1344 by 1344 pixels.</source>
-        <translation>请存一份较小的副本：模型只看 1344 x 1344 像素。</translation>
-    </message>
-    <message>
-        <source>Get the file again or save it once more from the program that made it.</source>
-        <translation>请重新获取该文件，或从制作它的程序再保存一次。</translation>
-    </message>
-    <message>
         <source>The engine was stopped.</source>
         <translation>引擎已停止。</translation>
     </message>
@@ -686,80 +2798,20 @@
         <translation>引擎进程崩溃（{signal}）。</translation>
     </message>
     <message>
-        <source>The engine has a fault; the log of the program says where.</source>
-        <translation>引擎出现故障；程序日志中写明了位置。</translation>
-    </message>
-    <message>
         <source>Please report it with the log and the output of `cogvlm2-lite doctor`.</source>
         <translation>请附上日志和 `cogvlm2-lite doctor` 的输出报告此问题。</translation>
-    </message>
-    <message>
-        <source>There was not enough memory to go on.</source>
-        <translation>内存不足，无法继续。</translation>
     </message>
     <message>
         <source>Close other programs and try again.</source>
         <translation>请关闭其他程序后再试。</translation>
     </message>
     <message>
-        <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the answer goes on, more slowly.</source>
-        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；回答会继续，但更慢。</translation>
-    </message>
-    <message>
-        <source>Memory ran out, and {size} is the least that would do.</source>
-        <translation>内存用尽，而至少需要 {size}。</translation>
-    </message>
-    <message>
         <source>Close other programs, or plan with a shorter --context.</source>
         <translation>请关闭其他程序，或用较短的 --context。</translation>
     </message>
     <message>
-        <source>The context is full: the answer has {count} tokens and can&apos;t go on.</source>
-        <translation>上下文已满：回答已有 {count} 个 token，无法继续。</translation>
-    </message>
-    <message>
-        <source>Ask a new question; the oldest turns make room for it.</source>
-        <translation>请提一个新问题；最早的几轮会为它让出空间。</translation>
-    </message>
-    <message>
-        <source>The question has {count} tokens and the picture {picture}; the context holds {context}, and an answer needs some of them.</source>
-        <translation>问题有 {count} 个 token，图片有 {picture} 个；上下文只容纳 {context} 个，回答也要占一部分。</translation>
-    </message>
-    <message>
-        <source>The question has {count} tokens; the context holds {context}, and an answer needs some of them.</source>
-        <translation>问题有 {count} 个 token；上下文只容纳 {context} 个，回答也要占一部分。</translation>
-    </message>
-    <message>
         <source>Shorten the question.</source>
         <translation>请缩短问题。</translation>
-    </message>
-    <message>
-        <source>Shorten the question, or plan for a longer context: {most} tokens at most.</source>
-        <translation>请缩短问题，或使用更长的上下文：最多 {most} 个 token。</translation>
-    </message>
-    <message>
-        <source>{phase} needs at least {least} on {device}, where {size} may be used ({origin}): {missing} are missing.</source>
-        <translation>{phase}在 {device} 上至少需要 {least}，可用 {size}（{origin}）：还差 {missing}。</translation>
-    </message>
-    <message>
-        <source>{phase} needs at least {least} on {device}, where {size} may be used: {missing} are missing.</source>
-        <translation>{phase}在 {device} 上至少需要 {least}，可用 {size}：还差 {missing}。</translation>
-    </message>
-    <message>
-        <source>{size} given, {left} left for {others}</source>
-        <translation>给定 {size}，{left} 留给{others}</translation>
-    </message>
-    <message>
-        <source>{size} free now, {left} left for {others}</source>
-        <translation>现有空闲 {size}，{left} 留给{others}</translation>
-    </message>
-    <message>
-        <source>the driver and other programs</source>
-        <translation>驱动和其他程序</translation>
-    </message>
-    <message>
-        <source>other programs</source>
-        <translation>其他程序</translation>
     </message>
     <message>
         <source>Encode</source>
@@ -778,32 +2830,12 @@
         <translation>生成回答</translation>
     </message>
     <message>
-        <source>Close other programs, give a larger budget, or use another device.</source>
-        <translation>请关闭其他程序，给更大的预算，或使用其他设备。</translation>
-    </message>
-    <message>
-        <source>A context of {count} tokens would fit: --context {same}.</source>
-        <translation>{count} 个 token的上下文放得下：--context {same}。</translation>
-    </message>
-    <message>
         <source>{folder} has no config.json, so it is not a model folder.</source>
         <translation>{folder} 中没有 config.json，不是模型文件夹。</translation>
     </message>
     <message>
-        <source>Give the folder that holds config.json and the .safetensors files.</source>
-        <translation>请选择包含 config.json 和 .safetensors 文件的文件夹。</translation>
-    </message>
-    <message>
-        <source>{file} has no vision_config, so this is not a CogVLM2 image model.</source>
-        <translation>{file} 中没有 vision_config，这不是 CogVLM2 图像模型。</translation>
-    </message>
-    <message>
         <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B and cogvlm2-llama3-chinese-chat-19B.</source>
         <translation>CogVLM2 Lite 运行 cogvlm2-llama3-chat-19B 和 cogvlm2-llama3-chinese-chat-19B。</translation>
-    </message>
-    <message>
-        <source>{file} holds keys this program does not know: {names}.</source>
-        <translation>{file} 中有本程序不认识的键：{names}。</translation>
     </message>
     <message>
         <source>They may change the results. Check that this is a CogVLM2 image model.</source>
@@ -814,40 +2846,16 @@
         <translation>{folder} 不是文件夹。</translation>
     </message>
     <message>
-        <source>{folder} holds no safetensors weights.</source>
-        <translation>{folder} 中没有 safetensors 权重。</translation>
-    </message>
-    <message>
-        <source>{folder} has its weights only as pickle ({files}), which can run any program when it is opened.</source>
-        <translation>{folder} 中只有 pickle 格式的权重（{files}），打开它可能会运行任意程序。</translation>
-    </message>
-    <message>
         <source>Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.</source>
         <translation>请获取模型的 safetensors 版本。CogVLM2 Lite 从不打开 pickle 文件。</translation>
-    </message>
-    <message>
-        <source>{folder} has {files}, but no {index} to say what they hold.</source>
-        <translation>{folder} 中有{files}，但没有说明其内容的 {index}。</translation>
     </message>
     <message>
         <source>Copy or download {index} from where the weights came from.</source>
         <translation>请从权重的来源复制或下载 {index}。</translation>
     </message>
     <message>
-        <source>The folder lacks {tensors} of {count}.</source>
-        <translation>文件夹中应有 {count} 个张量，缺少{tensors}。</translation>
-    </message>
-    <message>
-        <source>The folder has {tensors} that this CogVLM2 model has not.</source>
-        <translation>文件夹中有这个 CogVLM2 模型没有的{tensors}。</translation>
-    </message>
-    <message>
         <source>This is another model, or its config.json does not belong to these weights.</source>
         <translation>这是另一个模型，或者 config.json 与这些权重不匹配。</translation>
-    </message>
-    <message>
-        <source>{folder} lacks {files} of {count}.</source>
-        <translation>{folder} 中应有 {count} 个文件，缺少{files}。</translation>
     </message>
     <message>
         <source>Download the folder again, or copy the missing files into it.</source>
@@ -866,20 +2874,8 @@
         <translation>索引与文件版本不同。请重新下载该文件夹。</translation>
     </message>
     <message>
-        <source>{file}: its {count} tensors end at byte {end}, but the file has {size}.</source>
-        <translation>{file}：其中 {count} 个张量止于第 {end} 字节，而文件有 {size} 字节。</translation>
-    </message>
-    <message>
-        <source>{tensor} ends at byte {end}, but the file has only {size}.</source>
-        <translation>{tensor} 止于第 {end} 字节，而文件只有 {size} 字节。</translation>
-    </message>
-    <message>
         <source>{file} has only {size} bytes, too few for a header.</source>
         <translation>{file} 只有 {size} 字节，放不下文件头。</translation>
-    </message>
-    <message>
-        <source>{file} says its header is {length} bytes long, but only {size} follow.</source>
-        <translation>{file} 声明文件头有 {length} 字节，但后面只有 {size} 字节。</translation>
     </message>
     <message>
         <source>The file is damaged or was not downloaded completely. Copy or download it again.</source>
@@ -894,32 +2890,12 @@
         <translation>请从原始模型中把 {file} 复制到该文件夹。</translation>
     </message>
     <message>
-        <source>{count} files ({names})</source>
-        <translation> {count} 个文件（{names}）</translation>
-    </message>
-    <message>
-        <source>{count} file ({names})</source>
-        <translation> {count} 个文件（{names}）</translation>
-    </message>
-    <message>
-        <source>{count} tensors ({names})</source>
-        <translation> {count} 个张量（{names}）</translation>
-    </message>
-    <message>
-        <source>{count} tensor ({names})</source>
-        <translation> {count} 个张量（{names}）</translation>
-    </message>
-    <message>
         <source>{names} and {count} more</source>
         <translation>{names} 以及另外 {count} 个</translation>
     </message>
     <message>
         <source>Stopped.</source>
         <translation>已停止。</translation>
-    </message>
-    <message>
-        <source>What is done is kept in DST.partial: run the same command again to go on.</source>
-        <translation>已完成的部分保存在目标旁的 .partial 文件夹中：再次开始即可继续。</translation>
     </message>
     <message>
         <source>There is no folder {folder}.</source>
@@ -930,108 +2906,20 @@
         <translation>{folder} 既是来源又是目标。</translation>
     </message>
     <message>
-        <source>Give a new folder for the result; the source is only read.</source>
-        <translation>请为结果选择一个新文件夹；来源只会被读取。</translation>
-    </message>
-    <message>
-        <source>{folder} lies inside the source {source}.</source>
-        <translation>{folder} 位于来源 {source} 之内。</translation>
-    </message>
-    <message>
-        <source>Give a folder beside it; the source is only read.</source>
-        <translation>请选择来源之外的文件夹；来源只会被读取。</translation>
-    </message>
-    <message>
         <source>{folder} is already quantized ({kinds}).</source>
         <translation>{folder} 已经量化过（{kinds}）。</translation>
-    </message>
-    <message>
-        <source>its config.json says so</source>
-        <translation>其 config.json 如此声明</translation>
     </message>
     <message>
         <source>Rounding twice loses quality: start from the released 16-bit checkpoint.</source>
         <translation>重复舍入会损失质量：请从发布的 16 位模型开始。</translation>
     </message>
     <message>
-        <source>{folder} exists already and is not empty.</source>
-        <translation>{folder} 已存在且不为空。</translation>
-    </message>
-    <message>
-        <source>{folder} exists already and was made {difference}.</source>
-        <translation>{folder} 已存在，设置不同：{difference}。</translation>
-    </message>
-    <message>
         <source>{folder} was started {difference}.</source>
         <translation>{folder} 开始时的设置不同：{difference}。</translation>
     </message>
     <message>
-        <source>with {setting}, and now it is {value}</source>
-        <translation>原为 {setting}，现为 {value}</translation>
-    </message>
-    <message>
-        <source>from another source ({name} {theirs}, and now {ours})</source>
-        <translation>来源不同（{name} 原为 {theirs}，现为 {ours}）</translation>
-    </message>
-    <message>
-        <source>Give a folder that does not exist yet, or delete or rename this one.</source>
-        <translation>请选择一个尚不存在的文件夹，或者删除或重命名现有的文件夹。</translation>
-    </message>
-    <message>
-        <source>{folder} exists and is not the work of an earlier quantize ({file} is in it).</source>
-        <translation>{folder} 已存在，且不是以前转换留下的（其中有 {file}）。</translation>
-    </message>
-    <message>
-        <source>Move it away, or give another destination.</source>
-        <translation>请把它移走，或选择其他目标。</translation>
-    </message>
-    <message>
-        <source>Give the same options as before to continue it, or add --restart to throw it away and start over.</source>
-        <translation>请用与之前相同的选项继续，或加上 --restart 丢弃后重新开始。</translation>
-    </message>
-    <message>
-        <source>Another run is writing {folder} at this moment ({why}).</source>
-        <translation>另一次转换正在写入 {folder}（{why}）。</translation>
-    </message>
-    <message>
-        <source>Wait until it has ended, or give another destination.</source>
-        <translation>请等它结束，或选择其他目标。</translation>
-    </message>
-    <message>
-        <source>{size} are still to be written to {folder}, which has {free} free: {missing} are missing.</source>
-        <translation>还要向 {folder} 写入 {size}，那里有 {free} 可用：还差 {missing}。</translation>
-    </message>
-    <message>
-        <source>Free that much, or give a destination on another disk. Nothing was written.</source>
-        <translation>请腾出这么多空间，或选择其他磁盘上的目标。尚未写入任何内容。</translation>
-    </message>
-    <message>
-        <source>The disk of {folder} is full ({size} free).</source>
-        <translation>{folder} 所在的磁盘已满（可用 {size}）。</translation>
-    </message>
-    <message>
-        <source>Free some space and run the same command again: it goes on where it stopped.</source>
-        <translation>请腾出空间后再次开始：会从停下的地方继续。</translation>
-    </message>
-    <message>
         <source>{folder} can&apos;t be used: {why}.</source>
         <translation>无法使用 {folder}：{why}。</translation>
-    </message>
-    <message>
-        <source>Check rights and disk, or give another destination. What is done is kept.</source>
-        <translation>请检查权限和磁盘，或选择其他目标。已完成的部分会保留。</translation>
-    </message>
-    <message>
-        <source>Calibrating needs {size} of scratch in {folder}, and {free} are free there.</source>
-        <translation>校准需要在 {folder} 中使用 {size} 临时空间，那里有 {free} 可用。</translation>
-    </message>
-    <message>
-        <source>Free some space, use fewer samples (--samples), or another disk.</source>
-        <translation>请腾出空间、减少样本（--samples）或使用其他磁盘。</translation>
-    </message>
-    <message>
-        <source>{name} holds {value} at row {row}, column {column}, so it can&apos;t be rounded.</source>
-        <translation>{name} 的第 {row} 行第 {column} 列为 {value}，无法舍入。</translation>
     </message>
     <message>
         <source>The checkpoint is damaged. Copy or download {file} again.</source>
@@ -1042,20 +2930,8 @@
         <translation>读取 {file} 中的 {tensor} 时出错：{why}。</translation>
     </message>
     <message>
-        <source>The disk or the network may be failing. Nothing that is done is lost: put a good copy of the file in its place and run the same command again.</source>
-        <translation>磁盘或网络可能出了故障。已完成的部分没有丢失：请换上完好的文件后再次开始。</translation>
-    </message>
-    <message>
-        <source>{file} ends in the middle of {tensor}: {count} bytes are missing.</source>
-        <translation>{file} 在 {tensor} 中间结束：缺少 {count} 字节。</translation>
-    </message>
-    <message>
         <source>The file was changed while it was read. Put the whole file back and run the same command again.</source>
         <translation>文件在读取时被更改。请放回完整的文件后再次开始。</translation>
-    </message>
-    <message>
-        <source>{folder} holds no picture ({kinds}).</source>
-        <translation>{folder} 中没有图片（{kinds}）。</translation>
     </message>
     <message>
         <source>Add --recursive to look into the folders inside.</source>
@@ -1064,18 +2940,6 @@
     <message>
         <source>Give the folder of the pictures.</source>
         <translation>请选择图片所在的文件夹。</translation>
-    </message>
-    <message>
-        <source>{file} holds something that batch did not write.</source>
-        <translation>{file} 中有并非批量处理写入的内容。</translation>
-    </message>
-    <message>
-        <source>Move it away, or give another folder with --output.</source>
-        <translation>请把它移走，或用 --output 指定其他文件夹。</translation>
-    </message>
-    <message>
-        <source>Give another folder with --output.</source>
-        <translation>请用 --output 指定其他文件夹。</translation>
     </message>
 </context>
 <context>

@@ -34,6 +34,7 @@ from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.samples import Sample
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.slots import Linear, Vector
@@ -303,7 +304,7 @@ class Calibrator:
         """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
         how, weight = self._task.how, seen.dequantize(torch.float32)
         plain = round_to_nearest(weight, double_quant=how.double_quant)
-        best, reason = plain, ""
+        best, reason = plain, Text()
         witnesses = seen.check.inputs
 
         def error_of(values: Tensor) -> float:
@@ -314,7 +315,7 @@ class Calibrator:
 
         before = after = error_of(plain.values)
         if not before > 0 or before == float("inf"):
-            reason = "no input told anything about it"
+            reason = Text("no sample reached it")
         else:
             try:
                 tried = round_matrix(weight, seen.fit.second, seen.fit.count, how)
@@ -322,9 +323,9 @@ class Calibrator:
                 if error < before:
                     best, after = tried, error
                 else:
-                    reason = "round to nearest is better on the samples held out"
+                    reason = Text("round to nearest is better on the held-out samples")
             except ArithmeticError as error:
-                reason = str(error)
+                reason = Text(error.args[0])
         row = Calibrated(
             tensor=linear.name,
             inputs=seen.fit.count,
@@ -396,11 +397,11 @@ class Calibrator:
             content = json.loads(state.read_text(encoding="utf-8"))
             if content["identity"] != self._task.identity:
                 raise ConversionError(
-                    "{folder} was started with {theirs}, and now it is {ours}.",
-                    hint="Give the same samples and options as before, or add --restart.",
+                    "{folder} was started with {old}, but now it is {new}.",
+                    hint="Use the same samples and options as before, or add --restart.",
                     folder=self._work,
-                    theirs=content["identity"],
-                    ours=self._task.identity,
+                    old=content["identity"],
+                    new=self._task.identity,
                 )
             done = int(content["done"])
         else:
@@ -426,9 +427,9 @@ class Calibrator:
         held = sum(f.stat().st_size for f in self._work.rglob("*") if f.is_file())
         if free + held < needed:
             raise DoesNotFitError(
-                "Calibrating needs {needed} of scratch in {folder}, and {free} are free there.",
-                hint="Free some space, use fewer samples (--samples), or another disk.",
-                needed=format_bytes(needed),
+                "Calibration needs {size} of scratch space in {folder}, which has {free} free.",
+                hint="Free some space, use fewer samples (--samples), or use another disk.",
+                size=format_bytes(needed),
                 folder=self._work,
                 free=format_bytes(free),
             )
@@ -471,8 +472,8 @@ def check_samples(samples: Sequence[Sample]) -> None:
     """Refuse samples that are too few to judge by."""
     if len(samples) < LEAST_SAMPLES:
         raise UsageError(
-            "{count} samples are too few to calibrate with.",
-            hint="Give at least {least}; 64 are good. Or use --calibrate built-in.",
+            "Too few samples to calibrate with: {count}.",
+            hint="Use at least {least}; 64 is a good number. Or use --calibrate built-in.",
             count=len(samples),
             least=LEAST_SAMPLES,
         )

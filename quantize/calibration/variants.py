@@ -406,11 +406,11 @@ class Walk:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise DoesNotFitError(
-                "Measuring {count} variants needs {needed} of scratch "
-                "in {folder}, and {free} are free there.",
-                hint="Free some space, use fewer samples (--samples), or another disk.",
+                "Measuring {count} variants needs {size} of scratch space in {folder}, which has "
+                "{free} free.",
+                hint="Free some space, use fewer samples (--samples), or use another disk.",
                 count=len(self._variants),
-                needed=format_bytes(needed),
+                size=format_bytes(needed),
                 folder=self._folder,
                 free=format_bytes(free),
             )

@@ -226,7 +226,7 @@ def test_the_command_lists_refuses_and_counts(
     with pytest.raises(UsageError, match="empty"):
         main(["demo", str(tmp_path), "--question", " "], start=start)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no picture"):
+    with pytest.raises(UsageError, match="has no pictures"):
         main(["demo", str(tmp_path / "empty"), "--question", "x"], start=start)
 
 
@@ -409,7 +409,7 @@ def test_a_program_gets_errors_as_lines(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["demo", str(tmp_path), "--question", "What?", "--json"]) == 2
     line = json.loads(capsys.readouterr().out)
     assert line["event"] == "error"
-    assert "holds no picture" in line["message"]
+    assert "has no pictures" in line["message"]
     assert main(["demo", str(tmp_path), "--question", "x", "--only", "gone", "--json"]) == 2
     assert "gone can't be read" in json.loads(capsys.readouterr().out)["message"]
 

@@ -145,10 +145,10 @@ def test_more_than_the_card_has_is_answered_with_what_is_free() -> None:
     (found,) = gpu_budgets([CARD], Allowance(vram=(30 * GIB,)), 32 * GIB)
     assert found.device_bytes == 7 * GIB - RESERVE_BYTES
     assert found.remark == (
-        "30.0 GiB were allowed, and 7.00 GiB are free on cuda:0 (RTX 4060), which has 8.00 GiB: "
-        "planned with what is free."
+        "30.0 GiB is allowed, but only 7.00 GiB is free on cuda:0 (RTX 4060, 8.00 GiB); "
+        "the plan uses what is free."
     )
-    assert "16.0 GiB are free" in cpu_budget(Allowance(ram=99 * GIB), 16 * GIB).remark
+    assert "16.0 GiB is free" in cpu_budget(Allowance(ram=99 * GIB), 16 * GIB).remark
 
 
 def test_an_imagined_computer_may_have_more_than_this_one() -> None:
@@ -165,7 +165,7 @@ def test_several_gpus_share_the_ram_and_take_one_size_or_one_each() -> None:
     assert sum(b.host_bytes for b in two) <= 32 * GIB
     each = gpu_budgets([BIG, CARD], Allowance(vram=(9 * GIB, 5 * GIB)), 32 * GIB)
     assert [b.device_bytes + RESERVE_BYTES for b in each] == [9 * GIB, 5 * GIB]
-    with pytest.raises(UsageError, match=r"2 sizes .* the number of usable GPUs is 1"):
+    with pytest.raises(UsageError, match=r"2 sizes, but the number of usable GPUs is 1"):
         gpu_budgets([BIG], Allowance(vram=(9 * GIB, 5 * GIB)), 32 * GIB)
 
 
@@ -179,17 +179,17 @@ def test_sizes_are_read_from_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("8G B", "'8G B' is not a size of video memory"),
+        ("8G B", "'8G B' is not a size for --vram"),
         ("-8GiB", "'-8GiB' is not a size"),
         ("-1", "'-1' is not a size"),
         ("", "'' is not a size"),
         (",", "',' is not a size"),
         ("8GiB;9GiB", "is not a size"),
         ("nan", "is not a size"),
-        ("0", "0 B of video memory is not enough"),
-        ("8", "8 B of video memory is not enough"),
-        ("100KiB", "100 KiB of video memory is not enough"),
-        ("9999999GiB", "more video memory than there can be"),
+        ("0", "0 B for --vram is too small"),
+        ("8", "8 B for --vram is too small"),
+        ("100KiB", "100 KiB for --vram is too small"),
+        ("9999999GiB", "more than any computer has"),
         (f"{'9' * 400}GiB", "is not a size"),
     ],
 )
@@ -203,7 +203,7 @@ def test_sizes_that_make_no_sense_are_refused(text: str, message: str) -> None:
 def test_a_forgotten_unit_is_guessed() -> None:
     with pytest.raises(UsageError) as caught:
         read_allowance(None, "16")
-    assert "16 B of RAM" in caught.value.message
+    assert "16 B for --ram" in caught.value.message
     assert caught.value.hint.startswith("Did you mean 16GiB?")
 
 
@@ -301,8 +301,8 @@ def test_gpus_come_in_the_order_of_their_free_memory() -> None:
     # What this process holds back for later is free for it.
     assert gpus[0].free_bytes == 22 * GIB
     assert trouble == (
-        "cuda:1 (GTX 1060) has compute capability 6.1, and this torch needs 7.5 or more; "
-        "cuda:2 does not answer: CUDA error: lost"
+        "cuda:1 (GTX 1060) has compute capability 6.1, but this torch needs 7.5 or more; "
+        "cuda:2 does not respond: CUDA error: lost"
     )
 
 
@@ -310,7 +310,7 @@ def test_an_old_driver_is_explained_in_one_sentence() -> None:
     gpus, trouble = CudaBackend(fake_torch(OldDriver())).find()
     assert gpus == ()
     assert trouble == "The NVIDIA driver on your system is too old (found version 11040)"
-    assert CudaBackend(fake_torch(Cuda())).find()[1] == "torch is built for 13.0, and finds none"
+    assert CudaBackend(fake_torch(Cuda())).find()[1] == "torch is built for 13.0 and finds none"
     assert CudaBackend(fake_torch(Cuda(), built=None)).find()[1] == "torch is a CPU build"
 
 
@@ -327,12 +327,12 @@ def test_a_device_word_picks_gpus() -> None:
     assert choose_gpus("cuda:0") == ((CARD,), "")
     with pytest.raises(DeviceError, match=r"cuda:2 can't be used \(cuda:2 is lost\)") as caught:
         choose_gpus("cuda:2")
-    assert caught.value.hint == "Available: cuda:0, cuda:1."
+    assert caught.value.hint == "Available GPUs: cuda:0, cuda:1."
 
 
 @pytest.mark.parametrize("word", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "auto:0", ""])
 def test_a_word_that_is_no_device_is_refused(word: str) -> None:
-    with pytest.raises(UsageError, match="is not a device"):
+    with pytest.raises(UsageError, match="Unknown device"):
         choose_gpus(word)
 
 

@@ -221,6 +221,11 @@ def test_json_reports_an_error_as_an_event(folder: str, photo: str, capsys: Capt
         "kind": "PromptTooLongError",
         "message": "Too long.",
         "hint": "Shorten it.",
+        "param": None,
+        "texts": {
+            "message": {"template": "Too long.", "values": {}},
+            "hint": {"template": "Shorten it.", "values": {}},
+        },
     }
 
 
@@ -302,7 +307,7 @@ def test_words_are_told_apart(photo: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "part"),
-    [(["a", "b", "c"], "3 texts"), ([" "], "empty"), (["a.png", ""], "empty")],
+    [(["a", "b", "c"], "3 arguments"), ([" "], "empty"), (["a.png", ""], "empty")],
 )
 def test_words_that_make_no_question_are_refused(words: list[str], part: str) -> None:
     with pytest.raises(UsageError, match=part):

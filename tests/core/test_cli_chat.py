@@ -195,9 +195,9 @@ def test_help_names_every_command(capsys: Capture) -> None:
 def test_an_unknown_command_is_answered_with_the_nearest(capsys: Capture) -> None:
     model = chat(["/iamge x.png", "/xyzzy"])
     shown = capsys.readouterr().err
-    assert "There is no command /iamge." in shown
+    assert "Unknown command /iamge." in shown
     assert "Did you mean /image?" in shown
-    assert "/help lists them" in shown
+    assert "/help lists the commands" in shown
     assert model.asked == []
 
 
@@ -236,14 +236,14 @@ def test_saving_again_replaces_only_a_file_of_this_session(tmp_path: Path, capsy
     chat(["a", f"/save {mine}", "b", f"/save {mine}", f"/save {foreign}"])
     assert mine.read_text(encoding="utf-8").count("**You**") == 2
     assert foreign.read_text(encoding="utf-8") == "precious"
-    assert "exists, and it stays as it is" in capsys.readouterr().err
+    assert "already exists and is not overwritten" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("line", "part"),
     [
         ("/save", "needs a file name"),
-        ("/save chat.txt", "neither in .md nor in .json"),
+        ("/save chat.txt", "must end in .md or .json"),
         ("/save no/such/folder/chat.md", "can't be written"),
     ],
 )

@@ -129,13 +129,13 @@ def test_a_command_gets_its_arguments_and_gives_the_exit_code(capsys: Capture) -
 def test_a_misspelt_command_is_answered_with_the_right_one(capsys: Capture) -> None:
     assert main(["quantise"]) == 2
     shown = capsys.readouterr().err
-    assert "There is no command 'quantise'." in shown
+    assert "Unknown command 'quantise'." in shown
     assert "Did you mean quantize?" in shown
 
 
 def test_an_unknown_option_is_refused(capsys: Capture) -> None:
     assert main(["--frobnicate"]) == 2
-    assert "no option '--frobnicate'" in capsys.readouterr().err
+    assert "Unknown option '--frobnicate'" in capsys.readouterr().err
 
 
 def test_an_error_of_the_user_is_two_lines_and_no_traceback(capsys: Capture) -> None:

@@ -174,22 +174,22 @@ def test_several_conversations_are_planned_and_too_many_are_lowered(capsys: Capt
 def test_forbidden_offloading_is_refused_with_numbers(capsys: Capture) -> None:
     assert program(["plan", "19b", "--vram", "8GiB", "--offload", "never"]) == 1
     shown = capsys.readouterr().err
-    assert "offloading was forbidden" in shown
+    assert "--offload is never" in shown
     assert "8.00 GiB given" in shown
 
 
 def test_what_can_not_be_is_refused_with_the_bytes_that_are_missing() -> None:
-    with pytest.raises(DoesNotFitError, match=r"needs at least .* are missing"):
+    with pytest.raises(DoesNotFitError, match=r"needs at least .* more is needed"):
         main(["19b", "--vram", "1GiB"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--vram", "8G B"], "'8G B' is not a size of video memory."),
-        (["--vram", "-8GiB"], "'-8GiB' is not a size of video memory."),
-        (["--ram", "-1"], "'-1' is not a size of RAM."),
-        (["--device", "gpu"], "'gpu' is not a device."),
+        (["--vram", "8G B"], "'8G B' is not a size for --vram."),
+        (["--vram", "-8GiB"], "'-8GiB' is not a size for --vram."),
+        (["--ram", "-1"], "'-1' is not a size for --ram."),
+        (["--device", "gpu"], "Unknown device 'gpu'."),
         (["--device", "cpu", "--vram", "8GiB"], "--device cpu uses none"),
         (["--measure", "--vram", "8GiB"], "this plan is for a GPU"),
         (["--card", "abacus"], "'abacus' are not known"),
@@ -216,7 +216,7 @@ def test_a_folder_is_planned_from_its_headers(tmp_path: Path, capsys: Capture) -
         if phase["phase"] == "decode"
     )
     assert 0 < stored < sum(path.stat().st_size for path in folder.iterdir())
-    with pytest.raises(UsageError, match="--lm-head is for `19b` only"):
+    with pytest.raises(UsageError, match="--lm-head works only with `19b`"):
         main([str(folder), "--lm-head", "nf4"])
 
 
@@ -224,7 +224,7 @@ def test_a_file_is_no_model(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.touch()
     assert program(["plan", str(path)]) == 1
-    assert "is a file, and a model is a folder" in capsys.readouterr().err
+    assert "is a file, but a model is a folder" in capsys.readouterr().err
 
 
 def test_a_folder_named_19b_is_that_folder(

@@ -47,7 +47,7 @@ def test_a_single_end_token_is_a_list_of_one() -> None:
         ({"rms_norm_eps": math.inf}, "rms_norm_eps"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps must be a number from 0"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps"),
-        ({"hidden_act": 1}, "hidden_act must be text"),
+        ({"hidden_act": 1}, "hidden_act must be a string"),
         ({"bos_token_id": -1}, "bos_token_id"),
         ({"num_hidden_layers": 10**30}, "num_hidden_layers"),
         ({"num_hidden_layers": 1025}, "num_hidden_layers must be a whole number from 1 to 1024"),

@@ -71,12 +71,12 @@ def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described() 
     cuda = DrivenCuda(fake_torch(Cuda("CUDA error: lost", old, good)))
     rows = gpus([cuda])
     assert list(rows) == ["cuda:2", "not used"]
-    assert "cuda:0 does not answer: CUDA error: lost" in rows["not used"]
+    assert "cuda:0 does not respond: CUDA error: lost" in rows["not used"]
     assert "cuda:1 (GTX 1060) has compute capability 6.1" in rows["not used"]
     (said,) = problems([cuda])
-    assert said.startswith("Not every GPU is used: cuda:0 does not answer")
+    assert said.startswith("Not every GPU is used: cuda:0 does not respond")
     assert gpus([DrivenCuda(fake_torch(Cuda("CUDA error: lost")))]) == {
-        "none": "cuda:0 does not answer: CUDA error: lost"
+        "none": "cuda:0 does not respond: CUDA error: lost"
     }
 
 
@@ -99,7 +99,7 @@ def test_a_missing_gpu_is_explained() -> None:
     cpu = SimpleNamespace(version=SimpleNamespace(cuda=None, hip=None), cuda=nowhere)
     cuda = SimpleNamespace(version=SimpleNamespace(cuda="13.0", hip=None), cuda=nowhere)
     assert gpus([CudaBackend(cpu)]) == {"none": "torch is a CPU build"}
-    assert gpus([CudaBackend(cuda)]) == {"none": "torch is built for 13.0, and finds none"}
+    assert gpus([CudaBackend(cuda)]) == {"none": "torch is built for 13.0 and finds none"}
     assert gpus([]) == {"none": "torch can't be imported"}
 
 

@@ -322,7 +322,7 @@ def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert "not an ordinary file" in failure(tmp_path / "pipe.png").message
+    assert "not a regular file" in failure(tmp_path / "pipe.png").message
 
 
 def test_web_addresses_are_not_opened() -> None:

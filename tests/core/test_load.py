@@ -42,7 +42,7 @@ def test_ram_context_and_offload_are_planned_as_given(folder: Path) -> None:
     model = load(folder, ram=ram, context=200)
     assert model.plan.devices[0].budget.device_bytes == ram - RESERVE_BYTES
     assert model.plan.context == 200
-    with pytest.raises(DoesNotFitError, match="offloading was forbidden"):
+    with pytest.raises(DoesNotFitError, match="--offload is never"):
         load(folder, ram=ram, offload="never")
     assert load(folder, offload="never").remarks == ()
 
@@ -65,23 +65,23 @@ def test_a_conversation_keeps_to_the_planned_context(folder: Path) -> None:
     (*_, last) = model.answer("word " * 3)
     assert isinstance(last, Finished)
     assert last.prompt_tokens + last.completion_tokens <= 60
-    with pytest.raises(PromptTooLongError, match="the context holds 60"):
+    with pytest.raises(PromptTooLongError, match="the context has room for 60"):
         list(model.answer("word " * 100))
 
 
 def test_more_than_there_is_and_video_memory_without_a_gpu_are_remarked_on(folder: Path) -> None:
     video, ram = load(folder, vram="8GiB", ram="900TiB").remarks
-    assert video == "The size of video memory changes nothing: the model runs on the CPU, in RAM."
-    assert ram.startswith("921600 GiB were allowed, and ")
-    assert ram.endswith("planned with what is free.")
+    assert video == "--vram has no effect: the model runs on the CPU, in RAM."
+    assert ram.startswith("921600 GiB is allowed, but only ")
+    assert ram.endswith("the plan uses what is free.")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ram": "much"}, "'much' is not a size of RAM"),
-        ({"vram": "8"}, "8 B of video memory is not enough"),
-        ({"offload": "often"}, "'often' is not a way to offload"),
+        ({"ram": "much"}, "'much' is not a size for --ram"),
+        ({"vram": "8"}, "8 B for --vram is too small"),
+        ({"offload": "often"}, "Unknown value 'often' for offload"),
         ({"context": 10**6}, "A context of 1000000 tokens is not possible"),
     ],
 )

@@ -74,7 +74,7 @@ def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     for template in ("foo", "Chat", ""):
         with pytest.raises(UsageError) as caught:
             build_prompt("q", template=template)
-        assert "chat, vqa or base" in caught.value.hint
+        assert "chat, vqa, base" in caught.value.hint
 
 
 def test_the_template_of_the_config_is_the_default() -> None:
@@ -217,8 +217,8 @@ def test_a_smaller_planned_context_is_kept_to() -> None:
     assert small.dropped_turns > whole.dropped_turns
     with pytest.raises(PromptTooLongError) as caught:
         encode_prompt(Letters(), CONFIG, "q" * 130, context=128)
-    assert "the context holds 128" in caught.value.message
-    assert "512 tokens at most" in caught.value.hint
+    assert "the context has room for 128" in caught.value.message
+    assert "at most 512 tokens" in caught.value.hint
     # More than the model has is no more than the model has.
     assert encode_prompt(Letters(), CONFIG, "a?", context=9999).room == whole.room + (
         whole.tokens - encode_prompt(Letters(), CONFIG, "a?").tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 import re
@@ -10,7 +9,9 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Formatter
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -24,17 +25,19 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.text import Text, join, read_templates, with_templates
 from cogvlm2_lite.worker.client import describe_exit
 from gui.app import TRANSLATIONS
 from gui.chat.offered import read_file
 from gui.data.export import export
 from gui.data.history import FILE, History
 from gui.data.state import Conversation
-from gui.faults import PATTERNS, tell, translate
+from gui.faults import CONTEXT, tell, translate
 from gui.memory.plan import plan_for
 from quantize import pipeline
 from quantize.recipe import QuantizeOptions
 from tests.quantize.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
+from tools.templates import PACKAGES, NotATemplateError, find_templates, places
 
 
 @pytest.fixture
@@ -196,9 +199,10 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 def test_an_error_is_told_in_chinese(name: str, tmp_path: Path) -> None:
     with pytest.raises(CogVLM2LiteError) as caught:
         FAULTS[name](tmp_path)
-    english = f"{caught.value.message} {caught.value.hint}".strip()
-    check(english, tell(caught.value))
-    assert translate(english) == tell(caught.value)
+    check(caught.value.text, tell(caught.value))
+    over_the_wire = read_templates(json.loads(json.dumps(with_templates(caught.value.as_dict()))))
+    told = translate(join(over_the_wire["message"], over_the_wire["hint"]))
+    assert told == tell(caught.value)
 
 
 @pytest.mark.parametrize("code", [3, -9, -6])
@@ -217,38 +221,88 @@ def check(english: str, chinese: str) -> None:
     assert not re.search(common, chinese), chinese
 
 
-def test_every_pattern_is_still_somewhere_in_the_code() -> None:
-    """A sentence that was worded anew must not stay here in its old words."""
-    told = []
-    for package in ("cogvlm2_lite", "gui", "quantize"):
-        for file in (Path(__file__).parents[2] / package).rglob("*.py"):
-            if file.name != "faults.py":
-                told += [
-                    text.lower() for text in texts(ast.parse(file.read_text(encoding="utf-8")))
-                ]
-    for pattern in PATTERNS:
-        for words in re.split(r"\{\w+\}|[,;(:.]| and ", pattern):  # as joined there
-            if re.search("[a-z]{3}", words):
-                assert any(words.lower() in text for text in told), words
+def test_every_template_has_chinese_with_the_same_places() -> None:
+    root = ElementTree.parse(TRANSLATIONS / "zh_CN.ts").getroot()
+    chinese = {
+        message.findtext("source"): message.find("translation")
+        for context in root.findall("context")
+        if context.findtext("name") == CONTEXT
+        for message in context.findall("message")
+    }
+    templates = find_templates()
+    assert len(templates) > 500
+    for template in templates:
+        where = f"{template.file}:{template.line}: {template.text}"
+        found = chinese.pop(template.text, None)
+        assert found is not None, f"run tools/write_translations.py for {where}"
+        assert found.get("type") is None, f"no Chinese in zh_CN.ts for {where}"
+        assert fields(found.text or "") == fields(template.text), where
+    assert not chinese, "run tools/write_translations.py: some templates are gone"
 
 
-def texts(tree: ast.AST) -> Iterator[str]:
-    """Give the texts of a module; what is filled into them becomes a gap."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(
-                str(p.value) if isinstance(p, ast.Constant) else "\0" for p in node.values
-            )
+def fields(template: str) -> set[tuple[str, str, str]]:
+    """Return the places of a template with the way in which each is written."""
+    return {
+        (name, form or "", how or "") for _, name, form, how in Formatter().parse(template) if name
+    }
+
+
+def test_a_sentence_that_is_put_together_where_it_is_raised_is_found(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+    (tmp_path / "gui" / "bad.py").write_text(
+        "class CogVLM2LiteError(Exception): ...\n"
+        "class BadError(CogVLM2LiteError): ...\n"
+        'raise BadError("{file} is bad.", hint=f"Use {name}.", file=1)\n'
+    )
+    with pytest.raises(NotATemplateError, match=r"bad\.py:3"):
+        find_templates(tmp_path)
+
+
+def test_the_collector_finds_templates_behind_names_and_conditions(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+    (tmp_path / "quantize" / "good.py").write_text(
+        '_HINT = "Try again."\n'
+        '_WORDS = {1: "{count} of a", 2: "{count} of b"}\n'
+        'Text("one" if x else "two")\n'
+        "Text(_WORDS[3], count=4)\n"
+        'refuse(name, "{param} is bad.")\n'
+        "class CogVLM2LiteError(Exception): ...\n"
+        'raise CogVLM2LiteError("{file}", hint=_HINT, file=1)\n'
+    )
+    found = {template.text for template in find_templates(tmp_path)}
+    assert found == {
+        "one", "two", "{count} of a", "{count} of b", "{param} is bad.", "Try again.",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("chinese")
+def test_nested_sentences_are_translated_too() -> None:
+    size = Text("{size} can be used", size="5 GiB")
+    values = {"least": "6 GiB", "device": "cpu", "usable": size, "missing": "1 GiB"}
+    template = (
+        "{phase} needs at least {least} on {device}, where {usable}: {missing} more is needed."
+    )
+    told = translate(Text(template, phase=Text("Decode"), **values))
+    assert told == "生成回答在 cpu 上至少需要 6 GiB，可用 5 GiB：还差 1 GiB。"
+
+
+@pytest.mark.usefixtures("chinese")
+def test_the_notes_of_a_plan_are_chinese() -> None:
+    shown = plan_for(None, vram="8GiB", ram=None, translate=translate)
+    assert "关于新图片的问题大约" in shown.text
+    assert "任何计划下回答都相同" in shown.text
+    assert "key/value cache" in shown.text  # the table keeps its words
 
 
 def test_without_chinese_nothing_changes() -> None:
-    for pattern in PATTERNS:
-        text = re.sub(r"\{\w+\}", "7", pattern)
+    for template in find_templates():
+        text = Text(template.text, **dict.fromkeys(places(template.text), 7))
         assert translate(text) == text
 
 
-def test_what_is_not_known_stays_as_it_is() -> None:
-    assert translate("Something new happened (5 of 6).") == "Something new happened (5 of 6)."
+def test_what_is_no_text_stays_as_it_is() -> None:
+    assert translate("The disk is full.") == "The disk is full."
     assert translate("") == ""
+    assert translate(Text()) == ""

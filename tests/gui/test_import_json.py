@@ -70,27 +70,27 @@ def change_turn(place: int, **values: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b"\xff\xfe", "is no JSON"),
-        (b"[]", "no conversation of this program"),
+        (b"", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "not a conversation of this program"),
         (b'{"program": "CogVLM2 Lite"}', "'turns' is missing"),
-        (change(program="Other"), "no conversation of this program"),
-        (change(turns={}), "turns are no list"),
-        (change(turns=[1]), "a turn is no object"),
+        (change(program="Other"), "not a conversation of this program"),
+        (change(turns={}), "turns are not a list"),
+        (change(turns=[1]), "a turn is not an object"),
         (change(leaf=99), "the turn that is shown"),
-        (change(title=5), "where a text should be"),
+        (change(title=5), "a string is expected"),
         (change(picture="@@"), "picture can't be read"),
-        (change_turn(0, parent=12), "stands before the one"),
-        (change_turn(1, parent=12), "stands before the one"),
+        (change_turn(0, parent=12), "comes before the one"),
+        (change_turn(1, parent=12), "comes before the one"),
         (change_turn(1, id=11), "same number"),
-        (change_turn(0, id=-1), "a number is none"),
-        (change_turn(0, id=True), "a number is none"),
+        (change_turn(0, id=-1), "a number is not valid"),
+        (change_turn(0, id=True), "a number is not valid"),
         (change_turn(0, status="odd"), "unknown status"),
         (change_turn(0, created=float("nan")), "out of range"),
         (change_turn(0, created=1e300), "out of range"),
-        (change_turn(0, notes="x"), "notes are no list"),
-        (change_turn(0, stats={"evil": 1}), "not understood"),
+        (change_turn(0, notes="x"), "notes are not a list"),
+        (change_turn(0, stats={"evil": 1}), "are not valid"),
         (change_turn(0, stats={"reason": "eos"}), "'prompt_tokens' is missing"),
     ],
 )
@@ -144,7 +144,7 @@ def test_the_window_shows_what_it_imported_and_says_what_it_refuses(
     assert desk.chat.keep()[1] == picture
     assert desk.chat.list.item(0).text() == "A talk"
     (tmp_path / "bad.json").write_text("{}")
-    for name, why in (("bad.json", "no conversation"), ("gone.json", "can't be read")):
+    for name, why in (("bad.json", "not a conversation"), ("gone.json", "can't be read")):
         desk.chat.sidebar.import_from(tmp_path / name)
         assert why in desk.chat.said
     assert desk.chat.list.count() == 1

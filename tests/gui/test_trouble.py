@@ -179,7 +179,7 @@ def test_a_question_that_does_not_fit_on_the_disk_stays_in_the_composer(
     desk.open_demo()
     desk.chat.composer.setPlainText(LONG)
     desk.chat.send()
-    assert desk.chat.said == "The disk is full. Make room; nothing that was kept is lost."
+    assert desk.chat.said == "The disk is full. Free some space; nothing that was saved is lost."
     assert desk.chat.composer.toPlainText() == LONG
     assert desk.engine.asked == []
     desk.ask("Short?")  # fits into a page that is there
@@ -202,7 +202,7 @@ def test_an_answer_that_can_not_be_written_is_written_with_the_next(
         said = desk.chat.said
     assert said == (
         "The file of the conversations can't be read or written. "
-        "Check that its disk is connected and has room."
+        "Check that its disk is connected and has free space."
     )
     talk = desk.chat.conversation
     assert talk is not None
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_costs_no_answer(
     ballast = fill(small_disk)
     desk.engine_says_all()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-    assert desk.chat.said == "The disk is full. Make room; nothing that was kept is lost."
+    assert desk.chat.said == "The disk is full. Free some space; nothing that was saved is lost."
     answers: list[object] = []
     monkeypatch.setattr(
         QMessageBox,
@@ -265,7 +265,7 @@ def test_a_start_on_a_full_disk_is_a_sentence(
 @posix
 def test_a_picture_that_can_not_be_kept_is_told(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        with files_limited(1000), pytest.raises(HistoryError, match="picture can't be kept"):
+        with files_limited(1000), pytest.raises(HistoryError, match="picture can't be saved"):
             history.keep_picture(bytes(2000))
         name = history.keep_picture(bytes(2000))
         assert history.picture(name) == bytes(2000)
@@ -280,7 +280,7 @@ def test_a_locked_file_costs_no_question_and_no_answer(
     with write_locked(tmp_path):
         desk.chat.composer.setPlainText("Kept?")
         desk.chat.send()
-        assert desk.chat.said.startswith("Another program holds the file")
+        assert desk.chat.said.startswith("Another program uses the file")
         assert desk.chat.composer.toPlainText() == "Kept?"
     desk.chat.send()
     talk = desk.chat.conversation
@@ -288,7 +288,7 @@ def test_a_locked_file_costs_no_question_and_no_answer(
     with write_locked(tmp_path):
         desk.engine_says_all()
         desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-        assert desk.chat.said.startswith("Another program holds the file")
+        assert desk.chat.said.startswith("Another program uses the file")
     desk.program.close()
     with History(tmp_path) as history:
         [turn] = history.load(talk.id).path()
@@ -301,7 +301,7 @@ def test_a_file_that_is_locked_at_the_start_is_told(
     ask_one(tmp_path)
     with write_locked(tmp_path):
         desk = open_desk(tmp_path)
-        assert warning_of(desk).startswith("Another program holds the file")
+        assert warning_of(desk).startswith("Another program uses the file")
     desk.program.close()
     with History(tmp_path) as history:
         assert [row.title for row in history.list()] == ["Kept?"]

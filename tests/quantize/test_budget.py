@@ -33,7 +33,7 @@ def test_other_words_are_no_budget(text: str) -> None:
 
 
 def test_a_budget_below_plain_nf4_is_refused_with_both_sizes() -> None:
-    with pytest.raises(UsageError, match=r"900 B, and plain NF4 takes 0.98 KiB \(4\.000 bits"):
+    with pytest.raises(UsageError, match=r"900 B, but plain NF4 takes 0.98 KiB \(4\.000 bits"):
         parse_budget("3.6bits").limit(1000, 2000)
 
 

@@ -264,7 +264,7 @@ def test_the_command_calibrates_the_demo_model(
 
 def test_too_few_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(DEMO), str(tmp_path / "d"), "--calibrate", "built-in", "--samples", "3"]) == 2
-    assert "3 samples are too few" in capsys.readouterr().err
+    assert "Too few samples to calibrate with: 3" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
 
 
@@ -301,7 +301,7 @@ def test_lines_that_are_no_samples_are_named(tmp_path: Path, text: str, message:
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no picture"):
+    with pytest.raises(UsageError, match="has no pictures"):
         read_samples(tmp_path)
     with pytest.raises(UsageError, match="There is no folder or file"):
         read_samples(tmp_path / "missing")

@@ -107,7 +107,7 @@ def test_damage_gives_exit_code_1_and_its_place(
         (["nowhere", "x"], 2, "There is no folder nowhere"),
         ([SOURCE, SOURCE], 2, "both the source and the destination"),
         ([SOURCE], 2, "DST"),
-        ([SOURCE, "x", "--kepe", "a=int8"], 2, "does not take '--kepe'"),
+        ([SOURCE, "x", "--kepe", "a=int8"], 2, "has no option '--kepe'"),
         ([SOURCE, "x", "--keep", "a=fp4"], 2, "'a=fp4' is not like vision-tower=int8"),
         ([SOURCE, "x", "--keep", "a=int8"], 2, "matches none of the 33 linear matrices"),
         ([SOURCE, "x", "--threads", "0"], 2, "'0' is not a count of 1 or more"),

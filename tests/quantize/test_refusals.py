@@ -52,7 +52,7 @@ def test_source_and_destination_are_the_same(tmp_path: Path) -> None:
 def test_a_destination_inside_the_source(tmp_path: Path) -> None:
     source = shutil.copytree(CHECKPOINT, tmp_path / "s")
     before = sorted(source.iterdir())
-    assert "lies inside the source" in refused(source, source / "deep/q", UsageError)
+    assert "is inside the source" in refused(source, source / "deep/q", UsageError)
     assert sorted(source.iterdir()) == before
 
 
@@ -65,14 +65,14 @@ def test_a_destination_that_holds_something_else(tmp_path: Path) -> None:
 
 def test_a_destination_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "q").write_text("years of work")
-    assert "exists already" in refused(CHECKPOINT, tmp_path / "q", ConversionError)
+    assert "already exists" in refused(CHECKPOINT, tmp_path / "q", ConversionError)
     assert (tmp_path / "q").read_text() == "years of work"
 
 
 def test_a_destination_made_with_other_settings(tmp_path: Path) -> None:
     quantize(CHECKPOINT, tmp_path / "q", QuantizeOptions(lm_head="nf4"))
     message = refused(CHECKPOINT, tmp_path / "q", ConversionError)
-    assert 'was made with lm_head "nf4", and now it is "bf16"' in message
+    assert 'was made with lm_head "nf4", but now it is "bf16"' in message
 
 
 def test_an_empty_destination_is_welcome(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_shard_that_shrinks_during_the_work_is_named_with_the_tensor(tmp_path:
     os.truncate(shard, shard.stat().st_size - 5)
     with pytest.raises(CheckpointError) as caught:
         list(steps)
-    assert f"{shard.name} ends in the middle of {last}: 5 bytes" in caught.value.message
+    assert f"{shard.name} ends in the middle of {last}: it needs 5 more" in caught.value.message
     assert "run the same command again" in caught.value.hint
 
 
@@ -143,7 +143,7 @@ def test_a_weight_that_is_no_number_is_named_with_its_place(
     with pytest.raises(ConversionError) as caught:
         quantize(source, tmp_path / "q", QuantizeOptions(keep=keep))
     assert caught.value.message == (
-        f"{name} holds {value} at row 101, column 7, so it can't be rounded."
+        f"{name} has {value} at row 101, column 7, so it can't be rounded."
     )
     assert "model.safetensors" in caught.value.hint
 
@@ -154,7 +154,7 @@ def test_a_disk_with_too_little_room_is_noticed_before_the_work(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 64 * 1024**2 + 1000))
     message = refused(CHECKPOINT, tmp_path / "q", DoesNotFitError)
-    assert "1.11 MiB are still to be written" in message
+    assert "1.11 MiB must still be written" in message
     assert "64.0 MiB free" in message
     assert list(tmp_path.iterdir()) == []
 

@@ -242,7 +242,7 @@ def test_a_full_disk_in_the_middle_keeps_the_work(
     fused = replace(QUICK, writer=Fuse(100, disk_full), sync_bytes=1)
     with pytest.raises(ConversionError, match=r"The disk of .* is full") as caught:
         quantize(CHECKPOINT, tmp_path / "q", effort=fused)
-    assert "goes on where it stopped" in caught.value.hint
+    assert "continues where it stopped" in caught.value.hint
     plan = quantize(CHECKPOINT, tmp_path / "q")[0]
     assert isinstance(plan, Planned)
     assert plan.ready_bytes > 0
@@ -253,7 +253,7 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     crash_after(tmp_path / "q", 50)
     with pytest.raises(ConversionError) as caught:
         quantize(CHECKPOINT, tmp_path / "q", replace(SMALL_SHARDS, lm_head="nf4"))
-    assert 'was started with lm_head "bf16", and now it is "nf4"' in caught.value.message
+    assert 'was started with lm_head "bf16", but now it is "nf4"' in caught.value.message
     assert "--restart" in caught.value.hint
 
 

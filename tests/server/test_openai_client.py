@@ -221,7 +221,7 @@ def test_responses_give_what_chats_give_whole_and_streamed(client: openai.OpenAI
     assert client.responses.create(model="demo", input=more, instructions="Be short.").output_text
     short = client.responses.create(model="demo", input="Hello", max_output_tokens=1)
     assert short.status == "incomplete"
-    with pytest.raises(openai.BadRequestError, match="keeps no answers"):
+    with pytest.raises(openai.BadRequestError, match="stores no answers"):
         client.responses.create(model="demo", input="Hello", previous_response_id=whole.id)
 
 

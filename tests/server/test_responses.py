@@ -123,7 +123,7 @@ def test_items_become_turns_and_instructions_stand_before_the_first(
     ("fields", "param", "said"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id", "whole conversation"),
-        ({"store": True}, "store", "keeps no answers"),
+        ({"store": True}, "store", "stores no answers"),
         ({"input": None}, "input", "missing"),
         ({"input": []}, "input", "an empty list"),
         ({"input": [{"role": "user", "content": [picture(), picture(OTHER)]}]}, "input", "two"),
@@ -144,7 +144,7 @@ def test_items_become_turns_and_instructions_stand_before_the_first(
         ({"max_tokens": 3}, "max_tokens", "did you mean max_output_tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens", "1 or more"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format", "json_object"),
-        ({"include": ["file_search_call.results"]}, "include", "nothing but"),
+        ({"include": ["file_search_call.results"]}, "include", "contains only"),
         ({"top_logprobs": 2}, "top_logprobs", "include"),
         ({"metadata": 3}, "metadata", "object"),
     ],

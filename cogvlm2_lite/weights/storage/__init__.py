@@ -63,7 +63,7 @@ def _four_bit(
     levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
     if pieces["quant_map"].tolist() != list(levels):
         raise CheckpointError(
-            "{tensor}.quant_map holds other values than {kind} has.",
+            "{tensor}.quant_map has other values than {kind}.",
             hint="This folder was written by another program.",
             tensor=stored.spec.name,
             kind=quant.quant_type.upper(),
