@@ -923,11 +923,11 @@
     </message>
     <message>
         <source>The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.</source>
-        <translation type="unfinished"></translation>
+        <translation>内存计划与权重不符：{unit} 有 {filled} 字节，计划为 {planned} 字节。</translation>
     </message>
     <message>
         <source>If the model folder was changed while it was in use, load it again. If not, please report this.</source>
-        <translation type="unfinished"></translation>
+        <translation>如果模型文件夹在使用期间被更改，请重新加载。否则请报告此问题。</translation>
     </message>
     <message>
         <source>Give another --port; 0 takes any free one.</source>
@@ -1575,11 +1575,11 @@
     </message>
     <message>
         <source>{folder} has no manifest any more.</source>
-        <translation type="unfinished"></translation>
+        <translation>{folder} 中的清单文件已不存在。</translation>
     </message>
     <message>
         <source>Another program changed the folder. Run the command again.</source>
-        <translation type="unfinished"></translation>
+        <translation>另一个程序更改了该文件夹。请再次运行该命令。</translation>
     </message>
     <message>
         <source>The budget leaves {size} ({share}) more. After calibration it is spent on the matrices that need it most, as int8 or 16 bits. Plain transformers can&apos;t load int8 matrices.</source>
