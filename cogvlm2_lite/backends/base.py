@@ -50,15 +50,15 @@ class Upload(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
-    """A recorded computation: `replay` repeats it and writes its result into `output`."""
+class Graph:
+    """A captured computation: `replay` repeats it and writes its result into `output`."""
 
     replay: Callable[[], None]
     output: Tensor
 
 
-Recorder = Callable[[Callable[[], "Tensor"]], Recording]
-"""Records what a function queues on the device. RuntimeError when it can't be recorded."""
+CaptureGraph = Callable[[Callable[[], "Tensor"]], Graph]
+"""Captures what a function queues on the device. RuntimeError if that is not possible."""
 
 
 class Backend(ABC):
@@ -130,8 +130,8 @@ class Backend(ABC):
         """Return a CPU tensor from which a copy to a device is queued without waiting for it."""
         return tensor
 
-    def recorder(self, device: torch.device) -> Recorder | None:
-        """Return what records decode steps so that they can be replayed; None for nothing."""
+    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
+        """Return what captures decode steps as graphs; None if there are none."""
         return None
 
     def synchronize(self, device: torch.device) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, Recorder, Recording, Upload
+from cogvlm2_lite.backends.base import Backend, CaptureGraph, Graph, Upload
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
@@ -139,9 +139,9 @@ class CudaBackend(Backend):
         """Return a pinned copy: from other memory the host would wait for the copy."""
         return tensor.pin_memory()
 
-    def recorder(self, device: torch.device) -> Recorder | None:
+    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         """Return what records a CUDA graph."""
-        return partial(_record, device)
+        return partial(_capture, device)
 
     def synchronize(self, device: torch.device) -> None:
         """Wait for all streams of a GPU."""
@@ -208,8 +208,8 @@ def _digits(text: str) -> int:
     return int("".join(letter for letter in text if letter.isdecimal()))
 
 
-def _record(device: torch.device, work: Callable[[], Tensor]) -> Recording:
-    """Record work as a CUDA graph. Raises RuntimeError when it holds what a graph can't."""
+def _capture(device: torch.device, work: Callable[[], Tensor]) -> Graph:
+    """Capture work as a CUDA graph. Raises RuntimeError if a graph can't hold it."""
     import torch
 
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -224,4 +224,4 @@ def _record(device: torch.device, work: Callable[[], Tensor]) -> Recording:
         with torch.cuda.device(device):
             graph.replay()
 
-    return Recording(replay=replay, output=output)
+    return Graph(replay=replay, output=output)

@@ -218,12 +218,12 @@ def measure(
 
 
 def _describe_steps(model: Model) -> str:
-    replayer = model.runtime.replayer
-    if replayer is None:
+    graphs = model.runtime.graphs
+    if graphs is None:
         return ""
-    if not (replayer.replayed or replayer.trouble):
+    if not (graphs.replays or graphs.trouble):
         return "launched one by one: weights are streamed"
-    return replayer.describe()
+    return graphs.describe()
 
 
 def _ask(model: Model, number: int, tokens: int) -> Iterator[Event]:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
-from cogvlm2_lite.backends.base import Recorder
+from cogvlm2_lite.backends.base import CaptureGraph
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.cuda_graph import Replayer
+from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
@@ -70,8 +70,8 @@ class Runtime:
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
     arenas   that account for the devices' bytes; None: new ones
-    record   how decode steps are recorded to be replayed; None: as the back end of the first
-             device does, which may be not at all
+    capture  how decode steps become graphs; None: as the backend of the first device does it,
+             which may be not at all
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Runtime:
         rope: RopeMode,
         kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
-        record: Recorder | None = None,
+        capture: CaptureGraph | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -95,8 +95,8 @@ class Runtime:
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
         self.residency = Residency(loaders, keys, self.parts.pieces, plan, self.arenas)
-        record = record or backend_of(devices[0]).recorder(devices[0])
-        self.replayer = None if record is None else Replayer(record)
+        capture = capture or backend_of(devices[0]).graph_capture(devices[0])
+        self.graphs = None if capture is None else GraphCache(capture)
         self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()
         self.follow(plan)
 
@@ -212,28 +212,28 @@ class Runtime:
         return scores
 
     @property
-    def _replays(self) -> bool:
-        """Whether no weight and no cache buffer moves while decoding, and that is made use of."""
+    def _uses_graphs(self) -> bool:
+        """Whether graphs are used: no weight and no cache buffer moves during decode."""
         device = self.plan.devices[0]
         moves = len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed
-        return self.replayer is not None and not moves
+        return self.graphs is not None and not moves
 
     def _decode_one(self, token: Token) -> Tensor:
         hidden, place = self._input(token)
         work = partial(self._decode, hidden, token, place)
-        if self.replayer is None or place is None or not self._replays:
+        if self.graphs is None or place is None or not self._uses_graphs:
             return work()
         key = (token.cache.version, place.window, self.residency.version)
-        return self.replayer.run(token.cache, key, work)
+        return self.graphs.run(token.cache, key, work)
 
     def _input(self, token: Token) -> tuple[Tensor, Place | None]:
-        """Give a token's row of the embedding [1, 1, hidden], and where it goes in its cache.
+        """Return a token's row of the embedding [1, 1, hidden], and its place in the cache.
 
-        Where steps may be replayed, both are at fixed addresses. They are also where this plan
-        replays none: the arithmetic is the same for every plan, so that streaming changes no bit.
+        Where graphs may be used, both have fixed addresses; also if this plan uses none: the
+        arithmetic is the same for every plan, so that streaming changes no bit.
         """
         ids = torch.tensor([[token.token]])
-        if self.replayer is None:
+        if self.graphs is None:
             return self._embed(ids), None
         inputs = self._inputs.get(token.cache)
         if inputs is None:
@@ -253,14 +253,14 @@ class Runtime:
         """Run all blocks for a token of each, block by block; returns scores [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
         work = partial(self._decode_each, inputs, tokens)
-        if self.replayer is None or not self._replays:
+        if self.graphs is None or not self._uses_graphs:
             return list(work())
         caches = tuple(
             (weakref.ref(token.cache), token.cache.version, place and place.window)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
         # The residency stands for whichever conversations are decoded together now.
-        return list(self.replayer.run(self.residency, (caches, self.residency.version), work))
+        return list(self.graphs.run(self.residency, (caches, self.residency.version), work))
 
     def _decode_each(
         self, inputs: Sequence[tuple[Tensor, Place | None]], tokens: Sequence[Token]

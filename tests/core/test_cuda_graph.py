@@ -1,8 +1,8 @@
-"""Decode steps that are recorded and replayed give the same answers, or are not replayed.
+"""Decode steps that are replayed from a graph give the same answers, or are not replayed.
 
-There is no GPU in most places that run this: a recorder that repeats the recorded call stands in
+There is no GPU in most places that run this: a capture that repeats the captured call stands in
 for a CUDA graph. It sees what a graph sees: tensors that stay where they were, and the host's
-numbers as they were when the step was recorded.
+numbers as they were when the step was captured.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import Recorder, Recording
+from cogvlm2_lite.backends.base import CaptureGraph, Graph
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.cuda_graph import Replayer
+from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.events import Cancel, Finished
@@ -38,19 +38,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def repeat(work: Callable[[], Tensor]) -> Recording:
+def repeat(work: Callable[[], Tensor]) -> Graph:
     """Record by keeping the call."""
     output = work()
 
     def replay() -> None:
         output.copy_(work())
 
-    return Recording(replay=replay, output=output)
+    return Graph(replay=replay, output=output)
 
 
 def open_with(
     folder: Path,
-    record: Recorder | None,
+    capture: CaptureGraph | None,
     *,
     budgets: Sequence[int] = (PLENTY,),
     kv: KVKind = KVKind.FULL,
@@ -64,13 +64,13 @@ def open_with(
         ],
         kv=kv,
     )
-    model.runtime.replayer = None if record is None else Replayer(record)
+    model.runtime.graphs = None if capture is None else GraphCache(capture)
     return model
 
 
-def replayed(model: Model) -> int:
-    assert model.runtime.replayer is not None
-    return model.runtime.replayer.replayed
+def replays(model: Model) -> int:
+    assert model.runtime.graphs is not None
+    return model.runtime.graphs.replays
 
 
 def text(model: Model, seed: int = 1) -> str:
@@ -104,18 +104,18 @@ def scores(model: Model, steps: int, start: int = 250, *, release: bool = False)
 
 @pytest.mark.parametrize("kv", list(KVKind))
 def test_replayed_answers_are_those_of_ordinary_steps(folder: Path, kv: KVKind) -> None:
-    plain, recorded = (open_with(folder, record, kv=kv) for record in (None, repeat))
+    plain, captured = (open_with(folder, capture, kv=kv) for capture in (None, repeat))
     for seed in (1, 2, 1):
-        assert text(recorded, seed) == text(plain, seed)
-    assert replayed(recorded) > 0
+        assert text(captured, seed) == text(plain, seed)
+    assert replays(captured) > 0
 
 
 def test_steps_that_are_not_replayed_are_equal_to_the_bit(folder: Path) -> None:
-    recorded = open_with(folder, repeat)
-    expected = scores(recorded, 20)
+    captured = open_with(folder, repeat)
+    expected = scores(captured, 20)
     # 20 steps, of which the cache's growth makes two runs: each begins with two ordinary ones, and
     # the first run with one more, which brings the weights in.
-    assert replayed(recorded) == 20 - 3 - 2
+    assert replays(captured) == 20 - 3 - 2
     two_devices = open_with(folder, repeat, budgets=[PLENTY, PLENTY])
     coming_and_going = open_with(folder, repeat)
     for other, found in (
@@ -123,20 +123,20 @@ def test_steps_that_are_not_replayed_are_equal_to_the_bit(folder: Path) -> None:
         (coming_and_going, scores(coming_and_going, 20, release=True)),
     ):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-        assert replayed(other) == 0
+        assert replays(other) == 0
 
 
 def test_places_that_are_not_written_yet_change_nothing_but_the_last_bits(folder: Path) -> None:
-    plain, recorded = open_with(folder, None), open_with(folder, repeat)
-    for ours, theirs in zip(scores(recorded, 20), scores(plain, 20), strict=True):
+    plain, captured = open_with(folder, None), open_with(folder, repeat)
+    for ours, theirs in zip(scores(captured, 20), scores(plain, 20), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 def test_what_left_the_cache_is_not_replayed_over(folder: Path) -> None:
-    recorded = open_with(folder, repeat)
-    first = scores(recorded, 5, start=20)
-    assert scores(recorded, 5, start=30)[0].shape == first[0].shape
-    for ours, theirs in zip(scores(recorded, 5, start=20), first, strict=True):
+    captured = open_with(folder, repeat)
+    first = scores(captured, 5, start=20)
+    assert scores(captured, 5, start=30)[0].shape == first[0].shape
+    for ours, theirs in zip(scores(captured, 5, start=20), first, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -154,7 +154,7 @@ def follow(tokens: Sequence[Token]) -> list[Token]:
     return [replace(t, token=t.token + 1, position=t.position + 1) for t in tokens]
 
 
-def test_conversations_that_are_decoded_together_share_a_recording(folder: Path) -> None:
+def test_conversations_that_are_decoded_together_share_a_graph(folder: Path) -> None:
     alone, together = open_with(folder, repeat), open_with(folder, repeat)
     singles, tokens = conversations(alone, 3), conversations(together, 3)
     residency = together.runtime.residency
@@ -167,43 +167,43 @@ def test_conversations_that_are_decoded_together_share_a_recording(folder: Path)
         found = together.runtime.decode_each(tokens[:count])
         assert all(map(torch.equal, found, expected))
         # The embedding's row and the positions are for each, the blocks and the head for all.
-        # A step that is recorded runs three times here: ordinarily, to record it, and to check it.
+        # A captured step runs three times here: ordinarily, for the capture, and for the check.
         pieces = count + len(together.runtime.parts.decoder.blocks) + 1
         assert residency.steps - walked == count + pieces * (3 if step in (2, 8) else 1)
         singles, tokens = follow(singles), follow(tokens)
     # Each set begins with two ordinary steps, the first one with one more: it brings weights in.
-    assert replayed(together) == 14 - 3 - 2
+    assert replays(together) == 14 - 3 - 2
 
 
-def other_numbers(work: Callable[[], Tensor]) -> Recording:
-    return Recording(replay=lambda: None, output=work() + 1)
+def other_numbers(work: Callable[[], Tensor]) -> Graph:
+    return Graph(replay=lambda: None, output=work() + 1)
 
 
-def refuse(work: Callable[[], Tensor]) -> Recording:
+def refuse(work: Callable[[], Tensor]) -> Graph:
     raise RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
 
 
-def out_of_memory(work: Callable[[], Tensor]) -> Recording:
+def out_of_memory(work: Callable[[], Tensor]) -> Graph:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize(
-    ("record", "reason"),
+    ("capture", "reason"),
     [
-        (other_numbers, "a replayed decode step gave other numbers"),
-        (refuse, "can't be recorded here: operation not permitted when stream is capturing"),
-        (out_of_memory, "there is no memory for a recording"),
+        (other_numbers, "a replayed decode step gave different numbers"),
+        (refuse, "can't be captured here: operation not permitted when stream is capturing"),
+        (out_of_memory, "there is no memory for a graph"),
     ],
 )
-def test_a_recording_that_does_not_work_is_given_up_with_its_reason(
-    folder: Path, record: Recorder, reason: str
+def test_a_graph_that_does_not_work_is_given_up_with_its_reason(
+    folder: Path, capture: CaptureGraph, reason: str
 ) -> None:
-    model = open_with(folder, record)
+    model = open_with(folder, capture)
     assert text(model) == text(open_with(folder, None))
-    assert model.runtime.replayer is not None
-    assert reason in model.runtime.replayer.trouble
-    assert "\n" not in model.runtime.replayer.trouble
-    assert replayed(model) == 0
+    assert model.runtime.graphs is not None
+    assert reason in model.runtime.graphs.trouble
+    assert "\n" not in model.runtime.graphs.trouble
+    assert replays(model) == 0
 
 
 @pytest.mark.cuda
@@ -219,10 +219,10 @@ def test_a_decode_step_on_a_gpu_never_waits_and_is_replayed(folder: Path) -> Non
             torch.cuda.set_sync_debug_mode("error")
         found.append(model.runtime.decode_one_token(40 + step, 20 + step, cache))
     torch.cuda.set_sync_debug_mode("default")
-    assert model.runtime.replayer is not None
-    assert model.runtime.replayer.trouble == ""
-    assert replayed(model) > 6
-    model.runtime.replayer = Replayer(refuse)
+    assert model.runtime.graphs is not None
+    assert model.runtime.graphs.trouble == ""
+    assert replays(model) > 6
+    model.runtime.graphs = GraphCache(refuse)
     cache.truncate(20)
     for step, expected in enumerate(found):
         again = model.runtime.decode_one_token(40 + step, 20 + step, cache)

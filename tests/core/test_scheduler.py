@@ -19,7 +19,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine import scheduler
 from cogvlm2_lite.engine.answer import Request
-from cogvlm2_lite.engine.cuda_graph import Replayer
+from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.engine.scheduler import Engine, EventOrError
@@ -222,13 +222,13 @@ def test_scores_of_tokens_that_are_run_together_are_equal_to_the_bit(
 ) -> None:
     folder = folders.get(kind, checkpoint_folder())
     model = open_with(folder, 5, dtype=dtype, kv=kv)
-    model.runtime.replayer = Replayer(repeat) if recorded else None
+    model.runtime.graphs = GraphCache(repeat) if recorded else None
     expected = decoded(model, 8, each=False)
     for ours, theirs in zip(decoded(model, 8, each=True), expected, strict=True):
         assert all(map(torch.equal, ours, theirs))
     if recorded:
-        assert model.runtime.replayer is not None
-        assert model.runtime.replayer.replayed > 10
+        assert model.runtime.graphs is not None
+        assert model.runtime.graphs.replays > 10
 
 
 @pytest.mark.parametrize("recorded", [False, True])
@@ -238,11 +238,11 @@ def test_scores_are_equal_to_the_bit_with_streamed_weights_and_several_devices(
     folders: dict[str, Path], kind: str, devices: int, recorded: bool
 ) -> None:
     model = open_with(folders[kind], 5)
-    model.runtime.replayer = Replayer(repeat) if recorded else None
+    model.runtime.graphs = GraphCache(repeat) if recorded else None
     expected = decoded(model, 4, each=False, longest=100)
     least = smallest(folders[kind], 5, devices)
     tight = open_with(folders[kind], 5, *[least] * devices, context=SHORT)
-    tight.runtime.replayer = Replayer(repeat) if recorded else None
+    tight.runtime.graphs = GraphCache(repeat) if recorded else None
     assert tight.plan.devices[0].phase(Phase.DECODE).streamed
     for ours, theirs in zip(decoded(tight, 4, each=True, longest=100), expected, strict=True):
         assert all(map(torch.equal, ours, theirs))
