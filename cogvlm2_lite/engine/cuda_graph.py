@@ -34,9 +34,7 @@ class GraphCache:
 
     def describe(self) -> str:
         """Return in a few words how steps are run."""
-        return (
-            f"launched one by one: {self.trouble}" if self.trouble else "CUDA graphs"
-        )
+        return f"launched one by one: {self.trouble}" if self.trouble else "CUDA graphs"
 
     def run(self, owner: object, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
         """Return the result of work.
