@@ -49,7 +49,7 @@ def grouped_attention(
 
 
 def visible_keys(queries: int, keys: int, key_mask: Tensor | None, device: torch.device) -> Tensor:
-    """Say which keys the last `queries` of `keys` tokens may see.
+    """Return which keys the last `queries` of `keys` tokens may see.
 
     key_mask  [batch, keys] bool, False for padding; None: no padding
     Returns   [batch or 1, 1, queries, keys] bool. A padding token sees itself, because a row

@@ -37,7 +37,7 @@ class Routing:
         return Routing(vision=flat.nonzero().squeeze(1), language=(~flat).nonzero().squeeze(1))
 
     def to(self, device: torch.device) -> Routing:
-        """Give the same routing on a device."""
+        """Return the same routing on a device."""
         if self.vision is None or self.language is None:
             return self
         return Routing(vision=self.vision.to(device), language=self.language.to(device))
@@ -76,7 +76,7 @@ class Step:
     place: Place | None = None
 
     def on(self, device: torch.device) -> Step:
-        """Give the step with its tensors on a device; the cache's layers already are on theirs."""
+        """Return the step with its tensors on a device; the cache's layers are on theirs."""
         if self.rotations[0].cos.device == device:
             return self
         moved: dict[int, Rotation] = {}
@@ -115,7 +115,7 @@ class Expert:
         return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
 
     def mlp_each(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Give `mlp` of each x [1, 1, hidden], to the bit as if it were alone."""
+        """Return `mlp` of each x [1, 1, hidden], to the bit as if it were alone."""
         gates, ups = self.gate.each(xs), self.up.each(xs)
         return self.down.each(
             [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)]
@@ -163,8 +163,8 @@ class DecoderBlock:
     def each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
         """Run one language token of each of several sequences, xs [1, 1, hidden] each.
 
-        Each gets what `__call__` gives it alone, to the bit: the projections promise that, and all
-        else is done one by one. What is gained is that weights are read once.
+        Each gets the bits that `__call__` returns for it alone: the projections promise that, and
+        all else is done one by one. What is gained is that weights are read once.
         """
         language = self.language
         qkvs = language.qkv.each([self.attention_norm(x) for x in xs])

@@ -1,6 +1,6 @@
 """Attention without a mask, as the vision tower needs it: the fastest way each device has.
 
-`reference` defines the right result. The others stand behind the same signature:
+`reference` defines the right result. The others have the same signature:
 
 q, k, v  [batch, heads, tokens, head_dim]
 Returns  [batch, heads, tokens, head_dim], scale head_dim^-0.5
@@ -90,7 +90,7 @@ def _fastest(device: torch.device, dtype: torch.dtype) -> FullAttention:
         )
 
     def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # xformers wants [batch, tokens, heads, head_dim].
+        # xformers takes [batch, tokens, heads, head_dim].
         out: Tensor = memory_efficient_attention(*(t.transpose(1, 2) for t in (q, k, v)))
         return out.transpose(1, 2)
 

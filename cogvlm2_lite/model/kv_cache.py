@@ -59,7 +59,7 @@ class Place:
     window: int
 
     def to(self, device: torch.device) -> Place:
-        """Give the same place on a device."""
+        """Return the same place on a device."""
         return Place(slot=self.slot.to(device), window=self.window)
 
 
@@ -114,7 +114,7 @@ class _Rows:
         self.stored = grown
 
     def clear(self) -> None:
-        """Give the buffers back."""
+        """Free the buffers."""
         self.stored = self._make(0)
 
     def write(self, start: int, x: Tensor) -> None:
@@ -129,7 +129,7 @@ class _Rows:
             stored.index_copy_(2, slot, part)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Give x as it is stored."""
+        """Return x as it is stored."""
         if len(self.stored) == 1:
             return (x.to(self._dtype),)
         wide = x.to(torch.float32)
@@ -137,7 +137,7 @@ class _Rows:
         return (wide / scale).round().to(torch.int8), scale
 
     def read(self, end: int) -> Tensor:
-        """Give the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype."""
+        """Return the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype."""
         if len(self.stored) == 1:
             return self.stored[0][:, :, :end]
         codes, scales = (tensor[:, :, :end] for tensor in self.stored)
@@ -149,7 +149,7 @@ class KVCache:
 
     length   tokens that are in the cache; positions in the buffers, not RoPE positions
     version  another number whenever buffers were exchanged
-    account  told of every change of the buffers' bytes before it happens; refuses by raising
+    account  called with every change of the buffers' bytes before it happens; refuses by raising
     """
 
     GROWTH = 256
@@ -220,7 +220,7 @@ class KVCache:
             self._account(layer, -held)
 
     def window(self) -> int:
-        """Give the tokens that a `Place` for the next token reads: a growth step's end.
+        """Return the tokens that a `Place` for the next token reads: a growth step's end.
 
         It depends on `length` alone, for how many places are read may show in the last bit.
         """
@@ -248,7 +248,7 @@ class KVCache:
         return self._keys[layer].read(end), self._values[layer].read(end)
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Give a layer's keys and values, [batch, kv_heads, length, head_dim] each."""
+        """Return a layer's keys and values, [batch, kv_heads, length, head_dim] each."""
         return self._keys[layer].read(self.length), self._values[layer].read(self.length)
 
     def advance(self, tokens: int) -> None:
@@ -276,7 +276,7 @@ class KVCache:
         return KVPrefix(keys=copy(self._keys), values=copy(self._values))
 
     def fits(self, prefix: KVPrefix, tokens: int) -> bool:
-        """Say whether a prefix is one of this cache: its tensors have the shapes and types."""
+        """Return True if a prefix is one of this cache: its tensors have the shapes and types."""
         empty = self.prefix(0, torch.device("cpu"))
 
         def same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:

@@ -41,7 +41,7 @@ class Rotation:
     sin: Tensor
 
     def to(self, device: torch.device) -> Rotation:
-        """Give the same rotation on a device."""
+        """Return the same rotation on a device."""
         return Rotation(cos=self.cos.to(device), sin=self.sin.to(device))
 
     def apply(self, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Rotary:
         ]
 
     def rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
-        """Give each layer's rotation for `positions` [batch, tokens]; none is above `highest`."""
+        """Return each layer's rotation for `positions` [batch, tokens]; none is above `highest`."""
         if not self._tables or highest >= self._positions:
             rows = max(self._positions, highest + 1)
             self._tables = self._build(rows)

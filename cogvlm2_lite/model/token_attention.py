@@ -1,6 +1,6 @@
 """Attention of one token per sequence, as decoding does it: the fastest way each device has.
 
-`reference` defines the right result. The other stands behind the same signature:
+`reference` defines the right result. The other has the same signature:
 
 q        [batch, kv_heads, group, head_dim], a group of query heads shares a key/value head
 k, v     [batch, kv_heads, keys, head_dim]
@@ -48,7 +48,7 @@ def choose_token_attention(
         else:
             if kernel.takes(head_dim=head_dim, dtype=dtype):
                 return _checked(kernel, head_dim)
-            reason = "our C kernel does it in bfloat16 with AVX512-BF16 and heads of 128 alone"
+            reason = "our C kernel needs bfloat16, AVX512-BF16 and heads of 128"
     return TokenAttention(name="torch SDPA", reason=reason, attend=reference)
 
 

@@ -161,7 +161,7 @@ class Catalog:
         return sums
 
     def fingerprint(self) -> str:
-        """Give a sha256 over the config numbers, all headers and all file sizes.
+        """Return a sha256 over the config numbers, all headers and all file sizes.
 
         It tells folders of different content apart as far as headers can; it does not read weights
         and does not depend on where the folder lies.
@@ -361,7 +361,7 @@ _Companions = Mapping[str, tuple[str, Piece]]
 def _companions(
     found: Mapping[str, Piece], expected: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, dict[str, tuple[str, Piece]]], list[str]]:
-    """Give the companions of each matrix by role, and the names that belong to nothing."""
+    """Return the companions of each matrix by role, and the names that belong to nothing."""
     companions: dict[str, dict[str, tuple[str, Piece]]] = {}
     extra = []
     for name in found.keys() - expected.keys():

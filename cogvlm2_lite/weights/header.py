@@ -258,6 +258,6 @@ def _naturals(value: Any) -> bool:
 
 
 def printable(name: str) -> str:
-    """Give a name from a file in a form that is safe to print: cut, and no control characters."""
+    """Return a name from a file in a form that is safe to print: cut, and no control characters."""
     cut = name if len(name) <= 120 else f"{name[:117]}..."
     return cut if cut.isprintable() else ascii(cut)

@@ -20,7 +20,7 @@ class PieceReader(Protocol):
     """Where the bytes of weights come from: `Reader`, or the benchmark's noise."""
 
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
-        """Give all pieces of a tensor by role, on the CPU, as Reader.read does."""
+        """Return all pieces of a tensor by role, on the CPU, as Reader.read does."""
         ...
 
 

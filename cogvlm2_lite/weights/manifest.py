@@ -68,7 +68,7 @@ class Manifest:
     tensors: Mapping[str, TensorRecord]
 
     def to_bytes(self) -> bytes:
-        """Give the content of the manifest file: JSON, in the order of the tensors."""
+        """Return the content of the manifest file: JSON, in the order of the tensors."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}
         return (json.dumps(content, indent=1) + "\n").encode()
 

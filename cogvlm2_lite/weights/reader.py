@@ -43,7 +43,7 @@ class Reader:
         self._files = {shard.file: _MappedFile(shard) for shard in catalog.shards}
 
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
-        """Give all pieces of a tensor by role, each in its stored dtype and shape.
+        """Return all pieces of a tensor by role, each in its stored dtype and shape.
 
         4-bit codes come flat, [numel / 2 rounded up] uint8. Raises CheckpointError when a file was
         changed since the catalog was opened, or can't be read.
@@ -54,7 +54,7 @@ class Reader:
         return pieces
 
     def view(self, piece: Piece) -> Tensor:
-        """Give one piece, as a view of its file; errors as in read."""
+        """Return one piece, as a view of its file; errors as in read."""
         dtype = TORCH_DTYPES[piece.dtype]
         flat = self._files[piece.file].bytes(piece.begin, piece.end)
         if piece.begin % dtype.itemsize:
@@ -71,7 +71,7 @@ class _MappedFile:
         self._bytes: Tensor | None = None
 
     def bytes(self, begin: int, end: int) -> Tensor:
-        """Give a run of the file as uint8, after checking that the file is unchanged."""
+        """Return a run of the file as uint8, after checking that the file is unchanged."""
         try:
             if self._bytes is None or self._descriptor is None:
                 self._bytes = self._map()
@@ -107,7 +107,7 @@ class _MappedFile:
 
 
 def _as_tensor(mapped: mmap.mmap) -> Tensor:
-    """Give a mapping as uint8 [bytes].
+    """Return a mapping as uint8 [bytes].
 
     torch warns about every read-only buffer; a ctypes array over its address is not marked so. The
     array keeps the mapping alive, and torch keeps the array.

@@ -126,7 +126,7 @@ class ShardWriter:
         self._missing -= view.nbytes
 
     def end(self) -> str:
-        """Give the sha256 of the piece that was written, in hex."""
+        """Return the sha256 of the piece that was written, in hex."""
         assert self._missing == 0, f"{self._missing} bytes are missing"
         return self._hash.hexdigest()
 

@@ -203,8 +203,9 @@ AVX512 static void attend_head(const uint16_t *q, const uint16_t *k, const uint1
 
 /* out[heads, queries, 128] = attention of q[heads, queries, 128] over k, v[heads, keys, 128], whose
  * heads lie `stride` numbers apart. */
-void attention_token(int64_t heads, int64_t queries, int64_t keys, int64_t stride, const uint16_t *q,
-                 const uint16_t *k, const uint16_t *v, float scale, float *out, int threads)
+void attention_token(int64_t heads, int64_t queries, int64_t keys, int64_t stride,
+                     const uint16_t *q, const uint16_t *k, const uint16_t *v, float scale,
+                     float *out, int threads)
 {
 #if ON_X86
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)

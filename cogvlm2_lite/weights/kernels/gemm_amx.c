@@ -1,7 +1,7 @@
 /* Multiplying many rows with a 4-bit matrix on processors with AMX: reading a prompt, a picture.
  *
  * AMX multiplies a tile of 16 x 32 bfloat16 numbers with one of 32 x 16 and adds to 16 x 16 float32
- * sums. It wants the second factor in pairs: two neighbours along the summed dimension side by side.
+ * sums. The second factor must be in pairs: two neighbours along the summed dimension side by side.
  * Two codes of a 4-bit matrix are such neighbours of one row, so the matrix is the first factor, in
  * the order in which it is stored, and the inputs are the second, rearranged once; what comes out is
  * the transposed result, which is turned when it is written.
@@ -292,7 +292,7 @@ int gemm_amx_works(void)
         !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512bf16"))
         return 0;
-    /* Linux asks every process that wants the tiles' eight kilobytes in each of its threads. */
+    /* A process must ask Linux for the tiles' eight kilobytes in each of its threads. */
     const long ask_permission = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, ask_permission, tile_data) == 0;
 #else

@@ -1,30 +1,30 @@
-/* Multiplying a few rows with large matrices: what decoding does for every token. For many rows,
- * which torch multiplies: making matrices plain.
+/* GEMV: a few rows of inputs times a large matrix, which is what decoding does for every token. Also
+ * dequantizing, for many rows, which torch then multiplies.
  *
- * Such a product reads each weight once, so the limit is how fast memory can be read. 4-bit
- * matrices are read as they are stored (bitsandbytes' layout: row after row, two codes a byte, the
- * first in the high half), without a second copy: a row of 16 levels in a register turns codes into
- * numbers by a permutation, and the inputs are put into the order in which codes come out of bytes.
+ * Such a product reads each weight once, so the limit is how fast memory can be read. 4-bit matrices
+ * are read as they are stored (bitsandbytes' layout: row after row, two codes a byte, the first in
+ * the high half), without a second copy: the 16 levels are in a register, in which a permutation
+ * looks codes up, and the inputs are rearranged once into the order in which codes come out of bytes.
  *
- * Bfloat16 inputs are multiplied as whole numbers. The levels become 15-bit numbers (half a step is
- * 3e-5 of the largest level, where rounding them to bfloat16 moves one by up to 2e-3 of itself).
- * Every 64 inputs share a power of two: those within a factor of 64 of the largest keep all their
- * bits, smaller ones are rounded at 2^-13 of its power of two. Products of 16-bit numbers are summed
- * in 32 bits without rounding, one group at a time, and groups in float32. Of the 16-bit products
- * twice as many fit into a register as of float32, and on a Xeon of 2023 three times as many are
- * done in the same time as of bfloat16.
+ * Bfloat16 inputs are multiplied as integers. Levels become 15-bit integers (half a step is 3e-5 of
+ * the largest level, where rounding to bfloat16 moves one by up to 2e-3 of itself). Every 64 inputs
+ * share a power of two: those within a factor of 64 of the largest keep all their bits, smaller ones
+ * are rounded at 2^-13 of its power of two. Products of 16-bit integers are summed in 32 bits without
+ * rounding, one group at a time, and groups in float32. A register holds twice as many 16-bit
+ * products as float32, and a Xeon of 2023 computes three times as many of them in the same time as
+ * of bfloat16.
  *
- * Memory must be read in one stream: two rows at once share the reading of inputs, but then the
- * processor's own prefetching loses its thread at every page, and that costs more. Inputs must stay
- * in the L1 cache, though, of which weights that stream through leave them a third: where they did
- * not, memory was read a quarter slower. So (AVX512) a block of rows is multiplied in pieces, as
- * wide as the inputs that have room, while the next block is asked for byte after byte.
+ * Memory must be read in one stream: two matrix rows at once would share the reading of inputs, but
+ * then the processor's own prefetching starts anew at every page, and that costs more. The inputs
+ * must stay in the L1 cache, though, and the weights that stream through leave them a third of it:
+ * where they did not fit, memory was read a quarter slower. So (AVX512) a block of matrix rows is
+ * multiplied in pieces, as wide as the inputs that fit, while the next block is prefetched byte after
+ * byte.
  *
- * Versions stand below for AVX512-VNNI and for AVX2. Float32 inputs have one of their own (AVX2),
- * which rounds nothing beyond float32. All are compiled wherever this file is, and the caller asks
- * `gemv_level` which ones this processor runs. An output row is summed by one thread, in an order
- * that depends on nothing else, so results do not depend on the number of threads or of other input
- * rows.
+ * There are versions for AVX512-VNNI and for AVX2, and one for float32 inputs (AVX2), which rounds
+ * nothing beyond float32. All are compiled wherever this file is; the caller asks `gemv_level` which
+ * ones this processor runs. An output row is summed by one thread, in an order that depends on
+ * nothing else, so results do not depend on the number of threads or of other input rows.
  *
  * Plain C, called through ctypes (kernels/gemv.py); sizes are checked there.
  */
@@ -35,13 +35,13 @@
 
 #include "matrix.h"
 
-#define MAX_INPUTS 4   /* input rows in one pass over the weights; more leave the L1 cache */
-#define ROW_BLOCK 16       /* matrix rows that one thread takes at a time */
-#define PIECE 128      /* units of a row that are taken at a time, divided by the input rows */
-#define AHEAD 6144     /* bytes between asking memory for weights and using them */
-#define ROWS_AHEAD 8   /* the same for the few bytes of scales, in matrix rows */
-#define MAX_UNITS 1024 /* the widest matrix has 65,536 columns */
-#define ONE 16384      /* the largest level as a whole number */
+#define MAX_INPUTS 4     /* input rows in one pass over the weights; more leave the L1 cache */
+#define ROW_BLOCK 16     /* matrix rows that one thread takes at a time */
+#define PIECE_UNITS 128  /* units of a row that are taken at a time, divided by the input rows */
+#define AHEAD_BYTES 6144 /* between prefetching weights and using them */
+#define AHEAD_ROWS 8     /* the same for the few bytes of scales */
+#define MAX_UNITS 1024   /* the widest matrix has 65,536 columns */
+#define MAX_LEVEL 16384  /* the largest level as an integer */
 
 #define AVX512                                                                                   \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,"            \
@@ -50,7 +50,7 @@
 
 #if ON_X86
 
-/* ---- small things ------------------------------------------------------------------------ */
+/* ---- helpers ----------------------------------------------------------------------------- */
 
 /* To the nearest, ties to even, as torch rounds. */
 INLINE uint16_t to_bf16(float number)
@@ -77,17 +77,17 @@ INLINE float one_scale(const Matrix *w, int64_t index)
     return w->scale_map[w->scale_codes[index]] * w->outer_scales[index >> 8] + w->scale_offset;
 }
 
-/* ---- bfloat16 inputs as whole numbers ---------------------------------------------------- */
+/* ---- bfloat16 inputs as integers ---------------------------------------------------------- */
 
-/* 16 levels as whole numbers, and what one of them is worth. */
-static float whole_levels(const float *levels, int16_t *out)
+/* Write 16 levels as integers, and return what a step of them is worth. */
+static float integer_levels(const float *levels, int16_t *out)
 {
     float most = 0;
     for (int i = 0; i < 16; i++)
         most = fabsf(levels[i]) > most ? fabsf(levels[i]) : most;
     for (int i = 0; i < 16; i++)
-        out[i] = (int16_t)(most > 0 ? lrintf(levels[i] / most * ONE) : 0);
-    return most / ONE;
+        out[i] = (int16_t)(most > 0 ? lrintf(levels[i] / most * MAX_LEVEL) : 0);
+    return most / MAX_LEVEL;
 }
 
 /* 2^exponent, from -126 to 127. */
@@ -99,24 +99,27 @@ INLINE float power_of_2(int exponent)
     return power;
 }
 
-/* Turn each unit of bfloat16 inputs into whole numbers of at most 14 bits and what one is worth,
- * a power of two times that of a level. A group's sum stays below 2^31 then: each of its lanes adds 8
- * products of at most 2^14 * 16320. A unit with an infinity or NaN is worth NaN. */
-AVX2 static void whole_inputs(const uint16_t *x, int64_t columns, float level, int16_t *out,
+/* Turn each unit of bfloat16 inputs into integers of at most 14 bits, and what a step of them is
+ * worth: a power of two times that of a level. Sums of a group then stay below 2^31: each of its
+ * lanes adds 8 products of at most 2^14 * 16320. A unit with an infinity or NaN is worth NaN. */
+AVX2 static void integer_inputs(const uint16_t *x, int64_t columns, float level, int16_t *out,
                               float *worth)
 {
     const __m256i magnitude = _mm256_set1_epi16(0x7fff);
     for (int64_t unit = 0; unit < columns / UNIT; unit++, x += UNIT, out += UNIT) {
+        /* 1. The largest magnitude of 64 inputs. Without their sign bits, bfloat16 numbers compare
+         *    as integers. */
         __m256i part[4], most = _mm256_setzero_si256();
         for (int i = 0; i < 4; i++) {
             part[i] = _mm256_loadu_si256((const __m256i *)(x + 16 * i));
             most = _mm256_max_epu16(most, _mm256_and_si256(part[i], magnitude));
         }
         __m128i top = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-        /* The smallest of the complements is what the processor can search for. */
+        /* The processor has an instruction for the smallest of 8: search among the complements. */
         const int largest =
             0xffff - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(top, _mm_set1_epi16(-1)))) &
                       0xffff);
+        /* 2. Its exponent, from which follow the step and the factor to divide by the step. */
         int exponent = (largest >> 7) - 127;
         if (exponent == 128) { /* infinity or NaN */
             memset(out, 0, UNIT * sizeof(int16_t));
@@ -127,6 +130,7 @@ AVX2 static void whole_inputs(const uint16_t *x, int64_t columns, float level, i
         exponent = exponent < -100 ? -100 : exponent;
         worth[unit] = level * power_of_2(exponent - 13);
         const __m256 factor = _mm256_set1_ps(power_of_2(13 - exponent));
+        /* 3. Widen to float32, scale, round to the nearest integer, pack into 16 bits. */
         for (int i = 0; i < 4; i++) {
             const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(part[i]));
             const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(part[i], 1));
@@ -134,16 +138,17 @@ AVX2 static void whole_inputs(const uint16_t *x, int64_t columns, float level, i
             const __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(high, 16));
             const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(a, factor)),
                                                     _mm256_cvtps_epi32(_mm256_mul_ps(b, factor)));
-            /* Packing works within halves. */
+            /* Packing works within 128-bit halves; the permutation restores the order. */
             _mm256_storeu_si256((__m256i *)(out + 16 * i), _mm256_permute4x64_epi64(both, 0xd8));
         }
     }
 }
 
-/* Inputs of a few rows, ready to be multiplied. */
+/* Inputs of a few rows, ready to be multiplied, in the order of the version that multiplies. */
 typedef struct {
-    const int16_t *numbers; /* [inputs, stride], in the order of the version that multiplies */
-    const float *worth;     /* [inputs, stride / UNIT], what one of a unit is worth */
+    const int16_t *integers; /* [inputs, stride], of bfloat16 inputs */
+    const float *worth;      /* [inputs, stride / UNIT], what a step of a unit is worth */
+    const float *wide;       /* [inputs, stride], of float32 inputs */
     int64_t stride;
 } Inputs;
 
@@ -163,26 +168,32 @@ AVX512 static void order_512(const int16_t *x, int64_t columns, int16_t *out)
         }
 }
 
-/* The meanings of 256 scale codes, with the four bytes of each number apart. */
+/* scale_map with the four bytes of each float32 in tables of their own: 256 bytes are four
+ * registers, and a permutation of bytes looks 64 codes up in them at once. */
 typedef struct {
     uint8_t bytes[4][256];
-} Meanings;
+} SplitMap;
 
-/* The scales of a few units of a row, each times what one of the input's numbers is worth. */
+/* For each input row and unit: the scale of the weights times what a step of the input is worth. */
 typedef struct {
-    float of_input[MAX_INPUTS][PIECE + UNIT];
+    float of_input[MAX_INPUTS][PIECE_UNITS + UNIT];
 } Factors;
 
-/* Look up 64 scale codes, of which the first `count` are there, from the scale `index` on. */
-AVX512 INLINE void look_up_scales(const Matrix *w, const Meanings *meanings, int64_t index,
+/* Look up 64 scale codes, of which the first `count` are there, from the scale `index` on. 64 at a
+ * time cost 8 permutations and 8 joins of registers; one at a time, each would be a load whose
+ * address is another load's result. */
+AVX512 INLINE void look_up_scales(const Matrix *w, const SplitMap *split, int64_t index,
                                   int64_t count, __m512 *out)
 {
-    /* Bytes are joined within quarters of a register: these quarters become 16 scales in a row. */
+    /* 1. Load the codes in an order that step 3 undoes: it joins bytes within quarters of a
+     *    register, and each quarter is to give scales that follow each other. */
     const __m512i turn =
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const uint8_t *here = w->scale_codes + index;
     const __mmask64 there = count < 64 ? (1ull << count) - 1 : ~0ull;
     const __m512i codes = _mm512_permutexvar_epi32(turn, _mm512_maskz_loadu_epi8(there, here));
+    /* 2. Byte i of all 64 numbers: a permutation reaches 128 entries, so one looks into the lower
+     *    half of the table, one into the upper half, and the code's highest bit selects. */
     const __mmask64 high = _mm512_movepi8_mask(codes);
     __m512i bytes[4];
 #pragma GCC unroll 4
@@ -190,17 +201,19 @@ AVX512 INLINE void look_up_scales(const Matrix *w, const Meanings *meanings, int
         __m512i part[4];
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++)
-            part[k] = _mm512_loadu_si512(meanings->bytes[i] + 64 * k);
+            part[k] = _mm512_loadu_si512(split->bytes[i] + 64 * k);
         bytes[i] = _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(part[0], codes, part[1]), high,
                                         _mm512_permutex2var_epi8(part[2], codes, part[3]));
     }
+    /* 3. Join bytes 0 to 3 into float32. */
     const __m512i a = _mm512_unpacklo_epi8(bytes[0], bytes[1]);
     const __m512i b = _mm512_unpackhi_epi8(bytes[0], bytes[1]);
     const __m512i c = _mm512_unpacklo_epi8(bytes[2], bytes[3]);
     const __m512i d = _mm512_unpackhi_epi8(bytes[2], bytes[3]);
     const __m512i found[4] = {_mm512_unpacklo_epi16(a, c), _mm512_unpackhi_epi16(a, c),
                               _mm512_unpacklo_epi16(b, d), _mm512_unpackhi_epi16(b, d)};
-    /* 256 scales share a factor; these may belong to two such groups. */
+    /* 4. Multiply by the outer scale and add the offset. 256 scales share an outer scale; these 64
+     *    may belong to two of them. */
     const int64_t group = index >> 8, left = ((group + 1) << 8) - index;
     const __mmask64 next = left < count ? ~0ull << left : 0;
     const __m512 factor = _mm512_set1_ps(w->outer_scales[group]);
@@ -214,8 +227,8 @@ AVX512 INLINE void look_up_scales(const Matrix *w, const Meanings *meanings, int
     }
 }
 
-/* Work out the factors of some units of a row. */
-AVX512 INLINE void find_factors(const Matrix *w, const Meanings *meanings, int64_t row,
+/* Compute the factors of some units of a row. */
+AVX512 INLINE void find_factors(const Matrix *w, const SplitMap *split, int64_t row,
                                 int64_t begin, int64_t end, const Inputs *x, int inputs,
                                 Factors *factors)
 {
@@ -225,10 +238,10 @@ AVX512 INLINE void find_factors(const Matrix *w, const Meanings *meanings, int64
         const int64_t count = end - unit < 64 ? end - unit : 64;
         __m512 scales[4];
         if (repeats == 1 && !w->scales) {
-            /* A block ahead; what lies there serves every input row. */
+            /* Prefetch the scales of this row in the next block, which every input row uses. */
             _mm_prefetch((const char *)(w->scale_codes + first + unit + ROW_BLOCK * groups),
                          _MM_HINT_T0);
-            look_up_scales(w, meanings, first + unit, count, scales);
+            look_up_scales(w, split, first + unit, count, scales);
         } else {
             float some[64] = {0};
             for (int64_t i = 0; i < count; i++)
@@ -248,22 +261,32 @@ AVX512 INLINE void find_factors(const Matrix *w, const Meanings *meanings, int64
     }
 }
 
-/* Add 128 products with each input row. The halves of the 64 bytes belong to different units. */
+/* Add 128 products with each input row.
+ *
+ * all    64 bytes of codes; the lower 32 are one unit, the upper 32 the next
+ * table  the 16 levels as 16-bit integers, twice
+ * x      the integers of each input row
+ * sums   for each input row, 16 float32 sums */
 AVX512 INLINE void add_bytes(__m512i all, __m512i table, const int16_t *const *x,
                              const Factors *factors, int64_t unit, int inputs, __m512 *sums)
 {
-    /* A lane of 16 bits holds four codes. The permutation looks at 5 bits of a lane, and the table
-     * has its 16 levels twice, so the fifth bit, part of the next code, is harmless. */
+    /* 1. Levels. A lane of 16 bits holds four codes; shifted by 0, 4, 8 and 12 bits, each is once in
+     *    the lowest bits. The permutation looks at 5 bits of a lane, and the table has its 16 levels
+     *    twice, so the fifth bit, which belongs to the next code, makes no difference. Codes in one
+     *    register are then 4 columns apart, which is the order that order_512 gave the inputs. */
     const __m512i a = _mm512_permutexvar_epi16(all, table);
     const __m512i b = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 4), table);
     const __m512i c = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 8), table);
     const __m512i d = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 12), table);
 #pragma GCC unroll 4
     for (int m = 0; m < inputs; m++) {
+        /* 2. Lanes 0 to 7 belong to the first unit, 8 to 15 to the next: each half its factor. */
         const int16_t *here = x[m] + unit * UNIT;
         const float *factor = factors->of_input[m] + unit;
         const __m512 both = _mm512_mask_broadcastss_ps(_mm512_set1_ps(factor[0]), 0xff00,
                                                        _mm_load_ss(factor + 1));
+        /* 3. 4 x 32 products of 16-bit integers, summed exactly in 16 lanes of 32 bits, then one
+         *    conversion and one multiplication for all of them. */
         __m512i sum = _mm512_madd_epi16(a, _mm512_loadu_si512(here));
         sum = _mm512_dpwssd_epi32(sum, b, _mm512_loadu_si512(here + 32));
         sum = _mm512_dpwssd_epi32(sum, c, _mm512_loadu_si512(here + 64));
@@ -272,7 +295,11 @@ AVX512 INLINE void add_bytes(__m512i all, __m512i table, const int16_t *const *x
     }
 }
 
-/* Some units of a row with some rows of inputs; asks for as many bytes from `soon` on. */
+/* Multiply some units of a row with some rows of inputs, and prefetch as many bytes from `soon` on:
+ * for each 64 bytes that are used, 64 later ones are asked for, so memory delivers at the same pace.
+ *
+ * The sums of all input rows are registers in this loop: 4 of 32, next to 4 of levels, the codes and
+ * the table. That is why `inputs` is a constant in every caller. */
 AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
                              const int16_t *const *x, const Factors *factors, int inputs,
                              const uint8_t *soon, __m512 *totals)
@@ -287,7 +314,7 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
         add_bytes(_mm512_loadu_si512(codes + unit * (UNIT / 2)), table, x, factors, unit, inputs,
                   sums);
     }
-    if (unit < units) /* the last one of a row; what stands behind it is multiplied with zeros */
+    if (unit < units) /* the last one of a row; what follows it is multiplied by zeros */
         add_bytes(_mm512_maskz_loadu_epi8(0xffffffffu, codes + unit * (UNIT / 2)), table, x,
                   factors, unit, inputs, sums);
 #pragma GCC unroll 4
@@ -295,51 +322,63 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
         totals[m] = sums[m];
 }
 
-/* A block of rows with some rows of inputs. While a piece is multiplied, the factors of the next
- * one are worked out: there are two places for them. */
-AVX512 INLINE void block_512(const Matrix *w, __m512i table, const Meanings *meanings,
+/* Multiply a block of 16 rows with some rows of inputs.
+ *
+ * The outer loop goes over pieces of the columns, the inner one over the rows of the block. So the
+ * piece of the inputs (PIECE_UNITS / inputs units of 128 bytes for each input row, 16 KiB together)
+ * is read 16 times from the L1 cache. The weights of the block were prefetched into the caches while
+ * the block before was multiplied, so that reading them in short runs costs nothing; memory itself is
+ * asked for the next block from its first byte to its last (`soon`), in one stream.
+ *
+ * Factors are computed for the next row while this one is multiplied: their look-ups and the
+ * products use different parts of the processor. Hence two places for them, `now` and the other. */
+AVX512 INLINE void block_512(const Matrix *w, __m512i table, const SplitMap *split,
                              const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
-    const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE / inputs;
+    /* 1. Pieces of equal width, in whole pairs of units. */
+    const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE_UNITS / inputs;
     const int64_t pieces = (units + most - 1) / most;
     const int64_t width = (units + 2 * pieces - 1) / (2 * pieces) * 2;
+    /* 2. Each row keeps 16 sums for each input row between its pieces. */
     __m512 totals[ROW_BLOCK][MAX_INPUTS];
     for (int row = 0; row < ROW_BLOCK; row++)
         for (int m = 0; m < MAX_INPUTS; m++)
             totals[row][m] = _mm512_setzero_ps();
     Factors factors[2];
-    find_factors(w, meanings, begin, 0, width < units ? width : units, x, inputs, factors);
+    find_factors(w, split, begin, 0, width < units ? width : units, x, inputs, factors);
+    /* 3. Piece after piece, row after row. */
     const uint8_t *soon = w->codes + end * pitch;
     int now = 0;
     for (int64_t unit = 0; unit < units; unit += width) {
         const int64_t stop = unit + width < units ? unit + width : units;
         const int64_t after = stop + width < units ? stop + width : units;
-        const int16_t *numbers[MAX_INPUTS];
+        const int16_t *integers[MAX_INPUTS];
         for (int m = 0; m < inputs; m++)
-            numbers[m] = x->numbers + m * x->stride + unit * UNIT;
+            integers[m] = x->integers + m * x->stride + unit * UNIT;
         for (int64_t row = begin; row < end; row++, now = !now) {
             if (row + 1 < end)
-                find_factors(w, meanings, row + 1, unit, stop, x, inputs, factors + !now);
+                find_factors(w, split, row + 1, unit, stop, x, inputs, factors + !now);
             else
-                find_factors(w, meanings, begin, stop, after, x, inputs, factors + !now);
-            piece_512(w->codes + row * pitch + unit * (UNIT / 2), stop - unit, table, numbers,
+                find_factors(w, split, begin, stop, after, x, inputs, factors + !now);
+            piece_512(w->codes + row * pitch + unit * (UNIT / 2), stop - unit, table, integers,
                       factors + now, inputs, soon, totals[row - begin]);
             soon += (stop - unit) * (UNIT / 2);
         }
     }
+    /* 4. The 16 sums of a row become one. */
     for (int64_t row = begin; row < end; row++)
         for (int m = 0; m < inputs; m++)
             out[m * w->rows + row] = to_bf16(_mm512_reduce_add_ps(totals[row - begin][m]));
 }
 
-AVX512 static void gemv_512(const Matrix *w, const int16_t *levels, const Meanings *meanings,
+AVX512 static void gemv_512(const Matrix *w, const int16_t *levels, const SplitMap *split,
                             const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)levels));
     switch (inputs) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
-        block_512(w, table, meanings, x, n, begin, end, out);                                     \
+        block_512(w, table, split, x, n, begin, end, out);                                     \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -348,7 +387,7 @@ AVX512 static void gemv_512(const Matrix *w, const int16_t *levels, const Meanin
 
 /* ---- scales of a row ---------------------------------------------------------------------- */
 
-/* Where the scales of some units of a row are: each has a code, whose meaning stands in a table, or,
+/* Where the scales of some units of a row are: each has a code, which the table translates, or,
  * without codes, the table has one entry for each unit. */
 typedef struct {
     const float *table;
@@ -363,13 +402,13 @@ INLINE float scale_of(const Scales *scales, int64_t unit)
 
 /* Room for the scales of one thread. */
 typedef struct {
-    int64_t outer; /* whose meanings `meaning` has, or -1 */
-    float meaning[256], wide[MAX_UNITS];
+    int64_t outer; /* the outer scale for which `scale_of_code` was computed, or -1 */
+    float scale_of_code[256], of_units[MAX_UNITS];
 } Room;
 
 /* Find the scales of a row from a unit on, as far as one table reaches, in whole pairs of units
- * unless the row ends. A code means another number in every 256 scales: the meanings are worked out
- * there once, instead of for every scale. */
+ * unless the row ends. Every 256 scales share an outer scale: the numbers of all 256 codes are
+ * computed once for these, instead of for every scale. */
 AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room *room)
 {
     const int64_t units = w->columns / UNIT, groups = w->columns / w->group;
@@ -379,34 +418,35 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
                                     : (const char *)(w->scale_codes + first);
         const int64_t size = groups * (w->scales ? (int64_t)sizeof(float) : 1);
         for (int64_t i = 0; i < size; i += 64)
-            _mm_prefetch(here + ROWS_AHEAD * size + i, _MM_HINT_T0);
+            _mm_prefetch(here + AHEAD_ROWS * size + i, _MM_HINT_T0);
     }
     if (repeats > 1) {
         for (int64_t i = 0; i < units; i++)
-            room->wide[i] = one_scale(w, first + i / repeats);
-        return (Scales){room->wide, NULL, 0, units};
+            room->of_units[i] = one_scale(w, first + i / repeats);
+        return (Scales){room->of_units, NULL, 0, units};
     }
     if (w->scales)
         return (Scales){w->scales + first, NULL, 0, units};
     const int64_t outer = (first + unit) >> 8, left = ((outer + 1) << 8) - first;
     const int64_t end = left < units ? left - (left & 1) : units;
     if (end <= unit) { /* a pair with a scale on either side of the border */
-        room->wide[unit] = one_scale(w, first + unit);
-        room->wide[unit + 1] = one_scale(w, first + unit + 1);
-        return (Scales){room->wide, NULL, unit, unit + 2};
+        room->of_units[unit] = one_scale(w, first + unit);
+        room->of_units[unit + 1] = one_scale(w, first + unit + 1);
+        return (Scales){room->of_units, NULL, unit, unit + 2};
     }
     if (room->outer != outer) {
-        const __m256 factor = _mm256_set1_ps(w->outer_scales[outer]), offset = _mm256_set1_ps(w->scale_offset);
+        const __m256 factor = _mm256_set1_ps(w->outer_scales[outer]);
+        const __m256 offset = _mm256_set1_ps(w->scale_offset);
         for (int i = 0; i < 256; i += 8) {
             const __m256 product = _mm256_mul_ps(_mm256_loadu_ps(w->scale_map + i), factor);
-            _mm256_storeu_ps(room->meaning + i, _mm256_add_ps(product, offset));
+            _mm256_storeu_ps(room->scale_of_code + i, _mm256_add_ps(product, offset));
         }
         room->outer = outer;
     }
-    return (Scales){room->meaning, w->scale_codes + first, unit, end};
+    return (Scales){room->scale_of_code, w->scale_codes + first, unit, end};
 }
 
-/* ---- AVX2, whole numbers ----------------------------------------------------------------- */
+/* ---- AVX2, integers ----------------------------------------------------------------------- */
 
 /* Put the inputs of a unit in the order in which levels come out of the bytes' look-ups: first
  * those of the high halves, of bytes 0 to 7 and 16 to 23, then of the others. */
@@ -420,79 +460,40 @@ static void order_256(const int16_t *x, int64_t columns, int16_t *out)
         }
 }
 
-/* Look up 32 codes (bytes of 0 to 15) byte by byte of the levels, join the bytes, multiply. */
-AVX2 INLINE void levels_of(__m256i codes, __m256i low, __m256i high, __m256i *out)
+/* Look up 32 codes (bytes of 0 to 15) in the levels' lower and upper bytes, and join these. */
+AVX2 INLINE void look_up_integers(__m256i codes, const __m256i *bytes, __m256i *out)
 {
-    const __m256i a = _mm256_shuffle_epi8(low, codes), b = _mm256_shuffle_epi8(high, codes);
+    const __m256i a = _mm256_shuffle_epi8(bytes[0], codes);
+    const __m256i b = _mm256_shuffle_epi8(bytes[1], codes);
     out[0] = _mm256_unpacklo_epi8(a, b);
     out[1] = _mm256_unpackhi_epi8(a, b);
 }
 
-AVX2 INLINE void part_256(const uint8_t *codes, Scales scales, __m256i low, __m256i high,
-                          const Inputs *x, int inputs, __m256 *sums)
+AVX2 INLINE void part_integers(const uint8_t *codes, Scales scales, const __m256i *bytes,
+                               const Inputs *x, int inputs, __m256 *sums)
 {
     __m256i levels[4];
     const __m256i nibbles = _mm256_set1_epi8(15);
     for (int64_t unit = scales.begin; unit < scales.end; unit++) {
+        /* 1. The 64 levels of a unit, from the high halves of 32 bytes and then the low ones. */
         const uint8_t *here = codes + unit * (UNIT / 2);
-        _mm_prefetch((const char *)(here + AHEAD), _MM_HINT_T1);
+        _mm_prefetch((const char *)(here + AHEAD_BYTES), _MM_HINT_T1);
         const __m256i pairs = _mm256_loadu_si256((const __m256i *)here);
-        levels_of(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), low, high, levels);
-        levels_of(_mm256_and_si256(pairs, nibbles), low, high, levels + 2);
+        look_up_integers(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), bytes, levels);
+        look_up_integers(_mm256_and_si256(pairs, nibbles), bytes, levels + 2);
+        /* 2. 64 products with each input row, exact in 32 bits, times the unit's factor. */
         const float scale = scale_of(&scales, unit);
 #pragma GCC unroll 4
         for (int m = 0; m < inputs; m++) {
-            const __m256i *numbers = (const __m256i *)(x->numbers + m * x->stride + unit * UNIT);
+            const __m256i *integers = (const __m256i *)(x->integers + m * x->stride + unit * UNIT);
             const __m256 factor = _mm256_set1_ps(scale * x->worth[m * (x->stride / UNIT) + unit]);
-            const __m256i a = _mm256_add_epi32(_mm256_madd_epi16(levels[0], numbers[0]),
-                                               _mm256_madd_epi16(levels[1], numbers[1]));
-            const __m256i b = _mm256_add_epi32(_mm256_madd_epi16(levels[2], numbers[2]),
-                                               _mm256_madd_epi16(levels[3], numbers[3]));
+            const __m256i a = _mm256_add_epi32(_mm256_madd_epi16(levels[0], integers[0]),
+                                               _mm256_madd_epi16(levels[1], integers[1]));
+            const __m256i b = _mm256_add_epi32(_mm256_madd_epi16(levels[2], integers[2]),
+                                               _mm256_madd_epi16(levels[3], integers[3]));
             const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(a, b));
             sums[m] = _mm256_fmadd_ps(sum, factor, sums[m]);
         }
-    }
-}
-
-AVX2 INLINE void row_256(const Matrix *w, int64_t row, __m256i low, __m256i high, const Inputs *x,
-                         int inputs, Room *room, uint16_t *out)
-{
-    __m256 sums[MAX_INPUTS];
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        sums[m] = _mm256_setzero_ps();
-    const uint8_t *codes = w->codes + row * (w->columns / 2);
-    for (Scales scales = {0}; scales.end < w->columns / UNIT;) {
-        scales = find_scales(w, row, scales.end, room);
-        if (scales.codes)
-            part_256(codes, scales, low, high, x, inputs, sums);
-        else
-            part_256(codes, scales, low, high, x, inputs, sums);
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        out[m * w->rows + row] = to_bf16(sum_of_8(sums[m]));
-}
-
-AVX2 static void rows_256(const Matrix *w, const int16_t *levels, const Inputs *x, int inputs,
-                          int64_t begin, int64_t end, uint16_t *out)
-{
-    uint8_t parts[2][32];
-    for (int i = 0; i < 32; i++) {
-        parts[0][i] = (uint8_t)(levels[i & 15] & 255);
-        parts[1][i] = (uint8_t)((uint16_t)levels[i & 15] >> 8);
-    }
-    const __m256i low = _mm256_loadu_si256((const __m256i *)parts[0]);
-    const __m256i high = _mm256_loadu_si256((const __m256i *)parts[1]);
-    Room room = {.outer = -1};
-    switch (inputs) {
-#define CASE(n)                                                                                   \
-    case n:                                                                                       \
-        for (int64_t row = begin; row < end; row++)                                               \
-            row_256(w, row, low, high, x, n, &room, out);                                         \
-        break;
-        CASE(1) CASE(2) CASE(3) CASE(4)
-#undef CASE
     }
 }
 
@@ -509,8 +510,8 @@ static void order_f32(const float *x, int64_t columns, float *out)
         }
 }
 
-/* Look up 32 codes (bytes of 0 to 15) byte by byte of the float32 levels, and join the bytes. */
-AVX2 INLINE void look_up(__m256i codes, const __m256i *bytes, __m256 *out)
+/* Look up 32 codes (bytes of 0 to 15) in each of the four bytes of the levels, and join these. */
+AVX2 INLINE void look_up_f32(__m256i codes, const __m256i *bytes, __m256 *out)
 {
     const __m256i a = _mm256_shuffle_epi8(bytes[0], codes);
     const __m256i b = _mm256_shuffle_epi8(bytes[1], codes);
@@ -533,20 +534,20 @@ AVX2 INLINE __m256 add_32(const __m256 *weights, const float *x, __m256 sum)
 }
 
 AVX2 INLINE void part_f32(const uint8_t *codes, Scales scales, const __m256i *bytes,
-                          const float *x, int64_t stride, int inputs, __m256 *sums)
+                          const Inputs *x, int inputs, __m256 *sums)
 {
     __m256 even[4], odd[4];
     const __m256i nibbles = _mm256_set1_epi8(15);
     for (int64_t unit = scales.begin; unit < scales.end; unit++) {
         const uint8_t *here = codes + unit * (UNIT / 2);
-        _mm_prefetch((const char *)(here + AHEAD), _MM_HINT_T1);
+        _mm_prefetch((const char *)(here + AHEAD_BYTES), _MM_HINT_T1);
         const __m256i pairs = _mm256_loadu_si256((const __m256i *)here);
-        look_up(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), bytes, even);
-        look_up(_mm256_and_si256(pairs, nibbles), bytes, odd);
+        look_up_f32(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), bytes, even);
+        look_up_f32(_mm256_and_si256(pairs, nibbles), bytes, odd);
         const __m256 scale = _mm256_set1_ps(scale_of(&scales, unit));
 #pragma GCC unroll 4
         for (int m = 0; m < inputs; m++) {
-            const float *inputs_here = x + m * stride + unit * UNIT;
+            const float *inputs_here = x->wide + m * x->stride + unit * UNIT;
             const __m256 a = add_32(even, inputs_here, _mm256_setzero_ps());
             const __m256 b = add_32(odd, inputs_here + 32, _mm256_setzero_ps());
             sums[m] = _mm256_fmadd_ps(_mm256_add_ps(a, b), scale, sums[m]);
@@ -554,8 +555,12 @@ AVX2 INLINE void part_f32(const uint8_t *codes, Scales scales, const __m256i *by
     }
 }
 
-AVX2 INLINE void row_f32(const Matrix *w, int64_t row, const __m256i *bytes, const float *x,
-                         int64_t stride, int inputs, Room *room, float *out)
+/* ---- AVX2, both --------------------------------------------------------------------------- */
+
+/* One row with some rows of inputs, part after part of which the scales are in one table. `inputs`
+ * and `wide` are constants in every caller, so that the compiler makes a version of each. */
+AVX2 INLINE void row_256(const Matrix *w, int64_t row, const __m256i *bytes, const Inputs *x,
+                         int inputs, int wide, Room *room, void *out)
 {
     __m256 sums[MAX_INPUTS];
 #pragma GCC unroll 4
@@ -564,38 +569,51 @@ AVX2 INLINE void row_f32(const Matrix *w, int64_t row, const __m256i *bytes, con
     const uint8_t *codes = w->codes + row * (w->columns / 2);
     for (Scales scales = {0}; scales.end < w->columns / UNIT;) {
         scales = find_scales(w, row, scales.end, room);
-        part_f32(codes, scales, bytes, x, stride, inputs, sums);
+        if (wide)
+            part_f32(codes, scales, bytes, x, inputs, sums);
+        else if (scales.codes) /* twice: in each loop the compiler knows what scale_of does */
+            part_integers(codes, scales, bytes, x, inputs, sums);
+        else
+            part_integers(codes, scales, bytes, x, inputs, sums);
     }
 #pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        out[m * w->rows + row] = sum_of_8(sums[m]);
+    for (int m = 0; m < inputs; m++) {
+        const float sum = sum_of_8(sums[m]);
+        if (wide)
+            ((float *)out)[m * w->rows + row] = sum;
+        else
+            ((uint16_t *)out)[m * w->rows + row] = to_bf16(sum);
+    }
 }
 
-AVX2 static void rows_f32(const Matrix *w, const float *x, int64_t stride, int inputs,
-                          int64_t begin, int64_t end, float *out)
+/* Some rows with some rows of inputs. levels: 16 float32 if `wide`, else 16 integers of 16 bits. */
+AVX2 static void gemv_256(const Matrix *w, const void *levels, int wide, const Inputs *x,
+                          int inputs, int64_t begin, int64_t end, void *out)
 {
-    __m256i bytes[4];
-    for (int part = 0; part < 4; part++) {
+    /* A look-up finds bytes, so each byte of a level has a table of its own: 16 entries, twice. */
+    const int size = wide ? 4 : 2;
+    __m256i bytes[4] = {0};
+    for (int part = 0; part < size; part++) {
         uint8_t of_levels[32];
         for (int i = 0; i < 32; i++)
-            of_levels[i] = ((const uint8_t *)&w->levels[i & 15])[part];
+            of_levels[i] = ((const uint8_t *)levels)[(i & 15) * size + part];
         bytes[part] = _mm256_loadu_si256((const __m256i *)of_levels);
     }
     Room room = {.outer = -1};
-    switch (inputs) {
-#define CASE(n)                                                                                   \
-    case n:                                                                                       \
+    switch (inputs + (wide ? MAX_INPUTS : 0)) {
+#define CASE(n, is_wide)                                                                          \
+    case n + is_wide * MAX_INPUTS:                                                                \
         for (int64_t row = begin; row < end; row++)                                               \
-            row_f32(w, row, bytes, x, stride, n, &room, out);                                     \
+            row_256(w, row, bytes, x, n, is_wide, &room, out);                                    \
         break;
-        CASE(1) CASE(2) CASE(3) CASE(4)
+        CASE(1, 0) CASE(2, 0) CASE(3, 0) CASE(4, 0) CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(4, 1)
 #undef CASE
     }
 }
 
-/* ---- making rows plain -------------------------------------------------------------------- */
+/* ---- dequantizing -------------------------------------------------------------------------- */
 
-/* A row in bfloat16: at each scale the 16 levels are worked out once, and then looked up. */
+/* A row in bfloat16: for each scale the 16 levels are multiplied once, and then looked up. */
 AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, uint16_t *out)
 {
     const __m512 levels = _mm512_loadu_ps(w->levels);
@@ -661,18 +679,18 @@ AVX2 static void dequantize_row_256(const Matrix *w, int64_t row, Room *room, fl
     }
 }
 
-/* ---- plain bfloat16 matrices ------------------------------------------------------------- */
+/* ---- bfloat16 matrices -------------------------------------------------------------------- */
 
-AVX512 INLINE void gemv_dense_row(const uint16_t *row, const uint16_t *x, int64_t columns, int inputs,
-                             float *out)
+AVX512 INLINE void gemv_dense_row(const uint16_t *row, const uint16_t *x, int64_t columns,
+                                  int inputs, float *out)
 {
     __m512 first[MAX_INPUTS], second[MAX_INPUTS];
 #pragma GCC unroll 4
     for (int m = 0; m < inputs; m++)
         first[m] = second[m] = _mm512_setzero_ps();
     for (int64_t i = 0; i < columns; i += UNIT) {
-        _mm_prefetch((const char *)(row + i) + AHEAD, _MM_HINT_T0);
-        _mm_prefetch((const char *)(row + i) + AHEAD + 64, _MM_HINT_T0);
+        _mm_prefetch((const char *)(row + i) + AHEAD_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *)(row + i) + AHEAD_BYTES + 64, _MM_HINT_T0);
         const __m512bh a = (__m512bh)_mm512_loadu_si512(row + i);
         const __m512bh b = (__m512bh)_mm512_loadu_si512(row + i + 32);
 #pragma GCC unroll 4
@@ -688,8 +706,8 @@ AVX512 INLINE void gemv_dense_row(const uint16_t *row, const uint16_t *x, int64_
 }
 
 AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, int64_t columns,
-                              int inputs, int64_t begin, int64_t end, float *out,
-                              int64_t out_stride)
+                                   int inputs, int64_t begin, int64_t end, float *out,
+                                   int64_t out_stride)
 {
     float sums[MAX_INPUTS] = {0};
     for (int64_t row = begin; row < end; row++) {
@@ -697,7 +715,7 @@ AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, in
         switch (inputs) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
-        gemv_dense_row(here, x, columns, n, sums);                                                     \
+        gemv_dense_row(here, x, columns, n, sums);                                                \
         break;
             CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -709,7 +727,7 @@ AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, in
 }
 #endif /* ON_X86 */
 
-/* ---- what is called from outside --------------------------------------------------------- */
+/* ---- called from Python -------------------------------------------------------------------- */
 
 /* 0: nothing here runs on this processor. 1: the AVX2 functions do. 2: the AVX512 ones too. */
 int gemv_level(void)
@@ -741,29 +759,37 @@ static void *aligned(void *room)
     return (char *)room + (64 - (uintptr_t)room % 64);
 }
 
-static int four_bit_bf16(int level, const Matrix *w, const uint16_t *x, int64_t inputs,
-                         uint16_t *out, int threads)
+static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t inputs, void *out,
+                    int threads)
 {
     const int64_t rows = w->rows, columns = w->columns, stride = padded(columns);
-    int16_t levels[16];
-    const float of_level = whole_levels(w->levels, levels);
     const int64_t units = stride / UNIT;
-    /* Zeros: what stands behind the last unit is read, and multiplied with nothing. */
-    void *room = calloc((size_t)((inputs + 1) * stride) * sizeof(int16_t) +
+    const size_t size = wide ? sizeof(float) : sizeof(int16_t);
+    /* Zeros: what follows the last unit is read too, and must count nothing. */
+    void *room = calloc((size_t)((inputs + 1) * stride) * size +
                             (size_t)(inputs * units + 64) * sizeof(float) + 64,
                         1);
     if (!room)
         return 1;
-    int16_t *numbers = aligned(room), *plain = numbers + inputs * stride;
-    float *worth = (float *)(plain + stride);
+    char *ordered = aligned(room), *in_order = ordered + (size_t)(inputs * stride) * size;
+    float *worth = (float *)(in_order + (size_t)stride * size);
+    int16_t levels[16];
+    const float of_level = wide ? 0 : integer_levels(w->levels, levels);
     for (int64_t m = 0; m < inputs; m++) {
-        whole_inputs(x + m * columns, columns, of_level, plain, worth + m * units);
-        (level == 2 ? order_512 : order_256)(plain, columns, numbers + m * stride);
+        char *to = ordered + (size_t)(m * stride) * size;
+        if (wide) {
+            order_f32((const float *)x + m * columns, columns, (float *)to);
+            continue;
+        }
+        int16_t *integers = (int16_t *)in_order;
+        integer_inputs((const uint16_t *)x + m * columns, columns, of_level, integers,
+                       worth + m * units);
+        (level == 2 ? order_512 : order_256)(integers, columns, (int16_t *)to);
     }
-    Meanings meanings;
-    for (int i = 0; level == 2 && w->scale_map && i < 256; i++)
+    SplitMap split;
+    for (int i = 0; !wide && level == 2 && w->scale_map && i < 256; i++)
         for (int part = 0; part < 4; part++)
-            meanings.bytes[part][i] = ((const uint8_t *)(w->scale_map + i))[part];
+            split.bytes[part][i] = ((const uint8_t *)(w->scale_map + i))[part];
     const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
@@ -771,35 +797,15 @@ static int four_bit_bf16(int level, const Matrix *w, const uint16_t *x, int64_t 
         const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS) {
             const int now = (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS);
-            const Inputs some = {numbers + m * stride, worth + m * units, stride};
-            if (level == 2)
-                gemv_512(w, levels, &meanings, &some, now, begin, end, out + m * rows);
+            const void *here = ordered + (size_t)(m * stride) * size;
+            const Inputs some = {wide ? NULL : here, worth + m * units, wide ? here : NULL, stride};
+            if (wide)
+                gemv_256(w, w->levels, 1, &some, now, begin, end, (float *)out + m * rows);
+            else if (level == 2)
+                gemv_512(w, levels, &split, &some, now, begin, end, (uint16_t *)out + m * rows);
             else
-                rows_256(w, levels, &some, now, begin, end, out + m * rows);
+                gemv_256(w, levels, 0, &some, now, begin, end, (uint16_t *)out + m * rows);
         }
-    }
-    free(room);
-    return 0;
-}
-
-static int four_bit_f32(const Matrix *w, const float *x, int64_t inputs, float *out, int threads)
-{
-    const int64_t rows = w->rows, columns = w->columns, stride = padded(columns);
-    void *room = malloc((size_t)(inputs * stride) * sizeof(float) + 64);
-    if (!room)
-        return 1;
-    float *ordered = aligned(room);
-    for (int64_t m = 0; m < inputs; m++)
-        order_f32(x + m * columns, columns, ordered + m * stride);
-    const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t block = 0; block < blocks; block++) {
-        const int64_t begin = block * ROW_BLOCK;
-        const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
-        for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
-            rows_f32(w, ordered + m * stride, stride,
-                     (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
-                     out + m * rows);
     }
     free(room);
     return 0;
@@ -812,25 +818,25 @@ int gemv_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
                   int threads)
 {
 #if ON_X86
-    return wide ? four_bit_f32(w, x, inputs, out, threads)
-                : four_bit_bf16(level, w, x, inputs, out, threads);
+    return four_bit(w, level, wide, x, inputs, out, threads);
 #else
     (void)w, (void)level, (void)wide, (void)x, (void)inputs, (void)out, (void)threads;
     return 1;
 #endif
 }
 
-/* Make the rows from `begin` to `end` of a 4-bit matrix plain, in float32 if `wide`, else in
+/* Dequantize the rows from `begin` to `end` of a 4-bit matrix, into float32 if `wide`, else into
  * bfloat16 (level 2 only): each level times its scale, rounded once. */
-void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, void *out, int threads)
+void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, void *out,
+                         int threads)
 {
 #if ON_X86
     const int64_t blocks = (end - begin + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
         Room room = {.outer = -1};
-        for (int64_t row = begin + block * ROW_BLOCK; row < end && row < begin + (block + 1) * ROW_BLOCK;
-             row++) {
+        const int64_t first = begin + block * ROW_BLOCK;
+        for (int64_t row = first; row < end && row < first + ROW_BLOCK; row++) {
             const int64_t place = (row - begin) * w->columns;
             if (wide)
                 dequantize_row_256(w, row, &room, (float *)out + place);
@@ -843,7 +849,7 @@ void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, 
 #endif
 }
 
-/* The same as gemv_four_bit for a plain bfloat16 matrix; level 2 only. */
+/* The same as gemv_four_bit for a bfloat16 matrix that is not quantized; level 2 only. */
 void gemv_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
                 int64_t inputs, float *out, int threads)
 {

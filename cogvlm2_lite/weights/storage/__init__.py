@@ -1,4 +1,4 @@
-"""Storage kinds: how a matrix lies in memory and how it is multiplied.
+"""Storage kinds: how a matrix is kept in memory and how it is multiplied.
 
 A new kind is one file here, one line in STORAGE, and its pieces in weights/catalog.py.
 """
