@@ -257,7 +257,7 @@ def test_a_gpu_that_vanishes_ends_in_one_sentence(folders: dict[str, Path]) -> N
     with pytest.raises(DeviceError) as caught:
         ask(model)
     assert caught.value.message == (
-        "The GPU stopped working in the middle of it: CUDA error: unspecified launch failure."
+        "The GPU stopped working during the computation: CUDA error: unspecified launch failure."
     )
     assert "--device cpu" in caught.value.hint
     arena.requests = 31

@@ -97,7 +97,7 @@ def change_turn(place: int, **values: Any) -> bytes:
 def test_a_damaged_file_is_told(data: bytes, why: str) -> None:
     with pytest.raises(CogVLM2LiteError, match=why) as caught:
         parse_export(data, "x.json")
-    assert "Nothing was kept" in caught.value.hint
+    assert "Nothing was saved" in caught.value.hint
 
 
 VALUES = st.recursive(

@@ -166,7 +166,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     # Room for the result, which is checked first, but not for activations and codes as well.
     monkeypatch.setattr(calibration.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
     monkeypatch.setattr("quantize.pipeline._free_bytes", lambda _: 10**12)
-    with pytest.raises(DoesNotFitError, match=r"Calibrating needs .* of scratch"):
+    with pytest.raises(DoesNotFitError, match=r"Calibration needs .* of scratch"):
         run(tmp_path / "nf4", made_samples())
 
 
@@ -287,10 +287,10 @@ def test_samples_are_read_from_lines_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"),
+        ("", "has no samples"),
         ("{", "line 1 is not JSON"),
         ("[]", "line 1 is not an object"),
-        ('{"question": 3}', "must be text"),
+        ('{"question": 3}', "must be strings"),
         ('{"question": "q", "picture": "x"}', "is not an object with question"),
     ],
 )

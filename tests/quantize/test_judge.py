@@ -312,7 +312,7 @@ def test_a_budget_without_samples_is_refused(
 
 def test_a_budget_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
     settings = replace(SETTINGS, budget=ByteBudget(text="4bits", bits=4.0))
-    with pytest.raises(UsageError, match=r"A budget of 4bits is .*, and plain NF4 takes"):
+    with pytest.raises(UsageError, match=r"A budget of 4bits is .*, but plain NF4 takes"):
         run(tmp_path / "q", made_samples(), settings)
     assert list(tmp_path.iterdir()) == []
 
@@ -321,7 +321,7 @@ def test_another_budget_in_the_same_place_is_refused_with_both(
     bought: tuple[Path, list[Event], Path],
 ) -> None:
     settings = replace(SETTINGS, budget=parse_budget("+25%"))
-    with pytest.raises(ConversionError, match=r'budget "\+10%", and now it is "\+25%"'):
+    with pytest.raises(ConversionError, match=r'budget "\+10%", but now it is "\+25%"'):
         run(bought[0], made_samples(), settings)
 
 
