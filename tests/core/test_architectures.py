@@ -144,7 +144,5 @@ def test_its_number_of_pictures_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     raw = json.loads((CHECKPOINT / "config.json").read_text()) | {"architectures": [OTHER.name]}
     folder = write_folder(tmp_path / "model", golden_tensors(), config=raw)
     model = cogvlm2_lite.load(folder, device="cpu")
-    with pytest.raises(
-        UsageError, match="one conversation: 3; the model takes 2"
-    ):
+    with pytest.raises(UsageError, match="one conversation: 3; the model takes 2"):
         model.answer("Which?", image=["a", "b", "c"])  # type: ignore[arg-type]
