@@ -21,7 +21,7 @@ import httpx
 import torch
 
 from cogvlm2_lite.engine.choose import TokenChooser
-from cogvlm2_lite.engine.json_text import JsonAnswer
+from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.markdown import parse
 from cogvlm2_lite.units import MIB
@@ -47,9 +47,18 @@ class MadeUpTokenizer:
         spaced = (word if chance.random() < 0.5 else f" {word}" for word in words)
         self._tokens = [*(bytes([byte]) for byte in range(256)), *(w.encode() for w in spaced)]
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, with one that ends an answer."""
+        return VOCABULARY + 1
+
     def token_bytes(self, token: int) -> bytes:
-        """Give a token's bytes."""
-        return self._tokens[token]
+        """Return a token's bytes."""
+        return self._tokens[token] if token < VOCABULARY else b""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of single bytes."""
+        return list(text.encode())
 
 
 def milliseconds(work: Callable[[], object], times: int) -> float:
@@ -89,17 +98,18 @@ def measure_json() -> dict[str, float]:
     worst = scores.clone()
     worst[ord(":")] = -100.0
     found = {}
+    grammar = JsonGrammar(tokenizer, [VOCABULARY])
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         chooser = TokenChooser(Sampling(temperature=temperature, seed=1), [], torch.device("cpu"))
-        in_string, before_colon = (JsonAnswer(tokenizer, frozenset()) for _ in "ab")
+        in_string, before_colon = (grammar.begin() for _ in "ab")
         for byte in b'{"a':
             in_string.push(byte)
         for byte in b'{"a"':
             before_colon.push(byte)
         rows: dict[str, Callable[[], object]] = {
             "free": lambda c=chooser: c.choose(scores),  # type: ignore[misc]
-            "in_string": lambda c=chooser, a=in_string: c.choose(scores, a.allows),  # type: ignore[misc]
-            "worst": lambda c=chooser, a=before_colon: c.choose(worst, a.allows),  # type: ignore[misc]
+            "in_string": lambda c=chooser, a=in_string: c.choose(scores, a.allowed(len(scores))),  # type: ignore[misc]
+            "worst": lambda c=chooser, a=before_colon: c.choose(worst, a.allowed(len(scores))),  # type: ignore[misc]
         }
         found |= {f"{name}_{row}_ms": milliseconds(work, 30) for row, work in rows.items()}
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
-from cogvlm2_lite.engine.json_text import JsonAnswer
+from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.engine.logprobs import LogprobQueue
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
@@ -116,11 +116,18 @@ class Answers:
         self.pictures = pictures
         self._replanner = replanner
 
+    @cached_property
+    def _json_grammar(self) -> JsonGrammar:
+        return JsonGrammar(self.tokenizer, self.runtime.config.eos_token_ids)
+
     def prepare(self, request: Request) -> Prepared:
         """Step 3: return a question as token ids.
 
-        Raises PromptTooLongError if it, or the answer that is continued, fills the context.
+        Raises PromptTooLongError if it, or the answer that is continued, fills the context;
+        UsageError if it asks for JSON, and the package for that is missing.
         """
+        if request.sampling.json_object:
+            self._json_grammar.begin()  # fails before anything is computed
         prompt = encode_prompt(
             self.tokenizer,
             self.runtime.config,
@@ -325,7 +332,7 @@ class Answers:
         logprobs = LogprobQueue(self.tokenizer, sampling.logprobs)
         form = None
         if sampling.json_object:
-            form = JsonAnswer(self.tokenizer, frozenset(self.runtime.config.eos_token_ids))
+            form = self._json_grammar.begin()
         position = int(prompt.position_ids[0, -1]) + len(begun)
         room = min(sampling.max_new_tokens, prompt.room - len(begun))
         reason = FinishReason.LENGTH
@@ -341,7 +348,7 @@ class Answers:
             yield TextDelta(text=tally.text)
         began = time.perf_counter()
         while room > 0:
-            token = chooser.choose(logits, form.allows if form else None)
+            token = chooser.choose(logits, form.allowed(len(logits)) if form else None)
             tally.completion_tokens += 1
             if token in self.runtime.config.eos_token_ids:
                 reason = FinishReason.EOS

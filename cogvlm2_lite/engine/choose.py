@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,15 +37,14 @@ class TokenChooser:
         else:
             self._generator.manual_seed(sampling.seed)
 
-    def choose(self, logits: Tensor, allows: Callable[[int], bool] | None = None) -> int:
+    def choose(self, logits: Tensor, allowed: Tensor | None = None) -> int:
         """Pick the next token from scores [vocab] float32.
 
-        allows  says whether a token may come now; None: every one may. It is asked about the
-                likeliest tokens one after the other, not about all: mostly the first one may.
-                top_k and top_p stay what they are without it. What they keep is drawn from until
-                something may come; where nothing of it may, the likeliest token that may is taken.
+        allowed  [vocab] bool, the tokens that may come now; None: all of them. top_k and top_p stay
+                 what they are without it. Of what they keep, an allowed token is drawn; where they
+                 keep none, the most likely allowed token is taken.
 
-        Raises EngineError when no token at all may come.
+        Raises EngineError when no token at all is allowed.
         """
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
@@ -62,8 +60,8 @@ class TokenChooser:
         kept = None
         if not greedy:
             kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
-        if allows is not None:
-            token = self._allowed(logits, kept, allows)
+        if allowed is not None:
+            token = self._choose_allowed(logits, kept, allowed.to(logits.device))
         elif kept is None:
             token = logits.argmax()
         else:
@@ -92,36 +90,24 @@ class TokenChooser:
         if self._discourages:
             self._counts_for(logits)[token] += 1
 
-    def _allowed(
-        self, logits: Tensor, kept: Tensor | None, allows: Callable[[int], bool]
-    ) -> Tensor:
-        """Pick among the tokens that may come; kept: scores to draw from, None: the likeliest."""
-        token = None
+    def _choose_allowed(self, logits: Tensor, kept: Tensor | None, allowed: Tensor) -> Tensor:
+        """Pick one of the allowed tokens; kept: scores to draw from, None: greedy."""
         if kept is not None:
-            # Each token's clock rings at a random time, the likelier the sooner, and the first to
-            # ring is a draw (so does torch.multinomial). The next ones are the draws without it.
-            clocks = torch.empty_like(kept).exponential_(generator=self._generator)
-            token = _first(kept.softmax(-1) / clocks, allows, above=0.0)
-        if token is None:
-            token = _first(logits, allows, above=-math.inf)
-        if token is None:
+            # Each token gets an exponential time, shorter the more likely it is, and the shortest
+            # is a draw (so does torch.multinomial). The next shortest are the draws without it.
+            times = torch.empty_like(kept).exponential_(generator=self._generator)
+            ranks = (kept.softmax(-1) / times).masked_fill(~allowed, 0.0)
+            token = ranks.argmax()
+            if ranks[token] > 0:
+                return token
+        ranks = logits.masked_fill(~allowed, -torch.inf)
+        token = ranks.argmax()
+        if not ranks[token] > -torch.inf:
             raise EngineError(
                 "The model's vocabulary has no token with which the answer could continue as JSON.",
                 hint="Ask without json_object.",
             )
-        return torch.tensor(token, device=logits.device)
-
-
-def _first(ranks: Tensor, allows: Callable[[int], bool], *, above: float) -> int | None:
-    """Give the first token that may come in the order of ranks [vocab], of those above a value."""
-    for count in (8, 512, ranks.numel()):  # sorting all takes much longer, and is rarely needed
-        best = ranks.topk(min(count, ranks.numel()))
-        for token, rank in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            if not rank > above:
-                return None
-            if allows(token):
-                return int(token)
-    return None
+        return token
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -1,268 +1,138 @@
-"""Keeps an answer a JSON object while it is written: which bytes may come next.
+"""Keeps an answer a JSON object while it is written: which tokens may come next.
 
-A pushdown automaton over bytes, for a token may hold several: `"}],` closes a string and two
-containers, and half a Chinese letter is no letter yet. It accepts what RFC 8259 does, less what
-readers choke on or what a model may go on with for ever:
+llguidance reads the grammar and computes a mask over the vocabulary for every token. The grammar is
+RFC 8259 without what readers reject or what a model may continue for ever:
 
 - the outermost value is an object, nested at most 32 deep;
-- a number has at most 32 signs and its exponent two digits, so that it stays finite and short;
-- between values stands one space, or a line end and at most 40 spaces or tabs;
-- \\u escapes name no surrogates; letters beyond U+FFFF are written out.
+- a number has at most 32 characters and its exponent two digits, so that it stays finite and short;
+- between values is one space at most, or a line end and at most 40 spaces or tabs;
+- \\u escapes name no surrogates; letters beyond U+FFFF are written as they are.
+
+A JSON schema would be another grammar for the same classes: LLMatcher.grammar_from_json_schema.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
 _DEEPEST = 32
-_LONGEST_NUMBER = 32
-_DEEPEST_INDENT = 40
-_DIGITS = b"0123456789"
-_HEX = b"0123456789abcdefABCDEF"
-_WORDS = {ord("t"): b"rue", ord("f"): b"alse", ord("n"): b"ull"}
-# What may follow a lead byte of UTF-8: bytes left, and the range of the next one (RFC 3629).
-_LEADS = {
-    **dict.fromkeys(range(0xC2, 0xE0), (1, 0x80, 0xBF)),
-    **dict.fromkeys(range(0xE1, 0xF0), (2, 0x80, 0xBF)),
-    **dict.fromkeys(range(0xF1, 0xF4), (3, 0x80, 0xBF)),
-    0xE0: (2, 0xA0, 0xBF),
-    0xED: (2, 0x80, 0x9F),
-    0xF0: (3, 0x90, 0xBF),
-    0xF4: (3, 0x80, 0x8F),
-}
+# No forcing: where only one text can follow, every token that begins it is allowed, not only the
+# one that the tokenizer would choose. So the model's own probabilities decide.
+_TERMINALS = r"""%llguidance {"no_forcing": true}
+SPACE: / | ?\n[ \t]{0,40}/
+STRING: /"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u([0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))*"/
+DECIMAL: /-?(0|[1-9][0-9]*)(\.[0-9]+)?/ & /[-.0-9]{1,32}/
+EXPONENT: /[eE][+-]?[0-9]{1,2}/
+NUMBER: DECIMAL EXPONENT?
+start: SPACE? object_1 SPACE?
+"""  # noqa: E501 - a regular expression can't be wrapped
 
 
-class _State(NamedTuple):
-    """Where in the text we are.
+class JsonGrammar:
+    """The grammar of JSON objects over the vocabulary of a tokenizer; made once for many answers.
 
-    place  a function's name in `_PLACES`
-    stack  "{" and "[" of the open containers, the outermost first
-    key    a string is a key
-    length signs of a number, digits of an exponent or of an escape; of the space between values
-           1 for a single one, 2 for a line end and 1 more for each sign of the indent
-    rest   what a literal or a letter still needs
+    end_tokens  those that end an answer; they are allowed only behind the object
+
+    Raises UsageError where llguidance is not installed.
     """
 
-    place: str
-    stack: str = ""
-    key: bool = False
-    length: int = 0
-    rest: bytes | tuple[int, int, int] = b""
+    def __init__(self, tokenizer: Tokenizer, end_tokens: Collection[int]) -> None:
+        try:
+            from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+        except ImportError:
+            raise UsageError(
+                "Answers in JSON need the package llguidance, which is not installed.",
+                hint='Install it with: pip install "cogvlm2-lite[server]"',
+                param="json_object",
+            ) from None
+        vocabulary = LLTokenizer(
+            TokenizerWrapper(_Vocabulary(tokenizer, min(end_tokens))),
+            eos_token=sorted(end_tokens),
+            slices=LLTokenizer.json_slices(),
+        )
+        # A copy is cheap, and the parsed grammar stays shared.
+        self._matcher = LLMatcher(vocabulary, LLMatcher.grammar_from_lark(_grammar()), log_level=0)
+        assert not self._matcher.is_error(), self._matcher.get_error()
+
+    def begin(self) -> JsonAnswer:
+        """Return the state of a new answer."""
+        return JsonAnswer(self._matcher.deep_copy())
 
 
 class JsonAnswer:
-    """The tokens of one answer that must be a JSON object.
+    """The tokens of one answer that must be a JSON object."""
 
-    end_tokens  those that end an answer; they are never allowed, for the object ends it
-    """
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
 
-    def __init__(self, tokenizer: Tokenizer, end_tokens: Set[int]) -> None:
-        self._tokenizer = tokenizer
-        self._end_tokens = end_tokens
-        self._state = _State("start")
+    def allowed(self, vocab: int) -> Tensor:
+        """Return which tokens the answer may continue with, [vocab] bool.
 
-    def allows(self, token: int) -> bool:
-        """Say whether the answer may go on with this token."""
-        if token in self._end_tokens:
-            return False
-        data = self._tokenizer.token_bytes(token)
-        return bool(data) and _advance(self._state, data) is not None
+        Raises EngineError when the object has become too complex to follow.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        allowed = np.unpackbits(bits, count=vocab, bitorder="little")
+        return torch.from_numpy(allowed).bool()
 
     def push(self, token: int) -> bool:
-        """Add an allowed token; True when the object is complete."""
-        state = _advance(self._state, self._tokenizer.token_bytes(token))
-        assert state is not None, "the token is not allowed"
-        self._state = state
-        return state.place == "done"
+        """Add an allowed token; True when the object is complete.
+
+        Raises UsageError for another token: the beginning of an answer that is continued may be
+        something else than JSON.
+        """
+        if not self._matcher.try_consume_tokens([token]):
+            raise UsageError("The answer so far is not the beginning of a JSON object.")
+        self._check()
+        return self._matcher.is_accepting()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise EngineError(
+                "The answer can't be kept JSON any longer: {why}.",
+                why=self._matcher.get_error(),
+            )
 
 
-def _advance(state: _State | None, data: bytes) -> _State | None:
-    """Read bytes; None when no JSON object begins like this."""
-    for byte in data:
-        if state is None:
-            return None
-        state = _PLACES[state.place](state, byte)
-    return state
+class _Vocabulary:
+    """A tokenizer as llguidance asks for it."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, end_token: int) -> None:
+        self.eos_token_id = end_token
+        data = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+        self.special_token_ids = [token for token, one in enumerate(data) if not one]
+        # No text has the byte 0xff; llguidance takes it as the mark of special tokens.
+        self.tokens = [one or b"\xff<%d>" % token for token, one in enumerate(data)]
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
 
 
-def _start(state: _State, byte: int) -> _State | None:
-    return _State("first_key", "{") if byte == ord("{") else _space(state, byte)
-
-
-def _done(state: _State, byte: int) -> _State | None:
-    return _space(state, byte)
-
-
-def _space(state: _State, byte: int) -> _State | None:
-    if byte == ord("\n") and state.length < 2:
-        return state._replace(length=2)
-    indent = byte in b" \t" and 2 <= state.length < 2 + _DEEPEST_INDENT
-    if indent or (byte == ord(" ") and state.length == 0):
-        return state._replace(length=state.length + 1)
-    return None
-
-
-def _first_key(state: _State, byte: int) -> _State | None:
-    return _close(state, byte) if byte == ord("}") else _key(state, byte)
-
-
-def _key(state: _State, byte: int) -> _State | None:
-    if byte == ord('"'):
-        return _State("string", state.stack, key=True)
-    return _space(state, byte)
-
-
-def _colon(state: _State, byte: int) -> _State | None:
-    return _State("value", state.stack) if byte == ord(":") else _space(state, byte)
-
-
-def _first_value(state: _State, byte: int) -> _State | None:
-    return _close(state, byte) if byte == ord("]") else _value(state, byte)
-
-
-def _value(state: _State, byte: int) -> _State | None:
-    stack = state.stack
-    if byte == ord('"'):
-        return _State("string", stack)
-    if byte in b"{[":
-        place = "first_key" if byte == ord("{") else "first_value"
-        return _State(place, stack + chr(byte)) if len(stack) < _DEEPEST else None
-    if byte in _WORDS:
-        return _State("word", stack, rest=_WORDS[byte])
-    if byte == ord("-"):
-        return _State("minus", stack, length=1)
-    if byte in _DIGITS:
-        return _State("zero" if byte == ord("0") else "whole", stack, length=1)
-    return _space(state, byte)
-
-
-def _after(state: _State, byte: int) -> _State | None:
-    """After a value: a comma, or the end of its container."""
-    if byte == ord(","):
-        return _State("key" if state.stack[-1] == "{" else "value", state.stack)
-    return _close(state, byte) if byte in b"}]" else _space(state, byte)
-
-
-def _close(state: _State, byte: int) -> _State | None:
-    if state.stack[-1] != ("{" if byte == ord("}") else "["):
-        return None
-    stack = state.stack[:-1]
-    return _State("after" if stack else "done", stack)
-
-
-def _word(state: _State, byte: int) -> _State | None:
-    assert isinstance(state.rest, bytes)
-    if byte != state.rest[0]:
-        return None
-    rest = state.rest[1:]
-    return _State("word", state.stack, rest=rest) if rest else _State("after", state.stack)
-
-
-def _string(state: _State, byte: int) -> _State | None:
-    if byte == ord('"'):
-        return _State("colon" if state.key else "after", state.stack)
-    if byte == ord("\\"):
-        return state._replace(place="escape")
-    if byte < 0x80:
-        return state if byte >= 0x20 else None
-    need = _LEADS.get(byte)
-    return state._replace(place="letter", rest=need) if need else None
-
-
-def _letter(state: _State, byte: int) -> _State | None:
-    """Inside a letter of several bytes."""
-    assert isinstance(state.rest, tuple)
-    left, low, high = state.rest
-    if not low <= byte <= high:
-        return None
-    if left == 1:
-        return state._replace(place="string", rest=b"")
-    return state._replace(rest=(left - 1, 0x80, 0xBF))
-
-
-def _escape(state: _State, byte: int) -> _State | None:
-    if byte == ord("u"):
-        return state._replace(place="hex", length=0)
-    return state._replace(place="string") if byte in b'"\\/bfnrt' else None
-
-
-def _hex(state: _State, byte: int) -> _State | None:
-    if byte not in _HEX:
-        return None
-    if state.length == 0 and byte in b"dD":
-        return state._replace(place="hex_below_8", length=1)
-    last = state.length == 3
-    return state._replace(place="string" if last else "hex", length=0 if last else state.length + 1)
-
-
-def _hex_below_8(state: _State, byte: int) -> _State | None:
-    """After \\ud: 8 to f would name a surrogate."""
-    return state._replace(place="hex", length=2) if byte in b"01234567" else None
-
-
-def _minus(state: _State, byte: int) -> _State | None:
-    if byte not in _DIGITS:
-        return None
-    return state._replace(place="zero" if byte == ord("0") else "whole", length=2)
-
-
-def _zero(state: _State, byte: int) -> _State | None:
-    return _number_goes_on(state, byte, digits=False, point=True)
-
-
-def _whole(state: _State, byte: int) -> _State | None:
-    return _number_goes_on(state, byte, digits=True, point=True)
-
-
-def _fraction(state: _State, byte: int) -> _State | None:
-    return _number_goes_on(state, byte, digits=True, point=False)
-
-
-def _number_goes_on(state: _State, byte: int, *, digits: bool, point: bool) -> _State | None:
-    """After a digit that may be a number's last one.
-
-    What needs another digit after it (a point, an e, their sign) must leave room for that one.
-    """
-    if digits and byte in _DIGITS:
-        more = state._replace(length=state.length + 1)
-        return more if more.length <= _LONGEST_NUMBER else None
-    if point and byte == ord("."):
-        more = state._replace(place="point", length=state.length + 1)
-        return more if more.length < _LONGEST_NUMBER else None
-    if byte in b"eE":
-        return state._replace(place="exponent", length=0)
-    return _after(_State("after", state.stack), byte)
-
-
-def _point(state: _State, byte: int) -> _State | None:
-    if byte not in _DIGITS:
-        return None
-    return state._replace(place="fraction", length=state.length + 1)
-
-
-def _exponent(state: _State, byte: int) -> _State | None:
-    if byte in b"+-":
-        return state._replace(place="exponent_sign")
-    return _exponent_sign(state, byte)
-
-
-def _exponent_sign(state: _State, byte: int) -> _State | None:
-    return state._replace(place="power", length=1) if byte in _DIGITS else None
-
-
-def _power(state: _State, byte: int) -> _State | None:
-    if byte in _DIGITS:
-        return state._replace(length=2) if state.length == 1 else None
-    return _after(_State("after", state.stack), byte)
-
-
-_PLACES: dict[str, Callable[[_State, int], _State | None]] = {
-    "start": _start, "first_key": _first_key, "key": _key, "colon": _colon, "value": _value,
-    "first_value": _first_value, "after": _after, "done": _done, "string": _string,
-    "letter": _letter, "escape": _escape, "hex": _hex, "hex_below_8": _hex_below_8, "word": _word,
-    "minus": _minus, "zero": _zero, "whole": _whole, "point": _point, "fraction": _fraction,
-    "exponent": _exponent, "exponent_sign": _exponent_sign, "power": _power,
-}  # fmt: skip
+def _grammar() -> str:
+    """Write the rules of each depth, of which the deepest has no containers inside."""
+    rules = [_TERMINALS]
+    for depth in range(1, _DEEPEST + 1):
+        inner = f" | object_{depth + 1} | array_{depth + 1}" if depth < _DEEPEST else ""
+        members = f'(pair_{depth} SPACE? ("," SPACE? pair_{depth} SPACE?)*)?'
+        items = f'(value_{depth} SPACE? ("," SPACE? value_{depth} SPACE?)*)?'
+        rules += [
+            f'object_{depth}: "{{" SPACE? {members} "}}"',
+            f'array_{depth}: "[" SPACE? {items} "]"',
+            f'pair_{depth}: STRING SPACE? ":" SPACE? value_{depth}',
+            f'value_{depth}: STRING | NUMBER | "true" | "false" | "null"{inner}',
+        ]
+    return "\n".join(rules)

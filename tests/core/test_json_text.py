@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 import cogvlm2_lite
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine.choose import TokenChooser
-from cogvlm2_lite.engine.json_text import JsonAnswer
+from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.errors import EngineError
+from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.sampling import Sampling
@@ -24,16 +25,17 @@ from tests.core.folders import talking_folder
 TOKENIZER = Tokenizer.from_folder(checkpoint_folder())
 BYTE = {data: i for i in range(TOKENIZER.vocab_size) if len(data := TOKENIZER.token_bytes(i)) == 1}
 END = frozenset(i for i in range(TOKENIZER.vocab_size) if not TOKENIZER.token_bytes(i))
+GRAMMAR = JsonGrammar(TOKENIZER, END)
 CPU = torch.device("cpu")
 
 
 def reads(text: bytes) -> bool | None:
     """Feed bytes; True when the object is complete, False before, None when it is none."""
-    answer = JsonAnswer(TOKENIZER, END)
+    answer = GRAMMAR.begin()
     complete = False
     for byte in text:
         token = BYTE[bytes([byte])]
-        if not answer.allows(token):
+        if not answer.allowed(TOKENIZER.vocab_size)[token]:
             return None
         complete = answer.push(token)
     return complete
@@ -110,7 +112,7 @@ def test_what_is_allowed_is_json(text: bytes) -> None:
 def test_random_scores_write_json(seed: int, temperature: float, top_k: int, top_p: float) -> None:
     """Scores without any sense, tilted so that objects end."""
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed % 1000)
-    chooser, answer = TokenChooser(sampling, [], CPU), JsonAnswer(TOKENIZER, END)
+    chooser, answer = TokenChooser(sampling, [], CPU), GRAMMAR.begin()
     decoder = StreamDecoder(TOKENIZER)
     generator = torch.Generator().manual_seed(seed)
     text = ""
@@ -118,7 +120,7 @@ def test_random_scores_write_json(seed: int, temperature: float, top_k: int, top
         scores = torch.randn(TOKENIZER.vocab_size, generator=generator) * 3
         for sign in (b'"', b"}", b"]", b":"):
             scores[BYTE[sign]] += step / 10
-        token = chooser.choose(scores, answer.allows)
+        token = chooser.choose(scores, answer.allowed(len(scores)))
         text += decoder.push(token)
         if answer.push(token):
             break
@@ -130,7 +132,7 @@ def test_random_scores_write_json(seed: int, temperature: float, top_k: int, top
 def test_draws_follow_the_probabilities_of_what_may_come() -> None:
     scores = torch.log(torch.tensor([0.5, 0.3, 0.2]))
     chooser = TokenChooser(Sampling(temperature=1.0, seed=1), [], CPU)
-    drawn = [chooser.choose(scores, lambda token: token != 0) for _ in range(4000)]
+    drawn = [chooser.choose(scores, torch.tensor([False, True, True])) for _ in range(4000)]
     counts = torch.bincount(torch.tensor(drawn), minlength=3) / 4000
     assert torch.allclose(counts, torch.tensor([0.0, 0.6, 0.4]), atol=0.03)
 
@@ -138,9 +140,9 @@ def test_draws_follow_the_probabilities_of_what_may_come() -> None:
 def test_where_every_token_may_come_a_seed_draws_what_it_draws_without_the_rule() -> None:
     scores = torch.randn(300, generator=torch.Generator().manual_seed(1))
     runs = []
-    for allows in (None, lambda _: True):
+    for allowed in (None, torch.ones(300, dtype=torch.bool)):
         chooser = TokenChooser(Sampling(temperature=1.0, seed=5), [], CPU)
-        runs.append([chooser.choose(scores, allows) for _ in range(50)])
+        runs.append([chooser.choose(scores, allowed) for _ in range(50)])
     assert runs[0] == runs[1]
 
 
@@ -148,13 +150,28 @@ def test_beyond_what_top_k_keeps_the_likeliest_that_may_come_is_taken() -> None:
     scores = torch.arange(1000.0)
     for sampling in (Sampling(temperature=1.0, top_k=3), Sampling(temperature=1.0, top_p=0.1)):
         chooser = TokenChooser(sampling, [], CPU)
-        assert chooser.choose(scores, lambda token: token < 20) == 19
-    assert TokenChooser(Sampling(), [], CPU).choose(scores, lambda token: token == 0) == 0
+        assert chooser.choose(scores, torch.arange(1000) < 20) == 19
+    assert TokenChooser(Sampling(), [], CPU).choose(scores, torch.arange(1000) == 0) == 0
 
 
 def test_a_vocabulary_without_a_way_on_is_named() -> None:
     with pytest.raises(EngineError, match="no token"):
-        TokenChooser(Sampling(), [], CPU).choose(torch.zeros(5), lambda _: False)
+        TokenChooser(Sampling(), [], CPU).choose(torch.zeros(5), torch.zeros(5, dtype=torch.bool))
+
+
+def test_without_the_package_json_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(UsageError, match="llguidance") as error:
+        JsonGrammar(TOKENIZER, END)
+    assert "cogvlm2-lite[server]" in error.value.hint
+
+
+def test_the_beginning_of_an_answer_that_is_no_json_is_refused() -> None:
+    answer = GRAMMAR.begin()
+    with pytest.raises(UsageError, match="not the beginning"):
+        answer.push(BYTE[b"x"])
 
 
 @pytest.fixture(scope="module")
