@@ -2334,6 +2334,22 @@
         <translation>请不要使用 json_object。</translation>
     </message>
     <message>
+        <source>The answer so far is not the beginning of a JSON object.</source>
+        <translation>目前的回答不是一个 JSON 对象的开头。</translation>
+    </message>
+    <message>
+        <source>The answer can&apos;t be kept JSON any longer: {why}.</source>
+        <translation>无法让回答继续保持为 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>Answers in JSON need the package llguidance, which is not installed.</source>
+        <translation>JSON 回答需要 llguidance 包，但它没有安装。</translation>
+    </message>
+    <message>
+        <source>Install it with: pip install &quot;cogvlm2-lite[server]&quot;</source>
+        <translation>用以下命令安装：pip install &quot;cogvlm2-lite[server]&quot;</translation>
+    </message>
+    <message>
         <source>{param} must be 1 or more, not {value}.</source>
         <translation>{param} 必须是 1 或更大，而不是 {value}。</translation>
     </message>
