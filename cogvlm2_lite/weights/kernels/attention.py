@@ -37,7 +37,7 @@ class TokenAttentionKernel:
         flat = q.contiguous()
         require(flat, torch.bfloat16, heads * group * _HEAD_DIM)
         for rows in (k, v):
-            assert rows.device.type == "cpu"
+            assert rows.is_cpu
             assert rows.dtype == torch.bfloat16
             assert rows.shape == (heads, keys, width) == (heads, keys, _HEAD_DIM)
             assert rows.stride() == (stride, _HEAD_DIM, 1)

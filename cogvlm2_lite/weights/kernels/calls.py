@@ -10,7 +10,7 @@ from torch import Tensor
 
 def require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
     """Assert that a tensor in memory has at least so many numbers of this type, in a row."""
-    assert tensor.device.type == "cpu"
+    assert tensor.is_cpu
     assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
     assert tensor.is_contiguous()
     assert tensor.numel() >= count, f"{tensor.numel()} elements, {count} needed"

@@ -122,7 +122,7 @@ def multiply_in_chunks(
 def _chunk_rows(x: Tensor, multiple: int) -> int:
     """Return how many rows of the weight to dequantize at a time, a multiple of `multiple`."""
     size = _FEW_ROWS_BYTES if x.shape[0] <= _FEW_ROWS else _MANY_ROWS_BYTES
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         size = _GPU_BYTES
     fitting = size // (x.shape[1] * x.dtype.itemsize)
     return max(1, fitting // multiple) * multiple

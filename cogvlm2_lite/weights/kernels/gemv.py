@@ -56,7 +56,7 @@ class GemvKernel:
         """Return x @ matrix.T + bias; see Kernel."""
         wide = x.dtype != torch.bfloat16
         flat = (x.float() if wide else x).contiguous()
-        assert flat.device.type == "cpu"
+        assert flat.is_cpu
         assert flat.shape[-1] == matrix.columns
         out = torch.empty(*x.shape[:-1], matrix.rows, dtype=flat.dtype)
         failed = self._gemv(

@@ -1,0 +1,116 @@
+"""The core asks the back end of a device: one object in its place changes what the core does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.backends.base import Recorder, Recording, Upload
+from cogvlm2_lite.backends.cpu import CpuBackend
+from cogvlm2_lite.backends.cuda import CudaBackend
+from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.model import open_model
+from cogvlm2_lite.engine.replan import out_of_memory
+from cogvlm2_lite.events import Finished
+from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.weights.kernels.choice import KERNELS, choose_kernels
+from tests.core.folders import random_folder
+
+
+class Watched(CpuBackend):
+    """The CPU as a device with an upload and with recorded decode steps; counts what is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = self.waits = self.recorded = self.staged_copies = 0
+
+    def upload(self, device: torch.device) -> Upload:
+        return WatchedUpload(self)
+
+    def staged(self, tensor: Tensor) -> Tensor:
+        self.staged_copies += 1
+        return tensor.clone()
+
+    def recorder(self, device: torch.device) -> Recorder | None:
+        return self._record
+
+    def _record(self, work: object) -> Recording:
+        self.recorded += 1
+        raise RuntimeError("nothing can be recorded here")
+
+
+class WatchedUpload(Upload):
+    """Copies every piece."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+
+    def __enter__(self) -> WatchedUpload:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def send(self, piece: Tensor) -> Tensor:
+        self._watched.sent += 1
+        return piece.clone()
+
+    def wait_for_computing(self) -> None:
+        self._watched.waits += 1
+
+
+def answer(folder: Path) -> str:
+    model = open_model(
+        folder,
+        compute=choose_compute("cpu", "float32"),
+        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
+    )
+    *_, last = model.answer("What?", sampling=Sampling(max_new_tokens=6))
+    model.runtime.residency.release()
+    assert isinstance(last, Finished)
+    return last.text
+
+
+def test_upload_inputs_and_recording_come_from_the_back_end(tmp_path: Path) -> None:
+    folder = random_folder(tmp_path / "model")
+    expected = answer(folder)
+    with replaced(watched := Watched()):
+        assert answer(folder) == expected
+    assert min(watched.sent, watched.waits, watched.recorded, watched.staged_copies) > 0
+
+
+def test_a_back_end_names_kernels_that_exist() -> None:
+    for backend in backends():
+        assert set(backend.four_bit_kernels) <= set(KERNELS)
+        assert backend_of(backend.kind) is backend
+    assert [backend.kind for backend in accelerators()] == ["cuda"]
+
+
+def test_the_kernels_are_tried_in_the_order_of_the_back_end() -> None:
+    class Plain(CpuBackend):
+        four_bit_kernels = ("torch",)
+
+    with replaced(Plain()):
+        assert choose_kernels(torch.device("cpu"), torch.float32).name == "torch"
+
+
+def test_memory_that_ran_out_is_recognised_by_the_back_end() -> None:
+    class Fragile(CudaBackend):
+        def is_out_of_memory(self, error: Exception) -> bool:
+            return isinstance(error, ZeroDivisionError) or super().is_out_of_memory(error)
+
+    assert out_of_memory(torch.OutOfMemoryError())
+    assert not out_of_memory(ZeroDivisionError())
+    with replaced(Fragile()):
+        assert out_of_memory(ZeroDivisionError())
+        assert out_of_memory(torch.OutOfMemoryError())
+
+
+def test_an_unknown_device_has_no_back_end() -> None:
+    with pytest.raises(KeyError):
+        backend_of("tpu:0")
