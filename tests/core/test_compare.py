@@ -255,5 +255,5 @@ def test_memory_that_runs_out_is_told_in_a_sentence(questions: list[Sample]) -> 
         model.runtime.arenas[0].limit_bytes = MIB
         return model
 
-    with pytest.raises(DoesNotFitError, match="Memory ran out while checkpoint was read"):
+    with pytest.raises(DoesNotFitError, match="Memory ran out while checkpoint was used"):
         result(compare(checkpoint_folder(), checkpoint_folder(), questions, tight))
