@@ -9,10 +9,10 @@ import torch
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.decoder import Decoder
-from cogvlm2_lite.model.full_attention import FullAttention, choose_full_attention
+from cogvlm2_lite.model.full_attention import AttentionChoice, choose_full_attention
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
-from cogvlm2_lite.model.token_attention import TokenAttention, choose_token_attention
+from cogvlm2_lite.model.token_attention import choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
 
 
@@ -25,8 +25,8 @@ class ModelParts:
     """
 
     config: ModelConfig
-    full_attention: FullAttention
-    token_attention: TokenAttention
+    full_attention: AttentionChoice
+    token_attention: AttentionChoice
     tower: VisionTower
     projector: Projector
     decoder: Decoder

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.model import token_attention
-from cogvlm2_lite.model.full_attention import Attend
+from cogvlm2_lite.model.full_attention import Attend, reference
 
 
 def grouped_attention(
@@ -17,7 +16,7 @@ def grouped_attention(
     mask: Tensor | None,
     *,
     causal: bool,
-    single: Attend = token_attention.reference,
+    single: Attend = reference,
 ) -> Tensor:
     """Attend with several query heads per key/value head.
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
-from cogvlm2_lite.model import token_attention
 from cogvlm2_lite.model.attention import grouped_attention
-from cogvlm2_lite.model.full_attention import Attend
+from cogvlm2_lite.model.full_attention import Attend, reference
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
@@ -244,7 +243,7 @@ class Decoder:
     single  how a single token attends, see token_attention.py
     """
 
-    def __init__(self, config: ModelConfig, single: Attend = token_attention.reference) -> None:
+    def __init__(self, config: ModelConfig, single: Attend = reference) -> None:
         self.embedding = TokenEmbedding(config)
         self.blocks = [DecoderBlock(config, i, single) for i in range(config.num_hidden_layers)]
         self.head = OutputHead(config)

@@ -26,7 +26,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullAttention:
+class AttentionChoice:
     """One way to attend, and why it was chosen; `doctor` shows the reason."""
 
     name: str
@@ -68,7 +68,7 @@ WAYS: Mapping[str, Attend] = {"torch SDPA": reference, "chunked matmul": chunked
 
 def choose_full_attention(
     device: torch.device, dtype: torch.dtype, backend: Backend | None = None
-) -> FullAttention:
+) -> AttentionChoice:
     """Return the way to attend on a device.
 
     backend  the one that is asked; None: that of the device
@@ -77,15 +77,15 @@ def choose_full_attention(
     if backend.measures_attention:
         return _fastest(device, dtype)
     name, reason = backend.full_attention(dtype)
-    return FullAttention(name=name, reason=reason, attend=WAYS[name])
+    return AttentionChoice(name=name, reason=reason, attend=WAYS[name])
 
 
-def _fastest(device: torch.device, dtype: torch.dtype) -> FullAttention:
+def _fastest(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
     """Time torch's attention against xformers', where that is installed, on one real head shape."""
     try:
         from xformers.ops import memory_efficient_attention
     except ImportError:
-        return FullAttention(
+        return AttentionChoice(
             name="torch SDPA", reason="xformers is not installed", attend=reference
         )
 
@@ -99,11 +99,11 @@ def _fastest(device: torch.device, dtype: torch.dtype) -> FullAttention:
         ratio = _seconds(xformers, sample) / _seconds(reference, sample)
     except (NotImplementedError, RuntimeError) as error:
         reason = f"xformers can't serve this GPU: {str(error).splitlines()[0]}"
-        return FullAttention(name="torch SDPA", reason=reason, attend=reference)
+        return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
     reason = f"xformers takes {ratio:.2f} times the time of torch SDPA on this GPU"
     if ratio < 0.95:
-        return FullAttention(name="xformers", reason=reason, attend=xformers)
-    return FullAttention(name="torch SDPA", reason=reason, attend=reference)
+        return AttentionChoice(name="xformers", reason=reason, attend=xformers)
+    return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
 
 
 def _seconds(attend: Attend, sample: Tensor) -> float:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.model.token_attention import choose_token_attention, reference
+from cogvlm2_lite.model.full_attention import reference
+from cogvlm2_lite.model.token_attention import choose_token_attention
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
 from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
 
