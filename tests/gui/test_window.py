@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.events import Notice, TextDelta
+from cogvlm2_lite.text import Text
 from gui.background.decoder import preview
 from gui.background.engine import EngineBridge, EngineClient
 from gui.chat.answer import Prose
@@ -314,7 +315,13 @@ def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
     desk.program.settings.set("language", "zh_CN")
     desk.qtbot.wait(50)  # the change of the language makes the pages anew
     page = convert_page(desk)
-    page.take({"event": "error", "message": "There is no folder /x.", "hint": ""})
+    page.take(
+        {
+            "event": "error",
+            "message": Text("There is no folder {folder}.", folder="/x"),
+            "hint": "",
+        }
+    )
     assert page.told.text() == "没有文件夹 /x。"
 
 
