@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.units import MIB
@@ -24,25 +26,26 @@ _MAX_BYTES = 16 * MIB
 _DAMAGED = "The manifest is damaged. Copy it again, or run quantize again."
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
+Count = Annotated[int, Meta(ge=0)]
+"""Bytes."""
+
+
+class FileRecord(Struct, frozen=True, kw_only=True):
     """A small file of the folder: config, index, tokenizer."""
 
-    nbytes: int
+    nbytes: Count
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardRecord:
+class ShardRecord(Struct, frozen=True, kw_only=True):
     """A safetensors file; the hashes of its pieces stand with their tensors."""
 
-    nbytes: int
+    nbytes: Count
     header_sha256: str
     """Of the length field and the header, the file's first bytes up to the first piece."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorRecord:
+class TensorRecord(Struct, frozen=True, kw_only=True):
     """One tensor of the architecture as it is stored."""
 
     kind: str
@@ -53,8 +56,7 @@ class TensorRecord:
     """By piece: "weight", "absmax", "quant_map" and so on, the roles of catalog.py."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything `verify` needs to find a changed byte, and what the folder was made from."""
 
     tool: str
@@ -69,7 +71,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the content of the manifest file: JSON, in the order of the tensors."""
-        content = {"format_version": FORMAT_VERSION, **asdict(self)}
+        content = {"format_version": FORMAT_VERSION, **msgspec.to_builtins(self)}
         return (json.dumps(content, indent=1) + "\n").encode()
 
 
@@ -102,8 +104,11 @@ def read_manifest(folder: Path) -> Manifest | None:
             known=FORMAT_VERSION,
         )
     try:
-        return _parse(content)
-    except (KeyError, TypeError, ValueError) as error:
+        manifest = msgspec.convert(content, Manifest)
+        named = {tensor.shard for tensor in manifest.tensors.values()}
+        for name in (*manifest.files, *manifest.shards, *named):
+            _check_file_name(name)
+    except ValueError as error:  # msgspec's is one
         raise CheckpointError(
             "{file} is not a manifest of version {known}: {why}.",
             hint=_DAMAGED,
@@ -111,59 +116,10 @@ def read_manifest(folder: Path) -> Manifest | None:
             known=FORMAT_VERSION,
             why=printable(str(error)),
         ) from error
+    return manifest
 
 
-def _parse(content: Mapping[str, Any]) -> Manifest:
-    """Build a Manifest; KeyError, TypeError or ValueError say what does not fit."""
-    unknown = content.keys() - set(Manifest.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f"unknown key {sorted(unknown)[0]}")
-    return Manifest(
-        tool=_text(content["tool"]),
-        source={_text(k): _text(v) for k, v in _mapping(content["source"]).items()},
-        settings=dict(_mapping(content["settings"])),
-        files={
-            _file_name(name): FileRecord(nbytes=_count(f["nbytes"]), sha256=_text(f["sha256"]))
-            for name, f in _mapping(content["files"]).items()
-        },
-        shards={
-            _file_name(name): ShardRecord(
-                nbytes=_count(s["nbytes"]), header_sha256=_text(s["header_sha256"])
-            )
-            for name, s in _mapping(content["shards"]).items()
-        },
-        tensors={
-            _text(name): TensorRecord(
-                kind=_text(t["kind"]),
-                shard=_file_name(t["shard"]),
-                sha256={_text(k): _text(v) for k, v in _mapping(t["sha256"]).items()},
-            )
-            for name, t in _mapping(content["tensors"]).items()
-        },
-    )
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is not an object")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"{value!r} is not a count of bytes")
-    return value
-
-
-def _file_name(value: Any) -> str:
+def _check_file_name(name: str) -> None:
     """Accept a plain name only: the manifest must not make a program read outside its folder."""
-    name = _text(value)
     if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
         raise ValueError(f"{name!r} is not a plain file name")
-    return name

@@ -6,22 +6,65 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
+from cogvlm2_lite.weights.header import printable
 from gui.data.state import Conversation, Stats, Status, Turn
 
 MOST_BYTES = 2 * DEFAULT_LIMITS.max_file_bytes + 64 * MIB
-_MOST_TURNS = 10_000
 _HINT = "Only files that this program exported as JSON can be imported. Nothing was saved."
+
+Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""Numbers and counts that the history can hold."""
+Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
+"""Times up to the year 5138: no calendar of the system can write later ones."""
+
+
+class _Stats(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Stats as a file has them."""
+
+    prompt_tokens: Whole
+    image_tokens: Whole
+    completion_tokens: Whole
+    encode_s: Seconds
+    prefill_s: Seconds
+    decode_s: Seconds
+    reason: FinishReason
+    token_ids: tuple[Whole, ...] = ()
+
+
+class _Turn(Struct, kw_only=True):
+    """A Turn as a file has it."""
+
+    id: Whole
+    parent: Whole | None
+    question: str
+    answer: str
+    status: Status
+    notes: list[str]
+    error: str
+    stats: _Stats | None
+    created: Seconds
+
+
+class _Export(Struct, kw_only=True):
+    """A whole file; `picture` in base64."""
+
+    title: str
+    leaf: Whole | None
+    picture: str | None
+    turns: Annotated[list[_Turn], Meta(max_length=10_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +80,9 @@ def read_export(path: Path) -> TakenIn:
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
-            _refuse(
+            raise CogVLM2LiteError(
                 "{file} has {size}, more than an export can have.",
+                hint=_HINT,
                 file=path.name,
                 size=format_bytes(size),
             )
@@ -56,130 +100,103 @@ def read_export(path: Path) -> TakenIn:
 def parse_export(data: bytes, name: str) -> TakenIn:
     """Check the content of an exported file. name: what sentences call it."""
     try:
-        content = json.loads(data)
+        # json takes halves of letters, which an answer may have been cut into; msgspec does not.
+        content = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise CogVLM2LiteError("{file} is not JSON.", hint=_HINT, file=name) from error
     if not isinstance(content, dict) or content.get("program") != "CogVLM2 Lite":
-        _refuse("{file} is not a conversation of this program.", file=name)
+        raise CogVLM2LiteError(
+            "{file} is not a conversation of this program.", hint=_HINT, file=name
+        )
     try:
-        turns = _turns(content["turns"])
-        picture = _picture(content["picture"])
-        leaf = None if content["leaf"] is None else _whole(content["leaf"])
-        if leaf is not None and leaf not in turns:
-            _wrong("the turn that is shown is missing")
-        conversation = Conversation(id=0, title=_text(content["title"]), leaf=leaf, turns=turns)
-    except KeyError as error:
-        _refuse("{file} is damaged: {key} is missing.", file=name, key=error)
+        return _taken_in(msgspec.convert(content, _Export))
     except _WrongError as error:
-        _refuse("{file} is damaged: {why}.", file=name, why=error.why)
-    return TakenIn(conversation=conversation, picture=picture)
+        raise CogVLM2LiteError(
+            "{file} is damaged: {why}.", hint=_HINT, file=name, why=error.why
+        ) from error
+    except msgspec.ValidationError as error:
+        raise CogVLM2LiteError(
+            "{file} is damaged: {why}.", hint=_HINT, file=name, why=printable(str(error))
+        ) from error
 
 
 class _WrongError(Exception):
-    """What is wrong, the rest of a sentence."""
+    """Raised with what is wrong, the rest of a sentence."""
 
     def __init__(self, why: Text) -> None:
         super().__init__(why)
         self.why = why
 
 
-def _refuse(template: str, **values: object) -> NoReturn:
-    raise CogVLM2LiteError(Text(template, **values), hint=_HINT)
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
-def _wrong(why: str) -> NoReturn:
-    raise _WrongError(Text(why))
+def _taken_in(export: _Export) -> TakenIn:
+    """Check what a single value does not show. Raises _WrongError."""
+    turns = _turns(export.turns)
+    if export.leaf is not None and export.leaf not in turns:
+        raise _WrongError(Text("the turn that is shown is missing"))
+    return TakenIn(
+        conversation=Conversation(
+            id=0, title=_whole_letters(export.title), leaf=export.leaf, turns=turns
+        ),
+        picture=_picture(export.picture),
+    )
 
 
-def _turns(values: object) -> dict[int, Turn]:
-    """Give the turns by number; a parent stands before its children, so there is no circle."""
-    if not isinstance(values, list) or len(values) > _MOST_TURNS:
-        _wrong("its turns are not a list, or too many")
+def _turns(values: Sequence[_Turn]) -> dict[int, Turn]:
+    """Return the turns by number; a parent stands before its children, so there is no circle."""
     turns: dict[int, Turn] = {}
     for value in values:
-        if not isinstance(value, dict):
-            _wrong("a turn is not an object")
-        turn = _turn(value)
-        if turn.id in turns:
-            _wrong("two turns have the same number")
-        if turn.parent is not None and turn.parent not in turns:
-            _wrong("a turn comes before the one that it follows")
-        turns[turn.id] = turn
+        if value.id in turns:
+            raise _WrongError(Text("two turns have the same number"))
+        if value.parent is not None and value.parent not in turns:
+            raise _WrongError(Text("a turn comes before the one that it follows"))
+        turns[value.id] = _turn(value)
     return turns
 
 
-def _turn(value: Mapping[str, Any]) -> Turn:
-    try:
-        status = Status(value["status"])
-    except ValueError:
-        _wrong("a turn has an unknown status")
-    parent = value["parent"]
-    notes = value["notes"]
-    if not isinstance(notes, list):
-        _wrong("notes are not a list")
+def _turn(value: _Turn) -> Turn:
     return Turn(
-        id=_whole(value["id"]),
-        parent=None if parent is None else _whole(parent),
-        question=_text(value["question"]),
-        answer=_text(value["answer"]),
+        id=value.id,
+        parent=value.parent,
+        question=_whole_letters(value.question),
+        answer=_whole_letters(value.answer),
         # An answer that was coming when the file was written comes no more.
-        status=status if status.is_over else Status.INTERRUPTED,
-        notes=tuple(_text(note) for note in notes),
-        error=_text(value["error"]),
-        stats=None if value["stats"] is None else _stats(value["stats"]),
-        created=_number(value["created"]),
+        status=value.status if value.status.is_over else Status.INTERRUPTED,
+        notes=tuple(map(_whole_letters, value.notes)),
+        error=_whole_letters(value.error),
+        stats=None if value.stats is None else _stats(value.stats),
+        created=value.created,
     )
 
 
-def _stats(value: object) -> Stats:
-    if not isinstance(value, dict) or not set(value) <= {item.name for item in fields(Stats)}:
-        _wrong("the statistics of an answer are not valid")
-    ids = value.get("token_ids", [])
-    if not isinstance(ids, list):
-        _wrong("tokens are not a list")
-    if value["reason"] not in [reason.value for reason in FinishReason]:
-        _wrong("an answer ended for an unknown reason")
+def _stats(value: _Stats) -> Stats:
     return Stats(
-        prompt_tokens=_whole(value["prompt_tokens"]),
-        image_tokens=_whole(value["image_tokens"]),
-        completion_tokens=_whole(value["completion_tokens"]),
-        encode_s=_number(value["encode_s"]),
-        prefill_s=_number(value["prefill_s"]),
-        decode_s=_number(value["decode_s"]),
-        reason=value["reason"],
-        token_ids=tuple(_whole(i) for i in ids),
+        prompt_tokens=value.prompt_tokens,
+        image_tokens=value.image_tokens,
+        completion_tokens=value.completion_tokens,
+        encode_s=value.encode_s,
+        prefill_s=value.prefill_s,
+        decode_s=value.decode_s,
+        reason=value.reason.value,
+        token_ids=value.token_ids,
     )
 
 
-def _picture(value: object) -> bytes:
-    if value is None:
+def _picture(text: str | None) -> bytes:
+    if text is None:
         return b""
     try:
-        data = base64.b64decode(_text(value), validate=True)
-    except binascii.Error:
-        _wrong("its picture can't be read")
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise _WrongError(Text("its picture can't be read")) from error
     if len(data) > DEFAULT_LIMITS.max_file_bytes:
-        _wrong("its picture is too large")
+        raise _WrongError(Text("its picture is too large"))
     return data
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        _wrong("a string is expected, but a number was found")
-    # Halves of letters, which JSON can write and no file can hold, become "?".
-    return value.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        _wrong("a number is not valid")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _wrong("a number is not valid")
-    # Times up to the year 5138: later ones no calendar of the system can write.
-    if not math.isfinite(value) or not 0 <= value < 1e11:
-        _wrong("a number is out of range")
-    return float(value)
+def _whole_letters(text: str) -> str:
+    """Replace halves of letters, which JSON can write and no file can hold, by "?"."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -139,11 +139,17 @@ def test_a_manifest_that_lists_other_tensors_is_noticed(folder: Path) -> None:
     [
         ({"format_version": 2}, "format version 2"),
         ({"format_version": None}, "format version None"),
-        ({"surprise": 1}, "unknown key surprise"),
-        ({"files": []}, "is not an object"),
+        ({"surprise": 1}, "unknown field `surprise`"),
+        ({"files": []}, r"Expected `object`, got `array` - at `\$.files`"),
         ({"files": {"../x": {"nbytes": 1, "sha256": ""}}}, "not a plain file name"),
-        ({"files": {"x": {"nbytes": -1, "sha256": ""}}}, "not a count"),
-        ({"tensors": {"t": {"kind": 1, "shard": "s", "sha256": {}}}}, "not text"),
+        (
+            {"files": {"x": {"nbytes": -1, "sha256": ""}}},
+            r"Expected `int` >= 0 - at `\$.files\[...\].nbytes`",
+        ),
+        (
+            {"tensors": {"t": {"kind": 1, "shard": "s", "sha256": {}}}},
+            r"Expected `str`, got `int` - at `\$.tensors\[...\].kind`",
+        ),
     ],
 )
 def test_a_bad_manifest_is_refused_with_the_reason(
