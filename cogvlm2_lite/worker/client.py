@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -269,39 +268,8 @@ class EngineProcess:
                 return self._loaded
             raise self._unable()
 
-    def ask(
-        self,
-        question: str,
-        image: bytes | None = None,
-        history: Sequence[tuple[str, str]] = (),
-        *,
-        sampling: Sampling | None = None,
-        template: str | None = None,
-        upright: bool = True,
-    ) -> Answer:
-        """Ask a question; gives an iterator of events as Model.answer does.
-
-        image  the bytes of a picture file
-        Raises, while it is iterated, what Model.answer raises, and EngineError when the process
-        dies. Closing the iterator cancels the answer.
-        """
-        answer = Answer(self)
-        answer.request = self.submit(
-            Ask(
-                request=self.new_request(),
-                question=question,
-                image=image,
-                history=tuple((q, a) for q, a in history),
-                sampling=sampling or Sampling(),
-                template=template,
-                upright=upright,
-            ),
-            answer.deliver,
-        )
-        return answer
-
     def new_request(self) -> int:
-        """Give a number for a new Ask."""
+        """Return a number for a new Ask."""
         return next(self._numbers)
 
     def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
@@ -482,41 +450,6 @@ class _Watch:
     def __init__(self) -> None:
         self.over = threading.Event()
         self.hang = Text()
-
-
-class Answer(Iterator[Event]):
-    """The events of one answer, read from the engine's process."""
-
-    def __init__(self, engine: EngineProcess) -> None:
-        self.request = 0
-        self._engine = engine
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._over = False
-
-    def deliver(self, outcome: Outcome) -> None:
-        """Take what the engine's process said."""
-        self._outcomes.put(outcome)
-
-    def __iter__(self) -> Answer:
-        return self
-
-    def __next__(self) -> Event:
-        if self._over:
-            raise StopIteration
-        outcome = self._outcomes.get()
-        self._over = isinstance(outcome, Finished | CogVLM2LiteError)
-        if isinstance(outcome, CogVLM2LiteError):
-            raise outcome
-        return outcome
-
-    def cancel(self) -> None:
-        """Stop the answer within one token; Finished still comes."""
-        self._engine.cancel(self.request)
-
-    def close(self) -> None:
-        """Cancel the answer and read no more of it."""
-        self.cancel()
-        self._over = True
 
 
 def error_of(failure: Failed | LoadFailed) -> CogVLM2LiteError:

@@ -45,6 +45,7 @@ from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
 from cogvlm2_lite.worker.protocol import Ask, Died, Failed, Load, Loaded, Told
 from tests.core.scripted import small_plan
+from tests.helpers.asking import ask
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
 QUESTION = "What is written on the sign?"
@@ -74,7 +75,7 @@ def test_the_process_gives_the_answer_of_the_library(engine: EngineProcess) -> N
 
     model = cogvlm2_lite.load(checkpoint_folder(), dtype="float32")
     expected = finished(model.answer(QUESTION, SIGN))
-    told = finished(engine.ask(QUESTION, SIGN.read_bytes()))
+    told = finished(ask(engine, QUESTION, SIGN.read_bytes()))
     assert (told.text, told.prompt_tokens, told.completion_tokens) == (
         expected.text,
         expected.prompt_tokens,
@@ -130,7 +131,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
 
 
 def test_a_cancel_ends_a_long_answer(engine: EngineProcess) -> None:
-    answer = engine.ask("Hello", sampling=LONG)
+    answer = ask(engine, "Hello", sampling=LONG)
     for event in answer:
         if isinstance(event, TextDelta):
             answer.cancel()
@@ -143,9 +144,9 @@ def test_a_cancel_ends_a_long_answer(engine: EngineProcess) -> None:
 def test_a_question_that_waits_can_be_cancelled_and_the_others_are_unharmed(
     engine: EngineProcess,
 ) -> None:
-    first = engine.ask("Hello", sampling=LONG)
-    second = engine.ask("Hello", sampling=LONG)
-    third = engine.ask(QUESTION, SIGN.read_bytes())
+    first = ask(engine, "Hello", sampling=LONG)
+    second = ask(engine, "Hello", sampling=LONG)
+    third = ask(engine, QUESTION, SIGN.read_bytes())
     second.cancel()
     first.cancel()
     assert finished(first).reason is FinishReason.CANCELLED
@@ -161,7 +162,7 @@ def test_errors_cross_the_border_with_their_kind(
     engine: EngineProcess, question: str, image: bytes | None, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind) as caught:
-        list(engine.ask(question, image))
+        list(ask(engine, question, image))
     assert str(caught.value)
 
 
@@ -186,10 +187,10 @@ def test_unloading_gives_the_model_back_and_loading_again_answers() -> None:
         process.unload()
         assert told.wait(WAIT_S)
         with pytest.raises(EngineError, match="no model loaded"):
-            process.ask("Hello")
+            ask(process, "Hello")
         process.reload()
         process.wait_ready(WAIT_S)
-        assert finished(process.ask(QUESTION, SIGN.read_bytes())).text
+        assert finished(ask(process, QUESTION, SIGN.read_bytes())).text
     assert [type(n) for n in news] == [Loaded, protocol.Unloaded, Loaded]
 
 
@@ -205,8 +206,8 @@ def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment:
     process = EngineProcess(LoadOptions(folder=checkpoint_folder(), dtype="float32"), on_news=note)
     process.start()
     process.wait_ready(WAIT_S)
-    waiting = process.ask(QUESTION, SIGN.read_bytes())
-    answer = process.ask("Hello", SIGN.read_bytes(), sampling=LONG)
+    waiting = ask(process, QUESTION, SIGN.read_bytes())
+    answer = ask(process, "Hello", SIGN.read_bytes(), sampling=LONG)
     both = chain(waiting, answer)
     for _ in range(random.Random(moment).randrange(0, 12)):
         next(both)
@@ -217,10 +218,10 @@ def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment:
     assert died.wait(WAIT_S)
     assert process.state is EngineState.DEAD
     with pytest.raises(EngineError, match="killed"):
-        process.ask("Hello")
+        ask(process, "Hello")
     process.restart()
     process.wait_ready(WAIT_S)
-    assert finished(process.ask(QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
+    assert finished(ask(process, QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
     process.stop()
     assert process.pid is None
 
@@ -237,7 +238,7 @@ def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> Non
     )
     process.start()
     assert isinstance(news.get(timeout=WAIT_S), Loaded)
-    answer = process.ask("Hello", sampling=LONG)
+    answer = ask(process, "Hello", sampling=LONG)
     if idle:
         answer.cancel()
         finished(answer)
@@ -253,7 +254,7 @@ def test_a_process_that_stands_still_is_ended_with_the_reason(idle: bool) -> Non
     assert "stopped responding" in died.reason
     process.restart()
     process.wait_ready(WAIT_S)
-    assert finished(process.ask(QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
+    assert finished(ask(process, QUESTION, SIGN.read_bytes())).reason is FinishReason.EOS
     process.stop()
 
 
@@ -291,14 +292,14 @@ def test_a_step_that_never_ends_is_noticed_though_the_process_lives() -> None:
     with changed_engine(_STUCK) as engine:
         engine.wait_ready(WAIT_S)
         with pytest.raises(EngineError, match=r"responding \(one step took more than [45] s\)"):
-            list(engine.ask("Hello"))
+            list(ask(engine, "Hello"))
 
 
 def test_a_slow_answer_is_not_taken_for_hung() -> None:
     with changed_engine(_SLOW) as engine:
         engine.wait_ready(WAIT_S)
         # Four layers for the prompt and for each of two more tokens: more than 4 s.
-        assert finished(engine.ask("Hello", sampling=Sampling(max_new_tokens=3))).text
+        assert finished(ask(engine, "Hello", sampling=Sampling(max_new_tokens=3))).text
 
 
 def test_the_process_leaves_with_its_owner() -> None:
