@@ -2,15 +2,17 @@
 
 The order of one answer: TurnsDropped?, Streaming?, Progress*, ImageEncoded?, Prefilled, TextDelta*,
 Notice*, Finished. Finished is always the last one, also after a cancel. Replanned may come
-anywhere.
+anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
 """
 
 from __future__ import annotations
 
+import re
 import threading
-from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
 
 from cogvlm2_lite.text import Text
 
@@ -25,43 +27,58 @@ class FinishReason(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TurnsDropped:
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+class _Event(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="event",
+    tag=_snake_case,
+    forbid_unknown_fields=True,
+):
+    """How events are written in JSON: {"event": "text_delta", "text": ...}."""
+
+
+class TurnsDropped(_Event, frozen=True, kw_only=True):
     """The conversation no longer fits the context; its oldest `count` turns were left out."""
 
-    count: int
+    count: Count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(_Event, frozen=True, kw_only=True):
     """Blocks done of the phase under way ("encode" or "prefill"), and the memory held just now."""
 
     phase: str
-    done: int
-    total: int
-    held_bytes: int = 0
+    done: Count
+    total: Count
+    held_bytes: Count = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageEncoded:
+class ImageEncoded(_Event, frozen=True, kw_only=True):
     """The picture is known to the decoder. `reused`: from the cache, nothing was computed."""
 
-    image_tokens: int
-    seconds: float
+    image_tokens: Count
+    seconds: Seconds
     reused: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prefilled:
+class Prefilled(_Event, frozen=True, kw_only=True):
     """The prompt is in the cache: `tokens` computed now, `reused_tokens` known from before."""
 
-    tokens: int
-    reused_tokens: int
-    seconds: float
+    tokens: Count
+    reused_tokens: Count
+    seconds: Seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenLikelihood:
+class TokenLikelihood(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token and how likely the model found it.
 
     token    its text; bytes that are no whole letters are written as \\xe4\\xbd
@@ -70,20 +87,18 @@ class TokenLikelihood:
     """
 
     token: str
-    data: tuple[int, ...] | None
+    data: tuple[Byte, ...] | None
     logprob: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenScore:
+class TokenScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token of the answer, and the likeliest ones at its place, the likeliest first."""
 
     chosen: TokenLikelihood
     likeliest: tuple[TokenLikelihood, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextDelta:
+class TextDelta(_Event, frozen=True, kw_only=True):
     """The next piece of the answer, whole characters only.
 
     An answer that goes on begins with a piece that holds all it had said.
@@ -95,15 +110,13 @@ class TextDelta:
     tokens: tuple[TokenScore, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Notice:
+class Notice(_Event, frozen=True, kw_only=True):
     """Something the user should know that is not part of the answer, in one sentence."""
 
     text: Text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(_Event, frozen=True, kw_only=True):
     """The end of an answer.
 
     prompt_tokens      all prompt tokens, image tokens included
@@ -115,13 +128,13 @@ class Finished:
 
     text: str
     reason: FinishReason
-    prompt_tokens: int
-    image_tokens: int
-    completion_tokens: int
-    encode_s: float
-    prefill_s: float
-    decode_s: float
-    token_ids: tuple[int, ...] = ()
+    prompt_tokens: Count
+    image_tokens: Count
+    completion_tokens: Count
+    encode_s: Seconds
+    prefill_s: Seconds
+    decode_s: Seconds
+    token_ids: tuple[Count, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -130,8 +143,7 @@ class Finished:
         return steps / self.decode_s if steps > 0 and self.decode_s > 0 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Streaming:
+class Streaming(_Event, frozen=True, kw_only=True):
     """The plan keeps some weights in RAM or on disk; these bytes come in for each use.
 
     picture_bytes  once per new picture
@@ -139,13 +151,12 @@ class Streaming:
     token_bytes    once per produced token
     """
 
-    picture_bytes: int
-    prompt_bytes: int
-    token_bytes: int
+    picture_bytes: Count
+    prompt_bytes: Count
+    token_bytes: Count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replanned:
+class Replanned(_Event, frozen=True, kw_only=True):
     """Memory ran out, and a tighter plan was made. The answer goes on from what was shown.
 
     text          what happened, in one sentence
@@ -153,7 +164,7 @@ class Replanned:
     """
 
     text: Text
-    budget_bytes: tuple[int, ...]
+    budget_bytes: tuple[Count, ...]
 
 
 Event = (

@@ -10,6 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+from msgspec import structs
+
 from cogvlm2_lite import errors, events
 from cogvlm2_lite.engine.model import Model, load
 from cogvlm2_lite.inputs.prompt import build_prompt
@@ -89,14 +92,19 @@ def _class(kind: type, name: str) -> str:
     if dataclasses.is_dataclass(kind):
         rows = [f"{f.name}: {f.type}{_default(f)}" for f in dataclasses.fields(kind)]
         fields = "```python\n" + "\n".join(rows) + "\n```\n\n" if rows else ""
+    elif issubclass(kind, msgspec.Struct):
+        types = kind.__annotations__
+        rows = [f"{f.name}: {types[f.name]}{_default(f)}" for f in structs.fields(kind)]
+        fields = "```python\n" + "\n".join(rows) + "\n```\n\n"
     elif issubclass(kind, Enum):
         rows = [f"{member.name} = {_literal(member.value)}" for member in kind]
         fields = "```python\n" + "\n".join(rows) + "\n```\n\n"
     return f"### `{name}`\n\n{fields}{_text(kind)}"
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    return "" if field.default is dataclasses.MISSING else f" = {_literal(field.default)}"
+def _default(field: dataclasses.Field[Any] | structs.FieldInfo) -> str:
+    required = field.default in (dataclasses.MISSING, msgspec.NODEFAULT)
+    return "" if required else f" = {_literal(field.default)}"
 
 
 def _literal(value: object) -> str:

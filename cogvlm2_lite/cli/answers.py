@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from enum import Enum
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import structs
 
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.devices import prepare_threads
@@ -27,7 +27,7 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage
-from cogvlm2_lite.text import with_templates
+from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes, format_seconds
 from cogvlm2_lite.worker.client import LocalEngine
 
@@ -207,11 +207,12 @@ def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefill
 
 def event_json(event: Event) -> str:
     """Write an event as one line of JSON: {"event": "text_delta", "text": ...}."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-    values = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(event).items()}
+    values = msgspec.to_builtins(event, enc_hook=str)
+    # A Text stays one: its template is written too.
+    values |= {k: v for k, v in structs.asdict(event).items() if isinstance(v, Text)}
     if isinstance(event, Finished):
         values["tokens_per_s"] = event.tokens_per_s
-    return json.dumps(with_templates({"event": name, **values}), ensure_ascii=False)
+    return json.dumps(with_templates(values), ensure_ascii=False)
 
 
 def error_json(error: CogVLM2LiteError) -> str:

@@ -5,14 +5,14 @@ No torch here: the programs that start a worker import this module.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
+class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model folder and how to run it. The fields are explained at `cogvlm2_lite.load`.
 
     max_picture_pixels  a worker refuses larger pictures before a pixel is decoded

@@ -10,28 +10,16 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, get_args
+
+import msgspec
+from msgspec import Meta, Struct
 
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import EngineError, UsageError
-from cogvlm2_lite.events import (
-    Event,
-    Finished,
-    FinishReason,
-    ImageEncoded,
-    Notice,
-    Prefilled,
-    Progress,
-    Replanned,
-    Streaming,
-    TextDelta,
-    TokenLikelihood,
-    TokenScore,
-    TurnsDropped,
-)
+from cogvlm2_lite.events import Count, Event, Seconds
 from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
@@ -41,56 +29,58 @@ MAX_JSON_BYTES = 64 * MIB
 MAX_BLOB_BYTES = DEFAULT_LIMITS.max_file_bytes
 _HEADER = struct.Struct(">II")
 
+Number = Annotated[int, Meta(ge=1)]
+
 
 class CutOffError(EngineError):
     """The stream ended in the middle of a message: the other process is gone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
+class _Message(
+    Struct, frozen=True, kw_only=True, tag_field="what", tag=True, forbid_unknown_fields=True
+):
+    """How messages are written in JSON: {"what": "CancelRequest", "request": 3}."""
+
+
+class Load(_Message, frozen=True, kw_only=True):
     """Open a model folder; answered by Loaded or LoadFailed."""
 
     options: LoadOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
+class Ask(_Message, frozen=True, kw_only=True):
     """Answer a question; answered by Told messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
     begun, begun_ids  as for Model.answer: what the answer has said already
     """
 
-    request: int
+    request: Number
     question: str
-    image: bytes | None = field(default=None, repr=False)
+    image: bytes | None = None
     history: tuple[tuple[str, str], ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
     template: str | None = None
     upright: bool = True
     begun: str = ""
-    begun_ids: tuple[int, ...] = ()
+    begun_ids: tuple[Count, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class CancelRequest:
+class CancelRequest(_Message, frozen=True, kw_only=True):
     """Stop an answer within one token; it still ends with Finished."""
 
-    request: int
+    request: Number
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unload:
+class Unload(_Message, frozen=True, kw_only=True):
     """Forget the model and give its memory back; answered by Unloaded."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shutdown:
+class Shutdown(_Message, frozen=True, kw_only=True):
     """End the process."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
+class Loaded(_Message, frozen=True, kw_only=True):
     """The model is ready.
 
     plan          forecast.table.plan_as_dict()
@@ -102,13 +92,12 @@ class Loaded:
 
     plan: Mapping[str, Any]
     compute: str
-    context: int
-    image_tokens: int
-    parallel: int = 1
+    context: Count
+    image_tokens: Count
+    parallel: Number = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadFailed:
+class LoadFailed(_Message, frozen=True, kw_only=True):
     """The model could not be opened.
 
     kind   the name of a class in errors.py
@@ -121,40 +110,36 @@ class LoadFailed:
     param: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unloaded:
+class Unloaded(_Message, frozen=True, kw_only=True):
     """No model is in memory."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
+class Told(_Message, frozen=True, kw_only=True):
     """An event of an answer."""
 
-    request: int
+    request: Number
     event: Event
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failed:
+class Failed(_Message, frozen=True, kw_only=True):
     """An answer ended with an error. kind and param as for LoadFailed."""
 
-    request: int
+    request: Number
     kind: str
     message: Text
     hint: Text
     param: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beat:
+class Beat(_Message, frozen=True, kw_only=True):
     """The process is alive; sent every second (worker/heartbeat.py).
 
     still_s      for how long the work has made no step; 0 when there is none
     plausible_s  how long such a step may take
     """
 
-    still_s: float = 0.0
-    plausible_s: float = 0.0
+    still_s: Seconds = 0.0
+    plausible_s: Seconds = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,20 +153,7 @@ Command = Load | Ask | CancelRequest | Unload | Shutdown
 Report = Loaded | LoadFailed | Unloaded | Told | Failed | Beat
 Message = Command | Report
 
-_MESSAGES: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (
-        Load, Ask, CancelRequest, Unload, Shutdown,
-        Loaded, LoadFailed, Unloaded, Told, Failed, Beat,
-    )
-}  # fmt: skip
-_EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (
-        TurnsDropped, Progress, ImageEncoded, Prefilled, TextDelta, Notice, Streaming, Replanned,
-        Finished,
-    )
-}  # fmt: skip
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def write_message(stream: BinaryIO, message: Message) -> None:
@@ -210,123 +182,59 @@ def read_message(stream: BinaryIO) -> Message | None:
 
 
 def encode(message: Message) -> bytes:
-    """Give the frame of a message."""
-    blob = message.image if isinstance(message, Ask) and message.image is not None else b""
-    body = json.dumps(_plain(message), default=str).encode("ascii")  # default: for a Path
+    """Return the frame of a message."""
+    values = msgspec.to_builtins(message, enc_hook=_written, builtin_types=(bytes,))
+    blob = b""
+    if isinstance(message, Ask) and message.image is not None:
+        values["image"], blob = True, message.image  # the bytes follow the JSON
+    # json writes halves of letters, which a question may hold; msgspec does not.
+    body = json.dumps(values).encode("ascii")
     return _HEADER.pack(len(body), len(blob)) + body + blob
 
 
 def decode(body: bytes, blob: bytes = b"") -> Message:
-    """Turn a frame's JSON and bytes into a message. Raises EngineError for anything unknown."""
+    """Return the message of a frame's JSON and bytes. Raises EngineError for anything unknown."""
     try:
         values = json.loads(body, object_hook=_read_text)
-        kind = _MESSAGES[values.pop("what")]
+        kind = _KINDS[values["what"]]
         if kind is Ask:
-            values = _ask_values(values, blob)
-        elif kind is Told:
-            values["event"] = _event(values["event"])
-        elif kind is Load:
-            values["options"] = _load_options(values["options"])
-        _check_names(kind, values)
-        return kind(**values)
+            values["image"] = blob if values["image"] else None
+            _check_sampling(values["sampling"])
+        message: Message = msgspec.convert(values, kind, dec_hook=_read, builtin_types=(bytes,))
     except (
-        ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError,
+        ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError,
     ) as error:  # fmt: skip
         raise _broken(f"{type(error).__name__}: {error}") from error
+    return message
+
+
+def _written(value: object) -> Any:
+    """Return what JSON holds of a value that msgspec does not know."""
+    if isinstance(value, Text):
+        return value.as_dict()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} can't be written")
 
 
 def _read_text(values: dict[str, Any]) -> Any:
     return Text.read(values) if values.keys() == {"template", "values"} else values
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """Write a message as JSON-ready values; events carry their own name."""
-    values: dict[str, Any] = {"what": type(message).__name__}
-    for item in fields(message):
-        value = getattr(message, item.name)
-        if isinstance(value, bytes):
-            value = True  # the bytes follow the JSON
-        elif is_dataclass(value) and not isinstance(value, type):
-            value = {"event": type(value).__name__, **_enums_as_values(asdict(value))}
-        values[item.name] = _texts_as_objects(value)
-    return values
+def _read(kind: type[Any], value: object) -> Any:
+    """Return the value of a type that msgspec does not know."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is Text and isinstance(value, str):  # with a template _read_text made a Text of it
+        return Text(value)
+    raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
 
 
-def _texts_as_objects(value: Any) -> Any:
-    """Return a value in which every Text is an object with its template and values."""
-    if isinstance(value, Text):
-        return value.as_dict()
-    if isinstance(value, Mapping):
-        return {name: _texts_as_objects(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_texts_as_objects(item) for item in value]
-    return value
-
-
-def _enums_as_values(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.value if isinstance(v, Enum) else v for k, v in values.items()}
-
-
-def _load_options(values: dict[str, Any]) -> LoadOptions:
-    values.pop("event")
-    _check_names(LoadOptions, values)
-    kept = values["pictures"]
-    return LoadOptions(
-        **{
-            **values,
-            "folder": Path(values["folder"]),
-            "pictures": None if kept is None else (Path(kept[0]), kept[1]),
-        }
-    )
-
-
-def _ask_values(values: dict[str, Any], blob: bytes) -> dict[str, Any]:
-    settings = values["sampling"]
-    settings.pop("event")
-    settings["stop"] = tuple(settings["stop"])
-    _check_names(Sampling, settings)
-    return {
-        **values,
-        "sampling": Sampling(**settings),
-        "image": blob if values["image"] else None,
-        "history": tuple((question, answer) for question, answer in values["history"]),
-        "begun_ids": tuple(values["begun_ids"]),
-    }
-
-
-def _event(values: dict[str, Any]) -> Event:
-    kind = _EVENTS[values.pop("event")]
-    if kind is Finished:
-        values["reason"] = FinishReason(values["reason"])
-        values["token_ids"] = tuple(values["token_ids"])
-    if kind is Replanned:
-        values["budget_bytes"] = tuple(values["budget_bytes"])
-    if kind is TextDelta:
-        values["tokens"] = tuple(map(_token_score, values["tokens"]))
-    _check_names(kind, values)
-    return kind(**values)
-
-
-def _token_score(values: dict[str, Any]) -> TokenScore:
-    return TokenScore(
-        chosen=_likelihood(values["chosen"]), likeliest=tuple(map(_likelihood, values["likeliest"]))
-    )
-
-
-def _likelihood(values: dict[str, Any]) -> TokenLikelihood:
-    data = values["data"]
-    return TokenLikelihood(**{**values, "data": None if data is None else tuple(data)})
-
-
-def _check_names(kind: type[Any], values: Mapping[str, Any]) -> None:
-    known = {item.name for item in fields(kind)}
-    needed = {
-        item.name
-        for item in fields(kind)
-        if item.default is MISSING and item.default_factory is MISSING
-    }
-    if not needed <= set(values) <= known:
-        raise ValueError(f"{kind.__name__} has other fields: {sorted(values)}")
+def _check_sampling(values: Mapping[str, Any]) -> None:
+    """Refuse unknown settings, which msgspec lets pass in a dataclass."""
+    unknown = values.keys() - {item.name for item in fields(Sampling)}
+    if unknown:
+        raise ValueError(f"unknown settings {sorted(unknown)}")
 
 
 def _broken(why: str) -> EngineError:

@@ -10,8 +10,8 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
+from msgspec import structs
 from PySide6.QtCore import QObject, Signal
 
 from cogvlm2_lite.engine.options import LoadOptions
@@ -154,7 +154,7 @@ class EngineClient:
             self.on_outcome(number, outcome)
 
         try:
-            process.submit(replace(ask, request=request), deliver)
+            process.submit(structs.replace(ask, request=request), deliver)
         except CogVLM2LiteError as error:
             deliver(error)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine.options import LoadOptions
@@ -39,6 +39,7 @@ from cogvlm2_lite.events import (
     TokenScore,
 )
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.worker.heartbeat import Patience
@@ -324,14 +325,18 @@ def test_exits_are_told_in_words() -> None:
 
 
 LIKELIHOOD = TokenLikelihood(token="\\xe7", data=(0xE7,), logprob=-0.25)
-SCORE = TokenScore(chosen=LIKELIHOOD, likeliest=(replace(LIKELIHOOD, data=None), LIKELIHOOD))
+SCORE = TokenScore(
+    chosen=LIKELIHOOD, likeliest=(structs.replace(LIKELIHOOD, data=None), LIKELIHOOD)
+)
 MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.CancelRequest(request=4),
     protocol.Beat(still_s=1.5, plausible_s=120.0),
-    protocol.Failed(request=1, kind="ImageError", message="m", hint="h"),
+    protocol.Failed(
+        request=1, kind="ImageError", message=Text("{count} m", count=2), hint=Text("h")
+    ),
     Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),
     Told(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),
     Told(

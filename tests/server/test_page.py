@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.events import Progress, TextDelta
@@ -315,7 +315,7 @@ def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
         def load(self) -> None:
             super().load()
             assert self.loaded is not None
-            self.loaded = replace(self.loaded, plan=plan)
+            self.loaded = structs.replace(self.loaded, plan=plan)
 
     engine = Planned()
     engine.extra = [Progress(phase="encode", done=1, total=2, held_bytes=60 * mib)]
