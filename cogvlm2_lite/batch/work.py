@@ -114,7 +114,7 @@ class Task:
     texts, table  whether to write text files, and answers.csv; answers.jsonl is always written,
              for a later run goes on from it
     prefix, suffix  put around every answer in the text files, as captions need it
-    retry    ask once more, with a little chance, when an answer ran in circles
+    retry    ask once more, with some randomness, when an answer repeated itself
     """
 
     folder: Path
@@ -279,7 +279,7 @@ class _UnderWay:
     """A picture that the engine is asked about now.
 
     place  its number among the pictures of this run
-    tries  settings for further attempts, when the answer runs in circles
+    tries  settings for further attempts, when the answer repeats itself
     """
 
     place: int
@@ -470,7 +470,7 @@ class Book:
         self._file = folder / JSONL
 
     def read(self) -> dict[str, Answered]:
-        """Give what earlier runs wrote. A line that a kill cut off is taken out of the file.
+        """Return what earlier runs wrote. A line that a kill cut off is removed from the file.
 
         Raises UsageError for a file that can't be read or that no batch wrote.
         """

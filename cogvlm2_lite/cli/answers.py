@@ -137,7 +137,7 @@ class AnswerView:
                 self._finish(event)
 
     def _tell_later(self, text: str) -> None:
-        """Say something that came in the middle of the answer without breaking its line."""
+        """Keep a remark that came in the middle of the answer until its line ends."""
         if self._begun:
             self._waiting.append(text)
         else:
@@ -181,7 +181,7 @@ def _progress(event: Progress) -> str:
 
 
 def streaming(event: Streaming) -> str:
-    """Say in one sentence what offloading means for this answer."""
+    """Return in one sentence what offloading means for this answer."""
     uses = (
         (event.picture_bytes, "for each new picture"),
         (event.prompt_bytes, "for each text that is read"),
@@ -221,5 +221,5 @@ def error_json(error: CogVLM2LiteError) -> str:
 
 
 def describe(image: OpenedImage) -> str:
-    """Name a picture with its size and format."""
+    """Return a picture's name, size and format."""
     return f"{image.name}, {image.width} x {image.height} {image.format}"

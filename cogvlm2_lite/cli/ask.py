@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, str]:
-    """Tell picture and question apart: (picture or None, question).
+    """Split the words into (picture or None, question).
 
     Raises UsageError for one word that is a file, for more than two words, and for no question.
     """

@@ -193,7 +193,7 @@ def _names(file: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Show:
-    """Tells what happens, to a person or, as lines of JSON, to a program."""
+    """Reports the work to a person or, as lines of JSON, to a program."""
 
     console: Console
     as_json: bool
@@ -204,19 +204,19 @@ class _Show:
         self.console.line(json.dumps(event, ensure_ascii=False))
 
     def planned(self, planned: Planned, task: Task) -> None:
-        """Tell which pictures there are."""
+        """Report which pictures there are."""
         if self.as_json:
             known = [asdict(answered) for answered in planned.known.values()]
             self.event("plan", pictures=list(planned.names), known=known, output=str(task.output))
 
     def loading(self) -> None:
-        """Tell that the model is loaded now."""
+        """Report that the model is being loaded."""
         if self.as_json:
             self.event("loading")
         self.console.status("Loading the model")
 
     def happened(self, happened: Happened) -> None:
-        """Tell one event of the work."""
+        """Report one event of the work."""
         if self.as_json:
             self.event(_JSON_NAMES[type(happened)], **asdict(happened))
         elif isinstance(happened, BatchProgress):
@@ -228,7 +228,7 @@ class _Show:
             )
 
     def finished(self, planned: Planned, failed: int, left: int, task: Task) -> None:
-        """Tell the end. left: pictures that were not asked about because it was stopped."""
+        """Report the end. left: pictures that were not asked about because it was stopped."""
         count = len(planned.names)
         self.console.status("")
         if self.as_json:

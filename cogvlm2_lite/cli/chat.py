@@ -135,7 +135,7 @@ class Session:
         return self._conversations[-1]
 
     def greet(self) -> None:
-        """Say who is there and how to begin."""
+        """Show the model, its plan and how to begin."""
         image = self.conversation.image
         self._console.remark(f"CogVLM2 Lite {__version__} · {self._model_name}")
         for remark in self._model.remarks:

@@ -291,7 +291,7 @@ class EngineProcess:
                 self._send(CancelRequest(request=request))
 
     def unload(self) -> None:
-        """Give the model's memory back; the process stays. `reload` loads again."""
+        """Free the model's memory; the process stays. `reload` loads again."""
         with self._lock:
             self._send(Unload())
 

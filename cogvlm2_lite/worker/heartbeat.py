@@ -63,7 +63,7 @@ class Pulse:
         self._steps, self._kind, self._busy = steps, kind, busy
 
     def longest_s(self, kind: str) -> float | None:
-        """Give the longest step of a kind that ended, in seconds; None when none has."""
+        """Return the longest step of a kind that ended, in seconds; None when none has."""
         return self._longest.get(kind)
 
     @property

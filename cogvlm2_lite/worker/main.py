@@ -96,7 +96,7 @@ class Worker:
                     self._go_on()
 
     def _next_work(self) -> _Work | None:
-        """Give the command that is to be done now; None: go on with the answers under way.
+        """Return the command to be done now; None: continue the answers under way.
 
         Commands keep their order. Of questions as many are begun as there are seats; all else waits
         until the answers under way are over.
@@ -141,7 +141,7 @@ class Worker:
             write_message(self._reports, report)
 
     def beat(self) -> None:
-        """Tell every second how the work gets on, for as long as somebody listens."""
+        """Send a heartbeat every second until the owner is gone."""
         pulse, pause = Pulse(), threading.Event()
         while not pause.wait(BEAT_S):
             kind, steps = self._progress()
@@ -152,7 +152,7 @@ class Worker:
                 return
 
     def _progress(self) -> tuple[str, int]:
-        """Say what is under way, and count what was done so far.
+        """Return what kind of step is under way, and how many steps were done so far.
 
         The steps of a GPU's recordings walk no blocks, but they end in words.
         """

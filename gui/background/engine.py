@@ -106,7 +106,7 @@ class EngineClient:
         self._do(order)
 
     def unload(self) -> None:
-        """Give the model's memory back; `restart` loads again."""
+        """Free the model's memory; `restart` loads again."""
 
         def order() -> None:
             if self._process is not None and self._process.state is EngineState.READY:
