@@ -108,8 +108,11 @@ def _default(field: dataclasses.Field[Any] | structs.FieldInfo) -> str:
 
 
 def _literal(value: object) -> str:
-    """Write a value as the formatter would: texts in double quotes."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    """Write a value as the formatter would: texts in double quotes, an object of ours as "..."."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    plain = value is None or isinstance(value, int | float | tuple)
+    return repr(value) if plain else "..."
 
 
 def _text(thing: object) -> str:
