@@ -1778,40 +1778,8 @@
         <translation>{file} 不是本程序的对话。</translation>
     </message>
     <message>
-        <source>its turns are not a list, or too many</source>
-        <translation>其中的轮次不是列表，或者过多</translation>
-    </message>
-    <message>
-        <source>notes are not a list</source>
-        <translation>备注不是列表</translation>
-    </message>
-    <message>
-        <source>the statistics of an answer are not valid</source>
-        <translation>回答的统计数据无效</translation>
-    </message>
-    <message>
-        <source>tokens are not a list</source>
-        <translation>token 不是列表</translation>
-    </message>
-    <message>
-        <source>an answer ended for an unknown reason</source>
-        <translation>回答因未知原因结束</translation>
-    </message>
-    <message>
         <source>its picture is too large</source>
         <translation>其中的图片过大</translation>
-    </message>
-    <message>
-        <source>a string is expected, but a number was found</source>
-        <translation>应为字符串，但遇到了数</translation>
-    </message>
-    <message>
-        <source>a number is not valid</source>
-        <translation>有一个数无效</translation>
-    </message>
-    <message>
-        <source>a number is out of range</source>
-        <translation>有一个数超出范围</translation>
     </message>
     <message>
         <source>{file} has {size}, more than an export can have.</source>
@@ -1830,16 +1798,8 @@
         <translation>缺少正在显示的那一轮</translation>
     </message>
     <message>
-        <source>{file} is damaged: {key} is missing.</source>
-        <translation>{file} 已损坏：缺少 {key}。</translation>
-    </message>
-    <message>
         <source>{file} is damaged: {why}.</source>
         <translation>{file} 已损坏：{why}。</translation>
-    </message>
-    <message>
-        <source>a turn is not an object</source>
-        <translation>有一轮不是对象</translation>
     </message>
     <message>
         <source>two turns have the same number</source>
@@ -1848,10 +1808,6 @@
     <message>
         <source>a turn comes before the one that it follows</source>
         <translation>有一轮排在它所跟随的那一轮之前</translation>
-    </message>
-    <message>
-        <source>a turn has an unknown status</source>
-        <translation>有一轮的状态未知</translation>
     </message>
     <message>
         <source>its picture can&apos;t be read</source>
