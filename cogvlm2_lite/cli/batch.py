@@ -198,7 +198,7 @@ class _Show:
     console: Console
     as_json: bool
 
-    def event(self, kind: str, **values: Any) -> None:
+    def event(self, kind: str, /, **values: Any) -> None:
         """Print one line of JSON."""
         event = with_templates({"event": kind, **values})
         self.console.line(json.dumps(event, ensure_ascii=False))
