@@ -138,7 +138,7 @@ def test_a_manifest_that_lists_other_tensors_is_noticed(folder: Path) -> None:
     ("change", "sentence"),
     [
         ({"format_version": 2}, "format version 2"),
-        ({"format_version": None}, "format version None"),
+        ({"format_version": None}, "format version 'None'"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"files": []}, r"Expected `object`, got `array` - at `\$.files`"),
         ({"files": {"../x": {"nbytes": 1, "sha256": ""}}}, "not a plain file name"),
