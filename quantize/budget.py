@@ -29,7 +29,7 @@ class ByteBudget:
     nbytes: int | None = None
 
     def limit(self, plain_bytes: int, weights: int) -> int:
-        """Give the bytes; UsageError when plain NF4 already takes more.
+        """Return the bytes; UsageError when plain NF4 already takes more.
 
         weights  of all tensors, those that stay in 16 bits included
         """

@@ -327,10 +327,9 @@ def _choose_calibration(options: argparse.Namespace) -> str:
 
 
 def _load(samples: Sequence[Sample]) -> SampleCounts:
-    from cogvlm2_lite.samples.samples import opened
     from quantize.calibration.estimate import SampleCounts
 
-    pictures = [picture.sha256 for s in samples if (picture := opened(s)) is not None]
+    pictures = [sample.picture for sample in samples if sample.picture is not None]
     return SampleCounts(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
 
 

@@ -134,10 +134,15 @@ class FolderActivations:
         return sum(file.stat().st_size for file in self._folder.glob("activations-*"))
 
     @property
+    def free_bytes(self) -> int:
+        """What the disk of the folder has free."""
+        return shutil.disk_usage(self._folder).free
+
+    @property
     def room_bytes(self) -> int:
         """What the folder may hold: what its disk has free, and what lies in it already."""
         held = sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
-        return shutil.disk_usage(self._folder).free + held
+        return self.free_bytes + held
 
     def resume(self) -> None:
         """Go on from the last finished stage, and delete what an unfinished one left.

@@ -26,9 +26,9 @@ from cogvlm2_lite.engine.runtime import Steps
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate import metrics
 from cogvlm2_lite.events import Cancel, Progress
-from cogvlm2_lite.inputs.image import OpenedImage
+from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.samples.samples import Sample, SampleTokens, opened, tokenize
+from cogvlm2_lite.samples.samples import Sample, SampleTokens, source_key, tokenize
 from cogvlm2_lite.units import GIB, format_bytes
 
 WAVE_BYTES = GIB
@@ -66,12 +66,16 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
     Raises UsageError for a sample without answer, ImageError and PromptTooLongError.
     """
     found: dict[object, tuple[OpenedImage | None, list[tuple[int, SampleTokens]]]] = {}
+    pictures: dict[str | int, OpenedImage] = {}  # many samples may show one file
     for number, sample in enumerate(samples):
         if not sample.answer:
             raise UsageError(
                 "Sample {number} has no answer, so nothing can be measured.", number=number + 1
             )
-        image = opened(sample)
+        image = None
+        if sample.image is not None:
+            source = source_key(sample.image)
+            image = pictures[source] = pictures.get(source) or open_image(sample.image)
         key = (number,) if image is None else image.sha256
         tokens = tokenize(sample, tokenizer, config)
         found.setdefault(key, (image, []))[1].append((number, tokens))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class Sample:
 
     image    a file, bytes or a PIL image; None for text alone
     answer   may be empty; see `after_mark` for the space before it
+    picture  the sha256 of what the image shows, where it is known already; see `identified`
     """
 
     question: str
     answer: str = ""
     image: ImageSource | None = None
     history: tuple[tuple[str, str], ...] = ()
+    picture: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,26 +123,52 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
     return Sample(question=content["question"], answer=content.get("answer", ""), image=image)
 
 
+def identified(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples with the hashes of their pictures.
+
+    A picture of many megapixels takes long to decode, and a set of many takes too much memory to
+    keep decoded. So each file is decoded once for its hash, however many samples show it, and again
+    only where its pixels are needed. Raises ImageError.
+    """
+    known: dict[str | int, str] = {}
+
+    def hash_of(image: ImageSource) -> str:
+        key = source_key(image)
+        if key not in known:
+            known[key] = open_image(image).sha256
+        return known[key]
+
+    return [
+        sample
+        if sample.image is None or sample.picture is not None
+        else replace(sample, picture=hash_of(sample.image))
+        for sample in samples
+    ]
+
+
+def source_key(image: ImageSource) -> str | int:
+    """Return a key that is equal for the same file, and for the same picture in memory."""
+    return str(image) if isinstance(image, str | Path) else id(image)
+
+
 def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
-    """Sort samples by what they hold, those of one picture together.
+    """Sort samples by what they hold, those of one picture together, and identify their pictures.
 
     Whatever order they were given in, the same ones then give the same result.
     """
 
     def key(sample: Sample) -> tuple[str, str]:
-        picture = "" if sample.image is None else open_image(sample.image).sha256
-        return picture, json.dumps([sample.question, sample.answer, sample.history])
+        return sample.picture or "", json.dumps([sample.question, sample.answer, sample.history])
 
-    return sorted(samples, key=key)
+    return sorted(identified(samples), key=key)
 
 
 def identify_samples(samples: Sequence[Sample]) -> str:
-    """Give a hash of everything in the samples, pictures by what they show."""
+    """Return a hash of everything in the samples, pictures by what they show."""
     digest = hashlib.sha256()
-    for sample in samples:
-        picture = "" if sample.image is None else open_image(sample.image).sha256
-        text = json.dumps([picture, sample.question, sample.answer, sample.history])
-        digest.update(text.encode() + b"\n")
+    for sample in identified(samples):
+        content = [sample.picture or "", sample.question, sample.answer, sample.history]
+        digest.update(json.dumps(content).encode() + b"\n")
     return digest.hexdigest()
 
 

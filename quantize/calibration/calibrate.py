@@ -1,12 +1,12 @@
 """Calibrate a checkpoint block by block: what its linear layers see decides how they are rounded.
 
-One block's weights, the second moments of its inputs and one sample's activations are in memory at
+One block's weights, the Hessians of its inputs and one sample's activations are in memory at
 a time; the activations of all samples between two blocks lie on disk. Each block sees what the
 rounded blocks before it give. The results wait in the working folder, and `pipeline.py` writes them
 where round to nearest would stand:
 
     calibration/state.json         what is calibrated, and how many stages are done
-    calibration/activations-N/     what stage N starts from, a file per picture or sample
+    calibration/activations-N      what stage N starts from (engine/activations.py)
     calibration/matrices/NAME      codes, scales and the errors of one matrix
     calibration/biases/NAME        a corrected bias
 
@@ -17,12 +17,11 @@ with the same numbers.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -31,6 +30,8 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.engine.activations import FolderActivations
+from cogvlm2_lite.engine.layer_major import LayerMajorWalk, StageVisit
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.samples import Sample
@@ -51,7 +52,8 @@ from quantize.calibration.gptq import (
     round_to_nearest,
 )
 from quantize.calibration.network import Network
-from quantize.calibration.statistics import Moments, Observed, Witnesses
+from quantize.calibration.stages import ModelStage, model_stages
+from quantize.calibration.statistics import HeldOutInputs, Hessian, ObservedWeight
 from quantize.events import Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
@@ -62,10 +64,8 @@ LEAST_SAMPLES = 8
 MOST_INPUTS = 65_536
 """Inputs of a matrix that are looked at; more were measured to change nothing."""
 
-MOST_WITNESSES = 2048
+MOST_HELD_OUT_INPUTS = 2048
 """Inputs of samples held out that judge a matrix."""
-
-Forward = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class CalibratedWeights:
         self._dropped = dropped
 
     def matrix(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Give codes [rows, columns / 2] uint8 as they are stored, and scales [groups] float32;
+        """Return codes [rows, columns / 2] uint8 as they are stored, and scales [groups] float32;
         None where round to nearest is kept."""
         file = self._folder / "matrices" / name
         if name in self._dropped or not file.exists():
@@ -110,7 +110,7 @@ class CalibratedWeights:
             return content.get_tensor("codes"), content.get_tensor("scales").flatten()
 
     def values(self, name: str, *, double_quant: bool) -> Tensor | None:
-        """Give what readers will see of a matrix, float32; None where round to nearest is kept."""
+        """Return what readers will see of a matrix, float32; None when rounded to nearest."""
         found = self.matrix(name)
         if found is None:
             return None
@@ -120,7 +120,7 @@ class CalibratedWeights:
         return levels(codes) * read.repeat_interleave(NF4_GROUP, dim=1)
 
     def bias(self, name: str) -> Tensor | None:
-        """Give a corrected bias in the source's type; None when it stays."""
+        """Return a corrected bias in the source's type; None when it stays."""
         file = self._folder / "biases" / name
         matrix = name.removesuffix(".bias") + ".weight"
         if matrix in self._dropped or not file.exists():
@@ -140,7 +140,7 @@ class CalibratedWeights:
 
 
 class Calibrator:
-    """Does the work of a task; `run` goes on from the last finished stage."""
+    """Does the work of a task; `run` resumes after the last finished stage."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -152,6 +152,7 @@ class Calibrator:
             dtype=task.compute.dtype,
         )
         self._work = task.folder / CALIBRATION_FOLDER
+        self._activations = FolderActivations(self._work, task.identity)
         self._rows: dict[str, Calibrated] = {}
         self._rounding_s = 0.0
 
@@ -161,124 +162,49 @@ class Calibrator:
 
         Raises ConversionError when the working folder holds another calibration.
         """
-        stages = list(self._stages())
-        done = self._resume(len(stages))
-        if done < len(stages):
+        stages = model_stages(self._network)
+        self._resume()
+        walk = LayerMajorWalk(stages, self._network.bring_in, self._activations)
+        began, first = time.monotonic(), self._activations.done
+        if walk.forward:
             self._check_room()
-        began, first = time.monotonic(), done
-        while done < len(stages):
-            name, work = stages[done]
-            self._rounding_s, entered = 0.0, time.monotonic()
-            yield from work(done)
-            done += 1
-            self._finish(done)
-            took = time.monotonic() - began
-            block_s = time.monotonic() - entered
-            left = took / (done - first) * (len(stages) - done)
-            yield CalibrationProgress(
-                done=done,
-                total=len(stages),
-                block=name,
-                error_ratio=round(self._ratio(), 4),
-                seconds_left=round(left, 1),
-                look_s=round(block_s - self._rounding_s, 3),
-                round_s=round(self._rounding_s, 3),
-            )
-
-    # --- stages ----------------------------------------------------------------------------------
-
-    def _stages(self) -> Iterator[tuple[str, Callable[[int], Iterator[Calibrated]]]]:
-        yield "patch embedding", self._embed_pictures
-        for number, block in enumerate(self._network.tower.blocks):
-            yield f"vision layer {number}", self._vision_stage(block)
-        yield "projector", self._project
-        for number, decoder_block in enumerate(self._network.decoder.blocks):
-            yield f"decoder layer {number}", self._decoder_stage(number, decoder_block)
-
-    def _embed_pictures(self, stage: int) -> Iterator[Calibrated]:
-        network = self._network
-        network.fill(network.tower.embedding.slots())
-        for index in range(len(network.pictures)):
-            self._write(stage, index, network.embed_picture(index))
-        network.clear(network.tower.embedding.slots())
-        yield from ()
-
-    def _vision_stage(self, block: Any) -> Callable[[int], Iterator[Calibrated]]:
-        def work(stage: int) -> Iterator[Calibrated]:
-            network = self._network
-            inputs = range(len(network.pictures))
-            rows = network.config.vision.num_positions * len(network.pictures)
-            forward = [lambda i=i: block(network.put(self._read(stage, i))) for i in inputs]
-            yield from self._calibrate(block, forward, lambda _: rows, list(inputs))
-            for index in inputs:
-                self._write(stage, index, forward[index]())
-            network.clear(block.slots())
-
-        return work
-
-    def _project(self, stage: int) -> Iterator[Calibrated]:
-        network = self._network
-        projector, embedding = network.projector, network.decoder.embedding
-        inputs = range(len(network.pictures))
-        forward = [lambda i=i: projector(network.put(self._read(stage, i))) for i in inputs]
-        rows = network.config.vision.image_tokens * len(network.pictures)
-        yield from self._calibrate(projector, forward, lambda _: rows, list(inputs))
-        network.fill(embedding.slots())
-        features: dict[int, Tensor] = {}
-        for index, picture in enumerate(network.picture_of):
-            if picture is not None and picture not in features:
-                features = {picture: forward[picture]().cpu()}
-            found = None if picture is None else features[picture]
-            self._write(stage, index, network.embed_words(index, found))
-        network.clear(projector.slots())
-        network.clear(embedding.slots())
-
-    def _decoder_stage(self, number: int, block: Any) -> Callable[[int], Iterator[Calibrated]]:
-        def work(stage: int) -> Iterator[Calibrated]:
-            network = self._network
-            inputs = range(len(network.tokens))
-            forward = [
-                lambda i=i: block(network.put(self._read(stage, i)), network.step(i))
-                for i in inputs
-            ]
-            seen = sum(int(tokens.vision_mask.sum()) for tokens in network.tokens)
-            read = sum(tokens.input_ids.size for tokens in network.tokens) - seen
-
-            def rows(part: Part) -> int:
-                return seen if part is Part.VISION_EXPERT else read
-
-            yield from self._calibrate(block, forward, rows, numbers(network))
-            if number + 1 < len(network.decoder.blocks):  # nobody reads the last layer's
-                for index in inputs:
-                    self._write(stage, index, forward[index]())
-            network.clear(block.slots())
-
-        return work
+        with closing(self._activations):
+            for number in walk.forward:
+                self._rounding_s, entered = 0.0, time.monotonic()
+                with walk.visit(number) as visit:
+                    # 1  Run all samples to see what the matrices are multiplied with, and round.
+                    yield from self._calibrate(stages[number], visit)
+                    # 2  Run them again through the rounded block: the next one sees its errors.
+                    if number + 1 < len(stages):  # nobody reads what the last one gives
+                        for key in visit.keys:
+                            visit.advance(key)
+                done = number + 1
+                now = time.monotonic()
+                left = (now - began) / (done - first) * (len(stages) - done)
+                yield CalibrationProgress(
+                    done=done,
+                    total=len(stages),
+                    block=stages[number].name,
+                    error_ratio=round(self._ratio(), 4),
+                    seconds_left=round(left, 1),
+                    look_s=round(now - entered - self._rounding_s, 3),
+                    round_s=round(self._rounding_s, 3),
+                )
 
     # --- one block -------------------------------------------------------------------------------
 
-    def _calibrate(
-        self,
-        block: Any,
-        forward: Sequence[Forward],
-        rows: Callable[[Part], int],
-        shown: Sequence[int],
-    ) -> Iterator[Calibrated]:
-        """Fill a block, watch it, and leave it rounded.
-
-        rows   how many inputs the matrices of a part will meet
-        shown  numbers of the pictures in `forward`, or of samples without one
-        """
-        slots = list(block.slots())
-        self._network.fill(slots)
-        chosen = [s for s in slots if isinstance(s, Linear) and s.name in self._task.chosen]
-        watched = [self._watch(linear, rows) for linear in chosen]
-        for number, run in zip(shown, forward, strict=True):
+    def _calibrate(self, stage: ModelStage, visit: StageVisit) -> Iterator[Calibrated]:
+        """Watch the inputs of a stage's matrices, and leave the matrices rounded."""
+        chosen = [linear for linear in stage.matrices if linear.name in self._task.chosen]
+        if not chosen:
+            return
+        watched = [self._watch(linear, stage.rows) for linear in chosen]
+        for group, key in zip(stage.groups, visit.keys, strict=True):
             for seen in watched:
-                seen.checking = is_held_out(number)
-            run()
+                seen.checking = is_held_out(group)
+            visit.output(key)
         for linear, seen in zip(chosen, watched, strict=True):
-            seen.fit.spill(self._work / "moments" / linear.name)
+            seen.fit.spill(self._work / "hessians" / linear.name)
         for linear, seen in zip(chosen, watched, strict=True):
             began = time.monotonic()
             row = self._round(linear, seen)
@@ -286,39 +212,42 @@ class Calibrator:
             self._rounding_s += time.monotonic() - began
             yield row
 
-    def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> Observed:
-        """Put something in a slot that looks at its inputs."""
+    def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
+        """Put a weight that looks at its inputs into a slot.
+
+        rows  how many inputs the matrices of a part will meet
+        """
         assert linear.stored is not None
         expected = rows(self._task.catalog.tensors[linear.name].spec.part)
-        seen = Observed(
+        seen = ObservedWeight(
             inner=linear.stored,
-            fit=Moments(
+            fit=Hessian(
                 linear.in_features, self._network.device, every=max(-(-expected // MOST_INPUTS), 1)
             ),
-            check=Witnesses(every=max(-(-expected // (CHECK_EVERY * MOST_WITNESSES)), 1)),
+            check=HeldOutInputs(every=max(-(-expected // (CHECK_EVERY * MOST_HELD_OUT_INPUTS)), 1)),
         )
         linear.stored = seen
         return seen
 
-    def _round(self, linear: Linear, seen: Observed) -> Calibrated:
+    def _round(self, linear: Linear, seen: ObservedWeight) -> Calibrated:
         """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
         how, weight = self._task.how, seen.dequantize(torch.float32)
         plain = round_to_nearest(weight, double_quant=how.double_quant)
-        best, reason = plain, Text()
-        witnesses = seen.check.inputs
+        best, reason = plain, ""
+        held_out = seen.check.inputs
 
         def error_of(values: Tensor) -> float:
             change = weight - values
-            if witnesses is None:  # nothing was held out
-                return expected_error(change, seen.fit.second())
-            return output_error(change, witnesses)
+            if held_out is None:  # nothing was held out
+                return expected_error(change, seen.fit.matrix())
+            return output_error(change, held_out)
 
         before = after = error_of(plain.values)
         if not before > 0 or before == float("inf"):
             reason = Text("no sample reached it")
         else:
             try:
-                tried = round_matrix(weight, seen.fit.second, seen.fit.count, how)
+                tried = round_matrix(weight, seen.fit.matrix, seen.fit.count, how)
                 error = error_of(tried.values)
                 if error < before:
                     best, after = tried, error
@@ -345,8 +274,8 @@ class Calibrator:
         linear.stored = DenseWeight(weight=best.values.to(self._network.dtype))
         return row
 
-    def _correct_bias(self, linear: Linear, change: Tensor, seen: Observed) -> Tensor | None:
-        """Give the bias that takes back the mean error of the outputs."""
+    def _correct_bias(self, linear: Linear, change: Tensor, seen: ObservedWeight) -> Tensor | None:
+        """Return the bias that takes back the mean error of the outputs."""
         if linear.bias is None:
             return None
         bias = self._source_bias(linear.bias)
@@ -375,69 +304,37 @@ class Calibrator:
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_file_durably(file, save(whole, metadata or None))
 
-    def _read(self, stage: int, index: int) -> Tensor:
-        """Read what a stage starts from: what the one before wrote."""
-        with safe_open(self._activations(stage) / f"{index:06d}", "pt") as content:
-            found: Tensor = content.get_tensor("hidden")
-        return found
-
-    def _write(self, stage: int, index: int, hidden: Tensor) -> None:
-        folder = self._activations(stage + 1)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{index:06d}").write_bytes(save({"hidden": hidden.cpu().contiguous()}))
-
-    def _activations(self, stage: int) -> Path:
-        return self._work / f"activations-{stage}"
-
-    def _resume(self, stages: int) -> int:
-        """Give the number of finished stages and throw away what an unfinished one left."""
-        state = self._work / "state.json"
-        done = 0
-        if state.exists():
-            content = json.loads(state.read_text(encoding="utf-8"))
-            if content["identity"] != self._task.identity:
-                raise ConversionError(
-                    "{folder} was started with {old}, but now it is {new}.",
-                    hint="Use the same samples and options as before, or add --restart.",
-                    folder=self._work,
-                    old=content["identity"],
-                    new=self._task.identity,
-                )
-            done = int(content["done"])
-        else:
-            self._finish(0)
-        for folder in self._work.glob("activations-*"):
-            if folder.name != f"activations-{done}" or done == stages:
-                shutil.rmtree(folder)
+    def _resume(self) -> None:
+        """Resume after the last finished stage; refuse the work of another calibration."""
+        earlier = self._activations.earlier_identity
+        if earlier not in (None, self._task.identity):
+            raise ConversionError(
+                "{folder} was started with {old}, but now it is {new}.",
+                hint="Use the same samples and options as before, or add --restart.",
+                folder=self._work,
+                old=earlier,
+                new=self._task.identity,
+            )
+        self._activations.resume()
         rows = CalibratedWeights(self._task.folder).rows(self._task.catalog)
         self._rows = {row.tensor: row for row in rows}
-        return done
-
-    def _finish(self, done: int) -> None:
-        """Count a stage as done; what it started from is not needed any more."""
-        self._work.mkdir(parents=True, exist_ok=True)
-        content = {"identity": self._task.identity, "done": done}
-        write_file_durably(self._work / "state.json", json.dumps(content).encode())
-        if done:
-            shutil.rmtree(self._activations(done - 1), ignore_errors=True)
 
     def _check_room(self) -> None:
         """Refuse a disk that the activations and results will not fit on, before any work."""
-        needed, free = self.scratch_bytes, shutil.disk_usage(self._work).free
-        held = sum(f.stat().st_size for f in self._work.rglob("*") if f.is_file())
-        if free + held < needed:
+        needed, activations = self.scratch_bytes, self._activations
+        if activations.room_bytes < needed:
             raise DoesNotFitError(
                 "Calibration needs {size} of scratch space in {folder}, which has {free} free.",
                 hint="Free some space, use fewer samples (--samples), or use another disk.",
                 size=format_bytes(needed),
                 folder=self._work,
-                free=format_bytes(free),
+                free=format_bytes(activations.free_bytes),
             )
 
     @property
     def scratch_bytes(self) -> int:
         """Disk that is needed besides the result: the activations between two blocks, twice, codes
-        and scales of all matrices, and the moments of a layer."""
+        and scales of all matrices, and the Hessians of a layer."""
         tensors = self._task.catalog.tensors
         weights = sum(tensors[name].spec.numel for name in self._task.chosen)
         scales = 4 * weights // NF4_GROUP
@@ -446,21 +343,16 @@ class Calibrator:
             spec = tensors[name].spec
             place = (spec.block, spec.part in (Part.VISION, Part.PROJECTOR), spec.block is None)
             layer[place] = layer.get(place, 0) + 4 * spec.shape[1] ** 2
-        moments = max(layer.values(), default=0)
-        return 2 * self._network.activation_bytes + weights // 2 + scales + moments
+        hessians = max(layer.values(), default=0)
+        return 2 * self._network.activation_bytes + weights // 2 + scales + hessians
 
     # --- small things ----------------------------------------------------------------------------
 
     def _ratio(self) -> float:
-        """Give the mean ratio of a matrix's error to that of round to nearest."""
+        """Return the mean ratio of a matrix's error to that of round to nearest."""
         judged = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
         ratios = [row.error / row.nearest_error for row in judged]
         return sum(ratios) / len(ratios) if ratios else 1.0
-
-
-def numbers(network: Network) -> list[int]:
-    """Give for each sample what decides whether it is held out: its picture's number or its own."""
-    return [i if picture is None else picture for i, picture in enumerate(network.picture_of)]
 
 
 def is_held_out(number: int) -> bool:

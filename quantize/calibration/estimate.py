@@ -43,14 +43,14 @@ class Work:
     """Floating-point operations of the phases of a calibration, and runs of a block on a sample.
 
     look     samples through the blocks, twice
-    moments  second moments, in float32
+    hessians Hessians of all matrices, in float32
     rounding deciding codes and scales, in float32
     measure  the whole model on samples held out, in float32
     runs     of blocks while looking, and while measuring
     """
 
     look: float
-    moments: float
+    hessians: float
     rounding: float
     measure: float
     runs: tuple[int, int] = (0, 0)
@@ -80,7 +80,7 @@ def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
     plain = flops_per_s(device, torch.float32)
     look = plain if dtype == torch.float32 else flops_per_s(device, dtype)
     return Estimate(
-        look_s=work.look / look + work.moments / plain + work.runs[0] * _RUN_S,
+        look_s=work.look / look + work.hessians / plain + work.runs[0] * _RUN_S,
         round_s=work.rounding / plain,
         measure_s=work.measure / plain + work.runs[1] * _RUN_S,
     )
@@ -123,11 +123,11 @@ def count_work(config: ModelConfig, load: SampleCounts, how: Calibration, *, bud
         and spec.part is not Part.LM_HEAD
         and spec.shape[1] % NF4_GROUP == 0
     ]
-    products = moments = 0.0
+    products = hessians = 0.0
     for spec in linears:
         inputs = _inputs(spec, config, load)
         products += 2.0 * spec.numel * inputs
-        moments += 2.0 * spec.shape[1] ** 2 * min(inputs, MOST_INPUTS)
+        hessians += 2.0 * spec.shape[1] ** 2 * min(inputs, MOST_INPUTS)
     vision = config.vision
     attention = 4.0 * vision.num_positions**2 * vision.hidden_size * vision.num_hidden_layers
     passes = products + attention * load.pictures
@@ -142,7 +142,7 @@ def count_work(config: ModelConfig, load: SampleCounts, how: Calibration, *, bud
     return Work(
         runs=(2 * once, round(forms * once / CHECK_EVERY)),
         look=2 * passes,
-        moments=moments,
+        hessians=hessians,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
         measure=3 * held_out + (2 * held_out + units if budget else 0.0),
     )

@@ -31,11 +31,20 @@ from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
 from cogvlm2_lite.evaluate.metrics import ratio, summarise
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.weights.writer import write_file_durably
-from quantize.calibration.calibrate import CalibratedWeights, Task, is_held_out, numbers
+from quantize.calibration.calibrate import CalibratedWeights, Task, is_held_out
 from quantize.calibration.gptq import round_to_nearest
-from quantize.calibration.knapsack import Offer, spend
+from quantize.calibration.knapsack import Upgrade, spend
 from quantize.calibration.network import Network
-from quantize.calibration.variants import CALIBRATED, INT8, NEAREST, SOURCE, Forms, Variant, Walk
+from quantize.calibration.stages import group_numbers
+from quantize.calibration.variants import (
+    CALIBRATED,
+    INT8,
+    NEAREST,
+    SOURCE,
+    Forms,
+    Variant,
+    VariantWalk,
+)
 from quantize.events import Calibrated, Judged, Measuring
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER, DECISION_NAME
@@ -159,7 +168,7 @@ class Judge:
         """Held-out samples by picture."""
         whole = self._network(self._task.samples)
         found: dict[int, list[Sample]] = {}
-        for number, sample in zip(numbers(whole), self._task.samples, strict=True):
+        for number, sample in zip(group_numbers(whole), self._task.samples, strict=True):
             if is_held_out(number):
                 found.setdefault(number, []).append(sample)
         return list(found.items())
@@ -178,7 +187,7 @@ class Judge:
     # --- measuring -------------------------------------------------------------------------------
 
     def forms(self, nf4: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Give the form of every matrix that is not the source's.
+        """Return the form of every matrix that is not the source's.
 
         nf4    of those that are stored in NF4
         kinds  storage kinds other than the recipe's
@@ -192,7 +201,7 @@ class Judge:
         return found
 
     def _shape(self, name: str, form: str, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give a matrix in a form, and the bias that goes with it; see variants.Shape."""
+        """Return a matrix in a form, and the bias that goes with it; see variants.Shape."""
         double = self._task.how.double_quant
         if form == INT8:
             return int8_values(weight), None
@@ -217,8 +226,8 @@ class Judge:
         folder: Path,
         *,
         questions: bool = False,
-    ) -> Walk:
-        return Walk(
+    ) -> VariantWalk:
+        return VariantWalk(
             self._network(samples),
             [_REFERENCE, *variants],
             self._shape,
@@ -260,9 +269,12 @@ class Judge:
         whole = self._network(self._task.samples)
         allowed = max(
             LEAST_FLOPS,
-            MOST_OF_CALIBRATION * Walk(whole, [_REFERENCE], self._shape, self._shared, "").flops,
+            MOST_OF_CALIBRATION
+            * VariantWalk(whole, [_REFERENCE], self._shape, self._shared, "").flops,
         )
         fewest = min(FEWEST, len(self._groups))
+        # The finest units on all groups first, then fewer groups, then whole blocks in the same
+        # way: what a single matrix costs says more than a few pictures more.
         for named in (self._by_matrix(), self._by_block()):
             variants = [
                 Variant(name, dict.fromkeys(some, CALIBRATED)) for name, some in named.items()
@@ -299,19 +311,23 @@ class Judge:
         """Choose storage kinds of matrices; none that brings the files above the limit."""
         rows = {row.tensor: row for row in self._weights.rows(self._task.catalog)}
         by_name = {unit.name: unit for unit in units}
-        offers = {unit.name: list(self._offers(unit, rows)) for unit in units}
+        upgrades = {unit.name: list(self._upgrades(unit, rows)) for unit in units}
         capacity = limit - self._recipe.nbytes
+        # The knapsack counts the bytes of tensors. Other storage kinds have other companion
+        # tensors, whose names make the headers longer: spend again with that much less.
         while capacity > 0:
-            taken = spend(offers, capacity)
-            kinds = {m: o.kind for name, o in taken.items() for m in by_name[name].matrices}
+            taken = spend(upgrades, capacity)
+            kinds = {
+                m: upgrade.kind for name, upgrade in taken.items() for m in by_name[name].matrices
+            }
             recipe = make_recipe(self._task.catalog, self._recipe.settings, kinds)
             if recipe.nbytes <= limit:
                 return kinds
-            capacity -= recipe.nbytes - limit  # other names make headers longer
+            capacity -= recipe.nbytes - limit
         return {}
 
-    def _offers(self, unit: MatrixGroup, rows: Mapping[str, Calibrated]) -> Iterator[Offer]:
-        """Say what a unit may become.
+    def _upgrades(self, unit: MatrixGroup, rows: Mapping[str, Calibrated]) -> Iterator[Upgrade]:
+        """Yield what a unit may become, with the bytes and the gain of each.
 
         int8 was not measured at the output: what it leaves is below what can be measured there.
         A rounding error that is k times smaller leaves k^2 of the KL, and k^2 is known from the
@@ -324,7 +340,7 @@ class Judge:
         left = sum(row.int8_error for row in errors) / whole if whole > 0 else 0.0
         for kind, gain in (("int8", unit.kl * (1 - min(left, 1.0))), ("dense", unit.kl)):
             more = sum(planned_bytes(t.source, kind) for t in planned) - before
-            yield Offer(kind=kind, nbytes=more, gain=gain)
+            yield Upgrade(kind=kind, nbytes=more, gain=gain)
 
     # --- the fail-safe ---------------------------------------------------------------------------
 
@@ -355,7 +371,7 @@ class Judge:
         everything = frozenset(n for n, t in self._planned.items() if t.kind == "nf4")
         return Decision(kinds={}, nearest=everything), plain
 
-    # --- telling ---------------------------------------------------------------------------------
+    # --- the result ------------------------------------------------------------------------------
 
     def _judged(
         self, plain: Beside, calibrated: Beside, result: Beside, decision: Decision
@@ -375,7 +391,7 @@ class Judge:
         )
 
     def _dropped(self, decision: Decision) -> str:
-        """Say what the fail-safe took back; empty when nothing."""
+        """Return what the fail-safe took back; empty when nothing."""
         if not decision.nearest:
             return ""
         parts = {self._planned[name].source.spec.part.value for name in decision.nearest}
@@ -406,13 +422,13 @@ def _halves(count: int, least: int) -> Iterator[int]:
 
 
 def _summary(found: Beside) -> dict[str, Any]:
-    """Give KL, top-1 and answers changed with their intervals."""
+    """Return KL, top-1 and answers changed with their intervals."""
     whole = summarise(found).as_dict()
     return {name: whole[name] for name in ("kl_mean", "kl_p99", "top1", "changed")}
 
 
 def _ratio(result: Beside, plain: Beside) -> dict[str, float] | None:
-    """Give the ratio of the mean KLs; None where plain NF4 has none."""
+    """Return the ratio of the mean KLs; None where plain NF4 has none."""
     if not plain.kl.sum() > 0:
         return None
     return ratio(result.kl, plain.kl, plain.picture).as_dict()

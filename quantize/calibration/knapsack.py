@@ -1,4 +1,4 @@
-"""Spend a byte budget: a knapsack in which every unit takes at most one offer."""
+"""Spend a byte budget: a knapsack in which every unit takes at most one upgrade."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _STEPS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
-    """What a unit may become instead of NF4.
+class Upgrade:
+    """A storage kind that a unit may get instead of NF4.
 
     nbytes  more than in NF4, above 0
     gain    by which the mean KL at the model's output falls, nats per word
@@ -25,60 +25,68 @@ class Offer:
     gain: float
 
 
-def spend(offers: Mapping[str, Sequence[Offer]], capacity: int) -> dict[str, Offer]:
-    """Take at most one offer per unit so that the sum of the gains is largest.
+def spend(upgrades: Mapping[str, Sequence[Upgrade]], capacity: int) -> dict[str, Upgrade]:
+    """Choose at most one upgrade per unit so that the sum of the gains is largest.
 
-    offers    by unit
+    upgrades    by unit
     capacity  bytes that may be spent
-    Returns   the offers that were taken, by unit
+    Returns   the upgrades that were chosen, by unit
 
     A knapsack with choices, solved by dynamic programming. Up to 8192 bytes that is exact; above,
-    sizes are rounded up to 1/8192 of the capacity, and what is left over goes to the best offers
+    sizes are rounded up to 1/8192 of the capacity, and what is left over goes to the best upgrades
     that still fit.
     """
+    # 1  Count bytes in steps. Sizes are rounded up, so that no choice can exceed the capacity.
     step = max(-(-capacity // _STEPS), 1)
     room = capacity // step
     best: NDArray[np.float64] = np.zeros(room + 1)
     taken: list[NDArray[np.int8]] = []
-    units = list(offers)
+    # 2  Unit by unit: best[room] is the largest gain of the units so far within so many steps. For
+    #    each room the unit takes nothing, or the upgrade after which that room is worth most.
+    units = list(upgrades)
     for unit in units:
         now, picked = best.copy(), np.full(room + 1, -1, dtype=np.int8)
-        for number, offer in enumerate(offers[unit]):
-            size = -(-offer.nbytes // step)
-            if offer.gain <= 0 or size > room:
+        for number, upgrade in enumerate(upgrades[unit]):
+            size = -(-upgrade.nbytes // step)
+            if upgrade.gain <= 0 or size > room:
                 continue
-            tried = best[: room + 1 - size] + offer.gain
+            tried = best[: room + 1 - size] + upgrade.gain
             better = tried > now[size:]
             now[size:][better] = tried[better]
             picked[size:][better] = number
         taken.append(picked)
         best = now
-    chosen: dict[str, Offer] = {}
-    # Of equal sums the one with the fewest bytes.
+    chosen: dict[str, Upgrade] = {}
+    # 3  Read the choices back, last unit first: each upgrade leaves so much less room for the units
+    #    before it. Of equal sums the one with the fewest bytes.
     place = int(best.argmax())
     for unit, picked in zip(reversed(units), reversed(taken), strict=True):
         if picked[place] >= 0:
-            chosen[unit] = offers[unit][picked[place]]
+            chosen[unit] = upgrades[unit][picked[place]]
             place -= -(-chosen[unit].nbytes // step)
-    return _fill(offers, dict(reversed(chosen.items())), capacity)
+    # 4  Rounding sizes up left some bytes over.
+    return _fill(upgrades, dict(reversed(chosen.items())), capacity)
 
 
 def _fill(
-    offers: Mapping[str, Sequence[Offer]], chosen: dict[str, Offer], capacity: int
-) -> dict[str, Offer]:
-    """Spend what rounding left over, the best gain per byte first."""
+    upgrades: Mapping[str, Sequence[Upgrade]], chosen: dict[str, Upgrade], capacity: int
+) -> dict[str, Upgrade]:
+    """Spend what rounding left over, the best gain per byte first.
+
+    An upgrade may replace a smaller one of the same unit. Every turn raises the gain, so it ends.
+    """
     while True:
-        left = capacity - sum(offer.nbytes for offer in chosen.values())
-        found: tuple[float, str, Offer] | None = None
-        for unit, some in offers.items():
+        left = capacity - sum(upgrade.nbytes for upgrade in chosen.values())
+        found: tuple[float, str, Upgrade] | None = None
+        for unit, some in upgrades.items():
             nbytes, gain = (chosen[unit].nbytes, chosen[unit].gain) if unit in chosen else (0, 0.0)
-            for offer in some:
-                more, better = offer.nbytes - nbytes, offer.gain - gain
+            for upgrade in some:
+                more, better = upgrade.nbytes - nbytes, upgrade.gain - gain
                 if better <= 0 or more > left:
                     continue
                 rate = better / more if more > 0 else float("inf")
                 if found is None or rate > found[0]:
-                    found = (rate, unit, offer)
+                    found = (rate, unit, upgrade)
         if found is None:
             return chosen
         chosen[found[1]] = found[2]

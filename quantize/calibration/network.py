@@ -1,26 +1,26 @@
-"""The model taken apart: its blocks one after another, each on all samples.
+"""A checkpoint's parts with empty weight slots, and the samples that go through them.
 
 What calibrating (`calibrate.py`) and judging (`judge.py`) share. Nothing here decides or writes
-anything; whoever walks over the blocks fills them, runs them and keeps what they give.
+anything; `stages.py` makes a list of stages of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.inputs.image import pixel_values
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.model.decoder import Decoder, Routing, Step, place_features
-from cogvlm2_lite.model.full_attention import choose_full_attention
+from cogvlm2_lite.memory.residency import HasSlots
+from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, Place
-from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
-from cogvlm2_lite.model.vision import VisionTower
-from cogvlm2_lite.samples.samples import Sample, SampleTokens, opened, tokenize
+from cogvlm2_lite.samples.samples import Sample, SampleTokens, identified, opened, tokenize
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.slots import WeightSlot
@@ -42,14 +42,11 @@ class Network:
         dtype: torch.dtype,
     ) -> None:
         self.config = catalog.config
-        self.samples = samples
+        self.samples = identified(samples)
         self.device, self.dtype = device, dtype
         self._tokenizer = tokenizer
         self._loader = WeightLoader(catalog, device=device, dtype=dtype)
-        attention = choose_full_attention(device, dtype)
-        self.tower = VisionTower(self.config.vision, attention.attend)
-        self.projector = Projector(self.config)
-        self.decoder = Decoder(self.config)
+        self.parts = assemble(self.config, device=device, dtype=dtype, rope=RopeMode.REFERENCE)
 
     # --- what goes through -----------------------------------------------------------------------
 
@@ -58,20 +55,16 @@ class Network:
         """For each distinct picture, the first sample that shows it."""
         seen: dict[str, int] = {}
         for number, sample in enumerate(self.samples):
-            picture = opened(sample)
-            if picture is not None:
-                seen.setdefault(picture.sha256, number)
+            if sample.picture is not None:
+                seen.setdefault(sample.picture, number)
         return list(seen.values())
 
     @cached_property
     def picture_of(self) -> list[int | None]:
         """For each sample, the number in `pictures` of what it shows."""
         order: dict[str, int] = {}
-        found: list[int | None] = []
-        for sample in self.samples:
-            picture = opened(sample)
-            found.append(None if picture is None else order.setdefault(picture.sha256, len(order)))
-        return found
+        names = (sample.picture for sample in self.samples)
+        return [None if name is None else order.setdefault(name, len(order)) for name in names]
 
     @cached_property
     def tokens(self) -> list[SampleTokens]:
@@ -89,25 +82,25 @@ class Network:
     # --- the steps; the slots they need must be filled ------------------------------------------
 
     def embed_picture(self, index: int) -> Tensor:
-        """Give the patches of a picture, [1, positions, vision hidden]."""
+        """Return the patches of a picture, [1, positions, vision hidden]."""
         picture = opened(self.samples[self.pictures[index]])
         assert picture is not None
         pixels = torch.from_numpy(pixel_values(picture, self.config.vision))
-        return self.tower.embedding(self.put(pixels))
+        return self.parts.tower.embedding(self.put(pixels))
 
     def embed_words(self, index: int, features: Tensor | None) -> Tensor:
-        """Give the words of a sample with its picture in place, [1, tokens, hidden], on the CPU.
+        """Return the words of a sample with its picture in place, [1, tokens, hidden], on the CPU.
 
         features  [1, image tokens, hidden] on the CPU; None for a sample without a picture
         """
         tokens = self.tokens[index]
-        hidden = self.decoder.embedding(torch.from_numpy(tokens.input_ids)).to(self.dtype)
+        hidden = self.parts.decoder.embedding(torch.from_numpy(tokens.input_ids)).to(self.dtype)
         if features is None:
             return hidden
         return place_features(hidden, features, torch.from_numpy(tokens.token_type_ids == 1))
 
     def step(self, index: int) -> Step:
-        """Give what the decoder's layers share for a sample."""
+        """Return what the decoder's layers share for a sample."""
         tokens = self.tokens[index]
         positions = torch.from_numpy(tokens.position_ids)
         routing = Routing(vision=None)
@@ -123,15 +116,24 @@ class Network:
 
     @cached_property
     def _rotary(self) -> Rotary:
-        rotary = Rotary(self.config, RopeMode.REFERENCE, dtype=self.dtype, device=self.device)
-        self.fill(rotary.slots())
-        return rotary
+        """The rotary tables; their few weights stay."""
+        self.fill(self.parts.rotary.slots())
+        return self.parts.rotary
 
     # --- weights and activations -----------------------------------------------------------------
 
     def put(self, tensor: Tensor) -> Tensor:
         """Bring activations to where they are computed with."""
         return tensor.to(self.device, self.dtype)
+
+    @contextmanager
+    def bring_in(self, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
+        """Have the source's weights of a piece in memory; nothing arrives early either way."""
+        try:
+            self.fill(piece.slots())
+            yield
+        finally:
+            self.clear(piece.slots())
 
     def fill(self, slots: Iterable[WeightSlot]) -> None:
         """Read the source's weights into slots."""
@@ -153,5 +155,5 @@ class _NoCache(KVCache):
     def append(
         self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Give back what came."""
+        """Return back what came."""
         return keys, values

@@ -13,8 +13,8 @@ from torch import Tensor
 from cogvlm2_lite.weights.slots import StoredWeight
 
 
-class Moments:
-    """The mean and second moment of a layer's inputs, summed up as they come.
+class Hessian:
+    """The mean of a layer's inputs and of x x^T over them, summed up as they come.
 
     every  take one input of so many: the more there are, the less each one tells
     """
@@ -22,39 +22,39 @@ class Moments:
     def __init__(self, columns: int, device: torch.device, every: int) -> None:
         self.count = 0
         self._every = every
-        self._second: Tensor | None = torch.zeros(columns, columns, device=device)
+        self._sum: Tensor | None = torch.zeros(columns, columns, device=device)
         self._first = torch.zeros(columns, device=device)
         self._file: Path | None = None
 
     def add(self, x: Tensor) -> None:
         """Count inputs [..., columns]."""
-        assert self._second is not None, "nothing is counted after `spill`"
+        assert self._sum is not None, "nothing is counted after `spill`"
         rows = x.reshape(-1, x.shape[-1])[:: self._every].float()
         self.count += rows.shape[0]
-        self._second.addmm_(rows.t(), rows)
+        self._sum.addmm_(rows.t(), rows)
         self._first += rows.sum(dim=0)
 
     def spill(self, file: Path) -> None:
-        """Put the second moment on the disk, so that the next matrix has its memory.
+        """Put the Hessian on the disk, so that the next matrix has its memory.
 
         Those of a decoder layer take 2.2 GB together, and rounding needs three of the largest.
         """
-        assert self._second is not None
-        self._second /= max(self.count, 1)
+        assert self._sum is not None
+        self._sum /= max(self.count, 1)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._second.cpu().numpy().tofile(file)
-        self._file, self._second = file, None
+        self._sum.cpu().numpy().tofile(file)
+        self._file, self._sum = file, None
 
-    def second(self) -> Tensor:
-        """Read the second moment back, a new one each time: [columns, columns] float32; zeros when
+    def matrix(self) -> Tensor:
+        """Read the Hessian back, a new one each time: [columns, columns] float32; zeros when
         nothing came."""
-        assert self._file is not None, "the moment is read after `spill`"
+        assert self._file is not None, "the Hessian is read after `spill`"
         columns = len(self._first)
         found = torch.from_numpy(np.fromfile(self._file, dtype=np.float32))
         return found.view(columns, columns).to(self._first.device)
 
     def forget(self) -> None:
-        """Take the moment off the disk."""
+        """Delete the Hessian from the disk."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
@@ -64,8 +64,8 @@ class Moments:
         return self._first / max(self.count, 1)
 
 
-class Witnesses:
-    """Inputs of samples held out, kept as they are: they judge.
+class HeldOutInputs:
+    """Inputs of samples held out, kept as they are: a rounded matrix is judged by them.
 
     every  take one input of so many
     """
@@ -85,16 +85,16 @@ class Witnesses:
 
 
 @dataclass(kw_only=True)
-class Observed:
-    """A stored weight that remembers what it is multiplied with; it stands in a Linear's slot.
+class ObservedWeight:
+    """A stored weight that remembers what it is multiplied with; it is put into a Linear's slot.
 
     fit    of the samples that rounding is fitted to
     check  of those that judge it
     """
 
     inner: StoredWeight
-    fit: Moments
-    check: Witnesses
+    fit: Hessian
+    check: HeldOutInputs
     checking: bool = field(default=False, init=False)
 
     @property
@@ -115,5 +115,5 @@ class Observed:
         return [self.multiply(x, bias) for x in xs]
 
     def dequantize(self, to: torch.dtype) -> Tensor:
-        """Give the inner weight's plain matrix."""
+        """Return the inner weight, dequantized."""
         return self.inner.dequantize(to)

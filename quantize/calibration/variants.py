@@ -5,36 +5,35 @@ through a block while its weights are there, and variants that were alike so far
 activations. So a hundred variants that differ in one matrix each cost far less than a hundred
 models: each is computed from its matrix on.
 
-    NAME/state.json      which variants, and how many stages are done
-    NAME/activations-N/  what stage N starts from, a file per distinct state and picture or sample
-    NAME/found           the result
+    NAME/state.json     which variants, and how many stages are done
+    NAME/activations-N  what stage N starts from, for each distinct state (engine/activations.py)
+    NAME/found          the result
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cogvlm2_lite.engine.activations import FolderActivations
+from cogvlm2_lite.engine.layer_major import LayerMajorWalk, StageVisit
 from cogvlm2_lite.errors import DoesNotFitError
-from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
-from cogvlm2_lite.model.decoder import DecoderBlock
-from cogvlm2_lite.model.projector import Projector
-from cogvlm2_lite.model.vision import VisionBlock
+from cogvlm2_lite.evaluate.metrics import TokenComparison
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.slots import Linear, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.calibration.network import Network
+from quantize.calibration.stages import ModelStage, model_stages
 from quantize.events import Measuring
 
 SOURCE, NEAREST, CALIBRATED, INT8 = "source", "nearest", "calibrated", "int8"
@@ -63,34 +62,10 @@ class Variant:
     forms: Forms
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """One step of all samples: what must be filled, and what is done to an input.
-
-    inputs  how many pictures or samples go through
-    tokens  of all of them together
-    share   of the matrices that one token meets: of a layer's two experts it is one
-    run     of an input's number and the activations before it
-    before  which activations an input starts from: number of the input in the stage before
-    """
-
-    name: str
-    slots: Sequence[WeightSlot]
-    inputs: int
-    tokens: int
-    run: Callable[[int, Tensor | None], Tensor]
-    before: Callable[[int], int | None]
-    share: float = 1.0
-
-    @property
-    def matrices(self) -> list[Linear]:
-        return [slot for slot in self.slots if isinstance(slot, Linear)]
-
-
-class Walk:
+class VariantWalk:
     """Takes variants through the network; `run` goes on from the last finished stage.
 
-    variants  the first is the reference that the others are held against
+    variants  the first is the reference that the others are compared with
     folder    of its own, for activations and the result
     identity  of what `shape` gives: another one makes the folder's content worthless
     questions count the words of the prompt behind the picture too, not only those of the answer
@@ -110,39 +85,45 @@ class Walk:
         self._folder, self._questions = folder, questions
         named = [identity, questions, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
         self._identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        self._stages = model_stages(network)
 
     @torch.inference_mode()
     def run(self) -> Iterator[Measuring]:
         """Walk; yields progress. The result is in `found` then."""
-        if self._found_file.exists() and self._done() is not None:
+        activations = FolderActivations(self._folder, self._identity)
+        same = activations.earlier_identity == self._identity
+        if same and self._found_file.exists():
             return
-        stages = self._stages()
-        paths = self._paths(stages)
-        done = self._resume()
-        if not done:
-            self._check_room(paths)
+        if same:
+            activations.resume()
+        else:
+            activations.restart()
+        stages, paths = self._stages, self._paths()
+        if not activations.done:
+            self._check_room(paths, activations)
         work = [
-            self._cost(stage, path) + _FLOPS_OF_A_RUN * len(set(path)) * stage.inputs
+            self._cost(stage, path) + _FLOPS_OF_A_RUN * len(set(path)) * len(stage.keys)
             for stage, path in zip(stages, paths, strict=True)
         ]
-        began, before = time.monotonic(), sum(work[:done])
-        for number in range(done, len(stages)):
-            self._do(number, stages[number], paths[number])
-            self._finish(number + 1)
-            spent, now = time.monotonic() - began, sum(work[: number + 1])
-            yield Measuring(
-                done=number + 1,
-                total=len(stages) + 1,
-                block=stages[number].name,
-                seconds_left=round(spent / max(now - before, 1.0) * (sum(work) - now), 1),
-            )
-        self._score(len(stages), paths[-1])
-        yield Measuring(
-            done=len(stages) + 1, total=len(stages) + 1, block="scores", seconds_left=0.0
-        )
+        began, before = time.monotonic(), sum(work[: activations.done])
+        total = len(stages) + 1
+        with closing(activations):
+            walk = LayerMajorWalk(stages, self._network.bring_in, activations)
+            for number in walk.forward:
+                with walk.visit(number) as visit:
+                    self._advance(stages[number], visit, paths)
+                spent, now = time.monotonic() - began, sum(work[: number + 1])
+                yield Measuring(
+                    done=number + 1,
+                    total=total,
+                    block=stages[number].name,
+                    seconds_left=round(spent / max(now - before, 1.0) * (sum(work) - now), 1),
+                )
+            self._score(activations, paths[-1])
+        yield Measuring(done=total, total=total, block="scores", seconds_left=0.0)
 
-    def found(self) -> dict[str, Beside]:
-        """Hold every variant but the first against the first, by name."""
+    def found(self) -> dict[str, TokenComparison]:
+        """Return how every variant differs from the first, by name."""
         columns = load_file(self._found_file)
         shared = {
             "reference_right": columns["reference_right"].numpy(),
@@ -150,7 +131,7 @@ class Walk:
             "picture": columns["picture"].numpy(),
         }
         return {
-            variant.name: Beside(
+            variant.name: TokenComparison(
                 kl=columns["kl"][number].numpy(),
                 agree=columns["agree"][number].numpy(),
                 other_right=columns["other_right"][number].numpy(),
@@ -162,140 +143,71 @@ class Walk:
     @property
     def flops(self) -> float:
         """What all matrix products of the walk take, attention not counted."""
-        stages = self._stages()
-        paths = self._paths(stages)
-        return sum(self._cost(s, path) for s, path in zip(stages, paths, strict=True))
+        stages = self._stages
+        return sum(self._cost(s, path) for s, path in zip(stages, self._paths(), strict=True))
 
     # --- which variants share what -----------------------------------------------------------
 
-    def _paths(self, stages: Sequence[_Stage]) -> list[list[int]]:
-        """Give for each stage the state of each variant after it; equal numbers are one state."""
+    def _paths(self) -> list[list[int]]:
+        """Return for each stage the state of each variant after it.
+
+        Variants with equal numbers are one state: their matrices have been the same so far, and so
+        are their activations. It is enough to name a state by the state before the stage and the
+        forms of the stage's matrices, for equal activations through equal matrices stay equal.
+        """
         states, found = [0] * len(self._variants), []
-        for stage in stages:
+        for stage in self._stages:
             numbers: dict[tuple[object, ...], int] = {}
             keys = [(s, self._key(stage, v)) for s, v in zip(states, self._variants, strict=True)]
             states = [numbers.setdefault(key, len(numbers)) for key in keys]
             found.append(states)
         return found
 
-    def _key(self, stage: _Stage, variant: Variant) -> tuple[tuple[str, str], ...]:
+    def _key(self, stage: ModelStage, variant: Variant) -> tuple[tuple[str, str], ...]:
         forms = ((m.name, variant.forms.get(m.name, SOURCE)) for m in stage.matrices)
         return tuple((name, form) for name, form in forms if form != SOURCE)
 
     @staticmethod
-    def _cost(stage: _Stage, path: Sequence[int]) -> float:
-        """Give the floating-point operations of a stage."""
+    def _cost(stage: ModelStage, path: Sequence[int]) -> float:
+        """Return the floating-point operations of a stage."""
         weights = sum(m.in_features * m.out_features for m in stage.matrices)
         return 2.0 * weights * stage.share * stage.tokens * len(set(path))
 
     # --- stages ------------------------------------------------------------------------------
 
-    def _stages(self) -> list[_Stage]:
-        net = self._network
-        pictures, samples = len(net.pictures), len(net.samples)
-        patches = pictures * net.config.vision.num_positions
-        words = sum(tokens.input_ids.size for tokens in net.tokens)
-
-        def same(index: int) -> int:
-            return index
-
-        def through(block: Callable[[Tensor], Tensor]) -> Callable[[int, Tensor | None], Tensor]:
-            def run(index: int, hidden: Tensor | None) -> Tensor:
-                assert hidden is not None
-                return block(net.put(hidden))
-
-            return run
-
-        def decode(block: DecoderBlock) -> Callable[[int, Tensor | None], Tensor]:
-            def run(index: int, hidden: Tensor | None) -> Tensor:
-                assert hidden is not None
-                return block(net.put(hidden), net.step(index))
-
-            return run
-
-        found = [
-            _Stage(
-                name="patch embedding",
-                slots=list(net.tower.embedding.slots()),
-                inputs=pictures,
-                tokens=patches,
-                run=lambda index, _: net.embed_picture(index),
-                before=lambda _: None,
-            )
-        ]
-        blocks: list[tuple[str, VisionBlock | Projector]] = [
-            (f"vision layer {n}", block) for n, block in enumerate(net.tower.blocks)
-        ]
-        for name, block in (*blocks, ("projector", net.projector)):
-            slots = list(block.slots())
-            found.append(
-                _Stage(
-                    name=name,
-                    slots=slots,
-                    inputs=pictures,
-                    tokens=patches // 4 if block is net.projector else patches,
-                    run=through(block),
-                    before=same,
-                )
-            )
-        found.append(
-            _Stage(
-                name="words",
-                slots=list(net.decoder.embedding.slots()),
-                inputs=samples,
-                tokens=words,
-                run=net.embed_words,
-                before=lambda index: net.picture_of[index],
-            )
-        )
-        found += [
-            _Stage(
-                name=f"decoder layer {number}",
-                slots=list(block.slots()),
-                inputs=samples,
-                tokens=words,
-                share=0.5,
-                run=decode(block),
-                before=same,
-            )
-            for number, block in enumerate(net.decoder.blocks)
-        ]
-        return found
-
-    def _do(self, number: int, stage: _Stage, path: Sequence[int]) -> None:
-        """Run a stage for every distinct state."""
-        before = self._path_before(number)
+    def _advance(
+        self, stage: ModelStage, visit: StageVisit, paths: Sequence[Sequence[int]]
+    ) -> None:
+        """Take every distinct state of all samples through a stage."""
+        path = paths[visit.number]
+        before = paths[visit.number - 1] if visit.number else [0] * len(self._variants)
+        # 1  One variant of each state stands for all of them.
         todo: dict[int, tuple[int, Variant]] = {}
         for state, earlier, variant in zip(path, before, self._variants, strict=True):
             todo.setdefault(state, (earlier, variant))
-        # States with the same forms of this block stand together, so that each is made once.
+        # 2  States with the same forms of this block stand together, so that each is made once.
         order = sorted(todo, key=lambda state: (self._key(stage, todo[state][1]), state))
-        with _Filled(self._network, stage.slots, self._shape) as filled:
-            for state in order:
-                earlier, variant = todo[state]
-                filled.take(dict(self._key(stage, variant)))
-                for index in range(stage.inputs):
-                    place = stage.before(index)
-                    start = None if place is None else self._read(number, earlier, place)
-                    self._write(number + 1, state, index, stage.run(index, start))
+        # 3  Each state starts from what the state before it gave.
+        forms = _Forms(self._network, stage.slots, self._shape)
+        for state in order:
+            earlier, variant = todo[state]
+            forms.take(dict(self._key(stage, variant)))
+            for sample, _ in visit.keys:
+                visit.advance((sample, state), earlier)
 
-    def _path_before(self, number: int) -> Sequence[int]:
-        paths = self._paths(self._stages())
-        return paths[number - 1] if number else [0] * len(self._variants)
-
-    def _score(self, number: int, path: Sequence[int]) -> None:
-        """Score the words of the answers, and hold every variant against the first."""
-        head = self._network.decoder.head
-        slots = list(head.slots())
+    def _score(self, activations: FolderActivations, path: Sequence[int]) -> None:
+        """Score the words of the answers, and compare every variant with the first."""
+        head, last = self._network.parts.decoder.head, activations.done
         keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
         states = list(zip(path, keys, strict=True))
         rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
-        with _Filled(self._network, slots, self._shape) as filled:
+        with self._network.bring_in(head):
+            forms = _Forms(self._network, list(head.slots()), self._shape)
 
             def score(key: tuple[int, str], sample: int, some: Sequence[int]) -> Tensor:
                 state, form = key
-                filled.take({head.lm_head.name: form} if form != SOURCE else {})
-                hidden = self._read(number, state, sample)[:, some]
+                forms.take({head.lm_head.name: form} if form != SOURCE else {})
+                hidden = activations.read(last, (sample, state))[:, some]
                 return head(self._network.put(hidden))[0].double().log_softmax(-1)
 
             for sample in range(len(self._network.samples)):
@@ -311,10 +223,10 @@ class Walk:
                     self._keep(rows, reference, [beside[key] for key in states[1:]], words, sample)
         columns = {name: torch.cat(parts, dim=-1).contiguous() for name, parts in rows.items()}
         write_file_durably(self._found_file, save(columns))
-        self._finish(number + 1)
+        activations.finish(last + 1)
 
     def _wanted(self, sample: int) -> tuple[list[int], Tensor]:
-        """Give the positions whose next word counts, and these words.
+        """Return the positions whose next word counts, and these words.
 
         A sample without an answer has one: where its answer would begin; its word is -1.
         """
@@ -359,52 +271,11 @@ class Walk:
     def _found_file(self) -> Path:
         return self._folder / "found"
 
-    def _activations(self, stage: int) -> Path:
-        return self._folder / f"activations-{stage}"
-
-    def _read(self, stage: int, state: int, index: int) -> Tensor:
-        with safe_open(self._activations(stage) / f"{state}-{index}", "pt") as content:
-            hidden: Tensor = content.get_tensor("hidden")
-        return hidden
-
-    def _write(self, stage: int, state: int, index: int, hidden: Tensor) -> None:
-        folder = self._activations(stage)
-        folder.mkdir(parents=True, exist_ok=True)
-        content = save({"hidden": hidden.cpu().contiguous()})
-        (folder / f"{state}-{index}").write_bytes(content)
-
-    def _done(self) -> int | None:
-        """Give the number of finished stages; None when the folder holds another walk."""
-        try:
-            content = json.loads((self._folder / "state.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return int(content["done"]) if content["identity"] == self._identity else None
-
-    def _resume(self) -> int:
-        done = self._done()
-        if done is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._finish(0)
-            return 0
-        for folder in self._folder.glob("activations-*"):
-            if folder.name != f"activations-{done}":
-                shutil.rmtree(folder)
-        return done
-
-    def _finish(self, done: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        content = {"identity": self._identity, "done": done}
-        write_file_durably(self._folder / "state.json", json.dumps(content).encode())
-        if done:
-            shutil.rmtree(self._activations(done - 1), ignore_errors=True)
-
-    def _check_room(self, paths: Sequence[Sequence[int]]) -> None:
+    def _check_room(self, paths: Sequence[Sequence[int]], activations: FolderActivations) -> None:
         """Refuse a disk that the activations will not fit on, before any work."""
         states = max(len(set(path)) for path in paths)
         needed = 2 * states * self._network.activation_bytes
-        free = shutil.disk_usage(self._folder).free
-        if free < needed:
+        if activations.room_bytes < needed:
             raise DoesNotFitError(
                 "Measuring {count} variants needs {size} of scratch space in {folder}, which has "
                 "{free} free.",
@@ -412,7 +283,7 @@ class Walk:
                 count=len(self._variants),
                 size=format_bytes(needed),
                 folder=self._folder,
-                free=format_bytes(free),
+                free=format_bytes(activations.free_bytes),
             )
 
 
@@ -431,22 +302,15 @@ def _beside(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Te
     return kl, choice == first, choice == torch.where(words < 0, first, words)
 
 
-class _Filled:
-    """A block's weights, of which some change their form; a context that lets them go."""
+class _Forms:
+    """Changes the forms of matrices that are in memory."""
 
     def __init__(self, network: Network, slots: Sequence[WeightSlot], shape: Shape) -> None:
         self._network, self._slots, self._shape = network, slots, shape
         self._now: dict[str, str] = {}
 
-    def __enter__(self) -> _Filled:
-        self._network.fill(self._slots)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._network.clear(self._slots)
-
     def take(self, forms: Mapping[str, str]) -> None:
-        """Give matrices the forms; those that are not named become the source's."""
+        """Return matrices the forms; those that are not named become the source's."""
         for slot in self._slots:
             if not isinstance(slot, Linear):
                 continue

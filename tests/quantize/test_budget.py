@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.errors import UsageError
 from quantize.budget import parse_budget
-from quantize.calibration.knapsack import Offer, spend
+from quantize.calibration.knapsack import Upgrade, spend
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_a_budget_below_plain_nf4_is_refused_with_both_sizes() -> None:
         parse_budget("3.6bits").limit(1000, 2000)
 
 
-Drawn = dict[str, list[Offer]]
+Drawn = dict[str, list[Upgrade]]
 
 
 @st.composite
 def drawn_offers(draw: st.DrawFn) -> Drawn:
-    def offer(kind: str) -> Offer:
+    def offer(kind: str) -> Upgrade:
         gain = draw(st.integers(-2, 20))
-        return Offer(kind=kind, nbytes=draw(st.integers(1, 30)), gain=float(gain))
+        return Upgrade(kind=kind, nbytes=draw(st.integers(1, 30)), gain=float(gain))
 
     return {f"u{n}": [offer("int8"), offer("dense")] for n in range(draw(st.integers(0, 5)))}
 
@@ -72,7 +72,7 @@ def test_real_sizes_are_never_overspent_and_nothing_that_fits_is_left(
 ) -> None:
     """In megabytes sizes are counted in steps; what rounding leaves over is spent as well."""
     real = {
-        unit: [Offer(kind=o.kind, nbytes=o.nbytes * 1_000_003 + 17, gain=o.gain) for o in some]
+        unit: [Upgrade(kind=o.kind, nbytes=o.nbytes * 1_000_003 + 17, gain=o.gain) for o in some]
         for unit, some in offers.items()
     }
     room = capacity * 1_000_003
@@ -86,7 +86,8 @@ def test_real_sizes_are_never_overspent_and_nothing_that_fits_is_left(
 
 def test_more_bytes_never_gain_less() -> None:
     offers = {
-        f"u{n}": [Offer(kind="int8", nbytes=7 + n % 5, gain=float(n * 37 % 11))] for n in range(30)
+        f"u{n}": [Upgrade(kind="int8", nbytes=7 + n % 5, gain=float(n * 37 % 11))]
+        for n in range(30)
     }
     gains = [sum(o.gain for o in spend(offers, room).values()) for room in range(0, 300, 10)]
     assert gains == sorted(gains)

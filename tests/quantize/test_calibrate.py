@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -14,13 +15,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
+from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
+from cogvlm2_lite.samples import samples as samples_module
 from cogvlm2_lite.samples.drawn import drawn_samples
 from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.calibration import calibrate as calibration
-from quantize.calibration.calibrate import Task
+from quantize.calibration.calibrate import CHECK_EVERY, Task
 from quantize.calibration.gptq import Calibration
 from quantize.command import main
 from quantize.events import Calibrated, CalibrationProgress, Event
@@ -31,7 +35,7 @@ from quantize.verify import verify
 from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, quantize
 from tests.quantize.test_transformers import both_logits, load_tree
 
-DEMO = Path(calibration.__file__).parents[1] / "cogvlm2_lite" / "demo" / "checkpoint"
+DEMO = checkpoint_folder()
 SETTINGS = QuantizeOptions(calibration="a test", shard_bytes=300_000)
 
 
@@ -164,7 +168,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for the result, which is checked first, but not for activations and codes as well.
-    monkeypatch.setattr(calibration.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**5))
     monkeypatch.setattr("quantize.pipeline._free_bytes", lambda _: 10**12)
     with pytest.raises(DoesNotFitError, match=r"Calibration needs .* of scratch"):
         run(tmp_path / "nf4", made_samples())
@@ -182,7 +186,7 @@ def test_a_poisoned_layer_falls_back_to_nearest_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def poisoned(*_: object) -> None:
-        raise ArithmeticError("the inputs' second moment can't be inverted")
+        raise ArithmeticError("the inputs' second hessian can't be inverted")
 
     monkeypatch.setattr(calibration, "round_matrix", poisoned)
     events = run(tmp_path / "nf4", made_samples())
@@ -239,10 +243,10 @@ def test_each_expert_is_thinned_by_its_own_tokens(
     assert inputs[0][patches] == inputs[1][patches] > 60
 
 
-def test_few_witnesses_judge_as_the_many_would(
+def test_few_held_out_inputs_judge_as_the_many_would(
     calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MOST_WITNESSES", 40)
+    monkeypatch.setattr(calibration, "MOST_HELD_OUT_INPUTS", 40)
     found = {e.tensor: e for e in run(tmp_path / "q", made_samples()) if isinstance(e, Calibrated)}
     many = {e.tensor: e for e in calibrated[1] if isinstance(e, Calibrated)}
     assert any(found[name].nearest_error != row.nearest_error for name, row in many.items())
@@ -266,6 +270,35 @@ def test_too_few_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([str(DEMO), str(tmp_path / "d"), "--calibrate", "built-in", "--samples", "3"]) == 2
     assert "Too few samples to calibrate with: 3" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
+
+
+def test_a_picture_is_decoded_once_for_its_hash_and_once_for_each_pass_over_its_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[str] = Counter()
+    made = made_samples()
+
+    def count(image: ImageSource) -> OpenedImage:
+        assert isinstance(image, Path)
+        decoded[image.name] += 1
+        return open_image(image)
+
+    monkeypatch.setattr(samples_module, "open_image", count)
+    samples = []
+    for number, sample in enumerate(made):
+        if isinstance(sample.image, Image.Image):
+            file = tmp_path / f"{number // 2}.png"  # two questions about most pictures
+            if not file.exists():
+                sample.image.save(file)
+            samples.append(replace(sample, image=file, picture=None))
+    samples = in_fixed_order(samples)
+    identify_samples(samples)
+    assert set(decoded.values()) == {1}
+    decoded.clear()
+    run(tmp_path / "nf4", samples)
+    # Calibrating looks at every picture; judging once more at those that are held out.
+    assert sorted(set(decoded.values())) == [1, 2]
+    assert sum(number == 2 for number in decoded.values()) == len(decoded) // CHECK_EVERY
 
 
 # --- samples --------------------------------------------------------------------------------------

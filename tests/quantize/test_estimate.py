@@ -49,7 +49,7 @@ def test_the_real_model_takes_what_its_shapes_say() -> None:
         config, SampleCounts(samples=1, shown=1, pictures=1), Calibration(), budget=False
     )
     assert one.measure * 4 / 3 == pytest.approx((117 + 33) * 1e12, rel=0.05)
-    assert one.moments == pytest.approx(9217 * 31e9 + 2306 * 16e9, rel=0.2)
+    assert one.hessians == pytest.approx(9217 * 31e9 + 2306 * 16e9, rel=0.2)
 
 
 def test_a_budget_adds_measuring_and_nothing_else() -> None:
@@ -67,7 +67,7 @@ def test_a_budget_adds_measuring_and_nothing_else() -> None:
 
 
 def test_seconds_are_work_over_a_speed_that_was_tried_out() -> None:
-    work = Work(look=6e11, moments=4e11, rounding=2e12, measure=3e12)
+    work = Work(look=6e11, hessians=4e11, rounding=2e12, measure=3e12)
     found = estimate(work, torch.device("cpu"), torch.float32)
     assert found.round_s == pytest.approx(2 * found.look_s)
     assert found.seconds == pytest.approx(6 * found.look_s)

@@ -43,12 +43,12 @@ def inputs_like_a_networks(columns: int, count: int = 4000, seed: int = 1) -> Te
     return random(count, columns, seed=seed + 1) @ mix * random(columns, seed=seed + 2).exp()
 
 
-def anew(moment: Tensor) -> Callable[[], Tensor]:
-    """Give a moment as the calibration does, anew each time."""
-    return moment.clone
+def anew(hessian: Tensor) -> Callable[[], Tensor]:
+    """Give a hessian as the calibration does, anew each time."""
+    return hessian.clone
 
 
-def moment_of(x: Tensor) -> Tensor:
+def hessian_of(x: Tensor) -> Tensor:
     return x.t() @ x / len(x)
 
 
@@ -72,7 +72,7 @@ def test_without_any_step_it_is_round_to_nearest(double_quant: bool) -> None:
 
 def test_every_step_lowers_the_error_on_inputs_not_seen() -> None:
     weight, x = random(96, 256) * 0.02, inputs_like_a_networks(256, 8000)
-    fit, check = moment_of(x[:6000]), moment_of(x[6000:])
+    fit, check = hessian_of(x[:6000]), hessian_of(x[6000:])
     steps = (
         replace(PLAIN, search=True),
         replace(PLAIN, search=True, signed=True),
@@ -100,21 +100,21 @@ def test_white_inputs_leave_nothing_to_compensate() -> None:
 
 def test_descent_never_raises_the_error() -> None:
     weight, x = random(40, 192) * 0.02, inputs_like_a_networks(192)
-    damped = damp(moment_of(x), len(x), 0.01)
+    damped = damp(hessian_of(x), len(x), 0.01)
     errors = []
     for passes in range(4):
-        rounded = round_matrix(weight, anew(moment_of(x)), len(x), Calibration(descents=passes))
+        rounded = round_matrix(weight, anew(hessian_of(x)), len(x), Calibration(descents=passes))
         errors.append(expected_error(weight - rounded.values, damped))
     assert all(later <= earlier * (1 + 1e-5) for earlier, later in pairwise(errors))
 
 
 def test_the_result_does_not_depend_on_the_threads() -> None:
-    weight, moment = random(64, 512) * 0.02, moment_of(inputs_like_a_networks(512, 1000))
+    weight, hessian = random(64, 512) * 0.02, hessian_of(inputs_like_a_networks(512, 1000))
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(round_matrix(weight, anew(moment), 1000))
+            found.append(round_matrix(weight, anew(hessian), 1000))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0].codes, found[1].codes)
@@ -123,10 +123,10 @@ def test_the_result_does_not_depend_on_the_threads() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_statistics_that_are_no_numbers_are_told(value: float) -> None:
-    moment = torch.eye(64)
-    moment[3, 5] = value
+    hessian = torch.eye(64)
+    hessian[3, 5] = value
     with pytest.raises(ArithmeticError, match="not finite"):
-        round_matrix(random(8, 64), anew(moment), 100)
+        round_matrix(random(8, 64), anew(hessian), 100)
 
 
 def test_statistics_of_nothing_are_told() -> None:
@@ -138,15 +138,15 @@ def test_columns_without_any_input_are_rounded_like_the_others() -> None:
     x = inputs_like_a_networks(128)
     x[:, 10:20] = 0
     weight = random(32, 128) * 0.02
-    rounded = round_matrix(weight, anew(moment_of(x)), len(x))
+    rounded = round_matrix(weight, anew(hessian_of(x)), len(x))
     dead = (weight - rounded.values)[:, 10:20].abs().max()
     assert dead < 0.5 * weight.abs().max()
 
 
 def test_one_sample_is_damped_until_it_is_harmless() -> None:
     x, weight = inputs_like_a_networks(128, 1), random(32, 128) * 0.02
-    check = moment_of(inputs_like_a_networks(128, 4000))
-    rounded = round_matrix(weight, anew(moment_of(x)), 1)
+    check = hessian_of(inputs_like_a_networks(128, 4000))
+    rounded = round_matrix(weight, anew(hessian_of(x)), 1)
     nearest = expected_error(weight - round_to_nearest(weight, double_quant=True).values, check)
     assert expected_error(weight - rounded.values, check) < 1.2 * nearest
 
@@ -202,13 +202,13 @@ def test_the_nearest_level_is_found_as_a_search_finds_it() -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("columns", [64, 640, 1216])
 def test_the_factor_is_that_of_the_inverse(columns: int, ordered: bool) -> None:
-    moment = moment_of(inputs_like_a_networks(columns, 3000)) + 0.1 * torch.eye(columns)
+    hessian = hessian_of(inputs_like_a_networks(columns, 3000)) + 0.1 * torch.eye(columns)
     order = torch.arange(columns)
     if ordered:
-        order = moment.diagonal().argsort(descending=True)
-    factor = _inverse_factor(moment, order)
+        order = hessian.diagonal().argsort(descending=True)
+    factor = _inverse_factor(hessian, order)
     assert not factor.tril(-1).any()
-    found = factor.t().double() @ factor.double() @ moment[order][:, order].double()
+    found = factor.t().double() @ factor.double() @ hessian[order][:, order].double()
     assert (found - torch.eye(columns)).abs().max() < 2e-3
 
 
@@ -216,8 +216,8 @@ def test_columns_are_compensated_as_the_method_says() -> None:
     """One column at a time and no blocks: the plainest form of GPTQ, in float64."""
     weight, x = random(24, 320) * 0.02, inputs_like_a_networks(320)
     how = Calibration(search=False, signed=False, descents=0, double_quant=False)
-    found = round_matrix(weight, anew(moment_of(x)), len(x), how)
-    damped = damp(moment_of(x), len(x), how.damping).double()
+    found = round_matrix(weight, anew(hessian_of(x)), len(x), how)
+    damped = damp(hessian_of(x), len(x), how.damping).double()
     order = damped.diagonal().float().argsort(descending=True, stable=True)
     inverse = torch.linalg.inv(damped[order][:, order])
     factor = torch.linalg.cholesky(inverse, upper=True)
@@ -231,7 +231,7 @@ def test_columns_are_compensated_as_the_method_says() -> None:
     assert (codes == found.codes[:, order]).float().mean() > 0.99
 
 
-def test_the_error_of_inputs_is_that_of_their_moment() -> None:
+def test_the_error_of_inputs_is_that_of_their_hessian() -> None:
     change, x = random(16, 128), inputs_like_a_networks(128, 3000)
-    assert output_error(change, x) == pytest.approx(expected_error(change, moment_of(x)), rel=1e-4)
+    assert output_error(change, x) == pytest.approx(expected_error(change, hessian_of(x)), rel=1e-4)
     assert output_error(change, x[:0]) == 0.0

@@ -19,7 +19,7 @@ from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.budget import ByteBudget, parse_budget
 from quantize.calibration import judge as judging
 from quantize.calibration.judge import Judge
-from quantize.calibration.variants import NEAREST, Walk
+from quantize.calibration.variants import NEAREST, VariantWalk
 from quantize.command import main
 from quantize.events import Bought, Calibrated, Event, Judged, Measuring, Progress
 from quantize.job import partial_folder
@@ -343,6 +343,6 @@ def test_the_command_spends_a_budget_and_shows_what_it_bought(
 def test_the_reference_of_every_walk_is_the_source(tmp_path: Path) -> None:
     judge = make_judge(tmp_path)
     walk = judge.make_walk(judge._held_out, [], tmp_path / "w")
-    assert isinstance(walk, Walk)
+    assert isinstance(walk, VariantWalk)
     assert [variant.forms for variant in walk._variants] == [{}]
     assert set(judge.forms(NEAREST).values()) == {NEAREST}

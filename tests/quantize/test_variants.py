@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.activations import FolderActivations, Key
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run as run_steps
 from cogvlm2_lite.errors import DoesNotFitError
@@ -21,10 +22,9 @@ from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.units import GIB
-from quantize.calibration import variants
 from quantize.calibration.gptq import round_to_nearest
 from quantize.calibration.network import Network
-from quantize.calibration.variants import INT8, NEAREST, Variant, Walk
+from quantize.calibration.variants import INT8, NEAREST, Variant, VariantWalk
 from quantize.int8 import int8_values
 from tests.quantize.conversion import CHECKPOINT, open_catalog
 from tests.quantize.test_calibrate import ByteTokenizer, made_samples
@@ -59,8 +59,8 @@ def network(samples: list[Sample] | None = None) -> Network:
     )
 
 
-def walk(folder: Path, forms: list[Variant] = FORMS, identity: str = "a test") -> Walk:
-    return Walk(network(), forms, shape, folder, identity)
+def walk(folder: Path, forms: list[Variant] = FORMS, identity: str = "a test") -> VariantWalk:
+    return VariantWalk(network(), forms, shape, folder, identity)
 
 
 def open_with(forms: dict[str, str], target: Path) -> Model:
@@ -102,7 +102,7 @@ def test_each_variant_says_what_a_model_of_its_own_says(tmp_path: Path) -> None:
 def test_the_words_of_questions_count_where_they_are_asked_for(tmp_path: Path) -> None:
     forms = [FORMS[0], Variant("last", {LAST: NEAREST})]
     answers = walk(tmp_path / "answers", forms)
-    every = Walk(network(), forms, shape, tmp_path / "every", "a test", questions=True)
+    every = VariantWalk(network(), forms, shape, tmp_path / "every", "a test", questions=True)
     for one in (answers, every):
         list(one.run())
     few, many = answers.found()["last"], every.found()["last"]
@@ -117,7 +117,7 @@ def test_the_words_of_questions_count_where_they_are_asked_for(tmp_path: Path) -
 
 def test_a_sample_without_an_answer_counts_where_its_answer_would_begin(tmp_path: Path) -> None:
     samples = [replace(sample, answer="") for sample in made_samples(4)]
-    one = Walk(network(samples), FORMS[:2], shape, tmp_path / "walk", "a test")
+    one = VariantWalk(network(samples), FORMS[:2], shape, tmp_path / "walk", "a test")
     list(one.run())
     assert one.found()["first"].answer.tolist() == [0, 1, 2, 3]
     assert one.found()["first"].reference_right.all()
@@ -126,17 +126,17 @@ def test_a_sample_without_an_answer_counts_where_its_answer_would_begin(tmp_path
 def test_what_variants_share_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: Counter[str] = Counter()
-    write = Walk._write
+    seen: Counter[int] = Counter()
+    write = FolderActivations.write
 
-    def count(self: Walk, stage: int, state: int, index: int, hidden: Tensor) -> None:
-        seen[f"{stage}"] += index == 0
-        write(self, stage, state, index, hidden)
+    def count(self: FolderActivations, stage: int, key: Key, hidden: Tensor) -> None:
+        seen[stage] += key[0] == 0
+        write(self, stage, key, hidden)
 
-    monkeypatch.setattr(Walk, "_write", count)
+    monkeypatch.setattr(FolderActivations, "write", count)
     list(walk(tmp_path / "walk").run())
     # Embedding, 2 vision layers, projector, words, 2 decoder layers: a state for each difference.
-    assert [seen[str(n)] for n in range(1, 8)] == [1, 2, 2, 4, 4, 4, 5]
+    assert [seen[n] for n in range(1, 8)] == [1, 2, 2, 4, 4, 4, 5]
 
 
 def test_a_stopped_walk_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
@@ -146,8 +146,7 @@ def test_a_stopped_walk_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     for _ in range(3):
         next(stopped)
     del stopped
-    (tmp_path / "walk" / "activations-4").mkdir(exist_ok=True)
-    (tmp_path / "walk" / "activations-4" / "0-0").write_bytes(b"torn")
+    (tmp_path / "walk" / "activations-4").write_bytes(b"torn")
     again = walk(tmp_path / "walk")
     assert [event.done for event in again.run()] == [4, 5, 6, 7, 8]
     for name, tokens in whole.found().items():
@@ -167,7 +166,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(variants.shutil, "disk_usage", lambda _: free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     with pytest.raises(DoesNotFitError, match=r"Measuring 6 variants needs .* of scratch"):
         next(walk(tmp_path / "walk").run())
 
