@@ -149,7 +149,7 @@ class _Watched:
 
     def __call__(self, hidden: Tensor, step: object) -> Tensor:
         self._states.append(hidden.clone())
-        return self._block(hidden, step)  # type: ignore[operator, no-any-return]
+        return self._block(hidden, step)  # type: ignore[operator]
 
     def slots(self) -> object:
         return self._block.slots()  # type: ignore[attr-defined]

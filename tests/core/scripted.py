@@ -82,7 +82,7 @@ class ScriptedModel:
             Asked(
                 question=question,
                 image=image,
-                history=[tuple(turn) for turn in history],
+                history=[(question, answer) for question, answer in history],
                 sampling=sampling,
                 template=template,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def finished(events: Iterable[Event]) -> Finished:
 
 def test_the_events_come_in_order(model: Model) -> None:
     events = list(model.answer("What is this?", image=picture(1), sampling=SHORT))
-    kinds = [type(e) for e in events if not isinstance(e, Progress)]
+    kinds: list[object] = [type(e) for e in events if not isinstance(e, Progress)]
     assert kinds[:2] == [ImageEncoded, Prefilled]
     assert set(kinds[2:-1]) <= {TextDelta, Notice}
     assert kinds[-1] is Finished
@@ -317,7 +318,7 @@ def test_a_folder_without_tokenizer_loads_and_explains_itself_when_asked() -> No
     ],
 )
 def test_bad_options_are_named(
-    folder: Path, options: dict[str, str], error: type[Exception]
+    folder: Path, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=next(iter(options.values())) if error is UsageError else "GPU"):
         cogvlm2_lite.load(folder, **options)

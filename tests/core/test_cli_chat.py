@@ -154,11 +154,12 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(capsys: Capture) -> None:
 
 def test_an_answer_stopped_before_its_first_word_is_no_turn() -> None:
     model = ScriptedModel([" never", " next"])
-    pressed = []
+    pressed: list[bool] = []
 
     def press_once() -> None:
         if not pressed:
-            pressed.append(signal.raise_signal(signal.SIGINT))
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
 
     model.during = press_once
     chat(["a", "b"], model=model)

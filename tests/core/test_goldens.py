@@ -15,6 +15,7 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.model import decoder as decoder_module
 from cogvlm2_lite.model import projector as projector_module
 from cogvlm2_lite.model import vision as vision_module
+from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, inverse_frequencies, rotary_table
 from tests.core.goldens import GOLDEN, Golden, compare, load_golden, make_chunk, open_golden_model
 
@@ -246,7 +247,7 @@ def inv_freq_recomputed_in_bfloat16(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_wrong_key_value_head_order(patch: pytest.MonkeyPatch) -> None:
-    right = decoder_module.grouped_attention
+    right = grouped_attention
 
     def wrong(
         q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: object, **how: object

@@ -42,9 +42,9 @@ def halves(width: int = 40, height: int = 20) -> Image.Image:
     return image
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = BytesIO()
-    image.save(stream, kind, **options)  # type: ignore[arg-type]
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -410,13 +410,11 @@ def test_pillow_warnings_do_not_leak() -> None:
     assert seen == []
 
 
-SAMPLES = [
-    encoded(halves(), kind, **options)
-    for kind, options in [
-        ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}),
-        ("GIF", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
-    ]
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}),
+    ("GIF", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
 ]  # fmt: skip
+SAMPLES = [encoded(halves(), kind, **options) for kind, options in KINDS]
 
 
 @settings(max_examples=300, deadline=None)

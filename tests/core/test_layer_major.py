@@ -146,7 +146,8 @@ def test_a_backward_walk_finds_its_weights_and_stays_in_the_budget(
 ) -> None:
     model = opened(random_folder(tmp_path / "random"), budget)
     residency, blocks = model.runtime.residency, model.runtime.parts.decoder.blocks
-    phase, seen = Phase.PREFILL_TEXT, []
+    phase = Phase.PREFILL_TEXT
+    seen: list[tuple[int, int]] = []
 
     def look(key: Key, _: Tensor | None) -> Tensor:
         filled = [

@@ -53,7 +53,7 @@ def test_nothing_is_told_unless_asked_for_and_the_answer_is_the_same(tmp_path: P
     assert all(e.tokens == () for e in plain if isinstance(e, TextDelta))
     ends = [e[-1] for e in (plain, scored)]
     assert all(isinstance(end, Finished) for end in ends)
-    assert ends[0].text == ends[1].text  # type: ignore[union-attr]
+    assert ends[0].text == ends[1].text
 
 
 def test_no_byte_of_a_wild_answer_is_lost() -> None:
@@ -77,7 +77,8 @@ IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30)
 def test_no_token_is_lost_and_none_of_a_stop_text_is_told(ids: list[int], stops: list[str]) -> None:
     decoder, held = StreamDecoder(TOKENIZER), StopTexts(stops)
     queue = LogprobQueue(TOKENIZER, 0)
-    text, told, stopped = "", [], False
+    text, stopped = "", False
+    told: list[TokenScore] = []
 
     def show(new: str, *, last: bool = False) -> None:
         nonlocal text, stopped

@@ -13,11 +13,10 @@ from torch import Tensor
 from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_bitsandbytes
-from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
+from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
     NF4_LEVELS,
-    SCALE_GROUP,
     dequantize_plain,
     dequantize_reference,
     dynamic_map,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,13 +44,13 @@ class Letters:
 
 
 @pytest.mark.parametrize("case", PROMPTS["cases"])
-def test_the_prompt_equals_the_released_one_character_for_character(case: dict) -> None:
+def test_the_prompt_equals_the_released_one_character_for_character(case: dict[str, Any]) -> None:
     text = build_prompt(case["query"], case["history"], template=case["template_version"])
     assert text == case["text"]
 
 
 @pytest.mark.parametrize("case", PROMPTS["cases"])
-def test_the_ids_are_bos_then_placeholders_then_text(case: dict) -> None:
+def test_the_ids_are_bos_then_placeholders_then_text(case: dict[str, Any]) -> None:
     ids = encode_prompt(
         Letters(), CONFIG, case["query"], history=case["history"] or (),
         has_image=case["has_image"], template=case["template_version"],
@@ -265,4 +266,4 @@ def test_base_keeps_no_history_and_so_drops_none() -> None:
 def test_prompt_ids_are_frozen() -> None:
     ids = encode_prompt(Letters(), CONFIG, "q")
     with pytest.raises(FrozenInstanceError):
-        ids.room = 3  # type: ignore[misc]
+        ids.room = 3

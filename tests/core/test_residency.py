@@ -274,7 +274,7 @@ def test_memory_that_the_driver_refuses_is_planned_around(folders: dict[str, Pat
             self.requests += nbytes > 0
             if nbytes > 0 and self.requests == 30:
                 error = torch.AcceleratorError("CUDA error: out of memory")
-                error.error_code = 2
+                error.error_code = 2  # type: ignore[attr-defined]
                 raise error
             Arena.take(self, nbytes)
 

@@ -47,8 +47,8 @@ def controls() -> Iterator[tuple[str, list[int]]]:
         for widget in sorted(widgets, key=lambda widget: not isinstance(widget, QLabel)):
             if not widget.isVisible():
                 continue
-            shows_text = isinstance(widget, QLabel | QAbstractButton)
-            name = widget.accessibleName() or (widget.text() if shows_text else "")
+            text = widget.text() if isinstance(widget, QLabel | QAbstractButton) else ""
+            name = widget.accessibleName() or text
             if name:
                 yield name, middle(widget, widget.rect())
             if isinstance(widget, QListWidget):
@@ -129,7 +129,7 @@ def main() -> int:
 
     gui_app.make_app = make_and_watch
     if sys.argv[2] == "talking":
-        gui_app.EngineClient = talking_client
+        gui_app.EngineClient = talking_client  # type: ignore[attr-defined, assignment]
     return gui_app.run(data=Path(sys.argv[1]))
 
 

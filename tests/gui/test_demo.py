@@ -56,7 +56,7 @@ def test_the_demo_model_answers_and_a_killed_engine_loses_nothing(
     qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
     chat.composer.setPlainText("三角形在哪里?")
     chat.send()
-    qtbot.waitUntil(lambda: len(chat.conversation.path()) == 2, timeout=5_000)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: len(chat.conversation.path()) == 2, timeout=5_000)
     qtbot.waitUntil(chat.answered, timeout=60_000)
     number = chat.conversation.id
     program.close()

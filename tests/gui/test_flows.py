@@ -411,7 +411,9 @@ def test_keys_change_letters_pages_and_show_the_sheet(desk: Desk) -> None:
     press(desk, "Alt+3")
     page = window.page("convert")
     assert page is not None
-    assert page.isAncestorOf(QApplication.focusWidget())
+    focused = QApplication.focusWidget()
+    assert focused is not None
+    assert page.isAncestorOf(focused)
     press(desk, "Alt+1")
     press(desk, "F1")
     sheet = window.findChild(ShortcutSheet)

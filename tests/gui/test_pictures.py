@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PySide6.QtCore import QMimeData, QPoint, QPointF, QRect, Qt, QUrl
@@ -246,7 +247,8 @@ def screen(scale: float) -> QPixmap:
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_rectangle_of_the_screen_is_taken_in_its_own_pixels(qtbot: QtBot, scale: float) -> None:
-    window, got = QWidget(), []
+    window = QWidget()
+    got: list[Any] = []
     qtbot.addWidget(window)
     window.show()
     capture = Capture(window, got.append, lambda screen_: screen(scale))
@@ -268,7 +270,8 @@ def test_a_rectangle_of_the_screen_is_taken_in_its_own_pixels(qtbot: QtBot, scal
 
 
 def test_a_capture_is_given_up_with_escape_and_takes_all_with_enter(qtbot: QtBot) -> None:
-    window, got = QWidget(), []
+    window = QWidget()
+    got: list[Any] = []
     qtbot.addWidget(window)
     for key in (Qt.Key.Key_Escape, Qt.Key.Key_Return):
         capture = Capture(window, got.append, lambda screen_: screen(1.0))

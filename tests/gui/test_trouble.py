@@ -235,7 +235,7 @@ def test_a_disk_that_is_full_costs_no_answer(
     monkeypatch.setattr(
         QMessageBox,
         "question",
-        lambda *_: answers.append("asked") or QMessageBox.StandardButton.No,  # type: ignore[func-returns-value]
+        lambda *_: answers.append("asked") or QMessageBox.StandardButton.No,
     )
     desk.program.window.close()
     assert answers == ["asked"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -168,7 +169,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for the result, which is checked first, but not for activations and codes as well.
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**5))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
     monkeypatch.setattr("quantize.pipeline._free_bytes", lambda _: 10**12)
     with pytest.raises(DoesNotFitError, match=r"Calibration needs .* of scratch"):
         run(tmp_path / "nf4", made_samples())

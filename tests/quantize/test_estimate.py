@@ -60,8 +60,9 @@ def test_a_budget_adds_measuring_and_nothing_else() -> None:
     assert with_budget.measure > without.measure
     assert with_budget.runs[0] == without.runs[0]
     assert with_budget.runs[1] > without.runs[1]
-    same = {"measure": 0.0, "runs": (0, 0)}
-    assert replace(with_budget, **same) == replace(without, **same)
+    assert replace(with_budget, measure=0.0, runs=(0, 0)) == replace(
+        without, measure=0.0, runs=(0, 0)
+    )
     demo = read_config(checkpoint_folder())
     assert count_work(demo, REAL, Calibration(), budget=True).measure < 1e13
 

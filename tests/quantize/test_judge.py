@@ -18,6 +18,7 @@ from cogvlm2_lite.evaluate.metrics import TokenComparison
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.budget import ByteBudget, parse_budget
 from quantize.calibration import judge as judging
+from quantize.calibration.calibrate import CalibratedWeights
 from quantize.calibration.judge import Judge
 from quantize.calibration.variants import NEAREST, VariantWalk
 from quantize.command import main
@@ -191,13 +192,13 @@ def test_everything_fits_into_a_large_budget(tmp_path: Path) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, sample: str, factor: float = 3.0) -> None:
     """Make calibrated matrices whose name holds `sample` useless."""
-    values = judging.CalibratedWeights.values
+    values = CalibratedWeights.values
 
     def spoiled(self: Any, name: str, *, double_quant: bool) -> Tensor | None:
         found = values(self, name, double_quant=double_quant)
         return found if found is None or sample not in name else found * factor
 
-    monkeypatch.setattr(judging.CalibratedWeights, "values", spoiled)
+    monkeypatch.setattr(CalibratedWeights, "values", spoiled)
 
 
 def test_a_part_that_makes_the_whole_worse_goes_back_to_nearest(

@@ -208,7 +208,7 @@ def test_responses_give_what_chats_give_whole_and_streamed(client: openai.OpenAI
     given = response_input("sign")
     whole = client.responses.create(model="demo", input=given)
     assert whole.output_text == chat.choices[0].message.content
-    assert (whole.status, whole.store) == ("completed", False)
+    assert (whole.status, whole.to_dict()["store"]) == ("completed", False)
     assert chat.usage is not None
     assert whole.usage is not None
     assert whole.usage.input_tokens == chat.usage.prompt_tokens
