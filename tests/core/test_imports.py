@@ -56,7 +56,7 @@ def named_modules(tree: ast.AST, modules: frozenset[str]) -> Iterator[str]:
         if isinstance(node, ast.Tuple | ast.List):
             values = [e.value if isinstance(e, ast.Constant) else None for e in node.elts]
             for option, value in pairwise(values):
-                if option == "-m" and f"{value}.__main__" in modules:
+                if option == "-m" and isinstance(value, str) and f"{value}.__main__" in modules:
                     yield f"{value}.__main__"
 
 
