@@ -120,8 +120,8 @@ def _stay(app: QApplication, model: Path | None, data: Path) -> int:
             "CogVLM2 Lite",
             app.translate(
                 "App",
-                "CogVLM2 Lite is open already. Use its window; two windows would write the same "
-                "conversations.",
+                "CogVLM2 Lite is already open. Use that window; two windows would write the "
+                "same conversations.",
             ),
         )
         return 1

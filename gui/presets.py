@@ -75,7 +75,7 @@ class PresetButton(QToolButton):
             menu.addAction(question[:50], partial(self._use, question))
         menu.addSeparator()
         menu.addAction(
-            QCoreApplication.translate("Presets", "Keep this question as a preset"), self.keep
+            QCoreApplication.translate("Presets", "Save this question as a preset"), self.keep
         )
 
     def keep(self) -> None:

@@ -9,19 +9,19 @@ from gui.words import QT_TRANSLATE_NOOP
 
 KEYS = (
     ("Enter", QT_TRANSLATE_NOOP("Keys", "Send the question")),
-    ("Shift+Enter", QT_TRANSLATE_NOOP("Keys", "Break the line")),
+    ("Shift+Enter", QT_TRANSLATE_NOOP("Keys", "New line")),
     ("Esc", QT_TRANSLATE_NOOP("Keys", "Stop the answer")),
     ("Ctrl+N", QT_TRANSLATE_NOOP("Keys", "New conversation")),
     ("Ctrl+O", QT_TRANSLATE_NOOP("Keys", "Open a picture")),
-    ("Ctrl+Shift+S", QT_TRANSLATE_NOOP("Keys", "Take a part of the screen")),
+    ("Ctrl+Shift+S", QT_TRANSLATE_NOOP("Keys", "Capture a part of the screen")),
     ("Ctrl+V", QT_TRANSLATE_NOOP("Keys", "Paste a picture or text")),
     ("Ctrl+R", QT_TRANSLATE_NOOP("Keys", "Answer again")),
     ("Ctrl+F", QT_TRANSLATE_NOOP("Keys", "Search in conversations")),
     ("Ctrl+L", QT_TRANSLATE_NOOP("Keys", "Go to the question")),
     ("Alt+1 … Alt+6", QT_TRANSLATE_NOOP("Keys", "Pages of the window")),
-    ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger and smaller letters")),
+    ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger and smaller text")),
     ("Ctrl+,", QT_TRANSLATE_NOOP("Keys", "Settings")),
-    ("F1", QT_TRANSLATE_NOOP("Keys", "This sheet")),
+    ("F1", QT_TRANSLATE_NOOP("Keys", "Show these shortcuts")),
     ("Ctrl+Q", QT_TRANSLATE_NOOP("Keys", "Quit")),
 )
 

@@ -187,9 +187,11 @@ class MainWindow(QMainWindow):
         """Say that conversations are kept in memory only, and why; returns at once."""
         box = QMessageBox(self)
         box.setIcon(QMessageBox.Icon.Warning)
-        box.setWindowTitle(self.tr("Conversations are not kept"))
+        box.setWindowTitle(self.tr("Conversations are not saved"))
         box.setText(trouble)
-        box.setInformativeText(self.tr("The window works, but forgets when it is closed."))
+        box.setInformativeText(
+            self.tr("The window works, but conversations are lost when it is closed.")
+        )
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         box.open()
 
@@ -217,8 +219,8 @@ class MainWindow(QMainWindow):
             self,
             self.tr("The last answers are not on disk"),
             self.tr(
-                "They could not be written: the disk may be full, or another program holds the "
-                "file of the conversations. Close the window and lose them?"
+                "They could not be written: the disk may be full, or another program has "
+                "locked the conversations file. Close the window and lose them?"
             ),
         )
         return asked is QMessageBox.StandardButton.Yes

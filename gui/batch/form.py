@@ -64,12 +64,12 @@ class JobForm(QWidget):
         presets = PresetButton(settings, self.question.setPlainText, self.question.toPlainText)
         grid.addWidget(presets, 1, 2, Qt.AlignmentFlag.AlignTop)
         self.output = self._place(
-            grid, 2, self.tr("Answers go to"), self.tr("Choose the folder of the answers")
+            grid, 2, self.tr("Folder for the answers"), self.tr("Choose the folder of the answers")
         )
         self.output.setPlaceholderText(self.tr("the folder of the pictures"))
         grid.addLayout(self._make_boxes(), 3, 0, 1, 3)
         always = QLabel(
-            self.tr("answers.jsonl is always written there: from it a later start goes on.")
+            self.tr("answers.jsonl is always written there; a later start resumes from it.")
         )
         always.setProperty("kind", "soft")
         always.setWordWrap(True)
@@ -138,12 +138,10 @@ class JobForm(QWidget):
         self._few.setVisible(names is not None)
         self.recursive.setVisible(names is None)
         if names is not None:
-            self.chosen.setText(
-                self.tr("Only {count} chosen pictures of it.").format(count=len(names))
-            )
+            self.chosen.setText(self.tr("Only {count} selected pictures.").format(count=len(names)))
 
     def _make_boxes(self) -> QHBoxLayout:
-        self.recursive = QCheckBox(self.tr("Folders inside too"))
+        self.recursive = QCheckBox(self.tr("Include subfolders"))
         self.texts = QCheckBox(self.tr("A .txt file for each picture"))
         self.csv = QCheckBox(self.tr("One CSV table"))
         self.texts.setChecked(True)
@@ -163,7 +161,7 @@ class JobForm(QWidget):
         self.chosen = QLabel()
         self.chosen.setProperty("kind", "soft")
         row.addWidget(self.chosen, 1)
-        whole = QPushButton(self.tr("Take the whole folder"))
+        whole = QPushButton(self.tr("Use the whole folder"))
         whole.clicked.connect(lambda: self._choose_only(None))
         row.addWidget(whole)
         self._few.hide()

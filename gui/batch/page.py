@@ -85,8 +85,8 @@ class BatchPage(QWidget):
         column.addWidget(self.bar)
         self.told = QLabel(
             self.tr(
-                "Every answer is saved as it comes. It can be stopped at any moment: the same "
-                "start goes on, and leaves out what has an answer."
+                "Every answer is saved at once. You can stop at any time; starting again "
+                "skips pictures that have an answer."
             )
         )
         self.told.setWordWrap(True)
@@ -137,7 +137,7 @@ class BatchPage(QWidget):
         self.states.currentIndexChanged.connect(lambda _: self._filter_changed())
         row.addWidget(self.states)
         self.export_button = QPushButton(self.tr("Export…"))
-        self.export_button.setAccessibleName(self.tr("Export what is shown"))
+        self.export_button.setAccessibleName(self.tr("Export the rows shown"))
         self.export_button.clicked.connect(self._ask_for_export)
         row.addWidget(self.export_button)
         return row
@@ -176,7 +176,7 @@ class BatchPage(QWidget):
     def receive(self, files: Sequence[Path]) -> None:
         """Take pictures that were chosen elsewhere, in place of a whole folder."""
         if self.running:
-            self._say(self.tr("A batch is under way. Wait for its end, or cancel it first."))
+            self._say(self.tr("A batch is running. Wait until it ends, or cancel it first."))
             return
         self.form.choose(files)
 
@@ -189,10 +189,10 @@ class BatchPage(QWidget):
             self._say(self.tr("Choose a folder and write a question first."))
             return
         if client.options is None:
-            self._say(self.tr("Open a model first, on the page Chat."))
+            self._say(self.tr("Open a model first, on the Chat page."))
             return
         if client.answering:
-            self._say(self.tr("An answer is still coming in the chat. Stop it first."))
+            self._say(self.tr("The chat is still writing an answer. Stop it first."))
             return
         try:
             self._only_file = _write_names(job.only)
@@ -294,7 +294,9 @@ class BatchPage(QWidget):
     def _ended(self) -> None:
         self._remove_names()
         if self._run is not None:
-            self._run.gone(self._command.reason or self.tr("The command ended without saying why."))
+            self._run.gone(
+                self._command.reason or self.tr("The command ended without giving a reason.")
+            )
             self._show_rows()
         if self._reload:
             self._reload = False
@@ -307,10 +309,10 @@ class BatchPage(QWidget):
         run, running = self._run, self.running
         state = run.state if run is not None else RunState.IDLE
         again = run is not None and state is not RunState.FINISHED
-        self.start_button.setText(self.tr("Go on") if again else self.tr("Start"))
+        self.start_button.setText(self.tr("Resume") if again else self.tr("Start"))
         self.start_button.setEnabled(not running)
         held = state in (RunState.PAUSED, RunState.PAUSING)
-        self.pause_button.setText(self.tr("Go on") if held else self.tr("Pause"))
+        self.pause_button.setText(self.tr("Resume") if held else self.tr("Pause"))
         self.pause_button.setEnabled(running and (held or state is RunState.ASKING))
         self.cancel_button.setEnabled(running and state is not RunState.STOPPING)
         self.start_button.setVisible(not (running and held))
@@ -324,11 +326,11 @@ class BatchPage(QWidget):
     def _sentence(self, run: BatchRun) -> str:
         match run.state:
             case RunState.READING:
-                return self.tr("Looking at the folder…")
+                return self.tr("Reading the folder…")
             case RunState.LOADING:
                 return self.tr("Loading the model…")
             case RunState.PAUSING:
-                return self._counts(run) + " " + self.tr("It pauses after this picture.")
+                return self._counts(run) + " " + self.tr("Pausing after this picture.")
             case RunState.PAUSED:
                 return self._counts(run) + " " + self.tr("Paused; the model stays in memory.")
             case RunState.STOPPING:
@@ -368,7 +370,7 @@ class BatchPage(QWidget):
 
     def _ask_for_export(self) -> None:
         name, _ = QFileDialog.getSaveFileName(
-            self, self.tr("Export what is shown"), "", "CSV (*.csv);;JSON Lines (*.jsonl)"
+            self, self.tr("Export the rows shown"), "", "CSV (*.csv);;JSON Lines (*.jsonl)"
         )
         if name:
             self.export_to(Path(name))

@@ -30,7 +30,7 @@ _Role = Qt.ItemDataRole
 _HEADINGS = (QT_TRANSLATE_NOOP("Batch", "Picture"), QT_TRANSLATE_NOOP("Batch", "Answer"))
 _WORDS = {
     RowState.WAITING: QT_TRANSLATE_NOOP("Batch", "waiting"),
-    RowState.ASKING: QT_TRANSLATE_NOOP("Batch", "being asked about…"),
+    RowState.ASKING: QT_TRANSLATE_NOOP("Batch", "in progress…"),
 }
 
 

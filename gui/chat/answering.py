@@ -103,7 +103,7 @@ class Answering(QObject):
         if isinstance(event, Streaming):
             needs = max(event.picture_bytes, event.prompt_bytes, event.token_bytes)
             return self.tr(
-                "Memory is short: up to {size} of weights come from RAM or disk."
+                "Memory is short: up to {size} of weights are read from RAM or disk."
             ).format(size=format_bytes(needs))
         if isinstance(event, TurnsDropped):
             return self.tr("The oldest {count} questions no longer fit and were left out.").format(

@@ -143,5 +143,5 @@ class Overlay(QWidget):
         painter.drawText(
             self.rect(),
             Qt.AlignmentFlag.AlignCenter,
-            self.tr("Draw a rectangle. Enter takes the whole screen, Esc gives up."),
+            self.tr("Draw a rectangle. Enter captures the whole screen, Esc cancels."),
         )

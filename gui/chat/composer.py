@@ -78,7 +78,7 @@ class Composer(QWidget):
     def _make_foot(self) -> QHBoxLayout:
         self.status = QLabel()
         self.status.setProperty("kind", "soft")
-        self.status.setAccessibleName(self.tr("What the engine does"))
+        self.status.setAccessibleName(self.tr("What the engine is doing"))
         self.progress = QProgressBar()
         self.progress.setAccessibleName(self.tr("Progress"))
         self.progress.setFixedWidth(120)
@@ -104,7 +104,7 @@ class Composer(QWidget):
                     EngineState.READY: self.tr("Ready"),
                     EngineState.LOADING: self.tr("Loading the model…"),
                     EngineState.EMPTY: self.tr("The model is unloaded."),
-                    EngineState.DEAD: self.tr("The engine has ended."),
+                    EngineState.DEAD: self.tr("The engine has stopped."),
                     EngineState.STOPPED: self.tr("No model is open."),
                 }[state]
             )

@@ -304,7 +304,7 @@ class ChatPage(QWidget):
         if choice is Choice.BATCH:
             self._context.hand("batch", files)
         elif choice is Choice.NEW:
-            self.say(self.tr("Looking at the pictures…"))
+            self.say(self.tr("Reading the pictures…"))
             work = partial(look_at, files)
             self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 

@@ -82,12 +82,12 @@ class PicturePanel(QWidget):
         self._button(sources, "open", self.tr("Open picture files (Ctrl+O)"), self.ask_for_file)
         self._button(sources, "paste", self.tr("Paste a picture"), self.paste)
         self._button(
-            sources, "capture", self.tr("Take a part of the screen (Ctrl+Shift+S)"), self.capture
+            sources, "capture", self.tr("Capture a part of the screen (Ctrl+Shift+S)"), self.capture
         )
         self._button(looks, "larger", self.tr("Larger"), lambda: self.view.zoom(1.25))
         self._button(looks, "smaller", self.tr("Smaller"), lambda: self.view.zoom(0.8))
         self._button(looks, "fit", self.tr("Fit"), self.view.fit)
-        self._button(looks, "turn", self.tr("Turn the view"), self._turn)
+        self._button(looks, "turn", self.tr("Rotate the view"), self._turn)
         self._eye = self._button(looks, "eye", self.tr("What the model sees"), self._look)
         self._eye.setCheckable(True)
         for row in (looks, sources):
@@ -125,8 +125,8 @@ class PicturePanel(QWidget):
         elif offered.remote:
             self.trouble.emit(
                 self.tr(
-                    "{address} is in the network, and this program fetches nothing from there. "
-                    "Save the picture, and drop the file."
+                    "{address} is a network address, and this program downloads nothing. "
+                    "Save the picture and drop the file."
                 ).format(address=offered.remote)
             )
         else:
@@ -158,8 +158,8 @@ class PicturePanel(QWidget):
         else:
             self.trouble.emit(
                 self.tr(
-                    "On Wayland no program may look at the screen. Take the picture with the "
-                    "desktop's own key, and paste it here with Ctrl+V."
+                    "On Wayland, programs can't capture the screen. Use the desktop's own "
+                    "screenshot key, then paste here with Ctrl+V."
                 )
             )
 
@@ -251,4 +251,4 @@ class PicturePanel(QWidget):
         self._target.hide()
         event.acceptProposedAction()
         if not self.take(event.mimeData()):
-            self.trouble.emit(self.tr("What was dropped is no picture."))
+            self.trouble.emit(self.tr("This is not a picture."))

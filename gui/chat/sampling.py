@@ -20,7 +20,7 @@ class SamplingButton(QToolButton):
         self.setIcon(theme.icon("sliders"))
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.setProperty("kind", "quiet")
-        self.setToolTip(self.tr("How answers are made"))
+        self.setToolTip(self.tr("Answer settings"))
         self.clicked.connect(self.open_sheet)
         told = lambda name: self._draw()  # noqa: E731 - to be forgotten by its name
         settings.listen(told)
@@ -42,9 +42,9 @@ class SamplingButton(QToolButton):
 
     def _draw(self) -> None:
         free = self._settings.get("temperature")
-        text = self.tr("Free {temperature:.2f}").format(temperature=free)
+        text = self.tr("Varied {temperature:.2f}").format(temperature=free)
         self.setText(text if free else self.tr("Exact"))
-        self.setAccessibleName(f"{self.tr('How answers are made')}: {self.text()}")
+        self.setAccessibleName(f"{self.tr('Answer settings')}: {self.text()}")
 
 
 class SamplingSheet(QFrame):
@@ -56,10 +56,10 @@ class SamplingSheet(QFrame):
         self._settings = settings
         self.setProperty("kind", "sheet")
         self.setFixedWidth(460)
-        self.setAccessibleName(self.tr("How answers are made"))
+        self.setAccessibleName(self.tr("Answer settings"))
         column = QVBoxLayout(self)
         column.setContentsMargins(18, 14, 18, 14)
-        heading = QLabel(self.tr("How answers are made"))
+        heading = QLabel(self.tr("Answer settings"))
         heading.setProperty("kind", "heading")
         column.addWidget(heading)
         form = QFormLayout()
@@ -68,7 +68,7 @@ class SamplingSheet(QFrame):
         for setting in self._declared():
             form.addRow(say(setting.label), make_row(settings, setting))
         column.addLayout(form)
-        reset = QPushButton(self.tr("All as at first"))
+        reset = QPushButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self.reset)
         column.addWidget(reset, alignment=Qt.AlignmentFlag.AlignLeading)
 

@@ -59,8 +59,8 @@ def ask_about_second(parent: QWidget) -> Choice:
         QCoreApplication.translate("Several", "The model takes one picture per conversation."),
         QCoreApplication.translate(
             "Several",
-            "A new conversation keeps this one in the list. If the picture is replaced, the "
-            "answers so far stay, though they were about the other one.",
+            "A new conversation keeps this one in the list. If you replace the picture, the "
+            "earlier answers stay, although they are about the other picture.",
         ),
         (
             (
@@ -80,7 +80,7 @@ def ask_about_several(parent: QWidget, files: Sequence[Path]) -> Choice:
     ]
     if not folder and len(files) <= MOST:
         offers.insert(
-            0, (QCoreApplication.translate("Several", "A conversation for each"), Choice.NEW)
+            0, (QCoreApplication.translate("Several", "One conversation for each"), Choice.NEW)
         )
     return _ask(
         parent,

@@ -127,7 +127,7 @@ class Sidebar(QWidget):
         """Delete a conversation; the button below the list takes it back."""
         if self._is_answering(wanted):
             self.trouble.emit(
-                self.tr("An answer is still coming in this conversation. Stop it first.")
+                self.tr("This conversation is still writing an answer. Stop it first.")
             )
             return
         if not self._guard(lambda: self._context.history.delete(wanted)):

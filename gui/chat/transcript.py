@@ -79,7 +79,7 @@ class TurnView(QWidget):
         self.more_button = QPushButton(self.tr("Continue"))
         self.more_button.setIcon(theme.icon("continue"))
         self.more_button.setProperty("kind", "quiet")
-        self.more_button.setToolTip(self.tr("Let the answer go on where it was cut"))
+        self.more_button.setToolTip(self.tr("Continue the answer where it stopped"))
         self.more_button.clicked.connect(lambda: self.more.emit(turn.id))
         foot.addWidget(self.more_button)
         if len(siblings) > 1:
@@ -104,7 +104,7 @@ class TurnView(QWidget):
         self.notes.setVisible(bool(turn.notes))
         problem = turn.error
         if turn.status is Status.INTERRUPTED:
-            problem = self.tr("The program ended while this was answered. Answer again?")
+            problem = self.tr("The program ended during this answer. Answer again?")
         self.error.setText(problem)
         self.error.setVisible(bool(problem))
         for tool in self._tools:
@@ -133,7 +133,7 @@ class TurnView(QWidget):
         )
         if self.turn.status is Status.STOPPED:
             return text + self.tr("; stopped")
-        return text + (self.tr("; its length limit ended it") if self.turn.is_cut else "")
+        return text + (self.tr("; length limit reached") if self.turn.is_cut else "")
 
     def _copy(self) -> None:
         QGuiApplication.clipboard().setText(self.answer.toPlainText())

@@ -55,7 +55,7 @@ class Welcome(QWidget):
         """Offer the first steps, or what comes after them."""
         self._steps.setVisible(not opened)
         self._text.setText(
-            self.tr("Drop a picture at the right, and write a question below.")
+            self.tr("Drop a picture on the right and write a question below.")
             if opened
             else self.tr("Everything stays on this computer. First choose a model.")
         )
@@ -86,8 +86,8 @@ class Banner(QWidget):
         self._text = QLabel()
         self._text.setWordWrap(True)
         row.addWidget(self._text, 1)
-        self.restart_button = QPushButton(self.tr("Start again"))
-        self.restart_button.setAccessibleName(self.tr("Start the engine again"))
+        self.restart_button = QPushButton(self.tr("Restart"))
+        self.restart_button.setAccessibleName(self.tr("Restart the engine"))
         self.restart_button.clicked.connect(self.restart)
         row.addWidget(self.restart_button)
         close = QToolButton()

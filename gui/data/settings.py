@@ -75,7 +75,7 @@ SETTINGS: tuple[Setting, ...] = (
         help=QT_TRANSLATE_NOOP("Settings", "The language of the window."),
         group=LOOK,
         choices=(
-            ("system", QT_TRANSLATE_NOOP("Settings", "As the system")),
+            ("system", QT_TRANSLATE_NOOP("Settings", "System")),
             ("en", "English"),
             ("zh_CN", "简体中文"),
         ),
@@ -87,7 +87,7 @@ SETTINGS: tuple[Setting, ...] = (
         help=QT_TRANSLATE_NOOP("Settings", "Light or dark colours."),
         group=LOOK,
         choices=(
-            ("system", QT_TRANSLATE_NOOP("Settings", "As the system")),
+            ("system", QT_TRANSLATE_NOOP("Settings", "System")),
             ("light", QT_TRANSLATE_NOOP("Settings", "Light")),
             ("dark", QT_TRANSLATE_NOOP("Settings", "Dark")),
         ),
@@ -107,7 +107,7 @@ SETTINGS: tuple[Setting, ...] = (
         label=QT_TRANSLATE_NOOP("Settings", "Unload when idle"),
         help=QT_TRANSLATE_NOOP(
             "Settings",
-            "Minutes without a question after which the model gives its memory back. 0: never.",
+            "Minutes without a question after which the model is unloaded. 0: never.",
         ),
         group=MODEL,
         highest=1440,
@@ -117,7 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="",
         label=QT_TRANSLATE_NOOP("Settings", "Video memory"),
         help=QT_TRANSLATE_NOOP(
-            "Settings", "The most the model may use, such as 6GiB. Empty: what is free."
+            "Settings", "The most the model may use, for example 6GiB. Empty: all that is free."
         ),
         group=MODEL,
     ),
@@ -126,7 +126,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="",
         label=QT_TRANSLATE_NOOP("Settings", "RAM"),
         help=QT_TRANSLATE_NOOP(
-            "Settings", "The most the model may use, such as 12GiB. Empty: what is free."
+            "Settings", "The most the model may use, for example 12GiB. Empty: all that is free."
         ),
         group=MODEL,
     ),
@@ -134,7 +134,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="max_new_tokens",
         default=2048,
         label=QT_TRANSLATE_NOOP("Settings", "Longest answer"),
-        help=QT_TRANSLATE_NOOP("Settings", "In tokens; a word is one or two of them."),
+        help=QT_TRANSLATE_NOOP("Settings", "In tokens; a word has one or two tokens."),
         group=ANSWERS,
         lowest=1,
         highest=8192,
@@ -145,8 +145,8 @@ SETTINGS: tuple[Setting, ...] = (
         label=QT_TRANSLATE_NOOP("Settings", "Temperature"),
         help=QT_TRANSLATE_NOOP(
             "Settings",
-            "0: the likeliest word each time, best for reading and facts. Higher: freer, and more "
-            "often wrong.",
+            "0: always the most likely word, best for text and facts. Higher values are more "
+            "varied and more often wrong.",
         ),
         group=ANSWERS,
         highest=2,
@@ -157,7 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         label=QT_TRANSLATE_NOOP("Settings", "Top p"),
         help=QT_TRANSLATE_NOOP(
             "Settings",
-            "Keeps only the likeliest words that together reach this share. 1: all words.",
+            "Keep only the most likely words that together reach this probability. 1: all words.",
         ),
         group=ANSWERS,
         lowest=0.01,
@@ -167,7 +167,9 @@ SETTINGS: tuple[Setting, ...] = (
         name="top_k",
         default=0,
         label=QT_TRANSLATE_NOOP("Settings", "Top k"),
-        help=QT_TRANSLATE_NOOP("Settings", "Keeps only this many likeliest words. 0: all words."),
+        help=QT_TRANSLATE_NOOP(
+            "Settings", "Keep only this many of the most likely words. 0: all words."
+        ),
         group=ANSWERS,
         highest=1000,
     ),
@@ -176,7 +178,7 @@ SETTINGS: tuple[Setting, ...] = (
         default=1.0,
         label=QT_TRANSLATE_NOOP("Settings", "Repetition penalty"),
         help=QT_TRANSLATE_NOOP(
-            "Settings", "Above 1 words that occurred already become less likely. 1: off."
+            "Settings", "Above 1, words that already occurred become less likely. 1: off."
         ),
         group=ANSWERS,
         lowest=0.5,

@@ -165,7 +165,7 @@ class PlanBars(QWidget):
         words = [(part, say(part)) for part in parts_of(self._devices)]
         if coming:
             words.append(
-                ("", QCoreApplication.translate("Memory", "hatched: comes in for each use"))
+                ("", QCoreApplication.translate("Memory", "hatched: streamed for each use"))
             )
         for part, text in words:
             width = (_CHIP + 5 if part else 0) + metrics.horizontalAdvance(text) + 2 * _GAP

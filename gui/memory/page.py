@@ -91,7 +91,7 @@ class MemoryPage(QWidget):
         self.kind.addItem(QCoreApplication.translate("Memory", "Video memory"), "vram")
         self.kind.addItem(QCoreApplication.translate("Memory", "RAM, without a GPU"), "ram")
         self.kind.setAccessibleName(
-            QCoreApplication.translate("Memory", "Which memory is planned with")
+            QCoreApplication.translate("Memory", "Kind of memory to plan for")
         )
         self.kind.currentIndexChanged.connect(lambda _: self._changed())
         row.addWidget(self.kind)
@@ -99,7 +99,7 @@ class MemoryPage(QWidget):
         self.slider.setRange(0, _MOST // _STEP)
         self.slider.setMinimumHeight(26)
         self.slider.setAccessibleName(
-            QCoreApplication.translate("Memory", "How much memory is planned with")
+            QCoreApplication.translate("Memory", "Amount of memory to plan for")
         )
         self.slider.valueChanged.connect(lambda _: self._changed())
         row.addWidget(self.slider, 1)
@@ -108,7 +108,7 @@ class MemoryPage(QWidget):
         row.addWidget(self.amount)
         self.use_button = QPushButton(QCoreApplication.translate("Memory", "Load with this"))
         self.use_button.setToolTip(
-            QCoreApplication.translate("Memory", "Open the model anew, within this budget")
+            QCoreApplication.translate("Memory", "Reload the model within this budget")
         )
         self.use_button.clicked.connect(self.use)
         row.addWidget(self.use_button)
@@ -185,7 +185,7 @@ class MemoryPage(QWidget):
         self.amount.setText(
             format_bytes(budget)
             if budget
-            else QCoreApplication.translate("Memory", "what is free now")
+            else QCoreApplication.translate("Memory", "memory that is free now")
         )
         self.use_button.setEnabled(client.options is not None and not client.answering)
         self._wait.start()
@@ -195,8 +195,8 @@ class MemoryPage(QWidget):
         self.summary.setText(
             QCoreApplication.translate(
                 "Memory",
-                "A question about a new picture waits about {wait} for its first word; then about "
-                "{rate} tokens come per second.",
+                "The first word about a new picture takes about {wait}; then the model "
+                "writes about {rate} tokens per second.",
             ).format(wait=about(shown.first_word_s), rate=rate(shown.tokens_per_s))
         )
         self.bars.show_devices(shown.devices)
@@ -211,7 +211,7 @@ class MemoryPage(QWidget):
 
     def _failed(self, error: CogVLM2LiteError) -> None:
         self.needs.setText(
-            QCoreApplication.translate("Memory", "{model} does not fit like this.").format(
+            QCoreApplication.translate("Memory", "{model} does not fit in this memory.").format(
                 model=self._name()
             )
         )
@@ -227,7 +227,7 @@ class MemoryPage(QWidget):
             self._most_held = max(self._most_held, outcome.held_bytes)
             self.held.setText(
                 QCoreApplication.translate(
-                    "Memory", "The model's weights and buffers: {now} now, {most} at the most."
+                    "Memory", "The model's weights and buffers: {now} now, {most} at most."
                 ).format(now=format_bytes(outcome.held_bytes), most=format_bytes(self._most_held))
             )
             self.held.show()
@@ -247,8 +247,8 @@ def _needs(devices: tuple[Device, ...]) -> str:
         for device in devices
     ]
     for where, words in (
-        ("from_ram", QCoreApplication.translate("Memory", "{parts} will come from RAM")),
-        ("from_disk", QCoreApplication.translate("Memory", "{parts} will come from disk")),
+        ("from_ram", QCoreApplication.translate("Memory", "{parts} will be read from RAM")),
+        ("from_disk", QCoreApplication.translate("Memory", "{parts} will be read from disk")),
     ):
         parts = dict.fromkeys(part for device in devices for part in device.parts_from(where))
         if parts:

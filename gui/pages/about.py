@@ -24,15 +24,15 @@ def make(context: Context) -> QWidget:
     text = QLabel(
         QCoreApplication.translate(
             "About",
-            "CogVLM2 Lite {version}. This program and its demo model are under the Apache License "
-            "2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community "
-            "License. Qt is used under the LGPL. Nothing leaves this computer: no updates are "
-            "looked for and nothing is reported.",
+            "CogVLM2 Lite {version}. This program and its demo model are under the Apache "
+            "License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta "
+            "Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this "
+            "computer: there are no update checks and no reports.",
         ).format(version=__version__)
     )
     text.setWordWrap(True)
     column.addWidget(text)
-    report = QPlainTextEdit(QCoreApplication.translate("About", "Looking at this computer…"))
+    report = QPlainTextEdit(QCoreApplication.translate("About", "Checking this computer…"))
     report.setReadOnly(True)
     report.setMinimumHeight(360)
     report.setAccessibleName(QCoreApplication.translate("About", "Report about this computer"))

@@ -48,8 +48,8 @@ class ConvertPage(QWidget):
         text = QLabel(
             QCoreApplication.translate(
                 "Convert",
-                "Makes a downloaded CogVLM2 checkpoint (39 GB) a 4-bit model (11 GB). The source "
-                "is only read. It can be stopped at any moment and goes on where it was.",
+                "Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). "
+                "The source is only read. You can stop at any time and resume later.",
             )
         )
         text.setWordWrap(True)
@@ -66,15 +66,15 @@ class ConvertPage(QWidget):
             grid,
             1,
             QCoreApplication.translate("Convert", "New folder"),
-            QCoreApplication.translate("Convert", "Choose where it goes"),
+            QCoreApplication.translate("Convert", "Choose the new folder"),
         )
         grid.addWidget(QLabel(QCoreApplication.translate("Convert", "Calibration")), 2, 0)
         self.calibrate = QComboBox()
         self.calibrate.addItem(
-            QCoreApplication.translate("Convert", "None: quick, round to nearest"), "none"
+            QCoreApplication.translate("Convert", "None: fast, rounds to nearest"), "none"
         )
         self.calibrate.addItem(
-            QCoreApplication.translate("Convert", "Drawn pictures: smaller error, takes long"),
+            QCoreApplication.translate("Convert", "Built-in pictures: smaller error, takes longer"),
             "built-in",
         )
         self.calibrate.setAccessibleName(QCoreApplication.translate("Convert", "Calibration"))
@@ -147,7 +147,7 @@ class ConvertPage(QWidget):
             self._command.terminate()
             self.told.setText(
                 QCoreApplication.translate(
-                    "Convert", "Paused. What is done is kept; the same start goes on."
+                    "Convert", "Paused. Finished work is kept; start again to resume."
                 )
             )
 
@@ -224,7 +224,7 @@ class ConvertPage(QWidget):
             self.bar.setValue(round(1000 * event["done"] / event["total"]))
             self.told.setText(
                 QCoreApplication.translate(
-                    "Convert", "Measured {done} of {total} blocks on samples held out, {left} left"
+                    "Convert", "Measured {done} of {total} blocks on held-out samples, {left} left"
                 ).format(
                     done=event["done"],
                     total=event["total"],
@@ -262,11 +262,13 @@ class ConvertPage(QWidget):
         if not self._over:
             self.told.setText(
                 self._command.reason
-                or QCoreApplication.translate("Convert", "The command ended without saying why.")
+                or QCoreApplication.translate(
+                    "Convert", "The command ended without giving a reason."
+                )
             )
         self.start_button.setEnabled(True)
         self.stop_button.setEnabled(False)
-        self.start_button.setText(QCoreApplication.translate("Convert", "Start or go on"))
+        self.start_button.setText(QCoreApplication.translate("Convert", "Start or resume"))
 
     def _open(self) -> None:
         self._context.open_model(Path(self._folder))

@@ -53,8 +53,8 @@ class QualityCard(QFrame):
         if any(part.error is not None for part in report.parts):
             more = QCoreApplication.translate(
                 "Quality",
-                "The percentage is the error of a part's outputs on samples held out, against "
-                "round to nearest (100%): smaller is better.",
+                "The percentage is the error of a part's outputs on held-out samples, "
+                "relative to round to nearest (100%). Smaller is better.",
             )
         else:
             more = QCoreApplication.translate("Quality", "Rounded to nearest, not calibrated.")

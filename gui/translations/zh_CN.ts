@@ -8,11 +8,11 @@
         <translation>关于</translation>
     </message>
     <message>
-        <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: no updates are looked for and nothing is reported.</source>
+        <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: there are no update checks and no reports.</source>
         <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑：不检查更新，也不上报任何信息。</translation>
     </message>
     <message>
-        <source>Looking at this computer…</source>
+        <source>Checking this computer…</source>
         <translation>正在检查这台电脑…</translation>
     </message>
     <message>
@@ -27,7 +27,7 @@
 <context>
     <name>Answering</name>
     <message>
-        <source>Memory is short: up to {size} of weights come from RAM or disk.</source>
+        <source>Memory is short: up to {size} of weights are read from RAM or disk.</source>
         <translation>显存不足：最多 {size} 的权重来自内存或硬盘。</translation>
     </message>
     <message>
@@ -38,18 +38,18 @@
 <context>
     <name>App</name>
     <message>
-        <source>CogVLM2 Lite is open already. Use its window; two windows would write the same conversations.</source>
+        <source>CogVLM2 Lite is already open. Use that window; two windows would write the same conversations.</source>
         <translation>CogVLM2 Lite 已经打开。请使用已有的窗口；两个窗口会写入相同的对话。</translation>
     </message>
 </context>
 <context>
     <name>Banner</name>
     <message>
-        <source>Start again</source>
+        <source>Restart</source>
         <translation>重新启动</translation>
     </message>
     <message>
-        <source>Start the engine again</source>
+        <source>Restart the engine</source>
         <translation>重新启动引擎</translation>
     </message>
     <message>
@@ -72,7 +72,7 @@
         <translation>等待中</translation>
     </message>
     <message>
-        <source>being asked about…</source>
+        <source>in progress…</source>
         <translation>正在提问…</translation>
     </message>
 </context>
@@ -87,7 +87,7 @@
         <translation>进度</translation>
     </message>
     <message>
-        <source>Every answer is saved as it comes. It can be stopped at any moment: the same start goes on, and leaves out what has an answer.</source>
+        <source>Every answer is saved at once. You can stop at any time; starting again skips pictures that have an answer.</source>
         <translation>每个回答一出来就保存。可以随时停止：再次以同样的方式开始会接着做，已有回答的图片会跳过。</translation>
     </message>
     <message>
@@ -123,7 +123,7 @@
         <translation>图片和回答</translation>
     </message>
     <message>
-        <source>A batch is under way. Wait for its end, or cancel it first.</source>
+        <source>A batch is running. Wait until it ends, or cancel it first.</source>
         <translation>批处理正在进行。请等它结束，或先取消。</translation>
     </message>
     <message>
@@ -131,11 +131,11 @@
         <translation>请先选择文件夹并写下问题。</translation>
     </message>
     <message>
-        <source>Open a model first, on the page Chat.</source>
+        <source>Open a model first, on the Chat page.</source>
         <translation>请先在“聊天”页打开一个模型。</translation>
     </message>
     <message>
-        <source>An answer is still coming in the chat. Stop it first.</source>
+        <source>The chat is still writing an answer. Stop it first.</source>
         <translation>聊天中还有回答正在生成。请先停止它。</translation>
     </message>
     <message>
@@ -143,11 +143,11 @@
         <translation>无法写入临时文件：{why}。</translation>
     </message>
     <message>
-        <source>The command ended without saying why.</source>
+        <source>The command ended without giving a reason.</source>
         <translation>命令结束了，但没有说明原因。</translation>
     </message>
     <message>
-        <source>Go on</source>
+        <source>Resume</source>
         <translation>继续</translation>
     </message>
     <message>
@@ -159,7 +159,7 @@
         <translation>暂停</translation>
     </message>
     <message>
-        <source>Looking at the folder…</source>
+        <source>Reading the folder…</source>
         <translation>正在查看文件夹…</translation>
     </message>
     <message>
@@ -167,7 +167,7 @@
         <translation>正在加载模型…</translation>
     </message>
     <message>
-        <source>It pauses after this picture.</source>
+        <source>Pausing after this picture.</source>
         <translation>处理完这张图片后暂停。</translation>
     </message>
     <message>
@@ -199,7 +199,7 @@
         <translation>{count} 张失败</translation>
     </message>
     <message>
-        <source>Export what is shown</source>
+        <source>Export the rows shown</source>
         <translation>导出所显示的</translation>
     </message>
     <message>
@@ -230,7 +230,7 @@
 <context>
     <name>ChatPage</name>
     <message>
-        <source>Looking at the pictures…</source>
+        <source>Reading the pictures…</source>
         <translation>正在查看图片…</translation>
     </message>
     <message>
@@ -268,7 +268,7 @@
         <translation>你的问题</translation>
     </message>
     <message>
-        <source>What the engine does</source>
+        <source>What the engine is doing</source>
         <translation>引擎状态</translation>
     </message>
     <message>
@@ -288,7 +288,7 @@
         <translation>模型已卸载。</translation>
     </message>
     <message>
-        <source>The engine has ended.</source>
+        <source>The engine has stopped.</source>
         <translation>引擎已结束。</translation>
     </message>
     <message>
@@ -327,7 +327,7 @@
         <translation>转换权重</translation>
     </message>
     <message>
-        <source>Makes a downloaded CogVLM2 checkpoint (39 GB) a 4-bit model (11 GB). The source is only read. It can be stopped at any moment and goes on where it was.</source>
+        <source>Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). The source is only read. You can stop at any time and resume later.</source>
         <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。源文件只会被读取。可随时停止，之后从原处继续。</translation>
     </message>
     <message>
@@ -343,7 +343,7 @@
         <translation>新文件夹</translation>
     </message>
     <message>
-        <source>Choose where it goes</source>
+        <source>Choose the new folder</source>
         <translation>选择保存位置</translation>
     </message>
     <message>
@@ -351,11 +351,11 @@
         <translation>校准</translation>
     </message>
     <message>
-        <source>None: quick, round to nearest</source>
+        <source>None: fast, rounds to nearest</source>
         <translation>无：快速，就近舍入</translation>
     </message>
     <message>
-        <source>Drawn pictures: smaller error, takes long</source>
+        <source>Built-in pictures: smaller error, takes longer</source>
         <translation>绘制的图片：误差更小，耗时较长</translation>
     </message>
     <message>
@@ -383,7 +383,7 @@
         <translation>正在读取权重…</translation>
     </message>
     <message>
-        <source>Paused. What is done is kept; the same start goes on.</source>
+        <source>Paused. Finished work is kept; start again to resume.</source>
         <translation>已暂停。已完成的部分会保留；再次开始会接着做。</translation>
     </message>
     <message>
@@ -395,7 +395,7 @@
         <translation>已校准 {done}/{total} 个模块，剩余 {left}。目前误差为就近舍入的 {ratio:.2f}。</translation>
     </message>
     <message>
-        <source>Measured {done} of {total} blocks on samples held out, {left} left</source>
+        <source>Measured {done} of {total} blocks on held-out samples, {left} left</source>
         <translation>已在保留样本上测量 {done}/{total} 个模块，剩余 {left}</translation>
     </message>
     <message>
@@ -407,11 +407,11 @@
         <translation>将写入 {size}，该处空闲 {free}。</translation>
     </message>
     <message>
-        <source>The command ended without saying why.</source>
+        <source>The command ended without giving a reason.</source>
         <translation>命令结束了，但没有说明原因。</translation>
     </message>
     <message>
-        <source>Start or go on</source>
+        <source>Start or resume</source>
         <translation>开始或继续</translation>
     </message>
     <message>
@@ -1354,10 +1354,6 @@
         <translation>引擎没有加载模型。</translation>
     </message>
     <message>
-        <source>The engine has ended.</source>
-        <translation>引擎已结束。</translation>
-    </message>
-    <message>
         <source>Wait until it is ready.</source>
         <translation>请等它就绪。</translation>
     </message>
@@ -1548,6 +1544,10 @@
     <message>
         <source>{index} lists tensors in {file} ({names}), but no file has {tensor}.</source>
         <translation>{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。</translation>
+    </message>
+    <message>
+        <source>The engine has ended.</source>
+        <translation type="unfinished"></translation>
     </message>
     <message>
         <source>Wait until it has ended, or choose another destination.</source>
@@ -2937,7 +2937,7 @@
         <translation>对每张图片提出</translation>
     </message>
     <message>
-        <source>Answers go to</source>
+        <source>Folder for the answers</source>
         <translation>回答保存到</translation>
     </message>
     <message>
@@ -2949,15 +2949,15 @@
         <translation>图片所在的文件夹</translation>
     </message>
     <message>
-        <source>answers.jsonl is always written there: from it a later start goes on.</source>
+        <source>answers.jsonl is always written there; a later start resumes from it.</source>
         <translation>那里始终会写入 answers.jsonl：以后从它接着做。</translation>
     </message>
     <message>
-        <source>Only {count} chosen pictures of it.</source>
+        <source>Only {count} selected pictures.</source>
         <translation>只处理其中选定的 {count} 张图片。</translation>
     </message>
     <message>
-        <source>Folders inside too</source>
+        <source>Include subfolders</source>
         <translation>包括子文件夹</translation>
     </message>
     <message>
@@ -2969,7 +2969,7 @@
         <translation>一个 CSV 表格</translation>
     </message>
     <message>
-        <source>Take the whole folder</source>
+        <source>Use the whole folder</source>
         <translation>处理整个文件夹</translation>
     </message>
     <message>
@@ -2984,7 +2984,7 @@
         <translation>发送问题</translation>
     </message>
     <message>
-        <source>Break the line</source>
+        <source>New line</source>
         <translation>换行</translation>
     </message>
     <message>
@@ -3000,7 +3000,7 @@
         <translation>打开图片</translation>
     </message>
     <message>
-        <source>Take a part of the screen</source>
+        <source>Capture a part of the screen</source>
         <translation>截取屏幕的一部分</translation>
     </message>
     <message>
@@ -3024,7 +3024,7 @@
         <translation>窗口的各个页面</translation>
     </message>
     <message>
-        <source>Larger and smaller letters</source>
+        <source>Larger and smaller text</source>
         <translation>放大和缩小文字</translation>
     </message>
     <message>
@@ -3032,7 +3032,7 @@
         <translation>设置</translation>
     </message>
     <message>
-        <source>This sheet</source>
+        <source>Show these shortcuts</source>
         <translation>本页</translation>
     </message>
     <message>
@@ -3047,11 +3047,11 @@
 <context>
     <name>MainWindow</name>
     <message>
-        <source>Conversations are not kept</source>
+        <source>Conversations are not saved</source>
         <translation>对话不会被保存</translation>
     </message>
     <message>
-        <source>The window works, but forgets when it is closed.</source>
+        <source>The window works, but conversations are lost when it is closed.</source>
         <translation>窗口可以使用，但关闭后不会保留内容。</translation>
     </message>
     <message>
@@ -3059,7 +3059,7 @@
         <translation>最后的回答尚未写入磁盘</translation>
     </message>
     <message>
-        <source>They could not be written: the disk may be full, or another program holds the file of the conversations. Close the window and lose them?</source>
+        <source>They could not be written: the disk may be full, or another program has locked the conversations file. Close the window and lose them?</source>
         <translation>无法写入：磁盘可能已满，或者另一个程序占用了对话文件。要关闭窗口并丢失它们吗？</translation>
     </message>
     <message>
@@ -3086,11 +3086,11 @@
         <translation>内存（不用 GPU）</translation>
     </message>
     <message>
-        <source>Which memory is planned with</source>
+        <source>Kind of memory to plan for</source>
         <translation>按哪种内存计划</translation>
     </message>
     <message>
-        <source>How much memory is planned with</source>
+        <source>Amount of memory to plan for</source>
         <translation>按多少内存计划</translation>
     </message>
     <message>
@@ -3098,11 +3098,11 @@
         <translation>按此加载</translation>
     </message>
     <message>
-        <source>Open the model anew, within this budget</source>
+        <source>Reload the model within this budget</source>
         <translation>在此限度内重新打开模型</translation>
     </message>
     <message>
-        <source>A question about a new picture waits about {wait} for its first word; then about {rate} tokens come per second.</source>
+        <source>The first word about a new picture takes about {wait}; then the model writes about {rate} tokens per second.</source>
         <translation>对新图片的提问约需 {wait} 才出现第一个字；之后每秒约 {rate} 个 token。</translation>
     </message>
     <message>
@@ -3110,11 +3110,11 @@
         <translation>CogVLM2 19B(4 位)</translation>
     </message>
     <message>
-        <source>{model} does not fit like this.</source>
+        <source>{model} does not fit in this memory.</source>
         <translation>这样放不下 {model}。</translation>
     </message>
     <message>
-        <source>The model&apos;s weights and buffers: {now} now, {most} at the most.</source>
+        <source>The model&apos;s weights and buffers: {now} now, {most} at most.</source>
         <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
     </message>
     <message>
@@ -3122,15 +3122,15 @@
         <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
     </message>
     <message>
-        <source>{parts} will come from RAM</source>
+        <source>{parts} will be read from RAM</source>
         <translation>{parts}将从内存读入</translation>
     </message>
     <message>
-        <source>{parts} will come from disk</source>
+        <source>{parts} will be read from disk</source>
         <translation>{parts}将从磁盘读入</translation>
     </message>
     <message>
-        <source>what is free now</source>
+        <source>memory that is free now</source>
         <translation>当前空闲的部分</translation>
     </message>
     <message>
@@ -3194,7 +3194,7 @@
         <translation>以条形图表示的内存计划</translation>
     </message>
     <message>
-        <source>hatched: comes in for each use</source>
+        <source>hatched: streamed for each use</source>
         <translation>斜纹：每次使用时读入</translation>
     </message>
     <message>
@@ -3217,7 +3217,7 @@
         <translation>选择屏幕的一部分</translation>
     </message>
     <message>
-        <source>Draw a rectangle. Enter takes the whole screen, Esc gives up.</source>
+        <source>Draw a rectangle. Enter captures the whole screen, Esc cancels.</source>
         <translation>画一个矩形。按 Enter 截取整个屏幕，按 Esc 放弃。</translation>
     </message>
 </context>
@@ -3275,7 +3275,7 @@ or open a file.</source>
         <translation>粘贴图片</translation>
     </message>
     <message>
-        <source>Take a part of the screen (Ctrl+Shift+S)</source>
+        <source>Capture a part of the screen (Ctrl+Shift+S)</source>
         <translation>截取屏幕的一部分 (Ctrl+Shift+S)</translation>
     </message>
     <message>
@@ -3291,7 +3291,7 @@ or open a file.</source>
         <translation>适合窗口</translation>
     </message>
     <message>
-        <source>Turn the view</source>
+        <source>Rotate the view</source>
         <translation>旋转视图</translation>
     </message>
     <message>
@@ -3303,7 +3303,7 @@ or open a file.</source>
         <translation>放下图片</translation>
     </message>
     <message>
-        <source>{address} is in the network, and this program fetches nothing from there. Save the picture, and drop the file.</source>
+        <source>{address} is a network address, and this program downloads nothing. Save the picture and drop the file.</source>
         <translation>{address} 在网络上，本程序不会从网络获取任何内容。请先保存图片，再拖入文件。</translation>
     </message>
     <message>
@@ -3311,7 +3311,7 @@ or open a file.</source>
         <translation>剪贴板上没有图片。</translation>
     </message>
     <message>
-        <source>What was dropped is no picture.</source>
+        <source>This is not a picture.</source>
         <translation>拖入的内容不是图片。</translation>
     </message>
     <message>
@@ -3323,7 +3323,7 @@ or open a file.</source>
         <translation>打开图片</translation>
     </message>
     <message>
-        <source>On Wayland no program may look at the screen. Take the picture with the desktop&apos;s own key, and paste it here with Ctrl+V.</source>
+        <source>On Wayland, programs can&apos;t capture the screen. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
         <translation>在 Wayland 上程序不能查看屏幕。请用桌面自带的截图键截图，再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
@@ -3394,7 +3394,7 @@ or open a file.</source>
         <translation>预设问题</translation>
     </message>
     <message>
-        <source>Keep this question as a preset</source>
+        <source>Save this question as a preset</source>
         <translation>将此问题保存为预设</translation>
     </message>
 </context>
@@ -3432,7 +3432,7 @@ or open a file.</source>
         <translation>{after}，原来 {before}，缩小到 1/{times:.1f}。</translation>
     </message>
     <message>
-        <source>The percentage is the error of a part&apos;s outputs on samples held out, against round to nearest (100%): smaller is better.</source>
+        <source>The percentage is the error of a part&apos;s outputs on held-out samples, relative to round to nearest (100%). Smaller is better.</source>
         <translation>百分比是该部分在留出样本上的输出误差，以就近舍入为 100%：越小越好。</translation>
     </message>
     <message>
@@ -3447,11 +3447,11 @@ or open a file.</source>
 <context>
     <name>SamplingButton</name>
     <message>
-        <source>How answers are made</source>
+        <source>Answer settings</source>
         <translation>回答方式</translation>
     </message>
     <message>
-        <source>Free {temperature:.2f}</source>
+        <source>Varied {temperature:.2f}</source>
         <translation>自由 {temperature:.2f}</translation>
     </message>
     <message>
@@ -3462,11 +3462,11 @@ or open a file.</source>
 <context>
     <name>SamplingSheet</name>
     <message>
-        <source>How answers are made</source>
+        <source>Answer settings</source>
         <translation>回答方式</translation>
     </message>
     <message>
-        <source>All as at first</source>
+        <source>Reset to defaults</source>
         <translation>全部恢复默认</translation>
     </message>
 </context>
@@ -3497,7 +3497,7 @@ or open a file.</source>
         <translation>窗口的语言。</translation>
     </message>
     <message>
-        <source>As the system</source>
+        <source>System</source>
         <translation>跟随系统</translation>
     </message>
     <message>
@@ -3529,7 +3529,7 @@ or open a file.</source>
         <translation>空闲时卸载</translation>
     </message>
     <message>
-        <source>Minutes without a question after which the model gives its memory back. 0: never.</source>
+        <source>Minutes without a question after which the model is unloaded. 0: never.</source>
         <translation>多少分钟没有提问后释放模型占用的内存。0：从不。</translation>
     </message>
     <message>
@@ -3537,7 +3537,7 @@ or open a file.</source>
         <translation>显存</translation>
     </message>
     <message>
-        <source>The most the model may use, such as 6GiB. Empty: what is free.</source>
+        <source>The most the model may use, for example 6GiB. Empty: all that is free.</source>
         <translation>模型最多可用的量，例如 6GiB。留空：使用空闲的部分。</translation>
     </message>
     <message>
@@ -3545,7 +3545,7 @@ or open a file.</source>
         <translation>内存</translation>
     </message>
     <message>
-        <source>The most the model may use, such as 12GiB. Empty: what is free.</source>
+        <source>The most the model may use, for example 12GiB. Empty: all that is free.</source>
         <translation>模型最多可用的量，例如 12GiB。留空：使用空闲的部分。</translation>
     </message>
     <message>
@@ -3553,7 +3553,7 @@ or open a file.</source>
         <translation>最长回答</translation>
     </message>
     <message>
-        <source>In tokens; a word is one or two of them.</source>
+        <source>In tokens; a word has one or two tokens.</source>
         <translation>以 token 计；一个词约为一到两个。</translation>
     </message>
     <message>
@@ -3561,7 +3561,7 @@ or open a file.</source>
         <translation>温度</translation>
     </message>
     <message>
-        <source>0: the likeliest word each time, best for reading and facts. Higher: freer, and more often wrong.</source>
+        <source>0: always the most likely word, best for text and facts. Higher values are more varied and more often wrong.</source>
         <translation>0：每次取最可能的词，最适合读取文字和事实。越高越自由，也越容易出错。</translation>
     </message>
     <message>
@@ -3569,7 +3569,7 @@ or open a file.</source>
         <translation>Top p</translation>
     </message>
     <message>
-        <source>Keeps only the likeliest words that together reach this share. 1: all words.</source>
+        <source>Keep only the most likely words that together reach this probability. 1: all words.</source>
         <translation>只保留合计达到这一比例的最可能的词。1：全部。</translation>
     </message>
     <message>
@@ -3577,7 +3577,7 @@ or open a file.</source>
         <translation>Top k</translation>
     </message>
     <message>
-        <source>Keeps only this many likeliest words. 0: all words.</source>
+        <source>Keep only this many of the most likely words. 0: all words.</source>
         <translation>只保留这么多个最可能的词。0：全部。</translation>
     </message>
     <message>
@@ -3585,7 +3585,7 @@ or open a file.</source>
         <translation>重复惩罚</translation>
     </message>
     <message>
-        <source>Above 1 words that occurred already become less likely. 1: off.</source>
+        <source>Above 1, words that already occurred become less likely. 1: off.</source>
         <translation>大于 1 时，已出现的词可能性降低。1：关闭。</translation>
     </message>
 </context>
@@ -3596,7 +3596,7 @@ or open a file.</source>
         <translation>每个对话只能有一张图片。</translation>
     </message>
     <message>
-        <source>A new conversation keeps this one in the list. If the picture is replaced, the answers so far stay, though they were about the other one.</source>
+        <source>A new conversation keeps this one in the list. If you replace the picture, the earlier answers stay, although they are about the other picture.</source>
         <translation>新建对话时，这个对话仍留在列表中。如果替换图片，之前的回答会保留，但它们说的是另一张图片。</translation>
     </message>
     <message>
@@ -3612,7 +3612,7 @@ or open a file.</source>
         <translation>对所有图片提同一个问题</translation>
     </message>
     <message>
-        <source>A conversation for each</source>
+        <source>One conversation for each</source>
         <translation>每张图片新建一个对话</translation>
     </message>
     <message>
@@ -3655,7 +3655,7 @@ or open a file.</source>
         <translation>对话列表</translation>
     </message>
     <message>
-        <source>An answer is still coming in this conversation. Stop it first.</source>
+        <source>This conversation is still writing an answer. Stop it first.</source>
         <translation>这个对话仍在回答中，请先停止。</translation>
     </message>
     <message>
@@ -3721,7 +3721,7 @@ or open a file.</source>
         <translation>继续</translation>
     </message>
     <message>
-        <source>Let the answer go on where it was cut</source>
+        <source>Continue the answer where it stopped</source>
         <translation>从中断的地方继续回答</translation>
     </message>
     <message>
@@ -3737,7 +3737,7 @@ or open a file.</source>
         <translation>*思考中…*</translation>
     </message>
     <message>
-        <source>The program ended while this was answered. Answer again?</source>
+        <source>The program ended during this answer. Answer again?</source>
         <translation>回答时程序已结束。重新回答吗？</translation>
     </message>
     <message>
@@ -3749,7 +3749,7 @@ or open a file.</source>
         <translation>；已停止</translation>
     </message>
     <message>
-        <source>; its length limit ended it</source>
+        <source>; length limit reached</source>
         <translation>；因长度上限而结束</translation>
     </message>
 </context>
@@ -3772,7 +3772,7 @@ or open a file.</source>
         <translation>转换已下载的权重</translation>
     </message>
     <message>
-        <source>Drop a picture at the right, and write a question below.</source>
+        <source>Drop a picture on the right and write a question below.</source>
         <translation>把图片拖到右侧，在下方写下问题。</translation>
     </message>
     <message>

@@ -177,7 +177,7 @@ def test_a_limit_that_ended_an_answer_is_named(desk: Desk, monkeypatch: pytest.M
     talk = desk.chat.conversation
     assert talk is not None
     view = desk.chat.transcript.view_of(talk.path()[0].id)
-    assert view.stats.text().endswith("; its length limit ended it")
+    assert view.stats.text().endswith("; length limit reached")
     assert view.more_button.isVisible()
 
 
@@ -193,7 +193,7 @@ def test_how_answers_are_made_is_chosen_beside_the_question(desk: Desk) -> None:
     assert button.sheet is not None
     boxes = {box.accessibleName(): box for box in button.sheet.findChildren(QDoubleSpinBox)}
     boxes["Temperature"].setValue(0.7)
-    assert button.text() == "Free 0.70"
+    assert button.text() == "Varied 0.70"
     page = desk.program.window.page("settings")
     assert page is not None
     same = {box.accessibleName(): box for box in page.findChildren(QDoubleSpinBox)}

@@ -161,7 +161,7 @@ def test_the_page_asks_for_what_it_needs(desk: Desk, child: Path) -> None:
     page.form.folder.setText(str(child))
     page.form.question.setPlainText("What?")
     page.start()
-    assert page.told.text() == "Open a model first, on the page Chat."
+    assert page.told.text() == "Open a model first, on the Chat page."
 
 
 def test_no_batch_starts_while_the_chat_answers(
@@ -232,7 +232,7 @@ def test_a_cancel_ends_the_work_and_the_next_start_is_called_go_on(desk: Desk, c
     page.cancel()
     assert page.told.text() == "Stopping…"
     desk.qtbot.waitUntil(lambda: not page.running)
-    assert page.start_button.text() == "Go on"
+    assert page.start_button.text() == "Resume"
     assert page.told.text().startswith("1 of 3 pictures")
 
 
@@ -271,7 +271,7 @@ def test_chosen_pictures_take_the_place_of_a_folder(desk: Desk, child: Path) -> 
     job = page.form.job()
     assert job is not None
     assert (job.folder, job.only) == (child, ("p0.png", "deep/x.png"))
-    whole = next(b for b in page.findChildren(QPushButton) if b.text() == "Take the whole folder")
+    whole = next(b for b in page.findChildren(QPushButton) if b.text() == "Use the whole folder")
     whole.click()
     job = page.form.job()
     assert job is not None

@@ -204,9 +204,9 @@ def test_a_picture_is_moved_made_larger_turned_and_fitted(desk: Desk) -> None:
     desk.qtbot.mouseClick(button(desk.chat.panel, "Larger"), Qt.MouseButton.LeftButton)
     assert view.transform().m11() == pytest.approx(1.25 * fitted)
     before = view.sceneRect().size()
-    desk.qtbot.mouseClick(button(desk.chat.panel, "Turn the view"), Qt.MouseButton.LeftButton)
+    desk.qtbot.mouseClick(button(desk.chat.panel, "Rotate the view"), Qt.MouseButton.LeftButton)
     assert view.sceneRect().size() == before.transposed()
-    desk.qtbot.mouseClick(button(desk.chat.panel, "Turn the view"), Qt.MouseButton.LeftButton)
+    desk.qtbot.mouseClick(button(desk.chat.panel, "Rotate the view"), Qt.MouseButton.LeftButton)
     desk.qtbot.mouseClick(button(desk.chat.panel, "Fit"), Qt.MouseButton.LeftButton)
     assert view.transform().m11() == pytest.approx(fitted)
 
@@ -321,7 +321,7 @@ def test_a_preset_is_put_into_the_question_and_own_ones_are_kept(
     choose(desk.chat.presets.menu(), "Table to CSV")
     assert desk.chat.composer.toPlainText() == "Write the table in this image as CSV."
     desk.chat.composer.setPlainText("Is there a cat?")
-    choose(desk.chat.presets.menu(), "Keep this question as a preset")
+    choose(desk.chat.presets.menu(), "Save this question as a preset")
     desk.program.close()
     again = open_desk(tmp_path)
     menu = again.chat.presets.menu()
