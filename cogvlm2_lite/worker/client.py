@@ -176,7 +176,7 @@ _STATES = {
     EngineState.STOPPED: Text("The engine is not started."),
     EngineState.LOADING: Text("The engine is loading the model."),
     EngineState.EMPTY: Text("The engine has no model loaded."),
-    EngineState.DEAD: Text("The engine has ended."),
+    EngineState.DEAD: Text("The engine has stopped."),
 }
 
 

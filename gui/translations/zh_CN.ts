@@ -1354,6 +1354,10 @@
         <translation>引擎没有加载模型。</translation>
     </message>
     <message>
+        <source>The engine has stopped.</source>
+        <translation type="unfinished">引擎已结束。</translation>
+    </message>
+    <message>
         <source>Wait until it is ready.</source>
         <translation>请等它就绪。</translation>
     </message>
@@ -1544,10 +1548,6 @@
     <message>
         <source>{index} lists tensors in {file} ({names}), but no file has {tensor}.</source>
         <translation>{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。</translation>
-    </message>
-    <message>
-        <source>The engine has ended.</source>
-        <translation type="unfinished"></translation>
     </message>
     <message>
         <source>Wait until it has ended, or choose another destination.</source>

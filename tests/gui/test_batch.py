@@ -176,7 +176,7 @@ def test_no_batch_starts_while_the_chat_answers(
     page.form.folder.setText(str(child))
     page.form.question.setPlainText("What?")
     page.start()
-    assert "still coming" in page.told.text()
+    assert "still writing an answer" in page.told.text()
     assert not page.running
     desk.chat.stop()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
