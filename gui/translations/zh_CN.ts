@@ -1355,7 +1355,7 @@
     </message>
     <message>
         <source>The engine has stopped.</source>
-        <translation type="unfinished">引擎已结束。</translation>
+        <translation>引擎已结束。</translation>
     </message>
     <message>
         <source>Wait until it is ready.</source>

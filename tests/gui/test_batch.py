@@ -197,7 +197,7 @@ def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, chil
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.EMPTY)  # one model, not two
     assert page.filter.rowCount() == 3
     page.pause_or_go_on()
-    assert "pauses after this picture" in page.told.text()
+    assert "Pausing after this picture" in page.told.text()
     desk.qtbot.waitUntil(lambda: "Paused" in page.told.text())
     assert page.told.text().startswith("2 of 3 pictures, 1 of them answered before.")
     page.pause_or_go_on()

@@ -158,7 +158,7 @@ def test_what_is_no_picture_is_a_sentence(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl("https://example.invalid/picture.png")])
     drop(desk, mime)
-    assert "fetches nothing" in desk.chat.said
+    assert "downloads nothing" in desk.chat.said
     assert desk.chat.keep()[1] == b""
 
 

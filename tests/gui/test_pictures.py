@@ -70,7 +70,7 @@ def test_what_only_looks_like_an_image_is_none(written: str) -> None:
 )
 def test_an_address_in_the_network_is_never_fetched_and_said(desk: Desk, url: str) -> None:
     assert desk.chat.panel.take(mime_of(url))
-    assert "this program fetches nothing from there" in desk.chat.said
+    assert "this program downloads nothing" in desk.chat.said
     assert "\u0430" not in desk.chat.said  # letters that only look like others show up
 
 
