@@ -78,12 +78,12 @@ class Prefilled(_Event, frozen=True, kw_only=True):
     seconds: Seconds
 
 
-class TokenLikelihood(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token and how likely the model found it.
+class CandidateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A token and its log probability.
 
-    token    its text; bytes that are no whole letters are written as \\xe4\\xbd
-    data     its bytes; None for special tokens, which stand for none
-    logprob  natural logarithm of its probability, -9999 at the lowest
+    token    its text; bytes of an incomplete character are written as \\xe4\\xbd
+    data     its bytes; None for special tokens, which have none
+    logprob  natural logarithm of its probability, -9999 at least
     """
 
     token: str
@@ -91,23 +91,23 @@ class TokenLikelihood(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     logprob: float
 
 
-class TokenScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token of the answer, and the likeliest ones at its place, the likeliest first."""
+class TokenLogprobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A token of the answer, and the most likely tokens at its place, most likely first."""
 
-    chosen: TokenLikelihood
-    likeliest: tuple[TokenLikelihood, ...] = ()
+    chosen: CandidateToken
+    top: tuple[CandidateToken, ...] = ()
 
 
 class TextDelta(_Event, frozen=True, kw_only=True):
     """The next piece of the answer, whole characters only.
 
-    An answer that goes on begins with a piece that holds all it had said.
+    An answer that is continued begins with a piece that holds the text so far.
 
     tokens  those that begin in this piece, where Sampling.logprobs asked for them
     """
 
     text: str
-    tokens: tuple[TokenScore, ...] = ()
+    tokens: tuple[TokenLogprobs, ...] = ()
 
 
 class Notice(_Event, frozen=True, kw_only=True):

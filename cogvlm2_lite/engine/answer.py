@@ -55,10 +55,10 @@ from cogvlm2_lite.text import Text
 class Request:
     """One question.
 
-    image     the conversation's picture, or None
-    history   earlier (question, answer) pairs, oldest first
-    template  "chat", "vqa" or "base"; None: the one the checkpoint names
-    begun     the prefix of the answer that is continued; begun_ids are its tokens
+    image          the conversation's picture, or None
+    history        earlier (question, answer) pairs, oldest first
+    template       "chat", "vqa" or "base"; None: the one the checkpoint names
+    continue_from  the text of an answer to continue; continue_ids are its tokens
     """
 
     question: str
@@ -66,8 +66,8 @@ class Request:
     history: Sequence[tuple[str, str]] = ()
     sampling: Sampling = field(default_factory=Sampling)
     template: str | None = None
-    begun: str = ""
-    begun_ids: tuple[int, ...] = ()
+    continue_from: str = ""
+    continue_ids: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -93,7 +93,7 @@ class Prepared:
 
     request: Request
     prompt: PromptIds
-    begun: tuple[int, ...]
+    continue_ids: tuple[int, ...]
 
     @property
     def picture(self) -> str | None:
@@ -138,30 +138,30 @@ class Answers:
             max_new_tokens=request.sampling.max_new_tokens,
             context=self.runtime.plan.context,
         )
-        begun = self._begun_ids(request)
-        if begun and len(begun) >= prompt.room:
+        continue_ids = self._ids_to_continue(request)
+        if continue_ids and len(continue_ids) >= prompt.room:
             raise PromptTooLongError(
                 "The context is full: the answer has {count} tokens and can't continue.",
                 hint="Ask a new question; the oldest turns are then left out.",
-                count=len(begun),
+                count=len(continue_ids),
             )
-        return Prepared(request=request, prompt=prompt, begun=tuple(begun))
+        return Prepared(request=request, prompt=prompt, continue_ids=tuple(continue_ids))
 
     def steps(self, asked: Prepared, slot: CacheSlot, cancel: Cancel) -> AnswerSteps[None]:
         """Answer a question in a slot; the last event is Finished, also after a cancel."""
         # Steps 1 and 4, opening the picture and planning the memory, are done by the caller.
-        prompt, begun = asked.prompt, asked.begun
+        prompt, continue_ids = asked.prompt, asked.continue_ids
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
         yield from _report_streaming(self.runtime.plan, asked.request.image is not None)
-        tally = _Tally(token_ids=list(begun))
+        tally = _Tally(token_ids=list(continue_ids))
         try:
             logits = yield from self._fill_cache(asked, slot, cancel, tally)
             reason = yield from self._decode(logits, asked, slot, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
             # The text that is continued is not lost if the answer is cancelled before it continues.
-            tally.text = tally.text or self.tokenizer.decode(list(begun))
+            tally.text = tally.text or self.tokenizer.decode(list(continue_ids))
         yield Finished(
             text=tally.text,
             reason=reason,
@@ -181,14 +181,14 @@ class Answers:
         step = partial(self.runtime.decode_each, tokens)
         return (yield from self._surviving(partial(_at_once, step), *slots))
 
-    def _begun_ids(self, request: Request) -> list[int]:
+    def _ids_to_continue(self, request: Request) -> list[int]:
         """Return the tokens of the answer that is continued; the text decides if they disagree."""
-        ids = list(request.begun_ids)
+        ids = list(request.continue_ids)
         ends = self.runtime.config.eos_token_ids
         known = all(0 <= i < self.runtime.config.vocab_size and i not in ends for i in ids)
-        if known and self.tokenizer.decode(ids) == request.begun:
+        if known and self.tokenizer.decode(ids) == request.continue_from:
             return ids
-        return self.tokenizer.encode(request.begun)
+        return self.tokenizer.encode(request.continue_from)
 
     def _fill_cache(
         self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
@@ -200,8 +200,8 @@ class Answers:
 
         Returns  [vocab]
         """
-        prompt, begun = asked.prompt, asked.begun
-        held = slot.generated.common(prompt, asked.picture, begun) if slot.generated else 0
+        prompt, continue_ids = asked.prompt, asked.continue_ids
+        held = slot.generated.common(prompt, asked.picture, continue_ids) if slot.generated else 0
         if held:
             slot.cache.truncate(prompt.tokens + held)
             assert slot.generated is not None
@@ -212,11 +212,11 @@ class Answers:
             logits = yield from self._prefill(asked, slot, cancel, tally)
             slot.generated = GeneratedTokens.after(prompt, asked.picture)
         began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
-        for number, token in enumerate(begun[held:], held + 1):
+        for number, token in enumerate(continue_ids[held:], held + 1):
             logits = yield from self._feed(token, position + number, slot)
             if logits is None:
                 raise Cancelled
-            yield Progress(phase="prefill", done=number, total=len(begun))
+            yield Progress(phase="prefill", done=number, total=len(continue_ids))
         tally.prefill_s += time.perf_counter() - began
         assert logits is not None
         return logits
@@ -321,7 +321,7 @@ class Answers:
         self, logits: Tensor, asked: Prepared, slot: CacheSlot, tally: _Tally
     ) -> AnswerSteps[FinishReason]:
         """Step 7: generate the answer token by token, after the text that is continued."""
-        prompt, begun, sampling = asked.prompt, asked.begun, asked.request.sampling
+        prompt, continue_ids, sampling = asked.prompt, asked.continue_ids, asked.request.sampling
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)
         decoder, stops, guard = (
@@ -333,11 +333,11 @@ class Answers:
         form = None
         if sampling.json_object:
             form = self._json_grammar.begin()
-        position = int(prompt.position_ids[0, -1]) + len(begun)
-        room = min(sampling.max_new_tokens, prompt.room - len(begun))
+        position = int(prompt.position_ids[0, -1]) + len(continue_ids)
+        room = min(sampling.max_new_tokens, prompt.room - len(continue_ids))
         reason = FinishReason.LENGTH
-        chooser.note(begun, logits)
-        for token in begun:
+        chooser.note(continue_ids, logits)
+        for token in continue_ids:
             shown, _ = stops.push(decoder.push(token))
             tally.text += shown
             if form is not None:
@@ -380,7 +380,7 @@ class Answers:
         shown, stopped = stops.push(text)
         yield from _delta(shown if stopped else shown + stops.finish(), tally, logprobs)
         tally.decode_s = time.perf_counter() - began
-        yield from _explain(reason, prompt.room - len(begun), sampling)
+        yield from _explain(reason, prompt.room - len(continue_ids), sampling)
         return FinishReason.STOP if stopped else reason
 
 

@@ -6,7 +6,7 @@ from collections import deque
 
 from torch import Tensor
 
-from cogvlm2_lite.events import TokenLikelihood, TokenScore
+from cogvlm2_lite.events import CandidateToken, TokenLogprobs
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
 _LOWEST = -9999.0  # OpenAI's stand-in for minus infinity, which JSON lacks
@@ -25,8 +25,8 @@ class LogprobQueue:
     def __init__(self, tokenizer: Tokenizer, top: int | None) -> None:
         self._tokenizer = tokenizer
         self._top = top
-        self._without_text: list[TokenScore] = []
-        self._waiting: deque[tuple[int, tuple[TokenScore, ...]]] = deque()
+        self._without_text: list[TokenLogprobs] = []
+        self._waiting: deque[tuple[int, tuple[TokenLogprobs, ...]]] = deque()
         self._made = 0
         self._shown = 0
 
@@ -46,29 +46,29 @@ class LogprobQueue:
             self._without_text = []
             self._made += len(text)
 
-    def release(self, text: str) -> tuple[TokenScore, ...]:
+    def release(self, text: str) -> tuple[TokenLogprobs, ...]:
         """Return the tokens of the text that is shown now."""
         self._shown += len(text)
-        given: list[TokenScore] = []
+        given: list[TokenLogprobs] = []
         while self._waiting and self._waiting[0][0] < self._shown:
             given += self._waiting.popleft()[1]
         return tuple(given)
 
-    def _score(self, logits: Tensor, token: int, top: int) -> TokenScore:
+    def _score(self, logits: Tensor, token: int, top: int) -> TokenLogprobs:
         logprobs = logits.float().log_softmax(-1)
         best = logprobs.topk(min(top, logprobs.numel()))
-        return TokenScore(
+        return TokenLogprobs(
             chosen=self._name(token, float(logprobs[token])),
-            likeliest=tuple(
+            top=tuple(
                 self._name(other, value)
                 for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ),
         )
 
-    def _name(self, token: int, logprob: float) -> TokenLikelihood:
+    def _name(self, token: int, logprob: float) -> CandidateToken:
         data = self._tokenizer.token_bytes(token)
         # max() in this order turns a NaN of a broken model into the lowest value, too.
-        return TokenLikelihood(
+        return CandidateToken(
             token=_text(data) if data else self._tokenizer.token_name(token),
             data=tuple(data) if data else None,
             logprob=max(_LOWEST, logprob),

@@ -110,8 +110,8 @@ class Model:
         template: str | None = None,
         cancel: Cancel | None = None,
         upright: bool = True,
-        begun: str = "",
-        begun_ids: Sequence[int] = (),
+        continue_from: str = "",
+        continue_ids: Sequence[int] = (),
     ) -> Iterator[Event]:
         """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
 
@@ -122,10 +122,10 @@ class Model:
         template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
         cancel    raise it from anywhere to stop within one token
         upright   turn photographs by their EXIF tag
-        begun     what the answer has said already: it goes on behind it
-        begun_ids the tokens that said it (Finished.token_ids). With them and greedy sampling the
-                  whole is what it would have been without the break. Where they are missing or
-                  another tokenizer's, `begun` is tokenized anew
+        continue_from  the text of an answer to continue, for example after a cancel
+        continue_ids   its tokens (Finished.token_ids). With them and greedy sampling the result is
+                       what it would have been without the break. If they are missing or belong to
+                       another tokenizer, continue_from is tokenized again
 
         Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened at
         once; nothing else happens until the first event is asked for.
@@ -136,8 +136,8 @@ class Model:
             history=tuple(history),
             sampling=sampling or Sampling(),
             template=template,
-            begun=begun,
-            begun_ids=tuple(begun_ids),
+            continue_from=continue_from,
+            continue_ids=tuple(continue_ids),
         )
         return self.engine.answer(request, cancel or Cancel())
 

@@ -69,14 +69,14 @@ class GeneratedTokens:
         """Return the description of a cache that holds `prompt` and nothing else."""
         return GeneratedTokens(prompt=tuple(prompt.input_ids[0].tolist()), picture=picture)
 
-    def common(self, prompt: PromptIds, picture: str | None, begun: Sequence[int]) -> int:
-        """Return how many tokens of `begun` need not be computed again.
+    def common(self, prompt: PromptIds, picture: str | None, continue_ids: Sequence[int]) -> int:
+        """Return how many tokens of `continue_ids` need not be computed again.
 
         The last one always must: its logits decide the next token, and they are not kept.
         """
         if picture != self.picture or self.prompt != tuple(prompt.input_ids[0].tolist()):
             return 0
-        pairs = zip(self.tokens, begun[:-1], strict=False)
+        pairs = zip(self.tokens, continue_ids[:-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
@@ -98,9 +98,9 @@ class CacheSlot:
         self.replans = 0
         self.used = 0
 
-    def holds(self, prompt: PromptIds, picture: str | None, begun: Sequence[int]) -> int:
+    def holds(self, prompt: PromptIds, picture: str | None, continue_ids: Sequence[int]) -> int:
         """Return how many tokens of a prompt, and of the answer after it, are in the cache."""
-        generated = self.generated.common(prompt, picture, begun) if self.generated else 0
+        generated = self.generated.common(prompt, picture, continue_ids) if self.generated else 0
         return prompt.tokens + generated if generated else self.cached.common(prompt, picture)
 
     def clear(self) -> None:

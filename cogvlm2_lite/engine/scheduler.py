@@ -59,7 +59,7 @@ class Engine:
         runtime = answers.runtime
         self.slots = tuple(CacheSlot(runtime.new_cache()) for _ in range(runtime.plan.parallel))
         self._live: dict[int, _Live] = {}
-        self._begun = 0
+        self._started = 0
 
     @property
     def runtime(self) -> Runtime:
@@ -119,10 +119,13 @@ class Engine:
         # 1. Take the slot that holds most of this conversation, else the least recently used one.
         slot = max(
             free,
-            key=lambda slot: (slot.holds(asked.prompt, asked.picture, asked.begun), -slot.used),
+            key=lambda slot: (
+                slot.holds(asked.prompt, asked.picture, asked.continue_ids),
+                -slot.used,
+            ),
         )
-        self._begun += 1
-        slot.used, slot.replans = self._begun, 0
+        self._started += 1
+        slot.used, slot.replans = self._started, 0
         # 2. The work is a generator: nothing runs before the first turn.
         work = self._answers.steps(asked, slot, cancel)
         self._live[number] = _Live(number=number, work=work, slot=slot, cancel=cancel)

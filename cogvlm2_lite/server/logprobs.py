@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cogvlm2_lite.events import TokenLikelihood, TokenScore
+from cogvlm2_lite.events import CandidateToken, TokenLogprobs
 from cogvlm2_lite.server.response_bodies import (
     ChatLogprobs,
     ChosenToken,
@@ -13,7 +13,7 @@ from cogvlm2_lite.server.response_bodies import (
 )
 
 
-def chosen_tokens(tokens: Sequence[TokenScore]) -> list[ChosenToken]:
+def chosen_tokens(tokens: Sequence[TokenLogprobs]) -> list[ChosenToken]:
     """Return the entries of `logprobs.content`."""
     return [
         ChosenToken(
@@ -22,7 +22,7 @@ def chosen_tokens(tokens: Sequence[TokenScore]) -> list[ChosenToken]:
             bytes=_bytes(score.chosen),
             top_logprobs=[
                 TokenLogprob(token=other.token, logprob=other.logprob, bytes=_bytes(other))
-                for other in score.likeliest
+                for other in score.top
             ],
         )
         for score in tokens
@@ -30,7 +30,7 @@ def chosen_tokens(tokens: Sequence[TokenScore]) -> list[ChosenToken]:
 
 
 def completion_logprobs(
-    tokens: Sequence[TokenScore], text: str = "", begin: int = 0
+    tokens: Sequence[TokenLogprobs], text: str = "", begin: int = 0
 ) -> CompletionLogprobs:
     """Return the lists of /v1/completions.
 
@@ -45,7 +45,7 @@ def completion_logprobs(
     return CompletionLogprobs(
         tokens=[_key(score.chosen) for score in tokens],
         token_logprobs=[score.chosen.logprob for score in tokens],
-        top_logprobs=[_by_key(score.likeliest) for score in tokens],
+        top_logprobs=[_by_key(score.top) for score in tokens],
         text_offset=offsets,
     )
 
@@ -60,19 +60,19 @@ def extend(
             values.extend(getattr(more, name))
 
 
-def _by_key(likeliest: Sequence[TokenLikelihood]) -> dict[str, float]:
+def _by_key(top: Sequence[CandidateToken]) -> dict[str, float]:
     """Two tokens may have one text, a special one and the same word in letters: the first stays."""
     found: dict[str, float] = {}
-    for one in likeliest:
+    for one in top:
         found.setdefault(_key(one), one.logprob)
     return found
 
 
-def _bytes(one: TokenLikelihood) -> list[int] | None:
+def _bytes(one: CandidateToken) -> list[int] | None:
     return None if one.data is None else list(one.data)
 
 
-def _key(one: TokenLikelihood) -> str:
+def _key(one: CandidateToken) -> str:
     """Name a token; OpenAI marks those that are no whole characters with "bytes:"."""
     whole = one.data is None or bytes(one.data) == one.token.encode(errors="replace")
     return one.token if whole else f"bytes:{one.token}"

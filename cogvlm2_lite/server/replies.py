@@ -20,7 +20,7 @@ from cogvlm2_lite.events import (
     Replanned,
     Streaming,
     TextDelta,
-    TokenScore,
+    TokenLogprobs,
     TurnsDropped,
 )
 from cogvlm2_lite.server.api_errors import ApiError, dumps
@@ -176,7 +176,7 @@ class CompletionReply:
         if text or event.tokens:
             yield self._chunk({"content": text} if self._chat else text, None, logprobs)
 
-    def _take_logprobs(self, tokens: Sequence[TokenScore], text: str) -> Logprobs | None:
+    def _take_logprobs(self, tokens: Sequence[TokenLogprobs], text: str) -> Logprobs | None:
         """Return the logprobs of a piece, and keep them for the whole reply."""
         if self._logprobs is None:
             return None

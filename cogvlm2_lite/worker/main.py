@@ -98,8 +98,8 @@ class Worker:
     def _next_work(self) -> _Work | None:
         """Return the command to be done now; None: continue the answers under way.
 
-        Commands keep their order. Of questions as many are begun as there are seats; all else waits
-        until the answers under way are over.
+        Commands keep their order. As many questions are started as there are cache slots; the rest
+        waits until the current answers have ended.
         """
         engine = self._engine
         busy = self._busy = engine is not None and engine.busy
@@ -194,8 +194,8 @@ class Worker:
             history=ask.history,
             sampling=ask.sampling,
             template=ask.template,
-            begun=ask.begun,
-            begun_ids=ask.begun_ids,
+            continue_from=ask.continue_from,
+            continue_ids=ask.continue_ids,
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 

@@ -52,7 +52,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     """Answer a question; answered by Told messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
-    begun, begun_ids  as for Model.answer: what the answer has said already
+    continue_from, continue_ids  as for Model.answer
     """
 
     request: Number
@@ -62,8 +62,8 @@ class Ask(_Message, frozen=True, kw_only=True):
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     template: str | None = None
     upright: bool = True
-    begun: str = ""
-    begun_ids: tuple[Count, ...] = ()
+    continue_from: str = ""
+    continue_ids: tuple[Count, ...] = ()
 
 
 class CancelRequest(_Message, frozen=True, kw_only=True):

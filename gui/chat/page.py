@@ -381,7 +381,7 @@ class ChatPage(QWidget):
             talk.turns[turn_id] = cut
             return
         ids = cut.stats.token_ids if cut.stats is not None else ()
-        self._begin(talk, turn, begun=cut.answer, begun_ids=ids)
+        self._begin(talk, turn, continue_from=cut.answer, continue_ids=ids)
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:
@@ -425,8 +425,8 @@ class ChatPage(QWidget):
         talk: Conversation,
         turn: Turn,
         *,
-        begun: str = "",
-        begun_ids: tuple[int, ...] = (),
+        continue_from: str = "",
+        continue_ids: tuple[int, ...] = (),
     ) -> None:
         """Ask the engine about a turn that is on disk."""
         self._banner.hide()
@@ -436,8 +436,8 @@ class ChatPage(QWidget):
             image=self._picture or None,
             history=talk.before(turn),
             sampling=sampling_of(self._context.settings),
-            begun=begun,
-            begun_ids=begun_ids,
+            continue_from=continue_from,
+            continue_ids=continue_ids,
         )
         self._answering.begin(talk, turn.id, ask)
         self._show_state()

@@ -59,7 +59,7 @@ def go_on(model: Model, before: Finished, sampling: Sampling = LONG) -> list[Eve
     return list(
         model.answer(
             "Go?", picture(1), [("a?", "b")], sampling=rest,
-            begun=before.text, begun_ids=before.token_ids,
+            continue_from=before.text, continue_ids=before.token_ids,
         )
     )  # fmt: skip
 
@@ -122,8 +122,8 @@ def test_a_stop_while_it_is_read_keeps_what_was_said(folder: Path) -> None:
     cancel, model = Cancel(), open_model(folder)
     events = []
     for event in model.answer(
-        "Go?", picture(1), [("a?", "b")], cancel=cancel, begun=before.text,
-        begun_ids=before.token_ids,
+        "Go?", picture(1), [("a?", "b")], cancel=cancel, continue_from=before.text,
+        continue_ids=before.token_ids,
     ):  # fmt: skip
         events.append(event)
         if isinstance(event, Progress) and event.total == 9 and event.done == 4:
@@ -140,7 +140,12 @@ def test_a_stop_while_it_is_read_keeps_what_was_said(folder: Path) -> None:
 def test_where_the_tokens_are_not_its_text_counts(folder: Path, ids: tuple[int, ...]) -> None:
     model = open_model(folder)
     end = finished(
-        model.answer("Go?", sampling=replace(LONG, max_new_tokens=3), begun=" Well,", begun_ids=ids)
+        model.answer(
+            "Go?",
+            sampling=replace(LONG, max_new_tokens=3),
+            continue_from=" Well,",
+            continue_ids=ids,
+        )
     )
     assert end.text.startswith(" Well,")
     assert model.engine.tokenizer.decode(list(end.token_ids)) == end.text
@@ -150,11 +155,11 @@ def test_where_the_tokens_are_not_its_text_counts(folder: Path, ids: tuple[int, 
 def test_an_answer_that_fills_the_context_is_refused_with_a_way_on(folder: Path) -> None:
     model = open_model(folder)
     with pytest.raises(PromptTooLongError, match="context is full"):
-        list(model.answer("Go?", begun="word " * 300))
+        list(model.answer("Go?", continue_from="word " * 300))
 
 
 def test_the_tokens_cross_the_pipe() -> None:
-    ask = Ask(request=1, question="?", begun="so far", begun_ids=(1, 2))
+    ask = Ask(request=1, question="?", continue_from="so far", continue_ids=(1, 2))
     assert decode(encode(ask)[8:]) == ask
     end = Finished(
         text="x", reason=FinishReason.LENGTH, prompt_tokens=1, image_tokens=0, completion_tokens=1,

@@ -31,12 +31,12 @@ from cogvlm2_lite.errors import (
     PromptTooLongError,
 )
 from cogvlm2_lite.events import (
+    CandidateToken,
     Finished,
     FinishReason,
     Replanned,
     TextDelta,
-    TokenLikelihood,
-    TokenScore,
+    TokenLogprobs,
 )
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
@@ -324,10 +324,8 @@ def test_exits_are_told_in_words() -> None:
     assert "exit code 3" in describe_exit(3)
 
 
-LIKELIHOOD = TokenLikelihood(token="\\xe7", data=(0xE7,), logprob=-0.25)
-SCORE = TokenScore(
-    chosen=LIKELIHOOD, likeliest=(structs.replace(LIKELIHOOD, data=None), LIKELIHOOD)
-)
+LIKELIHOOD = CandidateToken(token="\\xe7", data=(0xE7,), logprob=-0.25)
+SCORE = TokenLogprobs(chosen=LIKELIHOOD, top=(structs.replace(LIKELIHOOD, data=None), LIKELIHOOD))
 MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),

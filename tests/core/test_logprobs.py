@@ -13,7 +13,7 @@ import cogvlm2_lite
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.engine.choose import StopTexts
 from cogvlm2_lite.engine.logprobs import LogprobQueue
-from cogvlm2_lite.events import Finished, TextDelta, TokenScore
+from cogvlm2_lite.events import Finished, TextDelta, TokenLogprobs
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.sampling import Sampling
@@ -22,7 +22,7 @@ from tests.core.folders import talking_folder
 DEMO = Path(cogvlm2_lite.__file__).parent / "demo" / "checkpoint"
 
 
-def data(scores: list[TokenScore]) -> bytes:
+def data(scores: list[TokenLogprobs]) -> bytes:
     return b"".join(bytes(score.chosen.data or ()) for score in scores)
 
 
@@ -42,7 +42,7 @@ def test_likelihoods_are_the_models_before_temperature_and_penalties(tmp_path: P
         expected = model.forward(ids)[0, -1].log_softmax(-1)
         assert score.chosen.logprob == pytest.approx(float(expected[token]), abs=1e-4)
         best = expected.topk(3).values.tolist()
-        assert [one.logprob for one in score.likeliest] == pytest.approx(best, abs=1e-4)
+        assert [one.logprob for one in score.top] == pytest.approx(best, abs=1e-4)
         ids = torch.cat((ids, torch.tensor([[token]])), dim=1)
 
 
@@ -65,7 +65,7 @@ def test_no_byte_of_a_wild_answer_is_lost() -> None:
     written = data([score for delta in deltas for score in delta.tokens])
     assert written.decode(errors="replace") == "".join(delta.text for delta in deltas)
     assert any(len(delta.tokens) > 1 for delta in deltas)
-    assert all(s.likeliest[0].logprob >= s.chosen.logprob for d in deltas for s in d.tokens)
+    assert all(s.top[0].logprob >= s.chosen.logprob for d in deltas for s in d.tokens)
 
 
 TOKENIZER = Tokenizer.from_folder(DEMO)
@@ -78,7 +78,7 @@ def test_no_token_is_lost_and_none_of_a_stop_text_is_told(ids: list[int], stops:
     decoder, held = StreamDecoder(TOKENIZER), StopTexts(stops)
     queue = LogprobQueue(TOKENIZER, 0)
     text, stopped = "", False
-    told: list[TokenScore] = []
+    told: list[TokenLogprobs] = []
 
     def show(new: str, *, last: bool = False) -> None:
         nonlocal text, stopped
@@ -130,5 +130,5 @@ def test_bytes_that_are_no_letter_and_special_tokens_have_names() -> None:
     [score] = queue.release("x")
     assert (score.chosen.token, score.chosen.data) == ("\\xe4", (0xE4,))
     assert score.chosen.logprob == -9999.0
-    assert score.likeliest[0].data is None
-    assert score.likeliest[0].token.startswith("<|")
+    assert score.top[0].data is None
+    assert score.top[0].token.startswith("<|")

@@ -134,7 +134,7 @@ def test_a_stopped_answer_goes_on_from_its_tokens(
     view.more_button.click()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
     asked = desk.engine.asked[-1]
-    assert (asked.begun, asked.begun_ids) == ("It is **red**.", (7, 8, 9))
+    assert (asked.continue_from, asked.continue_ids) == ("It is **red**.", (7, 8, 9))
     talk = desk.chat.conversation
     assert talk is not None
     turn = desk.program.history.load(talk.id).path()[0]

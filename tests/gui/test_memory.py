@@ -106,7 +106,9 @@ def test_the_slider_redraws_the_plan_and_says_what_is_needed(desk: Desk) -> None
     page.slider.setValue(32)
     desk.qtbot.waitUntil(lambda: "of 7.62 GiB on GPU" in page.needs.text(), timeout=10_000)
     assert page.needs.text().startswith("CogVLM2 19B in 4 bits needs 7.")
-    assert page.needs.text().endswith("projector, vision tower, vision expert will be read from RAM.")
+    assert page.needs.text().endswith(
+        "projector, vision tower, vision expert will be read from RAM."
+    )
     assert "looking at a picture" in page.bars.accessibleDescription()
     page.slider.setValue(2)
     desk.qtbot.waitUntil(lambda: "does not fit" in page.needs.text(), timeout=10_000)
@@ -162,9 +164,7 @@ def test_what_the_engine_holds_and_plans_anew_is_shown(
     monkeypatch.setattr(ScriptedProcess, "script", events)
     desk.open_demo()
     desk.ask("How much?")
-    assert (
-        page.held.text() == "The model's weights and buffers: 2.00 GiB now, 3.00 GiB at most."
-    )
+    assert page.held.text() == "The model's weights and buffers: 2.00 GiB now, 3.00 GiB at most."
     told = [Replanned(text="Memory ran out.", budget_bytes=(1,)), TextDelta(text="x")]
     monkeypatch.setattr(ScriptedProcess, "script", told)
     desk.ask("And now?")

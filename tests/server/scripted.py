@@ -11,13 +11,13 @@ from pathlib import Path
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import (
+    CandidateToken,
     Event,
     Finished,
     FinishReason,
     Prefilled,
     TextDelta,
-    TokenLikelihood,
-    TokenScore,
+    TokenLogprobs,
 )
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
@@ -118,12 +118,12 @@ class ScriptedEngine(FakeEngine):
         self.over.set()
 
 
-def scores(word: str, ask: Ask) -> tuple[TokenScore, ...]:
+def scores(word: str, ask: Ask) -> tuple[TokenLogprobs, ...]:
     """Score a word as one token, when that was asked for."""
     if ask.sampling.logprobs is None:
         return ()
-    one = TokenLikelihood(token=word, data=tuple(word.encode(errors="replace")), logprob=-0.5)
-    return (TokenScore(chosen=one, likeliest=(one,) * ask.sampling.logprobs),)
+    one = CandidateToken(token=word, data=tuple(word.encode(errors="replace")), logprob=-0.5)
+    return (TokenLogprobs(chosen=one, top=(one,) * ask.sampling.logprobs),)
 
 
 def finished(ask: Ask, *, cancelled: bool = False) -> Finished:
