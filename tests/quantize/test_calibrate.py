@@ -153,7 +153,7 @@ def test_other_samples_can_not_continue_a_calibration(tmp_path: Path) -> None:
             if isinstance(event, CalibrationProgress):
                 break
     other = calibrate_with(made_samples(), "other samples")
-    with pytest.raises(ConversionError, match="a test, and now it is other samples"):
+    with pytest.raises(ConversionError, match="a test, but now it is other samples"):
         list(convert(CHECKPOINT, target, SETTINGS, QUICK, other))
 
 
