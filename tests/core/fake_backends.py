@@ -6,6 +6,7 @@ from typing import Any
 
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.text import Text
 
 
 def gpu(name: str, *, index: int = 0, free_bytes: int, total_bytes: int) -> Gpu:
@@ -31,8 +32,8 @@ class FakeCuda(CudaBackend):
     def has_driver(self) -> bool:
         return self._driver
 
-    def find(self) -> tuple[tuple[Gpu, ...], str]:
-        return self._gpus, self._trouble
+    def find(self) -> tuple[tuple[Gpu, ...], Text]:
+        return self._gpus, Text(self._trouble)
 
 
 class DrivenCuda(CudaBackend):

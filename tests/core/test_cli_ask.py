@@ -27,6 +27,7 @@ from cogvlm2_lite.events import (
     TextDelta,
     TurnsDropped,
 )
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, MIB
 from tests.core.scripted import ScriptedModel, Terminal
 
@@ -245,7 +246,7 @@ def test_the_plan_is_shown_on_request(folder: str, capsys: Capture) -> None:
 
 
 def test_notices_and_empty_answers_are_said(folder: str, capsys: Capture) -> None:
-    model = ScriptedModel([""], extra=[TurnsDropped(count=1), Notice(text="Something odd.")])
+    model = ScriptedModel([""], extra=[TurnsDropped(count=1), Notice(text=Text("Something odd."))])
     main([folder, "What?"], load=model.load)
     shown = capsys.readouterr()
     assert "Something odd." in shown.err
@@ -260,9 +261,9 @@ class Squeezed(ScriptedModel):
     def answer(self, *args: Any, **kwargs: Any) -> Iterator[Event]:
         for event in super().answer(*args, **kwargs):
             if isinstance(event, TextDelta):
-                yield Replanned(text="Before.", budget_bytes=(1,))
+                yield Replanned(text=Text("Before."), budget_bytes=(1,))
                 yield event
-                yield Replanned(text="Amid.", budget_bytes=(1,))
+                yield Replanned(text=Text("Amid."), budget_bytes=(1,))
             else:
                 yield event
 

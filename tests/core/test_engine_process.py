@@ -127,7 +127,10 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
     loaded, failed = protocol.read_message(reports), protocol.read_message(reports)
     assert isinstance(loaded, Loaded)
     assert failed == Failed(
-        request=1, kind="DeviceError", message="The GPU stopped working.", hint="Start again."
+        request=1,
+        kind="DeviceError",
+        message=Text("The GPU stopped working."),
+        hint=Text("Start again."),
     )
 
 
@@ -335,7 +338,7 @@ MESSAGES: list[protocol.Message] = [
     protocol.Failed(
         request=1, kind="ImageError", message=Text("{count} m", count=2), hint=Text("h")
     ),
-    Told(request=1, event=Replanned(text="t", budget_bytes=(1, 2))),
+    Told(request=1, event=Replanned(text=Text("t"), budget_bytes=(1, 2))),
     Told(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),
     Told(
         request=1,

@@ -14,6 +14,7 @@ from cogvlm2_lite.forecast.preview import PlanPreview, preview, released_subject
 from cogvlm2_lite.forecast.rates import Cpu, Rates, named_card
 from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict
 from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, parse_bytes
 
 CARD = named_card("4060").rates
@@ -30,7 +31,7 @@ def shown(
             device_bytes=int(size * GIB),
             host_bytes=0 if rates is CPU else int(ram_gib * GIB),
             in_ram=rates is CPU,
-            origin="some free",
+            origin=Text("some free"),
         )
         for index, size in enumerate(gib)
     )

@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.events import Progress, Replanned, TextDelta
 from cogvlm2_lite.forecast.table import rate
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB
 from gui.data.report import FILE, PAGE, read_report
 from gui.memory.bars import PlanBars, colour_of
@@ -165,7 +166,7 @@ def test_what_the_engine_holds_and_plans_anew_is_shown(
     desk.open_demo()
     desk.ask("How much?")
     assert page.held.text() == "The model's weights and buffers: 2.00 GiB now, 3.00 GiB at most."
-    told = [Replanned(text="Memory ran out.", budget_bytes=(1,)), TextDelta(text="x")]
+    told = [Replanned(text=Text("Memory ran out."), budget_bytes=(1,)), TextDelta(text="x")]
     monkeypatch.setattr(ScriptedProcess, "script", told)
     desk.ask("And now?")
     assert page.held.text() == "Memory ran out."

@@ -155,7 +155,7 @@ def test_asking_again_and_editing_make_versions(desk: Desk) -> None:
 def test_what_the_engine_tells_stands_under_the_answer(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events = [Notice(text="The answer went in circles."), TextDelta(text="a")]
+    events = [Notice(text=Text("The answer went in circles.")), TextDelta(text="a")]
     monkeypatch.setattr(ScriptedProcess, "script", events)
     desk.open_demo()
     desk.ask("Loop?")

@@ -23,6 +23,7 @@ from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask, Died
 from tests.helpers.worker_engine import FakeEngine
@@ -84,7 +85,7 @@ class ScriptedEngine(FakeEngine):
         self.go.set()
         assert self.over.wait(PATIENCE_S)
         self.go.clear()
-        self.on_news(Died(reason=self.reason))
+        self.on_news(Died(reason=Text(self.reason)))
 
     def new_request(self) -> int:
         with self._lock:
