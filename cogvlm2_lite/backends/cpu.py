@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cogvlm2_lite.backends.base import Backend, Upload
 from cogvlm2_lite.backends.device import Gpu
@@ -28,7 +28,7 @@ class CpuBackend(Backend):
 
     kind = "cpu"
     uses_ram = True
-    four_bit_kernels = ("gemv", "packed", "bitsandbytes", "torch")
+    four_bit_kernels: ClassVar[tuple[str, ...]] = ("gemv", "packed", "bitsandbytes", "torch")
 
     def __init__(self, *, has_bf16: bool | None = None, has_amx: bool | None = None) -> None:
         self._has_bf16 = has_bf16

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import Recorder, Recording, Upload
+from cogvlm2_lite.backends.base import CaptureGraph, Graph, Upload
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
@@ -16,7 +17,7 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.engine.replan import out_of_memory
 from cogvlm2_lite.events import Finished
-from cogvlm2_lite.memory.plan import Budget
+from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.kernels.choice import KERNELS, choose_kernels
 from tests.core.folders import random_folder
@@ -36,10 +37,10 @@ class Watched(CpuBackend):
         self.staged_copies += 1
         return tensor.clone()
 
-    def recorder(self, device: torch.device) -> Recorder | None:
+    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         return self._record
 
-    def _record(self, work: object) -> Recording:
+    def _record(self, work: object) -> Graph:
         self.recorded += 1
         raise RuntimeError("nothing can be recorded here")
 
@@ -68,7 +69,7 @@ def answer(folder: Path) -> str:
     model = open_model(
         folder,
         compute=choose_compute("cpu", "float32"),
-        budgets=[Budget(device="cpu", in_ram=True, device_bytes=1 << 30)],
+        budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=1 << 30)],
     )
     *_, last = model.answer("What?", sampling=Sampling(max_new_tokens=6))
     model.runtime.residency.release()
@@ -93,7 +94,7 @@ def test_a_back_end_names_kernels_that_exist() -> None:
 
 def test_the_kernels_are_tried_in_the_order_of_the_back_end() -> None:
     class Plain(CpuBackend):
-        four_bit_kernels = ("torch",)
+        four_bit_kernels: ClassVar[tuple[str, ...]] = ("torch",)
 
     with replaced(Plain()):
         assert choose_kernels(torch.device("cpu"), torch.float32).name == "torch"
