@@ -301,6 +301,7 @@ def _without_prose(content: Any) -> Any:
             if not (
                 key in TIMES
                 or (key in PROSE and isinstance(value, str | list))
+                or key == "texts"  # templates of the sentences
                 or key.startswith("quantization_report")
             )
         }
