@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.core.goldens import compare, load_golden, open_golden_model  # noqa: E402
+from tests.helpers.goldens import compare, load_golden, open_golden_model  # noqa: E402
 
 HEAD = """\
 # Fidelity: our numbers against the released code's

@@ -25,7 +25,7 @@ from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.markdown import parse
 from cogvlm2_lite.units import MIB
-from tests.server.scripted import running
+from tests.helpers.scripted_server import running
 
 RESULTS = Path(__file__).parent / "results" / "server.json"
 VOCABULARY = 128_256

@@ -36,8 +36,8 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.sampling import Sampling
-from tests.core.folders import talking_folder
-from tests.core.goldens import CHECKPOINT
+from tests.helpers.folders import talking_folder
+from tests.helpers.goldens import CHECKPOINT
 
 SHORT = Sampling(max_new_tokens=12)
 

@@ -31,7 +31,7 @@ from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog
 from quantize.pipeline import Effort, convert
 from quantize.recipe import QuantizeOptions, make_recipe
-from tests.core.checkpoints import CHECKPOINT, golden_tensors, write_folder
+from tests.helpers.checkpoints import CHECKPOINT, golden_tensors, write_folder
 
 
 def renamed_tensors(config: ModelConfig) -> Iterator[TensorSpec]:

@@ -20,7 +20,7 @@ from cogvlm2_lite.events import Finished
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.kernels.choice import KERNELS, choose_kernels
-from tests.core.folders import random_folder
+from tests.helpers.folders import random_folder
 
 
 class Watched(CpuBackend):

@@ -25,7 +25,7 @@ from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
 from cogvlm2_lite.memory.plan import DeviceBudget
-from tests.core.goldens import CHECKPOINT
+from tests.helpers.goldens import CHECKPOINT
 
 PLENTY = 1 << 30
 LIMITS = MachineLimits(read_bytes_per_s=1e9, flops_per_s=1e12)

@@ -33,8 +33,8 @@ from cogvlm2_lite.memory.budget import (
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, DeviceBudget, Workload
 from cogvlm2_lite.units import GIB, MIB
-from tests.core.fake_backends import FakeCuda, gpu
-from tests.core.shapes import REAL
+from tests.helpers.fake_backends import FakeCuda, gpu
+from tests.helpers.shapes import REAL
 
 CARD = gpu("RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
 BIG = gpu("RTX 4090", index=1, free_bytes=20 * GIB, total_bytes=24 * GIB)

@@ -19,7 +19,7 @@ from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.catalog import INDEX_NAME, SINGLE_NAME, Catalog
 from cogvlm2_lite.weights.header import MAX_HEADER_BYTES, read_shard
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from tests.core.checkpoints import (
+from tests.helpers.checkpoints import (
     CHECKPOINT,
     CONFIG,
     LINEARS,
@@ -33,7 +33,7 @@ from tests.core.checkpoints import (
     write_index,
     write_sparse,
 )
-from tests.core.shapes import REAL
+from tests.helpers.shapes import REAL
 
 HEAD = "lm_head.weight"
 NORM = "model.norm.weight"

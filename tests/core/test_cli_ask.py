@@ -29,7 +29,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, MIB
-from tests.core.scripted import ScriptedModel, Terminal
+from tests.helpers.scripted_model import ScriptedModel, Terminal
 
 Capture = pytest.CaptureFixture[str]
 

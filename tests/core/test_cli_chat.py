@@ -14,7 +14,7 @@ from PIL import Image
 from cogvlm2_lite.cli.chat import dropped_path, file_in, main, stopped_by_interrupt
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import Cancel
-from tests.core.scripted import ScriptedModel
+from tests.helpers.scripted_model import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
 Line = str | type[BaseException]

@@ -17,7 +17,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint, sample_pic
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.places import cache_folder, data_folder
-from tests.core.scripted import ScriptedModel
+from tests.helpers.scripted_model import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
 FIRST = sample_pictures()[0]

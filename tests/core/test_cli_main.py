@@ -13,7 +13,7 @@ from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.main import COMMANDS, Command, load_command, main
 from cogvlm2_lite.errors import CheckpointError, UsageError
-from tests.core.scripted import Terminal
+from tests.helpers.scripted_model import Terminal
 
 Capture = pytest.CaptureFixture[str]
 

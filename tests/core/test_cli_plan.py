@@ -16,8 +16,8 @@ from cogvlm2_lite.cli.main import main as program
 from cogvlm2_lite.cli.plan import main
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.units import GIB
-from tests.core.fake_backends import FakeCuda, gpu
-from tests.core.folders import random_folder
+from tests.helpers.fake_backends import FakeCuda, gpu
+from tests.helpers.folders import random_folder
 
 Capture = pytest.CaptureFixture[str]
 

@@ -37,7 +37,7 @@ from cogvlm2_lite.units import GIB, MIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.storage import make_weight
-from tests.core.folders import random_folder
+from tests.helpers.folders import random_folder
 from tools.demo_model.generator import samples as drawn
 
 Capture = pytest.CaptureFixture[str]

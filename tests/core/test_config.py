@@ -11,7 +11,7 @@ import pytest
 
 from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.errors import CheckpointError
-from tests.core.shapes import REAL, REAL_JSON
+from tests.helpers.shapes import REAL, REAL_JSON
 
 
 def test_the_released_file_gets_the_defaults_it_leaves_out() -> None:

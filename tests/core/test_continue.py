@@ -24,7 +24,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.protocol import Ask, Told, decode, encode
-from tests.core.folders import talking_folder
+from tests.helpers.folders import talking_folder
 
 LONG = Sampling(max_new_tokens=24, repetition_guard=False)
 

@@ -25,9 +25,9 @@ from cogvlm2_lite.events import Cancel, Finished
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
-from tests.core.folders import talking_folder
-from tests.core.goldens import make_chunk
 from tests.core.test_answer import picture
+from tests.helpers.folders import talking_folder
+from tests.helpers.goldens import make_chunk
 
 PLENTY = 1 << 30
 TOKENS = 30

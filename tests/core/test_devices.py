@@ -15,7 +15,7 @@ from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.registry import backend_of, replaced
 from cogvlm2_lite.devices import choose_compute, parse_device, prepare_threads, thread_count
 from cogvlm2_lite.units import GIB
-from tests.core.fake_backends import FakeCuda, gpu
+from tests.helpers.fake_backends import FakeCuda, gpu
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 

@@ -45,8 +45,8 @@ from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describ
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
 from cogvlm2_lite.worker.protocol import Ask, Died, Failed, Load, Loaded, Told
-from tests.core.scripted import small_plan
 from tests.helpers.asking import ask
+from tests.helpers.scripted_model import small_plan
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
 QUESTION = "What is written on the sign?"

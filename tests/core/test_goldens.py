@@ -17,7 +17,14 @@ from cogvlm2_lite.model import projector as projector_module
 from cogvlm2_lite.model import vision as vision_module
 from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.rotary import RopeMode, Rotary, inverse_frequencies, rotary_table
-from tests.core.goldens import GOLDEN, Golden, compare, load_golden, make_chunk, open_golden_model
+from tests.helpers.goldens import (
+    GOLDEN,
+    Golden,
+    compare,
+    load_golden,
+    make_chunk,
+    open_golden_model,
+)
 
 FLOAT32_TOLERANCE = 2e-4
 """A float64 re-implementation stays within 4e-5; the smallest structural bug makes 3e-3."""

@@ -20,7 +20,7 @@ from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.sampling import Sampling
-from tests.core.folders import talking_folder
+from tests.helpers.folders import talking_folder
 
 TOKENIZER = Tokenizer.from_folder(checkpoint_folder())
 BYTE = {data: i for i in range(TOKENIZER.vocab_size) if len(data := TOKENIZER.token_bytes(i)) == 1}

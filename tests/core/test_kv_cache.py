@@ -18,8 +18,8 @@ from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind
-from tests.core.goldens import CHECKPOINT, load_golden, make_chunk
-from tests.core.shapes import REAL
+from tests.helpers.goldens import CHECKPOINT, load_golden, make_chunk
+from tests.helpers.shapes import REAL
 
 CPU = torch.device("cpu")
 

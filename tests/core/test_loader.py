@@ -22,7 +22,7 @@ from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.quantized import QuantizedWeight
-from tests.core.checkpoints import (
+from tests.helpers.checkpoints import (
     CHECKPOINT,
     LINEARS,
     SPECS,

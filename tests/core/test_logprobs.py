@@ -17,7 +17,7 @@ from cogvlm2_lite.events import Finished, TextDelta, TokenLogprobs
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.sampling import Sampling
-from tests.core.folders import talking_folder
+from tests.helpers.folders import talking_folder
 
 DEMO = Path(cogvlm2_lite.__file__).parent / "demo" / "checkpoint"
 

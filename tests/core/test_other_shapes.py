@@ -1,6 +1,7 @@
 """Checkpoints of other shapes than the golden one, through the public functions alone.
 
-The right numbers come from tests/core/independent.py, which shares no line with the product.
+The expected numbers come from tests/helpers/independent_model.py, which shares no line with the
+product.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
-from tests.core.checkpoints import four_bit, write_folder
-from tests.core.goldens import make_chunk
-from tests.core.independent import Independent, layout, positions, vision_experts
-from tests.core.shapes import REAL, REAL_JSON
+from tests.helpers.checkpoints import four_bit, write_folder
+from tests.helpers.goldens import make_chunk
+from tests.helpers.independent_model import Independent, layout, positions, vision_experts
+from tests.helpers.shapes import REAL, REAL_JSON
 
 TOLERANCE = 2e-4
 TABLES = ("embed_tokens.weight", "position_embedding.weight")

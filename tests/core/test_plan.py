@@ -26,7 +26,7 @@ from cogvlm2_lite.memory.plan import (
     plan_most_parallel,
 )
 from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
-from tests.core.shapes import REAL, REAL_JSON
+from tests.helpers.shapes import REAL, REAL_JSON
 
 SIZES = sizes_of_quantized(REAL)
 

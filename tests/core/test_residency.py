@@ -19,8 +19,8 @@ from cogvlm2_lite.memory.residency import Residency
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.slots import Linear, WeightSlot
 from quantize.command import main as quantize
-from tests.core.folders import random_folder
 from tests.core.test_answer import picture
+from tests.helpers.folders import random_folder
 
 KINDS = ("bf16", "nf4", "int8")
 SHORT = Sampling(max_new_tokens=6)

@@ -39,10 +39,10 @@ from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from quantize.command import main as quantize
-from tests.core.folders import random_folder
-from tests.core.goldens import make_chunk
 from tests.core.test_answer import picture
 from tests.core.test_cuda_graph import repeat
+from tests.helpers.folders import random_folder
+from tests.helpers.goldens import make_chunk
 
 PLENTY = 1 << 30
 KINDS = ("bf16", "nf4", "int8")

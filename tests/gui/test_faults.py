@@ -36,7 +36,7 @@ from gui.faults import CONTEXT, tell, translate
 from gui.memory.plan import plan_for
 from quantize import pipeline
 from quantize.recipe import QuantizeOptions
-from tests.quantize.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
+from tests.helpers.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
 from tools.templates import PACKAGES, NotATemplateError, find_templates, places
 
 

@@ -28,7 +28,7 @@ from gui.chat.page import ChatPage
 from gui.data.history import History
 from gui.data.state import Status, Turn
 from tests.gui.conftest import Desk
-from tests.gui.talking_engine import COMMAND, answer_of
+from tests.helpers.programs.counting_engine import COMMAND, answer_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +46,7 @@ def kill_a_window(data: Path, name: str, engine: str, after_s: float) -> tuple[f
     Its engine must end with it.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.gui.asking_window", str(data), name, engine],
+        [sys.executable, "-m", "tests.helpers.programs.asking_window", str(data), name, engine],
         cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
     ) as process:  # fmt: skip
         assert process.stdout is not None

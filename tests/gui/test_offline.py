@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from tests.sockets import can_trace, watch
+from tests.helpers.sockets import can_trace, watch
 
 SIGN = checkpoint_folder().parent / "pictures" / "sign.png"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")
@@ -55,13 +55,13 @@ def test_local_sockets_are_no_fault(tmp_path: Path) -> None:
 def test_a_whole_session_at_the_window_opens_no_socket_to_anywhere(tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
-    command = ["-m", "tests.gui.session", str(tmp_path / "data"), str(results)]
+    command = ["-m", "tests.helpers.programs.window_session", str(tmp_path / "data"), str(results)]
     seen = watch([sys.executable, *command], tmp_path / "watch")
     assert seen.done.stdout == "4\n", seen.done.stderr
     assert {file.suffix for file in results.iterdir()} == {".md", ".html", ".json", ".png"}
     processes = "\n".join(seen.processes)
     for module in (
-        "tests.gui.session",
+        "tests.helpers.programs.window_session",
         "cogvlm2_lite.worker.main",
         "gui.background.decoder",
         "doctor",

@@ -20,7 +20,7 @@ import pytest
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from gui.data.history import History
 from gui.data.state import Status
-from tests.gui.talking_engine import WORDS
+from tests.helpers.programs.counting_engine import WORDS
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,8 +59,8 @@ class Person:
         own = {"DISPLAY": screen, "QT_QPA_PLATFORM": "xcb", "LANGUAGE": "en", "LANG": "C"}
         self.environment = {**os.environ, **own}
         self.program = subprocess.Popen(
-            [sys.executable, "-m", "tests.gui.seen_window", str(data), engine], cwd=ROOT,
-            env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "tests.helpers.programs.observed_window", str(data), engine],
+            cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         self.wait(lambda seen: "New conversation" in seen["controls"])
         self.focus()
@@ -171,7 +171,7 @@ def held_up(person: Person) -> Iterator[None]:
 def drag_source(screen: str) -> Iterator[tuple[int, int]]:
     """A program to drag from; gives the point that drags the file."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.gui.drag_source", str(PICTURES / "shapes.png"),
+        [sys.executable, "-m", "tests.helpers.programs.drag_source", str(PICTURES / "shapes.png"),
          *map(str, SOURCE)],
         cwd=ROOT, stdout=subprocess.PIPE,
         env={**os.environ, "DISPLAY": screen, "QT_QPA_PLATFORM": "xcb"},

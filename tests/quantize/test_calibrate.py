@@ -33,7 +33,7 @@ from quantize.pipeline import Calibrate, convert
 from quantize.recipe import Keep, QuantizeOptions, Recipe
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
-from tests.quantize.conversion import CHECKPOINT, QUICK, hashes, quantize
+from tests.helpers.conversion import CHECKPOINT, QUICK, hashes, quantize
 from tests.quantize.test_transformers import both_logits, load_tree
 
 DEMO = checkpoint_folder()

@@ -36,7 +36,7 @@ from quantize.events import (
     Verified,
 )
 from quantize.screen import JsonLines, Screen
-from tests.quantize.conversion import CHECKPOINT
+from tests.helpers.conversion import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(CHECKPOINT)

@@ -16,7 +16,7 @@ import cogvlm2_lite
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.weights.catalog import INT8_GROUP
 from quantize.recipe import Keep, QuantizeOptions
-from tests.quantize.conversion import (
+from tests.helpers.conversion import (
     CHECKPOINT,
     GOLDEN,
     SMALL_SHARDS,

@@ -15,7 +15,7 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import DTYPE_BYTES, Piece
 from quantize.recipe import Keep, QuantizeOptions, Recipe, make_recipe, quant_state_text
-from tests.core.shapes import REAL, REAL_JSON
+from tests.helpers.shapes import REAL, REAL_JSON
 
 
 def catalog_of(config: ModelConfig, dtype: str = "BF16") -> Catalog:

@@ -21,7 +21,7 @@ from quantize.events import Planned
 from quantize.pipeline import convert
 from quantize.recipe import Keep, QuantizeOptions
 from quantize.source import SourceFiles, _positioned, _seeking
-from tests.quantize.conversion import (
+from tests.helpers.conversion import (
     CHECKPOINT,
     QUICK,
     SMALL_SHARDS,

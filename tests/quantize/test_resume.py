@@ -22,7 +22,7 @@ from quantize.job import JOB_NAME, JOURNAL_NAME, only_run, partial_folder
 from quantize.pipeline import Effort, convert, in_order
 from quantize.recipe import QuantizeOptions, make_recipe
 from quantize.rounding import split_into_runs
-from tests.quantize.conversion import (
+from tests.helpers.conversion import (
     CHECKPOINT,
     QUICK,
     SMALL_SHARDS,
@@ -121,7 +121,7 @@ import os, signal, sys
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from tests.quantize.conversion import CHECKPOINT, QUICK, quantize
+from tests.helpers.conversion import CHECKPOINT, QUICK, quantize
 from tests.quantize.test_resume import Fuse
 
 def kill():

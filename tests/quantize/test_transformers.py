@@ -23,7 +23,7 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.weights.slots import Linear
 from quantize.recipe import Keep, QuantizeOptions
-from tests.quantize.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
+from tests.helpers.conversion import CHECKPOINT, GOLDEN, SMALL_SHARDS, quantize, write_source
 
 
 class TreeConfig(PreTrainedConfig):

@@ -16,7 +16,7 @@ from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
 from quantize.events import Damaged, Progress, Verified
 from quantize.verify import verify
-from tests.quantize.conversion import CHECKPOINT, quantize
+from tests.helpers.conversion import CHECKPOINT, quantize
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.requests import AnswerRequest, answer_request, read_request
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.server.validation import read_json
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
 
 CHAT = "/v1/chat/completions"
 PNG = "data:image/png;base64," + base64.b64encode(b"one picture").decode()

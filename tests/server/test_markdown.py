@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.server.markdown import MOST_LETTERS, parse
-from tests.server.scripted import running
+from tests.helpers.scripted_server import running
 from tests.server.test_api import client_of
 
 TAGS = {

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.events import Progress, TextDelta
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -25,8 +25,8 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
-from tests.core.folders import talking_folder
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running, wait_until
+from tests.helpers.folders import talking_folder
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running, wait_until
 
 CHAT = "/v1/chat/completions"
 CLIENTS = 50

@@ -20,7 +20,7 @@ import pytest
 
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import Address, RemotePictures, is_public
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
 from tests.server.test_api import CHAT, PNG, client_of, picture, text, user
 
 # Stands for the open internet in these tests: this machine answers on it, too.

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.server.run import LocalServer
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
 from tests.server.test_api import OTHER, PNG, client_of, in_thread
 
 RESPONSES = "/v1/responses"

@@ -22,7 +22,7 @@ from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer
-from tests.server.scripted import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
 from tests.server.test_api import CHAT, ask, client_of, in_thread, picture, text, user
 
 KEY = "a-long-and-secret-key"

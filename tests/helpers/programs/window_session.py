@@ -1,7 +1,9 @@
-"""A whole session at the window, without a screen: python -m tests.gui.session DATA RESULTS
+"""A whole session with the window, without a screen.
 
-Opens the demo model, drops a picture, asks, looks at every page, exports, and closes. Prints the
-answer.
+    python -m tests.helpers.programs.window_session DATA RESULTS
+
+Opens the demo model, drops a picture, asks a question, shows every page, exports, and closes.
+Prints the answer.
 """
 
 from __future__ import annotations

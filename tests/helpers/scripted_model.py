@@ -23,7 +23,7 @@ from cogvlm2_lite.memory.inventory import sizes_of_quantized
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.units import GIB
-from tests.core.shapes import REAL
+from tests.helpers.shapes import REAL
 
 
 def small_plan() -> MemoryPlan:

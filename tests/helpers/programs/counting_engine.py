@@ -1,6 +1,6 @@
 """An engine's process without a model: it answers every question with numbered words, slowly.
 
-python -m tests.gui.talking_engine speaks the protocol of cogvlm2_lite.worker.main.
+python -m tests.helpers.programs.counting_engine speaks the protocol of cogvlm2_lite.worker.main.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cogvlm2_lite.worker.protocol import (
 )
 from cogvlm2_lite.worker.protocol import write_message as write
 
-COMMAND = (sys.executable, "-m", "tests.gui.talking_engine")
+COMMAND = (sys.executable, "-m", "tests.helpers.programs.counting_engine")
 WORDS = 150
 PAUSE_S = 0.01
 LOADED = Loaded(plan={}, compute="none", context=8192, image_tokens=18)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cogvlm2_lite.architectures.architecture import Role, expected_tensors
 from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.model.rotary import inverse_frequencies
-from tests.core.goldens import CHECKPOINT
+from tests.helpers.goldens import CHECKPOINT
 
 BOS, EOS, PAD = 500, 501, 502
 

@@ -1,7 +1,9 @@
-"""A window that asks one question after the other until it is killed, and tells what it sees.
+"""A window that asks one question after the other until it is killed, and reports what it shows.
 
-python -m tests.gui.asking_window DATA NAME talking|demo writes a line of JSON for the engine's
-process, for each question after it was sent and for each piece of text after the page has it.
+    python -m tests.helpers.programs.asking_window DATA NAME talking|demo
+
+It writes a line of JSON for each question after it was sent, and for each piece of text after the
+page has it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cogvlm2_lite.worker.client import EngineProcess, EngineState, WorkerEngine
 from gui.app import Program, make_app, take_lock
 from gui.background.engine import EngineClient, start_process
 from gui.chat.page import ChatPage
-from tests.gui.talking_engine import COMMAND
+from tests.helpers.programs.counting_engine import COMMAND
 
 
 def main(data: Path, name: str, engine: str) -> None:

@@ -1,4 +1,4 @@
-"""Another program to drag a file from: python -m tests.gui.drag_source FILE X Y
+"""Another program to drag a file from: python -m tests.helpers.programs.drag_source FILE X Y
 
 A window whose left half drags the file, and whose right half drags the picture itself.
 """

@@ -1,6 +1,6 @@
 """The program as a person starts it, and an eye on it.
 
-    python -m tests.gui.seen_window DATA real|talking
+    python -m tests.helpers.programs.observed_window DATA real|talking
 
 For every line on standard input it writes a line of JSON: where the visible controls are on the
 screen and what stands in them. It looks and never touches; what happens comes from mouse and keys.
@@ -33,7 +33,7 @@ from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 from gui import app as gui_app
 from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
-from tests.gui.talking_engine import COMMAND
+from tests.helpers.programs.counting_engine import COMMAND
 
 
 def controls() -> Iterator[tuple[str, list[int]]]:
