@@ -187,7 +187,7 @@ def last_scores(
     cache = model.runtime.new_cache()
     try:
         hidden = run(model.runtime.prefill(chunk, features, cache, Cancel()))
-        return model.runtime.score(hidden[:, -1:])
+        return model.runtime.compute_logits(hidden[:, -1:])
     finally:
         cache.release()
 

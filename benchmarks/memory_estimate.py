@@ -131,7 +131,7 @@ def measure(model: Model) -> dict[str, dict[str, float]]:
 
     def prefill(chunk: Chunk, seen: Tensor | None) -> None:
         hidden = run(runtime.prefill(chunk, seen, cache, Cancel()))
-        runtime.score(hidden[:, -1:])
+        runtime.compute_logits(hidden[:, -1:])
 
     def last_text() -> None:
         cache.length = config.max_position_embeddings - PREFILL_CHUNK

@@ -22,17 +22,17 @@ __version__ = "0.2.0"
 
 __all__ = ["Model", "Sampling", "__version__", "build_prompt", "load"]
 
-_HOMES = {
+_MODULES = {
     "Model": "cogvlm2_lite.engine.model",
     "load": "cogvlm2_lite.engine.model",
-    "Sampling": "cogvlm2_lite.engine.choose",
+    "Sampling": "cogvlm2_lite.sampling",
     "build_prompt": "cogvlm2_lite.inputs.prompt",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `import cogvlm2_lite` stays quick."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
         from cogvlm2_lite.devices import prepare_threads
 
         prepare_threads()
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

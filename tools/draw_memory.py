@@ -16,7 +16,7 @@ from cogvlm2_lite.forecast.preview import PlannedModel, PlanPreview, preview, re
 from cogvlm2_lite.forecast.rates import Cpu, gpu_rates, named_card
 from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.forecast.text import text
-from cogvlm2_lite.memory.budget import Allowance, cpu_budget, imagined_budgets
+from cogvlm2_lite.memory.budget import Allowance, assumed_budgets, cpu_budget
 from cogvlm2_lite.memory.inventory import Unit, by_part
 from cogvlm2_lite.memory.plan import PhasePlan
 from cogvlm2_lite.units import GIB, format_bytes
@@ -72,7 +72,7 @@ def _gpu(gib: int, card: str = "") -> Machine:
     allowance = Allowance(vram=(gib * GIB,), ram=HOST_GIB * GIB)
     return Machine(
         label=f"a GPU with {gib} GiB, {HOST_GIB} GiB of RAM",
-        budgets=imagined_budgets([gib * GIB], allowance, 0),
+        budgets=assumed_budgets([gib * GIB], allowance, 0),
         rates=(named_card(card).rates if card else gpu_rates("", gib * GIB),),
     )
 
@@ -81,7 +81,7 @@ def _cpu() -> Machine:
     allowance = Allowance(ram=CPU_GIB * GIB)
     return Machine(
         label=f"a CPU with {CPU_GIB} GiB of RAM",
-        budgets=(cpu_budget(allowance, 0, imagined=True),),
+        budgets=(cpu_budget(allowance, 0, assumed=True),),
         rates=(CPU.rates,),
         itemsize=CPU.itemsize,
         packed=CPU.packs,

@@ -58,12 +58,12 @@ class CudaBackend(Backend):
     def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return the GPUs that can be used, and why others can't."""
         torch = self._torch
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             # torch reports an old driver in a warning of several lines.
             warnings.simplefilter("always")
             there = torch.cuda.is_available()
         if not there:
-            return (), _why_none(torch, [str(warning.message) for warning in heard])
+            return (), _why_none(torch, [str(warning.message) for warning in caught])
         usable, troubles = [], []
         for index in range(torch.cuda.device_count()):
             try:
@@ -195,12 +195,12 @@ class CudaBackend(Backend):
         return refused or super().is_out_of_memory(error)
 
 
-def _why_none(torch: Any, heard: list[str]) -> Text:
+def _why_none(torch: Any, caught: list[str]) -> Text:
     built = torch.version.cuda or torch.version.hip
     if not built:
         return Text("torch is a CPU build")
-    if heard:
-        return Text(heard[0].removeprefix("CUDA initialization: ").partition(". ")[0].rstrip("."))
+    if caught:
+        return Text(caught[0].removeprefix("CUDA initialization: ").partition(". ")[0].rstrip("."))
     return Text("torch is built for {version} and finds none", version=built)
 
 

@@ -22,7 +22,7 @@ from cogvlm2_lite.engine.logprobs import LogprobQueue
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
-    MOST_PER_ANSWER,
+    MAX_REPLANS_PER_ANSWER,
     OUT_OF_MEMORY,
     Replanner,
     out_of_memory,
@@ -179,7 +179,7 @@ class Answers:
     ) -> Generator[Event, None, list[Tensor]]:
         """Run one token of each of several answers, and return the logits [vocab] of each."""
         step = partial(self.runtime.decode_each, tokens)
-        return (yield from self._surviving(partial(_at_once, step), *slots))
+        return (yield from self._with_replanning(partial(_at_once, step), *slots))
 
     def _ids_to_continue(self, request: Request) -> list[int]:
         """Return the tokens of the answer that is continued; the text decides if they disagree."""
@@ -245,7 +245,9 @@ class Answers:
         if image is not None:
             began = time.perf_counter()
             if not reused:
-                features = yield from self._surviving(partial(self._encode, image, cancel), slot)
+                features = yield from self._with_replanning(
+                    partial(self._encode, image, cancel), slot
+                )
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
                 image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
@@ -255,22 +257,22 @@ class Answers:
         for start, end in split_prompt(prompt, reused):
             chunk = make_chunk(prompt, start, end)
             seen = features if chunk.has_image else None
-            hidden = yield from self._surviving(
+            hidden = yield from self._with_replanning(
                 partial(self.runtime.prefill, chunk, seen, slot.cache, cancel), slot
             )
             slot.cached = CachedPrompt.of(prompt, picture, end)
             if picture and chunk.has_image:
                 self.pictures.put(picture, slot.cache, end)
         assert hidden is not None
-        score = partial(self.runtime.score, hidden[:, -1:])
-        logits = yield from self._surviving(partial(_at_once, score), slot)
+        score = partial(self.runtime.compute_logits, hidden[:, -1:])
+        logits = yield from self._with_replanning(partial(_at_once, score), slot)
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
         )
         return logits[0, -1]
 
-    def _surviving(
+    def _with_replanning(
         self, work: Callable[[], Steps[Result]], *slots: CacheSlot
     ) -> Generator[Progress | Replanned, None, Result]:
         """Do work for answers; if memory runs out, replan and do it again.
@@ -281,7 +283,7 @@ class Answers:
             try:
                 return (yield from work())
             except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
-                spent = any(slot.replans == MOST_PER_ANSWER for slot in slots)
+                spent = any(slot.replans == MAX_REPLANS_PER_ANSWER for slot in slots)
                 if spent or not out_of_memory(error):
                     raise
             # Outside of the handler, because the error keeps the tensors of the failed work alive.
@@ -307,7 +309,7 @@ class Answers:
             slot.clear()
         if kept is not None:
             restore = partial(slot.cache.restore, kept)
-            yield from self._surviving(partial(_at_once, restore), slot)
+            yield from self._with_replanning(partial(_at_once, restore), slot)
             length = kept.tokens
         slot.cache.truncate(length)
         slot.cached = CachedPrompt.of(prompt, picture, length)
@@ -406,7 +408,7 @@ def _report_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streamin
     picture = 0
     if with_picture:
         streamed = sums.get(Phase.ENCODE, 0) + sums.get(Phase.PREFILL_IMAGE, 0)
-        picture = streamed + plan.returning_bytes()
+        picture = streamed + plan.reloaded_bytes()
     prompt = sums.get(Phase.PREFILL_TEXT, 0)
     token = sums.get(Phase.DECODE, 0)
     if picture or prompt or token:

@@ -15,9 +15,9 @@ __all__ = [
     "Sampling",
     "StopTexts",
     "TokenChooser",
-    "discourage",
     "keep_likeliest",
     "penalize",
+    "subtract_penalties",
 ]
 
 
@@ -38,7 +38,7 @@ class TokenChooser:
             self._generator.manual_seed(sampling.seed)
 
     def choose(self, logits: Tensor, allowed: Tensor | None = None) -> int:
-        """Pick the next token from scores [vocab] float32.
+        """Pick the next token from logits [vocab] float32.
 
         allowed  [vocab] bool, the tokens that may come now; None: all of them. top_k and top_p stay
                  what they are without it. Of what they keep, an allowed token is drawn; where they
@@ -49,8 +49,8 @@ class TokenChooser:
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
             logits = penalize(logits, self._seen, settings.repetition_penalty)
-        if self._discourages:
-            logits = discourage(
+        if self._counts_tokens:
+            logits = subtract_penalties(
                 logits,
                 self._counts_for(logits),
                 settings.frequency_penalty,
@@ -75,7 +75,7 @@ class TokenChooser:
             self._count(torch.tensor([token], device=logits.device), logits)
 
     @property
-    def _discourages(self) -> bool:
+    def _counts_tokens(self) -> bool:
         return self._sampling.frequency_penalty != 0 or self._sampling.presence_penalty != 0
 
     def _counts_for(self, logits: Tensor) -> Tensor:
@@ -87,11 +87,11 @@ class TokenChooser:
         """Remember a chosen token [1] for the penalties that are on."""
         if self._sampling.repetition_penalty != 1.0:
             self._seen = torch.unique(torch.cat((self._seen, token)))
-        if self._discourages:
+        if self._counts_tokens:
             self._counts_for(logits)[token] += 1
 
     def _choose_allowed(self, logits: Tensor, kept: Tensor | None, allowed: Tensor) -> Tensor:
-        """Pick one of the allowed tokens; kept: scores to draw from, None: greedy."""
+        """Pick one of the allowed tokens; kept: logits to draw from, None: greedy."""
         if kept is not None:
             # Each token gets an exponential time, shorter the more likely it is, and the shortest
             # is a draw (so does torch.multinomial). The next shortest are the draws without it.
@@ -111,17 +111,17 @@ class TokenChooser:
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make seen tokens less likely: positive scores are divided, negative ones multiplied.
+    """Make seen tokens less likely: positive logits are divided, negative ones multiplied.
 
     logits [vocab]; seen [n] token ids. Source: CTRL (arXiv 1909.05858), as in transformers.
     """
-    scores = logits[seen]
-    scores = torch.where(scores > 0, scores / penalty, scores * penalty)
-    return logits.index_copy(0, seen, scores)
+    old = logits[seen]
+    new = torch.where(old > 0, old / penalty, old * penalty)
+    return logits.index_copy(0, seen, new)
 
 
-def discourage(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
-    """Take penalties off the scores of tokens that the answer has already.
+def subtract_penalties(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
+    """Take penalties off the logits of tokens that the answer has already.
 
     logits [vocab]; counts [vocab] how often each was chosen. Source: OpenAI's API reference,
     "frequency_penalty" and "presence_penalty".
@@ -130,7 +130,7 @@ def discourage(logits: Tensor, counts: Tensor, frequency: float, presence: float
 
 
 def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set all but the likeliest scores [vocab] to minus infinity; first top_k, then top_p."""
+    """Set all but the likeliest logits [vocab] to minus infinity; first top_k, then top_p."""
     if 0 < top_k < logits.numel():
         floor = logits.topk(top_k).values[-1]
         logits = logits.masked_fill(logits < floor, -torch.inf)

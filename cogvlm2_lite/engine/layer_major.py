@@ -11,8 +11,8 @@ checkpoint that streams from disk is then read once for all samples, not once fo
             for key in stage.keys:
                 stage.advance(key)
 
-A training step walks the same stages back (`walk.backward`, `walk.visit_again`): it runs each block
-again from the inputs that the forward walk stored, this time with gradients.
+A training step walks the same stages backward (`walk.backward`, `walk.visit_backward`). It runs
+each block again from the inputs that the forward walk stored, this time with gradients.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.vision import VisionBlock
 
 
-class BringIn(Protocol):
+class LoadWeights(Protocol):
     """Brings the weights of a piece in; they leave when the context ends."""
 
     def __call__(
@@ -106,16 +106,16 @@ class LayerMajorWalk:
     """Walks over the stages of a model, with the activations of all samples in a store.
 
     stages       in the order of a forward pass
-    bring_in     brings the weights of a stage in and takes them out
+    load_weights     brings the weights of a stage in and takes them out
     activations  says how many stages are finished; the walk goes on from there
     """
 
     def __init__(
-        self, stages: Sequence[LayerStage], bring_in: BringIn, activations: Activations
+        self, stages: Sequence[LayerStage], load_weights: LoadWeights, activations: Activations
     ) -> None:
         self.stages = stages
         self.activations = activations
-        self._bring_in = bring_in
+        self._load_weights = load_weights
 
     @property
     def forward(self) -> range:
@@ -131,15 +131,15 @@ class LayerMajorWalk:
     def visit(self, number: int) -> Iterator[StageVisit]:
         """Have a stage's weights in memory; the stage counts as finished after the body."""
         stage = self.stages[number]
-        with self._bring_in(stage.piece):
+        with self._load_weights(stage.piece):
             yield StageVisit(number, stage, self.activations)
         self.activations.finish(number + 1)
 
     @contextmanager
-    def visit_again(self, number: int) -> Iterator[StageVisit]:
+    def visit_backward(self, number: int) -> Iterator[StageVisit]:
         """Have a finished stage's weights in memory on the way back; its inputs go afterwards."""
         stage = self.stages[number]
-        with self._bring_in(stage.piece, backward=True):
+        with self._load_weights(stage.piece, backward=True):
             yield StageVisit(number, stage, self.activations)
         self.activations.forget(number)
 
@@ -184,26 +184,26 @@ def encode_each(
     Returns  [1, image tokens with boi and eoi, hidden] each, in host memory, where they also wait
              between blocks
     """
-    parts, homes = runtime.parts, runtime.vision_homes
+    parts, devices = runtime.parts, runtime.vision_devices
     keys = [(number, 0) for number in range(len(pictures))]
 
     def embed(key: Key, _: Tensor | None) -> Tensor:
         pixels = torch.from_numpy(pixel_values(pictures[key[0]], runtime.config.vision))
-        return parts.tower.embedding(pixels.to(homes[0], runtime.dtype))
+        return parts.tower.embedding(pixels.to(devices[0], runtime.dtype))
 
-    def through(piece: VisionBlock | Projector, home: torch.device) -> LayerStage:
+    def through(piece: VisionBlock | Projector, device: torch.device) -> LayerStage:
         def run(_: Key, hidden: Tensor | None) -> Tensor:
             assert hidden is not None
-            return piece(hidden.to(home))
+            return piece(hidden.to(device))
 
         return LayerStage(name="encode", piece=piece, keys=keys, run=run)
 
     stages = [
         LayerStage(name="patch embedding", piece=parts.tower.embedding, keys=keys, run=embed),
-        *map(through, parts.tower.blocks, homes),
+        *map(through, parts.tower.blocks, devices),
         through(parts.projector, runtime.last_device),
     ]
-    waiting = yield from _in_host_memory(runtime, Phase.ENCODE, stages, len(homes), cancel)
+    waiting = yield from _in_host_memory(runtime, Phase.ENCODE, stages, len(devices), cancel)
     return [waiting.read(len(stages), key) for key in keys]
 
 
@@ -282,7 +282,7 @@ def _decoder_stages(
     runtime: Runtime, groups: Sequence[PrefixGroup], steps: Mapping[Key, Step], cache: KVCache
 ) -> list[LayerStage]:
     """Return the stages from token ids to the last block."""
-    decoder, homes = runtime.parts.decoder, runtime.decoder_homes
+    decoder, devices = runtime.parts.decoder, runtime.decoder_devices
     chunks = {
         (number, part): chunk for number, group in enumerate(groups) for part, chunk in group.chunks
     }
@@ -290,19 +290,21 @@ def _decoder_stages(
 
     def embed(key: Key, _: Tensor | None) -> Tensor:
         group, chunk = groups[key[0]], chunks[key]
-        hidden = decoder.embedding(chunk.input_ids).to(runtime.dtype).to(homes[0])
+        hidden = decoder.embedding(chunk.input_ids).to(runtime.dtype).to(devices[0])
         if key[1] != _PREFIX:
             return hidden
         assert group.features is not None
-        return place_features(hidden, group.features.to(homes[0]), chunk.image_mask.to(homes[0]))
+        return place_features(
+            hidden, group.features.to(devices[0]), chunk.image_mask.to(devices[0])
+        )
 
-    def through(block: DecoderBlock, home: torch.device) -> LayerStage:
+    def through(block: DecoderBlock, device: torch.device) -> LayerStage:
         def run(key: Key, hidden: Tensor | None) -> Tensor:
             assert hidden is not None
             with _behind_prefix(cache, groups[key[0]], key[1]):
-                return block(hidden.to(home), steps[key].on(home))
+                return block(hidden.to(device), steps[key].on(device))
 
         return LayerStage(name="prefill", piece=block, keys=keys, run=run)
 
     embedding = LayerStage(name="words", piece=decoder.embedding, keys=keys, run=embed)
-    return [embedding, *map(through, decoder.blocks, homes)]
+    return [embedding, *map(through, decoder.blocks, devices)]

@@ -36,7 +36,7 @@ class LogprobQueue:
         Logprobs are the model's own, before temperature and penalties.
         """
         if self._top is not None:
-            self._without_text.append(self._score(logits, token, self._top))
+            self._without_text.append(self._logprobs_of(logits, token, self._top))
             self.note_text(text)
 
     def note_text(self, text: str) -> None:
@@ -54,18 +54,18 @@ class LogprobQueue:
             given += self._waiting.popleft()[1]
         return tuple(given)
 
-    def _score(self, logits: Tensor, token: int, top: int) -> TokenLogprobs:
+    def _logprobs_of(self, logits: Tensor, token: int, top: int) -> TokenLogprobs:
         logprobs = logits.float().log_softmax(-1)
         best = logprobs.topk(min(top, logprobs.numel()))
         return TokenLogprobs(
-            chosen=self._name(token, float(logprobs[token])),
+            chosen=self._candidate(token, float(logprobs[token])),
             top=tuple(
-                self._name(other, value)
+                self._candidate(other, value)
                 for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ),
         )
 
-    def _name(self, token: int, logprob: float) -> CandidateToken:
+    def _candidate(self, token: int, logprob: float) -> CandidateToken:
         data = self._tokenizer.token_bytes(token)
         # max() in this order turns a NaN of a broken model into the lowest value, too.
         return CandidateToken(

@@ -159,7 +159,7 @@ class Model:
         error: the first answer makes a tighter plan. Raises DeviceError when the GPU is lost.
         """
         try:
-            for done, total in self.runtime.residency.bring_in():
+            for done, total in self.runtime.residency.preload():
                 held = self.runtime.held_bytes
                 yield Progress(phase="load", done=done, total=total, held_bytes=held)
         except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
@@ -217,7 +217,7 @@ class Model:
             hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
         finally:
             cache.release()
-        return self.runtime.score(hidden)
+        return self.runtime.compute_logits(hidden)
 
     def _chunk(
         self,

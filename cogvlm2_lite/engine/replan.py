@@ -33,7 +33,7 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, OUT_OF_MEMORY) or any(b.is_out_of_memory(error) for b in backends())
 
 
-MOST_PER_ANSWER = 8
+MAX_REPLANS_PER_ANSWER = 8
 """Most plans during one answer. If they are not enough, memory shrinks faster than we can plan."""
 
 

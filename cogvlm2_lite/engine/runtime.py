@@ -104,15 +104,15 @@ class Runtime:
         """Take a plan for the same devices; the spread of the blocks over them must be the same."""
         self.plan = plan
         self.residency.follow(plan)
-        self.vision_homes = self._homes(Part.VISION)
-        self.decoder_homes = self._homes(Part.LANGUAGE_EXPERT)
+        self.vision_devices = self._devices_of(Part.VISION)
+        self.decoder_devices = self._devices_of(Part.LANGUAGE_EXPERT)
 
     @property
     def last_device(self) -> torch.device:
         """Where the projector and the output head are."""
         return self._devices[-1]
 
-    def _homes(self, part: Part) -> list[torch.device]:
+    def _devices_of(self, part: Part) -> list[torch.device]:
         return [self._devices[index] for index in self._indices(part)]
 
     def _indices(self, part: Part) -> list[int]:
@@ -121,7 +121,7 @@ class Runtime:
 
     def new_cache(self, batch: int = 1) -> KVCache:
         """Give an empty key/value cache, each layer on the device of its block."""
-        homes = self.decoder_homes
+        devices = self.decoder_devices
         arenas = [self.arenas[index] for index in self._indices(Part.LANGUAGE_EXPERT)]
 
         def account(layer: int, nbytes: int) -> None:
@@ -131,7 +131,7 @@ class Runtime:
             self.config,
             batch=batch,
             dtype=self.dtype,
-            devices=homes,
+            devices=devices,
             kind=self._kv,
             limit=self.plan.context,
             account=account,
@@ -143,16 +143,16 @@ class Runtime:
         pixel_values  [batch, channels, height, width], normalised
         Returns       [batch, image tokens with boi and eoi, hidden]
         """
-        residency, homes = self.residency, self.vision_homes
-        hidden = pixel_values.to(homes[0], self.dtype)
+        residency, devices = self.residency, self.vision_devices
+        hidden = pixel_values.to(devices[0], self.dtype)
         with residency.phase(Phase.ENCODE):
             for embedding in residency.walk([self.parts.tower.embedding]):
                 hidden = embedding(hidden)
         for done, block in enumerate(self.parts.tower.blocks, 1):
             check_cancel(cancel)
             with residency.at(Phase.ENCODE, block):
-                hidden = block(hidden.to(homes[done - 1]))
-            yield self.progress("encode", done, len(homes))
+                hidden = block(hidden.to(devices[done - 1]))
+            yield self.progress("encode", done, len(devices))
         with residency.at(Phase.ENCODE, self.parts.projector):
             return self.parts.projector(hidden.to(self.last_device))
 
@@ -164,39 +164,39 @@ class Runtime:
         features  [images, image tokens, hidden] for the chunk's image tokens, or None
         Returns   [batch, tokens, hidden], before the final norm
         """
-        residency, homes = self.residency, self.decoder_homes
+        residency, devices = self.residency, self.decoder_devices
         phase = Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT
         with residency.phase(phase):
             step = self.step_of(chunk, cache)
             hidden = self._embed(chunk.input_ids)
             if features is not None:
-                places = chunk.image_mask.to(homes[0])
-                hidden = place_features(hidden, features.to(homes[0]), places)
+                places = chunk.image_mask.to(devices[0])
+                hidden = place_features(hidden, features.to(devices[0]), places)
         for done, block in enumerate(self.parts.decoder.blocks, 1):
             check_cancel(cancel)
-            home = homes[done - 1]
+            device = devices[done - 1]
             with residency.at(phase, block):
-                hidden = block(hidden.to(home), step.on(home))
-            yield self.progress("prefill", done, len(homes))
+                hidden = block(hidden.to(device), step.on(device))
+            yield self.progress("prefill", done, len(devices))
         cache.advance(chunk.tokens)
         return hidden
 
-    def score(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""
         with self.residency.phase(Phase.DECODE):
-            return self._score(hidden)
+            return self._logits(hidden)
 
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
-        """Run one produced token, a language token always; gives scores [vocab] float32."""
-        (scores,) = self.decode_each([Token(token=token, position=position, cache=cache)])
-        return scores
+        """Run one produced token, a language token always; gives logits [vocab] float32."""
+        (logits,) = self.decode_each([Token(token=token, position=position, cache=cache)])
+        return logits
 
     def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run one produced token of each of several conversations; returns scores [vocab] of each.
+        """Run one produced token of each of several conversations; returns logits [vocab] of each.
 
         One pass over the weights serves all of them, also as a CUDA graph: a graph belongs to the
         conversations whose caches it reads, and a new one is recorded when others take part. Each
-        gets the scores that it gets alone, to the bit: `DecoderBlock.each` promises it for an
+        gets the logits that it gets alone, to the bit: `DecoderBlock.each` promises it for an
         ordinary step, and a graph is kept only if it repeats an ordinary step to the bit. No cache
         counts its token before all are done.
         """
@@ -204,12 +204,12 @@ class Runtime:
             token.cache.reserve(token.cache.length + 1)
         with self.residency.phase(Phase.DECODE):
             if len(tokens) == 1:
-                scores = [self._decode_one(tokens[0])]
+                logits = [self._decode_one(tokens[0])]
             else:
-                scores = self._decode_together(tokens)
+                logits = self._decode_together(tokens)
         for token in tokens:
             token.cache.advance(1)
-        return scores
+        return logits
 
     @property
     def _uses_graphs(self) -> bool:
@@ -243,14 +243,16 @@ class Runtime:
         return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window())
 
     def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Tensor:
-        """Run all blocks for one language token, hidden [1, 1, hidden]; gives scores [vocab]."""
-        step, homes = self._token_step(token, place), self.decoder_homes
-        for home, block in zip(homes, self.residency.walk(self.parts.decoder.blocks), strict=True):
-            hidden = block(hidden.to(home), step.on(home))
-        return self._score(hidden)[0, -1]
+        """Run all blocks for one language token, hidden [1, 1, hidden]; gives logits [vocab]."""
+        step, devices = self._token_step(token, place), self.decoder_devices
+        for device, block in zip(
+            devices, self.residency.walk(self.parts.decoder.blocks), strict=True
+        ):
+            hidden = block(hidden.to(device), step.on(device))
+        return self._logits(hidden)[0, -1]
 
     def _decode_together(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run all blocks for a token of each, block by block; returns scores [vocab] of each."""
+        """Run all blocks for a token of each, block by block; returns logits [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
         work = partial(self._decode_each, inputs, tokens)
         if self.graphs is None or not self._uses_graphs:
@@ -267,15 +269,17 @@ class Runtime:
     ) -> Tensor:
         """Run all blocks for language tokens, hidden [1, 1, hidden] each.
 
-        Returns [tokens, vocab] float32 scores.
+        Returns [tokens, vocab] float32 logits.
         """
         steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
-        xs, homes = [hidden for hidden, _ in inputs], self.decoder_homes
-        for home, block in zip(homes, self.residency.walk(self.parts.decoder.blocks), strict=True):
-            xs = block.each([x.to(home) for x in xs], [step.on(home) for step in steps])
+        xs, devices = [hidden for hidden, _ in inputs], self.decoder_devices
+        for device, block in zip(
+            devices, self.residency.walk(self.parts.decoder.blocks), strict=True
+        ):
+            xs = block.each([x.to(device) for x in xs], [step.on(device) for step in steps])
         for head in self.residency.walk([self.parts.decoder.head]):
-            scores = head.each([x.to(self.last_device) for x in xs])
-        return torch.cat([each[0, -1:] for each in scores])
+            logits = head.each([x.to(self.last_device) for x in xs])
+        return torch.cat([each[0, -1:] for each in logits])
 
     def _token_step(self, token: Token, place: Place | None) -> Step:
         where, mask = torch.tensor([[token.position]]), None
@@ -302,7 +306,7 @@ class Runtime:
         return Progress(phase=phase, done=done, total=total, held_bytes=self.held_bytes)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        return self._rows(input_ids).to(self.decoder_homes[0])
+        return self._rows(input_ids).to(self.decoder_devices[0])
 
     def _rows(self, input_ids: Tensor) -> Tensor:
         """Read rows of the embedding, in the compute dtype, in host memory."""
@@ -310,10 +314,10 @@ class Runtime:
             rows = embedding(input_ids)
         return rows.to(self.dtype)
 
-    def _score(self, hidden: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor) -> Tensor:
         for head in self.residency.walk([self.parts.decoder.head]):
-            scores = head(hidden.to(self.last_device))
-        return scores
+            logits = head(hidden.to(self.last_device))
+        return logits
 
     def _rotations(self, positions: Tensor, highest: int) -> list[Rotation]:
         for rotary in self.residency.walk([self.parts.rotary]):

@@ -114,7 +114,7 @@ def _rows(
             for start in range(first, first + len(tokens.targets), _ROWS):
                 last = min(start + _ROWS, first + len(tokens.targets))
                 with torch.inference_mode():
-                    found = model.runtime.score(suffix[:, start:last])[0].cpu().numpy()
+                    found = model.runtime.compute_logits(suffix[:, start:last])[0].cpu().numpy()
                 yield number, tokens, metrics.log_softmax(found)
 
 

@@ -10,10 +10,10 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.rates import Card, Cpu, Rates, gpu_rates
 from cogvlm2_lite.memory.budget import (
     Allowance,
+    assumed_budgets,
     cpu_budget,
     free_ram_bytes,
     gpu_budgets,
-    imagined_budgets,
 )
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.text import Text
@@ -97,7 +97,7 @@ def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | Non
     sizes = " and ".join(format_bytes(size) for size in vram)
     return Machine(
         label=f"{'a GPU' if len(vram) == 1 else f'{len(vram)} GPUs'} with {sizes}",
-        budgets=imagined_budgets(vram, allowance, free_ram_bytes()),
+        budgets=assumed_budgets(vram, allowance, free_ram_bytes()),
         rates=tuple(card.rates if card else gpu_rates("", size) for size in vram),
     )
 
@@ -110,7 +110,7 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
         remarks = (Text("This computer has only {size} of RAM free now.", size=format_bytes(free)),)
     return Machine(
         label="the CPU",
-        budgets=(cpu_budget(allowance, free, imagined=True),),
+        budgets=(cpu_budget(allowance, free, assumed=True),),
         remarks=remarks,
         rates=(measure_cpu(cpu) if measure else cpu.rates,),
         itemsize=cpu.itemsize,

@@ -52,7 +52,7 @@ class Arena:
         self.peak_bytes = self.held_bytes
 
     @contextmanager
-    def lent(self, nbytes: int) -> Iterator[None]:
+    def holding(self, nbytes: int) -> Iterator[None]:
         """Hold bytes for as long as a block runs."""
         self.take(nbytes)
         try:

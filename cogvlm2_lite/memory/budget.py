@@ -115,7 +115,7 @@ def gpu_budgets(
     )
 
 
-def imagined_budgets(
+def assumed_budgets(
     vram: Sequence[int], allowance: Allowance, free_ram_bytes: int
 ) -> tuple[DeviceBudget, ...]:
     """Say what may be used of GPUs of given sizes, whatever is in this computer."""
@@ -127,14 +127,12 @@ def imagined_budgets(
     )
 
 
-def cpu_budget(
-    allowance: Allowance, free_ram_bytes: int, *, imagined: bool = False
-) -> DeviceBudget:
+def cpu_budget(allowance: Allowance, free_ram_bytes: int, *, assumed: bool = False) -> DeviceBudget:
     """Say what may be used without a GPU: RAM is the device, and the rest comes from disk.
 
-    imagined  take the allowed size also when less is free
+    assumed  take the allowed size also when less is free
     """
-    free = None if imagined and allowance.ram is not None else free_ram_bytes
+    free = None if assumed and allowance.ram is not None else free_ram_bytes
     return _budget(
         "cpu",
         free=free,

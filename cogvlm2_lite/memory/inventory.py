@@ -49,14 +49,14 @@ def unit_key(spec: TensorSpec) -> UnitKey:
 def list_units(sizes: Mapping[UnitKey, int], keep_order: Sequence[Part]) -> tuple[Unit, ...]:
     """Return the units that the order of keeping names, in the order in which they are kept."""
     ranks = {part: rank for rank, part in enumerate(keep_order)}
-    return in_order_of_keeping(
+    return in_keep_order(
         Unit(part=part, block=block, nbytes=nbytes, rank=ranks[part])
         for (part, block), nbytes in sizes.items()
         if part in ranks
     )
 
 
-def in_order_of_keeping(units: Iterable[Unit]) -> tuple[Unit, ...]:
+def in_keep_order(units: Iterable[Unit]) -> tuple[Unit, ...]:
     """Sort units by part, and the blocks of a part spread out.
 
     Those that must be streamed then stand between those that are there, and the copies hide behind
@@ -126,7 +126,7 @@ def step_of(unit: Unit) -> tuple[int, int]:
     return (order.get(unit.part, 3), -1 if unit.block is None else unit.block)
 
 
-def in_order_of_use(units: Iterable[Unit]) -> Iterator[Unit]:
+def in_use_order(units: Iterable[Unit]) -> Iterator[Unit]:
     """Sort units as a phase uses them."""
     return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))
 

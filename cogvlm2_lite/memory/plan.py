@@ -21,8 +21,8 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import (
     Unit,
     UnitKey,
-    in_order_of_keeping,
-    in_order_of_use,
+    in_keep_order,
+    in_use_order,
     list_units,
     step_of,
 )
@@ -147,7 +147,7 @@ class DevicePlan:
         """What is not in the device's memory all the time, in the order of keeping."""
         always = self.always_keys
         units = {u.key: u for p in self.phases for u in (*p.resident, *p.streamed)}
-        return in_order_of_keeping(unit for key, unit in units.items() if key not in always)
+        return in_keep_order(unit for key, unit in units.items() if key not in always)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ class MemoryPlan:
                 sums[phase.phase] = sums.get(phase.phase, 0) + phase.streamed_bytes
         return sums
 
-    def returning_bytes(self) -> int:
+    def reloaded_bytes(self) -> int:
         """Add up what stays during a phase that needs it, but has to make room for another one.
 
         It comes in once for each new picture, beside what is streamed.
@@ -275,11 +275,11 @@ def plan_most_parallel(plan_for: Callable[[int], MemoryPlan], wanted: int) -> Me
     """
     for parallel in range(wanted, 1, -1):
         with suppress(DoesNotFitError):
-            return _lowered(plan_for(parallel), wanted)
-    return _lowered(plan_for(1), wanted)
+            return _with_remark(plan_for(parallel), wanted)
+    return _with_remark(plan_for(1), wanted)
 
 
-def _lowered(plan: MemoryPlan, wanted: int) -> MemoryPlan:
+def _with_remark(plan: MemoryPlan, wanted: int) -> MemoryPlan:
     if plan.parallel == wanted:
         return plan
     each = sum(device.phase(Phase.DECODE).cache_bytes for device in plan.devices) // plan.parallel
@@ -341,16 +341,16 @@ def _plan_device(
     phases = tuple(
         _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
     )
-    dearest = max(phases, key=lambda phase: phase.peak_bytes)
-    if dearest.peak_bytes > budget.device_bytes:
-        raise _does_not_fit(dearest, _fitting_context(phases, budget, workload), budget, config)
+    largest = max(phases, key=lambda phase: phase.peak_bytes)
+    if largest.peak_bytes > budget.device_bytes:
+        raise _does_not_fit(largest, _fitting_context(phases, budget, workload), budget, config)
     plan = DevicePlan(budget=budget, blocks=share, phases=phases)
     if offload is Offload.NEVER:
-        _refuse_moves(plan, units)
+        _check_nothing_moves(plan, units)
     return plan
 
 
-def _refuse_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
+def _check_nothing_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     """Raise DoesNotFitError when any weight would have to leave memory and come back."""
     always = plan.always_keys
     if all(unit.key in always for unit in units):
@@ -400,9 +400,9 @@ def _plan_phase(
     parts = config.architecture.phases[phase]
     needed = [unit for unit in units if unit.part in parts]
     floor = sum(unit.part is Part.NORMS for unit in units)
-    kept, depth = _longest_beginning(units, needed, floor, room)
+    kept, depth = _longest_prefix(units, needed, floor, room)
     resident = units[:kept]
-    streamed = tuple(in_order_of_use(set(needed) - set(resident)))
+    streamed = tuple(in_use_order(set(needed) - set(resident)))
     return PhasePlan(
         phase=phase,
         parts=parts,
@@ -414,7 +414,7 @@ def _plan_phase(
     )
 
 
-def _longest_beginning(
+def _longest_prefix(
     units: Sequence[Unit], needed: Sequence[Unit], floor: int, room: int
 ) -> tuple[int, int]:
     """Give how many units stay and how many buffers the rest is streamed through.
@@ -439,7 +439,7 @@ def _longest_beginning(
 
 
 def stream_buffer_bytes(streamed: Sequence[Unit], depth: int) -> int:
-    """Give the bytes of the stream's buffers: each must hold all that the dearest step needs."""
+    """Give the bytes of the stream's buffers: each must hold all that the largest step needs."""
     steps: dict[tuple[int, int], int] = {}
     for unit in streamed:
         steps[step_of(unit)] = steps.get(step_of(unit), 0) + unit.nbytes

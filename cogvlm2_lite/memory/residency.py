@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 from cogvlm2_lite.architectures.architecture import Part, Phase
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.memory.arena import Arena
-from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_order_of_use, step_of
+from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_use_order, step_of
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.weights.slots import WeightSlot
 
@@ -78,7 +78,7 @@ class Residency:
             for slot in piece.slots():
                 self._slots.setdefault(keys[slot.name], []).append(slot)
         self._loaded: dict[UnitKey, int] = {}
-        self._arriving: Future[None] | None = None
+        self._prefetching: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self.streamed_bytes = 0
         self.version = 0
@@ -95,14 +95,14 @@ class Residency:
 
     def follow(self, plan: MemoryPlan) -> None:
         """Take a plan; what no phase of it keeps leaves at once."""
-        self._abandon()
+        self._discard_prefetch()
         planned = [
             (unit, index)
             for index, device in enumerate(plan.devices)
             for phase in device.phases
             for unit in (*phase.resident, *phase.streamed)
         ]
-        self._home = {unit.key: index for unit, index in planned}
+        self._device_index = {unit.key: index for unit, index in planned}
         self._sizes = {unit.key: unit.nbytes for unit, _ in planned}
         self._phases = {
             phase.phase: [device.phase(phase.phase) for device in plan.devices]
@@ -110,18 +110,18 @@ class Residency:
         }
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
-        self._now: Phase | None = None
+        self._current_phase: Phase | None = None
         self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
-        self._drop(self._leaving(frozenset[UnitKey]().union(*resident)))
+        self._drop(self._not_kept(frozenset[UnitKey]().union(*resident)))
 
     @property
-    def now(self) -> Phase | None:
+    def current_phase(self) -> Phase | None:
         """The phase under way, or the last one; None before the first."""
-        return self._now
+        return self._current_phase
 
-    def bring_in(self) -> Iterator[tuple[int, int]]:
+    def preload(self) -> Iterator[tuple[int, int]]:
         """Bring in what decoding needs and no phase drops; yields (units done, units).
 
         Without it the first answer does it, where a person waits for words.
@@ -134,7 +134,7 @@ class Residency:
         units = [
             unit
             for plan, kept in zip(plans, always, strict=True)
-            for unit in in_order_of_use(plan.resident)
+            for unit in in_use_order(plan.resident)
             if unit.key in kept and unit.part in plan.parts
         ]
         with self.phase(Phase.DECODE):
@@ -146,18 +146,18 @@ class Residency:
     def phase(self, phase: Phase) -> Iterator[None]:
         """Make room for a phase: what its plan does not keep leaves, and scratch is set aside."""
         plans = self._phases[phase]
-        if phase is not self._now:
-            self._settle()
+        if phase is not self._current_phase:
+            self._finish_prefetch()
             kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
-            self._drop(self._leaving(kept))
+            self._drop(self._not_kept(kept))
             self._following = {
                 backward: _following(self._phases, phase, backward) for backward in (False, True)
             }
             self._streamed = {unit.key for plan in plans for unit in plan.streamed}
-            self._now = phase
+            self._current_phase = phase
         with ExitStack() as stack:
             for arena, plan in zip(self.arenas, plans, strict=True):
-                stack.enter_context(arena.lent(plan.scratch_bytes))
+                stack.enter_context(arena.holding(plan.scratch_bytes))
             yield
 
     def walk(self, pieces: Sequence[Piece], *, backward: bool = False) -> Iterator[Piece]:
@@ -166,14 +166,14 @@ class Residency:
         backward  the pieces come last to first, as in the backward pass of a training step; what
                   arrives early is then the piece before
         """
-        assert self._now is not None, "walk outside of a phase"
+        assert self._current_phase is not None, "walk outside of a phase"
         for piece in pieces:
             self.steps += 1
-            keys = self._needed(piece, self._now)
-            self._settle()
+            keys = self._needed(piece, self._current_phase)
+            self._finish_prefetch()
             self._load(keys)
             following = self._following[backward]
-            self._expect(next((f for key in keys if (f := following.get(key))), ()))
+            self._prefetch(next((f for key in keys if (f := following.get(key))), ()))
             try:
                 yield piece
             finally:
@@ -188,8 +188,8 @@ class Residency:
 
     def release(self) -> None:
         """Take everything out."""
-        self._settle()
-        self._now = None
+        self._finish_prefetch()
+        self._current_phase = None
         self._drop(list(self._loaded))
 
     def _needed(self, piece: HasSlots, phase: Phase) -> Keys:
@@ -197,26 +197,26 @@ class Residency:
         parts = self._phases[phase][0].parts
         return tuple(key for key in keys if key[0] in parts)
 
-    def _leaving(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
+    def _not_kept(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
         """List what is loaded, has a place in the plan, and is not kept."""
-        return [key for key in self._loaded if key in self._home and key not in kept]
+        return [key for key in self._loaded if key in self._device_index and key not in kept]
 
-    def _expect(self, keys: Keys) -> None:
+    def _prefetch(self, keys: Keys) -> None:
         """Begin to bring units in on the other thread."""
         if any(key not in self._loaded for key in keys):
-            self._arriving = self._pool.submit(self._load, keys)
+            self._prefetching = self._pool.submit(self._load, keys)
 
-    def _settle(self) -> None:
+    def _finish_prefetch(self) -> None:
         """Wait for what is arriving; an error of the other thread comes up here."""
-        if self._arriving is not None:
-            future, self._arriving = self._arriving, None
+        if self._prefetching is not None:
+            future, self._prefetching = self._prefetching, None
             future.result()
 
-    def _abandon(self) -> None:
+    def _discard_prefetch(self) -> None:
         """Wait for what is arriving, and let it be whatever became of it."""
-        if self._arriving is not None:
-            self._arriving.exception()
-            self._arriving = None
+        if self._prefetching is not None:
+            self._prefetching.exception()
+            self._prefetching = None
 
     def _load(self, keys: Keys) -> None:
         for key in keys:
@@ -226,15 +226,15 @@ class Residency:
     def _fill(self, key: UnitKey) -> int:
         """Bring one unit in; what has no place in the plan stays in mapped files, unaccounted."""
         self.version += 1
-        home, size = self._home.get(key), self._sizes.get(key, 0)
-        if home is not None:
-            self.arenas[home].take(size)
+        device, size = self._device_index.get(key), self._sizes.get(key, 0)
+        if device is not None:
+            self.arenas[device].take(size)
         try:
-            filled = sum(self._loaders[home or 0].fill(slot) for slot in self._slots[key])
+            filled = sum(self._loaders[device or 0].fill(slot) for slot in self._slots[key])
         except BaseException:
             self._clear(key, size)
             raise
-        if home is not None and filled != size:
+        if device is not None and filled != size:
             self._clear(key, size)
             raise _other_size(key, filled, size)
         if key in self._streamed:
@@ -248,11 +248,11 @@ class Residency:
 
     def _clear(self, key: UnitKey, held: int) -> None:
         self.version += 1
-        home = self._home.get(key)
+        device = self._device_index.get(key)
         for slot in self._slots[key]:
-            self._loaders[home or 0].clear(slot)
-        if home is not None:
-            self.arenas[home].give(held)
+            self._loaders[device or 0].clear(slot)
+        if device is not None:
+            self.arenas[device].give(held)
 
 
 def _other_size(key: UnitKey, filled: int, planned: int) -> EngineError:

@@ -35,7 +35,7 @@ def scratch_bytes(
     if phase is Phase.DECODE:
         extra *= parallel
         if parallel > 1:
-            extra += _half_read_bytes(config, itemsize=itemsize, tokens=tokens)
+            extra += _waiting_prompt_bytes(config, itemsize=itemsize, tokens=tokens)
         tokens = parallel
     elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
@@ -51,7 +51,7 @@ def scratch_bytes(
     return tokens * width + extra + KERNEL_SCRATCH_BYTES
 
 
-def _half_read_bytes(config: ModelConfig, *, itemsize: int, tokens: int) -> int:
+def _waiting_prompt_bytes(config: ModelConfig, *, itemsize: int, tokens: int) -> int:
     """Weigh what waits of a question that is being read, while other answers go on."""
     vision, hidden = config.vision, config.hidden_size
     encoding = vision.num_positions * vision.hidden_size * itemsize

@@ -223,14 +223,14 @@ class OutputHead:
         """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32.
 
         Hand in the last position alone when one token is wanted: a picture's 2322 positions would
-        need 1.11 GiB of float32 scores, which is what the released code runs out of memory on.
+        need 1.11 GiB of float32 logits, which is what the released code runs out of memory on.
         """
         return self.lm_head(self.norm(hidden)).to(torch.float32)
 
     def each(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Score for each [1, 1, hidden], to the bit as if it were alone."""
-        scores = self.lm_head.each([self.norm(x) for x in hidden])
-        return [each.to(torch.float32) for each in scores]
+        logits = self.lm_head.each([self.norm(x) for x in hidden])
+        return [each.to(torch.float32) for each in logits]
 
     def slots(self) -> Iterator[WeightSlot]:
         yield from self.norm.slots()

@@ -28,17 +28,17 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.protocol import (
     Ask,
-    Beat,
     CancelRequest,
     Command,
     CutOffError,
     Died,
+    Emitted,
     Failed,
+    Heartbeat,
     Load,
     Loaded,
     LoadFailed,
     Shutdown,
-    Told,
     Unload,
     Unloaded,
     read_message,
@@ -211,8 +211,8 @@ class EngineProcess:
         self._stopping = False
         self._loaded: Loaded | None = None
         self._why: CogVLM2LiteError | None = None
-        self._heard = 0
-        self._last_beat = Beat()
+        self._messages = 0
+        self._last_heartbeat = Heartbeat()
 
     @property
     def state(self) -> EngineState:
@@ -245,15 +245,18 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 env=_environment(os.environ),
             )
-            self._become(EngineState.LOADING)
-            self._last_beat = Beat()
+            self._set_state(EngineState.LOADING)
+            self._last_heartbeat = Heartbeat()
             watch = _Watch()
             self._reader = threading.Thread(
                 target=self._listen, args=(self._process, watch), name="engine", daemon=True
             )
             self._reader.start()
             threading.Thread(
-                target=self._guard, args=(self._process, watch), name="watchdog", daemon=True
+                target=self._watch_for_hang,
+                args=(self._process, watch),
+                name="watchdog",
+                daemon=True,
             ).start()
             self._send(Load(options=self.options))
 
@@ -266,7 +269,7 @@ class EngineProcess:
             self._changed.wait_for(lambda: self._state is not EngineState.LOADING, timeout_s)
             if self._loaded is not None and self._state is EngineState.READY:
                 return self._loaded
-            raise self._unable()
+            raise self._unavailable_error()
 
     def new_request(self) -> int:
         """Return a number for a new Ask."""
@@ -279,7 +282,7 @@ class EngineProcess:
         """
         with self._lock:
             if self._state is not EngineState.READY:
-                raise self._unable()
+                raise self._unavailable_error()
             self._open[ask.request] = deliver
             self._send(ask)
         return ask.request
@@ -298,7 +301,7 @@ class EngineProcess:
     def reload(self) -> None:
         """Load the model again after `unload`."""
         with self._lock:
-            self._become(EngineState.LOADING)
+            self._set_state(EngineState.LOADING)
             self._send(Load(options=self.options))
 
     def restart(self) -> None:
@@ -335,27 +338,27 @@ class EngineProcess:
         """Write a command; a broken pipe is the reader's to report."""
         assert self._process is not None or isinstance(command, Unload | Load)
         if self._process is None:
-            raise self._unable()
+            raise self._unavailable_error()
         try:
             write_message(cast(BinaryIO, self._process.stdin), command)
         except OSError:
             return
 
-    def _guard(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
+    def _watch_for_hang(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
         """End the process when it hangs; its reader then tells everybody.
 
         Silence is counted in looks: a computer that sleeps makes none, so waking up is no hang.
         """
         heard, silent_s = -1, 0.0
         while not watch.over.wait(_TICK_S):
-            silent_s = silent_s + _TICK_S if heard == self._heard else 0.0
-            heard = self._heard
-            watch.hang = self._hang(silent_s)
+            silent_s = silent_s + _TICK_S if heard == self._messages else 0.0
+            heard = self._messages
+            watch.hang = self._hang_reason(silent_s)
             if watch.hang:
                 process.kill()
                 return
 
-    def _hang(self, silent_s: float) -> Text:
+    def _hang_reason(self, silent_s: float) -> Text:
         """Return why the process is taken for hung; empty while it is not."""
         loading = self._state is EngineState.LOADING
         patience_s = self._patience.loading_s if loading else self._patience.silence_s
@@ -364,12 +367,12 @@ class EngineProcess:
                 "The engine stopped responding (no message for {seconds} s) and was ended.",
                 seconds=round(silent_s),
             )
-        beat = self._last_beat
-        if beat.still_s > beat.plausible_s:
+        beat = self._last_heartbeat
+        if beat.stalled_s > beat.plausible_s:
             return Text(
                 "The engine stopped responding (one step took more than {seconds} s) and was "
                 "ended.",
-                seconds=round(beat.still_s),
+                seconds=round(beat.stalled_s),
             )
         return Text()
 
@@ -379,24 +382,24 @@ class EngineProcess:
         broken = Text()
         try:
             while (message := read_message(stream)) is not None:
-                self._heard += 1
+                self._messages += 1
                 match message:
-                    case Beat():
-                        self._last_beat = message
-                    case Told() | Failed():
+                    case Heartbeat():
+                        self._last_heartbeat = message
+                    case Emitted() | Failed():
                         self._deliver(message)
                     case Loaded() | LoadFailed() | Unloaded():
-                        self._note(message)
+                        self._handle_news(message)
         except CutOffError:
             process.kill()  # it is ending; its exit code tells more
         except EngineError as error:
             broken = error.message
             process.kill()
         watch.over.set()
-        self._bury(process, watch.hang or broken)
+        self._report_exit(process, watch.hang or broken)
 
-    def _deliver(self, message: Told | Failed) -> None:
-        outcome = message.event if isinstance(message, Told) else error_of(message)
+    def _deliver(self, message: Emitted | Failed) -> None:
+        outcome = message.event if isinstance(message, Emitted) else error_of(message)
         last = isinstance(outcome, Finished | CogVLM2LiteError)
         with self._lock:
             deliver = self._open.get(message.request)
@@ -405,14 +408,14 @@ class EngineProcess:
         if deliver is not None:
             deliver(outcome)
 
-    def _note(self, news: Loaded | LoadFailed | Unloaded) -> None:
+    def _handle_news(self, news: Loaded | LoadFailed | Unloaded) -> None:
         with self._lock:
             self._loaded = news if isinstance(news, Loaded) else None
             self._why = error_of(news) if isinstance(news, LoadFailed) else None
-            self._become(EngineState.READY if self._loaded else EngineState.EMPTY)
+            self._set_state(EngineState.READY if self._loaded else EngineState.EMPTY)
         self.on_news(news)
 
-    def _bury(self, process: subprocess.Popen[bytes], broken: Text) -> None:
+    def _report_exit(self, process: subprocess.Popen[bytes], broken: Text) -> None:
         """Tell everybody who waits that the process is gone, and why."""
         code = process.wait()
         for stream in (process.stdout, process.stdin):
@@ -427,18 +430,18 @@ class EngineProcess:
             self._process = None
             self._loaded = None
             self._why = why
-            self._become(EngineState.STOPPED if wanted else EngineState.DEAD)
+            self._set_state(EngineState.STOPPED if wanted else EngineState.DEAD)
         for deliver in waiting:
             deliver(why)
         if not wanted:
             self.on_news(Died(reason=reason))
 
-    def _become(self, state: EngineState) -> None:
+    def _set_state(self, state: EngineState) -> None:
         with self._changed:
             self._state = state
             self._changed.notify_all()
 
-    def _unable(self) -> CogVLM2LiteError:
+    def _unavailable_error(self) -> CogVLM2LiteError:
         if self._why is not None:
             return self._why
         return EngineError(_STATES[self._state], hint="Wait until it is ready.")

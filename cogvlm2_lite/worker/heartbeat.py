@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 """Between two beats."""
 
 FIRST_STEP_S = 900.0
@@ -34,7 +34,7 @@ class Patience:
     loading_s: float = 900.0
 
 
-class Pulse:
+class StepTimer:
     """Measures how long the step under way has taken, by looking at a counter now and then.
 
     Time is counted in looks: a computer that sleeps makes none, so waking up is no hang.
@@ -45,21 +45,21 @@ class Pulse:
         self._kind = ""
         self._busy = False
         self._longest: dict[str, float] = {}
-        self.still_s = 0.0
+        self.stalled_s = 0.0
 
     def look(self, kind: str, steps: int, *, busy: bool) -> None:
-        """Look at the work; must be called every BEAT_S.
+        """Look at the work; must be called every HEARTBEAT_S.
 
         kind   of the step under way: steps of one kind take about as long as each other
         steps  done so far; any change is progress
         busy   whether there is anything to do
         """
         if busy and self._busy and steps == self._steps:
-            self.still_s += BEAT_S
+            self.stalled_s += HEARTBEAT_S
             return
         if busy and self._busy:
-            self._longest[self._kind] = max(self.longest_s(self._kind) or 0.0, self.still_s)
-        self.still_s = 0.0
+            self._longest[self._kind] = max(self.longest_s(self._kind) or 0.0, self.stalled_s)
+        self.stalled_s = 0.0
         self._steps, self._kind, self._busy = steps, kind, busy
 
     def longest_s(self, kind: str) -> float | None:

@@ -31,18 +31,18 @@ from cogvlm2_lite.errors import (
 )
 from cogvlm2_lite.forecast.table import plan_as_dict
 from cogvlm2_lite.inputs.image import ImageLimits, open_image
-from cogvlm2_lite.worker.heartbeat import BEAT_S, Pulse
+from cogvlm2_lite.worker.heartbeat import HEARTBEAT_S, StepTimer
 from cogvlm2_lite.worker.protocol import (
     Ask,
-    Beat,
     CancelRequest,
+    Emitted,
     Failed,
+    Heartbeat,
     Load,
     Loaded,
     LoadFailed,
     Report,
     Shutdown,
-    Told,
     Unload,
     Unloaded,
     read_message,
@@ -74,8 +74,8 @@ class Worker:
         self._waiting: _Work | None = None
         self._opened: _Opened | None = None
         self._busy = False
-        self._told = 0
-        self._saying = threading.Lock()
+        self._emitted = 0
+        self._write_lock = threading.Lock()
 
     def run(self) -> None:
         """Work until Shutdown; raises SystemExit when the GPU is lost."""
@@ -87,13 +87,13 @@ class Worker:
                     return
                 case Unload():
                     self._opened = None
-                    self._say(Unloaded())
+                    self._send(Unloaded())
                 case Load():
                     self._load(work.options)
                 case Ask():
                     self._begin(work)
                 case None:
-                    self._go_on()
+                    self._continue_answers()
 
     def _next_work(self) -> _Work | None:
         """Return the command to be done now; None: continue the answers under way.
@@ -136,18 +136,18 @@ class Worker:
         except (EngineError, OSError):
             return None
 
-    def _say(self, report: Report) -> None:
-        with self._saying:
+    def _send(self, report: Report) -> None:
+        with self._write_lock:
             write_message(self._reports, report)
 
-    def beat(self) -> None:
+    def send_heartbeats(self) -> None:
         """Send a heartbeat every second until the owner is gone."""
-        pulse, pause = Pulse(), threading.Event()
-        while not pause.wait(BEAT_S):
+        timer, pause = StepTimer(), threading.Event()
+        while not pause.wait(HEARTBEAT_S):
             kind, steps = self._progress()
-            pulse.look(kind, steps, busy=self._busy)
+            timer.look(kind, steps, busy=self._busy)
             try:
-                self._say(Beat(still_s=pulse.still_s, plausible_s=pulse.plausible_s))
+                self._send(Heartbeat(stalled_s=timer.stalled_s, plausible_s=timer.plausible_s))
             except (OSError, ValueError):
                 return
 
@@ -158,19 +158,19 @@ class Worker:
         """
         opened = self._opened
         if opened is None:
-            return "load", self._told
+            return "load", self._emitted
         residency = opened.model.runtime.residency
-        return str(residency.now), residency.steps + self._told
+        return str(residency.current_phase), residency.steps + self._emitted
 
     def _load(self, options: LoadOptions) -> None:
         self._opened = None
         try:
             self._opened = _open(options)
-            self._say(_describe(self._opened.model))
+            self._send(_describe(self._opened.model))
         except CogVLM2LiteError as error:
-            self._say(_load_failed(error))
+            self._send(_load_failed(error))
         except Exception as error:  # noqa: BLE001 - the outer edge of a process
-            self._say(_load_failed(_fault(error)))
+            self._send(_load_failed(_fault(error)))
 
     def _begin(self, ask: Ask) -> None:
         try:
@@ -199,12 +199,12 @@ class Worker:
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 
-    def _go_on(self) -> None:
+    def _continue_answers(self) -> None:
         """Go on with the answers under way for a turn."""
         assert self._engine is not None
         lost = None
         for request, outcome in self._engine.turn():
-            self._told += 1
+            self._emitted += 1
             match outcome:
                 case DeviceError():
                     lost = outcome
@@ -216,14 +216,14 @@ class Worker:
                 case _:
                     if isinstance(outcome, events.Finished):
                         self._cancels.pop(request, None)
-                    self._say(Told(request=request, event=outcome))
+                    self._send(Emitted(request=request, event=outcome))
         if lost is not None:
             # A lost GPU stays lost for this process; the owner starts another one.
             raise SystemExit(1)
 
     def _fail(self, request: int, error: CogVLM2LiteError) -> None:
         self._cancels.pop(request, None)
-        self._say(
+        self._send(
             Failed(
                 request=request,
                 kind=type(error).__name__,
@@ -288,7 +288,7 @@ def main() -> None:
     faulthandler.enable()
     prepare_threads()
     worker = Worker(commands, reports)
-    threading.Thread(target=worker.beat, name="pulse", daemon=True).start()
+    threading.Thread(target=worker.send_heartbeats, name="heartbeat", daemon=True).start()
     try:
         worker.run()
     except BrokenPipeError:

@@ -49,7 +49,7 @@ class Load(_Message, frozen=True, kw_only=True):
 
 
 class Ask(_Message, frozen=True, kw_only=True):
-    """Answer a question; answered by Told messages, the last one with Finished, or by Failed.
+    """Answer a question; answered by Emitted messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
     continue_from, continue_ids  as for Model.answer
@@ -114,7 +114,7 @@ class Unloaded(_Message, frozen=True, kw_only=True):
     """No model is in memory."""
 
 
-class Told(_Message, frozen=True, kw_only=True):
+class Emitted(_Message, frozen=True, kw_only=True):
     """An event of an answer."""
 
     request: Number
@@ -131,14 +131,14 @@ class Failed(_Message, frozen=True, kw_only=True):
     param: str | None = None
 
 
-class Beat(_Message, frozen=True, kw_only=True):
+class Heartbeat(_Message, frozen=True, kw_only=True):
     """The process is alive; sent every second (worker/heartbeat.py).
 
-    still_s      for how long the work has made no step; 0 when there is none
+    stalled_s      for how long the work has made no step; 0 when there is none
     plausible_s  how long such a step may take
     """
 
-    still_s: Seconds = 0.0
+    stalled_s: Seconds = 0.0
     plausible_s: Seconds = 0.0
 
 
@@ -150,7 +150,7 @@ class Died:
 
 
 Command = Load | Ask | CancelRequest | Unload | Shutdown
-Report = Loaded | LoadFailed | Unloaded | Told | Failed | Beat
+Report = Loaded | LoadFailed | Unloaded | Emitted | Failed | Heartbeat
 Message = Command | Report
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}

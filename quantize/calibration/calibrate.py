@@ -164,7 +164,7 @@ class Calibrator:
         """
         stages = model_stages(self._network)
         self._resume()
-        walk = LayerMajorWalk(stages, self._network.bring_in, self._activations)
+        walk = LayerMajorWalk(stages, self._network.load_weights, self._activations)
         began, first = time.monotonic(), self._activations.done
         if walk.forward:
             self._check_room()

@@ -127,7 +127,7 @@ class Network:
         return tensor.to(self.device, self.dtype)
 
     @contextmanager
-    def bring_in(self, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
+    def load_weights(self, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
         """Have the source's weights of a piece in memory; nothing arrives early either way."""
         try:
             self.fill(piece.slots())

@@ -108,7 +108,7 @@ class VariantWalk:
         began, before = time.monotonic(), sum(work[: activations.done])
         total = len(stages) + 1
         with closing(activations):
-            walk = LayerMajorWalk(stages, self._network.bring_in, activations)
+            walk = LayerMajorWalk(stages, self._network.load_weights, activations)
             for number in walk.forward:
                 with walk.visit(number) as visit:
                     self._advance(stages[number], visit, paths)
@@ -201,7 +201,7 @@ class VariantWalk:
         keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
         states = list(zip(path, keys, strict=True))
         rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
-        with self._network.bring_in(head):
+        with self._network.load_weights(head):
             forms = _Forms(self._network, list(head.slots()), self._shape)
 
             def score(key: tuple[int, str], sample: int, some: Sequence[int]) -> Tensor:

@@ -21,12 +21,12 @@ from cogvlm2_lite.devices import choose_gpus
 from cogvlm2_lite.errors import DeviceError, UsageError
 from cogvlm2_lite.memory.budget import (
     Allowance,
+    assumed_budgets,
     check_context,
     cpu_budget,
     free_disk_bytes,
     free_ram_bytes,
     gpu_budgets,
-    imagined_budgets,
     read_allowance,
     useful_devices,
 )
@@ -153,8 +153,8 @@ def test_more_than_the_card_has_is_answered_with_what_is_free() -> None:
 
 def test_an_imagined_computer_may_have_more_than_this_one() -> None:
     more = Allowance(ram=64 * GIB)
-    assert cpu_budget(more, GIB, imagined=True).device_bytes == 64 * GIB - RESERVE_BYTES
-    (card,) = imagined_budgets([80 * GIB], more, GIB)
+    assert cpu_budget(more, GIB, assumed=True).device_bytes == 64 * GIB - RESERVE_BYTES
+    (card,) = assumed_budgets([80 * GIB], more, GIB)
     assert card.device_bytes == 80 * GIB - RESERVE_BYTES
     assert card.host_bytes == 64 * GIB - RESERVE_BYTES
 

@@ -23,7 +23,7 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.sampling import Sampling
-from cogvlm2_lite.worker.protocol import Ask, Told, decode, encode
+from cogvlm2_lite.worker.protocol import Ask, Emitted, decode, encode
 from tests.helpers.folders import talking_folder
 
 LONG = Sampling(max_new_tokens=24, repetition_guard=False)
@@ -165,4 +165,4 @@ def test_the_tokens_cross_the_pipe() -> None:
         text="x", reason=FinishReason.LENGTH, prompt_tokens=1, image_tokens=0, completion_tokens=1,
         encode_s=0, prefill_s=0, decode_s=0, token_ids=(7, 8),
     )  # fmt: skip
-    assert decode(encode(Told(request=1, event=end))[8:]) == Told(request=1, event=end)
+    assert decode(encode(Emitted(request=1, event=end))[8:]) == Emitted(request=1, event=end)

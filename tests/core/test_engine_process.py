@@ -44,7 +44,7 @@ from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
-from cogvlm2_lite.worker.protocol import Ask, Died, Failed, Load, Loaded, Told
+from cogvlm2_lite.worker.protocol import Ask, Died, Emitted, Failed, Load, Loaded
 from tests.helpers.asking import ask
 from tests.helpers.scripted_model import small_plan
 
@@ -334,13 +334,13 @@ MESSAGES: list[protocol.Message] = [
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.CancelRequest(request=4),
-    protocol.Beat(still_s=1.5, plausible_s=120.0),
+    protocol.Heartbeat(stalled_s=1.5, plausible_s=120.0),
     protocol.Failed(
         request=1, kind="ImageError", message=Text("{count} m", count=2), hint=Text("h")
     ),
-    Told(request=1, event=Replanned(text=Text("t"), budget_bytes=(1, 2))),
-    Told(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),
-    Told(
+    Emitted(request=1, event=Replanned(text=Text("t"), budget_bytes=(1, 2))),
+    Emitted(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),
+    Emitted(
         request=1,
         event=Finished(
             text="t",
@@ -378,7 +378,9 @@ def test_random_bytes_are_refused_with_one_kind_of_error(data: bytes) -> None:
     st.sampled_from(BODIES),
     st.dictionaries(
         st.sampled_from(["what", "request", "event", "sampling", "question", "image"]),
-        st.one_of(st.none(), st.integers(), st.text(max_size=5), st.sampled_from(["Ask", "Told"])),
+        st.one_of(
+            st.none(), st.integers(), st.text(max_size=5), st.sampled_from(["Ask", "Emitted"])
+        ),
     ),
 )
 def test_mutated_messages_are_refused_or_read(base: dict[str, object], change: object) -> None:

@@ -128,7 +128,7 @@ def test_a_prompt_in_pieces_equals_a_prompt_in_one(model: Model, golden: Golden)
         piece = features if chunk.has_image else None
         hidden = run(model.runtime.prefill(chunk, piece, cache, Cancel()))
     assert hidden is not None
-    logits = model.runtime.score(hidden[:, -1:])[0, -1]
+    logits = model.runtime.compute_logits(hidden[:, -1:])[0, -1]
     assert float((logits - golden["multi_turn.logits"][0, -1]).abs().max()) < FLOAT32_TOLERANCE
 
 

@@ -217,7 +217,7 @@ def test_an_object_ends_the_answer_and_end_tokens_never_do(tmp_path: Path) -> No
     model.runtime.decode_each = lambda tokens: [  # type: ignore[method-assign]
         scores() for _ in tokens
     ]
-    model.runtime.score = lambda hidden: first.reshape(1, 1, -1)  # type: ignore[method-assign]
+    model.runtime.compute_logits = lambda hidden: first.reshape(1, 1, -1)  # type: ignore[method-assign]
     sampling = Sampling(json_object=True, logprobs=0)
     end = list(model.answer("Go?", sampling=sampling))[-1]
     assert isinstance(end, Finished)

@@ -125,7 +125,7 @@ def test_a_backward_walk_gives_the_gradients_of_the_whole_from_stored_inputs() -
     for number in walk.backward:
         if number == 0:
             break
-        with walk.visit_again(number) as stage:
+        with walk.visit_backward(number) as stage:
             for key in stage.keys:
                 start = stage.input(key)
                 assert start is not None
@@ -165,7 +165,7 @@ def test_a_backward_walk_finds_its_weights_and_stays_in_the_budget(
         with walk.visit(at) as stage:
             stage.advance((0, 0))
     for at in walk.backward:
-        with walk.visit_again(at) as stage:
+        with walk.visit_backward(at) as stage:
             stage.output((0, 0))
     numbers = list(range(len(blocks)))
     assert [number for number, _ in seen] == numbers + numbers[::-1]

@@ -222,7 +222,9 @@ def test_greedy_tokens_with_the_cache_are_those_without(pair: Pair) -> None:
     features = pair.model.encode_image(pair.pixels[:1])
     runtime, cache = pair.model.runtime, pair.model.runtime.new_cache()
     chunk = make_chunk(torch.tensor([ids]), torch.tensor([types]))
-    scores = runtime.score(run(runtime.prefill(chunk, features, cache, Cancel()))[:, -1:])[0, -1]
+    scores = runtime.compute_logits(run(runtime.prefill(chunk, features, cache, Cancel()))[:, -1:])[
+        0, -1
+    ]
     chosen: list[int] = []
     for step in range(STEPS):
         chosen.append(int(scores.argmax()))
@@ -250,7 +252,7 @@ def test_a_prompt_in_pieces_is_a_prompt_in_one(pair: Pair) -> None:
             has_image=piece.start is None,
         )
         seen = features if chunk.has_image else None
-        scores.append(runtime.score(run(runtime.prefill(chunk, seen, cache, Cancel())))[0])
+        scores.append(runtime.compute_logits(run(runtime.prefill(chunk, seen, cache, Cancel())))[0])
     right = pair.independent.logits(ids, types, features[0].double())
     assert distance(torch.cat(scores), right) < TOLERANCE
 

@@ -413,9 +413,9 @@ def test_a_refused_budget_names_bytes_that_would_do(
 
 
 def test_what_leaves_between_phases_is_counted_too() -> None:
-    assert plan_real(15).returning_bytes() == 0
+    assert plan_real(15).reloaded_bytes() == 0
     plans = [plan_real(gib / 100) for gib in range(1000, 1160, 5)]
-    quiet = [plan for plan in plans if not plan.streams and plan.returning_bytes()]
+    quiet = [plan for plan in plans if not plan.streams and plan.reloaded_bytes()]
     # Nothing is streamed there, but part of the vision tower makes room for the cache.
     assert quiet
     for plan in quiet:

@@ -11,9 +11,9 @@ from cogvlm2_lite.engine.choose import (
     RepetitionGuard,
     StopTexts,
     TokenChooser,
-    discourage,
     keep_likeliest,
     penalize,
+    subtract_penalties,
 )
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.sampling import Sampling
@@ -80,7 +80,7 @@ def test_openais_penalties_count_the_answer_and_not_the_prompt() -> None:
     assert [chooser.choose(logits) for _ in range(4)] == [0, 0, 1, 2]
     chooser = TokenChooser(Sampling(presence_penalty=2.0), [0], CPU)
     assert [chooser.choose(logits) for _ in range(4)] == [0, 1, 2, 0]
-    found = discourage(logits, torch.tensor([2.0, 0.0, 1.0]), 0.5, -1.0)
+    found = subtract_penalties(logits, torch.tensor([2.0, 0.0, 1.0]), 0.5, -1.0)
     assert found.tolist() == pytest.approx([5.0, 4.5, 4.75])
 
 

@@ -112,7 +112,7 @@ def request(number: int, tokens: int = 12) -> Request:
 
 
 @dataclass
-class Told:
+class Emitted:
     """What became of some questions."""
 
     outcomes: dict[int, list[EventOrError]]
@@ -139,10 +139,10 @@ def in_step(engine: Engine) -> Engine:
 
 def answer_all(
     engine: Engine, requests: Sequence[Request], chance: random.Random | None = None
-) -> Told:
+) -> Emitted:
     """Ask all of them, each as soon as a slot is free, or with `chance` at some later turn."""
     waiting = list(enumerate(requests))
-    told = Told({number: [] for number, _ in waiting}, [])
+    told = Emitted({number: [] for number, _ in waiting}, [])
     while waiting or engine.busy:
         while waiting and not engine.full:
             if chance is not None and engine.busy and chance.random() < 0.7:

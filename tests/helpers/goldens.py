@@ -162,7 +162,7 @@ def _greedy(
     steps = golden[f"{case}.greedy_tokens"].numel()
     runtime, cache = model.runtime, model.runtime.new_cache()
     hidden = run(runtime.prefill(chunk, features, cache, Cancel()))
-    logits = runtime.score(hidden[:, -1:])[0, -1]
+    logits = runtime.compute_logits(hidden[:, -1:])[0, -1]
     position = chunk.highest
     tokens, scores, positions = [], [], []
     for _ in range(steps):

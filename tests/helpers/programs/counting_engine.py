@@ -13,10 +13,10 @@ from cogvlm2_lite.events import Finished, FinishReason, TextDelta
 from cogvlm2_lite.worker.protocol import (
     Ask,
     CancelRequest,
+    Emitted,
     Load,
     Loaded,
     Shutdown,
-    Told,
     read_message,
 )
 from cogvlm2_lite.worker.protocol import write_message as write
@@ -50,14 +50,14 @@ def main() -> None:
 def talk(request: int, stopped: threading.Event) -> None:
     told = 0
     while told < WORDS and not stopped.wait(PAUSE_S):
-        write(sys.stdout.buffer, Told(request=request, event=TextDelta(text=f"{told} ")))
+        write(sys.stdout.buffer, Emitted(request=request, event=TextDelta(text=f"{told} ")))
         told += 1
     end = Finished(
         text=answer_of(told), reason=FinishReason.CANCELLED if told < WORDS else FinishReason.EOS,
         prompt_tokens=30, image_tokens=18, completion_tokens=told,
         encode_s=0.0, prefill_s=0.0, decode_s=told * PAUSE_S,
     )  # fmt: skip
-    write(sys.stdout.buffer, Told(request=request, event=end))
+    write(sys.stdout.buffer, Emitted(request=request, event=end))
 
 
 if __name__ == "__main__":
