@@ -102,8 +102,8 @@ def first_paint_s() -> float:
 def stalls_ms(questions: int) -> list[float]:
     """Give how late each tick came, in ms, while the demo model's answers streamed."""
     with _window(start_process) as (chat, wait):
-        chat.panel.offer((checkpoint_folder().parent / "pictures" / "shapes.png").read_bytes())
-        wait(lambda: bool(chat.keep()[1]))
+        chat.panel.load((checkpoint_folder().parent / "pictures" / "shapes.png").read_bytes())
+        wait(lambda: bool(chat.save_state()[1]))
         return _late(chat, wait, questions)
 
 

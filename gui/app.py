@@ -31,7 +31,7 @@ from gui import theme
 from gui.background.engine import EngineBridge, EngineClient
 from gui.data.history import History, HistoryError
 from gui.data.settings import Preferences
-from gui.faults import tell
+from gui.translation import error_text
 from gui.window import MainWindow
 
 _LOG = logging.getLogger("cogvlm2_lite.gui")
@@ -46,31 +46,31 @@ class Program:
         self.data = data
         self.settings = Preferences(data / "settings.json")
         self.translator: QTranslator | None = None
-        self.dress()
-        self.trouble = ""
+        self.apply_appearance()
+        self.problem = ""
         self.history = self._open_history()
         self.engine = EngineBridge(client or EngineClient())
         self.window = MainWindow(
             settings=self.settings, history=self.history, engine=self.engine, data=data
         )
-        self.window.appearance_changed.connect(self.dress_anew)
+        self.window.appearance_changed.connect(self.refresh_appearance)
         self.window.setWindowIcon(theme.app_icon())
 
     def show(self) -> None:
         """Show the window, and above it why conversations are not kept if they are not."""
         self.window.show_page("chat")
         self.window.show()
-        if self.trouble:
-            self.window.warn_unsaved(self.trouble)
+        if self.problem:
+            self.window.warn_unsaved(self.problem)
 
-    def dress(self) -> None:
+    def apply_appearance(self) -> None:
         """Put language, colours and letters on the program."""
         self._translate(self.settings.get("language"))
         theme.apply(self.app, self.settings.get("theme"), self.settings.get("font_points"))
 
-    def dress_anew(self) -> None:
+    def refresh_appearance(self) -> None:
         """Dress again after a change, and draw the window's own pictures in the new colours."""
-        self.dress()
+        self.apply_appearance()
         self.window.refresh()
 
     def close(self) -> None:
@@ -84,10 +84,10 @@ class Program:
         try:
             history = History(self.data)
         except HistoryError as error:
-            self.trouble = tell(error)
+            self.problem = error_text(error)
             return History(None)
         try:
-            history.sweep()
+            history.purge()
         except HistoryError as error:  # what was deleted is swept another time
             _LOG.warning("%s", error.message)
         return history
@@ -113,7 +113,7 @@ def run(*, model: Path | None = None, data: Path | None = None) -> int:
 
 
 def _stay(app: QApplication, model: Path | None, data: Path) -> int:
-    lock = take_lock(data)
+    lock = acquire_lock(data)
     if lock is None:
         QMessageBox.information(
             None,
@@ -125,7 +125,7 @@ def _stay(app: QApplication, model: Path | None, data: Path) -> int:
             ),
         )
         return 1
-    keep_log(data)
+    log_to_file(data)
     program = Program(app, data)
     program.show()
     last = program.settings.get("model")
@@ -133,7 +133,7 @@ def _stay(app: QApplication, model: Path | None, data: Path) -> int:
         program.window.open_model(model)
     elif last and (Path(last) / "config.json").exists():
         program.window.open_model(Path(last))
-    app.styleHints().colorSchemeChanged.connect(program.dress_anew)
+    app.styleHints().colorSchemeChanged.connect(program.refresh_appearance)
     code = app.exec()
     program.close()
     lock.unlock()
@@ -171,7 +171,7 @@ def closed_by_signals() -> Iterator[None]:
         theirs.close()
 
 
-def take_lock(data: Path) -> QLockFile | None:
+def acquire_lock(data: Path) -> QLockFile | None:
     """Give the lock that one window at a time holds on a data folder; None when another has it.
 
     In a folder where no lock can be made it is not held: the history tells what is wrong there.
@@ -195,7 +195,7 @@ def make_app() -> QApplication:
     return app
 
 
-def keep_log(data: Path) -> None:
+def log_to_file(data: Path) -> None:
     """Write warnings and faults of the window to a small rotating file beside the conversations."""
     try:
         handler: logging.Handler = logging.handlers.RotatingFileHandler(
@@ -206,7 +206,7 @@ def keep_log(data: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOG.addHandler(handler)
     qInstallMessageHandler(_log_qt)
-    sys.excepthook = _log_fault
+    sys.excepthook = _log_exception
     threading.excepthook = lambda fault: _LOG.error(
         "fault in a thread:\n%s", "".join(traceback.format_exception(fault.exc_value))
     )
@@ -216,7 +216,7 @@ def _log_qt(kind: QtMsgType, context: QMessageLogContext, text: str) -> None:
     _LOG.warning("Qt: %s", text)
 
 
-def _log_fault(
+def _log_exception(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
     _LOG.error("fault:\n%s", "".join(traceback.format_exception(kind, fault, trace)))

@@ -18,7 +18,7 @@ class Context:
 
     open_model  opens a model folder in the engine, and remembers it
     show_page   shows a page by the name of its row in `gui.window.PAGES`
-    hand        shows a page and gives it picture files (its `receive`)
+    send_files        shows a page and gives it picture files (its `receive`)
     """
 
     settings: Preferences
@@ -28,7 +28,7 @@ class Context:
     data: Path
     open_model: Callable[[Path], None]
     show_page: Callable[[str], None]
-    hand: Callable[[str, Sequence[Path]], None]
+    send_files: Callable[[str, Sequence[Path]], None]
 
 
 def model_name(folder: Path) -> str:

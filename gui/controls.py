@@ -26,10 +26,10 @@ def make_row(settings: Preferences, setting: Setting) -> QWidget:
     column.setContentsMargins(0, 0, 0, 0)
     column.setSpacing(2)
     control = _control(settings, setting)
-    control.setAccessibleName(say(setting.label))
+    control.setAccessibleName(translate_setting(setting.label))
     control.setMaximumWidth(260)
     column.addWidget(control)
-    text = QLabel(say(setting.help))
+    text = QLabel(translate_setting(setting.help))
     text.setProperty("kind", "soft")
     text.setWordWrap(True)
     column.addWidget(text)
@@ -41,7 +41,7 @@ def _control(settings: Preferences, setting: Setting) -> QWidget:
     if setting.choices:
         combo = QComboBox()
         for word, label in setting.choices:
-            combo.addItem(say(label), word)
+            combo.addItem(translate_setting(label), word)
         combo.activated.connect(lambda _: settings.set(name, combo.currentData()))
         _follow(settings, name, combo, lambda new: combo.setCurrentIndex(combo.findData(new)))
         return combo
@@ -77,8 +77,8 @@ def _follow(
             show(settings.get(name))
 
     told(name)
-    settings.listen(told)
-    control.destroyed.connect(lambda: settings.forget(told))
+    settings.add_listener(told)
+    control.destroyed.connect(lambda: settings.remove_listener(told))
 
 
 def _limit(control: QSpinBox | QDoubleSpinBox, setting: Setting) -> None:
@@ -91,6 +91,6 @@ def _limit(control: QSpinBox | QDoubleSpinBox, setting: Setting) -> None:
         control.setRange(float(lowest), float(highest))
 
 
-def say(text: str) -> str:
+def translate_setting(text: str) -> str:
     """Translate a text of the declaration."""
     return QCoreApplication.translate("Settings", text)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cogvlm2_lite.errors import UsageError
-from gui.data.settings import write_whole
+from gui.data.settings import write_atomic
 
 NAME = "cogvlm2-lite"
 LAUNCHER = (sys.executable, "-P", "-m", "cogvlm2_lite", "gui")
@@ -44,8 +44,8 @@ def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...
     entry, icon = _files(folder)
     text = _ENTRY.format(command=" ".join(map(_quoted, launcher)), name=NAME)
     try:
-        write_whole(icon, ICON.encode())
-        write_whole(entry, text.encode())
+        write_atomic(icon, ICON.encode())
+        write_atomic(entry, text.encode())
         for file in (icon, entry):
             file.chmod(0o644)
     except OSError as error:

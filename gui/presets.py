@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QMenu, QToolButton
 
 from gui import theme
 from gui.data.settings import Preferences
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
 
 PRESETS = (
     (
@@ -67,7 +67,7 @@ class PresetButton(QToolButton):
         """Fill the menu anew each time: another page may have kept a question."""
         menu.clear()
         for name, text in PRESETS:
-            menu.addAction(_say(name), partial(self._use, _say(text)))
+            menu.addAction(_translate(name), partial(self._use, _translate(text)))
         own = self._settings.get("presets")
         if own:
             menu.addSeparator()
@@ -75,15 +75,15 @@ class PresetButton(QToolButton):
             menu.addAction(question[:50], partial(self._use, question))
         menu.addSeparator()
         menu.addAction(
-            QCoreApplication.translate("Presets", "Save this question as a preset"), self.keep
+            QCoreApplication.translate("Presets", "Save this question as a preset"), self.save
         )
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Keep the question in the field as a preset."""
         question, own = self._current().strip(), self._settings.get("presets")
         if question and question not in own:
             self._settings.set("presets", [*own, question])
 
 
-def _say(text: str) -> str:
+def _translate(text: str) -> str:
     return QCoreApplication.translate("Presets", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
 
 KEYS = (
     ("Enter", QT_TRANSLATE_NOOP("Keys", "Send the question")),
@@ -26,7 +26,7 @@ KEYS = (
 )
 
 
-class ShortcutSheet(QDialog):
+class ShortcutDialog(QDialog):
     """All keys of the window."""
 
     def __init__(self, parent: QWidget | None = None) -> None:

@@ -69,7 +69,7 @@ FAMILIES = (
     "Microsoft YaHei",
 )
 
-_SHEET = """
+_STYLESHEET = """
 QWidget { color: $ink; }
 QMainWindow, QDialog, QMessageBox, QStackedWidget#pages, QWidget[kind="page"]
   { background: $ground; }
@@ -83,10 +83,10 @@ QLabel[kind="soft"] { color: $soft; }
 QLabel[kind="bad"] { color: $bad; }
 QLabel[kind="title"] { font-size: $bigpt; font-weight: 600; }
 QLabel[kind="heading"] { font-weight: 600; }
-QFrame[kind="sheet"] { background: $raised; border: 1px solid $line; }
+QFrame[kind="popup"] { background: $raised; border: 1px solid $line; }
 QFrame[kind="card"] { background: $raised; border: 1px solid $line; border-radius: 12px; }
 QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
-QFrame[kind="trouble"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
+QFrame[kind="error"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
 QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
 QFrame[kind="code"] { background: $code; border: 1px solid $line; border-radius: 10px; }
 QFrame[kind="rule"] { background: $line; border: 0; }
@@ -176,7 +176,7 @@ def colours_for(choice: str) -> Colours:
 
 def stylesheet(colours: Colours, points: int) -> str:
     """Write the one stylesheet of the window. points: size of plain text."""
-    sheet = _SHEET.replace("$bigpt", f"{round(points * 1.5)}pt")
+    sheet = _STYLESHEET.replace("$bigpt", f"{round(points * 1.5)}pt")
     sheet = sheet.replace("$smallpt", f"{max(7, round(points * 0.8))}pt")
     # Longer names first: $accent_ink begins with $accent.
     for name, value in sorted(asdict(colours).items(), key=lambda item: -len(item[0])):

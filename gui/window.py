@@ -30,7 +30,7 @@ from gui.background.tasks import Tasks
 from gui.context import Context, model_name
 from gui.data.history import History
 from gui.data.settings import Preferences
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +84,20 @@ PAGES = (
 
 
 @runtime_checkable
-class Lasting(Protocol):
+class Stateful(Protocol):
     """A page whose work outlives it when the language or theme changes."""
 
-    def keep(self) -> Any:
+    def save_state(self) -> Any:
         """Let go of what the next page goes on with."""
         ...
 
-    def take_up(self, kept: Any) -> None:
+    def restore_state(self, saved: Any) -> None:
         """Go on where the page before was."""
         ...
 
 
 @runtime_checkable
-class Receiving(Protocol):
+class FileReceiver(Protocol):
     """A page that picture files can be given to."""
 
     def receive(self, files: Sequence[Path]) -> None:
@@ -135,7 +135,7 @@ class MainWindow(QMainWindow):
             data=data,
             open_model=self.open_model,
             show_page=self.show_page,
-            hand=self.hand,
+            send_files=self.send_files,
         )
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
@@ -143,7 +143,7 @@ class MainWindow(QMainWindow):
         engine.state_changed.connect(self._show_state)
         engine.news.connect(lambda news: self._touch())
         engine.outcome.connect(lambda number, outcome: self._touch())
-        settings.listen(self._setting_changed)
+        settings.add_listener(self._setting_changed)
         self._build()
         self._restore()
 
@@ -168,11 +168,11 @@ class MainWindow(QMainWindow):
         self._buttons[name].setChecked(True)
         _focus_into(page)
 
-    def hand(self, name: str, files: Sequence[Path]) -> None:
+    def send_files(self, name: str, files: Sequence[Path]) -> None:
         """Show a page and give it picture files."""
         self.show_page(name)
         page = self._made[name]
-        assert isinstance(page, Receiving)
+        assert isinstance(page, FileReceiver)
         page.receive(files)
 
     def _make(self, name: str) -> QWidget:
@@ -183,12 +183,12 @@ class MainWindow(QMainWindow):
             self._stack.addWidget(self._made[name])
         return self._made[name]
 
-    def warn_unsaved(self, trouble: str) -> None:
+    def warn_unsaved(self, reason: str) -> None:
         """Say that conversations are kept in memory only, and why; returns at once."""
         box = QMessageBox(self)
         box.setIcon(QMessageBox.Icon.Warning)
         box.setWindowTitle(self.tr("Conversations are not saved"))
-        box.setText(trouble)
+        box.setText(reason)
         box.setInformativeText(
             self.tr("The window works, but conversations are lost when it is closed.")
         )
@@ -201,13 +201,13 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
         """Remember the window's place, and end everything it started."""
-        if self.isVisible() and not self.context.history.settle() and not self._agree_to_lose():
+        if self.isVisible() and not self.context.history.flush() and not self._agree_to_lose():
             event.ignore()
             return
         settings = self.context.settings
         settings.set("geometry", bytes(self.saveGeometry().toBase64().data()).decode("ascii"))
         for widget in self._made.values():
-            closing = getattr(widget, "shut", None)
+            closing = getattr(widget, "shut_down", None)
             if closing is not None:
                 closing()
         self.tasks.close()
@@ -240,20 +240,22 @@ class MainWindow(QMainWindow):
         if getattr(chat, "busy", False):
             QTimer.singleShot(200, self._rebuild)
             return
-        kept = {n: page.keep() for n, page in self._made.items() if isinstance(page, Lasting)}
+        saved = {
+            n: page.save_state() for n, page in self._made.items() if isinstance(page, Stateful)
+        }
         shown = next((n for n, w in self._made.items() if w is self._stack.currentWidget()), "chat")
         for widget in self._made.values():
-            closing = getattr(widget, "shut", None)
+            closing = getattr(widget, "shut_down", None)
             if closing is not None:
                 closing()
         self._made.clear()
         for action in self.actions():
             self.removeAction(action)
         self._build()
-        for name, work in kept.items():
+        for name, work in saved.items():
             page = self._make(name)
-            assert isinstance(page, Lasting)
-            page.take_up(work)
+            assert isinstance(page, Stateful)
+            page.restore_state(work)
         self.show_page(shown)
         self._retranslating = False
 
@@ -329,9 +331,9 @@ class MainWindow(QMainWindow):
 
     def show_shortcuts(self) -> None:
         """Show the sheet of keys."""
-        from gui.shortcuts import ShortcutSheet
+        from gui.shortcuts import ShortcutDialog
 
-        ShortcutSheet(self).open()
+        ShortcutDialog(self).open()
 
     def _zoom(self, step: int) -> None:
         settings = self.context.settings
@@ -342,9 +344,9 @@ class MainWindow(QMainWindow):
             self.appearance_changed.emit()
         if name == "unload_minutes":
             self._touch()
-        say = getattr(self._made.get("chat"), "say", None)
-        if self.context.settings.trouble and say is not None:
-            say(self.context.settings.trouble)
+        show_message = getattr(self._made.get("chat"), "show_message", None)
+        if self.context.settings.problem and show_message is not None:
+            show_message(self.context.settings.problem)
 
     def _touch(self) -> None:
         """Count the idle time from now on."""
@@ -382,9 +384,9 @@ def _focus_into(page: QWidget) -> None:
 
     Without this a page that was chosen by key would not hear its own shortcuts.
     """
-    take_keys = getattr(page, "take_keys", None)
-    if take_keys is not None:
-        take_keys()
+    focus_input = getattr(page, "focus_input", None)
+    if focus_input is not None:
+        focus_input()
         return
     at = page.nextInFocusChain()
     while at is not None and at is not page:

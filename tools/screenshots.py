@@ -101,12 +101,12 @@ class Photographer:
         self.wait(0.4)
         self.program.window.grab().save(str(TARGET / f"{name}.png"))
 
-    def talk(self, picture: str, *questions: str) -> None:
+    def ask_about(self, picture: str, *questions: str) -> None:
         """Begin a conversation about a picture."""
         self.chat.start_new()
         data = (PICTURES / picture).read_bytes()
-        self.chat.panel.offer(data)
-        self.wait(20, lambda: self.chat.keep()[1] == data)
+        self.chat.panel.load(data)
+        self.wait(20, lambda: self.chat.save_state()[1] == data)
         self.wait(1)
         for question in questions:
             self.chat.composer.setPlainText(question)
@@ -118,9 +118,9 @@ def conversations(shooter: Photographer) -> None:
     """Talk about three pictures with the demo model."""
     shooter.chat.open_demo()
     shooter.wait(60, lambda: shooter.ready)
-    shooter.talk("sign.png", "What word is on the sign?", "What color is the text?")
-    shooter.talk("chart.png", "Which bar is the highest?", "How many bars are there?")
-    shooter.talk(
+    shooter.ask_about("sign.png", "What word is on the sign?", "What color is the text?")
+    shooter.ask_about("chart.png", "Which bar is the highest?", "How many bars are there?")
+    shooter.ask_about(
         "shapes.png",
         "How many shapes are there?",
         "What is in the top left?",
@@ -130,12 +130,15 @@ def conversations(shooter: Photographer) -> None:
 
 def markdown(shooter: Photographer) -> None:
     """Show an answer with a table and code; the demo model writes neither, so it is put in."""
-    talk, picture = Conversation(id=0, title="Table to CSV"), (PICTURES / "labelled-chart.png")
-    talk.add(Turn(id=1, parent=None, question="Write the table in this image as CSV."))
-    talk.turns[1] = replace(talk.turns[1], answer=ANSWER, status=Status.STOPPED)
-    kept = shooter.program.history.take_in(talk, picture.read_bytes())
+    conversation, picture = (
+        Conversation(id=0, title="Table to CSV"),
+        (PICTURES / "labelled-chart.png"),
+    )
+    conversation.add(Turn(id=1, parent=None, question="Write the table in this image as CSV."))
+    conversation.turns[1] = replace(conversation.turns[1], answer=ANSWER, status=Status.STOPPED)
+    shown = shooter.program.history.import_conversation(conversation, picture.read_bytes())
     shooter.chat.reload_list()
-    shooter.chat.show_conversation(kept)
+    shooter.chat.show_conversation(shown)
     shooter.wait(2)
     shooter.take("chat-markdown")
 
@@ -162,7 +165,7 @@ def hide(page: QWidget, folder: Path) -> None:
     """Show another place than where this computer keeps its temporary files."""
     assert isinstance(page, BatchPage)
     page.form.folder.setText("~/Pictures/scans")
-    page.told.setText(page.told.text().replace(str(folder), "~/Pictures/scans"))
+    page.status.setText(page.status.text().replace(str(folder), "~/Pictures/scans"))
 
 
 def convert(shooter: Photographer, target: Path) -> None:
@@ -175,7 +178,7 @@ def convert(shooter: Photographer, target: Path) -> None:
     shooter.wait(90, lambda: not page.running)
     page.source.setText("~/cogvlm2-lite/cogvlm2_lite/demo/checkpoint")
     page.target.setText("~/models/demo-nf4")
-    page.told.setText(page.told.text().replace(str(target), "~/models/demo-nf4"))
+    page.status.setText(page.status.text().replace(str(target), "~/models/demo-nf4"))
     shooter.take("convert")
 
 

@@ -1,7 +1,7 @@
 """Collect the window's texts and compile its translations: python tools/write_translations.py
 
 gui/translations/zh_CN.ts holds the Chinese texts; new English ones appear there as unfinished. The
-context "Faults" holds the templates of the core's sentences, which tools/templates.py finds.
+context "Messages" holds the templates of the core's sentences, which tools/templates.py finds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _marked_templates() -> str:
     """Return a module in which lupdate finds all templates."""
     from tools.templates import find_templates
 
-    calls = (f'QT_TRANSLATE_NOOP("Faults", {_quoted(t.text)})\n' for t in find_templates())
+    calls = (f'QT_TRANSLATE_NOOP("Messages", {_quoted(t.text)})\n' for t in find_templates())
     return "".join(calls)
 
 

@@ -53,15 +53,15 @@ def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
         raise ImageError("The picture took too long to read.") from error
     head, _, pixels = done.stdout.partition(b"\n")
     try:
-        told = read_templates(json.loads(head))
+        header = read_templates(json.loads(head))
     except ValueError as error:
         raise ImageError(
             "The picture can't be read: its decoder crashed.",
             hint="Save it again as PNG or JPEG with another program.",
         ) from error
-    if "error" in told:
-        raise ImageError(told["error"], hint=told["hint"])
-    return DecodedPicture(rgb=pixels, **told)
+    if "error" in header:
+        raise ImageError(header["error"], hint=header["hint"])
+    return DecodedPicture(rgb=pixels, **header)
 
 
 def _child(how: str, side: int) -> None:
@@ -88,18 +88,18 @@ def _answer(source: bytes | Path, how: str, side: int) -> None:
     else:
         image.thumbnail((side, side))
     width, height = opened.original_size
-    told = {
+    header = {
         "width": image.width,
         "height": image.height,
         "format": opened.format,
         "original_width": width,
         "original_height": height,
     }
-    _write(told, image.tobytes())
+    _write(header, image.tobytes())
 
 
-def _write(told: dict[str, object], pixels: bytes = b"") -> None:
-    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n" + pixels)
+def _write(header: dict[str, object], pixels: bytes = b"") -> None:
+    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + pixels)
     sys.stdout.buffer.flush()
 
 

@@ -48,11 +48,11 @@ class EngineClient:
         self.on_outcome: Callable[[int, Outcome], None] = lambda request, outcome: None
         self._make = make
         self._process: WorkerEngine | None = None
-        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._numbers = 0
         self._running: dict[int, int] = {}
-        self._trouble = Text()
+        self._start_error = Text()
 
     @property
     def state(self) -> EngineState:
@@ -64,7 +64,7 @@ class EngineClient:
 
     @property
     def reason(self) -> str:
-        return self._trouble or (self._process.reason if self._process else "")
+        return self._start_error or (self._process.reason if self._process else "")
 
     @property
     def pid(self) -> int | None:
@@ -83,18 +83,18 @@ class EngineClient:
     def open(self, options: LoadOptions) -> None:
         """Open a model in a new process; the old process ends first."""
 
-        def order() -> None:
+        def call() -> None:
             self._end()
             self._process = self._make(options)
             self._process.on_news = self._note
             self._process.start()
 
-        self._do(order)
+        self._do(call)
 
     def restart(self) -> None:
         """Start again after a death or an unload; does nothing before the first `open`."""
 
-        def order() -> None:
+        def call() -> None:
             process = self._process
             if process is None:
                 return
@@ -103,16 +103,16 @@ class EngineClient:
             elif process.state in (EngineState.DEAD, EngineState.STOPPED):
                 process.start()
 
-        self._do(order)
+        self._do(call)
 
     def unload(self) -> None:
         """Free the model's memory; `restart` loads again."""
 
-        def order() -> None:
+        def call() -> None:
             if self._process is not None and self._process.state is EngineState.READY:
                 self._process.unload()
 
-        self._do(order)
+        self._do(call)
 
     def ask(self, ask: Ask) -> int:
         """Send a question; its `request` is replaced. Gives the number that `on_outcome` tells."""
@@ -124,19 +124,19 @@ class EngineClient:
     def cancel(self, number: int) -> None:
         """Stop an answer within one token; it still ends with Finished."""
 
-        def order() -> None:
+        def call() -> None:
             request = self._running.get(number)
             if request is not None and self._process is not None:
                 self._process.cancel(request)
 
-        self._do(order)
+        self._do(call)
 
     def close(self) -> None:
         """End the process and the thread; waits for both."""
         if self._thread is None:
             return
         self._do(self._end)
-        self._orders.put(None)
+        self._calls.put(None)
         self._thread.join()
         self._thread = None
 
@@ -167,20 +167,20 @@ class EngineClient:
             self._process.on_news = ignore_news
             self._process.stop()
 
-    def _do(self, order: Callable[[], None]) -> None:
+    def _do(self, call: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="engine orders", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="engine calls", daemon=True)
             self._thread.start()
-        self._orders.put(order)
+        self._calls.put(call)
 
     def _work(self) -> None:
-        while (order := self._orders.get()) is not None:
-            self._trouble = Text()
+        while (call := self._calls.get()) is not None:
+            self._start_error = Text()
             try:
                 with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
-                    order()
+                    call()
             except OSError as error:
-                self._trouble = Text(
+                self._start_error = Text(
                     "The engine can't be started: {why}.", why=error.strerror or error
                 )
             self.on_state()

@@ -21,7 +21,7 @@ class Command(QObject):
     ended  it is over; `reason` says why if it did not end by itself
     """
 
-    told = Signal(dict)
+    event_received = Signal(dict)
     ended = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -51,7 +51,7 @@ class Command(QObject):
         program, *first = PROGRAM
         self._process.start(program, [*first, *arguments])
 
-    def say(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         """Write a line to the child's standard input."""
         self._process.write(line.encode() + b"\n")
 
@@ -83,7 +83,7 @@ class Command(QObject):
             except ValueError:
                 continue  # what a library printed
             if isinstance(event, dict):
-                self.told.emit(event)
+                self.event_received.emit(event)
 
     def _read_errors(self) -> None:
         # The end of it says why; a child that complains for hours must not fill the memory.

@@ -16,7 +16,7 @@ from gui.background.decoder import child_command
 SIDE = 128
 """Longest side in pixels: twice what is shown, for screens of high density."""
 _TIMEOUT_S = 20.0
-_WAITING = 200
+_MOST_REQUESTS = 200
 """So many wishes are remembered; older ones are of rows that were scrolled away long ago."""
 
 
@@ -32,17 +32,17 @@ class Thumbnails(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._changed = threading.Condition()
-        self._wishes: list[Path] = []
+        self._requests: list[Path] = []
         self._closed = False
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._made.connect(self.ready, Qt.ConnectionType.QueuedConnection)
 
-    def want(self, path: Path) -> None:
+    def request(self, path: Path) -> None:
         """Ask for a file's small picture; `ready` tells it."""
         with self._changed:
-            self._wishes.append(path)
-            del self._wishes[:-_WAITING]
+            self._requests.append(path)
+            del self._requests[:-_MOST_REQUESTS]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="thumbnails", daemon=True)
                 self._thread.start()
@@ -52,7 +52,7 @@ class Thumbnails(QObject):
         """End the child and the thread."""
         with self._changed:
             self._closed = True
-            self._wishes.clear()
+            self._requests.clear()
             self._changed.notify()
             if self._child is not None:
                 self._child.kill()
@@ -62,18 +62,18 @@ class Thumbnails(QObject):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._wishes) or self._closed)
+                self._changed.wait_for(lambda: bool(self._requests) or self._closed)
                 if self._closed:
                     break
-                path = self._wishes.pop()
+                path = self._requests.pop()
             image = self._decode(path)
             if not self._closed:
                 self._made.emit(str(path), image)
-        self._bury()
+        self._end_child()
 
     def _decode(self, path: Path) -> QImage:
         """Give the small picture; a null image when there is none or the child dies on it."""
-        child = self._living()
+        child = self._running_child()
         # A decoder that hangs is ended like one that crashes: its answer is an empty line.
         timer = threading.Timer(_TIMEOUT_S, child.kill)
         timer.start()
@@ -81,20 +81,20 @@ class Thumbnails(QObject):
             stdin, stdout = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
             stdin.write(json.dumps(str(path)).encode() + b"\n")
             stdin.flush()
-            told = json.loads(stdout.readline())
-            if "error" in told:
+            header = json.loads(stdout.readline())
+            if "error" in header:
                 return QImage()
-            width, height = told["width"], told["height"]
+            width, height = header["width"], header["height"]
             pixels = stdout.read(3 * width * height)
             form = QImage.Format.Format_RGB888
             return QImage(pixels, width, height, 3 * width, form).copy()
         except (OSError, ValueError):
-            self._bury()
+            self._end_child()
             return QImage()
         finally:
             timer.cancel()
 
-    def _living(self) -> subprocess.Popen[bytes]:
+    def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             made = subprocess.Popen(
                 child_command("small", SIDE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -105,7 +105,7 @@ class Thumbnails(QObject):
                     made.kill()
         return self._child
 
-    def _bury(self) -> None:
+    def _end_child(self) -> None:
         with self._changed:
             child, self._child = self._child, None
         if child is not None:

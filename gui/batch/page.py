@@ -33,17 +33,17 @@ from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
 from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_rows
-from gui.batch.table import SHOWN, Filter, Table, text_of
+from gui.batch.table import THUMBNAIL_PX, Filter, Table, text_of
 from gui.context import Context
 from gui.data.settings import sampling_of
-from gui.faults import tell, translate
 from gui.pages.frame import page
+from gui.translation import error_text, translate
 
-_ROW = SHOWN + 14
+_ROW = THUMBNAIL_PX + 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class BatchState:
     """What outlives a page when the language changes."""
 
     run: BatchRun | None
@@ -83,21 +83,21 @@ class BatchPage(QWidget):
         self.bar.setAccessibleName(self.tr("Progress"))
         self.bar.setRange(0, 1)
         column.addWidget(self.bar)
-        self.told = QLabel(
+        self.status = QLabel(
             self.tr(
                 "Every answer is saved at once. You can stop at any time; starting again "
                 "skips pictures that have an answer."
             )
         )
-        self.told.setWordWrap(True)
-        column.addWidget(self.told)
+        self.status.setWordWrap(True)
+        column.addWidget(self.status)
         column.addLayout(self._make_filter())
         self._thumbnails = Thumbnails(self)
         self._rows = Table(self, self._thumbnails)
         self.filter = Filter(self, self._rows)
         self.table = self._make_table()
         column.addWidget(self.table, 1)
-        self._take_command(self._command)
+        self._connect_command(self._command)
         self._show()
 
     @property
@@ -111,7 +111,7 @@ class BatchPage(QWidget):
         row = QHBoxLayout()
         self.start_button = self._push(row, self.start)
         self.start_button.setProperty("kind", "main")
-        self.pause_button = self._push(row, self.pause_or_go_on)
+        self.pause_button = self._push(row, self.pause_or_resume)
         self.cancel_button = self._push(row, self.cancel)
         self.cancel_button.setText(self.tr("Cancel"))
         row.addStretch(1)
@@ -146,7 +146,7 @@ class BatchPage(QWidget):
         table = QTableView()
         table.setModel(self.filter)
         table.setAccessibleName(self.tr("Pictures and answers"))
-        table.setIconSize(QSize(SHOWN, SHOWN))
+        table.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
         table.setWordWrap(True)
         table.setMinimumHeight(180)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -159,7 +159,7 @@ class BatchPage(QWidget):
         table.verticalHeader().setDefaultSectionSize(_ROW)
         table.horizontalHeader().setStretchLastSection(True)
         table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeading)
-        table.setColumnWidth(0, 4 * SHOWN)
+        table.setColumnWidth(0, 4 * THUMBNAIL_PX)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._row_menu)
         table.activated.connect(self._ask_more)
@@ -176,7 +176,7 @@ class BatchPage(QWidget):
     def receive(self, files: Sequence[Path]) -> None:
         """Take pictures that were chosen elsewhere, in place of a whole folder."""
         if self.running:
-            self._say(self.tr("A batch is running. Wait until it ends, or cancel it first."))
+            self._show_text(self.tr("A batch is running. Wait until it ends, or cancel it first."))
             return
         self.form.choose(files)
 
@@ -186,18 +186,18 @@ class BatchPage(QWidget):
         if self.running:
             return
         if job is None:
-            self._say(self.tr("Choose a folder and write a question first."))
+            self._show_text(self.tr("Choose a folder and write a question first."))
             return
         if client.options is None:
-            self._say(self.tr("Open a model first, on the Chat page."))
+            self._show_text(self.tr("Open a model first, on the Chat page."))
             return
         if client.answering:
-            self._say(self.tr("The chat is still writing an answer. Stop it first."))
+            self._show_text(self.tr("The chat is still writing an answer. Stop it first."))
             return
         try:
             self._only_file = _write_names(job.only)
         except OSError as error:
-            self._say(
+            self._show_text(
                 self.tr("A temporary file can't be written: {why}.").format(
                     why=error.strerror or error
                 )
@@ -222,15 +222,15 @@ class BatchPage(QWidget):
         self._show_rows()
         self._show()
 
-    def pause_or_go_on(self) -> None:
+    def pause_or_resume(self) -> None:
         """Hold after the picture under way, with the model in memory; or go on."""
         if self._run is None:
             return
         if self._run.state in (RunState.PAUSED, RunState.PAUSING):
-            self._command.say("resume")
+            self._command.send_line("resume")
             self._run.state = RunState.ASKING
         elif self._run.state is RunState.ASKING:
-            self._command.say("pause")
+            self._command.send_line("pause")
             self._run.state = RunState.PAUSING
         self._show()
 
@@ -241,50 +241,50 @@ class BatchPage(QWidget):
         if self._run.state in (RunState.READING, RunState.LOADING):
             self._command.terminate()
         else:
-            self._command.say("stop")
+            self._command.send_line("stop")
         self._run.state = RunState.STOPPING
         self._show()
 
-    def keep(self) -> Kept:
+    def save_state(self) -> BatchState:
         """Let go of the command for a page that takes this one's place."""
-        kept = Kept(
+        saved = BatchState(
             run=self._run,
             command=self._command,
             form=self.form.values(),
             only_file=self._only_file,
             reload=self._reload,
         )
-        self._command.told.disconnect(self._take)
+        self._command.event_received.disconnect(self._on_event)
         self._command.ended.disconnect(self._ended)
         self._command.setParent(self._context.engine)
         self._run, self._only_file = None, None
         self._command = Command(self)
-        return kept
+        return saved
 
-    def take_up(self, kept: Kept) -> None:
+    def restore_state(self, saved: BatchState) -> None:
         """Go on with what another page began."""
-        self._run, self._only_file, self._reload = kept.run, kept.only_file, kept.reload
-        self._take_command(kept.command)
-        kept.command.setParent(self)
-        self.form.set_values(kept.form)
+        self._run, self._only_file, self._reload = saved.run, saved.only_file, saved.reload
+        self._connect_command(saved.command)
+        saved.command.setParent(self)
+        self.form.set_values(saved.form)
         self._show_rows()
         self._show()
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """End with the window; what is answered is kept."""
         self._command.end()
         self._remove_names()
         self._thumbnails.close()
 
-    def _take_command(self, command: Command) -> None:
+    def _connect_command(self, command: Command) -> None:
         self._command = command
-        command.told.connect(self._take)
+        command.event_received.connect(self._on_event)
         command.ended.connect(self._ended)
 
-    def _take(self, event: dict[str, object]) -> None:
+    def _on_event(self, event: dict[str, object]) -> None:
         if self._run is None:
             return
-        place = self._run.take(event)
+        place = self._run.apply_event(event)
         if place is None:
             self._show_rows()
         else:
@@ -294,7 +294,7 @@ class BatchPage(QWidget):
     def _ended(self) -> None:
         self._remove_names()
         if self._run is not None:
-            self._run.gone(
+            self._run.process_ended(
                 self._command.reason or self.tr("The command ended without giving a reason.")
             )
             self._show_rows()
@@ -321,7 +321,7 @@ class BatchPage(QWidget):
         if run is not None:
             self.bar.setRange(0, max(len(run.rows), 1))
             self.bar.setValue(run.done)
-            self._say(self._sentence(run))
+            self._show_text(self._sentence(run))
 
     def _sentence(self, run: BatchRun) -> str:
         match run.state:
@@ -336,7 +336,7 @@ class BatchPage(QWidget):
             case RunState.STOPPING:
                 return self.tr("Stopping…")
             case RunState.FAILED:
-                return translate(run.trouble)
+                return translate(run.error)
             case RunState.FINISHED | RunState.STOPPED:
                 text = self._counts(run) + " "
                 return text + self.tr("Answers: {folder}").format(folder=run.job.target)
@@ -356,8 +356,8 @@ class BatchPage(QWidget):
             clauses.append(self.tr("{count} failed").format(count=run.failed))
         return self.tr("{counts}.").format(counts=self.tr(", ").join(clauses))
 
-    def _say(self, text: str) -> None:
-        self.told.setText(text)
+    def _show_text(self, text: str) -> None:
+        self.status.setText(text)
 
     def _show_rows(self) -> None:
         if self._run is not None:
@@ -383,9 +383,9 @@ class BatchPage(QWidget):
         try:
             export_rows(rows, target)
         except CogVLM2LiteError as error:
-            self._say(tell(error))
+            self._show_text(error_text(error))
         else:
-            self._say(
+            self._show_text(
                 self.tr("{count} rows were written to {file}.").format(count=len(rows), file=target)
             )
 
@@ -401,7 +401,7 @@ class BatchPage(QWidget):
     def _ask_more(self, index: QModelIndex) -> None:
         """Begin a conversation about a row's picture."""
         path = self._rows.path(self.filter.mapToSource(index).row())
-        self._context.hand("chat", [path])
+        self._context.send_files("chat", [path])
 
     def _copy(self, index: QModelIndex) -> None:
         QGuiApplication.clipboard().setText(text_of(self._row(index)))

@@ -14,7 +14,7 @@ from typing import Any
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import join
-from gui.data.settings import write_whole
+from gui.data.settings import write_atomic
 
 
 class RowState(Enum):
@@ -106,11 +106,11 @@ def arguments(
 
 @dataclass
 class BatchRun:
-    """The rows and the state; `take` follows the command's events.
+    """The rows and the state; `apply_event` follows the command's events.
 
     skipped       answered by earlier runs
     seconds_left  None while nothing is known
-    trouble       why it failed, a sentence
+    error         why it failed, a sentence
     """
 
     job: Job
@@ -118,7 +118,7 @@ class BatchRun:
     rows: list[Row] = field(default_factory=list)
     skipped: int = 0
     seconds_left: float | None = None
-    trouble: str = ""
+    error: str = ""
     _places: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -130,7 +130,7 @@ class BatchRun:
     def failed(self) -> int:
         return sum(row.state is RowState.FAILED for row in self.rows)
 
-    def take(self, event: Mapping[str, Any]) -> int | None:
+    def apply_event(self, event: Mapping[str, Any]) -> int | None:
         """Follow an event; gives the place of the row that changed, None when all may have."""
         match event.get("event"):
             case "plan":
@@ -151,15 +151,15 @@ class BatchRun:
             case "finished":
                 self._end(RunState.STOPPED if event["left"] else RunState.FINISHED)
             case "error":
-                self.trouble = join(event["message"], event["hint"])
+                self.error = join(event["message"], event["hint"])
                 self._end(RunState.FAILED)
         return None
 
-    def gone(self, why: str) -> None:
+    def process_ended(self, why: str) -> None:
         """Follow the end of the command's process; why: what it said last."""
         if not self.state.is_over:
             stopped = self.state is RunState.STOPPING
-            self.trouble = "" if stopped else why
+            self.error = "" if stopped else why
             self._end(RunState.STOPPED if stopped else RunState.FAILED)
 
     def _plan(self, names: Sequence[str], known: Sequence[Mapping[str, Any]]) -> None:
@@ -204,7 +204,7 @@ def export_rows(rows: Sequence[Row], target: Path) -> None:
         # A mark at the start lets spreadsheets see that it is UTF-8.
         text = "\ufeff" + out.getvalue()
     try:
-        write_whole(target, text.encode())
+        write_atomic(target, text.encode())
     except OSError as error:
         raise CogVLM2LiteError(
             "{file} can't be written: {why}.",

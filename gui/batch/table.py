@@ -21,10 +21,10 @@ from PySide6.QtGui import QColor, QImage, QPixmap
 from gui import theme
 from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.run import Row, RowState
-from gui.faults import translate
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
+from gui.translation import translate
 
-SHOWN = SIDE // 2
+THUMBNAIL_PX = SIDE // 2
 _Index = QModelIndex | QPersistentModelIndex
 _Role = Qt.ItemDataRole
 _HEADINGS = (QT_TRANSLATE_NOOP("Batch", "Picture"), QT_TRANSLATE_NOOP("Batch", "Answer"))
@@ -90,7 +90,7 @@ class Table(QAbstractTableModel):
         if role == _Role.DisplayRole:
             return text_of(row)
         if role == _Role.ToolTipRole:
-            return _said(row) or None
+            return _answer_text(row) or None
         if role == _Role.ForegroundRole and row.state is not RowState.ANSWERED:
             colours = theme.current()
             return QColor(colours.bad if row.state is RowState.FAILED else colours.soft)
@@ -102,13 +102,13 @@ class Table(QAbstractTableModel):
         if role == _Role.DecorationRole:
             return self._thumbnail(row.picture)
         if role == _Role.SizeHintRole:
-            return QSize(3 * SHOWN, SHOWN + 12)
+            return QSize(3 * THUMBNAIL_PX, THUMBNAIL_PX + 12)
         return None
 
     def _thumbnail(self, name: str) -> QPixmap | None:
         if name not in self._pixmaps:
             self._pixmaps[name] = None
-            self._thumbnails.want(self._folder / name)
+            self._thumbnails.request(self._folder / name)
         return self._pixmaps[name]
 
     def _arrived(self, path: str, image: QImage) -> None:
@@ -116,7 +116,7 @@ class Table(QAbstractTableModel):
             return
         name = Path(path).relative_to(self._folder).as_posix()
         pixmap = QPixmap.fromImage(image)
-        pixmap.setDevicePixelRatio(SIDE / SHOWN)
+        pixmap.setDevicePixelRatio(SIDE / THUMBNAIL_PX)
         self._pixmaps[name] = pixmap
         # Which row it is matters less than a search through ten thousand of them would cost.
         self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
@@ -156,10 +156,10 @@ class Filter(QSortFilterProxyModel):
 def text_of(row: Row) -> str:
     """Give what stands in the column of answers."""
     if row.text or row.state not in _WORDS:
-        return _said(row)
+        return _answer_text(row)
     return QCoreApplication.translate("Batch", _WORDS[row.state])
 
 
-def _said(row: Row) -> str:
+def _answer_text(row: Row) -> str:
     """Give the answer, or what went wrong in the window's language."""
     return translate(row.text) if row.state is RowState.FAILED else row.text

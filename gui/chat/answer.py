@@ -32,7 +32,7 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.blocks import Block, Code, Text, split
-from gui.chat.offered import address
+from gui.chat.dropped import address
 
 _SCHEMES = ("http", "https", "mailto")
 _MARKDOWN = (
@@ -59,7 +59,7 @@ class Prose(QTextBrowser):
     def show_text(self, text: str) -> None:
         """Show Markdown; HTML in it is shown as it is written."""
         self.document().setMarkdown(text, _MARKDOWN)
-        _dress_tables(self.document())
+        _style_tables(self.document())
         self._grow()
 
     def loadResource(self, kind: int, name: QUrl | str) -> Any:  # noqa: N802 - Qt's name
@@ -200,7 +200,7 @@ class Answer(QWidget):
             part.show_text(block.markdown)
 
 
-def _dress_tables(document: QTextDocument) -> None:
+def _style_tables(document: QTextDocument) -> None:
     """Give tables thin lines, room in their cells and a head that stands out."""
     colours = theme.current()
     line, head = QBrush(QColor(colours.line)), QBrush(QColor(colours.code))

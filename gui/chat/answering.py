@@ -22,7 +22,7 @@ from cogvlm2_lite.worker.protocol import Ask
 from gui.background.engine import EngineBridge
 from gui.data.history import History, HistoryError
 from gui.data.state import Conversation
-from gui.faults import tell, translate
+from gui.translation import error_text, translate
 
 _DRAW_MS = 40
 _WRITE_S = 0.5
@@ -41,7 +41,7 @@ class Answering(QObject):
     changed = Signal()
     progress = Signal(object)
     ended = Signal()
-    trouble = Signal(str)
+    failed = Signal(str)
 
     def __init__(self, engine: EngineBridge, history: History, parent: QObject) -> None:
         super().__init__(parent)
@@ -49,13 +49,13 @@ class Answering(QObject):
         self._request: int | None = None
         self._written = 0.0
         self._unwritten = False
-        self._gone = False
+        self._closed = False
         self.conversation: Conversation | None = None
         self.turn = 0
         self._clock = QTimer(self)
         self._clock.setInterval(_DRAW_MS)
         self._clock.timeout.connect(self._tick)
-        engine.outcome.connect(self._told)
+        engine.outcome.connect(self._on_outcome)
 
     @property
     def busy(self) -> bool:
@@ -74,29 +74,29 @@ class Answering(QObject):
         if self._request is not None:
             self._engine.client.cancel(self._request)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Write what came, and listen no more."""
         self._clock.stop()
         if self.conversation is not None:
             self._write()
-        self._gone = True
+        self._closed = True
 
-    def _told(self, number: int, outcome: Outcome) -> None:
-        talk = self.conversation
-        if self._gone or number != self._request or talk is None:
+    def _on_outcome(self, number: int, outcome: Outcome) -> None:
+        conversation = self.conversation
+        if self._closed or number != self._request or conversation is None:
             return
         if isinstance(outcome, TextDelta):
-            talk.append(self.turn, outcome.text)
+            conversation.append(self.turn, outcome.text)
             self._unwritten = True
         elif isinstance(outcome, Progress):
             self.progress.emit(outcome)
         elif isinstance(outcome, Notice | Replanned | Streaming | TurnsDropped):
-            talk.note(self.turn, self._note(outcome))
+            conversation.note(self.turn, self._note(outcome))
         elif isinstance(outcome, Finished):
-            talk.finish(self.turn, outcome)
+            conversation.finish(self.turn, outcome)
             self._end()
         elif isinstance(outcome, CogVLM2LiteError):
-            talk.fail(self.turn, tell(outcome))
+            conversation.fail(self.turn, error_text(outcome))
             self._end()
 
     def _note(self, event: Notice | Replanned | Streaming | TurnsDropped) -> str:
@@ -125,10 +125,10 @@ class Answering(QObject):
             self._write()
 
     def _write(self) -> None:
-        talk, self._written = self.conversation, time.monotonic()
+        conversation, self._written = self.conversation, time.monotonic()
         self._unwritten = False
-        if talk is not None:
+        if conversation is not None:
             try:
-                self._history.write(talk.turns[self.turn])
+                self._history.write(conversation.turns[self.turn])
             except HistoryError as error:
-                self.trouble.emit(tell(error))
+                self.failed.emit(error_text(error))

@@ -29,9 +29,15 @@ from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask
 from gui.chat.answering import Answering
 from gui.chat.composer import Composer
-from gui.chat.offered import read_file
+from gui.chat.dropped import read_file
 from gui.chat.picture import PicturePanel
-from gui.chat.several import Choice, Several, ask_about_second, ask_about_several, look_at
+from gui.chat.picture_choice import (
+    PictureAction,
+    ReadPictures,
+    ask_about_many,
+    ask_about_second,
+    read_pictures,
+)
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
@@ -39,7 +45,7 @@ from gui.context import Context
 from gui.data.history import HistoryError
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Status, Turn
-from gui.faults import tell, translate
+from gui.translation import error_text, translate
 
 _NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""
@@ -52,7 +58,7 @@ def make(context: Context) -> QWidget:
 
 
 class ChatPage(QWidget):
-    """Conversations at the left, the talk in the middle, the picture at the right."""
+    """Conversations at the left, the conversation in the middle, the picture at the right."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -60,17 +66,17 @@ class ChatPage(QWidget):
         self._conversation: Conversation | None = None
         self._picture = b""
         self._edited: Turn | None = None
-        self._gone = False
+        self._closed = False
         self.setProperty("kind", "page")
         self._answering = Answering(context.engine, context.history, self)
         self._answering.changed.connect(self._draw)
         self._answering.ended.connect(self._show_state)
-        self._answering.trouble.connect(self.say)
+        self._answering.failed.connect(self.show_message)
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
-        self.panel.chosen.connect(self._picture_given)
-        self.panel.several.connect(self._several_given)
-        self.panel.trouble.connect(self.say)
+        self.panel.chosen.connect(self._picture_chosen)
+        self.panel.files_dropped.connect(self._files_dropped)
+        self.panel.failed.connect(self.show_message)
         self.sidebar = self._make_sidebar()
         self.setAcceptDrops(True)
         row = QHBoxLayout(self)
@@ -93,7 +99,7 @@ class ChatPage(QWidget):
         """True while an answer comes."""
         return self._answering.busy
 
-    def take_keys(self) -> None:
+    def focus_input(self) -> None:
         """Let the question's field have the keys. A focus proxy would hide the list from Tab."""
         self.composer.setFocus()
 
@@ -102,36 +108,36 @@ class ChatPage(QWidget):
         """The one that is shown."""
         return self._conversation
 
-    def keep(self) -> tuple[int | None, bytes, str]:
+    def save_state(self) -> tuple[int | None, bytes, str]:
         """Give what a page that takes this one's place must know."""
         shown = self._conversation
         return (shown.id if shown else None), self._picture, self.composer.toPlainText()
 
-    def take_up(self, kept: tuple[int | None, bytes, str]) -> None:
+    def restore_state(self, saved: tuple[int | None, bytes, str]) -> None:
         """Go on where a page was that this one takes the place of."""
-        wanted, picture, text = kept
-        if wanted is not None:
-            self._guard(lambda: self.show_conversation(self._context.history.load(wanted)))
+        conversation_id, picture, text = saved
+        if conversation_id is not None:
+            self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
             self.reload_list()
         elif picture:
             self._picture = picture
             self.panel.show_picture(picture)
         self.composer.setPlainText(text)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Write what came of an answer, and listen no more: the page goes."""
-        self._answering.shut()
-        self._gone = True
+        self._answering.shut_down()
+        self._closed = True
 
     # --- what is drawn ---------------------------------------------------------------------------
 
     def _make_sidebar(self) -> Sidebar:
         side = Sidebar(self._context, self._is_answering)
-        side.fresh.connect(self.start_new)
-        side.wanted.connect(self._open)
+        side.new_requested.connect(self.start_new)
+        side.selected.connect(self._open)
         side.renamed.connect(self._renamed)
         side.deleted.connect(self._deleted)
-        side.trouble.connect(self.say)
+        side.failed.connect(self.show_message)
         self.list, self.search, self.undo = side.list, side.search, side.undo
         self.new_button = side.new_button
         return side
@@ -145,7 +151,7 @@ class ChatPage(QWidget):
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
         self.transcript.edit.connect(self.edit_question)
-        self.transcript.more.connect(self.go_on)
+        self.transcript.resume.connect(self.continue_answer)
         self.transcript.choose.connect(self._choose_branch)
         self._stack.addWidget(self.transcript)
         self._welcome = Welcome()
@@ -159,14 +165,14 @@ class ChatPage(QWidget):
         self._banner.restart.connect(self._context.engine.client.restart)
         self.restart_button = self._banner.restart_button
         column.addWidget(self._banner)
-        self._asking = Composer(self._context.settings, self.panel.take)
-        self._asking.asked.connect(self.send)
-        self._asking.stopped.connect(self.stop)
-        self._answering.progress.connect(self._asking.show_progress)
-        self.composer, self.send_button = self._asking.text, self._asking.send_button
-        self.presets, self.status = self._asking.presets, self._asking.status
-        self.progress, self.sampling = self._asking.progress, self._asking.sampling
-        column.addWidget(self._asking)
+        self._input = Composer(self._context.settings, self.panel.accept_mime)
+        self._input.asked.connect(self.send)
+        self._input.stopped.connect(self.stop)
+        self._answering.progress.connect(self._input.show_progress)
+        self.composer, self.send_button = self._input.text, self._input.send_button
+        self.presets, self.status = self._input.presets, self._input.status
+        self.progress, self.sampling = self._input.progress, self._input.sampling
+        column.addWidget(self._input)
         return middle
 
     def _keys(self) -> None:
@@ -212,16 +218,16 @@ class ChatPage(QWidget):
 
     def reload_list(self) -> None:
         """Read the list again."""
-        self.sidebar.mark(self._conversation.id if self._conversation else None)
+        self.sidebar.set_current(self._conversation.id if self._conversation else None)
         self.sidebar.reload()
 
-    def delete(self, wanted: int) -> None:
+    def delete(self, conversation_id: int) -> None:
         """Delete a conversation; the button below the list takes it back."""
-        self.sidebar.delete(wanted)
+        self.sidebar.delete(conversation_id)
 
-    def export_to(self, wanted: int, target: Path) -> None:
+    def export_to(self, conversation_id: int, target: Path) -> None:
         """Write a conversation to a file; HistoryError when that fails."""
-        self.sidebar.export_to(wanted, target)
+        self.sidebar.export_to(conversation_id, target)
 
     def show_conversation(self, conversation: Conversation | None) -> None:
         """Show a conversation, or an empty page for a new one."""
@@ -231,12 +237,12 @@ class ChatPage(QWidget):
             try:
                 self._picture = self._context.history.picture(conversation.picture)
             except HistoryError as error:
-                self.say(tell(error))
+                self.show_message(error_text(error))
         self.panel.show_picture(self._picture)
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
-        self.sidebar.mark(conversation.id if conversation else None)
+        self.sidebar.set_current(conversation.id if conversation else None)
         self._show_state()
 
     def start_new(self) -> None:
@@ -244,23 +250,23 @@ class ChatPage(QWidget):
         self.show_conversation(None)
         self.composer.setFocus()
 
-    def _is_answering(self, wanted: int) -> bool:
-        talk = self._answering.conversation
-        return talk is not None and talk.id == wanted
+    def _is_answering(self, conversation_id: int) -> bool:
+        conversation = self._answering.conversation
+        return conversation is not None and conversation.id == conversation_id
 
-    def _open(self, wanted: int) -> None:
-        if self._is_answering(wanted):
+    def _open(self, conversation_id: int) -> None:
+        if self._is_answering(conversation_id):
             self.show_conversation(self._answering.conversation)
             return
-        self._guard(lambda: self.show_conversation(self._context.history.load(wanted)))
+        self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
 
-    def _renamed(self, wanted: int, title: str) -> None:
-        for talk in (self._conversation, self._answering.conversation):
-            if talk is not None and talk.id == wanted:
-                talk.title = title
+    def _renamed(self, conversation_id: int, title: str) -> None:
+        for conversation in (self._conversation, self._answering.conversation):
+            if conversation is not None and conversation.id == conversation_id:
+                conversation.title = title
 
-    def _deleted(self, wanted: int) -> None:
-        if self._conversation is not None and self._conversation.id == wanted:
+    def _deleted(self, conversation_id: int) -> None:
+        if self._conversation is not None and self._conversation.id == conversation_id:
             self.show_conversation(None)
 
     def _guard(self, work: Callable[[], object]) -> bool:
@@ -268,7 +274,7 @@ class ChatPage(QWidget):
         try:
             work()
         except HistoryError as error:
-            self.say(tell(error))
+            self.show_message(error_text(error))
             return False
         return True
 
@@ -279,18 +285,18 @@ class ChatPage(QWidget):
         try:
             data = read_file(files[0])
         except CogVLM2LiteError as error:
-            self.say(tell(error))
+            self.show_message(error_text(error))
             return
         self.start_new()
-        self.panel.offer(data)
+        self.panel.load(data)
 
-    def _picture_given(self, data: bytes) -> None:
+    def _picture_chosen(self, data: bytes) -> None:
         shown = self._conversation
         if shown is not None and shown.path() and data != self._picture:
             choice = ask_about_second(self)
-            if choice is Choice.NOTHING:
+            if choice is PictureAction.CANCEL:
                 return
-            if choice is Choice.NEW:
+            if choice is PictureAction.NEW:
                 self.start_new()
                 shown = None
         if shown is not None and not self._set_picture(shown, data):
@@ -299,30 +305,30 @@ class ChatPage(QWidget):
         self.panel.show_picture(data)
         self._show_state()
 
-    def _several_given(self, files: list[Path]) -> None:
-        choice = ask_about_several(self, files)
-        if choice is Choice.BATCH:
-            self._context.hand("batch", files)
-        elif choice is Choice.NEW:
-            self.say(self.tr("Reading the pictures…"))
-            work = partial(look_at, files)
+    def _files_dropped(self, files: list[Path]) -> None:
+        choice = ask_about_many(self, files)
+        if choice is PictureAction.BATCH:
+            self._context.send_files("batch", files)
+        elif choice is PictureAction.NEW:
+            self.show_message(self.tr("Reading the pictures…"))
+            work = partial(read_pictures, files)
             self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
-    def _begin_each(self, several: Several) -> None:
+    def _begin_each(self, several: ReadPictures) -> None:
         """Begin a conversation for each picture, and show the first of them."""
         history = self._context.history
         try:
             for name, data in reversed(several.pictures):
-                picture = history.keep_picture(data)
+                picture = history.save_picture(data)
                 first = history.create(picture=picture, title=name)
         except HistoryError as error:
-            self.say(tell(error))
+            self.show_message(error_text(error))
             return
         if several.pictures:
             self.show_conversation(first)
         self.reload_list()
-        if several.trouble:
-            self.say("\n".join(several.trouble))
+        if several.errors:
+            self.show_message("\n".join(several.errors))
         else:
             self._banner.hide()
 
@@ -330,7 +336,7 @@ class ChatPage(QWidget):
         before = conversation.picture
 
         def change() -> None:
-            conversation.picture = self._context.history.keep_picture(data)
+            conversation.picture = self._context.history.save_picture(data)
             self._context.history.save(conversation)
 
         if self._guard(change):
@@ -370,18 +376,22 @@ class ChatPage(QWidget):
             turn = self._conversation.turns[turn_id]
             self._ask(turn.question, turn.parent)
 
-    def go_on(self, turn_id: int) -> None:
+    def continue_answer(self, turn_id: int) -> None:
         """Let an answer that was cut go on."""
-        talk = self._conversation
-        if talk is None or not self._can_ask() or not talk.can_go_on(talk.turns[turn_id]):
+        conversation = self._conversation
+        if (
+            conversation is None
+            or not self._can_ask()
+            or not conversation.can_continue(conversation.turns[turn_id])
+        ):
             return
-        cut = talk.turns[turn_id]
-        turn = talk.go_on(turn_id)
+        cut = conversation.turns[turn_id]
+        turn = conversation.reopen(turn_id)
         if not self._guard(lambda: self._context.history.write(turn)):
-            talk.turns[turn_id] = cut
+            conversation.turns[turn_id] = cut
             return
         ids = cut.stats.token_ids if cut.stats is not None else ()
-        self._begin(talk, turn, continue_from=cut.answer, continue_ids=ids)
+        self._begin(conversation, turn, continue_from=cut.answer, continue_ids=ids)
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:
@@ -407,11 +417,11 @@ class ChatPage(QWidget):
         history = self._context.history
         try:
             if self._conversation is None:
-                name = history.keep_picture(self._picture) if self._picture else ""
+                name = history.save_picture(self._picture) if self._picture else ""
                 self._conversation = history.create(picture=name)
             turn = history.ask(self._conversation, question, parent)
         except HistoryError as error:
-            self.say(tell(error))
+            self.show_message(error_text(error))
             return False
         self._edited = None
         self._begin(self._conversation, turn)
@@ -422,7 +432,7 @@ class ChatPage(QWidget):
 
     def _begin(
         self,
-        talk: Conversation,
+        conversation: Conversation,
         turn: Turn,
         *,
         continue_from: str = "",
@@ -434,12 +444,12 @@ class ChatPage(QWidget):
             request=0,
             question=turn.question,
             image=self._picture or None,
-            history=talk.before(turn),
+            history=conversation.before(turn),
             sampling=sampling_of(self._context.settings),
             continue_from=continue_from,
             continue_ids=continue_ids,
         )
-        self._answering.begin(talk, turn.id, ask)
+        self._answering.begin(conversation, turn.id, ask)
         self._show_state()
 
     def _choose_branch(self, turn_id: int) -> None:
@@ -453,33 +463,33 @@ class ChatPage(QWidget):
     # --- what is shown of the engine -------------------------------------------------------------
 
     def _draw(self) -> None:
-        talk = self._answering.conversation
-        if talk is not None and talk is self._conversation:
-            self.transcript.show_turn(talk.turns[self._answering.turn])
+        conversation = self._answering.conversation
+        if conversation is not None and conversation is self._conversation:
+            self.transcript.show_turn(conversation.turns[self._answering.turn])
 
     def _show_state(self) -> None:
         """Draw what the engine can do now."""
-        if self._gone:
+        if self._closed:
             return
         client = self._context.engine.client
         state, ready = client.state, client.state is EngineState.READY
-        self._asking.show_state(state, busy=self.busy)
+        self._input.show_state(state, busy=self.busy)
         model = client.options is not None
         self._welcome.show_model(model)
         ended = (EngineState.DEAD, EngineState.EMPTY)
         if model and (state in ended or (client.reason and not ready)):
-            self._banner.say(
+            self._banner.show_message(
                 translate(client.reason) or self.tr("The model is unloaded."), restart=True
             )
         elif self.restart_button.isVisible() and ready:
             self._banner.hide()
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a sentence above the composer."""
-        self._banner.say(text)
+        self._banner.show_message(text)
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The sentence that is shown; empty without one."""
         return self._banner.text if self._banner.isVisibleTo(self) else ""
 

@@ -27,10 +27,10 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.background.decoder import DecodedPicture, preview
 from gui.chat.capture import Capture, can_capture
-from gui.chat.offered import png_bytes, read_file, read_mime
+from gui.chat.dropped import png_bytes, read_file, read_mime
 from gui.chat.view import View
 from gui.context import Context
-from gui.faults import tell
+from gui.translation import error_text
 
 _KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
 
@@ -44,8 +44,8 @@ class PicturePanel(QWidget):
     """
 
     chosen = Signal(bytes)
-    several = Signal(list)
-    trouble = Signal(str)
+    files_dropped = Signal(list)
+    failed = Signal(str)
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -107,27 +107,27 @@ class PicturePanel(QWidget):
         if data:
             self._decode(data, give=False)
 
-    def offer(self, data: bytes) -> None:
+    def load(self, data: bytes) -> None:
         """Take a picture file that a person gave: decode it, and tell `chosen` or `trouble`."""
         self._decode(data, give=True)
 
-    def take(self, mime: QMimeData) -> bool:
+    def accept_mime(self, mime: QMimeData) -> bool:
         """Take what was dropped or pasted; False when there is no picture in it."""
         try:
-            offered = read_mime(mime)
+            dropped = read_mime(mime)
         except CogVLM2LiteError as error:
-            self.trouble.emit(tell(error))
+            self.failed.emit(error_text(error))
             return True
-        if offered.data:
-            self.offer(offered.data)
-        elif offered.files:
-            self.several.emit(list(offered.files))
-        elif offered.remote:
-            self.trouble.emit(
+        if dropped.data:
+            self.load(dropped.data)
+        elif dropped.files:
+            self.files_dropped.emit(list(dropped.files))
+        elif dropped.url:
+            self.failed.emit(
                 self.tr(
                     "{address} is a network address, and this program downloads nothing. "
                     "Save the picture and drop the file."
-                ).format(address=offered.remote)
+                ).format(address=dropped.url)
             )
         else:
             return False
@@ -135,8 +135,8 @@ class PicturePanel(QWidget):
 
     def paste(self) -> None:
         """Take the picture on the clipboard."""
-        if not self.take(QGuiApplication.clipboard().mimeData()):
-            self.trouble.emit(self.tr("There is no picture on the clipboard."))
+        if not self.accept_mime(QGuiApplication.clipboard().mimeData()):
+            self.failed.emit(self.tr("There is no picture on the clipboard."))
 
     def ask_for_file(self) -> None:
         """Let a person choose a file, or several."""
@@ -144,19 +144,19 @@ class PicturePanel(QWidget):
             self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({_KINDS})"
         )
         if len(names) > 1:
-            self.several.emit([Path(name) for name in names])
+            self.files_dropped.emit([Path(name) for name in names])
         elif names:
             try:
-                self.offer(read_file(Path(names[0])))
+                self.load(read_file(Path(names[0])))
             except CogVLM2LiteError as error:
-                self.trouble.emit(tell(error))
+                self.failed.emit(error_text(error))
 
     def capture(self) -> None:
         """Let a person take a part of the screen."""
         if can_capture():
             Capture(self.window(), self._captured)
         else:
-            self.trouble.emit(
+            self.failed.emit(
                 self.tr(
                     "On Wayland, programs can't capture the screen. Use the desktop's own "
                     "screenshot key, then paste here with Ctrl+V."
@@ -165,7 +165,7 @@ class PicturePanel(QWidget):
 
     def _captured(self, image: QImage | None) -> None:
         if image is not None:
-            self.offer(png_bytes(image))
+            self.load(png_bytes(image))
 
     def _decode(self, data: bytes, *, give: bool) -> None:
         """Decode a picture file in a child, unless it was the last one that was decoded.
@@ -182,7 +182,7 @@ class PicturePanel(QWidget):
                 self._show(found, square=square)
 
         def failed(error: CogVLM2LiteError) -> None:
-            self.trouble.emit(tell(error))
+            self.failed.emit(error_text(error))
 
         if self._decoded is not None and self._decoded[:2] == (data, square):
             decoded(self._decoded[2])
@@ -250,5 +250,5 @@ class PicturePanel(QWidget):
         """Take what was dropped."""
         self._target.hide()
         event.acceptProposedAction()
-        if not self.take(event.mimeData()):
-            self.trouble.emit(self.tr("This is not a picture."))
+        if not self.accept_mime(event.mimeData()):
+            self.failed.emit(self.tr("This is not a picture."))

@@ -6,7 +6,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolButton, QVBoxLayout
 
 from gui import theme
-from gui.controls import make_row, say
+from gui.controls import make_row, translate_setting
 from gui.data.settings import ANSWERS, Preferences, Setting
 
 
@@ -16,29 +16,29 @@ class SamplingButton(QToolButton):
     def __init__(self, settings: Preferences) -> None:
         super().__init__()
         self._settings = settings
-        self.sheet: SamplingSheet | None = None
+        self.popup: SamplingPopup | None = None
         self.setIcon(theme.icon("sliders"))
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.setProperty("kind", "quiet")
         self.setToolTip(self.tr("Answer settings"))
-        self.clicked.connect(self.open_sheet)
+        self.clicked.connect(self.open_popup)
         told = lambda name: self._draw()  # noqa: E731 - to be forgotten by its name
-        settings.listen(told)
-        self.destroyed.connect(lambda: settings.forget(told))
+        settings.add_listener(told)
+        self.destroyed.connect(lambda: settings.remove_listener(told))
         self._draw()
 
-    def open_sheet(self) -> None:
+    def open_popup(self) -> None:
         """Open the sheet above the button."""
-        self.sheet = SamplingSheet(self._settings, self)
-        height = self.sheet.heightForWidth(self.sheet.width())
-        self.sheet.setFixedHeight(max(height, self.sheet.sizeHint().height()))
-        above = QPoint(0, -self.sheet.height() - 6)
+        self.popup = SamplingPopup(self._settings, self)
+        height = self.popup.heightForWidth(self.popup.width())
+        self.popup.setFixedHeight(max(height, self.popup.sizeHint().height()))
+        above = QPoint(0, -self.popup.height() - 6)
         place = self.mapToGlobal(above)
         room = self.screen().availableGeometry()
-        place.setX(max(room.left(), min(place.x(), room.right() - self.sheet.width())))
+        place.setX(max(room.left(), min(place.x(), room.right() - self.popup.width())))
         place.setY(max(room.top(), place.y()))
-        self.sheet.move(place)
-        self.sheet.show()
+        self.popup.move(place)
+        self.popup.show()
 
     def _draw(self) -> None:
         free = self._settings.get("temperature")
@@ -47,14 +47,14 @@ class SamplingButton(QToolButton):
         self.setAccessibleName(f"{self.tr('Answer settings')}: {self.text()}")
 
 
-class SamplingSheet(QFrame):
+class SamplingPopup(QFrame):
     """The settings of answers, each with its explanation; what is chosen counts at once."""
 
     def __init__(self, settings: Preferences, parent: QToolButton) -> None:
         super().__init__(parent, Qt.WindowType.Popup)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._settings = settings
-        self.setProperty("kind", "sheet")
+        self.setProperty("kind", "popup")
         self.setFixedWidth(460)
         self.setAccessibleName(self.tr("Answer settings"))
         column = QVBoxLayout(self)
@@ -66,7 +66,7 @@ class SamplingSheet(QFrame):
         form.setHorizontalSpacing(16)
         form.setVerticalSpacing(8)
         for setting in self._declared():
-            form.addRow(say(setting.label), make_row(settings, setting))
+            form.addRow(translate_setting(setting.label), make_row(settings, setting))
         column.addLayout(form)
         reset = QPushButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self.reset)

@@ -26,7 +26,7 @@ from gui.context import Context
 from gui.data.export import export
 from gui.data.history import HistoryError
 from gui.data.import_json import read_export
-from gui.faults import tell
+from gui.translation import error_text
 
 _ID = Qt.ItemDataRole.UserRole
 
@@ -34,8 +34,8 @@ _ID = Qt.ItemDataRole.UserRole
 class Sidebar(QWidget):
     """The list.
 
-    wanted   (id) a conversation was chosen
-    fresh    a new one is wanted
+    conversation_id   (id) a conversation was chosen
+    fresh    a new one is conversation_id
     renamed  (id, title)
     deleted  (id)
     trouble  a sentence about what did not work
@@ -43,11 +43,11 @@ class Sidebar(QWidget):
     is_answering  says whether an answer comes in a conversation
     """
 
-    wanted = Signal(int)
-    fresh = Signal()
+    selected = Signal(int)
+    new_requested = Signal()
     renamed = Signal(int, str)
     deleted = Signal(int)
-    trouble = Signal(str)
+    failed = Signal(str)
 
     def __init__(self, context: Context, is_answering: Callable[[int], bool]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Sidebar(QWidget):
         self.new_button = QPushButton(self.tr("New conversation"))
         self.new_button.setIcon(theme.icon("plus"))
         self.new_button.setAccessibleName(self.tr("New conversation"))
-        self.new_button.clicked.connect(self.fresh)
+        self.new_button.clicked.connect(self.new_requested)
         column.addWidget(self.new_button)
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Search"))
@@ -96,7 +96,7 @@ class Sidebar(QWidget):
         made.itemActivated.connect(self._chosen)
         return made
 
-    def mark(self, shown: int | None) -> None:
+    def set_current(self, shown: int | None) -> None:
         """Note which conversation is shown, and mark it."""
         self._shown = shown
         if shown is None:
@@ -111,7 +111,7 @@ class Sidebar(QWidget):
         try:
             rows = self._context.history.list(self.search.text())
         except HistoryError as error:
-            self.trouble.emit(tell(error))
+            self.failed.emit(error_text(error))
             return
         for row in rows:
             item = QListWidgetItem(row.title or self.tr("New conversation"))
@@ -123,36 +123,38 @@ class Sidebar(QWidget):
             if row.id == self._shown:
                 self.list.setCurrentItem(item)
 
-    def delete(self, wanted: int) -> None:
+    def delete(self, conversation_id: int) -> None:
         """Delete a conversation; the button below the list takes it back."""
-        if self._is_answering(wanted):
-            self.trouble.emit(
+        if self._is_answering(conversation_id):
+            self.failed.emit(
                 self.tr("This conversation is still writing an answer. Stop it first.")
             )
             return
-        if not self._guard(lambda: self._context.history.delete(wanted)):
+        if not self._guard(lambda: self._context.history.delete(conversation_id)):
             return
-        self._last_deleted = wanted
+        self._last_deleted = conversation_id
         self.undo.show()
-        self.deleted.emit(wanted)
+        self.deleted.emit(conversation_id)
         self.reload()
 
-    def export_to(self, wanted: int, target: Path) -> None:
+    def export_to(self, conversation_id: int, target: Path) -> None:
         """Write a conversation to a file; HistoryError when that fails."""
-        talk = self._context.history.load(wanted)
-        picture = self._context.history.picture(talk.picture) if talk.picture else b""
-        export(talk, picture, target if target.suffix else target.with_suffix(".md"))
+        conversation = self._context.history.load(conversation_id)
+        picture = (
+            self._context.history.picture(conversation.picture) if conversation.picture else b""
+        )
+        export(conversation, picture, target if target.suffix else target.with_suffix(".md"))
 
     def import_from(self, source: Path) -> None:
         """Keep a conversation that was exported as JSON, and show it."""
         try:
             taken = read_export(source)
-            kept = self._context.history.take_in(taken.conversation, taken.picture)
+            kept = self._context.history.import_conversation(taken.conversation, taken.picture)
         except CogVLM2LiteError as error:
-            self.trouble.emit(tell(error))
+            self.failed.emit(error_text(error))
             return
         self.reload()
-        self.wanted.emit(kept.id)
+        self.selected.emit(kept.id)
 
     def _ask_for_import(self) -> None:
         name, _ = QFileDialog.getOpenFileName(
@@ -162,33 +164,33 @@ class Sidebar(QWidget):
             self.import_from(Path(name))
 
     def _chosen(self, item: QListWidgetItem) -> None:
-        self.wanted.emit(item.data(_ID))
+        self.selected.emit(item.data(_ID))
 
     def _menu(self, place: QPoint) -> None:
         item = self.list.itemAt(place)
         if item is None:
             return
-        wanted = item.data(_ID)
+        conversation_id = item.data(_ID)
         menu = QMenu(self)
-        menu.addAction(self.tr("Rename"), partial(self._rename, wanted, item.text()))
-        menu.addAction(self.tr("Pin or unpin"), partial(self._pin, wanted))
-        menu.addAction(self.tr("Export"), partial(self._export, wanted))
-        menu.addAction(self.tr("Delete"), partial(self.delete, wanted))
+        menu.addAction(self.tr("Rename"), partial(self._rename, conversation_id, item.text()))
+        menu.addAction(self.tr("Pin or unpin"), partial(self._pin, conversation_id))
+        menu.addAction(self.tr("Export"), partial(self._export, conversation_id))
+        menu.addAction(self.tr("Delete"), partial(self.delete, conversation_id))
         menu.exec(self.list.mapToGlobal(place))
 
-    def _rename(self, wanted: int, title: str) -> None:
+    def _rename(self, conversation_id: int, title: str) -> None:
         text, sure = QInputDialog.getText(self, self.tr("Rename"), self.tr("Title"), text=title)
         if sure and text.strip():
-            if self._guard(lambda: self._context.history.rename(wanted, text.strip())):
-                self.renamed.emit(wanted, text.strip())
+            if self._guard(lambda: self._context.history.rename(conversation_id, text.strip())):
+                self.renamed.emit(conversation_id, text.strip())
             self.reload()
 
-    def _pin(self, wanted: int) -> None:
+    def _pin(self, conversation_id: int) -> None:
         history = self._context.history
-        self._guard(lambda: history.pin(wanted, not history.load(wanted).pinned))
+        self._guard(lambda: history.pin(conversation_id, not history.load(conversation_id).pinned))
         self.reload()
 
-    def _export(self, wanted: int) -> None:
+    def _export(self, conversation_id: int) -> None:
         name, _ = QFileDialog.getSaveFileName(
             self,
             self.tr("Export the conversation"),
@@ -196,12 +198,12 @@ class Sidebar(QWidget):
             "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
         )
         if name:
-            self._guard(lambda: self.export_to(wanted, Path(name)))
+            self._guard(lambda: self.export_to(conversation_id, Path(name)))
 
     def _restore_deleted(self) -> None:
         if self._last_deleted is not None:
-            wanted = self._last_deleted
-            self._guard(lambda: self._context.history.restore(wanted))
+            conversation_id = self._last_deleted
+            self._guard(lambda: self._context.history.restore(conversation_id))
         self.undo.hide()
         self.reload()
 
@@ -210,6 +212,6 @@ class Sidebar(QWidget):
         try:
             work()
         except HistoryError as error:
-            self.trouble.emit(tell(error))
+            self.failed.emit(error_text(error))
             return False
         return True

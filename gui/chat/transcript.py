@@ -31,7 +31,7 @@ class TurnView(QWidget):
 
     again = Signal(int)
     edit = Signal(int)
-    more = Signal(int)
+    resume = Signal(int)
     choose = Signal(int)
 
     def __init__(self, turn: Turn, siblings: list[int]) -> None:
@@ -76,12 +76,12 @@ class TurnView(QWidget):
             self._tool(foot, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
             self._tool(foot, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
         ]
-        self.more_button = QPushButton(self.tr("Continue"))
-        self.more_button.setIcon(theme.icon("continue"))
-        self.more_button.setProperty("kind", "quiet")
-        self.more_button.setToolTip(self.tr("Continue the answer where it stopped"))
-        self.more_button.clicked.connect(lambda: self.more.emit(turn.id))
-        foot.addWidget(self.more_button)
+        self.continue_button = QPushButton(self.tr("Continue"))
+        self.continue_button.setIcon(theme.icon("continue"))
+        self.continue_button.setProperty("kind", "quiet")
+        self.continue_button.setToolTip(self.tr("Continue the answer where it stopped"))
+        self.continue_button.clicked.connect(lambda: self.resume.emit(turn.id))
+        foot.addWidget(self.continue_button)
         if len(siblings) > 1:
             at = siblings.index(turn.id)
             self._branch(foot, "previous", self.tr("Earlier version"), siblings, at - 1)
@@ -109,13 +109,13 @@ class TurnView(QWidget):
         self.error.setVisible(bool(problem))
         for tool in self._tools:
             tool.setVisible(turn.status.is_over)
-        self.more_button.setVisible(turn.is_cut and self._last)
+        self.continue_button.setVisible(turn.is_cut and self._last)
         self.stats.setText(self._stats())
 
     def set_last(self, last: bool) -> None:
         """Say whether nothing was asked behind it: only then the answer can go on."""
         self._last = last
-        self.more_button.setVisible(self.turn.is_cut and last)
+        self.continue_button.setVisible(self.turn.is_cut and last)
 
     def _stats(self) -> str:
         stats = self.turn.stats
@@ -162,7 +162,7 @@ class Transcript(QScrollArea):
 
     again = Signal(int)
     edit = Signal(int)
-    more = Signal(int)
+    resume = Signal(int)
     choose = Signal(int)
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class Transcript(QScrollArea):
         view = TurnView(turn, siblings)
         view.again.connect(self.again)
         view.edit.connect(self.edit)
-        view.more.connect(self.more)
+        view.resume.connect(self.resume)
         view.choose.connect(self.choose)
         self._column.insertWidget(self._column.count() - 1, view)
         self._views[turn.id] = view

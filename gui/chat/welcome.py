@@ -80,7 +80,7 @@ class Banner(QWidget):
     def __init__(self) -> None:
         super().__init__()
         frame = QFrame()
-        frame.setProperty("kind", "trouble")
+        frame.setProperty("kind", "error")
         row = QHBoxLayout(frame)
         row.setContentsMargins(12, 8, 8, 8)
         self._text = QLabel()
@@ -106,7 +106,7 @@ class Banner(QWidget):
     def text(self) -> str:
         return self._text.text()
 
-    def say(self, text: str, *, restart: bool = False) -> None:
+    def show_message(self, text: str, *, restart: bool = False) -> None:
         """Show a sentence. restart: offer to start the engine again."""
         self._text.setText(text)
         self.restart_button.setVisible(restart)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gui.data.history import HistoryError
-from gui.data.settings import write_whole
+from gui.data.settings import write_atomic
 from gui.data.state import Conversation
 
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
@@ -34,15 +34,15 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
     """
     try:
         if target.suffix.lower() == ".json":
-            write_whole(target, to_json(conversation, picture).encode())
+            write_atomic(target, to_json(conversation, picture).encode())
         elif target.suffix.lower() in (".html", ".htm"):
-            write_whole(target, to_html(conversation, picture).encode())
+            write_atomic(target, to_html(conversation, picture).encode())
         else:
             name = ""
             if picture:
                 name = f"{target.stem}.{picture_kind(picture)}"
-                write_whole(target.with_name(name), picture)
-            write_whole(target, to_markdown(conversation, name).encode())
+                write_atomic(target.with_name(name), picture)
+            write_atomic(target, to_markdown(conversation, name).encode())
     except OSError as error:
         raise HistoryError(
             "{file} can't be written: {why}.",

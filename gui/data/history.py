@@ -20,7 +20,7 @@ from typing import Any
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.text import Text
-from gui.data.settings import write_whole
+from gui.data.settings import write_atomic
 from gui.data.state import Conversation, Stats, Status, Turn, title_of
 
 FILE = "conversations.db"
@@ -87,15 +87,15 @@ class History:
 
     def __init__(self, folder: Path | None, *, most_pages: int = 0) -> None:
         self.folder = folder
-        self._loose: dict[str, bytes] = {}
-        self._owed: dict[int, Turn] = {}
-        with _explained():
+        self._pictures_in_memory: dict[str, bytes] = {}
+        self._unsaved: dict[int, Turn] = {}
+        with _history_errors():
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             where = ":memory:" if folder is None else str(folder / FILE)
             self._db = sqlite3.connect(where, isolation_level=None, timeout=_OPEN_BUSY_MS / 1000)
         try:
-            with _explained():
+            with _history_errors():
                 self._prepare()
                 self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
                 if most_pages:
@@ -106,7 +106,7 @@ class History:
 
     def close(self) -> None:
         """Close the file. What is owed is written now (`settle`) or never."""
-        self.settle()
+        self.flush()
         self._db.close()
 
     def __enter__(self) -> History:
@@ -138,11 +138,11 @@ class History:
         values: tuple[str, ...] = ()
         if search.strip():
             query += (
-                " AND (holds(title, ?) OR EXISTS (SELECT 1 FROM turn WHERE conversation = c.id"
-                " AND (holds(question, ?) OR holds(answer, ?))))"
+                " AND (contains(title, ?) OR EXISTS (SELECT 1 FROM turn WHERE conversation = c.id"
+                " AND (contains(question, ?) OR contains(answer, ?))))"
             )
             values = (search.strip().casefold(),) * 3
-        with _explained():
+        with _history_errors():
             rows = self._db.execute(
                 query + " ORDER BY pinned DESC, changed DESC", values
             ).fetchall()
@@ -153,7 +153,7 @@ class History:
 
     def load(self, conversation_id: int) -> Conversation:
         """Read a whole conversation; HistoryError when there is none."""
-        with _explained():
+        with _history_errors():
             row = self._db.execute(
                 "SELECT title, picture, rotation, pinned, leaf, created, changed "
                 "FROM conversation WHERE id = ?",
@@ -175,7 +175,7 @@ class History:
             leaf=row[4],
             created=row[5],
             changed=row[6],
-            turns={turn[0]: self._owed.get(turn[0]) or _turn(turn) for turn in turns},
+            turns={turn[0]: self._unsaved.get(turn[0]) or _turn(turn) for turn in turns},
         )
 
     def save(self, conversation: Conversation) -> None:
@@ -223,12 +223,12 @@ class History:
                 "UPDATE conversation SET deleted = NULL WHERE id = ?", (conversation_id,)
             )
 
-    def take_in(self, foreign: Conversation, picture: bytes) -> Conversation:
+    def import_conversation(self, foreign: Conversation, picture: bytes) -> Conversation:
         """Keep a conversation of another place, whole or not at all; gives it with new numbers.
 
         foreign  its turns in an order in which each follows its parent
         """
-        name = self.keep_picture(picture) if picture else ""
+        name = self.save_picture(picture) if picture else ""
         now = time.time()
         numbers: dict[int | None, int | None] = {None: None}
         with self._writing():
@@ -266,10 +266,10 @@ class History:
 
         After a HistoryError the conversation is as it was.
         """
-        conversation.check_place(parent)
+        conversation.check_parent(parent)
         now = time.time()
         with self._writing():
-            self._pay()
+            self._write_unsaved()
             made = self._db.execute(
                 "INSERT INTO turn (conversation, parent, question, status, created) "
                 "VALUES (?, ?, ?, ?, ?)",
@@ -282,31 +282,31 @@ class History:
                 "UPDATE conversation SET title = ?, leaf = ?, changed = ? WHERE id = ?",
                 (title, turn.id, now, conversation.id),
             )
-        self._owed.clear()
+        self._unsaved.clear()
         conversation.add(turn)
         return turn
 
     def write(self, turn: Turn) -> None:
         """Write a turn as it is now; after a HistoryError it is owed."""
-        self._owed[turn.id] = turn
+        self._unsaved[turn.id] = turn
         with self._writing():
-            self._pay()
-        self._owed.clear()
+            self._write_unsaved()
+        self._unsaved.clear()
 
-    def settle(self) -> bool:
+    def flush(self) -> bool:
         """Write what is owed; False when something still is."""
-        if self._owed:
+        if self._unsaved:
             try:
                 with self._writing():
-                    self._pay()
+                    self._write_unsaved()
             except HistoryError:
                 return False
-            self._owed.clear()
+            self._unsaved.clear()
         return True
 
-    def _pay(self) -> None:
+    def _write_unsaved(self) -> None:
         """Write the turns that are owed, within the transaction of the caller."""
-        for turn in self._owed.values():
+        for turn in self._unsaved.values():
             stats = json.dumps(asdict(turn.stats)) if turn.stats else None
             self._db.execute(
                 "UPDATE turn SET question = ?, answer = ?, status = ?, notes = ?, error = ?, "
@@ -324,16 +324,16 @@ class History:
 
     # Pictures
 
-    def keep_picture(self, data: bytes) -> str:
+    def save_picture(self, data: bytes) -> str:
         """Keep the bytes of a picture file; gives the name (sha256) it is found by."""
         name = hashlib.sha256(data).hexdigest()
         if self.folder is None:
-            self._loose[name] = data
+            self._pictures_in_memory[name] = data
             return name
         path = self.folder / PICTURES / name
         try:
             if not path.exists():
-                write_whole(path, data)
+                write_atomic(path, data)
         except OSError as error:
             raise HistoryError(
                 "The picture can't be saved: {why}.",
@@ -347,7 +347,7 @@ class History:
         """Give the bytes of a kept picture; HistoryError when it is gone or was changed."""
         try:
             data = (
-                self._loose[name]
+                self._pictures_in_memory[name]
                 if self.folder is None
                 else (self.folder / PICTURES / name).read_bytes()
             )
@@ -357,14 +357,14 @@ class History:
             raise HistoryError("The picture of this conversation is damaged on disk.")
         return data
 
-    def sweep(self, now: float | None = None) -> None:
+    def purge(self, now: float | None = None) -> None:
         """Remove what was deleted long enough ago, and pictures that no conversation has."""
         limit = (time.time() if now is None else now) - UNDO_S
         with self._writing():
             self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
             rows = self._db.execute("SELECT DISTINCT picture FROM conversation").fetchall()
         used = {row[0] for row in rows}
-        with _explained():
+        with _history_errors():
             if self.folder is None or not (self.folder / PICTURES).is_dir():
                 return
             for path in (self.folder / PICTURES).iterdir():
@@ -374,7 +374,7 @@ class History:
     # Under it
 
     def _prepare(self) -> None:
-        self._db.create_function("holds", 2, _holds, deterministic=True)
+        self._db.create_function("contains", 2, _contains, deterministic=True)
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         application = int(self._db.execute("PRAGMA application_id").fetchone()[0])
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -417,7 +417,7 @@ class History:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction, whole or not at all."""
-        with _explained():
+        with _history_errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -465,12 +465,12 @@ _REASONS = {
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _history_errors() -> Iterator[None]:
     """Turn SQLite's and the system's errors into sentences, by their codes."""
     try:
         yield
     except sqlite3.Error as error:
-        raise _sentence(error) from error
+        raise _history_error(error) from error
     except OSError as error:
         raise HistoryError(
             "The folder of the conversations can't be used: {why}.",
@@ -479,7 +479,7 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _sentence(error: sqlite3.Error) -> HistoryError:
+def _history_error(error: sqlite3.Error) -> HistoryError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     known = _REASONS.get(code & 0xFF)
     if known is None:
@@ -505,6 +505,6 @@ def _stats(values: dict[str, Any]) -> Stats:
     return Stats(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
 
 
-def _holds(text: str, wanted: str) -> bool:
+def _contains(text: str, wanted: str) -> bool:
     """Say whether a text holds a folded search text, whatever the case of its letters."""
     return wanted in text.casefold()

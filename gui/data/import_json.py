@@ -68,14 +68,14 @@ class _Export(Struct, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakenIn:
+class ImportedConversation:
     """A conversation with the file's own numbers, and its picture; b"" without one."""
 
     conversation: Conversation
     picture: bytes
 
 
-def read_export(path: Path) -> TakenIn:
+def read_export(path: Path) -> ImportedConversation:
     """Read a file; CogVLM2LiteError says what is wrong with it."""
     try:
         size = path.stat().st_size
@@ -97,7 +97,7 @@ def read_export(path: Path) -> TakenIn:
     return parse_export(data, path.name)
 
 
-def parse_export(data: bytes, name: str) -> TakenIn:
+def parse_export(data: bytes, name: str) -> ImportedConversation:
     """Check the content of an exported file. name: what sentences call it."""
     try:
         # json takes halves of letters, which an answer may have been cut into; msgspec does not.
@@ -109,7 +109,7 @@ def parse_export(data: bytes, name: str) -> TakenIn:
             "{file} is not a conversation of this program.", hint=_HINT, file=name
         )
     try:
-        return _taken_in(msgspec.convert(content, _Export))
+        return _import(msgspec.convert(content, _Export))
     except _WrongError as error:
         raise CogVLM2LiteError(
             "{file} is damaged: {why}.", hint=_HINT, file=name, why=error.why
@@ -132,12 +132,12 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _taken_in(export: _Export) -> TakenIn:
+def _import(export: _Export) -> ImportedConversation:
     """Check what a single value does not show. Raises _WrongError."""
     turns = _turns(export.turns)
     if export.leaf is not None and export.leaf not in turns:
         raise _WrongError(Text("the turn that is shown is missing"))
-    return TakenIn(
+    return ImportedConversation(
         conversation=Conversation(
             id=0, title=_whole_letters(export.title), leaf=export.leaf, turns=turns
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.sampling import Sampling
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
 
 Value = bool | int | float | str | list[str]
 
@@ -191,8 +191,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="batch_question", default=""),
     Setting(name="batch_output", default=""),
     Setting(name="geometry", default=""),
-    Setting(name="splitter", default=""),
-    Setting(name="welcomed", default=False),
 )
 
 
@@ -201,12 +199,12 @@ class Preferences:
     """The values, by name; `changed` is told the name of each that gets another value.
 
     path     of the JSON file; None keeps nothing
-    trouble  why the file could not be read or written, one sentence; "" when all is well
+    problem  why the file could not be read or written, one sentence; "" when all is well
     """
 
     path: Path | None = None
     declared: tuple[Setting, ...] = SETTINGS
-    trouble: str = ""
+    problem: str = ""
     _values: dict[str, Value] = field(default_factory=dict)
     _foreign: dict[str, Any] = field(default_factory=dict)
     _listeners: list[Callable[[str], None]] = field(default_factory=list)
@@ -237,11 +235,11 @@ class Preferences:
         for listener in list(self._listeners):
             listener(name)
 
-    def listen(self, listener: Callable[[str], None]) -> None:
+    def add_listener(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the name of each setting that changes."""
         self._listeners.append(listener)
 
-    def forget(self, listener: Callable[[str], None]) -> None:
+    def remove_listener(self, listener: Callable[[str], None]) -> None:
         """Call a listener no more."""
         if listener in self._listeners:
             self._listeners.remove(listener)
@@ -253,17 +251,17 @@ class Preferences:
             yield name, tuple(setting for setting in self.declared if setting.group == name)
 
     def save(self) -> None:
-        """Write the file whole or not at all; `trouble` says so when it can't be."""
+        """Write the file whole or not at all; `problem` says so when it can't be."""
         if self.path is None:
             return
         values = self._foreign | self._values
         text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True)
         try:
-            write_whole(self.path, text.encode())
+            write_atomic(self.path, text.encode())
         except OSError as error:
-            self.trouble = f"The settings can't be saved: {error.strerror or error}."
+            self.problem = f"The settings can't be saved: {error.strerror or error}."
         else:
-            self.trouble = ""
+            self.problem = ""
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -272,7 +270,7 @@ class Preferences:
             data = self.path.read_bytes()
         except OSError as error:
             why = error.strerror or error
-            self.trouble = f"The settings can't be read, the defaults are used: {why}."
+            self.problem = f"The settings can't be read, the defaults are used: {why}."
             return {}
         try:
             values = json.loads(data)
@@ -283,10 +281,10 @@ class Preferences:
     def _put_aside(self, path: Path) -> dict[str, Any]:
         """Keep a damaged file under another name, out of the way of the next save."""
         aside = path.with_name(f"{path.name}.damaged")
-        self.trouble = "The settings file is damaged; the defaults are used."
+        self.problem = "The settings file is damaged; the defaults are used."
         with suppress(OSError):
             path.replace(aside)
-            self.trouble += f" The file is kept as {aside.name}."
+            self.problem += f" The file is kept as {aside.name}."
         return {}
 
 
@@ -302,7 +300,7 @@ def sampling_of(settings: Preferences) -> Sampling:
     )
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is the old one or the new one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -29,7 +29,7 @@ class Status(Enum):
         return self not in (Status.WAITING, Status.STREAMING)
 
 
-class WrongMomentError(Exception):
+class TransitionError(Exception):
     """A transition that the state does not allow: a bug of the caller."""
 
 
@@ -139,49 +139,49 @@ class Conversation:
         """The turn whose answer has not ended; there is never more than one."""
         return next((turn for turn in self.turns.values() if not turn.status.is_over), None)
 
-    def check_place(self, parent: int | None) -> None:
-        """WrongMomentError when no turn can be added behind `parent` now."""
+    def check_parent(self, parent: int | None) -> None:
+        """TransitionError when no turn can be added behind `parent` now."""
         if self.running is not None:
-            raise WrongMomentError("An answer is still coming.")
+            raise TransitionError("An answer is still coming.")
         if parent is not None and parent not in self.turns:
-            raise WrongMomentError("The turn before it is unknown.")
+            raise TransitionError("The turn before it is unknown.")
 
     def add(self, turn: Turn) -> None:
         """Take a new turn and show its branch."""
-        self.check_place(turn.parent)
+        self.check_parent(turn.parent)
         self.turns[turn.id] = turn
         self.leaf = turn.id
         self.changed = max(self.changed, turn.created)
         if not self.title:
             self.title = title_of(turn.question)
 
-    def can_go_on(self, turn: Turn) -> bool:
+    def can_continue(self, turn: Turn) -> bool:
         """Whether an answer was cut and nothing was asked behind it."""
         return turn.is_cut and all(other.parent != turn.id for other in self.turns.values())
 
-    def go_on(self, turn_id: int) -> Turn:
+    def reopen(self, turn_id: int) -> Turn:
         """Open an answer that was cut. Its text stays until the engine's first word, which holds
         all that was said before."""
         turn = self.turns[turn_id]
-        if self.running is not None or not self.can_go_on(turn):
-            raise WrongMomentError("This answer can't go on now.")
+        if self.running is not None or not self.can_continue(turn):
+            raise TransitionError("This answer can't go on now.")
         return self._change(turn_id, status=Status.WAITING, error="")
 
     def append(self, turn_id: int, text: str) -> Turn:
         """Add to the answer that comes."""
-        answer = self._open(turn_id)
+        answer = self._check_running(turn_id)
         if self.turns[turn_id].status is Status.WAITING:
             answer = ""
         return self._change(turn_id, status=Status.STREAMING, answer=answer + text)
 
     def note(self, turn_id: int, text: str) -> Turn:
         """Keep what the engine told beside the answer."""
-        self._open(turn_id)
+        self._check_running(turn_id)
         return self._change(turn_id, notes=(*self.turns[turn_id].notes, text))
 
     def finish(self, turn_id: int, end: Finished) -> Turn:
         """End an answer with its counts. The text is the engine's: it holds every character."""
-        self._open(turn_id)
+        self._check_running(turn_id)
         stopped = end.reason is FinishReason.CANCELLED
         return self._change(
             turn_id,
@@ -192,22 +192,22 @@ class Conversation:
 
     def fail(self, turn_id: int, why: str) -> Turn:
         """End an answer with an error; what came of it is kept."""
-        self._open(turn_id)
+        self._check_running(turn_id)
         return self._change(turn_id, status=Status.FAILED, error=why)
 
     def choose(self, turn_id: int) -> None:
         """Show the branch of a turn, down to its newest end."""
         if self.running is not None:
-            raise WrongMomentError("An answer is still coming.")
+            raise TransitionError("An answer is still coming.")
         at = turn_id
         while children := [t.id for t in self.turns.values() if t.parent == at]:
             at = max(children)
         self.leaf = at
 
-    def _open(self, turn_id: int) -> str:
+    def _check_running(self, turn_id: int) -> str:
         turn = self.turns[turn_id]
         if turn.status.is_over:
-            raise WrongMomentError(f"The answer has ended: {turn.status.value}.")
+            raise TransitionError(f"The answer has ended: {turn.status.value}.")
         return turn.answer
 
     def _change(self, turn_id: int, **values: object) -> Turn:

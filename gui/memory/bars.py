@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QSizePolicy, QStyle, QWidget
 from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.memory.plan import Bar, Device, parts_of
-from gui.part_words import say
+from gui.part_names import part_name
 
 _COLOURS = {
     "language expert": "#2f8f7a",
@@ -76,14 +76,14 @@ class PlanBars(QWidget):
 
     def _spoken(self) -> list[str]:
         return [
-            f"{device.name}, {say(bar.phase)}: {format_bytes(bar.held_bytes)}"
+            f"{device.name}, {part_name(bar.phase)}: {format_bytes(bar.held_bytes)}"
             for device in self._devices
             for bar in device.bars
         ]
 
     def _sizes(self) -> _Sizes:
         metrics = self.fontMetrics()
-        labels = [say(bar.phase) for d in self._devices for bar in d.bars]
+        labels = [part_name(bar.phase) for d in self._devices for bar in d.bars]
         return _Sizes(
             line=metrics.height(),
             label=max((metrics.horizontalAdvance(text) for text in labels), default=0) + _GAP,
@@ -110,7 +110,7 @@ class PlanBars(QWidget):
         if painter is None:
             return
         colours, room = theme.current(), self._room(sizes)
-        self._text(painter, QRect(0, y, sizes.label, _BAR), say(bar.phase))
+        self._text(painter, QRect(0, y, sizes.label, _BAR), part_name(bar.phase))
         self._box(painter, QRect(sizes.label, y, room, _BAR), QBrush(QColor(colours.code)))
         self._pieces(painter, sizes.label, y, _BAR, bar.held, scale)
         end = QRect(sizes.label + room + _GAP, y, sizes.amount - _GAP, sizes.line)
@@ -162,7 +162,7 @@ class PlanBars(QWidget):
     def _legend(self, painter: QPainter | None, y: int, sizes: _Sizes) -> int:
         x, metrics = 0, self.fontMetrics()
         coming = any(bar.coming for device in self._devices for bar in device.bars)
-        words = [(part, say(part)) for part in parts_of(self._devices)]
+        words = [(part, part_name(part)) for part in parts_of(self._devices)]
         if coming:
             words.append(
                 ("", QCoreApplication.translate("Memory", "hatched: streamed for each use"))

@@ -55,7 +55,7 @@ class MeterBar(QWidget):
     def show_reading(self, reading: Reading) -> None:
         """Draw it."""
         self._reading = reading
-        self.setAccessibleDescription(sentence(reading))
+        self.setAccessibleDescription(describe(reading))
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
@@ -72,7 +72,7 @@ class MeterBar(QWidget):
             painter.fillRect(turned, QBrush(QColor(colour), Qt.BrushStyle.SolidPattern))
 
 
-def sentence(reading: Reading) -> str:
+def describe(reading: Reading) -> str:
     """Say a reading."""
     return QCoreApplication.translate(
         "Memory", "RAM now: the engine {engine}, other programs {others}, free {free} of {total}."

@@ -23,12 +23,12 @@ from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.worker.client import Outcome
 from gui.context import Context, model_name
-from gui.faults import tell, translate
 from gui.memory.bars import PlanBars
-from gui.memory.meter import MeterBar, read, sentence
-from gui.memory.plan import Device, Shown, plan_for
+from gui.memory.meter import MeterBar, describe, read
+from gui.memory.plan import Device, PlanView, plan_for
 from gui.pages.frame import page
-from gui.part_words import say
+from gui.part_names import part_name
+from gui.translation import error_text, translate
 
 _STEP = GIB // 4
 _MOST = 24 * GIB
@@ -49,7 +49,7 @@ class MemoryPage(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self._gone = False
+        self._closed = False
         self._most_held = 0
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -83,7 +83,7 @@ class MemoryPage(QWidget):
         self._clock.timeout.connect(self.measure)
         self._changed()
         context.engine.state_changed.connect(self._changed)
-        context.engine.outcome.connect(self._told)
+        context.engine.outcome.connect(self._on_outcome)
 
     def _make_budget(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -130,16 +130,16 @@ class MemoryPage(QWidget):
         column.addWidget(self.held)
         return column
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Plan and measure no more."""
-        self._gone = True
+        self._closed = True
         self._wait.stop()
         self._clock.stop()
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Measure while somebody looks."""
         super().showEvent(event)
-        if not self._gone:
+        if not self._closed:
             self.measure()
             self._clock.start()
 
@@ -152,7 +152,7 @@ class MemoryPage(QWidget):
         """Read the meter."""
         reading = read(self._context.engine.client.pid)
         self.meter.show_reading(reading)
-        self.now.setText(sentence(reading))
+        self.now.setText(describe(reading))
 
     def plan(self) -> None:
         """Plan again, on a thread."""
@@ -179,7 +179,7 @@ class MemoryPage(QWidget):
         self._context.open_model(client.options.folder)
 
     def _changed(self) -> None:
-        if self._gone:
+        if self._closed:
             return
         client, budget = self._context.engine.client, self.slider.value() * _STEP
         self.amount.setText(
@@ -190,7 +190,7 @@ class MemoryPage(QWidget):
         self.use_button.setEnabled(client.options is not None and not client.answering)
         self._wait.start()
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, shown: PlanView) -> None:
         self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
         self.summary.setText(
             QCoreApplication.translate(
@@ -215,13 +215,13 @@ class MemoryPage(QWidget):
                 model=self._name()
             )
         )
-        self.summary.setText(tell(error))
+        self.summary.setText(error_text(error))
         self.bars.show_devices(())
         self.table.hide()
 
-    def _told(self, number: int, outcome: Outcome) -> None:
+    def _on_outcome(self, number: int, outcome: Outcome) -> None:
         """Follow what the engine says that it holds, and plans that were made anew."""
-        if self._gone:
+        if self._closed:
             return
         if isinstance(outcome, Progress) and outcome.held_bytes:
             self._most_held = max(self._most_held, outcome.held_bytes)
@@ -252,5 +252,5 @@ def _needs(devices: tuple[Device, ...]) -> str:
     ):
         parts = dict.fromkeys(part for device in devices for part in device.parts_from(where))
         if parts:
-            clauses.append(words.format(parts=", ".join(say(part) for part in parts)))
+            clauses.append(words.format(parts=", ".join(part_name(part) for part in parts)))
     return "; ".join(clauses) + "."

@@ -55,7 +55,7 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class PlanView:
     """A plan for a person.
 
     first_word_s  that a question about a new picture waits for its first word
@@ -110,7 +110,7 @@ def plan_for(
     vram: str | None,
     ram: str | None,
     translate: Callable[[str], str] = str,
-) -> Shown:
+) -> PlanView:
     """Plan for this machine, or for a budget of video memory or RAM (then on the CPU).
 
     folder     the model's; None: the released model in 4 bits, which need not be on disk
@@ -126,7 +126,7 @@ def plan_for(
     machine = find_machine("cpu" if ram else "auto", read_allowance(vram, ram))
     found = preview(subject, machine)
     values = as_dict(subject, machine, found)
-    return Shown(
+    return PlanView(
         first_word_s=found.expected.first_word_s,
         tokens_per_s=found.expected.tokens_per_s,
         devices=devices_of(values["plan"]),

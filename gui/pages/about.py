@@ -12,8 +12,8 @@ from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
 from cogvlm2_lite import __version__
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.context import Context
-from gui.faults import tell
 from gui.pages.frame import page
+from gui.translation import error_text
 
 _DOCTOR = (sys.executable, "-P", "-m", "cogvlm2_lite", "doctor")
 
@@ -43,7 +43,7 @@ def make(context: Context) -> QWidget:
     column.addWidget(copy)
 
     def failed(error: CogVLM2LiteError) -> None:
-        report.setPlainText(tell(error))
+        report.setPlainText(error_text(error))
 
     context.tasks.run(_report, report.setPlainText, failed, report)
     return widget

@@ -23,9 +23,9 @@ from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context
 from gui.data.report import read_report
-from gui.faults import translate
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
+from gui.translation import translate
 
 
 def make(context: Context) -> QWidget:
@@ -103,9 +103,9 @@ class ConvertPage(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setAccessibleName(QCoreApplication.translate("Convert", "Progress"))
         column.addWidget(self.bar)
-        self.told = QLabel()
-        self.told.setWordWrap(True)
-        column.addWidget(self.told)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        column.addWidget(self.status)
         self.quality = QualityCard()
         self.quality.hide()
         column.addWidget(self.quality)
@@ -114,7 +114,7 @@ class ConvertPage(QWidget):
         self.plan.setProperty("kind", "soft")
         column.addWidget(self.plan)
         self._command = Command(self)
-        self._take_command(self._command)
+        self._connect_command(self._command)
 
     @property
     def running(self) -> bool:
@@ -126,14 +126,14 @@ class ConvertPage(QWidget):
         if self.running:
             return
         if not self.source.text().strip() or not self.target.text().strip():
-            self.told.setText(QCoreApplication.translate("Convert", "Choose both folders first."))
+            self.status.setText(QCoreApplication.translate("Convert", "Choose both folders first."))
             return
         self.open_button.hide()
         self.quality.hide()
         self.plan.show()
         self.start_button.setEnabled(False)
         self.stop_button.setEnabled(True)
-        self.told.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
+        self.status.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
         self._over = False
         self._command.start([
             "quantize", self.source.text().strip(), self.target.text().strip(), "--json",
@@ -145,39 +145,41 @@ class ConvertPage(QWidget):
         if self.running:
             self._over = True
             self._command.terminate()
-            self.told.setText(
+            self.status.setText(
                 QCoreApplication.translate(
                     "Convert", "Paused. Finished work is kept; start again to resume."
                 )
             )
 
-    def keep(self) -> tuple[Command, tuple[str, str, int, str, str, int, str]]:
+    def save_state(self) -> tuple[Command, tuple[str, str, int, str, str, int, str]]:
         """Let go of the command for a page that takes this one's place."""
         shown = (
             self.source.text(),
             self.target.text(),
             self.calibrate.currentIndex(),
-            self.told.text(),
+            self.status.text(),
             self.plan.text(),
             self.bar.value(),
             self._folder,
         )
         command = self._command
-        command.told.disconnect(self.take)
+        command.event_received.disconnect(self.show_event)
         command.ended.disconnect(self._ended)
         command.setParent(self._context.engine)
         self._command = Command(self)
         return command, shown
 
-    def take_up(self, kept: tuple[Command, tuple[str, str, int, str, str, int, str]]) -> None:
+    def restore_state(
+        self, saved: tuple[Command, tuple[str, str, int, str, str, int, str]]
+    ) -> None:
         """Go on with what another page began."""
-        command, (source, target, calibrate, told, plan, share, self._folder) = kept
+        command, (source, target, calibrate, status, plan, share, self._folder) = saved
         command.setParent(self)
-        self._take_command(command)
+        self._connect_command(command)
         self.source.setText(source)
         self.target.setText(target)
         self.calibrate.setCurrentIndex(calibrate)
-        self.told.setText(told)
+        self.status.setText(status)
         self.plan.setText(plan)
         self.bar.setValue(share)
         self.open_button.setVisible(bool(self._folder))
@@ -185,30 +187,30 @@ class ConvertPage(QWidget):
         self.start_button.setEnabled(not self.running)
         self.stop_button.setEnabled(self.running)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """End with the window; what is done is kept."""
         self._command.end()
 
-    def _take_command(self, command: Command) -> None:
+    def _connect_command(self, command: Command) -> None:
         self._command = command
-        command.told.connect(self.take)
+        command.event_received.connect(self.show_event)
         command.ended.connect(self._ended)
 
-    def take(self, event: dict[str, Any]) -> None:
+    def show_event(self, event: dict[str, Any]) -> None:
         """Show one event of the command (docs/format.md)."""
         kind = event.get("event")
         if kind == "plan":
             self._show_plan(event)
         elif kind == "progress":
             self.bar.setValue(round(1000 * event["share"]))
-            self.told.setText(
+            self.status.setText(
                 QCoreApplication.translate("Convert", "{share:.0%} written, {left} left").format(
                     share=event["share"], left=format_seconds(event["seconds_left"])
                 )
             )
         elif kind == "calibration":
             self.bar.setValue(round(1000 * event["done"] / event["total"]))
-            self.told.setText(
+            self.status.setText(
                 QCoreApplication.translate(
                     "Convert",
                     "Calibrated {done} of {total} blocks, {left} left. Error so far: {ratio:.2f} "
@@ -222,7 +224,7 @@ class ConvertPage(QWidget):
             )
         elif kind == "measuring":
             self.bar.setValue(round(1000 * event["done"] / event["total"]))
-            self.told.setText(
+            self.status.setText(
                 QCoreApplication.translate(
                     "Convert", "Measured {done} of {total} blocks on held-out samples, {left} left"
                 ).format(
@@ -238,14 +240,14 @@ class ConvertPage(QWidget):
             self.open_button.show()
             self.quality.show_report(read_report(Path(self._folder)))
             self.plan.hide()
-            self.told.setText(
+            self.status.setText(
                 QCoreApplication.translate("Convert", "Finished: {folder}, {size}.").format(
                     folder=event["folder"], size=format_bytes(event["result_bytes"])
                 )
             )
         elif kind == "error":
             self._over = True
-            self.told.setText(translate(join(event["message"], event["hint"])))
+            self.status.setText(translate(join(event["message"], event["hint"])))
 
     def _show_plan(self, event: dict[str, Any]) -> None:
         lines = [
@@ -260,7 +262,7 @@ class ConvertPage(QWidget):
 
     def _ended(self) -> None:
         if not self._over:
-            self.told.setText(
+            self.status.setText(
                 self._command.reason
                 or QCoreApplication.translate(
                     "Convert", "The command ended without giving a reason."

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QStyle, QVBoxLayout, 
 from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.data.report import ConversionReport, PartReport
-from gui.part_words import say
+from gui.part_names import part_name
 
 _BAR, _GAP = 8, 10
 
@@ -78,22 +78,24 @@ class PartBars(QWidget):
     def show_parts(self, parts: tuple[PartReport, ...]) -> None:
         """Draw these."""
         self._parts = parts
-        self.setAccessibleDescription("\n".join(f"{say(p.part)}: {_told(p)}" for p in parts))
+        self.setAccessibleDescription(
+            "\n".join(f"{part_name(p.part)}: {_sizes_text(p)}" for p in parts)
+        )
         self.setFixedHeight(len(parts) * self._row())
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw."""
         painter, colours, metrics = QPainter(self), theme.current(), self.fontMetrics()
-        label = max((metrics.horizontalAdvance(say(p.part)) for p in self._parts), default=0)
-        amount = max((metrics.horizontalAdvance(_told(p)) for p in self._parts), default=0)
+        label = max((metrics.horizontalAdvance(part_name(p.part)) for p in self._parts), default=0)
+        amount = max((metrics.horizontalAdvance(_sizes_text(p)) for p in self._parts), default=0)
         room = max(self.width() - label - amount - 2 * _GAP, 40)
         most = max((p.source_bytes for p in self._parts), default=1) or 1
         for place, part in enumerate(self._parts):
             y, x = place * self._row(), label + _GAP
             painter.setPen(QColor(colours.ink))
-            self._text(painter, QRect(0, y, label, self._row()), say(part.part))
-            self._text(painter, QRect(x + room + _GAP, y, amount, self._row()), _told(part))
+            self._text(painter, QRect(0, y, label, self._row()), part_name(part.part))
+            self._text(painter, QRect(x + room + _GAP, y, amount, self._row()), _sizes_text(part))
             top = y + (self._row() - 2 * _BAR) // 2
             for count, colour in (
                 (part.source_bytes, colours.line),
@@ -115,6 +117,6 @@ class PartBars(QWidget):
         return QStyle.visualRect(self.layoutDirection(), self.rect(), box)
 
 
-def _told(part: PartReport) -> str:
+def _sizes_text(part: PartReport) -> str:
     text = f"{format_bytes(part.source_bytes)} → {format_bytes(part.result_bytes)}"
     return text if part.error is None else f"{text}, {part.error:.0%}"

@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QWidget
 
 from gui.context import Context
-from gui.controls import make_row, say
+from gui.controls import make_row, translate_setting
 from gui.pages.frame import page
 
 
@@ -14,7 +14,7 @@ def make(context: Context) -> QWidget:
     """Make the page."""
     widget, column = page(QCoreApplication.translate("Settings", "Settings"))
     for group, settings in context.settings.groups():
-        heading = QLabel(say(group))
+        heading = QLabel(translate_setting(group))
         heading.setProperty("kind", "heading")
         column.addWidget(heading)
         card = QFrame()
@@ -25,10 +25,10 @@ def make(context: Context) -> QWidget:
         form.setVerticalSpacing(12)
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for setting in settings:
-            form.addRow(say(setting.label), make_row(context.settings, setting))
+            form.addRow(translate_setting(setting.label), make_row(context.settings, setting))
         column.addWidget(card)
-    trouble = QLabel(context.settings.trouble)
-    trouble.setProperty("kind", "bad")
-    trouble.setVisible(bool(context.settings.trouble))
-    column.addWidget(trouble)
+    problem = QLabel(context.settings.problem)
+    problem.setProperty("kind", "bad")
+    problem.setVisible(bool(context.settings.problem))
+    column.addWidget(problem)
     return widget

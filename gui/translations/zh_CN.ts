@@ -420,7 +420,303 @@
     </message>
 </context>
 <context>
-    <name>Faults</name>
+    <name>JobForm</name>
+    <message>
+        <source>Folder of pictures</source>
+        <translation>图片文件夹</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the pictures</source>
+        <translation>选择图片所在的文件夹</translation>
+    </message>
+    <message>
+        <source>Question</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>Question about each picture</source>
+        <translation>对每张图片的问题</translation>
+    </message>
+    <message>
+        <source>Asked about each picture</source>
+        <translation>对每张图片提出</translation>
+    </message>
+    <message>
+        <source>Folder for the answers</source>
+        <translation>回答保存到</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the answers</source>
+        <translation>选择保存回答的文件夹</translation>
+    </message>
+    <message>
+        <source>the folder of the pictures</source>
+        <translation>图片所在的文件夹</translation>
+    </message>
+    <message>
+        <source>answers.jsonl is always written there; a later start resumes from it.</source>
+        <translation>那里始终会写入 answers.jsonl：以后从它接着做。</translation>
+    </message>
+    <message>
+        <source>Only {count} selected pictures.</source>
+        <translation>只处理其中选定的 {count} 张图片。</translation>
+    </message>
+    <message>
+        <source>Include subfolders</source>
+        <translation>包括子文件夹</translation>
+    </message>
+    <message>
+        <source>A .txt file for each picture</source>
+        <translation>每张图片一个 .txt 文件</translation>
+    </message>
+    <message>
+        <source>One CSV table</source>
+        <translation>一个 CSV 表格</translation>
+    </message>
+    <message>
+        <source>Use the whole folder</source>
+        <translation>处理整个文件夹</translation>
+    </message>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
+    </message>
+</context>
+<context>
+    <name>Keys</name>
+    <message>
+        <source>Send the question</source>
+        <translation>发送问题</translation>
+    </message>
+    <message>
+        <source>New line</source>
+        <translation>换行</translation>
+    </message>
+    <message>
+        <source>Stop the answer</source>
+        <translation>停止回答</translation>
+    </message>
+    <message>
+        <source>New conversation</source>
+        <translation>新对话</translation>
+    </message>
+    <message>
+        <source>Open a picture</source>
+        <translation>打开图片</translation>
+    </message>
+    <message>
+        <source>Capture a part of the screen</source>
+        <translation>截取屏幕的一部分</translation>
+    </message>
+    <message>
+        <source>Paste a picture or text</source>
+        <translation>粘贴图片或文字</translation>
+    </message>
+    <message>
+        <source>Answer again</source>
+        <translation>重新回答</translation>
+    </message>
+    <message>
+        <source>Search in conversations</source>
+        <translation>搜索对话</translation>
+    </message>
+    <message>
+        <source>Go to the question</source>
+        <translation>转到问题框</translation>
+    </message>
+    <message>
+        <source>Pages of the window</source>
+        <translation>窗口的各个页面</translation>
+    </message>
+    <message>
+        <source>Larger and smaller text</source>
+        <translation>放大和缩小文字</translation>
+    </message>
+    <message>
+        <source>Settings</source>
+        <translation>设置</translation>
+    </message>
+    <message>
+        <source>Show these shortcuts</source>
+        <translation>本页</translation>
+    </message>
+    <message>
+        <source>Quit</source>
+        <translation>退出</translation>
+    </message>
+    <message>
+        <source>Keys</source>
+        <translation>快捷键</translation>
+    </message>
+</context>
+<context>
+    <name>MainWindow</name>
+    <message>
+        <source>Conversations are not saved</source>
+        <translation>对话不会被保存</translation>
+    </message>
+    <message>
+        <source>The window works, but conversations are lost when it is closed.</source>
+        <translation>窗口可以使用，但关闭后不会保留内容。</translation>
+    </message>
+    <message>
+        <source>The last answers are not on disk</source>
+        <translation>最后的回答尚未写入磁盘</translation>
+    </message>
+    <message>
+        <source>They could not be written: the disk may be full, or another program has locked the conversations file. Close the window and lose them?</source>
+        <translation>无法写入：磁盘可能已满，或者另一个程序占用了对话文件。要关闭窗口并丢失它们吗？</translation>
+    </message>
+    <message>
+        <source>Pages</source>
+        <translation>页面</translation>
+    </message>
+</context>
+<context>
+    <name>Memory</name>
+    <message>
+        <source>Memory</source>
+        <translation>内存</translation>
+    </message>
+    <message>
+        <source>The plan in numbers</source>
+        <translation>内存计划的数字</translation>
+    </message>
+    <message>
+        <source>Video memory</source>
+        <translation>显存</translation>
+    </message>
+    <message>
+        <source>RAM, without a GPU</source>
+        <translation>内存（不用 GPU）</translation>
+    </message>
+    <message>
+        <source>Kind of memory to plan for</source>
+        <translation>按哪种内存计划</translation>
+    </message>
+    <message>
+        <source>Amount of memory to plan for</source>
+        <translation>按多少内存计划</translation>
+    </message>
+    <message>
+        <source>Load with this</source>
+        <translation>按此加载</translation>
+    </message>
+    <message>
+        <source>Reload the model within this budget</source>
+        <translation>在此限度内重新打开模型</translation>
+    </message>
+    <message>
+        <source>The first word about a new picture takes about {wait}; then the model writes about {rate} tokens per second.</source>
+        <translation>对新图片的提问约需 {wait} 才出现第一个字；之后每秒约 {rate} 个 token。</translation>
+    </message>
+    <message>
+        <source>CogVLM2 19B in 4 bits</source>
+        <translation>CogVLM2 19B(4 位)</translation>
+    </message>
+    <message>
+        <source>{model} does not fit in this memory.</source>
+        <translation>这样放不下 {model}。</translation>
+    </message>
+    <message>
+        <source>The model&apos;s weights and buffers: {now} now, {most} at most.</source>
+        <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
+    </message>
+    <message>
+        <source>needs {peak} of {budget} on {device}</source>
+        <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
+    </message>
+    <message>
+        <source>{parts} will be read from RAM</source>
+        <translation>{parts}将从内存读入</translation>
+    </message>
+    <message>
+        <source>{parts} will be read from disk</source>
+        <translation>{parts}将从磁盘读入</translation>
+    </message>
+    <message>
+        <source>memory that is free now</source>
+        <translation>当前空闲的部分</translation>
+    </message>
+    <message>
+        <source>vision tower</source>
+        <translation>视觉塔</translation>
+    </message>
+    <message>
+        <source>projector</source>
+        <translation>投影层</translation>
+    </message>
+    <message>
+        <source>vision expert</source>
+        <translation>视觉专家</translation>
+    </message>
+    <message>
+        <source>language expert</source>
+        <translation>语言专家</translation>
+    </message>
+    <message>
+        <source>decoder norms</source>
+        <translation>解码器归一化层</translation>
+    </message>
+    <message>
+        <source>embedding</source>
+        <translation>词嵌入</translation>
+    </message>
+    <message>
+        <source>lm_head</source>
+        <translation>lm_head</translation>
+    </message>
+    <message>
+        <source>key/value cache</source>
+        <translation>键值缓存</translation>
+    </message>
+    <message>
+        <source>activations</source>
+        <translation>激活值</translation>
+    </message>
+    <message>
+        <source>stream buffers</source>
+        <translation>流式缓冲区</translation>
+    </message>
+    <message>
+        <source>looking at a picture</source>
+        <translation>查看图片</translation>
+    </message>
+    <message>
+        <source>reading the picture</source>
+        <translation>读入图片</translation>
+    </message>
+    <message>
+        <source>reading the question</source>
+        <translation>读入问题</translation>
+    </message>
+    <message>
+        <source>answering</source>
+        <translation>回答</translation>
+    </message>
+    <message>
+        <source>The plan as bars</source>
+        <translation>以条形图表示的内存计划</translation>
+    </message>
+    <message>
+        <source>hatched: streamed for each use</source>
+        <translation>斜纹：每次使用时读入</translation>
+    </message>
+    <message>
+        <source>{device}: {peak} at the peak, {budget} may be used</source>
+        <translation>{device}：峰值 {peak}，可用 {budget}</translation>
+    </message>
+    <message>
+        <source>RAM now</source>
+        <translation>当前内存</translation>
+    </message>
+    <message>
+        <source>RAM now: the engine {engine}, other programs {others}, free {free} of {total}.</source>
+        <translation>当前内存：引擎 {engine}，其他程序 {others}，空闲 {free}，共 {total}。</translation>
+    </message>
+</context>
+<context>
+    <name>Messages</name>
     <message>
         <source>The disk is full.</source>
         <translation>磁盘已满。</translation>
@@ -2915,302 +3211,6 @@
     </message>
 </context>
 <context>
-    <name>JobForm</name>
-    <message>
-        <source>Folder of pictures</source>
-        <translation>图片文件夹</translation>
-    </message>
-    <message>
-        <source>Choose the folder of the pictures</source>
-        <translation>选择图片所在的文件夹</translation>
-    </message>
-    <message>
-        <source>Question</source>
-        <translation>问题</translation>
-    </message>
-    <message>
-        <source>Question about each picture</source>
-        <translation>对每张图片的问题</translation>
-    </message>
-    <message>
-        <source>Asked about each picture</source>
-        <translation>对每张图片提出</translation>
-    </message>
-    <message>
-        <source>Folder for the answers</source>
-        <translation>回答保存到</translation>
-    </message>
-    <message>
-        <source>Choose the folder of the answers</source>
-        <translation>选择保存回答的文件夹</translation>
-    </message>
-    <message>
-        <source>the folder of the pictures</source>
-        <translation>图片所在的文件夹</translation>
-    </message>
-    <message>
-        <source>answers.jsonl is always written there; a later start resumes from it.</source>
-        <translation>那里始终会写入 answers.jsonl：以后从它接着做。</translation>
-    </message>
-    <message>
-        <source>Only {count} selected pictures.</source>
-        <translation>只处理其中选定的 {count} 张图片。</translation>
-    </message>
-    <message>
-        <source>Include subfolders</source>
-        <translation>包括子文件夹</translation>
-    </message>
-    <message>
-        <source>A .txt file for each picture</source>
-        <translation>每张图片一个 .txt 文件</translation>
-    </message>
-    <message>
-        <source>One CSV table</source>
-        <translation>一个 CSV 表格</translation>
-    </message>
-    <message>
-        <source>Use the whole folder</source>
-        <translation>处理整个文件夹</translation>
-    </message>
-    <message>
-        <source>Choose…</source>
-        <translation>选择…</translation>
-    </message>
-</context>
-<context>
-    <name>Keys</name>
-    <message>
-        <source>Send the question</source>
-        <translation>发送问题</translation>
-    </message>
-    <message>
-        <source>New line</source>
-        <translation>换行</translation>
-    </message>
-    <message>
-        <source>Stop the answer</source>
-        <translation>停止回答</translation>
-    </message>
-    <message>
-        <source>New conversation</source>
-        <translation>新对话</translation>
-    </message>
-    <message>
-        <source>Open a picture</source>
-        <translation>打开图片</translation>
-    </message>
-    <message>
-        <source>Capture a part of the screen</source>
-        <translation>截取屏幕的一部分</translation>
-    </message>
-    <message>
-        <source>Paste a picture or text</source>
-        <translation>粘贴图片或文字</translation>
-    </message>
-    <message>
-        <source>Answer again</source>
-        <translation>重新回答</translation>
-    </message>
-    <message>
-        <source>Search in conversations</source>
-        <translation>搜索对话</translation>
-    </message>
-    <message>
-        <source>Go to the question</source>
-        <translation>转到问题框</translation>
-    </message>
-    <message>
-        <source>Pages of the window</source>
-        <translation>窗口的各个页面</translation>
-    </message>
-    <message>
-        <source>Larger and smaller text</source>
-        <translation>放大和缩小文字</translation>
-    </message>
-    <message>
-        <source>Settings</source>
-        <translation>设置</translation>
-    </message>
-    <message>
-        <source>Show these shortcuts</source>
-        <translation>本页</translation>
-    </message>
-    <message>
-        <source>Quit</source>
-        <translation>退出</translation>
-    </message>
-    <message>
-        <source>Keys</source>
-        <translation>快捷键</translation>
-    </message>
-</context>
-<context>
-    <name>MainWindow</name>
-    <message>
-        <source>Conversations are not saved</source>
-        <translation>对话不会被保存</translation>
-    </message>
-    <message>
-        <source>The window works, but conversations are lost when it is closed.</source>
-        <translation>窗口可以使用，但关闭后不会保留内容。</translation>
-    </message>
-    <message>
-        <source>The last answers are not on disk</source>
-        <translation>最后的回答尚未写入磁盘</translation>
-    </message>
-    <message>
-        <source>They could not be written: the disk may be full, or another program has locked the conversations file. Close the window and lose them?</source>
-        <translation>无法写入：磁盘可能已满，或者另一个程序占用了对话文件。要关闭窗口并丢失它们吗？</translation>
-    </message>
-    <message>
-        <source>Pages</source>
-        <translation>页面</translation>
-    </message>
-</context>
-<context>
-    <name>Memory</name>
-    <message>
-        <source>Memory</source>
-        <translation>内存</translation>
-    </message>
-    <message>
-        <source>The plan in numbers</source>
-        <translation>内存计划的数字</translation>
-    </message>
-    <message>
-        <source>Video memory</source>
-        <translation>显存</translation>
-    </message>
-    <message>
-        <source>RAM, without a GPU</source>
-        <translation>内存（不用 GPU）</translation>
-    </message>
-    <message>
-        <source>Kind of memory to plan for</source>
-        <translation>按哪种内存计划</translation>
-    </message>
-    <message>
-        <source>Amount of memory to plan for</source>
-        <translation>按多少内存计划</translation>
-    </message>
-    <message>
-        <source>Load with this</source>
-        <translation>按此加载</translation>
-    </message>
-    <message>
-        <source>Reload the model within this budget</source>
-        <translation>在此限度内重新打开模型</translation>
-    </message>
-    <message>
-        <source>The first word about a new picture takes about {wait}; then the model writes about {rate} tokens per second.</source>
-        <translation>对新图片的提问约需 {wait} 才出现第一个字；之后每秒约 {rate} 个 token。</translation>
-    </message>
-    <message>
-        <source>CogVLM2 19B in 4 bits</source>
-        <translation>CogVLM2 19B(4 位)</translation>
-    </message>
-    <message>
-        <source>{model} does not fit in this memory.</source>
-        <translation>这样放不下 {model}。</translation>
-    </message>
-    <message>
-        <source>The model&apos;s weights and buffers: {now} now, {most} at most.</source>
-        <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
-    </message>
-    <message>
-        <source>needs {peak} of {budget} on {device}</source>
-        <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
-    </message>
-    <message>
-        <source>{parts} will be read from RAM</source>
-        <translation>{parts}将从内存读入</translation>
-    </message>
-    <message>
-        <source>{parts} will be read from disk</source>
-        <translation>{parts}将从磁盘读入</translation>
-    </message>
-    <message>
-        <source>memory that is free now</source>
-        <translation>当前空闲的部分</translation>
-    </message>
-    <message>
-        <source>vision tower</source>
-        <translation>视觉塔</translation>
-    </message>
-    <message>
-        <source>projector</source>
-        <translation>投影层</translation>
-    </message>
-    <message>
-        <source>vision expert</source>
-        <translation>视觉专家</translation>
-    </message>
-    <message>
-        <source>language expert</source>
-        <translation>语言专家</translation>
-    </message>
-    <message>
-        <source>decoder norms</source>
-        <translation>解码器归一化层</translation>
-    </message>
-    <message>
-        <source>embedding</source>
-        <translation>词嵌入</translation>
-    </message>
-    <message>
-        <source>lm_head</source>
-        <translation>lm_head</translation>
-    </message>
-    <message>
-        <source>key/value cache</source>
-        <translation>键值缓存</translation>
-    </message>
-    <message>
-        <source>activations</source>
-        <translation>激活值</translation>
-    </message>
-    <message>
-        <source>stream buffers</source>
-        <translation>流式缓冲区</translation>
-    </message>
-    <message>
-        <source>looking at a picture</source>
-        <translation>查看图片</translation>
-    </message>
-    <message>
-        <source>reading the picture</source>
-        <translation>读入图片</translation>
-    </message>
-    <message>
-        <source>reading the question</source>
-        <translation>读入问题</translation>
-    </message>
-    <message>
-        <source>answering</source>
-        <translation>回答</translation>
-    </message>
-    <message>
-        <source>The plan as bars</source>
-        <translation>以条形图表示的内存计划</translation>
-    </message>
-    <message>
-        <source>hatched: streamed for each use</source>
-        <translation>斜纹：每次使用时读入</translation>
-    </message>
-    <message>
-        <source>{device}: {peak} at the peak, {budget} may be used</source>
-        <translation>{device}：峰值 {peak}，可用 {budget}</translation>
-    </message>
-    <message>
-        <source>RAM now</source>
-        <translation>当前内存</translation>
-    </message>
-    <message>
-        <source>RAM now: the engine {engine}, other programs {others}, free {free} of {total}.</source>
-        <translation>当前内存：引擎 {engine}，其他程序 {others}，空闲 {free}，共 {total}。</translation>
-    </message>
-</context>
-<context>
     <name>Overlay</name>
     <message>
         <source>Choose a part of the screen</source>
@@ -3460,7 +3460,7 @@ or open a file.</source>
     </message>
 </context>
 <context>
-    <name>SamplingSheet</name>
+    <name>SamplingPopup</name>
     <message>
         <source>Answer settings</source>
         <translation>回答方式</translation>

@@ -127,11 +127,11 @@ def test_a_stopped_answer_goes_on_from_its_tokens(
 ) -> None:
     number = stop_in_the_middle(desk, monkeypatch)
     view = desk.chat.transcript.view_of(number)
-    assert view.more_button.isVisible()
+    assert view.continue_button.isVisible()
     events: list[Event] = [TextDelta(text="It is **red**."), TextDelta(text=" And blue.")]
     monkeypatch.setattr(ScriptedProcess, "script", events)
     monkeypatch.setattr(ScriptedProcess, "hold", False)
-    view.more_button.click()
+    view.continue_button.click()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
     asked = desk.engine.asked[-1]
     assert (asked.continue_from, asked.continue_ids) == ("It is **red**.", (7, 8, 9))
@@ -140,7 +140,7 @@ def test_a_stopped_answer_goes_on_from_its_tokens(
     turn = desk.program.history.load(talk.id).path()[0]
     assert (turn.id, turn.answer, turn.status) == (number, "It is **red**. And blue.", Status.DONE)
     assert view.answer.toPlainText() == "It is red. And blue."
-    assert not view.more_button.isVisible()
+    assert not view.continue_button.isVisible()
 
 
 def test_an_engine_that_dies_while_an_answer_goes_on_loses_none_of_it(
@@ -148,7 +148,7 @@ def test_an_engine_that_dies_while_an_answer_goes_on_loses_none_of_it(
 ) -> None:
     number = stop_in_the_middle(desk, monkeypatch)
     monkeypatch.setattr(ScriptedProcess, "script", [])
-    desk.chat.go_on(number)
+    desk.chat.continue_answer(number)
     desk.qtbot.waitUntil(lambda: len(desk.engine.asked) == 2)
     desk.engine.die("The engine was killed (SIGKILL).")
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
@@ -165,8 +165,8 @@ def test_an_answer_goes_on_only_while_nothing_is_asked_behind_it(
     number = stop_in_the_middle(desk, monkeypatch)
     monkeypatch.setattr(ScriptedProcess, "hold", False)
     desk.ask("And then?")
-    assert not desk.chat.transcript.view_of(number).more_button.isVisible()
-    desk.chat.go_on(number)
+    assert not desk.chat.transcript.view_of(number).continue_button.isVisible()
+    desk.chat.continue_answer(number)
     assert not desk.chat.busy
 
 
@@ -178,7 +178,7 @@ def test_a_limit_that_ended_an_answer_is_named(desk: Desk, monkeypatch: pytest.M
     assert talk is not None
     view = desk.chat.transcript.view_of(talk.path()[0].id)
     assert view.stats.text().endswith("; length limit reached")
-    assert view.more_button.isVisible()
+    assert view.continue_button.isVisible()
 
 
 def test_how_answers_are_made_is_chosen_beside_the_question(desk: Desk) -> None:
@@ -190,8 +190,8 @@ def test_how_answers_are_made_is_chosen_beside_the_question(desk: Desk) -> None:
     desk.program.window.show_page("settings")
     desk.program.window.show_page("chat")
     button.click()
-    assert button.sheet is not None
-    boxes = {box.accessibleName(): box for box in button.sheet.findChildren(QDoubleSpinBox)}
+    assert button.popup is not None
+    boxes = {box.accessibleName(): box for box in button.popup.findChildren(QDoubleSpinBox)}
     boxes["Temperature"].setValue(0.7)
     assert button.text() == "Varied 0.70"
     page = desk.program.window.page("settings")
@@ -200,7 +200,7 @@ def test_how_answers_are_made_is_chosen_beside_the_question(desk: Desk) -> None:
     assert same["Temperature"].value() == 0.7
     desk.ask("Free?")
     assert desk.engine.asked[-1].sampling.temperature == 0.7
-    button.sheet.reset()
+    button.popup.reset()
     assert boxes["Temperature"].value() == 0
     assert button.text() == "Exact"
-    button.sheet.close()
+    button.popup.close()

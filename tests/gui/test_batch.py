@@ -25,26 +25,26 @@ from tests.gui.conftest import Desk, ScriptedProcess
 PICTURES = checkpoint_folder().parent / "pictures"
 CHILD = """
 import json, sys
-def tell(event, **values): print(json.dumps({"event": event, **values}), flush=True)
+def error_text(event, **values): print(json.dumps({"event": event, **values}), flush=True)
 if "cut" in sys.argv[3]:
     sys.exit("The disk is full.")
 names = [f"p{n}.png" for n in range(3)]
-tell("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
-tell("loading")
+error_text("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
+error_text("loading")
 for done, name in enumerate(names[1:], 2):
-    tell("asking", picture=name)
+    error_text("asking", picture=name)
     order = sys.stdin.readline().strip()
     if order == "stop":
-        tell("finished", total=3, failed=0, left=4 - done)
+        error_text("finished", total=3, failed=0, left=4 - done)
         sys.exit(1)
     error = "Broken." if name == "p2.png" else ""
     answered = {"picture": name, "answer": "" if error else "new", "error": error}
-    tell("answered", answered=answered, seconds_left=30.0 * (3 - done))
+    error_text("answered", answered=answered, seconds_left=30.0 * (3 - done))
     if order == "pause":
-        tell("paused")
+        error_text("paused")
         assert sys.stdin.readline().strip() == "resume"
-        tell("resumed")
-tell("finished", total=3, failed=1, left=0)
+        error_text("resumed")
+error_text("finished", total=3, failed=1, left=0)
 """
 
 
@@ -59,28 +59,28 @@ def answered(picture: str, answer: str = "", error: str = "") -> dict[str, objec
 
 def test_a_run_follows_the_commands_events() -> None:
     run = BatchRun(job=Job(folder=Path("f"), question="?"))
-    assert run.take(plan("a", "b", "c")) is None
-    run.take({"event": "loading"})
+    assert run.apply_event(plan("a", "b", "c")) is None
+    run.apply_event({"event": "loading"})
     assert run.state is RunState.LOADING
-    assert run.take({"event": "asking", "picture": "b"}) == 1
+    assert run.apply_event({"event": "asking", "picture": "b"}) == 1
     assert run.rows[1].state is RowState.ASKING
-    assert run.take(answered("b", "yes")) == 1
-    run.take(answered("c", error="Broken."))
+    assert run.apply_event(answered("b", "yes")) == 1
+    run.apply_event(answered("c", error="Broken."))
     assert (run.done, run.failed, run.seconds_left) == (2, 1, 2.0)
     assert run.rows[2] == Row(picture="c", state=RowState.FAILED, text="Broken.")
-    run.take({"event": "finished", "left": 1})
+    run.apply_event({"event": "finished", "left": 1})
     assert run.state is RunState.STOPPED
 
 
 def test_a_command_that_dies_leaves_its_reason_and_no_row_half_asked() -> None:
     run = BatchRun(job=Job(folder=Path("f"), question="?"))
-    run.take(plan("a"))
-    run.take({"event": "asking", "picture": "a"})
-    run.gone("Killed.")
-    assert (run.state, run.trouble) == (RunState.FAILED, "Killed.")
+    run.apply_event(plan("a"))
+    run.apply_event({"event": "asking", "picture": "a"})
+    run.process_ended("Killed.")
+    assert (run.state, run.error) == (RunState.FAILED, "Killed.")
     assert run.rows[0].state is RowState.WAITING
-    run.gone("Again.")
-    assert run.trouble == "Killed."
+    run.process_ended("Again.")
+    assert run.error == "Killed."
 
 
 def test_a_question_that_looks_like_an_option_reaches_the_command() -> None:
@@ -118,14 +118,14 @@ def test_small_pictures_come_from_a_child_that_may_die(qtbot: QtBot, tmp_path: P
     made = Thumbnails()
     got: dict[str, QImage] = {}
     made.ready.connect(got.__setitem__)
-    made.want(broken)
+    made.request(broken)
     qtbot.waitUntil(lambda: str(broken) in got, timeout=20_000)
     assert got[str(broken)].isNull()
     assert made._child is not None
     made._child.kill()
     made._child.wait()
     for name in ("chart.png", "sign.png"):  # the first one meets the dead child
-        made.want(PICTURES / name)
+        made.request(PICTURES / name)
         qtbot.waitUntil(lambda name=name: str(PICTURES / name) in got, timeout=20_000)
     assert (
         max(got[str(PICTURES / "sign.png")].width(), got[str(PICTURES / "sign.png")].height())
@@ -157,11 +157,11 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_asks_for_what_it_needs(desk: Desk, child: Path) -> None:
     page = open_page(desk)
     page.start()
-    assert page.told.text() == "Choose a folder and write a question first."
+    assert page.status.text() == "Choose a folder and write a question first."
     page.form.folder.setText(str(child))
     page.form.question.setPlainText("What?")
     page.start()
-    assert page.told.text() == "Open a model first, on the Chat page."
+    assert page.status.text() == "Open a model first, on the Chat page."
 
 
 def test_no_batch_starts_while_the_chat_answers(
@@ -176,7 +176,7 @@ def test_no_batch_starts_while_the_chat_answers(
     page.form.folder.setText(str(child))
     page.form.question.setPlainText("What?")
     page.start()
-    assert "still writing an answer" in page.told.text()
+    assert "still writing an answer" in page.status.text()
     assert not page.running
     desk.chat.stop()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
@@ -196,16 +196,16 @@ def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, chil
     page = start(desk, child)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.EMPTY)  # one model, not two
     assert page.filter.rowCount() == 3
-    page.pause_or_go_on()
-    assert "Pausing after this picture" in page.told.text()
-    desk.qtbot.waitUntil(lambda: "Paused" in page.told.text())
-    assert page.told.text().startswith("2 of 3 pictures, 1 of them answered before.")
-    page.pause_or_go_on()
-    page._command.say("")
+    page.pause_or_resume()
+    assert "Pausing after this picture" in page.status.text()
+    desk.qtbot.waitUntil(lambda: "Paused" in page.status.text())
+    assert page.status.text().startswith("2 of 3 pictures, 1 of them answered before.")
+    page.pause_or_resume()
+    page._command.send_line("")
     desk.qtbot.waitUntil(lambda: not page.running)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
     assert (
-        page.told.text()
+        page.status.text()
         == f"3 of 3 pictures, 1 of them answered before, 1 failed. Answers: {child}"
     )
     assert page.bar.value() == page.bar.maximum() == 3
@@ -215,13 +215,13 @@ def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, chil
 
 def test_rows_are_searched_filtered_and_exported(desk: Desk, child: Path, tmp_path: Path) -> None:
     page = start(desk, child)
-    page._command.say("\n")
+    page._command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
     page.states.setCurrentIndex(page.states.findText("Failed"))
     assert [row.picture for row in page.filter.shown()] == ["p2.png"]
     page.export_to(tmp_path / "failed")
     assert "Broken." in (tmp_path / "failed.csv").read_text(encoding="utf-8-sig")
-    assert page.told.text() == f"1 rows were written to {tmp_path / 'failed.csv'}."
+    assert page.status.text() == f"1 rows were written to {tmp_path / 'failed.csv'}."
     page.states.setCurrentIndex(0)
     page.search.setText("NEW")
     assert [row.picture for row in page.filter.shown()] == ["p1.png"]
@@ -230,10 +230,10 @@ def test_rows_are_searched_filtered_and_exported(desk: Desk, child: Path, tmp_pa
 def test_a_cancel_ends_the_work_and_the_next_start_is_called_go_on(desk: Desk, child: Path) -> None:
     page = start(desk, child)
     page.cancel()
-    assert page.told.text() == "Stopping…"
+    assert page.status.text() == "Stopping…"
     desk.qtbot.waitUntil(lambda: not page.running)
     assert page.start_button.text() == "Resume"
-    assert page.told.text().startswith("1 of 3 pictures")
+    assert page.status.text().startswith("1 of 3 pictures")
 
 
 def test_a_command_that_dies_is_a_sentence(desk: Desk, child: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_command_that_dies_is_a_sentence(desk: Desk, child: Path) -> None:
     page.form.question.setPlainText("What?")
     page.start()
     desk.qtbot.waitUntil(lambda: not page.running)
-    desk.qtbot.waitUntil(lambda: page.told.text() == "The disk is full.")
+    desk.qtbot.waitUntil(lambda: page.status.text() == "The disk is full.")
 
 
 def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
@@ -257,15 +257,15 @@ def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
     assert page._command is command
     assert page.running
     assert page.filter.rowCount() == 3
-    command.say("\n")
+    command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
-    assert page.told.text().startswith("3 of 3 pictures")
+    assert page.status.text().startswith("3 of 3 pictures")
 
 
 def test_chosen_pictures_take_the_place_of_a_folder(desk: Desk, child: Path) -> None:
     (child / "deep").mkdir()
     shutil.copy(PICTURES / "sign.png", child / "deep" / "x.png")
-    desk.program.window.hand("batch", [child / "p0.png", child / "deep" / "x.png"])
+    desk.program.window.send_files("batch", [child / "p0.png", child / "deep" / "x.png"])
     page = open_page(desk)
     page.form.question.setPlainText("What?")
     job = page.form.job()
@@ -282,7 +282,7 @@ def test_a_row_opens_a_conversation_about_its_picture(desk: Desk, child: Path) -
     page = start(desk, child)
     page.table.activated.emit(page.filter.index(1, 0))
     data = (child / "p1.png").read_bytes()
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
     assert desk.chat.isVisible()
     page.cancel()
     desk.qtbot.waitUntil(lambda: not page.running)
@@ -297,12 +297,12 @@ def test_the_demo_model_answers_a_folder(desk: Desk, tmp_path: Path) -> None:
     (folder / "broken.png").write_bytes(b"not a picture")
     desk.open_demo()
     page = open_page(desk)
-    desk.program.window.hand("batch", sorted(folder.iterdir()))
+    desk.program.window.send_files("batch", sorted(folder.iterdir()))
     page.form.question.setPlainText("How many shapes are there?")
     page.start()
     desk.qtbot.waitUntil(lambda: page.bar.value() == 3 and not page.running, timeout=90_000)
     shown = {row.picture: row.text for row in page.filter.shown()}
     assert (shown["shapes.png"], shown["three-shapes.png"]) == ("4", "3")
     assert (folder / "shapes.txt").read_text() == "4\n"
-    assert "1 failed" in page.told.text()
+    assert "1 failed" in page.status.text()
     assert page._only_file is None

@@ -41,8 +41,8 @@ def test_the_demo_model_answers_and_a_killed_engine_loses_nothing(
     client = program.engine.client
     chat.open_demo()
     qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
-    chat.panel.offer(SHAPES.read_bytes())
-    qtbot.waitUntil(lambda: bool(chat.keep()[1]), timeout=30_000)
+    chat.panel.load(SHAPES.read_bytes())
+    qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
     chat.composer.setPlainText("How many shapes are there?")
     chat.send()
     qtbot.waitUntil(chat.answered, timeout=60_000)
@@ -98,7 +98,7 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
         Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
     )  # fmt: skip
     chat.panel.dropEvent(drop)
-    qtbot.waitUntil(lambda: bool(chat.keep()[1]), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
 
     # Ask: the answer comes in pieces, and they are the answer.
     ask("What is in the picture?")
@@ -160,6 +160,6 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
     assert found is not None
     assert [(turn.question, turn.answer, turn.status) for turn in found.path()] == shown
     assert len(found.turns) == 4
-    assert chat.keep()[1] == THREE.read_bytes()
+    assert chat.save_state()[1] == THREE.read_bytes()
     qtbot.waitUntil(chat.panel.view.isVisible, timeout=30_000)
     program.close()

@@ -34,10 +34,10 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.worker.client import EngineState
 from gui.chat.answer import Prose
-from gui.chat.offered import png_bytes
+from gui.chat.dropped import png_bytes
 from gui.data.settings import SETTINGS
 from gui.data.state import Conversation
-from gui.shortcuts import ShortcutSheet
+from gui.shortcuts import ShortcutDialog
 from tests.gui.conftest import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -62,7 +62,7 @@ def drop(desk: Desk, mime: QMimeData) -> None:
 
 
 def wait_picture(desk: Desk, data: bytes) -> None:
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
 
 
 def talk_of(desk: Desk) -> Conversation:
@@ -134,7 +134,7 @@ def test_a_second_picture_can_be_refused(desk: Desk) -> None:
         drop(desk, mime_of("sign.png"))
         desk.qtbot.waitUntil(lambda: bool(seen), timeout=15_000)
     assert talk_of(desk) is first
-    assert desk.chat.keep()[1] == data_of("shapes.png")
+    assert desk.chat.save_state()[1] == data_of("shapes.png")
 
 
 def test_before_the_first_question_a_picture_is_simply_another(desk: Desk) -> None:
@@ -158,8 +158,8 @@ def test_what_is_no_picture_is_a_sentence(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl("https://example.invalid/picture.png")])
     drop(desk, mime)
-    assert "downloads nothing" in desk.chat.said
-    assert desk.chat.keep()[1] == b""
+    assert "downloads nothing" in desk.chat.message
+    assert desk.chat.save_state()[1] == b""
 
 
 def test_the_target_shows_while_something_is_dragged_over(desk: Desk) -> None:
@@ -192,7 +192,7 @@ def test_text_is_pasted_as_text(desk: Desk) -> None:
     QTest.keySequence(desk.chat.composer, QKeySequence("Ctrl+V"))
     assert desk.chat.composer.toPlainText() == "from elsewhere"
     desk.chat.panel.paste()
-    assert desk.chat.said == "There is no picture on the clipboard."
+    assert desk.chat.message == "There is no picture on the clipboard."
 
 
 def test_a_picture_is_moved_made_larger_turned_and_fitted(desk: Desk) -> None:
@@ -262,7 +262,7 @@ def test_what_answers_is_not_deleted(desk: Desk, monkeypatch: pytest.MonkeyPatch
     desk.chat.composer.setPlainText("Long?")
     desk.chat.send()
     menu_of_row(desk, 0, "Delete")
-    assert "Stop it first" in desk.chat.said
+    assert "Stop it first" in desk.chat.message
     assert desk.chat.list.count() == 1
     desk.engine_says_all()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
@@ -367,11 +367,11 @@ def test_an_idle_model_gives_its_memory_back_and_is_loaded_again(
     desk.program.settings.set("unload_minutes", 1)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.EMPTY)
     desk.program.engine.state_changed.emit()
-    assert desk.chat.said == "The model is unloaded."
+    assert desk.chat.message == "The model is unloaded."
     desk.program.settings.set("unload_minutes", 0)
     desk.chat.restart_button.click()
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
-    desk.qtbot.waitUntil(lambda: desk.chat.said == "")
+    desk.qtbot.waitUntil(lambda: desk.chat.message == "")
 
 
 # --- the window ----------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_keys_change_letters_pages_and_show_the_sheet(desk: Desk) -> None:
     assert page.isAncestorOf(focused)
     press(desk, "Alt+1")
     press(desk, "F1")
-    sheet = window.findChild(ShortcutSheet)
+    sheet = window.findChild(ShortcutDialog)
     assert sheet is not None
     assert sheet.isVisible()
     sheet.reject()

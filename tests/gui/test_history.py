@@ -37,7 +37,7 @@ for number in range(10_000):
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        picture = history.keep_picture(b"picture bytes")
+        picture = history.save_picture(b"picture bytes")
         talk = history.create(picture=picture)
         turn = history.ask(talk, "What is it?", None)
         talk.append(turn.id, "A dog")
@@ -54,7 +54,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_question_is_on_disk_before_any_answer(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        history.ask(history.create(), "Kept?", None)
+        history.ask(history.create(), "BatchState?", None)
         with History(tmp_path) as other:
             [row] = other.list("kept")
             # The other opened it: for that one, the answer will come no more.
@@ -101,13 +101,13 @@ def test_search_looks_in_titles_questions_and_answers(tmp_path: Path) -> None:
 
 def test_a_deleted_conversation_comes_back_until_it_is_swept(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        talk = history.create(picture=history.keep_picture(b"x"))
+        talk = history.create(picture=history.save_picture(b"x"))
         history.delete(talk.id)
         assert history.list() == []
         history.restore(talk.id)
         assert len(history.list()) == 1
         history.delete(talk.id)
-        history.sweep(now=time.time() + UNDO_S + 1)
+        history.purge(now=time.time() + UNDO_S + 1)
         assert not list((tmp_path / PICTURES).iterdir())
         with pytest.raises(HistoryError):
             history.load(talk.id)
@@ -153,7 +153,7 @@ def test_a_locked_file_is_told(tmp_path: Path) -> None:
 
 def test_a_damaged_picture_is_told(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        name = history.keep_picture(b"right")
+        name = history.save_picture(b"right")
         (tmp_path / PICTURES / name).write_bytes(b"wrong")
         with pytest.raises(HistoryError, match="damaged"):
             history.picture(name)

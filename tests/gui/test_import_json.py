@@ -49,7 +49,7 @@ def test_what_was_exported_comes_back_with_all_versions(tmp_path: Path) -> None:
     taken = read_export(tmp_path / "talk.json")
     with History(tmp_path / "data") as history:
         history.create(title="other")
-        kept = history.take_in(taken.conversation, taken.picture)
+        kept = history.import_conversation(taken.conversation, taken.picture)
         assert plain(kept) == plain(talk())
         assert [turn.question for turn in kept.path()] == ["One?", "Two?"]
         assert (kept.title, history.picture(kept.picture)) == ("A talk", PNG)
@@ -119,14 +119,14 @@ def test_any_value_anywhere_is_taken_or_told(
     except CogVLM2LiteError:
         return
     with History(None) as history:
-        kept = history.take_in(taken.conversation, taken.picture)
+        kept = history.import_conversation(taken.conversation, taken.picture)
         to_json(kept, taken.picture)  # and it can be written again
 
 
 def test_halves_of_letters_and_answers_that_were_coming_do_no_harm(tmp_path: Path) -> None:
     taken = parse_export(change_turn(2, answer="a\ud800b", status="streaming"), "x.json")
     with History(tmp_path) as history:
-        turn = list(history.take_in(taken.conversation, b"").turns.values())[2]
+        turn = list(history.import_conversation(taken.conversation, b"").turns.values())[2]
     assert (turn.answer, turn.status) == ("a?b", Status.INTERRUPTED)
 
 
@@ -141,10 +141,10 @@ def test_the_window_shows_what_it_imported_and_says_what_it_refuses(
     shown = desk.chat.conversation
     assert shown is not None
     assert [turn.question for turn in shown.path()] == ["One?", "Two?"]
-    assert desk.chat.keep()[1] == picture
+    assert desk.chat.save_state()[1] == picture
     assert desk.chat.list.item(0).text() == "A talk"
     (tmp_path / "bad.json").write_text("{}")
     for name, why in (("bad.json", "not a conversation"), ("gone.json", "can't be read")):
         desk.chat.sidebar.import_from(tmp_path / name)
-        assert why in desk.chat.said
+        assert why in desk.chat.message
     assert desk.chat.list.count() == 1

@@ -157,8 +157,8 @@ def kill_engine_of(chat: ChatPage, client: EngineClient, qtbot: QtBot, after_s: 
     os.kill(pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: client.state is EngineState.DEAD, timeout=10_000)
     qtbot.waitUntil(lambda: not chat.busy and chat.restart_button.isVisible(), timeout=10_000)
-    assert "killed" in chat.said
-    assert "memory" in chat.said
+    assert "killed" in chat.message
+    assert "memory" in chat.message
     if asked:
         assert chat.conversation is not None
         assert len(chat.conversation.path()) == before + 1
@@ -203,8 +203,8 @@ def test_the_demo_models_engine_is_killed_at_random_moments(
     client = EngineClient()
     chance = random.Random(14)
     with window(qapp, tmp_path, client) as chat:
-        chat.panel.offer(SHAPES.read_bytes())
-        qtbot.waitUntil(lambda: bool(chat.keep()[1]), timeout=30_000)
+        chat.panel.load(SHAPES.read_bytes())
+        qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
         chat.open_demo()
         for _ in range(3):
             qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)

@@ -22,7 +22,7 @@ from gui.memory.meter import MeterBar, Reading, read
 from gui.memory.page import MemoryPage
 from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
 from gui.pages.quality import QualityCard
-from gui.part_words import WORDS
+from gui.part_names import NAMES
 from tests.gui.conftest import Desk, ScriptedProcess
 
 
@@ -44,7 +44,7 @@ def test_bars_are_the_plans_numbers() -> None:
     ]  # fmt: skip
     assert set(gpu.parts_from("from_ram")) == {"vision tower", "projector", "vision expert"}
     assert gpu.parts_from("from_disk") == ()
-    assert set(parts_of(shown.devices)) <= set(WORDS)
+    assert set(parts_of(shown.devices)) <= set(NAMES)
     assert f"{gpu.name}: " in shown.text
     assert f"{rate(shown.tokens_per_s)} tokens/s" in shown.text
 
@@ -88,7 +88,7 @@ def test_a_bar_is_as_long_as_its_bytes(qtbot: QtBot, direction: Qt.LayoutDirecti
 
 
 def test_parts_have_colours_of_their_own() -> None:
-    parts = [word for word in WORDS if word not in ("embedding", "encode", "decode")]
+    parts = [word for word in NAMES if word not in ("embedding", "encode", "decode")]
     parts = [word for word in parts if not word.startswith("prefill")]
     colours = [colour_of(part).name() for part in parts]
     assert len(set(colours)) == len(colours)

@@ -19,8 +19,8 @@ from cogvlm2_lite.inputs.image import open_image
 from gui.background import decoder
 from gui.batch.page import BatchPage
 from gui.chat.capture import Capture, can_capture
-from gui.chat.offered import Offered, png_bytes, read_mime
-from gui.chat.several import MOST, Choice, look_at
+from gui.chat.dropped import DroppedContent, png_bytes, read_mime
+from gui.chat.picture_choice import MOST_CONVERSATIONS, PictureAction, read_pictures
 from tests.gui.conftest import Desk
 
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -42,7 +42,7 @@ def test_a_browser_drops_the_image_itself_and_its_address_is_left_alone() -> Non
     mime = mime_of(
         "https://example.com/a.png", html='<img src="https://example.com/a.png">', png=SIGN
     )
-    assert read_mime(mime) == Offered(data=SIGN)
+    assert read_mime(mime) == DroppedContent(data=SIGN)
 
 
 def test_an_image_written_out_in_a_page_is_taken() -> None:
@@ -69,16 +69,16 @@ def test_what_only_looks_like_an_image_is_none(written: str) -> None:
     "url", ["https://ex\u0430mple.com/x.png", "http://10.0.0.1/x", "ftp://h/x"]
 )
 def test_an_address_in_the_network_is_never_fetched_and_said(desk: Desk, url: str) -> None:
-    assert desk.chat.panel.take(mime_of(url))
-    assert "this program downloads nothing" in desk.chat.said
-    assert "\u0430" not in desk.chat.said  # letters that only look like others show up
+    assert desk.chat.panel.accept_mime(mime_of(url))
+    assert "this program downloads nothing" in desk.chat.message
+    assert "\u0430" not in desk.chat.message  # letters that only look like others show up
 
 
 def test_text_is_no_picture(desk: Desk) -> None:
     mime = QMimeData()
     mime.setText("hello")
-    assert not desk.chat.panel.take(mime)
-    assert read_mime(mime_of(html="<b>hi</b>")) == Offered()
+    assert not desk.chat.panel.accept_mime(mime)
+    assert read_mime(mime_of(html="<b>hi</b>")) == DroppedContent()
 
 
 def test_pixels_of_another_program_become_a_file(qtbot: QtBot) -> None:
@@ -99,10 +99,10 @@ def drop(target: QWidget, mime: QMimeData) -> None:
     )  # fmt: skip
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, which: str, choice: Choice) -> list[object]:
+def choose(monkeypatch: pytest.MonkeyPatch, which: str, choice: PictureAction) -> list[object]:
     asked: list[object] = []
 
-    def ask(parent: QWidget, *rest: object) -> Choice:
+    def ask(parent: QWidget, *rest: object) -> PictureAction:
         asked.append(rest)
         return choice
 
@@ -122,7 +122,7 @@ def several(tmp_path: Path) -> list[Path]:
 
 def test_a_picture_may_be_dropped_anywhere_on_the_page(desk: Desk) -> None:
     drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == SIGN, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
 
 
 def test_a_dropped_picture_is_decoded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_dropped_picture_is_decoded_once(desk: Desk, monkeypatch: pytest.Monke
     monkeypatch.setattr(decoder, "child_command", counted)
     drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
     desk.qtbot.waitUntil(desk.chat.panel.view.isVisible, timeout=15_000)
-    assert desk.chat.keep()[1] == SIGN
+    assert desk.chat.save_state()[1] == SIGN
     desk.open_demo()
     desk.ask("What is it?")
     assert started == ["fit"]
@@ -145,15 +145,15 @@ def test_a_dropped_picture_is_decoded_once(desk: Desk, monkeypatch: pytest.Monke
 def test_several_files_become_a_conversation_each(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = choose(monkeypatch, "ask_about_several", Choice.NEW)
+    asked = choose(monkeypatch, "ask_about_many", PictureAction.NEW)
     files = several(tmp_path)
     drop(desk.chat.panel, mime_of(*(QUrl.fromLocalFile(str(f)).toString() for f in files)))
     assert asked == [(files,)]
     desk.qtbot.waitUntil(lambda: desk.chat.list.count() == 2, timeout=30_000)
     titles = [desk.chat.list.item(i).text() for i in range(2)]
     assert titles == ["sign.png", "chart.png"]
-    assert desk.chat.keep()[1] == SIGN
-    assert desk.chat.said.startswith("broken.png")
+    assert desk.chat.save_state()[1] == SIGN
+    assert desk.chat.message.startswith("broken.png")
     desk.open_demo()
     desk.ask("What is it?")
     assert desk.engine.asked[0].image == SIGN
@@ -163,66 +163,66 @@ def test_several_files_become_a_conversation_each(
 def test_several_files_or_a_folder_go_to_the_batch_page(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose(monkeypatch, "ask_about_several", Choice.BATCH)
+    choose(monkeypatch, "ask_about_many", PictureAction.BATCH)
     files = several(tmp_path)
-    desk.chat.panel.several.emit(files)
+    desk.chat.panel.files_dropped.emit(files)
     page = desk.program.window.page("batch")
     assert isinstance(page, BatchPage)
     assert page.isVisible()
     values = page.form.values()
     assert (values.folder, values.only) == (str(tmp_path), ("sign.png", "broken.png", "chart.png"))
-    desk.chat.panel.take(mime_of(QUrl.fromLocalFile(str(tmp_path)).toString()))
+    desk.chat.panel.accept_mime(mime_of(QUrl.fromLocalFile(str(tmp_path)).toString()))
     assert page.form.values().only is None
 
 
 def test_many_files_are_offered_a_batch_only(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gui.chat import several as module
+    from gui.chat import picture_choice as module
 
-    offers: list[list[Choice]] = []
+    offers: list[list[PictureAction]] = []
     monkeypatch.setattr(
-        module, "_ask", lambda *rest: offers.append([c for _, c in rest[3]]) or Choice.NOTHING
+        module, "_ask", lambda *rest: offers.append([c for _, c in rest[3]]) or PictureAction.CANCEL
     )
     parent = QWidget()
     qtbot.addWidget(parent)
-    for count in (2, MOST + 1):
-        module.ask_about_several(parent, [Path(f"{n}.png") for n in range(count)])
-    assert offers == [[Choice.NEW, Choice.BATCH], [Choice.BATCH]]
+    for count in (2, MOST_CONVERSATIONS + 1):
+        module.ask_about_many(parent, [Path(f"{n}.png") for n in range(count)])
+    assert offers == [[PictureAction.NEW, PictureAction.BATCH], [PictureAction.BATCH]]
 
 
 def test_each_file_has_its_own_sentence(tmp_path: Path) -> None:
-    found = look_at([*several(tmp_path), tmp_path / "gone.png"])
+    found = read_pictures([*several(tmp_path), tmp_path / "gone.png"])
     assert [name for name, _ in found.pictures] == ["sign.png", "chart.png"]
-    assert found.trouble[0].startswith("broken.png: ")
-    assert found.trouble[1].startswith("gone.png can't be read")
+    assert found.errors[0].startswith("broken.png: ")
+    assert found.errors[1].startswith("gone.png can't be read")
 
 
-@pytest.mark.parametrize("choice", [Choice.NEW, Choice.REPLACE, Choice.NOTHING])
+@pytest.mark.parametrize("choice", [PictureAction.NEW, PictureAction.REPLACE, PictureAction.CANCEL])
 def test_a_second_picture_begins_anew_or_takes_the_place(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, choice: Choice
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, choice: PictureAction
 ) -> None:
     asked = choose(monkeypatch, "ask_about_second", choice)
     desk.open_demo()
-    desk.chat.panel.offer(SIGN)
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == SIGN, timeout=15_000)
+    desk.chat.panel.load(SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
     assert asked == []
     desk.ask("One?")
     first = desk.chat.conversation
     assert first is not None
     other = (PICTURES / "chart.png").read_bytes()
-    desk.chat.panel.offer(other)
+    desk.chat.panel.load(other)
     desk.qtbot.waitUntil(lambda: len(asked) == 1, timeout=15_000)
     kept = desk.program.history.picture(desk.program.history.load(first.id).picture)
-    if choice is Choice.NEW:
+    if choice is PictureAction.NEW:
         assert desk.chat.conversation is None
-        assert (desk.chat.keep()[1], kept) == (other, SIGN)
-    elif choice is Choice.REPLACE:
+        assert (desk.chat.save_state()[1], kept) == (other, SIGN)
+    elif choice is PictureAction.REPLACE:
         assert desk.chat.conversation is first
-        assert (desk.chat.keep()[1], kept) == (other, other)
+        assert (desk.chat.save_state()[1], kept) == (other, other)
         desk.ask("Two?")
         assert desk.engine.asked[-1].image == other
         assert desk.engine.asked[-1].history == (("One?", "It is **red**."),)
     else:
-        assert (desk.chat.keep()[1], kept) == (SIGN, SIGN)
+        assert (desk.chat.save_state()[1], kept) == (SIGN, SIGN)
 
 
 def test_wayland_is_told_and_not_tried(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_wayland_is_told_and_not_tried(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert can_capture("windows")
     monkeypatch.setattr("gui.chat.picture.can_capture", lambda: can_capture("wayland"))
     desk.chat.panel.capture()
-    assert "Wayland" in desk.chat.said
+    assert "Wayland" in desk.chat.message
     assert desk.program.window.isVisible()
 
 
@@ -285,4 +285,4 @@ def test_a_capture_becomes_the_picture(desk: Desk) -> None:
     image = screen(1.0).toImage()
     desk.chat.panel._captured(None)
     desk.chat.panel._captured(image)
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == png_bytes(image), timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == png_bytes(image), timeout=15_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogvlm2_lite.events import FinishReason
-from gui.data.state import Conversation, Status, Turn, WrongMomentError, title_of
+from gui.data.state import Conversation, Status, TransitionError, Turn, title_of
 from tests.gui.conftest import finished
 
 
@@ -30,18 +30,18 @@ def test_a_turn_goes_from_waiting_to_done() -> None:
 
 def test_nothing_is_added_to_an_answer_that_is_over() -> None:
     conversation = talk(("a", "b"))
-    with pytest.raises(WrongMomentError):
+    with pytest.raises(TransitionError):
         conversation.append(1, "more")
-    with pytest.raises(WrongMomentError):
+    with pytest.raises(TransitionError):
         conversation.fail(1, "late")
 
 
 def test_only_one_answer_comes_at_a_time() -> None:
     conversation = Conversation(id=1)
     conversation.add(Turn(id=1, parent=None, question="a"))
-    with pytest.raises(WrongMomentError):
+    with pytest.raises(TransitionError):
         conversation.add(Turn(id=2, parent=None, question="b"))
-    with pytest.raises(WrongMomentError):
+    with pytest.raises(TransitionError):
         conversation.choose(1)
 
 
@@ -73,15 +73,15 @@ def test_a_cut_answer_goes_on_and_its_first_word_holds_what_was_said() -> None:
     conversation = Conversation(id=1)
     conversation.add(Turn(id=1, parent=None, question="a"))
     cut = conversation.finish(1, finished("half", FinishReason.CANCELLED, token_ids=(1, 2)))
-    assert conversation.can_go_on(cut)
-    assert conversation.go_on(1).answer == "half"  # a crash now loses nothing
+    assert conversation.can_continue(cut)
+    assert conversation.reopen(1).answer == "half"  # a crash now loses nothing
     assert conversation.append(1, "half ").answer == "half "
     assert conversation.append(1, "done").answer == "half done"
     done = conversation.finish(1, finished("half done", token_ids=(1, 2, 3)))
     assert done.stats is not None
     assert (done.stats.completion_tokens, done.stats.decode_s) == (10, 2.0)
     assert done.stats.token_ids == (1, 2, 3)
-    assert not conversation.can_go_on(done)
+    assert not conversation.can_continue(done)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_only_what_was_cut_goes_on(reason: FinishReason, answer: str, can: bool)
     conversation = Conversation(id=1)
     conversation.add(Turn(id=1, parent=None, question="a"))
     turn = conversation.finish(1, finished(answer, reason))
-    assert conversation.can_go_on(turn) is can
+    assert conversation.can_continue(turn) is can
     if not can:
-        with pytest.raises(WrongMomentError):
-            conversation.go_on(1)
+        with pytest.raises(TransitionError):
+            conversation.reopen(1)
 
 
 def test_an_answer_with_a_question_behind_it_does_not_go_on() -> None:
@@ -111,7 +111,7 @@ def test_an_answer_with_a_question_behind_it_does_not_go_on() -> None:
     cut = conversation.finish(1, finished("half", FinishReason.CANCELLED))
     conversation.add(Turn(id=2, parent=1, question="b"))
     conversation.finish(2, finished("x"))
-    assert not conversation.can_go_on(cut)
+    assert not conversation.can_continue(cut)
 
 
 def test_a_rate_leaves_out_the_token_that_prefill_made() -> None:

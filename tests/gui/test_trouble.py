@@ -31,8 +31,8 @@ LONG = "word " * 8000  # 40 KB: more than the free part of any page of the datab
 HOLDER = """
 import sys
 from pathlib import Path
-from gui.app import take_lock
-lock = take_lock(Path(sys.argv[1]))
+from gui.app import acquire_lock
+lock = acquire_lock(Path(sys.argv[1]))
 print(lock is not None, flush=True)
 sys.stdin.read()
 """
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def ask_one(folder: Path, question: str = "Kept?") -> None:
+def ask_one(folder: Path, question: str = "BatchState?") -> None:
     with History(folder) as history:
         talk = history.create(title=question)
         turn = history.ask(talk, question, None)
@@ -153,7 +153,7 @@ def test_a_read_only_folder_is_told_and_the_window_works(
     desk.open_demo()
     desk.ask("Does it work?")
     assert desk.chat.answered()
-    assert "settings can't be saved" in desk.program.settings.trouble
+    assert "settings can't be saved" in desk.program.settings.problem
     desk.program.close()
     assert contents(read_only_folder) == before
 
@@ -163,7 +163,7 @@ def test_a_folder_that_can_not_be_made_is_told(
     open_desk: Callable[[Path], Desk], tmp_path: Path
 ) -> None:
     (tmp_path / "data").write_text("a file stands where the folder should")
-    assert gui_app.take_lock(tmp_path / "data") is not None
+    assert gui_app.acquire_lock(tmp_path / "data") is not None
     desk = open_desk(tmp_path / "data")
     assert "can't be used" in warning_of(desk)
     desk.open_demo()
@@ -179,7 +179,7 @@ def test_a_question_that_does_not_fit_on_the_disk_stays_in_the_composer(
     desk.open_demo()
     desk.chat.composer.setPlainText(LONG)
     desk.chat.send()
-    assert desk.chat.said == "The disk is full. Free some space; nothing that was saved is lost."
+    assert desk.chat.message == "The disk is full. Free some space; nothing that was saved is lost."
     assert desk.chat.composer.toPlainText() == LONG
     assert desk.engine.asked == []
     desk.ask("Short?")  # fits into a page that is there
@@ -199,7 +199,7 @@ def test_an_answer_that_can_not_be_written_is_written_with_the_next(
     with files_limited((tmp_path / f"{FILE}-wal").stat().st_size):
         desk.engine_says_all()
         desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-        said = desk.chat.said
+        said = desk.chat.message
     assert said == (
         "The file of the conversations can't be read or written. "
         "Check that its disk is connected and has free space."
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_costs_no_answer(
     ballast = fill(small_disk)
     desk.engine_says_all()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-    assert desk.chat.said == "The disk is full. Free some space; nothing that was saved is lost."
+    assert desk.chat.message == "The disk is full. Free some space; nothing that was saved is lost."
     answers: list[object] = []
     monkeypatch.setattr(
         QMessageBox,
@@ -266,8 +266,8 @@ def test_a_start_on_a_full_disk_is_a_sentence(
 def test_a_picture_that_can_not_be_kept_is_told(tmp_path: Path) -> None:
     with History(tmp_path) as history:
         with files_limited(1000), pytest.raises(HistoryError, match="picture can't be saved"):
-            history.keep_picture(bytes(2000))
-        name = history.keep_picture(bytes(2000))
+            history.save_picture(bytes(2000))
+        name = history.save_picture(bytes(2000))
         assert history.picture(name) == bytes(2000)
 
 
@@ -278,17 +278,17 @@ def test_a_locked_file_costs_no_question_and_no_answer(
     desk = open_desk(tmp_path)
     desk.open_demo()
     with write_locked(tmp_path):
-        desk.chat.composer.setPlainText("Kept?")
+        desk.chat.composer.setPlainText("BatchState?")
         desk.chat.send()
-        assert desk.chat.said.startswith("Another program uses the file")
-        assert desk.chat.composer.toPlainText() == "Kept?"
+        assert desk.chat.message.startswith("Another program uses the file")
+        assert desk.chat.composer.toPlainText() == "BatchState?"
     desk.chat.send()
     talk = desk.chat.conversation
     assert talk is not None
     with write_locked(tmp_path):
         desk.engine_says_all()
         desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-        assert desk.chat.said.startswith("Another program uses the file")
+        assert desk.chat.message.startswith("Another program uses the file")
     desk.program.close()
     with History(tmp_path) as history:
         [turn] = history.load(talk.id).path()
@@ -304,7 +304,7 @@ def test_a_file_that_is_locked_at_the_start_is_told(
         assert warning_of(desk).startswith("Another program uses the file")
     desk.program.close()
     with History(tmp_path) as history:
-        assert [row.title for row in history.list()] == ["Kept?"]
+        assert [row.title for row in history.list()] == ["BatchState?"]
 
 
 @posix
@@ -328,7 +328,7 @@ def test_a_second_window_is_sent_to_the_first(
     assert signal.getsignal(signal.SIGINT) is handler
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    lock = gui_app.take_lock(tmp_path)
+    lock = gui_app.acquire_lock(tmp_path)
     assert lock is not None, "a killed window holds nothing"
     lock.unlock()
 
@@ -377,7 +377,7 @@ def test_damaged_settings_are_put_aside(tmp_path: Path, damaged: bytes) -> None:
     file = tmp_path / "settings.json"
     file.write_bytes(damaged)
     settings = Preferences(file)
-    assert "damaged" in settings.trouble
+    assert "damaged" in settings.problem
     settings.set("top_k", 9)
     assert (tmp_path / "settings.json.damaged").read_bytes() == damaged
     assert Preferences(file).get("top_k") == 9
@@ -387,4 +387,4 @@ def test_damaged_settings_are_put_aside(tmp_path: Path, damaged: bytes) -> None:
 def test_settings_that_can_not_be_saved_are_told(desk: Desk) -> None:
     with files_limited(1):
         desk.program.settings.set("top_k", 9)
-    assert desk.chat.said.startswith("The settings can't be saved")
+    assert desk.chat.message.startswith("The settings can't be saved")

@@ -40,8 +40,8 @@ PICTURES = checkpoint_folder().parent / "pictures"
 
 def give(desk: Desk, name: str = "shapes.png") -> bytes:
     data = (PICTURES / name).read_bytes()
-    desk.chat.panel.offer(data)
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    desk.chat.panel.load(data)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
     return data
 
 
@@ -131,7 +131,7 @@ def test_an_engine_that_can_not_start_is_a_sentence(
 
     monkeypatch.setattr(ScriptedProcess, "start", fail)
     desk.chat.open_demo()
-    desk.qtbot.waitUntil(lambda: "can't be started" in desk.chat.said)
+    desk.qtbot.waitUntil(lambda: "can't be started" in desk.chat.message)
     assert desk.chat.restart_button.isVisible()
 
 
@@ -203,18 +203,18 @@ def test_a_file_that_is_dropped_is_shown(desk: Desk) -> None:
     )  # fmt: skip
     desk.chat.panel.dropEvent(event)
     data = (PICTURES / "sign.png").read_bytes()
-    desk.qtbot.waitUntil(lambda: desk.chat.keep()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
     desk.qtbot.waitUntil(lambda: desk.chat.panel.view.isVisible(), timeout=15_000)
 
 
 def test_a_broken_picture_is_a_sentence(desk: Desk, tmp_path: Path) -> None:
-    desk.chat.panel.offer(b"\x89PNG\r\n\x1a\n and nothing more")
-    desk.qtbot.waitUntil(lambda: bool(desk.chat.said), timeout=15_000)
-    assert "picture" in desk.chat.said.lower() or "image" in desk.chat.said.lower()
+    desk.chat.panel.load(b"\x89PNG\r\n\x1a\n and nothing more")
+    desk.qtbot.waitUntil(lambda: bool(desk.chat.message), timeout=15_000)
+    assert "picture" in desk.chat.message.lower() or "image" in desk.chat.message.lower()
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "gone.png"))])
-    assert desk.chat.panel.take(mime)
-    assert desk.chat.said.startswith("gone.png can't be read")
+    assert desk.chat.panel.accept_mime(mime)
+    assert desk.chat.message.startswith("gone.png can't be read")
 
 
 def test_a_child_that_crashes_on_a_picture_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,27 +302,27 @@ def convert_page(desk: Desk) -> ConvertPage:
 
 def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
     page = convert_page(desk)
-    page.take({"event": "progress", "share": 0.5, "seconds_left": 60.0})
+    page.show_event({"event": "progress", "share": 0.5, "seconds_left": 60.0})
     assert page.bar.value() == 500
-    assert page.told.text().startswith("50% written")
-    page.take(
+    assert page.status.text().startswith("50% written")
+    page.show_event(
         {"event": "measuring", "done": 3, "total": 12, "block": "words", "seconds_left": 60.0}
     )
     assert page.bar.value() == 250
-    assert page.told.text().startswith("Measured 3 of 12 blocks")
-    page.take({"event": "error", "message": "The disk is full.", "hint": "Free some."})
-    assert page.told.text() == "The disk is full. Free some."
+    assert page.status.text().startswith("Measured 3 of 12 blocks")
+    page.show_event({"event": "error", "message": "The disk is full.", "hint": "Free some."})
+    assert page.status.text() == "The disk is full. Free some."
     desk.program.settings.set("language", "zh_CN")
     desk.qtbot.wait(50)  # the change of the language makes the pages anew
     page = convert_page(desk)
-    page.take(
+    page.show_event(
         {
             "event": "error",
             "message": Text("There is no folder {folder}.", folder="/x"),
             "hint": "",
         }
     )
-    assert page.told.text() == "没有文件夹 /x。"
+    assert page.status.text() == "没有文件夹 /x。"
 
 
 @pytest.mark.slow
@@ -333,7 +333,7 @@ def test_the_convert_page_converts_the_demo_model(desk: Desk, tmp_path: Path) ->
     page.start()
     desk.qtbot.waitUntil(lambda: not page.running, timeout=60_000)
     assert (tmp_path / "nf4" / "config.json").exists()
-    assert page.told.text().startswith("Finished")
+    assert page.status.text().startswith("Finished")
 
 
 def test_opening_the_window_loads_no_torch() -> None:

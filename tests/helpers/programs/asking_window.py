@@ -19,7 +19,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.events import TextDelta
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, WorkerEngine
-from gui.app import Program, make_app, take_lock
+from gui.app import Program, acquire_lock, make_app
 from gui.background.engine import EngineClient, start_process
 from gui.chat.page import ChatPage
 from tests.helpers.programs.counting_engine import COMMAND
@@ -27,7 +27,7 @@ from tests.helpers.programs.counting_engine import COMMAND
 
 def main(data: Path, name: str, engine: str) -> None:
     app = make_app()
-    lock = take_lock(data)
+    lock = acquire_lock(data)
     assert lock is not None, "the window before this one was killed"
 
     def talking(options: LoadOptions) -> WorkerEngine:
@@ -40,30 +40,30 @@ def main(data: Path, name: str, engine: str) -> None:
     assert isinstance(chat, ChatPage)
     if engine == "demo":
         picture = checkpoint_folder().parent / "pictures" / "shapes.png"
-        chat.panel.offer(picture.read_bytes())
+        chat.panel.load(picture.read_bytes())
     asked = 0
 
-    def tell(**what: object) -> None:
+    def error_text(**what: object) -> None:
         sys.stdout.write(json.dumps({"at": time.monotonic(), **what}) + "\n")
         sys.stdout.flush()
 
     def told(number: int, outcome: object) -> None:
         if isinstance(outcome, TextDelta):
-            tell(text=outcome.text)
+            error_text(text=outcome.text)
 
-    def go_on() -> None:
+    def continue_answer() -> None:
         nonlocal asked
-        pictured = engine != "demo" or bool(chat.keep()[1])
+        pictured = engine != "demo" or bool(chat.save_state()[1])
         if client.state is EngineState.READY and pictured and not chat.busy:
             question = f"{name}.{asked}: How many shapes are there, and where are they?"
             chat.composer.setPlainText(question)
             chat.send()
-            tell(asked=question, engine=client.pid)
+            error_text(asked=question, engine=client.pid)
             asked += 1
 
     program.engine.outcome.connect(told)
     timer = QTimer()
-    timer.timeout.connect(go_on)
+    timer.timeout.connect(continue_answer)
     timer.start(10)
     chat.open_demo()
     app.exec()

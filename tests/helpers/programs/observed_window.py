@@ -77,7 +77,7 @@ def look() -> dict[str, Any]:
         "controls": dict(controls()),
         "status": chat.status.text() if chat else "",
         "busy": bool(chat and chat.busy),
-        "said": chat.said if chat else "",
+        "said": chat.message if chat else "",
         "questions": [
             label.text()
             for label in (chat.transcript.findChildren(QLabel) if chat else [])

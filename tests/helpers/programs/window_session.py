@@ -51,7 +51,7 @@ def main(data: Path, results: Path) -> None:
         Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
     )  # fmt: skip
     chat.panel.dropEvent(drop)
-    wait(lambda: chat.keep()[1])
+    wait(lambda: chat.save_state()[1])
     wait(lambda: program.engine.client.state is EngineState.READY)
     chat.composer.setPlainText("How many shapes are there?")
     chat.send()

@@ -12,47 +12,47 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui.background.decoder import preview
-from gui.chat.offered import read_file
-from gui.faults import tell
+from gui.chat.dropped import read_file
+from gui.translation import error_text
 
-MOST = 20
+MOST_CONVERSATIONS = 20
 """More conversations at once nobody would read; a batch is offered."""
 
 
-class Choice(Enum):
+class PictureAction(Enum):
     """What a person chose."""
 
-    NOTHING = "nothing"
+    CANCEL = "cancel"
     NEW = "new"  # a new conversation, for each
     REPLACE = "replace"
     BATCH = "batch"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Several:
+class ReadPictures:
     """Pictures by their names, and a sentence for each file that is none."""
 
     pictures: tuple[tuple[str, bytes], ...]
-    trouble: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
-def look_at(files: Sequence[Path]) -> Several:
+def read_pictures(files: Sequence[Path]) -> ReadPictures:
     """Read files and decode each in a child, to know which are pictures."""
     pictures: list[tuple[str, bytes]] = []
-    trouble: list[str] = []
+    errors: list[str] = []
     for file in files:
         try:
             data = read_file(file)
             preview(data)
         except CogVLM2LiteError as error:
             named = "" if file.name in error.message else f"{file.name}: "
-            trouble.append(f"{named}{tell(error)}")
+            errors.append(f"{named}{error_text(error)}")
         else:
             pictures.append((file.name, data))
-    return Several(pictures=tuple(pictures), trouble=tuple(trouble))
+    return ReadPictures(pictures=tuple(pictures), errors=tuple(errors))
 
 
-def ask_about_second(parent: QWidget) -> Choice:
+def ask_about_second(parent: QWidget) -> PictureAction:
     """Ask what to do with a second picture."""
     return _ask(
         parent,
@@ -65,22 +65,26 @@ def ask_about_second(parent: QWidget) -> Choice:
         (
             (
                 QCoreApplication.translate("Several", "New conversation with this picture"),
-                Choice.NEW,
+                PictureAction.NEW,
             ),
-            (QCoreApplication.translate("Several", "Replace the picture"), Choice.REPLACE),
+            (QCoreApplication.translate("Several", "Replace the picture"), PictureAction.REPLACE),
         ),
     )
 
 
-def ask_about_several(parent: QWidget, files: Sequence[Path]) -> Choice:
+def ask_about_many(parent: QWidget, files: Sequence[Path]) -> PictureAction:
     """Ask what to do with several files, or with a folder."""
     folder = any(file.is_dir() for file in files)
     offers = [
-        (QCoreApplication.translate("Several", "One question about all of them"), Choice.BATCH)
+        (
+            QCoreApplication.translate("Several", "One question about all of them"),
+            PictureAction.BATCH,
+        )
     ]
-    if not folder and len(files) <= MOST:
+    if not folder and len(files) <= MOST_CONVERSATIONS:
         offers.insert(
-            0, (QCoreApplication.translate("Several", "One conversation for each"), Choice.NEW)
+            0,
+            (QCoreApplication.translate("Several", "One conversation for each"), PictureAction.NEW),
         )
     return _ask(
         parent,
@@ -94,7 +98,9 @@ def ask_about_several(parent: QWidget, files: Sequence[Path]) -> Choice:
     )
 
 
-def _ask(parent: QWidget, text: str, more: str, offers: Sequence[tuple[str, Choice]]) -> Choice:
+def _ask(
+    parent: QWidget, text: str, more: str, offers: Sequence[tuple[str, PictureAction]]
+) -> PictureAction:
     box = QMessageBox(parent)
     box.setText(text)
     box.setInformativeText(more)
@@ -103,4 +109,4 @@ def _ask(parent: QWidget, text: str, more: str, offers: Sequence[tuple[str, Choi
     }
     box.addButton(QMessageBox.StandardButton.Cancel)
     box.exec()
-    return next((c for b, c in choices.items() if b is box.clickedButton()), Choice.NOTHING)
+    return next((c for b, c in choices.items() if b is box.clickedButton()), PictureAction.CANCEL)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication
 
-from gui.words import QT_TRANSLATE_NOOP
+from gui.translatable import QT_TRANSLATE_NOOP
 
-WORDS = {
+NAMES = {
     "vision tower": QT_TRANSLATE_NOOP("Memory", "vision tower"),
     "projector": QT_TRANSLATE_NOOP("Memory", "projector"),
     "vision expert": QT_TRANSLATE_NOOP("Memory", "vision expert"),
@@ -25,6 +25,6 @@ WORDS = {
 """Parts and phases of a plan, as the page calls them."""
 
 
-def say(word: str) -> str:
+def part_name(word: str) -> str:
     """Return what the window calls a part or a phase."""
-    return QCoreApplication.translate("Memory", WORDS[word]) if word in WORDS else word
+    return QCoreApplication.translate("Memory", NAMES[word]) if word in NAMES else word

@@ -28,12 +28,12 @@ from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.text import Text, join, read_templates, with_templates
 from cogvlm2_lite.worker.client import describe_exit
 from gui.app import TRANSLATIONS
-from gui.chat.offered import read_file
+from gui.chat.dropped import read_file
 from gui.data.export import export
 from gui.data.history import FILE, History
 from gui.data.state import Conversation
-from gui.faults import CONTEXT, tell, translate
 from gui.memory.plan import plan_for
+from gui.translation import CONTEXT, error_text, translate
 from quantize import pipeline
 from quantize.recipe import QuantizeOptions
 from tests.helpers.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
@@ -199,10 +199,10 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 def test_an_error_is_told_in_chinese(name: str, tmp_path: Path) -> None:
     with pytest.raises(CogVLM2LiteError) as caught:
         FAULTS[name](tmp_path)
-    check(caught.value.text, tell(caught.value))
+    check(caught.value.text, error_text(caught.value))
     over_the_wire = read_templates(json.loads(json.dumps(with_templates(caught.value.as_dict()))))
     told = translate(join(over_the_wire["message"], over_the_wire["hint"]))
-    assert told == tell(caught.value)
+    assert told == error_text(caught.value)
 
 
 @pytest.mark.parametrize("code", [3, -9, -6])

@@ -1,7 +1,7 @@
 """Sentences of the core in the window's language.
 
 An error, a notice or a remark is a Text: it keeps its template and values, also when it comes from
-another process. gui/translations has the Chinese of all templates (context "Faults");
+another process. gui/translations has the Chinese of all templates (context "Messages");
 tools/templates.py collects them from the sources.
 """
 
@@ -12,10 +12,10 @@ from PySide6.QtCore import QCoreApplication
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.text import Text
 
-CONTEXT = "Faults"
+CONTEXT = "Messages"
 
 
-def tell(error: CogVLM2LiteError) -> str:
+def error_text(error: CogVLM2LiteError) -> str:
     """Return an error's message and hint in the window's language."""
     return translate(error.text)
 

@@ -22,35 +22,35 @@ _EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offered:
+class DroppedContent:
     """What was dropped or pasted; at most one of the three is there.
 
     data    the bytes of a picture file
     files   several files, or one folder
-    remote  an address in the network, which is never fetched
+    url     an address in the network, which is never fetched
     """
 
     data: bytes = b""
     files: tuple[Path, ...] = ()
-    remote: str = ""
+    url: str = ""
 
 
-def read_mime(mime: QMimeData) -> Offered:
-    """Find the picture; an empty Offered when there is nothing like one.
+def read_mime(mime: QMimeData) -> DroppedContent:
+    """Find the picture; an empty DroppedContent when there is nothing like one.
 
     A browser drops several things at once: the image itself where it has it, a page's piece with
     the image inside, and its address. Raises CogVLM2LiteError for a file that can't be read.
     """
     files = tuple(Path(url.toLocalFile()) for url in mime.urls() if url.isLocalFile())
     if len(files) > 1 or (files and files[0].is_dir()):
-        return Offered(files=files)
+        return DroppedContent(files=files)
     if files:
-        return Offered(data=read_file(files[0]))
+        return DroppedContent(data=read_file(files[0]))
     for data in (_raw(mime), _embedded(mime)):
         if data:
-            return Offered(data=data)
+            return DroppedContent(data=data)
     remote = next((u for u in mime.urls() if u.scheme() in ("http", "https", "ftp")), None)
-    return Offered(remote=address(remote)) if remote is not None else Offered()
+    return DroppedContent(url=address(remote)) if remote is not None else DroppedContent()
 
 
 def read_file(path: Path) -> bytes:
