@@ -1,5 +1,5 @@
-"""The window: the only place with Qt. It stands on the core and starts everything heavy elsewhere.
+"""The window, the only package that uses Qt. It depends on the core.
 
 Nothing here imports torch or the quantizer: the engine, the picture decoder and the conversion run
-in processes of their own.
+in separate processes.
 """

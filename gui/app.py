@@ -1,4 +1,4 @@
-"""The program around the window: one instance, dress, language, faults."""
+"""The program around the window: a single instance, theme, language, log of errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRANSLATIONS = Path(__file__).parent / "translations"
 
 
 class Program:
-    """Everything that lives as long as the window."""
+    """The objects that exist as long as the window."""
 
     def __init__(self, app: QApplication, data: Path, client: EngineClient | None = None) -> None:
         self.app = app
@@ -57,30 +57,30 @@ class Program:
         self.window.setWindowIcon(theme.app_icon())
 
     def show(self) -> None:
-        """Show the window, and above it why conversations are not kept if they are not."""
+        """Show the window, with a warning if conversations can't be saved."""
         self.window.show_page("chat")
         self.window.show()
         if self.problem:
             self.window.warn_unsaved(self.problem)
 
     def apply_appearance(self) -> None:
-        """Put language, colours and letters on the program."""
+        """Apply language, colours and font to the program."""
         self._translate(self.settings.get("language"))
         theme.apply(self.app, self.settings.get("theme"), self.settings.get("font_points"))
 
     def refresh_appearance(self) -> None:
-        """Dress again after a change, and draw the window's own pictures in the new colours."""
+        """Apply them again after a change, and rebuild the window, whose icons have the colours."""
         self.apply_appearance()
         self.window.refresh()
 
     def close(self) -> None:
-        """End what lives beside the window."""
+        """Close the window and the conversations."""
         self.window.close()
         self.history.close()
-        self._translate("en")  # what it put on the application goes with it
+        self._translate("en")  # removes the translator from the application
 
     def _open_history(self) -> History:
-        """Open the conversations; where that fails, others that live in memory only."""
+        """Open the conversations. If that fails, return an empty history in memory."""
         try:
             history = History(self.data)
         except HistoryError as error:
@@ -88,7 +88,7 @@ class Program:
             return History(None)
         try:
             history.purge()
-        except HistoryError as error:  # what was deleted is swept another time
+        except HistoryError as error:  # deleted conversations are removed at a later start
             _LOG.warning("%s", error.message)
         return history
 
@@ -105,14 +105,14 @@ class Program:
 
 
 def run(*, model: Path | None = None, data: Path | None = None) -> int:
-    """Open the window and stay until it is closed; gives the exit code."""
+    """Open the window, wait until it is closed, and return the exit code."""
     data = data or data_folder()
     app = make_app()
     with closed_by_signals():
-        return _stay(app, model, data)
+        return _run_window(app, model, data)
 
 
-def _stay(app: QApplication, model: Path | None, data: Path) -> int:
+def _run_window(app: QApplication, model: Path | None, data: Path) -> int:
     lock = acquire_lock(data)
     if lock is None:
         QMessageBox.information(
@@ -142,10 +142,10 @@ def _stay(app: QApplication, model: Path | None, data: Path) -> int:
 
 @contextmanager
 def closed_by_signals() -> Iterator[None]:
-    """Close the windows on Ctrl-C in their terminal, and when the system asks the program to end.
+    """Close the windows on SIGINT (Ctrl-C) and SIGTERM.
 
-    Python runs signal handlers between its own instructions only, and in Qt's loop there are none:
-    a byte in a socket wakes the loop.
+    Python runs signal handlers only between its own instructions, and Qt's event loop executes
+    none: a byte in a socket wakes it.
     """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
@@ -172,12 +172,13 @@ def closed_by_signals() -> Iterator[None]:
 
 
 def acquire_lock(data: Path) -> QLockFile | None:
-    """Give the lock that one window at a time holds on a data folder; None when another has it.
+    """Return the lock on a data folder, or None if another window holds it.
 
-    In a folder where no lock can be made it is not held: the history tells what is wrong there.
+    If no lock file can be made there, the lock is returned without being held; opening the history
+    then reports what is wrong with the folder.
     """
     lock = QLockFile(str(data / "window.lock"))
-    lock.setStaleLockTime(0)  # stale when its process is gone, and not because it is old
+    lock.setStaleLockTime(0)  # only stale when its process has ended, whatever its age
     with suppress(OSError):
         data.mkdir(parents=True, exist_ok=True)
     if not lock.tryLock(100) and lock.error() is QLockFile.LockError.LockFailedError:
@@ -186,7 +187,7 @@ def acquire_lock(data: Path) -> QLockFile | None:
 
 
 def make_app() -> QApplication:
-    """Make Qt's application with the program's name."""
+    """Create Qt's application with the program's name."""
     app = QApplication([sys.argv[0] or "cogvlm2-lite"])
     app.setApplicationName("cogvlm2-lite")
     app.setApplicationDisplayName("CogVLM2 Lite")
@@ -196,7 +197,7 @@ def make_app() -> QApplication:
 
 
 def log_to_file(data: Path) -> None:
-    """Write warnings and faults of the window to a small rotating file beside the conversations."""
+    """Write warnings and uncaught exceptions to a small rotating file next to the conversations."""
     try:
         handler: logging.Handler = logging.handlers.RotatingFileHandler(
             data / "window.log", maxBytes=512 * 1024, backupCount=2, encoding="utf-8"
@@ -207,8 +208,8 @@ def log_to_file(data: Path) -> None:
     _LOG.addHandler(handler)
     qInstallMessageHandler(_log_qt)
     sys.excepthook = _log_exception
-    threading.excepthook = lambda fault: _LOG.error(
-        "fault in a thread:\n%s", "".join(traceback.format_exception(fault.exc_value))
+    threading.excepthook = lambda args: _LOG.error(
+        "exception in a thread:\n%s", "".join(traceback.format_exception(args.exc_value))
     )
 
 
@@ -217,7 +218,7 @@ def _log_qt(kind: QtMsgType, context: QMessageLogContext, text: str) -> None:
 
 
 def _log_exception(
-    kind: type[BaseException], fault: BaseException, trace: TracebackType | None
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    _LOG.error("fault:\n%s", "".join(traceback.format_exception(kind, fault, trace)))
-    traceback.print_exception(kind, fault, trace)
+    _LOG.error("exception:\n%s", "".join(traceback.format_exception(kind, error, trace)))
+    traceback.print_exception(kind, error, trace)

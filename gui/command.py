@@ -42,7 +42,7 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `gui`; gives the exit code."""
+    """Run `gui` and return the exit code."""
     args = build_parser().read(argv)
     if args.install_shortcut or args.remove_shortcut:
         return change_menu(install=args.install_shortcut)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def change_menu(*, install: bool, platform: str = sys.platform) -> int:
-    """Put the window into the desktop's menu, or take it out; says what was written or removed."""
+    """Add the menu entry or remove it, and print its files. Returns the exit code."""
     if platform in ("win32", "darwin"):
         raise UsageError(
             "The menu entry works only on Linux desktops.",

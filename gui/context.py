@@ -1,4 +1,4 @@
-"""What every page of the window is given."""
+"""What every page of the window gets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gui.data.settings import Preferences
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The window's shared things.
+    """The objects and actions that all pages share.
 
-    open_model  opens a model folder in the engine, and remembers it
-    show_page   shows a page by the name of its row in `gui.window.PAGES`
-    send_files        shows a page and gives it picture files (its `receive`)
+    open_model  open a model folder in the engine, and remember it
+    show_page   show a page by its name in `gui.window.PAGES`
+    send_files  show a page and pass it picture files (its `receive`)
     """
 
     settings: Preferences
@@ -32,5 +32,5 @@ class Context:
 
 
 def model_name(folder: Path) -> str:
-    """Give what the window calls a model."""
+    """Return the name of a model as the window shows it."""
     return "demo" if folder.name == "checkpoint" and folder.parent.name == "demo" else folder.name

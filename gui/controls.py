@@ -1,4 +1,4 @@
-"""The control of one declared setting, with its explanation below."""
+"""Controls for the declared settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gui.data.settings import Preferences, Setting
 
 
 def make_row(settings: Preferences, setting: Setting) -> QWidget:
-    """Give the control of a setting, which writes what is chosen at once, and its explanation."""
+    """Return the control of a setting with its help text below. A change is saved at once."""
     holder = QWidget()
     column = QVBoxLayout(holder)
     column.setContentsMargins(0, 0, 0, 0)
@@ -57,7 +57,7 @@ def _control(settings: Preferences, setting: Setting) -> QWidget:
         whole = QSpinBox()
         _limit(whole, setting)
         _follow(settings, name, whole, whole.setValue)
-        # Once typing ended: a change of the font size draws the page anew.
+        # Report only finished numbers: a change of the font size builds the page again.
         whole.setKeyboardTracking(False)
         whole.valueChanged.connect(lambda new: settings.set(name, int(new)))
         return whole
@@ -70,15 +70,15 @@ def _control(settings: Preferences, setting: Setting) -> QWidget:
 def _follow(
     settings: Preferences, name: str, control: QWidget, show: Callable[[Any], None]
 ) -> None:
-    """Show the value now and whenever it changes: the same setting may stand in two places."""
+    """Show the value now and whenever it changes: two controls may show the same setting."""
 
-    def told(changed: str) -> None:
+    def show_change(changed: str) -> None:
         if changed == name:
             show(settings.get(name))
 
-    told(name)
-    settings.add_listener(told)
-    control.destroyed.connect(lambda: settings.remove_listener(told))
+    show_change(name)
+    settings.add_listener(show_change)
+    control.destroyed.connect(lambda: settings.remove_listener(show_change))
 
 
 def _limit(control: QSpinBox | QDoubleSpinBox, setting: Setting) -> None:
@@ -92,5 +92,5 @@ def _limit(control: QSpinBox | QDoubleSpinBox, setting: Setting) -> None:
 
 
 def translate_setting(text: str) -> str:
-    """Translate a text of the declaration."""
+    """Return a text of a declaration in the window's language."""
     return QCoreApplication.translate("Settings", text)

@@ -1,4 +1,4 @@
-"""The program in the menu of a Linux desktop: an entry and an icon in folders of the user. No Qt.
+"""The menu entry on a Linux desktop: a desktop file and an icon in the user's folders. No Qt.
 
 Follows the freedesktop.org specifications of desktop entries and icon themes.
 """
@@ -34,13 +34,13 @@ StartupWMClass={name}
 
 
 def menu_folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
-    """Give the folder that a desktop reads the user's entries and icons below."""
+    """Return the folder below which a desktop looks for the user's entries and icons."""
     xdg = Path(environ.get("XDG_DATA_HOME", ""))
     return xdg if xdg.is_absolute() else (home or Path.home()) / ".local" / "share"
 
 
 def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...]:
-    """Write entry and icon below `folder`; gives both files. Raises UsageError when it can't."""
+    """Write entry and icon below `folder` and return both files. Raises UsageError."""
     entry, icon = _files(folder)
     text = _ENTRY.format(command=" ".join(map(_quoted, launcher)), name=NAME)
     try:
@@ -59,7 +59,7 @@ def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...
 
 
 def remove(folder: Path) -> tuple[Path, ...]:
-    """Remove what `install` wrote, and nothing else; gives the files that were there."""
+    """Remove what `install` wrote, and nothing else. Returns the removed files."""
     found = tuple(file for file in _files(folder) if file.exists())
     try:
         for file in found:
@@ -80,7 +80,7 @@ def _files(folder: Path) -> tuple[Path, Path]:
 
 
 def _quoted(argument: str) -> str:
-    """Quote an argument of Exec: once for its own rules, once for those of a string value."""
+    """Quote an argument of Exec: first by the rules of Exec, then by those of a string value."""
     for special in ("\\", '"', "`", "$"):
         argument = argument.replace(special, f"\\{special}")
     return '"' + argument.replace("\\", "\\\\").replace("%", "%%") + '"'

@@ -1,4 +1,4 @@
-"""What the window calls the parts and phases of a memory plan, in its language."""
+"""The names of the parts and phases of a memory plan, in the window's language."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NAMES = {
     "prefill of text": QT_TRANSLATE_NOOP("Memory", "reading the question"),
     "decode": QT_TRANSLATE_NOOP("Memory", "answering"),
 }
-"""Parts and phases of a plan, as the page calls them."""
+"""Names of parts and phases, by the word that the plan uses."""
 
 
 def part_name(word: str) -> str:
-    """Return what the window calls a part or a phase."""
+    """Return the name of a part or a phase; an unknown word stays as it is."""
     return QCoreApplication.translate("Memory", NAMES[word]) if word in NAMES else word

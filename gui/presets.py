@@ -1,4 +1,4 @@
-"""Questions that are asked often: ours, and those a person kept."""
+"""Preset questions: the built-in ones, and those that the user saved."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PRESETS = (
 class PresetButton(QToolButton):
     """A button with a menu of questions.
 
-    use      is given the question that was chosen
-    current  gives the question that stands in the field, for keeping it
+    use      called with the chosen question
+    current  returns the text of the question field, to save it as a preset
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PresetButton(QToolButton):
         self._fill(menu)
 
     def _fill(self, menu: QMenu) -> None:
-        """Fill the menu anew each time: another page may have kept a question."""
+        """Fill the menu each time it opens: another page may have saved a question."""
         menu.clear()
         for name, text in PRESETS:
             menu.addAction(_translate(name), partial(self._use, _translate(text)))
@@ -79,7 +79,7 @@ class PresetButton(QToolButton):
         )
 
     def save(self) -> None:
-        """Keep the question in the field as a preset."""
+        """Save the question in the field as a preset."""
         question, own = self._current().strip(), self._settings.get("presets")
         if question and question not in own:
             self._settings.set("presets", [*own, question])

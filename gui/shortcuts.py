@@ -1,4 +1,4 @@
-"""The sheet of keys."""
+"""The dialog that lists the keyboard shortcuts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KEYS = (
     ("Ctrl+V", QT_TRANSLATE_NOOP("Keys", "Paste a picture or text")),
     ("Ctrl+R", QT_TRANSLATE_NOOP("Keys", "Answer again")),
     ("Ctrl+F", QT_TRANSLATE_NOOP("Keys", "Search in conversations")),
-    ("Ctrl+L", QT_TRANSLATE_NOOP("Keys", "Go to the question")),
-    ("Alt+1 … Alt+6", QT_TRANSLATE_NOOP("Keys", "Pages of the window")),
-    ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger and smaller text")),
+    ("Ctrl+L", QT_TRANSLATE_NOOP("Keys", "Go to the question field")),
+    ("Alt+1 … Alt+6", QT_TRANSLATE_NOOP("Keys", "Show a page")),
+    ("Ctrl++ / Ctrl+-", QT_TRANSLATE_NOOP("Keys", "Larger or smaller text")),
     ("Ctrl+,", QT_TRANSLATE_NOOP("Keys", "Settings")),
     ("F1", QT_TRANSLATE_NOOP("Keys", "Show these shortcuts")),
     ("Ctrl+Q", QT_TRANSLATE_NOOP("Keys", "Quit")),
@@ -27,11 +27,11 @@ KEYS = (
 
 
 class ShortcutDialog(QDialog):
-    """All keys of the window."""
+    """All keyboard shortcuts of the window."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle(QCoreApplication.translate("Keys", "Keys"))
+        self.setWindowTitle(QCoreApplication.translate("Keys", "Keyboard shortcuts"))
         column = QVBoxLayout(self)
         form = QFormLayout()
         form.setHorizontalSpacing(32)

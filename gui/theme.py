@@ -1,6 +1,6 @@
 """Colours and shapes of the window: two palettes, one stylesheet, one set of line icons.
 
-Widgets never name a colour; they get an object name or a `kind` property that the stylesheet knows.
+Widgets never name a colour; they have an object name or a `kind` property that the stylesheet uses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gui.desktop_entry import ICON
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    """What each colour is for; the same set as the server's page."""
+    """The colours by purpose, the same set as in the server's web page."""
 
     ground: str
     side: str
@@ -167,7 +167,7 @@ QWidget#drop { background: $mine; border: 2px dashed $accent; border-radius: 16p
 
 
 def colours_for(choice: str) -> Colours:
-    """Give the palette of a theme: "light", "dark", or "system" for what the desktop says."""
+    """Return the palette of a theme: "light", "dark", or "system" for the desktop's choice."""
     if choice == "system":
         scheme = QGuiApplication.styleHints().colorScheme()
         return DARK if scheme is Qt.ColorScheme.Dark else LIGHT
@@ -175,7 +175,7 @@ def colours_for(choice: str) -> Colours:
 
 
 def stylesheet(colours: Colours, points: int) -> str:
-    """Write the one stylesheet of the window. points: size of plain text."""
+    """Return the window's stylesheet. points: font size of plain text."""
     sheet = _STYLESHEET.replace("$bigpt", f"{round(points * 1.5)}pt")
     sheet = sheet.replace("$smallpt", f"{max(7, round(points * 0.8))}pt")
     # Longer names first: $accent_ink begins with $accent.
@@ -185,10 +185,10 @@ def stylesheet(colours: Colours, points: int) -> str:
 
 
 def apply(app: QApplication, choice: str, points: int) -> Colours:
-    """Dress the whole program; gives the palette that was taken."""
+    """Apply a theme and a font size to the program. Returns the palette."""
     colours = colours_for(choice)
     sheet = stylesheet(colours, points)
-    if app.styleSheet() == sheet:  # worn already; every widget would be dressed once more
+    if app.styleSheet() == sheet:  # already applied; Qt would style every widget again
         return colours
     app.setStyle("Fusion")
     app.setPalette(_palette(colours))
@@ -202,10 +202,10 @@ def apply(app: QApplication, choice: str, points: int) -> Colours:
 
 
 def current() -> Colours:
-    """Give the palette the program wears now."""
+    """Return the palette that is applied now."""
     app = QApplication.instance()
-    worn = app.property("colours") if app else None
-    return Colours(**worn) if worn else LIGHT
+    applied = app.property("colours") if app else None
+    return Colours(**applied) if applied else LIGHT
 
 
 def _palette(colours: Colours) -> QPalette:
@@ -270,7 +270,7 @@ _PATHS = {
 
 
 def icon(name: str, colour: str | None = None, size: int = 20) -> QIcon:
-    """Draw a line icon in the theme's ink, sharp on every screen. KeyError for an unknown name."""
+    """Return a line icon in the theme's text colour. Raises KeyError for an unknown name."""
     made = QIcon()
     for scale in (1, 2, 3):
         made.addPixmap(_draw(_PATHS[name], colour or current().ink, size, scale))
@@ -280,7 +280,7 @@ def icon(name: str, colour: str | None = None, size: int = 20) -> QIcon:
 
 
 def _draw(path: str, colour: str, size: int, scale: int) -> QPixmap:
-    # Imported here: the first paint needs it, plain state tests do not.
+    # Imported here because tests of plain state do not need it.
     from PySide6.QtSvg import QSvgRenderer
 
     drawing = (
@@ -298,7 +298,7 @@ def _draw(path: str, colour: str, size: int, scale: int) -> QPixmap:
 
 
 def app_icon() -> QIcon:
-    """Draw the program's icon."""
+    """Return the program's icon."""
     from PySide6.QtSvg import QSvgRenderer
 
     drawing = QByteArray(ICON.encode())

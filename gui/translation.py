@@ -1,6 +1,6 @@
-"""Sentences of the core in the window's language.
+"""Messages of the core in the window's language.
 
-An error, a notice or a remark is a Text: it keeps its template and values, also when it comes from
+An error message or a notice is a Text: it keeps its template and values, also when it comes from
 another process. gui/translations has the Chinese of all templates (context "Messages");
 tools/templates.py collects them from the sources.
 """
@@ -21,9 +21,9 @@ def error_text(error: CogVLM2LiteError) -> str:
 
 
 def translate(text: str) -> str:
-    """Return a sentence of the core in the window's language.
+    """Return a message of the core in the window's language.
 
-    What is no Text, such as an answer or a sentence of an earlier version, stays as it is.
+    Other strings, such as an answer or a message saved by an earlier version, stay as they are.
     """
     if not isinstance(text, Text):
         return text

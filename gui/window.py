@@ -1,4 +1,4 @@
-"""The main window: a rail of pages at the side; its title says which model is open."""
+"""The main window: a side bar with the pages. The window's title names the open model."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ from gui.context import Context, model_name
 from gui.data.history import History
 from gui.data.settings import Preferences
 from gui.translatable import QT_TRANSLATE_NOOP
+from gui.translation import translate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One row of the rail. target: "module:function" that makes the page from a Context."""
+    """One button of the side bar. target: "module:function" that makes the page from a Context."""
 
     name: str
     icon: str
@@ -85,30 +86,30 @@ PAGES = (
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A page whose work outlives it when the language or theme changes."""
+    """A page whose state is moved to the new page when the language or theme changes."""
 
     def save_state(self) -> Any:
-        """Let go of what the next page goes on with."""
+        """Return the state, and stop using it."""
         ...
 
     def restore_state(self, saved: Any) -> None:
-        """Go on where the page before was."""
+        """Continue with the state of the page before."""
         ...
 
 
 @runtime_checkable
 class FileReceiver(Protocol):
-    """A page that picture files can be given to."""
+    """A page that accepts picture files."""
 
     def receive(self, files: Sequence[Path]) -> None:
-        """Take them."""
+        """Use these files."""
         ...
 
 
 class MainWindow(QMainWindow):
     """The window. Pages are made when they are first shown.
 
-    appearance_changed  theme, font size or language were changed; the program dresses itself anew
+    appearance_changed  theme, font size or language changed; the program must apply them
     """
 
     appearance_changed = Signal()
@@ -162,14 +163,14 @@ class MainWindow(QMainWindow):
         )
 
     def show_page(self, name: str) -> None:
-        """Show a page, making it first when it was never shown."""
+        """Show a page; make it if it was never shown."""
         page = self._make(name)
         self._stack.setCurrentWidget(page)
         self._buttons[name].setChecked(True)
         _focus_into(page)
 
     def send_files(self, name: str, files: Sequence[Path]) -> None:
-        """Show a page and give it picture files."""
+        """Show a page and pass it picture files."""
         self.show_page(name)
         page = self._made[name]
         assert isinstance(page, FileReceiver)
@@ -184,7 +185,7 @@ class MainWindow(QMainWindow):
         return self._made[name]
 
     def warn_unsaved(self, reason: str) -> None:
-        """Say that conversations are kept in memory only, and why; returns at once."""
+        """Warn that conversations are kept in memory only, and why. Does not wait for an answer."""
         box = QMessageBox(self)
         box.setIcon(QMessageBox.Icon.Warning)
         box.setWindowTitle(self.tr("Conversations are not saved"))
@@ -196,11 +197,11 @@ class MainWindow(QMainWindow):
         box.open()
 
     def page(self, name: str) -> QWidget | None:
-        """Give a page that was made already."""
+        """Return a page, or None if it was not made yet."""
         return self._made.get(name)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
-        """Remember the window's place, and end everything it started."""
+        """Save the window's geometry, and end everything it started."""
         if self.isVisible() and not self.context.history.flush() and not self._agree_to_lose():
             event.ignore()
             return
@@ -226,15 +227,15 @@ class MainWindow(QMainWindow):
         return asked is QMessageBox.StandardButton.Yes
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Make everything anew in another language."""
+        """Rebuild the window in another language."""
         if event.type() is QEvent.Type.LanguageChange:
             self.refresh()
         super().changeEvent(event)
 
     def _rebuild(self) -> None:
-        """Make rail and pages again: the language or the theme is another one.
+        """Make side bar and pages again after a change of language or theme.
 
-        While an answer comes this waits, for the page that shows it.
+        Waits until a running answer ends, because its page would be replaced.
         """
         chat = self._made.get("chat")
         if getattr(chat, "busy", False):
@@ -260,7 +261,7 @@ class MainWindow(QMainWindow):
         self._retranslating = False
 
     def refresh(self) -> None:
-        """Draw rail and pages again soon, in the language and theme the program wears then."""
+        """Rebuild side bar and pages soon, in the language and theme that are set then."""
         if not self._retranslating:
             self._retranslating = True
             QTimer.singleShot(0, self._rebuild)
@@ -330,7 +331,7 @@ class MainWindow(QMainWindow):
         self.addAction(action)
 
     def show_shortcuts(self) -> None:
-        """Show the sheet of keys."""
+        """Show the keyboard shortcuts."""
         from gui.shortcuts import ShortcutDialog
 
         ShortcutDialog(self).open()
@@ -346,10 +347,10 @@ class MainWindow(QMainWindow):
             self._touch()
         show_message = getattr(self._made.get("chat"), "show_message", None)
         if self.context.settings.problem and show_message is not None:
-            show_message(self.context.settings.problem)
+            show_message(translate(self.context.settings.problem))
 
     def _touch(self) -> None:
-        """Count the idle time from now on."""
+        """Restart the idle timer."""
         minutes = self.context.settings.get("unload_minutes")
         if minutes:
             self._idle.start(minutes * 60_000)
@@ -364,7 +365,7 @@ class MainWindow(QMainWindow):
         self.context.engine.client.unload()
 
     def _show_state(self) -> None:
-        """Say in the window's title what the engine does."""
+        """Show the open model in the window's title."""
         client = self.context.engine.client
         options = client.options
         name = model_name(options.folder) if options else ""
@@ -380,9 +381,9 @@ class MainWindow(QMainWindow):
 
 
 def _focus_into(page: QWidget) -> None:
-    """Give a page the keys: where it wants them, or the first control that Tab would reach.
+    """Focus a page: its own choice (`focus_input`), or the first control that Tab would reach.
 
-    Without this a page that was chosen by key would not hear its own shortcuts.
+    Without this a page that was chosen by a shortcut would not receive its own shortcuts.
     """
     focus_input = getattr(page, "focus_input", None)
     if focus_input is not None:

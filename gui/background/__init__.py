@@ -1,1 +1,1 @@
-"""Work of the window that runs elsewhere: the engine, child programs, decoding, threads."""
+"""Work outside of the window's thread: the engine, child processes, decoding, tasks."""

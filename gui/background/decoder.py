@@ -1,8 +1,8 @@
-"""Pictures are decoded in a child process, never in the window's: a damaged file may crash it.
+"""Decodes pictures in a child process, because a damaged file may crash the decoder.
 
-Run as a program, this module is that child. `fit` and `square`: a picture file on standard input,
-and on standard output a line of JSON and the pixels, or the reason there are none. `small SIDE`: a
-path in JSON a line, and for each such an answer.
+Run as a program, this module is that child. With `fit` or `square` it reads a picture file from
+standard input, and writes a line of JSON and the pixels, or a line with the error. With `small` it
+reads lines with a path in JSON, and writes such an answer for each.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
 from cogvlm2_lite.text import read_templates, with_templates
 
 SIDE = 1344
-"""The model's picture; a preview is no larger."""
+"""Side of the model's input in pixels; a preview is not larger."""
 _TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedPicture:
-    """A picture to look at. rgb: [height, width, 3] bytes; format and sizes are the file's."""
+    """A picture to show.
+
+    rgb     [height, width, 3] bytes
+    format  of the file, as are original_width and original_height
+    """
 
     width: int
     height: int
@@ -34,15 +38,15 @@ class DecodedPicture:
 
 
 def child_command(how: str, side: int) -> list[str]:
-    """Give the command of the decoding child; how, side as above."""
+    """Return the command of the child process. how: "fit", "square" or "small"; side in pixels."""
     return [sys.executable, "-P", "-m", "gui.background.decoder", how, str(side)]
 
 
 def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
-    """Decode a picture file in a child.
+    """Decode a picture file in a child process.
 
-    as_model_sees  squashed to a square of 1344 pixels, as the model gets it
-    Raises ImageError when it is none, or when the child dies on it.
+    as_model_sees  resized to a square of 1344 pixels, as the model gets it
+    Raises ImageError if it is not a picture, or if the child crashes or hangs.
     """
     command = child_command("square" if as_model_sees else "fit", SIDE)
     try:

@@ -1,7 +1,7 @@
-"""The window's side of the engine: a plain client on a thread of its own, and one bridge into Qt.
+"""The window's access to the engine: a client with its own thread, and a bridge to Qt signals.
 
-`EngineClient` knows no Qt; every blocking call to the engine's process happens on its thread, so
-the window never waits. `EngineBridge` turns what it tells into signals of the window's thread.
+`EngineClient` does not use Qt. It makes all blocking calls to the engine process on its thread, so
+the window never waits. `EngineBridge` turns its callbacks into signals in the window's thread.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from cogvlm2_lite.worker.protocol import Ask, Loaded
 
 
 def start_process(options: LoadOptions) -> WorkerEngine:
-    """Make the real engine's process, not started yet."""
+    """Return the real engine process, not started yet."""
     return EngineProcess(options)
 
 
 class EngineClient:
-    """Orders for the engine, done one after the other on a thread of this class.
+    """Calls to the engine process, made one after the other on a thread of this class.
 
-    on_state    told after every change of state, from any thread
-    on_news     told what the process says of itself, from any thread
-    on_outcome  told (request, outcome) of answers, from any thread
+    on_state    called after every change of state, from any thread
+    on_news     called with news of the process (loaded, died), from any thread
+    on_outcome  called with (request, event or error) of answers, from any thread
     """
 
     def __init__(self, make: Callable[[LoadOptions], WorkerEngine] = start_process) -> None:
@@ -72,16 +72,16 @@ class EngineClient:
 
     @property
     def answering(self) -> bool:
-        """True while an answer comes."""
+        """True while an answer is being generated."""
         return bool(self._running)
 
     @property
     def options(self) -> LoadOptions | None:
-        """What is opened, or would be by `start`; None before the first `open`."""
+        """The options of the last `open`; None before the first one."""
         return self._process.options if self._process else None
 
     def open(self, options: LoadOptions) -> None:
-        """Open a model in a new process; the old process ends first."""
+        """Open a model in a new process; the old process is stopped first."""
 
         def call() -> None:
             self._end()
@@ -92,7 +92,7 @@ class EngineClient:
         self._do(call)
 
     def restart(self) -> None:
-        """Start again after a death or an unload; does nothing before the first `open`."""
+        """Start again after a crash or an unload. Does nothing before the first `open`."""
 
         def call() -> None:
             process = self._process
@@ -115,7 +115,7 @@ class EngineClient:
         self._do(call)
 
     def ask(self, ask: Ask) -> int:
-        """Send a question; its `request` is replaced. Gives the number that `on_outcome` tells."""
+        """Send a question and return its number for `on_outcome`. `ask.request` is replaced."""
         self._numbers += 1
         number = self._numbers
         self._do(lambda: self._submit(number, ask))
@@ -132,7 +132,7 @@ class EngineClient:
         self._do(call)
 
     def close(self) -> None:
-        """End the process and the thread; waits for both."""
+        """Stop the process and the thread, and wait for both."""
         if self._thread is None:
             return
         self._do(self._end)
@@ -177,7 +177,7 @@ class EngineClient:
         while (call := self._calls.get()) is not None:
             self._start_error = Text()
             try:
-                with suppress(CogVLM2LiteError):  # the state and its reason, told below, say it
+                with suppress(CogVLM2LiteError):  # on_state reports the state and its reason
                     call()
             except OSError as error:
                 self._start_error = Text(
@@ -187,10 +187,10 @@ class EngineClient:
 
 
 class EngineBridge(QObject):
-    """The engine's client as signals, which arrive in the window's thread.
+    """The callbacks of EngineClient as signals, which arrive in the window's thread.
 
-    state_changed  look at `client.state`
-    news           Loaded, LoadFailed, Unloaded or Died
+    state_changed  `client.state` has changed
+    news           (Loaded, LoadFailed, Unloaded or Died)
     outcome        (number, event or error) of an answer
     """
 

@@ -1,4 +1,4 @@
-"""A command of this program in a process of its own, read line by line: its events as JSON."""
+"""Runs a command of this program in a child process and reads its events, one JSON line each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _END_MS = 5000
 
 
 class Command(QObject):
-    """`cogvlm2-lite ...` as a child.
+    """`cogvlm2-lite ...` in a child process.
 
-    told   a line of its JSON, as a dict
-    ended  it is over; `reason` says why if it did not end by itself
+    event_received  (dict) an event of the command
+    ended           the process ended or could not be started; `reason` has its last error line
     """
 
     event_received = Signal(dict)
@@ -40,12 +40,12 @@ class Command(QObject):
 
     @property
     def reason(self) -> str:
-        """The last line the child wrote as an error; "" when there is none."""
+        """The last line on the child's standard error, or ""."""
         lines = self._errors.decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 
     def start(self, arguments: Sequence[str]) -> None:
-        """Start the child; it must not run already."""
+        """Start the child. It must not be running."""
         assert not self.running
         self._rest = self._errors = b""
         program, *first = PROGRAM
@@ -56,15 +56,18 @@ class Command(QObject):
         self._process.write(line.encode() + b"\n")
 
     def terminate(self) -> None:
-        """Ask the child to end. On Windows a program without windows can only be killed, and what
-        these commands have done is kept either way."""
+        """Ask the child to end.
+
+        On Windows a program without windows can only be killed. The commands keep finished work
+        either way.
+        """
         if sys.platform == "win32":
             self._process.kill()
         else:
             self._process.terminate()
 
     def end(self) -> None:
-        """End the child and wait for it; nothing is told any more."""
+        """End the child and wait for it, without further signals."""
         self.blockSignals(True)
         if self.running:
             self._process.closeWriteChannel()
@@ -81,12 +84,12 @@ class Command(QObject):
             try:
                 event = read_templates(json.loads(line))
             except ValueError:
-                continue  # what a library printed
+                continue  # output of a library
             if isinstance(event, dict):
                 self.event_received.emit(event)
 
     def _read_errors(self) -> None:
-        # The end of it says why; a child that complains for hours must not fill the memory.
+        # Only the end is needed, and a child that writes for hours must not fill the memory.
         new = bytes(self._process.readAllStandardError().data())
         self._errors = (self._errors + new)[-4096:]
 

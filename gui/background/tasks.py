@@ -1,4 +1,4 @@
-"""Work that would hold the window up, done on threads; its result comes back as a signal."""
+"""Runs work on threads that would block the window, and returns the result as a signal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 
 
 class Tasks(QObject):
-    """Runs plain functions beside the window.
+    """Runs plain functions on threads.
 
-    A function's result, or the CogVLM2LiteError it raised, is given to a callback in the window's
-    thread. Other exceptions are bugs and reach threading.excepthook.
+    A function's result, or the CogVLM2LiteError that it raised, is passed to a callback in the
+    window's thread. Other exceptions are bugs and reach threading.excepthook.
     """
 
     _done = Signal(object, object, object)
@@ -34,9 +34,9 @@ class Tasks(QObject):
         failed: Callable[[CogVLM2LiteError], None],
         owner: QObject,
     ) -> None:
-        """Do `work` on a thread, then call one of the two others in the window's thread.
+        """Run `work` on a thread, then call `then` or `failed` in the window's thread.
 
-        owner  whose callbacks they are; nothing is called once Qt has deleted it
+        owner  no callback is called after Qt has deleted this object
         """
 
         def body() -> None:
@@ -53,7 +53,7 @@ class Tasks(QObject):
         thread.start()
 
     def close(self) -> None:
-        """Wait for what still runs; its results are dropped."""
+        """Wait for running tasks and drop their results."""
         self._closed = True
         for thread in list(self._threads):
             thread.join()

@@ -1,4 +1,4 @@
-"""Small pictures for the table, decoded one after the other in a child that may crash."""
+"""Thumbnails for the table, decoded one after the other in a child process that may crash."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from PySide6.QtGui import QImage
 from gui.background.decoder import child_command
 
 SIDE = 128
-"""Longest side in pixels: twice what is shown, for screens of high density."""
+"""Longest side in pixels: twice the shown size, for high-density screens."""
 _TIMEOUT_S = 20.0
-_MOST_REQUESTS = 200
-"""So many wishes are remembered; older ones are of rows that were scrolled away long ago."""
+_MOST_QUEUED = 200
+"""Older paths in the queue are dropped: their rows were scrolled away long ago."""
 
 
 class Thumbnails(QObject):
-    """Decodes what is wanted, the newest wish first: that row is looked at now.
+    """Decodes the requested pictures, the newest request first, because its row is visible now.
 
-    ready  (path, image); a null image for a file that is no picture
+    ready  (path, image); the image is null if the file is not a picture
     """
 
     ready = Signal(str, QImage)
@@ -32,27 +32,27 @@ class Thumbnails(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._changed = threading.Condition()
-        self._requests: list[Path] = []
+        self._queue: list[Path] = []
         self._closed = False
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._made.connect(self.ready, Qt.ConnectionType.QueuedConnection)
 
     def request(self, path: Path) -> None:
-        """Ask for a file's small picture; `ready` tells it."""
+        """Request the thumbnail of a file; `ready` delivers it."""
         with self._changed:
-            self._requests.append(path)
-            del self._requests[:-_MOST_REQUESTS]
+            self._queue.append(path)
+            del self._queue[:-_MOST_QUEUED]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="thumbnails", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
     def close(self) -> None:
-        """End the child and the thread."""
+        """Stop the child and the thread."""
         with self._changed:
             self._closed = True
-            self._requests.clear()
+            self._queue.clear()
             self._changed.notify()
             if self._child is not None:
                 self._child.kill()
@@ -62,19 +62,19 @@ class Thumbnails(QObject):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._requests) or self._closed)
+                self._changed.wait_for(lambda: bool(self._queue) or self._closed)
                 if self._closed:
                     break
-                path = self._requests.pop()
+                path = self._queue.pop()
             image = self._decode(path)
             if not self._closed:
                 self._made.emit(str(path), image)
         self._end_child()
 
     def _decode(self, path: Path) -> QImage:
-        """Give the small picture; a null image when there is none or the child dies on it."""
+        """Return the thumbnail; a null image if it is not a picture or the child crashes on it."""
         child = self._running_child()
-        # A decoder that hangs is ended like one that crashes: its answer is an empty line.
+        # A decoder that hangs is killed; like a crash, this gives an empty line.
         timer = threading.Timer(_TIMEOUT_S, child.kill)
         timer.start()
         try:
@@ -96,13 +96,13 @@ class Thumbnails(QObject):
 
     def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None:
-            made = subprocess.Popen(
+            child = subprocess.Popen(
                 child_command("small", SIDE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             with self._changed:
-                self._child = made
+                self._child = child
                 if self._closed:
-                    made.kill()
+                    child.kill()
         return self._child
 
     def _end_child(self) -> None:

@@ -1,4 +1,4 @@
-"""What is asked about which pictures, and where the answers go: the form above the table."""
+"""The form above the table: pictures, question, and where the answers are written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gui.presets import PresetButton
 
 @dataclass(frozen=True, kw_only=True)
 class FormValues:
-    """All that stands in the form; see Job."""
+    """All values of the form; see Job."""
 
     folder: str
     question: str
@@ -40,7 +40,7 @@ class FormValues:
 
 
 class JobForm(QWidget):
-    """The form. Folders and question are remembered, so that a later start goes on."""
+    """The form. Folders and question are saved as settings, so that a later start can resume."""
 
     def __init__(self, settings: Preferences) -> None:
         super().__init__()
@@ -66,10 +66,12 @@ class JobForm(QWidget):
         self.output = self._place(
             grid, 2, self.tr("Folder for the answers"), self.tr("Choose the folder of the answers")
         )
-        self.output.setPlaceholderText(self.tr("the folder of the pictures"))
+        self.output.setPlaceholderText(self.tr("same as the folder of pictures"))
         grid.addLayout(self._make_boxes(), 3, 0, 1, 3)
         always = QLabel(
-            self.tr("answers.jsonl is always written there; a later start resumes from it.")
+            self.tr(
+                "answers.jsonl is always written to this folder; the next start resumes from it."
+            )
         )
         always.setProperty("kind", "soft")
         always.setWordWrap(True)
@@ -80,7 +82,7 @@ class JobForm(QWidget):
         self.output.setText(settings.get("batch_output"))
 
     def job(self) -> Job | None:
-        """Give what is asked; None while folder or question are missing."""
+        """Return the job, or None while the folder or the question is missing."""
         values = self.values()
         if not values.folder or not values.question:
             return None
@@ -95,7 +97,7 @@ class JobForm(QWidget):
         )
 
     def values(self) -> FormValues:
-        """Give what stands in it."""
+        """Return the values of the form."""
         return FormValues(
             folder=self.folder.text().strip(),
             question=self.question.toPlainText().strip(),
@@ -107,7 +109,7 @@ class JobForm(QWidget):
         )
 
     def set_values(self, values: FormValues) -> None:
-        """Fill it."""
+        """Fill the form."""
         self.folder.setText(values.folder)
         self.question.setPlainText(values.question)
         self.output.setText(values.output)
@@ -117,14 +119,14 @@ class JobForm(QWidget):
         self._choose_only(values.only)
 
     def remember(self) -> None:
-        """Keep folders and question for the next start of the window."""
+        """Save folders and question for the next start of the window."""
         values = self.values()
         self._settings.set("batch_folder", values.folder)
         self._settings.set("batch_question", values.question)
         self._settings.set("batch_output", values.output)
 
     def choose(self, files: Sequence[Path]) -> None:
-        """Take chosen pictures in place of a whole folder, or one folder."""
+        """Use chosen pictures instead of a whole folder, or one folder."""
         if len(files) == 1 and files[0].is_dir():
             self.folder.setText(str(files[0]))
             self._choose_only(None)
@@ -154,7 +156,7 @@ class JobForm(QWidget):
         return row
 
     def _make_few(self) -> QWidget:
-        """Make what is shown when not the whole folder is taken."""
+        """Return the row that is shown for chosen pictures."""
         self._few = QWidget()
         row = QHBoxLayout(self._few)
         row.setContentsMargins(0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""The page "Batch": `cogvlm2-lite batch` in a process of its own, its answers in a table."""
+"""The page "Batch": `cogvlm2-lite batch` in a child process, and its answers in a table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ROW = THUMBNAIL_PX + 14
 
 @dataclass(frozen=True, kw_only=True)
 class BatchState:
-    """What outlives a page when the language changes."""
+    """What is moved to the new page when the language changes."""
 
     run: BatchRun | None
     command: Command
@@ -59,9 +59,9 @@ def make(context: Context) -> QWidget:
 
 
 class BatchPage(QWidget):
-    """Choose a folder and a question, start, and look on.
+    """The form, the progress and the table.
 
-    Every answer is on disk when it stands in the table; starting again goes on.
+    The command saves every answer before the table shows it; starting again resumes.
     """
 
     def __init__(self, context: Context) -> None:
@@ -102,10 +102,10 @@ class BatchPage(QWidget):
 
     @property
     def running(self) -> bool:
-        """True while the command works."""
+        """True while the command runs."""
         return self._command.running
 
-    # --- what is drawn ---------------------------------------------------------------------------
+    # --- layout ----------------------------------------------------------------------------------
 
     def _make_buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -171,17 +171,17 @@ class BatchPage(QWidget):
         row.addWidget(button)
         return button
 
-    # --- the work --------------------------------------------------------------------------------
+    # --- the command -----------------------------------------------------------------------------
 
     def receive(self, files: Sequence[Path]) -> None:
-        """Take pictures that were chosen elsewhere, in place of a whole folder."""
+        """Use pictures that were chosen on another page instead of a whole folder."""
         if self.running:
             self._show_text(self.tr("A batch is running. Wait until it ends, or cancel it first."))
             return
         self.form.choose(files)
 
     def start(self) -> None:
-        """Start, or go on where an earlier start was."""
+        """Start, or resume an earlier run."""
         client, job = self._context.engine.client, self.form.job()
         if self.running:
             return
@@ -205,7 +205,7 @@ class BatchPage(QWidget):
             return
         self.form.remember()
         settings = self._context.settings
-        # One model in memory, not two: where one just fits, a second one would stream or fail.
+        # Keep one model in memory, not two: if one just fits, a second one would stream or fail.
         self._reload = client.state is EngineState.READY
         client.unload()
         self._run = BatchRun(job=job)
@@ -223,7 +223,7 @@ class BatchPage(QWidget):
         self._show()
 
     def pause_or_resume(self) -> None:
-        """Hold after the picture under way, with the model in memory; or go on."""
+        """Pause after the current picture, with the model in memory; or resume."""
         if self._run is None:
             return
         if self._run.state in (RunState.PAUSED, RunState.PAUSING):
@@ -235,7 +235,7 @@ class BatchPage(QWidget):
         self._show()
 
     def cancel(self) -> None:
-        """End within one token; what is answered is kept."""
+        """Stop within one token. Finished answers are kept."""
         if self._run is None or not self.running:
             return
         if self._run.state in (RunState.READING, RunState.LOADING):
@@ -246,7 +246,7 @@ class BatchPage(QWidget):
         self._show()
 
     def save_state(self) -> BatchState:
-        """Let go of the command for a page that takes this one's place."""
+        """Return the running command and the form for a page that replaces this one."""
         saved = BatchState(
             run=self._run,
             command=self._command,
@@ -262,7 +262,7 @@ class BatchPage(QWidget):
         return saved
 
     def restore_state(self, saved: BatchState) -> None:
-        """Go on with what another page began."""
+        """Continue with the state of the replaced page."""
         self._run, self._only_file, self._reload = saved.run, saved.only_file, saved.reload
         self._connect_command(saved.command)
         saved.command.setParent(self)
@@ -271,7 +271,7 @@ class BatchPage(QWidget):
         self._show()
 
     def shut_down(self) -> None:
-        """End with the window; what is answered is kept."""
+        """End the command. Finished answers are kept."""
         self._command.end()
         self._remove_names()
         self._thumbnails.close()
@@ -303,7 +303,7 @@ class BatchPage(QWidget):
             self._context.engine.client.restart()
         self._show()
 
-    # --- what is shown of it ---------------------------------------------------------------------
+    # --- display ---------------------------------------------------------------------------------
 
     def _show(self) -> None:
         run, running = self._run, self.running
@@ -366,7 +366,7 @@ class BatchPage(QWidget):
     def _filter_changed(self) -> None:
         self.filter.show_only(self.search.text(), tuple(self.states.currentData()))
 
-    # --- taking away ----------------------------------------------------------------------------
+    # --- export and rows ------------------------------------------------------------------------
 
     def _ask_for_export(self) -> None:
         name, _ = QFileDialog.getSaveFileName(
@@ -399,7 +399,7 @@ class BatchPage(QWidget):
         menu.exec(self.table.viewport().mapToGlobal(place))
 
     def _ask_more(self, index: QModelIndex) -> None:
-        """Begin a conversation about a row's picture."""
+        """Start a conversation about a row's picture."""
         path = self._rows.path(self.filter.mapToSource(index).row())
         self._context.send_files("chat", [path])
 
@@ -416,7 +416,7 @@ class BatchPage(QWidget):
 
 
 def _write_names(names: tuple[str, ...] | None) -> Path | None:
-    """Write chosen names to a temporary file: an argument list would be too short for many."""
+    """Write chosen names to a temporary file: many names don't fit on a command line."""
     if names is None:
         return None
     handle, file = tempfile.mkstemp(prefix="cogvlm2-lite-batch-", suffix=".txt")

@@ -1,4 +1,4 @@
-"""A batch as its events tell it: pictures, answers, how far it is. No Qt here."""
+"""The state of a batch from its events: pictures, answers, progress. No Qt here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gui.data.settings import write_atomic
 
 
 class RowState(Enum):
-    """Where one picture stands."""
+    """The state of one picture."""
 
     WAITING = "waiting"
     ASKING = "asking"
@@ -36,13 +36,13 @@ class Row:
 
 
 class RunState(Enum):
-    """What the whole batch does."""
+    """The state of the whole batch."""
 
     IDLE = "idle"
     READING = "reading"  # the folder
     LOADING = "loading"  # the model
     ASKING = "asking"
-    PAUSING = "pausing"  # after the picture under way
+    PAUSING = "pausing"  # after the current picture
     PAUSED = "paused"
     STOPPING = "stopping"
     FINISHED = "finished"
@@ -56,10 +56,10 @@ class RunState(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is asked, and where the answers go.
+    """The question, the pictures, and where the answers are written.
 
-    output  folder of the answers; None: beside the pictures
-    only    names of chosen pictures below the folder; None: all of it
+    output  folder of the answers; None: the folder of the pictures
+    only    names of chosen pictures below the folder; None: all
     """
 
     folder: Path
@@ -72,14 +72,14 @@ class Job:
 
     @property
     def target(self) -> Path:
-        """Where answers.jsonl lies."""
+        """The folder of answers.jsonl."""
         return self.output or self.folder
 
 
 def arguments(
     job: Job, model: Path, sampling: Sampling, *, vram: str, ram: str, only_file: Path | None
 ) -> list[str]:
-    """Give the arguments of `cogvlm2-lite`. only_file: a file with the names of `job.only`."""
+    """Return the arguments of `cogvlm2-lite`. only_file: a file with the names of `job.only`."""
     found = ["batch", str(model), str(job.folder), f"--question={job.question}"]
     found += ["--json", "--control"]
     if job.output is not None:
@@ -106,11 +106,11 @@ def arguments(
 
 @dataclass
 class BatchRun:
-    """The rows and the state; `apply_event` follows the command's events.
+    """The rows and the state, updated by the command's events (`apply_event`).
 
-    skipped       answered by earlier runs
-    seconds_left  None while nothing is known
-    error         why it failed, a sentence
+    skipped       pictures that earlier runs answered
+    seconds_left  None while it is unknown
+    error         why the batch failed, a message
     """
 
     job: Job
@@ -131,7 +131,7 @@ class BatchRun:
         return sum(row.state is RowState.FAILED for row in self.rows)
 
     def apply_event(self, event: Mapping[str, Any]) -> int | None:
-        """Follow an event; gives the place of the row that changed, None when all may have."""
+        """Apply an event. Returns the index of the row that changed, or None if all may have."""
         match event.get("event"):
             case "plan":
                 self._plan(event["pictures"], event["known"])
@@ -156,7 +156,7 @@ class BatchRun:
         return None
 
     def process_ended(self, why: str) -> None:
-        """Follow the end of the command's process; why: what it said last."""
+        """Apply the end of the command's process. why: its last error line."""
         if not self.state.is_over:
             stopped = self.state is RunState.STOPPING
             self.error = "" if stopped else why
@@ -187,9 +187,9 @@ class BatchRun:
 
 
 def export_rows(rows: Sequence[Row], target: Path) -> None:
-    """Write rows as a table; .jsonl gives a line of JSON each, anything else CSV.
+    """Write rows as JSON Lines if the suffix is .jsonl, else as CSV.
 
-    Raises CogVLM2LiteError when it can't be written.
+    Raises CogVLM2LiteError if the file can't be written.
     """
     errors = [row.text if row.state is RowState.FAILED else "" for row in rows]
     answers = [row.text if row.state is RowState.ANSWERED else "" for row in rows]
@@ -201,7 +201,7 @@ def export_rows(rows: Sequence[Row], target: Path) -> None:
     else:
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows([names, *table])
-        # A mark at the start lets spreadsheets see that it is UTF-8.
+        # A byte order mark makes spreadsheets read the file as UTF-8.
         text = "\ufeff" + out.getvalue()
     try:
         write_atomic(target, text.encode())

@@ -1,4 +1,4 @@
-"""The table of a batch: a picture and what was said about it in each row."""
+"""The table of a batch: a picture and its answer in each row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WORDS = {
 
 
 class Table(QAbstractTableModel):
-    """The rows of a batch. Small pictures are asked for when a row is first shown."""
+    """The rows of a batch. Thumbnails are requested when a row is first shown."""
 
     def __init__(self, parent: QObject, thumbnails: Thumbnails) -> None:
         super().__init__(parent)
@@ -43,10 +43,10 @@ class Table(QAbstractTableModel):
         self._rows: list[Row] = []
         self._pixmaps: dict[str, QPixmap | None] = {}
         self._thumbnails = thumbnails
-        thumbnails.ready.connect(self._arrived)
+        thumbnails.ready.connect(self._show_thumbnail)
 
     def show_rows(self, folder: Path, rows: list[Row]) -> None:
-        """Show all rows anew."""
+        """Replace all rows."""
         self.beginResetModel()
         if folder != self._folder:
             self._pixmaps.clear()
@@ -54,36 +54,36 @@ class Table(QAbstractTableModel):
         self.endResetModel()
 
     def show_row(self, place: int, row: Row) -> None:
-        """Show one row that changed."""
+        """Update one row."""
         self._rows[place] = row
         self.dataChanged.emit(self.index(place, 0), self.index(place, 1))
 
     def row(self, place: int) -> Row:
-        """Give a row by its place."""
+        """Return a row by its index."""
         return self._rows[place]
 
     def path(self, place: int) -> Path:
-        """Give the picture file of a row."""
+        """Return the picture file of a row."""
         return self._folder / self._rows[place].picture
 
     def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's signature
-        """As Qt asks."""
+        """Implement Qt's model interface."""
         return 0 if parent.isValid() else len(self._rows)
 
     def columnCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        """As Qt asks."""
+        """Implement Qt's model interface."""
         return 0 if parent.isValid() else 2
 
     def headerData(  # noqa: N802 - Qt's name
         self, section: int, orientation: Qt.Orientation, role: int = _Role.DisplayRole
     ) -> Any:
-        """As Qt asks."""
+        """Implement Qt's model interface."""
         if orientation is Qt.Orientation.Horizontal and role == _Role.DisplayRole:
             return QCoreApplication.translate("Batch", _HEADINGS[section])
         return None
 
     def data(self, index: _Index, role: int = _Role.DisplayRole) -> Any:
-        """As Qt asks."""
+        """Implement Qt's model interface."""
         row = self._rows[index.row()]
         if index.column() == 0:
             return self._of_picture(row, role)
@@ -111,19 +111,19 @@ class Table(QAbstractTableModel):
             self._thumbnails.request(self._folder / name)
         return self._pixmaps[name]
 
-    def _arrived(self, path: str, image: QImage) -> None:
+    def _show_thumbnail(self, path: str, image: QImage) -> None:
         if image.isNull() or not Path(path).is_relative_to(self._folder):
             return
         name = Path(path).relative_to(self._folder).as_posix()
         pixmap = QPixmap.fromImage(image)
         pixmap.setDevicePixelRatio(SIDE / THUMBNAIL_PX)
         self._pixmaps[name] = pixmap
-        # Which row it is matters less than a search through ten thousand of them would cost.
+        # Updating all visible rows is cheaper than searching ten thousand for the one that changed.
         self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
 
 
 class Filter(QSortFilterProxyModel):
-    """Shows the rows that hold a text and are in a state."""
+    """Shows the rows that contain a text and have a state."""
 
     def __init__(self, parent: QObject, table: Table) -> None:
         super().__init__(parent)
@@ -133,7 +133,7 @@ class Filter(QSortFilterProxyModel):
         self.setSourceModel(table)
 
     def show_only(self, text: str, states: tuple[RowState, ...]) -> None:
-        """Show rows whose name or text holds `text`, in one of `states`; none means any."""
+        """Show rows whose name or text contains `text`, in one of `states`; no states: all."""
         wanted = text.strip().casefold()
         self._keep = lambda row: (
             (not states or row.state in states)
@@ -142,11 +142,11 @@ class Filter(QSortFilterProxyModel):
         self.invalidate()
 
     def filterAcceptsRow(self, source_row: int, source_parent: _Index) -> bool:  # noqa: N802 - Qt's
-        """As Qt asks."""
+        """Implement Qt's model interface."""
         return self._keep(self._table.row(source_row))
 
     def shown(self) -> list[Row]:
-        """Give the rows that are shown, in their order."""
+        """Return the rows that are shown, in order."""
         return [
             self._table.row(self.mapToSource(self.index(place, 0)).row())
             for place in range(self.rowCount())
@@ -154,12 +154,12 @@ class Filter(QSortFilterProxyModel):
 
 
 def text_of(row: Row) -> str:
-    """Give what stands in the column of answers."""
+    """Return the text in the column of answers."""
     if row.text or row.state not in _WORDS:
         return _answer_text(row)
     return QCoreApplication.translate("Batch", _WORDS[row.state])
 
 
 def _answer_text(row: Row) -> str:
-    """Give the answer, or what went wrong in the window's language."""
+    """Return the answer, or the error in the window's language."""
     return translate(row.text) if row.state is RowState.FAILED else row.text

@@ -1,4 +1,4 @@
-"""How an answer is shown: Markdown that loads nothing, and code blocks that can be copied."""
+"""Widgets for an answer: Markdown that loads nothing, and code blocks that can be copied."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MARKDOWN = (
 
 
 class Prose(QTextBrowser):
-    """Markdown as high as its text. Nothing is fetched; links open after they were shown."""
+    """Markdown text, as high as its content. Nothing is fetched; opening a link asks first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,17 +57,17 @@ class Prose(QTextBrowser):
         self.document().documentLayout().documentSizeChanged.connect(self._grow)
 
     def show_text(self, text: str) -> None:
-        """Show Markdown; HTML in it is shown as it is written."""
+        """Show Markdown. HTML in it is shown as text."""
         self.document().setMarkdown(text, _MARKDOWN)
         _style_tables(self.document())
         self._grow()
 
     def loadResource(self, kind: int, name: QUrl | str) -> Any:  # noqa: N802 - Qt's name
-        """Load nothing, from nowhere."""
+        """Load nothing."""
         return None
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Grow with the text."""
+        """Adapt the height to the text."""
         super().resizeEvent(event)
         self._grow()
 
@@ -96,7 +96,7 @@ class Prose(QTextBrowser):
 
 
 class CodeBlock(QFrame):
-    """Code as it is, with its language and a button that copies it."""
+    """Code with its language and a button that copies it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class CodeBlock(QFrame):
         QGuiApplication.clipboard().setText(self.text.toPlainText())
 
     def show_code(self, block: Code) -> None:
-        """Show a block."""
+        """Show a code block."""
         self.language.setText(block.language)
         if block.code != self.text.toPlainText():
             self.text.setPlainText(block.code)
@@ -146,7 +146,7 @@ class CodeBlock(QFrame):
 
 
 class Answer(QWidget):
-    """Text and code blocks, one under the other. Only what changed is drawn anew."""
+    """Text and code blocks, one below the other. Only blocks that changed are updated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Answer(QWidget):
         self._shown = blocks
 
     def toPlainText(self) -> str:  # noqa: N802 - as Qt's own texts have it
-        """Give what is shown, without the marks of Markdown."""
+        """Return the shown text without Markdown syntax."""
         texts = [
             part.text.toPlainText() if isinstance(part, CodeBlock) else part.toPlainText()
             for part in self._parts
@@ -188,7 +188,7 @@ class Answer(QWidget):
 
     @property
     def parts(self) -> tuple[Prose | CodeBlock, ...]:
-        """What is shown, in order."""
+        """The widgets of the blocks, in order."""
         return tuple(self._parts)
 
     def _draw(self, part: Prose | CodeBlock, block: Block) -> None:
@@ -201,7 +201,7 @@ class Answer(QWidget):
 
 
 def _style_tables(document: QTextDocument) -> None:
-    """Give tables thin lines, room in their cells and a head that stands out."""
+    """Set thin lines, cell padding and a bold head row in all tables."""
     colours = theme.current()
     line, head = QBrush(QColor(colours.line)), QBrush(QColor(colours.code))
     for frame in document.rootFrame().childFrames():

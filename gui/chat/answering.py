@@ -1,4 +1,4 @@
-"""The one answer that comes: follows the engine's events, and writes them down as they come."""
+"""The answer that is being generated: receives the engine's events and saves the text."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from gui.translation import error_text, translate
 
 _DRAW_MS = 40
 _WRITE_S = 0.5
-"""An answer that comes is on the disk at most so late."""
+"""A running answer is saved at least this often."""
 
 
 class Answering(QObject):
-    """An answer on its way.
+    """The running answer. There is at most one.
 
-    changed   draw its turn again
+    changed   its turn must be drawn again
     progress  (Progress) of a phase
-    ended     it is over and written
-    trouble   a sentence about a write that failed
+    ended     the answer ended and was saved
+    failed    (message) it could not be saved
     """
 
     changed = Signal()
@@ -59,23 +59,23 @@ class Answering(QObject):
 
     @property
     def busy(self) -> bool:
-        """True while the answer comes."""
+        """True while an answer is being generated."""
         return self._request is not None
 
     def begin(self, conversation: Conversation, turn: int, ask: Ask) -> None:
-        """Ask for an answer to a turn that is on disk already."""
+        """Ask the engine for the answer to a turn that is already saved."""
         self.conversation, self.turn = conversation, turn
         self._written = time.monotonic()
         self._request = self._engine.client.ask(ask)
         self._clock.start()
 
     def stop(self) -> None:
-        """Stop it within one token."""
+        """Stop the answer within one token."""
         if self._request is not None:
             self._engine.client.cancel(self._request)
 
     def shut_down(self) -> None:
-        """Write what came, and listen no more."""
+        """Save the text so far, and ignore later events."""
         self._clock.stop()
         if self.conversation is not None:
             self._write()
@@ -119,7 +119,7 @@ class Answering(QObject):
         self.ended.emit()
 
     def _tick(self) -> None:
-        """Draw and write what came. By the clock: after a slow token the next may be long away."""
+        """Draw and save new text. On a timer, because the next token may take long."""
         self.changed.emit()
         if self._unwritten and time.monotonic() - self._written > _WRITE_S:
             self._write()

@@ -1,4 +1,4 @@
-"""An answer's Markdown cut into running text and code blocks. No Qt here."""
+"""Splits the Markdown of an answer into text and code blocks. No Qt here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """What stands between two fences. language: the first word behind the opening one, or "" """
+    """The code between two fences. language: the first word after the opening fence, or "" """
 
     code: str
     language: str = ""
@@ -27,8 +27,10 @@ Block = Text | Code
 
 
 def split(markdown: str) -> list[Block]:
-    """Cut at fences as CommonMark (section 4.5) has them; a block that is not closed yet is open to
-    the end. Fences inside of lists stay in the text, which draws them indented."""
+    """Split at code fences (CommonMark, section 4.5).
+
+    A block that is not closed yet extends to the end. Fences inside of lists stay in the text.
+    """
     blocks: list[Block] = []
     lines: list[str] = []
     fence, language = "", ""

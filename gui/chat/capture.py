@@ -1,4 +1,4 @@
-"""Take a part of the screen as a picture, where the desktop lets a program look at it."""
+"""Capture a part of the screen as a picture, where the desktop allows it."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from PySide6.QtWidgets import QWidget
 from gui import theme
 
 _HIDING_MS = 250
-"""So long a desktop takes to draw what stood behind our window."""
+"""Time for the desktop to draw what was behind the window."""
 _LEAST = 8
-"""A smaller rectangle was a click that slipped."""
+"""Smallest side in pixels; a smaller rectangle is taken for a click."""
 
 
 def can_capture(platform: str | None = None) -> bool:
-    """Say whether a program may look at the screen. On Wayland it may not, only its desktop."""
+    """Return True if programs may capture the screen. On Wayland only the desktop may."""
     return not (platform or QGuiApplication.platformName()).startswith("wayland")
 
 
 class Capture(QObject):
-    """One capture: hides the window, shows each screen as it was, and gives what is chosen.
+    """One capture: hides the window, shows a still image of each screen, and returns a part of it.
 
-    given  is called with the image, or with None when it was given up
-    grab   takes a screen's picture
+    done  called with the image, or with None if the user cancelled
+    grab  returns the pixels of a screen
     """
 
     def __init__(
         self,
         window: QWidget,
-        given: Callable[[QImage | None], None],
+        done: Callable[[QImage | None], None],
         grab: Callable[[QScreen], QPixmap] = lambda screen: screen.grabWindow(0),
     ) -> None:
         super().__init__(window)
-        self._window, self._given, self._grab = window, given, grab
+        self._window, self._done, self._grab = window, done, grab
         self.overlays: list[Overlay] = []
         window.hide()
         QTimer.singleShot(_HIDING_MS, self._show)
@@ -67,12 +67,12 @@ class Capture(QObject):
         self._window.show()
         self._window.raise_()
         self._window.activateWindow()
-        self._given(image)
+        self._done(image)
         self.deleteLater()
 
 
 class Overlay(QWidget):
-    """A screen as it was, on which a rectangle is drawn. Enter takes all of it, Esc nothing."""
+    """A still image of a screen to draw a rectangle on. Enter takes all of it, Esc cancels."""
 
     def __init__(
         self, screen: QScreen, shot: QPixmap, end: Callable[[QImage | None], None]
@@ -90,7 +90,7 @@ class Overlay(QWidget):
         self.setFocus()
 
     def take(self, chosen: QRect) -> None:
-        """Give a part, in the pixels of the screen and not of its scale."""
+        """Return a part in the screen's own pixels, whatever its scale factor."""
         scale = self._shot.devicePixelRatio()
         pixels = QRect(
             round(chosen.x() * scale),
@@ -103,31 +103,31 @@ class Overlay(QWidget):
         self._end(part)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's name
-        """Begin a rectangle."""
+        """Start a rectangle."""
         if event.button() is Qt.MouseButton.LeftButton:
             self._from = event.position().toPoint()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw it."""
+        """Draw the rectangle."""
         if self._from is not None:
             self.chosen = QRect(self._from, event.position().toPoint()).normalized()
             self.update()
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's name
-        """Take it."""
+        """Take the part inside the rectangle."""
         self._from = None
         if min(self.chosen.width(), self.chosen.height()) >= _LEAST:
             self.take(self.chosen)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
-        """Take all, or nothing."""
+        """Take the whole screen, or cancel."""
         if event.key() == Qt.Key.Key_Escape:
             self._end(None)
         elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             self.take(self.rect())
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw the screen darker, and what is chosen as it is."""
+        """Draw the screen darker outside of the rectangle."""
         painter = QPainter(self)
         painter.drawPixmap(self.rect(), self._shot)
         painter.fillRect(self.rect(), QColor(0, 0, 0, 110))

@@ -1,4 +1,4 @@
-"""Where a question is written, with its presets and settings; and what the engine does."""
+"""The field for the question, with presets, answer settings and the engine's state."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from gui.presets import PresetButton
 
 
 class Composer(QWidget):
-    """The field and what belongs to it.
+    """The question field with its buttons and the status line.
 
-    asked    the question shall be sent
-    stopped  the answer that comes shall stop
+    asked    the user sent the question
+    stopped  the user stopped the answer
 
-    take  is given what is pasted; says whether there was a picture in it
+    take  called with pasted content; returns True if it used a picture in it
     """
 
     asked = Signal()
@@ -94,7 +94,7 @@ class Composer(QWidget):
         self.text.setFocus()
 
     def show_state(self, state: EngineState, *, busy: bool) -> None:
-        """Draw what can be done now. busy: an answer comes."""
+        """Show the engine's state. busy: an answer is being generated."""
         self._state, self._busy = state, busy
         self._draw()
         if not busy:
@@ -110,7 +110,7 @@ class Composer(QWidget):
             )
 
     def show_progress(self, event: Progress) -> None:
-        """Draw how far a phase of the answer is."""
+        """Show the progress of a phase of the answer."""
         words = {
             "load": self.tr("Loading"),
             "encode": self.tr("Looking at the picture"),
@@ -128,12 +128,12 @@ class Composer(QWidget):
         text = self.tr("Stop (Esc)") if self._busy else self.tr("Send (Enter)")
         self.send_button.setToolTip(text)
         self.send_button.setAccessibleName(text)
-        wanted = bool(self.text.toPlainText().strip())
+        question = bool(self.text.toPlainText().strip())
         ready = self._state is EngineState.READY
-        self.send_button.setEnabled(self._busy or (ready and wanted))
+        self.send_button.setEnabled(self._busy or (ready and question))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Send with Enter (Shift+Enter breaks the line), and take pictures that are pasted."""
+        """Send with Enter (Shift+Enter starts a new line), and use pictures that are pasted."""
         if watched is self.text and isinstance(event, QKeyEvent):
             if event.type() is not QEvent.Type.KeyPress:
                 return False

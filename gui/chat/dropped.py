@@ -1,6 +1,6 @@
-"""What a drop or the clipboard holds: a picture, several files, or an address, never fetched.
+"""Reads the content of a drop or of the clipboard: a picture, several files, or a network address.
 
-No picture is decoded here: bytes are handed on as they came, and a child looks at them.
+No address is fetched and no picture is decoded here: the bytes are passed on to a child process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""",
 
 @dataclass(frozen=True, kw_only=True)
 class DroppedContent:
-    """What was dropped or pasted; at most one of the three is there.
+    """What was dropped or pasted. At most one field is set.
 
-    data    the bytes of a picture file
-    files   several files, or one folder
-    url     an address in the network, which is never fetched
+    data   the bytes of a picture file
+    files  several files, or one folder
+    url    a network address, which is never fetched
     """
 
     data: bytes = b""
@@ -36,10 +36,10 @@ class DroppedContent:
 
 
 def read_mime(mime: QMimeData) -> DroppedContent:
-    """Find the picture; an empty DroppedContent when there is nothing like one.
+    """Return the picture, files or address in a drop; an empty DroppedContent without one.
 
-    A browser drops several things at once: the image itself where it has it, a page's piece with
-    the image inside, and its address. Raises CogVLM2LiteError for a file that can't be read.
+    A browser drops several formats at once: the image if it has it, a part of the page with the
+    image inside, and its address. Raises CogVLM2LiteError for a file that can't be read.
     """
     files = tuple(Path(url.toLocalFile()) for url in mime.urls() if url.isLocalFile())
     if len(files) > 1 or (files and files[0].is_dir()):
@@ -54,7 +54,7 @@ def read_mime(mime: QMimeData) -> DroppedContent:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a picture file; CogVLM2LiteError says why not."""
+    """Return the bytes of a picture file. Raises CogVLM2LiteError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -67,22 +67,22 @@ def read_file(path: Path) -> bytes:
 
 
 def png_bytes(image: QImage) -> bytes:
-    """Give an image as a PNG file."""
+    """Return an image as the bytes of a PNG file."""
     store = QByteArray()
     buffer = QBuffer(store)
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-    # Stubs of PySide6 want bytes for the format, and its code takes text.
+    # PySide6's type stubs require bytes for the format, but its code requires str.
     image.save(buffer, "PNG")  # type: ignore[call-overload]
     return bytes(store.data())
 
 
 def address(url: QUrl) -> str:
-    """Write an address as it goes over the wire: letters that only look like others show up."""
+    """Return an address in its encoded form, which reveals letters that look like others."""
     return bytes(url.toEncoded().data()).decode("ascii", errors="replace")
 
 
 def _raw(mime: QMimeData) -> bytes:
-    """Give a picture file that lies there as it is, else pixels of another program."""
+    """Return a picture file as it is, or else the pixels as PNG."""
     for form in _FORMATS:
         if mime.hasFormat(form):
             return bytes(mime.data(form).data())
@@ -94,7 +94,7 @@ def _raw(mime: QMimeData) -> bytes:
 
 
 def _embedded(mime: QMimeData) -> bytes:
-    """Give an image that is written out in an address or a piece of a page."""
+    """Return an image that is embedded in an address or in HTML."""
     for url in mime.urls():
         if url.scheme() == "data":
             return _of_data_url(bytes(url.toEncoded().data()))
@@ -106,7 +106,7 @@ def _embedded(mime: QMimeData) -> bytes:
 
 
 def _of_data_url(written: bytes) -> bytes:
-    """Read "data:image/png;base64,..."; empty for what is no image or too long."""
+    """Return the data of "data:image/png;base64,..."; empty if it is not an image or too long."""
     head, _, body = written.partition(b",")
     if not head.lower().startswith(b"data:image/") or len(body) > 2 * DEFAULT_LIMITS.max_file_bytes:
         return b""

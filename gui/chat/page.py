@@ -1,4 +1,4 @@
-"""The chat page: joins the conversations, what is asked, the picture and the engine."""
+"""The page "Chat": connects the conversations, the question, the picture and the engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def make(context: Context) -> QWidget:
 
 
 class ChatPage(QWidget):
-    """Conversations at the left, the conversation in the middle, the picture at the right."""
+    """The list of conversations, the open conversation, and its picture, side by side."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -96,25 +96,25 @@ class ChatPage(QWidget):
 
     @property
     def busy(self) -> bool:
-        """True while an answer comes."""
+        """True while an answer is being generated."""
         return self._answering.busy
 
     def focus_input(self) -> None:
-        """Let the question's field have the keys. A focus proxy would hide the list from Tab."""
+        """Focus the question field. A focus proxy would make the list unreachable by Tab."""
         self.composer.setFocus()
 
     @property
     def conversation(self) -> Conversation | None:
-        """The one that is shown."""
+        """The conversation that is shown."""
         return self._conversation
 
     def save_state(self) -> tuple[int | None, bytes, str]:
-        """Give what a page that takes this one's place must know."""
+        """Return conversation, picture and question for a page that replaces this one."""
         shown = self._conversation
         return (shown.id if shown else None), self._picture, self.composer.toPlainText()
 
     def restore_state(self, saved: tuple[int | None, bytes, str]) -> None:
-        """Go on where a page was that this one takes the place of."""
+        """Show what the replaced page showed."""
         conversation_id, picture, text = saved
         if conversation_id is not None:
             self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
@@ -125,11 +125,11 @@ class ChatPage(QWidget):
         self.composer.setPlainText(text)
 
     def shut_down(self) -> None:
-        """Write what came of an answer, and listen no more: the page goes."""
+        """Save the text of a running answer, and ignore later events."""
         self._answering.shut_down()
         self._closed = True
 
-    # --- what is drawn ---------------------------------------------------------------------------
+    # --- layout ----------------------------------------------------------------------------------
 
     def _make_sidebar(self) -> Sidebar:
         side = Sidebar(self._context, self._is_answering)
@@ -192,26 +192,26 @@ class ChatPage(QWidget):
             self.addAction(action)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Give a narrow window to the talk: the list goes first."""
+        """Hide the list in a narrow window."""
         super().resizeEvent(event)
         narrow = self.width() < _NARROW
         self.sidebar.setVisible(not narrow)
         self.panel.setMaximumWidth(_NARROW_PANEL if narrow else 16_777_215)
-        if narrow:  # else what the panel may not take stays empty
+        if narrow:  # else the width that the panel may not use stays empty
             self._splitter.setSizes([0, self.width() - _NARROW_PANEL, _NARROW_PANEL])
 
     # A picture may be dropped anywhere on the page; the panel shows where it will be.
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
-        """As the panel does."""
+        """Pass the event to the picture panel."""
         self.panel.dragEnterEvent(event)
 
     def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:  # noqa: N802 - Qt's name
-        """As the panel does."""
+        """Pass the event to the picture panel."""
         self.panel.dragLeaveEvent(event)
 
     def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """As the panel does."""
+        """Pass the event to the picture panel."""
         self.panel.dropEvent(event)
 
     # --- conversations ---------------------------------------------------------------------------
@@ -222,11 +222,11 @@ class ChatPage(QWidget):
         self.sidebar.reload()
 
     def delete(self, conversation_id: int) -> None:
-        """Delete a conversation; the button below the list takes it back."""
+        """Delete a conversation; the button below the list restores it."""
         self.sidebar.delete(conversation_id)
 
     def export_to(self, conversation_id: int, target: Path) -> None:
-        """Write a conversation to a file; HistoryError when that fails."""
+        """Write a conversation to a file. Raises HistoryError."""
         self.sidebar.export_to(conversation_id, target)
 
     def show_conversation(self, conversation: Conversation | None) -> None:
@@ -246,7 +246,7 @@ class ChatPage(QWidget):
         self._show_state()
 
     def start_new(self) -> None:
-        """Begin a conversation."""
+        """Start a new conversation."""
         self.show_conversation(None)
         self.composer.setFocus()
 
@@ -270,7 +270,7 @@ class ChatPage(QWidget):
             self.show_conversation(None)
 
     def _guard(self, work: Callable[[], object]) -> bool:
-        """Do something with the history; a sentence when it fails."""
+        """Return True if `work` succeeded; show the message of a HistoryError."""
         try:
             work()
         except HistoryError as error:
@@ -281,7 +281,7 @@ class ChatPage(QWidget):
     # --- pictures --------------------------------------------------------------------------------
 
     def receive(self, files: Sequence[Path]) -> None:
-        """Begin a conversation about a picture file."""
+        """Start a new conversation about a picture file."""
         try:
             data = read_file(files[0])
         except CogVLM2LiteError as error:
@@ -315,7 +315,7 @@ class ChatPage(QWidget):
             self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
     def _begin_each(self, several: ReadPictures) -> None:
-        """Begin a conversation for each picture, and show the first of them."""
+        """Create a conversation for each picture, and show the first one."""
         history = self._context.history
         try:
             for name, data in reversed(several.pictures):
@@ -347,7 +347,7 @@ class ChatPage(QWidget):
     # --- asking ----------------------------------------------------------------------------------
 
     def open_demo(self) -> None:
-        """Open the small model that ships with the program."""
+        """Open the demo model."""
         from cogvlm2_lite.demo.shipped import checkpoint_folder
 
         self._context.open_model(checkpoint_folder())
@@ -358,7 +358,7 @@ class ChatPage(QWidget):
             self._context.open_model(Path(folder))
 
     def send(self) -> None:
-        """Ask what stands in the composer."""
+        """Ask the question in the composer."""
         question = self.composer.toPlainText().strip()
         if not question or not self._can_ask():
             return
@@ -371,13 +371,13 @@ class ChatPage(QWidget):
             self.composer.clear()
 
     def answer_again(self, turn_id: int) -> None:
-        """Ask a question once more; the earlier answer stays as another version."""
+        """Ask a question again. The earlier answer stays as another version."""
         if self._conversation is not None and self._can_ask():
             turn = self._conversation.turns[turn_id]
             self._ask(turn.question, turn.parent)
 
     def continue_answer(self, turn_id: int) -> None:
-        """Let an answer that was cut go on."""
+        """Continue an answer that stopped early."""
         conversation = self._conversation
         if (
             conversation is None
@@ -395,7 +395,7 @@ class ChatPage(QWidget):
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:
-        """Put a question into the composer; sending it makes another version."""
+        """Put a question into the composer. Sending it adds another version."""
         if self._conversation is None:
             return
         self._edited = self._conversation.turns[turn_id]
@@ -438,7 +438,7 @@ class ChatPage(QWidget):
         continue_from: str = "",
         continue_ids: tuple[int, ...] = (),
     ) -> None:
-        """Ask the engine about a turn that is on disk."""
+        """Ask the engine for the answer to a turn that is already saved."""
         self._banner.hide()
         ask = Ask(
             request=0,
@@ -460,7 +460,7 @@ class ChatPage(QWidget):
         self._guard(lambda: self._context.history.save(conversation))
         self.transcript.show_conversation(conversation)
 
-    # --- what is shown of the engine -------------------------------------------------------------
+    # --- state of the engine ---------------------------------------------------------------------
 
     def _draw(self) -> None:
         conversation = self._answering.conversation
@@ -468,7 +468,7 @@ class ChatPage(QWidget):
             self.transcript.show_turn(conversation.turns[self._answering.turn])
 
     def _show_state(self) -> None:
-        """Draw what the engine can do now."""
+        """Show the engine's state."""
         if self._closed:
             return
         client = self._context.engine.client
@@ -485,16 +485,16 @@ class ChatPage(QWidget):
             self._banner.hide()
 
     def show_message(self, text: str) -> None:
-        """Show a sentence above the composer."""
+        """Show a message above the composer."""
         self._banner.show_message(text)
 
     @property
     def message(self) -> str:
-        """The sentence that is shown; empty without one."""
+        """The message that is shown, or "" without one."""
         return self._banner.text if self._banner.isVisibleTo(self) else ""
 
     def answered(self) -> bool:
-        """Say whether the last turn of the conversation has its whole answer."""
+        """Return True if the last turn of the conversation has its complete answer."""
         if self._conversation is None or self._conversation.leaf is None:
             return False
         return self._conversation.turns[self._conversation.leaf].status is Status.DONE

@@ -1,4 +1,4 @@
-"""The picture at the side: drop, paste or choose one, look closely, see what the model sees."""
+"""The panel with the picture: drop, paste or open one, zoom, and show what the model sees."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
 class PicturePanel(QWidget):
     """The panel.
 
-    chosen  the bytes of a picture file that a person gave and that could be decoded
-    several paths of several files, or of one folder, that were given
-    trouble a sentence about one that could not
+    chosen         (bytes) a picture file from the user, which could be decoded
+    files_dropped  (paths) several files, or one folder
+    failed         (message) a file could not be used
     """
 
     chosen = Signal(bytes)
@@ -101,18 +101,18 @@ class PicturePanel(QWidget):
         self.show_picture(b"")
 
     def show_picture(self, data: bytes) -> None:
-        """Show a picture file that is known to be one, or none."""
+        """Show a picture file that was decoded before; b"" shows none."""
         self._data, self._turns = data, 0
         self._draw(None)
         if data:
-            self._decode(data, give=False)
+            self._decode(data, choose=False)
 
     def load(self, data: bytes) -> None:
-        """Take a picture file that a person gave: decode it, and tell `chosen` or `trouble`."""
-        self._decode(data, give=True)
+        """Decode a picture file from the user, and emit `chosen` or `failed`."""
+        self._decode(data, choose=True)
 
     def accept_mime(self, mime: QMimeData) -> bool:
-        """Take what was dropped or pasted; False when there is no picture in it."""
+        """Use what was dropped or pasted. Returns False if there is no picture in it."""
         try:
             dropped = read_mime(mime)
         except CogVLM2LiteError as error:
@@ -134,12 +134,12 @@ class PicturePanel(QWidget):
         return True
 
     def paste(self) -> None:
-        """Take the picture on the clipboard."""
+        """Use the picture on the clipboard."""
         if not self.accept_mime(QGuiApplication.clipboard().mimeData()):
             self.failed.emit(self.tr("There is no picture on the clipboard."))
 
     def ask_for_file(self) -> None:
-        """Let a person choose a file, or several."""
+        """Ask for one or more picture files."""
         names, _ = QFileDialog.getOpenFileNames(
             self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({_KINDS})"
         )
@@ -152,7 +152,7 @@ class PicturePanel(QWidget):
                 self.failed.emit(error_text(error))
 
     def capture(self) -> None:
-        """Let a person take a part of the screen."""
+        """Capture a part of the screen."""
         if can_capture():
             Capture(self.window(), self._captured)
         else:
@@ -167,16 +167,16 @@ class PicturePanel(QWidget):
         if image is not None:
             self.load(png_bytes(image))
 
-    def _decode(self, data: bytes, *, give: bool) -> None:
-        """Decode a picture file in a child, unless it was the last one that was decoded.
+    def _decode(self, data: bytes, *, choose: bool) -> None:
+        """Decode a picture file in a child process, unless it was the last one decoded.
 
-        give  emit `chosen`; the page then asks for the picture to be shown, decoded already
+        choose  emit `chosen`; the page then shows the picture, which is already decoded
         """
         square = self._square
 
         def decoded(found: DecodedPicture) -> None:
             self._decoded = (data, square, found)
-            if give:
+            if choose:
                 self.chosen.emit(data)
             elif self._data == data:
                 self._show(found, square=square)
@@ -217,7 +217,7 @@ class PicturePanel(QWidget):
     def _look(self) -> None:
         self._square = self._eye.isChecked()
         if self._data:
-            self._decode(self._data, give=False)
+            self._decode(self._data, choose=False)
 
     def _button(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]
@@ -243,11 +243,11 @@ class PicturePanel(QWidget):
             self._target.show()
 
     def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:  # noqa: N802 - Qt's name
-        """Hide it again."""
+        """Hide the drop target."""
         self._target.hide()
 
     def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """Take what was dropped."""
+        """Use what was dropped."""
         self._target.hide()
         event.acceptProposedAction()
         if not self.accept_mime(event.mimeData()):

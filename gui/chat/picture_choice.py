@@ -1,4 +1,4 @@
-"""One picture per conversation is the model's rule: what to do with a second one, or with many."""
+"""The model takes one picture per conversation: ask what to do with a second one, or with many."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gui.chat.dropped import read_file
 from gui.translation import error_text
 
 MOST_CONVERSATIONS = 20
-"""More conversations at once nobody would read; a batch is offered."""
+"""With more pictures, only a batch is offered and not one conversation for each."""
 
 
 class PictureAction(Enum):
-    """What a person chose."""
+    """What the user chose."""
 
     CANCEL = "cancel"
     NEW = "new"  # a new conversation, for each
@@ -30,14 +30,14 @@ class PictureAction(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPictures:
-    """Pictures by their names, and a sentence for each file that is none."""
+    """Pictures as (name, bytes), and an error message for each file that is not a picture."""
 
     pictures: tuple[tuple[str, bytes], ...]
     errors: tuple[str, ...]
 
 
 def read_pictures(files: Sequence[Path]) -> ReadPictures:
-    """Read files and decode each in a child, to know which are pictures."""
+    """Read files, and decode each in a child process to check that it is a picture."""
     pictures: list[tuple[str, bytes]] = []
     errors: list[str] = []
     for file in files:

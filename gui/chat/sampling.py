@@ -1,4 +1,4 @@
-"""How answers are made, near the question: a button that says it, a sheet that changes it."""
+"""The button next to the question that shows the sampling, and the popup that changes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gui.data.settings import ANSWERS, Preferences, Setting
 
 
 class SamplingButton(QToolButton):
-    """Says how free answers are, and opens the sheet."""
+    """Shows the temperature, and opens the popup."""
 
     def __init__(self, settings: Preferences) -> None:
         super().__init__()
@@ -22,13 +22,13 @@ class SamplingButton(QToolButton):
         self.setProperty("kind", "quiet")
         self.setToolTip(self.tr("Answer settings"))
         self.clicked.connect(self.open_popup)
-        told = lambda name: self._draw()  # noqa: E731 - to be forgotten by its name
-        settings.add_listener(told)
-        self.destroyed.connect(lambda: settings.remove_listener(told))
+        redraw = lambda name: self._draw()  # noqa: E731 - named so that it can be removed
+        settings.add_listener(redraw)
+        self.destroyed.connect(lambda: settings.remove_listener(redraw))
         self._draw()
 
     def open_popup(self) -> None:
-        """Open the sheet above the button."""
+        """Open the popup above the button."""
         self.popup = SamplingPopup(self._settings, self)
         height = self.popup.heightForWidth(self.popup.width())
         self.popup.setFixedHeight(max(height, self.popup.sizeHint().height()))
@@ -41,14 +41,14 @@ class SamplingButton(QToolButton):
         self.popup.show()
 
     def _draw(self) -> None:
-        free = self._settings.get("temperature")
-        text = self.tr("Varied {temperature:.2f}").format(temperature=free)
-        self.setText(text if free else self.tr("Exact"))
+        temperature = self._settings.get("temperature")
+        text = self.tr("Varied {temperature:.2f}").format(temperature=temperature)
+        self.setText(text if temperature else self.tr("Exact"))
         self.setAccessibleName(f"{self.tr('Answer settings')}: {self.text()}")
 
 
 class SamplingPopup(QFrame):
-    """The settings of answers, each with its explanation; what is chosen counts at once."""
+    """The settings of answers, each with its help text. Changes apply at once."""
 
     def __init__(self, settings: Preferences, parent: QToolButton) -> None:
         super().__init__(parent, Qt.WindowType.Popup)

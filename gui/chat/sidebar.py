@@ -1,4 +1,4 @@
-"""The list of conversations: search, rename, pin, export, delete and bring back."""
+"""The list of conversations: search, rename, pin, export, delete and restore."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _ID = Qt.ItemDataRole.UserRole
 
 
 class Sidebar(QWidget):
-    """The list.
+    """The list of conversations with its buttons.
 
-    conversation_id   (id) a conversation was chosen
-    fresh    a new one is conversation_id
-    renamed  (id, title)
-    deleted  (id)
-    trouble  a sentence about what did not work
+    selected       (id) the user chose a conversation
+    new_requested  the user wants a new conversation
+    renamed        (id, title)
+    deleted        (id)
+    failed         (message)
 
-    is_answering  says whether an answer comes in a conversation
+    is_answering  returns True for the conversation that is being answered
     """
 
     selected = Signal(int)
@@ -97,7 +97,7 @@ class Sidebar(QWidget):
         return made
 
     def set_current(self, shown: int | None) -> None:
-        """Note which conversation is shown, and mark it."""
+        """Highlight the conversation that is shown."""
         self._shown = shown
         if shown is None:
             self.list.clearSelection()
@@ -124,7 +124,7 @@ class Sidebar(QWidget):
                 self.list.setCurrentItem(item)
 
     def delete(self, conversation_id: int) -> None:
-        """Delete a conversation; the button below the list takes it back."""
+        """Delete a conversation; the button below the list restores it."""
         if self._is_answering(conversation_id):
             self.failed.emit(
                 self.tr("This conversation is still writing an answer. Stop it first.")
@@ -138,7 +138,7 @@ class Sidebar(QWidget):
         self.reload()
 
     def export_to(self, conversation_id: int, target: Path) -> None:
-        """Write a conversation to a file; HistoryError when that fails."""
+        """Write a conversation to a file. Raises HistoryError."""
         conversation = self._context.history.load(conversation_id)
         picture = (
             self._context.history.picture(conversation.picture) if conversation.picture else b""
@@ -146,7 +146,7 @@ class Sidebar(QWidget):
         export(conversation, picture, target if target.suffix else target.with_suffix(".md"))
 
     def import_from(self, source: Path) -> None:
-        """Keep a conversation that was exported as JSON, and show it."""
+        """Import a conversation that was exported as JSON, and show it."""
         try:
             taken = read_export(source)
             kept = self._context.history.import_conversation(taken.conversation, taken.picture)
@@ -208,7 +208,7 @@ class Sidebar(QWidget):
         self.reload()
 
     def _guard(self, work: Callable[[], object]) -> bool:
-        """Do something with the history; a sentence when it fails."""
+        """Return True if `work` succeeded; emit the message of a HistoryError."""
         try:
             work()
         except HistoryError as error:

@@ -1,4 +1,4 @@
-"""Questions and answers, one under the other, and what can be done with each."""
+"""The questions and answers of a conversation, with buttons for each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from gui.data.state import Conversation, Status, Turn
 
 
 class TurnView(QWidget):
-    """One question with its answer and what can be done with them.
+    """One question with its answer and buttons.
 
-    again, edit, more  (turn id); more: the answer shall go on where it was cut
-    choose             (turn id) of another branch
+    again, edit  (turn id)
+    resume       (turn id) continue the answer where it stopped
+    choose       (turn id) show another branch
     """
 
     again = Signal(int)
@@ -96,7 +97,7 @@ class TurnView(QWidget):
         self.show_turn(turn)
 
     def show_turn(self, turn: Turn) -> None:
-        """Show a turn as it is now."""
+        """Show the current state of a turn."""
         self.turn = turn
         waiting = turn.status is Status.WAITING and not turn.answer
         self.answer.show_text(self.tr("*thinking…*") if waiting else turn.answer)
@@ -113,7 +114,7 @@ class TurnView(QWidget):
         self.stats.setText(self._stats())
 
     def set_last(self, last: bool) -> None:
-        """Say whether nothing was asked behind it: only then the answer can go on."""
+        """Set whether this is the last turn: only its answer can be continued."""
         self._last = last
         self.continue_button.setVisible(self.turn.is_cut and last)
 
@@ -158,7 +159,7 @@ class TurnView(QWidget):
 
 
 class Transcript(QScrollArea):
-    """All turns of the branch that is shown. Signals as of TurnView."""
+    """All turns of the branch that is shown. Signals as in TurnView."""
 
     again = Signal(int)
     edit = Signal(int)
@@ -198,8 +199,11 @@ class Transcript(QScrollArea):
         QTimer.singleShot(0, self._stay_at_end)
 
     def show_new(self, conversation: Conversation, turn: Turn) -> None:
-        """Show a turn that was just asked: behind the others, which stay as they are, if it is
-        theirs, for making a long conversation anew would hold the window up."""
+        """Show a turn that was just asked.
+
+        It is added to the shown turns if it continues them, because building a long conversation
+        again would block the window.
+        """
         if [*self._views, turn.id] != [shown.id for shown in conversation.path()]:
             self.show_conversation(conversation)
             return
@@ -219,12 +223,12 @@ class Transcript(QScrollArea):
         self._views[turn.id] = view
 
     def show_turn(self, turn: Turn) -> None:
-        """Show what changed in one turn."""
+        """Update one turn."""
         if turn.id in self._views:
             self._views[turn.id].show_turn(turn)
 
     def view_of(self, turn_id: int) -> TurnView:
-        """Give the view of a turn that is shown."""
+        """Return the view of a turn that is shown."""
         return self._views[turn_id]
 
     def _note_place(self, value: int) -> None:

@@ -1,4 +1,4 @@
-"""A picture that is looked at closely."""
+"""The picture in the panel, with zoom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QGraphicsScene, QGraphicsView
 
 
 class View(QGraphicsView):
-    """A picture that can be moved and made larger; the wheel zooms around the pointer."""
+    """A picture that can be moved and zoomed. The wheel zooms around the pointer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class View(QGraphicsView):
         self._fitted = True
 
     def show_image(self, image: QImage | None) -> None:
-        """Show an image, fitted; None shows nothing."""
+        """Show an image fitted to the view; None shows nothing."""
         self._scene.clear()
         if image is not None:
             self._scene.addPixmap(QPixmap.fromImage(image))
@@ -31,13 +31,13 @@ class View(QGraphicsView):
         self.fit()
 
     def fit(self) -> None:
-        """Show all of it."""
+        """Fit the picture to the view."""
         self._fitted = True
         if self._scene.items():
             self.fitInView(self._scene.sceneRect(), Qt.AspectRatioMode.KeepAspectRatio)
 
     def zoom(self, factor: float) -> None:
-        """Make it larger or smaller."""
+        """Scale the picture."""
         self._fitted = False
         self.scale(factor, factor)
 
@@ -46,7 +46,7 @@ class View(QGraphicsView):
         self.zoom(1.25 if event.angleDelta().y() > 0 else 0.8)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Stay fitted."""
+        """Keep the picture fitted."""
         super().resizeEvent(event)
         if self._fitted:
             self.fit()

@@ -1,4 +1,4 @@
-"""What stands where no answer is yet, and the line that says what went wrong."""
+"""The text for an empty conversation, and the banner for messages."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gui import theme
 
 
 class Welcome(QWidget):
-    """A first step for who never saw the program; an invitation once a model is open.
+    """The first steps for a new user, or a hint once a model is open.
 
-    demo, folder, convert  which of the three steps is taken
+    demo, folder, convert  the user chose this step
     """
 
     demo = Signal()
@@ -52,7 +52,7 @@ class Welcome(QWidget):
         column.addStretch(1)
 
     def show_model(self, opened: bool) -> None:
-        """Offer the first steps, or what comes after them."""
+        """Show the first steps, or the hint if a model is open."""
         self._steps.setVisible(not opened)
         self._text.setText(
             self.tr("Drop a picture on the right and write a question below.")
@@ -70,9 +70,9 @@ class Welcome(QWidget):
 
 
 class Banner(QWidget):
-    """A sentence above the composer, with a way to start the engine again where that helps.
+    """A message above the composer, with a button that restarts the engine where that helps.
 
-    restart  the engine shall start again
+    restart  the user wants to restart the engine
     """
 
     restart = Signal()
@@ -107,7 +107,7 @@ class Banner(QWidget):
         return self._text.text()
 
     def show_message(self, text: str, *, restart: bool = False) -> None:
-        """Show a sentence. restart: offer to start the engine again."""
+        """Show a message. restart: show the button that restarts the engine."""
         self._text.setText(text)
         self.restart_button.setVisible(restart)
         self.show()

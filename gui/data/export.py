@@ -1,4 +1,4 @@
-"""A conversation as Markdown, as one HTML page, or as JSON. No Qt here."""
+"""Exports a conversation as Markdown, HTML or JSON. No Qt here."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ img{{max-width:100%}}.q{{background:#e6f0ec;border-radius:.8rem;padding:.6rem 1r
 
 
 def export(conversation: Conversation, picture: bytes, target: Path) -> None:
-    """Write the branch that is shown; the file's ending says how: .md, .html or .json.
+    """Write the branch that is shown, in the format of the file's suffix: .md, .html or .json.
 
-    Beside a Markdown file lies its picture. Raises HistoryError when it can't be written.
+    The picture is written next to a Markdown file. Raises HistoryError.
     """
     try:
         if target.suffix.lower() == ".json":
@@ -53,7 +53,7 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
 
 
 def to_markdown(conversation: Conversation, picture: str) -> str:
-    """Give the shown branch as Markdown. picture: file name of the picture, or empty."""
+    """Return the shown branch as Markdown. picture: file name of the picture, or ""."""
     parts = [f"# {conversation.title}"]
     if picture:
         parts.append(f"![]({picture})" if " " not in picture else f"![](<{picture}>)")
@@ -64,7 +64,7 @@ def to_markdown(conversation: Conversation, picture: str) -> str:
 
 
 def to_html(conversation: Conversation, picture: bytes) -> str:
-    """Give the shown branch as one page that loads nothing; texts are shown as they are."""
+    """Return the shown branch as one HTML page that loads nothing. Texts are escaped."""
     image = ""
     if picture:
         kind = picture_kind(picture).replace("jpg", "jpeg")
@@ -78,7 +78,7 @@ def to_html(conversation: Conversation, picture: bytes) -> str:
 
 
 def to_json(conversation: Conversation, picture: bytes) -> str:
-    """Give the whole tree of turns, and the picture in base64."""
+    """Return the whole tree of turns and the picture (base64) as JSON."""
     turns = [asdict(turn) | {"status": turn.status.value} for turn in conversation.turns.values()]
     content = {
         "program": "CogVLM2 Lite",
@@ -91,7 +91,7 @@ def to_json(conversation: Conversation, picture: bytes) -> str:
 
 
 def picture_kind(picture: bytes) -> str:
-    """Give the ending of a picture file by its first bytes."""
+    """Return the suffix of a picture file by its first bytes."""
     return next((kind for head, kind in _KINDS.items() if picture.startswith(head)), "tif")
 
 

@@ -1,9 +1,9 @@
-"""Conversations on disk: one SQLite file, and pictures by content hash beside it. No Qt here.
+"""Conversations on disk: one SQLite file, and next to it the pictures by content hash. No Qt here.
 
-The question is written before the engine hears of it, and the answer as it comes, so that a kill
-at any moment loses no more than the text since the last write. A file that can't be used is left
-alone. A turn that can't be written (the disk is full, the file is locked) is owed: it is kept, and
-written together with the next one that can be.
+A question is saved before the engine gets it, and an answer while it is generated, so that a kill
+at any time loses only the text since the last write. A file that can't be used is not changed. A
+turn that can't be saved (disk full, file locked) stays in memory as unsaved, and is saved with the
+next write that succeeds.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from gui.data.state import Conversation, Stats, Status, Turn, title_of
 FILE = "conversations.db"
 PICTURES = "pictures"
 UNDO_S = 3600.0
-"""Deleted conversations are kept this long for an undo, and swept at a later start."""
+"""Deleted conversations are kept this long for an undo, and removed at a later start."""
 
-_APPLICATION = 0x43563247  # "CV2G", so that a foreign database is told from an empty one
+_APPLICATION = 0x43563247  # "CV2G", to recognize a database of another program
 _OPEN_BUSY_MS = 2000
 _BUSY_MS = 100
-"""So long a writer waits for another one; the window stands still meanwhile."""
+"""How long a write waits for another writer. The window is blocked meanwhile."""
 _MIGRATIONS = (
     """
     CREATE TABLE conversation (
@@ -64,12 +64,12 @@ VERSION = len(_MIGRATIONS)
 
 
 class HistoryError(CogVLM2LiteError):
-    """The conversations can't be read or written now; what was on disk is unharmed."""
+    """The conversations can't be read or written now. What is on disk is not changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A row of the conversation list."""
+    """One row of the list of conversations."""
 
     id: int
     title: str
@@ -79,10 +79,10 @@ class Summary:
 
 
 class History:
-    """The conversations of one person. Methods raise HistoryError and belong to one thread.
+    """The conversations of one user. Methods raise HistoryError and must be called from one thread.
 
-    folder      holds the database and the pictures; None keeps everything in memory
-    most_pages  the database may not grow beyond so many pages of SQLite, 4 KiB each; 0: no limit
+    folder      has the database and the pictures; None: everything is in memory
+    most_pages  limit of the database in SQLite pages of 4 KiB; 0: no limit
     """
 
     def __init__(self, folder: Path | None, *, most_pages: int = 0) -> None:
@@ -105,7 +105,7 @@ class History:
             raise
 
     def close(self) -> None:
-        """Close the file. What is owed is written now (`settle`) or never."""
+        """Try to save unsaved turns (`flush`), then close the file."""
         self.flush()
         self._db.close()
 
@@ -118,20 +118,14 @@ class History:
     # Conversations
 
     def create(self, *, picture: str = "", title: str = "") -> Conversation:
-        """Make an empty conversation."""
+        """Create an empty conversation."""
         now = time.time()
         with self._writing():
-            made = self._db.execute(
-                "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
-                (title, picture, now, now),
-            )
-        assert made.lastrowid is not None
-        return Conversation(
-            id=made.lastrowid, title=title, picture=picture, created=now, changed=now
-        )
+            number = self._insert_conversation(title, picture, now)
+        return Conversation(id=number, title=title, picture=picture, created=now, changed=now)
 
     def list(self, search: str = "") -> list[Summary]:
-        """Give the conversations, pinned and newest first; `search` looks in titles and text."""
+        """Return the conversations, pinned and newest first. search: a text in titles or turns."""
         query = (
             "SELECT id, title, pinned, picture, changed FROM conversation c WHERE deleted IS NULL"
         )
@@ -152,7 +146,7 @@ class History:
         ]
 
     def load(self, conversation_id: int) -> Conversation:
-        """Read a whole conversation; HistoryError when there is none."""
+        """Read a conversation with its turns. Raises HistoryError if there is none."""
         with _history_errors():
             row = self._db.execute(
                 "SELECT title, picture, rotation, pinned, leaf, created, changed "
@@ -179,7 +173,7 @@ class History:
         )
 
     def save(self, conversation: Conversation) -> None:
-        """Write what is known of a conversation itself; its turns are written by other methods."""
+        """Save the fields of a conversation; other methods save its turns."""
         with self._writing():
             self._db.execute(
                 "UPDATE conversation SET title = ?, picture = ?, rotation = ?, pinned = ?, "
@@ -196,21 +190,21 @@ class History:
             )
 
     def rename(self, conversation_id: int, title: str) -> None:
-        """Give a conversation another title."""
+        """Change the title of a conversation."""
         with self._writing():
             self._db.execute(
                 "UPDATE conversation SET title = ? WHERE id = ?", (title, conversation_id)
             )
 
     def pin(self, conversation_id: int, pinned: bool) -> None:
-        """Keep a conversation at the top, or no longer."""
+        """Pin a conversation to the top of the list, or unpin it."""
         with self._writing():
             self._db.execute(
                 "UPDATE conversation SET pinned = ? WHERE id = ?", (pinned, conversation_id)
             )
 
     def delete(self, conversation_id: int) -> None:
-        """Hide a conversation; `restore` brings it back until it is swept."""
+        """Mark a conversation as deleted. `restore` undoes it until `purge` removes it."""
         with self._writing():
             self._db.execute(
                 "UPDATE conversation SET deleted = ? WHERE id = ?", (time.time(), conversation_id)
@@ -224,7 +218,7 @@ class History:
             )
 
     def import_conversation(self, foreign: Conversation, picture: bytes) -> Conversation:
-        """Keep a conversation of another place, whole or not at all; gives it with new numbers.
+        """Save an imported conversation completely or not at all. Returns it with new numbers.
 
         foreign  its turns in an order in which each follows its parent
         """
@@ -232,39 +226,32 @@ class History:
         now = time.time()
         numbers: dict[int | None, int | None] = {None: None}
         with self._writing():
-            made = self._db.execute(
-                "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
-                (foreign.title, name, now, now),
-            )
+            number = self._insert_conversation(foreign.title, name, now)
             for turn in foreign.turns.values():
                 numbers[turn.id] = self._db.execute(
                     "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
                     "error, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        made.lastrowid,
-                        numbers[turn.parent],
-                        turn.question,
-                        turn.answer,
-                        turn.status.value,
-                        json.dumps(turn.notes),
-                        turn.error,
-                        json.dumps(asdict(turn.stats)) if turn.stats else None,
-                        turn.created,
-                    ),
+                    (number, numbers[turn.parent], *_columns(turn), turn.created),
                 ).lastrowid
             self._db.execute(
-                "UPDATE conversation SET leaf = ? WHERE id = ?",
-                (numbers[foreign.leaf], made.lastrowid),
+                "UPDATE conversation SET leaf = ? WHERE id = ?", (numbers[foreign.leaf], number)
             )
+        return self.load(number)
+
+    def _insert_conversation(self, title: str, picture: str, now: float) -> int:
+        made = self._db.execute(
+            "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
+            (title, picture, now, now),
+        )
         assert made.lastrowid is not None
-        return self.load(made.lastrowid)
+        return made.lastrowid
 
     # Turns
 
     def ask(self, conversation: Conversation, question: str, parent: int | None) -> Turn:
-        """Write a question down and add it to the conversation; the engine is asked after this.
+        """Save a question and add it to the conversation, before the engine is asked.
 
-        After a HistoryError the conversation is as it was.
+        After a HistoryError the conversation is unchanged.
         """
         conversation.check_parent(parent)
         now = time.time()
@@ -287,14 +274,14 @@ class History:
         return turn
 
     def write(self, turn: Turn) -> None:
-        """Write a turn as it is now; after a HistoryError it is owed."""
+        """Save the current state of a turn. After a HistoryError it counts as unsaved."""
         self._unsaved[turn.id] = turn
         with self._writing():
             self._write_unsaved()
         self._unsaved.clear()
 
     def flush(self) -> bool:
-        """Write what is owed; False when something still is."""
+        """Save unsaved turns. Returns False if some are still unsaved."""
         if self._unsaved:
             try:
                 with self._writing():
@@ -305,27 +292,18 @@ class History:
         return True
 
     def _write_unsaved(self) -> None:
-        """Write the turns that are owed, within the transaction of the caller."""
+        """Write the unsaved turns in the caller's transaction."""
         for turn in self._unsaved.values():
-            stats = json.dumps(asdict(turn.stats)) if turn.stats else None
             self._db.execute(
                 "UPDATE turn SET question = ?, answer = ?, status = ?, notes = ?, error = ?, "
                 "stats = ? WHERE id = ?",
-                (
-                    turn.question,
-                    turn.answer,
-                    turn.status.value,
-                    json.dumps(turn.notes),
-                    turn.error,
-                    stats,
-                    turn.id,
-                ),
+                (*_columns(turn), turn.id),
             )
 
     # Pictures
 
     def save_picture(self, data: bytes) -> str:
-        """Keep the bytes of a picture file; gives the name (sha256) it is found by."""
+        """Save the bytes of a picture file and return its name (sha256)."""
         name = hashlib.sha256(data).hexdigest()
         if self.folder is None:
             self._pictures_in_memory[name] = data
@@ -344,7 +322,7 @@ class History:
         return name
 
     def picture(self, name: str) -> bytes:
-        """Give the bytes of a kept picture; HistoryError when it is gone or was changed."""
+        """Return the bytes of a saved picture. Raises HistoryError if missing or changed."""
         try:
             data = (
                 self._pictures_in_memory[name]
@@ -358,7 +336,7 @@ class History:
         return data
 
     def purge(self, now: float | None = None) -> None:
-        """Remove what was deleted long enough ago, and pictures that no conversation has."""
+        """Remove conversations deleted UNDO_S ago, and pictures without a conversation."""
         limit = (time.time() if now is None else now) - UNDO_S
         with self._writing():
             self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
@@ -371,7 +349,7 @@ class History:
                 if path.name not in used:
                     path.unlink(missing_ok=True)
 
-    # Under it
+    # Database
 
     def _prepare(self) -> None:
         self._db.create_function("contains", 2, _contains, deterministic=True)
@@ -398,7 +376,7 @@ class History:
         self._db.execute("PRAGMA foreign_keys = ON")
         for number in range(version, VERSION):
             self._migrate(number)
-        # An answer that was coming when the window was killed will come no more.
+        # No answer is running when the window starts: mark those that a kill interrupted.
         with self._writing():
             self._db.execute(
                 "UPDATE turn SET status = ? WHERE status IN (?, ?)",
@@ -406,7 +384,7 @@ class History:
             )
 
     def _migrate(self, number: int) -> None:
-        """Do one migration whole or not at all, and record it in the same transaction."""
+        """Run one migration and record its number, in one transaction."""
         with self._writing():
             for statement in _MIGRATIONS[number].split(";"):
                 if statement.strip():
@@ -416,7 +394,7 @@ class History:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, whole or not at all."""
+        """Run the body in one transaction."""
         with _history_errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -466,7 +444,7 @@ _REASONS = {
 
 @contextmanager
 def _history_errors() -> Iterator[None]:
-    """Turn SQLite's and the system's errors into sentences, by their codes."""
+    """Raise errors of SQLite and of the system as HistoryError, by their codes."""
     try:
         yield
     except sqlite3.Error as error:
@@ -501,10 +479,17 @@ def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float
     )
 
 
+def _columns(turn: Turn) -> tuple[str | None, ...]:
+    """Return question, answer, status, notes, error and stats as the database stores them."""
+    stats = json.dumps(asdict(turn.stats)) if turn.stats else None
+    notes = json.dumps(turn.notes)
+    return turn.question, turn.answer, turn.status.value, notes, turn.error, stats
+
+
 def _stats(values: dict[str, Any]) -> Stats:
     return Stats(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
 
 
 def _contains(text: str, wanted: str) -> bool:
-    """Say whether a text holds a folded search text, whatever the case of its letters."""
+    """Return True if a text contains `wanted`, which is case-folded, in any case."""
     return wanted in text.casefold()

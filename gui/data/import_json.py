@@ -1,5 +1,7 @@
-"""Reads a conversation that `export` wrote as JSON. The file may come from anybody: all of it is
-checked before anything is kept. No Qt here."""
+"""Reads a conversation that `export` wrote as JSON. No Qt here.
+
+The file may come from anyone, so all of it is checked before anything is saved.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason
@@ -26,13 +28,13 @@ MOST_BYTES = 2 * DEFAULT_LIMITS.max_file_bytes + 64 * MIB
 _HINT = "Only files that this program exported as JSON can be imported. Nothing was saved."
 
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-"""Numbers and counts that the history can hold."""
+"""Numbers and counts that the database can hold."""
 Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
-"""Times up to the year 5138: no calendar of the system can write later ones."""
+"""Times up to the year 5138, which the system can still format."""
 
 
 class _Stats(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Stats as a file has them."""
+    """Stats in an exported file."""
 
     prompt_tokens: Whole
     image_tokens: Whole
@@ -45,7 +47,7 @@ class _Stats(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Turn(Struct, kw_only=True):
-    """A Turn as a file has it."""
+    """A Turn in an exported file."""
 
     id: Whole
     parent: Whole | None
@@ -59,7 +61,7 @@ class _Turn(Struct, kw_only=True):
 
 
 class _Export(Struct, kw_only=True):
-    """A whole file; `picture` in base64."""
+    """An exported file. picture: base64."""
 
     title: str
     leaf: Whole | None
@@ -69,14 +71,14 @@ class _Export(Struct, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedConversation:
-    """A conversation with the file's own numbers, and its picture; b"" without one."""
+    """A conversation with the numbers of the file, and its picture; b"" without one."""
 
     conversation: Conversation
     picture: bytes
 
 
 def read_export(path: Path) -> ImportedConversation:
-    """Read a file; CogVLM2LiteError says what is wrong with it."""
+    """Read an exported file. Raises CogVLM2LiteError."""
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
@@ -98,9 +100,9 @@ def read_export(path: Path) -> ImportedConversation:
 
 
 def parse_export(data: bytes, name: str) -> ImportedConversation:
-    """Check the content of an exported file. name: what sentences call it."""
+    """Parse and check the content of an exported file. name: the file's name in error messages."""
     try:
-        # json takes halves of letters, which an answer may have been cut into; msgspec does not.
+        # An answer may end in half of a surrogate pair, which json accepts and msgspec does not.
         content = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise CogVLM2LiteError("{file} is not JSON.", hint=_HINT, file=name) from error
@@ -121,7 +123,7 @@ def parse_export(data: bytes, name: str) -> ImportedConversation:
 
 
 class _WrongError(Exception):
-    """Raised with what is wrong, the rest of a sentence."""
+    """The content is wrong. why: the end of the error message."""
 
     def __init__(self, why: Text) -> None:
         super().__init__(why)
@@ -133,20 +135,20 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _import(export: _Export) -> ImportedConversation:
-    """Check what a single value does not show. Raises _WrongError."""
+    """Convert an export, and check what spans several values. Raises _WrongError."""
     turns = _turns(export.turns)
     if export.leaf is not None and export.leaf not in turns:
         raise _WrongError(Text("the turn that is shown is missing"))
     return ImportedConversation(
         conversation=Conversation(
-            id=0, title=_whole_letters(export.title), leaf=export.leaf, turns=turns
+            id=0, title=_replace_surrogates(export.title), leaf=export.leaf, turns=turns
         ),
         picture=_picture(export.picture),
     )
 
 
 def _turns(values: Sequence[_Turn]) -> dict[int, Turn]:
-    """Return the turns by number; a parent stands before its children, so there is no circle."""
+    """Return the turns by number. A parent comes before its children, so there is no cycle."""
     turns: dict[int, Turn] = {}
     for value in values:
         if value.id in turns:
@@ -161,28 +163,19 @@ def _turn(value: _Turn) -> Turn:
     return Turn(
         id=value.id,
         parent=value.parent,
-        question=_whole_letters(value.question),
-        answer=_whole_letters(value.answer),
-        # An answer that was coming when the file was written comes no more.
+        question=_replace_surrogates(value.question),
+        answer=_replace_surrogates(value.answer),
+        # An answer that was running when the file was written will never end.
         status=value.status if value.status.is_over else Status.INTERRUPTED,
-        notes=tuple(map(_whole_letters, value.notes)),
-        error=_whole_letters(value.error),
+        notes=tuple(map(_replace_surrogates, value.notes)),
+        error=_replace_surrogates(value.error),
         stats=None if value.stats is None else _stats(value.stats),
         created=value.created,
     )
 
 
 def _stats(value: _Stats) -> Stats:
-    return Stats(
-        prompt_tokens=value.prompt_tokens,
-        image_tokens=value.image_tokens,
-        completion_tokens=value.completion_tokens,
-        encode_s=value.encode_s,
-        prefill_s=value.prefill_s,
-        decode_s=value.decode_s,
-        reason=value.reason.value,
-        token_ids=value.token_ids,
-    )
+    return Stats(**structs.asdict(value) | {"reason": value.reason.value})
 
 
 def _picture(text: str | None) -> bytes:
@@ -197,6 +190,6 @@ def _picture(text: str | None) -> bytes:
     return data
 
 
-def _whole_letters(text: str) -> str:
-    """Replace halves of letters, which JSON can write and no file can hold, by "?"."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can have and UTF-8 can't, by "?"."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The report that a conversion leaves in its folder (docs/format.md), for its page. No Qt here."""
+"""Reads the report that a conversion writes into its folder (docs/format.md). No Qt here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ FILE, PAGE = "quantization_report.json", "quantization_report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class PartReport:
-    """One part of the model. error: median of its matrices' output errors against round to
-    nearest, 1.0 for as large; None where it was not calibrated."""
+    """One part of the model.
+
+    error  median over its matrices of the output error, relative to round to nearest (1.0: the
+           same); None if it was not calibrated
+    """
 
     part: str
     source_bytes: int
@@ -23,7 +26,7 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-    """What was made of each part. page: the whole report, to open in a browser."""
+    """The sizes and errors of all parts. page: the full report, to open in a browser."""
 
     parts: tuple[PartReport, ...]
     page: Path
@@ -38,7 +41,7 @@ class ConversionReport:
 
 
 def read_report(folder: Path) -> ConversionReport | None:
-    """Read a folder's report; None where there is none that can be read."""
+    """Read a folder's report. Returns None if it is missing or damaged."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         parts = tuple(

@@ -1,6 +1,6 @@
-"""The window's settings: each declared once, kept in one JSON file. No Qt here.
+"""The window's settings: each is declared once, and all are saved in one JSON file. No Qt here.
 
-`SETTINGS` is the declaration; the settings page is drawn from it, and the file is checked by it.
+The settings page is built from the declarations in `SETTINGS`, and the file is checked by them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from gui.translatable import QT_TRANSLATE_NOOP
 
 Value = bool | int | float | str | list[str]
@@ -25,11 +26,11 @@ class Setting:
     """One setting.
 
     name     in the file and in the code
-    default  its type is the setting's type; a list holds texts
-    label    what the page calls it, and `help` explains it; both in English, translated when shown
-    group    the heading it stands under; "" for what no page shows
-    choices  (value, label) pairs where only these are allowed
-    lowest, highest  of numbers, both inclusive
+    default  its type is the setting's type; a list has strings
+    label, help  shown on the settings page; in English here, translated when shown
+    group    the heading on the page; "" if no page shows the setting
+    choices  the allowed values as (value, label) pairs
+    lowest, highest  limits of numbers, inclusive
     """
 
     name: str
@@ -42,7 +43,7 @@ class Setting:
     highest: float = 1e9
 
     def check(self, value: object) -> Value | None:
-        """Give the value in the setting's type; None when it is not allowed."""
+        """Return the value in the setting's type, or None if it is not allowed."""
         if isinstance(self.default, bool):
             return value if isinstance(value, bool) else None
         if isinstance(self.default, int | float):
@@ -196,10 +197,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass
 class Preferences:
-    """The values, by name; `changed` is told the name of each that gets another value.
+    """The values of the settings by name.
 
-    path     of the JSON file; None keeps nothing
-    problem  why the file could not be read or written, one sentence; "" when all is well
+    path     of the JSON file; None: nothing is saved
+    problem  why the file could not be read or written; "" without a problem
     """
 
     path: Path | None = None
@@ -215,16 +216,16 @@ class Preferences:
             setting = self._known.get(name)
             checked = setting.check(value) if setting else None
             if setting is None:
-                self._foreign[name] = value  # of a newer version, which wants it back
+                self._foreign[name] = value  # of a newer version; saved again for it
             elif checked is not None:
                 self._values[name] = checked
 
     def get(self, name: str) -> Any:
-        """Give a value, or its default; KeyError for a name that is not declared."""
+        """Return a value, or its default. Raises KeyError for an unknown name."""
         return self._values.get(name, self._known[name].default)
 
     def set(self, name: str, value: Value) -> None:
-        """Set and save a value; ValueError when the declaration does not allow it."""
+        """Set and save a value. Raises ValueError if the declaration does not allow it."""
         checked = self._known[name].check(value)
         if checked is None:
             raise ValueError(f"{name} can't be {value!r}.")
@@ -240,18 +241,18 @@ class Preferences:
         self._listeners.append(listener)
 
     def remove_listener(self, listener: Callable[[str], None]) -> None:
-        """Call a listener no more."""
+        """Stop calling a listener."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def groups(self) -> Iterable[tuple[str, tuple[Setting, ...]]]:
-        """Give each heading with its settings, in the order of the declaration."""
+        """Yield each heading with its settings, in the order of the declarations."""
         names = dict.fromkeys(setting.group for setting in self.declared if setting.group)
         for name in names:
             yield name, tuple(setting for setting in self.declared if setting.group == name)
 
     def save(self) -> None:
-        """Write the file whole or not at all; `problem` says so when it can't be."""
+        """Write the file atomically. If that fails, set `problem`."""
         if self.path is None:
             return
         values = self._foreign | self._values
@@ -259,7 +260,8 @@ class Preferences:
         try:
             write_atomic(self.path, text.encode())
         except OSError as error:
-            self.problem = f"The settings can't be saved: {error.strerror or error}."
+            why = error.strerror or error
+            self.problem = Text("The settings can't be saved: {why}.", why=why)
         else:
             self.problem = ""
 
@@ -270,7 +272,9 @@ class Preferences:
             data = self.path.read_bytes()
         except OSError as error:
             why = error.strerror or error
-            self.problem = f"The settings can't be read, the defaults are used: {why}."
+            self.problem = Text(
+                "The settings can't be read; the defaults are used: {why}.", why=why
+            )
             return {}
         try:
             values = json.loads(data)
@@ -279,17 +283,20 @@ class Preferences:
         return values if isinstance(values, dict) else self._put_aside(self.path)
 
     def _put_aside(self, path: Path) -> dict[str, Any]:
-        """Keep a damaged file under another name, out of the way of the next save."""
+        """Rename a damaged file, so that the next save does not overwrite it."""
         aside = path.with_name(f"{path.name}.damaged")
-        self.problem = "The settings file is damaged; the defaults are used."
+        self.problem = Text("The settings file is damaged; the defaults are used.")
         with suppress(OSError):
             path.replace(aside)
-            self.problem += f" The file is kept as {aside.name}."
+            self.problem = Text(
+                "The settings file is damaged; the defaults are used. The file is kept as {file}.",
+                file=aside.name,
+            )
         return {}
 
 
 def sampling_of(settings: Preferences) -> Sampling:
-    """Give how answers are made."""
+    """Return the sampling for answers."""
     get = settings.get
     return Sampling(
         max_new_tokens=get("max_new_tokens"),
@@ -301,7 +308,7 @@ def sampling_of(settings: Preferences) -> Sampling:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is the old one or the new one. Raises OSError."""
+    """Write a file so that a crash leaves the old or the new content. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

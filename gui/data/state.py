@@ -1,7 +1,7 @@
-"""What a conversation is and what may happen to it, in plain Python: no Qt, no disk, no engine.
+"""The state of a conversation and its transitions, in plain Python: no Qt, no disk, no engine.
 
-A conversation is a tree of turns. Asking again or editing a question makes a sibling, so nothing
-that was answered is lost; `leaf` says which branch is shown.
+A conversation is a tree of turns. Asking again or editing a question adds a sibling, so no answer
+is lost. `leaf` is the end of the branch that is shown.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ TITLE_LENGTH = 60
 
 
 class Status(Enum):
-    """Where a turn stands."""
+    """The state of a turn."""
 
-    WAITING = "waiting"  # asked; nothing of the answer came yet
+    WAITING = "waiting"  # asked; no text of the answer yet
     STREAMING = "streaming"
     DONE = "done"
-    STOPPED = "stopped"  # by the person
-    FAILED = "failed"  # the engine gave an error or died; `error` says which
-    INTERRUPTED = "interrupted"  # the window ended while the answer came
+    STOPPED = "stopped"  # by the user
+    FAILED = "failed"  # the engine reported an error or died; see `error`
+    INTERRUPTED = "interrupted"  # the window ended during the answer
 
     @property
     def is_over(self) -> bool:
@@ -30,14 +30,16 @@ class Status(Enum):
 
 
 class TransitionError(Exception):
-    """A transition that the state does not allow: a bug of the caller."""
+    """The state does not allow this transition: a bug of the caller."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What an answer cost, all its runs together.
+    """Counts and times of an answer, summed over its runs if it was continued.
 
-    Seconds per phase; reason: a value of FinishReason; token_ids: of the text, to go on from.
+    encode_s, prefill_s, decode_s  seconds per phase
+    reason     a value of FinishReason
+    token_ids  of the text, to continue from
     """
 
     prompt_tokens: int
@@ -51,18 +53,18 @@ class Stats:
 
     @property
     def tokens_per_s(self) -> float:
-        """Decoding rate. The first token comes out of the prefill and is not counted."""
+        """Decoding rate. The first token comes from the prefill and is not counted."""
         steps = self.completion_tokens - 1
         return steps / self.decode_s if steps > 0 and self.decode_s > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A question and what came of it.
+    """A question with its answer.
 
     parent  the turn before it; None for a first one
-    notes   what the engine told beside the answer: offload, tighter plans, dropped turns
-    error   why it failed, one sentence and a hint
+    notes   notices of the engine: streaming, new plans, dropped turns
+    error   why it failed: message and hint
     """
 
     id: int
@@ -77,7 +79,7 @@ class Turn:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the answer has a beginning and not its end, so that it may go on."""
+        """Whether the answer has text but no end, so that it can be continued."""
         if not self.status.is_over or not self.answer.strip():
             return False
         at_limit = self.stats is not None and self.stats.reason == FinishReason.LENGTH.value
@@ -89,7 +91,7 @@ class Conversation:
     """A picture, a title and a tree of turns.
 
     picture   sha256 of the picture's bytes; "" for none
-    rotation  quarter turns to the right that the person gave the picture
+    rotation  quarter turns to the right by the user
     leaf      the last turn of the branch that is shown; None while there is none
     """
 
@@ -104,7 +106,7 @@ class Conversation:
     turns: dict[int, Turn] = field(default_factory=dict)
 
     def path(self) -> list[Turn]:
-        """Give the turns that are shown, the first one first."""
+        """Return the turns that are shown, oldest first."""
         found: list[Turn] = []
         at = self.leaf
         while at is not None:
@@ -113,10 +115,10 @@ class Conversation:
         return found[::-1]
 
     def before(self, turn: Turn) -> tuple[tuple[str, str], ...]:
-        """Give the (question, answer) pairs that the model is shown before a turn.
+        """Return the (question, answer) pairs before a turn, as the model's history.
 
-        Turns without any answer are left out: the model can't have said nothing. The prompt puts a
-        space before each answer, so the one that the model wrote itself is taken off.
+        Turns without an answer are left out: the prompt can't have an empty answer. The prompt adds
+        a space before each answer, so the space that the model generated is removed.
         """
         pairs: list[tuple[str, str]] = []
         at = turn.parent
@@ -128,7 +130,7 @@ class Conversation:
         return tuple(pairs[::-1])
 
     def siblings(self, turn: Turn) -> list[Turn]:
-        """Give all turns that stand in the same place, the turn itself among them, oldest first."""
+        """Return the turns with the same parent, including the turn itself, oldest first."""
         return sorted(
             (other for other in self.turns.values() if other.parent == turn.parent),
             key=lambda other: other.id,
@@ -136,18 +138,18 @@ class Conversation:
 
     @property
     def running(self) -> Turn | None:
-        """The turn whose answer has not ended; there is never more than one."""
+        """The turn whose answer has not ended. There is at most one."""
         return next((turn for turn in self.turns.values() if not turn.status.is_over), None)
 
     def check_parent(self, parent: int | None) -> None:
-        """TransitionError when no turn can be added behind `parent` now."""
+        """Raise TransitionError if no turn can be added after `parent` now."""
         if self.running is not None:
-            raise TransitionError("An answer is still coming.")
+            raise TransitionError("An answer is still being generated.")
         if parent is not None and parent not in self.turns:
-            raise TransitionError("The turn before it is unknown.")
+            raise TransitionError("The parent turn is unknown.")
 
     def add(self, turn: Turn) -> None:
-        """Take a new turn and show its branch."""
+        """Add a new turn and show its branch."""
         self.check_parent(turn.parent)
         self.turns[turn.id] = turn
         self.leaf = turn.id
@@ -156,31 +158,33 @@ class Conversation:
             self.title = title_of(turn.question)
 
     def can_continue(self, turn: Turn) -> bool:
-        """Whether an answer was cut and nothing was asked behind it."""
+        """Return True if an answer stopped early and no question follows it."""
         return turn.is_cut and all(other.parent != turn.id for other in self.turns.values())
 
     def reopen(self, turn_id: int) -> Turn:
-        """Open an answer that was cut. Its text stays until the engine's first word, which holds
-        all that was said before."""
+        """Wait for the rest of an answer that stopped early.
+
+        Its text stays until the engine's first delta, which repeats the text so far.
+        """
         turn = self.turns[turn_id]
         if self.running is not None or not self.can_continue(turn):
-            raise TransitionError("This answer can't go on now.")
+            raise TransitionError("This answer can't be continued now.")
         return self._change(turn_id, status=Status.WAITING, error="")
 
     def append(self, turn_id: int, text: str) -> Turn:
-        """Add to the answer that comes."""
+        """Add text to the running answer."""
         answer = self._check_running(turn_id)
         if self.turns[turn_id].status is Status.WAITING:
             answer = ""
         return self._change(turn_id, status=Status.STREAMING, answer=answer + text)
 
     def note(self, turn_id: int, text: str) -> Turn:
-        """Keep what the engine told beside the answer."""
+        """Add a notice of the engine to the turn."""
         self._check_running(turn_id)
         return self._change(turn_id, notes=(*self.turns[turn_id].notes, text))
 
     def finish(self, turn_id: int, end: Finished) -> Turn:
-        """End an answer with its counts. The text is the engine's: it holds every character."""
+        """End an answer with its counts and the complete text of the engine."""
         self._check_running(turn_id)
         stopped = end.reason is FinishReason.CANCELLED
         return self._change(
@@ -191,14 +195,14 @@ class Conversation:
         )
 
     def fail(self, turn_id: int, why: str) -> Turn:
-        """End an answer with an error; what came of it is kept."""
+        """End an answer with an error. Its text so far is kept."""
         self._check_running(turn_id)
         return self._change(turn_id, status=Status.FAILED, error=why)
 
     def choose(self, turn_id: int) -> None:
-        """Show the branch of a turn, down to its newest end."""
+        """Show the branch of a turn, down to its newest leaf."""
         if self.running is not None:
-            raise TransitionError("An answer is still coming.")
+            raise TransitionError("An answer is still being generated.")
         at = turn_id
         while children := [t.id for t in self.turns.values() if t.parent == at]:
             at = max(children)
@@ -216,7 +220,7 @@ class Conversation:
 
 
 def _stats(end: Finished, before: Stats | None) -> Stats:
-    """Add what a run cost to what the answer had cost when it was cut."""
+    """Return the counts of a run plus those of the earlier runs of the answer."""
     return Stats(
         prompt_tokens=end.prompt_tokens,
         image_tokens=end.image_tokens,
@@ -230,7 +234,7 @@ def _stats(end: Finished, before: Stats | None) -> Stats:
 
 
 def title_of(question: str) -> str:
-    """Make a title of a first question: its first line, shortened at a word."""
+    """Return a title made from the first question: its first line, cut at a word."""
     line = next((line.strip() for line in question.splitlines() if line.strip()), "")
     if len(line) <= TITLE_LENGTH:
         return line

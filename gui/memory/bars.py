@@ -1,4 +1,4 @@
-"""The plan, painted: a bar for each phase, parts in colours, a line where the budget ends."""
+"""Draws the memory plan: a bar for each phase with coloured parts, and a line at the budget."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _BAR, _THIN, _GAP, _CHIP = 18, 7, 10, 11
 
 
 def colour_of(part: str) -> QColor:
-    """Give a part's colour, the same in every bar."""
+    """Return a part's colour, the same in every bar."""
     return QColor(_COLOURS.get(part, "#888888"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """Where things stand in a row, in pixels."""
+    """Sizes in a row, in pixels."""
 
     line: int
     label: int
@@ -43,7 +43,7 @@ class _Sizes:
 
 
 class PlanBars(QWidget):
-    """All devices of a plan, one under the other, with a legend."""
+    """The bars of all devices of a plan, with a legend."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,19 +54,19 @@ class PlanBars(QWidget):
         self.setSizePolicy(policy)
 
     def show_devices(self, devices: tuple[Device, ...]) -> None:
-        """Draw these."""
+        """Draw these devices."""
         self._devices = devices
-        self.setAccessibleDescription("\n".join(self._spoken()))
+        self.setAccessibleDescription("\n".join(self._descriptions()))
         self._fit()
         self.update()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Take the height that the width needs."""
+        """Adapt the height to the width."""
         super().resizeEvent(event)
         self._fit()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw."""
+        """Draw the bars."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         self._paint(painter)
@@ -74,7 +74,7 @@ class PlanBars(QWidget):
     def _fit(self) -> None:
         self.setFixedHeight(max(self._paint(None), 1))
 
-    def _spoken(self) -> list[str]:
+    def _descriptions(self) -> list[str]:
         return [
             f"{device.name}, {part_name(bar.phase)}: {format_bytes(bar.held_bytes)}"
             for device in self._devices
@@ -92,7 +92,7 @@ class PlanBars(QWidget):
         )
 
     def _paint(self, painter: QPainter | None) -> int:
-        """Draw all, or with None only measure; gives the height in pixels."""
+        """Draw everything, or only measure if painter is None. Returns the height in pixels."""
         sizes, y = self._sizes(), 0
         for device in self._devices:
             scale = max(device.budget_bytes, device.peak_bytes, 1)
@@ -133,7 +133,7 @@ class PlanBars(QWidget):
         *,
         streamed: bool = False,
     ) -> None:
-        """Draw parts side by side; streamed ones hatched, and cut at the end of the room."""
+        """Draw parts side by side, cut at the end of the bar. Streamed parts are hatched."""
         room, at = self._room(self._sizes()), 0.0
         for part, count in pieces:
             start, at = at, at + room * count / scale
@@ -184,7 +184,7 @@ class PlanBars(QWidget):
         return max(self.width() - sizes.label - sizes.amount - _GAP, 40)
 
     def _mirrored(self, box: QRect) -> QRect:
-        """Turn left into right where the language is written so."""
+        """Mirror a box in right-to-left languages."""
         return QStyle.visualRect(self.layoutDirection(), self.rect(), box)
 
     def _box(self, painter: QPainter, box: QRect, brush: QBrush) -> None:

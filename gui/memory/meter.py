@@ -1,4 +1,4 @@
-"""What is used just now: the engine's process and the whole computer, read twice a second."""
+"""The RAM in use now: by the engine process and by all others, measured twice a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEIGHT = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """RAM in bytes. engine: of its process, mapped files included; 0 without one."""
+    """RAM in bytes. engine: of its process with mapped files; 0 without a process."""
 
     total: int
     free: int
@@ -25,20 +25,20 @@ class Reading:
 
     @property
     def others(self) -> int:
-        """What all other programs and the system use."""
+        """Used by all other programs and the system."""
         return max(self.total - self.free - self.engine, 0)
 
 
 def read(pid: int | None) -> Reading:
-    """Look at the computer, and at the engine's process if there is one."""
+    """Measure the computer, and the engine process if there is one."""
     memory = psutil.virtual_memory()
     engine = 0
     if pid is not None:
         try:
             engine = psutil.Process(pid).memory_info().rss
         except psutil.Error:
-            engine = 0  # it ended since
-    # Pages of a mapped file count for a process and are free for others all the same.
+            engine = 0  # it has ended
+    # Pages of mapped files count for the process although they are available to others.
     engine = min(engine, memory.total - memory.available)
     return Reading(total=memory.total, free=memory.available, engine=engine)
 
@@ -53,13 +53,13 @@ class MeterBar(QWidget):
         self.setAccessibleName(QCoreApplication.translate("Memory", "RAM now"))
 
     def show_reading(self, reading: Reading) -> None:
-        """Draw it."""
+        """Draw a reading."""
         self._reading = reading
         self.setAccessibleDescription(describe(reading))
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw."""
+        """Draw the bar."""
         painter, colours, at = QPainter(self), theme.current(), 0.0
         painter.fillRect(self.rect(), QColor(colours.code))
         for count, colour in (
@@ -73,9 +73,9 @@ class MeterBar(QWidget):
 
 
 def describe(reading: Reading) -> str:
-    """Say a reading."""
+    """Return a reading as text."""
     return QCoreApplication.translate(
-        "Memory", "RAM now: the engine {engine}, other programs {others}, free {free} of {total}."
+        "Memory", "RAM now: engine {engine}, other programs {others}, {free} of {total} free."
     ).format(
         engine=format_bytes(reading.engine),
         others=format_bytes(reading.others),

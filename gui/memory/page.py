@@ -1,4 +1,4 @@
-"""The page "Memory": what a model will need here, for any budget, and what it uses now."""
+"""The page "Memory": what a model needs on this computer with any budget, and what is used now."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make(context: Context) -> QWidget:
 
 
 class MemoryPage(QWidget):
-    """The plan in bars and in words, and a meter.
+    """The plan as bars and as text, and a RAM meter.
 
     Planning is arithmetic on sizes: no weight is read, and torch is not loaded.
     """
@@ -106,9 +106,9 @@ class MemoryPage(QWidget):
         self.amount = QLabel()
         self.amount.setMinimumWidth(130)
         row.addWidget(self.amount)
-        self.use_button = QPushButton(QCoreApplication.translate("Memory", "Load with this"))
+        self.use_button = QPushButton(QCoreApplication.translate("Memory", "Use this budget"))
         self.use_button.setToolTip(
-            QCoreApplication.translate("Memory", "Reload the model within this budget")
+            QCoreApplication.translate("Memory", "Reload the model with this budget")
         )
         self.use_button.clicked.connect(self.use)
         row.addWidget(self.use_button)
@@ -131,25 +131,25 @@ class MemoryPage(QWidget):
         return column
 
     def shut_down(self) -> None:
-        """Plan and measure no more."""
+        """Stop planning and measuring."""
         self._closed = True
         self._wait.stop()
         self._clock.stop()
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
-        """Measure while somebody looks."""
+        """Start measuring."""
         super().showEvent(event)
         if not self._closed:
             self.measure()
             self._clock.start()
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
-        """Measure no more."""
+        """Stop measuring."""
         super().hideEvent(event)
         self._clock.stop()
 
     def measure(self) -> None:
-        """Read the meter."""
+        """Update the meter."""
         reading = read(self._context.engine.client.pid)
         self.meter.show_reading(reading)
         self.now.setText(describe(reading))
@@ -162,14 +162,14 @@ class MemoryPage(QWidget):
         settings = self._context.settings
         vram = size if on_gpu else None
         ram = None if on_gpu else size
-        if size is None:  # what would be opened now
+        if size is None:  # no budget on the slider: use the settings
             vram, ram = settings.get("vram") or None, None
         folder = options.folder if options else None
         work = partial(plan_for, folder, vram=vram, ram=ram, translate=translate)
         self._context.tasks.run(work, self._show, self._failed, self)
 
     def use(self) -> None:
-        """Open the model anew within the budget of the slider."""
+        """Reload the model with the budget of the slider."""
         client = self._context.engine.client
         if client.options is None:
             return
@@ -220,7 +220,7 @@ class MemoryPage(QWidget):
         self.table.hide()
 
     def _on_outcome(self, number: int, outcome: Outcome) -> None:
-        """Follow what the engine says that it holds, and plans that were made anew."""
+        """Show the memory that the engine reports, and new plans."""
         if self._closed:
             return
         if isinstance(outcome, Progress) and outcome.held_bytes:
@@ -237,7 +237,7 @@ class MemoryPage(QWidget):
 
 
 def _needs(devices: tuple[Device, ...]) -> str:
-    """Say what is needed of what, and what has to come from elsewhere."""
+    """Return how much memory is needed, and which parts are read from RAM or disk."""
     clauses = [
         QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}").format(
             peak=format_bytes(device.peak_bytes),

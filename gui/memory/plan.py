@@ -1,4 +1,4 @@
-"""A memory plan as bars: what lies in memory in each phase, and what comes in. No Qt here."""
+"""A memory plan as bars: what is in memory in each phase, and what is streamed. No Qt here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
 class Bar:
     """One phase on one device.
 
-    held       (part, bytes) in memory, in the order of drawing
-    from_ram, from_disk  (part, bytes) that come in for each use
+    held                 (part, bytes) in memory, in drawing order
+    from_ram, from_disk  (part, bytes) that are streamed for each use
     """
 
     phase: str
@@ -38,7 +38,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """One device's bars and what of it may be used."""
+    """The bars of one device and its budget."""
 
     name: str
     budget_bytes: int
@@ -49,17 +49,17 @@ class Device:
         return max((bar.held_bytes for bar in self.bars), default=0)
 
     def parts_from(self, where: str) -> tuple[str, ...]:
-        """Name the parts that come "from_ram" or "from_disk" in any phase."""
+        """Return the parts that are streamed in any phase. where: "from_ram" or "from_disk"."""
         names = [name for bar in self.bars for name, _ in getattr(bar, where)]
         return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanView:
-    """A plan for a person.
+    """A plan to show.
 
-    first_word_s  that a question about a new picture waits for its first word
-    text          the whole of it, as `cogvlm2-lite plan` prints it
+    first_word_s  seconds until the first word of an answer about a new picture
+    text          the whole plan, as `cogvlm2-lite plan` prints it
     """
 
     first_word_s: float
@@ -69,9 +69,9 @@ class PlanView:
 
 
 def devices_of(plan: Mapping[str, Any]) -> tuple[Device, ...]:
-    """Read the values of forecast.table.plan_as_dict.
+    """Return the devices from the values of forecast.table.plan_as_dict.
 
-    With a forecast they tell RAM from disk; without one all that is streamed counts as RAM's.
+    Without a forecast the values don't separate RAM and disk; all streamed bytes count as RAM.
     """
     return tuple(
         Device(
@@ -99,7 +99,7 @@ def _bar(phase: Mapping[str, Any]) -> Bar:
 
 
 def parts_of(devices: Sequence[Device]) -> tuple[str, ...]:
-    """Name all parts that any bar has, for a legend."""
+    """Return the parts of all bars, for the legend."""
     names = [n for d in devices for bar in d.bars for n, _ in (*bar.held, *bar.coming)]
     return tuple(dict.fromkeys(names))
 
@@ -114,8 +114,8 @@ def plan_for(
     """Plan for this machine, or for a budget of video memory or RAM (then on the CPU).
 
     folder     the model's; None: the released model in 4 bits, which need not be on disk
-    translate  puts a sentence of the plan into the window's language
-    Nothing is loaded but headers. Raises DoesNotFitError and CheckpointError.
+    translate  translates the messages of the plan
+    Only headers are read. Raises DoesNotFitError and CheckpointError.
     """
     from cogvlm2_lite.forecast.machine import find_machine
     from cogvlm2_lite.forecast.preview import preview

@@ -1,1 +1,1 @@
-"""The pages beside the chat. Each module has a factory that takes the window's Context."""
+"""Smaller pages. Each page module has a function `make` that takes the window's Context."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from PySide6.QtCore import QCoreApplication
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QFontDatabase, QGuiApplication
 from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
 
 from cogvlm2_lite import __version__
@@ -19,7 +19,7 @@ _DOCTOR = (sys.executable, "-P", "-m", "cogvlm2_lite", "doctor")
 
 
 def make(context: Context) -> QWidget:
-    """Make the page; the report comes from a process of its own, because it loads torch."""
+    """Make the page. A child process writes the report, because that loads torch."""
     widget, column = page(QCoreApplication.translate("About", "About"))
     text = QLabel(
         QCoreApplication.translate(
@@ -27,13 +27,14 @@ def make(context: Context) -> QWidget:
             "CogVLM2 Lite {version}. This program and its demo model are under the Apache "
             "License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta "
             "Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this "
-            "computer: there are no update checks and no reports.",
+            "computer: there are no update checks and no telemetry.",
         ).format(version=__version__)
     )
     text.setWordWrap(True)
     column.addWidget(text)
     report = QPlainTextEdit(QCoreApplication.translate("About", "Checking this computer…"))
     report.setReadOnly(True)
+    report.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
     report.setMinimumHeight(360)
     report.setAccessibleName(QCoreApplication.translate("About", "Report about this computer"))
     copy = QPushButton(QCoreApplication.translate("About", "Copy the report"))

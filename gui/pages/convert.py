@@ -1,4 +1,4 @@
-"""The page "Convert": `cogvlm2-lite quantize` in a process of its own, read line by line."""
+"""The page "Convert": runs `cogvlm2-lite quantize` in a child process and shows its events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make(context: Context) -> QWidget:
 
 
 class ConvertPage(QWidget):
-    """Choose two folders, start, and look on. What is done is kept: the same start goes on."""
+    """Two folders, the progress and the report. Finished work is kept; starting again resumes."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ConvertPage(QWidget):
             QCoreApplication.translate(
                 "Convert",
                 "Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). "
-                "The source is only read. You can stop at any time and resume later.",
+                "The source is not changed. You can stop at any time and resume later.",
             )
         )
         text.setWordWrap(True)
@@ -118,11 +118,11 @@ class ConvertPage(QWidget):
 
     @property
     def running(self) -> bool:
-        """True while the command works."""
+        """True while the command runs."""
         return self._command.running
 
     def start(self) -> None:
-        """Start, or go on."""
+        """Start, or resume an earlier run."""
         if self.running:
             return
         if not self.source.text().strip() or not self.target.text().strip():
@@ -141,7 +141,7 @@ class ConvertPage(QWidget):
         ])  # fmt: skip
 
     def pause(self) -> None:
-        """Stop; what is done is kept."""
+        """Stop. Finished work is kept."""
         if self.running:
             self._over = True
             self._command.terminate()
@@ -152,7 +152,7 @@ class ConvertPage(QWidget):
             )
 
     def save_state(self) -> tuple[Command, tuple[str, str, int, str, str, int, str]]:
-        """Let go of the command for a page that takes this one's place."""
+        """Return the running command and what is shown, for a page that replaces this one."""
         shown = (
             self.source.text(),
             self.target.text(),
@@ -172,7 +172,7 @@ class ConvertPage(QWidget):
     def restore_state(
         self, saved: tuple[Command, tuple[str, str, int, str, str, int, str]]
     ) -> None:
-        """Go on with what another page began."""
+        """Continue with the state of the replaced page."""
         command, (source, target, calibrate, status, plan, share, self._folder) = saved
         command.setParent(self)
         self._connect_command(command)
@@ -188,7 +188,7 @@ class ConvertPage(QWidget):
         self.stop_button.setEnabled(self.running)
 
     def shut_down(self) -> None:
-        """End with the window; what is done is kept."""
+        """End the command. Finished work is kept."""
         self._command.end()
 
     def _connect_command(self, command: Command) -> None:
@@ -256,7 +256,7 @@ class ConvertPage(QWidget):
             for row in event["parts"]
         ]
         room = QCoreApplication.translate(
-            "Convert", "{size} will be written, {free} are free there."
+            "Convert", "{size} will be written; {free} is free on that disk."
         ).format(size=format_bytes(event["result_bytes"]), free=format_bytes(event["free_bytes"]))
         self.plan.setText("\n".join([*lines, room]))
 

@@ -1,4 +1,4 @@
-"""The frame all pages share: a title over a scrolling column."""
+"""The layout that all pages share: a title above a scrolling column."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from PySide6.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 
 def page(title: str, *, fill: bool = False) -> tuple[QWidget, QVBoxLayout]:
-    """Give a page with a title, and the layout its content goes into.
+    """Return a page with a title, and the layout for its content.
 
-    fill  the content takes all of the page's height; else what it needs
+    fill  stretch the content to the page's height
     """
     outer = QScrollArea()
     outer.setWidgetResizable(True)

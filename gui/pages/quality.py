@@ -1,4 +1,4 @@
-"""What a conversion did, as a small drawing: bytes of each part before and after, and its error."""
+"""The result of a conversion as bars: bytes of each part before and after, and its error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAR, _GAP = 8, 10
 
 
 class QualityCard(QFrame):
-    """The report in short; a button opens the whole of it."""
+    """A summary of the report, with a button that opens the full report."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class QualityCard(QFrame):
         column.addWidget(self.open_button, alignment=Qt.AlignmentFlag.AlignLeading)
 
     def show_report(self, report: ConversionReport | None) -> None:
-        """Show a report, or hide without one."""
+        """Show a report; None hides the card."""
         self._report = report
         self.setVisible(report is not None)
         if report is None:
@@ -76,7 +76,7 @@ class PartBars(QWidget):
         self.setAccessibleName(QCoreApplication.translate("Quality", "Bytes of each part"))
 
     def show_parts(self, parts: tuple[PartReport, ...]) -> None:
-        """Draw these."""
+        """Draw these parts."""
         self._parts = parts
         self.setAccessibleDescription(
             "\n".join(f"{part_name(p.part)}: {_sizes_text(p)}" for p in parts)
@@ -85,7 +85,7 @@ class PartBars(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw."""
+        """Draw the bars."""
         painter, colours, metrics = QPainter(self), theme.current(), self.fontMetrics()
         label = max((metrics.horizontalAdvance(part_name(p.part)) for p in self._parts), default=0)
         amount = max((metrics.horizontalAdvance(_sizes_text(p)) for p in self._parts), default=0)

@@ -1,4 +1,4 @@
-"""The page "Settings", drawn from the declaration in gui/data/settings.py."""
+"""The page "Settings", built from the declarations in gui/data/settings.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QWidget
 from gui.context import Context
 from gui.controls import make_row, translate_setting
 from gui.pages.frame import page
+from gui.translation import translate
 
 
 def make(context: Context) -> QWidget:
@@ -27,7 +28,7 @@ def make(context: Context) -> QWidget:
         for setting in settings:
             form.addRow(translate_setting(setting.label), make_row(context.settings, setting))
         column.addWidget(card)
-    problem = QLabel(context.settings.problem)
+    problem = QLabel(translate(context.settings.problem))
     problem.setProperty("kind", "bad")
     problem.setVisible(bool(context.settings.problem))
     column.addWidget(problem)

@@ -8,8 +8,8 @@
         <translation>关于</translation>
     </message>
     <message>
-        <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: there are no update checks and no reports.</source>
-        <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑：不检查更新，也不上报任何信息。</translation>
+        <source>CogVLM2 Lite {version}. This program and its demo model are under the Apache License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this computer: there are no update checks and no telemetry.</source>
+        <translation>CogVLM2 Lite {version}。本程序及其演示模型采用 Apache 2.0 许可证。CogVLM2 的权重采用 CogVLM2 License 和 Meta Llama 3 Community License。Qt 按 LGPL 使用。没有任何内容离开这台电脑：不检查更新，也不收集使用数据。</translation>
     </message>
     <message>
         <source>Checking this computer…</source>
@@ -28,7 +28,7 @@
     <name>Answering</name>
     <message>
         <source>Memory is short: up to {size} of weights are read from RAM or disk.</source>
-        <translation>显存不足：最多 {size} 的权重来自内存或硬盘。</translation>
+        <translation>内存不足：最多有 {size} 的权重要从内存或硬盘读取。</translation>
     </message>
     <message>
         <source>The oldest {count} questions no longer fit and were left out.</source>
@@ -88,7 +88,7 @@
     </message>
     <message>
         <source>Every answer is saved at once. You can stop at any time; starting again skips pictures that have an answer.</source>
-        <translation>每个回答一出来就保存。可以随时停止：再次以同样的方式开始会接着做，已有回答的图片会跳过。</translation>
+        <translation>每个回答都会立即保存。可以随时停止；再次开始时会跳过已有回答的图片。</translation>
     </message>
     <message>
         <source>Cancel</source>
@@ -132,11 +132,11 @@
     </message>
     <message>
         <source>Open a model first, on the Chat page.</source>
-        <translation>请先在“聊天”页打开一个模型。</translation>
+        <translation>请先在“对话”页打开一个模型。</translation>
     </message>
     <message>
         <source>The chat is still writing an answer. Stop it first.</source>
-        <translation>聊天中还有回答正在生成。请先停止它。</translation>
+        <translation>“对话”页还在生成回答。请先停止它。</translation>
     </message>
     <message>
         <source>A temporary file can&apos;t be written: {why}.</source>
@@ -160,7 +160,7 @@
     </message>
     <message>
         <source>Reading the folder…</source>
-        <translation>正在查看文件夹…</translation>
+        <translation>正在读取文件夹…</translation>
     </message>
     <message>
         <source>Loading the model…</source>
@@ -200,7 +200,7 @@
     </message>
     <message>
         <source>Export the rows shown</source>
-        <translation>导出所显示的</translation>
+        <translation>导出显示的行</translation>
     </message>
     <message>
         <source>Export…</source>
@@ -231,7 +231,7 @@
     <name>ChatPage</name>
     <message>
         <source>Reading the pictures…</source>
-        <translation>正在查看图片…</translation>
+        <translation>正在读取图片…</translation>
     </message>
     <message>
         <source>Open a model folder</source>
@@ -289,7 +289,7 @@
     </message>
     <message>
         <source>The engine has stopped.</source>
-        <translation>引擎已结束。</translation>
+        <translation>引擎已停止。</translation>
     </message>
     <message>
         <source>No model is open.</source>
@@ -301,11 +301,11 @@
     </message>
     <message>
         <source>Looking at the picture</source>
-        <translation>正在看图片</translation>
+        <translation>正在查看图片</translation>
     </message>
     <message>
         <source>Reading the question</source>
-        <translation>正在读问题</translation>
+        <translation>正在读取问题</translation>
     </message>
     <message>
         <source>Answering</source>
@@ -327,8 +327,8 @@
         <translation>转换权重</translation>
     </message>
     <message>
-        <source>Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). The source is only read. You can stop at any time and resume later.</source>
-        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。源文件只会被读取。可随时停止，之后从原处继续。</translation>
+        <source>Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). The source is not changed. You can stop at any time and resume later.</source>
+        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。不会改动源文件。可随时停止，之后再继续。</translation>
     </message>
     <message>
         <source>Checkpoint folder</source>
@@ -344,7 +344,7 @@
     </message>
     <message>
         <source>Choose the new folder</source>
-        <translation>选择保存位置</translation>
+        <translation>选择新文件夹</translation>
     </message>
     <message>
         <source>Calibration</source>
@@ -356,7 +356,7 @@
     </message>
     <message>
         <source>Built-in pictures: smaller error, takes longer</source>
-        <translation>绘制的图片：误差更小，耗时较长</translation>
+        <translation>内置图片：误差更小，耗时较长</translation>
     </message>
     <message>
         <source>Start</source>
@@ -396,15 +396,15 @@
     </message>
     <message>
         <source>Measured {done} of {total} blocks on held-out samples, {left} left</source>
-        <translation>已在保留样本上测量 {done}/{total} 个模块，剩余 {left}</translation>
+        <translation>已在留出样本上测量 {done}/{total} 个模块，剩余 {left}</translation>
     </message>
     <message>
         <source>Finished: {folder}, {size}.</source>
         <translation>完成：{folder}，{size}。</translation>
     </message>
     <message>
-        <source>{size} will be written, {free} are free there.</source>
-        <translation>将写入 {size}，该处空闲 {free}。</translation>
+        <source>{size} will be written; {free} is free on that disk.</source>
+        <translation>将写入 {size}，该磁盘空闲 {free}。</translation>
     </message>
     <message>
         <source>The command ended without giving a reason.</source>
@@ -450,12 +450,12 @@
         <translation>选择保存回答的文件夹</translation>
     </message>
     <message>
-        <source>the folder of the pictures</source>
-        <translation>图片所在的文件夹</translation>
+        <source>same as the folder of pictures</source>
+        <translation>与图片文件夹相同</translation>
     </message>
     <message>
-        <source>answers.jsonl is always written there; a later start resumes from it.</source>
-        <translation>那里始终会写入 answers.jsonl：以后从它接着做。</translation>
+        <source>answers.jsonl is always written to this folder; the next start resumes from it.</source>
+        <translation>该文件夹中始终会写入 answers.jsonl，下次开始时从它继续。</translation>
     </message>
     <message>
         <source>Only {count} selected pictures.</source>
@@ -521,16 +521,16 @@
         <translation>搜索对话</translation>
     </message>
     <message>
-        <source>Go to the question</source>
+        <source>Go to the question field</source>
         <translation>转到问题框</translation>
     </message>
     <message>
-        <source>Pages of the window</source>
-        <translation>窗口的各个页面</translation>
+        <source>Show a page</source>
+        <translation>切换页面</translation>
     </message>
     <message>
-        <source>Larger and smaller text</source>
-        <translation>放大和缩小文字</translation>
+        <source>Larger or smaller text</source>
+        <translation>放大或缩小文字</translation>
     </message>
     <message>
         <source>Settings</source>
@@ -538,15 +538,15 @@
     </message>
     <message>
         <source>Show these shortcuts</source>
-        <translation>本页</translation>
+        <translation>显示快捷键</translation>
     </message>
     <message>
         <source>Quit</source>
         <translation>退出</translation>
     </message>
     <message>
-        <source>Keys</source>
-        <translation>快捷键</translation>
+        <source>Keyboard shortcuts</source>
+        <translation>键盘快捷键</translation>
     </message>
 </context>
 <context>
@@ -557,7 +557,7 @@
     </message>
     <message>
         <source>The window works, but conversations are lost when it is closed.</source>
-        <translation>窗口可以使用，但关闭后不会保留内容。</translation>
+        <translation>窗口可以使用，但关闭后对话会丢失。</translation>
     </message>
     <message>
         <source>The last answers are not on disk</source>
@@ -599,16 +599,16 @@
         <translation>按多少内存计划</translation>
     </message>
     <message>
-        <source>Load with this</source>
-        <translation>按此加载</translation>
+        <source>Use this budget</source>
+        <translation>使用此限额</translation>
     </message>
     <message>
-        <source>Reload the model within this budget</source>
-        <translation>在此限度内重新打开模型</translation>
+        <source>Reload the model with this budget</source>
+        <translation>在此限额内重新加载模型</translation>
     </message>
     <message>
         <source>The first word about a new picture takes about {wait}; then the model writes about {rate} tokens per second.</source>
-        <translation>对新图片的提问约需 {wait} 才出现第一个字；之后每秒约 {rate} 个 token。</translation>
+        <translation>对新图片提问后，约 {wait} 出现第一个词；之后每秒生成约 {rate} 个 token。</translation>
     </message>
     <message>
         <source>CogVLM2 19B in 4 bits</source>
@@ -711,7 +711,7 @@
         <translation>当前内存</translation>
     </message>
     <message>
-        <source>RAM now: the engine {engine}, other programs {others}, free {free} of {total}.</source>
+        <source>RAM now: engine {engine}, other programs {others}, {free} of {total} free.</source>
         <translation>当前内存：引擎 {engine}，其他程序 {others}，空闲 {free}，共 {total}。</translation>
     </message>
 </context>
@@ -1651,7 +1651,7 @@
     </message>
     <message>
         <source>The engine has stopped.</source>
-        <translation>引擎已结束。</translation>
+        <translation>引擎已停止。</translation>
     </message>
     <message>
         <source>Wait until it is ready.</source>
@@ -2108,6 +2108,22 @@
     <message>
         <source>its picture can&apos;t be read</source>
         <translation>无法读取其中的图片</translation>
+    </message>
+    <message>
+        <source>The settings file is damaged; the defaults are used.</source>
+        <translation>设置文件已损坏；使用默认设置。</translation>
+    </message>
+    <message>
+        <source>The settings file is damaged; the defaults are used. The file is kept as {file}.</source>
+        <translation>设置文件已损坏；使用默认设置。原文件保留为 {file}。</translation>
+    </message>
+    <message>
+        <source>The settings can&apos;t be saved: {why}.</source>
+        <translation>无法保存设置：{why}。</translation>
+    </message>
+    <message>
+        <source>The settings can&apos;t be read; the defaults are used: {why}.</source>
+        <translation>无法读取设置；使用默认设置：{why}。</translation>
     </message>
     <message>
         <source>The menu entry can&apos;t be written: {why}.</source>
@@ -3304,7 +3320,7 @@ or open a file.</source>
     </message>
     <message>
         <source>{address} is a network address, and this program downloads nothing. Save the picture and drop the file.</source>
-        <translation>{address} 在网络上，本程序不会从网络获取任何内容。请先保存图片，再拖入文件。</translation>
+        <translation>{address} 是网络地址，本程序不下载任何内容。请先保存图片，再拖入文件。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
@@ -3324,7 +3340,7 @@ or open a file.</source>
     </message>
     <message>
         <source>On Wayland, programs can&apos;t capture the screen. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
-        <translation>在 Wayland 上程序不能查看屏幕。请用桌面自带的截图键截图，再用 Ctrl+V 粘贴到这里。</translation>
+        <translation>在 Wayland 上程序不能截取屏幕。请用桌面自带的截图键，再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
         <source>{width} x {height}, {format}</source>
@@ -3433,7 +3449,7 @@ or open a file.</source>
     </message>
     <message>
         <source>The percentage is the error of a part&apos;s outputs on held-out samples, relative to round to nearest (100%). Smaller is better.</source>
-        <translation>百分比是该部分在留出样本上的输出误差，以就近舍入为 100%：越小越好。</translation>
+        <translation>百分比是该部分在留出样本上的输出误差，以就近舍入为 100%。越小越好。</translation>
     </message>
     <message>
         <source>Rounded to nearest, not calibrated.</source>
@@ -3448,11 +3464,11 @@ or open a file.</source>
     <name>SamplingButton</name>
     <message>
         <source>Answer settings</source>
-        <translation>回答方式</translation>
+        <translation>回答设置</translation>
     </message>
     <message>
         <source>Varied {temperature:.2f}</source>
-        <translation>自由 {temperature:.2f}</translation>
+        <translation>多样 {temperature:.2f}</translation>
     </message>
     <message>
         <source>Exact</source>
@@ -3463,7 +3479,7 @@ or open a file.</source>
     <name>SamplingPopup</name>
     <message>
         <source>Answer settings</source>
-        <translation>回答方式</translation>
+        <translation>回答设置</translation>
     </message>
     <message>
         <source>Reset to defaults</source>
@@ -3530,7 +3546,7 @@ or open a file.</source>
     </message>
     <message>
         <source>Minutes without a question after which the model is unloaded. 0: never.</source>
-        <translation>多少分钟没有提问后释放模型占用的内存。0：从不。</translation>
+        <translation>多少分钟没有提问后卸载模型。0：从不。</translation>
     </message>
     <message>
         <source>Video memory</source>
@@ -3562,7 +3578,7 @@ or open a file.</source>
     </message>
     <message>
         <source>0: always the most likely word, best for text and facts. Higher values are more varied and more often wrong.</source>
-        <translation>0：每次取最可能的词，最适合读取文字和事实。越高越自由，也越容易出错。</translation>
+        <translation>0：每次取最可能的词，最适合读取文字和事实。数值越高，回答越多样，也越容易出错。</translation>
     </message>
     <message>
         <source>Top p</source>

@@ -25,26 +25,26 @@ from tests.gui.conftest import Desk, ScriptedProcess
 PICTURES = checkpoint_folder().parent / "pictures"
 CHILD = """
 import json, sys
-def error_text(event, **values): print(json.dumps({"event": event, **values}), flush=True)
+def emit(event, **values): print(json.dumps({"event": event, **values}), flush=True)
 if "cut" in sys.argv[3]:
     sys.exit("The disk is full.")
 names = [f"p{n}.png" for n in range(3)]
-error_text("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
-error_text("loading")
+emit("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
+emit("loading")
 for done, name in enumerate(names[1:], 2):
-    error_text("asking", picture=name)
+    emit("asking", picture=name)
     order = sys.stdin.readline().strip()
     if order == "stop":
-        error_text("finished", total=3, failed=0, left=4 - done)
+        emit("finished", total=3, failed=0, left=4 - done)
         sys.exit(1)
     error = "Broken." if name == "p2.png" else ""
     answered = {"picture": name, "answer": "" if error else "new", "error": error}
-    error_text("answered", answered=answered, seconds_left=30.0 * (3 - done))
+    emit("answered", answered=answered, seconds_left=30.0 * (3 - done))
     if order == "pause":
-        error_text("paused")
+        emit("paused")
         assert sys.stdin.readline().strip() == "resume"
-        error_text("resumed")
-error_text("finished", total=3, failed=1, left=0)
+        emit("resumed")
+emit("finished", total=3, failed=1, left=0)
 """
 
 

@@ -54,7 +54,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_question_is_on_disk_before_any_answer(tmp_path: Path) -> None:
     with History(tmp_path) as history:
-        history.ask(history.create(), "BatchState?", None)
+        history.ask(history.create(), "Kept?", None)
         with History(tmp_path) as other:
             [row] = other.list("kept")
             # The other opened it: for that one, the answer will come no more.

@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def ask_one(folder: Path, question: str = "BatchState?") -> None:
+def ask_one(folder: Path, question: str = "Kept?") -> None:
     with History(folder) as history:
         talk = history.create(title=question)
         turn = history.ask(talk, question, None)
@@ -256,7 +256,7 @@ def test_a_start_on_a_full_disk_is_a_sentence(
     ask_one(small_disk / "data")
     fill(small_disk)
     desk = open_desk(small_disk / "data")
-    assert "room" in warning_of(desk)
+    assert "free space" in warning_of(desk)
     desk.open_demo()
     desk.ask("Does it work?")
     assert desk.chat.answered()
@@ -278,10 +278,10 @@ def test_a_locked_file_costs_no_question_and_no_answer(
     desk = open_desk(tmp_path)
     desk.open_demo()
     with write_locked(tmp_path):
-        desk.chat.composer.setPlainText("BatchState?")
+        desk.chat.composer.setPlainText("Kept?")
         desk.chat.send()
         assert desk.chat.message.startswith("Another program uses the file")
-        assert desk.chat.composer.toPlainText() == "BatchState?"
+        assert desk.chat.composer.toPlainText() == "Kept?"
     desk.chat.send()
     talk = desk.chat.conversation
     assert talk is not None
@@ -304,7 +304,7 @@ def test_a_file_that_is_locked_at_the_start_is_told(
         assert warning_of(desk).startswith("Another program uses the file")
     desk.program.close()
     with History(tmp_path) as history:
-        assert [row.title for row in history.list()] == ["BatchState?"]
+        assert [row.title for row in history.list()] == ["Kept?"]
 
 
 @posix
@@ -323,7 +323,7 @@ def test_a_second_window_is_sent_to_the_first(
     os.utime(tmp_path / "window.lock", (0, 0))  # a window that is open for long has an old lock
     before, handler = contents(tmp_path), signal.getsignal(signal.SIGINT)
     assert gui_app.run(data=tmp_path) == 1
-    assert "open already" in told[0]
+    assert "already open" in told[0]
     assert contents(tmp_path) == before
     assert signal.getsignal(signal.SIGINT) is handler
     process.send_signal(signal.SIGKILL)

@@ -43,13 +43,13 @@ def main(data: Path, name: str, engine: str) -> None:
         chat.panel.load(picture.read_bytes())
     asked = 0
 
-    def error_text(**what: object) -> None:
+    def emit(**what: object) -> None:
         sys.stdout.write(json.dumps({"at": time.monotonic(), **what}) + "\n")
         sys.stdout.flush()
 
     def told(number: int, outcome: object) -> None:
         if isinstance(outcome, TextDelta):
-            error_text(text=outcome.text)
+            emit(text=outcome.text)
 
     def continue_answer() -> None:
         nonlocal asked
@@ -58,7 +58,7 @@ def main(data: Path, name: str, engine: str) -> None:
             question = f"{name}.{asked}: How many shapes are there, and where are they?"
             chat.composer.setPlainText(question)
             chat.send()
-            error_text(asked=question, engine=client.pid)
+            emit(asked=question, engine=client.pid)
             asked += 1
 
     program.engine.outcome.connect(told)
