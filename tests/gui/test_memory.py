@@ -145,7 +145,7 @@ def test_the_meter_runs_while_it_is_seen(desk: Desk, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("gui.memory.page.read", lambda pid: next(readings))
     page = open_page(desk)
     assert page.now.text() == (
-        "RAM now: the engine 1.00 GiB, other programs 1.00 GiB, free 6.00 GiB of 8.00 GiB."
+        "RAM now: engine 1.00 GiB, other programs 1.00 GiB, 6.00 GiB of 8.00 GiB free."
     )
     assert page._clock.isActive()
     assert isinstance(page.meter, MeterBar)
