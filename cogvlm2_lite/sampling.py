@@ -11,20 +11,21 @@ from cogvlm2_lite.errors import UsageError
 class Sampling:
     """Settings of one answer. The defaults are greedy, as in the released demos.
 
-    temperature         0: always the likeliest token; else scores are divided by it
-    top_p               keep the likeliest tokens that together reach this probability; 1: all
-    top_k               keep this many of the likeliest tokens; 0: all
-    repetition_penalty  divides the scores of tokens that occurred, as transformers does; 1: off
-    frequency_penalty   taken off a token's score for each time the answer has it
-    presence_penalty    taken off once when the answer has the token at all
-    seed                of the random choice; None: a new one each time
-    max_new_tokens      the answer's ceiling; the context's end comes before it
+    temperature         0: always the most likely token; otherwise logits are divided by it
+    top_p               keep the most likely tokens that together reach this probability; 1: all
+    top_k               keep this many of the most likely tokens; 0: all
+    repetition_penalty  divides the logits of tokens that occurred, as transformers does; 1: off
+    frequency_penalty   subtracted from a token's logit for each time it occurs in the answer
+    presence_penalty    subtracted once if the token occurs in the answer at all
+    seed                of the random number generator; None: a new one each time
+    max_new_tokens      maximum length of the answer; it ends earlier if the context is full
     stop                texts that end the answer and are not shown
-    repetition_guard    end an answer that runs in circles
-    logprobs            tell how likely each token was, and this many of the likeliest at its place,
-                        as the model scored them, before temperature and penalties; None: tell none
-    json_object         write a JSON object and nothing else (engine/json_text.py); with a ceiling
-                        that is too low it stays without its end
+    repetition_guard    end an answer that keeps repeating itself
+    logprobs            report the log probability of each token, and of this many of the most
+                        likely tokens at its position, before temperature and penalties; None: no
+                        log probabilities
+    json_object         write a JSON object and nothing else (engine/json_text.py). If
+                        max_new_tokens is too low, the object is incomplete
     """
 
     max_new_tokens: int = 2048

@@ -1,15 +1,15 @@
 """Activations between two stages of a layer-major walk, in host memory or in a folder.
 
-What stage N starts from is stored under the number N. A stage reads its inputs and writes the
-inputs of the stage after it; once those are safe the stage is finished.
+The inputs of stage N are stored under the number N. A stage reads its inputs and writes the inputs
+of the next stage; when those are safe, the stage is finished.
 
-A folder survives the end of the process, also by kill -9 or a power cut:
+Activations in a folder survive the end of the process, even by kill -9 or a power cut:
 
-    state.json      whose activations these are, how many stages are finished, and where each
-                    activation of the next stage lies in its file
+    state.json      the identity of these activations, how many stages are finished, and the offset
+                    of each activation of the next stage in its file
     activations-N   the inputs of stage N, one after another
 
-state.json counts a stage only when the activations that it names are on the disk.
+state.json counts a stage only when its activations are on the disk.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from torch import Tensor
 from cogvlm2_lite.weights.writer import sync_folder, write_file_durably
 
 Key = tuple[int, int]
-"""A sample's number, and which of its activations: 0 where it has one. Samples that share a prefix
-have one for the prefix and one for each sequence behind it; the search for a budget has one for
-each distinct form of the model so far."""
+"""A sample's number, and which of its activations: 0 if it has only one. Samples that share a
+prefix have one for the prefix and one for each suffix; the search for a budget has one for each
+distinct variant of the model so far."""
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
 
 class Activations(Protocol):
-    """Where the activations of all samples wait between two stages."""
+    """Stores the activations of all samples between two stages."""
 
     @property
     def done(self) -> int:
-        """How many stages are finished."""
+        """Number of finished stages."""
 
     @property
     def held_bytes(self) -> int:
-        """What the activations take now, in host memory or on the disk."""
+        """Bytes of the stored activations now, in host memory or on the disk."""
 
     def write(self, stage: int, key: Key, activation: Tensor) -> None:
         """Store an input of a stage."""
@@ -53,21 +53,21 @@ class Activations(Protocol):
         """Return an input of a stage, in host memory."""
 
     def finish(self, done: int) -> None:
-        """Count `done` stages as finished, once what they wrote is safe.
+        """Count `done` stages as finished, after what they wrote is safe.
 
-        The inputs of the last of them go, unless they are kept for a backward walk.
+        The inputs of the last of them are deleted, unless they are kept for a backward walk.
         """
 
     def forget(self, stage: int) -> None:
-        """Let go of the inputs of a stage."""
+        """Delete the inputs of a stage."""
 
 
 class MemoryActivations:
     """Activations in host memory.
 
-    read_once    each input is read once and goes when it is read, so that all samples together
-                 take the room of one stage
-    keep_inputs  the inputs of every stage stay until `forget`, for a backward walk
+    read_once    each input is read once and deleted when it is read, so that all samples together
+                 take the memory of one stage
+    keep_inputs  the inputs of every stage are kept until `forget`, for a backward walk
     """
 
     def __init__(self, *, read_once: bool = False, keep_inputs: bool = False) -> None:
@@ -89,19 +89,19 @@ class MemoryActivations:
         return inputs.pop(key) if self._read_once else inputs[key]
 
     def finish(self, done: int) -> None:
-        """Count stages as finished; the inputs of the last one go unless they are kept."""
+        """Count stages as finished; delete the inputs of the last one unless they are kept."""
         self.done = done
         if not self._keep_inputs:
             self.forget(done - 1)
 
     def forget(self, stage: int) -> None:
-        """Let go of the inputs of a stage."""
+        """Delete the inputs of a stage."""
         self._held.pop(stage, None)
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """Where an activation lies in its file."""
+    """An activation in its file: offset in bytes, type and shape."""
 
     offset: int
     dtype: torch.dtype
@@ -109,13 +109,13 @@ class _Stored:
 
 
 class FolderActivations:
-    """Activations in a folder, of which a later process can go on.
+    """Activations in a folder, from which a later process can continue.
 
-    identity  of everything that the activations depend on
+    identity  identifies everything that the activations depend on
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        """Read what the folder holds; nothing is changed before `resume` or `restart`."""
+        """Read the state of the folder; nothing is changed before `resume` or `restart`."""
         self._folder, self._identity = folder, identity
         self._state = _read_state(folder)
         self.done = 0
@@ -126,7 +126,7 @@ class FolderActivations:
 
     @property
     def earlier_identity(self) -> str | None:
-        """The identity of the activations in the folder; None where there are none."""
+        """The identity of the activations in the folder; None if there are none."""
         return None if self._state is None else str(self._state["identity"])
 
     @property
@@ -135,19 +135,20 @@ class FolderActivations:
 
     @property
     def free_bytes(self) -> int:
-        """What the disk of the folder has free."""
+        """Free bytes on the folder's disk."""
         return shutil.disk_usage(self._folder).free
 
     @property
     def room_bytes(self) -> int:
-        """What the folder may hold: what its disk has free, and what lies in it already."""
+        """Bytes that the folder may hold: the free bytes of its disk plus those of its files."""
         held = sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
         return self.free_bytes + held
 
     def resume(self) -> None:
-        """Go on from the last finished stage, and delete what an unfinished one left.
+        """Continue after the last finished stage, and delete the files of an unfinished one.
 
-        A folder of a version that stored activations otherwise starts from the beginning.
+        With a folder of a version that stored activations in another form, start from the
+        beginning.
         """
         if self.earlier_identity == self._identity:
             assert self._state is not None
@@ -170,9 +171,9 @@ class FolderActivations:
             self.close()
             self._written = {}
             self._writing = (stage, self._file(stage).open("wb"))
-        stream, plain = self._writing[1], activation.detach().cpu().contiguous()
-        self._written[key] = _Stored(stream.tell(), plain.dtype, tuple(plain.shape))
-        stream.write(_bytes_of(plain))
+        stream, content = self._writing[1], activation.detach().cpu().contiguous()
+        self._written[key] = _Stored(stream.tell(), content.dtype, tuple(content.shape))
+        stream.write(_bytes_of(content))
 
     def read(self, stage: int, key: Key) -> Tensor:
         """Return an input of a stage."""
@@ -206,7 +207,7 @@ class FolderActivations:
         return self._folder / f"activations-{stage}"
 
     def close(self) -> None:
-        """Close the files; what an unfinished stage wrote does not count."""
+        """Close the files; the outputs of an unfinished stage do not count."""
         for opened in (self._reading, self._writing):
             if opened is not None:
                 opened[1].close()
@@ -223,7 +224,7 @@ class FolderActivations:
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
-    """Return the content of state.json; None where there is none."""
+    """Return the content of state.json; None if there is no such file."""
     try:
         text = (folder / "state.json").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -233,9 +234,9 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_index(state: dict[str, Any]) -> tuple[int, dict[Key, _Stored]]:
-    """Return the number of finished stages, and where the activations of the next one lie.
+    """Return the number of finished stages, and where the activations of the next one are.
 
-    No stage is finished in the eyes of this version when an older one wrote the folder.
+    If an older version wrote the folder, no stage counts as finished.
     """
     if "activations" not in state:
         return 0, {}
@@ -247,7 +248,7 @@ def _read_index(state: dict[str, Any]) -> tuple[int, dict[Key, _Stored]]:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """Return the bytes of a contiguous tensor in host memory, not a copy of them."""
+    """Return a view of the bytes of a contiguous tensor in host memory."""
     return memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
 
 

@@ -83,8 +83,8 @@ class _Tally:
 
 
 AnswerSteps = Generator[Event | Token, Tensor | None, Result]
-"""The work on an answer. In return for a Token it is sent the logits [vocab] of its decode step, or
-None to end the answer. Between two yields other answers may use the device."""
+"""The work on an answer. For each Token that it yields, it receives the logits [vocab] of that
+decode step, or None to end the answer. Between two yields other answers may use the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Prepared:
 
 
 class Answers:
-    """Makes answers from a runtime, a tokenizer, and the pictures kept between questions."""
+    """Answers questions with a runtime, a tokenizer, and the pictures kept between questions."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Answers:
         """Step 3: return a question as token ids.
 
         Raises PromptTooLongError if it, or the answer that is continued, fills the context;
-        UsageError if it asks for JSON, and the package for that is missing.
+        UsageError if it asks for JSON and llguidance is not installed.
         """
         if request.sampling.json_object:
             self._json_grammar.begin()  # fails before anything is computed
@@ -264,8 +264,8 @@ class Answers:
             if picture and chunk.has_image:
                 self.pictures.put(picture, slot.cache, end)
         assert hidden is not None
-        score = partial(self.runtime.compute_logits, hidden[:, -1:])
-        logits = yield from self._with_replanning(partial(_at_once, score), slot)
+        last = partial(self.runtime.compute_logits, hidden[:, -1:])
+        logits = yield from self._with_replanning(partial(_at_once, last), slot)
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
@@ -275,7 +275,7 @@ class Answers:
     def _with_replanning(
         self, work: Callable[[], Steps[Result]], *slots: CacheSlot
     ) -> Generator[Progress | Replanned, None, Result]:
-        """Do work for answers; if memory runs out, replan and do it again.
+        """Run work for answers; if memory runs out, replan and run it again.
 
         Failed work leaves nothing behind: a cache counts tokens only at the end of a run.
         """
@@ -322,8 +322,12 @@ class Answers:
     def _decode(
         self, logits: Tensor, asked: Prepared, slot: CacheSlot, tally: _Tally
     ) -> AnswerSteps[FinishReason]:
-        """Step 7: generate the answer token by token, after the text that is continued."""
+        """Step 7: generate the answer token by token, after the text that is continued.
+
+        logits  [vocab], those of the first token
+        """
         prompt, continue_ids, sampling = asked.prompt, asked.continue_ids, asked.request.sampling
+        # 1. What watches or limits the answer: sampling, stop texts, repetition, JSON, room.
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)
         decoder, stops, guard = (
@@ -338,6 +342,7 @@ class Answers:
         position = int(prompt.position_ids[0, -1]) + len(continue_ids)
         room = min(sampling.max_new_tokens, prompt.room - len(continue_ids))
         reason = FinishReason.LENGTH
+        # 2. All of them process the continued text first, as if this loop had generated it.
         chooser.note(continue_ids, logits)
         for token in continue_ids:
             shown, _ = stops.push(decoder.push(token))
@@ -348,6 +353,8 @@ class Answers:
                 guard.push(token)
         if tally.text:
             yield TextDelta(text=tally.text)
+        # 3. One token per round: choose it, emit its text, check whether the answer ends, and run
+        #    the decode step that yields the next logits.
         began = time.perf_counter()
         while room > 0:
             token = chooser.choose(logits, form.allowed(len(logits)) if form else None)
@@ -377,6 +384,7 @@ class Answers:
                 reason = FinishReason.CANCELLED
                 break
             logits = following
+        # 4. Emit the text that was held back.
         text = decoder.finish()
         logprobs.note_text(text)
         shown, stopped = stops.push(text)
@@ -416,7 +424,7 @@ def _report_streaming(plan: MemoryPlan, with_picture: bool) -> Iterator[Streamin
 
 
 def _explain(reason: FinishReason, room: int, sampling: Sampling) -> Iterator[Notice]:
-    """Explain why the answer ended, where a person would have to guess."""
+    """Explain why the answer ended if the text alone does not show it."""
     if reason is FinishReason.REPETITION:
         yield Notice(text=Text("The answer began to repeat itself and was stopped."))
     if reason is FinishReason.LENGTH and room <= sampling.max_new_tokens:

@@ -1,4 +1,4 @@
-"""The parts of a model and how they fit together; every user of the whole model starts here."""
+"""Assembles the parts of a model; every user of the whole model starts here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cogvlm2_lite.model.vision import VisionTower
 class ModelParts:
     """The whole model with empty weight slots.
 
-    full_attention   how many queries attend at once, and why it was chosen
-    token_attention  how a single query attends, and why it was chosen
+    full_attention   the attention for many queries, and why it was chosen
+    token_attention  the attention for a single query, and why it was chosen
     """
 
     config: ModelConfig
@@ -34,7 +34,7 @@ class ModelParts:
 
     @property
     def pieces(self) -> list[HasSlots]:
-        """Everything that has weight slots, in the order of a forward pass."""
+        """All pieces that have weight slots, in the order of a forward pass."""
         return [
             self.tower.embedding,
             *self.tower.blocks,

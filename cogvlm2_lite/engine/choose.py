@@ -1,4 +1,4 @@
-"""How the next token is chosen, and when an answer should end."""
+"""Sampling of the next token, and conditions that end an answer."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class TokenChooser:
             self._generator.manual_seed(sampling.seed)
 
     def choose(self, logits: Tensor, allowed: Tensor | None = None) -> int:
-        """Pick the next token from logits [vocab] float32.
+        """Return the next token, chosen from logits [vocab] float32.
 
-        allowed  [vocab] bool, the tokens that may come now; None: all of them. top_k and top_p stay
-                 what they are without it. Of what they keep, an allowed token is drawn; where they
-                 keep none, the most likely allowed token is taken.
+        allowed  [vocab] bool, the tokens that may come now; None: all of them. top_k and top_p do
+                 not depend on it: an allowed token is drawn from those that they keep; if they keep
+                 no allowed token, the most likely allowed one is taken.
 
-        Raises EngineError when no token at all is allowed.
+        Raises EngineError if no token is allowed.
         """
         settings = self._sampling
         if settings.repetition_penalty != 1.0:
@@ -70,7 +70,7 @@ class TokenChooser:
         return int(token)
 
     def note(self, tokens: Sequence[int], logits: Tensor) -> None:
-        """Count tokens that an answer had already when it goes on; logits as for `choose`."""
+        """Count the tokens of an answer that is continued; logits as for `choose`."""
         for token in tokens:
             self._count(torch.tensor([token], device=logits.device), logits)
 
@@ -84,17 +84,18 @@ class TokenChooser:
         return self._counts
 
     def _count(self, token: Tensor, logits: Tensor) -> None:
-        """Remember a chosen token [1] for the penalties that are on."""
+        """Record a chosen token [1] for the penalties in use."""
         if self._sampling.repetition_penalty != 1.0:
             self._seen = torch.unique(torch.cat((self._seen, token)))
         if self._counts_tokens:
             self._counts_for(logits)[token] += 1
 
     def _choose_allowed(self, logits: Tensor, kept: Tensor | None, allowed: Tensor) -> Tensor:
-        """Pick one of the allowed tokens; kept: logits to draw from, None: greedy."""
+        """Return one of the allowed tokens. kept: logits to draw from; None: greedy."""
         if kept is not None:
-            # Each token gets an exponential time, shorter the more likely it is, and the shortest
-            # is a draw (so does torch.multinomial). The next shortest are the draws without it.
+            # Each token gets an exponentially distributed time with its probability as the rate;
+            # the token with the shortest time is a sample (torch.multinomial does the same). The
+            # shortest time of an allowed token is a sample among the allowed ones.
             times = torch.empty_like(kept).exponential_(generator=self._generator)
             ranks = (kept.softmax(-1) / times).masked_fill(~allowed, 0.0)
             token = ranks.argmax()
@@ -121,7 +122,7 @@ def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def subtract_penalties(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
-    """Take penalties off the logits of tokens that the answer has already.
+    """Subtract penalties from the logits of tokens that already occur in the answer.
 
     logits [vocab]; counts [vocab] how often each was chosen. Source: OpenAI's API reference,
     "frequency_penalty" and "presence_penalty".
@@ -130,23 +131,26 @@ def subtract_penalties(logits: Tensor, counts: Tensor, frequency: float, presenc
 
 
 def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set all but the likeliest logits [vocab] to minus infinity; first top_k, then top_p."""
+    """Return logits [vocab] in which all but the most likely tokens are minus infinity.
+
+    top_k is applied first, then top_p.
+    """
     if 0 < top_k < logits.numel():
         floor = logits.topk(top_k).values[-1]
         logits = logits.masked_fill(logits < floor, -torch.inf)
     if top_p < 1.0:
         ordered, order = logits.sort(descending=True)
-        # A token stays while those before it have not reached top_p: the first one always stays.
+        # A token is kept if those before it have not reached top_p; so the first is always kept.
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         logits = logits.index_fill(0, order[before >= top_p], -torch.inf)
     return logits
 
 
 class RepetitionGuard:
-    """Notices when an answer ends in the same few tokens over and over.
+    """Detects an answer that repeats the same few tokens over and over.
 
     Greedy decoding of the released model is known to run into endless loops (CogVLM#411). The
-    thresholds leave room for honest repetition: a ruled table line, a row of dots, a short refrain.
+    thresholds allow intended repetition: a ruled table line, a row of dots, a short refrain.
     """
 
     MAX_PERIOD = 64
@@ -158,9 +162,9 @@ class RepetitionGuard:
         self._matches = [0] * (self.MAX_PERIOD + 1)
 
     def push(self, token: int) -> bool:
-        """Add a token; True when the answer has become a loop.
+        """Add a token; return True if the answer has become a loop.
 
-        matches[p] counts how many of the last tokens equal the token p places before them.
+        _matches[p] counts how many of the last tokens equal the token p positions before them.
         """
         for period in range(1, min(self.MAX_PERIOD, len(self._ids)) + 1):
             same = self._ids[-period] == token
@@ -174,14 +178,14 @@ class RepetitionGuard:
 
 
 class StopTexts:
-    """Holds text back while it could be the beginning of a stop text."""
+    """Holds text back as long as it could be the beginning of a stop text."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Add text; gives what may be shown now, and whether a stop text was completed."""
+        """Add text; return the text to show now, and whether a stop text was completed."""
         self._held += text
         found = [i for stop in self._stops if (i := self._held.find(stop)) >= 0]
         if found:
@@ -193,12 +197,12 @@ class StopTexts:
         return shown, False
 
     def finish(self) -> str:
-        """Give what was held back when the answer ended without the stop text."""
+        """Return the text that was held back when the answer ended without a stop text."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Return the length of the longest end of `text` that is the beginning of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

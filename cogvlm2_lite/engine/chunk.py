@@ -1,4 +1,4 @@
-"""Runs of prompt tokens that go through the decoder together, and where a prompt is cut."""
+"""Chunks of prompt tokens that go through the decoder together, and where a prompt is split."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Chunk:
     image_mask    [batch, tokens] bool, True for image tokens
     vision_mask   [batch, tokens] bool, True for the vision expert
     position_ids  [batch, tokens] int64
-    highest       largest position id, known to the host so that the device need not be asked
-    key_mask      [batch, keys] bool over everything in the cache and the chunk; None: no padding
+    highest       largest position id; kept in host memory so that the device need not be asked
+    key_mask      [batch, keys] bool over all tokens in the cache and the chunk; None: no padding
     """
 
     input_ids: Tensor
@@ -40,9 +40,9 @@ class Chunk:
 
 
 def split_prompt(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
-    """Split a prompt from `start` on into chunks (start, end) that go through the decoder together.
+    """Yield the chunks (start, end) of a prompt from `start` on.
 
-    They end at the prompt's boundaries. Long texts are split further, always at the same places,
+    They end at the prompt's boundaries. Long texts are split further, always at the same positions,
     because the split may change the last bit of keys and values.
     """
     for end in (*prompt.boundaries, prompt.tokens):
@@ -53,7 +53,7 @@ def split_prompt(prompt: PromptIds, start: int) -> Iterator[tuple[int, int]]:
 
 
 def make_chunk(prompt: PromptIds, start: int, end: int) -> Chunk:
-    """Return a chunk of a prompt; the token types of the whole prompt decide its experts."""
+    """Return a chunk of a prompt. Its experts are chosen by the token types of the whole prompt."""
     types, positions = prompt.token_type_ids, prompt.position_ids
     vision = choose_vision_expert(types)
 

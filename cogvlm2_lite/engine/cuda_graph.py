@@ -1,12 +1,12 @@
 """Runs decode steps on a GPU as CUDA graphs instead of launching their kernels one by one.
 
-A step of the 19B model launches some 900 small kernels, and Python needs about as long to launch
-them as a fast card to run them. Captured once as a CUDA graph, all of them are one launch. A graph
-knows addresses and not tensors: it is valid as long as every weight and every cache buffer stays in
-place, and its inputs must be written to the same addresses.
+A step of the 19B model launches about 900 small kernels, and Python needs about as long to launch
+them as a fast GPU needs to run them. Captured once as a CUDA graph, all of them are one launch. A
+graph contains addresses, not tensors: it is valid as long as every weight and every cache buffer
+stays at its address, and its inputs must be written to the same addresses.
 
-Nothing is trusted: a step is captured right after it ran in the ordinary way, replayed at once, and
-given up for good unless both results are equal bit for bit.
+Every graph is checked: a step is captured right after an ordinary run and replayed immediately. If
+the two results are not equal bit for bit, graphs are no longer used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cogvlm2_lite.backends.base import CaptureGraph, Graph
 
 
 class GraphCache:
-    """Runs work that is repeated: twice in the ordinary way, from then on as a graph.
+    """Runs repeated work: twice without a graph, from then on as a graph.
 
-    trouble  why graphs are no longer used; "" as long as they are
+    trouble  why graphs are no longer used; "" as long as they are used
     """
 
     def __init__(self, capture: CaptureGraph) -> None:
@@ -33,14 +33,15 @@ class GraphCache:
         self.trouble = ""
 
     def describe(self) -> str:
-        """Return in a few words how steps are run."""
+        """Return a short text about how steps are run."""
         return f"launched one by one: {self.trouble}" if self.trouble else "CUDA graphs"
 
     def run(self, owner: object, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
         """Return the result of work.
 
-        owner  whose work it is; one graph is kept for each owner, as long as it exists
-        key    everything else that decides which addresses the work uses; the graph of the last
+        owner  an object to which the graph belongs; one graph is kept per owner, as long as the
+               owner exists
+        key    everything else that determines which addresses the work uses; the graph of the last
                key is kept
         """
         if self.trouble:
@@ -59,7 +60,7 @@ class GraphCache:
         return graph.output.clone()
 
     def _checked(self, work: Callable[[], Tensor], expected: Tensor) -> Graph | None:
-        """Capture work that just gave `expected`; None, with a reason, if that fails."""
+        """Capture work that just returned `expected`. If it fails, set `trouble`, return None."""
         try:
             graph = self._capture(work)
             graph.replay()

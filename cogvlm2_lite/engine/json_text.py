@@ -1,14 +1,15 @@
-"""Keeps an answer a JSON object while it is written: which tokens may come next.
+"""Restricts an answer to a JSON object: computes which tokens may come next.
 
 llguidance reads the grammar and computes a mask over the vocabulary for every token. The grammar is
-RFC 8259 without what readers reject or what a model may continue for ever:
+RFC 8259 without what many parsers reject and without what a model may continue for ever:
 
 - the outermost value is an object, nested at most 32 deep;
 - a number has at most 32 characters and its exponent two digits, so that it stays finite and short;
-- between values is one space at most, or a line end and at most 40 spaces or tabs;
-- \\u escapes name no surrogates; letters beyond U+FFFF are written as they are.
+- between values is at most one space, or a line break and at most 40 spaces or tabs;
+- \\u escapes contain no surrogates; characters beyond U+FFFF are written directly.
 
-A JSON schema would be another grammar for the same classes: LLMatcher.grammar_from_json_schema.
+To support a JSON schema, pass another grammar to the same classes
+(LLMatcher.grammar_from_json_schema).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 _DEEPEST = 32
-# No forcing: where only one text can follow, every token that begins it is allowed, not only the
-# one that the tokenizer would choose. So the model's own probabilities decide.
+# no_forcing: if only one text can follow, every token that starts it is allowed, not only the one
+# that the tokenizer would choose. So the model's own probabilities decide.
 _TERMINALS = r"""%llguidance {"no_forcing": true}
 SPACE: / | ?\n[ \t]{0,40}/
 STRING: /"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u([0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))*"/
@@ -40,11 +41,11 @@ start: SPACE? object_1 SPACE?
 
 
 class JsonGrammar:
-    """The grammar of JSON objects over the vocabulary of a tokenizer; made once for many answers.
+    """The grammar of JSON objects over the vocabulary of a tokenizer; built once for many answers.
 
-    end_tokens  those that end an answer; they are allowed only behind the object
+    end_tokens  those that end an answer; they are allowed only after the object
 
-    Raises UsageError where llguidance is not installed.
+    Raises UsageError if llguidance is not installed.
     """
 
     def __init__(self, tokenizer: Tokenizer, end_tokens: Collection[int]) -> None:
@@ -61,7 +62,7 @@ class JsonGrammar:
             eos_token=sorted(end_tokens),
             slices=LLTokenizer.json_slices(),
         )
-        # A copy is cheap, and the parsed grammar stays shared.
+        # deep_copy is cheap: copies share the parsed grammar.
         self._matcher = LLMatcher(vocabulary, LLMatcher.grammar_from_lark(_grammar()), log_level=0)
         assert not self._matcher.is_error(), self._matcher.get_error()
 
@@ -89,8 +90,7 @@ class JsonAnswer:
     def push(self, token: int) -> bool:
         """Add an allowed token; True when the object is complete.
 
-        Raises UsageError for another token: the beginning of an answer that is continued may be
-        something else than JSON.
+        Raises UsageError for a token that is not allowed: an answer to continue may not be JSON.
         """
         if not self._matcher.try_consume_tokens([token]):
             raise UsageError("The answer so far is not the beginning of a JSON object.")
@@ -106,7 +106,7 @@ class JsonAnswer:
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance asks for it."""
+    """A tokenizer with the interface that llguidance expects."""
 
     bos_token_id = None
 
@@ -114,7 +114,7 @@ class _Vocabulary:
         self.eos_token_id = end_token
         data = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
         self.special_token_ids = [token for token, one in enumerate(data) if not one]
-        # No text has the byte 0xff; llguidance takes it as the mark of special tokens.
+        # UTF-8 never contains the byte 0xff; llguidance uses it to mark special tokens.
         self.tokens = [one or b"\xff<%d>" % token for token, one in enumerate(data)]
         self._tokenizer = tokenizer
 
@@ -123,7 +123,7 @@ class _Vocabulary:
 
 
 def _grammar() -> str:
-    """Write the rules of each depth, of which the deepest has no containers inside."""
+    """Return the grammar: rules for each depth; values at the deepest one have no containers."""
     rules = [_TERMINALS]
     for depth in range(1, _DEEPEST + 1):
         inner = f" | object_{depth + 1} | array_{depth + 1}" if depth < _DEEPEST else ""

@@ -1,8 +1,8 @@
-"""Take many samples through the model layer by layer.
+"""Run many samples through the model layer by layer.
 
-The weights are the large thing, so the loops are turned around: one stage's weights come in once,
-and the activations of all samples go through it before the next stage's weights come in. A 39 GB
-checkpoint that streams from disk is then read once for all samples, not once for each.
+Weights are larger than activations, so the loops are interchanged: one stage's weights are loaded
+once, and the activations of all samples go through it before the next stage's weights are loaded. A
+39 GB checkpoint that streams from disk is then read once for all samples, not once for each.
 
 `LayerMajorWalk` is this loop for evaluation, for calibration and for the search for a byte budget:
 
@@ -40,7 +40,7 @@ from cogvlm2_lite.model.vision import VisionBlock
 
 
 class LoadWeights(Protocol):
-    """Brings the weights of a piece in; they leave when the context ends."""
+    """Loads the weights of a piece; they are released when the context ends."""
 
     def __call__(
         self, piece: HasSlots, *, backward: bool = False
@@ -56,12 +56,12 @@ def same_sample(sample: int) -> int | None:
 class LayerStage:
     """One piece of the model, and what it does to the activation of a sample.
 
-    name    as progress shows it
-    piece   whose weights it needs
-    keys    what goes through, in order
-    run     what it does to one activation; the first stage gets none
-    source  of a sample's number: whose activation of the stage before it starts from. Several
-            samples may start from one picture; None: from nothing
+    name    shown as progress
+    piece   the piece of the model whose weights it needs
+    keys    the activations that go through it, in order
+    run     computes one output; the first stage gets no input
+    source  maps a sample's number to the sample whose activation of the previous stage is its
+            input. Several samples may start from one picture; None: no input
     """
 
     name: str
@@ -80,13 +80,13 @@ class StageVisit:
 
     @property
     def keys(self) -> Sequence[Key]:
-        """What goes through the stage, in order."""
+        """The activations that go through the stage, in order."""
         return self.stage.keys
 
     def input(self, key: Key, part: int | None = None) -> Tensor | None:
-        """Return the stored input of a key; None where the stage starts from nothing.
+        """Return the stored input of a key; None if the stage has no input.
 
-        part  which of the sample's activations of the stage before; None: the same as in the key
+        part  which of the sample's activations of the previous stage; None: the same as in the key
         """
         source = None if self.number == 0 else self.stage.source(key[0])
         if source is None:
@@ -94,7 +94,7 @@ class StageVisit:
         return self._activations.read(self.number, (source, key[1] if part is None else part))
 
     def output(self, key: Key, part: int | None = None) -> Tensor:
-        """Compute what the stage makes of an input; `part` as for `input`."""
+        """Return the stage's output for a key; `part` as for `input`."""
         return self.stage.run(key, self.input(key, part))
 
     def advance(self, key: Key, part: int | None = None) -> None:
@@ -106,8 +106,8 @@ class LayerMajorWalk:
     """Walks over the stages of a model, with the activations of all samples in a store.
 
     stages       in the order of a forward pass
-    load_weights     brings the weights of a stage in and takes them out
-    activations  says how many stages are finished; the walk goes on from there
+    load_weights loads the weights of a stage and releases them
+    activations  knows how many stages are finished; the walk continues from there
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LayerMajorWalk:
 
     @contextmanager
     def visit(self, number: int) -> Iterator[StageVisit]:
-        """Have a stage's weights in memory; the stage counts as finished after the body."""
+        """Load a stage's weights for the body; the stage counts as finished after it."""
         stage = self.stages[number]
         with self._load_weights(stage.piece):
             yield StageVisit(number, stage, self.activations)
@@ -137,7 +137,7 @@ class LayerMajorWalk:
 
     @contextmanager
     def visit_backward(self, number: int) -> Iterator[StageVisit]:
-        """Have a finished stage's weights in memory on the way back; its inputs go afterwards."""
+        """Load a finished stage's weights for the body; its inputs are deleted afterwards."""
         stage = self.stages[number]
         with self._load_weights(stage.piece, backward=True):
             yield StageVisit(number, stage, self.activations)
@@ -151,9 +151,9 @@ class LayerMajorWalk:
 class PrefixGroup:
     """Sequences that share a prefix; each is computed as if it were alone.
 
-    prefix    bos and the picture; None without a picture, then the suffixes begin with bos
+    prefix    bos and the picture; None without a picture: then the suffixes begin with bos
     features  [1, image tokens, hidden] of the picture
-    suffixes  question and answer each; their positions follow those of the prefix
+    suffixes  a question and its answer each; their positions follow those of the prefix
     """
 
     prefix: Chunk | None
@@ -173,7 +173,7 @@ class PrefixGroup:
 
 
 _PREFIX = 0
-"""Part of a group's key; the suffixes are 1, 2, ..."""
+"""The part of a group's key for the prefix; the suffixes are 1, 2, ..."""
 
 
 def encode_each(
@@ -181,8 +181,8 @@ def encode_each(
 ) -> Steps[list[Tensor]]:
     """Encode pictures layer by layer; yields Progress per block.
 
-    Returns  [1, image tokens with boi and eoi, hidden] each, in host memory, where they also wait
-             between blocks
+    Returns  [1, image tokens with boi and eoi, hidden] each, in host memory, where activations are
+             also kept between blocks
     """
     parts, devices = runtime.parts, runtime.vision_devices
     keys = [(number, 0) for number in range(len(pictures))]
@@ -212,11 +212,11 @@ def prefill_each(
 ) -> Steps[list[list[Tensor]]]:
     """Run sequences layer by layer; yields Progress per block.
 
-    A prefix is computed once for all suffixes behind it. One cache is enough: a layer is done with
-    a group before it sees the next.
+    A prefix is computed once for all its suffixes. One cache is enough: a layer finishes a group
+    before it starts the next.
 
-    Returns  of each group, of each suffix: [1, tokens, hidden], before the final norm, in host
-             memory
+    Returns  for each group and each of its suffixes [1, tokens, hidden], before the final norm, in
+             host memory
     """
     pictured = any(group.prefix is not None for group in groups)
     phase = Phase.PREFILL_IMAGE if pictured else Phase.PREFILL_TEXT
@@ -237,9 +237,9 @@ def prefill_each(
 def _in_host_memory(
     runtime: Runtime, phase: Phase, stages: Sequence[LayerStage], blocks: int, cancel: Cancel
 ) -> Steps[MemoryActivations]:
-    """Take everything through the stages of a phase; yields Progress for each of the blocks.
+    """Run all samples through the stages of a phase; yields Progress for each of the blocks.
 
-    The blocks stand behind the stage that embeds.
+    Stage 0 embeds; the blocks follow it.
     """
     waiting = MemoryActivations(read_once=True)
     walk = LayerMajorWalk(stages, partial(runtime.residency.at, phase), waiting)
@@ -256,7 +256,7 @@ def _in_host_memory(
 def _steps(runtime: Runtime, groups: Sequence[PrefixGroup], cache: KVCache) -> dict[Key, Step]:
     """Return what the layers share for each chunk, in host memory.
 
-    The plan has room for the positions and mask of one chunk, not of all that wait.
+    On the device the plan has room for the positions and mask of one chunk, not of all.
     """
     steps = {}
     for number, group in enumerate(groups):
@@ -268,9 +268,9 @@ def _steps(runtime: Runtime, groups: Sequence[PrefixGroup], cache: KVCache) -> d
 
 @contextmanager
 def _behind_prefix(cache: KVCache, group: PrefixGroup, part: int) -> Iterator[None]:
-    """Have the cache hold what stands before a part of a group: nothing, or the prefix.
+    """Cut the cache to what precedes a part of a group: nothing, or the prefix.
 
-    The prefix of a group comes first; its keys and values stay for the suffixes.
+    The prefix of a group comes first; its keys and values are kept for the suffixes.
     """
     cache.truncate(0 if part == _PREFIX else group.shared)
     yield

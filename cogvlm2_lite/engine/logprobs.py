@@ -1,4 +1,4 @@
-"""Log probabilities of an answer's tokens, released together with the text they became."""
+"""Log probabilities of an answer's tokens, emitted together with their text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LOWEST = -9999.0  # OpenAI's stand-in for minus infinity, which JSON lacks
 class LogprobQueue:
     """Keeps the logprobs of tokens until their text is shown.
 
-    Text may come later than its token: an incomplete character waits for its other bytes, and what
-    may be the start of a stop text waits for the next tokens. A token is released with the first
+    Text may come later than its token: an incomplete character waits for its other bytes, and a
+    possible start of a stop text waits for the next tokens. A token is released with the first
     character that its step added to the answer, so tokens of a stop text are never released.
 
     top  how many of the most likely tokens to report next to each chosen one; None: keep nothing
@@ -31,16 +31,16 @@ class LogprobQueue:
         self._shown = 0
 
     def note(self, logits: Tensor, token: int, text: str) -> None:
-        """Keep a step: the model's logits [vocab], the chosen token, the text it completed.
+        """Record a step: the model's logits [vocab], the chosen token, the text it completed.
 
-        Logprobs are the model's own, before temperature and penalties.
+        Logprobs are computed from these logits, before temperature and penalties.
         """
         if self._top is not None:
             self._without_text.append(self._logprobs_of(logits, token, self._top))
             self.note_text(text)
 
     def note_text(self, text: str) -> None:
-        """Keep text that was held back until the end of the answer."""
+        """Record text that was held back until the end of the answer."""
         if text and self._top is not None:
             self._waiting.append((self._made, tuple(self._without_text)))
             self._without_text = []
@@ -49,10 +49,10 @@ class LogprobQueue:
     def release(self, text: str) -> tuple[TokenLogprobs, ...]:
         """Return the tokens of the text that is shown now."""
         self._shown += len(text)
-        given: list[TokenLogprobs] = []
+        released: list[TokenLogprobs] = []
         while self._waiting and self._waiting[0][0] < self._shown:
-            given += self._waiting.popleft()[1]
-        return tuple(given)
+            released += self._waiting.popleft()[1]
+        return tuple(released)
 
     def _logprobs_of(self, logits: Tensor, token: int, top: int) -> TokenLogprobs:
         logprobs = logits.float().log_softmax(-1)

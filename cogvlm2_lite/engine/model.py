@@ -1,4 +1,4 @@
-"""The public face of a loaded model: `cogvlm2_lite.load(...)` gives one."""
+"""The public API of a loaded model, which `cogvlm2_lite.load(...)` returns."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 
 
 class Model:
-    """A CogVLM2 model, ready to be asked.
+    """A CogVLM2 model that is ready to answer questions.
 
     compute  the device and number type, and why they were chosen
-    remarks  what a person should know about the choice of devices and budgets, in sentences
+    remarks  sentences about the chosen devices and budgets, for the user
     """
 
     remarks: tuple[Text, ...] = ()
@@ -88,12 +88,12 @@ class Model:
 
     @property
     def plan(self) -> MemoryPlan:
-        """What is in memory in each phase; it changes when memory runs out."""
+        """What is in memory in each phase; replaced when memory runs out."""
         return self.runtime.plan
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine with the folder's tokenizer; CheckpointError when there is none."""
+        """The engine with the folder's tokenizer. Raises CheckpointError if the folder has none."""
         tokenizer = Tokenizer.from_folder(self.folder)
         first, arena = self.plan.devices[0], self.runtime.arenas[0]
         limit, counts = self.plan.picture_cache_bytes, arena if first.budget.in_ram else None
@@ -115,20 +115,20 @@ class Model:
     ) -> Iterator[Event]:
         """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
 
-        image     a path, the bytes of a picture file, a PIL image or an opened one: one per
-                  conversation
+        image     a path, the bytes of a picture file, a PIL image or an OpenedImage; one picture
+                  per conversation
         history   earlier (question, answer) pairs of the conversation, oldest first
         sampling  greedy by default
         template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
-        cancel    raise it from anywhere to stop within one token
-        upright   turn photographs by their EXIF tag
+        cancel    set it from any thread to stop within one token
+        upright   rotate photographs by their EXIF tag
         continue_from  the text of an answer to continue, for example after a cancel
         continue_ids   its tokens (Finished.token_ids). With them and greedy sampling the result is
                        what it would have been without the break. If they are missing or belong to
                        another tokenizer, continue_from is tokenized again
 
-        Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened at
-        once; nothing else happens until the first event is asked for.
+        Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened
+        immediately; everything else starts when the first event is requested.
         """
         request = Request(
             question=question,
@@ -152,11 +152,11 @@ class Model:
         return open_image(image, upright=upright)
 
     def warm_up(self) -> Iterator[Progress]:
-        """Bring in what every token needs, before the first question; yields progress.
+        """Load the weights that every token needs, before the first question; yields progress.
 
-        Nothing must be warmed up. Without it the first answer waits for the disk and, on a CPU with
-        AVX512-BF16, for the copies in the layout of its kernel. Memory that runs out here is no
-        error: the first answer makes a tighter plan. Raises DeviceError when the GPU is lost.
+        Calling it is optional. Without it the first answer waits for the disk and, on a CPU with
+        AVX512-BF16, for the copies in the layout of its kernel. If memory runs out here, this is
+        not an error: the first answer replans. Raises DeviceError when the GPU is lost.
         """
         try:
             for done, total in self.runtime.residency.preload():
@@ -191,13 +191,13 @@ class Model:
         *,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Score the vocabulary at every position of a prompt, without any cache.
+        """Return the logits at every position of a prompt; no cache is kept.
 
         input_ids       [batch, tokens] int64
         token_type_ids  [batch, tokens], 0 language, 1 image; None: all language
         position_ids    [batch, tokens]; None: derived from the types as the released model does
-        image_features  [images, image tokens, hidden] from encode_image, for all marked places in
-                        order; several pictures may also be joined along the tokens
+        image_features  [images, image tokens, hidden] from encode_image, for all image tokens in
+                        order; several pictures may also be concatenated along the tokens
         attention_mask  [batch, tokens], 0 for padding; None: no padding
         Returns         [batch, tokens, vocab] float32
 
@@ -281,22 +281,22 @@ def load(
     """Open a model folder, as released or made by `quantize`.
 
     path     the folder with config.json and .safetensors files
-    device   "auto", "cpu", "cuda" (several GPUs if one does not suffice) or "cuda:1"
+    device   "auto", "cpu", "cuda" (several GPUs if one is not enough) or "cuda:1"
     dtype    "auto", "float32", "bfloat16" or "float16"
     rope     "reference", the released model's rounded positions, or "exact", in float32
     vram     video memory that may be used: bytes, "8GiB", "8GiB,12GiB"; None or "auto": what is
              free now
-    ram      RAM that may be used, likewise
-    offload  "auto" streams what does not fit; "never" refuses instead
+    ram      RAM that may be used, in the same form
+    offload  "auto" streams weights that do not fit; "never" raises DoesNotFitError instead
     context  tokens of the key/value cache; None: the model's maximum
     kv       "full" stores keys and values in the compute type; "int8" in about half the bytes
-    parallel conversations that `Model.engine` may answer at once; fewer where memory does not
-             suffice, see Model.plan. `Model.answer` needs one
-    pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
+    parallel conversations that `Model.engine` may answer at once; fewer if memory is short, see
+             Model.plan. `Model.answer` needs one
+    pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
-    for a damaged or foreign folder, DoesNotFitError when memory does not suffice, DeviceError and
-    UsageError for what their names say.
+    for a damaged or unknown folder, DoesNotFitError if there is not enough memory, DeviceError if
+    a device can't be used, and UsageError for an invalid argument.
     """
     return load_with(
         LoadOptions(
@@ -316,7 +316,7 @@ def load(
 
 
 def load_with(options: LoadOptions) -> Model:
-    """Open a model folder as `load` does; raises what it raises."""
+    """Open a model folder; the same as `load`, with the arguments as one value."""
     folder, parallel = options.folder, options.parallel
     _check_word("rope", options.rope, [mode.value for mode in RopeMode])
     _check_word("offload", options.offload, [kind.value for kind in Offload])
@@ -368,7 +368,7 @@ def _budgets(
     kv: KVKind,
     parallel: int,
 ) -> Sequence[DeviceBudget]:
-    """Decide what may be used, and of several GPUs which."""
+    """Return the budgets of the devices to use; of several GPUs only the useful ones."""
     if not compute.gpus:
         return [cpu_budget(allowance, free_ram_bytes())]
     budgets = gpu_budgets(compute.gpus, allowance, free_ram_bytes())
@@ -384,7 +384,7 @@ def _budgets(
 
 
 def _remarks(model: Model, allowance: Allowance) -> Iterator[Text]:
-    """Say what a person should know about the devices and budgets that were chosen."""
+    """Yield sentences about the chosen devices and budgets, for the user."""
     compute = model.compute
     if compute.trouble and compute.gpus:
         yield Text("Not every GPU is used: {why}.", why=compute.trouble)
@@ -411,16 +411,16 @@ def open_model(
     arenas: Sequence[Arena] | None = None,
     weights: tuple[Catalog, PieceReader] | None = None,
 ) -> Model:
-    """Open a model folder within given budgets; `load` decides them and is what callers want.
+    """Open a model folder within given budgets. Most callers want `load`, which decides them.
 
-    budgets  one per device. Several on the CPU stand for several devices, each with an arena of its
-             own, so that their accounting can be tested without a GPU.
+    budgets  one per device. Several on the CPU simulate several devices, each with its own arena,
+             so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
     kv       how keys and values are stored
-    parallel conversations at once; fewer where memory does not suffice
-    pictures where to keep pictures for the next start, and how many bytes of them; None: nowhere
+    parallel conversations at once; fewer if memory is short
+    pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
     arenas   as for Runtime
-    weights  a catalog and what reads its bytes, in place of the folder's own (`bench`)
+    weights  a catalog and a reader of its bytes, instead of the folder's own (`bench`)
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config

@@ -1,4 +1,4 @@
-"""How a model folder is opened: one value for the command line, the window and the worker.
+"""The options of a model folder as one value, for the command line, the window and the worker.
 
 No torch here: the programs that start a worker import this module.
 """
@@ -15,7 +15,7 @@ from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
 class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model folder and how to run it. The fields are explained at `cogvlm2_lite.load`.
 
-    max_picture_pixels  a worker refuses larger pictures before a pixel is decoded
+    max_picture_pixels  a worker rejects larger pictures before it decodes them
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What the engine keeps between questions, so that nothing is computed twice.
+"""The prefix cache: what the engine keeps between questions so that nothing is computed twice.
 
 A prompt is computed in chunks that end at its boundaries: after the picture and after each past
 turn. The key/value cache up to a boundary depends only on the tokens before it. So it can be kept,
@@ -83,7 +83,7 @@ class GeneratedTokens:
 class CacheSlot:
     """The key/value cache of one conversation, and what it holds.
 
-    It is left as it is after an answer, so that the next question finds its past there.
+    It is kept after an answer, so that the next question of the conversation finds its past there.
 
     cached     the part of a prompt
     generated  the tokens of an answer after it; None if the cache holds others
@@ -111,7 +111,7 @@ class CacheSlot:
 
 
 class PictureCache:
-    """Key/value prefixes of pictures in RAM (least recently used go first), and on disk.
+    """Key/value prefixes of pictures in RAM and on disk; the least recently used are dropped first.
 
     For the 19B model one picture takes 288 MiB.
 
@@ -159,7 +159,7 @@ class PictureCache:
         if prefix.nbytes > self._max_bytes:
             return
         self._shrink(self._max_bytes - prefix.nbytes)
-        # Another program may have taken the memory that the plan left: then it is not kept.
+        # Another program may have taken this memory since the plan was made: then it is not kept.
         with suppress(OutOfBudgetError):
             self._arena.take(prefix.nbytes)
             self._entries[picture] = prefix

@@ -1,7 +1,7 @@
-"""What to do when memory runs out: make a plan with a smaller budget and continue.
+"""Replans with a smaller budget when memory runs out, so that the answer can continue.
 
 Another program may take video memory at any time, and then the current plan is wrong. A plan with a
-smaller budget keeps fewer weights resident and streams more, and gives the same answer.
+smaller budget keeps fewer weights resident and streams more; the answer is the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
 """Recognised by type, never by message. torch raises the same types for every kind of device."""
 
 DEVICE_ERROR = (torch.AcceleratorError,)
-"""Errors of the driver. No plan helps after a card disappeared or a kernel crashed: every further
-call of this process to the card fails, too."""
+"""Errors of the driver. Replanning does not help after a card disappeared or a kernel crashed:
+every further call of this process to the card fails, too."""
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -34,7 +34,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 MAX_REPLANS_PER_ANSWER = 8
-"""Most plans during one answer. If they are not enough, memory shrinks faster than we can plan."""
+"""If these are not enough, memory shrinks faster than new plans can follow."""
 
 
 def device_lost(error: Exception) -> DeviceError:
@@ -51,8 +51,8 @@ def device_lost(error: Exception) -> DeviceError:
 class Replanner:
     """Makes plans with smaller budgets for a runtime.
 
-    sizes     bytes in memory of every unit
-    workload  what is planned for
+    sizes     bytes of every unit in memory
+    workload  what the plans must have room for
     """
 
     def __init__(self, runtime: Runtime, sizes: Mapping[UnitKey, int], workload: Workload) -> None:

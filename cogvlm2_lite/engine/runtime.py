@@ -1,4 +1,4 @@
-"""A loaded model: its parts, its weights' residency, and the loops over its blocks."""
+"""A loaded model: its parts, the residency of its weights, and the loops over its blocks."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _ALL_LANGUAGE = Routing(vision=None)
 
 Result = TypeVar("Result")
 Steps = Generator[Progress, None, Result]
-"""Work that tells its progress while it runs and returns a result."""
+"""Work that yields its progress while it runs and returns a result."""
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal, not an error
-    """Unwinds a phase after Cancel.set(). Never leaves the engine."""
+    """Raised inside the engine to leave a phase after Cancel.set(); never seen by callers."""
 
 
 def run(steps: Steps[Result]) -> Result:
-    """Do the work without looking at its progress."""
+    """Run the work to its end, ignore its progress, and return its result."""
     while True:
         try:
             next(steps)
@@ -50,7 +50,7 @@ def run(steps: Steps[Result]) -> Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A produced token on its way into a conversation's cache.
+    """A generated token that a decode step must put into a conversation's cache.
 
     position  its RoPE position
     """
@@ -63,15 +63,15 @@ class Token:
 class Runtime:
     """Runs the three phases.
 
-    `encode` and `prefill` give way after every block, and leave nothing but their own state behind
-    there: other answers may be decoded in between.
+    `encode` and `prefill` yield after every block and depend on no state of the runtime there, so
+    other answers may be decoded in between.
 
     loaders  one per device of the plan
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
-    arenas   that account for the devices' bytes; None: new ones
-    capture  how decode steps become graphs; None: as the backend of the first device does it,
-             which may be not at all
+    arenas   account for the bytes of the devices; None: new ones
+    capture  captures decode steps as graphs; None: that of the first device's backend, if it has
+             one
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Runtime:
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
-        """Take a plan for the same devices; the spread of the blocks over them must be the same."""
+        """Switch to a plan for the same devices, with the same blocks on each of them."""
         self.plan = plan
         self.residency.follow(plan)
         self.vision_devices = self._devices_of(Part.VISION)
@@ -109,18 +109,18 @@ class Runtime:
 
     @property
     def last_device(self) -> torch.device:
-        """Where the projector and the output head are."""
+        """The device of the projector and of the output head."""
         return self._devices[-1]
 
     def _devices_of(self, part: Part) -> list[torch.device]:
         return [self._devices[index] for index in self._indices(part)]
 
     def _indices(self, part: Part) -> list[int]:
-        """Number the device of each block."""
+        """Return the number of each block's device."""
         return [i for i, device in enumerate(self.plan.devices) for _ in device.blocks[part]]
 
     def new_cache(self, batch: int = 1) -> KVCache:
-        """Give an empty key/value cache, each layer on the device of its block."""
+        """Return an empty key/value cache, each layer on the device of its block."""
         devices = self.decoder_devices
         arenas = [self.arenas[index] for index in self._indices(Part.LANGUAGE_EXPERT)]
 
@@ -159,7 +159,7 @@ class Runtime:
     def prefill(
         self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
     ) -> Steps[Tensor]:
-        """Run a chunk behind what the cache holds; yields Progress per block.
+        """Run a chunk after the tokens in the cache; yields Progress per block.
 
         features  [images, image tokens, hidden] for the chunk's image tokens, or None
         Returns   [batch, tokens, hidden], before the final norm
@@ -182,23 +182,23 @@ class Runtime:
         return hidden
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""
+        """Return logits, [batch, tokens, hidden] -> [batch, tokens, vocab] float32."""
         with self.residency.phase(Phase.DECODE):
             return self._logits(hidden)
 
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
-        """Run one produced token, a language token always; gives logits [vocab] float32."""
+        """Run one generated token, always a language token; return logits [vocab] float32."""
         (logits,) = self.decode_each([Token(token=token, position=position, cache=cache)])
         return logits
 
     def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run one produced token of each of several conversations; returns logits [vocab] of each.
+        """Run one generated token of each of several conversations; return logits [vocab] of each.
 
         One pass over the weights serves all of them, also as a CUDA graph: a graph belongs to the
-        conversations whose caches it reads, and a new one is recorded when others take part. Each
-        gets the logits that it gets alone, to the bit: `DecoderBlock.each` promises it for an
-        ordinary step, and a graph is kept only if it repeats an ordinary step to the bit. No cache
-        counts its token before all are done.
+        conversations whose caches it reads, and a new one is captured when others take part. Each
+        gets the same logits as alone, bit for bit: `DecoderBlock.each` guarantees it for an
+        ordinary step, and a graph is kept only if it reproduces an ordinary step bit for bit. No
+        cache counts its token before all are done.
         """
         for token in tokens:
             token.cache.reserve(token.cache.length + 1)
@@ -229,8 +229,8 @@ class Runtime:
     def _input(self, token: Token) -> tuple[Tensor, Place | None]:
         """Return a token's row of the embedding [1, 1, hidden], and its place in the cache.
 
-        Where graphs may be used, both have fixed addresses; also if this plan uses none: the
-        arithmetic is the same for every plan, so that streaming changes no bit.
+        On a device that can capture graphs, both have fixed addresses, even if this plan uses no
+        graphs: the arithmetic is the same for every plan, so streaming changes no bit.
         """
         ids = torch.tensor([[token.token]])
         if self.graphs is None:
@@ -243,7 +243,7 @@ class Runtime:
         return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window())
 
     def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Tensor:
-        """Run all blocks for one language token, hidden [1, 1, hidden]; gives logits [vocab]."""
+        """Run all blocks for one language token, hidden [1, 1, hidden]; return logits [vocab]."""
         step, devices = self._token_step(token, place), self.decoder_devices
         for device, block in zip(
             devices, self.residency.walk(self.parts.decoder.blocks), strict=True
@@ -252,7 +252,7 @@ class Runtime:
         return self._logits(hidden)[0, -1]
 
     def _decode_together(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Run all blocks for a token of each, block by block; returns logits [vocab] of each."""
+        """Run all blocks for one token of each conversation; return logits [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
         work = partial(self._decode_each, inputs, tokens)
         if self.graphs is None or not self._uses_graphs:
@@ -261,7 +261,7 @@ class Runtime:
             (weakref.ref(token.cache), token.cache.version, place and place.window)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
-        # The residency stands for whichever conversations are decoded together now.
+        # The residency is the owner, so that there is one graph of a joint step at a time.
         return list(self.graphs.run(self.residency, (caches, self.residency.version), work))
 
     def _decode_each(
@@ -298,11 +298,11 @@ class Runtime:
 
     @property
     def held_bytes(self) -> int:
-        """What weights, cache and scratch take on all devices now."""
+        """Bytes of weights, caches and scratch on all devices now."""
         return sum(arena.held_bytes for arena in self.arenas)
 
     def progress(self, phase: str, done: int, total: int) -> Progress:
-        """Return how far a phase is, and what is held now."""
+        """Return the progress of a phase, with the bytes that are held now."""
         return Progress(phase=phase, done=done, total=total, held_bytes=self.held_bytes)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
@@ -325,14 +325,14 @@ class Runtime:
         return rotations
 
     def step_of(self, chunk: Chunk, cache: KVCache) -> Step:
-        """Return what the layers share for a chunk behind what the cache holds; makes room there.
+        """Return what the layers share for a chunk after the tokens in the cache; reserves room.
 
-        A phase of the residency must be under way.
+        Must be called inside a phase of the residency.
         """
         device = self._devices[0]
         keys = cache.length + chunk.tokens
         cache.reserve(keys)
-        # A chunk behind others needs a mask: torch's causal flag assumes as many keys as queries.
+        # A chunk after others needs a mask: torch's causal flag assumes as many keys as queries.
         first = cache.length == 0 and chunk.key_mask is None
         mask = None
         if not first:
@@ -347,7 +347,7 @@ class Runtime:
 
 
 class DecodeInputs:
-    """What a decode step reads, at fixed addresses on a device, written without waiting for it.
+    """The inputs of a decode step, at fixed addresses on a device, written asynchronously.
 
     hidden    [1, 1, hidden] the token's row of the embedding, compute dtype
     position  [1, 1] int64
@@ -374,6 +374,6 @@ def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 
 
 def check_cancel(cancel: Cancel) -> None:
-    """Raise Cancelled when the work is not wanted any more."""
+    """Raise Cancelled if the work was cancelled."""
     if cancel.is_set:
         raise Cancelled

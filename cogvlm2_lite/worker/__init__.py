@@ -1,1 +1,1 @@
-"""The engine in a process of its own: its messages, its main loop, and its owner's side."""
+"""The engine in its own process: messages, main loop, and the owner's side."""

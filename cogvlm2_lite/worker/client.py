@@ -1,7 +1,7 @@
-"""The owner's side of the engine's process: start it, ask it, notice when it dies or hangs.
+"""The owner's side of the engine's process: start it, send requests, detect a crash or a hang.
 
-A crash of the GPU driver or the system's out-of-memory killer then ends the engine and not the
-window or server that asked; so does a call that never returns. No torch is imported on this side.
+If the GPU driver crashes, a call never returns, or the system kills the process because memory ran
+out, only the engine ends, not the window or server that uses it. This side imports no torch.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from cogvlm2_lite.worker.protocol import (
 )
 
 Outcome = Event | CogVLM2LiteError
-"""What an answer delivers: events, Finished as the last one, or an error as the last one."""
+"""What is delivered for an answer: events, then Finished or an error as the last one."""
 
 News = Loaded | LoadFailed | Unloaded | Died
-"""What the engine tells that belongs to no answer."""
+"""What the engine reports that belongs to no answer."""
 
 _TICK_S = 0.5
-"""Between two looks of the watchdog."""
+"""Seconds between two checks of the watchdog."""
 
 _COMMAND = (sys.executable, "-P", "-m", "cogvlm2_lite.worker.main")
 
@@ -68,7 +68,7 @@ class EngineState(Enum):
 
 
 def ignore_news(news: News) -> None:
-    """Do nothing with what the engine tells."""
+    """Do nothing."""
 
 
 class LocalEngine(Protocol):
@@ -76,16 +76,16 @@ class LocalEngine(Protocol):
 
     @property
     def plan(self) -> MemoryPlan:
-        """What the model takes in memory."""
+        """The memory plan; see Model.plan."""
         ...
 
     @property
     def remarks(self) -> Sequence[str]:
-        """What a person should know about the devices and budgets that were chosen."""
+        """Sentences about the chosen devices and budgets, for the user."""
         ...
 
     def warm_up(self) -> Iterator[Progress]:
-        """Bring in what every token needs; see Model.warm_up."""
+        """Load the weights that every token needs; see Model.warm_up."""
         ...
 
     def answer(
@@ -118,21 +118,21 @@ class WorkerEngine(Protocol):
 
     @property
     def loaded(self) -> Loaded | None:
-        """What the engine reported about the model; None while there is none."""
+        """What the engine reported about the model; None while no model is loaded."""
         ...
 
     @property
     def reason(self) -> str:
-        """Why the engine can't answer; "" when nothing went wrong."""
+        """Why the engine can't answer; "" if nothing went wrong."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """The process; None while there is none."""
+        """The process id; None while there is no process."""
         ...
 
     def start(self) -> None:
-        """Start the process and let it load the model; returns at once."""
+        """Start the process and the loading of the model; returns immediately."""
         ...
 
     def wait_ready(self, timeout_s: float | None = None) -> Loaded:
@@ -140,15 +140,15 @@ class WorkerEngine(Protocol):
         ...
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the process; answers under way end with EngineError."""
+        """End the process; unfinished answers end with EngineError."""
         ...
 
     def restart(self) -> None:
-        """Start again, after the process died or while it lives."""
+        """Start a new process; end the current one first if there is one."""
         ...
 
     def unload(self) -> None:
-        """Free the model's memory; the process stays."""
+        """Free the model's memory; the process keeps running."""
         ...
 
     def reload(self) -> None:
@@ -167,7 +167,7 @@ class WorkerEngine(Protocol):
         ...
 
     def cancel(self, request: int) -> None:
-        """Stop an answer within one token; nothing happens when it is over already."""
+        """Stop an answer within one token; does nothing if it has already ended."""
         ...
 
 
@@ -181,12 +181,12 @@ _STATES = {
 
 
 class EngineProcess:
-    """The engine in a process of its own. All methods may be called from any thread.
+    """The engine in its own process. All methods may be called from any thread.
 
-    options   what to open at every start
+    options   the model folder to open at every start
     on_news   called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
-    patience  a process that gives no sign of life for longer hangs, and is ended
-    command   starts the process; tests give others
+    patience  a process without any message for longer is considered hung, and is ended
+    command   starts the process; tests pass others
     """
 
     def __init__(
@@ -220,12 +220,12 @@ class EngineProcess:
 
     @property
     def loaded(self) -> Loaded | None:
-        """What the engine said about the model; None while there is none."""
+        """What the engine reported about the model; None while no model is loaded."""
         return self._loaded
 
     @property
     def reason(self) -> Text:
-        """Why the engine can't answer, in one sentence; empty when nothing went wrong."""
+        """Why the engine can't answer, in one sentence; empty if nothing went wrong."""
         return self._why.message if self._why else Text()
 
     @property
@@ -233,7 +233,7 @@ class EngineProcess:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process and let it load the model; returns at once."""
+        """Start the process and the loading of the model; returns immediately."""
         with self._lock:
             if self._process is not None:
                 raise EngineError("The engine is already started.")
@@ -263,7 +263,7 @@ class EngineProcess:
     def wait_ready(self, timeout_s: float | None = None) -> Loaded:
         """Wait until the model is loaded.
 
-        Raises the error of a failed load, and EngineError when the process died or time ran out.
+        Raises the error of a failed load, and EngineError if the process died or time ran out.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._state is not EngineState.LOADING, timeout_s)
@@ -288,13 +288,13 @@ class EngineProcess:
         return ask.request
 
     def cancel(self, request: int) -> None:
-        """Stop an answer within one token; nothing happens when it is over already."""
+        """Stop an answer within one token; does nothing if it has already ended."""
         with self._lock:
             if request in self._open:
                 self._send(CancelRequest(request=request))
 
     def unload(self) -> None:
-        """Free the model's memory; the process stays. `reload` loads again."""
+        """Free the model's memory; the process keeps running. `reload` loads the model again."""
         with self._lock:
             self._send(Unload())
 
@@ -305,12 +305,12 @@ class EngineProcess:
             self._send(Load(options=self.options))
 
     def restart(self) -> None:
-        """Start again, after the process died or while it lives."""
+        """Start a new process; end the current one first if there is one."""
         self.stop()
         self.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the process: answers under way end with EngineError. Does nothing when stopped."""
+        """End the process; unfinished answers end with EngineError. Does nothing when stopped."""
         with self._lock:
             process, reader = self._process, self._reader
             if process is None:
@@ -335,7 +335,7 @@ class EngineProcess:
         self.stop()
 
     def _send(self, command: Command) -> None:
-        """Write a command; a broken pipe is the reader's to report."""
+        """Write a command. A broken pipe is ignored here: the reader thread reports it."""
         assert self._process is not None or isinstance(command, Unload | Load)
         if self._process is None:
             raise self._unavailable_error()
@@ -345,21 +345,22 @@ class EngineProcess:
             return
 
     def _watch_for_hang(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
-        """End the process when it hangs; its reader then tells everybody.
+        """End the process if it hangs; the reader thread then reports it.
 
-        Silence is counted in looks: a computer that sleeps makes none, so waking up is no hang.
+        Silence is counted in checks, not by the clock: while a computer sleeps nothing is checked,
+        so waking up is not taken for a hang.
         """
-        heard, silent_s = -1, 0.0
+        messages, silent_s = -1, 0.0
         while not watch.over.wait(_TICK_S):
-            silent_s = silent_s + _TICK_S if heard == self._messages else 0.0
-            heard = self._messages
+            silent_s = silent_s + _TICK_S if messages == self._messages else 0.0
+            messages = self._messages
             watch.hang = self._hang_reason(silent_s)
             if watch.hang:
                 process.kill()
                 return
 
     def _hang_reason(self, silent_s: float) -> Text:
-        """Return why the process is taken for hung; empty while it is not."""
+        """Return why the process is considered hung; empty if it is not."""
         loading = self._state is EngineState.LOADING
         patience_s = self._patience.loading_s if loading else self._patience.silence_s
         if silent_s > patience_s:
@@ -367,17 +368,17 @@ class EngineProcess:
                 "The engine stopped responding (no message for {seconds} s) and was ended.",
                 seconds=round(silent_s),
             )
-        beat = self._last_heartbeat
-        if beat.stalled_s > beat.plausible_s:
+        heartbeat = self._last_heartbeat
+        if heartbeat.stalled_s > heartbeat.plausible_s:
             return Text(
                 "The engine stopped responding (one step took more than {seconds} s) and was "
                 "ended.",
-                seconds=round(beat.stalled_s),
+                seconds=round(heartbeat.stalled_s),
             )
         return Text()
 
     def _listen(self, process: subprocess.Popen[bytes], watch: _Watch) -> None:
-        """Read reports until the process is gone."""
+        """Read reports until the process has ended."""
         stream = cast(BinaryIO, process.stdout)
         broken = Text()
         try:
@@ -391,7 +392,7 @@ class EngineProcess:
                     case Loaded() | LoadFailed() | Unloaded():
                         self._handle_news(message)
         except CutOffError:
-            process.kill()  # it is ending; its exit code tells more
+            process.kill()  # it is ending anyway; its exit code says why
         except EngineError as error:
             broken = error.message
             process.kill()
@@ -416,24 +417,24 @@ class EngineProcess:
         self.on_news(news)
 
     def _report_exit(self, process: subprocess.Popen[bytes], broken: Text) -> None:
-        """Tell everybody who waits that the process is gone, and why."""
+        """Report the end of the process and its reason to all open requests and to on_news."""
         code = process.wait()
         for stream in (process.stdout, process.stdin):
             _close(stream)
         with self._lock:
-            wanted = self._stopping
+            expected = self._stopping
             stopped = Text("The engine was stopped.")
-            reason = stopped if wanted else broken or describe_exit(code)
-            why = EngineError(reason, hint="" if wanted else "It can be started again.")
+            reason = stopped if expected else broken or describe_exit(code)
+            why = EngineError(reason, hint="" if expected else "It can be started again.")
             waiting = list(self._open.values())
             self._open.clear()
             self._process = None
             self._loaded = None
             self._why = why
-            self._set_state(EngineState.STOPPED if wanted else EngineState.DEAD)
+            self._set_state(EngineState.STOPPED if expected else EngineState.DEAD)
         for deliver in waiting:
             deliver(why)
-        if not wanted:
+        if not expected:
             self.on_news(Died(reason=reason))
 
     def _set_state(self, state: EngineState) -> None:
@@ -448,7 +449,11 @@ class EngineProcess:
 
 
 class _Watch:
-    """What the watchdog of one process and its reader tell each other."""
+    """What the watchdog and the reader of one process share.
+
+    over  set by the reader when the process has ended
+    hang  set by the watchdog: why it killed the process; empty if it did not
+    """
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -456,7 +461,7 @@ class _Watch:
 
 
 def error_of(failure: Failed | LoadFailed) -> CogVLM2LiteError:
-    """Make the error that the engine's process raised; EngineError for an unknown kind."""
+    """Return the error that the engine's process raised; EngineError for an unknown kind."""
     kind = getattr(errors, failure.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, CogVLM2LiteError)):
         kind = EngineError
@@ -464,7 +469,7 @@ def error_of(failure: Failed | LoadFailed) -> CogVLM2LiteError:
 
 
 def describe_exit(code: int) -> Text:
-    """Return in one sentence how a process ended. code: as subprocess returns it."""
+    """Return one sentence on how a process ended. code: as subprocess returns it."""
     if code >= 0:
         return Text("The engine's process ended by itself with exit code {code}.", code=code)
     name = _signal_name(-code)
@@ -485,7 +490,7 @@ def _signal_name(number: int) -> str:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Let the process find this very package, whatever the working folder holds."""
+    """Return an environment in which the process imports this package, in any working folder."""
     home = str(Path(__file__).parents[2])
     paths = [home, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep))]
     return {**own, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,8 +1,9 @@
-"""How the engine's process says that it is alive and getting on, and when it is taken for hung.
+"""The heartbeat of the engine's process, and when the process is considered hung.
 
-A process can hang in two ways: nothing of it runs any more, or one call never returns (a driver
-that waits for its card). Against the first, a thread sends a beat every second; against the
-second, the beat says for how long the work has stood still. No torch: both sides import this.
+A process can hang in two ways: none of its threads runs any more, or one call never returns (a
+driver that waits for its card). To detect the first, a thread sends a heartbeat every second. To
+detect the second, the heartbeat contains how long the work has made no progress. No torch: both
+sides import this.
 """
 
 from __future__ import annotations
@@ -10,24 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HEARTBEAT_S = 1.0
-"""Between two beats."""
+"""Seconds between two heartbeats."""
 
 FIRST_STEP_S = 900.0
-"""For a step of a kind that was never seen to end: a first one reads weights from a slow disk."""
+"""Limit for the first step of a kind: it may read weights from a slow disk."""
 
 LEAST_STEP_S = 120.0
-"""No step is taken for hung sooner: a computer that swaps is slow, and comes back."""
+"""Lowest limit for any step: a computer that swaps is slow, but recovers."""
 
 TIMES_THE_LONGEST = 20.0
-"""How much longer than the longest step of its kind so far a step may take."""
+"""Factor by which a step may exceed the longest step of its kind so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the owner waits for a sign of life.
+    """How long the owner waits for a message.
 
-    silence_s  without any message, once the model is loaded
-    loading_s  while it is being loaded: importing libraries from a slow disk stops all threads
+    silence_s  once the model is loaded
+    loading_s  while it is being loaded: importing libraries from a slow disk blocks all threads
     """
 
     silence_s: float = 120.0
@@ -35,9 +36,12 @@ class Patience:
 
 
 class StepTimer:
-    """Measures how long the step under way has taken, by looking at a counter now and then.
+    """Measures how long the current step has taken, by checking a counter of steps.
 
-    Time is counted in looks: a computer that sleeps makes none, so waking up is no hang.
+    stalled_s  seconds since the last progress; 0 if there is nothing to do
+
+    Time is counted in checks, not by the clock: while a computer sleeps nothing is checked, so
+    waking up is not taken for a hang.
     """
 
     def __init__(self) -> None:
@@ -48,9 +52,9 @@ class StepTimer:
         self.stalled_s = 0.0
 
     def look(self, kind: str, steps: int, *, busy: bool) -> None:
-        """Look at the work; must be called every HEARTBEAT_S.
+        """Check the work; must be called every HEARTBEAT_S.
 
-        kind   of the step under way: steps of one kind take about as long as each other
+        kind   of the current step: steps of one kind take about equally long
         steps  done so far; any change is progress
         busy   whether there is anything to do
         """
@@ -63,12 +67,12 @@ class StepTimer:
         self._steps, self._kind, self._busy = steps, kind, busy
 
     def longest_s(self, kind: str) -> float | None:
-        """Return the longest step of a kind that ended, in seconds; None when none has."""
+        """Return the longest finished step of a kind, in seconds; None if none has finished."""
         return self._longest.get(kind)
 
     @property
     def plausible_s(self) -> float:
-        """How long the step under way may take."""
+        """Seconds that the current step may take."""
         longest = self.longest_s(self._kind)
         if longest is None:
             return FIRST_STEP_S

@@ -2,9 +2,9 @@
 
     python -m cogvlm2_lite.worker.main
 
-One thread reads, so that a cancel arrives while an answer is computed; one tells that the process
-is alive; the main thread does the work: as many answers at once as the plan has room for, and the
-other commands between them. When the owner is gone, so is this process.
+One thread reads commands, so that a cancel arrives while an answer is computed. One thread sends
+heartbeats. The main thread does the work: as many answers at once as the plan has room for, and
+other commands between them. The process exits when its owner is gone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Opened:
 
 
 class Worker:
-    """Does what it is told over two streams."""
+    """Carries out the commands of one stream and writes reports to another."""
 
     def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
         self._commands = commands
@@ -96,10 +96,10 @@ class Worker:
                     self._continue_answers()
 
     def _next_work(self) -> _Work | None:
-        """Return the command to be done now; None: continue the answers under way.
+        """Return the next command; None: continue the current answers.
 
-        Commands keep their order. As many questions are started as there are cache slots; the rest
-        waits until the current answers have ended.
+        Commands keep their order. As many questions are started as there are cache slots; the
+        others wait until the current answers have ended.
         """
         engine = self._engine
         busy = self._busy = engine is not None and engine.busy
@@ -117,7 +117,7 @@ class Worker:
         return None if self._opened is None else self._opened.model.engine
 
     def _listen(self) -> None:
-        """Sort the commands; leave with the owner, in the middle of whatever is computed."""
+        """Dispatch commands; when the owner is gone, exit even in the middle of a computation."""
         while (message := self._next()) is not None:
             match message:
                 case CancelRequest():
@@ -152,9 +152,9 @@ class Worker:
                 return
 
     def _progress(self) -> tuple[str, int]:
-        """Return what kind of step is under way, and how many steps were done so far.
+        """Return the kind of the current step, and the number of steps so far.
 
-        The steps of a GPU's recordings walk no blocks, but they end in words.
+        Events count too: a step that is replayed as a CUDA graph walks no blocks.
         """
         opened = self._opened
         if opened is None:
@@ -200,7 +200,7 @@ class Worker:
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 
     def _continue_answers(self) -> None:
-        """Go on with the answers under way for a turn."""
+        """Continue the current answers for one turn of the scheduler."""
         assert self._engine is not None
         lost = None
         for request, outcome in self._engine.turn():
@@ -218,7 +218,7 @@ class Worker:
                         self._cancels.pop(request, None)
                     self._send(Emitted(request=request, event=outcome))
         if lost is not None:
-            # A lost GPU stays lost for this process; the owner starts another one.
+            # This process can't use the GPU any more; the owner starts another one.
             raise SystemExit(1)
 
     def _fail(self, request: int, error: CogVLM2LiteError) -> None:
@@ -238,7 +238,7 @@ def _open(options: LoadOptions) -> _Opened:
     from cogvlm2_lite.engine.model import load_with
 
     model = load_with(options)
-    _ = model.engine  # a folder without a tokenizer is refused now, not at the first question
+    _ = model.engine  # raises now, not at the first question, if the folder has no tokenizer
     return _Opened(model=model, limits=ImageLimits(max_pixels=options.max_picture_pixels))
 
 
@@ -261,7 +261,7 @@ def _load_failed(error: CogVLM2LiteError) -> LoadFailed:
 
 
 def _fault(error: Exception) -> CogVLM2LiteError:
-    """Turn a fault into an error for the owner; the traceback goes to the log only."""
+    """Return an error for the owner; the traceback is printed to the log only."""
     from cogvlm2_lite.engine.replan import out_of_memory
 
     if out_of_memory(error) or isinstance(error, MemoryError):
@@ -276,15 +276,15 @@ def _fault(error: Exception) -> CogVLM2LiteError:
 
 
 def main() -> None:
-    """Take standard input and output for the protocol, and give the rest of the process others.
+    """Use standard input and output for the protocol, and replace them for everything else.
 
-    What a library prints goes to standard error, where it breaks no frame.
+    What a library prints goes to standard error, so it can't corrupt a frame.
     """
     commands = os.fdopen(os.dup(0), "rb")
     reports = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner handles Ctrl-C
     faulthandler.enable()
     prepare_threads()
     worker = Worker(commands, reports)

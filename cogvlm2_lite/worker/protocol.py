@@ -1,8 +1,8 @@
-"""What the engine's process and its owner say to each other: typed messages in small frames.
+"""The messages between the engine's process and its owner: typed values in small frames.
 
 A frame is two big-endian 32-bit lengths, a JSON object of the first length and raw bytes of the
-second, which only a picture uses. JSON carries numbers and text and no code, so neither side has to
-trust the other. No torch here: windows and servers import this module.
+second, which are used only for a picture. JSON can't contain code, so neither side has to trust the
+other. No torch here: the window and the server import this module.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CutOffError(EngineError):
 class _Message(
     Struct, frozen=True, kw_only=True, tag_field="what", tag=True, forbid_unknown_fields=True
 ):
-    """How messages are written in JSON: {"what": "CancelRequest", "request": 3}."""
+    """A message. In JSON: {"what": "CancelRequest", "request": 3}."""
 
 
 class Load(_Message, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class CancelRequest(_Message, frozen=True, kw_only=True):
 
 
 class Unload(_Message, frozen=True, kw_only=True):
-    """Forget the model and give its memory back; answered by Unloaded."""
+    """Release the model and its memory; answered by Unloaded."""
 
 
 class Shutdown(_Message, frozen=True, kw_only=True):
@@ -84,9 +84,9 @@ class Loaded(_Message, frozen=True, kw_only=True):
     """The model is ready.
 
     plan          forecast.table.plan_as_dict()
-    compute       device and number type, and why
-    context       tokens of question, picture and answer together
-    image_tokens  those of one picture
+    compute       device and number type, and why they were chosen
+    context       maximum tokens of question, picture and answer together
+    image_tokens  tokens of one picture
     parallel      conversations that are answered at once
     """
 
@@ -134,8 +134,8 @@ class Failed(_Message, frozen=True, kw_only=True):
 class Heartbeat(_Message, frozen=True, kw_only=True):
     """The process is alive; sent every second (worker/heartbeat.py).
 
-    stalled_s      for how long the work has made no step; 0 when there is none
-    plausible_s  how long such a step may take
+    stalled_s    seconds since the last progress of the work; 0 if there is nothing to do
+    plausible_s  seconds that the current step may take
     """
 
     stalled_s: Seconds = 0.0
@@ -144,7 +144,7 @@ class Heartbeat(_Message, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Died:
-    """The process ended without being asked to; never sent, but told by its owner."""
+    """The process ended unexpectedly; never sent: EngineProcess itself reports it."""
 
     reason: Text
 
@@ -157,15 +157,15 @@ _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Mes
 
 
 def write_message(stream: BinaryIO, message: Message) -> None:
-    """Write one frame and flush. Raises OSError when the other side has gone."""
+    """Write one frame and flush. Raises OSError if the other process has ended."""
     stream.write(encode(message))
     stream.flush()
 
 
 def read_message(stream: BinaryIO) -> Message | None:
-    """Return the message of one frame; None at the stream's end.
+    """Return the message of the next frame; None at the end of the stream.
 
-    Raises CutOffError when the stream ends inside a frame, EngineError for what is no frame.
+    Raises CutOffError if the stream ends inside a frame, EngineError for an invalid frame.
     """
     head = stream.read(_HEADER.size)
     if not head:
@@ -187,7 +187,7 @@ def encode(message: Message) -> bytes:
     blob = b""
     if isinstance(message, Ask) and message.image is not None:
         values["image"], blob = True, message.image  # the bytes follow the JSON
-    # json writes halves of letters, which a question may hold; msgspec does not.
+    # json writes lone surrogates, which a question may contain; msgspec does not.
     body = json.dumps(values).encode("ascii")
     return _HEADER.pack(len(body), len(blob)) + body + blob
 
@@ -209,7 +209,7 @@ def decode(body: bytes, blob: bytes = b"") -> Message:
 
 
 def _written(value: object) -> Any:
-    """Return what JSON holds of a value that msgspec does not know."""
+    """Return the JSON form of a value whose type msgspec does not know."""
     if isinstance(value, Text):
         return value.as_dict()
     if isinstance(value, Path):
@@ -222,16 +222,16 @@ def _read_text(values: dict[str, Any]) -> Any:
 
 
 def _read(kind: type[Any], value: object) -> Any:
-    """Return the value of a type that msgspec does not know."""
+    """Return a value of a type that msgspec does not know, from its JSON form."""
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is Text and isinstance(value, str):  # with a template _read_text made a Text of it
+    if kind is Text and isinstance(value, str):  # one with a template was read by _read_text
         return Text(value)
     raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
-    """Refuse unknown settings, which msgspec lets pass in a dataclass."""
+    """Reject unknown settings, which msgspec ignores in a dataclass."""
     unknown = values.keys() - {item.name for item in fields(Sampling)}
     if unknown:
         raise ValueError(f"unknown settings {sorted(unknown)}")
