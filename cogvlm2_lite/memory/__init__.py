@@ -1,1 +1,1 @@
-"""Which weights are in memory when: a plan made from numbers alone, and its execution."""
+"""Memory: the plan, computed from sizes alone, and the code that carries it out."""

@@ -1,7 +1,7 @@
-"""Accounts for the bytes of a device, and refuses the one above the budget.
+"""Accounts for the bytes of a device, and rejects an allocation above the budget.
 
-On a GPU the driver refuses too, later and less politely. On the CPU the arena stands in for video
-memory, so that every rule about it can be tested without a GPU.
+On a GPU the driver would fail too, but later and in the middle of a kernel. On the CPU the arena
+simulates video memory, so that every rule about it can be tested without a GPU.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 
 class OutOfBudgetError(MemoryError):
-    """A byte above the budget was asked for. Caught by the engine, which makes a tighter plan."""
+    """An allocation would exceed the budget. Caught by the engine, which replans."""
 
 
 class Arena:
-    """Bytes taken and given back on one device.
+    """The bytes in use on one device.
 
     limit_bytes  the budget; None: no limit
     peak_bytes   the most that was held since the last `reset_peak`
@@ -29,9 +29,9 @@ class Arena:
         self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> None:
-        """Account for bytes before they are allocated; a negative number gives them back.
+        """Account for bytes before they are allocated; a negative number releases them.
 
-        Raises OutOfBudgetError, and accounts for nothing, when the budget would be exceeded.
+        Raises OutOfBudgetError, and accounts for nothing, if the budget would be exceeded.
         """
         with self._lock:
             held = self.held_bytes + nbytes
@@ -44,16 +44,16 @@ class Arena:
             self.peak_bytes = max(self.peak_bytes, held)
 
     def give(self, nbytes: int) -> None:
-        """Give bytes back."""
+        """Account for released bytes."""
         self.take(-nbytes)
 
     def reset_peak(self) -> None:
-        """Begin to watch for a new peak."""
+        """Start to record a new peak."""
         self.peak_bytes = self.held_bytes
 
     @contextmanager
     def holding(self, nbytes: int) -> Iterator[None]:
-        """Hold bytes for as long as a block runs."""
+        """Account for bytes until the end of the context."""
         self.take(nbytes)
         try:
             yield

@@ -1,7 +1,7 @@
 """How much memory may be used: what is free now, or what the user allows, less a reserve.
 
-Free, not installed: what other programs and loaded models hold does not count, and a container's
-limit does. No torch here; what a GPU has free comes as a number (backends.device.Gpu).
+Free memory excludes what other programs and loaded models hold, and respects the limits of a
+container. No torch here; the free memory of a GPU is passed in (backends.device.Gpu).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RAM_HINT = "Write it like 16GiB, or auto for what is free."
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """What the user allows; None: what is free.
+    """The memory that the user allows, in bytes; None: what is free.
 
     vram  bytes of each GPU, or one number for all of them
     """
@@ -43,7 +43,7 @@ class Allowance:
 def read_allowance(vram: str | int | None, ram: str | int | None) -> Allowance:
     """Read the values of --vram and --ram: "auto" or None, a size, bytes; for vram also a list.
 
-    Raises UsageError for anything else, and for sizes that can't be meant.
+    Raises UsageError for anything else, and for impossible sizes.
     """
     video = None
     if vram is not None and vram != AUTO:
@@ -91,10 +91,10 @@ def _size(text: str, option: str, hint: str) -> int:
 def gpu_budgets(
     gpus: Sequence[Gpu], allowance: Allowance, free_ram_bytes: int
 ) -> tuple[DeviceBudget, ...]:
-    """Say what may be used of GPUs that are there.
+    """Return the budgets of the GPUs of this computer.
 
-    Allowing more than is free changes nothing; the budget's remark says so. Raises UsageError when
-    the sizes allowed are not as many as the GPUs.
+    Allowing more than is free changes nothing; the budget's remark says so. Raises UsageError if
+    the number of allowed sizes is neither one nor the number of GPUs.
     """
     allowed = _per_gpu(allowance.vram, len(gpus))
     host = _host_share(allowance, free_ram_bytes, len(gpus))
@@ -118,7 +118,7 @@ def gpu_budgets(
 def assumed_budgets(
     vram: Sequence[int], allowance: Allowance, free_ram_bytes: int
 ) -> tuple[DeviceBudget, ...]:
-    """Say what may be used of GPUs of given sizes, whatever is in this computer."""
+    """Return the budgets of GPUs with the given sizes, which this computer need not have."""
     host = _host_share(allowance, free_ram_bytes, len(vram))
     names = ["GPU"] if len(vram) == 1 else [f"GPU {index}" for index in range(len(vram))]
     return tuple(
@@ -128,9 +128,9 @@ def assumed_budgets(
 
 
 def cpu_budget(allowance: Allowance, free_ram_bytes: int, *, assumed: bool = False) -> DeviceBudget:
-    """Say what may be used without a GPU: RAM is the device, and the rest comes from disk.
+    """Return the budget without a GPU: RAM is the device, and other weights come from disk.
 
-    assumed  take the allowed size also when less is free
+    assumed  use the allowed size even if less is free
     """
     free = None if assumed and allowance.ram is not None else free_ram_bytes
     return _budget(
@@ -200,7 +200,7 @@ def _per_gpu(vram: tuple[int, ...] | None, count: int) -> tuple[int | None, ...]
 
 
 def _host_share(allowance: Allowance, free_ram_bytes: int, devices: int) -> int:
-    """Share RAM out evenly: what waits there for each GPU."""
+    """Return each GPU's equal share of RAM, for the weights that are streamed to it."""
     usable = free_ram_bytes if allowance.ram is None else allowance.ram
     return max(0, usable - RESERVE_BYTES) // devices
 
@@ -211,10 +211,10 @@ def useful_devices(
     budgets: Sequence[DeviceBudget],
     workload: Workload,
 ) -> tuple[DeviceBudget, ...]:
-    """Pick the GPUs to spread a model over: the first ones that together hold everything.
+    """Return the GPUs to spread a model over: the first ones that together hold all weights.
 
-    A hidden state that crosses from one GPU to another costs time, so one that suffices is taken
-    alone. Where everything can't be held, all are taken that can hold a share.
+    Copying a hidden state from one GPU to another takes time, so no more GPUs than necessary are
+    used. If all GPUs together can't hold all weights, every GPU that can hold a share is used.
     """
     streams: dict[int, bool] = {}
     for count in range(1, len(budgets) + 1):
@@ -226,7 +226,7 @@ def useful_devices(
 
 
 def check_context(config: ModelConfig, context: int | None) -> int:
-    """Give the tokens to plan for; None: the model's maximum. UsageError for what can't be."""
+    """Return the tokens to plan for; None: the model's maximum. Raises UsageError if impossible."""
     most = config.max_position_embeddings
     if context is None:
         return most
@@ -242,16 +242,16 @@ def check_context(config: ModelConfig, context: int | None) -> int:
 
 
 def free_ram_bytes(root: Path = Path("/")) -> int:
-    """Give the RAM that can be taken now, within the limits of the control groups.
+    """Return the bytes of RAM that are free now, within the limits of the control groups.
 
-    root  where the file system begins; tests give another one
+    root  the root of the file system; tests pass another one
     """
     limits = (_free_in_group(group) for group in _control_groups(root))
     return min([psutil.virtual_memory().available, *(free for free in limits if free is not None)])
 
 
 def free_disk_bytes(path: Path) -> int | None:
-    """Give what is free where a path lies or would lie; None when that can't be found out."""
+    """Return the free bytes on the disk of a path, which need not exist; None if unknown."""
     there = next((p for p in (path, *path.parents) if p.exists()), None)
     try:
         return None if there is None else shutil.disk_usage(there).free
@@ -260,10 +260,10 @@ def free_disk_bytes(path: Path) -> int | None:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """List the folders of this process's memory control groups, of version 1 and 2.
+    """Yield the folders of this process's memory control groups, of version 1 and 2.
 
-    A limit of a parent binds its children too. In a container the path that the process is told may
-    lie outside of what is mounted: then the mount itself is the container's own group.
+    A parent's limit applies to its children too. In a container the reported path may not be
+    mounted: then the mount itself is the container's own group.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -280,9 +280,9 @@ def _control_groups(root: Path) -> Iterator[Path]:
 
 
 def _free_in_group(group: Path) -> int | None:
-    """Give what a control group still allows; None without a limit.
+    """Return the bytes that a control group still allows; None without a limit.
 
-    Its use counts cached file pages, which the system gives back when memory is needed.
+    Its usage includes cached file pages, which the system frees when memory is needed.
     """
     for limit_name, used_name, prefix in (
         ("memory.max", "memory.current", ""),

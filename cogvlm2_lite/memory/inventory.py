@@ -1,7 +1,7 @@
-"""The pieces of a model that can be in memory or not, and what each weighs. No torch.
+"""The units of a model that can be in memory or not, and their sizes in bytes. No torch.
 
-A unit is what moves as one: a block of one part (an expert of one decoder layer, a layer of the
-vision tower), or what a part holds outside of blocks.
+A unit is loaded and released as a whole: a block of one part (an expert of one decoder layer, a
+layer of the vision tower), or what a part holds outside of blocks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UnitKey = tuple[Part, int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A piece of the model that moves as one.
+    """A piece of the model that is loaded and released as a whole.
 
-    nbytes  in memory once it is there, copies for fast kernels included
-    rank    place of its part in the architecture's order of keeping
+    nbytes  bytes in memory, copies for fast kernels included
+    rank    position of its part in the architecture's keep_order
     """
 
     part: Part
@@ -47,7 +47,7 @@ def unit_key(spec: TensorSpec) -> UnitKey:
 
 
 def list_units(sizes: Mapping[UnitKey, int], keep_order: Sequence[Part]) -> tuple[Unit, ...]:
-    """Return the units that the order of keeping names, in the order in which they are kept."""
+    """Return the units of the parts in keep_order, in the order in which they are kept."""
     ranks = {part: rank for rank, part in enumerate(keep_order)}
     return in_keep_order(
         Unit(part=part, block=block, nbytes=nbytes, rank=ranks[part])
@@ -57,10 +57,10 @@ def list_units(sizes: Mapping[UnitKey, int], keep_order: Sequence[Part]) -> tupl
 
 
 def in_keep_order(units: Iterable[Unit]) -> tuple[Unit, ...]:
-    """Sort units by part, and the blocks of a part spread out.
+    """Return units sorted by part, with the blocks of each part spread out.
 
-    Those that must be streamed then stand between those that are there, and the copies hide behind
-    the computation of the others.
+    Streamed blocks then alternate with resident ones, so their copies overlap with the computation
+    of the resident blocks.
     """
     return tuple(
         sorted(units, key=lambda u: (u.rank, -1.0 if u.block is None else spread(u.block)))
@@ -70,7 +70,7 @@ def in_keep_order(units: Iterable[Unit]) -> tuple[Unit, ...]:
 def spread(index: int) -> float:
     """Return the van der Corput number of an index: 0, 1/2, 1/4, 3/4, 1/8, ...
 
-    Sorting by it visits a range evenly at every length.
+    The first n numbers of this sequence are spread evenly for every n.
     """
     value, weight = 0.0, 0.5
     while index:
@@ -91,7 +91,7 @@ def nf4_bytes(numel: int) -> int:
 def sizes_of_quantized(
     config: ModelConfig, *, itemsize: int = 2, lm_head_nf4: bool = False, packed: bool = False
 ) -> dict[UnitKey, int]:
-    """Return what each unit of a model that `quantize` would make takes in memory.
+    """Return the bytes in memory of each unit of a model that `quantize` would write.
 
     packed  as in unit_sizes
     """
@@ -105,7 +105,7 @@ def sizes_of_quantized(
 
 
 def sum_by_unit(weights: Iterable[tuple[TensorSpec, int]]) -> dict[UnitKey, int]:
-    """Add tensors' bytes up by unit."""
+    """Return the sum of the tensors' bytes for each unit."""
     sizes: dict[UnitKey, int] = {}
     for spec, nbytes in weights:
         sizes[unit_key(spec)] = sizes.get(unit_key(spec), 0) + nbytes
@@ -113,7 +113,7 @@ def sum_by_unit(weights: Iterable[tuple[TensorSpec, int]]) -> dict[UnitKey, int]
 
 
 def by_part(units: Iterable[Unit]) -> dict[Part, int]:
-    """Add units' bytes up by part, in the order in which parts are kept."""
+    """Return the sum of the units' bytes for each part, in the order in which parts are kept."""
     sizes: dict[Part, int] = {}
     for unit in sorted(units, key=lambda unit: unit.rank):
         sizes[unit.part] = sizes.get(unit.part, 0) + unit.nbytes
@@ -127,12 +127,12 @@ def step_of(unit: Unit) -> tuple[int, int]:
 
 
 def in_use_order(units: Iterable[Unit]) -> Iterator[Unit]:
-    """Sort units as a phase uses them."""
+    """Return units in the order in which a phase uses them."""
     return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))
 
 
 def unit_sizes(catalog: Catalog, *, itemsize: int, packed: bool) -> dict[UnitKey, int]:
-    """Return what each unit takes in memory.
+    """Return the bytes in memory of each unit.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
     packed    whether 4-bit matrices get a copy in the layout of the CPU's decoding kernel: half a

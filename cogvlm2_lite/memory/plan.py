@@ -1,12 +1,12 @@
 """The memory plan: what is in memory in each phase, decided before anything is loaded.
 
-Pure arithmetic over sizes, no torch, no tensor: thousands of plans take a second, `plan` can print
-one for a model that is not on disk, and a window can redraw it while a slider moves.
+It is computed from sizes alone, without torch: thousands of plans take a second, `plan` can print
+one for a model that is not on disk, and the window can redraw it while a slider moves.
 
-Units are kept in one fixed order (the architecture's). In each phase the longest beginning of
-that order which fits beside the phase's cache and buffers is resident; what the phase needs beyond
-it is streamed through one or two buffers while the block before it computes. A larger budget can
-therefore only lengthen the beginning: more is resident, less is streamed.
+Units are kept in one fixed order (the architecture's keep_order). In each phase the longest prefix
+of that order that fits next to the phase's cache and buffers is resident. The other units that the
+phase needs are streamed through one or two buffers while the previous block computes. A larger
+budget can therefore only lengthen the prefix: more is resident, less is streamed.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ PHASE_NAMES: Mapping[Phase, Text] = {
     Phase.PREFILL_TEXT: Text("Prefill of text"),
     Phase.DECODE: Text("Decode"),
 }
-"""For sentences that begin with the name of a phase."""
+"""Names of phases for the beginning of a sentence."""
 
 RESERVE_BYTES = 384 * 1024**2
-"""Left free of what is free now: other programs grow, and the driver takes some for itself."""
+"""Part of the free memory that is not used: other programs grow, and the driver needs some."""
 
 PREFETCH_DEPTH = 2
-"""Buffers of the stream: one block computes while the next one arrives."""
+"""Buffers of the stream: one block computes while the next one is copied."""
 
 PICTURE_CACHE_BYTES = GIB
-"""Most RAM for pictures that were asked about before: three of them for the 19B model."""
+"""Maximum RAM for the picture cache: three pictures of the 19B model."""
 
 
 class Offload(Enum):
     """Whether weights may be streamed."""
 
     AUTO = "auto"
-    NEVER = "never"  # refuse instead of becoming slow
+    NEVER = "never"  # raise DoesNotFitError instead of becoming slow
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceBudget:
-    """Memory of one device that may be used.
+    """The memory of one device that may be used.
 
-    device        its name: "cpu", "cuda:0", or "GPU 1" for one that is only described
+    device        its name: "cpu", "cuda:0", or "GPU 1" for an assumed one
     device_bytes  for weights, cache and buffers
-    host_bytes    RAM for weights that wait there; 0 in RAM, where weights come from disk
+    host_bytes    RAM for weights that are streamed to it; 0 if in_ram: they come from disk
     in_ram        whether the device's memory is RAM; then weights cross no bus
-    origin        where the number comes from, in words
-    remark        what the user should know about it; "" mostly
+    origin        how device_bytes was determined, as text
+    remark        a sentence for the user; "" if there is nothing to say
     """
 
     device: str
@@ -77,13 +77,13 @@ class DeviceBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """One phase on one device.
+    """The plan of one phase on one device.
 
-    parts          what the phase needs
-    resident       in memory for the whole phase, needed by it or kept for others
-    streamed       brought in for each use, in that order; through `depth` buffers
+    parts          the parts that the phase needs
+    resident       units in memory for the whole phase, needed by it or kept for other phases
+    streamed       units that are loaded for each use, in that order, through `depth` buffers
     cache_bytes    key/value caches at the planned context
-    scratch_bytes  activations and buffers of kernels, at their peak
+    scratch_bytes  peak of activations and kernel buffers
     """
 
     phase: Phase
@@ -100,7 +100,7 @@ class PhasePlan:
 
     @property
     def streamed_bytes(self) -> int:
-        """Bytes that come over the bus for one picture, one prompt or one token."""
+        """Bytes that are copied for one picture, one prompt or one token."""
         return sum(unit.nbytes for unit in self.streamed)
 
     @property
@@ -118,7 +118,7 @@ class PhasePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class DevicePlan:
-    """One device: its budget, its share of the blocks, and its phases."""
+    """The plan of one device: its budget, its share of the blocks, and its phases."""
 
     budget: DeviceBudget
     blocks: Mapping[Part, range]
@@ -126,7 +126,7 @@ class DevicePlan:
     phases: tuple[PhasePlan, ...]
 
     def phase(self, phase: Phase) -> PhasePlan:
-        """Give the plan of one phase."""
+        """Return the plan of one phase."""
         return next(p for p in self.phases if p.phase is phase)
 
     @property
@@ -139,12 +139,12 @@ class DevicePlan:
 
     @property
     def always_keys(self) -> frozenset[UnitKey]:
-        """What stays in memory through all phases."""
+        """Units that stay in memory through all phases."""
         return frozenset[UnitKey].intersection(*(phase.resident_keys for phase in self.phases))
 
     @property
     def moving(self) -> tuple[Unit, ...]:
-        """What is not in the device's memory all the time, in the order of keeping."""
+        """Units that are not always in the device's memory, in the order of keeping."""
         always = self.always_keys
         units = {u.key: u for p in self.phases for u in (*p.resident, *p.streamed)}
         return in_keep_order(unit for key, unit in units.items() if key not in always)
@@ -152,12 +152,12 @@ class DevicePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """All devices, and what of RAM they leave.
+    """The plans of all devices, and the use of the remaining RAM.
 
-    host_part_bytes      what stays in RAM as mapped pages and is read by rows
-    picture_cache_bytes  RAM for pictures that were asked about before; 0 where not even one fits
-    parallel             conversations under way at once, each of `context` tokens
-    remark               what the user should know about the plan; "" mostly
+    host_part_bytes      bytes of parts that stay in RAM as mapped pages and are read by rows
+    picture_cache_bytes  RAM for the picture cache; 0 if not even one picture fits
+    parallel             conversations at once, each of `context` tokens
+    remark               a sentence for the user; "" if there is nothing to say
     """
 
     context: int
@@ -176,7 +176,7 @@ class MemoryPlan:
         return any(device.streams for device in self.devices)
 
     def streamed_bytes(self) -> dict[Phase, int]:
-        """Add up what is streamed in each phase, over all devices."""
+        """Return the streamed bytes of each phase, summed over all devices."""
         sums: dict[Phase, int] = {}
         for device in self.devices:
             for phase in device.phases:
@@ -184,9 +184,9 @@ class MemoryPlan:
         return sums
 
     def reloaded_bytes(self) -> int:
-        """Add up what stays during a phase that needs it, but has to make room for another one.
+        """Return the bytes of units that are resident in a phase but released for another one.
 
-        It comes in once for each new picture, beside what is streamed.
+        They are loaded again once for each new picture, in addition to the streamed bytes.
         """
         total = 0
         for device in self.devices:
@@ -203,13 +203,13 @@ class MemoryPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is planned for.
+    """What the plan must have room for.
 
     context       tokens of a key/value cache
-    with_picture  whether a picture may be asked about; without one no vision weight moves
+    with_picture  whether questions may have a picture; without, no vision weight is loaded
     itemsize      bytes of the compute dtype
     kv_itemsize   bytes of a cached key or value; 1: 8-bit codes with a 4-byte scale per head
-    parallel      conversations under way at once, each with a cache of its own
+    parallel      conversations at once, each with its own cache
     """
 
     context: int
@@ -234,20 +234,23 @@ def plan_memory(
     offload: Offload = Offload.AUTO,
     shares: Sequence[Mapping[Part, range]] | None = None,
 ) -> MemoryPlan:
-    """Plan all phases on all devices.
+    """Return a plan of all phases on all devices.
 
     sizes    bytes in memory of every unit (inventory.sum_by_unit)
     budgets  one per device, in the order in which blocks are spread
     shares   blocks of each device, from an earlier plan; None: in proportion to the budgets
 
-    Raises DoesNotFitError when a device can't hold even the smallest working set, or, with
-    offload NEVER, when anything would have to be streamed. It says how many bytes are missing and
+    Raises DoesNotFitError if a device can't hold even the smallest working set, or, with offload
+    NEVER, if anything would have to be streamed. The error says how many bytes are missing and
     what would help.
     """
+    # 1. Spread the blocks over the devices, unless an earlier plan did.
     shares = shares or share_blocks(config, budgets)
+    # 2. Only the parts that some phase of the workload needs take part.
     architecture = config.architecture
     needed = frozenset[Part]().union(*(architecture.phases[phase] for phase in workload.phases))
     units = [unit for unit in list_units(sizes, architecture.keep_order) if unit.part in needed]
+    # 3. Each device is planned for itself: its units within its budget.
     last = len(budgets) - 1
     devices = tuple(
         _plan_device(
@@ -255,6 +258,7 @@ def plan_memory(
         )
         for i, budget in enumerate(budgets)
     )
+    # 4. The embedding is read by rows from its mapped file; the picture cache gets what is left.
     on_host = {Part.EMBEDDING: sizes[(Part.EMBEDDING, None)]}
     return MemoryPlan(
         context=workload.context,
@@ -266,10 +270,10 @@ def plan_memory(
 
 
 def plan_most_parallel(plan_for: Callable[[int], MemoryPlan], wanted: int) -> MemoryPlan:
-    """Plan for as many conversations at once as memory allows, at most `wanted`.
+    """Return a plan for as many conversations at once as memory allows, at most `wanted`.
 
-    plan_for  plans for a number of conversations; raises DoesNotFitError where that can't be
-    Returns   a plan whose remark says so when there are fewer than wanted
+    plan_for  plans for a number of conversations; raises DoesNotFitError if they do not fit
+    Returns   a plan whose remark says so if there are fewer than wanted
 
     Raises what plan_for raises for a single conversation.
     """
@@ -297,7 +301,7 @@ def _with_remark(plan: MemoryPlan, wanted: int) -> MemoryPlan:
 
 
 def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[dict[Part, range]]:
-    """Spread blocks over the devices, contiguous and in proportion to their memory."""
+    """Return each device's blocks: contiguous, and in proportion to its memory."""
     total = sum(budget.device_bytes for budget in budgets) or 1
     shares: list[dict[Part, range]] = []
     below = 0
@@ -319,7 +323,11 @@ def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[d
 def _units_on(
     units: Sequence[Unit], share: Mapping[Part, range], is_last: bool
 ) -> tuple[Unit, ...]:
-    """Pick a device's units: its blocks; the first has what precedes blocks, the last the rest."""
+    """Return a device's units.
+
+    These are its blocks; on the first device also what precedes the vision blocks, and on the last
+    one everything else outside of blocks.
+    """
 
     def is_here(unit: Unit) -> bool:
         own = share[Part.VISION if unit.part is Part.VISION else Part.LANGUAGE_EXPERT]
@@ -351,7 +359,7 @@ def _plan_device(
 
 
 def _check_nothing_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
-    """Raise DoesNotFitError when any weight would have to leave memory and come back."""
+    """Raise DoesNotFitError if any weight would have to be released and loaded again."""
     always = plan.always_keys
     if all(unit.key in always for unit in units):
         return
@@ -382,7 +390,11 @@ def _plan_phase(
     units: tuple[Unit, ...],
     workload: Workload,
 ) -> PhasePlan:
-    """Take the longest beginning of the order of keeping that fits, or the smallest there is."""
+    """Return the plan with the longest prefix of the keeping order that fits.
+
+    If nothing fits, it is the plan with the smallest possible working set.
+    """
+    # 1. What the phase needs besides weights; the rest of the budget is room for weights.
     cache = _cache_bytes(phase, config, share, workload)
     scratch = scratch_bytes(
         phase,
@@ -392,15 +404,17 @@ def _plan_phase(
         parallel=workload.parallel,
     )
     if workload.kv_itemsize == 1 and cache:
-        # One layer's keys and values in the compute type, and one of them in float32 on the way;
-        # several conversations take turns.
+        # One layer's keys and values in the compute type, and one of them in float32 during the
+        # conversion. Several conversations share this: they are converted one after another.
         values = workload.context * config.num_multi_query_heads * config.head_dim
         scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
+    # 2. The prefix that stays. Norms are always in it: they are needed before every block.
     parts = config.architecture.phases[phase]
     needed = [unit for unit in units if unit.part in parts]
     floor = sum(unit.part is Part.NORMS for unit in units)
     kept, depth = _longest_prefix(units, needed, floor, room)
+    # 3. What the phase needs and does not keep is streamed.
     resident = units[:kept]
     streamed = tuple(in_use_order(set(needed) - set(resident)))
     return PhasePlan(
@@ -417,11 +431,13 @@ def _plan_phase(
 def _longest_prefix(
     units: Sequence[Unit], needed: Sequence[Unit], floor: int, room: int
 ) -> tuple[int, int]:
-    """Give how many units stay and how many buffers the rest is streamed through.
+    """Return how many units stay, and the number of buffers that stream the rest.
 
-    With one buffer only the floor stays: a second buffer is worth more than a resident block, and
-    more room must never mean less that is resident.
+    With one buffer only the first `floor` units stay: a second buffer gains more than a resident
+    block, and with more room no fewer units may be resident.
     """
+    # Try all units first, then drop them one by one from the end. A dropped unit that the phase
+    # needs enlarges its step, and each buffer must hold the largest step.
     wanted = set(needed)
     held = sum(unit.nbytes for unit in units)
     steps: dict[tuple[int, int], int] = {}
@@ -439,7 +455,7 @@ def _longest_prefix(
 
 
 def stream_buffer_bytes(streamed: Sequence[Unit], depth: int) -> int:
-    """Give the bytes of the stream's buffers: each must hold all that the largest step needs."""
+    """Return the bytes of the stream's buffers: each must hold what the largest step needs."""
     steps: dict[tuple[int, int], int] = {}
     for unit in streamed:
         steps[step_of(unit)] = steps.get(step_of(unit), 0) + unit.nbytes
@@ -449,9 +465,10 @@ def stream_buffer_bytes(streamed: Sequence[Unit], depth: int) -> int:
 def _cache_bytes(
     phase: Phase, config: ModelConfig, share: Mapping[Part, range], workload: Workload
 ) -> int:
-    """Key/value caches of this device's layers.
+    """Return the bytes of the key/value caches of this device's layers.
 
-    That of a conversation is empty while its new picture is encoded; the others go on.
+    While a new picture is encoded, the cache of its conversation is empty; the other conversations
+    continue.
     """
     caches = workload.parallel - 1 if phase is Phase.ENCODE else workload.parallel
     layers = len(share[Part.LANGUAGE_EXPERT])
@@ -459,7 +476,7 @@ def _cache_bytes(
 
 
 def _token_bytes(config: ModelConfig, workload: Workload) -> int:
-    """Key and value of one token in one layer."""
+    """Return the bytes of the key and value of one token in one layer."""
     scale = 4 if workload.kv_itemsize == 1 else 0
     per_head = config.head_dim * workload.kv_itemsize + scale
     return 2 * config.num_multi_query_heads * per_head
@@ -471,7 +488,7 @@ def _picture_cache_bytes(
     on_host: Mapping[Part, int],
     workload: Workload,
 ) -> int:
-    """Give kept pictures what weights, cache and activations leave of the budgets of RAM."""
+    """Return what weights, caches and activations leave of the RAM budgets, for kept pictures."""
     if not workload.with_picture:
         return 0
     if devices[0].budget.in_ram:
@@ -485,13 +502,13 @@ def _picture_cache_bytes(
 
 
 def picture_bytes(config: ModelConfig, workload: Workload) -> int:
-    """Give the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures."""
+    """Return the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures."""
     tokens = 1 + config.vision.image_tokens if workload.with_picture else 0
     return _token_bytes(config, workload) * config.num_hidden_layers * tokens
 
 
 def _fitting_context(phases: Sequence[PhasePlan], budget: DeviceBudget, workload: Workload) -> int:
-    """Give the longest context with which all phases fit as they are; 0 when none would do."""
+    """Return the longest context with which all phases, as planned, fit; 0 if none does."""
     shortest = workload.context
     for plan in phases:
         missing = plan.peak_bytes - budget.device_bytes

@@ -1,14 +1,14 @@
-"""Carries a memory plan out: brings weights in before they are needed and takes them out after.
+"""Carries out a memory plan: loads weights before they are needed and releases them afterwards.
 
-It decides nothing; the plan does. Nothing else moves weights. The main loops read like this, and
-inside the body, and only there, the block's weights are in memory:
+The plan decides; this code decides nothing, and nothing else moves weights. The main loops look
+like this; the block's weights are guaranteed to be in memory only inside the body:
 
     with residency.phase(Phase.PREFILL_TEXT):
         for block in residency.walk(decoder.blocks):
             hidden = block(hidden, step)
 
-The next block's weights arrive on another thread while this one computes: at the first use of a
-block that stays, and at every use of one that is streamed through two buffers.
+The next block's weights are loaded on another thread while this one computes: at the first use of
+a resident block, and at every use of one that is streamed through two buffers.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Keys = tuple[UnitKey, ...]
 
 
 class HasSlots(Protocol):
-    """A piece of the model that lists the places its weights go to."""
+    """A piece of the model that lists its weight slots."""
 
     def slots(self) -> Iterable[WeightSlot]: ...
 
 
 class Loader(Protocol):
-    """What fills slots on one device; `weights/loader.py` in earnest."""
+    """Fills slots on one device. Implementation: `weights/loader.py`; tests have another one."""
 
     def fill(self, slot: WeightSlot) -> int:
-        """Put the weight in; gives the bytes it holds."""
+        """Load the weight into the slot; return the bytes it takes."""
         ...
 
     def clear(self, slot: WeightSlot) -> None:
-        """Take the weight out."""
+        """Remove the weight from the slot."""
         ...
 
 
@@ -54,12 +54,12 @@ class Residency:
     """Fills and empties slots on the devices of a plan.
 
     loaders  one per device; only one of them works at a time
-    keys     unit of each tensor
-    pieces   everything that has slots
+    keys     the unit of each tensor, by name
+    pieces   all pieces of the model that have slots
     arenas   one per device; they account for weights, and for a phase's scratch
 
-    version is another number whenever a weight came or left; steps counts the pieces that were
-    walked, for whoever watches whether the work gets on.
+    `version` changes whenever a weight is loaded or released. `steps` counts the pieces that were
+    walked; the heartbeat uses it to see progress.
     """
 
     def __init__(
@@ -94,8 +94,9 @@ class Residency:
         return held
 
     def follow(self, plan: MemoryPlan) -> None:
-        """Take a plan; what no phase of it keeps leaves at once."""
+        """Switch to a plan; release immediately what no phase of it keeps."""
         self._discard_prefetch()
+        # 1. The device and size of every planned unit.
         planned = [
             (unit, index)
             for index, device in enumerate(plan.devices)
@@ -108,23 +109,25 @@ class Residency:
             phase.phase: [device.phase(phase.phase) for device in plan.devices]
             for phase in plan.devices[0].phases
         }
+        # 2. The new budgets. No phase is current, so the next one releases what it does not keep.
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
         self._current_phase: Phase | None = None
         self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
+        # 3. Release units that no phase keeps.
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
         self._drop(self._not_kept(frozenset[UnitKey]().union(*resident)))
 
     @property
     def current_phase(self) -> Phase | None:
-        """The phase under way, or the last one; None before the first."""
+        """The current phase, or the last one between two; None before the first."""
         return self._current_phase
 
     def preload(self) -> Iterator[tuple[int, int]]:
-        """Bring in what decoding needs and no phase drops; yields (units done, units).
+        """Load what decoding needs and no phase releases; yields (units done, units).
 
-        Without it the first answer does it, where a person waits for words.
+        If this is not called, the first answer loads them, and the user waits longer for it.
         """
         plans = self._phases[Phase.DECODE]
         always = (
@@ -144,7 +147,7 @@ class Residency:
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Make room for a phase: what its plan does not keep leaves, and scratch is set aside."""
+        """Enter a phase: release what its plan does not keep, and account for its scratch."""
         plans = self._phases[phase]
         if phase is not self._current_phase:
             self._finish_prefetch()
@@ -161,33 +164,36 @@ class Residency:
             yield
 
     def walk(self, pieces: Sequence[Piece], *, backward: bool = False) -> Iterator[Piece]:
-        """Give pieces in order, each with the weights that the phase needs.
+        """Yield pieces in order, each with the weights that the phase needs.
 
-        backward  the pieces come last to first, as in the backward pass of a training step; what
-                  arrives early is then the piece before
+        backward  the pieces come last to first, as in the backward pass of a training step; the
+                  piece that is prefetched is then the previous one
         """
         assert self._current_phase is not None, "walk outside of a phase"
         for piece in pieces:
             self.steps += 1
+            # 1. The piece's own weights: usually the other thread has loaded them.
             keys = self._needed(piece, self._current_phase)
             self._finish_prefetch()
             self._load(keys)
+            # 2. Start to load those of the next step, then let the caller compute.
             following = self._following[backward]
             self._prefetch(next((f for key in keys if (f := following.get(key))), ()))
             try:
                 yield piece
             finally:
+                # 3. Streamed weights make room in their buffer for the next step but one.
                 self._drop(key for key in keys if key in self._streamed)
 
     @contextmanager
     def at(self, phase: Phase, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
-        """Have one piece's weights there; between two pieces other phases may come and go."""
+        """Enter a phase and load one piece's weights; other phases may run between two calls."""
         with self.phase(phase):
             for _ in self.walk([piece], backward=backward):
                 yield
 
     def release(self) -> None:
-        """Take everything out."""
+        """Release all weights."""
         self._finish_prefetch()
         self._current_phase = None
         self._drop(list(self._loaded))
@@ -198,22 +204,22 @@ class Residency:
         return tuple(key for key in keys if key[0] in parts)
 
     def _not_kept(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
-        """List what is loaded, has a place in the plan, and is not kept."""
+        """Return the units that are loaded and planned, but not in `kept`."""
         return [key for key in self._loaded if key in self._device_index and key not in kept]
 
     def _prefetch(self, keys: Keys) -> None:
-        """Begin to bring units in on the other thread."""
+        """Start to load units on the other thread."""
         if any(key not in self._loaded for key in keys):
             self._prefetching = self._pool.submit(self._load, keys)
 
     def _finish_prefetch(self) -> None:
-        """Wait for what is arriving; an error of the other thread comes up here."""
+        """Wait for the other thread; raises its error, if any."""
         if self._prefetching is not None:
             future, self._prefetching = self._prefetching, None
             future.result()
 
     def _discard_prefetch(self) -> None:
-        """Wait for what is arriving, and let it be whatever became of it."""
+        """Wait for the other thread, and ignore its error, if any."""
         if self._prefetching is not None:
             self._prefetching.exception()
             self._prefetching = None
@@ -224,9 +230,13 @@ class Residency:
                 self._loaded[key] = self._fill(key)
 
     def _fill(self, key: UnitKey) -> int:
-        """Bring one unit in; what has no place in the plan stays in mapped files, unaccounted."""
+        """Load one unit; return its bytes.
+
+        Units outside of the plan stay in mapped files and are not accounted for.
+        """
         self.version += 1
         device, size = self._device_index.get(key), self._sizes.get(key, 0)
+        # Account before the allocation, so that the budget is never exceeded.
         if device is not None:
             self.arenas[device].take(size)
         try:
@@ -271,17 +281,19 @@ def _other_size(key: UnitKey, filled: int, planned: int) -> EngineError:
 def _following(
     plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase, backward: bool
 ) -> dict[UnitKey, Keys]:
-    """Say for each unit which units may arrive while its step computes.
+    """Return for each unit the units that may be prefetched while its step computes.
 
-    Those of the next step; after the last step those that begin the next phase and have a place in
-    this one's plan. Norms are there before all steps, and what a device streams through a single
-    buffer can't arrive early.
+    These are the units of the next step; after the last step, those of the next phase's first step
+    that are also in this phase's plan. Norms are loaded before all steps, and what a device streams
+    through a single buffer can't be prefetched.
     """
+    # 1. Units that have memory of their own, or a second buffer, in this phase.
     early = {
         unit.key
         for plan in plans[phase]
         for unit in (*plan.resident, *(plan.streamed if plan.depth > 1 else ()))
     }
+    # 2. What follows each step.
     steps = _steps(plans[phase], phase)
     nexts = _steps(plans[_NEXT[phase]], _NEXT[phase]) if _NEXT[phase] in plans else []
     after = [*steps[1:], nexts[0] if nexts else ()]
@@ -298,7 +310,7 @@ def _following(
 
 
 def _steps(plans: Sequence[PhasePlan], phase: Phase) -> list[Keys]:
-    """Group what a phase needs, norms aside, by the steps in which it is used."""
+    """Return the units that a phase needs, except norms, grouped by step, in order of use."""
     needed: list[Unit] = sorted(
         (
             unit

@@ -1,37 +1,38 @@
-"""What each phase computes and needs beside weights: operations, activations, buffers. No torch."""
+"""What each phase needs besides weights: operations, activations, buffers. No torch."""
 
 from __future__ import annotations
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Phase
 
 PREFILL_CHUNK = 1024
-"""Text tokens that go through the decoder together; longer texts go in several runs, so that the
-activations of a long conversation do not decide how much memory is needed."""
+"""Text tokens that go through the decoder together. Longer texts are split into chunks, so that the
+memory for activations does not grow with the length of a conversation."""
 
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
-"""Rows of a matrix made plain for a multiplication (at most 24 MiB, weights/storage/chunks.py), or
-inputs in another order and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and its scales. Kept
-from the first multiplication on, also while decoding."""
+"""Dequantized rows of a matrix (at most 24 MiB, weights/kernels/dequantize.py), or rearranged
+inputs and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and the scales of a matrix. Allocated
+at the first multiplication and kept, also while decoding."""
 
 
 def scratch_bytes(
     phase: Phase, config: ModelConfig, *, itemsize: int, tokens: int, parallel: int = 1
 ) -> int:
-    """Estimate the peak of activations and kernel buffers of a phase.
+    """Return an estimate of the peak bytes of activations and kernel buffers of a phase.
 
     itemsize  bytes of the compute dtype
     tokens    of text that go through the decoder together
     parallel  conversations that are decoded together, a token of each at a time
 
-    benchmarks/memory_estimate.py compares it with the tensors that are really made.
+    benchmarks/memory_estimate.py compares it with the tensors that are really allocated.
     """
     vision, hidden = config.vision, config.hidden_size
     if phase is Phase.ENCODE:
-        # In the MLP: the stream before the block and after attention, the wide product, the result.
+        # In the MLP: the residual stream before the block and after attention, the wide product,
+        # and the result.
         width = 3 * vision.hidden_size + vision.intermediate_size
         in_attention = 7 * vision.hidden_size
         return vision.num_positions * max(width, in_attention) * itemsize + KERNEL_SCRATCH_BYTES
-    extra = 2 * 4 * config.vocab_size  # scores in the compute dtype and in float32
+    extra = 2 * 4 * config.vocab_size  # logits in the compute dtype and in float32
     if phase is Phase.DECODE:
         extra *= parallel
         if parallel > 1:
@@ -39,12 +40,12 @@ def scratch_bytes(
         tokens = parallel
     elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
-        # Each expert has copies of its rows, and the image features wait beside the stream.
+        # Each expert has copies of its rows, and the image features exist next to the stream.
         extra += tokens * 2 * hidden * itemsize
     else:
         extra += tokens * config.max_position_embeddings  # the mask
-    # In the MLP: gate and up, beside the stream before and after attention, and its norm. A norm is
-    # computed in float32, in three steps.
+    # In the MLP: gate and up, the residual stream before and after attention, and its norm. A norm
+    # is computed in float32, in three steps.
     width = max(
         (2 * config.intermediate_size + 3 * hidden) * itemsize, hidden * (2 * itemsize + 12)
     )
@@ -52,17 +53,17 @@ def scratch_bytes(
 
 
 def _waiting_prompt_bytes(config: ModelConfig, *, itemsize: int, tokens: int) -> int:
-    """Weigh what waits of a question that is being read, while other answers go on."""
+    """Return the bytes of a prompt that is in prefill while other answers are decoded."""
     vision, hidden = config.vision, config.hidden_size
     encoding = vision.num_positions * vision.hidden_size * itemsize
-    # The picture's features wait beside the stream that they were put into.
+    # The picture's features exist next to the residual stream that they were copied into.
     picture = 2 * (vision.image_tokens + 1) * hidden * itemsize
     text = tokens * (hidden * itemsize + config.max_position_embeddings)  # and the mask
     return max(encoding, picture, text)
 
 
 def encode_flops(config: ModelConfig) -> int:
-    """Count the operations of encoding one picture, 2 per multiply-add (spec, section 13)."""
+    """Return the operations of encoding one picture, 2 per multiply-add (spec, section 13)."""
     v, tokens = config.vision, config.vision.num_positions
     linears = 4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size
     attention = 2 * tokens * v.hidden_size
@@ -74,9 +75,9 @@ def encode_flops(config: ModelConfig) -> int:
 
 
 def decoder_flops(config: ModelConfig, *, tokens: int, keys: int, scored: int = 1) -> int:
-    """Count the operations of `tokens` tokens that see `keys` keys each on average.
+    """Return the operations of `tokens` tokens that attend to `keys` keys each on average.
 
-    scored  positions whose vocabulary is scored
+    scored  positions whose logits are computed
     """
     linears = config.num_hidden_layers * expert_weights(config)
     attention = 2 * config.num_hidden_layers * config.hidden_size * keys
@@ -85,6 +86,6 @@ def decoder_flops(config: ModelConfig, *, tokens: int, keys: int, scored: int = 
 
 
 def expert_weights(config: ModelConfig) -> int:
-    """Count the weights of one expert of one layer."""
+    """Return the number of weights of one expert of one layer."""
     hidden = config.hidden_size
     return hidden * (config.qkv_rows + hidden + 3 * config.intermediate_size)

@@ -293,7 +293,7 @@ def test_a_loop_is_broken_and_named(model: Model, monkeypatch: pytest.MonkeyPatc
 
 
 def test_two_pictures_are_refused_with_the_rule(model: Model) -> None:
-    with pytest.raises(UsageError, match="1 per conversation"):
+    with pytest.raises(UsageError, match="the model takes 1"):
         model.answer("Which?", image=[picture(1), picture(2)])  # type: ignore[arg-type]
 
 
