@@ -1,6 +1,6 @@
 """The model architectures this program can run, one file each.
 
-A new member of the family is a file beside `cogvlm2.py` that holds its `Architecture`, a line in
+A new member of the family is a file next to `cogvlm2.py` with its `Architecture`, a line in
 ARCHITECTURES, and its mathematics in `model/`.
 """
 
@@ -10,7 +10,7 @@ from cogvlm2_lite.architectures.architecture import Architecture
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 
 ARCHITECTURES: dict[str, Architecture] = {COGVLM2.name: COGVLM2}
-"""By the name that a config.json has in its list `architectures`."""
+"""By the name in the list `architectures` of a config.json."""
 
 
 def find_released(word: str) -> Architecture | None:

@@ -1,7 +1,7 @@
-"""What the program must know about a model architecture, as one value. No torch.
+"""All facts about a model architecture, as one value. No torch.
 
 The mathematics is in `model/`. Everything else that depends on the architecture is a field of
-Architecture, and `config.architecture` is how the rest of the program asks for it.
+Architecture, which the rest of the program reads as `config.architecture`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 _MOST = 2**24
-"""No size or count of a config.json may be above it: 64 times the largest of the 19B model."""
+"""Limit of every size and count in a config.json: 64 times the largest of the 19B model."""
 _MOST_LAYERS = 1024
-"""So that a damaged count can't make the list of expected tensors endless."""
+"""Limit of the number of layers: a damaged count must not fill the memory with tensor names."""
 
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Layers = Annotated[int, Meta(ge=1, le=_MOST_LAYERS)]
@@ -39,7 +39,7 @@ class Part(Enum):
 
 
 class Phase(Enum):
-    """What the engine is doing; each phase needs other weights."""
+    """What the engine computes; each phase needs other weights."""
 
     ENCODE = "encode"  # picture -> image features
     PREFILL_IMAGE = "prefill with picture"
@@ -48,7 +48,7 @@ class Phase(Enum):
 
 
 class Role(Enum):
-    """What a tensor is for the mathematics, which decides how it may be stored."""
+    """The use of a tensor in the mathematics, which decides how it may be stored."""
 
     LINEAR = "linear"  # [out_features, in_features], may become NF4 or int8
     CONV = "conv"  # convolution kernels: always 16 bit
@@ -77,9 +77,10 @@ class TensorSpec:
 
     @property
     def keeps_type(self) -> bool:
-        """True for what is not cast to the compute dtype when it is loaded.
+        """True for a tensor that is not cast to the compute dtype when it is loaded.
 
-        The embedding is read by rows and those are cast; the RoPE mode decides about inv_freq.
+        The embedding is read by rows, which are cast then; inv_freq is cast according to the RoPE
+        mode.
         """
         return self.part is Part.EMBEDDING or self.role is Role.FREQUENCIES
 
@@ -110,7 +111,7 @@ class VisionConfig:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens one picture costs in the decoder: the 2x2-downsampled grid, boi and eoi."""
+        """Tokens of one picture in the decoder: the 2x2-downsampled grid, boi and eoi."""
         return (self.grid // 2) ** 2 + 2
 
 
@@ -149,7 +150,7 @@ class ModelConfig:
         return 2 * self.num_hidden_layers * self.num_multi_query_heads * self.head_dim * 2
 
     def numbers(self) -> dict[str, Any]:
-        """Return all fields but the architecture, ready for JSON."""
+        """Return all fields except the architecture, in a form that JSON can hold."""
         names = [f.name for f in fields(self) if f.name not in ("architecture", "vision")]
         return {"vision": asdict(self.vision), **{name: getattr(self, name) for name in names}}
 
@@ -158,8 +159,9 @@ class ModelConfig:
 class Template:
     """How a conversation is written as the text that the model was trained on.
 
-    asked  the question, with the place {question}
-    past   an earlier turn, with the places {question} and {answer}; "" leaves earlier turns out
+    asked  the question, with the placeholder {question}
+    past   an earlier turn, with the placeholders {question} and {answer}; "": earlier turns are
+           left out
     """
 
     asked: str
@@ -170,8 +172,8 @@ class Template:
 class Released:
     """A released model, so that its memory can be planned before its weights are downloaded.
 
-    word   what the command line calls it
-    title  what a plan calls it, stored by `quantize`
+    word   its name on the command line
+    title  its title in a plan, with 4-bit weights from `quantize`
     raw    its config.json, without the entries for remote code
     """
 
@@ -185,13 +187,14 @@ class Architecture:
     """All facts about one model architecture that code outside of `model/` depends on.
 
     name           as config.json has it in its list `architectures`
-    parse          returns a checked ModelConfig from the content of config.json; the text says
-                   which file it was. Raises CheckpointError
-    tensors        lists every tensor of a checkpoint, in the order the model uses them
+    parse          returns a checked ModelConfig from the content of config.json; the text names
+                   the file. Raises CheckpointError
+    tensors        lists every tensor of a checkpoint, in the order in which the model uses them
     phases         the parts that each phase needs
-    keep_order     which parts stay in memory first; a part in none is read by rows from its file
-    templates      how a conversation becomes text, by name
-    pictures_per_conversation  how many pictures a conversation may have
+    keep_order     parts in the order in which they stay in memory; a part that is not listed is
+                   read by rows from its file
+    templates      the prompt templates, by name
+    pictures_per_conversation  maximum number of pictures in a conversation
     released       the model whose memory is planned without a folder
     """
 
@@ -206,9 +209,9 @@ class Architecture:
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
-    """Return every tensor that a checkpoint must hold, by name, in the order the model uses them.
+    """Return every tensor of a checkpoint by name, in the order in which the model uses them.
 
-    The list decides what a folder must hold, what `quantize` may make 4-bit, and which phase needs
-    which bytes.
+    This list determines what a folder must contain, what `quantize` may convert to 4 bits, and
+    which phase needs which bytes.
     """
     return {spec.name: spec for spec in config.architecture.tensors(config)}

@@ -49,8 +49,8 @@ _PHASES: Mapping[Phase, frozenset[Part]] = MappingProxyType({
     Phase.PREFILL_TEXT: _DECODER,
     Phase.DECODE: _DECODER | {Part.LM_HEAD},
 })  # fmt: skip
-"""Decoding never needs the vision experts: no image token can appear. The first token's logits
-belong to decoding: prefill ends with hidden states and needs no lm_head."""
+"""Decoding never needs the vision experts: no image token is generated. The first token's logits
+belong to decoding: prefill returns hidden states and needs no lm_head."""
 
 _KEEP_ORDER = (
     Part.NORMS,
@@ -60,9 +60,9 @@ _KEEP_ORDER = (
     Part.PROJECTOR,
     Part.VISION,
 )
-"""What every token needs comes before what every picture needs, and lm_head before the layers,
-because it is the largest single piece and the worst to stream. The embedding is in none: a step
-reads a few of its rows, straight from the mapped file."""
+"""Parts that every token needs come before those that every picture needs. lm_head comes before the
+layers, because it is the largest single unit and so the slowest to stream. The embedding is not
+listed: a step reads a few of its rows directly from the mapped file."""
 
 _TEMPLATES = MappingProxyType({
     "chat": Template(
@@ -74,7 +74,7 @@ _TEMPLATES = MappingProxyType({
     ),
     "base": Template(asked="{question}"),
 })  # fmt: skip
-"""The words stay English for the Chinese model too."""
+"""The Chinese model uses the same English words."""
 
 
 # --- config.json ----------------------------------------------------------------------------------
@@ -83,8 +83,8 @@ _TEMPLATES = MappingProxyType({
 def _parse(architecture: Architecture, raw: Mapping[str, Any], where: str) -> ModelConfig:
     """Return the checked numbers of a config.json.
 
-    The released one leaves two of them out (`num_multi_query_heads` and `tie_word_embeddings`);
-    their defaults are those of the released configuration class.
+    The released file lacks two of them (`num_multi_query_heads` and `tie_word_embeddings`); their
+    defaults are those of the released configuration class.
     """
     values = dict(raw)
     vision = values.pop("vision_config", None)
@@ -112,7 +112,7 @@ def _parse(architecture: Architecture, raw: Mapping[str, Any], where: str) -> Mo
 
 
 def _check_shapes(config: ModelConfig, where: str) -> None:
-    """Refuse numbers that do not fit together, before any of them sizes a buffer."""
+    """Raise CheckpointError for inconsistent numbers, before any buffer is allocated from them."""
     vision, heads, templates = config.vision, config.num_attention_heads, tuple(_TEMPLATES)
     ids = (config.bos_token_id, config.pad_token_id, *config.eos_token_ids)
     rules = {

@@ -1,4 +1,4 @@
-"""Reads the fields of a config class out of config.json; types and bounds are the class's own."""
+"""Reads the fields of a config class from config.json; the class declares types and bounds."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _NEUTRAL_KEYS = frozenset({
 def read_fields(
     raw: Mapping[str, Any], kind: type[Any], where: str, *, given: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the fields of a config class as `raw` has them, checked against the class's types.
+    """Return the fields of a config class from `raw`, checked against the class's types.
 
     given  fields that the caller reads itself
 
-    Raises CheckpointError for a key that is not known: it may change the results. Also for a field
-    that is missing and has no default, and for a value of another type or out of bounds.
+    Raises CheckpointError for an unknown key (it may change the results), for a missing field
+    without a default, and for a value of another type or out of bounds.
     """
     wanted = {f.name: f for f in fields(kind) if f.name not in given}
     unknown = sorted(set(raw) - set(wanted) - _NEUTRAL_KEYS)
@@ -55,9 +55,9 @@ def read_fields(
 
 
 def read_value(value: Any, kind: Any, what: str) -> Any:
-    """Return a JSON value as the type `kind`, an Annotated one with its bounds.
+    """Return a JSON value converted to the type `kind`, which may be Annotated with bounds.
 
-    JSON has one kind of number, so 4096.0 is a whole number. Raises CheckpointError.
+    4096.0 counts as an integer, because JSON does not distinguish the two. Raises CheckpointError.
     """
     whole = isinstance(value, float) and value.is_integer() and _base(kind) is int
     try:
@@ -76,7 +76,7 @@ def _base(kind: Any) -> Any:
 
 
 def _wanted(kind: Any) -> Text:
-    """Return in words what a type accepts."""
+    """Return a description of the values that a type accepts."""
     base = _base(kind)
     if base is str:
         return Text("a string")

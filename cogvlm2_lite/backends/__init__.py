@@ -1,1 +1,1 @@
-"""What differs by device: one module per back end behind one interface (`base.Backend`)."""
+"""What differs by device: one module per backend behind one interface (`base.Backend`)."""

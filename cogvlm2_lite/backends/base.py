@@ -1,7 +1,7 @@
-"""The interface of a back end. The core asks it, and never compares the names of devices.
+"""The interface of a backend. The core calls it, and never compares the names of devices.
 
-A new back end is one module beside `cpu.py` and `cuda.py` and one line in `registry.py`. An
-emulated device is an object of this class in place of another one (`registry.replaced`).
+A new backend is one module next to `cpu.py` and `cuda.py` and one line in `registry.py`. An
+emulated device is an object of this class that replaces another one (`registry.replaced`).
 
 Importing this package loads no torch: methods that need it import it.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Upload(Protocol):
-    """Brings weights from host memory to a device; a context manager around one weight."""
+    """Copies weights from host memory to a device; a context manager around one weight."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,9 +38,9 @@ class Upload(Protocol):
         ...
 
     def send(self, piece: Tensor) -> Tensor:
-        """Return a CPU tensor's copy on the device, or the tensor itself where no copy is needed.
+        """Return a CPU tensor's copy on the device, or the tensor itself if no copy is needed.
 
-        The copy may still be under way when this returns.
+        The copy may not be finished when this returns.
         """
         ...
 
@@ -64,13 +64,13 @@ CaptureGraph = Callable[[Callable[[], "Tensor"]], Graph]
 class Backend(ABC):
     """One kind of device. An instance serves all devices of its kind.
 
-    kind               torch's name of the kind, and the one that --device takes
+    kind               torch's name of the kind, which --device takes too
     uses_ram           Whether the memory of the device is RAM. Then budgets count RAM, weights come
                        from disk, there is no bus, and our C kernels can read tensors.
-    four_bit_kernels   names of kernels for 4-bit matrices, in the order of preference
+    four_bit_kernels   names of kernels for 4-bit matrices, in order of preference
                        (weights/kernels/choice.py)
-    measures_attention whether the fastest attention is found by measuring; else `full_attention`
-                       names it
+    measures_attention whether the fastest attention is measured; otherwise `full_attention` names
+                       it
     """
 
     kind: ClassVar[str]
@@ -88,11 +88,11 @@ class Backend(ABC):
     def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return the GPUs that can be used, and why others can't ("" if there is no reason).
 
-        The GPU with the most free memory is first. A back end that uses RAM has no GPUs.
+        The GPU with the most free memory is first. A backend that uses RAM has no GPUs.
         """
 
     def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for this back end where it has no GPU."""
+        """Return the error for a user who asked for this backend on a computer without its GPUs."""
         return DeviceError("No {kind} GPU can be used: {why}.", kind=self.kind, why=reason)
 
     def describe(self, gpu: Gpu) -> str:
@@ -116,22 +116,22 @@ class Backend(ABC):
 
     @abstractmethod
     def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
-        """Return the number type that the device computes best with, and the reason."""
+        """Return the number type that is best on the device, and the reason."""
 
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
-        """Return the way to attend without a mask (model/full_attention.WAYS), and the reason."""
+        """Return the name of the attention without a mask (full_attention.WAYS), and the reason."""
         return "torch SDPA", "the default"
 
     @abstractmethod
     def upload(self, device: torch.device) -> Upload:
-        """Return what brings weights to a device."""
+        """Return an object that copies weights to a device."""
 
     def staged(self, tensor: Tensor) -> Tensor:
-        """Return a CPU tensor from which a copy to a device is queued without waiting for it."""
+        """Return a CPU tensor from which an asynchronous copy to a device can be made."""
         return tensor
 
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        """Return what captures decode steps as graphs; None if there are none."""
+        """Return a function that captures decode steps as graphs; None if there is none."""
         return None
 
     def synchronize(self, device: torch.device) -> None:
@@ -150,7 +150,7 @@ class Backend(ABC):
 
     @abstractmethod
     def peak_bytes(self, device: torch.device) -> int:
-        """Return the peak of `held_bytes` since the last reset; 0 where the system records none."""
+        """Return the peak of `held_bytes` since the last reset; 0 if the system records none."""
 
     def release_unused(self) -> None:
         """Return memory that this process caches for later allocations to the system."""

@@ -1,4 +1,4 @@
-"""The CPU: weights are used where they lie in RAM, and every call returns when its work is done."""
+"""The CPU: weights are used in place in RAM, and every call returns when its work is done."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 class CpuBackend(Backend):
     """The CPU.
 
-    has_bf16  whether it multiplies bfloat16 natively; None: torch is asked
-    has_amx   whether it does so in tiles (Intel's AMX); None: torch is asked
+    has_bf16  whether it multiplies bfloat16 natively; None: detect it with torch
+    has_amx   whether it has Intel's AMX (tiles of bfloat16); None: detect it with torch
     """
 
     kind = "cpu"
@@ -45,7 +45,7 @@ class CpuBackend(Backend):
         return has_amx() if self._has_amx is None else self._has_amx
 
     def has_driver(self) -> bool:
-        """Return True: a CPU needs none."""
+        """Return True: a CPU needs no driver."""
         return True
 
     def find(self) -> tuple[tuple[Gpu, ...], Text]:
@@ -53,22 +53,22 @@ class CpuBackend(Backend):
         return (), Text()
 
     def torch_device(self, name: str) -> torch.device:
-        """Return the CPU for every name: "cpu:0" and "cpu:1" stand for two devices in tests."""
+        """Return the CPU for every name: tests use "cpu:0" and "cpu:1" as two devices."""
         import torch
 
         return torch.device("cpu")
 
     def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
-        """Return bfloat16 where the CPU multiplies it natively: elsewhere it is emulated."""
+        """Return bfloat16 if the CPU multiplies it natively, else float32, with the reason."""
         if self.has_bf16:
             return "bfloat16", Text("the CPU has AVX512-BF16")
         return "float32", Text("the CPU has no bfloat16 instructions")
 
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
-        """Return the fastest way for the CPU's instructions.
+        """Return the fastest attention for the CPU's instructions, and the reason.
 
-        It is not measured: ways differ in the last bit, and the same computer must always give the
-        same answer.
+        It is not measured: implementations differ in the last bit, and the same computer must
+        always compute the same answer.
         """
         import torch
 
@@ -79,7 +79,7 @@ class CpuBackend(Backend):
         return "chunked matmul", "faster than torch's attention on a CPU with AVX512-BF16"
 
     def upload(self, device: torch.device) -> Upload:
-        """Return what uses weights where they are."""
+        """Return an object that leaves weights where they are."""
         return _InPlace()
 
     def held_bytes(self, device: torch.device) -> int:
@@ -89,12 +89,12 @@ class CpuBackend(Backend):
         return int(psutil.Process().memory_info().rss)
 
     def reset_peak(self, device: torch.device) -> None:
-        """Reset Linux's record; other systems keep none."""
+        """Reset the peak that Linux records; other systems record none."""
         if _RESET.exists():
             _RESET.write_text("5")
 
     def peak_bytes(self, device: torch.device) -> int:
-        """Return Linux's record; 0 on other systems."""
+        """Return the peak that Linux recorded; 0 on other systems."""
         found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
         return 1024 * int(found[1]) if found else 0
 
@@ -135,7 +135,7 @@ def has_amx() -> bool:
 
 
 def cpu_info() -> Mapping[str, str]:
-    """Read the first processor's entry of /proc/cpuinfo; empty where there is none."""
+    """Return the first processor's entry of /proc/cpuinfo; empty if there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -146,6 +146,6 @@ def cpu_info() -> Mapping[str, str]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the CPU's features, without torch; empty where the system does not list them."""
+    """Return the CPU's features, without torch; empty if the system does not list them."""
     info = cpu_info()
     return frozenset((info.get("flags") or info.get("Features") or "").split())

@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs, and AMD's where torch is built for ROCm, which answers to the same calls."""
+"""NVIDIA's GPUs, and AMD's if torch is built for ROCm, which has the same API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CUDA_ERROR_MEMORY_ALLOCATION = 2
 class CudaBackend(Backend):
     """GPUs that torch reaches through CUDA.
 
-    torch  the module that is asked about devices; None: torch itself, imported when it is needed
+    torch  the module used to query devices; None: torch itself, imported when it is needed
     """
 
     kind = "cuda"
@@ -130,17 +130,17 @@ class CudaBackend(Backend):
         return "float16", Text("the GPU has no bfloat16, so float16")
 
     def upload(self, device: torch.device) -> Upload:
-        """Return what uploads through pinned memory, on a stream of its own."""
+        """Return an object that uploads through pinned memory, on its own stream."""
         from cogvlm2_lite.backends.pinned import PinnedUpload
 
         return PinnedUpload(device)
 
     def staged(self, tensor: Tensor) -> Tensor:
-        """Return a pinned copy: from other memory the host would wait for the copy."""
+        """Return a pinned copy: a copy from other memory blocks the host."""
         return tensor.pin_memory()
 
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        """Return what records a CUDA graph."""
+        """Return a function that captures a CUDA graph."""
         return partial(_capture, device)
 
     def synchronize(self, device: torch.device) -> None:
@@ -159,13 +159,13 @@ class CudaBackend(Backend):
         return held
 
     def reset_peak(self, device: torch.device) -> None:
-        """Reset the record of torch's allocator."""
+        """Reset the peak that torch's allocator records."""
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
 
     def peak_bytes(self, device: torch.device) -> int:
-        """Return the record of torch's allocator."""
+        """Return the peak that torch's allocator recorded."""
         import torch
 
         highest: int = torch.cuda.max_memory_allocated(device)
@@ -183,8 +183,8 @@ class CudaBackend(Backend):
     def is_out_of_memory(self, error: Exception) -> bool:
         """Return whether memory ran out: in torch's allocator, or in one of the driver's own calls.
 
-        The driver's error number distinguishes it from other failures; torch keeps it beside the
-        message.
+        The driver's error number, which torch keeps in `error_code`, distinguishes it from other
+        failures.
         """
         import torch
 
@@ -209,11 +209,11 @@ def _digits(text: str) -> int:
 
 
 def _capture(device: torch.device, work: Callable[[], Tensor]) -> Graph:
-    """Capture work as a CUDA graph. Raises RuntimeError if a graph can't hold it."""
+    """Capture work as a CUDA graph. Raises RuntimeError if it can't be captured."""
     import torch
 
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # thread_local: other threads may allocate meanwhile.
+    # thread_local: other threads may allocate memory during the capture.
     with (
         torch.cuda.device(device),
         torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),

@@ -1,4 +1,4 @@
-"""What planning needs to know about a device: plain values, no torch."""
+"""The facts about a device that planning needs: plain values, no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Gpu:
     """A GPU that can be used.
 
-    kind        its back end: "cuda"
+    kind        its backend: "cuda"
     index       its number among the GPUs of its kind
     free_bytes  memory that is free now. Memory of other programs and of loaded models does not
                 count as free; memory that this process caches for later allocations does.

@@ -1,8 +1,8 @@
 """Uploads weights from host memory to a GPU while the GPU computes.
 
-Bytes go from the mapped file into a ring of two pinned buffers, and from there over the bus on a
-stream of their own. The thread that uploads waits for its copies, so a weight is on the GPU once it
-was filled; the thread that computes waits only for the block that it needs next.
+Bytes are copied from the mapped file into a ring of two pinned buffers, and from there over the bus
+on a separate stream. The thread that uploads waits for its copies, so a weight is on the GPU when
+`fill` returns; the thread that computes waits only for the block that it needs next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.backends.base import Upload
 
 RING_BYTES = 32 << 20
-"""One pinned buffer: the processor fills one while the bus empties the other."""
+"""Size of one pinned buffer: the CPU fills one while the other is copied over the bus."""
 
 
 class PinnedUpload(Upload):
@@ -42,7 +42,7 @@ class PinnedUpload(Upload):
         self._stream.synchronize()
 
     def send(self, piece: Tensor) -> Tensor:
-        """Copy a CPU tensor to the GPU."""
+        """Return a copy of a CPU tensor on the GPU."""
         there = torch.empty(piece.shape, dtype=piece.dtype, device=self._device)
         source, target = (t.view(-1).view(torch.uint8) for t in (piece, there))
         for begin in range(0, source.numel(), RING_BYTES):
@@ -54,10 +54,10 @@ class PinnedUpload(Upload):
         return there
 
     def wait_for_computing(self) -> None:
-        """Wait until nothing that was queued for computing reads weights any more.
+        """Wait until no queued computation reads weights any more.
 
         Must be called before a weight's memory is released: the memory belongs to the upload's
-        stream, which does not wait for the kernels that still read it.
+        stream, which does not wait for kernels that still read it.
         """
         torch.cuda.current_stream(self._device).synchronize()
 

@@ -1,4 +1,4 @@
-"""Which back ends there are, and which one a device belongs to."""
+"""The list of backends, and the backend of a device."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _BACKENDS: dict[str, Backend] = {backend.kind: backend for backend in (CPU, Cuda
 
 
 def backends() -> tuple[Backend, ...]:
-    """Return all back ends, the CPU first."""
+    """Return all backends, the CPU first."""
     return tuple(_BACKENDS.values())
 
 
 def accelerators() -> tuple[Backend, ...]:
-    """Return the back ends other than the CPU, the one that "auto" tries first first."""
+    """Return the backends other than the CPU, in the order in which "auto" tries them."""
     return tuple(backend for backend in backends() if backend.kind != CPU.kind)
 
 
 def backend_of(device: torch.device | str) -> Backend:
-    """Return the back end of a device or of a device's name ("cuda:0"). KeyError for others."""
+    """Return the backend of a device or of a device's name ("cuda:0"). KeyError if unknown."""
     kind = device.partition(":")[0] if isinstance(device, str) else device.type
     return _BACKENDS[kind]
 
 
 @contextmanager
 def replaced(backend: Backend) -> Iterator[None]:
-    """Use a back end in place of the one of its kind: an emulated device, or a fake in a test."""
+    """Replace the backend of a kind by another one: an emulated device, or a fake in a test."""
     before = dict(_BACKENDS)
     _BACKENDS[backend.kind] = backend
     try:

@@ -1,1 +1,1 @@
-"""What a question is made of: the picture, the prompt and the tokenizer. No torch in here."""
+"""The inputs of a question: picture, prompt and tokenizer. No torch here."""

@@ -1,13 +1,12 @@
-"""Open a picture a person really has, and turn it into what the vision tower reads.
+"""Opens pictures safely and converts them to the input of the vision tower.
 
-Only six formats are ever handed to a decoder: JPEG, PNG, WebP, BMP, GIF (first frame) and TIFF.
-Size ceilings are checked before a pixel is decoded, and everything that can go wrong ends in one
-ImageError sentence.
+Only six formats are decoded: JPEG, PNG, WebP, BMP, GIF (first frame) and TIFF. Size limits are
+checked before anything is decoded, and every problem raises an ImageError with one sentence.
 
-Two choices differ from the released demos, which call `convert("RGB")` and nothing else: pictures
-are turned upright by their EXIF tag, and transparent ones are laid on white. Both show the model
-what a person sees; dropping the alpha channel shows whatever colour was hidden below it, which for
-screenshots with transparency is often black on black.
+This differs from the released demos, which only call `convert("RGB")`, in two ways: pictures are
+rotated by their EXIF tag, and transparent ones are composited on white. So the model sees what a
+person sees. Dropping the alpha channel would show whatever colour is stored in transparent pixels,
+which for screenshots with transparency is often black on black.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_FORMAT_NAMES = {"WEBP": "WebP", "MPO": "JPEG"}  # MPO: a JPEG with a second one for depth behind it
+_FORMAT_NAMES = {"WEBP": "WebP", "MPO": "JPEG"}  # MPO: a JPEG followed by a second one for depth
 _HINT = "Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture."
 _CONVERT = "Save it as JPEG or PNG with another program, then open that file."
 _SMALLER = "Save a smaller copy: the model sees 1344 by 1344 pixels."
@@ -53,21 +52,21 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's readers raise on damaged files. OSError, SyntaxError, ValueError, TypeError and
-# OverflowError were seen in 400,000 mutated files; the others are in Pillow's own source.
+# Exceptions that Pillow's readers raise on damaged files. OSError, SyntaxError, ValueError,
+# TypeError and OverflowError occurred with 400,000 mutated files; Pillow's source has the others.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
     EOFError, RuntimeError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _PILLOW_WARNINGS = threading.Lock()
-"""Python 3.11 keeps warning filters per process; two threads must not restore each other's."""
+"""Python 3.11 has one list of warning filters per process: one thread at a time may change it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """Ceilings checked before anything is decoded.
+    """Limits that are checked before anything is decoded.
 
-    The default takes the 108-megapixel pictures of telephones and refuses decompression bombs.
+    The defaults accept the 108-megapixel pictures of phones and reject decompression bombs.
     """
 
     max_file_bytes: int = 512 * MIB
@@ -82,10 +81,10 @@ class OpenedImage:
     """A decoded picture.
 
     rgb            [height, width, 3] uint8, read-only
-    sha256         of size and pixels, so the same picture is recognised under any name or format
-    format         "JPEG", "PNG", ... or "memory" for a picture that came from no file
-    original_size  (width, height) as stored, before it was turned upright
-    name           file name for messages, or "The picture" where there is none
+    sha256         hash of size and pixels: equal for the same picture under any name or format
+    format         "JPEG", "PNG", ... or "memory" for a picture that was not read from a file
+    original_size  (width, height) as stored, before rotation
+    name           file name for messages, or "The picture" if there is none
     """
 
     rgb: NDArray[np.uint8] = field(repr=False, compare=False)
@@ -104,7 +103,7 @@ class OpenedImage:
 
 
 ImageSource = str | Path | bytes | Image.Image | OpenedImage
-"""What `open_image` takes."""
+"""What `open_image` accepts."""
 
 
 def open_image(
@@ -113,13 +112,13 @@ def open_image(
     upright: bool = True,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> OpenedImage:
-    """Decode a picture from a path or from the bytes of a file, or take a PIL image.
+    """Return the decoded picture of a path, of the bytes of a file, or of a PIL image.
 
-    source   an OpenedImage is given back as it is
-    upright  turn the picture by its EXIF tag, as every viewer does (TIFF always is)
+    source   an OpenedImage is returned unchanged
+    upright  rotate the picture by its EXIF tag, as every viewer does (TIFF is always rotated)
 
-    Raises ImageError, with one sentence for a person, when the picture is missing, empty, damaged,
-    too large or not of the six formats, and UsageError for a source of another type.
+    Raises ImageError, with one sentence for the user, if the picture is missing, empty, damaged,
+    too large or in none of the six formats, and UsageError for a source of another type.
     """
     if isinstance(source, OpenedImage):
         return source
@@ -143,17 +142,18 @@ def open_image(
 
 
 def pixel_values(opened: OpenedImage, vision: VisionConfig) -> NDArray[np.float32]:
-    """Make the input of the vision tower, bit for bit as the released preprocessing does.
+    """Return the input of the vision tower, bit for bit as the released preprocessing computes it.
 
-    The picture is squashed to a square (its shape is not kept: the model was trained so) with
-    Pillow's antialiased bicubic on 8-bit values, divided by 255 and normalised, all in float32.
+    The picture is resized to a square with Pillow's antialiased bicubic filter on 8-bit values (the
+    aspect ratio is not kept: the model was trained this way), divided by 255 and normalised, in
+    float32.
 
     Returns [1, 3, image_size, image_size] float32
     """
     side = vision.image_size
-    squashed = Image.fromarray(opened.rgb).resize((side, side), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(opened.rgb).resize((side, side), Image.Resampling.BICUBIC)
     # Contiguous before the arithmetic: numpy would keep the transposed order in its results.
-    scaled = np.ascontiguousarray(np.asarray(squashed).transpose(2, 0, 1), dtype=np.float32)
+    scaled = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1), dtype=np.float32)
     scaled /= np.float32(255)
     scaled -= np.array(CLIP_MEAN, dtype=np.float32)[:, None, None]
     scaled /= np.array(CLIP_STD, dtype=np.float32)[:, None, None]
@@ -161,7 +161,7 @@ def pixel_values(opened: OpenedImage, vision: VisionConfig) -> NDArray[np.float3
 
 
 def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
-    """Check that a path names a readable file of acceptable size."""
+    """Return the path of a readable file of acceptable size; raises ImageError otherwise."""
     if isinstance(source, str) and re.match(r"(?i)(https?|ftp|data|file):", source):
         raise ImageError(
             "The picture is a web address, which this program does not open.",
@@ -216,7 +216,7 @@ def _from_stream(stream: BinaryIO, name: str, upright: bool, limits: ImageLimits
 
 
 def _from_pillow(image: Image.Image, upright: bool, limits: ImageLimits) -> OpenedImage:
-    """Take a picture that the caller already has; it is left as it was."""
+    """Convert a picture that the caller already has; it is not changed."""
     file_name = getattr(image, "filename", "")
     name = Path(file_name).name if isinstance(file_name, str) and file_name else _UNNAMED
     with _PILLOW_WARNINGS, warnings.catch_warnings():
@@ -225,7 +225,7 @@ def _from_pillow(image: Image.Image, upright: bool, limits: ImageLimits) -> Open
 
 
 def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -> OpenedImage:
-    """Load the pixels and bring them to upright RGB on white."""
+    """Load the pixels; return them as upright RGB on white."""
     width, height = image.size
     if width * height > limits.max_pixels:
         raise _too_many_pixels(name, (width, height), limits)
@@ -276,7 +276,7 @@ def _opened(rgb: Image.Image, kind: str, size: tuple[int, int], name: str) -> Op
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Read the EXIF turn; damaged EXIF counts as none, for the pixels are still good."""
+    """Return the EXIF orientation; 1 (none) if the EXIF data are damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except _DECODER_ERRORS:
@@ -284,7 +284,7 @@ def _exif_orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode to RGB: wide greys scaled, transparency laid on white."""
+    """Return a picture of any mode as RGB: wide greys scaled, transparency composited on white."""
     if image.mode.startswith(("I", "F")):
         return _wide_grey(image, name).convert("RGB")
     if image.mode == "La":
@@ -297,13 +297,13 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _wide_grey(image: Image.Image, name: str) -> Image.Image:
-    """Scale greys of 16 bit, or of 0 to 1 in floating point, to 8 bit.
+    """Return greys of 16 bit, or floating-point greys from 0 to 1, scaled to 8 bit.
 
     Pillow's own conversion clips everything above 255 to white.
     """
     values = np.asarray(image)
     kind, top = (Text("floating-point"), 1.0) if image.mode == "F" else (Text("32-bit"), 65535.0)
-    if not (values.min() >= 0 and values.max() <= top):  # so that NaN is refused too
+    if not (values.min() >= 0 and values.max() <= top):  # in this form NaN is rejected too
         raise ImageError(
             "{file} has {kind} grey values outside of 0 to {most}, so black and white are not "
             "defined.",
@@ -340,7 +340,7 @@ def _too_many_pixels(name: str, size: tuple[int, int] | None, limits: ImageLimit
 
 
 def _unreadable(head: bytes, name: str) -> ImageError:
-    """Say what a file that none of the six readers took really is."""
+    """Return the error for a file that none of the six readers accepts, with its real type."""
     for kind, pattern in _KNOWN_PICTURES:
         if re.match(pattern, head, re.DOTALL):
             return ImageError(
@@ -363,7 +363,7 @@ def _unreadable(head: bytes, name: str) -> ImageError:
 
 
 def _is_text(head: bytes) -> bool:
-    """Guess whether bytes are text: no control characters, and UTF-8 but for a cut last letter."""
+    """Guess whether bytes are text: no control characters, and UTF-8 except for the last letter."""
     if re.search(rb"[\x00-\x08\x0e-\x1f]", head):
         return False
     try:

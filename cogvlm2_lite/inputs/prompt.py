@@ -1,8 +1,7 @@
-"""The prompt: its text, its ids, its positions and which tokens the vision expert gets.
+"""The prompt: its text, its ids, its positions and which tokens go through the vision expert.
 
-A prompt is `[bos] + [pad] * image_tokens + text`; the picture, if there is one, always stands right
-after bos and before the whole history. The token types say which tokens are the picture's, never
-the ids.
+A prompt is `[bos] + [pad] * image_tokens + text`. The picture, if there is one, always comes right
+after bos and before the whole history. The token types mark the picture's tokens; the ids do not.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ DEFAULT_ANSWER_TOKENS = 2048
 
 
 class TextEncoder(Protocol):
-    """What the prompt needs of a tokenizer."""
+    """The part of a tokenizer that the prompt needs."""
 
     def encode(self, text: str) -> list[int]:
-        """Turn text into ids, adding no special token."""
+        """Return the ids of a text; no special token is added."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptIds:
-    """A prompt as the model reads it.
+    """A prompt in the form that the model reads.
 
     input_ids       [1, tokens] int64
     token_type_ids  [1, tokens] int64, 0 language, 1 image
     position_ids    [1, tokens] int64
-    image_tokens    how many of the tokens are the picture's, boi and eoi included
-    dropped_turns   how many of the oldest turns were left out to make room
-    room            how many tokens the context still holds for the answer
-    boundaries      lengths of the prompt's beginnings that do not depend on what follows: after the
+    image_tokens    number of the picture's tokens, boi and eoi included
+    dropped_turns   number of the oldest turns that were left out to make room
+    room            number of tokens that the context still has for the answer
+    boundaries      lengths of the prompt's prefixes that do not depend on what follows: after the
                     picture, and after each past turn. The engine computes the prompt in these
-                    pieces, so that what it keeps of one question serves the next one exactly.
+                    pieces, so that it can reuse the cached prefix for the next question.
     """
 
     input_ids: NDArray[np.int64]
@@ -73,11 +72,11 @@ def build_prompt(
     """Return the text that the released model was trained on, character for character.
 
     history       earlier (question, answer) pairs, oldest first
-    template      "chat"; "vqa", which asks for short answers; or "base", the bare query without
+    template      "chat"; "vqa", which asks for short answers; or "base", the query alone without
                   history. None means "chat", the released default.
-    architecture  whose templates are meant
+    architecture  the architecture that has the templates
 
-    Raises UsageError for another template.
+    Raises UsageError for an unknown template.
     """
     chosen = _find_template(template, architecture)
     return _past_turns(history or (), chosen) + chosen.asked.format(question=query)
@@ -101,7 +100,7 @@ def _past_turns(history: Sequence[tuple[str, str]], template: Template) -> str:
 
 
 def token_types(*, image_tokens: int, text_tokens: int) -> NDArray[np.int64]:
-    """Mark the tokens of a prompt: bos, then the picture's (may be none), then the text's.
+    """Return the token types of a prompt: bos, then the picture (if any), then the text.
 
     Returns [1, 1 + image_tokens + text_tokens] int64, 0 language, 1 image
     """
@@ -113,17 +112,18 @@ def token_types(*, image_tokens: int, text_tokens: int) -> NDArray[np.int64]:
 def derive_position_ids(
     token_types: NDArray[np.integer], attention_mask: NDArray[np.integer] | None = None
 ) -> NDArray[np.int64]:
-    """Number the tokens as the released model does: all inner tokens of a picture share one.
+    """Return positions as the released model numbers them: a picture's inner tokens share one.
 
     token_types     [batch, tokens], 0 language, 1 image
     attention_mask  [batch, tokens], 0 for padding; None for no padding
 
-    The first and last token of a picture (boi and eoi) count like text. A token takes the next
-    number if it is text, boi or eoi, or the first after one of them; padding takes none, so with
-    padding on the left the first real token has position 1.
+    The first and last token of a picture (boi and eoi) count like text. A token gets the next
+    number if it is text, boi or eoi, or the first after one of them. Padding gets no number, so
+    with padding on the left the first real token has position 1.
 
     Returns [batch, tokens] int64
     """
+    # 1. Counted tokens: text, and image tokens next to text or to an end of the sequence.
     vision = token_types == VISION
     counted = token_types == LANGUAGE
     if attention_mask is not None:
@@ -133,6 +133,7 @@ def derive_position_ids(
     before = np.hstack([edge, counted[:, :-1]])
     after = np.hstack([counted[:, 1:], edge])
     counted = counted | (vision & (before | after))
+    # 2. Where the position increases: at counted tokens, and at the first inner token of a picture.
     steps = counted.copy()
     steps[:, 1:] |= vision[:, 1:] & counted[:, :-1]
     steps[:, :1] = False
@@ -140,11 +141,11 @@ def derive_position_ids(
 
 
 def choose_vision_expert(token_types: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Mark the tokens that go through the vision expert.
+    """Return which tokens go through the vision expert.
 
     token_types  [batch, tokens], 0 language, 1 image
     Returns      [batch, tokens] bool. The last token of a picture (eoi) is False: the released
-                 model gives it to the language expert, and so must we.
+                 model sends it through the language expert, so we must do the same.
     """
     vision = token_types == VISION
     chosen = np.zeros(vision.shape, dtype=bool)
@@ -163,16 +164,17 @@ def encode_prompt(
     max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
     context: int | None = None,
 ) -> PromptIds:
-    """Turn a conversation into ids that fit the context with room for an answer.
+    """Return the ids of a conversation; they fit the context with room for an answer.
 
-    template        as in build_prompt; None takes the one that the checkpoint's config names
-    max_new_tokens  length of the answer that is wanted
-    context         KV slots that the memory plan has; None: `config.max_position_embeddings`
+    template        as in build_prompt; None: the one that the checkpoint's config names
+    max_new_tokens  maximum length of the answer
+    context         tokens of the key/value cache; None: `config.max_position_embeddings`
 
-    Up to a quarter of the context (2048 of 8192, the answer length of the released demos) is kept
-    for the answer, and the oldest turns are dropped until the rest fits. The question itself is
-    never cut: it may use all but 1/64 of the context (128 of 8192). PromptTooLongError is raised
-    when even that is not enough.
+    Up to a quarter of the context (2048 of 8192, the answer length of the released demos) is
+    reserved for the answer, and the oldest turns are dropped until the rest fits. The question
+    itself is never cut: it may use all but 1/64 of the context (128 of 8192).
+
+    Raises PromptTooLongError if even that is not enough.
     """
     architecture = config.architecture
     template = config.template_version if template is None else template
@@ -190,7 +192,7 @@ def encode_prompt(
         answer = min(max_new_tokens, context // 4)
         return 1 + image_tokens + len(text_ids(dropped)) + answer <= context
 
-    # Without past turns in the text, dropping some would gain nothing.
+    # 1. Drop as few of the oldest turns as possible. A template without past turns drops none.
     droppable = len(history) if found.past else 0
     dropped = bisect_left(range(droppable), True, key=fits)
     ids = text_ids(dropped)
@@ -198,6 +200,7 @@ def encode_prompt(
     room = context - tokens
     if room < max(min(max_new_tokens, context // 64), 1):
         raise _too_long(len(ids), image_tokens, context, most)
+    # 2. Types, positions and boundaries of what is left.
     types = token_types(image_tokens=image_tokens, text_tokens=len(ids))
     picture_end = 1 + image_tokens
     ends = _turn_ends(tokenizer, history[dropped:], found, ids)
@@ -216,10 +219,10 @@ def encode_prompt(
 def _turn_ends(
     tokenizer: TextEncoder, history: Sequence[tuple[str, str]], template: Template, ids: list[int]
 ) -> list[int]:
-    """Return after how many of the text's ids each past turn ends.
+    """Return the number of ids after which each past turn ends.
 
-    A token that reached across a turn's end would make that end, and all later ones, no boundary;
-    the tokenizer of Llama 3 has none, because it never joins a line's end with a letter.
+    If a token spanned the end of a turn, this end and all later ones would be no boundaries. The
+    tokenizer of Llama 3 has no such token: it never joins a line break with a letter.
     """
     ends: list[int] = []
     end = 0

@@ -1,7 +1,7 @@
-"""Text to ids and back, with the checkpoint's own tokenizer.json.
+"""Converts text to ids and back, with the checkpoint's own tokenizer.json.
 
 Only the small `tokenizers` library is loaded. CogVLM2 uses the byte-level BPE of Llama 3: an id
-stands for some bytes, and a Chinese letter or an emoji is often spread over several ids.
+represents some bytes, and a Chinese character or an emoji often takes several ids.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
     (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
-# The end of a text that a clean-up could still change once more text follows: a space, and after
-# it what may be the beginning of a pattern. Spaces inside, because one clean-up may remove them
-# and make a later one match.
+# The end of a text that a clean-up could still change when more text follows: a space, and what
+# may be the beginning of a pattern after it. It may contain spaces, because one clean-up may remove
+# them so that a later one matches.
 _OPEN_END = re.compile(r" [ n']*[vr]?$")
 
 
@@ -31,11 +31,11 @@ class Tokenizer:
     """The tokenizer of one model folder."""
 
     def __init__(self, fast: tokenizers.Tokenizer, *, clean_up: bool) -> None:
-        """Take a loaded tokenizer; `from_folder` is what callers want.
+        """Use a loaded tokenizer; most callers want `from_folder`.
 
         clean_up  remove spaces before punctuation when decoding, as the released decode does
         """
-        # A prompt is never padded or cut here, whatever tokenizer.json was saved with.
+        # A prompt must never be padded or cut, even if tokenizer.json says so.
         fast.no_padding()
         fast.no_truncation()
         self._fast = fast
@@ -46,9 +46,9 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """Read `tokenizer.json`, and whether to clean up from `tokenizer_config.json`.
+        """Read `tokenizer.json`, and the clean-up setting from `tokenizer_config.json`.
 
-        Raises CheckpointError when a file is missing, damaged or not a byte-level BPE tokenizer.
+        Raises CheckpointError if a file is missing, damaged or not a byte-level BPE tokenizer.
         """
         path = folder / "tokenizer.json"
         content = _read_json(path)
@@ -78,43 +78,43 @@ class Tokenizer:
         return int(self._fast.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:
-        """Turn text into ids, adding no special token.
+        """Return the ids of a text; no special token is added.
 
-        Special tokens written out in the text become their ids, as in the released model. Lone
-        surrogates, which Python makes of bytes in a command line that are not UTF-8, become "?".
+        Special tokens written in the text become their ids, as in the released model. Lone
+        surrogates, with which Python represents invalid UTF-8 on a command line, become "?".
         """
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
-        """Turn ids into text as the released decode does: without special tokens, cleaned up.
+        """Return the text of ids as the released decode does: cleaned up, without special tokens.
 
-        Bytes that are not UTF-8 become U+FFFD; ids that the tokenizer lacks give nothing.
+        Bytes that are not UTF-8 become U+FFFD; unknown ids are ignored.
         """
         text = str(self._fast.decode(ids, skip_special_tokens=True))
         return _clean(text) if self.clean_up else text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Give the bytes an id stands for: none for special tokens and for unknown ids."""
+        """Return the bytes of an id; empty for special tokens and for unknown ids."""
         token = None if token_id in self._special else self._fast.id_to_token(token_id)
         if token is None:
             return b""
         letters = [_BYTE_OF_LETTER.get(letter) for letter in token]
         known = [byte for byte in letters if byte is not None]
-        # An added token is stored as plain text, not in the alphabet of bytes.
+        # An added token is stored as text, not in the byte alphabet.
         return bytes(known) if len(known) == len(token) else token.encode()
 
     def token_name(self, token_id: int) -> str:
-        """Give an id's entry in the vocabulary, "<|end_of_text|>" for instance; "" if unknown."""
+        """Return an id's entry in the vocabulary, such as "<|end_of_text|>"; "" if unknown."""
         return self._fast.id_to_token(token_id) or ""
 
 
 class StreamDecoder:
-    """Turns ids into text one by one, giving only text that will never change.
+    """Converts ids to text one by one, and returns only text that can't change any more.
 
-    The pieces of all `push` calls and of `finish`, joined, are exactly `Tokenizer.decode` of all
-    ids. Half a letter is held back until its other bytes come, and a space until it is clear that
-    no clean-up removes it.
+    The results of all `push` calls and of `finish`, joined, are exactly `Tokenizer.decode` of all
+    ids. An incomplete character is held back until its other bytes come, and a space until it is
+    certain that no clean-up removes it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -123,17 +123,17 @@ class StreamDecoder:
         self._held = ""
 
     def push(self, token_id: int) -> str:
-        """Take the next id; give the text that is now certain, which may be empty."""
+        """Add the next id; return the text that is now certain, which may be empty."""
         return self._settle(self._utf8.decode(self._tokenizer.token_bytes(token_id)))
 
     def finish(self) -> str:
-        """Give what was still held back; call it once, after the last id."""
+        """Return the text that was still held back; call it once, after the last id."""
         text = self._settle(self._utf8.decode(b"", final=True)) + _clean(self._held)
         self._held = ""
         return text
 
     def _settle(self, new: str) -> str:
-        """Split off and clean the part of the text that nothing to come can change."""
+        """Add text; return the cleaned part that later text can't change, and hold the rest."""
         if not self._tokenizer.clean_up:
             return new
         text = self._held + new
@@ -150,9 +150,9 @@ def _clean(text: str) -> str:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """Invert the alphabet in which byte-level BPE writes bytes.
+    """Return the byte of each character in the alphabet of byte-level BPE.
 
-    Printable Latin-1 bytes stand for themselves; the other 68 are the letters from U+0100 on.
+    Printable Latin-1 bytes represent themselves; the other 68 are the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -164,7 +164,7 @@ _BYTE_OF_LETTER = _byte_of_letter()
 
 
 def _is_byte_level(decoder: Any) -> bool:
-    """Accept ByteLevel, alone or as the only member of a sequence."""
+    """Return whether a decoder is ByteLevel, alone or as the only member of a sequence."""
     if isinstance(decoder, dict) and decoder.get("type") == "Sequence":
         members = decoder.get("decoders")
         return isinstance(members, list) and len(members) == 1 and _is_byte_level(members[0])

@@ -1,1 +1,1 @@
-"""The mathematics of CogVLM2, and nothing else: no files, no memory management, no sampling."""
+"""The mathematics of CogVLM2 only: no files, no memory management, no sampling."""

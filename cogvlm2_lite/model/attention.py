@@ -1,4 +1,4 @@
-"""Attention with grouped queries, whose keys and values are never expanded."""
+"""Grouped-query attention without expanding keys and values."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ def grouped_attention(
     causal: bool,
     single: Attend = reference,
 ) -> Tensor:
-    """Attend with several query heads per key/value head.
+    """Return the attention output, with several query heads per key/value head.
 
     q     [batch, heads, tokens, head_dim]; query head h reads key/value head h // group
     k, v  [batch, kv_heads, keys, head_dim]
     mask  [batch or 1, 1, tokens, keys] bool, True where a key may be seen; None: no mask
-    causal  queries and keys are the same tokens, each seeing itself and what stands before it
-    single  how a single token attends without a mask, see token_attention.py
+    causal  queries and keys are the same tokens; each attends to itself and to those before it
+    single  attention of a single token without a mask, see token_attention.py
     Returns [batch, tokens, heads * head_dim]. Scale head_dim^-0.5.
     """
     batch, heads, tokens, head_dim = q.shape
     kv_heads = k.shape[1]
+    # 1. Query heads that share a key/value head form a group.
     grouped = q.view(batch, kv_heads, heads // kv_heads, tokens, head_dim)
     if tokens == 1:
-        # The queries of a group stand in for rows of tokens: one pass over the cache for all four.
+        # 2. Decoding: the queries of a group take the place of tokens, so all of them (four in
+        #    the 19B model) need one pass over the cache.
         queries = grouped.squeeze(3)
         if mask is None:
             out = single(queries, k, v)
@@ -39,6 +41,7 @@ def grouped_attention(
             row_mask = mask.expand(-1, -1, queries.shape[2], -1)
             out = F.scaled_dot_product_attention(queries, k, v, row_mask)
         return out.reshape(batch, 1, heads * head_dim)
+    # 3. Prefill: one call for the n-th query heads of all groups, with the keys as they are.
     parts = [
         F.scaled_dot_product_attention(member, k, v, mask, is_causal=causal)
         for member in grouped.unbind(2)
@@ -48,11 +51,11 @@ def grouped_attention(
 
 
 def visible_keys(queries: int, keys: int, key_mask: Tensor | None, device: torch.device) -> Tensor:
-    """Return which keys the last `queries` of `keys` tokens may see.
+    """Return which keys the last `queries` of `keys` tokens may attend to.
 
     key_mask  [batch, keys] bool, False for padding; None: no padding
-    Returns   [batch or 1, 1, queries, keys] bool. A padding token sees itself, because a row
-              without any key has no defined softmax.
+    Returns   [batch or 1, 1, queries, keys] bool. A padding token attends to itself, because the
+              softmax of a row without any key is undefined.
     """
     rows = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
     columns = torch.arange(keys, device=device).unsqueeze(0)

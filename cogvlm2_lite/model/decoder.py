@@ -1,4 +1,4 @@
-"""The decoder: Llama-shaped layers in which every projection exists twice, per expert."""
+"""The decoder: Llama layers in which every projection exists twice, once per expert."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ class Routing:
     def apply(
         self, x: Tensor, language: Callable[[Tensor], Tensor], vision: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Send each row of x [batch, tokens, width] through its expert, and put it back."""
+        """Return the rows of x [batch, tokens, width], each processed by its expert, in order."""
         if self.vision is None or self.language is None:
             return language(x)
+        # Gather each expert's rows, run both experts, scatter the results back: an expert never
+        # computes rows of the other one.
         rows = x.flatten(0, 1)
         out_language, out_vision = language(rows[self.language]), vision(rows[self.vision])
         out = out_vision.new_empty((rows.shape[0], out_vision.shape[1]))
@@ -63,8 +65,9 @@ class Step:
     rotations one per layer; layers with equal frequencies share the object
     mask      [batch or 1, 1, tokens, keys] bool, or None for no mask
     causal    the tokens are the first in the cache and none is padding
-    cache     where keys and values go
-    place     of a single token in the cache, where the step may be replayed; None: behind its end
+    cache     stores the keys and values
+    place     place of a single token in the cache, if the step may become a CUDA graph; None: the
+              tokens are appended
     """
 
     routing: Routing
@@ -75,7 +78,7 @@ class Step:
     place: Place | None = None
 
     def on(self, device: torch.device) -> Step:
-        """Return the step with its tensors on a device; the cache's layers are on theirs."""
+        """Return the step with its tensors on a device; the cache's layers stay on theirs."""
         if self.rotations[0].cos.device == device:
             return self
         moved: dict[int, Rotation] = {}
@@ -110,11 +113,11 @@ class Expert:
 
     def mlp(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
-        # In place: a picture's gate alone takes 63 MiB, and fresh memory costs time too.
+        # In place: a picture's gate alone takes 63 MiB, and allocating memory takes time too.
         return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
 
     def mlp_each(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Return `mlp` of each x [1, 1, hidden], to the bit as if it were alone."""
+        """Return `mlp` of each x [1, 1, hidden], bit-identical to a call for it alone."""
         gates, ups = self.gate.each(xs), self.up.each(xs)
         return self.down.each(
             [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)]
@@ -151,7 +154,8 @@ class DecoderBlock:
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         """[batch, tokens, hidden] -> the same; the cache gains this layer's keys and values."""
         route, language, vision = step.routing.apply, self.language, self.vision
-        # Nested, so that no name keeps a product alive that is not needed any more.
+        # x + dense(attention(qkv(norm(x)))), then x + mlp(norm(x)); each projection is routed.
+        # The calls are nested so that no variable keeps an intermediate result alive.
         x = x + route(
             self.attend(route(self.attention_norm(x), language.qkv, vision.qkv), step),
             language.dense,
@@ -162,8 +166,8 @@ class DecoderBlock:
     def each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
         """Run one language token of each of several sequences, xs [1, 1, hidden] each.
 
-        Each gets the bits that `__call__` returns for it alone: the projections promise that, and
-        all else is done one by one. What is gained is that weights are read once.
+        Each result is bit-identical to that of `__call__` for it alone: the projections guarantee
+        it, and everything else runs one by one. The gain is that weights are read once.
         """
         language = self.language
         qkvs = language.qkv.each([self.attention_norm(x) for x in xs])
@@ -181,6 +185,7 @@ class DecoderBlock:
             part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
             for part in torch.split(qkv, self.sizes, dim=2)
         )
+        # Keys are cached after rotation: their positions never change.
         rotation = step.rotations[self.layer]
         keys, values = step.cache.append(self.layer, rotation.apply(k), v, step.place)
         return grouped_attention(
@@ -195,10 +200,10 @@ class DecoderBlock:
 
 
 class TokenEmbedding:
-    """The table that turns token ids into vectors.
+    """The table that maps token ids to vectors.
 
-    A step reads only the rows of its tokens, so the table stays where it is mapped: in host memory,
-    in the type it is stored in.
+    A step reads only the rows of its tokens, so the table stays in the mapped file, in host memory,
+    in its stored type.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -220,15 +225,15 @@ class OutputHead:
         self.lm_head = Linear("lm_head.weight", config.hidden_size, config.vocab_size)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Score the vocabulary, [batch, tokens, hidden] -> [batch, tokens, vocab] float32.
+        """Return logits, [batch, tokens, hidden] -> [batch, tokens, vocab] float32.
 
-        Hand in the last position alone when one token is wanted: a picture's 2322 positions would
-        need 1.11 GiB of float32 logits, which is what the released code runs out of memory on.
+        To get one token, pass only the last position: the logits of a picture's 2322 positions
+        would take 1.11 GiB in float32, which makes the released code run out of memory.
         """
         return self.lm_head(self.norm(hidden)).to(torch.float32)
 
     def each(self, hidden: Sequence[Tensor]) -> list[Tensor]:
-        """Score for each [1, 1, hidden], to the bit as if it were alone."""
+        """Return the logits of each [1, 1, hidden], bit-identical to a call for it alone."""
         logits = self.lm_head.each([self.norm(x) for x in hidden])
         return [each.to(torch.float32) for each in logits]
 
@@ -240,7 +245,7 @@ class OutputHead:
 class Decoder:
     """Embedding, layers and output head.
 
-    single  how a single token attends, see token_attention.py
+    single  attention of a single token, see token_attention.py
     """
 
     def __init__(self, config: ModelConfig, single: Attend = reference) -> None:
@@ -250,7 +255,7 @@ class Decoder:
 
 
 def place_features(embedded: Tensor, features: Tensor, image_mask: Tensor) -> Tensor:
-    """Put image features where the prompt holds their place, in order, as the released model does.
+    """Replace the embeddings of image tokens by image features, in order; return `embedded`.
 
     embedded    [batch, tokens, hidden], changed in place
     features    [images, image tokens, hidden]

@@ -1,4 +1,4 @@
-"""Attention without a mask, as the vision tower needs it: the fastest way each device has.
+"""Attention without a mask, for the vision tower: the fastest implementation on each device.
 
 `reference` defines the right result. The others have the same signature:
 
@@ -22,12 +22,12 @@ from cogvlm2_lite.backends.registry import backend_of
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 CHUNK = 256
-"""Queries per matrix product. 128 to 512 measured alike; 256 x 9217 scores take 4.7 MB."""
+"""Queries per matrix product. 128 to 512 are equally fast; 256 x 9217 scores take 4.7 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionChoice:
-    """One way to attend, and why it was chosen; `doctor` shows the reason."""
+    """An implementation of attention, and why it was chosen; `doctor` shows the reason."""
 
     name: str
     reason: str
@@ -35,24 +35,24 @@ class AttentionChoice:
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """torch's own attention."""
+    """Return torch's own attention."""
     return F.scaled_dot_product_attention(q, k, v)
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain matrix products over runs of queries, scores rounded to the tensors' type.
+    """Return attention computed as matrix products over chunks of queries.
 
-    On AVX512-BF16 at head_dim 112 this is 1.6 to 2.4 times as fast as torch's CPU kernel, with AMX
-    it takes 1.5 times as long. Its error
-    against float32 is 0.0047 (relative Frobenius norm) where torch's is 0.0023; bfloat16's own
-    rounding step is 0.0039.
+    The scores are rounded to the tensors' type. At head_dim 112 this is 1.6 to 2.4 times as fast
+    as torch's CPU kernel with AVX512-BF16, and takes 1.5 times as long with AMX. Its error against
+    float32 is 0.0047 (relative Frobenius norm), torch's is 0.0023; the rounding step of bfloat16 is
+    0.0039.
     """
     tokens, scale = q.shape[2], q.shape[3] ** -0.5
     out = torch.empty_like(v)
     scores = q.new_empty((min(CHUNK, tokens), tokens))
     heads = zip(*(t.flatten(0, 1) for t in (q, k, v, out)), strict=True)
     for queries, keys, values, target in heads:
-        # Each is read once per run of queries, 36 times for a picture: side by side it is faster.
+        # They are read once per chunk of queries, 36 times for a picture: contiguous is faster.
         scaled, columns, rows = queries * scale, keys.T.contiguous(), values.contiguous()
         for start in range(0, tokens, CHUNK):
             part = scores[: min(CHUNK, tokens - start)]
@@ -63,15 +63,15 @@ def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 WAYS: Mapping[str, Attend] = {"torch SDPA": reference, "chunked matmul": chunked}
-"""Those that a back end names without measuring."""
+"""The implementations that a backend may name without measuring."""
 
 
 def choose_full_attention(
     device: torch.device, dtype: torch.dtype, backend: Backend | None = None
 ) -> AttentionChoice:
-    """Return the way to attend on a device.
+    """Return the attention to use on a device.
 
-    backend  the one that is asked; None: that of the device
+    backend  the backend that decides; None: that of the device
     """
     backend = backend or backend_of(device)
     if backend.measures_attention:
@@ -81,7 +81,7 @@ def choose_full_attention(
 
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
-    """Time torch's attention against xformers', where that is installed, on one real head shape."""
+    """Return the faster of torch's attention and xformers', if installed, on a real head shape."""
     try:
         from xformers.ops import memory_efficient_attention
     except ImportError:
@@ -107,7 +107,7 @@ def _fastest(device: torch.device, dtype: torch.dtype) -> AttentionChoice:
 
 
 def _seconds(attend: Attend, sample: Tensor) -> float:
-    """Best of five runs after a warm-up."""
+    """Return the time of the fastest of five runs after a warm-up."""
     backend = backend_of(sample.device)
     times = []
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""The key/value cache: what the decoder remembers of the tokens it has seen."""
+"""The key/value cache of the decoder."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class KVKind(Enum):
 
 
 Account = Callable[[int, int], None]
-"""Told (layer, bytes) of a change of the cache's size."""
+"""Called with (layer, change in bytes) when the size of the cache changes."""
 
 
 def _no_account(layer: int, nbytes: int) -> None:
-    """Count nothing."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KVPrefix:
-    """A copy of the first tokens of a cache, as it is stored.
+    """A copy of the first tokens of a cache, in its stored form.
 
     keys, values  the stored tensors of all layers, [layers, batch, kv_heads, tokens, ...] each:
-                  numbers of the compute dtype, or 8-bit codes and their scales
+                  numbers in the compute dtype, or 8-bit codes and their scales
     """
 
     keys: tuple[Tensor, ...]
@@ -49,10 +49,11 @@ class KVPrefix:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one token goes, as a tensor, so that work on it can be recorded and replayed.
+    """The index of one token in the cache, as a tensor, so that a CUDA graph can use it.
 
-    slot    [1] int64 on the layer's device: the place behind the cache's tokens
-    window  tokens that are read, those not written yet included; a mask must hide them
+    slot    [1] int64 on the layer's device: the index after the cache's tokens
+    window  number of tokens that are read, including some that are not written yet; a mask must
+            hide those
     """
 
     slot: Tensor
@@ -73,7 +74,7 @@ class _Rows:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Make empty rows; shape is (batch, kv_heads, head_dim)."""
+        """Create empty rows; shape is (batch, kv_heads, head_dim)."""
         self._shape = shape
         self._dtype = dtype
         head_dim = shape[2]
@@ -88,7 +89,7 @@ class _Rows:
     def _make(self, capacity: int) -> list[Tensor]:
         batch, heads, _ = self._shape
         return [
-            # Zeros: places not written yet may be read, and hidden by a mask (Place).
+            # Zeros: entries that are not written yet may be read, and are hidden by a mask (Place).
             torch.zeros((batch, heads, capacity, width), dtype=dtype, device=self._device)
             for width, dtype in self._layout
         ]
@@ -102,12 +103,12 @@ class _Rows:
         return sum(tensor.nbytes for tensor in self.stored)
 
     def bytes_of(self, tokens: int) -> int:
-        """Bytes that a number of tokens takes."""
+        """Return the bytes of a number of tokens."""
         batch, heads, _ = self._shape
         return batch * heads * tokens * sum(w * dtype.itemsize for w, dtype in self._layout)
 
     def grow(self, capacity: int, keep: int) -> None:
-        """Take larger buffers, with the first `keep` tokens of the old ones."""
+        """Allocate larger buffers and copy the first `keep` tokens of the old ones."""
         grown = self._make(capacity)
         for new, old in zip(grown, self.stored, strict=True):
             new[:, :, :keep] = old[:, :, :keep]
@@ -129,9 +130,10 @@ class _Rows:
             stored.index_copy_(2, slot, part)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return x as it is stored."""
+        """Return the stored form of x."""
         if len(self.stored) == 1:
             return (x.to(self._dtype),)
+        # One scale per token and head, so that tokens can be appended without touching others.
         wide = x.to(torch.float32)
         scale = (wide.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
         return (wide / scale).round().to(torch.int8), scale
@@ -147,9 +149,9 @@ class _Rows:
 class KVCache:
     """Keys and values of all layers in buffers that grow in steps.
 
-    length   tokens that are in the cache; positions in the buffers, not RoPE positions
-    version  another number whenever buffers were exchanged
-    account  called with every change of the buffers' bytes before it happens; refuses by raising
+    length   tokens in the cache; indices in the buffers, not RoPE positions
+    version  changes whenever buffers are replaced
+    account  called before every change of the buffers' bytes; may raise to reject it
     """
 
     GROWTH = 256
@@ -166,10 +168,10 @@ class KVCache:
         limit: int | None = None,
         account: Account | None = None,
     ) -> None:
-        """Make an empty cache.
+        """Create an empty cache.
 
         devices  one per layer
-        limit    tokens that were planned for; growth steps end there
+        limit    planned tokens; growth steps are cut at it
         """
         shape = (batch, config.num_multi_query_heads, config.head_dim)
         self._keys = [_Rows(shape, kind, dtype, device) for device in devices]
@@ -192,14 +194,14 @@ class KVCache:
         return sum(rows.nbytes for _, rows in self._rows)
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` in all, rounded up to a growth step; keeps what is there."""
+        """Make room for `tokens` in total, rounded up to a growth step; keep the content."""
         if tokens <= self.capacity:
             return
         self.version += 1
         capacity = -(-tokens // self.GROWTH) * self.GROWTH
         if self._limit is not None:
             capacity = max(tokens, min(capacity, self._limit))
-        # Buffer by buffer: when memory runs out in between, the next try goes on from there.
+        # Buffer by buffer: if memory runs out in between, the next call continues from there.
         for layer, rows in self._rows:
             if rows.capacity < capacity:
                 more = rows.bytes_of(capacity) - rows.nbytes
@@ -211,7 +213,7 @@ class KVCache:
                     raise
 
     def release(self) -> None:
-        """Forget everything and give the buffers back."""
+        """Discard all tokens and free the buffers."""
         self.length = 0
         self.version += 1
         for layer, rows in self._rows:
@@ -220,23 +222,23 @@ class KVCache:
             self._account(layer, -held)
 
     def window(self) -> int:
-        """Return the tokens that a `Place` for the next token reads: a growth step's end.
+        """Return the number of tokens that a `Place` for the next token reads: a full growth step.
 
-        It depends on `length` alone, for how many places are read may show in the last bit.
+        It depends on `length` alone, because the number of tokens read may change the last bit.
         """
         return min(self.capacity, (self.length // self.GROWTH + 1) * self.GROWTH)
 
     def append(
         self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Write new tokens behind `length` and give everything up to them.
+        """Write new tokens after the first `length`; return all keys and values up to them.
 
         keys, values  [batch, kv_heads, tokens, head_dim], keys after rotation
-        place         of a single token, in place of `length`
+        place         index of a single token, used instead of `length`
         Returns       [batch, kv_heads, length + tokens, head_dim] each; with a place the first
                       `window` tokens
 
-        `length` stays as it is until `advance`, so every layer of a step writes the same place.
+        `length` does not change until `advance`, so all layers of a step write the same indices.
         """
         if place is not None:
             self._keys[layer].put(place.slot, keys)
@@ -256,16 +258,16 @@ class KVCache:
         self.length += tokens
 
     def truncate(self, length: int) -> None:
-        """Forget every token from `length` on."""
+        """Discard the tokens from `length` on."""
         assert 0 <= length <= self.length
         self.length = length
 
     def prefix_bytes(self, tokens: int) -> int:
-        """Bytes of a copy of that many tokens."""
+        """Return the bytes of a copy of that many tokens."""
         return sum(rows.bytes_of(tokens) for _, rows in self._rows)
 
     def prefix(self, tokens: int, device: torch.device) -> KVPrefix:
-        """Copy the first `tokens` to a device, as they are stored."""
+        """Return a copy of the first `tokens` on a device, in their stored form."""
 
         def copy(layers: list[_Rows]) -> tuple[Tensor, ...]:
             parts = zip(*(rows.stored for rows in layers), strict=True)
@@ -276,7 +278,7 @@ class KVCache:
         return KVPrefix(keys=copy(self._keys), values=copy(self._values))
 
     def fits(self, prefix: KVPrefix, tokens: int) -> bool:
-        """Return True if a prefix is one of this cache: its tensors have the shapes and types."""
+        """Return whether a prefix of `tokens` tokens has the shapes and types of this cache."""
         empty = self.prefix(0, torch.device("cpu"))
 
         def same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
@@ -288,7 +290,7 @@ class KVCache:
         return same(empty.keys, prefix.keys) and same(empty.values, prefix.values)
 
     def restore(self, prefix: KVPrefix) -> None:
-        """Start anew from a copied prefix."""
+        """Replace the content by a copied prefix."""
         self.length = 0
         self.reserve(prefix.tokens)
         for rows, parts in ((self._keys, prefix.keys), (self._values, prefix.values)):

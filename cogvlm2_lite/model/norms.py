@@ -10,10 +10,10 @@ from cogvlm2_lite.weights.slots import Vector
 
 
 class RMSNorm:
-    """x / rms(x) * weight, computed in float32 and only then cast down.
+    """x / rms(x) * weight, computed in float32 and cast to the dtype of x at the end.
 
-    Llama casts before it multiplies by the weight; the released CogVLM2 does not, which shows in
-    bfloat16 (huggingface/transformers#28196).
+    Llama casts before it multiplies by the weight; the released CogVLM2 does not. The results
+    differ in bfloat16 (huggingface/transformers#28196).
     """
 
     def __init__(self, name: str, width: int, eps: float) -> None:

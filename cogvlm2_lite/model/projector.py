@@ -13,11 +13,11 @@ from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 
 NORM_EPS = 1e-5
-"""LayerNorm eps inside the projector: torch's default in the released code, in no config."""
+"""LayerNorm eps inside the projector: torch's default in the released code; no config has it."""
 
 
 class Projector:
-    """A 2x2 convolution that quarters the patches, a gated MLP, and the two frame vectors."""
+    """A 2x2 convolution that quarters the number of patches, a gated MLP, and boi and eoi."""
 
     def __init__(self, config: ModelConfig) -> None:
         width, hidden, inner = (
@@ -38,7 +38,7 @@ class Projector:
         self.eoi = Vector(f"{base}.eoi", (1, 1, hidden))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[batch, 1 + patches, vision hidden] -> [batch, image tokens, hidden], boi and eoi in."""
+        """[batch, 1 + patches, vision hidden] -> [batch, image tokens, hidden] with boi and eoi."""
         y = self.project(self.downsample(x))
         ends = (self.boi.tensor, self.eoi.tensor)
         boi, eoi = (end.expand(y.shape[0], -1, -1) for end in ends)

@@ -1,9 +1,9 @@
 """Rotary position embedding in the released model's precision and in exact precision.
 
 The released model reads `inv_freq` from the checkpoint, casts it to the model's dtype and builds
-the whole table in that dtype. In bfloat16 positions above 256 then collapse (spec, section 7); the
-network presumably learned with that table, so "reference" repeats it to the bit. "exact" recomputes
-the frequencies and the table in float32.
+the whole table in that dtype. In bfloat16 neighbouring positions above 256 then become equal (spec,
+section 7). The network was presumably trained with that table, so "reference" reproduces it bit for
+bit. "exact" recomputes the frequencies and the table in float32.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.weights.slots import Vector
 
 ROPE_THETA = 500_000.0
-"""Base of the rotation's frequencies: a constant of the released code, in no config."""
+"""Base of the rotation's frequencies: a constant of the released code; no config has it."""
 
 
 class RopeMode(Enum):
-    """Which table: the released model's own, or one without rounding."""
+    """Which table to use: the released model's, or one computed in float32."""
 
     REFERENCE = "reference"
     EXACT = "exact"
@@ -45,9 +45,10 @@ class Rotation:
         return Rotation(cos=self.cos.to(device), sin=self.sin.to(device))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys [batch, heads, tokens, head_dim] over pairs (i, i + head_dim/2).
+        """Return queries or keys [batch, heads, tokens, head_dim], rotated.
 
-        Products and sums are taken in the table's dtype, as in the released kernel.
+        Elements i and i + head_dim/2 form a pair. Products and sums are computed in the table's
+        dtype, as in the released kernel.
         """
         low, high = x.to(self.cos.dtype).chunk(2, dim=-1)
         rotated = torch.cat(
@@ -64,7 +65,7 @@ class RotaryTable:
     sin: Tensor
 
     def rows(self, positions: Tensor) -> Rotation:
-        """Pick the rows of `positions` [batch, tokens] int64."""
+        """Return the rotation of `positions` [batch, tokens] int64."""
         return Rotation(cos=self.cos[positions].unsqueeze(1), sin=self.sin[positions].unsqueeze(1))
 
 
@@ -77,23 +78,25 @@ def inverse_frequencies(head_dim: int) -> Tensor:
 def rotary_table(
     inv_freq: Tensor, positions: int, *, mode: RopeMode, dtype: torch.dtype
 ) -> RotaryTable:
-    """Build the table for positions 0 .. positions - 1.
+    """Return the table for positions 0 .. positions - 1.
 
     inv_freq  [head_dim / 2] as stored in the checkpoint; ignored in exact mode
     dtype     the model's compute dtype; in reference mode every intermediate is rounded to it
 
-    Built on the CPU whatever the device: a GPU's cosine may differ in the last bit.
+    Always built on the CPU: a GPU's cosine may differ in the last bit.
     """
+    # 1. Frequencies: those of the checkpoint, or recomputed without rounding.
     if mode is RopeMode.EXACT:
         dtype, inv_freq = torch.float32, inverse_frequencies(2 * inv_freq.numel())
-    # arange in the dtype itself, as the released code has it: in bfloat16 torch's result differs
-    # from rounded integers at 960 of the positions above 4112.
+    # 2. Phases = position * frequency. arange runs in the dtype itself, as in the released code: in
+    #    bfloat16 torch's result differs from rounded integers at 960 of the positions above 4112.
     steps = torch.arange(positions, dtype=dtype)
     phases = torch.outer(steps, inv_freq.detach().cpu().to(dtype))
+    # 3. Cosines and sines. In float32 numpy computes them: torch's first call on several threads
+    #    was off by up to 1.5e-4 in some processes (2 of 45; MKL, torch 2.13), and the same question
+    #    must always get the same answer.
     if dtype != torch.float32:
         return RotaryTable(cos=phases.cos(), sin=phases.sin())
-    # Not torch's own: at its first call on several threads it was off by up to 1.5e-4 in some
-    # processes (2 of 45; MKL, torch 2.13), and no two runs may answer differently.
     exact = phases.double().numpy()
     cos, sin = (torch.from_numpy(f(exact).astype(np.float32)) for f in (np.cos, np.sin))
     return RotaryTable(cos=cos, sin=sin)
@@ -102,7 +105,7 @@ def rotary_table(
 class Rotary:
     """The tables of all layers, built from the checkpoint's frequencies on first use.
 
-    Layers may in principle hold different frequencies; equal ones share one table.
+    Layers with equal frequencies share one table; the released model has one for all layers.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class Rotary:
         if not self._tables or highest >= self._positions:
             rows = max(self._positions, highest + 1)
             self._tables = self._build(rows)
-            self._positions = rows  # not before: the tables may need too much memory
+            self._positions = rows  # only now: building the tables may run out of memory
         rotations = {id(table): table.rows(positions) for table in self._tables}
         return [rotations[id(table)] for table in self._tables]
 

@@ -1,7 +1,7 @@
-"""Attention of one token per sequence, as decoding does it: the fastest way each device has.
+"""Attention of one token per sequence, for decoding: the fastest implementation on each device.
 
 torch's own attention (`full_attention.reference`) defines the right result; the queries of a group
-stand in for rows of tokens. The C kernel has the same signature:
+take the place of tokens. The C kernel has the same signature:
 
 q        [batch, kv_heads, group, head_dim], a group of query heads shares a key/value head
 k, v     [batch, kv_heads, keys, head_dim]
@@ -22,7 +22,7 @@ from cogvlm2_lite.weights.kernels.library import open_library
 def choose_token_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> AttentionChoice:
-    """Return the fastest way for a device."""
+    """Return the fastest implementation for a device."""
     reason = "the default"
     if backend_of(device).uses_ram:
         try:
@@ -37,7 +37,7 @@ def choose_token_attention(
 
 
 def _checked(kernel: TokenAttentionKernel, head_dim: int) -> AttentionChoice:
-    """Return the C kernel if it gives the right numbers on a small example, else torch."""
+    """Return the C kernel if its result on a small example is right, else torch's attention."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return torch.stack([kernel.attend(*sequence) for sequence in zip(q, k, v, strict=True)])

@@ -15,7 +15,7 @@ from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
 
 
 class PatchEmbedding:
-    """Pixels to tokens: one convolution, the CLS token and learned positions."""
+    """Converts pixels to tokens: one convolution, the CLS token and learned positions."""
 
     def __init__(self, config: VisionConfig) -> None:
         base, width, patch = "model.vision.patch_embedding", config.hidden_size, config.patch_size
@@ -37,9 +37,9 @@ class PatchEmbedding:
 
 
 class VisionBlock:
-    """One layer. Its norms stand on the branches' outputs, before the residual is added.
+    """One layer. Its norms follow attention and MLP, before the residual is added.
 
-    The released names mislead: `input_layernorm` is the norm after attention.
+    The released names are misleading: `input_layernorm` is the norm after attention.
     """
 
     def __init__(self, config: VisionConfig, layer: int, attend: Attend) -> None:
@@ -60,7 +60,7 @@ class VisionBlock:
         return x + self.mlp_norm(self.fc2(gelu_in_place(self.fc1(x))))
 
     def attend(self, qkv: Tensor) -> Tensor:
-        """Bidirectional attention over all tokens, [batch, tokens, 3 * hidden] -> [..., hidden].
+        """Attend in both directions, [batch, tokens, 3 * hidden] -> [batch, tokens, hidden].
 
         Rows of qkv: all queries, all keys, all values, each head by head.
         """
@@ -79,7 +79,7 @@ class VisionBlock:
 
 
 def gelu_in_place(x: Tensor) -> Tensor:
-    """Replace x by its exact GELU: for one picture a second product would take 270 MiB."""
+    """Replace x by its exact GELU and return it: a second tensor would take 270 MiB per picture."""
     result: Tensor = torch.ops.aten.gelu_(x)
     return result
 
