@@ -42,8 +42,8 @@ from cogvlm2_lite.samples.samples import Sample, in_fixed_order  # noqa: E402
 from cogvlm2_lite.weights.catalog import Catalog  # noqa: E402
 from quantize.budget import parse_budget  # noqa: E402
 from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task  # noqa: E402
+from quantize.calibration.evaluation import HeldOutEvaluation, MatrixGroup  # noqa: E402
 from quantize.calibration.gptq import Calibration  # noqa: E402
-from quantize.calibration.judge import Judge, MatrixGroup  # noqa: E402
 from quantize.calibration.variants import CALIBRATED, NEAREST, Variant  # noqa: E402
 from quantize.events import Calibrated  # noqa: E402
 from quantize.recipe import QuantizeOptions, Recipe, make_recipe  # noqa: E402
@@ -122,8 +122,8 @@ class Bench:
 
     def measure(self, asked: list[Sample]) -> Iterator[tuple[str, TokenComparison]]:
         """Spend every budget, and hold all forms against the original."""
-        judge = Judge(self._task, self._recipe, None, self._folder)
-        units = run(judge.measure_units())
+        evaluation = HeldOutEvaluation(self._task, self._recipe, None, self._folder)
+        units = run(evaluation.measure_units())
         self.spent["units"] = {unit.name: unit.kl for unit in units}
         self.spent["rank_correlation"] = self._correlation(units)
         self.spent["errors"] = {
@@ -131,25 +131,25 @@ class Bench:
             for row, part, block in self._rows()
         }
         variants = [
-            Variant("plain NF4", judge.forms(NEAREST)),
-            Variant("calibrated", judge.forms(CALIBRATED)),
+            Variant("plain NF4", evaluation.forms(NEAREST)),
+            Variant("calibrated", evaluation.forms(CALIBRATED)),
         ]
         tables = {
             "": units,
-            ", by answers alone": run(judge.measure_units(questions=False)),
+            ", by answers alone": run(evaluation.measure_units(questions=False)),
             ", by local error": self._by_local_error(units),
         }
         for name, measured in tables.items():
             for text in BUDGETS:
                 limit = parse_budget(text).limit(self._recipe.nbytes, 1)
-                kinds = judge.spend(measured, limit)
-                variants.append(Variant(text + name, judge.forms(CALIBRATED, kinds)))
+                kinds = evaluation.spend(measured, limit)
+                variants.append(Variant(text + name, evaluation.forms(CALIBRATED, kinds)))
                 if not name:
                     self.spent[text] = {"kinds": kinds, **self._bytes(kinds)}
-        walk = judge.make_walk(asked, variants, self._folder / "asked")
+        walk = evaluation.make_walk(asked, variants, self._folder / "asked")
         for _ in walk.run():
             pass
-        yield from walk.found().items()
+        yield from walk.comparisons().items()
 
     def _bytes(self, kinds: dict[str, str]) -> dict[str, Any]:
         before: Recipe = self._recipe

@@ -54,8 +54,8 @@ RESULT = ROOT / "benchmarks" / "results" / "calibration.json"
 GROUP = 64
 
 STEPS = {
-    "signed scale search alone": Calibration(compensate=False, descents=0),
-    "unsigned scale search alone": Calibration(signed=False, compensate=False, descents=0),
+    "signed scale search alone": Calibration(gptq=False, descents=0),
+    "unsigned scale search alone": Calibration(signed=False, gptq=False, descents=0),
     "GPTQ alone, plain scales": Calibration(signed=False, search=False, ordered=False, descents=0),
     "+ signed scale search": Calibration(ordered=False, descents=0),
     "+ important columns first": Calibration(descents=0),

@@ -40,7 +40,7 @@ QUESTIONS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Question:
     """One question and what each model answered."""
 
     task: str
@@ -79,12 +79,12 @@ def open_with(folder: Path, kv: KVKind = KVKind.FULL) -> Model:
     return open_model(folder, compute=compute, budgets=[budget], kv=kv)
 
 
-def ask_all(models: list[Model], sample: Sample) -> Iterator[Asked]:
+def ask_all(models: list[Model], sample: Sample) -> Iterator[Question]:
     """Ask every model every question about one picture."""
     for talk in sample.conversations:
         image = sample.image if talk.sees_picture else None
         answers = tuple(_answer(model, talk.question, image, talk.history) for model in models)
-        yield Asked(task=talk.task, truth=talk.answer.strip(), answers=answers)
+        yield Question(task=talk.task, truth=talk.answer.strip(), answers=answers)
 
 
 def _answer(model: Model, question: str, image: object, history: object) -> str:
@@ -95,9 +95,9 @@ def _answer(model: Model, question: str, image: object, history: object) -> str:
     return last.text.strip()
 
 
-def summarise(asked: list[Asked]) -> dict[str, object]:
+def summarise(asked: list[Question]) -> dict[str, object]:
     """Count exact matches per task and over all, and the answers that differ from bf16's."""
-    tasks: dict[str, list[Asked]] = defaultdict(list)
+    tasks: dict[str, list[Question]] = defaultdict(list)
     for one in asked:
         tasks[one.task].append(one)
     rows = {
@@ -126,7 +126,7 @@ def summarise(asked: list[Asked]) -> dict[str, object]:
     }
 
 
-def _commonest(group: list[Asked]) -> float:
+def _commonest(group: list[Question]) -> float:
     """What always giving the commonest answer would score."""
     truths = [one.truth for one in group]
     return max(truths.count(truth) for truth in set(truths)) / len(truths)

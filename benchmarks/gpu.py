@@ -65,7 +65,7 @@ def main() -> int:
         return 0
     caps = [_in_process(options, float(cap)) for cap in options.caps.split(",")]
     runs = [cap for cap in caps if cap is not None]
-    verdict = judge(runs)
+    verdict = compare_caps(runs)
     report = {"machine": describe_machine(), "runs": runs, "verdict": verdict}
     name = "gpu.json" if options.device.startswith("cuda") else "gpu_rehearsal.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -85,7 +85,7 @@ def _in_process(options: argparse.Namespace, cap: float) -> dict[str, Any] | Non
     return run
 
 
-def judge(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def compare_caps(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Compare every cap with the largest one."""
     if not runs:
         return {"equal_to_the_bit": False, "recovered": False}

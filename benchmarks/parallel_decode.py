@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.made_up import made_up_decoder  # noqa: E402
+from benchmarks.synthetic_decoder import synthetic_decoder  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime, Token  # noqa: E402
 from cogvlm2_lite.memory.plan import Workload  # noqa: E402
 from cogvlm2_lite.model.kv_cache import KVCache  # noqa: E402
@@ -47,7 +47,7 @@ def main() -> int:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     workload = Workload(context=2 * FILLED, with_picture=False, parallel=max(AT_ONCE))
-    runtime, _ = made_up_decoder(DECODER_LAYERS, workload, nbytes=16 * GIB)
+    runtime, _ = synthetic_decoder(DECODER_LAYERS, workload, nbytes=16 * GIB)
     assert not any(runtime.plan.streamed_bytes().values())
     caches = [filled_cache(runtime) for _ in range(max(AT_ONCE))]
     seconds: dict[int, list[float]] = {n: [] for n in AT_ONCE}

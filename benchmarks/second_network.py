@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import ratio  # noqa: E402
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS  # noqa: E402
-from quantize.calibration.calibrate import CHECK_EVERY  # noqa: E402
+from quantize.calibration.calibrate import HOLD_OUT_EVERY  # noqa: E402
 from quantize.calibration.gptq import (  # noqa: E402
     Calibration,
     output_error,
@@ -161,7 +161,7 @@ def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
         fit = {id(x): Hessian(x.in_features, torch.device("cpu"), every=1) for x in chosen}
         check = {id(x): HeldOutInputs(every=4) for x in chosen}
         for place, (_, ids) in enumerate(texts):
-            seen: Any = check if place % CHECK_EVERY == CHECK_EVERY - 1 else fit
+            seen: Any = check if place % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 else fit
             hooks = [
                 x.register_forward_pre_hook(
                     lambda module, args, seen=seen: seen[id(module)].add(args[0])

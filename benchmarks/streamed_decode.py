@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.made_up import made_up_decoder  # noqa: E402
+from benchmarks.synthetic_decoder import synthetic_decoder  # noqa: E402
 from cogvlm2_lite.architectures.architecture import Part, Phase  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
@@ -61,7 +61,7 @@ def main() -> int:
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """Time tokens with everything resident, then with all that a small budget streams."""
     workload = Workload(context=CONTEXT, with_picture=False)
-    runtime, plan = made_up_decoder(LAYERS, workload, nbytes=8 * GIB, kernels=name)
+    runtime, plan = synthetic_decoder(LAYERS, workload, nbytes=8 * GIB, kernels=name)
     resident, expected = seconds_per_token(runtime, repeats)
     runtime.follow(smallest(plan))
     streamed, found = seconds_per_token(runtime, repeats)

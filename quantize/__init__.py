@@ -1,1 +1,1 @@
-"""The one-time conversion of a 16-bit checkpoint into a 4-bit folder, and its check."""
+"""Convert a 16-bit checkpoint into a 4-bit folder, and check the result."""

@@ -1,6 +1,6 @@
-"""How many bytes there are, and on which matrices those beyond NF4 are spent.
+"""A byte budget: parse it, and return the bytes that it allows.
 
-Pure arithmetic: sizes and measured gains in, choices out.
+`quantize/calibration/` decides which matrices the bytes beyond NF4 are spent on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ _BITS = re.compile(r"(\d{1,2}(?:\.\d{1,6})?)\s*bits?", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class ByteBudget:
-    """What the weights may take.
+    """The bytes that the weights may take.
 
     text  as the user wrote it
-    One of: share more than plain NF4, bits per weight over all tensors, bytes of all files.
+    Exactly one of the others is set: `share` over plain NF4 (0.05 is 5 % more), `bits` per weight
+    over all tensors, `nbytes` of all files.
     """
 
     text: str
@@ -29,9 +30,10 @@ class ByteBudget:
     nbytes: int | None = None
 
     def limit(self, plain_bytes: int, weights: int) -> int:
-        """Return the bytes; UsageError when plain NF4 already takes more.
+        """Return the bytes of all files. Raises UsageError if plain NF4 already takes more.
 
-        weights  of all tensors, those that stay in 16 bits included
+        plain_bytes  of all files in plain NF4
+        weights      number of weights in all tensors, including those that stay in 16 bits
         """
         if self.share is not None:
             return int(plain_bytes * (1 + self.share))
@@ -51,7 +53,7 @@ class ByteBudget:
 
 
 def parse_budget(text: str) -> ByteBudget:
-    """Read "+5%", "4.6bits" or a size like "12.0GiB"; raises UsageError for anything else."""
+    """Parse "+5%", "4.6bits" or a size like "12.0GiB"; raise UsageError for anything else."""
     if match := _SHARE.fullmatch(text.strip()):
         return ByteBudget(text=text.strip(), share=float(match[1]) / 100)
     if match := _BITS.fullmatch(text.strip()):
@@ -60,5 +62,5 @@ def parse_budget(text: str) -> ByteBudget:
         return ByteBudget(text=text.strip(), nbytes=parse_bytes(text))
     except UsageError as error:
         raise UsageError(
-            "{value!r} is not a budget.", hint="Write it like +5%, 4.6bits or 12.0GiB.", value=text
+            "Invalid budget: {value!r}.", hint="Write it like +5%, 4.6bits or 12.0GiB.", value=text
         ) from error

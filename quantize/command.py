@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from quantize.pipeline import Calibrate
 
 _DEFAULT_BUDGET = "+5%"
-"""Of a calibration; docs/quantization.md has what it buys."""
+"""The budget of a calibration if none is given; docs/quantization.md shows its effect."""
 
-_GO_ON = Text("Finished work is kept in DST.partial: run the same command again to continue.")
+_RESUME_HINT = Text("Finished work is kept in DST.partial: run the same command again to continue.")
 
 _QUANTIZE = """\
 Make a 4-bit folder out of a 16-bit CogVLM2 checkpoint (NF4, round to nearest or calibrated).
@@ -52,11 +52,11 @@ Exit code 0 when everything is as it was written, 1 when something is damaged.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `quantize` and give its exit code.
+    """Run `quantize` and return its exit code.
 
-    argv  arguments after the command's name; None takes the program's
+    argv  arguments after the command's name; None: the program's own
     """
-    return run(_quantize, quantize_parser(), argv, after_stop=_GO_ON)
+    return run(_quantize, quantize_parser(), argv, after_stop=_RESUME_HINT)
 
 
 def verify_main(argv: Sequence[str] | None = None) -> int:
@@ -222,7 +222,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     with closing(work) as events:
         for event in events:
             if isinstance(event, Planned) and samples:
-                estimate = _estimate(options, _load(samples))
+                estimate = _estimate(options, _count_samples(samples))
                 time_needed = Text(
                     "Calibrating takes about {time}. You can stop it; the same command resumes it.",
                     time=estimate,
@@ -237,7 +237,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
 
 
 def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
-    """Read or draw the samples of --calibrate, and give them a name that identifies them."""
+    """Return the samples of --calibrate, and a text that identifies them."""
     if options.calibrate == "none":
         if options.budget or options.work:
             raise UsageError(
@@ -279,22 +279,22 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
             how=how,
             compute=compute,
             folder=folder,
-            identity=f"{name}, {how}, {compute.dtype} on {compute.device.type}",
+            identity=f"{name}, {how.identity}, {compute.dtype} on {compute.device.type}",
         )
 
     return task
 
 
 def _choose_calibration(options: argparse.Namespace) -> str:
-    """Decide about --calibrate where it is not given; gives a sentence about it, or none.
+    """Set --calibrate if it is not given; return a note about the choice, or "".
 
-    Calibrating on a CPU may take hours, so nobody gets it without having said so: a person is
-    asked, and a program gets plain NF4 and a note.
+    Calibration on a CPU may take hours, so it needs consent: a person is asked, and a program gets
+    plain NF4 and a note.
     """
     if options.calibrate is not None:
         return ""
     if not options.source.is_dir():
-        options.calibrate = "none"  # refused in a moment, with a sentence
+        options.calibrate = "none"  # open_source reports the missing folder
         return ""
     earlier = read_identity(partial_folder(options.destination.resolve()))
     if earlier is not None and not options.restart:
@@ -309,32 +309,32 @@ def _choose_calibration(options: argparse.Namespace) -> str:
         return "Calibrated with the built-in set; --calibrate none rounds to nearest."
     from quantize.calibration.estimate import SampleCounts
 
-    shown = options.samples * 4 // 5  # of the built-in set, every fifth is text alone
-    load = SampleCounts(samples=options.samples, shown=shown, pictures=shown)
-    estimate = _estimate(options, load)
+    shown = options.samples * 4 // 5  # every fifth sample of the built-in set has no picture
+    counts = SampleCounts(samples=options.samples, shown=shown, pictures=shown)
+    estimate = _estimate(options, counts)
     if _is_person(options) and not options.plan:
         answer = input(
-            f"Fit the rounding to the built-in samples? About {estimate} on this CPU; the answers "
-            "are then closer to SRC's. [y/N] "
+            f"Calibrate on the built-in samples? It takes about {estimate} on this CPU, and the "
+            "answers will be closer to those of SRC. [y/N] "
         )
         if answer.strip().lower() in ("y", "yes"):
             return ""
     options.calibrate = "none"
     return (
-        f"Rounded to nearest. With --calibrate built-in, or pictures of your own, the same bytes "
-        f"lose less; on this CPU that takes about {estimate}."
+        f"Rounded to nearest. --calibrate with built-in or your own samples loses less quality in "
+        f"the same bytes; on this CPU that takes about {estimate}."
     )
 
 
-def _load(samples: Sequence[Sample]) -> SampleCounts:
+def _count_samples(samples: Sequence[Sample]) -> SampleCounts:
     from quantize.calibration.estimate import SampleCounts
 
     pictures = [sample.picture for sample in samples if sample.picture is not None]
     return SampleCounts(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
 
 
-def _estimate(options: argparse.Namespace, load: SampleCounts) -> Estimate:
-    """Find out how long calibrating takes here."""
+def _estimate(options: argparse.Namespace, counts: SampleCounts) -> Estimate:
+    """Return how long a calibration takes on this machine."""
     from cogvlm2_lite.config import read_config
     from cogvlm2_lite.devices import choose_compute
     from quantize.calibration.estimate import count_work, estimate
@@ -342,12 +342,12 @@ def _estimate(options: argparse.Namespace, load: SampleCounts) -> Estimate:
 
     compute = choose_compute(options.device, "auto")
     spends = options.budget is None or options.budget.share != 0
-    work = count_work(read_config(options.source), load, Calibration(), budget=spends)
+    work = count_work(read_config(options.source), counts, Calibration(), budget=spends)
     return estimate(work, compute.device, compute.dtype)
 
 
 def _agreed(options: argparse.Namespace) -> bool:
-    """Ask before the work, where a person can answer."""
+    """Return whether to start; ask if a person can answer."""
     if options.yes or not _is_person(options):
         return True
     return input("Start? [Y/n] ").strip().lower() in ("", "y", "yes")
@@ -375,9 +375,9 @@ def run(
     *,
     after_stop: str = "",
 ) -> int:
-    """Run a command to its exit code; errors, Ctrl-C and SIGTERM end in a sentence.
+    """Run a command and return its exit code; report errors, Ctrl-C and SIGTERM as a message.
 
-    after_stop  hint for someone who stopped it
+    after_stop  hint shown after Ctrl-C or SIGTERM
     """
     argv = sys.argv[1:] if argv is None else argv
     show: Show = JsonLines() if "--json" in argv else Screen()
@@ -394,13 +394,13 @@ def run(
 
 @contextmanager
 def _stop_on_sigterm() -> Iterator[None]:
-    """Treat a polite request to end like Ctrl-C."""
+    """Handle SIGTERM like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and it has its own then
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGTERM, stop)
     try:

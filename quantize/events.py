@@ -1,7 +1,7 @@
 """What a conversion or a check reports while it runs: frozen values, the same for text and JSON.
 
-`to_json` gives one line for `--json`. Names and meaning of its fields are stable; docs/format.md
-lists them. All sizes are bytes, all times seconds.
+`to_json` returns one line for `--json`. The names and meanings of its fields are stable;
+docs/format.md lists them. All sizes are bytes, all times seconds.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from cogvlm2_lite.text import Text, with_templates
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something to show; `event` is its name in JSON."""
+    """The base of all events; `event` is the name in JSON."""
 
     event: ClassVar[str]
 
     def to_json(self) -> str:
-        """Give the event as one line of JSON without a line end."""
+        """Return the event as one line of JSON without a line end."""
         return json.dumps(with_templates({"event": self.event, **asdict(self)}), ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartRow:
-    """One row of the plan."""
+    """One row of the plan: a part of the model."""
 
     part: str
     weights: int
     source_bytes: int
     result_bytes: int
     kinds: dict[str, int]
-    """Linear matrices by storage kind."""
+    """Number of linear matrices by storage kind."""
     bits_per_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptRow:
-    """A linear matrix that does not become NF4."""
+    """A linear matrix that is not stored in NF4."""
 
     tensor: str
     kind: str
@@ -49,7 +49,7 @@ class KeptRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Event):
-    """What will be made, before anything is written."""
+    """The plan of a conversion, before anything is written."""
 
     event = "plan"
     source: str
@@ -58,16 +58,16 @@ class Planned(Event):
     source_bytes: int
     result_bytes: int
     ready_bytes: int
-    """Bytes of the result that an earlier run has finished."""
+    """Bytes of the result that an earlier run has already written."""
     free_bytes: int
-    """Free on the disk of the destination."""
+    """Free bytes on the disk of the destination."""
     kept: list[KeptRow]
     notes: list[Text]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationProgress(Event):
-    """How far the calibration is, after each block."""
+    """Progress of the calibration, after each block."""
 
     event = "calibration"
     done: int
@@ -75,17 +75,18 @@ class CalibrationProgress(Event):
     """Blocks."""
     block: str
     error_ratio: float
-    """Mean over the matrices so far: output error on samples held out, against round to nearest."""
+    """Mean over the matrices so far: output error on held-out samples, divided by that of round to
+    nearest."""
     seconds_left: float
     look_s: float
-    """What this block took to look at the samples, and to give its outputs to the next."""
+    """Time of running the samples through this block, twice."""
     round_s: float
-    """What it took to round its matrices."""
+    """Time of rounding its matrices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measuring(Event):
-    """How far the whole model's forms are measured on held-out samples, after each block."""
+    """Progress of evaluating the whole model on held-out samples, after each block."""
 
     event = "measuring"
     done: int
@@ -97,14 +98,14 @@ class Measuring(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated(Event):
-    """What was decided for one matrix."""
+    """The decision for one matrix."""
 
     event = "calibrated"
     tensor: str
     inputs: int
-    """Inputs that it was fitted to."""
+    """Number of inputs that it was fitted to."""
     error: float
-    """Mean squared output of the change, on samples held out."""
+    """Mean squared error of its outputs on held-out samples, as it is stored."""
     nearest_error: float
     """The same for round to nearest."""
     int8_error: float
@@ -115,71 +116,73 @@ class Calibrated(Event):
     """Why it is "nearest"; empty otherwise."""
 
     def values(self) -> dict[str, object]:
-        """Give the fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged(Event):
-    """What the whole model's answers lose on held-out samples, against the source.
+class Evaluated(Event):
+    """The difference of the whole model from the source on held-out samples.
 
-    plain, calibrated and result hold kl_mean and kl_p99 (nats per word), top1 and changed
-    (shares), each with value, low and high: 95 of 100 resamples of the pictures.
+    plain, calibrated and result have kl_mean and kl_p99 (nats per token), top1 and changed
+    (shares), each with value, low and high: the interval of 95 % of resamples of the pictures.
     """
 
     event = "judged"
     samples: int
     words: int
-    """Words (tokens) of their answers."""
+    """Tokens of their answers."""
     plain: dict[str, Any]
     """Round to nearest."""
     calibrated: dict[str, Any]
     """Calibrated, in the same bytes."""
     result: dict[str, Any]
-    """What is written: with the budget spent, and after the fail-safe."""
+    """What is written: after the budget is spent and a worse result is dropped."""
     of_plain: dict[str, float] | None
-    """Mean KL of the result over that of plain NF4; None where the latter is zero."""
+    """Mean KL of the result divided by that of plain NF4; None if that is zero."""
     plain_bytes: int
     result_bytes: int
     upgraded: int
-    """Matrices that the budget stores in more bits."""
+    """Number of matrices that the budget stores in more bits."""
     dropped: str
-    """Parts that went back to round to nearest because the result was worse without that, or
-    "everything"; empty when none did."""
+    """Parts that went back to round to nearest because the result was worse than plain NF4, or
+    "everything"; empty if none did."""
 
     @property
     def remarks(self) -> str:
-        """Say what the budget bought and what the fail-safe took back."""
-        said = []
+        """Sentences about the matrices in more bits and the parts that were dropped."""
+        sentences = []
         if self.upgraded:
             more = self.result_bytes / self.plain_bytes - 1
-            said.append(f"{self.upgraded} matrices take more bits, for {more:.1%} more bytes.")
-        if self.dropped:
-            said.append(
-                f"Round to nearest was kept for {self.dropped}: with the calibration, the answers "
-                "were further from the source than plain NF4's."
+            sentences.append(
+                f"{self.upgraded} matrices are stored in more bits ({more:.1%} more bytes)."
             )
-        return " ".join(said)
+        if self.dropped:
+            sentences.append(
+                f"Round to nearest was kept for {self.dropped}, because with the calibration the "
+                "answers differed more from the source than those of plain NF4."
+            )
+        return " ".join(sentences)
 
     def values(self) -> dict[str, Any]:
-        """Give the fields."""
+        """Return the fields."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bought(Event):
+class Upgraded(Event):
     """A matrix that the budget stores in more bits than NF4."""
 
     event = "bought"
     tensor: str
     kind: str
     nbytes: int
-    """What it takes now."""
+    """Its bytes now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Event):
-    """How far the work is. Bytes are read bytes; what an earlier run did counts as done."""
+    """Progress in bytes that were read. What an earlier run has done counts as done."""
 
     event = "progress"
     done_bytes: int
@@ -187,22 +190,22 @@ class Progress(Event):
     share: float
     """0 to 1."""
     bytes_per_s: float
-    """Of this run."""
+    """Speed of this run."""
     seconds_left: float
     tensor: str
-    """The one in work."""
+    """The tensor in work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """The folder is complete and has its name."""
+    """The folder is complete and has its final name."""
 
     event = "finished"
     folder: str
     already: bool
-    """True when an earlier run had finished it and nothing was left to do."""
+    """True if an earlier run had finished it and nothing was left to do."""
     seconds: float
-    """Of this run."""
+    """Time of this run."""
     result_bytes: int
     """Of all safetensors files."""
     manifest_sha256: str
@@ -210,12 +213,12 @@ class Finished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Damaged(Event):
-    """Something in a folder that is not as its manifest says."""
+    """A file or tensor that differs from the manifest."""
 
     event = "damaged"
     file: str
     tensor: str
-    """Empty when it concerns the whole file."""
+    """Empty if it is about the whole file."""
     problem: str
 
 
@@ -227,7 +230,7 @@ class Verified(Event):
     folder: str
     ok: bool
     damaged: int
-    """How many Damaged events came before."""
+    """Number of Damaged events before this one."""
     has_manifest: bool
     """False: only names, shapes and sizes could be checked, not the numbers."""
     checked_bytes: int

@@ -1,4 +1,4 @@
-"""The small files of the result: index, config.json, and what is copied from the source."""
+"""The small files of the result: the index, config.json, and the files copied from the source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantize.source import companion_files, raw_config
 
 
 def describe_folder(source: Path, recipe: Recipe) -> dict[str, bytes]:
-    """Give the content of every file of the result but the shards and the manifest, by name."""
+    """Return the content of every file of the result except shards and manifest, by name."""
     return {
         "config.json": _json(_config(source, recipe)),
         INDEX_NAME: _json(_index(recipe)),
@@ -44,11 +44,11 @@ def _piece_name(entry: tuple[Any, str]) -> str:
 
 
 def _config(source: Path, recipe: Recipe) -> dict[str, Any]:
-    """Give the source's config.json with what a 4-bit folder needs besides.
+    """Return the source's config.json with the additions of a 4-bit folder.
 
-    auto_map goes: it names Python files that are not copied, and a reader that follows it would
-    fetch and run them. torch_dtype comes where it is missing: without it transformers before 5
-    would expand the 16-bit tensors to 32.
+    auto_map is removed: it names Python files that are not copied, and a reader that follows it
+    would download and run them. torch_dtype is added if it is missing: without it transformers
+    before 5 would expand the 16-bit tensors to 32 bits.
     """
     content = raw_config(source)
     content.pop("auto_map", None)
@@ -59,10 +59,10 @@ def _config(source: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def _quantization(recipe: Recipe) -> dict[str, Any]:
-    """Give what transformers needs to know before it reads the weights.
+    """Return the quantization_config that transformers reads before the weights.
 
-    llm_int8_skip_modules is always given: when it is null, transformers skips lm_head by itself,
-    which would be wrong for a 4-bit one.
+    llm_int8_skip_modules is always set: if it were null, transformers would skip lm_head, which is
+    wrong for a 4-bit lm_head.
     """
     linears = (t for t in recipe.tensors if t.source.spec.role is Role.LINEAR)
     skipped = [t.name.removesuffix(".weight") for t in linears if t.kind != "nf4"]

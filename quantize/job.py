@@ -1,16 +1,15 @@
-"""The working folder of a conversion, and what a later run may trust in it.
+"""The working folder of a conversion, and what a later run can reuse of it.
 
-DEST.partial lies beside DEST and holds
+DEST.partial is next to DEST and contains
 
-    job.json        what is being made: program, source, settings
+    job.json        what is converted: program, source, settings
     journal.jsonl   one line per finished tensor with the sha256 of its pieces; a line is written
                     only after the tensor's bytes are on the disk
-    calibration/    what a calibration decided so far (calibrate.py)
-    model-*         the shards, growing in order
+    calibration/    the results of a calibration so far (calibrate.py)
+    model-*         the shards, written in order
 
-The manifest is written last of all. From then on the folder only has to lose the two job files and
-be renamed. So at every moment a killed run can be continued, and DEST never looks finished before
-it is.
+The manifest is written last. After it, only the two job files are deleted and the folder is
+renamed. So a killed run can be resumed at any time, and DEST never looks finished before it is.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ CALIBRATION_FOLDER = "calibration"
 DECISION_NAME = "decision.json"
 
 _LOCK_WAIT_S = 0.2
-"""Long enough for a lock file that the run before is deleting at this moment."""
+"""Long enough for a lock file that an earlier run is deleting at this moment."""
 
 Hashes = Mapping[str, str]
 """sha256 of each piece of one tensor, by role."""
@@ -48,14 +47,14 @@ Hashes = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What is being made. A run may only continue the work of an equal one."""
+    """What is converted. A run may only resume the work of an equal one."""
 
     tool: str
     source: Mapping[str, str]
     settings: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the content of job.json."""
+        """Return the content of job.json."""
         return {"tool": self.tool, "source": dict(self.source), "settings": dict(self.settings)}
 
     def difference(self, other: Identity) -> Text:
@@ -82,8 +81,8 @@ class Identity:
                 )
         return Text()
 
-    def is_but_for_budget(self, other: Identity) -> bool:
-        """True when two differ, and in the budget alone: what was calibrated holds for both."""
+    def differs_only_in_budget(self, other: Identity) -> bool:
+        """Return whether two differ only in the budget; then the calibration is valid for both."""
         ours, theirs = ({**i.settings, "budget": None} for i in (self, other))
         alike = self.tool == other.tool and self.source == other.source and ours == theirs
         return alike and self.settings != other.settings
@@ -94,12 +93,12 @@ def _show(value: Any) -> str:
 
 
 def partial_folder(destination: Path) -> Path:
-    """Give the working folder of a destination."""
+    """Return the working folder of a destination."""
     return destination.with_name(destination.name + ".partial")
 
 
 def read_identity(folder: Path) -> Identity | None:
-    """Read what a working or finished folder was made from; None when it does not say."""
+    """Return what a working or finished folder was made from; None if that is not recorded."""
     manifest = read_manifest(folder)
     if manifest is not None:
         return Identity(tool=manifest.tool, source=manifest.source, settings=manifest.settings)
@@ -116,7 +115,7 @@ def read_identity(folder: Path) -> Identity | None:
 
 
 @contextmanager
-def only_run(destination: Path) -> Iterator[None]:
+def exclusive_run(destination: Path) -> Iterator[None]:
     """Hold the lock of a destination; the system frees it when the process dies.
 
     Raises ConversionError when another run holds it.
@@ -139,36 +138,36 @@ def only_run(destination: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # The name goes before the lock: a run that waits for it then takes a new file.
+        # The file is deleted before the lock is released: a run that waits then makes a new one.
         if sys.platform != "win32":
             file.unlink(missing_ok=True)
         lock.release()
 
 
-# --- what is there already ------------------------------------------------------------------------
+# --- what an earlier run left ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What an earlier run left that can be trusted: always a run of tensors from the first on."""
+    """The tensors that an earlier run has finished: always the first ones, without a gap."""
 
     done: Mapping[str, Hashes]
     """By tensor name, in the recipe's order."""
     complete: bool = False
-    """True when only the last renaming was missing."""
+    """True if only the final renaming is missing."""
 
     def keep(self, shard: PlannedShard) -> int:
-        """Count the first bytes of a shard that stay."""
+        """Return how many bytes at the beginning of a shard are kept."""
         ends = [_end(shard, t) for t in shard.tensors if t.name in self.done]
         return max(ends, default=0)
 
     def ready_bytes(self, recipe: Recipe) -> int:
-        """Count the bytes of all shards that need not be written again."""
+        """Return the bytes of all shards that need not be written again."""
         return sum(self.keep(shard) for shard in recipe.shards)
 
 
 def survey(destination: Path, identity: Identity, recipe: Recipe, *, rehash: bool) -> Survey:
-    """Look at the working folder and say what in it can be trusted; changes nothing.
+    """Return what can be reused of the working folder; change nothing.
 
     rehash  read finished tensors again and compare their sha256, instead of trusting the journal
     Raises ConversionError when the folder belongs to a conversion with other settings.
@@ -195,14 +194,17 @@ def survey(destination: Path, identity: Identity, recipe: Recipe, *, rehash: boo
     done: dict[str, Hashes] = {}
     for shard, tensor in ((s, t) for s in recipe.shards for t in s.tensors):
         hashes = journal.get(tensor.name)
-        if hashes is None or not _is_there(folder, shard, tensor, hashes, rehash):
+        if hashes is None or not _is_intact(folder, shard, tensor, hashes, rehash):
             break
         done[tensor.name] = hashes
     return Survey(done=done)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that no conversion made; one that was killed at once has nothing in it."""
+    """Raise ConversionError for a folder that no conversion made.
+
+    A conversion that was killed at its start leaves an empty one, which is accepted.
+    """
     strange = [p.name for p in folder.iterdir() if p.name != JOB_NAME + ".tmp"]
     if strange:
         raise ConversionError(
@@ -214,7 +216,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _read_journal(file: Path) -> dict[str, Hashes]:
-    """Read the whole lines; the rest of a line that was cut off counts as not written."""
+    """Return the entries of complete lines; a line that was cut off counts as not written."""
     try:
         raw = file.read_bytes()
     except FileNotFoundError:
@@ -234,10 +236,10 @@ def _end(shard: PlannedShard, tensor: PlannedTensor) -> int:
     return shard.layout.begins[last.name] + last.nbytes
 
 
-def _is_there(
+def _is_intact(
     folder: Path, shard: PlannedShard, tensor: PlannedTensor, hashes: Hashes, rehash: bool
 ) -> bool:
-    """Compare a journaled tensor with its file: the size always, the bytes if asked."""
+    """Compare a tensor of the journal with its file: always the size, with `rehash` the bytes."""
     file = folder / shard.name
     if not file.exists() or file.stat().st_size < _end(shard, tensor):
         return False
@@ -255,7 +257,7 @@ def _is_there(
 
 
 def hash_range(stream: IO[bytes], begin: int, count: int) -> str:
-    """Give the sha256 of a range of a file; of what there is when the file ends before."""
+    """Return the sha256 of a range of a file, or of its existing part if the file ends earlier."""
     digest = hashlib.sha256()
     stream.seek(begin)
     while count > 0 and (data := stream.read(min(count, 4 * MIB))):
@@ -268,13 +270,13 @@ def hash_range(stream: IO[bytes], begin: int, count: int) -> str:
 
 
 class Job:
-    """The open working folder: knows what is done and writes down what gets done.
+    """The open working folder: knows which tensors are done and records new ones.
 
-    A context manager that holds the journal open.
+    A context manager that keeps the journal open.
     """
 
     def __init__(self, destination: Path, identity: Identity, found: Survey) -> None:
-        """Make the folder, or take it up where `found` says."""
+        """Make the folder, or resume after the tensors in `found`."""
         self.folder = partial_folder(destination)
         self.destination = destination
         self.done: dict[str, Hashes] = dict(found.done)
@@ -284,17 +286,17 @@ class Job:
             content = json.dumps(identity.to_json(), indent=1).encode()
             write_file_durably(self.folder / JOB_NAME, content)
             sync_folder(self.folder.parent)
-        # Rewritten from what is trusted: a line that was cut off must not stay before new ones.
+        # Written anew without a line that was cut off, which must not stay before new lines.
         lines = b"".join(_line(name, hashes) for name, hashes in self.done.items())
         write_file_durably(self.folder / JOURNAL_NAME, lines)
         self._journal = (self.folder / JOURNAL_NAME).open("ab", buffering=0)
 
     def finish_tensor(self, name: str, hashes: Hashes) -> None:
-        """Note a tensor whose bytes are written, but not yet surely on the disk."""
+        """Note a tensor whose bytes are written, but perhaps not on the disk yet."""
         self._unwritten[name] = hashes
 
     def commit(self) -> None:
-        """Write the noted tensors into the journal; call it after their shard was synced."""
+        """Write the noted tensors to the journal. Call it after their shard was synced."""
         lines = b"".join(_line(name, hashes) for name, hashes in self._unwritten.items())
         self._journal.write(lines)
         os.fsync(self._journal.fileno())
@@ -313,21 +315,20 @@ def _line(name: str, hashes: Hashes) -> bytes:
 
 
 def publish(destination: Path) -> None:
-    """Give a complete working folder its final name, in one step."""
+    """Rename a complete working folder to its final name, in one step."""
     folder = partial_folder(destination)
     shutil.rmtree(folder / CALIBRATION_FOLDER, ignore_errors=True)
     for name in (JOURNAL_NAME, JOB_NAME):
         (folder / name).unlink(missing_ok=True)
     sync_folder(folder)
     if destination.exists():
-        destination.rmdir()  # an empty folder the user made; a full one was refused at the start
+        destination.rmdir()  # empty, made by the user; others were rejected at the start
     folder.rename(destination)
     sync_folder(destination.parent)
 
 
-def take_budget(destination: Path, identity: Identity) -> None:
-    """Go on with a calibration under another budget: what was decided and written by the old one
-    goes."""
+def change_budget(destination: Path, identity: Identity) -> None:
+    """Keep a calibration for another budget; delete what depends on the old budget."""
     folder = partial_folder(destination)
     for file in (*folder.glob("model-*"), folder / JOURNAL_NAME):
         file.unlink(missing_ok=True)
@@ -337,7 +338,7 @@ def take_budget(destination: Path, identity: Identity) -> None:
 
 
 def discard(destination: Path) -> None:
-    """Throw away the working folder of a destination, if there is one and it is one of ours."""
+    """Delete the working folder of a destination, if there is one and a conversion made it."""
     folder = partial_folder(destination)
     if not folder.exists():
         return

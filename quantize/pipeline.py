@@ -1,4 +1,4 @@
-"""Make a 4-bit folder: the whole way on one screen, in `convert`."""
+"""Convert a 16-bit checkpoint into a 4-bit folder: `convert` lists the steps."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from cogvlm2_lite.weights.manifest import (
 )
 from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
 from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task
-from quantize.calibration.judge import Decision, Judge, read_decision
-from quantize.events import Bought, Event, Finished, KeptRow, PartRow, Planned, Progress
+from quantize.calibration.evaluation import Decision, HeldOutEvaluation, read_decision
+from quantize.events import Event, Finished, KeptRow, PartRow, Planned, Progress, Upgraded
 from quantize.folder import describe_folder
 from quantize.job import (
     JOB_NAME,
     Identity,
     Job,
     Survey,
+    change_budget,
     discard,
-    only_run,
+    exclusive_run,
     partial_folder,
     publish,
     read_identity,
     survey,
-    take_budget,
 )
 from quantize.recipe import PlannedShard, PlannedTensor, QuantizeOptions, Recipe, make_recipe
 from quantize.report import write_reports
@@ -56,12 +56,12 @@ from quantize.source import SourceFiles, companion_files, identify, open_source
 TOOL = f"cogvlm2-lite {cogvlm2_lite.__version__}"
 
 _RESERVE_BYTES = 64 * MIB
-"""Left free on the disk, for the journal, the manifest, the index and the file system itself."""
+"""Disk space kept free for the journal, the manifest, the index and the file system itself."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Calibrate = Callable[[Recipe, Path], Task]
-"""Given the recipe and the working folder, says what is calibrated."""
+"""Takes the recipe and the working folder; returns the task of a calibration."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -69,19 +69,19 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How the work is done; nothing here changes a byte of the result."""
+    """How the work is done. Nothing here changes a byte of the result."""
 
     threads: int = 2
     run_bytes: int = 16 * MIB
-    """Source bytes that a thread takes at a time."""
+    """Source bytes that a thread processes at a time."""
     sync_bytes: int = 256 * MIB
-    """Written bytes after which the disk is waited for; a kill loses at most that much work."""
+    """Written bytes after which the files are synced; a kill loses at most that much work."""
     rehash: bool = False
-    """Read what an earlier run wrote again, instead of trusting its journal."""
+    """Read again what an earlier run wrote, instead of trusting its journal."""
     restart: bool = False
-    """Throw away what an earlier run left."""
+    """Delete what an earlier run left."""
     work: Path | None = None
-    """Where a calibration is kept for the next time; None: in the working folder, until the end."""
+    """Folder that keeps a calibration for later runs; None: the working folder, until the end."""
     writer: Callable[..., ShardWriter] = ShardWriter
 
 
@@ -92,57 +92,59 @@ def convert(
     effort: Effort,
     calibrate: Calibrate | None = None,
 ) -> Generator[Event, None, None]:
-    """Make a 4-bit folder out of a 16-bit checkpoint; yields Planned, Progress..., Finished.
+    """Make a 4-bit folder from a 16-bit checkpoint; yield Planned, Progress..., Finished.
 
-    calibrate  makes the task of a calibration, which settings.calibration names; None: no
+    calibrate  returns the task of a calibration, which settings.calibration names; None: no
                calibration
-    Whoever turns the crank may stop after any event: everything up to the last commit is kept in
-    DESTINATION.partial and the next call goes on there.
+    The caller may stop after any event: everything up to the last commit is kept in
+    DESTINATION.partial, and the next call resumes there.
     Raises UsageError, CheckpointError, DoesNotFitError or ConversionError.
     """
     started = time.monotonic()
     destination = destination.resolve()
-    with _explained(destination):
+    with _explain_os_errors(destination):
         # 1  Open the shards: headers only.
         catalog = open_source(source, destination)
         identity = Identity(tool=TOOL, source=identify(catalog), settings=settings.to_json())
         if _is_finished(destination, identity):
             yield _finished(destination, started, already=True)
             return
-        # 2  Decide the storage kind of every tensor and the place of every byte.
+        # 2  Decide the storage kind of every tensor and the file and offset of every byte.
         base = make_recipe(catalog, settings)
         limit = _limit(base)
         anew = effort.restart or _has_other_budget(destination, identity)
         decided = None if anew else read_decision(partial_folder(destination))
-        recipe = _with(base, decided)
-        # Hashing waits until the lock is held.
+        recipe = _apply(base, decided)
+        # Nothing is hashed before the lock is held.
         found = Survey(done={}) if anew else survey(destination, identity, recipe, rehash=False)
         yield _planned(source, destination, recipe, found, limit)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with only_run(destination), _only_user(effort.work):
-            # 3  Take up what an earlier run left, and see that the rest has room.
+        with exclusive_run(destination), _lock_work_folder(effort.work):
+            # 3  Resume from what an earlier run left, and check that the rest fits on the disk.
             if effort.restart:
                 discard(destination)
             elif anew:
-                take_budget(destination, identity)
+                change_budget(destination, identity)
             found = survey(destination, identity, recipe, rehash=effort.rehash)
             _check_room(destination, recipe, found, limit if decided is None else None)
             if not found.complete:
                 with Job(destination, identity, found) as job:
-                    # 4  Look at samples, block by block; decide every code, then spend the budget.
+                    # 4  Run samples block by block, choose every code, then spend the budget.
                     calibrated = None
                     if calibrate is not None:
                         task = calibrate(base, effort.work or job.folder)
                         yield from Calibrator(task).run()
-                        decided = decided or (yield from Judge(task, base, limit, job.folder).run())
-                        recipe = _with(base, decided)
-                        yield from _told(recipe, decided)
+                        decided = decided or (
+                            yield from HeldOutEvaluation(task, base, limit, job.folder).run()
+                        )
+                        recipe = _apply(base, decided)
+                        yield from _decision_events(recipe, decided)
                         calibrated = CalibratedWeights(task.folder, decided.dropped)
                     # 5  Read, round and write.
                     yield from _write_shards(recipe, job, found, effort, calibrated)
-                    # 6  Describe the folder; the manifest comes last.
+                    # 6  Write the small files; the manifest comes last.
                     _write_rest(source, recipe, job, identity, calibrated, decided)
-            # 7  Give it its name.
+            # 7  Rename it to its final name.
             publish(destination)
     yield _finished(destination, started, already=False)
 
@@ -151,29 +153,32 @@ def convert(
 
 
 def _limit(recipe: Recipe) -> int | None:
-    """Give the bytes of a budget; None without one. UsageError when it is too small."""
+    """Return the bytes of a budget; None without one. Raises UsageError if it is too small."""
     weights = sum(tensor.source.spec.numel for tensor in recipe.tensors)
     budget = recipe.settings.budget
     return None if budget is None else budget.limit(recipe.nbytes, weights)
 
 
-def _with(recipe: Recipe, decided: Decision | None) -> Recipe:
-    """Give the recipe with what a decision bought."""
+def _apply(recipe: Recipe, decided: Decision | None) -> Recipe:
+    """Return the recipe with the upgrades of a decision."""
     if decided is None or not decided.kinds:
         return recipe
     return make_recipe(recipe.catalog, recipe.settings, decided.kinds)
 
 
-def _only_user(work: Path | None) -> AbstractContextManager[None]:
+def _lock_work_folder(work: Path | None) -> AbstractContextManager[None]:
     """Hold the lock of a folder that several conversions may share."""
     if work is None:
         return nullcontext()
     work.mkdir(parents=True, exist_ok=True)
-    return only_run(work.resolve() / "calibration")
+    return exclusive_run(work.resolve() / "calibration")
 
 
 def _is_finished(destination: Path, identity: Identity) -> bool:
-    """True when the destination already is what was asked for. Refuses any other full folder."""
+    """Return whether the destination already is the result of this conversion.
+
+    Raises ConversionError for any other folder that is not empty.
+    """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
     found = read_identity(destination) if destination.is_dir() else None
@@ -191,12 +196,12 @@ def _is_finished(destination: Path, identity: Identity) -> bool:
 
 
 def _has_other_budget(destination: Path, identity: Identity) -> bool:
-    """True when unfinished work differs from what is wanted in its budget alone."""
+    """Return whether unfinished work differs from this conversion only in its budget."""
     folder = partial_folder(destination)
     if not (folder / JOB_NAME).is_file() or (folder / MANIFEST_NAME).exists():
         return False
     earlier = read_identity(folder)
-    return earlier is not None and identity.is_but_for_budget(earlier)
+    return earlier is not None and identity.differs_only_in_budget(earlier)
 
 
 def _ready_bytes(recipe: Recipe, found: Survey) -> int:
@@ -204,7 +209,7 @@ def _ready_bytes(recipe: Recipe, found: Survey) -> int:
 
 
 def _free_bytes(destination: Path) -> int:
-    """Ask the disk that the destination will be on."""
+    """Return the free bytes of the disk that the destination will be on."""
     folder = destination.parent
     while not folder.exists():
         folder = folder.parent
@@ -287,18 +292,18 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | N
 # --- the work -------------------------------------------------------------------------------------
 
 
-def _told(recipe: Recipe, decided: Decision) -> Iterator[Event]:
-    """Tell which matrices the budget went to, and what the whole model loses."""
+def _decision_events(recipe: Recipe, decided: Decision) -> Iterator[Event]:
+    """Yield which matrices the budget was spent on, and the losses of the whole model."""
     for tensor in recipe.kept():
         if tensor.name in decided.kinds:
-            yield Bought(tensor=tensor.name, kind=tensor.kind, nbytes=tensor.nbytes)
-    if decided.judged is not None:
-        yield decided.judged
+            yield Upgraded(tensor=tensor.name, kind=tensor.kind, nbytes=tensor.nbytes)
+    if decided.evaluated is not None:
+        yield decided.evaluated
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What the functions of step 4 share."""
+    """What the functions of step 5 share."""
 
     job: Job
     found: Survey
@@ -332,7 +337,7 @@ def _write_shards(
 
 
 def _write_shard(shard: PlannedShard, work: _Work) -> Iterator[Progress]:
-    """Append the missing tensors of one file and commit them every now and then."""
+    """Append the missing tensors of one file and commit them regularly."""
     rest = [t for t in shard.tensors if t.name not in work.found.done]
     if not rest:
         return
@@ -349,7 +354,7 @@ def _write_shard(shard: PlannedShard, work: _Work) -> Iterator[Progress]:
 
 
 def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> Iterator[Progress]:
-    """Write one tensor: its weight run by run, then what only the whole of it decides."""
+    """Write one tensor: its weight run by run, then its other pieces."""
     hashes: dict[str, str] = {}
     scales: list[Tensor] = []
     count = sum(1 for _ in split_into_runs(tensor, work.effort.run_bytes))
@@ -370,7 +375,7 @@ def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> It
 def in_order(
     pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
 ) -> Iterator[Out]:
-    """Work on items in several threads, at most `ahead` before the one that is taken."""
+    """Yield work(item) in the order of the items; threads compute at most `ahead` items early."""
     waiting: deque[Future[Out]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
@@ -382,9 +387,9 @@ def in_order(
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Let torch compute every operation in the thread that asks for it.
+    """Make torch compute every operation in the calling thread.
 
-    The work is split into runs already; a second split inside of each only costs switching.
+    The work is already split into runs; splitting each operation again would only add overhead.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -395,7 +400,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 class _Meter:
-    """Counts source bytes and says now and then how far the work is."""
+    """Counts source bytes and reports the progress at intervals."""
 
     _EVERY_S = 0.5
 
@@ -434,7 +439,7 @@ def _write_rest(
     calibrated: CalibratedWeights | None,
     decided: Decision | None,
 ) -> None:
-    """Write index, config and tokenizer files, and the manifest when all of them are there."""
+    """Write the index, config and tokenizer files and, after all of them, the manifest."""
     records = {}
     rows = calibrated.rows(recipe.catalog) if calibrated is not None else []
     contents = describe_folder(source, recipe) | write_reports(recipe, rows, decided)
@@ -483,10 +488,10 @@ def _finished(destination: Path, started: float, *, already: bool) -> Finished:
 
 
 @contextmanager
-def _explained(destination: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a sentence.
+def _explain_os_errors(destination: Path) -> Iterator[None]:
+    """Turn an OSError into a ConversionError that explains it.
 
-    Errors of reading the source are CheckpointErrors by then, so these are of the destination.
+    Errors from reading the source are CheckpointErrors already, so these concern the destination.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Decide how every tensor will be stored and where its bytes will lie, before any is computed.
+"""Decide how every tensor is stored and where its bytes go, before any of them is computed.
 
-A recipe is pure: headers and settings in, names, types, shapes, files and offsets out. The same
-source and settings always give the same recipe, which is what makes a conversion resumable.
+This is a pure function: headers and settings in; names, types, shapes, files and offsets out. The
+same source and settings always give the same recipe, which makes a conversion resumable.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from cogvlm2_lite.weights.writer import HEADER_ALIGNMENT, PlannedPiece, ShardLay
 from quantize.budget import ByteBudget
 
 NESTED_GROUP = 256
-"""Scales that share one scale of their own under double quantization; bitsandbytes' number."""
+"""Scales that share one scale under double quantization, as in bitsandbytes."""
 
 KINDS = {"bf16": "dense", "nf4": "nf4", "int8": "int8"}
-"""The user's word for a storage kind, and the catalog's."""
+"""Name of a storage kind in options -> name in the catalog."""
 
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""What transformers calls the file types of a 16-bit or 32-bit checkpoint."""
+"""Type in a safetensors file -> name in transformers, for 16-bit and 32-bit checkpoints."""
 
 STATE_NAME = "quant_state.bitsandbytes__nf4"
-"""What transformers calls the piece that tells how an NF4 matrix was quantized."""
+"""Name in transformers of the piece that describes how an NF4 matrix was quantized."""
 
 _LONGEST_NUMBER = 24
 """Characters of the longest float64 as JSON, such as -2.2250738585072014e-308."""
@@ -42,7 +42,7 @@ _LONGEST_NUMBER = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """One `--keep PATTERN=KIND`: linears that shall not become NF4."""
+    """One `--keep PATTERN=KIND`: linear matrices that are not stored in NF4."""
 
     pattern: str
     """A part ("vision-tower") or a tensor name with wildcards ("model.layers.0.*")."""
@@ -52,22 +52,22 @@ class Keep:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """Every option that decides the bytes of the result."""
+    """Every option that affects the bytes of the result."""
 
     double_quant: bool = True
     lm_head: str = "bf16"
     """"bf16", "nf4" or "int8"."""
     keep: tuple[Keep, ...] = ()
-    """Later ones win over earlier ones, and over lm_head."""
+    """Later ones take precedence over earlier ones, and over lm_head."""
     budget: ByteBudget | None = None
-    """Bytes that may be spent on matrices which need more than NF4; None: none."""
+    """Bytes that may be spent to store matrices in more than NF4; None: no additional bytes."""
     calibration: str = ""
-    """What the rounding was fitted to, in a word; empty for round to nearest."""
+    """Short description of what the rounding was fitted to; empty for round to nearest."""
     shard_bytes: int = 5 * 10**9
-    """A file grows up to this size; one larger tensor gets a file of its own."""
+    """Largest size of a file; a tensor that is larger gets a file of its own."""
 
     def to_json(self) -> dict[str, Any]:
-        """Give the settings as the manifest and the journal hold them."""
+        """Return the settings as they are written to the manifest and job.json."""
         return {
             "rounding": f"calibrated: {self.calibration}" if self.calibration else "nearest",
             "double_quant": self.double_quant,
@@ -80,15 +80,15 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTensor:
-    """One tensor of the source and what it will become."""
+    """One tensor of the source, and how it will be stored."""
 
     source: StoredTensor
     kind: str
     """"dense", "nf4" or "int8"."""
     pieces: Mapping[str, PlannedPiece]
-    """By role (the catalog's), in file order; "weight" comes first in an NF4 or dense tensor."""
+    """By role (as in the catalog), in file order; "weight" is first in an NF4 or dense tensor."""
     reason: str = ""
-    """Why a linear does not become NF4; empty when it does, and for tensors that never do."""
+    """Why a linear matrix is not stored in NF4; empty for NF4 and for other tensors."""
 
     @property
     def name(self) -> str:
@@ -109,13 +109,13 @@ class PlannedShard:
 
     @cached_property
     def layout(self) -> ShardLayout:
-        """Header and offsets of the file."""
+        """The header and offsets of the file."""
         return ShardLayout(pieces=tuple(p for t in self.tensors for p in t.pieces.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartBytes:
-    """What one part of the model weighs before and after."""
+    """The size of one part of the model before and after."""
 
     part: Part
     weights: int
@@ -149,12 +149,12 @@ class Recipe:
 
     @property
     def source_dtype(self) -> str:
-        """Type of the linear matrices in the source, in transformers' words."""
+        """Type of the linear matrices in the source, by its name in transformers."""
         types = Counter(t.source.dtype for t in self.tensors if t.source.spec.role is Role.LINEAR)
         return TORCH_NAMES[types.most_common(1)[0][0]]
 
     def by_part(self) -> list[PartBytes]:
-        """Sum up the table that is shown before the work starts, in the model's order."""
+        """Return the rows of the table shown before the work starts, in the model's order."""
         rows = []
         for part in Part:
             tensors = [t for t in self.tensors if t.source.spec.part is part]
@@ -171,21 +171,21 @@ class Recipe:
         return rows
 
     def kept(self) -> list[PlannedTensor]:
-        """List the linear matrices that do not become NF4."""
+        """Return the linear matrices that are not stored in NF4."""
         return [t for t in self.tensors if t.reason]
 
 
 def make_recipe(
-    catalog: Catalog, settings: QuantizeOptions, bought: Mapping[str, str] = MappingProxyType({})
+    catalog: Catalog, settings: QuantizeOptions, upgrades: Mapping[str, str] = MappingProxyType({})
 ) -> Recipe:
-    """Decide storage kinds, files and offsets.
+    """Return storage kinds, files and offsets for all tensors.
 
-    bought  matrices that a budget stores otherwise than in NF4: name to storage kind
+    upgrades  matrices for which a budget replaces NF4: name -> storage kind
     Raises UsageError for a pattern that matches no linear matrix.
     """
     for keep in settings.keep:
         _check_pattern(keep, catalog)
-    planned = [_plan_tensor(tensor, settings, bought) for tensor in catalog.tensors.values()]
+    planned = [_plan_tensor(tensor, settings, upgrades) for tensor in catalog.tensors.values()]
     groups = list(_fill_shards(planned, settings.shard_bytes))
     shards = (
         PlannedShard(name=f"model-{i:05d}-of-{len(groups):05d}.safetensors", tensors=_align(group))
@@ -194,11 +194,11 @@ def make_recipe(
     return Recipe(catalog=catalog, settings=settings, shards=tuple(shards))
 
 
-# --- which kind -----------------------------------------------------------------------------------
+# --- storage kinds --------------------------------------------------------------------------------
 
 
 def part_slug(part: Part) -> str:
-    """Give the word for a part that `--keep` understands: vision-tower, lm-head."""
+    """Return the name of a part in `--keep`: vision-tower, lm-head."""
     return part.value.replace(" ", "-").replace("_", "-")
 
 
@@ -229,14 +229,14 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
 
 
 def _choose(
-    tensor: StoredTensor, settings: QuantizeOptions, bought: Mapping[str, str]
+    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Choose the storage kind of a tensor and say why a linear is not NF4."""
+    """Return the storage kind of a tensor, and the reason if a linear matrix is not NF4."""
     spec = tensor.spec
     if spec.role is not Role.LINEAR:
         return "dense", ""
-    if spec.name in bought:
-        return bought[spec.name], f"--budget {settings.budget.text if settings.budget else ''}"
+    if spec.name in upgrades:
+        return upgrades[spec.name], f"--budget {settings.budget.text if settings.budget else ''}"
     word, reason = "nf4", ""
     if spec.part is Part.LM_HEAD:
         word, reason = settings.lm_head, f"--lm-head {settings.lm_head}"
@@ -247,19 +247,19 @@ def _choose(
         reason = ""
     columns, group = spec.shape[1], NF4_GROUP if word == "nf4" else INT8_GROUP
     if KINDS[word] != "dense" and columns % group:
-        # A group would run over the end of a row, which our kernels and others' refuse.
+        # A group would cross the end of a row, which no kernel accepts, neither ours nor others.
         reason = "its {count} columns are not a multiple of {size}"
         return "dense", Text(reason, count=columns, size=group)
     return KINDS[word], reason
 
 
-# --- which pieces ---------------------------------------------------------------------------------
+# --- pieces of a tensor ---------------------------------------------------------------------------
 
 
 def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> str:
-    """Give the JSON that tells bitsandbytes how a matrix was quantized, in its own key order.
+    """Return the JSON in which bitsandbytes describes an NF4 matrix, in its order of keys.
 
-    nested_offset   mean of the scales under double quantization, None without
+    nested_offset   mean of the scales under double quantization; None without it
     """
     state: dict[str, Any] = {
         "quant_type": "nf4",
@@ -277,22 +277,22 @@ def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> st
 
 
 def piece_name(tensor: str, role: str) -> str:
-    """Give the name in the file of one piece of a tensor."""
+    """Return the name in the file of one piece of a tensor."""
     if role == "weight":
         return tensor
     return f"{tensor}.{STATE_NAME if role == 'quant_state' else role}"
 
 
 def _plan_tensor(
-    tensor: StoredTensor, settings: QuantizeOptions, bought: Mapping[str, str]
+    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str]
 ) -> PlannedTensor:
-    kind, reason = _choose(tensor, settings, bought)
+    kind, reason = _choose(tensor, settings, upgrades)
     pieces = _pieces_of(tensor, kind, settings.double_quant)
     return PlannedTensor(source=tensor, kind=kind, pieces=pieces, reason=reason)
 
 
 def planned_bytes(tensor: StoredTensor, kind: str, *, double_quant: bool = True) -> int:
-    """Give what a tensor takes in a storage kind."""
+    """Return the bytes of a tensor in a storage kind."""
     return sum(piece.nbytes for piece in _pieces_of(tensor, kind, double_quant).values())
 
 
@@ -315,10 +315,10 @@ def _pieces(
 
 
 def _nf4_pieces(tensor: StoredTensor, double_quant: bool) -> dict[str, PlannedPiece]:
-    """Lay out an NF4 matrix as transformers does, with 4-byte types where they are aligned.
+    """Return the pieces of an NF4 matrix as transformers stores them, with 4-byte types aligned.
 
-    The one value that is not known yet, nested_offset, is text inside quant_state. Trailing spaces
-    give that piece a fixed length, and the whole tensor a multiple of 64 bytes.
+    Only one value is not known yet: nested_offset, which is text inside quant_state. Trailing
+    spaces give that piece a fixed length, and make the whole tensor a multiple of 64 bytes.
     """
     groups = tensor.spec.numel // NF4_GROUP
     parts = {"weight": ("U8", (tensor.spec.numel // 2, 1)), "quant_map": ("F32", (16,))}
@@ -334,19 +334,19 @@ def _nf4_pieces(tensor: StoredTensor, double_quant: bool) -> dict[str, PlannedPi
 
 
 def _int8_pieces(tensor: StoredTensor) -> dict[str, PlannedPiece]:
-    """Lay out an int8 matrix, our own kind."""
+    """Return the pieces of an int8 matrix, which is our own storage kind."""
     rows, columns = tensor.spec.shape
     scale = (rows, columns // INT8_GROUP)
     return _pieces(tensor, {"weight": ("I8", (rows, columns)), "scale": ("F32", scale)})
 
 
-# --- which file -----------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def _fill_shards(
     tensors: Iterable[PlannedTensor], limit: int
 ) -> Iterator[tuple[PlannedTensor, ...]]:
-    """Cut the model's order into runs of at most `limit` bytes."""
+    """Split the tensors, in the model's order, into groups of at most `limit` bytes."""
     group: list[PlannedTensor] = []
     filled = 0
     for tensor in tensors:
@@ -359,9 +359,9 @@ def _fill_shards(
 
 
 def _align(tensors: tuple[PlannedTensor, ...]) -> tuple[PlannedTensor, ...]:
-    """Move tensors of odd sizes behind the others, so that every type lies at its own alignment.
+    """Move tensors of odd sizes to the end, so that every piece is aligned for its type.
 
-    Readers view the file's bytes as numbers in place. The released sizes are all multiples of 64,
-    which leaves their order as it is.
+    Readers view the bytes of a file as numbers in place. All sizes of the released model are
+    multiples of 64, so their order does not change.
     """
     return tuple(sorted(tensors, key=lambda t: -gcd(t.nbytes, HEADER_ALIGNMENT)))

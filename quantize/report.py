@@ -1,4 +1,4 @@
-"""What a conversion did, part by part and matrix by matrix: two files of the result."""
+"""The report of a conversion, by part and by matrix: a JSON file and a page in the result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from statistics import fmean, median
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.charts import bars, by_depth, bytes_by_part, document, table
 from cogvlm2_lite.units import format_bytes
-from quantize.calibration.judge import Decision
-from quantize.events import Calibrated, Judged
+from quantize.calibration.evaluation import Decision
+from quantize.events import Calibrated, Evaluated
 from quantize.recipe import PlannedTensor, Recipe
 
 REPORT_NAME = "quantization_report.json"
@@ -21,16 +21,17 @@ PAGE_NAME = "quantization_report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A linear matrix of the result, and what a calibration decided about it, if there was one."""
+    """A linear matrix of the result, and what a calibration decided for it, if there was one."""
 
     planned: PlannedTensor
     decided: Calibrated | None
     nearest: bool = False
-    """The calibrated rounding was dropped because the whole was worse with it."""
+    """The calibrated rounding was dropped because the whole model was worse with it."""
 
     @property
     def ratio(self) -> float | None:
-        """Output error on samples held out, against round to nearest; None where not measured."""
+        """Output error on held-out samples, divided by that of round to nearest; None if it was not
+        measured."""
         if self.decided is None or self.decided.nearest_error <= 0:
             return None
         if self.planned.kind == "int8":
@@ -45,24 +46,24 @@ class _Row:
 
     @property
     def remark(self) -> str:
-        """Why it is not NF4, or not calibrated."""
+        """The reason why it is not NF4, or not calibrated."""
         if self.planned.reason:
             return self.planned.reason
         if self.nearest:
-            return "round to nearest is better for the whole model on the samples held out"
+            return "round to nearest is better for the whole model on held-out samples"
         return self.decided.reason if self.decided else ""
 
 
 def write_reports(
-    recipe: Recipe, decided: Sequence[Calibrated], judged: Decision | None = None
+    recipe: Recipe, decided: Sequence[Calibrated], decision: Decision | None = None
 ) -> dict[str, bytes]:
-    """Give both files by name; docs/format.md describes them.
+    """Return both files by name; docs/format.md describes them.
 
-    decided  what a calibration decided; empty without one
-    judged   what was measured and decided for the whole model; None without a calibration
+    decided   what a calibration decided for each matrix; empty without a calibration
+    decision  what was measured and decided for the whole model; None without a calibration
     """
     found = {one.tensor: one for one in decided}
-    dropped = judged.nearest if judged else frozenset()
+    dropped = decision.nearest if decision else frozenset()
     rows = [
         _Row(planned=planned, decided=found.get(planned.name), nearest=planned.name in dropped)
         for planned in recipe.tensors
@@ -70,11 +71,11 @@ def write_reports(
     ]
     order = {name: number for number, name in enumerate(recipe.catalog.tensors)}
     rows.sort(key=lambda row: order[row.planned.name])
-    content = json.dumps(_content(recipe, rows, judged), indent=1) + "\n"
-    return {REPORT_NAME: content.encode(), PAGE_NAME: _page(recipe, rows, judged).encode()}
+    content = json.dumps(_content(recipe, rows, decision), indent=1) + "\n"
+    return {REPORT_NAME: content.encode(), PAGE_NAME: _page(recipe, rows, decision).encode()}
 
 
-def _content(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> dict[str, object]:
+def _content(recipe: Recipe, rows: Sequence[_Row], decision: Decision | None) -> dict[str, object]:
     return {
         "calibration": recipe.settings.calibration,
         "source_bytes": recipe.catalog.nbytes,
@@ -100,13 +101,13 @@ def _content(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> d
             }
             for row in rows
         ],
-        "judged": judged.judged.values() if judged and judged.judged else None,
-        "units": [asdict(unit) for unit in judged.units] if judged else [],
+        "judged": decision.evaluated.values() if decision and decision.evaluated else None,
+        "units": [asdict(unit) for unit in decision.units] if decision else [],
     }
 
 
 def _errors(rows: Sequence[_Row]) -> dict[str, object]:
-    """Sum up the matrices of a part."""
+    """Return the summary of a part's matrices."""
     decided = [row.decided for row in rows if row.decided is not None]
     ratios = [row.ratio for row in rows if row.ratio is not None]
     return {
@@ -116,7 +117,7 @@ def _errors(rows: Sequence[_Row]) -> dict[str, object]:
     }
 
 
-def _page(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> str:
+def _page(recipe: Recipe, rows: Sequence[_Row], decision: Decision | None) -> str:
     parts = recipe.by_part()
     before = {part.part.value: part.source_bytes for part in parts}
     after = {part.part.value: part.result_bytes for part in parts}
@@ -125,20 +126,24 @@ def _page(recipe: Recipe, rows: Sequence[_Row], judged: Decision | None) -> str:
 <p>{format_bytes(sum(after.values()))} instead of {format_bytes(sum(before.values()))};
 {8 * sum(after.values()) / weights:.2f} instead of {8 * sum(before.values()) / weights:.2f} bits per
 weight. {_how(recipe, rows)}</p>
-<p>How far the answers are from those of the source is measured by
+<p>To measure how far the answers are from those of the source, run
 <code>cogvlm2-lite compare SRC DST --html answers.html</code>.</p>
-{_judged(judged.judged) if judged and judged.judged else ""}<section>
+{_losses(decision.evaluated) if decision and decision.evaluated else ""}<section>
 <h2>Bytes by part</h2>
 <figure>{bytes_by_part(before, after, ("source", "result"))}</figure>
 </section>
 {_depth(rows)}<h2>Every matrix</h2>
 {_table(rows)}"""
-    return document("What was made 4-bit, and how", body)
+    return document("Quantization report", body)
 
 
-def _judged(judged: Judged) -> str:
-    """Say what the whole model loses on held-out samples."""
-    forms = {"plain NF4": judged.plain, "calibrated": judged.calibrated, "result": judged.result}
+def _losses(evaluated: Evaluated) -> str:
+    """Return the section about the whole model on held-out samples."""
+    forms = {
+        "plain NF4": evaluated.plain,
+        "calibrated": evaluated.calibrated,
+        "result": evaluated.result,
+    }
     rows: list[tuple[str, ...]] = [
         (
             name,
@@ -149,7 +154,7 @@ def _judged(judged: Judged) -> str:
         )
         for name, found in forms.items()
     ]
-    head = ("against the source", "mean KL", "KL 99 %", "same first choice", "answers changed")
+    head = ("compared with the source", "mean KL", "KL 99 %", "top-1", "answers changed")
     drawn = bars(
         [
             (name, *(f["kl_mean"][end] for end in ("value", "low", "high")))
@@ -159,11 +164,11 @@ def _judged(judged: Judged) -> str:
         "Mean KL of plain NF4, calibrated NF4 and the result",
     )
     return (
-        f"<section>\n<h2>What the answers lose</h2>\n<figure>{drawn}</figure>\n"
+        f"<section>\n<h2>Effect on the answers</h2>\n<figure>{drawn}</figure>\n"
         f"{table(head, rows)}\n"
-        f'<p class="soft">{judged.words} words (tokens) of {judged.samples} samples that nothing '
-        "was fitted to; in brackets, 95 of 100 resamples of the pictures. "
-        f"{escape(judged.remarks)}</p>\n</section>\n"
+        f'<p class="soft">{evaluated.words} tokens of the answers of {evaluated.samples} '
+        "held-out samples. The brackets contain 95 % of resamples of the pictures. "
+        f"{escape(evaluated.remarks)}</p>\n</section>\n"
     )
 
 
@@ -175,16 +180,16 @@ def _span(measured: Mapping[str, float], form: str) -> str:
 def _how(recipe: Recipe, rows: Sequence[_Row]) -> str:
     decided = [row.decided for row in rows if row.decided is not None]
     if not decided:
-        return "Rounded to nearest, not calibrated."
+        return "All matrices are rounded to nearest, without calibration."
     kept = sum(one.kept == "nearest" for one in decided)
     return (
-        f"Calibrated on {escape(recipe.settings.calibration)}: {len(decided) - kept} matrices, and "
-        f"{kept} more for which round to nearest was kept; the last column says why."
+        f"Calibrated on {escape(recipe.settings.calibration)}: {len(decided) - kept} matrices. "
+        f"Round to nearest was kept for {kept} more; the last column has the reason."
     )
 
 
 def _depth(rows: Sequence[_Row]) -> str:
-    """Draw the error of calibrated layers; nothing without a calibration."""
+    """Return the section with the error of calibrated layers; empty without a calibration."""
     lists: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         spec, ratio = row.planned.source.spec, row.ratio
@@ -198,14 +203,14 @@ def _depth(rows: Sequence[_Row]) -> str:
     }
     drawn = by_depth(lines, ".0%", "Output error of each layer against round to nearest")
     return (
-        f"<section>\n<h2>Error by depth</h2>\n<figure>{drawn}\n<figcaption>Mean squared change of "
-        "the outputs on samples held out, against round to nearest (100%); mean over the matrices "
-        "of a layer.</figcaption></figure>\n</section>\n"
+        f"<section>\n<h2>Error by depth</h2>\n<figure>{drawn}\n<figcaption>Mean squared error "
+        "of the outputs on held-out samples, relative to round to nearest (100%); mean over the "
+        "matrices of a layer.</figcaption></figure>\n</section>\n"
     )
 
 
 def _table(rows: Sequence[_Row]) -> str:
-    head = ("matrix", "stored", "bytes", "bits", "error of nearest", "remark")
+    head = ("matrix", "stored as", "bytes", "bits", "error against nearest", "remark")
     return table(
         head,
         [

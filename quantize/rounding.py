@@ -1,7 +1,7 @@
 """Turn the numbers of a tensor into the bytes of its pieces, a run of rows at a time.
 
-Here are the only numbers a conversion computes. Each run gives the same bytes whatever the size of
-the runs and whichever thread works on it.
+All arithmetic of a conversion without calibration is here. The bytes do not depend on the size of
+the runs or on the threads.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from quantize.source import SourceFiles
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Some rows of one tensor: what one thread works on at a time."""
+    """Some rows of one tensor, which one thread processes at a time."""
 
     tensor: PlannedTensor
     begin: int
-    """First byte inside the source's piece."""
+    """Offset of the first byte in the source's piece."""
     count: int
     """Source bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
-    """A run that was worked on."""
+    """The result of a run."""
 
     run: Run
     weight: memoryview
@@ -45,7 +45,7 @@ class Rounded:
 
 
 def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
-    """Cut a tensor into runs of about `run_bytes`, at row ends where its numbers are rounded."""
+    """Split a tensor into runs of about `run_bytes`, of whole rows if its numbers are rounded."""
     piece = tensor.source.pieces["weight"]
     step = run_bytes
     if tensor.kind != "dense":
@@ -56,14 +56,14 @@ def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
 
 
 def round_run(run: Run, files: SourceFiles, calibrated: CalibratedWeights | None = None) -> Rounded:
-    """Read a run and round it to nearest, or take what a calibration decided for it.
+    """Read a run and round it to nearest, or return what a calibration decided for it.
 
-    Raises CheckpointError when it can't be read, ConversionError for an infinite weight or one that
-    is not a number.
+    Raises CheckpointError if it can't be read, ConversionError for a weight that is infinite or not
+    a number.
     """
     tensor = run.tensor
     piece = tensor.source.pieces["weight"]
-    if calibrated is not None and (decided := _decided(run, calibrated)) is not None:
+    if calibrated is not None and (decided := _calibrated_run(run, calibrated)) is not None:
         return decided
     data = files.read(tensor.name, piece, run.begin, run.count)
     if tensor.kind == "dense":
@@ -77,8 +77,8 @@ def round_run(run: Run, files: SourceFiles, calibrated: CalibratedWeights | None
     return Rounded(run=run, weight=codes.numpy().data, scales=scales.view(-1))
 
 
-def _decided(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
-    """Cut a run out of a calibrated matrix or a corrected bias; None where there is none."""
+def _calibrated_run(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
+    """Return a run of a calibrated matrix or a corrected bias; None if there is none."""
     tensor, piece = run.tensor, run.tensor.source.pieces["weight"]
     if tensor.kind == "dense":
         bias = calibrated.bias(tensor.name)
@@ -102,9 +102,9 @@ def _decided(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
 
 
 def companions(tensor: PlannedTensor, scales: list[Tensor]) -> dict[str, memoryview]:
-    """Give the bytes of every piece but "weight", once all runs of a tensor are rounded.
+    """Return the bytes of every piece but "weight", after all runs of a tensor are rounded.
 
-    scales  those of all runs in order; empty for a dense tensor
+    scales  of all runs in order; empty for a dense tensor
     """
     if tensor.kind == "dense":
         return {}
@@ -120,7 +120,7 @@ def companions(tensor: PlannedTensor, scales: list[Tensor]) -> dict[str, memoryv
         found["nested_absmax"] = _bytes(nested.nested_absmax)
     found["absmax"] = _bytes(joined)
     text = quant_state_text(tensor.source, nested_offset=offset).encode()
-    # JSON may end in spaces; they keep the length, and so every offset in the file, known before.
+    # JSON may end in spaces. They fix the length, so every offset in the file is known in advance.
     padded = text.ljust(tensor.pieces["quant_state"].nbytes)
     found["quant_state"] = memoryview(padded)
     return found
@@ -131,7 +131,7 @@ def _bytes(values: Tensor) -> memoryview:
 
 
 def _check_finite(weight: Tensor, run: Run) -> None:
-    """Refuse NaN and infinity, which no scale can hold, and say where the first one is."""
+    """Raise ConversionError with the position of the first weight that is NaN or infinite."""
     low, high = torch.aminmax(weight)
     if torch.isfinite(low) and torch.isfinite(high):
         return

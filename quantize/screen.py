@@ -1,4 +1,4 @@
-"""How events reach the person or the program that started a conversion."""
+"""Show the events of a conversion or a check: as text, or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from quantize.events import (
     Calibrated,
     CalibrationProgress,
     Damaged,
+    Evaluated,
     Event,
     Failed,
     Finished,
-    Judged,
     Measuring,
     Planned,
     Progress,
@@ -23,7 +23,7 @@ from quantize.events import (
 
 
 class JsonLines:
-    """Every event as one line of JSON on standard output, at once."""
+    """Writes every event immediately, as one line of JSON on standard output."""
 
     def __call__(self, event: Event) -> None:
         sys.stdout.write(event.to_json() + "\n")
@@ -31,7 +31,7 @@ class JsonLines:
 
 
 class Screen:
-    """Events as text: results on standard output, progress and errors on standard error."""
+    """Writes events as text: results to standard output, progress and errors to standard error."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -52,7 +52,7 @@ class Screen:
 
 
 def describe_progress(event: Progress) -> str:
-    """Return how far reading, rounding and writing are."""
+    """Return the line about the progress of reading, rounding and writing."""
     return (
         f"{event.share:6.1%}   {format_bytes(event.done_bytes)} of "
         f"{format_bytes(event.total_bytes)}   {format_bytes(round(event.bytes_per_s))}/s   "
@@ -61,7 +61,7 @@ def describe_progress(event: Progress) -> str:
 
 
 def describe_calibration(event: CalibrationProgress) -> str:
-    """Return how far the calibration is."""
+    """Return the line about the progress of the calibration."""
     return (
         f"calibrated {event.done} of {event.total} blocks   error {event.error_ratio:.2f} of "
         f"round to nearest   {format_seconds(event.seconds_left)} left"
@@ -69,9 +69,9 @@ def describe_calibration(event: CalibrationProgress) -> str:
 
 
 def describe_measuring(event: Measuring) -> str:
-    """Return how far the measurement on held-out samples is."""
+    """Return the line about the progress of the evaluation on held-out samples."""
     return (
-        f"measured {event.done} of {event.total} blocks on samples held out   "
+        f"evaluated {event.done} of {event.total} blocks on held-out samples   "
         f"{format_seconds(event.seconds_left)} left"
     )
 
@@ -80,15 +80,15 @@ _WORDS = {"dense": "as in SRC", "nf4": "NF4"}
 
 
 def describe(event: Event) -> Sequence[str]:
-    """Give an event as lines of text. Progress has none: it is one line that changes."""
+    """Return an event as lines of text; none for progress, which is one line that changes."""
     if isinstance(event, Planned):
         return _describe_plan(event)
     if isinstance(event, Finished):
         return _describe_finished(event)
     if isinstance(event, Calibrated):
-        return [f"{event.tensor}: round to nearest is kept, {event.reason}."] * bool(event.reason)
-    if isinstance(event, Judged):
-        return _describe_judged(event)
+        return [f"{event.tensor}: round to nearest is kept ({event.reason})."] * bool(event.reason)
+    if isinstance(event, Evaluated):
+        return _describe_evaluation(event)
     if isinstance(event, Damaged):
         where = f"{event.file}: {event.tensor}" if event.tensor else event.file
         return [f"DAMAGED  {where}: {event.problem}"]
@@ -108,19 +108,19 @@ def _describe_plan(plan: Planned) -> list[str]:
         )
         for row in plan.parts
     ]
-    table = [("part", "now", "then", "matrices", "bits/weight"), *rows]
+    table = [("part", "before", "after", "matrices", "bits/weight"), *rows]
     lines = [f"{a:<16} {b:>10} {c:>10}   {d:<22} {e:>11}" for a, b, c, d, e in table]
     total = f"{format_bytes(plan.source_bytes):>10} {format_bytes(plan.result_bytes):>10}"
     lines += [f"{'total':<16} {total}", ""]
     lines += _describe_kept(plan)
     lines += [f"Note: {note}" for note in plan.notes]
-    ready = f" {format_bytes(plan.ready_bytes)} of it are ready." if plan.ready_bytes else ""
-    free = f"{format_bytes(plan.free_bytes)} are free there."
-    return [*lines, f"The result goes to {plan.destination}; {free}{ready}"]
+    ready = f" Already done: {format_bytes(plan.ready_bytes)}." if plan.ready_bytes else ""
+    free = f"{format_bytes(plan.free_bytes)} free on its disk."
+    return [*lines, f"Result: {plan.destination}. {free}{ready}"]
 
 
 def _describe_kept(plan: Planned) -> list[str]:
-    """Say once per reason which matrices do not become NF4."""
+    """Return a line per reason about the matrices that are not stored in NF4."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for row in plan.kept:
         by_reason.setdefault((row.reason, row.kind), []).append(row.tensor)
@@ -131,12 +131,12 @@ def _describe_kept(plan: Planned) -> list[str]:
     ]
 
 
-def _describe_judged(event: Judged) -> list[str]:
-    """Give the short table of what the answers lose."""
+def _describe_evaluation(event: Evaluated) -> list[str]:
+    """Return the short table of the whole model's difference from the source."""
     lines = [
         "",
-        f"On {event.words} words of {event.samples} samples held out, against SRC:",
-        f"{'':<12} {'mean KL':>10} {'KL 99 %':>9} {'same word':>10} {'answers changed':>16}",
+        f"Compared with SRC, on {event.words} answer tokens of {event.samples} held-out samples:",
+        f"{'':<12} {'mean KL':>10} {'KL 99 %':>9} {'top-1':>10} {'answers changed':>16}",
     ]
     forms = {"plain NF4": event.plain, "calibrated": event.calibrated}
     if event.upgraded or event.dropped:
@@ -149,14 +149,14 @@ def _describe_judged(event: Judged) -> list[str]:
         low, high = event.of_plain["low"], event.of_plain["high"]
         lines.append(
             f"The result has {event.of_plain['value']:.2f} times the KL of plain NF4 "
-            f"(between {low:.2f} and {high:.2f} in 95 of 100 resamples)."
+            f"({low:.2f} to {high:.2f} in 95 % of resamples of the pictures)."
         )
     return [*lines, *([event.remarks] if event.remarks else []), ""]
 
 
 def _describe_finished(event: Finished) -> list[str]:
     if event.already:
-        return [f"{event.folder} is finished already: the same source and settings."]
+        return [f"{event.folder} is already finished, from the same source with the same settings."]
     return [
         f"Finished in {format_seconds(event.seconds)}: {event.folder}, "
         f"{format_bytes(event.result_bytes)}.",
@@ -166,14 +166,14 @@ def _describe_finished(event: Finished) -> list[str]:
 
 def _describe_verified(event: Verified) -> list[str]:
     if not event.ok:
-        things = "thing is" if event.damaged == 1 else "things are"
-        return [f"{event.folder}: {event.damaged} {things} damaged."]
+        problems = "problem" if event.damaged == 1 else "problems"
+        return [f"{event.folder} is damaged: {event.damaged} {problems} found."]
     if not event.has_manifest:
         return [
             f"{event.folder} has no manifest, so only names, shapes and sizes were checked: "
-            "they are right."
+            "they are correct."
         ]
     return [
-        f"{event.folder} is as it was written: {format_bytes(event.checked_bytes)} checked in "
+        f"{event.folder} is intact: {format_bytes(event.checked_bytes)} checked in "
         f"{format_seconds(event.seconds)}."
     ]

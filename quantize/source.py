@@ -1,4 +1,4 @@
-"""The checkpoint that is converted: what is refused, how it is read, and how it is recognised."""
+"""The checkpoint that is converted: check it, identify it, and read it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _COPIED = (
     "MODEL_LICENSE*",
     "USE_POLICY*",
 )
-"""Files that travel with the weights. Python files do not: a model's own code is never run."""
+"""Files that are copied to the result. Python files are not: a model's own code is never run."""
 
 _MAX_COPIED_BYTES = 64 * 1024**2
 
 
 def open_source(source: Path, destination: Path) -> Catalog:
-    """Check that a folder can be converted to the other and read its headers.
+    """Check that one folder can be converted into the other; return the source's catalog.
 
-    Raises UsageError for a pair of folders that makes no sense, CheckpointError for a source that
-    is damaged, incomplete or already quantized.
+    Raises UsageError for an impossible pair of folders, CheckpointError for a source that is
+    damaged, incomplete or already quantized.
     """
     if not source.is_dir():
         raise UsageError(
@@ -81,13 +81,13 @@ def open_source(source: Path, destination: Path) -> Catalog:
 
 
 def raw_config(source: Path) -> dict[str, Any]:
-    """Read config.json as it stands; read_config has checked it before."""
+    """Return config.json as it is; read_config has already checked it."""
     content: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     return content
 
 
 def companion_files(source: Path) -> list[Path]:
-    """List the tokenizer, generation and licence files that go into the result unchanged."""
+    """Return the tokenizer, generation and licence files that are copied unchanged."""
     return sorted(
         file
         for file in source.iterdir()
@@ -98,10 +98,10 @@ def companion_files(source: Path) -> list[Path]:
 
 
 def identify(catalog: Catalog) -> dict[str, str]:
-    """Recognise a source again: its fingerprint, and a hash of a few bytes of every tensor.
+    """Return what identifies a source: its fingerprint, and a hash of a few bytes of every tensor.
 
-    Two fine-tunings of one model have equal headers, so the fingerprint alone would let a
-    conversion of one be continued with the other. Reading all 39 GB twice would cost too much.
+    Two fine-tuned versions of one model have equal headers, so with the fingerprint alone the
+    conversion of one could be resumed with the other. Hashing all 39 GB would take too long.
     """
     digest = hashlib.sha256()
     with SourceFiles(drop=False) as files:
@@ -116,12 +116,12 @@ def identify(catalog: Catalog) -> dict[str, str]:
 class SourceFiles:
     """Reads parts of tensors from any thread; every file is opened once.
 
-    A context manager. Plain reads into a new buffer: mapped pages of a 39 GB checkpoint would count
-    as this process's memory.
+    A context manager. It reads into new buffers instead of mapping files: the mapped pages of a
+    39 GB checkpoint would count as memory of this process.
     """
 
     def __init__(self, *, drop: bool = True) -> None:
-        """`drop` tells the system to forget what was read, which spares its page cache."""
+        """drop: remove what was read from the system's page cache."""
         self._drop = drop
         self._open: dict[Path, FileIO] = {}
         self._stack = ExitStack()
@@ -134,10 +134,10 @@ class SourceFiles:
         self._stack.close()
 
     def read(self, tensor: str, piece: Piece, begin: int, count: int) -> bytearray:
-        """Read `count` bytes of a piece from its byte `begin` on.
+        """Return `count` bytes of a piece, starting at its byte `begin`.
 
-        tensor  name for the message
-        Raises CheckpointError, naming file and tensor, when the file can't be read or ends early.
+        tensor  name of the tensor for error messages
+        Raises CheckpointError, with file and tensor, if the file can't be read or ends early.
         """
         data = bytearray(count)
         try:
@@ -177,7 +177,7 @@ def _positioned(stream: FileIO, part: memoryview, position: int, lock: Lock) -> 
 
 
 def _seeking(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
-    """The same where the system has no positioned read (Windows)."""
+    """Do the same on systems without positioned reads (Windows)."""
     with lock:
         stream.seek(position)
         return stream.readinto(part) or 0
@@ -189,7 +189,7 @@ _read_once: Callable[[FileIO, memoryview, int, Lock], int] = (
 
 
 def _read_into(stream: FileIO, target: memoryview, position: int, lock: Lock) -> int:
-    """Fill the target as far as the file goes and give the bytes read."""
+    """Fill the target as far as the file allows; return the number of bytes read."""
     got = 0
     while got < len(target):
         count = _read_once(stream, target[got:], position + got, lock)

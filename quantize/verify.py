@@ -1,4 +1,4 @@
-"""Check a quantized folder: every byte against its manifest."""
+"""Check every byte of a quantized folder against its manifest."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EVERY_S = 0.5
 
 
 def verify(folder: Path) -> Iterator[Event]:
-    """Read a folder again and compare it with its manifest; yields Progress, Damaged, Verified.
+    """Read a folder and compare it with its manifest; yield Progress, Damaged, Verified.
 
-    Without a manifest only names, shapes and sizes are checked, and Verified says so.
-    Raises UsageError when there is no such folder.
+    Without a manifest only names, shapes and sizes are checked, and Verified reports that.
+    Raises UsageError if there is no such folder.
     """
     if not folder.is_dir():
         raise UsageError(
             "There is no folder {folder}.",
-            hint="Give the folder that should be checked.",
+            hint="Use the folder that quantize wrote.",
             folder=folder,
         )
     check = _Check(folder=folder, started=time.monotonic())
@@ -49,7 +49,7 @@ def verify(folder: Path) -> Iterator[Event]:
             tensors = {n: t for n, t in manifest.tensors.items() if t.shard == name}
             yield from _check_shard(check, name, record, tensors)
     if check.found == 0:
-        # The manifest vouches for bytes; that they make up a whole model is checked as at loading.
+        # The bytes match the manifest. Check that they form a complete model, as loading does.
         yield from _check_structure(check)
     yield Verified(
         folder=str(folder),
@@ -63,7 +63,7 @@ def verify(folder: Path) -> Iterator[Event]:
 
 @dataclass(kw_only=True)
 class _Check:
-    """What was read and found so far."""
+    """What has been read and found so far."""
 
     folder: Path
     started: float
@@ -105,7 +105,7 @@ def _check_structure(check: _Check) -> Iterator[Damaged]:
 
 
 def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:
-    """Compare config, index and tokenizer files."""
+    """Compare the config, index and tokenizer files."""
     for name, record in manifest.files.items():
         try:
             content = (check.folder / name).read_bytes()
@@ -122,7 +122,7 @@ def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:
 def _check_shard(
     check: _Check, name: str, record: ShardRecord, tensors: Mapping[str, TensorRecord]
 ) -> Iterator[Event]:
-    """Compare one safetensors file, piece by piece; what can't be read is named and skipped."""
+    """Compare one safetensors file, piece by piece; report what can't be read and skip it."""
     try:
         size = (check.folder / name).stat().st_size
         if size != record.nbytes:
@@ -149,7 +149,7 @@ def _read_header(file: Path) -> bytes:
 def _check_tensors(
     check: _Check, name: str, header: bytes, tensors: Mapping[str, TensorRecord]
 ) -> Iterator[Event]:
-    """Hash every piece of a file whose header is proven right."""
+    """Hash every piece of a file whose header has been checked."""
     entries = json.loads(header[8:])
     promised = {piece_name(n, role) for n, record in tensors.items() for role in record.sha256}
     if promised != entries.keys() - {"__metadata__"}:

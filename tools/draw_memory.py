@@ -30,7 +30,7 @@ END = "<!-- end of what is written by tools/draw_memory.py -->"
 GPU_GIB = (24, 16, 12, 8, 6, 4)
 HOST_GIB = 32
 CPU_GIB = 16
-CPU = Cpu(cores=8, has_bf16=True, has_avx512=True, has_rows=True)
+CPU = Cpu(cores=8, has_bf16=True, has_avx512=True, has_gemv=True)
 CAPPED = "RTX 4090"
 
 

@@ -256,7 +256,7 @@ def _beside_llama_cpp(report: Report) -> Iterator[str]:
         f"shapes, in Q4_K_M, {copies} its second, reordered copy of the weights, "
         "and CogVLM's vision tower with CogVLM2's shapes. One thread, CPU time, "
         f"{report['repeats']} pairs in turn (load average at the start: {report['load']:.1f}; "
-        "`benchmarks/beside_llama_cpp.py`). The time of a layer is a quarter of the difference "
+        "`benchmarks/versus_llama_cpp.py`). The time of a layer is a quarter of the difference "
         "between 6 layers and 2, in the tower half of that between 3 and 1."
     )
     yield ""

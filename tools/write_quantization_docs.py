@@ -218,7 +218,7 @@ formats at the matrix's own outputs are known. Then a knapsack problem is solved
 
 Without a budget the result is plain NF4 (Dettmers and others, arXiv 2305.14314), which every reader
 and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate.py` in
-`quantize/calibration/`; the budget is in `judge.py` and `variants.py` there and in
+`quantize/calibration/`; the budget is in `evaluation.py` and `variants.py` there and in
 `quantize/budget.py`.
 
 {_real_width(_read(REAL_WIDTH))}

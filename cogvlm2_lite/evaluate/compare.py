@@ -16,8 +16,7 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.replan import OUT_OF_MEMORY
 from cogvlm2_lite.engine.runtime import Result, Steps
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
-from cogvlm2_lite.evaluate.metrics import Summary, summarise
-from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
+from cogvlm2_lite.evaluate.metrics import Summary, TokenComparison, summarise
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Finished, Progress
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
@@ -70,7 +69,7 @@ class Comparison:
     weights: tuple[Weight, Weight]
     written: int
     summary: Summary
-    tokens: Beside
+    tokens: TokenComparison
 
     def as_dict(self) -> dict[str, Any]:
         """Give what `compare --json` prints; docs/format.md describes it."""
@@ -98,14 +97,14 @@ def compare(
     asked = prepare(with_answers, tokenizer, config)
     with Reference(asked, config) as kept:
         yield from _with(reference, open_model, kept.fill)
-        beside = yield from _with(other, open_model, kept.against)
+        compared = yield from _with(other, open_model, kept.against)
     return Comparison(
         reference=reference,
         other=other,
         weights=(weigh(catalogs[0]), weigh(catalogs[1])),
         written=sum(not sample.answer for sample in samples),
-        summary=summarise(beside),
-        tokens=beside,
+        summary=summarise(compared),
+        tokens=compared,
     )
 
 

@@ -126,7 +126,7 @@ def this_cpu() -> Cpu:
         has_bf16="avx512_bf16" in flags,
         has_avx512="avx512f" in flags,
         has_amx="amx_bf16" in flags,
-        has_rows=built_kernel() is not None and "avx2" in flags,
+        has_gemv=built_kernel() is not None and "avx2" in flags,
     )
 
 

@@ -163,24 +163,24 @@ class CpuClass:
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
                         weight is made plain first
-    rows_bytes_per_s    the same with our C kernel, of what is stored
+    gemv_bytes_per_s    the same with our C kernel, of what is stored
     """
 
     name: str
     matmul_flops: float
     decode_bytes_per_s: float
-    rows_bytes_per_s: float
+    gemv_bytes_per_s: float
 
 
-_AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, rows_bytes_per_s=9.6e9)
+_AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, gemv_bytes_per_s=9.6e9)
 _AVX512_BF16 = CpuClass(
-    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, rows_bytes_per_s=20e9
+    name="AVX512-BF16", matmul_flops=300e9, decode_bytes_per_s=18e9, gemv_bytes_per_s=20e9
 )
 _AVX512 = CpuClass(
-    name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, rows_bytes_per_s=7.4e9
+    name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, gemv_bytes_per_s=7.4e9
 )
 _OTHER = CpuClass(
-    name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9, rows_bytes_per_s=7.4e9
+    name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9, gemv_bytes_per_s=7.4e9
 )
 
 _PACK_BYTES_PER_S = 0.6e9
@@ -198,7 +198,7 @@ class Cpu:
 
     has_bf16  AVX512-BF16: it computes in bfloat16
     has_amx   AMX for bfloat16, too
-    has_rows  our C kernel was built and runs here; without it NF4 matrices used in decoding get a
+    has_gemv  our C kernel was built and runs here; without it NF4 matrices used in decoding get a
               second, packed copy where there is AVX512-BF16
     """
 
@@ -206,7 +206,7 @@ class Cpu:
     has_bf16: bool
     has_avx512: bool
     has_amx: bool = False
-    has_rows: bool = False
+    has_gemv: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -216,7 +216,7 @@ class Cpu:
     @property
     def packs(self) -> bool:
         """True when matrices used in decoding get a packed copy."""
-        return self.has_bf16 and not self.has_rows
+        return self.has_bf16 and not self.has_gemv
 
     @property
     def rates(self) -> Rates:
@@ -225,7 +225,7 @@ class Cpu:
             kind = _AMX if self.has_amx else _AVX512_BF16
         else:
             kind = _AVX512 if self.has_avx512 else _OTHER
-        decode = kind.rows_bytes_per_s if self.has_rows else kind.decode_bytes_per_s
+        decode = kind.gemv_bytes_per_s if self.has_gemv else kind.decode_bytes_per_s
         return Rates(
             matmul_flops=kind.matmul_flops * self.cores,
             memory_bytes_per_s=min(decode * self.cores, RAM_BYTES_PER_S),

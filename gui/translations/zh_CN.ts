@@ -1710,8 +1710,8 @@
         <translation>请使用更大的预算，或缩小 lm_head（--lm-head nf4）。</translation>
     </message>
     <message>
-        <source>{value!r} is not a budget.</source>
-        <translation>{value!r} 不是预算。</translation>
+        <source>Invalid budget: {value!r}.</source>
+        <translation>预算无效：{value!r}。</translation>
     </message>
     <message>
         <source>Write it like +5%, 4.6bits or 12.0GiB.</source>
@@ -1946,8 +1946,8 @@
         <translation>有 {size} 字节，而应为 {expected} 字节</translation>
     </message>
     <message>
-        <source>Give the folder that should be checked.</source>
-        <translation>请指定要检查的文件夹。</translation>
+        <source>Use the folder that quantize wrote.</source>
+        <translation>请指定由 quantize 写出的文件夹。</translation>
     </message>
     <message>
         <source>its tensors are not those that the manifest lists</source>

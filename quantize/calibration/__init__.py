@@ -1,1 +1,1 @@
-"""Fits the rounding of 4-bit weights to what the layers see on sample inputs."""
+"""Fit the rounding of 4-bit weights to the inputs that the layers get on samples."""

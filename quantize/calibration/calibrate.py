@@ -1,16 +1,16 @@
-"""Calibrate a checkpoint block by block: what its linear layers see decides how they are rounded.
+"""Calibrate a checkpoint block by block: fit the rounding of linear layers to their inputs.
 
-One block's weights, the Hessians of its inputs and one sample's activations are in memory at
-a time; the activations of all samples between two blocks lie on disk. Each block sees what the
-rounded blocks before it give. The results wait in the working folder, and `pipeline.py` writes them
-where round to nearest would stand:
+One block's weights, the Hessians of its inputs and the activations of one sample are in memory at a
+time; the activations of all samples between two blocks are on disk. The inputs of each block are
+the outputs of the rounded blocks before it. The results are kept in the working folder, and
+`pipeline.py` writes them in place of round to nearest:
 
-    calibration/state.json         what is calibrated, and how many stages are done
-    calibration/activations-N      what stage N starts from (engine/activations.py)
+    calibration/state.json         the identity of the calibration, and how many stages are done
+    calibration/activations-N      the inputs of stage N (engine/activations.py)
     calibration/matrices/NAME      codes, scales and the errors of one matrix
     calibration/biases/NAME        a corrected bias
 
-A stage is done when its files are on the disk and state.json counts it, so a killed run goes on
+A stage is done when its files are on the disk and state.json counts it, so a killed run resumes
 with the same numbers.
 """
 
@@ -58,24 +58,24 @@ from quantize.events import Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
 
-CHECK_EVERY = 4
-"""Every fourth picture (or sample without one) judges and is not fitted to."""
-LEAST_SAMPLES = 8
-MOST_INPUTS = 65_536
-"""Inputs of a matrix that are looked at; more were measured to change nothing."""
+HOLD_OUT_EVERY = 4
+"""Every fourth picture (or sample without one) is held out: it evaluates and is not fitted to."""
+MIN_SAMPLES = 8
+MAX_INPUTS = 65_536
+"""Inputs of a matrix that its Hessian is made of. Measured: more change nothing."""
 
-MOST_HELD_OUT_INPUTS = 2048
-"""Inputs of samples held out that judge a matrix."""
+MAX_HELD_OUT_INPUTS = 2048
+"""Held-out inputs that evaluate a matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is calibrated.
 
-    samples  with pictures that open, those of one picture together
-    chosen   names of the matrices that become NF4
-    folder   the working folder of the conversion
-    identity what must be equal to go on with earlier work
+    samples   with pictures that open; samples about one picture follow each other
+    chosen    names of the matrices that become NF4
+    folder    the working folder of the conversion
+    identity  must be equal for earlier work to be resumed
     """
 
     catalog: Catalog
@@ -89,9 +89,9 @@ class Task:
 
 
 class CalibratedWeights:
-    """What a calibration left: read by the pipeline when it writes.
+    """The results of a calibration, which the pipeline reads when it writes.
 
-    dropped  matrices that are stored otherwise than it decided
+    dropped  matrices that are stored in another way than it decided
     """
 
     def __init__(self, folder: Path, dropped: frozenset[str] = frozenset()) -> None:
@@ -110,7 +110,7 @@ class CalibratedWeights:
             return content.get_tensor("codes"), content.get_tensor("scales").flatten()
 
     def values(self, name: str, *, double_quant: bool) -> Tensor | None:
-        """Return what readers will see of a matrix, float32; None when rounded to nearest."""
+        """Return a matrix dequantized as readers will, float32; None when rounded to nearest."""
         found = self.matrix(name)
         if found is None:
             return None
@@ -120,7 +120,7 @@ class CalibratedWeights:
         return levels(codes) * read.repeat_interleave(NF4_GROUP, dim=1)
 
     def bias(self, name: str) -> Tensor | None:
-        """Return a corrected bias in the source's type; None when it stays."""
+        """Return a corrected bias in the source's type; None when it does not change."""
         file = self._folder / "biases" / name
         matrix = name.removesuffix(".bias") + ".weight"
         if matrix in self._dropped or not file.exists():
@@ -130,7 +130,7 @@ class CalibratedWeights:
         return found
 
     def rows(self, catalog: Catalog) -> list[Calibrated]:
-        """List what was decided for every matrix, in the model's order."""
+        """Return what was decided for every matrix, in the model's order."""
         files = (self._folder / "matrices" / name for name in catalog.tensors)
         found = []
         for file in (file for file in files if file.exists()):
@@ -140,7 +140,7 @@ class CalibratedWeights:
 
 
 class Calibrator:
-    """Does the work of a task; `run` resumes after the last finished stage."""
+    """Carries out a task; `run` resumes after the last finished stage."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -158,7 +158,7 @@ class Calibrator:
 
     @torch.inference_mode()
     def run(self) -> Iterator[CalibrationProgress | Calibrated]:
-        """Calibrate; yields a row per matrix and progress per block.
+        """Calibrate; yield a row per matrix and progress per block.
 
         Raises ConversionError when the working folder holds another calibration.
         """
@@ -172,10 +172,11 @@ class Calibrator:
             for number in walk.forward:
                 self._rounding_s, entered = 0.0, time.monotonic()
                 with walk.visit(number) as visit:
-                    # 1  Run all samples to see what the matrices are multiplied with, and round.
+                    # 1  Run all samples, collect the inputs of the matrices, and round these.
                     yield from self._calibrate(stages[number], visit)
-                    # 2  Run them again through the rounded block: the next one sees its errors.
-                    if number + 1 < len(stages):  # nobody reads what the last one gives
+                    # 2  Run the samples again through the rounded block, so that the next block is
+                    #    fitted to inputs that contain its errors.
+                    if number + 1 < len(stages):  # the outputs of the last one are not used
                         for key in visit.keys:
                             visit.advance(key)
                 done = number + 1
@@ -191,46 +192,48 @@ class Calibrator:
                     round_s=round(self._rounding_s, 3),
                 )
 
-    # --- one block -------------------------------------------------------------------------------
+    # --- one block --------------------------------------------------------------------------------
 
     def _calibrate(self, stage: ModelStage, visit: StageVisit) -> Iterator[Calibrated]:
-        """Watch the inputs of a stage's matrices, and leave the matrices rounded."""
+        """Collect the inputs of a stage's matrices and round the matrices; yield their rows."""
         chosen = [linear for linear in stage.matrices if linear.name in self._task.chosen]
         if not chosen:
             return
-        watched = [self._watch(linear, stage.rows) for linear in chosen]
+        observed = [self._observe(linear, stage.rows) for linear in chosen]
         for group, key in zip(stage.groups, visit.keys, strict=True):
-            for seen in watched:
-                seen.checking = is_held_out(group)
+            for seen in observed:
+                seen.held_out = is_held_out(group)
             visit.output(key)
-        for linear, seen in zip(chosen, watched, strict=True):
+        for linear, seen in zip(chosen, observed, strict=True):
             seen.fit.spill(self._work / "hessians" / linear.name)
-        for linear, seen in zip(chosen, watched, strict=True):
+        for linear, seen in zip(chosen, observed, strict=True):
             began = time.monotonic()
             row = self._round(linear, seen)
             seen.fit.forget()
             self._rounding_s += time.monotonic() - began
             yield row
 
-    def _watch(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
-        """Put a weight that looks at its inputs into a slot.
+    def _observe(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
+        """Put a weight that collects its inputs into a slot.
 
-        rows  how many inputs the matrices of a part will meet
+        rows  returns how many inputs the matrices of a part will have
         """
         assert linear.stored is not None
         expected = rows(self._task.catalog.tensors[linear.name].spec.part)
         seen = ObservedWeight(
             inner=linear.stored,
             fit=Hessian(
-                linear.in_features, self._network.device, every=max(-(-expected // MOST_INPUTS), 1)
+                linear.in_features, self._network.device, every=max(-(-expected // MAX_INPUTS), 1)
             ),
-            check=HeldOutInputs(every=max(-(-expected // (CHECK_EVERY * MOST_HELD_OUT_INPUTS)), 1)),
+            check=HeldOutInputs(
+                every=max(-(-expected // (HOLD_OUT_EVERY * MAX_HELD_OUT_INPUTS)), 1)
+            ),
         )
         linear.stored = seen
         return seen
 
     def _round(self, linear: Linear, seen: ObservedWeight) -> Calibrated:
-        """Round a matrix, keep the better of calibrated and nearest, and put it in place."""
+        """Round a matrix, keep the better of calibrated and nearest, and put it into the slot."""
         how, weight = self._task.how, seen.dequantize(torch.float32)
         plain = round_to_nearest(weight, double_quant=how.double_quant)
         best, reason = plain, ""
@@ -275,7 +278,7 @@ class Calibrator:
         return row
 
     def _correct_bias(self, linear: Linear, change: Tensor, seen: ObservedWeight) -> Tensor | None:
-        """Return the bias that takes back the mean error of the outputs."""
+        """Return the bias minus the mean error of the outputs; None for a layer without a bias."""
         if linear.bias is None:
             return None
         bias = self._source_bias(linear.bias)
@@ -288,7 +291,7 @@ class Calibrator:
             found: Tensor = content.get_tensor(bias.name)
         return found
 
-    # --- files -----------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------
 
     def _save_matrix(self, name: str, rounded: RoundedMatrix, row: Calibrated) -> None:
         tensors = {}
@@ -305,7 +308,7 @@ class Calibrator:
         write_file_durably(file, save(whole, metadata or None))
 
     def _resume(self) -> None:
-        """Resume after the last finished stage; refuse the work of another calibration."""
+        """Load the state after the last finished stage; reject that of another calibration."""
         earlier = self._activations.earlier_identity
         if earlier not in (None, self._task.identity):
             raise ConversionError(
@@ -320,7 +323,7 @@ class Calibrator:
         self._rows = {row.tensor: row for row in rows}
 
     def _check_room(self) -> None:
-        """Refuse a disk that the activations and results will not fit on, before any work."""
+        """Raise DoesNotFitError before any work if the disk is too small for the scratch files."""
         needed, activations = self.scratch_bytes, self._activations
         if activations.room_bytes < needed:
             raise DoesNotFitError(
@@ -333,8 +336,8 @@ class Calibrator:
 
     @property
     def scratch_bytes(self) -> int:
-        """Disk that is needed besides the result: the activations between two blocks, twice, codes
-        and scales of all matrices, and the Hessians of a layer."""
+        """Disk space needed in addition to the result: the activations between two blocks (twice),
+        codes and scales of all matrices, and the Hessians of a layer."""
         tensors = self._task.catalog.tensors
         weights = sum(tensors[name].spec.numel for name in self._task.chosen)
         scales = 4 * weights // NF4_GROUP
@@ -346,26 +349,26 @@ class Calibrator:
         hessians = max(layer.values(), default=0)
         return 2 * self._network.activation_bytes + weights // 2 + scales + hessians
 
-    # --- small things ----------------------------------------------------------------------------
+    # --- progress and checks ----------------------------------------------------------------------
 
     def _ratio(self) -> float:
         """Return the mean ratio of a matrix's error to that of round to nearest."""
-        judged = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
-        ratios = [row.error / row.nearest_error for row in judged]
+        measured = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
+        ratios = [row.error / row.nearest_error for row in measured]
         return sum(ratios) / len(ratios) if ratios else 1.0
 
 
 def is_held_out(number: int) -> bool:
-    """Say whether a picture, or a sample without one, judges instead of being fitted to."""
-    return number % CHECK_EVERY == CHECK_EVERY - 1
+    """Return whether a picture, or a sample without one, is held out and not fitted to."""
+    return number % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Refuse samples that are too few to judge by."""
-    if len(samples) < LEAST_SAMPLES:
+    """Raise UsageError for too few samples to hold some out."""
+    if len(samples) < MIN_SAMPLES:
         raise UsageError(
             "Too few samples to calibrate with: {count}.",
             hint="Use at least {least}; 64 is a good number. Or use --calibrate built-in.",
             count=len(samples),
-            least=LEAST_SAMPLES,
+            least=MIN_SAMPLES,
         )

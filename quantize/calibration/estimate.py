@@ -1,7 +1,7 @@
-"""How long a calibration will take on the machine at hand, phase by phase, before it starts.
+"""Estimate, before it starts, how long each phase of a calibration takes on this machine.
 
-The work is counted in floating-point operations from the shapes; how many of them a second has is
-tried out for a moment.
+The work is counted in floating-point operations from the shapes. A short measurement gives the
+operations per second.
 """
 
 from __future__ import annotations
@@ -20,77 +20,79 @@ from cogvlm2_lite.architectures.architecture import (
 )
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.weights.catalog import NF4_GROUP
-from quantize.calibration.calibrate import CHECK_EVERY, MOST_INPUTS
+from quantize.calibration.calibrate import HOLD_OUT_EVERY, MAX_INPUTS
+from quantize.calibration.evaluation import MAX_SHARE_OF_CALIBRATION, MIN_MEASURING_FLOPS
 from quantize.calibration.gptq import Calibration
-from quantize.calibration.judge import LEAST_FLOPS, MOST_OF_CALIBRATION
 
 _PROBE = 2048
-"""Rows and columns of the product that is timed: large enough for all cores, and over soon."""
-_WORDS = 120
-"""Tokens of a question and its answer, as the built-in samples have."""
-_BESIDE_FLOPS = 7e4
-"""What a weight costs beside products when it is rounded (searching its scale, the work on each
-column), counted in products: 0.40 s of a core for a million weights where it does 180 GFLOP/s."""
-
+"""Rows and columns of the matrix product that is timed: large enough for all cores, and short."""
+_TOKENS = 120
+"""Tokens of a question and its answer in the built-in samples."""
+_OTHER_FLOPS = 7e4
+"""Work of rounding one weight outside matrix products (the search for its scale, the steps of each
+column), as the operations that take the same time. Measured: 0.40 s for a million weights on a core
+that does 180 GFLOP/s."""
 
 _RUN_S = 0.006
-"""What a block costs for each sample beside its products: reading and writing activations, starting
-the work. Measured on the demo model, whose products cost nothing."""
+"""Seconds that a block takes for each sample in addition to its matrix products: reading and
+writing activations, starting kernels. Measured on the demo model, whose products take almost no
+time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Floating-point operations of the phases of a calibration, and runs of a block on a sample.
+    """Floating-point operations of each phase of a calibration, and how often blocks run.
 
-    look     samples through the blocks, twice
-    hessians Hessians of all matrices, in float32
-    rounding deciding codes and scales, in float32
-    measure  the whole model on samples held out, in float32
-    runs     of blocks while looking, and while measuring
+    forward    running the samples through the blocks, twice
+    hessians   the Hessians of all matrices, in float32
+    rounding   choosing codes and scales, in float32
+    measuring  the whole model on held-out samples, in float32
+    runs       of a block on a sample, in the forward phase and while measuring
     """
 
-    look: float
+    forward: float
     hessians: float
     rounding: float
-    measure: float
+    measuring: float
     runs: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Seconds of the phases."""
+    """Seconds of each phase."""
 
-    look_s: float
-    round_s: float
-    measure_s: float
+    forward_s: float
+    rounding_s: float
+    measuring_s: float
 
     @property
     def seconds(self) -> float:
-        return self.look_s + self.round_s + self.measure_s
+        return self.forward_s + self.rounding_s + self.measuring_s
 
     def __str__(self) -> str:
         return (
-            f"{format_seconds(self.seconds)} ({format_seconds(self.look_s)} to look at samples, "
-            f"{format_seconds(self.round_s)} to round, {format_seconds(self.measure_s)} to measure)"
+            f"{format_seconds(self.seconds)} ({format_seconds(self.forward_s)} to run the samples, "
+            f"{format_seconds(self.rounding_s)} to round, "
+            f"{format_seconds(self.measuring_s)} to evaluate)"
         )
 
 
 def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
-    """Turn work into seconds by trying a product out; takes a second or two on a CPU."""
+    """Return the seconds that work takes, from a measurement of a second or two on a CPU."""
     plain = flops_per_s(device, torch.float32)
-    look = plain if dtype == torch.float32 else flops_per_s(device, dtype)
+    forward = plain if dtype == torch.float32 else flops_per_s(device, dtype)
     return Estimate(
-        look_s=work.look / look + work.hessians / plain + work.runs[0] * _RUN_S,
-        round_s=work.rounding / plain,
-        measure_s=work.measure / plain + work.runs[1] * _RUN_S,
+        forward_s=work.forward / forward + work.hessians / plain + work.runs[0] * _RUN_S,
+        rounding_s=work.rounding / plain,
+        measuring_s=work.measuring / plain + work.runs[1] * _RUN_S,
     )
 
 
 def flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """Time a product of two square matrices; the better of two."""
+    """Return the speed of a product of two square matrices: the best of three runs."""
     one = torch.ones((_PROBE, _PROBE), device=device, dtype=dtype)
     best = float("inf")
-    for _ in range(3):  # the first one also starts threads
+    for _ in range(3):  # the first run also starts threads
         began = time.perf_counter()
         (one @ one).sum().item()
         best = min(best, time.perf_counter() - began)
@@ -101,9 +103,9 @@ def flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
 class SampleCounts:
     """How many samples there are.
 
-    samples   all of them
-    shown     those with a picture
-    pictures  distinct ones
+    samples   all
+    shown     samples with a picture
+    pictures  distinct pictures
     """
 
     samples: int
@@ -111,10 +113,12 @@ class SampleCounts:
     pictures: int
 
 
-def count_work(config: ModelConfig, load: SampleCounts, how: Calibration, *, budget: bool) -> Work:
-    """Count what a calibration computes.
+def count_work(
+    config: ModelConfig, counts: SampleCounts, how: Calibration, *, budget: bool
+) -> Work:
+    """Return the operations of a calibration.
 
-    budget  units are measured, too
+    budget  whether units are measured too, for a byte budget
     """
     linears = [
         spec
@@ -125,44 +129,49 @@ def count_work(config: ModelConfig, load: SampleCounts, how: Calibration, *, bud
     ]
     products = hessians = 0.0
     for spec in linears:
-        inputs = _inputs(spec, config, load)
+        inputs = _inputs(spec, config, counts)
         products += 2.0 * spec.numel * inputs
-        hessians += 2.0 * spec.shape[1] ** 2 * min(inputs, MOST_INPUTS)
+        hessians += 2.0 * spec.shape[1] ** 2 * min(inputs, MAX_INPUTS)
     vision = config.vision
     attention = 4.0 * vision.num_positions**2 * vision.hidden_size * vision.num_hidden_layers
-    passes = products + attention * load.pictures
-    held_out = passes / CHECK_EVERY
-    # Each matrix from its place to the end: half the way on average. The judge takes coarser units
-    # where that is too much.
-    units = min(held_out * len(linears) / 2, max(LEAST_FLOPS, MOST_OF_CALIBRATION * passes))
+    passes = products + attention * counts.pictures
+    held_out = passes / HOLD_OUT_EVERY
+    # A variant that changes one matrix is computed from that matrix to the end: half of the model
+    # on average. The evaluation measures coarser units where that takes too long.
+    units = min(
+        held_out * len(linears) / 2, max(MIN_MEASURING_FLOPS, MAX_SHARE_OF_CALIBRATION * passes)
+    )
     blocks = vision.num_hidden_layers + 1 + config.num_hidden_layers
-    once = blocks * load.samples
-    # As many forms go through all blocks on the samples held out.
+    once = blocks * counts.samples
+    # Forms of the whole model that go through all blocks on the held-out samples.
     forms = 3 + (2 + units / held_out if budget else 0)
     return Work(
-        runs=(2 * once, round(forms * once / CHECK_EVERY)),
-        look=2 * passes,
+        runs=(2 * once, round(forms * once / HOLD_OUT_EVERY)),
+        forward=2 * passes,
         hessians=hessians,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
-        measure=3 * held_out + (2 * held_out + units if budget else 0.0),
+        measuring=3 * held_out + (2 * held_out + units if budget else 0.0),
     )
 
 
 def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
-    """Count what rounding a matrix costs: the factor (a factorisation, and an inverse by halves),
-    half a product for compensating, one for each descent, and the search."""
+    """Return the operations of rounding a matrix.
+
+    The inverse factor (a Cholesky factorisation and a triangular inverse), half a product for GPTQ,
+    one product for each descent, and the rest per weight.
+    """
     rows, columns = shape
     factor = (1 / 3 + 2 / 3) * columns**3
-    products = 2.0 * rows * columns**2 * (0.5 * how.compensate + how.descents)
-    return factor * how.compensate + products + _BESIDE_FLOPS * rows * columns
+    products = 2.0 * rows * columns**2 * (0.5 * how.gptq + how.descents)
+    return factor * how.gptq + products + _OTHER_FLOPS * rows * columns
 
 
-def _inputs(spec: TensorSpec, config: ModelConfig, load: SampleCounts) -> int:
+def _inputs(spec: TensorSpec, config: ModelConfig, counts: SampleCounts) -> int:
     vision = config.vision
     if spec.part is Part.VISION:
-        return load.pictures * vision.num_positions
+        return counts.pictures * vision.num_positions
     if spec.part is Part.PROJECTOR:
-        return load.pictures * vision.image_tokens
+        return counts.pictures * vision.image_tokens
     if spec.part is Part.VISION_EXPERT:
-        return load.shown * vision.image_tokens
-    return load.samples * _WORDS
+        return counts.shown * vision.image_tokens
+    return counts.samples * _TOKENS

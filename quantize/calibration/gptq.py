@@ -1,18 +1,18 @@
 """Round one matrix to NF4 so that its outputs, not its weights, change least.
 
-The result is plain NF4: the same codes, groups and scales that every reader knows; only their
-values differ from round to nearest. Three steps, each of which was measured to help
-(docs/quantization.md):
+The result is plain NF4, with the codes, groups and scales that every reader knows; only their
+values differ from round to nearest. There are three steps, and measurements show that each one
+helps (docs/quantization.md):
 
-1  a scale for each group, searched with both signs: the 16 levels are not symmetric, so a negative
-   scale offers another grid, and every reader multiplies by it all the same;
-2  error compensation column by column, the most important columns first: what rounding a column
-   does to the output is taken back by the columns still to come (GPTQ, arXiv 2210.17323);
-3  passes of coordinate descent over the codes: each code is chosen again, given all others.
+1  A scale for each group is searched, with both signs: the 16 levels are not symmetric, so a
+   negative scale gives another grid, and every reader multiplies by it in the same way.
+2  GPTQ (arXiv 2210.17323) rounds column by column, the most important columns first. The columns
+   that are not rounded yet are changed to cancel the error at the outputs.
+3  Passes of coordinate descent choose every code again, given all others.
 
-The measure is the squared error of the outputs, tr(D H D^T) for a change D of the weights. H, [in,
-in], is the mean of x x^T over the inputs: up to a factor of 2 the Hessian of that error, and called
-so in the literature.
+The error that is minimised is the mean squared error of the outputs, tr(D H D^T) for a change D of
+the weights. H, [in, in], is the mean of x x^T over the inputs x: up to a factor of 2 the Hessian of
+that error, and called so in the literature.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, expand_scales, nest_sca
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of the largest magnitude of a group that are tried as its scale."""
 _REFITS = 2
+"""Least-squares updates of a scale from each start."""
 _BLOCK = 128
-"""Columns whose updates of the rest are gathered into one product."""
+"""Columns whose errors reach the later columns in one product (the paper's lazy batch)."""
 _WIDE = 512
 """Rows of a square matrix that are moved or inverted at a time."""
 _INPUTS = 1024
-"""Inputs that an error is measured on at a time."""
+"""Inputs whose output errors are computed at a time."""
 _CELLS = 64
-"""In which -1 to 1 is cut to find a level."""
+"""Intervals between -1 and 1 in the table that finds a level."""
 _SEARCHED = 2**18
-"""Weights whose scales are searched at a time: what is made of them stays in a core's cache."""
+"""Weights whose scales are searched at a time: the intermediate tensors stay in a core's cache."""
 _TINY = 1e-12
 
 
@@ -47,18 +48,30 @@ _TINY = 1e-12
 class Calibration:
     """How a matrix is rounded; the defaults were chosen by measurement.
 
-    damping  added to the diagonal of the Hessian, as a share of its mean: at least this, and
-             more where there are few inputs for the width (see `damp`)
-    descents passes of coordinate descent after the compensation
+    signed    also try negative scales
+    search    search the scale of each group; otherwise it is the largest magnitude
+    gptq      spread each column's error over the columns that are not rounded yet
+    ordered   GPTQ takes the most important columns first
+    descents  passes of coordinate descent after GPTQ
+    damping   added to the diagonal of the Hessian, as a share of its mean: at least this much, and
+              more if there are few inputs for the width (see `damp`)
     """
 
     signed: bool = True
     search: bool = True
-    compensate: bool = True
+    gptq: bool = True
     ordered: bool = True
     descents: int = 4
     damping: float = 0.01
     double_quant: bool = True
+
+    @property
+    def identity(self) -> str:
+        """The text by which a working folder recognises these options.
+
+        `gptq` was called `compensate` once, and folders of that time stay valid.
+        """
+        return repr(self).replace("gptq=", "compensate=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +80,7 @@ class RoundedMatrix:
 
     codes   [rows, columns] uint8, 0 to 15
     scales  [rows, columns / 64] float32, before double quantization; some may be negative
-    values  [rows, columns] float32, what readers will see
+    values  [rows, columns] float32, dequantized as readers will
     """
 
     codes: Tensor
@@ -78,24 +91,25 @@ class RoundedMatrix:
 def round_matrix(
     weight: Tensor, hessian: Callable[[], Tensor], inputs: int, how: Calibration | None = None
 ) -> RoundedMatrix:
-    """Round a matrix for the inputs it meets.
+    """Return a matrix rounded for its inputs.
 
     weight  [rows, columns] floating, columns a multiple of 64
-    hessian  gives [columns, columns] float32: the mean of x x^T over its inputs. At 15,360 columns
-            it takes 0.9 GB, so it is asked for twice and not held while its factor is computed
-    inputs  how many inputs the mean was taken over
-    Raises ArithmeticError when the Hessian is not finite or cannot be inverted; round to nearest
-    is right then.
+    hessian  returns the mean of x x^T over its inputs, [columns, columns] float32. At 15,360
+            columns it takes 0.9 GB, so it is read twice and not held while its factor is computed
+    inputs  number of inputs in that mean
+    Raises ArithmeticError if the Hessian is not finite or cannot be inverted; use round to nearest
+    then.
     """
     how = how or Calibration()
     weight = weight.float()
-    # 1  What the inputs say: which columns matter, and how the error of one spreads to others.
+    # 1  From the Hessian: the importance of each column (its diagonal), the order in which GPTQ
+    #    rounds columns, and the factor of its inverse that spreads errors over later columns.
     importance, order, factor = _prepare(hessian(), inputs, how)
-    # 2  A scale for each group. They are fixed before any code, because readers share one scale
-    #    among 64 weights and double quantization changes it once more.
+    # 2  A scale for each group of 64 weights in a row. Scales come before codes: GPTQ rounds the
+    #    columns of a group one after another, in any order, and all of them use one scale.
     scales = search_scales(weight, importance, how)
-    # 3  Codes. From here on columns lie as rows, so that the work on one column reads memory in
-    #    order.
+    # 3  The codes. The matrix is transposed from here on, so that one column is contiguous in
+    #    memory. The grid holds the scales as readers will see them, after double quantization.
     target = weight.t().contiguous()
     grid = as_read(scales, double_quant=how.double_quant).t().repeat_interleave(NF4_GROUP, dim=0)
     if factor is not None:
@@ -103,8 +117,8 @@ def round_matrix(
         del factor
     else:
         codes = nearest_codes(target, grid)
-    # 4  GPTQ decides each code once, before it knows the later ones; go over all of them again.
-    #    The Hessian is asked for anew: damping changes it in place, and the factor took its room.
+    # 4  GPTQ chooses each code before it knows the later ones, so choose all of them again. The
+    #    Hessian is read again, because step 1 overwrote it.
     if how.descents:
         damped = damp(hessian(), inputs, how.damping)
         for _ in range(how.descents):
@@ -115,7 +129,7 @@ def round_matrix(
 
 
 def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
-    """Return a matrix rounded as plain NF4 does."""
+    """Return a matrix rounded to nearest, as plain NF4 is."""
     weight = weight.float()
     scales = weight.view(weight.shape[0], -1, NF4_GROUP).abs().amax(dim=2)
     grid = as_read(scales, double_quant=double_quant)
@@ -127,7 +141,7 @@ def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
 def output_error(change: Tensor, inputs: Tensor) -> float:
     """Return the mean squared output of a change of the weights, summed over the outputs.
 
-    change [rows, columns], inputs [count, columns]; 0 without inputs
+    change [rows, columns], inputs [count, columns]. Returns 0 without inputs.
     """
     total = 0.0
     for begin in range(0, len(inputs), _INPUTS):
@@ -137,22 +151,23 @@ def output_error(change: Tensor, inputs: Tensor) -> float:
 
 
 def expected_error(change: Tensor, hessian: Tensor) -> float:
-    """Return the same from the inputs' Hessian [columns, columns]: tr(D H D^T)."""
+    """Return the same error from the inputs' Hessian [columns, columns]: tr(D H D^T)."""
     return float(((change @ hessian) * change).sum(dtype=torch.float64))
 
 
 def damp(hessian: Tensor, inputs: int, least: float) -> Tensor:
     """Add to the diagonal of a Hessian so that it can be inverted; more for fewer inputs.
 
-    With as many inputs as columns a Hessian is mostly noise off its diagonal; measured, the best
-    share of the mean is about a quarter of columns / inputs. Columns that never had an input get
-    the mean. Raises ArithmeticError for one that is not finite or all zero.
+    If there are only as many inputs as columns, most of a Hessian outside its diagonal is noise. In
+    measurements the best addition was the mean of the diagonal times columns / inputs / 4. Raises
+    ArithmeticError for a Hessian that is not finite or all zero.
 
     hessian  [columns, columns] float32, changed in place and returned
     """
     columns = hessian.shape[0]
     mean = float(hessian.diagonal().mean())
-    # The sum is finite only if all numbers are (or it overflows, which is as bad), in no memory.
+    # The sum is finite only if all numbers are (or it overflows, which is as bad). isfinite of the
+    # whole would need memory for a mask.
     if not torch.isfinite(hessian.sum()) or not mean > 0:
         raise ArithmeticError("the inputs' Hessian is not finite or all zero")
     share = max(least, 0.25 * columns / max(inputs, 1))
@@ -169,8 +184,9 @@ class _Tables:
     """Tables that find the nearest level without a search.
 
     levels  [16] the values of the codes
-    bounds  [16] the middle between a code's level and the next; the last is infinite
-    cells   [64] the code at the lower edge of each 64th of -1 to 1; no cell holds two bounds
+    bounds  [16] the midpoint between a code's level and the next one; the last is infinite
+    cells   [64] the code at the lower edge of each of 64 equal intervals from -1 to 1; no interval
+            contains two bounds
     """
 
     levels: Tensor
@@ -204,27 +220,27 @@ def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
 
 
 def _safe(grid: Tensor) -> Tensor:
-    """Return scales that can be divided by: those near zero become tiny ones."""
+    """Return scales that are safe to divide by: those near zero become 1e-12."""
     return torch.where(grid.abs() < _TINY, torch.full_like(grid, _TINY), grid)
 
 
 def _nearest(weight: Tensor, grid: Tensor) -> Tensor:
-    """Return the nearest codes, int32; no scale is zero. A tie goes to the lower level."""
+    """Return the nearest codes, int32; no scale may be zero. Ties go to the lower level."""
     tables, half = _tables(weight.device), _CELLS // 2
     ratio = weight / grid
-    # The cell of 64 that the ratio lies in narrows it down to two levels; one comparison decides.
+    # The interval of the ratio leaves at most two levels; a comparison with their midpoint decides.
     cell = (ratio * half).add_(half).clamp_(0, _CELLS - 1).to(torch.int32)
     low = _look_up(tables.cells, cell)
     return low.add_(ratio > _look_up(tables.bounds, low))
 
 
 def _look_up(table: Tensor, places: Tensor) -> Tensor:
-    """Return table[places]; indexing as such is five times slower (2.5 and 0.5 ns a number)."""
+    """Return table[places]; index_select takes 0.5 ns a number, advanced indexing 2.5 ns."""
     return table.index_select(0, places.flatten()).view(places.shape)
 
 
 def as_read(scales: Tensor, *, double_quant: bool) -> Tensor:
-    """Return scales as a reader will see them, after double quantization if there is any."""
+    """Return scales as readers will see them: after double quantization, if it is used."""
     if not double_quant:
         return scales
     nested = nest_scales(scales.flatten().cpu())
@@ -251,9 +267,10 @@ def search_scales(weight: Tensor, importance: Tensor, how: Calibration) -> Tenso
 def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
     """Return the scales of some rows; heavy [1, groups, 64].
 
-    Starting scales of several sizes and both signs, and from each a few rounds of: choose the
-    nearest codes, then the scale that fits these codes best. Neither step raises the error, but
-    where they end depends on the start, hence several.
+    Each start is a share of the group's largest magnitude with one of both signs. From each, two
+    steps alternate: choose the nearest codes for the scale, then the scale that fits these codes
+    best. Neither step raises the error, but they end in a local minimum that depends on the start;
+    so several starts are tried and the best result is kept.
     """
     groups = weight.view(len(weight), -1, NF4_GROUP)
     largest = groups.abs().amax(dim=2)
@@ -266,12 +283,13 @@ def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
             scale = sign * share * largest
             for _ in range(_REFITS + 1):
                 found = levels(_nearest(groups, _safe(scale).unsqueeze(2)))
-                # heavy * (groups - found * scale)^2, multiplied out but for what never changes.
+                # The error is the sum of heavy * (groups - found * scale)^2, expanded, without the
+                # term heavy * groups^2, which does not depend on the scale.
                 top = (weighted * found).sum(dim=2)
                 bottom = (heavy * found.square()).sum(dim=2)
                 error = scale * (scale * bottom - 2 * top)
                 better = error < least
-                # The scale of least squares for these codes is the start of the next round.
+                # The least-squares scale for these codes is tried next.
                 best, least = torch.where(better, scale, best), torch.where(better, error, least)
                 scale = top / bottom.clamp(min=_TINY)
     return best
@@ -281,11 +299,11 @@ def _prepare(
     hessian: Tensor, inputs: int, how: Calibration
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return each column's importance, the order in which columns are rounded, and the factor that
-    spreads their errors (None without GPTQ)."""
+    spreads their errors (None without GPTQ). Overwrites the Hessian."""
     damped = damp(hessian, inputs, how.damping)
     importance = damped.diagonal().clone()
     order = torch.arange(len(damped), device=damped.device)
-    if not how.compensate:
+    if not how.gptq:
         return importance, order, None
     if how.ordered:
         order = importance.argsort(descending=True, stable=True)
@@ -293,13 +311,14 @@ def _prepare(
 
 
 def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
-    """Return the upper U with U^T U = the inverse of hessian[order][:, order].
+    """Return the upper triangular U with U^T U = the inverse of hessian[order][:, order].
 
-    Flipped in both directions, the Hessian is L L^T; flipped back, L is upper, and U is its
-    inverse. So one factorisation and one triangular inverse do, in two matrices' memory. Raises
-    ArithmeticError if there is none.
+    The paper takes the Cholesky factor of the inverse. Here the Hessian, flipped in both
+    directions, is factored as L L^T; L flipped back is upper triangular, and U is its inverse. So
+    one factorisation and one triangular inverse suffice, in the memory of two matrices. Raises
+    ArithmeticError if the Hessian is not positive definite.
     """
-    # 1  Reorder and flip, some rows at a time: advanced indexing of all would take a third matrix.
+    # 1  Reorder and flip, some rows at a time: indexing all rows at once would need a third matrix.
     back = order.flip(0)
     turned = torch.empty_like(hessian)
     for begin in range(0, len(back), _WIDE):
@@ -309,7 +328,7 @@ def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
     if failed:
         raise ArithmeticError("the inputs' Hessian can't be inverted")
     del turned
-    # 3  Its inverse, which is U when it is flipped back.
+    # 3  The inverse of L, which is U after flipping back.
     _invert_lower(lower)
     if not torch.isfinite(lower.sum()):
         raise ArithmeticError("the inverse of the inputs' Hessian has no square root")
@@ -320,7 +339,8 @@ def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
 def _invert_lower(lower: Tensor) -> None:
     """Turn a lower triangular matrix into its inverse, in place.
 
-    By halves: the inverse of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']].
+    Recursively by halves: the inverse of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']], where ' is
+    the inverse. Only small blocks are solved; the rest are matrix products.
     """
     size = len(lower)
     if size <= _WIDE:
@@ -335,12 +355,12 @@ def _invert_lower(lower: Tensor) -> None:
 
 
 def _gptq(target: Tensor, factor: Tensor, grid: Tensor, order: Tensor) -> Tensor:
-    """Return codes chosen by GPTQ: column after column, each one's error spread over later ones.
+    """Return codes chosen by GPTQ: one column at a time, its error spread over the later columns.
 
-    Rounding column j leaves an error e. Among all changes of the columns still to come, the one
-    that takes back most of what e does to the outputs is -e / U[j, j] * U[j, later], where U is the
-    factor of the inverse Hessian. Columns go in blocks of 128: within a block each error is spread
-    at once, and over the columns behind it all errors of the block in one product, which is what
+    Rounding column j leaves an error e. Of all changes of the later columns, -e / U[j, j] *
+    U[j, later] cancels most of the effect of e on the outputs, where U is the factor of the inverse
+    Hessian. Columns are taken in blocks of 128: inside a block each error is spread immediately;
+    for all columns after the block, the errors of the block are spread in one matrix product, which
     makes the work fast.
 
     target, grid  [columns, rows]; factor [columns, columns] in the order of rounding
@@ -354,7 +374,7 @@ def _gptq(target: Tensor, factor: Tensor, grid: Tensor, order: Tensor) -> Tensor
         end = min(begin + _BLOCK, columns)
         for column in range(begin, end):
             now, scale, spread = rest[column], scales[column], factor[column]
-            # 1  Round what the column has become through the errors before it.
+            # 1  Round the column, which contains the errors spread by the columns before it.
             code = _nearest(now, scale)
             codes[column] = code
             # 2  Its error, divided by U[j, j] so that the row of U can be used as it is.
@@ -363,19 +383,19 @@ def _gptq(target: Tensor, factor: Tensor, grid: Tensor, order: Tensor) -> Tensor
             error /= spread[column]
             # 3  Spread it over the rest of the block.
             rest[column + 1 : end].addr_(spread[column + 1 : end], error, alpha=-1)
-        # 4  Spread the errors of the whole block over all columns behind it.
+        # 4  Spread the errors of the whole block over all columns after it.
         rest[end:].addmm_(factor[begin:end, end:].t(), errors[: end - begin], alpha=-1)
-    # 5  Back from the order of rounding to the order of columns.
+    # 5  Restore the order of the columns.
     back = torch.empty_like(codes)
     back[order] = codes
     return back
 
 
 def _coordinate_descent(target: Tensor, hessian: Tensor, grid: Tensor, codes: Tensor) -> bool:
-    """Choose every code again, column after column, given all others; return if any changed.
+    """Choose every code again, column by column, given all others; return whether any changed.
 
     target, grid  [columns, rows]
-    codes         [columns, rows], changed in place. The error never grows: each column goes to the
+    codes         [columns, rows], changed in place. The error never grows: each weight moves to the
                   minimum of a parabola, rounded to the grid.
     """
     columns, changed = len(target), False
@@ -388,13 +408,15 @@ def _coordinate_descent(target: Tensor, hessian: Tensor, grid: Tensor, codes: Te
         for column in range(begin, end):
             scale, left = grid[column], change[column]
             value = target[column] - left
-            # 2  With all other columns fixed the error is a parabola; round its minimum.
+            # 2  With all other columns fixed, the error is a parabola in this weight. Round its
+            #    minimum, which is the nearest grid value to it because a parabola is symmetric.
             wanted = value + pull[column - begin] / hessian[column, column]
             code = _nearest(wanted, scale)
             better = target[column] - levels(code) * scale
             move = left - better
             codes[column], change[column] = code, better
-            # 3  Update the gradient of the block's later columns; other blocks compute theirs anew.
+            # 3  Update the gradient of the later columns in the block. Other blocks compute theirs
+            #    from `change` when their turn comes.
             later = hessian[column, column + 1 : end]
             pull[column - begin + 1 :].addr_(later, move, alpha=-1)
             changed = changed or bool(move.any())

@@ -1,4 +1,4 @@
-"""Spend a byte budget: a knapsack in which every unit takes at most one upgrade."""
+"""Spend a byte budget: a knapsack problem in which every unit gets at most one upgrade."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STEPS = 8192
-"""Steps in which a capacity is counted; fewer bytes than that are counted one by one."""
+"""A capacity is divided into this many steps; a smaller one is counted in single bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
     """A storage kind that a unit may get instead of NF4.
 
-    nbytes  more than in NF4, above 0
-    gain    by which the mean KL at the model's output falls, nats per word
+    nbytes  additional bytes over NF4, above 0
+    gain    decrease of the mean KL at the model's output, nats per token
     """
 
     kind: str
@@ -28,21 +28,22 @@ class Upgrade:
 def spend(upgrades: Mapping[str, Sequence[Upgrade]], capacity: int) -> dict[str, Upgrade]:
     """Choose at most one upgrade per unit so that the sum of the gains is largest.
 
-    upgrades    by unit
+    upgrades  by unit
     capacity  bytes that may be spent
-    Returns   the upgrades that were chosen, by unit
+    Returns the chosen upgrades, by unit
 
-    A knapsack with choices, solved by dynamic programming. Up to 8192 bytes that is exact; above,
-    sizes are rounded up to 1/8192 of the capacity, and what is left over goes to the best upgrades
-    that still fit.
+    A multiple-choice knapsack, solved by dynamic programming. It is exact for a capacity of up to
+    8192 bytes. Above, sizes are rounded up to 1/8192 of the capacity, and the bytes left over go to
+    the best upgrades that still fit.
     """
     # 1  Count bytes in steps. Sizes are rounded up, so that no choice can exceed the capacity.
     step = max(-(-capacity // _STEPS), 1)
     room = capacity // step
     best: NDArray[np.float64] = np.zeros(room + 1)
     taken: list[NDArray[np.int8]] = []
-    # 2  Unit by unit: best[room] is the largest gain of the units so far within so many steps. For
-    #    each room the unit takes nothing, or the upgrade after which that room is worth most.
+    # 2  Fill the table unit by unit: best[room] is the largest gain that the units so far reach
+    #    within `room` steps. At each entry the unit gets nothing, or the upgrade with the largest
+    #    sum of its own gain and the best gain of the units before it in the steps that remain.
     units = list(upgrades)
     for unit in units:
         now, picked = best.copy(), np.full(room + 1, -1, dtype=np.int8)
@@ -57,23 +58,23 @@ def spend(upgrades: Mapping[str, Sequence[Upgrade]], capacity: int) -> dict[str,
         taken.append(picked)
         best = now
     chosen: dict[str, Upgrade] = {}
-    # 3  Read the choices back, last unit first: each upgrade leaves so much less room for the units
-    #    before it. Of equal sums the one with the fewest bytes.
+    # 3  Trace the choices back from the best entry, last unit first: each upgrade leaves less room
+    #    for the units before it. Among equal sums argmax takes the one with the fewest bytes.
     place = int(best.argmax())
     for unit, picked in zip(reversed(units), reversed(taken), strict=True):
         if picked[place] >= 0:
             chosen[unit] = upgrades[unit][picked[place]]
             place -= -(-chosen[unit].nbytes // step)
-    # 4  Rounding sizes up left some bytes over.
+    # 4  Spend the bytes that were left over because sizes were rounded up.
     return _fill(upgrades, dict(reversed(chosen.items())), capacity)
 
 
 def _fill(
     upgrades: Mapping[str, Sequence[Upgrade]], chosen: dict[str, Upgrade], capacity: int
 ) -> dict[str, Upgrade]:
-    """Spend what rounding left over, the best gain per byte first.
+    """Spend the bytes that rounding left over, the best gain per byte first.
 
-    An upgrade may replace a smaller one of the same unit. Every turn raises the gain, so it ends.
+    An upgrade may replace a smaller one of the same unit. Every step raises the gain, so it ends.
     """
     while True:
         left = capacity - sum(upgrade.nbytes for upgrade in chosen.values())

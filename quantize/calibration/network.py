@@ -1,7 +1,7 @@
 """A checkpoint's parts with empty weight slots, and the samples that go through them.
 
-What calibrating (`calibrate.py`) and judging (`judge.py`) share. Nothing here decides or writes
-anything; `stages.py` makes a list of stages of it.
+Calibration (`calibrate.py`) and evaluation (`evaluation.py`) share it. Nothing here decides or
+writes anything; `stages.py` makes a list of stages of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cogvlm2_lite.weights.slots import WeightSlot
 class Network:
     """The blocks of a checkpoint, empty until they are filled, and the samples that go through.
 
-    samples  those of one picture together
+    samples  those about one picture follow each other
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Network:
         self._loader = WeightLoader(catalog, device=device, dtype=dtype)
         self.parts = assemble(self.config, device=device, dtype=dtype, rope=RopeMode.REFERENCE)
 
-    # --- what goes through -----------------------------------------------------------------------
+    # --- samples ----------------------------------------------------------------------------------
 
     @cached_property
     def pictures(self) -> list[int]:
@@ -61,25 +61,25 @@ class Network:
 
     @cached_property
     def picture_of(self) -> list[int | None]:
-        """For each sample, the number in `pictures` of what it shows."""
+        """For each sample, the position of its picture in `pictures`; None without a picture."""
         order: dict[str, int] = {}
         names = (sample.picture for sample in self.samples)
         return [None if name is None else order.setdefault(name, len(order)) for name in names]
 
     @cached_property
     def tokens(self) -> list[SampleTokens]:
-        """The words of each sample."""
+        """The tokens of each sample."""
         return [tokenize(sample, self._tokenizer, self.config) for sample in self.samples]
 
     @property
     def activation_bytes(self) -> int:
-        """What the activations of all samples take between two blocks, where they are most."""
+        """Bytes of the activations of all samples between two blocks, where they are largest."""
         vision = self.config.vision
         in_tower = len(self.pictures) * vision.num_positions * vision.hidden_size
         in_decoder = sum(t.input_ids.size for t in self.tokens) * self.config.hidden_size
         return max(in_tower, in_decoder) * self.dtype.itemsize
 
-    # --- the steps; the slots they need must be filled ------------------------------------------
+    # --- the steps; their slots must be filled ----------------------------------------------------
 
     def embed_picture(self, index: int) -> Tensor:
         """Return the patches of a picture, [1, positions, vision hidden]."""
@@ -89,7 +89,7 @@ class Network:
         return self.parts.tower.embedding(self.put(pixels))
 
     def embed_words(self, index: int, features: Tensor | None) -> Tensor:
-        """Return the words of a sample with its picture in place, [1, tokens, hidden], on the CPU.
+        """Return the embeddings of a sample, its picture in place: [1, tokens, hidden] on the CPU.
 
         features  [1, image tokens, hidden] on the CPU; None for a sample without a picture
         """
@@ -100,7 +100,7 @@ class Network:
         return place_features(hidden, features, torch.from_numpy(tokens.token_type_ids == 1))
 
     def step(self, index: int) -> Step:
-        """Return what the decoder's layers share for a sample."""
+        """Return the values that all decoder layers share for a sample."""
         tokens = self.tokens[index]
         positions = torch.from_numpy(tokens.position_ids)
         routing = Routing(vision=None)
@@ -116,19 +116,19 @@ class Network:
 
     @cached_property
     def _rotary(self) -> Rotary:
-        """The rotary tables; their few weights stay."""
+        """The rotary tables; their few weights stay in memory."""
         self.fill(self.parts.rotary.slots())
         return self.parts.rotary
 
-    # --- weights and activations -----------------------------------------------------------------
+    # --- weights and activations ------------------------------------------------------------------
 
     def put(self, tensor: Tensor) -> Tensor:
-        """Bring activations to where they are computed with."""
+        """Return activations on the device and in the type of the computation."""
         return tensor.to(self.device, self.dtype)
 
     @contextmanager
     def load_weights(self, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
-        """Have the source's weights of a piece in memory; nothing arrives early either way."""
+        """Hold the source's weights of a piece in memory; nothing is prefetched."""
         try:
             self.fill(piece.slots())
             yield
@@ -141,19 +141,19 @@ class Network:
             self._loader.fill(slot)
 
     def clear(self, slots: Iterable[WeightSlot]) -> None:
-        """Let weights go."""
+        """Remove the weights from slots."""
         for slot in slots:
             self._loader.clear(slot)
 
 
 class _NoCache(KVCache):
-    """Keys and values of a whole sample pass through once; none is kept."""
+    """Returns keys and values unchanged: a sample is computed in one pass and nothing is kept."""
 
     def __init__(self) -> None:
-        """Keep nothing, so there is nothing to set up."""
+        """Set nothing up: nothing is kept."""
 
     def append(
         self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return back what came."""
+        """Return the keys and values that were passed in."""
         return keys, values

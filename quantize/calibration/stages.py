@@ -23,13 +23,13 @@ from quantize.calibration.network import Network
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStage(LayerStage):
-    """A stage of the whole model, with what the caller needs to know about its inputs.
+    """A stage of the whole model, with the facts about its inputs that callers need.
 
-    groups  of each input, the number that decides whether it is held out: its picture's, or its own
-            where it has none
-    rows    how many inputs the matrices of a part meet, over all samples
+    groups  the number of each input's picture, or the input's own number without a picture; it
+            decides whether the input is held out
+    rows    returns how many inputs the matrices of a part have, over all samples
     tokens  of all inputs together
-    share   of the stage's matrices that one token meets: of a layer's two experts it is one
+    share   share of the stage's matrices that one token goes through: one of two experts is 0.5
     """
 
     groups: Sequence[int]

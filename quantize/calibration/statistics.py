@@ -1,4 +1,4 @@
-"""Look at the inputs of linear layers while examples pass."""
+"""Collect the inputs of linear layers while samples run through them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cogvlm2_lite.weights.slots import StoredWeight
 
 
 class Hessian:
-    """The mean of a layer's inputs and of x x^T over them, summed up as they come.
+    """The mean of a layer's inputs x, and of x x^T, summed up as they come.
 
-    every  take one input of so many: the more there are, the less each one tells
+    every  use one input out of this many
     """
 
     def __init__(self, columns: int, device: torch.device, every: int) -> None:
@@ -27,17 +27,18 @@ class Hessian:
         self._file: Path | None = None
 
     def add(self, x: Tensor) -> None:
-        """Count inputs [..., columns]."""
-        assert self._sum is not None, "nothing is counted after `spill`"
+        """Add inputs [..., columns] to the sums."""
+        assert self._sum is not None, "nothing is added after `spill`"
         rows = x.reshape(-1, x.shape[-1])[:: self._every].float()
         self.count += rows.shape[0]
         self._sum.addmm_(rows.t(), rows)
         self._first += rows.sum(dim=0)
 
     def spill(self, file: Path) -> None:
-        """Put the Hessian on the disk, so that the next matrix has its memory.
+        """Write the Hessian to the disk and free its memory.
 
-        Those of a decoder layer take 2.2 GB together, and rounding needs three of the largest.
+        The Hessians of a decoder layer take 2.2 GB together, and rounding needs memory for three of
+        the largest.
         """
         assert self._sum is not None
         self._sum /= max(self.count, 1)
@@ -46,8 +47,8 @@ class Hessian:
         self._file, self._sum = file, None
 
     def matrix(self) -> Tensor:
-        """Read the Hessian back, a new one each time: [columns, columns] float32; zeros when
-        nothing came."""
+        """Return the Hessian, read from the disk each time: [columns, columns] float32; zeros
+        without inputs."""
         assert self._file is not None, "the Hessian is read after `spill`"
         columns = len(self._first)
         found = torch.from_numpy(np.fromfile(self._file, dtype=np.float32))
@@ -60,14 +61,14 @@ class Hessian:
 
     @property
     def mean(self) -> Tensor:
-        """[columns] float32."""
+        """The mean input, [columns] float32."""
         return self._first / max(self.count, 1)
 
 
 class HeldOutInputs:
-    """Inputs of samples held out, kept as they are: a rounded matrix is judged by them.
+    """Inputs of held-out samples, kept unchanged to measure the error of a rounded matrix.
 
-    every  take one input of so many
+    every  keep one input out of this many
     """
 
     def __init__(self, every: int) -> None:
@@ -80,22 +81,23 @@ class HeldOutInputs:
 
     @property
     def inputs(self) -> Tensor | None:
-        """[count, columns] in the type they came in; None when none came."""
+        """[count, columns] in their own type; None without inputs."""
         return torch.cat(self._rows) if self._rows else None
 
 
 @dataclass(kw_only=True)
 class ObservedWeight:
-    """A stored weight that remembers what it is multiplied with; it is put into a Linear's slot.
+    """A stored weight that collects its inputs; it is put into the slot of a Linear.
 
-    fit    of the samples that rounding is fitted to
-    check  of those that judge it
+    fit    inputs of the samples that rounding is fitted to
+    check  inputs of held-out samples
+    held_out  whether the sample that runs now is held out
     """
 
     inner: StoredWeight
     fit: Hessian
     check: HeldOutInputs
-    checking: bool = field(default=False, init=False)
+    held_out: bool = field(default=False, init=False)
 
     @property
     def kind(self) -> str:
@@ -106,12 +108,12 @@ class ObservedWeight:
         return self.inner.nbytes
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Look at x, and multiply as the inner weight does."""
-        (self.check if self.checking else self.fit).add(x)
+        """Collect x, and multiply as the inner weight does."""
+        (self.check if self.held_out else self.fit).add(x)
         return self.inner.multiply(x, bias)
 
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
-        """Multiply one by one, looking at each."""
+        """Collect and multiply one by one."""
         return [self.multiply(x, bias) for x in xs]
 
     def dequantize(self, to: torch.dtype) -> Tensor:

@@ -1,12 +1,12 @@
-"""The model in several forms at once, block by block: what each says at the end.
+"""Run several forms of the model together, block by block, and compare their logits.
 
 A variant names a form for some of its matrices; the others are the source's. All variants go
-through a block while its weights are there, and variants that were alike so far share their
-activations. So a hundred variants that differ in one matrix each cost far less than a hundred
-models: each is computed from its matrix on.
+through a block while its weights are in memory, and variants that have been equal up to here share
+their activations. So a hundred variants that each change one matrix take far less work than a
+hundred models: each variant is computed only from its matrix to the end.
 
-    NAME/state.json     which variants, and how many stages are done
-    NAME/activations-N  what stage N starts from, for each distinct state (engine/activations.py)
+    NAME/state.json     the identity of the variants, and how many stages are done
+    NAME/activations-N  the inputs of stage N, for each distinct state (engine/activations.py)
     NAME/found          the result
 """
 
@@ -40,18 +40,18 @@ SOURCE, NEAREST, CALIBRATED, INT8 = "source", "nearest", "calibrated", "int8"
 """Forms of a matrix: as it is in the source, round to nearest, calibrated NF4, int8."""
 
 _ROWS = 32
-"""Positions whose scores are made at a time: 16 MB of float32 for the 19B's vocabulary."""
+"""Positions whose logits are computed at a time: 16 MB of float32 for the 19B's vocabulary."""
 
 _FLOPS_OF_A_RUN = 1e7
-"""What reading, writing and starting cost per block and input, for the time that is left: without
-it a stage without matrices would count as nothing."""
+"""Fixed work per block and input (reading, writing, starting), for the estimate of the time left.
+Without it a stage without matrices would count as no work."""
 
 Forms = Mapping[str, str]
 """Tensor name to form; a matrix that is missing is the source's."""
 
-Shape = Callable[[str, str, Tensor], tuple[Tensor, Tensor | None]]
-"""Of a matrix's name, its form and the source's values: the values in that form, and a bias in
-place of the source's or None."""
+ValuesInForm = Callable[[str, str, Tensor], tuple[Tensor, Tensor | None]]
+"""Takes a matrix's name, its form and the source's values; returns the values in that form, and a
+bias that replaces the source's, or None."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,25 @@ class Variant:
 
 
 class VariantWalk:
-    """Takes variants through the network; `run` goes on from the last finished stage.
+    """Takes variants through the network; `run` resumes after the last finished stage.
 
     variants  the first is the reference that the others are compared with
-    folder    of its own, for activations and the result
-    identity  of what `shape` gives: another one makes the folder's content worthless
-    questions count the words of the prompt behind the picture too, not only those of the answer
+    folder    for the activations and the result of this walk alone
+    identity  of the matrices' forms; a folder with another identity is started again
+    questions compare the tokens of the prompt after the picture too, not only those of the answer
     """
 
     def __init__(
         self,
         network: Network,
         variants: Sequence[Variant],
-        shape: Shape,
+        values_in_form: ValuesInForm,
         folder: Path,
         identity: str,
         *,
         questions: bool = False,
     ) -> None:
-        self._network, self._variants, self._shape = network, variants, shape
+        self._network, self._variants, self._values_in_form = network, variants, values_in_form
         self._folder, self._questions = folder, questions
         named = [identity, questions, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
         self._identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
@@ -89,7 +89,7 @@ class VariantWalk:
 
     @torch.inference_mode()
     def run(self) -> Iterator[Measuring]:
-        """Walk; yields progress. The result is in `found` then."""
+        """Walk; yield progress. Afterwards `comparisons` returns the result."""
         activations = FolderActivations(self._folder, self._identity)
         same = activations.earlier_identity == self._identity
         if same and self._found_file.exists():
@@ -122,8 +122,8 @@ class VariantWalk:
             self._score(activations, paths[-1])
         yield Measuring(done=total, total=total, block="scores", seconds_left=0.0)
 
-    def found(self) -> dict[str, TokenComparison]:
-        """Return how every variant differs from the first, by name."""
+    def comparisons(self) -> dict[str, TokenComparison]:
+        """Return the comparison of every other variant with the first, by name."""
         columns = load_file(self._found_file)
         shared = {
             "reference_right": columns["reference_right"].numpy(),
@@ -142,18 +142,18 @@ class VariantWalk:
 
     @property
     def flops(self) -> float:
-        """What all matrix products of the walk take, attention not counted."""
+        """Operations of all matrix products of the walk, without attention."""
         stages = self._stages
         return sum(self._cost(s, path) for s, path in zip(stages, self._paths(), strict=True))
 
-    # --- which variants share what -----------------------------------------------------------
+    # --- which variants share activations ---------------------------------------------------------
 
     def _paths(self) -> list[list[int]]:
         """Return for each stage the state of each variant after it.
 
-        Variants with equal numbers are one state: their matrices have been the same so far, and so
-        are their activations. It is enough to name a state by the state before the stage and the
-        forms of the stage's matrices, for equal activations through equal matrices stay equal.
+        Variants with equal numbers are in the same state: all their matrices up to here are equal,
+        so their activations are equal too. A state is identified by the state before the stage and
+        the forms of the stage's matrices: equal activations stay equal after equal matrices.
         """
         states, found = [0] * len(self._variants), []
         for stage in self._stages:
@@ -173,7 +173,7 @@ class VariantWalk:
         weights = sum(m.in_features * m.out_features for m in stage.matrices)
         return 2.0 * weights * stage.share * stage.tokens * len(set(path))
 
-    # --- stages ------------------------------------------------------------------------------
+    # --- stages -----------------------------------------------------------------------------------
 
     def _advance(
         self, stage: ModelStage, visit: StageVisit, paths: Sequence[Sequence[int]]
@@ -181,54 +181,55 @@ class VariantWalk:
         """Take every distinct state of all samples through a stage."""
         path = paths[visit.number]
         before = paths[visit.number - 1] if visit.number else [0] * len(self._variants)
-        # 1  One variant of each state stands for all of them.
+        # 1  For each state, compute one of the variants that share it.
         todo: dict[int, tuple[int, Variant]] = {}
         for state, earlier, variant in zip(path, before, self._variants, strict=True):
             todo.setdefault(state, (earlier, variant))
-        # 2  States with the same forms of this block stand together, so that each is made once.
+        # 2  Sort states by the forms of this block, so that each form is made only once.
         order = sorted(todo, key=lambda state: (self._key(stage, todo[state][1]), state))
-        # 3  Each state starts from what the state before it gave.
-        forms = _Forms(self._network, stage.slots, self._shape)
+        # 3  Compute each state from the activations of the state before it.
+        forms = _Forms(self._network, stage.slots, self._values_in_form)
         for state in order:
             earlier, variant = todo[state]
-            forms.take(dict(self._key(stage, variant)))
+            forms.apply(dict(self._key(stage, variant)))
             for sample, _ in visit.keys:
                 visit.advance((sample, state), earlier)
 
     def _score(self, activations: FolderActivations, path: Sequence[int]) -> None:
-        """Score the words of the answers, and compare every variant with the first."""
+        """Compare the log-probabilities of every variant with the first, at the answers' tokens."""
         head, last = self._network.parts.decoder.head, activations.done
         keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
         states = list(zip(path, keys, strict=True))
         rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
         with self._network.load_weights(head):
-            forms = _Forms(self._network, list(head.slots()), self._shape)
+            forms = _Forms(self._network, list(head.slots()), self._values_in_form)
 
             def score(key: tuple[int, str], sample: int, some: Sequence[int]) -> Tensor:
                 state, form = key
-                forms.take({head.lm_head.name: form} if form != SOURCE else {})
+                forms.apply({head.lm_head.name: form} if form != SOURCE else {})
                 hidden = activations.read(last, (sample, state))[:, some]
                 return head(self._network.put(hidden))[0].double().log_softmax(-1)
 
             for sample in range(len(self._network.samples)):
-                wanted, targets = self._wanted(sample)
-                for begin in range(0, len(wanted), _ROWS):
-                    some = wanted[begin : begin + _ROWS]
+                positions, targets = self._scored_positions(sample)
+                for begin in range(0, len(positions), _ROWS):
+                    some = positions[begin : begin + _ROWS]
                     words = targets[begin : begin + _ROWS]
                     reference = score(states[0], sample, some)
-                    beside = {
-                        key: _beside(reference, score(key, sample, some), words)
+                    compared = {
+                        key: _compare(reference, score(key, sample, some), words)
                         for key in sorted(set(states[1:]), key=lambda key: (key[1], key[0]))
                     }
-                    self._keep(rows, reference, [beside[key] for key in states[1:]], words, sample)
+                    others = [compared[key] for key in states[1:]]
+                    self._append(rows, reference, others, words, sample)
         columns = {name: torch.cat(parts, dim=-1).contiguous() for name, parts in rows.items()}
         write_file_durably(self._found_file, save(columns))
         activations.finish(last + 1)
 
-    def _wanted(self, sample: int) -> tuple[list[int], Tensor]:
-        """Return the positions whose next word counts, and these words.
+    def _scored_positions(self, sample: int) -> tuple[list[int], Tensor]:
+        """Return the positions whose next token is compared, and these tokens.
 
-        A sample without an answer has one: where its answer would begin; its word is -1.
+        A sample without an answer has one position, where its answer would begin; its token is -1.
         """
         tokens = self._network.tokens[sample]
         ids = torch.from_numpy(tokens.input_ids[0])
@@ -241,16 +242,16 @@ class VariantWalk:
             last, words = last + 1, torch.cat((words, torch.tensor([-1])))
         return list(range(first, last)), words
 
-    def _keep(
+    def _append(
         self,
         rows: dict[str, list[Tensor]],
         reference: Tensor,
-        beside: Sequence[tuple[Tensor, Tensor, Tensor]],
+        compared: Sequence[tuple[Tensor, Tensor, Tensor]],
         words: Tensor,
         sample: int,
     ) -> None:
-        """Add some words of a sample for all variants."""
-        kl, agree, right = (torch.stack(column) for column in zip(*beside, strict=True))
+        """Append the results for some tokens of a sample, for all variants."""
+        kl, agree, right = (torch.stack(column) for column in zip(*compared, strict=True))
         picture = self._network.picture_of[sample]
         owner = len(self._network.pictures) + sample if picture is None else picture
         first = reference.argmax(-1).cpu()
@@ -265,14 +266,14 @@ class VariantWalk:
         for name, values in found.items():
             rows[name].append(values)
 
-    # --- files -------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------
 
     @property
     def _found_file(self) -> Path:
         return self._folder / "found"
 
     def _check_room(self, paths: Sequence[Sequence[int]], activations: FolderActivations) -> None:
-        """Refuse a disk that the activations will not fit on, before any work."""
+        """Raise DoesNotFitError before any work if the disk is too small for the activations."""
         states = max(len(set(path)) for path in paths)
         needed = 2 * states * self._network.activation_bytes
         if activations.room_bytes < needed:
@@ -290,12 +291,12 @@ class VariantWalk:
 _COLUMNS = ("kl", "agree", "other_right", "reference_right", "answer", "picture")
 
 
-def _beside(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hold log-probabilities [positions, vocab] against the reference's.
+def _compare(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare log-probabilities [positions, vocab] with the reference's.
 
-    words  [positions] the right ones; -1: the reference's own is
-    Returns KL(reference || other), whether both choose the same word, and whether the other
-    chooses the right one, each [positions] on the CPU
+    words  [positions] the correct tokens; for -1 it is the reference's first choice
+    Returns KL(reference || other), whether both choose the same token, and whether the other
+    chooses the correct one, each [positions] on the CPU
     """
     kl = (reference.exp() * (reference - other)).sum(-1).clamp(min=0).cpu()
     first, choice = reference.argmax(-1).cpu(), other.argmax(-1).cpu()
@@ -305,12 +306,14 @@ def _beside(reference: Tensor, other: Tensor, words: Tensor) -> tuple[Tensor, Te
 class _Forms:
     """Changes the forms of matrices that are in memory."""
 
-    def __init__(self, network: Network, slots: Sequence[WeightSlot], shape: Shape) -> None:
-        self._network, self._slots, self._shape = network, slots, shape
+    def __init__(
+        self, network: Network, slots: Sequence[WeightSlot], values_in_form: ValuesInForm
+    ) -> None:
+        self._network, self._slots, self._values_in_form = network, slots, values_in_form
         self._now: dict[str, str] = {}
 
-    def take(self, forms: Mapping[str, str]) -> None:
-        """Return matrices the forms; those that are not named become the source's."""
+    def apply(self, forms: Mapping[str, str]) -> None:
+        """Change matrices to these forms; those that are not named become the source's."""
         for slot in self._slots:
             if not isinstance(slot, Linear):
                 continue
@@ -325,7 +328,9 @@ class _Forms:
     def _change(self, linear: Linear, form: str) -> None:
         assert linear.stored is not None
         net = self._network
-        values, bias = self._shape(linear.name, form, linear.stored.dequantize(torch.float32))
+        values, bias = self._values_in_form(
+            linear.name, form, linear.stored.dequantize(torch.float32)
+        )
         linear.stored = DenseWeight(weight=values.to(net.device, net.dtype))
         if bias is not None and linear.bias is not None:
             linear.bias.value = net.put(bias)

@@ -25,7 +25,7 @@ from cogvlm2_lite.samples.drawn import drawn_samples
 from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.calibration import calibrate as calibration
-from quantize.calibration.calibrate import CHECK_EVERY, Task
+from quantize.calibration.calibrate import HOLD_OUT_EVERY, Task
 from quantize.calibration.gptq import Calibration
 from quantize.command import main
 from quantize.events import Calibrated, CalibrationProgress, Event
@@ -231,7 +231,7 @@ def test_each_expert_is_thinned_by_its_own_tokens(
     calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many words and few patches here: the patches must not be thinned because of the words."""
-    monkeypatch.setattr(calibration, "MOST_INPUTS", 150)
+    monkeypatch.setattr(calibration, "MAX_INPUTS", 150)
     thinned = run(tmp_path / "nf4", made_samples())
     inputs = [
         {e.tensor: e.inputs for e in events if isinstance(e, Calibrated)}
@@ -244,10 +244,10 @@ def test_each_expert_is_thinned_by_its_own_tokens(
     assert inputs[0][patches] == inputs[1][patches] > 60
 
 
-def test_few_held_out_inputs_judge_as_the_many_would(
+def test_few_held_out_inputs_decide_as_many_would(
     calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MOST_HELD_OUT_INPUTS", 40)
+    monkeypatch.setattr(calibration, "MAX_HELD_OUT_INPUTS", 40)
     found = {e.tensor: e for e in run(tmp_path / "q", made_samples()) if isinstance(e, Calibrated)}
     many = {e.tensor: e for e in calibrated[1] if isinstance(e, Calibrated)}
     assert any(found[name].nearest_error != row.nearest_error for name, row in many.items())
@@ -297,9 +297,9 @@ def test_a_picture_is_decoded_once_for_its_hash_and_once_for_each_pass_over_its_
     assert set(decoded.values()) == {1}
     decoded.clear()
     run(tmp_path / "nf4", samples)
-    # Calibrating looks at every picture; judging once more at those that are held out.
+    # Calibrating looks at every picture; the evaluation once more at those that are held out.
     assert sorted(set(decoded.values())) == [1, 2]
-    assert sum(number == 2 for number in decoded.values()) == len(decoded) // CHECK_EVERY
+    assert sum(number == 2 for number in decoded.values()) == len(decoded) // HOLD_OUT_EVERY
 
 
 # --- samples --------------------------------------------------------------------------------------

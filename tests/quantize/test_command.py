@@ -60,9 +60,9 @@ def test_a_person_sees_the_plan_the_end_and_what_to_do_next(
         assert words in shown.out, words
     assert "100.0%   3.17 MiB of 3.17 MiB" in shown.err
     assert verify_main([str(tmp_path / "q")]) == 0
-    assert "is as it was written" in capsys.readouterr().out
+    assert "is intact" in capsys.readouterr().out
     assert main([SOURCE, str(tmp_path / "q"), "--keep", "projector=int8"]) == 0
-    assert "is finished already" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
 
 
 def test_a_program_gets_one_json_event_per_line(
@@ -98,7 +98,7 @@ def test_damage_gives_exit_code_1_and_its_place(
     assert verify_main([str(tmp_path / "q")]) == 1
     shown = capsys.readouterr().out
     assert "DAMAGED  model-00001-of-00001.safetensors: lm_head.weight: sha256 differs" in shown
-    assert "2 things are damaged" in shown
+    assert "is damaged: 2 problems found" in shown
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_program_on_a_cpu_gets_plain_nf4_and_is_told_what_calibrating_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (note,) = planned(capsys, DEMO, str(tmp_path / "q"))["notes"]
-    assert note.startswith("Rounded to nearest. With --calibrate built-in")
+    assert note.startswith("Rounded to nearest. --calibrate with built-in")
     assert "on this CPU that takes about" in note
 
 
@@ -268,7 +268,7 @@ def test_a_person_on_a_cpu_is_asked_and_may_say_no(
 
     def reply(question: str) -> str:
         asked.append(question)
-        return answer if "Fit the rounding" in question else "y"
+        return answer if "Calibrate on" in question else "y"
 
     monkeypatch.setattr("builtins.input", reply)
     assert main([SOURCE, str(tmp_path / "q")]) == 0
@@ -282,7 +282,7 @@ def test_a_person_who_says_yes_sees_the_plan_of_a_calibration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("quantize.command._is_person", lambda _: True)
-    monkeypatch.setattr("builtins.input", lambda q: "y" if "Fit the rounding" in q else "n")
+    monkeypatch.setattr("builtins.input", lambda q: "y" if "Calibrate on" in q else "n")
     assert main([DEMO, str(tmp_path / "q"), "--samples", "8"]) == 0
     assert "Calibrating takes about" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -30,7 +30,7 @@ from quantize.calibration.gptq import (
     search_scales,
 )
 
-PLAIN = Calibration(signed=False, search=False, compensate=False, descents=0)
+PLAIN = Calibration(signed=False, search=False, gptq=False, descents=0)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

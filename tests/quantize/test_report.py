@@ -45,7 +45,7 @@ def test_every_linear_matrix_is_in_the_report_as_it_is_stored(made: Path) -> Non
 
 def test_the_page_says_that_nothing_was_calibrated_and_needs_nothing_else(made: Path) -> None:
     page = (made / PAGE_NAME).read_text(encoding="utf-8")
-    assert "Rounded to nearest, not calibrated." in page
+    assert "All matrices are rounded to nearest" in page
     assert "Error by depth" not in page
     assert "http" not in page
     (drawing,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)

@@ -18,7 +18,7 @@ import pytest
 from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.writer import Data, ShardLayout, ShardWriter
 from quantize.events import Finished, Planned, Progress
-from quantize.job import JOB_NAME, JOURNAL_NAME, only_run, partial_folder
+from quantize.job import JOB_NAME, JOURNAL_NAME, exclusive_run, partial_folder
 from quantize.pipeline import Effort, convert, in_order
 from quantize.recipe import QuantizeOptions, make_recipe
 from quantize.rounding import split_into_runs
@@ -321,7 +321,7 @@ def test_a_finished_folder_is_finished(tmp_path: Path) -> None:
 
 def test_two_runs_at_once_are_refused_and_a_dead_one_does_not_count(tmp_path: Path) -> None:
     with (
-        only_run(tmp_path / "q"),
+        exclusive_run(tmp_path / "q"),
         pytest.raises(ConversionError, match="Another run is writing"),
     ):
         quantize(CHECKPOINT, tmp_path / "q")

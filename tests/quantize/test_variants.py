@@ -83,7 +83,7 @@ def open_with(forms: dict[str, str], target: Path) -> Model:
 def test_each_variant_says_what_a_model_of_its_own_says(tmp_path: Path) -> None:
     one = walk(tmp_path / "walk")
     assert [event.done for event in one.run()] == list(range(1, 9))
-    found = one.found()
+    found = one.comparisons()
     config = open_catalog(CHECKPOINT).config
     asked = prepare(made_samples(10), ByteTokenizer(), config)  # type: ignore[arg-type]
     with Reference(asked, config) as kept:
@@ -106,7 +106,7 @@ def test_the_words_of_questions_count_where_they_are_asked_for(tmp_path: Path) -
     every = VariantWalk(network(), forms, shape, tmp_path / "every", "a test", questions=True)
     for one in (answers, every):
         list(one.run())
-    few, many = answers.found()["last"], every.found()["last"]
+    few, many = answers.comparisons()["last"], every.comparisons()["last"]
     for number, sample in enumerate(made_samples(10)):
         text = f"Question: {sample.question} Answer:{sample.answer}"
         ours = many.kl[many.answer == number]
@@ -120,8 +120,8 @@ def test_a_sample_without_an_answer_counts_where_its_answer_would_begin(tmp_path
     samples = [replace(sample, answer="") for sample in made_samples(4)]
     one = VariantWalk(network(samples), FORMS[:2], shape, tmp_path / "walk", "a test")
     list(one.run())
-    assert one.found()["first"].answer.tolist() == [0, 1, 2, 3]
-    assert one.found()["first"].reference_right.all()
+    assert one.comparisons()["first"].answer.tolist() == [0, 1, 2, 3]
+    assert one.comparisons()["first"].reference_right.all()
 
 
 def test_what_variants_share_is_computed_once(
@@ -150,8 +150,8 @@ def test_a_stopped_walk_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     (tmp_path / "walk" / "activations-4").write_bytes(b"torn")
     again = walk(tmp_path / "walk")
     assert [event.done for event in again.run()] == [4, 5, 6, 7, 8]
-    for name, tokens in whole.found().items():
-        assert (tokens.kl == again.found()[name].kl).all()
+    for name, tokens in whole.comparisons().items():
+        assert (tokens.kl == again.comparisons()[name].kl).all()
     assert list(again.run()) == []
     assert {p.name for p in (tmp_path / "walk").iterdir()} == {"state.json", "found"}
 

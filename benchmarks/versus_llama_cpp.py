@@ -1,7 +1,7 @@
 """Decoding, prefill and encoding a picture beside llama.cpp, in turn on the same core.
 
     python3 -m venv llama && llama/bin/pip install gguf llama-cpp-python
-    python -m benchmarks.beside_llama_cpp --llama llama/bin/python [--repeats 7] [--as-they-are]
+    python -m benchmarks.versus_llama_cpp --llama llama/bin/python [--repeats 7] [--as-they-are]
 
 llama.cpp does not run CogVLM2, but a Llama of the language path's shapes, and CogVLM's tower with
 the shapes of CogVLM2's: made-up Q4_K_M weights (attn_v and ffn_down of half of the layers in Q6_K,
@@ -251,7 +251,7 @@ class Ours:
         import torch
 
         from benchmarks.cpu_layers import Layers
-        from benchmarks.made_up import BF16, CPU, made_up_decoder
+        from benchmarks.synthetic_decoder import BF16, CPU, synthetic_decoder
         from cogvlm2_lite.memory.plan import Workload
         from cogvlm2_lite.units import GIB
         from cogvlm2_lite.weights.kernels.choice import choose_kernels
@@ -260,7 +260,7 @@ class Ours:
         self.kernel = choose_kernels(CPU, BF16).name
         workload = Workload(context=PROMPT + 64, with_picture=False)
         self._runtimes = {
-            layers: made_up_decoder(layers, workload, nbytes=8 * GIB)[0] for layers in LAYERS
+            layers: synthetic_decoder(layers, workload, nbytes=8 * GIB)[0] for layers in LAYERS
         }
         layers = Layers()
         self._block = layers.tower.blocks[0]

@@ -17,7 +17,7 @@ from cogvlm2_lite.weights.loader import WeightLoader
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 
 
-def made_up_decoder(
+def synthetic_decoder(
     layers: int, workload: Workload, *, nbytes: int, kernels: str = "auto"
 ) -> tuple[Runtime, Callable[[int], MemoryPlan]]:
     """Give a runtime over so many decoder layers and lm_head, and what plans for other budgets.

@@ -1,4 +1,4 @@
-"""Spending a budget and judging the whole: what is written is never worse than plain NF4."""
+"""A budget is spent and the whole model evaluated: the result is never worse than plain NF4."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cogvlm2_lite.errors import ConversionError, UsageError
 from cogvlm2_lite.evaluate.metrics import TokenComparison
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.budget import ByteBudget, parse_budget
-from quantize.calibration import judge as judging
+from quantize.calibration import evaluation
 from quantize.calibration.calibrate import CalibratedWeights
-from quantize.calibration.judge import Judge
+from quantize.calibration.evaluation import HeldOutEvaluation
 from quantize.calibration.variants import NEAREST, VariantWalk
 from quantize.command import main
-from quantize.events import Bought, Calibrated, Event, Judged, Measuring, Progress
+from quantize.events import Calibrated, Evaluated, Event, Measuring, Progress, Upgraded
 from quantize.job import partial_folder
 from quantize.pipeline import convert
 from quantize.report import PAGE_NAME, REPORT_NAME
@@ -33,8 +33,8 @@ from tests.quantize.test_calibrate import DEMO, SETTINGS, calibrate_with, made_s
 MORE = replace(SETTINGS, budget=parse_budget("+10%"))
 
 
-def judged(events: list[Event]) -> Judged:
-    (found,) = (event for event in events if isinstance(event, Judged))
+def evaluated(events: list[Event]) -> Evaluated:
+    (found,) = (event for event in events if isinstance(event, Evaluated))
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_budget_is_spent_and_not_overspent(
 ) -> None:
     folder, events, _ = bought
     assert 1.05 * size(plain_nf4) < size(folder) <= 1.10 * size(plain_nf4)
-    rows = [event for event in events if isinstance(event, Bought)]
+    rows = [event for event in events if isinstance(event, Upgraded)]
     catalog = open_catalog(folder)
     assert rows
     assert {row.tensor: row.kind for row in rows} == {
@@ -78,19 +78,19 @@ def test_a_budget_is_spent_and_not_overspent(
 
 def test_what_it_bought_is_told_and_in_the_report(bought: tuple[Path, list[Event], Path]) -> None:
     folder, events, _ = bought
-    told = judged(events)
+    told = evaluated(events)
     assert told.result["kl_mean"]["value"] < told.calibrated["kl_mean"]["value"]
     assert told.calibrated["kl_mean"]["value"] < told.plain["kl_mean"]["value"]
     assert told.of_plain is not None
     assert told.of_plain["low"] <= told.of_plain["value"] <= told.of_plain["high"]
-    assert (told.upgraded, told.dropped) == (sum(isinstance(e, Bought) for e in events), "")
+    assert (told.upgraded, told.dropped) == (sum(isinstance(e, Upgraded) for e in events), "")
     assert told.result_bytes == size(folder)
     report = json.loads((folder / REPORT_NAME).read_text())
-    assert Judged(**report["judged"]) == told
+    assert Evaluated(**report["judged"]) == told
     assert [unit["matrices"] for unit in report["units"]] == [
         [row["tensor"]] for row in report["matrices"] if row["calibration"]
     ]
-    assert "What the answers lose" in (folder / PAGE_NAME).read_text(encoding="utf-8")
+    assert "Effect on the answers" in (folder / PAGE_NAME).read_text(encoding="utf-8")
 
 
 def test_the_units_that_were_bought_are_those_that_gain_most_per_byte(
@@ -146,12 +146,12 @@ def test_stopped_at_any_moment_it_goes_on_with_the_same_bytes(
     target, seen = tmp_path / "q", 0
     with closing(convert(CHECKPOINT, target, MORE, QUICK, calibrate_with(made_samples()))) as w:
         for event in w:
-            seen += isinstance(event, Calibrated | Measuring | Judged)
+            seen += isinstance(event, Calibrated | Measuring | Evaluated)
             if seen == stop_after:
                 break
     assert not target.exists()
     events = run(target, made_samples(), MORE)
-    assert judged(events) == judged(bought[1])
+    assert evaluated(events) == evaluated(bought[1])
     assert hashes(target) == hashes(bought[0])
 
 
@@ -173,7 +173,7 @@ def test_unfinished_work_goes_on_under_another_budget(
 def test_without_a_budget_the_bytes_are_those_of_plain_nf4(tmp_path: Path, plain_nf4: Path) -> None:
     events = run(tmp_path / "q", made_samples())
     assert size(tmp_path / "q") == size(plain_nf4)
-    told = judged(events)
+    told = evaluated(events)
     assert told.result == told.calibrated
     assert told.upgraded == 0
     assert json.loads((tmp_path / "q" / REPORT_NAME).read_text())["units"] == []
@@ -184,7 +184,7 @@ def test_everything_fits_into_a_large_budget(tmp_path: Path) -> None:
     events = run(tmp_path / "q", made_samples(), settings)
     kinds = {t.kind for t in open_catalog(tmp_path / "q").tensors.values()}
     assert kinds <= {"dense", "nf4"}
-    assert judged(events).result["kl_mean"]["value"] < 1e-9
+    assert evaluated(events).result["kl_mean"]["value"] < 1e-9
 
 
 # --- the fail-safe --------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_part_that_makes_the_whole_worse_goes_back_to_nearest(
 ) -> None:
     spoil(monkeypatch, "model.vision.transformer")
     events = run(tmp_path / "q", made_samples())
-    told = judged(events)
+    told = evaluated(events)
     assert told.dropped == "vision tower"
     assert told.calibrated["kl_mean"]["value"] > told.plain["kl_mean"]["value"]
     assert told.result["kl_mean"]["value"] <= told.plain["kl_mean"]["value"]
@@ -226,7 +226,7 @@ def test_when_no_single_part_helps_everything_is_plain_nf4(
 ) -> None:
     spoil(monkeypatch, "", factor=3.0)
     events = run(tmp_path / "q", made_samples(), MORE)
-    told = judged(events)
+    told = evaluated(events)
     assert told.dropped == "everything"
     assert told.upgraded == 0
     assert told.result == told.plain
@@ -235,42 +235,42 @@ def test_when_no_single_part_helps_everything_is_plain_nf4(
     assert all(torch.equal(made[name], tensor) for name, tensor in plain.items())
 
 
-def test_samples_that_hold_nothing_out_judge_nothing_and_say_nothing(tmp_path: Path) -> None:
+def test_samples_that_hold_nothing_out_measure_nothing_and_report_nothing(tmp_path: Path) -> None:
     """All about one picture: it is the first, which is fitted to."""
     pictured = next(sample for sample in made_samples() if sample.image is not None)
     samples = [replace(pictured, question=f"What is {n}?") for n in range(8)]
     events = run(tmp_path / "q", samples)
-    assert not any(isinstance(event, Judged) for event in events)
+    assert not any(isinstance(event, Evaluated) for event in events)
     assert json.loads((tmp_path / "q" / REPORT_NAME).read_text())["judged"] is None
 
 
 # --- units ----------------------------------------------------------------------------------------
 
 
-def make_judge(folder: Path) -> Judge:
+def make_evaluation(folder: Path) -> HeldOutEvaluation:
     from quantize.recipe import make_recipe
 
     recipe = make_recipe(open_catalog(CHECKPOINT), SETTINGS)
-    return Judge(calibrate_with(made_samples(40))(recipe, folder), recipe, None, folder)
+    return HeldOutEvaluation(calibrate_with(made_samples(40))(recipe, folder), recipe, None, folder)
 
 
 def test_units_are_matrices_where_that_is_cheap_and_blocks_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = make_judge(tmp_path)
-    named, samples = judge._choose_units()
+    held_out = make_evaluation(tmp_path)
+    named, samples = held_out._choose_units()
     assert all(matrices == (name,) for name, matrices in named.items())
-    assert samples == judge._held_out
-    monkeypatch.setattr(judging, "LEAST_FLOPS", 0.0)
-    blocks, fewer = judge._choose_units()
+    assert samples == held_out._held_out
+    monkeypatch.setattr(evaluation, "MIN_MEASURING_FLOPS", 0.0)
+    blocks, fewer = held_out._choose_units()
     assert set(blocks) == {
         "vision tower 0", "vision tower 1", "projector", "language expert 0", "language expert 1",
         "vision expert 0", "vision expert 1",
     }  # fmt: skip
     assert sorted(name for some in blocks.values() for name in some) == sorted(named)
     assert len(fewer) <= len(samples)
-    monkeypatch.setattr(judging, "MOST_OF_CALIBRATION", 0.0)
-    _, fewest = judge._choose_units()
+    monkeypatch.setattr(evaluation, "MAX_SHARE_OF_CALIBRATION", 0.0)
+    _, fewest = held_out._choose_units()
     assert len(fewest) <= len(fewer)
     assert len(fewest) >= 4
 
@@ -284,15 +284,15 @@ def tokens(kl: list[float]) -> TokenComparison:
     )  # fmt: skip
 
 
-def test_a_plain_model_without_numbers_judges_nothing(
+def test_a_plain_model_without_numbers_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
         raise AssertionError("nothing may be tried")
 
-    monkeypatch.setattr(Judge, "_measure", never)
-    judge = make_judge(tmp_path)
-    steps = judge._check(tokens([float("nan")]), tokens([float("nan")]), {})
+    monkeypatch.setattr(HeldOutEvaluation, "_measure", never)
+    held_out = make_evaluation(tmp_path)
+    steps = held_out._check(tokens([float("nan")]), tokens([float("nan")]), {})
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert done.value.value[0].nearest == frozenset()
@@ -306,9 +306,9 @@ def test_a_budget_without_samples_is_refused(
 ) -> None:
     words = [str(CHECKPOINT), str(tmp_path / "q"), "--calibrate", "none"]
     assert main([*words, "--budget", "+5%"]) == 2
-    assert "--budget needs a calibration" in capsys.readouterr().err
+    assert "--budget needs calibration" in capsys.readouterr().err
     assert main([*words, "--work", str(tmp_path / "w")]) == 2
-    assert "--work needs a calibration" in capsys.readouterr().err
+    assert "--work needs calibration" in capsys.readouterr().err
 
 
 def test_a_budget_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
@@ -334,16 +334,16 @@ def test_the_command_spends_a_budget_and_shows_what_it_bought(
     assert main([*words, "--budget", "+5%"]) == 0
     shown = capsys.readouterr()
     assert "The budget leaves" in shown.out
-    assert "samples held out, against SRC" in shown.out
+    assert "held-out samples:" in shown.out
     assert "The result has 0." in shown.out
-    assert "matrices take more bits, for" in shown.out
+    assert "matrices are stored in more bits (" in shown.out
     settings = json.loads((tmp_path / "d" / MANIFEST_NAME).read_text())["settings"]
     assert settings["budget"] == "+5%"
 
 
 def test_the_reference_of_every_walk_is_the_source(tmp_path: Path) -> None:
-    judge = make_judge(tmp_path)
-    walk = judge.make_walk(judge._held_out, [], tmp_path / "w")
+    held_out = make_evaluation(tmp_path)
+    walk = held_out.make_walk(held_out._held_out, [], tmp_path / "w")
     assert isinstance(walk, VariantWalk)
     assert [variant.forms for variant in walk._variants] == [{}]
-    assert set(judge.forms(NEAREST).values()) == {NEAREST}
+    assert set(held_out.forms(NEAREST).values()) == {NEAREST}

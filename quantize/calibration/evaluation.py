@@ -1,16 +1,19 @@
-"""Judge the whole model on held-out samples, spend the budget, and drop what makes it worse.
+"""Evaluate the whole model on held-out samples, spend the budget, and drop what makes it worse.
 
-Calibration judges every matrix by its own outputs. What that does to the answers is measured here,
-at the model's output, on the samples that nothing was fitted to:
+Calibration compares the outputs of every matrix by itself. The effect on the answers is measured
+here, at the model's output, on the samples that nothing was fitted to:
 
-1  plain NF4 and calibrated NF4 against the source, word by word (KL, top-1, answers changed);
-2  with a budget, units one at a time: only one matrix (or one block, where all matrices would take
-   too long) is NF4 and all others are the source's. Such single effects add up, and local errors
-   do not predict them. The words of the questions count here too: there are three times as many,
-   and a few wavering words of the answers decide less (docs/quantization.md);
-3  the bytes beyond NF4 go where they buy most of that KL: int8, or 16 bits as in the source;
-4  the result is measured as in 1. If it is worse than plain NF4, a whole part goes back to round to
-   nearest, and if that does not help, everything does.
+1  Plain NF4 and calibrated NF4 are compared with the source, token by token (KL, top-1, answers
+   changed).
+2  With a budget, units are measured one at a time: only one matrix (or one block, if all matrices
+   would take too long) is NF4, and all others are the source's. These single effects add up, and
+   the errors of a matrix's own outputs do not predict them. The tokens of the questions are
+   compared here too: there are three times as many, and a few uncertain tokens of the answers have
+   less influence then (docs/quantization.md).
+3  The bytes beyond NF4 go to the matrices where they remove most of that KL: as int8, or in 16 bits
+   as in the source.
+4  The result is measured as in step 1. If it is worse than plain NF4, one part goes back to round
+   to nearest; if that does not help, everything does.
 """
 
 from __future__ import annotations
@@ -27,8 +30,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Part
-from cogvlm2_lite.evaluate.metrics import TokenComparison as Beside
-from cogvlm2_lite.evaluate.metrics import ratio, summarise
+from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.calibration.calibrate import CalibratedWeights, Task, is_held_out
@@ -45,29 +47,29 @@ from quantize.calibration.variants import (
     Variant,
     VariantWalk,
 )
-from quantize.events import Calibrated, Judged, Measuring
+from quantize.events import Calibrated, Evaluated, Measuring
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER, DECISION_NAME
 from quantize.recipe import PlannedTensor, Recipe, make_recipe, planned_bytes
 
 _REFERENCE = Variant("source", {})
 _FORM_OF = {"int8": INT8, "dense": SOURCE}
-"""Storage kind of a recipe to form."""
+"""Storage kind of a recipe -> form of a variant."""
 
-LEAST_FLOPS = 2e13
-"""Of measuring units, whatever calibrating takes: a minute or two of a CPU."""
-MOST_OF_CALIBRATION = 2.0
-"""More than that much of what calibrating computes is not spent on measuring units."""
-FEWEST = 4
-"""Pictures, or samples without one, on which a unit's effect is measured at least."""
+MIN_MEASURING_FLOPS = 2e13
+"""Operations that measuring units may always take: a minute or two of a CPU."""
+MAX_SHARE_OF_CALIBRATION = 2.0
+"""Above that, measuring units may take this multiple of one pass of all samples."""
+MIN_GROUPS = 4
+"""The fewest pictures (or samples without one) on which a unit is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixGroup:
     """Matrices that are measured and upgraded together.
 
-    kl  mean KL at the model's output, over the words of questions and answers, when only they are
-        calibrated NF4; nats per word
+    kl  mean KL at the model's output, over the tokens of questions and answers, if only these
+        matrices are calibrated NF4; nats per token
     """
 
     name: str
@@ -77,17 +79,17 @@ class MatrixGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What becomes of a calibration.
+    """What is done with a calibration.
 
-    kinds    matrices that get more bytes than NF4: name to storage kind
-    nearest  matrices whose calibrated rounding is dropped
-    judged   what was measured; None where no sample was held out
-    units    what was measured of each unit; empty without a budget
+    kinds      matrices that get more bytes than NF4: name -> storage kind
+    nearest    matrices whose calibrated rounding is dropped
+    evaluated  the measured losses; None if no sample was held out
+    units      what was measured of each unit; empty without a budget
     """
 
     kinds: Mapping[str, str]
     nearest: frozenset[str]
-    judged: Judged | None = None
+    evaluated: Evaluated | None = None
     units: tuple[MatrixGroup, ...] = ()
 
     @property
@@ -97,7 +99,7 @@ class Decision:
 
 
 def read_decision(folder: Path) -> Decision | None:
-    """Read what an earlier run decided in a working folder; None when it did not."""
+    """Return what an earlier run decided in a working folder; None if it did not get so far."""
     try:
         text = (folder / CALIBRATION_FOLDER / DECISION_NAME).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -106,7 +108,7 @@ def read_decision(folder: Path) -> Decision | None:
     return Decision(
         kinds=content["kinds"],
         nearest=frozenset(content["nearest"]),
-        judged=Judged(**content["judged"]) if content["judged"] else None,
+        evaluated=Evaluated(**content["judged"]) if content["judged"] else None,
         units=tuple(
             MatrixGroup(name=u["name"], matrices=tuple(u["matrices"]), kl=u["kl"])
             for u in content["units"]
@@ -114,13 +116,13 @@ def read_decision(folder: Path) -> Decision | None:
     )
 
 
-class Judge:
-    """Measures and decides; `run` gives the decision.
+class HeldOutEvaluation:
+    """Measures and decides; `run` returns the decision.
 
-    task    of the calibration, which is done; its folder also keeps what units cost, so that
-            another budget measures nothing again
-    recipe  all NF4, but what the user keeps otherwise
-    limit   bytes of all files; None: not more than the recipe's
+    task    of the finished calibration; its folder also keeps what was measured of the units, so
+            that nothing is measured again for another budget
+    recipe  all matrices in NF4 except those that the user stores otherwise
+    limit   bytes of all files; None: no more than the recipe's
     folder  the working folder of the conversion
     """
 
@@ -132,7 +134,7 @@ class Judge:
         self._planned = {t.name: t for t in recipe.tensors}
 
     def run(self) -> Generator[Measuring, None, Decision]:
-        """Measure and decide; writes the decision down."""
+        """Measure and decide; yield progress, write the decision to the folder and return it."""
         if not self._held_out:
             return self._write(Decision(kinds={}, nearest=frozenset()))
         found = yield from self._walk(
@@ -154,10 +156,10 @@ class Judge:
             some = yield from self._measure({"result": self.forms(CALIBRATED, kinds)}, "result")
             result = some["result"]
         decision, result = yield from self._check(plain, result, kinds)
-        judged = self._judged(plain, calibrated, result, decision)
-        return self._write(replace(decision, judged=judged, units=tuple(units)))
+        evaluated = self._evaluated(plain, calibrated, result, decision)
+        return self._write(replace(decision, evaluated=evaluated, units=tuple(units)))
 
-    # --- what is measured on ---------------------------------------------------------------------
+    # --- held-out samples -------------------------------------------------------------------------
 
     @cached_property
     def _held_out(self) -> list[Sample]:
@@ -174,8 +176,8 @@ class Judge:
         return list(found.items())
 
     def _network(self, samples: Sequence[Sample]) -> Network:
-        # float32 whatever the calibration computes in: what one matrix costs is smaller than what
-        # rounding every activation to 16 bits does.
+        # float32, whatever type the calibration computes in: rounding all activations to 16 bits
+        # has a larger effect than one matrix in NF4.
         return Network(
             self._task.catalog,
             samples,
@@ -184,13 +186,13 @@ class Judge:
             dtype=torch.float32,
         )
 
-    # --- measuring -------------------------------------------------------------------------------
+    # --- measuring --------------------------------------------------------------------------------
 
     def forms(self, nf4: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the form of every matrix that is not the source's.
+        """Return the form of every matrix that differs from the source.
 
-        nf4    of those that are stored in NF4
-        kinds  storage kinds other than the recipe's
+        nf4    the form of matrices stored in NF4: NEAREST or CALIBRATED
+        kinds  storage kinds that replace the recipe's
         """
         found = {}
         for name, planned in self._planned.items():
@@ -200,8 +202,8 @@ class Judge:
                 found[name] = form
         return found
 
-    def _shape(self, name: str, form: str, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return a matrix in a form, and the bias that goes with it; see variants.Shape."""
+    def _values_in_form(self, name: str, form: str, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return a matrix in a form, and the bias that goes with it; see variants.ValuesInForm."""
         double = self._task.how.double_quant
         if form == INT8:
             return int8_values(weight), None
@@ -214,10 +216,10 @@ class Judge:
 
     def _walk(
         self, samples: Sequence[Sample], variants: Sequence[Variant], folder: Path
-    ) -> Generator[Measuring, None, dict[str, Beside]]:
+    ) -> Generator[Measuring, None, dict[str, TokenComparison]]:
         walk = self.make_walk(samples, variants, folder)
         yield from walk.run()
-        return walk.found()
+        return walk.comparisons()
 
     def make_walk(
         self,
@@ -230,7 +232,7 @@ class Judge:
         return VariantWalk(
             self._network(samples),
             [_REFERENCE, *variants],
-            self._shape,
+            self._values_in_form,
             folder,
             self._task.identity,
             questions=questions,
@@ -238,18 +240,18 @@ class Judge:
 
     def _measure(
         self, forms: Mapping[str, Forms], folder: str
-    ) -> Generator[Measuring, None, dict[str, Beside]]:
+    ) -> Generator[Measuring, None, dict[str, TokenComparison]]:
         variants = [Variant(name, some) for name, some in forms.items()]
         return (yield from self._walk(self._held_out, variants, self._folder / folder))
 
-    # --- units -----------------------------------------------------------------------------------
+    # --- units ------------------------------------------------------------------------------------
 
     def measure_units(
         self, *, questions: bool = True
     ) -> Generator[Measuring, None, list[MatrixGroup]]:
-        """Measure what every unit costs in NF4 while all others are the source's.
+        """Measure the KL of every unit in NF4 while all others are the source's.
 
-        questions  count their words too
+        questions  compare the tokens of the questions too
         """
         named, samples = self._choose_units()
         variants = [
@@ -258,23 +260,23 @@ class Judge:
         folder = self._shared / ("units" if questions else "units-answers")
         walk = self.make_walk(samples, variants, folder, questions=questions)
         yield from walk.run()
-        found = walk.found()
+        found = walk.comparisons()
         return [
             MatrixGroup(name=name, matrices=matrices, kl=float(found[name].kl.mean()))
             for name, matrices in named.items()
         ]
 
     def _choose_units(self) -> tuple[dict[str, tuple[str, ...]], list[Sample]]:
-        """Choose the finest units, and as many pictures, that take no more than allowed."""
+        """Return the finest units, and the most samples, that stay within the allowed work."""
         whole = self._network(self._task.samples)
         allowed = max(
-            LEAST_FLOPS,
-            MOST_OF_CALIBRATION
-            * VariantWalk(whole, [_REFERENCE], self._shape, self._shared, "").flops,
+            MIN_MEASURING_FLOPS,
+            MAX_SHARE_OF_CALIBRATION
+            * VariantWalk(whole, [_REFERENCE], self._values_in_form, self._shared, "").flops,
         )
-        fewest = min(FEWEST, len(self._groups))
-        # The finest units on all groups first, then fewer groups, then whole blocks in the same
-        # way: what a single matrix costs says more than a few pictures more.
+        fewest = min(MIN_GROUPS, len(self._groups))
+        # First single matrices on all groups of samples, then on fewer groups, then whole blocks in
+        # the same way: finer units help more than a few additional pictures.
         for named in (self._by_matrix(), self._by_block()):
             variants = [
                 Variant(name, dict.fromkeys(some, CALIBRATED)) for name, some in named.items()
@@ -287,7 +289,7 @@ class Judge:
         return named, self._spread(fewest)
 
     def _spread(self, count: int) -> list[Sample]:
-        """Take so many of the held-out groups, evenly."""
+        """Return the samples of so many held-out groups, evenly spread."""
         groups = self._groups
         places = [number * len(groups) // count for number in range(count)]
         return [sample for place in places for sample in groups[place][1]]
@@ -296,7 +298,7 @@ class Judge:
         return {name: (name,) for name, t in self._planned.items() if t.kind == "nf4"}
 
     def _by_block(self) -> dict[str, tuple[str, ...]]:
-        """Group by layer and, in the decoder, by expert."""
+        """Return the matrices by layer and, in the decoder, by expert."""
         found: dict[str, list[str]] = {}
         for name, planned in self._planned.items():
             spec = planned.source.spec
@@ -305,16 +307,17 @@ class Judge:
                 found.setdefault(block, []).append(name)
         return {block: tuple(names) for block, names in found.items()}
 
-    # --- spending --------------------------------------------------------------------------------
+    # --- spending ---------------------------------------------------------------------------------
 
     def spend(self, units: Sequence[MatrixGroup], limit: int) -> dict[str, str]:
-        """Choose storage kinds of matrices; none that brings the files above the limit."""
+        """Return storage kinds of matrices with which the files stay within the limit."""
         rows = {row.tensor: row for row in self._weights.rows(self._task.catalog)}
         by_name = {unit.name: unit for unit in units}
         upgrades = {unit.name: list(self._upgrades(unit, rows)) for unit in units}
         capacity = limit - self._recipe.nbytes
-        # The knapsack counts the bytes of tensors. Other storage kinds have other companion
-        # tensors, whose names make the headers longer: spend again with that much less.
+        # The knapsack counts the bytes of tensors. Storage kinds differ in their companion tensors,
+        # whose names can make the headers longer. If the files exceed the limit, solve it again
+        # with that much less.
         while capacity > 0:
             taken = spend(upgrades, capacity)
             kinds = {
@@ -327,11 +330,11 @@ class Judge:
         return {}
 
     def _upgrades(self, unit: MatrixGroup, rows: Mapping[str, Calibrated]) -> Iterator[Upgrade]:
-        """Yield what a unit may become, with the bytes and the gain of each.
+        """Yield the upgrades of a unit, with their bytes and gains.
 
-        int8 was not measured at the output: what it leaves is below what can be measured there.
-        A rounding error that is k times smaller leaves k^2 of the KL, and k^2 is known from the
-        squared outputs of each matrix.
+        The KL that int8 leaves is too small to be measured at the model's output, so it is
+        estimated. KL grows with the square of the error: an error k times as large leaves k^2
+        times the KL, and k^2 is the ratio of the squared errors at the matrices' own outputs.
         """
         planned = [self._planned[name] for name in unit.matrices]
         before = sum(t.nbytes for t in planned)
@@ -342,13 +345,13 @@ class Judge:
             more = sum(planned_bytes(t.source, kind) for t in planned) - before
             yield Upgrade(kind=kind, nbytes=more, gain=gain)
 
-    # --- the fail-safe ---------------------------------------------------------------------------
+    # --- the fail-safe ----------------------------------------------------------------------------
 
     def _check(
-        self, plain: Beside, result: Beside, kinds: Mapping[str, str]
-    ) -> Generator[Measuring, None, tuple[Decision, Beside]]:
-        """Keep the result if it is no worse than plain NF4; else drop one part's calibration, or
-        all of it."""
+        self, plain: TokenComparison, result: TokenComparison, kinds: Mapping[str, str]
+    ) -> Generator[Measuring, None, tuple[Decision, TokenComparison]]:
+        """Keep the result if it is no worse than plain NF4; otherwise drop the calibration of one
+        part, or of everything."""
         nothing: frozenset[str] = frozenset()
         bound = float(plain.kl.mean())
         if not math.isfinite(bound) or float(result.kl.mean()) <= bound:
@@ -371,19 +374,23 @@ class Judge:
         everything = frozenset(n for n, t in self._planned.items() if t.kind == "nf4")
         return Decision(kinds={}, nearest=everything), plain
 
-    # --- the result ------------------------------------------------------------------------------
+    # --- the result -------------------------------------------------------------------------------
 
-    def _judged(
-        self, plain: Beside, calibrated: Beside, result: Beside, decision: Decision
-    ) -> Judged:
+    def _evaluated(
+        self,
+        plain: TokenComparison,
+        calibrated: TokenComparison,
+        result: TokenComparison,
+        decision: Decision,
+    ) -> Evaluated:
         recipe = make_recipe(self._task.catalog, self._recipe.settings, decision.kinds)
-        return Judged(
+        return Evaluated(
             samples=len(self._held_out),
             words=len(plain.kl),
             plain=_summary(plain),
             calibrated=_summary(calibrated),
             result=_summary(result),
-            of_plain=_ratio(result, plain),
+            of_plain=_kl_ratio(result, plain),
             plain_bytes=self._recipe.nbytes,
             result_bytes=recipe.nbytes,
             upgraded=len(decision.kinds),
@@ -391,7 +398,7 @@ class Judge:
         )
 
     def _dropped(self, decision: Decision) -> str:
-        """Return what the fail-safe took back; empty when nothing."""
+        """Return the parts that went back to round to nearest; empty if none did."""
         if not decision.nearest:
             return ""
         parts = {self._planned[name].source.spec.part.value for name in decision.nearest}
@@ -403,7 +410,7 @@ class Judge:
         content = {
             "kinds": dict(decision.kinds),
             "nearest": sorted(decision.nearest),
-            "judged": decision.judged.values() if decision.judged else None,
+            "judged": decision.evaluated.values() if decision.evaluated else None,
             "units": [asdict(unit) for unit in decision.units],
         }
         write_file_durably(self._folder / DECISION_NAME, json.dumps(content).encode())
@@ -421,14 +428,14 @@ def _halves(count: int, least: int) -> Iterator[int]:
         yield count
 
 
-def _summary(found: Beside) -> dict[str, Any]:
-    """Return KL, top-1 and answers changed with their intervals."""
+def _summary(found: TokenComparison) -> dict[str, Any]:
+    """Return KL, top-1 and changed answers with their intervals."""
     whole = summarise(found).as_dict()
     return {name: whole[name] for name in ("kl_mean", "kl_p99", "top1", "changed")}
 
 
-def _ratio(result: Beside, plain: Beside) -> dict[str, float] | None:
-    """Return the ratio of the mean KLs; None where plain NF4 has none."""
+def _kl_ratio(result: TokenComparison, plain: TokenComparison) -> dict[str, float] | None:
+    """Return the ratio of the mean KLs; None if that of plain NF4 is 0."""
     if not plain.kl.sum() > 0:
         return None
     return ratio(result.kl, plain.kl, plain.picture).as_dict()
