@@ -53,7 +53,7 @@ def test_a_person_sees_the_plan_the_end_and_what_to_do_next(
         "lm_head.weight: as in SRC (--lm-head bf16).",
         "and 3 more: int8 (--keep projector=int8).",
         "Note: int8 is CogVLM2 Lite's own storage kind",
-        "are free there.",
+        "free on its disk.",
         "Finished in",
         f'cogvlm2-lite verify "{tmp_path / "q"}"',
     ):
