@@ -1,1 +1,1 @@
-"""Where weights come from: names, catalog, storage kinds, readers and writers."""
+"""Weights: catalog, storage kinds, kernels, readers and writers."""

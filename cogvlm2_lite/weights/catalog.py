@@ -1,12 +1,12 @@
-"""What a model folder holds, built from headers alone and checked against the architecture.
+"""The tensors of a model folder, read from headers alone and checked against the architecture.
 
-Storage kinds, told apart by the tensors that lie beside a matrix, never by a file name:
+The storage kind of a matrix follows from its companion tensors, never from a file name:
 
 dense   X.weight                     F32, F16 or BF16 in the shape of the architecture
 nf4     (the layout that transformers writes with bitsandbytes)
         X.weight                     two 4-bit codes per byte, first code in the high half; rows one
-                                     after another, [numel / 2, 1] U8 (or the same bytes called F16,
-                                     BF16 or F32, which transformers offers as `quant_storage`)
+                                     after another, [numel / 2, 1] U8 (or the same bytes declared as
+                                     F16, BF16 or F32: `quant_storage` in transformers)
         X.weight.absmax              one scale per group: F32 [groups]; U8 [groups] when the scales
                                      are quantized themselves
         X.weight.quant_map           F32 [16], the value of each code
@@ -15,12 +15,12 @@ nf4     (the layout that transformers writes with bitsandbytes)
         X.weight.quant_state.bitsandbytes__nf4    U8, a JSON object (see _read_quant)
 fp4     the same with other values in quant_map and the name ending in __fp4; the released int4
         folders are of this kind
-int8    (our own; no other program reads it, so it counts only beside our manifest)
+int8    (specific to this project, so it is accepted only with our manifest in the folder)
         X.weight                     I8 [rows, columns], value = code * scale
         X.weight.scale               F32 [rows, columns / 64, rounded up]: 64 columns of one row
                                      share a scale
 
-No torch here: the memory plan and `doctor` need a catalog and must be quick.
+No torch here: the memory plan and `doctor` need a catalog and must start fast.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ NF4_GROUP = 64
 INT8_GROUP = 64
 """Columns of one row that share a scale in an int8 matrix."""
 GROUPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-"""Weights per scale that bitsandbytes knows."""
+"""Weights per scale that bitsandbytes supports."""
 
 _MAX_INDEX_BYTES = 16 * MIB
 _MAX_QUANT_STATE_BYTES = 4096
@@ -91,17 +91,17 @@ class QuantInfo:
     group: int
     """Weights that share one scale."""
     dtype: str
-    """Type of the matrix before: "float32", "float16" or "bfloat16"."""
+    """Type of the matrix before quantization: "float32", "float16" or "bfloat16"."""
     nested: bool
-    """True when the scales are 8-bit codes themselves (double quantization)."""
+    """True if the scales are 8-bit codes themselves (double quantization)."""
     nested_group: int = 256
     nested_offset: float = 0.0
-    """Mean of the scales, to be added after their codes are looked up."""
+    """Mean of the scales; added after their codes are looked up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """One tensor of the architecture and the pieces of files that make it up."""
+    """One tensor of the architecture, and the tensors of the files that store it."""
 
     spec: TensorSpec
     kind: str
@@ -135,9 +135,9 @@ class Catalog:
 
     @classmethod
     def open(cls, folder: Path, config: ModelConfig) -> Catalog:
-        """Read the headers of a folder's safetensors files and check all of it.
+        """Read and check the headers of all safetensors files of a folder.
 
-        Raises CheckpointError, with the tensor or file and the numbers, when anything is missing,
+        Raises CheckpointError, with the tensor or file and the numbers, if anything is missing,
         extra, duplicate, out of bounds, of another shape or type, or not safetensors at all.
         """
         files, promised = _layout(folder)
@@ -154,7 +154,7 @@ class Catalog:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def bytes_by_part(self) -> dict[Part, int]:
-        """Sum the stored bytes of each part, companions included."""
+        """Return the stored bytes of each part, companions included."""
         sums = dict.fromkeys(Part, 0)
         for tensor in self.tensors.values():
             sums[tensor.spec.part] += tensor.nbytes
@@ -163,8 +163,8 @@ class Catalog:
     def fingerprint(self) -> str:
         """Return a sha256 over the config numbers, all headers and all file sizes.
 
-        It tells folders of different content apart as far as headers can; it does not read weights
-        and does not depend on where the folder lies.
+        It differs for folders of different content as far as headers show it. It does not depend on
+        the path of the folder.
         """
         content = {
             "config": self.config.numbers(),
@@ -177,7 +177,7 @@ class Catalog:
 
 
 def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
-    """List a folder's safetensors files, sorted by name, and what its index promises (if any)."""
+    """Return a folder's safetensors files, sorted by name, and the weight map of its index."""
     if not folder.is_dir():
         raise CheckpointError("{folder} is not a folder.", folder=folder)
     index, single = folder / INDEX_NAME, folder / SINGLE_NAME
@@ -210,7 +210,7 @@ def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    """Say why a folder without a safetensors index or single file is refused."""
+    """Return the error for a folder without a safetensors index or single file."""
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
     if pickles:
         return CheckpointError(
@@ -233,7 +233,7 @@ def _no_weights(folder: Path) -> CheckpointError:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Read the index: tensor name to shard name, each a plain file name."""
+    """Return the index: tensor name to shard name, each a file name without a path."""
     try:
         if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
             raise CheckpointError(
@@ -262,7 +262,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _refuse_escape(folder: Path, name: str) -> None:
-    """Refuse a link out of the folder, except into the blobs of a Hugging Face cache snapshot."""
+    """Reject a link out of the folder, except into the blobs of a Hugging Face cache snapshot."""
     real_folder = folder.resolve()
     allowed = [real_folder]
     if real_folder.parent.name == "snapshots":
@@ -279,7 +279,7 @@ def _refuse_escape(folder: Path, name: str) -> None:
 
 
 def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
-    """Join the shards' tensors; the same name in two shards is an error."""
+    """Return the tensors of all shards; raises CheckpointError if two shards have the same name."""
     found: dict[str, Piece] = {}
     for shard in shards:
         twice = sorted(found.keys() & shard.pieces.keys())
@@ -297,7 +297,7 @@ def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
 
 
 def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) -> None:
-    """Compare what the index says with what each shard holds."""
+    """Raise CheckpointError if the index does not agree with the shards."""
     if promised is None:
         return
     actual = {name: shard.file.name for shard in shards for name in shard.pieces}
@@ -329,7 +329,7 @@ def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) ->
 def _assemble(
     found: Mapping[str, Piece], expected: Mapping[str, TensorSpec]
 ) -> dict[str, StoredTensor]:
-    """Sort all pieces to the tensors they belong to and check each."""
+    """Assign all pieces to their tensors, and check and return these."""
     companions, extra = _companions(found, expected)
     if extra:
         raise CheckpointError(
@@ -355,13 +355,13 @@ def _assemble(
 
 
 _Companions = Mapping[str, tuple[str, Piece]]
-"""Role to (suffix in the file, piece) of what lies beside one matrix."""
+"""Role to (suffix in the file, piece) of the companions of one matrix."""
 
 
 def _companions(
     found: Mapping[str, Piece], expected: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, dict[str, tuple[str, Piece]]], list[str]]:
-    """Return the companions of each matrix by role, and the names that belong to nothing."""
+    """Return the companions of each matrix by role, and the names that belong to no matrix."""
     companions: dict[str, dict[str, tuple[str, Piece]]] = {}
     extra = []
     for name in found.keys() - expected.keys():
@@ -379,7 +379,7 @@ def _companions(
 
 
 def _split(name: str) -> tuple[str, str, str]:
-    """Split a companion's name into owner, role and suffix; role is empty where it is none."""
+    """Split a companion's name into owner, role and suffix; role is "" if it is no companion."""
     for suffix in _STATE_SUFFIXES:
         if name.endswith(f".{suffix}"):
             return name.removesuffix(f".{suffix}"), _STATE, suffix
@@ -388,7 +388,7 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Refuse int8 codes of unknown origin: others scale them in other ways under these names."""
+    """Reject int8 codes without a manifest: other programs use these names with other scales."""
     int8 = [name for name, tensor in tensors.items() if tensor.kind == "int8"]
     if int8 and not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
@@ -407,7 +407,7 @@ def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
 def _stored(
     spec: TensorSpec, weight: Piece, companions: _Companions, blob: bytes | None
 ) -> StoredTensor:
-    """Decide the storage kind of one tensor and check its pieces."""
+    """Determine the storage kind of one tensor and check its pieces."""
     pieces = {"weight": weight, **{role: piece for role, (_, piece) in companions.items()}}
     if not companions:
         _expect(spec.name, weight, _FLOATS, spec.shape)
@@ -431,7 +431,7 @@ def _stored(
 
 
 def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantInfo) -> None:
-    """Check types and shapes of a 4-bit matrix and exactly the companions it needs."""
+    """Check that a 4-bit matrix has exactly the companions it needs, with the right shapes."""
     groups = -(-spec.numel // quant.group)
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
         "absmax": ("U8" if quant.nested else "F32", (groups,)),
@@ -466,7 +466,7 @@ def _check_four_bit(spec: TensorSpec, pieces: Mapping[str, Piece], quant: QuantI
 
 
 def _expect(name: str, piece: Piece, dtypes: Collection[str], shape: tuple[int, ...]) -> None:
-    """Refuse a piece of another type or shape, naming both."""
+    """Raise CheckpointError for a piece of another type or shape."""
     if piece.dtype not in dtypes:
         raise CheckpointError(
             "{tensor} is stored as {dtype}; expected {names}.",
@@ -486,7 +486,7 @@ def _expect(name: str, piece: Piece, dtypes: Collection[str], shape: tuple[int, 
 
 
 def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
-    """Read the small quant_state blobs, opening each file once."""
+    """Return the small quant_state blobs; each file is opened once."""
     blobs: dict[str, bytes] = {}
     by_file: dict[Path, list[tuple[str, Piece]]] = {}
     for name, piece in states.items():
@@ -514,13 +514,13 @@ def _read_states(states: Mapping[str, Piece]) -> dict[str, bytes]:
 
 
 def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> QuantInfo:
-    """Check a quant_state blob against the tensor it belongs to.
+    """Return the content of a quant_state blob, checked against its tensor.
 
     Keys: quant_type, blocksize, dtype, shape; with double quantization also nested_blocksize,
     nested_dtype and nested_offset.
     """
     state = parse_json_object(blob, where=f"{spec.name}.quant_state")
-    # JSON has one kind of number, and a writer may well print a whole float as 0.
+    # JSON does not distinguish int and float, and a writer may print the float 0.0 as 0.
     if type(state.get("nested_offset")) is int and abs(state["nested_offset"]) < 2**24:
         state["nested_offset"] = float(state["nested_offset"])
     group, nested_group = state.get("blocksize"), state.get("nested_blocksize", 256)
@@ -557,7 +557,7 @@ def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> Qu
 
 
 def _listed(names: list[str]) -> Text:
-    """Name the first three of some files or tensors and count the rest."""
+    """Return the first three names, and the number of the others."""
     first = ", ".join(printable(name) for name in names[:3])
     if len(names) <= 3:
         return Text(first)

@@ -1,4 +1,4 @@
-"""How many bytes a tensor holds once it is loaded. No torch here: the memory plan is built from it.
+"""The bytes that a tensor takes once it is loaded. No torch here: the memory plan uses this.
 
 `WeightLoader.fill` returns exactly these numbers; a test compares the two.
 """
@@ -19,7 +19,7 @@ _PACKED_SCALE_BYTES = 2
 
 
 def can_pack(rows: int, columns: int, group: int) -> bool:
-    """Return whether a 4-bit matrix fits the packed layout; others are multiplied another way."""
+    """Return whether a 4-bit matrix fits the packed layout; otherwise other kernels multiply it."""
     return rows % PACKED_BLOCK == 0 and columns % group == 0
 
 
@@ -34,12 +34,12 @@ def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
         return stored.nbytes if spec.keeps_type else spec.numel * itemsize
     if stored.quant is None:
         return stored.nbytes
-    kept = stored.nbytes - stored.pieces["quant_state"].nbytes  # read once, by the catalog
+    kept = stored.nbytes - stored.pieces["quant_state"].nbytes  # only the catalog reads it
     return kept + (packed_copy_bytes(spec, stored.quant.group) if packs else 0)
 
 
 def packed_copy_bytes(spec: TensorSpec, group: int) -> int:
-    """Return the bytes of a 4-bit matrix's second, packed copy; 0 for those that get none."""
+    """Return the bytes of a 4-bit matrix's second, packed copy; 0 if it gets none."""
     rows, columns = spec.shape
     if not spec.decodes or not can_pack(rows, columns, group):
         return 0

@@ -1,9 +1,9 @@
-"""The header of one safetensors file, checked before a single weight byte is used. No torch here.
+"""The header of one safetensors file, checked before any weight is read. No torch here.
 
 A file is 8 bytes of header length (little endian), the header (a JSON object: tensor name to dtype,
 shape and data_offsets), and the data area. Every byte of the data area belongs to exactly one
-tensor. A file that breaks one of these rules is refused with its name and the rule: it is damaged,
-cut off, or made to be misread.
+tensor. A file that breaks one of these rules is damaged, truncated or malicious; the error names
+the file and the rule.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.units import format_bytes
 
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1})
-"""Types that a CogVLM2 checkpoint, 16-bit or quantized, is made of. All others are refused."""
+"""The types of a CogVLM2 checkpoint, 16-bit or quantized. All others are rejected."""
 
 MAX_HEADER_BYTES = 16 * 1024**2
-"""The whole 19B model in one quantized file needs 0.7 MiB; Python needs far more than the JSON."""
+"""Limit, because parsed JSON takes much more memory. The quantized 19B model in one file needs 0.7
+MiB."""
 
 _MAX_AXES = 8
 _METADATA = "__metadata__"
@@ -36,7 +37,7 @@ _DAMAGED = "The file is damaged or was not downloaded completely. Copy or downlo
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One tensor as it lies in a file."""
+    """One tensor of a file: its type, shape and bytes."""
 
     file: Path
     dtype: str
@@ -54,7 +55,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One safetensors file: what its header says, and what the file was when it was read."""
+    """One safetensors file: the content of its header, and its size and time when it was read."""
 
     file: Path
     size: int
@@ -65,12 +66,12 @@ class Shard:
 
 
 def read_shard(file: Path) -> Shard:
-    """Read and check the header of a safetensors file.
+    """Return the checked header of a safetensors file.
 
-    Raises CheckpointError when the file is missing or unreadable, or its header breaks a rule.
+    Raises CheckpointError if the file is missing or unreadable, or its header breaks a rule.
     """
     try:
-        # A pipe or a device would block or never end, so ask before opening.
+        # Check before opening: a pipe or a device would block or never end.
         if not stat.S_ISREG(file.stat().st_mode):
             raise CheckpointError("{file} is not a regular file.", file=file)
         with file.open("rb") as stream:
@@ -93,9 +94,11 @@ def read_shard(file: Path) -> Shard:
 
 
 def parse_json_object(raw: bytes, *, where: str) -> dict[str, Any]:
-    """Parse a JSON object, refusing bad UTF-8, a key given twice, and anything not an object.
+    """Return a parsed JSON object.
 
-    where   what the bytes are, as the start of a sentence; used in the CheckpointError
+    where  what the bytes are, as the start of a sentence; used in the error
+
+    Raises CheckpointError for invalid UTF-8, a repeated key, and anything that is not an object.
     """
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
@@ -113,7 +116,7 @@ def parse_json_object(raw: bytes, *, where: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, refusing a repeated key: readers disagree on which one counts."""
+    """Return a JSON object; reject a repeated key, because readers disagree on which one counts."""
     built = dict(pairs)
     if len(built) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -126,7 +129,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
-    """Read the JSON part after its length was compared with the file's size and the ceiling."""
+    """Return the JSON part, after checking its length against the file's size and the limit."""
     if len(first) < 8:
         raise CheckpointError(
             "{file} has only {size} bytes, too few for a header.",
@@ -156,7 +159,7 @@ def _header_bytes(file: Path, first: bytes, size: int, read: Any) -> bytes:
 
 
 def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Mapping[str, Piece]:
-    """Check every entry and that together they cover the data area, each byte once."""
+    """Return all pieces. Each is checked, and together they must cover the data area exactly."""
     _check_metadata(file, entries.get(_METADATA, {}))
     pieces = [
         (name, _piece(file, name, entry, data, size))
@@ -201,7 +204,7 @@ def _check_metadata(file: Path, metadata: Any) -> None:
 
 
 def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
-    """Turn one header entry into a Piece whose bytes lie inside the file."""
+    """Return the Piece of one header entry; check that its bytes are inside the file."""
     where = f"{file}: {printable(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
@@ -253,11 +256,11 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
 
 
 def _naturals(value: Any) -> bool:
-    """True for a list of whole numbers that fit into 63 bits (a bool is not a number here)."""
+    """Return whether a value is a list of non-negative 63-bit integers (bool does not count)."""
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
 def printable(name: str) -> str:
-    """Return a name from a file in a form that is safe to print: cut, and no control characters."""
+    """Return a name from a file in a form that is safe to print: short, no control characters."""
     cut = name if len(name) <= 120 else f"{name[:117]}..."
     return cut if cut.isprintable() else ascii(cut)

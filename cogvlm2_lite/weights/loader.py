@@ -1,4 +1,4 @@
-"""Puts weights into the model's slots and takes them out."""
+"""Loads weights into the model's slots and removes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cogvlm2_lite.weights.storage import WeightTarget, make_weight
 
 
 class PieceReader(Protocol):
-    """Where the bytes of weights come from: `Reader`, or the benchmark's noise."""
+    """A source of the bytes of weights: `Reader`, or random numbers in the benchmark."""
 
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
         """Return all pieces of a tensor by role, on the CPU, as Reader.read does."""
@@ -27,10 +27,11 @@ class PieceReader(Protocol):
 class WeightLoader:
     """Fills slots from a folder, on one device, in one compute dtype.
 
-    kernels  how 4-bit matrices are multiplied; None chooses the fastest that work here
-    reader   where the bytes come from; None: the catalog's files
-    One thread may fill while another one multiplies; two must not multiply at a time, for all
-    weights of a loader share its scratch buffers.
+    kernels  how 4-bit matrices are multiplied; None: the fastest that work here
+    reader   the source of the bytes; None: the catalog's files
+
+    One thread may fill slots while another one multiplies. Two threads must not multiply at the
+    same time, because all weights of a loader share its scratch buffers.
     """
 
     def __init__(
@@ -47,23 +48,23 @@ class WeightLoader:
         self.scratch = Scratch(device)
         self._reader = reader or Reader(catalog)
         self._upload = backend_of(device).upload(device)
-        self._place = WeightTarget(
+        self._target = WeightTarget(
             device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch
         )
 
     @property
     def packs(self) -> bool:
-        """True when 4-bit matrices used in decoding get a second, packed copy."""
+        """True if 4-bit matrices used in decoding get a second, packed copy."""
         return self.kernels.packs
 
     def fill(self, slot: WeightSlot) -> int:
-        """Put the weight in and give the bytes it holds, mapped file pages included.
+        """Load the weight into the slot; return its bytes, mapped file pages included.
 
-        They are those of footprint.held_bytes.
+        The number is that of footprint.held_bytes. On the CPU a matrix that is stored in the
+        compute dtype stays a view of its file. The inv_freq vectors and the embedding keep their
+        stored type, and stay in host memory.
 
-        A matrix already in the compute dtype stays a view of its file on the CPU. The inv_freq
-        vectors and the embedding keep the type they are stored in, and stay in host memory.
-        Raises CheckpointError when the file was changed or its values are not those of its kind.
+        Raises CheckpointError if the file was changed or its values are not valid for its kind.
         """
         stored = self.catalog.tensors[slot.name]
         with self._upload:
@@ -76,7 +77,7 @@ class WeightLoader:
             return slot.value.nbytes
 
     def clear(self, slot: WeightSlot) -> None:
-        """Take the weight out; its memory is free once nothing else refers to it."""
+        """Remove the weight; its memory is freed when nothing else refers to it."""
         self._upload.wait_for_computing()
         if isinstance(slot, Linear):
             slot.stored = None
@@ -87,13 +88,13 @@ class WeightLoader:
         pieces = self._reader.read(stored)
         pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
         packed = self.packs and stored.spec.decodes
-        return make_weight(stored, pieces, self._place, packed=packed)
+        return make_weight(stored, pieces, self._target, packed=packed)
 
     def _vector(self, stored: StoredTensor) -> Tensor:
         value = self._reader.read(stored)["weight"]
         if stored.spec.keeps_type:
             return value
-        return value.to(self._place.device, self._place.dtype)
+        return value.to(self._target.device, self._target.dtype)
 
 
 def _check_shape(stored: StoredTensor, shape: tuple[int, ...]) -> None:

@@ -1,8 +1,8 @@
-"""The manifest of a quantized folder: what every tensor is stored as, and what its bytes hash to.
+"""The manifest of a quantized folder: the storage kind and the hashes of every tensor.
 
-It is written last, so a folder that has one is complete. `docs/format.md` describes it for readers.
-Nothing in it depends on the time, the place or the machine: the same source and settings give the
-same manifest. No torch here.
+It is written last, so a folder with a manifest is complete. `docs/format.md` describes it. It does
+not depend on time, path or machine: the same source and settings produce the same manifest. No
+torch here.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ class FileRecord(Struct, frozen=True, kw_only=True):
 
 
 class ShardRecord(Struct, frozen=True, kw_only=True):
-    """A safetensors file; the hashes of its pieces stand with their tensors."""
+    """A safetensors file; the hashes of its pieces are in the tensors' records."""
 
     nbytes: Count
     header_sha256: str
-    """Of the length field and the header, the file's first bytes up to the first piece."""
+    """Hash of the length field and the header: all bytes before the first piece."""
 
 
 class TensorRecord(Struct, frozen=True, kw_only=True):
-    """One tensor of the architecture as it is stored."""
+    """The stored form of one tensor of the architecture."""
 
     kind: str
     """Storage kind: "dense", "nf4" or "int8"."""
     shard: str
     """File name."""
     sha256: Mapping[str, str]
-    """By piece: "weight", "absmax", "quant_map" and so on, the roles of catalog.py."""
+    """By role as in catalog.py: "weight", "absmax", "quant_map" and so on."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything `verify` needs to find a changed byte, and what the folder was made from."""
+    """What `verify` needs to find a changed byte, and the source and settings of the folder."""
 
     tool: str
     """Program and version that wrote the folder."""
     source: Mapping[str, str]
     """Fingerprint of the checkpoint that was converted."""
     settings: Mapping[str, Any]
-    """The options that decided the bytes."""
+    """The options that affect the bytes."""
     files: Mapping[str, FileRecord]
     shards: Mapping[str, ShardRecord]
     tensors: Mapping[str, TensorRecord]
@@ -76,9 +76,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of a folder; None when it has none.
+    """Return the manifest of a folder; None if it has none.
 
-    Raises CheckpointError when there is one that is damaged or of an unknown format version.
+    Raises CheckpointError if the manifest is damaged or of an unknown format version.
     """
     file = folder / MANIFEST_NAME
     try:
@@ -120,6 +120,6 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def _check_file_name(name: str) -> None:
-    """Accept a plain name only: the manifest must not make a program read outside its folder."""
+    """Reject names with a path: the manifest must not make a program read outside its folder."""
     if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
         raise ValueError(f"{name!r} is not a plain file name")

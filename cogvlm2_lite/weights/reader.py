@@ -1,7 +1,7 @@
-"""Tensors straight out of memory-mapped safetensors files.
+"""Reads tensors from memory-mapped safetensors files.
 
-Nothing is read until a weight is used, and what is read is the system's file cache: it can be given
-back under pressure and is shared with other programs that have the same model open.
+Nothing is read until a weight is used. What is read is in the system's page cache: the system can
+free it when memory is short, and other programs with the same model open share it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 
 
 class Reader:
-    """Gives the pieces of a catalog as CPU tensors, without copying where that is possible.
+    """Reads the pieces of a catalog as CPU tensors, without copying if possible.
 
-    The tensors keep their file mapped; they must not be written to. A file that shrinks while it is
-    in use ends the process on most systems, so every access first asks whether it is still the file
-    that was checked.
+    The tensors keep their file mapped; they must not be written to. If a file shrinks while it is
+    mapped, most systems kill the process on access, so every read first checks that the file has
+    not changed since the catalog was opened.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -45,8 +45,8 @@ class Reader:
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
         """Return all pieces of a tensor by role, each in its stored dtype and shape.
 
-        4-bit codes come flat, [numel / 2 rounded up] uint8. Raises CheckpointError when a file was
-        changed since the catalog was opened, or can't be read.
+        4-bit codes are returned flat, [numel / 2 rounded up] uint8. Raises CheckpointError if a
+        file has changed since the catalog was opened, or can't be read.
         """
         pieces = {role: self.view(piece) for role, piece in stored.pieces.items()}
         if stored.quant is not None:
@@ -54,16 +54,16 @@ class Reader:
         return pieces
 
     def view(self, piece: Piece) -> Tensor:
-        """Return one piece, as a view of its file; errors as in read."""
+        """Return one piece as a view of its file; errors as in read."""
         dtype = TORCH_DTYPES[piece.dtype]
         flat = self._files[piece.file].bytes(piece.begin, piece.end)
         if piece.begin % dtype.itemsize:
-            flat = flat.clone()  # torch's kernels may rely on aligned numbers
+            flat = flat.clone()  # torch's kernels may require aligned numbers
         return flat.view(dtype).view(piece.shape)
 
 
 class _MappedFile:
-    """One safetensors file, mapped at its first use."""
+    """One safetensors file, mapped on first use."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
@@ -71,7 +71,7 @@ class _MappedFile:
         self._bytes: Tensor | None = None
 
     def bytes(self, begin: int, end: int) -> Tensor:
-        """Return a run of the file as uint8, after checking that the file is unchanged."""
+        """Return some bytes of the file as uint8, after checking that the file is unchanged."""
         try:
             if self._bytes is None or self._descriptor is None:
                 self._bytes = self._map()
@@ -109,8 +109,8 @@ class _MappedFile:
 def _as_tensor(mapped: mmap.mmap) -> Tensor:
     """Return a mapping as uint8 [bytes].
 
-    torch warns about every read-only buffer; a ctypes array over its address is not marked so. The
-    array keeps the mapping alive, and torch keeps the array.
+    torch warns about read-only buffers; a ctypes array at the same address is not marked as such.
+    The array keeps the mapping alive, and torch keeps the array alive.
     """
     view = np.frombuffer(mapped, dtype=np.uint8)
     array = (ctypes.c_ubyte * len(view)).from_address(view.ctypes.data)

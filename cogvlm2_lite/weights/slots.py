@@ -1,7 +1,7 @@
-"""Weight slots: named places in the model that a weight can be put into and taken out of.
+"""Weight slots: named places in the model into which weights are loaded.
 
-The model owns slots and never moves weights. `memory/residency.py` fills and empties them, so the
-same mathematics runs on weights that are resident, streamed, 16-bit, NF4 or int8.
+The model owns the slots and never moves weights; `memory/residency.py` fills and empties them. So
+the same mathematics runs on weights that are resident, streamed, 16-bit, NF4 or int8.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, dtype
 class StoredWeight(Protocol):
     """A matrix in one storage kind, ready to be multiplied on one device.
 
-    Implementations: `weights/storage/`. All return the same result within
-    the tolerance that each kernel states.
+    Implementations: `weights/storage/`. All return the same result within the tolerance that each
+    kernel states.
     """
 
     @property
@@ -37,18 +37,18 @@ class StoredWeight(Protocol):
         """
 
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
-        """Return each x @ weight.T + bias, with the bits that `multiply` returns for that x alone.
+        """Return x @ weight.T + bias for each x, bit-identical to `multiply` of that x alone.
 
-        xs  one row each, [1, 1, in_features]; those that can share one reading of the matrix do
+        xs  one row each, [1, 1, in_features]; kernels that can read the matrix once for all do so
         """
 
     def dequantize(self, to: dtype) -> Tensor:
-        """Return the plain matrix [out_features, in_features] in a floating dtype."""
+        """Return the dequantized matrix [out_features, in_features] in a floating dtype."""
 
 
 @dataclass(eq=False)
 class Vector:
-    """A place for a tensor that is always stored plain: norm weights, biases, tables, kernels."""
+    """A slot for a tensor that is never quantized: norm weights, biases, tables, kernels."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,14 +56,14 @@ class Vector:
 
     @property
     def tensor(self) -> Tensor:
-        """The tensor in place. Asking for an absent one is a bug in the residency, not a user's."""
+        """The tensor in the slot. An empty slot here is a bug in the residency."""
         assert self.value is not None, f"{self.name} is not in memory"
         return self.value
 
 
 @dataclass(eq=False)
 class Linear:
-    """A linear layer: names and sizes around a stored weight that comes and goes."""
+    """A slot for a linear layer: name and sizes, and the stored weight while it is loaded."""
 
     name: str
     """Tensor name of the matrix, with its ".weight"."""
@@ -84,10 +84,10 @@ class Linear:
         return self.stored.multiply(x, self.bias.tensor if self.bias else None)
 
     def each(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Return what `__call__` returns for each x [1, 1, in_features] alone, to the bit."""
+        """Return the result for each x [1, 1, in_features], bit-identical to `__call__` of it."""
         assert self.stored is not None, f"{self.name} is not in memory"
         return self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
 
 
 WeightSlot = Vector | Linear
-"""What the residency fills. The bias of a Linear is listed by its owner as a Vector of its own."""
+"""What the residency fills. The owner of a Linear lists its bias as a separate Vector."""

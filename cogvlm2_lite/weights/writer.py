@@ -1,8 +1,8 @@
-"""Write safetensors files front to back, with every offset known before the first byte.
+"""Writes safetensors files from front to back, with every offset known before the first byte.
 
-A layout is decided from names, types and shapes alone, so the header can be written first and the
-tensors appended in order, chunk by chunk: no tensor is ever whole in memory, and a file that was
-cut off can be continued at any tensor. No torch here: data are plain bytes.
+The layout follows from names, types and shapes alone, so the header is written first and the
+tensors are appended in order, chunk by chunk. No tensor needs to be in memory as a whole, and an
+incomplete file can be continued at any tensor. No torch here: data are bytes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Self
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 
 Data = bytes | bytearray | memoryview
-"""What can be written; memoryviews must be contiguous."""
+"""Types that can be written; memoryviews must be contiguous."""
 
 HEADER_ALIGNMENT = 64
-"""The data area starts at a multiple of this, so aligned tensors stay aligned in the file."""
+"""The data area starts at a multiple of this many bytes, so tensors are aligned in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPiece:
-    """One tensor of a file that is still to be written."""
+    """One tensor of a file that will be written."""
 
     name: str
     dtype: str
@@ -43,7 +43,7 @@ class PlannedPiece:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardLayout:
-    """Names, types, shapes and places of everything in one file, in file order."""
+    """Names, types, shapes and offsets of all tensors of one file, in file order."""
 
     pieces: tuple[PlannedPiece, ...]
 
@@ -77,24 +77,24 @@ class ShardLayout:
 
 
 class ShardWriter:
-    """Appends pieces to one file in the order of its layout and hashes them on the way.
+    """Appends pieces to one file in the order of its layout, and computes their hashes.
 
-    Use it as a context manager. Raises OSError as the file system does (a full disk, no rights).
+    Use it as a context manager. Raises OSError for a full disk, missing permissions and so on.
     """
 
     def __init__(self, file: Path, layout: ShardLayout, *, keep: int = 0) -> None:
         """Open a file for the pieces that come after its first `keep` bytes.
 
-        file    is created when it is missing; everything behind `keep` is cut off
-        layout  what the whole file will hold
-        keep    0, or the end of a piece: these bytes are already right
+        file    is created if it is missing; truncated after the first `keep` bytes
+        layout  the layout of the whole file
+        keep    0, or the end of a piece: these bytes are already written
         """
         ends = [layout.begins[p.name] + p.nbytes for p in layout.pieces]
         self._layout = layout
         self._next = 0 if keep == 0 else 1 + max(i for i, end in enumerate(ends) if end == keep)
         self._missing = 0
         self._hash = hashlib.sha256()
-        # Unbuffered: chunks are large, and nothing may linger in this process when it is killed.
+        # Unbuffered: chunks are large, and a killed process must not lose written bytes.
         self._stream = file.open("r+b" if keep else "wb", buffering=0)
         self._stream.truncate(keep)
         self._stream.seek(keep)
@@ -109,7 +109,7 @@ class ShardWriter:
         self._stream.close()
 
     def begin(self, name: str) -> None:
-        """Start the next piece. Its name is given again so that a wrong order can't go unseen."""
+        """Start the next piece. Its name is passed to detect a wrong order."""
         assert self._missing == 0, f"{self._missing} bytes are missing before {name}"
         piece = self._layout.pieces[self._next]
         assert piece.name == name, f"{piece.name} comes before {name}"
@@ -118,7 +118,7 @@ class ShardWriter:
         self._hash = hashlib.sha256()
 
     def write(self, data: Data) -> None:
-        """Append bytes to the piece that was begun."""
+        """Append bytes to the current piece."""
         view = memoryview(data).cast("B")
         assert view.nbytes <= self._missing, f"{view.nbytes - self._missing} bytes too many"
         self._append(view)
@@ -126,12 +126,12 @@ class ShardWriter:
         self._missing -= view.nbytes
 
     def end(self) -> str:
-        """Return the sha256 of the piece that was written, in hex."""
+        """Finish the current piece; return its sha256 in hex."""
         assert self._missing == 0, f"{self._missing} bytes are missing"
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk."""
+        """Wait until everything written so far is on the disk."""
         os.fsync(self._stream.fileno())
         position = self._stream.tell()
         drop_from_cache(self._stream.fileno(), self._synced, position - self._synced)
@@ -142,23 +142,23 @@ class ShardWriter:
         view = memoryview(data).cast("B")
         while view.nbytes:
             view = view[self._stream.write(view) :]
-        # Linux starts to write such pages to the disk at once, so that `sync` has little to wait
-        # for: 0.15 s instead of 1 s for 1.9 GB, measured.
+        # Linux starts to write such pages to the disk immediately, so that `sync` takes less time:
+        # 0.15 s instead of 1 s for 1.9 GB (measured).
         drop_from_cache(self._stream.fileno(), position, self._stream.tell() - position)
 
 
 def drop_from_cache(file_number: int, begin: int, length: int) -> None:
-    """Tell the system that these bytes of a file won't be needed again soon.
+    """Drop bytes of a file from the system's page cache.
 
-    39 GB read once would otherwise push everybody else's files out of the page cache. Does nothing
-    where the system has no such call.
+    Otherwise 39 GB that are read once would displace the files of other programs. Does nothing on
+    systems without posix_fadvise.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file_number, begin, length, os.POSIX_FADV_DONTNEED)
 
 
 def write_file_durably(file: Path, data: bytes) -> None:
-    """Write a small file under a temporary name, force it to the disk, and give it its name."""
+    """Write a small file under a temporary name, sync it to the disk, then rename it."""
     temporary = file.with_name(file.name + ".tmp")
     with temporary.open("wb") as stream:
         stream.write(data)
@@ -169,7 +169,7 @@ def write_file_durably(file: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system can do that (not on Windows)."""
+    """Sync the entries of a folder to the disk; does nothing on Windows, which can't."""
     if os.name == "nt":
         return
     number = os.open(folder, os.O_RDONLY)

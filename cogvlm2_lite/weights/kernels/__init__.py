@@ -1,4 +1,4 @@
-"""Arithmetic on stored weights: plain torch as the reference, native code where it is faster.
+"""Arithmetic on stored weights: torch as the reference, native code where it is faster.
 
-`interface.py` says what a kernel is. `choice.py` makes the lists of kernels for a device.
+`interface.py` defines a kernel. `choice.py` chooses the kernels for a device.
 """

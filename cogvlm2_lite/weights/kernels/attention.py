@@ -14,23 +14,23 @@ _HEAD_DIM = 128
 
 
 class TokenAttentionKernel:
-    """The function of the library, with every size checked before it is called."""
+    """Calls the function of the library after checking all sizes."""
 
     def __init__(self, library: Library) -> None:
         self._level = library.level
         self._functions = library.functions
 
     def takes(self, *, head_dim: int, dtype: torch.dtype) -> bool:
-        """Return True if `attend` computes this."""
+        """Return True if `attend` supports this."""
         return self._level == AVX512 and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the attention of one token: softmax(q @ k.T / sqrt(head_dim)) @ v, per head.
 
         q        [kv_heads, group, head_dim] bfloat16; a group shares its head's keys and values
-        k, v     [kv_heads, keys, head_dim] bfloat16, one or more keys; a head's rows lie together
-        Returns  [kv_heads, group, head_dim] bfloat16, everything in between float32. Heads do not
-                 depend on each other, nor on the number of threads.
+        k, v     [kv_heads, keys, head_dim] bfloat16, at least one key; a head's rows are contiguous
+        Returns  [kv_heads, group, head_dim] bfloat16; intermediate results are float32. The result
+                 of a head does not depend on the other heads or on the number of threads.
         """
         heads, group, width = q.shape
         keys, stride = k.shape[1], k.stride(0)

@@ -1,8 +1,8 @@
 """bitsandbytes' CPU library, called directly.
 
-Calling it by hand lets results go into buffers that are used again. Through torch.ops each call
-gets a fresh one, whose page faults cost eight times the arithmetic (58 against 7 ms for 59 M
-weights). It also leaves out `import bitsandbytes` (2.6 s, and a warning in the log on every start).
+Direct calls can write results into reused buffers. Through torch.ops each call allocates a new
+buffer, whose page faults take eight times as long as the arithmetic (58 ms versus 7 ms for 59 M
+weights). They also avoid `import bitsandbytes` (2.6 s, and a warning in the log at every start).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
 from cogvlm2_lite.weights.kernels.scales import float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-_LARGEST_GROUP = 1024  # bitsandbytes itself leaves its AVX512 code above this, for its accuracy
+_LARGEST_GROUP = 1024  # above this bitsandbytes does not use its AVX512 code, for accuracy
 _TYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
     {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 )
 
 
 class BitsandbytesCpu:
-    """The functions of the library, with every size checked before it is called.
+    """Calls the functions of the library after checking all sizes.
 
-    has_packed   True where the CPU has AVX512-BF16, which multiply_packed needs
+    has_packed   True if the CPU has AVX512-BF16, which multiply_packed needs
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -40,7 +40,7 @@ class BitsandbytesCpu:
         self.has_packed = bool(library.has_avx512bf16_cpu())
 
     def can_dequantize(self, *, group: int, dtype: torch.dtype) -> bool:
-        """Return True if `dequantize` takes this group size and output type."""
+        """Return True if `dequantize` supports this group size and output type."""
         return group <= _LARGEST_GROUP and dtype in _TYPE_NAMES
 
     def dequantize(
@@ -58,8 +58,8 @@ class BitsandbytesCpu:
         require(absmax, torch.float32, -(-total // group))
         require(out, out.dtype, total)
         if columns % group:
-            # Given rows, the library restarts the groups in each of them; bitsandbytes' format
-            # does not. One long row is right, though it runs on one thread.
+            # The library starts new groups in each row; bitsandbytes' format does not. Passing one
+            # long row is correct, but runs on one thread.
             rows, columns = 1, total
         name = f"cdequantize_blockwise_cpu_{quant_type}_{_TYPE_NAMES[out.dtype]}"
         self._library[name](
@@ -115,11 +115,11 @@ class BitsandbytesDequantizer:
         self._library = library
 
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True for the groups and dtypes of the library; see Dequantizer."""
+        """Return True for the groups and dtypes that the library supports; see Dequantizer."""
         return self._library.can_dequantize(group=group, dtype=dtype)
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows; see Dequantizer."""
+        """Return a function that dequantizes rows; see Dequantizer."""
         scales = float_scales(matrix, self._library.expand_scales, scratch)
 
         def fill(start: int, end: int, out: Tensor) -> None:
@@ -132,9 +132,9 @@ class BitsandbytesDequantizer:
 
 
 def open_bitsandbytes() -> BitsandbytesCpu:
-    """Load the library that lies in the bitsandbytes package.
+    """Return the library from the bitsandbytes package.
 
-    Raises OSError with the reason when there is none or it does not load.
+    Raises OSError with the reason if it is missing or does not load.
     """
     spec = importlib.util.find_spec("bitsandbytes")
     if spec is None or not spec.submodule_search_locations:

@@ -1,6 +1,6 @@
 """bitsandbytes' CUDA kernels for 4-bit matrices on an NVIDIA GPU.
 
-The pieces stay as they are stored, nothing is packed.
+They read the stored layout; no packed copy is needed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class CudaKernel:
     name = "cuda"
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True for whole groups and not too many rows; see Kernel.
+        """Return True for whole groups per row and up to FUSED_MAX_ROWS rows; see Kernel.
 
-        bitsandbytes warns and takes its slow path when groups cross rows.
+        bitsandbytes warns and uses its slow path if groups cross rows.
         """
         return rows <= FUSED_MAX_ROWS and columns % group == 0
 
@@ -64,11 +64,11 @@ class CudaDequantizer:
     """Dequantizes through bitsandbytes on the GPU."""
 
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True: it takes every matrix and floating dtype."""
+        """Return True: it supports every matrix and floating dtype."""
         return True
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows; see Dequantizer."""
+        """Return a function that dequantizes rows; see Dequantizer."""
         scales = _float_scales(matrix)
 
         def fill(start: int, end: int, out: Tensor) -> None:

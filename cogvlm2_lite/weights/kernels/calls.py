@@ -1,4 +1,4 @@
-"""Arguments of C functions, which check nothing themselves."""
+"""Arguments of C functions. They must be checked here, because the functions do not check them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
-    """Assert that a tensor in memory has at least so many numbers of this type, in a row."""
+    """Assert that a CPU tensor is contiguous, of this type, and has at least `count` numbers."""
     assert tensor.is_cpu
     assert tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
     assert tensor.is_contiguous()
@@ -17,10 +17,10 @@ def require(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Return the address of a tensor's numbers, NULL for None."""
+    """Return the address of a tensor's numbers; NULL for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def longs(*numbers: int) -> tuple[ctypes.c_longlong, ...]:
-    """Return whole numbers of 64 bits."""
+    """Return integers as 64-bit C arguments."""
     return tuple(ctypes.c_longlong(number) for number in numbers)

@@ -1,4 +1,4 @@
-"""Which kernels multiply on a device: lists in order of preference, and why, for `doctor`."""
+"""Chooses the kernels of a device: lists in order of preference, and the reason for `doctor`."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChoice:
-    """How matrices are multiplied on a device, one list for each storage kind.
+    """The kernels that multiply on a device, one list for each storage kind.
 
-    name    "gemv"          few rows: our C kernel on the matrix as it is stored; many: another one
-                            with AMX, else dequantizing and torch's multiplication
+    name    "gemv"          few rows: our C kernel on the stored matrix; many rows: our AMX kernel
+                            if the CPU has AMX, else dequantizing and torch's multiplication
             "packed"        few rows: bitsandbytes' AVX512-BF16 kernel on a second, packed copy;
-                            many as "bitsandbytes"
+                            many rows: as "bitsandbytes"
             "bitsandbytes"  bitsandbytes' dequantizing into reused buffers, and torch's
                             multiplication
-            "torch"         the same in plain torch
+            "torch"         the same with torch's dequantizing
             "cuda"          bitsandbytes' CUDA kernels
-    reason  why, for `doctor`
-    pack    makes the kernel with a second copy of a matrix used in decoding; None: no such copies
+    reason  why they were chosen, for `doctor`
+    pack    creates the kernel with a packed copy of a matrix used in decoding; None: no copies
     """
 
     name: str
@@ -60,7 +60,7 @@ class KernelChoice:
 
     @property
     def packs(self) -> bool:
-        """True when parts used in decoding get a second, packed copy."""
+        """True if matrices used in decoding get a second, packed copy."""
         return self.pack is not None
 
 
@@ -69,7 +69,8 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
 
     dtype  the compute dtype: float32, bfloat16 or float16
     name   "auto" or one of KernelChoice.name
-    Raises UsageError when the named ones do not work here.
+
+    Raises UsageError if the named ones do not work here.
     """
     if name not in KERNELS:
         raise UsageError(
@@ -95,11 +96,11 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=why)
 
 
-# --- the candidates: each raises OSError with the reason why it is not usable ---------------------
+# --- the candidates: each raises OSError with the reason if it is not usable ----------------------
 
 
 def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    """Our C kernels, and AMX for many rows where there is AMX."""
+    """Return our C kernels, with the one for many rows if the CPU has AMX."""
     bitsandbytes = _open_dequantizing_bitsandbytes()
     library = open_library()
     gemv, dequantizer = GemvKernel(library), GemvDequantizer(library)
@@ -125,7 +126,7 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
 
 
 def _open_packed(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    """bitsandbytes' kernel for few rows, on packed copies."""
+    """Return bitsandbytes' kernel for few rows, which needs packed copies."""
     bitsandbytes = _open_dequantizing_bitsandbytes()
     if not bitsandbytes.has_packed:
         raise OSError("the CPU has no AVX512-BF16")
@@ -144,7 +145,7 @@ def _open_bitsandbytes(device: torch.device, dtype: torch.dtype) -> KernelChoice
 
 
 def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    # On import it tells every user with AVX512-BF16 to install a package that downloads code.
+    # Silenced: on CPUs with AVX512-BF16 the import warns to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401  (registers its operators with torch)
@@ -173,7 +174,7 @@ _CANDIDATES: Mapping[str, Open] = MappingProxyType(
         "cuda": _open_cuda,
     }
 )
-"""By name; a back end's `four_bit_kernels` has the names in order of preference."""
+"""By name; a backend's `four_bit_kernels` has the names in order of preference."""
 
 KERNELS = ("auto", *_CANDIDATES)
 
@@ -206,13 +207,13 @@ def _dequantizers(library: BitsandbytesCpu) -> list[Dequantizer[FourBitMatrix]]:
     return [BitsandbytesDequantizer(library), TorchDequantizer(library.expand_scales)]
 
 
-# --- self-tests: another version of a library may have changed its arguments ----------------------
+# --- self-tests: another version of a library may have other arguments ----------------------------
 
 
 def _probe() -> FourBitMatrix:
-    """Return a small matrix that has every code and many scales."""
+    """Return a small matrix with all codes and many different scales."""
     count = _PROBE_ROWS * _PROBE_COLUMNS
-    # Not random and not a sine, which in torch may differ from call to call (model/rotary.py).
+    # No random numbers and no sine: torch's sine may differ from call to call (model/rotary.py).
     weight = (torch.arange(count) * 1201 % 4093 / 2046.5 - 1).view(_PROBE_ROWS, -1)
     weight *= torch.linspace(0.01, 2.0, _PROBE_ROWS).view(-1, 1)
     return quantize_nf4(weight, group=_GROUP, double_quant=False)
@@ -226,7 +227,7 @@ def _reference() -> Tensor:
 
 
 def _inputs(dtype: torch.dtype) -> Tensor:
-    """Return rows whose products are the columns of the matrix."""
+    """Return the identity matrix, whose products are the columns of the matrix."""
     return torch.eye(_PROBE_COLUMNS, dtype=dtype)
 
 
@@ -235,15 +236,15 @@ def _scratch() -> Scratch:
 
 
 def _gemv_is_right(kernel: GemvKernel, dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
-    matrix, plain = _probe(), _reference()
+    matrix, expected = _probe(), _reference()
     out = kernel.multiply(_inputs(dtype), matrix, None, _scratch())
-    if not torch.allclose(out.float().t(), plain, rtol=0.01, atol=0.0):
+    if not torch.allclose(out.float().t(), expected, rtol=0.01, atol=0.0):
         return False
     if not dequantizer.takes(columns=_PROBE_COLUMNS, group=_GROUP, dtype=dtype):
         return True
     out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS, dtype=dtype)
     dequantizer.dequantize(matrix, 0, out)
-    return torch.equal(out, plain.to(dtype))
+    return torch.equal(out, expected.to(dtype))
 
 
 def _gemm_amx_is_right(kernel: GemmAmxKernel) -> bool:

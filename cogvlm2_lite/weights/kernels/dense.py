@@ -1,4 +1,4 @@
-"""Plain matrices, multiplied by torch."""
+"""Dense matrices, multiplied by torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
 class TorchLinear:
-    """torch's own multiplication: the reference of all kinds."""
+    """torch's own multiplication: the reference for all kinds."""
 
     name = "torch"
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True: torch multiplies everything."""
+        """Return True: torch supports everything."""
         return True
 
     def multiply(self, x: Tensor, matrix: Tensor, bias: Tensor | None, scratch: Scratch) -> Tensor:
@@ -31,17 +31,17 @@ class TorchLinear:
     def multiply_each(
         self, xs: Sequence[Tensor], matrix: Tensor, bias: Tensor | None, scratch: Scratch
     ) -> list[Tensor]:
-        """Multiply one by one: torch's product of several rows may differ in the last bit."""
+        """Multiply one by one: torch's product of several rows may have other last bits."""
         return [self.multiply(x, matrix, bias, scratch) for x in xs]
 
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Let torch use its own kernels instead of oneDNN's.
+    """Make torch use its own kernels instead of oneDNN's.
 
-    For one row of bfloat16 they read a matrix 1.4 to 2 times as fast: 15 to 21 GB/s on one core
-    where oneDNN's, made for many rows, reach 11. The switch is one of the whole process; another
-    thread that multiplied in between would get the same result, only at another speed.
+    For one row of bfloat16 they read a matrix 1.4 to 2 times as fast: 15 to 21 GB/s on one core,
+    while oneDNN's kernels, made for many rows, reach 11. The switch affects the whole process;
+    another thread that multiplies at the same time gets the same result at another speed.
     """
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)

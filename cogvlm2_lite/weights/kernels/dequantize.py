@@ -1,4 +1,4 @@
-"""Multiply by a quantized matrix that is dequantized a few rows at a time."""
+"""Multiplies by a quantized matrix that is dequantized a few rows at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cogvlm2_lite.weights.kernels.interface import (
 )
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-# Bytes of weights dequantized at a time, measured from 1 to 32 MiB. With few rows of x they should
-# stay in the cache; with many, each chunk costs another pass over x (4 MiB was 25 % slower than 16
-# for 14336 columns).
+# Bytes of weights dequantized at a time; 1 to 32 MiB were measured. With few rows of x they should
+# stay in the cache; with many, each chunk needs another pass over x (4 MiB was 25 % slower than 16
+# MiB for 14336 columns).
 _FEW_ROWS = 48
 _FEW_ROWS_BYTES = 4 << 20
 _MANY_ROWS_BYTES = 16 << 20
-_GPU_BYTES = 24 << 20  # memory/work.py counts on no more
+_GPU_BYTES = 24 << 20  # the plan reserves no more (memory/work.py)
 
 
 class DequantizeKernel(Generic[Q]):
@@ -41,7 +41,7 @@ class DequantizeKernel(Generic[Q]):
         self._dequantizers = dequantizers
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True: this is the way for what no faster kernel takes."""
+        """Return True: it supports everything that no faster kernel supports."""
         return True
 
     def multiply(self, x: Tensor, matrix: Q, bias: Tensor | None, scratch: Scratch) -> Tensor:
@@ -69,9 +69,9 @@ class DequantizeKernel(Generic[Q]):
 
 
 class QuantizedKernels(KernelList[Q]):
-    """The kernels for a kind of quantized matrices; DequantizeKernel comes last.
+    """The kernels for one kind of quantized matrices; DequantizeKernel comes last.
 
-    dequantizers  what it uses, in order of preference
+    dequantizers  those that DequantizeKernel uses, in order of preference
     """
 
     def __init__(self, *kernels: Kernel[Q], dequantizers: Dequantizers[Q]) -> None:
@@ -96,9 +96,9 @@ def multiply_in_chunks(
     """Return x @ weight.T + bias for a weight whose rows `fill` dequantizes.
 
     x         [..., in_features]
-    multiple  the rows to be filled start at a multiple of this
+    multiple  every chunk of weight rows starts at a multiple of this
     fill      see Fill; its tensor is [rows, in_features]
-    each      multiply row by row of x: torch's product of several may differ in the last bit
+    each      multiply x row by row: torch's product of several rows may have other last bits
     """
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
@@ -106,21 +106,21 @@ def multiply_in_chunks(
     step = _chunk_rows(flat[:1] if each else flat, multiple)
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
-        plain = scratch.take("weights", (end - start, columns), x.dtype)
-        fill(start, end, plain)
+        weights = scratch.take("weights", (end - start, columns), x.dtype)
+        fill(start, end, weights)
         part = out[:, start:end]
         height = 1 if each else max(1, flat.shape[0])
         for row in range(0, flat.shape[0], height):
             rows, target = flat[row : row + height], part[row : row + height]
             if bias is None:
-                torch.mm(rows, plain.t(), out=target)
+                torch.mm(rows, weights.t(), out=target)
             else:
-                torch.addmm(bias[start:end], rows, plain.t(), out=target)
+                torch.addmm(bias[start:end], rows, weights.t(), out=target)
     return out.view(*x.shape[:-1], out_features)
 
 
 def _chunk_rows(x: Tensor, multiple: int) -> int:
-    """Return how many rows of the weight to dequantize at a time, a multiple of `multiple`."""
+    """Return the number of weight rows to dequantize at a time, a multiple of `multiple`."""
     size = _FEW_ROWS_BYTES if x.shape[0] <= _FEW_ROWS else _MANY_ROWS_BYTES
     if not x.is_cpu:
         size = _GPU_BYTES

@@ -17,16 +17,16 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _UNIT = 64
 _FEWEST_ROWS = 17
-"""Fewer rows are multiplied as fast by gemv.c, which rounds no weight."""
+"""For fewer rows gemv.c is as fast, and it does not round weights."""
 _MOST_THREADS = 64
-"""Each has sums of its own, and all of them together have 12 MiB."""
+"""Each thread has its own sums, and all of them together have 12 MiB."""
 
 
 class GemmAmxKernel:
     """Many rows of bfloat16 times a 4-bit matrix.
 
-    Weights are rounded to bfloat16, sums are float32. A result depends on its own row and column
-    alone, not on how many rows or threads there are.
+    Weights are rounded to bfloat16; sums are float32. A result depends only on its own row and
+    column, not on the number of rows or threads.
     """
 
     name = "gemm_amx"
@@ -37,12 +37,12 @@ class GemmAmxKernel:
         self._expand = expand
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True for many rows of bfloat16 and whole groups; see Kernel."""
+        """Return True for many rows of bfloat16 and whole groups per row; see Kernel."""
         whole = columns % group == 0 and group % _UNIT == 0
         return whole and dtype == torch.bfloat16 and rows >= _FEWEST_ROWS
 
     def room_bytes(self, rows: int, *, columns: int, threads: int) -> int:
-        """Return how many bytes of scratch `multiply` needs besides "scales", up to 28 MiB."""
+        """Return the bytes of scratch that `multiply` needs besides "scales", up to 28 MiB."""
         return int(self._functions.gemm_amx_room(*longs(columns, rows), threads))
 
     def multiply(
@@ -75,5 +75,5 @@ class GemmAmxKernel:
 
 
 def open_gemm_amx(library: Library, expand: Expand) -> GemmAmxKernel | None:
-    """Return the kernel; None on a processor without AMX, or where the system forbids it."""
+    """Return the kernel; None if the CPU has no AMX or the system does not permit its use."""
     return GemmAmxKernel(library, expand) if library.functions.gemm_amx_works() else None

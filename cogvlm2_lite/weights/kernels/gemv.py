@@ -1,7 +1,7 @@
 """GEMV: few rows times a 4-bit or bfloat16 matrix, written in C (gemv.c).
 
-It reads 4-bit matrices as they are stored, so decoding needs no second copy of them. The same file
-has a dequantizer, which equals the reference to the bit.
+It reads the stored layout of 4-bit matrices, so decoding needs no second copy of them. The same
+file has a dequantizer, which is bit-identical to the reference.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _VOID, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _UNIT = 64
 _WIDEST = 65536
 _MAX_ROWS, _MAX_WIDE_ROWS = {AVX2: 16, AVX512: 24}, 16
-"""Up to so many rows (of bfloat16 by level, of float32) it is at least as fast as dequantizing
-and letting torch multiply: measured on layers of the real shapes with one thread, float32 with
-torch held to AVX2, where it was still 1.24 times as fast at 16."""
+"""Up to this many rows (bfloat16 by level; float32) the kernel is at least as fast as dequantizing
+and torch's multiplication. Measured on layers of the real shapes with one thread; for float32 torch
+was limited to AVX2, and the kernel was still 1.24 times as fast at 16 rows."""
 
 
 class GemvKernel:
     """Few rows times a 4-bit matrix.
 
-    Bfloat16 inputs are multiplied as integers of 14 bits with one exponent for each 64, levels as
-    integers of 15 bits; everything else is float32. A row's result does not depend on the other
-    rows, nor on the number of threads. A row with an infinity or NaN becomes NaN. Relative
-    Frobenius error against the reference: below 0.004 in bfloat16 (the reference rounds weights to
-    it, this does not), 1e-5 in float32.
+    Bfloat16 inputs are converted to 14-bit integers with one exponent per 64 inputs, levels to
+    15-bit integers; everything else is float32. A row's result does not depend on the other rows or
+    on the number of threads. A row with an infinity or NaN becomes NaN. Relative Frobenius error
+    against the reference: below 0.004 in bfloat16 (the reference rounds weights to bfloat16, this
+    kernel does not), 1e-5 in float32.
     """
 
     name = "gemv"
@@ -45,7 +45,7 @@ class GemvKernel:
         self._gemv.argtypes = [_VOID, _INT, _INT, _VOID, _LONG, _VOID, _INT]
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True for few rows and whole groups; see Kernel."""
+        """Return True for few rows and whole groups per row; see Kernel."""
         if not _fits(columns, group):
             return False
         return rows <= (_MAX_ROWS[self.level] if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
@@ -76,7 +76,7 @@ class GemvKernel:
 
 
 class GemvDense:
-    """One row times a plain bfloat16 matrix, summed in float32."""
+    """One row times a dense bfloat16 matrix, summed in float32."""
 
     name = "gemv"
 
@@ -121,19 +121,19 @@ class GemvDequantizer:
         self._dequantize.argtypes = [_VOID, _INT, _LONG, _LONG, _VOID, _INT]
 
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True for whole groups and a dtype that it fills; see Dequantizer."""
+        """Return True for whole groups per row and a supported dtype; see Dequantizer."""
         if dtype == torch.bfloat16:
             return _fits(columns, group) and self.level == AVX512
         return _fits(columns, group) and dtype == torch.float32
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows; see Dequantizer. It looks scales up as it goes."""
+        """Return a function that dequantizes rows; see Dequantizer. It needs no scratch."""
         return lambda start, end, out: self.dequantize(matrix, start, out)
 
     def dequantize(self, matrix: FourBitMatrix, start: int, out: Tensor) -> None:
         """Fill `out` [rows, in_features] with rows from `start` on, as dequantize_reference does.
 
-        out  contiguous float32 or bfloat16; equal to the reference to the bit
+        out  contiguous float32 or bfloat16; bit-identical to the reference
         """
         rows, columns = out.shape
         assert columns == matrix.columns
@@ -146,5 +146,5 @@ class GemvDequantizer:
 
 
 def _fits(columns: int, group: int) -> bool:
-    """Return True if rows hold whole groups, and groups whole units of the C functions."""
+    """Return True if each row has whole groups, and each group whole units of the C functions."""
     return columns % group == 0 and group % _UNIT == 0 and columns <= _WIDEST

@@ -12,14 +12,14 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
 class Int8Dequantizer:
-    """Blockwise int8 in plain torch, on any device."""
+    """Dequantizes blockwise int8 with torch, on any device."""
 
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True: it takes every matrix and floating dtype."""
+        """Return True: it supports every matrix and floating dtype."""
         return True
 
     def filler(self, matrix: Int8Matrix, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows; see Dequantizer."""
+        """Return a function that dequantizes rows; see Dequantizer."""
 
         def fill(start: int, end: int, out: Tensor) -> None:
             dequantize_int8(matrix.codes[start:end], matrix.scales[start:end], out)

@@ -1,4 +1,4 @@
-"""What a kernel is: one way to multiply the matrices of one storage kind.
+"""The interface of a kernel: one way to multiply the matrices of one storage kind.
 
 A new kernel is one file with a class that has these methods, and one line in `choice.py`.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 M = TypeVar("M")
-"""How the matrices of a storage kind are held: FourBitMatrix, Int8Matrix, or a plain Tensor."""
+"""The class of a storage kind's matrices: FourBitMatrix, Int8Matrix, or Tensor."""
 
 Given = TypeVar("Given", contravariant=True)
 
 Fill = Callable[[int, int, Tensor], None]
-"""Dequantizes rows: called with the first row, the last row + 1 and a tensor to fill."""
+"""Dequantizes rows; called with the first row, the last row + 1 and the tensor to fill."""
 
 _CACHED_ROWS = 64
 
@@ -29,14 +29,14 @@ class Kernel(Protocol[Given]):
 
     @property
     def name(self) -> str:
-        """What `doctor` and `bench` call it."""
+        """Its name in `doctor` and `bench`."""
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True if the kernel computes this and is worth using for it.
+        """Return True if the kernel supports this and is fast for it.
 
         rows     of the inputs
         columns  of the matrix
-        group    weights that share a scale; 0 for a plain matrix
+        group    weights that share a scale; 0 for a dense matrix
         dtype    of the inputs
         """
 
@@ -51,7 +51,7 @@ class Kernel(Protocol[Given]):
     def multiply_each(
         self, xs: Sequence[Tensor], matrix: Given, bias: Tensor | None, scratch: Scratch
     ) -> list[Tensor]:
-        """Return x @ matrix.T + bias for each x, with the bits that `multiply` returns for it.
+        """Return x @ matrix.T + bias for each x, bit-identical to `multiply` of it alone.
 
         xs  one row each, [1, 1, in_features]. A kernel whose results don't depend on the number of
             rows computes them in one call (`as_rows`, `as_single`).
@@ -59,21 +59,22 @@ class Kernel(Protocol[Given]):
 
 
 class Dequantizer(Protocol[Given]):
-    """One way to turn a quantized matrix into plain numbers, on one device."""
+    """One way to dequantize a matrix, on one device."""
 
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
-        """Return True if it fills tensors of this dtype from such a matrix."""
+        """Return True if it can dequantize such a matrix into this dtype."""
 
     def filler(self, matrix: Given, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows of the matrix, valid until "scales" is taken again."""
+        """Return a function that dequantizes rows; valid until scratch "scales" is taken again."""
 
 
 class Quantized(Protocol):
-    """What every quantized matrix has.
+    """The common interface of quantized matrices.
 
     rows, columns  its shape
     group          weights that share a scale
-    row_multiple   rows after which a row starts with a new group: dequantize from such rows only
+    row_multiple   a new group starts at every row that is a multiple of this; dequantizing must
+                   start at such a row
     """
 
     @property
@@ -94,13 +95,13 @@ Q = TypeVar("Q", bound=Quantized)
 
 
 class Dequantizers(Generic[Q]):
-    """Dequantizers in order of preference; the last one takes everything."""
+    """Dequantizers in order of preference; the last one supports everything."""
 
     def __init__(self, *dequantizers: Dequantizer[Q]) -> None:
         self._dequantizers = dequantizers
 
     def filler(self, matrix: Q, dtype: torch.dtype, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows of the matrix into this dtype, see Dequantizer.filler."""
+        """Return a function that dequantizes rows into this dtype, see Dequantizer.filler."""
         for dequantizer in self._dequantizers:
             if dequantizer.takes(columns=matrix.columns, group=matrix.group, dtype=dtype):
                 return dequantizer.filler(matrix, scratch)
@@ -108,16 +109,16 @@ class Dequantizers(Generic[Q]):
 
 
 class KernelList(Generic[M]):
-    """The kernels for one storage kind in order of preference; the last one takes everything."""
+    """The kernels for one storage kind in order of preference; the last one supports everything."""
 
     def __init__(self, *kernels: Kernel[M]) -> None:
         self.kernels = kernels
         self._found: dict[tuple[int, int, int, torch.dtype], Kernel[M]] = {}
 
     def first(self, rows: int, columns: int, group: int, dtype: torch.dtype) -> Kernel[M]:
-        """Return the first kernel that takes this, see Kernel.takes.
+        """Return the first kernel that supports this, see Kernel.takes.
 
-        Remembered for few rows: decoding asks for the same few shapes at every token.
+        Cached for few rows: decoding needs the same few shapes for every token.
         """
         key = (rows, columns, group, dtype)
         kernel = self._found.get(key)
@@ -135,10 +136,10 @@ class KernelList(Generic[M]):
 
 
 def as_rows(xs: Sequence[Tensor]) -> Tensor:
-    """Lay one row each, [1, 1, features], below each other: [rows, features]."""
+    """Return rows of [1, 1, features] each as one tensor [rows, features]."""
     return torch.cat([x.view(1, x.shape[-1]) for x in xs])
 
 
 def as_single(rows: Tensor) -> list[Tensor]:
-    """Undo `as_rows`: [rows, features] -> [1, 1, features] each."""
+    """Return the inverse of `as_rows`: [rows, features] -> [1, 1, features] each."""
     return [row.view(1, 1, -1) for row in rows]

@@ -1,6 +1,7 @@
-"""The library of our C kernels (gemv.c, gemm_amx.c, attention.c), loaded.
+"""Loads the library of our C kernels (gemv.c, gemm_amx.c, attention.c).
 
-Installing the package builds it if a C compiler is there; without one everything works, slower.
+It is built when the package is installed, if there is a C compiler. Without it everything works,
+but slower.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ AVX2, AVX512 = 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """The functions of the library, and what this processor runs of them.
+    """The functions of the library, and the instruction set that this CPU supports.
 
-    level  AVX2, or AVX512 (with VBMI, VNNI and BF16) where the processor has these too
+    level  AVX2, or AVX512 if the CPU has AVX512 with VBMI, VNNI and BF16
     """
 
     functions: ctypes.CDLL
@@ -25,9 +26,9 @@ class Library:
 
 
 def open_library() -> Library:
-    """Load the library that was built with the package.
+    """Return the library that was built with the package.
 
-    Raises OSError with the reason when there is none, or none for this processor.
+    Raises OSError with the reason if it is missing or does not support this CPU.
     """
     file = built_kernel()
     if file is None:

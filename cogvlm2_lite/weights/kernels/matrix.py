@@ -1,4 +1,4 @@
-"""Quantized matrices as they are stored, with their tensors on one device."""
+"""Quantized matrices in their stored layout, with their tensors on one device."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class _Matrix(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FourBitMatrix:
-    """A matrix in NF4 or FP4, in bitsandbytes' layout: groups follow each other across rows.
+    """A matrix in NF4 or FP4, in bitsandbytes' layout: groups may span rows.
 
-    rows, columns, group  group counts the weights that share a scale
+    rows, columns, group  group is the number of weights that share a scale
     quant_type     the name of its levels: "nf4" or "fp4"
     codes          [numel / 2 rounded up, 1] uint8, high half first, row after row
     absmax         [groups] float32, or uint8 with double quantization
     levels         [16] float32
     nested_absmax  [groups / 256 rounded up] float32; None without double quantization
     nested_map     [256] float32, the values of the 8-bit codes; None without
-    nested_offset  what to add to each looked-up scale
+    nested_offset  added to each looked-up scale
     """
 
     rows: int
@@ -66,7 +66,7 @@ class FourBitMatrix:
 
     @property
     def row_multiple(self) -> int:
-        """Rows after which a row starts with a new group (and, groups being even, a new byte)."""
+        """A new group (and a new byte, as groups are even) starts at each multiple of this row."""
         return self.group // gcd(self.group, self.columns)
 
     def part(self, scales: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
@@ -88,12 +88,12 @@ class FourBitMatrix:
 
     @property
     def address(self) -> int:
-        """Where the matrix stands as C takes it; on the CPU, with whole groups in each row."""
-        return ctypes.addressof(self._laid_out)
+        """Address of the C struct; only on the CPU, and with whole groups in each row."""
+        return ctypes.addressof(self._struct)
 
     @cached_property
-    def _laid_out(self) -> _Matrix:
-        """Check the pieces and lay them out: once, not for every token."""
+    def _struct(self) -> _Matrix:
+        """The C struct, checked and built once instead of for every token."""
         groups = self.rows * self.columns // self.group
         nested = self.nested_absmax is not None
         require(self.codes, torch.uint8, self.rows * self.columns // 2)
@@ -123,7 +123,7 @@ class Int8Matrix:
     """A blockwise int8 matrix (layout: weights/catalog.py).
 
     codes   [rows, columns] int8
-    scales  [rows, columns / 64 rounded up] float32; groups start anew in each row
+    scales  [rows, columns / 64 rounded up] float32; each row starts with a new group
     """
 
     codes: Tensor

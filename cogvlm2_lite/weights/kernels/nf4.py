@@ -1,12 +1,12 @@
 """NF4: 16 levels spaced like a normal distribution, one scale per group of weights.
 
 Rounding is bit-exact with bitsandbytes 0.50 on CPU (codes, scales, and the 8-bit scales of double
-quantization), so a folder written here is the one bitsandbytes would have written, but several
-times faster: its CPU path searches 15 boundaries per weight, this one counts how many boundaries a
-weight exceeds with 15 vectorized comparisons over a chunk that stays in the L2 cache.
+quantization), so a folder written here equals one that bitsandbytes would have written. It is
+several times faster: bitsandbytes searches 15 boundaries per weight on CPU; this code counts how
+many boundaries a weight exceeds, with 15 vectorized comparisons over a chunk in the L2 cache.
 
-A matrix is flattened row by row; groups follow each other without regard to rows. Two codes share a
-byte, the first in the high half.
+A matrix is flattened row by row; groups may span rows. Two codes share a byte, the first in the
+high half.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FP4_LEVELS = (
     0.0, -0.0052083334885537624, -0.6666666865348816, -1.0,
     -0.3333333432674408, -0.5, -0.1666666716337204, -0.25,
 )  # fmt: skip
-"""The values of bitsandbytes' FP4, the kind of the released int4 folders. Only read, never made."""
+"""The values of bitsandbytes' FP4, the kind of the released int4 folders. Read, never written."""
 
 _CHUNK = 1 << 16
 _SMALLEST_SCALE = 1e-38
@@ -53,10 +53,11 @@ class NestedScales:
 
 
 def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) -> FourBitMatrix:
-    """Round a whole matrix to NF4.
+    """Return a whole matrix rounded to NF4.
 
     weight  [rows, columns] float32, float16 or bfloat16 on CPU
-    Raises ConversionError when a weight is infinite or not a number.
+
+    Raises ConversionError if a weight is infinite or not a number.
     """
     rows, columns = weight.shape
     codes, absmax = quantize_rows(weight, group=group)
@@ -82,13 +83,14 @@ def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) 
 
 
 def quantize_rows(weight: Tensor, *, group: int = 64) -> tuple[Tensor, Tensor]:
-    """Round some rows of a matrix; the step to repeat over a matrix too large to hold.
+    """Return codes and scales of some rows, for a matrix that does not fit into memory.
 
-    weight  [rows, columns] float32, float16 or bfloat16 on CPU. All but the last run of rows must
-            hold a whole number of groups, or the groups would not be those of the whole matrix.
-    Returns codes [numel / 2 rounded up, 1] uint8 and scales [groups] float32. Joined along the
-    first axis over all runs they equal the result for the whole matrix. Scratch: under 1 MiB.
-    Raises ConversionError when a weight is infinite or not a number.
+    weight   [rows, columns] float32, float16 or bfloat16 on CPU. In all but the last call the rows
+             must contain a whole number of groups, so that groups are those of the whole matrix.
+    Returns  codes [numel / 2 rounded up, 1] uint8 and scales [groups] float32. Concatenated over
+             all calls they equal the result for the whole matrix. Scratch: under 1 MiB.
+
+    Raises ConversionError if a weight is infinite or not a number.
     """
     flat = weight.contiguous().view(-1)
     total = flat.numel()
@@ -103,7 +105,7 @@ def quantize_rows(weight: Tensor, *, group: int = 64) -> tuple[Tensor, Tensor]:
         scratch.pack(codes[start // 2 : -(-end // 2)], end - start)
     if whole < total:
         _round_tail(flat[whole:], absmax, scratch)
-        # An odd whole can't be: every group size is even.
+        # `whole` is even, because every group size is even.
         scratch.pack(codes[whole // 2 :], total - whole)
     if not torch.isfinite(absmax).all():
         raise ConversionError(
@@ -124,9 +126,9 @@ class _Scratch:
         self._high = np.empty(size // 2, dtype=np.uint16)
 
     def count_boundaries(self, size: int) -> None:
-        """Turn the first scaled weights into codes: how many boundaries each one exceeds.
+        """Compute the codes of the first `size` scaled weights: the boundaries each one exceeds.
 
-        numpy, because its comparison into a bool buffer runs at 0.07 ns per weight, torch's at 0.7.
+        numpy, because its comparison into a bool buffer takes 0.07 ns per weight, torch's 0.7 ns.
         """
         scaled, codes = self.scaled.numpy()[:size], self._codes[:size]
         above = self._above[:size]
@@ -137,7 +139,7 @@ class _Scratch:
             np.add(codes, above.view(np.uint8), out=codes)
 
     def pack(self, out: Tensor, size: int) -> None:
-        """Join the first codes in pairs, the earlier one in the high half."""
+        """Join the first `size` codes in pairs, the earlier one in the high half."""
         if size % 2:
             self._codes[size] = 7  # what bitsandbytes' padding with 0.0 rounds to
         pairs = (size + 1) // 2
@@ -160,8 +162,11 @@ def _round_groups(weights: Tensor, group: int, absmax: Tensor, scratch: _Scratch
 
 
 def _round_tail(weights: Tensor, absmax: Tensor, scratch: _Scratch) -> None:
-    """Round the weights after the last whole group, which bitsandbytes treats a little differently:
-    the smallest scale is stored, and weights are divided by it."""
+    """Round the weights after the last whole group.
+
+    bitsandbytes treats them differently: the clamped scale is stored, and weights are divided by it
+    instead of multiplied by its inverse.
+    """
     size = weights.numel()
     scaled = scratch.scaled[:size].copy_(weights)
     absmax[-1] = scaled.abs().max().clamp(min=_SMALLEST_SCALE)
@@ -180,7 +185,7 @@ def _boundaries() -> tuple[np.float32, ...]:
 
 
 def nest_scales(absmax: Tensor) -> NestedScales:
-    """Round the scales of a whole matrix to 8 bits, around their mean.
+    """Return the scales of a whole matrix rounded to 8 bits, after subtracting their mean.
 
     absmax  [groups] float32, of all rows: the mean is over the whole matrix
     """
@@ -206,10 +211,10 @@ def nest_scales(absmax: Tensor) -> NestedScales:
 
 
 def _mean(absmax: Tensor) -> Tensor:
-    """Return the float32 mean as one thread sums it.
+    """Return the float32 mean, summed by one thread.
 
-    torch splits a sum over its threads and the last bit depends on how many there are; a folder
-    must not depend on that.
+    torch splits a sum over its threads, so the last bit depends on their number; the bytes of a
+    folder must not.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -222,8 +227,8 @@ def _mean(absmax: Tensor) -> Tensor:
 def dynamic_map() -> Tensor:
     """Return the values of the 8-bit codes for scales, [256] float32, ascending.
 
-    Signed "dynamic" type of arXiv 1511.04561 as bitsandbytes has it: seven decades, each with twice
-    as many steps as the one below; zero; and one.
+    The signed "dynamic" type of arXiv 1511.04561 as implemented in bitsandbytes: seven decades,
+    each with twice as many steps as the next lower one; zero; and one.
     """
     values = [0.0, 1.0]
     for decade in range(7):
@@ -238,8 +243,8 @@ def dynamic_map() -> Tensor:
 def _search_table() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """Return the nearest 8-bit code at each of 65536 evenly spaced values from -1 to 1.
 
-    bitsandbytes looks scales up in such a table on CPU; searching exactly would differ from it in
-    one scale in 600.
+    On CPU bitsandbytes looks up scales in such a table; an exact search would differ in one scale
+    out of 600.
     """
     values = dynamic_map().numpy().astype(np.float64)
     middles = (values[1:] + values[:-1]) / 2
@@ -250,7 +255,7 @@ def _search_table() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 def expand_scales(
     absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, nested_offset: float
 ) -> Tensor:
-    """Undo nest_scales.
+    """Return the scales from the result of nest_scales.
 
     absmax         [groups] uint8
     nested_absmax  [groups / 256 rounded up] float32
@@ -268,7 +273,7 @@ def expand_scales(
 def dequantize_reference(
     codes: Tensor, absmax: Tensor, *, levels: Tensor, group: int, out: Tensor
 ) -> Tensor:
-    """Look up and scale every code with plain torch: the definition of the right result.
+    """Dequantize with plain torch: look up and scale every code. This defines the right result.
 
     codes   [numel / 2 rounded up] uint8
     absmax  [groups] float32
@@ -285,9 +290,9 @@ def dequantize_reference(
 def dequantize_plain(
     codes: Tensor, absmax: Tensor, *, levels: Tensor, group: int, out: Tensor
 ) -> Tensor:
-    """Do what dequantize_reference does, bit-identical, with one look-up per byte.
+    """Dequantize as dequantize_reference, bit-identical, with one look-up per byte.
 
-    It takes 1.6 ns per weight, the reference 13.
+    It takes 1.6 ns per weight, the reference 13 ns.
     """
     total = out.numel()
     by_byte = torch.cartesian_prod(levels, levels)  # [256, 2], high half first

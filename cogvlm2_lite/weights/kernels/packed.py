@@ -1,9 +1,9 @@
 """bitsandbytes' AVX512-BF16 multiplication, and the layout that it needs.
 
-The layout is made here without bitsandbytes' scratch. Rows go in blocks of 32. Within a block, for
-every pair of columns (k, k + 1), 32 bytes: byte 2r + c holds the code of row r, column k + c in its
+The layout is created here without bitsandbytes' scratch. Rows are in blocks of 32. A block has 32
+bytes for every pair of columns (k, k + 1): byte 2r + c holds the code of row r, column k + c in its
 low half and that of row r + 16 in its high half. Scales are rounded to bfloat16 and transposed to
-[in_features / group, out_features]. footprint.can_pack knows which matrices fit.
+[in_features / group, out_features]. footprint.can_pack returns which matrices fit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cogvlm2_lite.weights.kernels.scales import float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 PACKED_MAX_ROWS = 48
-"""Up to this many rows the packed kernel is faster than dequantizing and multiplying; measured,
-they meet at 64 rows."""
+"""Up to this many rows the packed kernel is faster than dequantizing and multiplying; at 64 rows
+both are equally fast (measured)."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -30,14 +30,14 @@ _CHUNK_BYTES = 1 << 20
 class PackedKernel:
     """Few rows of bfloat16 times one 4-bit matrix, of which it holds a second, packed copy.
 
-    It belongs to that matrix and stands first in the matrix's list. Levels and scales are rounded
-    to bfloat16: relative Frobenius error against the reference below 0.006.
+    It belongs to that matrix and is the first kernel in its list. Levels and scales are rounded to
+    bfloat16: relative Frobenius error against the reference below 0.006.
     """
 
     name = "packed"
 
     def __init__(self, library: BitsandbytesCpu, matrix: FourBitMatrix) -> None:
-        # Not in the scratch: weights are placed on one thread while another one multiplies.
+        # Not in the scratch: weights are loaded on one thread while another one multiplies.
         scales = float_scales(matrix, library.expand_scales, None)
         self._library = library
         self._codes = pack(matrix.codes, matrix.rows, matrix.columns)
@@ -72,7 +72,7 @@ class PackedKernel:
 
 
 def pack(codes: Tensor, rows: int, columns: int) -> Tensor:
-    """Rearrange a matrix's codes, some blocks of rows at a time.
+    """Return a matrix's codes in the packed layout, converted some blocks of rows at a time.
 
     codes    [rows * columns / 2] uint8 in the file's layout; not changed
     Returns  [rows, columns / 2] uint8. Scratch: about 4 MiB.
@@ -92,7 +92,7 @@ def pack(codes: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def pack_scales(absmax: Tensor, rows: int) -> Tensor:
-    """Round and transpose scales for the layout.
+    """Return the scales rounded and transposed for the packed layout.
 
     absmax   [groups] float32
     Returns  [in_features / group, out_features] bfloat16

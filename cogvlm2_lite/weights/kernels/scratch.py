@@ -1,4 +1,4 @@
-"""Buffers that are used again and again instead of being allocated for every matrix."""
+"""Reused buffers, so that no memory is allocated for every matrix."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Scratch:
-    """A few named buffers that grow to the largest size asked for.
+    """A few named buffers that grow to the largest requested size.
 
-    One belongs to each loader and is shared by all its weights, which therefore multiply one at a
-    time. A buffer's content is lost at the next `take` of the same name.
+    Each loader has one, which all its weights share; so only one of them may multiply at a time. A
+    buffer's content is lost at the next `take` of the same name.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Dequantizing 4-bit matrices in plain torch, on any device."""
+"""Dequantizes 4-bit matrices with torch, on any device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
 class TorchDequantizer:
-    """Takes every matrix and floating dtype; the slowest."""
+    """Supports every matrix and floating dtype; the slowest dequantizer."""
 
     def __init__(self, expand: Expand = expand_with_torch) -> None:
         self._expand = expand
@@ -23,7 +23,7 @@ class TorchDequantizer:
         return True
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
-        """Return what dequantizes rows; see Dequantizer."""
+        """Return a function that dequantizes rows; see Dequantizer."""
         scales = float_scales(matrix, self._expand, scratch)
 
         def fill(start: int, end: int, out: Tensor) -> None:

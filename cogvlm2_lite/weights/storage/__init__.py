@@ -1,6 +1,6 @@
-"""Storage kinds: how a matrix is kept in memory and how it is multiplied.
+"""Storage kinds: how a matrix is stored in memory and how it is multiplied.
 
-A new kind is one file here, one line in STORAGE, and its pieces in weights/catalog.py.
+A new kind is one file here, one line in STORAGE, and its tensors in weights/catalog.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 
 @dataclass(frozen=True, kw_only=True)
 class WeightTarget:
-    """Where weights go and how they will be multiplied there."""
+    """The device and dtype of weights, and the kernels that multiply them."""
 
     device: torch.device
     dtype: torch.dtype
@@ -35,28 +35,31 @@ class WeightTarget:
 
 
 Pieces = Mapping[str, Tensor]
-"""Role to tensor, as in StoredTensor.pieces; on the CPU, perhaps views of a mapped file."""
+"""Role to tensor, as in StoredTensor.pieces; on the CPU, possibly views of a mapped file."""
 
 
 def make_weight(
-    stored: StoredTensor, pieces: Pieces, place: WeightTarget, *, packed: bool
+    stored: StoredTensor, pieces: Pieces, target: WeightTarget, *, packed: bool
 ) -> StoredWeight:
-    """Turn the stored pieces of a matrix into one that can be multiplied.
+    """Return a matrix that can be multiplied, from its stored pieces.
 
-    packed  whether the matrix is used in decoding and deserves a second copy for it
-    Raises CheckpointError when its code values are not those of its kind.
+    packed  whether the matrix gets a second, packed copy for decoding, if its layout allows it
+
+    Raises CheckpointError if the values of its codes are not those of its kind.
     """
-    return STORAGE[stored.kind](stored, pieces, place, packed)
+    return STORAGE[stored.kind](stored, pieces, target, packed)
 
 
-def _dense(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
-    weight = pieces["weight"].to(place.device, place.dtype)
-    kernels = place.kernels.dense
-    return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=place.scratch)
+def _dense(
+    stored: StoredTensor, pieces: Pieces, target: WeightTarget, packed: bool
+) -> StoredWeight:
+    weight = pieces["weight"].to(target.device, target.dtype)
+    kernels = target.kernels.dense
+    return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=target.scratch)
 
 
 def _four_bit(
-    stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool
+    stored: StoredTensor, pieces: Pieces, target: WeightTarget, packed: bool
 ) -> StoredWeight:
     quant = stored.quant
     assert quant is not None
@@ -74,21 +77,21 @@ def _four_bit(
         columns=columns,
         group=quant.group,
         quant_type=quant.quant_type,
-        codes=pieces["weight"].to(place.device),
-        absmax=pieces["absmax"].to(place.device),
-        levels=pieces["quant_map"].to(place.device),
-        nested_absmax=pieces["nested_absmax"].to(place.device) if quant.nested else None,
-        nested_map=pieces["nested_quant_map"].to(place.device) if quant.nested else None,
+        codes=pieces["weight"].to(target.device),
+        absmax=pieces["absmax"].to(target.device),
+        levels=pieces["quant_map"].to(target.device),
+        nested_absmax=pieces["nested_absmax"].to(target.device) if quant.nested else None,
+        nested_map=pieces["nested_quant_map"].to(target.device) if quant.nested else None,
         nested_offset=quant.nested_offset,
     )
-    return place_four_bit(matrix, place.kernels, place.scratch, packed=packed)
+    return place_four_bit(matrix, target.kernels, target.scratch, packed=packed)
 
 
-def _int8(stored: StoredTensor, pieces: Pieces, place: WeightTarget, packed: bool) -> StoredWeight:
+def _int8(stored: StoredTensor, pieces: Pieces, target: WeightTarget, packed: bool) -> StoredWeight:
     matrix = Int8Matrix(
-        codes=pieces["weight"].to(place.device), scales=pieces["scale"].to(place.device)
+        codes=pieces["weight"].to(target.device), scales=pieces["scale"].to(target.device)
     )
-    return place_int8(matrix, place.kernels, place.scratch)
+    return place_int8(matrix, target.kernels, target.scratch)
 
 
 STORAGE: Mapping[str, Callable[[StoredTensor, Pieces, WeightTarget, bool], StoredWeight]] = (

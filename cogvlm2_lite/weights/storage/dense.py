@@ -1,4 +1,4 @@
-"""Plain matrices: one number per weight, in the compute dtype."""
+"""Dense matrices: one number per weight, in the compute dtype."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _unused() -> Scratch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenseWeight:
-    """A matrix that is multiplied as it is; with torch's kernel the reference of all kinds.
+    """A matrix that is not quantized; with torch's kernel the reference for all kinds.
 
     weight   [out_features, in_features], contiguous; may be a view of a memory-mapped file
-    kernels  torch's alone unless given, which needs no scratch
+    kernels  by default only torch's, which needs no scratch
     """
 
     weight: Tensor
@@ -50,5 +50,5 @@ class DenseWeight:
         return kernel.multiply_each(xs, self.weight, bias, self.scratch)
 
     def dequantize(self, to: torch.dtype) -> Tensor:
-        """Return the plain matrix; the stored tensor itself when the dtype is already right."""
+        """Return the matrix in a dtype; the stored tensor itself if it already has this dtype."""
         return self.weight.to(to)

@@ -1,6 +1,6 @@
 """4-bit matrices in bitsandbytes' layout: NF4, and FP4, which differs only in its 16 levels.
 
-The reference is to dequantize with plain torch and then F.linear.
+The reference dequantizes with torch and calls F.linear.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def place_four_bit(
     if packed and kernels.pack and can_pack(matrix.rows, matrix.columns, matrix.group):
         copy = kernels.pack(matrix)
     if not backend_of(matrix.device).uses_ram:
-        _ = matrix.offset  # made now: a CUDA graph that is recorded later allows no copy from host
+        _ = matrix.offset  # created now: the capture of a CUDA graph allows no copy from the host
     return QuantizedWeight(
         kind=matrix.quant_type,
         matrix=matrix,

@@ -1,4 +1,4 @@
-"""A quantized matrix, multiplied by the first kernel of its list that takes the call."""
+"""A quantized matrix, multiplied by the first kernel of its list that supports the call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 class QuantizedWeight(Generic[Q]):
     """A StoredWeight around a quantized matrix. Each kernel states its tolerance.
 
-    packed  the kernel with a second copy of the matrix, first of the list; None without one
+    packed  the kernel with a second, packed copy of the matrix, first in the list; None: no copy
     """
 
     kind: str
@@ -45,13 +45,13 @@ class QuantizedWeight(Generic[Q]):
         return kernel.multiply_each(xs, matrix, bias, self.scratch)
 
     def dequantize(self, to: torch.dtype) -> Tensor:
-        """Return the plain matrix [out_features, in_features]."""
+        """Return the dequantized matrix [out_features, in_features]."""
         matrix = self.matrix
         out = torch.empty(matrix.rows, matrix.columns, dtype=to, device=matrix.device)
         return self.dequantize_into(out)
 
     def dequantize_into(self, out: Tensor) -> Tensor:
-        """Fill and return `out` [out_features, in_features], contiguous, a floating dtype."""
+        """Dequantize into `out` [out_features, in_features], contiguous, floating; return it."""
         fill = self.kernels.dequantizers.filler(self.matrix, out.dtype, self.scratch)
         fill(0, self.matrix.rows, out)
         return out
