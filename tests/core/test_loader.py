@@ -217,7 +217,7 @@ def test_a_quant_map_of_other_values_is_refused(tmp_path: Path, dense: Tensors) 
     tensors[f"{HEAD}.quant_map"] = torch.linspace(-1, 1, 16)
     catalog = open_folder(write_folder(tmp_path / "m", tensors))
     loader = WeightLoader(catalog, device=CPU, dtype=torch.float32)
-    with pytest.raises(CheckpointError, match=f"{HEAD}.quant_map holds other values than NF4"):
+    with pytest.raises(CheckpointError, match=f"{HEAD}.quant_map has other values than NF4"):
         loader.fill(slot_for(HEAD))
 
 

@@ -1,20 +1,20 @@
-/* Multiplying many rows with a 4-bit matrix on processors with AMX: reading a prompt, a picture.
+/* AMX GEMM: many rows of inputs times a 4-bit matrix, for encoding a picture and for prefill.
  *
- * AMX multiplies a tile of 16 x 32 bfloat16 numbers with one of 32 x 16 and adds to 16 x 16 float32
- * sums. The second factor must be in pairs: two neighbours along the summed dimension side by side.
- * Two codes of a 4-bit matrix are such neighbours of one row, so the matrix is the first factor, in
- * the order in which it is stored, and the inputs are the second, rearranged once; what comes out is
- * the transposed result, which is turned when it is written.
+ * AMX multiplies a tile of 16 x 32 bfloat16 numbers by one of 32 x 16 and adds the products to 16 x
+ * 16 float32 sums. In the second factor two neighbours along the summed dimension must be adjacent
+ * in memory. The matrix is the first factor, because its stored order fits: two codes of a byte are
+ * neighbours of one row. The inputs are the second factor and are rearranged once. The result is
+ * transposed, so it is transposed back when it is written.
  *
  * The weights of 256 matrix rows and 256 columns are dequantized at a time. They stay in the L2
- * cache while they are multiplied with up to 1024 inputs, and so do the sums. A group of 64 weights
- * needs 16 products with its scale: those are rounded to bfloat16, as bitsandbytes does, and looked
- * up.
+ * cache while they are multiplied by up to 1024 inputs, and so do the sums. For each group the 16
+ * levels are multiplied by the scale and rounded to bfloat16, as bitsandbytes does; weights are
+ * then looked up among these 16 values.
  *
- * A sum depends on its own row and input alone, in an order that nothing else changes: neither the
- * number of threads nor of inputs.
+ * A sum depends only on its own row and input. Its order of summation does not depend on the number
+ * of threads or of inputs.
  *
- * Plain C, called through ctypes (kernels/gemm_amx.py); sizes are checked there.
+ * Called through ctypes (kernels/gemm_amx.py); sizes are checked there.
  */
 
 #define _GNU_SOURCE /* syscall */
@@ -31,13 +31,13 @@
 
 #define SIDE 16                   /* rows of a tile */
 #define STEP 32                   /* bfloat16 numbers in a row of a tile */
-#define TILE (SIDE * STEP)        /* bfloat16 numbers of a tile, as many bytes as 256 float32 */
+#define TILE (SIDE * STEP)        /* bfloat16 numbers of a tile: as many bytes as 256 float32 */
 #define PAIR (2 * SIDE)           /* rows, and inputs, that are multiplied at a time */
 #define BAND 256                  /* matrix rows dequantized at a time */
 #define DEEP 256                  /* matrix columns dequantized at a time */
-#define MOST_INPUTS 1024          /* inputs that meet them */
-#define MOST_BYTES (16 << 20)     /* of inputs rearranged at a time */
-#define MOST_THREAD_BYTES (12 << 20) /* of all threads together; memory/work.py counts on both */
+#define MOST_INPUTS 1024          /* most inputs multiplied by the dequantized weights */
+#define MOST_BYTES (16 << 20)     /* most bytes of inputs rearranged at a time */
+#define MOST_THREAD_BYTES (12 << 20) /* of all threads together; the memory plan assumes both */
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -47,7 +47,7 @@ static int64_t bytes_of_a_thread(int64_t at_once)
     return BAND * DEEP * 2 + BAND * at_once * 4;
 }
 
-/* How many inputs are taken at a time: shares of equal size, whole pairs of tiles. */
+/* Return the number of inputs to process at a time: equal shares, whole pairs of tiles. */
 static int64_t inputs_at_once(int64_t inputs, int64_t columns, int threads)
 {
     const int64_t of_sums = MOST_THREAD_BYTES / threads - bytes_of_a_thread(0);
@@ -57,7 +57,7 @@ static int64_t inputs_at_once(int64_t inputs, int64_t columns, int threads)
     return rounded((inputs + shares - 1) / shares, PAIR);
 }
 
-/* Bytes of room that gemm_amx_four_bit needs. */
+/* Return the bytes of the buffer `room` that gemm_amx_four_bit needs. */
 int64_t gemm_amx_room(int64_t columns, int64_t inputs, int threads)
 {
     const int64_t at_once = inputs_at_once(inputs, columns, threads);
@@ -81,8 +81,8 @@ typedef struct {
     uint8_t rows[16];
 } Shape;
 
-/* All eight tiles have 16 rows of 64 bytes. Not on the stack: gcc takes the instruction for one that
- * reads eight bytes, and leaves the rest unwritten. */
+/* All eight tiles have 16 rows of 64 bytes. Static, because gcc assumes that the instruction reads
+ * only eight bytes, and does not write the other bytes of a variable on the stack. */
 static const Shape SHAPE = {
     .palette = 1,
     .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
@@ -94,14 +94,14 @@ AMX static void begin_tiles(void)
     _tile_loadconfig(&SHAPE);
 }
 
-/* Without this the system saves eight kilobytes more of the thread from now on. */
+/* Without this the system saves 8 KiB more at every switch of this thread. */
 AMX static void end_tiles(void)
 {
     _tile_release();
 }
 
-/* Turn 16 rows of 16 numbers of 32 bits over, in registers. */
-AMX INLINE void turn(__m512i *r)
+/* Transpose 16 rows of 16 numbers of 32 bits, in registers. */
+AMX INLINE void transpose(__m512i *r)
 {
     __m512i t[16];
 #pragma GCC unroll 8
@@ -130,8 +130,8 @@ AMX INLINE void turn(__m512i *r)
     }
 }
 
-/* Rearrange two tiles' worth of inputs, for all columns: tiles of pairs, column step after column
- * step, the two tiles of a step side by side. Inputs that are missing count as zeros. */
+/* Rearrange 32 inputs, all columns, into tiles of pairs: for each 32 columns two tiles of 16
+ * inputs. Missing inputs become zeros. */
 AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, uint16_t *out)
 {
     for (int64_t k = 0; k < columns; k += STEP)
@@ -141,7 +141,7 @@ AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, ui
             for (int i = 0; i < SIDE; i++)
                 r[i] = half + i < inputs ? _mm512_loadu_si512(x + (half + i) * columns + k)
                                          : _mm512_setzero_si512();
-            turn(r);
+            transpose(r);
 #pragma GCC unroll 16
             for (int i = 0; i < SIDE; i++)
                 _mm512_store_si512(out + i * STEP, r[i]);
@@ -149,8 +149,8 @@ AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, ui
         }
 }
 
-/* Dequantize `deep` columns of a band of rows: for each pair of tiles' rows, column step after
- * column step, two tiles side by side. Rows that are missing become zeros. */
+/* Dequantize `deep` columns of a band of rows into tiles: for each 32 rows and each 32 columns two
+ * tiles of 16 rows. Missing rows become zeros. */
 AMX static void dequantize(const Matrix *w, int64_t row, int64_t band, int64_t column,
                              int64_t deep, uint16_t *out)
 {
@@ -168,7 +168,7 @@ AMX static void dequantize(const Matrix *w, int64_t row, int64_t band, int64_t c
             _mm_prefetch((const char *)(codes + (DEEP + k) / 2), _MM_HINT_T1);
             const __m512 scale = _mm512_set1_ps(scales[(column + k) / w->group]);
             const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(levels, scale));
-            /* In both halves, so that the fifth bit of an index makes no difference. */
+            /* The table is stored twice, so that the fifth bit of an index has no effect. */
             const __m512i table = _mm512_broadcast_i64x4(half);
 #pragma GCC unroll 2
             for (int64_t i = k; i < k + UNIT; i += STEP) {
@@ -182,7 +182,8 @@ AMX static void dequantize(const Matrix *w, int64_t row, int64_t band, int64_t c
     }
 }
 
-/* Multiply 32 rows with 32 inputs over some columns; sums: four tiles, added to unless first. */
+/* Multiply 32 rows by 32 inputs over some columns. sums: four tiles; overwritten if first, else
+ * added to. */
 AMX INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t deep, int first,
                            float *sums)
 {
@@ -215,8 +216,8 @@ AMX INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t d
     _tile_stored(3, sums + 768, 64);
 }
 
-/* Turn the sums of 32 rows and 16 inputs over, add the bias, round, and write what is inside the
- * result: the whole line of an input at once. */
+/* Transpose the sums of 32 rows and 16 inputs, add the bias, round, and write those that are inside
+ * the result. Each input's 32 results are one write: a full cache line. */
 AMX static void write_sums(const float *upper, const float *lower, int64_t rows, int64_t inputs,
                              const __m512 *bias, uint16_t *out, int64_t out_stride)
 {
@@ -224,11 +225,11 @@ AMX static void write_sums(const float *upper, const float *lower, int64_t rows,
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         a[i] = _mm512_load_si512(upper + i * SIDE);
-    turn(a);
+    transpose(a);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         b[i] = _mm512_load_si512(lower + i * SIDE);
-    turn(b);
+    transpose(b);
     const __mmask32 there = (__mmask32)(((uint64_t)1 << smaller(rows, PAIR)) - 1);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
@@ -249,7 +250,7 @@ AMX static __m512 bias_of(const uint16_t *bias, int64_t rows)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-/* Multiply a band of rows with all inputs that are rearranged, and write the results. */
+/* Multiply a band of rows by all rearranged inputs, and write the results. */
 AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
                                 const uint16_t *arranged, int64_t inputs, const uint16_t *bias,
                                 uint16_t *out, char *room)
@@ -257,6 +258,7 @@ AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
     uint16_t *weights = (uint16_t *)room;
     float *sums = (float *)(room + BAND * DEEP * 2);
     const int64_t pairs = (inputs + PAIR - 1) / PAIR, padded = rounded(band, PAIR);
+    /* 1. Dequantize 256 columns, then multiply them by all inputs. */
     for (int64_t k = 0; k < w->columns; k += DEEP) {
         const int64_t deep = smaller(DEEP, w->columns - k);
         dequantize(w, row, padded, k, deep, weights);
@@ -265,9 +267,11 @@ AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
                 multiply(weights + n * PAIR * deep, arranged + (m * w->columns + k) * PAIR, deep,
                          k == 0, sums + (m * (padded / PAIR) + n) * 4 * SIDE * SIDE);
     }
+    /* 2. The sums of all columns are complete: write them. */
     for (int64_t n = 0; n < band; n += PAIR) {
         const uint16_t *here = bias ? bias + row + n : NULL;
-        const __m512 add[2] = {bias_of(here, band - n), bias_of(here ? here + SIDE : NULL, band - n - SIDE)};
+        const __m512 add[2] = {bias_of(here, band - n),
+                               bias_of(here ? here + SIDE : NULL, band - n - SIDE)};
         for (int64_t m = 0; m < pairs; m++) {
             const float *four = sums + (m * padded + n) * PAIR;
             for (int64_t half = 0; half < 2; half++) {
@@ -280,7 +284,7 @@ AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
 }
 #endif /* HAS_AMX */
 
-/* 1 where this processor has AMX for bfloat16 and the system lets this process use it. */
+/* Return 1 if this processor has AMX for bfloat16 and the system permits its use, else 0. */
 int gemm_amx_works(void)
 {
 #if HAS_AMX
@@ -292,7 +296,7 @@ int gemm_amx_works(void)
         !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512bf16"))
         return 0;
-    /* A process must ask Linux for the tiles' eight kilobytes in each of its threads. */
+    /* A process must ask Linux for permission, because tiles add 8 KiB to each thread's state. */
     const long ask_permission = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, ask_permission, tile_data) == 0;
 #else
@@ -301,8 +305,8 @@ int gemm_amx_works(void)
 }
 
 /* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix, plus the bias.
- * scales: float32, one for each group, whichever way the matrix stores them. x, bias (or NULL) and
- * out: bfloat16. room: gemm_amx_room bytes. */
+ * scales: float32, one per group, also if the matrix stores them as codes. x, bias (or NULL) and
+ * out: bfloat16. room: a buffer of gemm_amx_room bytes. */
 void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t *x,
                        int64_t inputs, const uint16_t *bias, uint16_t *out, void *room,
                        int threads)
@@ -315,7 +319,7 @@ void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t
     char *start = (char *)room + (64 - (uintptr_t)room % 64) % 64;
     uint16_t *arranged = (uint16_t *)start;
     char *rooms = start + at_once * columns * 2;
-    /* Bands of less than 256 rows where a thread would wait for the others. */
+    /* Smaller bands if there would be too few of them to keep all threads busy. */
     int64_t band = BAND;
     while (band > 64 && rows < 4 * threads * band)
         band /= 2;

@@ -1,32 +1,31 @@
-/* GEMV: a few rows of inputs times a large matrix, which is what decoding does for every token. Also
- * dequantizing, for many rows, which torch then multiplies.
+/* GEMV: a few rows of inputs times a large matrix, as needed for every token in decoding. This file
+ * also dequantizes matrices, which torch then multiplies by many rows.
  *
- * Such a product reads each weight once, so the limit is how fast memory can be read. 4-bit matrices
- * are read as they are stored (bitsandbytes' layout: row after row, two codes a byte, the first in
- * the high half), without a second copy: the 16 levels are in a register, in which a permutation
- * looks codes up, and the inputs are rearranged once into the order in which codes come out of bytes.
+ * A GEMV reads each weight once, so memory bandwidth is the limit. 4-bit matrices are read in their
+ * stored layout (bitsandbytes': row after row, two codes per byte, the first in the high half),
+ * without a second copy. The 16 levels are in a register, in which a permutation instruction looks
+ * up codes. The inputs are rearranged once into the order in which codes are extracted from bytes.
  *
- * Bfloat16 inputs are multiplied as integers. Levels become 15-bit integers (half a step is 3e-5 of
- * the largest level, where rounding to bfloat16 moves one by up to 2e-3 of itself). Every 64 inputs
- * share a power of two: those within a factor of 64 of the largest keep all their bits, smaller ones
- * are rounded at 2^-13 of its power of two. Products of 16-bit integers are summed in 32 bits without
- * rounding, one group at a time, and groups in float32. A register holds twice as many 16-bit
- * products as float32, and a Xeon of 2023 computes three times as many of them in the same time as
- * of bfloat16.
+ * Bfloat16 inputs are multiplied as integers. Levels become 15-bit integers: the rounding error is
+ * 3e-5 of the largest level, while rounding a level to bfloat16 changes it by up to 2e-3 of itself.
+ * Every 64 inputs share a power of two: inputs within a factor of 64 of the largest keep all their
+ * bits, smaller ones are rounded at 2^-13 of its power of two. Products of 16-bit integers are
+ * summed exactly in 32 bits, one group at a time; the groups are summed in float32. A register
+ * holds twice as many 16-bit integers as float32 numbers, and a Xeon of 2023 computes three times
+ * as many such products as bfloat16 products in the same time.
  *
- * Memory must be read in one stream: two matrix rows at once would share the reading of inputs, but
- * then the processor's own prefetching starts anew at every page, and that costs more. The inputs
- * must stay in the L1 cache, though, and the weights that stream through leave them a third of it:
- * where they did not fit, memory was read a quarter slower. So (AVX512) a block of matrix rows is
- * multiplied in pieces, as wide as the inputs that fit, while the next block is prefetched byte after
- * byte.
+ * Memory must be read in one sequential stream. Two matrix rows at a time would share the reads of
+ * the inputs, but the hardware prefetcher restarts at every page, which takes longer. The inputs
+ * must stay in the L1 cache, and the streamed weights leave them a third of it: when they did not
+ * fit, memory was read a quarter slower. So (AVX512) a block of matrix rows is multiplied in pieces
+ * of columns whose inputs fit, while the next block is prefetched sequentially.
  *
- * There are versions for AVX512-VNNI and for AVX2, and one for float32 inputs (AVX2), which rounds
- * nothing beyond float32. All are compiled wherever this file is; the caller asks `gemv_level` which
- * ones this processor runs. An output row is summed by one thread, in an order that depends on
- * nothing else, so results do not depend on the number of threads or of other input rows.
+ * There are versions for AVX512-VNNI and for AVX2, and one for float32 inputs (AVX2), which
+ * computes in float32 throughout. All are compiled on every x86-64 machine; `gemv_level` returns
+ * which of them this processor supports. An output row is summed by one thread in a fixed order, so
+ * results do not depend on the number of threads or on the other input rows.
  *
- * Plain C, called through ctypes (kernels/gemv.py); sizes are checked there.
+ * Called through ctypes (kernels/gemv.py); sizes are checked there.
  */
 
 #include <math.h>
@@ -35,11 +34,11 @@
 
 #include "matrix.h"
 
-#define MAX_INPUTS 4     /* input rows in one pass over the weights; more leave the L1 cache */
-#define ROW_BLOCK 16     /* matrix rows that one thread takes at a time */
-#define PIECE_UNITS 128  /* units of a row that are taken at a time, divided by the input rows */
-#define AHEAD_BYTES 6144 /* between prefetching weights and using them */
-#define AHEAD_ROWS 8     /* the same for the few bytes of scales */
+#define MAX_INPUTS 4     /* input rows per pass over the weights; more do not fit into L1 */
+#define ROW_BLOCK 16     /* matrix rows that one thread processes at a time */
+#define PIECE_UNITS 128  /* units of a row processed at a time, divided by the input rows */
+#define AHEAD_BYTES 6144 /* distance between prefetching weights and using them */
+#define AHEAD_ROWS 8     /* the same for scales, in rows */
 #define MAX_UNITS 1024   /* the widest matrix has 65,536 columns */
 #define MAX_LEVEL 16384  /* the largest level as an integer */
 
@@ -52,7 +51,7 @@
 
 /* ---- helpers ----------------------------------------------------------------------------- */
 
-/* To the nearest, ties to even, as torch rounds. */
+/* Round to the nearest, ties to even, as torch does. */
 INLINE uint16_t to_bf16(float number)
 {
     uint32_t bits;
@@ -73,13 +72,13 @@ INLINE float one_scale(const Matrix *w, int64_t index)
 {
     if (w->scales)
         return w->scales[index];
-    /* Product and sum round one after the other, as in bitsandbytes: the build forbids fusing. */
+    /* Product and sum are rounded separately, as in bitsandbytes: the build disables fusing. */
     return w->scale_map[w->scale_codes[index]] * w->outer_scales[index >> 8] + w->scale_offset;
 }
 
 /* ---- bfloat16 inputs as integers ---------------------------------------------------------- */
 
-/* Write 16 levels as integers, and return what a step of them is worth. */
+/* Write 16 levels as integers, and return the value of one integer step. */
 static float integer_levels(const float *levels, int16_t *out)
 {
     float most = 0;
@@ -90,7 +89,7 @@ static float integer_levels(const float *levels, int16_t *out)
     return most / MAX_LEVEL;
 }
 
-/* 2^exponent, from -126 to 127. */
+/* Return 2^exponent; exponent from -126 to 127. */
 INLINE float power_of_2(int exponent)
 {
     const uint32_t bits = (uint32_t)(exponent + 127) << 23;
@@ -99,11 +98,12 @@ INLINE float power_of_2(int exponent)
     return power;
 }
 
-/* Turn each unit of bfloat16 inputs into integers of at most 14 bits, and what a step of them is
- * worth: a power of two times that of a level. Sums of a group then stay below 2^31: each of its
- * lanes adds 8 products of at most 2^14 * 16320. A unit with an infinity or NaN is worth NaN. */
+/* Convert each unit of bfloat16 inputs to integers of at most 14 bits, and compute the value of one
+ * integer step: a power of two times that of the levels (`level`). Sums of a group then stay below
+ * 2^31: each of its lanes adds 8 products of at most 2^14 * 16320. For a unit with an infinity or
+ * NaN the step value is NaN. */
 AVX2 static void integer_inputs(const uint16_t *x, int64_t columns, float level, int16_t *out,
-                              float *worth)
+                              float *step_values)
 {
     const __m256i magnitude = _mm256_set1_epi16(0x7fff);
     for (int64_t unit = 0; unit < columns / UNIT; unit++, x += UNIT, out += UNIT) {
@@ -114,21 +114,22 @@ AVX2 static void integer_inputs(const uint16_t *x, int64_t columns, float level,
             part[i] = _mm256_loadu_si256((const __m256i *)(x + 16 * i));
             most = _mm256_max_epu16(most, _mm256_and_si256(part[i], magnitude));
         }
-        __m128i top = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-        /* The processor has an instruction for the smallest of 8: search among the complements. */
+        __m128i top =
+            _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+        /* The processor can find the minimum of 8 numbers: use it on the complements. */
         const int largest =
             0xffff - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(top, _mm_set1_epi16(-1)))) &
                       0xffff);
-        /* 2. Its exponent, from which follow the step and the factor to divide by the step. */
+        /* 2. Its exponent determines the step, and the factor that divides by the step. */
         int exponent = (largest >> 7) - 127;
         if (exponent == 128) { /* infinity or NaN */
             memset(out, 0, UNIT * sizeof(int16_t));
-            worth[unit] = NAN;
+            step_values[unit] = NAN;
             continue;
         }
-        /* Below, the factor would be no float32 any more; the numbers only lose bits. */
+        /* With a lower exponent the factor would overflow float32; such numbers only lose bits. */
         exponent = exponent < -100 ? -100 : exponent;
-        worth[unit] = level * power_of_2(exponent - 13);
+        step_values[unit] = level * power_of_2(exponent - 13);
         const __m256 factor = _mm256_set1_ps(power_of_2(13 - exponent));
         /* 3. Widen to float32, scale, round to the nearest integer, pack into 16 bits. */
         for (int i = 0; i < 4; i++) {
@@ -144,19 +145,19 @@ AVX2 static void integer_inputs(const uint16_t *x, int64_t columns, float level,
     }
 }
 
-/* Inputs of a few rows, ready to be multiplied, in the order of the version that multiplies. */
+/* A few rows of inputs, rearranged for the version that multiplies them. */
 typedef struct {
-    const int16_t *integers; /* [inputs, stride], of bfloat16 inputs */
-    const float *worth;      /* [inputs, stride / UNIT], what a step of a unit is worth */
-    const float *wide;       /* [inputs, stride], of float32 inputs */
+    const int16_t *integers;  /* [inputs, stride], from bfloat16 inputs */
+    const float *step_values; /* [inputs, stride / UNIT], the value of one integer step per unit */
+    const float *wide;        /* [inputs, stride], from float32 inputs */
     int64_t stride;
 } Inputs;
 
 /* ---- AVX512-VNNI ------------------------------------------------------------------------- */
 
-/* Put the inputs of 128 columns in the order in which codes come out of 64 bytes: of every four
- * columns first all the second ones, then the first, fourth and third. Behind the last column stand
- * zeros up to the next 128. */
+/* Rearrange the inputs of 128 columns into the order in which codes are extracted from 64 bytes: of
+ * every four columns first all the second ones, then the first, fourth and third. After the last
+ * column there are zeros up to the next multiple of 128. */
 AVX512 static void order_512(const int16_t *x, int64_t columns, int16_t *out)
 {
     for (int64_t start = 0; start < columns; start += 2 * UNIT)
@@ -168,32 +169,32 @@ AVX512 static void order_512(const int16_t *x, int64_t columns, int16_t *out)
         }
 }
 
-/* scale_map with the four bytes of each float32 in tables of their own: 256 bytes are four
- * registers, and a permutation of bytes looks 64 codes up in them at once. */
+/* scale_map with one table for each of the four bytes of a float32. A table of 256 bytes fits into
+ * four registers, and a permutation of bytes looks up 64 codes in them at once. */
 typedef struct {
     uint8_t bytes[4][256];
 } SplitMap;
 
-/* For each input row and unit: the scale of the weights times what a step of the input is worth. */
+/* For each input row and unit: the scale of the weights times the step value of the input. */
 typedef struct {
     float of_input[MAX_INPUTS][PIECE_UNITS + UNIT];
 } Factors;
 
-/* Look up 64 scale codes, of which the first `count` are there, from the scale `index` on. 64 at a
- * time cost 8 permutations and 8 joins of registers; one at a time, each would be a load whose
- * address is another load's result. */
+/* Look up 64 scale codes from the scale `index` on; only the first `count` exist. 64 at a time take
+ * 8 permutations and 8 joins of registers; one at a time, each would be a load that depends on
+ * another load. */
 AVX512 INLINE void look_up_scales(const Matrix *w, const SplitMap *split, int64_t index,
                                   int64_t count, __m512 *out)
 {
-    /* 1. Load the codes in an order that step 3 undoes: it joins bytes within quarters of a
-     *    register, and each quarter is to give scales that follow each other. */
-    const __m512i turn =
+    /* 1. Load the codes in an order that step 3 reverses: it joins bytes within quarters of a
+     *    register, and each quarter must produce consecutive scales. */
+    const __m512i order =
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const uint8_t *here = w->scale_codes + index;
     const __mmask64 there = count < 64 ? (1ull << count) - 1 : ~0ull;
-    const __m512i codes = _mm512_permutexvar_epi32(turn, _mm512_maskz_loadu_epi8(there, here));
-    /* 2. Byte i of all 64 numbers: a permutation reaches 128 entries, so one looks into the lower
-     *    half of the table, one into the upper half, and the code's highest bit selects. */
+    const __m512i codes = _mm512_permutexvar_epi32(order, _mm512_maskz_loadu_epi8(there, here));
+    /* 2. Byte i of all 64 numbers. A permutation addresses 128 entries, so one reads the lower half
+     *    of the table, one the upper half, and the code's highest bit selects. */
     const __mmask64 high = _mm512_movepi8_mask(codes);
     __m512i bytes[4];
 #pragma GCC unroll 4
@@ -221,7 +222,7 @@ AVX512 INLINE void look_up_scales(const Matrix *w, const SplitMap *split, int64_
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const __m512 mine = _mm512_mask_mov_ps(factor, (__mmask16)(next >> 16 * i), next_factor);
-        /* Rounded one after the other, as in one_scale. */
+        /* Product and sum are rounded separately, as in one_scale. */
         out[i] = _mm512_add_ps(_mm512_mul_ps(_mm512_castsi512_ps(found[i]), mine),
                                _mm512_set1_ps(w->scale_offset));
     }
@@ -238,7 +239,7 @@ AVX512 INLINE void find_factors(const Matrix *w, const SplitMap *split, int64_t 
         const int64_t count = end - unit < 64 ? end - unit : 64;
         __m512 scales[4];
         if (repeats == 1 && !w->scales) {
-            /* Prefetch the scales of this row in the next block, which every input row uses. */
+            /* Prefetch the scales of the same row in the next block; all input rows use them. */
             _mm_prefetch((const char *)(w->scale_codes + first + unit + ROW_BLOCK * groups),
                          _MM_HINT_T0);
             look_up_scales(w, split, first + unit, count, scales);
@@ -254,14 +255,14 @@ AVX512 INLINE void find_factors(const Matrix *w, const SplitMap *split, int64_t 
         for (int m = 0; m < inputs; m++)
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
-                const float *worth = x->worth + m * (x->stride / UNIT) + unit + 16 * i;
+                const float *step_values = x->step_values + m * (x->stride / UNIT) + unit + 16 * i;
                 _mm512_storeu_ps(factors->of_input[m] + unit - begin + 16 * i,
-                                 _mm512_mul_ps(scales[i], _mm512_loadu_ps(worth)));
+                                 _mm512_mul_ps(scales[i], _mm512_loadu_ps(step_values)));
             }
     }
 }
 
-/* Add 128 products with each input row.
+/* Add 128 products for each input row.
  *
  * all    64 bytes of codes; the lower 32 are one unit, the upper 32 the next
  * table  the 16 levels as 16-bit integers, twice
@@ -270,17 +271,17 @@ AVX512 INLINE void find_factors(const Matrix *w, const SplitMap *split, int64_t 
 AVX512 INLINE void add_bytes(__m512i all, __m512i table, const int16_t *const *x,
                              const Factors *factors, int64_t unit, int inputs, __m512 *sums)
 {
-    /* 1. Levels. A lane of 16 bits holds four codes; shifted by 0, 4, 8 and 12 bits, each is once in
-     *    the lowest bits. The permutation looks at 5 bits of a lane, and the table has its 16 levels
-     *    twice, so the fifth bit, which belongs to the next code, makes no difference. Codes in one
-     *    register are then 4 columns apart, which is the order that order_512 gave the inputs. */
+    /* 1. Levels. A lane of 16 bits holds four codes; shifts by 0, 4, 8 and 12 bits move each of
+     *    them to the lowest bits. The permutation reads 5 bits of a lane, and the table has its 16
+     *    levels twice, so the fifth bit, which belongs to the next code, has no effect. Codes in
+     *    one register are then 4 columns apart, as are the inputs after order_512. */
     const __m512i a = _mm512_permutexvar_epi16(all, table);
     const __m512i b = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 4), table);
     const __m512i c = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 8), table);
     const __m512i d = _mm512_permutexvar_epi16(_mm512_srli_epi16(all, 12), table);
 #pragma GCC unroll 4
     for (int m = 0; m < inputs; m++) {
-        /* 2. Lanes 0 to 7 belong to the first unit, 8 to 15 to the next: each half its factor. */
+        /* 2. Lanes 0 to 7 belong to the first unit, 8 to 15 to the next: one factor per half. */
         const int16_t *here = x[m] + unit * UNIT;
         const float *factor = factors->of_input[m] + unit;
         const __m512 both = _mm512_mask_broadcastss_ps(_mm512_set1_ps(factor[0]), 0xff00,
@@ -295,14 +296,14 @@ AVX512 INLINE void add_bytes(__m512i all, __m512i table, const int16_t *const *x
     }
 }
 
-/* Multiply some units of a row with some rows of inputs, and prefetch as many bytes from `soon` on:
- * for each 64 bytes that are used, 64 later ones are asked for, so memory delivers at the same pace.
+/* Multiply some units of a row by some rows of inputs, and prefetch as many bytes from `prefetch`
+ * on: 64 bytes for each 64 bytes that are used, so prefetching keeps pace with the computation.
  *
- * The sums of all input rows are registers in this loop: 4 of 32, next to 4 of levels, the codes and
- * the table. That is why `inputs` is a constant in every caller. */
+ * The sums of all input rows are in registers in this loop: 4 of 32, next to 4 of levels, the codes
+ * and the table. That is why `inputs` is a constant in every caller. */
 AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
                              const int16_t *const *x, const Factors *factors, int inputs,
-                             const uint8_t *soon, __m512 *totals)
+                             const uint8_t *prefetch, __m512 *totals)
 {
     __m512 sums[MAX_INPUTS];
 #pragma GCC unroll 4
@@ -310,11 +311,11 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
         sums[m] = totals[m];
     int64_t unit = 0;
     for (; unit + 2 <= units; unit += 2) {
-        _mm_prefetch((const char *)(soon + unit * (UNIT / 2)), _MM_HINT_T0);
+        _mm_prefetch((const char *)(prefetch + unit * (UNIT / 2)), _MM_HINT_T0);
         add_bytes(_mm512_loadu_si512(codes + unit * (UNIT / 2)), table, x, factors, unit, inputs,
                   sums);
     }
-    if (unit < units) /* the last one of a row; what follows it is multiplied by zeros */
+    if (unit < units) /* the last unit of a row; the inputs after it are zeros */
         add_bytes(_mm512_maskz_loadu_epi8(0xffffffffu, codes + unit * (UNIT / 2)), table, x,
                   factors, unit, inputs, sums);
 #pragma GCC unroll 4
@@ -322,16 +323,16 @@ AVX512 INLINE void piece_512(const uint8_t *codes, int64_t units, __m512i table,
         totals[m] = sums[m];
 }
 
-/* Multiply a block of 16 rows with some rows of inputs.
+/* Multiply a block of 16 rows by some rows of inputs.
  *
- * The outer loop goes over pieces of the columns, the inner one over the rows of the block. So the
+ * The outer loop runs over pieces of the columns, the inner one over the rows of the block. So a
  * piece of the inputs (PIECE_UNITS / inputs units of 128 bytes for each input row, 16 KiB together)
- * is read 16 times from the L1 cache. The weights of the block were prefetched into the caches while
- * the block before was multiplied, so that reading them in short runs costs nothing; memory itself is
- * asked for the next block from its first byte to its last (`soon`), in one stream.
+ * is read 16 times from the L1 cache. The weights of the block were prefetched into the caches
+ * while the previous block was multiplied, so reading them in short runs is not slower. The next
+ * block is prefetched from memory sequentially, from its first byte to its last (`prefetch`).
  *
- * Factors are computed for the next row while this one is multiplied: their look-ups and the
- * products use different parts of the processor. Hence two places for them, `now` and the other. */
+ * The factors of the next row are computed while this row is multiplied: their look-ups and the
+ * products use different parts of the processor. So there are two buffers, `now` and `!now`. */
 AVX512 INLINE void block_512(const Matrix *w, __m512i table, const SplitMap *split,
                              const Inputs *x, int inputs, int64_t begin, int64_t end, uint16_t *out)
 {
@@ -339,7 +340,7 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const SplitMap *spl
     const int64_t units = w->columns / UNIT, pitch = w->columns / 2, most = PIECE_UNITS / inputs;
     const int64_t pieces = (units + most - 1) / most;
     const int64_t width = (units + 2 * pieces - 1) / (2 * pieces) * 2;
-    /* 2. Each row keeps 16 sums for each input row between its pieces. */
+    /* 2. Each row keeps 16 sums per input row from piece to piece. */
     __m512 totals[ROW_BLOCK][MAX_INPUTS];
     for (int row = 0; row < ROW_BLOCK; row++)
         for (int m = 0; m < MAX_INPUTS; m++)
@@ -347,7 +348,7 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const SplitMap *spl
     Factors factors[2];
     find_factors(w, split, begin, 0, width < units ? width : units, x, inputs, factors);
     /* 3. Piece after piece, row after row. */
-    const uint8_t *soon = w->codes + end * pitch;
+    const uint8_t *prefetch = w->codes + end * pitch;
     int now = 0;
     for (int64_t unit = 0; unit < units; unit += width) {
         const int64_t stop = unit + width < units ? unit + width : units;
@@ -361,11 +362,11 @@ AVX512 INLINE void block_512(const Matrix *w, __m512i table, const SplitMap *spl
             else
                 find_factors(w, split, begin, stop, after, x, inputs, factors + !now);
             piece_512(w->codes + row * pitch + unit * (UNIT / 2), stop - unit, table, integers,
-                      factors + now, inputs, soon, totals[row - begin]);
-            soon += (stop - unit) * (UNIT / 2);
+                      factors + now, inputs, prefetch, totals[row - begin]);
+            prefetch += (stop - unit) * (UNIT / 2);
         }
     }
-    /* 4. The 16 sums of a row become one. */
+    /* 4. Add up the 16 sums of each row. */
     for (int64_t row = begin; row < end; row++)
         for (int m = 0; m < inputs; m++)
             out[m * w->rows + row] = to_bf16(_mm512_reduce_add_ps(totals[row - begin][m]));
@@ -387,8 +388,8 @@ AVX512 static void gemv_512(const Matrix *w, const int16_t *levels, const SplitM
 
 /* ---- scales of a row ---------------------------------------------------------------------- */
 
-/* Where the scales of some units of a row are: each has a code, which the table translates, or,
- * without codes, the table has one entry for each unit. */
+/* The scales of some units of a row. With codes, the table is indexed by a unit's code; without, it
+ * has one entry per unit. */
 typedef struct {
     const float *table;
     const uint8_t *codes;
@@ -400,15 +401,15 @@ INLINE float scale_of(const Scales *scales, int64_t unit)
     return scales->codes ? scales->table[scales->codes[unit]] : scales->table[unit];
 }
 
-/* Room for the scales of one thread. */
+/* The buffers of one thread for scales. */
 typedef struct {
     int64_t outer; /* the outer scale for which `scale_of_code` was computed, or -1 */
     float scale_of_code[256], of_units[MAX_UNITS];
 } Room;
 
-/* Find the scales of a row from a unit on, as far as one table reaches, in whole pairs of units
- * unless the row ends. Every 256 scales share an outer scale: the numbers of all 256 codes are
- * computed once for these, instead of for every scale. */
+/* Return the scales of a row from a unit on, up to the last unit that the same table covers; pairs
+ * of units are not split unless the row ends. Every 256 scales share an outer scale: the values of
+ * all 256 codes are computed once for it, instead of for every scale. */
 AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room *room)
 {
     const int64_t units = w->columns / UNIT, groups = w->columns / w->group;
@@ -429,7 +430,7 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
         return (Scales){w->scales + first, NULL, 0, units};
     const int64_t outer = (first + unit) >> 8, left = ((outer + 1) << 8) - first;
     const int64_t end = left < units ? left - (left & 1) : units;
-    if (end <= unit) { /* a pair with a scale on either side of the border */
+    if (end <= unit) { /* a pair whose scales have different outer scales */
         room->of_units[unit] = one_scale(w, first + unit);
         room->of_units[unit + 1] = one_scale(w, first + unit + 1);
         return (Scales){room->of_units, NULL, unit, unit + 2};
@@ -448,8 +449,8 @@ AVX2 static Scales find_scales(const Matrix *w, int64_t row, int64_t unit, Room 
 
 /* ---- AVX2, integers ----------------------------------------------------------------------- */
 
-/* Put the inputs of a unit in the order in which levels come out of the bytes' look-ups: first
- * those of the high halves, of bytes 0 to 7 and 16 to 23, then of the others. */
+/* Rearrange the inputs of a unit into the order in which levels are looked up: first the high
+ * halves of bytes 0 to 7 and 16 to 23, then those of the others, then the low halves. */
 static void order_256(const int16_t *x, int64_t columns, int16_t *out)
 {
     for (int64_t start = 0; start < columns; start += UNIT)
@@ -460,7 +461,7 @@ static void order_256(const int16_t *x, int64_t columns, int16_t *out)
         }
 }
 
-/* Look up 32 codes (bytes of 0 to 15) in the levels' lower and upper bytes, and join these. */
+/* Look up 32 codes (bytes from 0 to 15): lower and upper bytes of the levels, then join them. */
 AVX2 INLINE void look_up_integers(__m256i codes, const __m256i *bytes, __m256i *out)
 {
     const __m256i a = _mm256_shuffle_epi8(bytes[0], codes);
@@ -481,12 +482,13 @@ AVX2 INLINE void part_integers(const uint8_t *codes, Scales scales, const __m256
         const __m256i pairs = _mm256_loadu_si256((const __m256i *)here);
         look_up_integers(_mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibbles), bytes, levels);
         look_up_integers(_mm256_and_si256(pairs, nibbles), bytes, levels + 2);
-        /* 2. 64 products with each input row, exact in 32 bits, times the unit's factor. */
+        /* 2. 64 products for each input row, exact in 32 bits, times the unit's factor. */
         const float scale = scale_of(&scales, unit);
 #pragma GCC unroll 4
         for (int m = 0; m < inputs; m++) {
             const __m256i *integers = (const __m256i *)(x->integers + m * x->stride + unit * UNIT);
-            const __m256 factor = _mm256_set1_ps(scale * x->worth[m * (x->stride / UNIT) + unit]);
+            const float step_value = x->step_values[m * (x->stride / UNIT) + unit];
+            const __m256 factor = _mm256_set1_ps(scale * step_value);
             const __m256i a = _mm256_add_epi32(_mm256_madd_epi16(levels[0], integers[0]),
                                                _mm256_madd_epi16(levels[1], integers[1]));
             const __m256i b = _mm256_add_epi32(_mm256_madd_epi16(levels[2], integers[2]),
@@ -499,7 +501,7 @@ AVX2 INLINE void part_integers(const uint8_t *codes, Scales scales, const __m256
 
 /* ---- AVX2, float32 inputs ---------------------------------------------------------------- */
 
-/* Put the inputs of a unit in the order in which levels come out of the bytes' look-ups. */
+/* Rearrange the inputs of a unit into the order in which levels are looked up. */
 static void order_f32(const float *x, int64_t columns, float *out)
 {
     for (int64_t start = 0; start < columns; start += UNIT)
@@ -510,7 +512,7 @@ static void order_f32(const float *x, int64_t columns, float *out)
         }
 }
 
-/* Look up 32 codes (bytes of 0 to 15) in each of the four bytes of the levels, and join these. */
+/* Look up 32 codes (bytes from 0 to 15): each of the four bytes of the levels, then join them. */
 AVX2 INLINE void look_up_f32(__m256i codes, const __m256i *bytes, __m256 *out)
 {
     const __m256i a = _mm256_shuffle_epi8(bytes[0], codes);
@@ -557,8 +559,8 @@ AVX2 INLINE void part_f32(const uint8_t *codes, Scales scales, const __m256i *by
 
 /* ---- AVX2, both --------------------------------------------------------------------------- */
 
-/* One row with some rows of inputs, part after part of which the scales are in one table. `inputs`
- * and `wide` are constants in every caller, so that the compiler makes a version of each. */
+/* Multiply one row by some rows of inputs, in parts whose scales are in one table. `inputs` and
+ * `wide` are constants in every caller, so that the compiler specializes the function. */
 AVX2 INLINE void row_256(const Matrix *w, int64_t row, const __m256i *bytes, const Inputs *x,
                          int inputs, int wide, Room *room, void *out)
 {
@@ -571,7 +573,7 @@ AVX2 INLINE void row_256(const Matrix *w, int64_t row, const __m256i *bytes, con
         scales = find_scales(w, row, scales.end, room);
         if (wide)
             part_f32(codes, scales, bytes, x, inputs, sums);
-        else if (scales.codes) /* twice: in each loop the compiler knows what scale_of does */
+        else if (scales.codes) /* two calls, so that the compiler specializes scale_of in each */
             part_integers(codes, scales, bytes, x, inputs, sums);
         else
             part_integers(codes, scales, bytes, x, inputs, sums);
@@ -586,11 +588,11 @@ AVX2 INLINE void row_256(const Matrix *w, int64_t row, const __m256i *bytes, con
     }
 }
 
-/* Some rows with some rows of inputs. levels: 16 float32 if `wide`, else 16 integers of 16 bits. */
+/* Multiply rows by some rows of inputs. levels: 16 float32 if `wide`, else 16 16-bit integers. */
 AVX2 static void gemv_256(const Matrix *w, const void *levels, int wide, const Inputs *x,
                           int inputs, int64_t begin, int64_t end, void *out)
 {
-    /* A look-up finds bytes, so each byte of a level has a table of its own: 16 entries, twice. */
+    /* A look-up returns bytes, so there is one table per byte of a level: 16 entries, twice. */
     const int size = wide ? 4 : 2;
     __m256i bytes[4] = {0};
     for (int part = 0; part < size; part++) {
@@ -613,7 +615,7 @@ AVX2 static void gemv_256(const Matrix *w, const void *levels, int wide, const I
 
 /* ---- dequantizing -------------------------------------------------------------------------- */
 
-/* A row in bfloat16: for each scale the 16 levels are multiplied once, and then looked up. */
+/* Dequantize a row to bfloat16: per scale, multiply the 16 levels once, then look up the codes. */
 AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, uint16_t *out)
 {
     const __m512 levels = _mm512_loadu_ps(w->levels);
@@ -622,7 +624,7 @@ AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, 
         scales = find_scales(w, row, scales.end, room);
         for (int64_t unit = scales.begin; unit < scales.end; unit++) {
             const __m512 scaled = _mm512_mul_ps(levels, _mm512_set1_ps(scale_of(&scales, unit)));
-            /* Rounded as to_bf16 does; the instruction for it takes small numbers for zeros. */
+            /* Round as to_bf16 does; the instruction for it would flush denormals to zero. */
             const __m512i bits = _mm512_castps_si512(scaled);
             const __mmask16 no_number = _mm512_cmp_ps_mask(scaled, scaled, _CMP_UNORD_Q);
             const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -633,7 +635,7 @@ AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, 
                 _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
-                /* A byte's high half is the first weight. A fifth bit is harmless, as in add_bytes. */
+                /* A byte's high half is the first weight. Bit 4 of an index has no effect. */
                 const __m128i *here = (const __m128i *)(codes + unit * (UNIT / 2) + 16 * half);
                 const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(here));
                 const __m512i pairs =
@@ -645,7 +647,7 @@ AVX512 static void dequantize_row_512(const Matrix *w, int64_t row, Room *room, 
     }
 }
 
-/* A row in float32. */
+/* Dequantize a row to float32. */
 AVX2 static void dequantize_row_256(const Matrix *w, int64_t row, Room *room, float *out)
 {
     const __m128i nibbles = _mm_set1_epi8(15);
@@ -665,7 +667,7 @@ AVX2 static void dequantize_row_256(const Matrix *w, int64_t row, Room *room, fl
                 const __m128i in_order = _mm_unpacklo_epi8(first, _mm_and_si128(bytes, nibbles));
                 const __m256i a = _mm256_cvtepu8_epi32(in_order);
                 const __m256i b = _mm256_cvtepu8_epi32(_mm_srli_si128(in_order, 8));
-                /* The look-up takes 3 bits; the fourth chooses between two, as their sign. */
+                /* The look-up uses 3 bits; the fourth, moved to the sign, selects the half. */
                 _mm256_storeu_ps(there + 2 * i,
                                  _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, a),
                                                   _mm256_permutevar8x32_ps(high, a),
@@ -729,7 +731,7 @@ AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, in
 
 /* ---- called from Python -------------------------------------------------------------------- */
 
-/* 0: nothing here runs on this processor. 1: the AVX2 functions do. 2: the AVX512 ones too. */
+/* Return which functions this processor supports. 0: none. 1: AVX2. 2: AVX2 and AVX512. */
 int gemv_level(void)
 {
 #if ON_X86
@@ -753,7 +755,7 @@ static int64_t padded(int64_t columns)
     return (columns + 2 * UNIT - 1) / (2 * UNIT) * (2 * UNIT);
 }
 
-/* Loads that cross a cache line cost twice. */
+/* Return an address aligned to cache lines: loads that cross a line take twice the time. */
 static void *aligned(void *room)
 {
     return (char *)room + (64 - (uintptr_t)room % 64);
@@ -765,14 +767,15 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
     const int64_t rows = w->rows, columns = w->columns, stride = padded(columns);
     const int64_t units = stride / UNIT;
     const size_t size = wide ? sizeof(float) : sizeof(int16_t);
-    /* Zeros: what follows the last unit is read too, and must count nothing. */
+    /* 1. One buffer for everything. Zeros, because the inputs after the last unit are read too. */
     void *room = calloc((size_t)((inputs + 1) * stride) * size +
                             (size_t)(inputs * units + 64) * sizeof(float) + 64,
                         1);
     if (!room)
         return 1;
     char *ordered = aligned(room), *in_order = ordered + (size_t)(inputs * stride) * size;
-    float *worth = (float *)(in_order + (size_t)stride * size);
+    float *step_values = (float *)(in_order + (size_t)stride * size);
+    /* 2. Convert and rearrange the inputs. */
     int16_t levels[16];
     const float of_level = wide ? 0 : integer_levels(w->levels, levels);
     for (int64_t m = 0; m < inputs; m++) {
@@ -783,13 +786,15 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
         }
         int16_t *integers = (int16_t *)in_order;
         integer_inputs((const uint16_t *)x + m * columns, columns, of_level, integers,
-                       worth + m * units);
+                       step_values + m * units);
         (level == 2 ? order_512 : order_256)(integers, columns, (int16_t *)to);
     }
+    /* 3. The scale map by bytes, for look_up_scales. */
     SplitMap split;
     for (int i = 0; !wide && level == 2 && w->scale_map && i < 256; i++)
         for (int part = 0; part < 4; part++)
             split.bytes[part][i] = ((const uint8_t *)(w->scale_map + i))[part];
+    /* 4. Blocks of matrix rows on all threads, each by up to MAX_INPUTS input rows at a time. */
     const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < blocks; block++) {
@@ -798,7 +803,8 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
         for (int64_t m = 0; m < inputs; m += MAX_INPUTS) {
             const int now = (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS);
             const void *here = ordered + (size_t)(m * stride) * size;
-            const Inputs some = {wide ? NULL : here, worth + m * units, wide ? here : NULL, stride};
+            const Inputs some = {wide ? NULL : here, step_values + m * units, wide ? here : NULL,
+                                 stride};
             if (wide)
                 gemv_256(w, w->levels, 1, &some, now, begin, end, (float *)out + m * rows);
             else if (level == 2)
@@ -813,7 +819,7 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
 #endif /* ON_X86 */
 
 /* out[inputs, rows] = x[inputs, columns] times the transposed 4-bit matrix. x and out are bfloat16,
- * or float32 if `wide`. Returns 0, or 1 when there was no memory. */
+ * or float32 if `wide`. Returns 0, or 1 if no memory could be allocated. */
 int gemv_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t inputs, void *out,
                   int threads)
 {
@@ -825,7 +831,7 @@ int gemv_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
 #endif
 }
 
-/* Dequantize the rows from `begin` to `end` of a 4-bit matrix, into float32 if `wide`, else into
+/* Dequantize the rows from `begin` to `end` of a 4-bit matrix, to float32 if `wide`, else to
  * bfloat16 (level 2 only): each level times its scale, rounded once. */
 void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, void *out,
                          int threads)
@@ -849,7 +855,8 @@ void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, 
 #endif
 }
 
-/* The same as gemv_four_bit for a bfloat16 matrix that is not quantized; level 2 only. */
+/* out[inputs, rows] = x[inputs, columns] times a transposed bfloat16 matrix; out is float32, x is
+ * bfloat16. Level 2 only. */
 void gemv_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
                 int64_t inputs, float *out, int threads)
 {

@@ -1,4 +1,4 @@
-/* What the C kernels share: a 4-bit matrix as it is stored, and a few words for the compiler. */
+/* Shared by the C kernels: a 4-bit matrix in its stored layout, and compiler attributes. */
 
 #ifndef COGVLM2_LITE_MATRIX_H
 #define COGVLM2_LITE_MATRIX_H
@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define UNIT 64 /* weights decoded at a time; the groups of a matrix hold a whole number of them */
+#define UNIT 64 /* weights decoded at a time; each group of a matrix is a whole number of units */
 
-/* gcc and clang on x86-64; elsewhere the library is built, and reports that it runs nothing. */
+/* gcc and clang on x86-64. Elsewhere the library builds too, but gemv_level returns 0. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #define ON_X86 1
 #include <immintrin.h>
@@ -17,14 +17,14 @@
 #define ON_X86 0
 #endif
 
-/* The scales, one for each group, are float32 or, with double quantization, 8-bit codes: scale =
- * scale_map[code] * outer_scale + scale_offset. The caller lays this out, too (matrix.py). */
+/* There is one scale per group: a float32 or, with double quantization, an 8-bit code: scale =
+ * scale_map[code] * outer_scale + scale_offset. matrix.py declares the same struct. */
 typedef struct {
-    const uint8_t *codes;       /* [rows, columns / 2], two a byte, the first in the high half */
+    const uint8_t *codes;       /* [rows, columns / 2], two per byte, the first in the high half */
     const float *levels;        /* [16] */
     const float *scales;        /* [rows, columns / group], or NULL */
-    const uint8_t *scale_codes; /* [rows, columns / group], where there are no scales */
-    const float *outer_scales;  /* one for 256 scales, counted over the whole matrix */
+    const uint8_t *scale_codes; /* [rows, columns / group], if scales is NULL */
+    const float *outer_scales;  /* one per 256 scales, counted over the whole matrix */
     const float *scale_map;     /* [256] */
     int64_t rows, columns, group;
     float scale_offset;
