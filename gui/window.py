@@ -1,4 +1,4 @@
-"""The main window: a side bar with the pages. The window's title names the open model."""
+"""The main window: a navigation rail with the pages. The window's title names the open model."""
 
 from __future__ import annotations
 
@@ -36,51 +36,27 @@ from gui.translation import translate
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One button of the side bar. target: "module:function" that makes the page from a Context."""
+    """One page in the navigation rail.
+
+    name    also of its icon
+    target  "module:function" that makes the page from a Context
+    """
 
     name: str
-    icon: str
     title: str
     target: str
 
 
-PAGES = (
-    Page(
-        name="chat",
-        icon="chat",
-        title=QT_TRANSLATE_NOOP("Pages", "Chat"),
-        target="gui.chat.page:make",
-    ),
-    Page(
-        name="batch",
-        icon="batch",
-        title=QT_TRANSLATE_NOOP("Pages", "Batch"),
-        target="gui.batch.page:make",
-    ),
-    Page(
-        name="convert",
-        icon="convert",
-        title=QT_TRANSLATE_NOOP("Pages", "Convert"),
-        target="gui.pages.convert:make",
-    ),
-    Page(
-        name="memory",
-        icon="memory",
-        title=QT_TRANSLATE_NOOP("Pages", "Memory"),
-        target="gui.memory.page:make",
-    ),
-    Page(
-        name="settings",
-        icon="settings",
-        title=QT_TRANSLATE_NOOP("Pages", "Settings"),
-        target="gui.pages.settings:make",
-    ),
-    Page(
-        name="about",
-        icon="about",
-        title=QT_TRANSLATE_NOOP("Pages", "About"),
-        target="gui.pages.about:make",
-    ),
+PAGES = tuple(
+    Page(name=name, title=title, target=target)
+    for name, title, target in (
+        ("chat", QT_TRANSLATE_NOOP("Pages", "Chat"), "gui.chat.page:make"),
+        ("batch", QT_TRANSLATE_NOOP("Pages", "Batch"), "gui.batch.page:make"),
+        ("convert", QT_TRANSLATE_NOOP("Pages", "Convert"), "gui.pages.convert:make"),
+        ("memory", QT_TRANSLATE_NOOP("Pages", "Memory"), "gui.memory.page:make"),
+        ("settings", QT_TRANSLATE_NOOP("Pages", "Settings"), "gui.pages.settings:make"),
+        ("about", QT_TRANSLATE_NOOP("Pages", "About"), "gui.pages.about:make"),
+    )
 )
 
 
@@ -233,7 +209,7 @@ class MainWindow(QMainWindow):
         super().changeEvent(event)
 
     def _rebuild(self) -> None:
-        """Make side bar and pages again after a change of language or theme.
+        """Make rail and pages again after a change of language or theme.
 
         Waits until a running answer ends, because its page would be replaced.
         """
@@ -261,7 +237,7 @@ class MainWindow(QMainWindow):
         self._retranslating = False
 
     def refresh(self) -> None:
-        """Rebuild side bar and pages soon, in the language and theme that are set then."""
+        """Rebuild rail and pages soon, in the language and theme that are set then."""
         if not self._retranslating:
             self._retranslating = True
             QTimer.singleShot(0, self._rebuild)
@@ -297,7 +273,7 @@ class MainWindow(QMainWindow):
             title = QCoreApplication.translate("Pages", page.title)
             button = QToolButton()
             button.setText(title)
-            button.setIcon(theme.icon(page.icon))
+            button.setIcon(theme.icon(page.name))
             button.setIconSize(QSize(22, 22))
             button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
             button.setCheckable(True)

@@ -1,1 +1,1 @@
-"""The page people talk on: conversations, transcript, composer and picture."""
+"""The page "Chat": conversations, transcript, composer and picture."""

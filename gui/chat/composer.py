@@ -32,15 +32,15 @@ class Composer(QWidget):
     asked    the user sent the question
     stopped  the user stopped the answer
 
-    take  called with pasted content; returns True if it used a picture in it
+    paste  called with pasted content; returns True if it used a picture in it
     """
 
     asked = Signal()
     stopped = Signal()
 
-    def __init__(self, settings: Preferences, take: Callable[[QMimeData], bool]) -> None:
+    def __init__(self, settings: Preferences, paste: Callable[[QMimeData], bool]) -> None:
         super().__init__()
-        self._take = take
+        self._paste = paste
         self._busy = False
         self._state = EngineState.STOPPED
         column = QVBoxLayout(self)
@@ -139,7 +139,7 @@ class Composer(QWidget):
                 return False
             if event.matches(QKeySequence.StandardKey.Paste):
                 mime = QGuiApplication.clipboard().mimeData()
-                return not mime.hasText() and self._take(mime)
+                return not mime.hasText() and self._paste(mime)
             enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
             broken = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
             if enter and not broken:

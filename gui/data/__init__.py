@@ -1,1 +1,1 @@
-"""What the window keeps on disk: conversations, settings, exports. No Qt here."""
+"""The window's data on disk: conversations, settings, exports. No Qt here."""

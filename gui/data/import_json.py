@@ -27,7 +27,7 @@ from gui.data.state import Conversation, Stats, Status, Turn
 MOST_BYTES = 2 * DEFAULT_LIMITS.max_file_bytes + 64 * MIB
 _HINT = "Only files that this program exported as JSON can be imported. Nothing was saved."
 
-Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """Numbers and counts that the database can hold."""
 Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
 """Times up to the year 5138, which the system can still format."""
@@ -36,21 +36,21 @@ Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
 class _Stats(Struct, kw_only=True, forbid_unknown_fields=True):
     """Stats in an exported file."""
 
-    prompt_tokens: Whole
-    image_tokens: Whole
-    completion_tokens: Whole
+    prompt_tokens: Count
+    image_tokens: Count
+    completion_tokens: Count
     encode_s: Seconds
     prefill_s: Seconds
     decode_s: Seconds
     reason: FinishReason
-    token_ids: tuple[Whole, ...] = ()
+    token_ids: tuple[Count, ...] = ()
 
 
 class _Turn(Struct, kw_only=True):
     """A Turn in an exported file."""
 
-    id: Whole
-    parent: Whole | None
+    id: Count
+    parent: Count | None
     question: str
     answer: str
     status: Status
@@ -64,7 +64,7 @@ class _Export(Struct, kw_only=True):
     """An exported file. picture: base64."""
 
     title: str
-    leaf: Whole | None
+    leaf: Count | None
     picture: str | None
     turns: Annotated[list[_Turn], Meta(max_length=10_000)]
 

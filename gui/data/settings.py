@@ -64,7 +64,7 @@ class Setting:
         return int(value) if isinstance(self.default, int) else float(value)
 
 
-LOOK = QT_TRANSLATE_NOOP("Settings", "Appearance")
+APPEARANCE = QT_TRANSLATE_NOOP("Settings", "Appearance")
 MODEL = QT_TRANSLATE_NOOP("Settings", "Model")
 ANSWERS = QT_TRANSLATE_NOOP("Settings", "Answers")
 
@@ -74,7 +74,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="system",
         label=QT_TRANSLATE_NOOP("Settings", "Language"),
         help=QT_TRANSLATE_NOOP("Settings", "The language of the window."),
-        group=LOOK,
+        group=APPEARANCE,
         choices=(
             ("system", QT_TRANSLATE_NOOP("Settings", "System")),
             ("en", "English"),
@@ -86,7 +86,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="system",
         label=QT_TRANSLATE_NOOP("Settings", "Theme"),
         help=QT_TRANSLATE_NOOP("Settings", "Light or dark colours."),
-        group=LOOK,
+        group=APPEARANCE,
         choices=(
             ("system", QT_TRANSLATE_NOOP("Settings", "System")),
             ("light", QT_TRANSLATE_NOOP("Settings", "Light")),
@@ -98,7 +98,7 @@ SETTINGS: tuple[Setting, ...] = (
         default=11,
         label=QT_TRANSLATE_NOOP("Settings", "Font size"),
         help=QT_TRANSLATE_NOOP("Settings", "In points; Ctrl+Plus and Ctrl+Minus change it too."),
-        group=LOOK,
+        group=APPEARANCE,
         lowest=8,
         highest=28,
     ),

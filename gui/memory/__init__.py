@@ -1,1 +1,1 @@
-"""The page "Memory": the plan as bars, and what is used just now."""
+"""The page "Memory": the plan as bars, and the RAM in use now."""

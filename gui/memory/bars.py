@@ -115,11 +115,11 @@ class PlanBars(QWidget):
         self._pieces(painter, sizes.label, y, _BAR, bar.held, scale)
         end = QRect(sizes.label + room + _GAP, y, sizes.amount - _GAP, sizes.line)
         self._text(painter, end, format_bytes(bar.held_bytes))
-        if bar.coming:
+        if bar.streamed:
             self._pieces(
-                painter, sizes.label, y + _BAR + 2, _THIN, bar.coming, scale, streamed=True
+                painter, sizes.label, y + _BAR + 2, _THIN, bar.streamed, scale, streamed=True
             )
-            amount = f"+ {format_bytes(bar.coming_bytes)}"
+            amount = f"+ {format_bytes(bar.streamed_bytes)}"
             self._text(painter, end.translated(0, sizes.line), amount, soft=True)
 
     def _pieces(
@@ -161,9 +161,9 @@ class PlanBars(QWidget):
 
     def _legend(self, painter: QPainter | None, y: int, sizes: _Sizes) -> int:
         x, metrics = 0, self.fontMetrics()
-        coming = any(bar.coming for device in self._devices for bar in device.bars)
+        streamed = any(bar.streamed for device in self._devices for bar in device.bars)
         words = [(part, part_name(part)) for part in parts_of(self._devices)]
-        if coming:
+        if streamed:
             words.append(
                 ("", QCoreApplication.translate("Memory", "hatched: streamed for each use"))
             )

@@ -28,12 +28,12 @@ class Bar:
         return sum(n for _, n in self.held)
 
     @property
-    def coming(self) -> tuple[tuple[str, int], ...]:
+    def streamed(self) -> tuple[tuple[str, int], ...]:
         return self.from_ram + self.from_disk
 
     @property
-    def coming_bytes(self) -> int:
-        return sum(n for _, n in self.coming)
+    def streamed_bytes(self) -> int:
+        return sum(n for _, n in self.streamed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _bar(phase: Mapping[str, Any]) -> Bar:
 
 def parts_of(devices: Sequence[Device]) -> tuple[str, ...]:
     """Return the parts of all bars, for the legend."""
-    names = [n for d in devices for bar in d.bars for n, _ in (*bar.held, *bar.coming)]
+    names = [n for d in devices for bar in d.bars for n, _ in (*bar.held, *bar.streamed)]
     return tuple(dict.fromkeys(names))
 
 

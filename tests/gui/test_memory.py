@@ -57,7 +57,7 @@ def test_a_plan_of_the_engine_without_a_forecast_has_bars_too() -> None:
     plan = {"devices": [{"device": "cpu", "budget_bytes": 9, "phases": [phase]}]}
     (found,) = devices_of(plan)
     assert found.bars[0].held == (("lm_head", 5), ("stream buffers", 2), ("activations", 1))
-    assert found.bars[0].coming == (("projector", 3),)
+    assert found.bars[0].streamed == (("projector", 3),)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_loaded() -> None:
