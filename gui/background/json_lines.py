@@ -21,7 +21,7 @@ class Command(QObject):
     ended           the process ended or could not be started; `reason` has its last error line
     """
 
-    event_received = Signal(dict)
+    event_received = Signal(object)  # Signal(dict) would turn a Text in the dict into a str
     ended = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:

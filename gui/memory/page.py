@@ -246,11 +246,13 @@ def _needs(devices: tuple[Device, ...]) -> str:
         )
         for device in devices
     ]
+    comma = QCoreApplication.translate("Memory", ", ")
     for where, words in (
         ("from_ram", QCoreApplication.translate("Memory", "{parts} will be read from RAM")),
         ("from_disk", QCoreApplication.translate("Memory", "{parts} will be read from disk")),
     ):
         parts = dict.fromkeys(part for device in devices for part in device.parts_from(where))
         if parts:
-            clauses.append(words.format(parts=", ".join(part_name(part) for part in parts)))
-    return "; ".join(clauses) + "."
+            clauses.append(words.format(parts=comma.join(map(part_name, parts))))
+    text = QCoreApplication.translate("Memory", "; ").join(clauses)
+    return QCoreApplication.translate("Memory", "{clauses}.").format(clauses=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,25 @@ from gui.context import Context
 from gui.data.report import read_report
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
+from gui.part_names import part_name
 from gui.translation import translate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertState:
+    """What is moved to the new page when the language changes.
+
+    events  the plan and the last event
+    share   value of the progress bar
+    """
+
+    command: Command
+    source: str
+    target: str
+    calibrate: int
+    status: str
+    share: int
+    events: dict[str, dict[str, Any]]
 
 
 def make(context: Context) -> QWidget:
@@ -41,6 +60,7 @@ class ConvertPage(QWidget):
         self._context = context
         self._folder = ""
         self._over = False
+        self._events: dict[str, dict[str, Any]] = {}
         outer = QHBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         widget, column = page(QCoreApplication.translate("Convert", "Convert a checkpoint"))
@@ -135,6 +155,7 @@ class ConvertPage(QWidget):
         self.stop_button.setEnabled(True)
         self.status.setText(QCoreApplication.translate("Convert", "Reading the checkpoint…"))
         self._over = False
+        self._events = {}
         self._command.start([
             "quantize", self.source.text().strip(), self.target.text().strip(), "--json",
             "--calibrate", self.calibrate.currentData(),
@@ -143,47 +164,38 @@ class ConvertPage(QWidget):
     def pause(self) -> None:
         """Stop. Finished work is kept."""
         if self.running:
-            self._over = True
             self._command.terminate()
-            self.status.setText(
-                QCoreApplication.translate(
-                    "Convert", "Paused. Finished work is kept; start again to resume."
-                )
-            )
+            self.show_event({"event": "paused"})
 
-    def save_state(self) -> tuple[Command, tuple[str, str, int, str, str, int, str]]:
+    def save_state(self) -> ConvertState:
         """Return the running command and what is shown, for a page that replaces this one."""
-        shown = (
-            self.source.text(),
-            self.target.text(),
-            self.calibrate.currentIndex(),
-            self.status.text(),
-            self.plan.text(),
-            self.bar.value(),
-            self._folder,
-        )
         command = self._command
+        saved = ConvertState(
+            command=command,
+            source=self.source.text(),
+            target=self.target.text(),
+            calibrate=self.calibrate.currentIndex(),
+            status=self.status.text(),
+            share=self.bar.value(),
+            events=self._events,
+        )
         command.event_received.disconnect(self.show_event)
         command.ended.disconnect(self._ended)
         command.setParent(self._context.engine)
         self._command = Command(self)
-        return command, shown
+        return saved
 
-    def restore_state(
-        self, saved: tuple[Command, tuple[str, str, int, str, str, int, str]]
-    ) -> None:
-        """Continue with the state of the replaced page."""
-        command, (source, target, calibrate, status, plan, share, self._folder) = saved
-        command.setParent(self)
-        self._connect_command(command)
-        self.source.setText(source)
-        self.target.setText(target)
-        self.calibrate.setCurrentIndex(calibrate)
-        self.status.setText(status)
-        self.plan.setText(plan)
-        self.bar.setValue(share)
-        self.open_button.setVisible(bool(self._folder))
-        self.quality.show_report(read_report(Path(self._folder)) if self._folder else None)
+    def restore_state(self, saved: ConvertState) -> None:
+        """Continue with the state of the replaced page, in the language of now."""
+        saved.command.setParent(self)
+        self._connect_command(saved.command)
+        self.source.setText(saved.source)
+        self.target.setText(saved.target)
+        self.calibrate.setCurrentIndex(saved.calibrate)
+        self.status.setText(saved.status)
+        self.bar.setValue(saved.share)
+        for event in saved.events.values():
+            self.show_event(event)
         self.start_button.setEnabled(not self.running)
         self.stop_button.setEnabled(self.running)
 
@@ -197,8 +209,9 @@ class ConvertPage(QWidget):
         command.ended.connect(self._ended)
 
     def show_event(self, event: dict[str, Any]) -> None:
-        """Show one event of the command (docs/format.md)."""
+        """Show one event of the command (docs/format.md), or "paused" of this page."""
         kind = event.get("event")
+        self._events["plan" if kind == "plan" else "last"] = event
         if kind == "plan":
             self._show_plan(event)
         elif kind == "progress":
@@ -245,13 +258,20 @@ class ConvertPage(QWidget):
                     folder=event["folder"], size=format_bytes(event["result_bytes"])
                 )
             )
+        elif kind == "paused":
+            self._over = True
+            self.status.setText(
+                QCoreApplication.translate(
+                    "Convert", "Paused. Finished work is kept; start again to resume."
+                )
+            )
         elif kind == "error":
             self._over = True
             self.status.setText(translate(join(event["message"], event["hint"])))
 
     def _show_plan(self, event: dict[str, Any]) -> None:
         lines = [
-            f"{row['part']}: {format_bytes(row['source_bytes'])} → "
+            f"{part_name(row['part'])}: {format_bytes(row['source_bytes'])} → "
             f"{format_bytes(row['result_bytes'])}"
             for row in event["parts"]
         ]
@@ -262,6 +282,7 @@ class ConvertPage(QWidget):
 
     def _ended(self) -> None:
         if not self._over:
+            self._events.pop("last", None)
             self.status.setText(
                 self._command.reason
                 or QCoreApplication.translate(

@@ -627,12 +627,24 @@
         <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
     </message>
     <message>
+        <source>, </source>
+        <translation type="unfinished">，</translation>
+    </message>
+    <message>
         <source>{parts} will be read from RAM</source>
         <translation>{parts}将从内存读入</translation>
     </message>
     <message>
         <source>{parts} will be read from disk</source>
         <translation>{parts}将从磁盘读入</translation>
+    </message>
+    <message>
+        <source>; </source>
+        <translation>；</translation>
+    </message>
+    <message>
+        <source>{clauses}.</source>
+        <translation>{clauses}。</translation>
     </message>
     <message>
         <source>memory that is free now</source>

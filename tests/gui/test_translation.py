@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from PySide6.QtCore import QTranslator
 from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.batch.work import find_pictures
@@ -28,6 +29,7 @@ from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.text import Text, join, read_templates, with_templates
 from cogvlm2_lite.worker.client import describe_exit
 from gui.app import TRANSLATIONS
+from gui.background.json_lines import Command
 from gui.chat.dropped import read_file
 from gui.data.export import export
 from gui.data.history import FILE, History
@@ -306,3 +308,11 @@ def test_what_is_no_text_stays_as_it_is() -> None:
     assert translate("The disk is full.") == "The disk is full."
     assert translate("") == ""
     assert translate(Text()) == ""
+
+
+def test_an_event_of_a_command_keeps_its_templates(qtbot: QtBot) -> None:
+    received: list[dict[str, Any]] = []
+    command = Command()
+    command.event_received.connect(received.append)
+    command.event_received.emit({"event": "error", "message": Text("The picture"), "hint": ""})
+    assert isinstance(received[0]["message"], Text)
