@@ -6,7 +6,6 @@ The file may come from anyone, so all of it is checked before anything is saved.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,7 +182,7 @@ def _picture(text: str | None) -> bytes:
         return b""
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or letters outside of ASCII
         raise _WrongError(Text("its picture can't be read")) from error
     if len(data) > DEFAULT_LIMITS.max_file_bytes:
         raise _WrongError(Text("its picture is too large"))

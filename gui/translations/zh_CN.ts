@@ -628,7 +628,7 @@
     </message>
     <message>
         <source>, </source>
-        <translation type="unfinished">，</translation>
+        <translation>、</translation>
     </message>
     <message>
         <source>{parts} will be read from RAM</source>
