@@ -30,7 +30,8 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS, OpenedImage, open_image
+from cogvlm2_lite.inputs.image import OpenedImage, open_image
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.worker.client import LocalEngine
 
 _EPILOG = """\

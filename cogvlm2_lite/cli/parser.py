@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cogvlm2_lite.devices import DTYPES
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes

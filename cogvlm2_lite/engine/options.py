@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 
 
 class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

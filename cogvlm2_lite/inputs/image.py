@@ -29,8 +29,9 @@ from PIL import Image
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS, ImageLimits
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.units import MIB, format_bytes
+from cogvlm2_lite.units import format_bytes
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -60,20 +61,6 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 _PILLOW_WARNINGS = threading.Lock()
 """Python 3.11 has one list of warning filters per process: one thread at a time may change it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageLimits:
-    """Limits that are checked before anything is decoded.
-
-    The defaults accept the 108-megapixel pictures of phones and reject decompression bombs.
-    """
-
-    max_file_bytes: int = 512 * MIB
-    max_pixels: int = 130_000_000
-
-
-DEFAULT_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, kw_only=True)

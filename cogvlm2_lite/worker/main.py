@@ -30,7 +30,8 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.forecast.table import plan_as_dict
-from cogvlm2_lite.inputs.image import ImageLimits, open_image
+from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.worker.heartbeat import HEARTBEAT_S, StepTimer
 from cogvlm2_lite.worker.protocol import (
     Ask,

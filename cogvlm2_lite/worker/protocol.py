@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.events import Count, Event, Seconds
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes

@@ -15,7 +15,7 @@ from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QMimeData, QUrl
 from PySide6.QtGui import QImage
 
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 
 _FORMATS = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 _EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""", re.I)

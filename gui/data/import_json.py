@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, structs
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason
-from cogvlm2_lite.inputs.image import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 from cogvlm2_lite.weights.header import printable

@@ -135,7 +135,7 @@ def test_a_prompt_is_written_with_its_templates(folder: Path) -> None:
     assert bytes(short.input_ids[0, 1:].tolist()) == b"c?"
     with pytest.raises(UsageError) as caught:
         build_prompt("c", template="base", architecture=OTHER)
-    assert caught.value.hint == "Choose chat or vqa."
+    assert caught.value.hint == "Choose one of chat, vqa."
 
 
 def test_its_number_of_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
-from cogvlm2_lite.inputs.image import ImageLimits, OpenedImage, open_image, pixel_values
+from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
+from cogvlm2_lite.inputs.limits import ImageLimits
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "preprocess_golden.safetensors")
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]

@@ -23,7 +23,8 @@ from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.batch.work import find_pictures
 from cogvlm2_lite.config import parse_config, read_config
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.inputs.image import ImageLimits, open_image
+from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.text import Text, join, read_templates, with_templates
