@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+pytest.register_assert_rewrite("tests.helpers")  # their failures show values too
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C work here and in what tests start: a shell's background jobs ignore it."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import cogvlm2_lite
 from cogvlm2_lite.engine.model import Model
@@ -23,7 +20,6 @@ from cogvlm2_lite.errors import (
 )
 from cogvlm2_lite.events import (
     Cancel,
-    Event,
     Finished,
     FinishReason,
     ImageEncoded,
@@ -36,6 +32,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.sampling import Sampling
+from tests.helpers.answers import finished, picture
 from tests.helpers.folders import talking_folder
 from tests.helpers.goldens import CHECKPOINT
 
@@ -50,17 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(folder: Path) -> Model:
     return cogvlm2_lite.load(folder, device="cpu", dtype="float32")
-
-
-def picture(seed: int) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def finished(events: Iterable[Event]) -> Finished:
-    last = list(events)[-1]
-    assert isinstance(last, Finished)
-    return last
 
 
 def test_the_events_come_in_order(model: Model) -> None:

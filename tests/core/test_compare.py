@@ -20,8 +20,7 @@ from benchmarks.fp4_folder import fp4_weights, write_fp4
 from cogvlm2_lite.cli.compare import main
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.devices import choose_compute
-from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate import score
@@ -31,21 +30,16 @@ from cogvlm2_lite.evaluate.metrics import log_softmax
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.inputs.image import open_image, pixel_values
-from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.samples.samples import Sample, tokenize
-from cogvlm2_lite.units import GIB, MIB
+from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.storage import make_weight
+from tests.helpers.answers import opened
 from tests.helpers.folders import random_folder
 from tools.demo_model.generator import samples as drawn
 
 Capture = pytest.CaptureFixture[str]
-
-
-def opened(folder: Path, budget_bytes: int = GIB, dtype: str = "float32") -> Model:
-    budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=budget_bytes)
-    return open_model(folder, compute=choose_compute("cpu", dtype), budgets=[budget], context=512)
 
 
 @pytest.fixture(scope="module")

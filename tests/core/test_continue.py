@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import cogvlm2_lite
 from cogvlm2_lite.engine.model import Model
@@ -24,6 +21,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.protocol import Ask, Emitted, decode, encode
+from tests.helpers.answers import finished, picture
 from tests.helpers.folders import talking_folder
 
 LONG = Sampling(max_new_tokens=24, repetition_guard=False)
@@ -36,17 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_model(folder: Path, dtype: str = "bfloat16") -> Model:
     return cogvlm2_lite.load(folder, device="cpu", dtype=dtype)
-
-
-def picture(seed: int) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def finished(events: Iterable[Event]) -> Finished:
-    last = list(events)[-1]
-    assert isinstance(last, Finished)
-    return last
 
 
 def begin(model: Model, tokens: int, sampling: Sampling = LONG) -> Finished:

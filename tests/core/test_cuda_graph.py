@@ -25,9 +25,10 @@ from cogvlm2_lite.events import Cancel, Finished
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
-from tests.core.test_answer import picture
+from tests.helpers.answers import picture
 from tests.helpers.folders import talking_folder
 from tests.helpers.goldens import make_chunk
+from tests.helpers.graphs import repeat
 
 PLENTY = 1 << 30
 TOKENS = 30
@@ -36,16 +37,6 @@ TOKENS = 30
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking_folder(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def repeat(work: Callable[[], Tensor]) -> Graph:
-    """Record by keeping the call."""
-    output = work()
-
-    def replay() -> None:
-        output.copy_(work())
-
-    return Graph(replay=replay, output=output)
 
 
 def open_with(

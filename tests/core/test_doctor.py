@@ -14,8 +14,8 @@ from cogvlm2_lite.doctor.report import DoctorReport, gather, gpus, problems, sho
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.units import GIB
-from tests.core.test_budget import Cuda, OldDriver, fake_torch
 from tests.helpers.fake_backends import DrivenCuda
+from tests.helpers.fake_torch import Cuda, OldDriver, fake_torch
 from tests.helpers.scripted_model import ScriptedModel, small_plan
 
 Capture = pytest.CaptureFixture[str]

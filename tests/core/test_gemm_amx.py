@@ -16,7 +16,7 @@ from cogvlm2_lite.weights.kernels.library import open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.scales import expand_with_torch
 from cogvlm2_lite.weights.kernels.scratch import Scratch
-from tests.core.test_storage import make_four_bit, make_matrix, plain_matrix, random
+from tests.helpers.matrices import make_four_bit, make_matrix, plain_matrix, random
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 

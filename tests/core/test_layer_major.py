@@ -17,7 +17,7 @@ from cogvlm2_lite.engine.layer_major import LayerMajorWalk, LayerStage
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.slots import Linear, WeightSlot
-from tests.core.test_compare import opened
+from tests.helpers.answers import opened
 from tests.helpers.folders import random_folder
 
 SAMPLES = 3

@@ -13,7 +13,7 @@ from cogvlm2_lite.errors import DoesNotFitError, PromptTooLongError, UsageError
 from cogvlm2_lite.events import Finished, Streaming
 from cogvlm2_lite.memory.plan import RESERVE_BYTES
 from cogvlm2_lite.units import MIB
-from tests.core.test_answer import picture
+from tests.helpers.answers import picture
 from tests.helpers.folders import random_folder
 
 

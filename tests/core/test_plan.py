@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
-from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
@@ -26,7 +25,8 @@ from cogvlm2_lite.memory.plan import (
     plan_most_parallel,
 )
 from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
-from tests.helpers.shapes import REAL, REAL_JSON
+from tests.helpers.plan_cases import models, workloads
+from tests.helpers.shapes import REAL
 
 SIZES = sizes_of_quantized(REAL)
 
@@ -266,35 +266,6 @@ def test_spreading_visits_a_range_evenly() -> None:
         assert {b - a for a, b in itertools.pairwise(chosen)} == {32 // length}
 
 
-@st.composite
-def models(draw: st.DrawFn) -> ModelConfig:
-    layers = draw(st.integers(1, 9))
-    grid = draw(st.integers(2, 12))
-    return parse_config(
-        {
-            **REAL_JSON,
-            "num_hidden_layers": layers,
-            "hidden_size": 64 * draw(st.integers(1, 4)),
-            "intermediate_size": 64 * draw(st.integers(1, 6)),
-            "num_attention_heads": 4,
-            "num_multi_query_heads": draw(st.sampled_from([1, 2, 4])),
-            "vocab_size": draw(st.integers(128, 4000)),
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "pad_token_id": 3,
-            "vision_config": {
-                **REAL_JSON["vision_config"],
-                "num_hidden_layers": draw(st.integers(1, 9)),
-                "hidden_size": 64 * draw(st.integers(1, 3)),
-                "intermediate_size": 64 * draw(st.integers(1, 6)),
-                "num_heads": 4,
-                "image_size": 14 * grid,
-                "num_positions": grid**2 + 1,
-            },
-        }
-    )
-
-
 def attempt(
     config: ModelConfig, budgets: list[int], workload: Workload, offload: Offload = Offload.AUTO
 ) -> MemoryPlan | None:
@@ -305,14 +276,6 @@ def attempt(
         return None
 
 
-workloads = st.builds(
-    Workload,
-    context=st.integers(16, 4096),
-    with_picture=st.booleans(),
-    itemsize=st.sampled_from([2, 4]),
-    kv_itemsize=st.sampled_from([1, 2, 4]),
-    parallel=st.integers(1, 5),
-)
 some_bytes = st.integers(50 * MIB, 500 * MIB)
 
 

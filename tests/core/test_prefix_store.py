@@ -12,7 +12,7 @@ from cogvlm2_lite.events import Finished, ImageEncoded
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
-from tests.core.test_answer import picture
+from tests.helpers.answers import picture
 from tests.helpers.folders import talking_folder
 
 ONE_PICTURE = 2 * 2 * 2 * 12 * 32 * 4

@@ -18,7 +18,7 @@ from cogvlm2_lite.forecast.times import Forecast, PhaseWork, forecast, phase_sec
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.units import GIB, MIB
-from tests.core.test_plan import models, workloads
+from tests.helpers.plan_cases import models, workloads
 from tests.helpers.shapes import REAL
 
 SIZES = sizes_of_quantized(REAL)

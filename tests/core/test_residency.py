@@ -19,7 +19,8 @@ from cogvlm2_lite.memory.residency import Residency
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.slots import Linear, WeightSlot
 from quantize.command import main as quantize
-from tests.core.test_answer import picture
+from tests.helpers.answers import picture
+from tests.helpers.arenas import FailingArena
 from tests.helpers.folders import random_folder
 
 KINDS = ("bf16", "nf4", "int8")
@@ -146,22 +147,6 @@ def test_the_arena_is_empty_when_everything_is_released(folders: dict[str, Path]
     model.engine.pictures.clear()
     model.runtime.residency.release()
     assert [arena.held_bytes for arena in model.runtime.arenas] == [0]
-
-
-class FailingArena(Arena):
-    """An arena in which one request fails, as if another program had just taken the memory."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        super().__init__()
-        self.requests = 0
-        self.fail_at = fail_at
-
-    def take(self, nbytes: int) -> None:
-        if nbytes > 0:
-            self.requests += 1
-            if self.requests == self.fail_at:
-                raise OutOfBudgetError("taken by another program")
-        super().take(nbytes)
 
 
 def test_kept_pictures_stay_within_the_budget_and_leave_when_memory_runs_out(

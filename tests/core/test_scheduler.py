@@ -34,15 +34,16 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.inputs.image import open_image
-from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
+from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from quantize.command import main as quantize
-from tests.core.test_answer import picture
-from tests.core.test_cuda_graph import repeat
+from tests.helpers.answers import picture
+from tests.helpers.arenas import FailingArena
 from tests.helpers.folders import random_folder
 from tests.helpers.goldens import make_chunk
+from tests.helpers.graphs import repeat
 
 PLENTY = 1 << 30
 KINDS = ("bf16", "nf4", "int8")
@@ -432,22 +433,6 @@ def test_more_questions_than_seats_are_refused_and_too_long_ones_take_none(
 
 
 # --- trouble --------------------------------------------------------------------------------------
-
-
-class FailingArena(Arena):
-    """An arena in which one request fails, as if another program had just taken the memory."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        super().__init__()
-        self.requests = 0
-        self.fail_at = fail_at
-
-    def take(self, nbytes: int) -> None:
-        if nbytes > 0:
-            self.requests += 1
-            if self.requests == self.fail_at:
-                raise OutOfBudgetError("taken by another program")
-        super().take(nbytes)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

@@ -25,20 +25,15 @@ from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.interface import Dequantizers
 from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
-from cogvlm2_lite.weights.kernels.nf4 import (
-    FP4_LEVELS,
-    dequantize_reference,
-    expand_scales,
-    quantize_nf4,
-)
 from cogvlm2_lite.weights.kernels.packed import PACKED_MAX_ROWS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.kernels.torch_dequantizer import TorchDequantizer
 from cogvlm2_lite.weights.slots import StoredWeight
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.storage.int8 import Int8Weight, place_int8
-from cogvlm2_lite.weights.storage.nf4 import FourBitWeight, place_four_bit
+from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 from cogvlm2_lite.weights.storage.quantized import QuantizedWeight
+from tests.helpers.matrices import make_four_bit, make_matrix, plain_matrix, random
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -46,37 +41,6 @@ SHAPES = ((64, 128), (512, 1792), (96, 192), (33, 100), (7, 588), (320, 64))
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.003, torch.float16: 0.001}
 GEMV_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
 """Relative Frobenius error of x @ weight.T; the packed kernel rounds scales to bfloat16."""
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def make_matrix(
-    rows: int, columns: int, *, group: int = 64, double_quant: bool = True, fp4: bool = False
-) -> FourBitMatrix:
-    weight = random(rows, columns) * 0.02
-    made = quantize_nf4(weight, group=group, double_quant=double_quant)
-    return replace(made, quant_type="fp4", levels=torch.tensor(FP4_LEVELS)) if fp4 else made
-
-
-def plain_matrix(matrix: FourBitMatrix, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The reference: what the codes and scales mean, in plain torch."""
-    scales = matrix.absmax
-    if matrix.nested_absmax is not None and matrix.nested_map is not None:
-        scales = expand_scales(
-            scales, matrix.nested_absmax, matrix.nested_map, matrix.nested_offset
-        )
-    out = torch.empty(matrix.rows, matrix.columns, dtype=dtype)
-    return dequantize_reference(
-        matrix.codes, scales, levels=matrix.levels, group=matrix.group, out=out
-    )
-
-
-def make_four_bit(
-    matrix: FourBitMatrix, kernels: KernelChoice, *, packed: bool = False
-) -> FourBitWeight:
-    return place_four_bit(matrix, kernels, Scratch(CPU), packed=packed)
 
 
 def only_gemv(own: Own) -> KernelChoice:

@@ -12,7 +12,7 @@ from cogvlm2_lite.events import Event, FinishReason, TextDelta
 from gui.chat.answer import Answer, CodeBlock, Prose
 from gui.chat.blocks import Code, Text, split
 from gui.data.state import Status
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 
 @pytest.mark.parametrize(

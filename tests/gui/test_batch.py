@@ -20,7 +20,7 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
 from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
 CHILD = """

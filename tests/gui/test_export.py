@@ -10,7 +10,7 @@ import pytest
 from gui.data.export import export, picture_kind
 from gui.data.history import HistoryError
 from gui.data.state import Conversation, Turn
-from tests.gui.conftest import finished
+from tests.helpers.desk import finished
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 

@@ -38,7 +38,7 @@ from gui.chat.dropped import png_bytes
 from gui.data.settings import SETTINGS
 from gui.data.state import Conversation
 from gui.shortcuts import ShortcutDialog
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
 

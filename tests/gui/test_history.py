@@ -14,13 +14,13 @@ import pytest
 
 from gui.data.history import FILE, PICTURES, UNDO_S, VERSION, History, HistoryError
 from gui.data.state import Status
-from tests.gui.conftest import finished
+from tests.helpers.desk import finished
 
 WRITER = """
 import sys
 from pathlib import Path
 from gui.data.history import History
-from tests.gui.conftest import finished
+from tests.helpers.desk import finished
 history = History(Path(sys.argv[1]))
 talk = history.create()
 for number in range(10_000):

@@ -17,7 +17,7 @@ from gui.data.export import export, to_json
 from gui.data.history import History
 from gui.data.import_json import parse_export, read_export
 from gui.data.state import Conversation, Status, Turn
-from tests.gui.conftest import Desk, finished
+from tests.helpers.desk import Desk, finished
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 

@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from gui.window import PAGES
-from tests.gui.conftest import Desk
+from tests.helpers.desk import Desk
 
 CONTROLS = (
     QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QListWidget,

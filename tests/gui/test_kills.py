@@ -27,7 +27,7 @@ from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
 from gui.data.history import History
 from gui.data.state import Status, Turn
-from tests.gui.conftest import Desk
+from tests.helpers.desk import Desk
 from tests.helpers.programs.counting_engine import COMMAND, answer_of
 
 pytestmark = [

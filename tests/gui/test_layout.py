@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.events import Event, TextDelta
 from gui.chat.answer import Prose
 from gui.window import PAGES
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 ARABIC = "ما هو الشيء الموجود في الصورة؟"
 ANSWER = "توجد **سيارة حمراء** في الصورة."

@@ -23,7 +23,7 @@ from gui.memory.page import MemoryPage
 from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
 from gui.pages.quality import QualityCard
 from gui.part_names import NAMES
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 
 def device(**values: object) -> Device:

@@ -21,7 +21,7 @@ from gui.batch.page import BatchPage
 from gui.chat.capture import Capture, can_capture
 from gui.chat.dropped import DroppedContent, png_bytes, read_mime
 from gui.chat.picture_choice import MOST_CONVERSATIONS, PictureAction, read_pictures
-from tests.gui.conftest import Desk
+from tests.helpers.desk import Desk
 
 PICTURES = checkpoint_folder().parent / "pictures"
 SIGN = (PICTURES / "sign.png").read_bytes()

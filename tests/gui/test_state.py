@@ -6,7 +6,7 @@ import pytest
 
 from cogvlm2_lite.events import FinishReason
 from gui.data.state import Conversation, Status, TransitionError, Turn, title_of
-from tests.gui.conftest import finished
+from tests.helpers.desk import finished
 
 
 def talk(*pairs: tuple[str, str]) -> Conversation:

@@ -24,7 +24,7 @@ from gui import app as gui_app
 from gui.data.history import FILE, VERSION, History, HistoryError
 from gui.data.settings import Preferences
 from gui.data.state import Status
-from tests.gui.conftest import Desk, ScriptedProcess, finished
+from tests.helpers.desk import Desk, ScriptedProcess, finished
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")
 LONG = "word " * 8000  # 40 KB: more than the free part of any page of the database

@@ -33,7 +33,7 @@ from gui.chat.answer import Prose
 from gui.data.state import Status
 from gui.pages.convert import ConvertPage
 from gui.window import PAGES
-from tests.gui.conftest import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
 

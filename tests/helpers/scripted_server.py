@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,17 +25,8 @@ from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask, Died
+from tests.helpers.waiting import PATIENCE_S
 from tests.helpers.worker_engine import FakeEngine
-
-PATIENCE_S = 60.0
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Look until something is so, and fail when it does not become so."""
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 class ScriptedEngine(FakeEngine):

@@ -16,8 +16,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
 from cogvlm2_lite.samples import samples as samples_module
@@ -25,55 +23,16 @@ from cogvlm2_lite.samples.drawn import drawn_samples
 from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.calibration import calibrate as calibration
-from quantize.calibration.calibrate import HOLD_OUT_EVERY, Task
-from quantize.calibration.gptq import Calibration
+from quantize.calibration.calibrate import HOLD_OUT_EVERY
 from quantize.command import main
 from quantize.events import Calibrated, CalibrationProgress, Event
-from quantize.pipeline import Calibrate, convert
-from quantize.recipe import Keep, QuantizeOptions, Recipe
+from quantize.pipeline import convert
+from quantize.recipe import Keep, QuantizeOptions
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
+from tests.helpers.calibration import DEMO, SETTINGS, calibrate_with, made_samples, run
 from tests.helpers.conversion import CHECKPOINT, QUICK, hashes, quantize
-from tests.quantize.test_transformers import both_logits, load_tree
-
-DEMO = checkpoint_folder()
-SETTINGS = QuantizeOptions(calibration="a test", shard_bytes=300_000)
-
-
-class ByteTokenizer:
-    """Bytes as ids, for a checkpoint that has no tokenizer."""
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-
-def made_samples(count: int = 16) -> list[Sample]:
-    chance, found = Random(3), []
-    for number in range(count):
-        noise = Image.frombytes("RGB", (30, 30), chance.randbytes(2700))
-        image = None if number % 5 == 4 else noise.resize((84, 84))
-        found.append(Sample(question=f"What is {number}?", answer=f" It is {number}.", image=image))
-    return in_fixed_order(found)
-
-
-def calibrate_with(samples: list[Sample], identity: str = "a test") -> Calibrate:
-    def task(recipe: Recipe, folder: Path) -> Task:
-        return Task(
-            catalog=recipe.catalog,
-            samples=samples,
-            tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
-            chosen=frozenset(t.name for t in recipe.tensors if t.kind == "nf4"),
-            how=Calibration(),
-            compute=choose_compute("cpu", "float32"),
-            folder=folder,
-            identity=identity,
-        )
-
-    return task
-
-
-def run(target: Path, samples: list[Sample], settings: QuantizeOptions = SETTINGS) -> list[Event]:
-    return list(convert(CHECKPOINT, target, settings, QUICK, calibrate_with(samples)))
+from tests.helpers.transformers_tree import both_logits, load_tree
 
 
 @pytest.fixture(scope="module")

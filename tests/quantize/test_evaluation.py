@@ -27,8 +27,8 @@ from quantize.job import partial_folder
 from quantize.pipeline import convert
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
+from tests.helpers.calibration import DEMO, SETTINGS, calibrate_with, made_samples, run
 from tests.helpers.conversion import CHECKPOINT, QUICK, hashes, load_all, open_catalog, quantize
-from tests.quantize.test_calibrate import DEMO, SETTINGS, calibrate_with, made_samples, run
 
 MORE = replace(SETTINGS, budget=parse_budget("+10%"))
 

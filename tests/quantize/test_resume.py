@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from cogvlm2_lite.errors import ConversionError
-from cogvlm2_lite.weights.writer import Data, ShardLayout, ShardWriter
 from quantize.events import Finished, Planned, Progress
 from quantize.job import JOB_NAME, JOURNAL_NAME, exclusive_run, partial_folder
 from quantize.pipeline import Effort, convert, in_order
@@ -31,50 +29,7 @@ from tests.helpers.conversion import (
     quantize,
     write_source,
 )
-
-
-class Crash(BaseException):
-    """The end of a process, as far as the code can notice it."""
-
-
-class Fuse:
-    """Gives writers that do something at the n-th write."""
-
-    def __init__(self, writes: int, action: Callable[[], None]) -> None:
-        self.left, self.action = writes, action
-
-    def __call__(self, file: Path, layout: ShardLayout, *, keep: int = 0) -> ShardWriter:
-        return FusedWriter(file, layout, keep=keep, fuse=self)
-
-    def burn(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            self.action()
-
-
-class FusedWriter(ShardWriter):
-    def __init__(self, file: Path, layout: ShardLayout, *, keep: int, fuse: Fuse) -> None:
-        super().__init__(file, layout, keep=keep)
-        self._fuse = fuse
-
-    def write(self, data: Data) -> None:
-        self._fuse.burn()
-        super().write(data)
-
-
-def crash() -> None:
-    raise Crash
-
-
-def disk_full() -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def crash_after(destination: Path, writes: int, action: Callable[[], None] = crash) -> None:
-    """Start a conversion that ends early; every tensor is committed by itself."""
-    fused = replace(QUICK, writer=Fuse(writes, action), sync_bytes=1)
-    with pytest.raises(Crash):
-        quantize(CHECKPOINT, destination, effort=fused)
+from tests.helpers.crashes import Crash, Fuse, crash, crash_after, disk_full
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +77,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from tests.helpers.conversion import CHECKPOINT, QUICK, quantize
-from tests.quantize.test_resume import Fuse
+from tests.helpers.crashes import Fuse
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -27,8 +27,8 @@ from quantize.calibration.gptq import round_to_nearest
 from quantize.calibration.network import Network
 from quantize.calibration.variants import INT8, NEAREST, Variant, VariantWalk
 from quantize.int8 import int8_values
+from tests.helpers.calibration import ByteTokenizer, made_samples
 from tests.helpers.conversion import CHECKPOINT, open_catalog
-from tests.quantize.test_calibrate import ByteTokenizer, made_samples
 
 FIRST = "model.vision.transformer.layers.0.mlp.fc1.weight"
 GATE = "model.vision.linear_proj.gate_proj.weight"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -24,53 +22,20 @@ from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.requests import AnswerRequest, answer_request, read_request
-from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.server.validation import read_json
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
-
-CHAT = "/v1/chat/completions"
-PNG = "data:image/png;base64," + base64.b64encode(b"one picture").decode()
-OTHER = "data:image/webp;base64," + base64.b64encode(b"another").decode()
-
-
-@pytest.fixture(scope="module")
-def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture(scope="module")
-def server(engine: ScriptedEngine) -> Iterator[LocalServer]:
-    with running(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: LocalServer) -> Iterator[httpx.Client]:
-    with client_of(server) as client:
-        yield client
-
-
-def client_of(server: LocalServer, **headers: str) -> httpx.Client:
-    transport = httpx.HTTPTransport(retries=3)
-    return httpx.Client(
-        base_url=server.address, timeout=PATIENCE_S, headers=headers, transport=transport
-    )
-
-
-def user(*parts: Any) -> dict[str, Any]:
-    return {"role": "user", "content": parts[0] if len(parts) == 1 else list(parts)}
-
-
-def picture(url: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
-def ask(client: httpx.Client, words: str = "hello there", **fields: Any) -> httpx.Response:
-    return client.post(CHAT, json={"messages": [user(words)], **fields})
+from tests.helpers.chat_client import (
+    CHAT,
+    OTHER,
+    PNG,
+    ask,
+    client_of,
+    in_thread,
+    picture,
+    text,
+    user,
+)
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 
 def test_an_answer_has_openais_shape_and_exact_counts(client: httpx.Client) -> None:
@@ -296,7 +261,7 @@ def test_a_full_queue_is_a_429_with_retry_after() -> None:
     with running(engine, most_waiting=1) as server, client_of(server) as client:
         replies: list[int] = []
         threads = [in_thread(lambda: replies.append(ask(client, "wait").status_code)) for _ in "ab"]
-        until(lambda: server.service.waiting == 1)
+        wait_until(lambda: server.service.waiting == 1)
         reply = ask(client)
         assert reply.status_code == 429
         assert int(reply.headers["retry-after"]) >= 1
@@ -313,7 +278,7 @@ def test_clients_take_turns() -> None:
         assert engine.begun.wait(PATIENCE_S)
         for number, name in enumerate(["greedy", "greedy", "greedy", "other"]):
             threads.append(in_thread(lambda n=name: ask(client, n, user=n)))
-            until(lambda n=number: server.service.waiting == n + 1)
+            wait_until(lambda n=number: server.service.waiting == n + 1)
         engine.go.set()
         for thread in threads:
             thread.join(PATIENCE_S)
@@ -342,9 +307,9 @@ def test_a_client_that_hangs_up_in_the_line_leaves_it() -> None:
         assert engine.begun.wait(PATIENCE_S)
         leaving = httpx.Client(base_url=server.address)
         thread = in_thread(lambda: swallow(leaving, {"messages": [user("never asked")]}))
-        until(lambda: server.service.waiting == 1)
+        wait_until(lambda: server.service.waiting == 1)
         hang_up(leaving)
-        until(lambda: server.service.waiting == 0)
+        wait_until(lambda: server.service.waiting == 0)
         engine.go.set()
         first.join(PATIENCE_S)
         thread.join(PATIENCE_S)
@@ -362,7 +327,7 @@ def test_the_engines_death_is_a_503_and_those_in_the_line_are_answered() -> None
         first = put("wait")
         assert engine.begun.wait(PATIENCE_S)
         second = put("patient")
-        until(lambda: server.service.waiting == 1)
+        wait_until(lambda: server.service.waiting == 1)
         engine.die()
         first.join(PATIENCE_S)
         second.join(PATIENCE_S)
@@ -475,22 +440,6 @@ def test_no_body_gives_a_500(client: httpx.Client, body: bytes) -> None:
         headers = {"content-type": "application/json"}
         reply = client.post(path, content=body, headers=headers)
         assert reply.status_code in (200, 400, 404)
-
-
-def in_thread(work: Any) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def until(condition: Any) -> None:
-    """Wait for what another thread does; bounded."""
-    pause = threading.Event()
-    for _ in range(3000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never happened")
 
 
 def swallow(client: httpx.Client, body: object) -> None:

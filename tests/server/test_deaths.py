@@ -15,7 +15,8 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from cogvlm2_lite.worker.heartbeat import Patience
-from tests.helpers.scripted_server import PATIENCE_S, running, wait_until
+from tests.helpers.scripted_server import running
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 CHAT = "/v1/chat/completions"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.test_openai_client import PATIENCE_S, PICTURES, Served
+from tests.helpers.served import PATIENCE_S, PICTURES, Served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
 

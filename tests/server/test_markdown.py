@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.server.markdown import MOST_LETTERS, parse
+from tests.helpers.chat_client import client_of
 from tests.helpers.scripted_server import running
-from tests.server.test_api import client_of
 
 TAGS = {
     "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre",

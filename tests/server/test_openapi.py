@@ -24,9 +24,8 @@ from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.run import LocalServer
+from tests.helpers.chat_client import CHAT, KEY, PNG, client_of, picture, text, user
 from tests.helpers.scripted_server import ScriptedEngine, running
-from tests.server.test_api import CHAT, PNG, client_of, picture, text, user
-from tests.server.test_safety import KEY
 
 SCHEMA = schemathesis.openapi.from_dict(document(Limits()))
 CHECKS = [

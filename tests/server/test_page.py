@@ -11,7 +11,8 @@ from msgspec import structs
 
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.events import Progress, TextDelta
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -327,7 +328,7 @@ def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
             )
             assert widths == ["15%", "25%", "5%", "5%"]
             shows(page, "#memory-legend li >> nth=0", "picture weights 30 MiB")
-            shows(page, "#memory-streamed", "5 MiB come in for each token.")
+            shows(page, "#memory-streamed", "5 MiB are copied in for each token.")
             ask(page, "hello")
             shows(page, "#memory-text", "Memory: 60 MiB of 200 MiB planned")
             page.reload()  # from the server's counters this time

@@ -26,7 +26,8 @@ from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from tests.helpers.folders import talking_folder
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running, wait_until
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 CHAT = "/v1/chat/completions"
 CLIENTS = 50

@@ -20,8 +20,9 @@ import pytest
 
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import Address, RemotePictures, is_public
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
-from tests.server.test_api import CHAT, PNG, client_of, picture, text, user
+from tests.helpers.chat_client import CHAT, PNG, client_of, picture, text, user
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S
 
 # Stands for the open internet in these tests: this machine answers on it, too.
 PUBLIC = "127.0.0.2"

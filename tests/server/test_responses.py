@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,29 +11,12 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from cogvlm2_lite.errors import PromptTooLongError
-from cogvlm2_lite.server.run import LocalServer
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
-from tests.server.test_api import OTHER, PNG, client_of, in_thread
+from tests.helpers.chat_client import OTHER, PNG, client_of, in_thread
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S
 
 RESPONSES = "/v1/responses"
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-
-
-@pytest.fixture(scope="module")
-def engine() -> ScriptedEngine:
-    return ScriptedEngine()
-
-
-@pytest.fixture(scope="module")
-def server(engine: ScriptedEngine) -> Iterator[LocalServer]:
-    with running(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: LocalServer) -> Iterator[httpx.Client]:
-    with client_of(server) as client:
-        yield client
 
 
 def put(client: httpx.Client, given: Any = "hello there", **fields: Any) -> httpx.Response:

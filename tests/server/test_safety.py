@@ -22,10 +22,9 @@ from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer
-from tests.helpers.scripted_server import PATIENCE_S, ScriptedEngine, running
-from tests.server.test_api import CHAT, ask, client_of, in_thread, picture, text, user
-
-KEY = "a-long-and-secret-key"
+from tests.helpers.chat_client import CHAT, KEY, ask, client_of, in_thread, picture, text, user
+from tests.helpers.scripted_server import ScriptedEngine, running
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize(

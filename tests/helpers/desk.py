@@ -1,0 +1,108 @@
+"""A window with an engine that answers what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytestqt.qtbot import QtBot
+
+from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.errors import EngineError
+from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
+from cogvlm2_lite.worker.client import EngineState, Outcome
+from cogvlm2_lite.worker.protocol import Ask
+from gui.app import Program
+from gui.chat.page import ChatPage
+from tests.helpers.worker_engine import FakeEngine
+
+
+def finished(
+    text: str, reason: FinishReason = FinishReason.EOS, token_ids: tuple[int, ...] = ()
+) -> Finished:
+    return Finished(
+        text=text, reason=reason, prompt_tokens=30, image_tokens=18, completion_tokens=5,
+        encode_s=0.5, prefill_s=0.25, decode_s=1.0, token_ids=token_ids,
+    )  # fmt: skip
+
+
+class ScriptedProcess(FakeEngine):
+    """An engine's process without a process: every question gets the events of `script`.
+
+    hold  keeps answers open after their events, until `let_go` or a cancel
+    """
+
+    script: list[Event] = [TextDelta(text="It is "), TextDelta(text="**red**.")]  # noqa: RUF012
+    hold = False
+    ends = FinishReason.EOS
+
+    def __init__(self, options: LoadOptions) -> None:
+        super().__init__(options)
+        self._open: dict[int, Callable[[Outcome], None]] = {}
+
+    def become_ready(self) -> None:
+        self.state, self.reason = EngineState.READY, ""  # nothing is reported about the model
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        self.asked.append(ask)
+        for event in self.script:
+            deliver(event)
+        self._open[ask.request] = deliver
+        if not self.hold:
+            self.let_go()
+        return ask.request
+
+    @property
+    def open_answers(self) -> int:
+        return len(self._open)
+
+    def cancel(self, request: int) -> None:
+        text = self._text()
+        self._open.pop(request)(finished(text, FinishReason.CANCELLED, token_ids=(7, 8, 9)))
+
+    def let_go(self) -> None:
+        for request in list(self._open):
+            self._open.pop(request)(finished(self._text(), self.ends))
+
+    def die(self, why: str) -> None:
+        self.state, self.reason = EngineState.DEAD, why
+        for request in list(self._open):
+            self._open.pop(request)(EngineError(why, hint="Start it again."))
+
+    def _text(self) -> str:
+        return "".join(e.text for e in self.script if isinstance(e, TextDelta))
+
+
+class Desk:
+    """A window with its scripted engine."""
+
+    def __init__(self, program: Program, made: list[ScriptedProcess], qtbot: QtBot) -> None:
+        self.program, self._made, self.qtbot = program, made, qtbot
+
+    @property
+    def chat(self) -> ChatPage:
+        page = self.program.window.page("chat")
+        assert isinstance(page, ChatPage)
+        return page
+
+    @property
+    def engine(self) -> ScriptedProcess:
+        return self._made[-1]
+
+    def open_demo(self) -> None:
+        self.chat.open_demo()
+        self._wait(lambda: bool(self._made) and self.engine.state is EngineState.READY)
+        self._wait(lambda: self.chat.status.text() == "Ready")
+
+    def engine_says_all(self) -> None:
+        """End the answers that `hold` keeps open."""
+        self.qtbot.waitUntil(lambda: self.engine.open_answers > 0)
+        self.engine.let_go()
+
+    def ask(self, question: str) -> None:
+        self.chat.composer.setPlainText(question)
+        self.chat.send()
+        self._wait(lambda: not self.chat.busy)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        # Long, for machines on which much else runs.
+        self.qtbot.waitUntil(until, timeout=20_000)
