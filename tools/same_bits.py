@@ -2,11 +2,12 @@
 
     python tools/same_bits.py REVISION
 
-The revision is checked out into a temporary folder and its C extension is built there. One and the
-same probe then runs with each of the two trees and hashes what it gets through the public
-interface: features and logits of the golden checkpoint and of the demo model, the files that
-`quantize` writes, answers of the demo model, and plans. Exit code 0 when all hashes are equal;
-otherwise 1, with a table of what differs. Files may differ in times, versions and prose.
+The revision is written to a temporary folder. The C extension of both trees is built, in place. The
+same probe then runs with each tree and hashes what it gets through the public interface: features
+and logits of the golden checkpoint and of the demo model, the files that `quantize` writes, answers
+of the demo model, and plans. Exit code 0 if all hashes are equal; otherwise 1, with a table of the
+differences. Times, versions and the wording of sentences are not compared; the numbers in sentences
+are.
 
 Both trees run with this Python and its packages, on the CPU.
 """
@@ -17,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = "from setuptools import setup; setup()"
 
 STREAMED_RAM = "426MiB"
-"""Holds the demo model's caches and scratch, and not all of its weights."""
+"""Enough for the demo model's caches and scratch, but not for all of its weights."""
 
 QUANTIZED = {
     "nf4": ["--calibrate", "none"],
@@ -40,7 +42,7 @@ QUANTIZED = {
         *("--budget", "+5%", "--device", "cpu"),
     ],
 }
-"""Name of a folder made of the demo model -> options of `quantize`."""
+"""Name of a folder made from the demo model -> options of `quantize`."""
 
 PLANS = (
     "--card|RTX 4090|--ram|64GiB",
@@ -56,17 +58,20 @@ PLANS = (
 
 # fmt: off
 PROSE = frozenset((
-    "tool", "hint", "message", "remark", "remarks", "summary", "machine", "budget", "source",
+    "hint", "message", "remark", "remarks", "summary", "machine", "budget", "source",
     "calibration", "dropped", "text",
 ))
 # fmt: on
-"""Keys of JSON whose value is a sentence or a version; only their numbers are promised."""
+"""Keys of JSON whose value is a sentence or several: only the numbers in them are compared."""
 
-TIMES = frozenset(("seconds", "date", "written", "version"))
+LEFT_OUT = frozenset(("tool", "seconds", "date", "written", "version", "texts"))
+"""Keys of JSON that are not compared: versions, times, and the templates of sentences."""
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def main() -> int:
-    """Compare the two trees; return 0 when they agree."""
+    """Compare the two trees; return 0 if they agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", nargs="?", help="a commit, tag or branch to compare with")
     parser.add_argument("--probe", type=Path, metavar="TREE", help=argparse.SUPPRESS)
@@ -79,23 +84,38 @@ def main() -> int:
         parser.error("REVISION is missing")
     with tempfile.TemporaryDirectory(prefix="same-bits-") as place:
         other = check_out(options.revision, Path(place) / "tree")
-        print(f"{options.revision}: built, now hashing")
+        for tree in (other, ROOT):
+            build_extension(tree)
+        print(f"{options.revision}: hashing", flush=True)
         theirs = hashes(other)
-        print("this tree: hashing")
+        print("this tree: hashing", flush=True)
         ours = hashes(ROOT)
     return report(ours, theirs)
 
 
 def check_out(revision: str, folder: Path) -> Path:
-    """Write the files of a revision to a folder and build its C extension."""
+    """Write the files of a revision to a folder and return it."""
     folder.mkdir()
     archive = subprocess.run(
         ["git", "archive", revision], cwd=ROOT, check=True, stdout=subprocess.PIPE
     )
     subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
-    build = [sys.executable, "-c", BUILD, "--quiet", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=folder, check=True, capture_output=True)
     return folder
+
+
+def build_extension(tree: Path) -> None:
+    """Build the C extension in a tree; exit with the compiler's messages if that fails.
+
+    Objects go to a temporary folder and all sources are compiled: a library older than the sources
+    would show differences that are not there, or hide some.
+    """
+    with tempfile.TemporaryDirectory(prefix="same-bits-") as objects:
+        build = [sys.executable, "-c", BUILD, "--quiet", "build_ext", "--inplace", "--force"]
+        done = subprocess.run(
+            [*build, "--build-temp", objects], cwd=tree, check=False, capture_output=True, text=True
+        )
+    if done.returncode:
+        raise SystemExit(f"The C extension of {tree} can't be built.\n{done.stderr}")
 
 
 def hashes(tree: Path) -> dict[str, str]:
@@ -128,7 +148,7 @@ def _environment(tree: Path, place: Path) -> dict[str, str]:
 
 
 def report(ours: dict[str, str], theirs: dict[str, str]) -> int:
-    """Print what differs; return 0 when nothing does."""
+    """Print the differences; return 0 if there are none."""
     names = sorted(ours.keys() | theirs.keys())
     different = [name for name in names if ours.get(name) != theirs.get(name)]
     print(f"{len(names) - len(different)} of {len(names)} hashes are equal")
@@ -213,7 +233,7 @@ def _goldens() -> Iterator[tuple[str, str]]:
 
 
 def _numbers(folder: Path) -> Iterator[tuple[str, str]]:
-    """Features of a made-up picture, and logits of prompts without and with it."""
+    """Features of a random picture, and logits of prompts without and with it."""
     import torch
 
     import cogvlm2_lite
@@ -226,7 +246,7 @@ def _numbers(folder: Path) -> Iterator[tuple[str, str]]:
         model = cogvlm2_lite.load(folder, device="cpu", dtype=dtype)
         features = model.encode_image(picture)
         yield f"{dtype}, features", _tensor_hash(features)
-        for tokens in (1, 3, 17, 70):  # each goes through another kernel on some processors
+        for tokens in (1, 3, 17, 70):  # each uses another kernel on some processors
             ids = torch.randint(vocab, (1, tokens), generator=chance)
             yield f"{dtype}, logits of {tokens} tokens", _tensor_hash(model.forward(ids))
         image_tokens = features.shape[1]
@@ -280,7 +300,7 @@ def _run(*arguments: str) -> str:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Hash the files of a quantized folder; the page for people is prose."""
+    """Hash the files of a quantized folder, except its HTML page, which is prose."""
     for path in sorted(folder.iterdir()):
         if path.name.endswith(("manifest.json", "report.json")):
             yield path.name, _json_hash(json.loads(path.read_text(encoding="utf-8")))
@@ -293,19 +313,23 @@ def _json_hash(content: Any) -> str:
 
 
 def _without_prose(content: Any) -> Any:
-    """Leave out times, versions and sentences, and the hashes of files that hold such."""
+    """Return JSON without what may differ: times, versions, wording, hashes of files with them."""
     if isinstance(content, dict):
         return {
-            key: _without_prose(value)
+            key: _numbers_of(value) if key in PROSE else _without_prose(value)
             for key, value in content.items()
-            if not (
-                key in TIMES
-                or (key in PROSE and isinstance(value, str | list))
-                or key == "texts"  # templates of the sentences
-                or key.startswith("quantization_report")
-            )
+            if key not in LEFT_OUT and not key.startswith("quantization_report")
         }
     return [_without_prose(item) for item in content] if isinstance(content, list) else content
+
+
+def _numbers_of(prose: Any) -> Any:
+    """Return the numbers in a sentence or in a list of them; anything else without prose."""
+    if isinstance(prose, str):
+        return NUMBER.findall(prose)
+    if isinstance(prose, list):
+        return [_numbers_of(item) for item in prose]
+    return _without_prose(prose)
 
 
 def _tensor_hash(tensor: Any) -> str:
