@@ -1,15 +1,15 @@
-"""What bytes beyond NF4 buy on the demo model, for several calibrations.
+"""The effect of bytes beyond NF4 on the demo model, for several calibrations.
 
     python -m benchmarks.budget [--calibrations 5,6,7] [--seeds 21,22,23] [--pictures 60]
     python -m benchmarks.budget --twin --calibrations 5
 
 For each seed of calibration samples a folder is calibrated, every matrix is measured by itself on
-the samples held out, and budgets are spent, all by the code that `quantize --budget` runs. Then
-plain NF4, FP4, calibrated NF4 and each budget are held against the original on questions of other
-seeds, which nothing was chosen by. Beside it, what spending gives that looks at the words of
-answers alone, or at local errors: the method does neither. With --twin it is the harder twin of
+the held-out samples, and budgets are spent, all by the code that `quantize --budget` runs. Then
+plain NF4, FP4, calibrated NF4 and each budget are compared with the original on questions of other
+seeds, which did not influence any choice. For comparison, budgets are also spent by the tokens of
+answers alone, and by local errors, which the method does not do. --twin uses the harder twin of
 benchmarks/calibration.py. Writes benchmarks/results/budget.json or budget_twin.json;
-tools/write_quantization_docs.py makes the page.
+tools/write_quantization_docs.py writes the page.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ QUESTIONS = 6
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calibrations", default="5,6,7", help="seeds of the samples")
+    parser.add_argument("--calibrations", default="5,6,7", help="seeds of the calibration samples")
     parser.add_argument("--calibration-pictures", type=int, default=48)
-    parser.add_argument("--seeds", default="21,22,23", help="of the questions asked")
-    parser.add_argument("--pictures", type=int, default=60, help="per seed")
-    parser.add_argument("--twin", action="store_true", help="the demo model with outliers")
+    parser.add_argument("--seeds", default="21,22,23", help="seeds of the test questions")
+    parser.add_argument("--pictures", type=int, default=60, help="pictures per seed")
+    parser.add_argument("--twin", action="store_true", help="use the demo model with outliers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 class Bench:
-    """One calibration, and what budgets make of it."""
+    """One calibration, and the results of budgets with it."""
 
     def __init__(self, source: Path, samples: list[Sample], folder: Path) -> None:
         self._folder = folder
@@ -121,7 +121,7 @@ class Bench:
         self.spent: dict[str, Any] = {}
 
     def measure(self, asked: list[Sample]) -> Iterator[tuple[str, TokenComparison]]:
-        """Spend every budget, and hold all forms against the original."""
+        """Spend every budget, and compare all forms with the original."""
         evaluation = HeldOutEvaluation(self._task, self._recipe, None, self._folder)
         units = run(evaluation.measure_units())
         self.spent["units"] = {unit.name: unit.kl for unit in units}
@@ -173,12 +173,12 @@ class Bench:
         return {row.tensor: row.error for row, _, _ in self._rows()}
 
     def _by_local_error(self, units: list[MatrixGroup]) -> list[MatrixGroup]:
-        """Put what calibration knows of each matrix alone where its effect at the output stood."""
+        """Return the units with each matrix's local error in place of its effect at the output."""
         errors = self._errors()
         return [replace(unit, kl=errors[unit.name]) for unit in units]
 
     def _correlation(self, units: list[MatrixGroup]) -> float:
-        """Give the rank correlation of local errors with effects at the output."""
+        """Return the rank correlation of local errors with effects at the output."""
         errors = self._errors()
         pairs = np.array([[unit.kl, errors[unit.name]] for unit in units])
         ranks = pairs.argsort(axis=0).argsort(axis=0)
@@ -186,21 +186,23 @@ class Bench:
 
 
 def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> TokenComparison:
-    """Hold FP4, as in the released int4 folders, against the original."""
+    """Compare FP4, as in the released int4 folders, with the original."""
     make_fp4(source, scratch / "fp4")
     config = read_config(source)
     with Reference(prepare(asked, Tokenizer.from_folder(source), config), config) as kept:
         run(kept.fill(open_float32(source)))
         found = run(kept.against(open_float32(scratch / "fp4")))
-    order = np.argsort(found.answer, kind="stable")  # a walk goes sample by sample
+    order = np.argsort(
+        found.answer, kind="stable"
+    )  # in the order of the samples, as a walk has them
     return TokenComparison(**{name: values[order] for name, values in vars(found).items()})
 
 
 def _row(parts: list[TokenComparison], plain: list[TokenComparison]) -> dict[str, Any]:
-    """Sum up a form over all calibrations.
+    """Return the results of a form over all calibrations.
 
-    The same questions are asked of each calibration: resampling pictures does not tell how much
-    calibrations differ, so each one's ratio stands beside the whole.
+    All calibrations answer the same questions. Resampling pictures does not show how much
+    calibrations differ, so the ratio of each one is added.
     """
     whole, base = joined(parts), joined(plain)
     pictures = np.concatenate([part.picture for part in parts])

@@ -1,12 +1,12 @@
-"""What calibrating costs at the real widths: time by block, and peak memory.
+"""Measure a calibration at the real widths: time per block, and peak memory.
 
     python -m benchmarks.calibrate_real_width SCRATCH [--pictures 2] [--texts 6]
 
 Makes a checkpoint of the released shapes with one vision layer, the projector and one decoder layer
-(random weights), calibrates it with the command as it is, and writes
-benchmarks/results/calibrate_real_width.json. Looking at samples grows with their number and
-rounding does not, so the whole 19B follows: 63 vision layers, 32 decoder layers.
-tools/write_quantization_docs.py makes the page of it. Needs 3 GB of disk.
+(random weights), calibrates it with the command, and writes
+benchmarks/results/calibrate_real_width.json. The time of running samples grows with their number,
+that of rounding does not; so the time for the 19B model (63 vision layers, 32 decoder layers) can
+be calculated. tools/write_quantization_docs.py writes the page. Needs 3 GB of disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOKENIZER = ROOT / "cogvlm2_lite" / "demo" / "checkpoint" / "tokenizer.json"
 
 
 def main() -> None:
-    """Make, measure and write."""
+    """Make the checkpoint, measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--pictures", type=int, default=2)
@@ -41,7 +41,7 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     if not source.exists():
         write_checkpoint(source, released_config(1, 1), seed=1)
-        # Any tokenizer will do: the demo model's, whose ids all lie in the real vocabulary.
+        # Any tokenizer works. All ids of the demo model's are in the real vocabulary.
         shutil.copy(TOKENIZER, source)
     samples = write_samples(options.scratch / "samples", options.pictures, options.texts)
     command = [sys.executable, "-m", "quantize", str(source), str(target), "--json", "--yes"]
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def write_samples(folder: Path, pictures: int, texts: int) -> Path:
-    """Write so many drawn pictures with a question each, and so many questions without one."""
+    """Write so many drawn pictures with one question each, and so many questions without one."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = drawn_samples(5 * (pictures + texts))
     shown = [s for s in drawn if s.image is not None][:pictures]

@@ -1,12 +1,12 @@
-"""What calibrated NF4 gains over plain NF4, on the demo model and its harder twin.
+"""Compare calibrated NF4 with plain NF4, on the demo model and on its harder twin.
 
     python -m benchmarks.calibration [--pictures 80] [--questions 6]
 
-Plain NF4, FP4 (as in the released int4 folders) and calibrated NF4 at equal bytes, each made by
-the code that `quantize` runs, are compared with the 16-bit model on questions that neither training
-nor calibration saw: mean KL of the next token at every token of the right answers. The twin is
-the same function with outliers in its weights and activations. Writes
-benchmarks/results/calibration.json; tools/write_quantization_docs.py makes the page of it.
+Plain NF4, FP4 (as in the released int4 folders) and calibrated NF4 have equal bytes and are made by
+the code that `quantize` runs. They are compared with the 16-bit model on questions that were not
+used for training or calibration: mean KL of the next token at every token of the correct answers.
+The twin computes the same function with outliers in its weights and activations. Writes
+benchmarks/results/calibration.json; tools/write_quantization_docs.py writes the page.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ STEPS = {
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=150, help="held out")
-    parser.add_argument("--questions", type=int, default=6, help="per picture")
+    parser.add_argument("--pictures", type=int, default=150, help="held-out pictures")
+    parser.add_argument("--questions", type=int, default=6, help="questions per picture")
     parser.add_argument("--calibration-pictures", type=int, default=48)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 class Bench:
-    """One network against its quantized forms."""
+    """Compares one network with its quantized forms."""
 
     def __init__(self, source: Path, folder: Path, options: argparse.Namespace) -> None:
         self._source, self._folder, self._options = source, folder, options
@@ -101,7 +101,7 @@ class Bench:
         self._reference.__exit__(None, None, None)
 
     def measure(self, *, full: bool) -> Iterator[tuple[str, Any]]:
-        """Give named rows; with `full` also other samples."""
+        """Yield named rows; with `full` also those for other samples."""
         plain = self._compare(self._make(None))
         yield "plain NF4", self._row(plain, plain, None)
         fp4 = self._folder / "fp4"
@@ -191,7 +191,7 @@ class Bench:
 
 
 def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]:
-    """Draw questions about the demo model's kind of pictures."""
+    """Return questions about pictures like those that the demo model was trained on."""
     found = []
     for drawn in islice(samples(split, seed, each), pictures):
         for talk in drawn.conversations:
@@ -209,7 +209,7 @@ def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]
 
 
 def with_pictures_of(samples: list[Sample], others: list[Sample]) -> list[Sample]:
-    """Give samples that show a picture those of others in turn, which their talk is not about."""
+    """Return samples whose pictures are replaced by those of others, so that they don't fit."""
     pictures = cycle([sample.image for sample in others if sample.image is not None])
     return [replace(s, image=next(pictures)) if s.image is not None else s for s in samples]
 
@@ -241,8 +241,9 @@ def _read(source: Path) -> dict[str, Tensor]:
 def make_twin(source: Path, target: Path) -> None:
     """Write a checkpoint of the same function with outliers, exact in bfloat16.
 
-    Some channels of a norm, rows of `up_proj`, and rows of the vision tower's values are multiplied
-    by 8 to 64 and the columns that read them divided: powers of two, so nothing is rounded.
+    Some channels of the norms, rows of `up_proj` and rows of the vision tower's values are
+    multiplied by 8 to 64, and the columns that read them are divided by the same. These are powers
+    of two, so nothing is rounded.
     """
     tensors, chance = _read(source), torch.Generator().manual_seed(3)
 
@@ -288,10 +289,10 @@ def make_twin(source: Path, target: Path) -> None:
 
 
 def make_fp4(source: Path, target: Path) -> None:
-    """Write a 16-bit checkpoint whose linear matrices hold what FP4 would make of them.
+    """Write a 16-bit checkpoint whose linear matrices are rounded to FP4.
 
-    The released kind: groups of 64, scales in float32. Stored in bfloat16 again, which adds 0.2 %
-    to values that FP4 moved by 10 %.
+    As in the released folders: groups of 64, scales in float32. The values are stored in bfloat16
+    again. This adds an error of 0.2 % to FP4's 10 %.
     """
     tensors = _read(source)
     catalog = Catalog.open(source, open_float32(source).config)

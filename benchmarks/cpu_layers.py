@@ -1,10 +1,10 @@
-"""How close the CPU path comes to what the machine can do, per layer of the real shapes.
+"""Compare each layer on the CPU, in the real shapes, with the limits of the machine.
 
     python -m benchmarks.cpu_layers [--repeats 7]
 
-One thread, CPU time, so that other programs disturb little. Every figure is taken in turn with the
-limit it is compared with, and the ratio is the median of the pairs: a core that is slowed down by
-its neighbour slows both. Writes benchmarks/results/cpu_layers.json, or cpu_layers_no_amx.json on a
+One thread and CPU time, so that other programs have little influence. Every figure and its limit
+are measured alternately, and the ratio is the median of the pairs: a core that is slowed down by
+other work slows both. Writes benchmarks/results/cpu_layers.json, or cpu_layers_no_amx.json on a
 processor without AMX.
 """
 
@@ -61,13 +61,13 @@ PICTURE = 2306
 
 
 class Pairs:
-    """Times two functions in turn, in seconds of CPU time."""
+    """Times two functions alternately, in CPU time."""
 
     def __init__(self, repeats: int) -> None:
         self._repeats = repeats
 
     def compare(self, ours: Callable[[], object], limit: Callable[[], object]) -> dict[str, float]:
-        """Give both medians, and the median ratio of the limit's time to ours."""
+        """Return both medians, and the median ratio of the limit's time to ours."""
         ours(), limit()
         pairs = [(_time(ours), _time(limit)) for _ in range(self._repeats)]
         return {
@@ -86,7 +86,7 @@ def _time(work: Callable[[], object]) -> float:
 
 
 class Layers:
-    """Two vision and four decoder layers of the real shapes: together more than any cache holds."""
+    """Two vision and four decoder layers of the real shapes: together larger than any cache."""
 
     def __init__(self) -> None:
         config = released_config(2, 4)
@@ -98,7 +98,7 @@ class Layers:
         self._specs = expected_tensors(config)
 
     def experts(self) -> list[list[Linear]]:
-        """Fill and give the five matrices of each decoder layer's language expert."""
+        """Fill and return the five matrices of each decoder layer's language expert."""
         found = []
         for block in self.decoder.blocks:
             linears = [s for s in block.language.slots() if isinstance(s, Linear)]
@@ -108,26 +108,26 @@ class Layers:
         return found
 
     def vision_linears(self) -> list[Linear]:
-        """Fill and give the four matrices of a vision layer, with their biases."""
+        """Fill and return the four matrices of a vision layer, with their biases."""
         slots = list(self.tower.blocks[0].slots())
         for slot in slots:
             self.loader.fill(slot)
         return [slot for slot in slots if isinstance(slot, Linear)]
 
     def lm_head(self) -> Linear:
-        """Fill and give lm_head, in NF4."""
+        """Fill and return lm_head, in NF4."""
         self.loader.fill(self.decoder.head.lm_head)
         return self.decoder.head.lm_head
 
     def read_bytes(self, linears: list[Linear]) -> int:
-        """Add up what multiplying one row reads: the packed copy where there is one."""
+        """Return the bytes that multiplying one row reads: of the packed copy if there is one."""
         if self.loader.packs:
             return sum(packed_copy_bytes(self._specs[linear.name], 64) for linear in linears)
         return sum(linear.stored.nbytes for linear in linears if linear.stored is not None)
 
 
 def run_all(linears: list[Linear], rows: int) -> Callable[[], None]:
-    """Multiply each matrix with so many rows."""
+    """Return a function that multiplies each matrix with so many rows."""
     inputs = [torch.randn(rows, linear.in_features).to(BF16) for linear in linears]
 
     def work() -> None:
@@ -138,7 +138,7 @@ def run_all(linears: list[Linear], rows: int) -> Callable[[], None]:
 
 
 def run_plain(linears: list[Linear], rows: int) -> Callable[[], None]:
-    """Do the same with plain bfloat16 matrices of the same shapes."""
+    """Return a function that does the same with bfloat16 matrices of the same shapes."""
     inputs = [torch.randn(rows, linear.in_features).to(BF16) for linear in linears]
     weights = [torch.randn(n.out_features, n.in_features).to(BF16) for n in linears]
     biases = [None if n.bias is None else torch.zeros(n.out_features).to(BF16) for n in linears]
@@ -151,13 +151,13 @@ def run_plain(linears: list[Linear], rows: int) -> Callable[[], None]:
 
 
 def reading(nbytes: int) -> Callable[[], object]:
-    """Read so many bytes from memory, as fast as one core can."""
+    """Return a function that reads so many bytes from memory, as fast as one core can."""
     numbers = torch.ones(nbytes // 8, dtype=torch.int64)
     return lambda: numbers.amax()
 
 
 def in_turn(works: list[Callable[[], None]]) -> Callable[[], None]:
-    """Run all of them: each finds the cache full of the others' weights."""
+    """Return a function that runs all of them: the cache holds the weights of the others."""
 
     def work() -> None:
         for one in works:
@@ -167,7 +167,7 @@ def in_turn(works: list[Callable[[], None]]) -> Callable[[], None]:
 
 
 def plain_attention(queries: Tensor, keys: Tensor) -> Callable[[], None]:
-    """Do the two products of attention alone: the limit of one that also takes a softmax."""
+    """Return a function that computes only the two products of attention, without softmax."""
     columns, scores = keys.t().contiguous(), torch.empty(256, keys.shape[0], dtype=BF16)
     out = torch.empty(256, keys.shape[1], dtype=BF16)
 
@@ -180,7 +180,7 @@ def plain_attention(queries: Tensor, keys: Tensor) -> Callable[[], None]:
 
 
 def measure(pairs: Pairs) -> dict[str, Any]:
-    """Measure everything; prints each figure as it comes."""
+    """Measure everything; print each figure."""
     layers, found = Layers(), {}
 
     def note(name: str, figures: dict[str, float]) -> None:
@@ -235,7 +235,7 @@ def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
 
 
 def _decode_attention(pairs: Pairs) -> dict[str, float]:
-    """One token over the keys and values of a picture and a question, 16 layers' worth of them."""
+    """Measure one token over the keys and values of a picture and a question, in 16 layers."""
     q = torch.randn(1, 32, 1, 128).to(BF16)
     caches = [torch.randn(2, 1, 8, CONTEXT, 128).to(BF16) for _ in range(16)]
 
@@ -263,17 +263,17 @@ def _chosen_attention() -> Attend:
     return choose_full_attention(CPU, BF16).attend
 
 
-def _vision_attention(pairs: Pairs, rival: bool) -> dict[str, float]:
+def _vision_attention(pairs: Pairs, other_kernel: bool) -> dict[str, float]:
     qkv = torch.randn(1, 9217, 3 * 112).to(BF16)
     q, k, v = (part.unsqueeze(1) for part in qkv.split(112, dim=2))
     ours = _chosen_attention()
     another = chunked if ours is reference else reference
-    other = (lambda: another(q, k, v)) if rival else plain_attention(q[0, 0], k[0, 0])
+    other = (lambda: another(q, k, v)) if other_kernel else plain_attention(q[0, 0], k[0, 0])
     return pairs.compare(lambda: ours(q, k, v), other)
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.demo_quality [--pictures 200] [--seed 7]
 
-Pictures and questions come from the held-out split of tools/demo_model/generator.py, under a seed
-that training never used. Every question goes through the public API, greedily, as a user's would.
+Pictures and questions come from the held-out split of tools/demo_model/generator.py, with a seed
+that was not used in training. Every question goes through the public API, greedily.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ QUESTIONS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question and what each model answered."""
+class QuestionResult:
+    """One question and the answer of each model."""
 
     task: str
     truth: str
     answers: tuple[str, ...]
 
     def right(self, model: int) -> bool:
-        """Say whether the answer is exactly the true one."""
+        """Return whether the answer is exactly the correct one."""
         return self.answers[model] == self.truth
 
 
 def main() -> None:
-    """Ask, count and write."""
+    """Ask, count and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
@@ -79,12 +79,12 @@ def open_with(folder: Path, kv: KVKind = KVKind.FULL) -> Model:
     return open_model(folder, compute=compute, budgets=[budget], kv=kv)
 
 
-def ask_all(models: list[Model], sample: Sample) -> Iterator[Question]:
+def ask_all(models: list[Model], sample: Sample) -> Iterator[QuestionResult]:
     """Ask every model every question about one picture."""
     for talk in sample.conversations:
         image = sample.image if talk.sees_picture else None
         answers = tuple(_answer(model, talk.question, image, talk.history) for model in models)
-        yield Question(task=talk.task, truth=talk.answer.strip(), answers=answers)
+        yield QuestionResult(task=talk.task, truth=talk.answer.strip(), answers=answers)
 
 
 def _answer(model: Model, question: str, image: object, history: object) -> str:
@@ -95,16 +95,16 @@ def _answer(model: Model, question: str, image: object, history: object) -> str:
     return last.text.strip()
 
 
-def summarise(asked: list[Question]) -> dict[str, object]:
+def summarise(asked: list[QuestionResult]) -> dict[str, object]:
     """Count exact matches per task and over all, and the answers that differ from bf16's."""
-    tasks: dict[str, list[Question]] = defaultdict(list)
+    tasks: dict[str, list[QuestionResult]] = defaultdict(list)
     for one in asked:
         tasks[one.task].append(one)
     rows = {
         task: {
             "questions": len(group),
             **{name: sum(a.right(i) for a in group) / len(group) for i, name in enumerate(NAMES)},
-            "constant": _commonest(group),
+            "constant": _most_common(group),
         }
         for task, group in sorted(tasks.items())
     }
@@ -126,14 +126,14 @@ def summarise(asked: list[Question]) -> dict[str, object]:
     }
 
 
-def _commonest(group: list[Question]) -> float:
-    """What always giving the commonest answer would score."""
+def _most_common(group: list[QuestionResult]) -> float:
+    """Return the exact match of always giving the most common answer."""
     truths = [one.truth for one in group]
     return max(truths.count(truth) for truth in set(truths)) / len(truths)
 
 
 def page(report: dict[str, object]) -> str:
-    """Write the result as a page."""
+    """Return the result as a page."""
     matches, against, tasks = (report[k] for k in ("exact_match", "against_bf16", "tasks"))
     assert isinstance(matches, dict)
     assert isinstance(against, dict)

@@ -1,4 +1,4 @@
-"""Compare every golden number of the released code with ours and write docs/fidelity.md.
+"""Compare every golden number of the released code with ours, and write docs/fidelity.md.
 
 python -m benchmarks.fidelity
 """
@@ -39,7 +39,7 @@ such rows show "differs".
 
 
 def main() -> None:
-    """Compute all keys in three number types and write the page."""
+    """Compute all keys in three types and write the page."""
     golden = load_golden()
     columns = [
         compare(open_golden_model(dtype), golden) for dtype in ("float32", "bfloat16", "float16")

@@ -1,10 +1,11 @@
-"""What each storage format costs the demo model, and which part of it: docs/quantization.md.
+"""Measure the loss of each storage format on the demo model, in total and by part of the model.
 
     python -m benchmarks.formats [--pictures 100] [--seeds 11,12,13]
 
-Folders made by `quantize` with several options, and an FP4 one as the released int4 folders are,
-are held against the 16-bit original on held-out questions, the right answers given word by word.
-All compute in float32, so that only the stored weights differ.
+Folders made by `quantize` with several options, and one in FP4 like the released int4 folders, are
+compared with the 16-bit original at every token of the correct answers to held-out questions. All
+compute in float32, so that only the stored weights differ. Writes benchmarks/results/formats.json
+and docs/quantization.md.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ OPTIONS = {
     "NF4, vision experts int8": ["--keep", "vision-expert=int8"],
     "NF4, language experts int8": ["--keep", "language-expert=int8"],
 }
-"""Name to what `quantize` is told besides."""
+"""Name -> additional options of `quantize`."""
 
 
 def main() -> None:
-    """Make, measure and write."""
+    """Make the folders, measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=100, help="per seed")
+    parser.add_argument("--pictures", type=int, default=100, help="pictures per seed")
     parser.add_argument("--seeds", default="11,12,13")
-    parser.add_argument("--samples", type=int, default=288, help="of a calibration")
+    parser.add_argument("--samples", type=int, default=288, help="samples of a calibration")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def make_all(folder: Path, count: int) -> dict[str, Path]:
-    """Make a folder of every kind; calibrations take so many samples."""
+    """Make a folder of every format; calibrate with so many samples."""
     made = {}
     count_words = ["--samples", str(count), "--budget", "+0%"]
     alike = ["--calibrate", str(write_samples(folder / "samples", count)), *count_words]
@@ -98,14 +99,14 @@ def make_all(folder: Path, count: int) -> dict[str, Path]:
 
 
 def write_samples(folder: Path, count: int) -> Path:
-    """Write samples like those asked later, from the split that training saw, as JSON lines."""
+    """Write samples like the test questions, from the split used for training, as JSON lines."""
     folder.mkdir()
     lines = []
     for number, drawn in enumerate(samples("train", 5, QUESTIONS)):
         drawn.image.save(folder / f"{number}.png")
         for talk in drawn.conversations:
             if talk.history:
-                continue  # a line holds no earlier turns
+                continue  # the file format has no earlier turns
             picture = {"image": f"{number}.png"} if talk.sees_picture else {}
             answer = talk.answer.strip()
             lines.append(json.dumps({**picture, "question": talk.question, "answer": answer}))
@@ -117,7 +118,7 @@ def write_samples(folder: Path, count: int) -> Path:
 
 
 def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str, Any]:
-    """Hold every folder against the original: over all seeds, and the ratio for each seed."""
+    """Compare every folder with the original: over all seeds, and the ratio for each seed."""
     config, found = read_config(CHECKPOINT), dict[str, list[TokenComparison]]()
     for seed in seeds:
         reference = open_float32(CHECKPOINT)
@@ -146,7 +147,7 @@ def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str,
 
 
 def questions(seed: int, pictures: int) -> list[Sample]:
-    """Draw held-out questions; those about one picture stand together."""
+    """Return held-out questions; those about one picture follow each other."""
     return [
         Sample(
             image=drawn.image if talk.sees_picture else None,
@@ -160,7 +161,7 @@ def questions(seed: int, pictures: int) -> list[Sample]:
 
 
 def joined(parts: list[TokenComparison]) -> TokenComparison:
-    """Put the tokens of several seeds together, with numbers of their own."""
+    """Join the tokens of several seeds, with distinct numbers of answers and pictures."""
     columns: dict[str, list[Any]] = {}
     answers = pictures = 0
     for part in parts:

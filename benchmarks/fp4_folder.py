@@ -1,7 +1,7 @@
-"""Write a folder as the released int4 ones are: bitsandbytes FP4, plain float32 scales.
+"""Write a folder like the released int4 ones: bitsandbytes FP4, plain float32 scales.
 
-transformers' saving does the same to every linear layer: `quantize_4bit`, then the packed
-quant_state beside the codes. Only comparisons need it; `quantize` makes NF4, which is better.
+transformers does the same with every linear layer when it saves: `quantize_4bit`, then the packed
+quant_state next to the codes. Only comparisons need it; `quantize` makes NF4, which is better.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ QUANTIZATION = {
 
 
 def write_fp4(source: Path, destination: Path) -> Path:
-    """Write `source`, a small 16-bit folder, with every linear matrix in FP4; gives destination.
+    """Write `source`, a small 16-bit folder, with every linear matrix in FP4; return destination.
 
-    lm_head stays as it is, for transformers never converts the output layer.
+    lm_head stays as it is, because transformers never converts the output layer.
     """
     catalog = Catalog.open(source, read_config(source))
     reader, tensors = Reader(catalog), {}
@@ -66,7 +66,7 @@ def write_fp4(source: Path, destination: Path) -> Path:
 
 
 def fp4_weights(weight: torch.Tensor) -> torch.Tensor:
-    """Round a matrix to FP4 and back with bitsandbytes alone, to hold ours against."""
+    """Return a matrix rounded to FP4 with bitsandbytes alone, to compare ours with."""
     from bitsandbytes.functional import dequantize_4bit
 
     codes, state = quantize_4bit(weight, blocksize=64, quant_type="fp4")

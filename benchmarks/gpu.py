@@ -1,11 +1,11 @@
-"""What benchmarks/gpu.sh runs: the 19B shapes within caps of video memory, on made-up weights.
+"""Run the 19B shapes with random weights under several limits (caps) of video memory.
 
     python -m benchmarks.gpu --device cuda --caps 24,16,12,8,6
     python -m benchmarks.gpu --device cpu --layers 1 --caps 2.2,1.4 --tokens 4    (a rehearsal)
 
-Every cap is a process of its own. On a GPU the cap is set twice: as the driver-side limit of the
-process (set_per_process_memory_fraction), which nothing can pass, and as the budget of the plan.
-On a CPU only the arena counts. Writes benchmarks/results/gpu.json, a rehearsal
+benchmarks/gpu.sh runs it. Every cap is measured in its own process. On a GPU the cap is set twice:
+as the memory limit of the process (set_per_process_memory_fraction) and as the budget of the plan.
+On a CPU only the arena enforces it. Writes benchmarks/results/gpu.json; a rehearsal writes
 gpu_rehearsal.json.
 """
 
@@ -48,11 +48,11 @@ from cogvlm2_lite.units import GIB, MIB  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 HOST_BYTES = 14 * GIB
-"""RAM that the script asks for: what the card has no room for waits there."""
+"""RAM that the script needs, for the weights that do not fit on the card."""
 
 
 def main() -> int:
-    """Run all caps, each in a process of its own, or one of them."""
+    """Run all caps, each in its own process, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--caps", default="24,16,12,8,6", help="GiB, largest first")
@@ -86,7 +86,7 @@ def _in_process(options: argparse.Namespace, cap: float) -> dict[str, Any] | Non
 
 
 def compare_caps(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare every cap with the largest one."""
+    """Return how every cap compares with the largest one."""
     if not runs:
         return {"equal_to_the_bit": False, "recovered": False}
     first = runs[0]
@@ -115,7 +115,7 @@ def _seconds(run: dict[str, Any], phase: int) -> float:
 
 
 def measure_cap(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one cap: speed and peaks, the scores' bits, and going on when memory runs out."""
+    """Measure one cap: speed, peaks, the bits of the logits, and recovery from out of memory."""
     compute = choose_compute(options.device, "auto")
     cap = int(options.one * GIB)
     spare = 0
@@ -133,17 +133,19 @@ def measure_cap(options: argparse.Namespace) -> dict[str, Any]:
     assert isinstance(result, BenchResult)
     print(as_text(result), file=sys.stderr)
     _forget()
-    neighbour = Neighbour(cap) if compute.device.type == "cpu" else CardNeighbour(compute.device)
-    model = open_again(subject, compute, budget, neighbour.arena)
-    scores = hash_scores(model)
+    other_program = (
+        OtherProgram(cap) if compute.device.type == "cpu" else GpuProgram(compute.device)
+    )
+    model = open_again(subject, compute, budget, other_program.arena)
+    logits = hash_logits(model)
     undisturbed = answer(model, options.tokens)
-    recovery = run_out_of_memory(model, neighbour, options.tokens)
+    recovery = run_out_of_memory(model, other_program, options.tokens)
     return {
         "cap_gib": options.one,
         "bench": as_dict(result),
-        "scores": scores,
+        "scores": logits,
         "recovery": recovery | {"same_answer": recovery.pop("text") == undisturbed},
-        "recovered_scores": hash_scores(model),
+        "recovered_scores": hash_logits(model),
     }
 
 
@@ -155,15 +157,15 @@ def _forget() -> None:
 def open_again(
     subject: BenchedModel, compute: Compute, budget: DeviceBudget, arena: Arena
 ) -> Model:
-    """Open the same weights once more."""
+    """Open the same weights again."""
     weights = (subject.catalog, subject.reader)
     return open_model(
         subject.folder, compute=compute, budgets=[budget], weights=weights, arenas=[arena]
     )
 
 
-def hash_scores(model: Model) -> str:
-    """Hash the scores of a short prompt with a picture: equal only if every bit is."""
+def hash_logits(model: Model) -> str:
+    """Return a hash of the logits of a short prompt with a picture."""
     vision = model.config.vision
     generator = torch.Generator().manual_seed(5)
     size = (1, vision.in_channels, vision.image_size, vision.image_size)
@@ -172,14 +174,14 @@ def hash_scores(model: Model) -> str:
     ids = torch.where(types == 1, model.config.pad_token_id, 17)
     cache = model.runtime.new_cache()
     cache.release()
-    scores = last_scores(model, ids, types, features)
-    return hashlib.sha256(scores.float().cpu().numpy().tobytes()).hexdigest()
+    logits = last_logits(model, ids, types, features)
+    return hashlib.sha256(logits.float().cpu().numpy().tobytes()).hexdigest()
 
 
-def last_scores(
+def last_logits(
     model: Model, ids: torch.Tensor, types: torch.Tensor, features: torch.Tensor
 ) -> torch.Tensor:
-    """Score the last position alone; all positions would take a GiB."""
+    """Return the logits of the last position; those of all positions would take a GiB."""
     from cogvlm2_lite.engine.runtime import run
     from cogvlm2_lite.events import Cancel
 
@@ -193,7 +195,7 @@ def last_scores(
 
 
 def ask(model: Model, tokens: int) -> Iterator[Event]:
-    """Ask about a picture that the model does not know yet."""
+    """Ask about a picture that is not cached."""
     model.engine.pictures.clear()
     for slot in model.engine.slots:
         slot.clear()
@@ -203,25 +205,25 @@ def ask(model: Model, tokens: int) -> Iterator[Event]:
 
 
 def answer(model: Model, tokens: int) -> str:
-    """Give the answer that nothing disturbs."""
+    """Return the answer when memory does not run out."""
     *_, last = ask(model, tokens)
     assert isinstance(last, Finished)
     return last.text
 
 
-class Neighbour:
-    """Another program on the same memory, for the rehearsal: what it takes, the model can't have.
+class OtherProgram:
+    """Another program that uses the same memory, simulated for the rehearsal.
 
-    arena  of the model; refuses what the neighbour holds, whatever the model's budget says
+    arena  of the model; rejects what the other program holds, whatever the model's budget says
     """
 
     def __init__(self, total_bytes: int) -> None:
-        neighbour = self
+        other_program = self
 
         class Shared(Arena):
             def take(self, nbytes: int) -> None:
-                if nbytes > 0 and self.held_bytes + nbytes > total_bytes - neighbour.held_bytes:
-                    raise OutOfBudgetError("another program has it")
+                if nbytes > 0 and self.held_bytes + nbytes > total_bytes - other_program.held_bytes:
+                    raise OutOfBudgetError("another program uses it")
                 super().take(nbytes)
 
         self.arena: Arena = Shared()
@@ -229,16 +231,16 @@ class Neighbour:
         self.held_bytes = 0
 
     def take_all(self) -> None:
-        """Take all that is free now."""
+        """Take all memory that is free now."""
         self.held_bytes = self._total_bytes - self.arena.held_bytes
 
     def leave(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self.held_bytes = 0
 
 
-class CardNeighbour(Neighbour):
-    """The same on a GPU: memory that is really taken, in this process and under its cap.
+class GpuProgram(OtherProgram):
+    """The same on a GPU: the memory is really allocated, in this process and under its cap.
 
     arena  of the model, an ordinary one
     """
@@ -250,7 +252,7 @@ class CardNeighbour(Neighbour):
         self.held_bytes = 0
 
     def take_all(self) -> None:
-        """Take all that is free now, down to the holes between small tensors."""
+        """Take all memory that is free now, including gaps between small tensors."""
         torch.cuda.empty_cache()
         for size in (GIB, 64 * MIB, 4 * MIB, MIB // 4, 16 * 1024, 512):
             while True:
@@ -262,33 +264,33 @@ class CardNeighbour(Neighbour):
         self.held_bytes = sum(piece.nbytes for piece in self._pieces)
 
     def leave(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self._pieces.clear()
         self.held_bytes = 0
         torch.cuda.empty_cache()
 
 
-def run_out_of_memory(model: Model, neighbour: Neighbour, tokens: int) -> dict[str, Any]:
-    """Let another program take all that is free while an answer is under way.
+def run_out_of_memory(model: Model, other_program: OtherProgram, tokens: int) -> dict[str, Any]:
+    """Let another program take all free memory during an answer.
 
-    It comes before the first token is produced. Not even a step's scratch is left, so the plan in
-    force can't be kept and a new one must be made. Gives how many were, and the answer.
+    It does so before the first token is produced. Not even the scratch of a step is left, so a new
+    plan must be made. Returns how many were made, and the answer.
     """
     budgets = [model.plan.devices[0].budget.device_bytes]
     held, text, failed = 0, "", ""
     try:
         for event in ask(model, tokens):
             if isinstance(event, Prefilled):
-                neighbour.take_all()
-                held = neighbour.held_bytes
+                other_program.take_all()
+                held = other_program.held_bytes
             if isinstance(event, Replanned):
                 budgets += event.budget_bytes
             if isinstance(event, Finished):
                 text = event.text
-    except (DoesNotFitError, *OUT_OF_MEMORY) as error:  # no recovery, which the verdict says
+    except (DoesNotFitError, *OUT_OF_MEMORY) as error:  # no recovery; the verdict reports it
         failed = str(error)
     finally:
-        neighbour.leave()
+        other_program.leave()
     return {
         "neighbour_bytes": held,
         "budget_bytes": budgets,

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Measure everything that needs a GPU, in one command, on made-up weights (nothing is downloaded):
+# Measure everything that needs a GPU, in one command, with random weights (nothing is downloaded):
 #
 #     sh benchmarks/gpu.sh            an NVIDIA GPU; about 14 GB of RAM
 #     sh benchmarks/gpu.sh cpu        a rehearsal on the CPU with one layer of each kind
 #
-# Caps of 24, 16, 12, 8 and 6 GiB (those that the card has), each in a process of its own: speed of
-# the phases, planned and measured peaks, bits of the scores, going on when memory runs out.
+# Caps of 24, 16, 12, 8 and 6 GiB (as far as the card has them), each in its own process: speed of
+# the phases, planned and measured peaks, bits of the logits, recovery when memory runs out.
 # Writes benchmarks/results/gpu.json and docs/performance.md.
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,11 +1,11 @@
-"""How long the window's event loop stands still while the demo model streams.
+"""Measure how long the window's event loop is blocked while the demo model streams.
 
     python -m benchmarks.gui_stalls [--questions 20]
 
-A timer of 5 ms notes how late it comes, offscreen, while answers stream with the real engine in its
-process, and while one long answer of 2000 words comes from a script, with headings, lists, tables
-and code in it, as fast as 200 words a second. Also the time from starting Python to the first
-painted window. Writes benchmarks/results/gui_stalls.json.
+Offscreen, a timer of 5 ms records its delays while answers stream from the real engine in its
+process, and while a script streams one long answer of 2000 words, with headings, lists, tables and
+code, at 200 words per second. Also measured: the time from starting Python to the first painted
+window. Writes benchmarks/results/gui_stalls.json.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ PAINT = (
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=20)
     options = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def first_paint_s() -> float:
-    """Start Python anew and give the seconds until the window is painted."""
+    """Start Python and return the seconds until the window is painted."""
     done = subprocess.run(
         [sys.executable, "-c", PAINT], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -100,7 +100,7 @@ def first_paint_s() -> float:
 
 
 def stalls_ms(questions: int) -> list[float]:
-    """Give how late each tick came, in ms, while the demo model's answers streamed."""
+    """Return the delay of each tick, in ms, while the demo model's answers stream."""
     with _window(start_process) as (chat, wait):
         chat.panel.load((checkpoint_folder().parent / "pictures" / "shapes.png").read_bytes())
         wait(lambda: bool(chat.save_state()[1]))
@@ -108,8 +108,8 @@ def stalls_ms(questions: int) -> list[float]:
 
 
 def long_answer_ms() -> list[float]:
-    """Give the same for one long answer, each token of which makes it longer to draw."""
-    with _window(Talker) as (chat, wait):
+    """Return the same for one long answer, which takes longer to draw with every token."""
+    with _window(ScriptedEngine) as (chat, wait):
         return _late(chat, wait, 1)
 
 
@@ -118,7 +118,7 @@ Wait = Callable[[Callable[[], bool]], None]
 
 @contextmanager
 def _window(make: Callable[[LoadOptions], WorkerEngine]) -> Iterator[tuple[ChatPage, Wait]]:
-    """Open a window with a model that is ready."""
+    """Open a window with a loaded model; yield its chat page and a function that waits."""
     app = QApplication.instance() or make_app()
     assert isinstance(app, QApplication)
 
@@ -162,8 +162,8 @@ def _late(chat: ChatPage, wait: Wait, questions: int) -> list[float]:
     return late
 
 
-class Talker:
-    """An engine that says one long answer, on a thread of its own."""
+class ScriptedEngine:
+    """An engine that streams one long answer, in its own thread."""
 
     def __init__(self, options: LoadOptions) -> None:
         self.options = options
@@ -198,10 +198,10 @@ class Talker:
         return
 
     def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
-        threading.Thread(target=self._talk, args=(deliver,), daemon=True).start()
+        threading.Thread(target=self._stream, args=(deliver,), daemon=True).start()
         return ask.request
 
-    def _talk(self, deliver: Callable[[Outcome], None]) -> None:
+    def _stream(self, deliver: Callable[[Outcome], None]) -> None:
         pieces = [word + " " for word in LONG.split(" ")]
         for piece in pieces:
             deliver(TextDelta(text=piece))

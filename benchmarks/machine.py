@@ -1,4 +1,4 @@
-"""What a result was measured on, without anything that names the machine."""
+"""Describe the machine of a measurement, without anything that identifies it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def describe_machine() -> dict[str, Any]:
-    """Give processor, memory, system and versions, ready for JSON."""
+    """Return processor, memory, system and versions, ready for JSON."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Name the processor; Linux tells more than platform.processor."""
+    """Return the processor's name; on Linux from /proc/cpuinfo, which has more detail."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -1,14 +1,15 @@
-"""How far the plan's estimate of activations is from what the tensors of a phase really take.
+"""Compare the plan's estimate of activations with the real tensors of each phase.
 
     python -m benchmarks.memory_estimate
 
-The released model's widths, one layer of each kind (layers follow each other in the same memory),
-made-up weights, on the CPU. Every tensor that torch makes is counted from its creation to its end.
+The released model's widths, one layer of each kind (all layers use the same memory in turn), random
+weights, on the CPU. Every tensor that torch makes is counted from its creation to its release.
 Writes benchmarks/results/memory_estimate.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
@@ -51,7 +52,7 @@ RESULT = ROOT / "benchmarks" / "results" / "memory_estimate.json"
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made inside of the `with`, while they live."""
+    """Counts the bytes of tensors that are made in the `with` block, while they exist."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +97,14 @@ def _key(tensor: Tensor) -> int:
 
 
 def peak_of(work: Callable[[], object]) -> int:
-    """Give the most bytes that tensors of some work took at a time."""
+    """Return the peak of the bytes of all tensors during some work."""
     with LiveBytes() as live:
         work()
     return live.peak
 
 
 def text_chunk(tokens: int, image_tokens: int) -> Chunk:
-    """Make a run of [bos, picture] or of text."""
+    """Return a chunk of [bos, picture] or of text."""
     image = torch.zeros(1, tokens, dtype=torch.bool)
     image[0, 1 : 1 + image_tokens] = True
     vision = image.clone()
@@ -120,7 +121,7 @@ def text_chunk(tokens: int, image_tokens: int) -> Chunk:
 
 
 def measure(model: Model) -> dict[str, dict[str, float]]:
-    """Compare the estimate with the tensors, phase by phase."""
+    """Return the estimate and the measured bytes of each phase."""
     config, runtime, vision = model.config, model.runtime, model.config.vision
     pixels = torch.randn(1, vision.in_channels, vision.image_size, vision.image_size)
     features = torch.randn(1, vision.image_tokens, config.hidden_size).to(runtime.dtype)
@@ -151,7 +152,7 @@ def measure(model: Model) -> dict[str, dict[str, float]]:
         _load(model, phase)
         measured = peak_of(work)
         if phase is Phase.PREFILL_IMAGE:
-            measured += features.nbytes  # made before; they wait beside the stream
+            measured += features.nbytes  # made before this phase; in memory during it
         if phase is Phase.DECODE:
             measured += kept  # the buffers that prefill left
         kept = sum(loader.scratch.nbytes for loader in runtime.residency._loaders)  # type: ignore[attr-defined]
@@ -170,7 +171,7 @@ def measure(model: Model) -> dict[str, dict[str, float]]:
 
 
 def full_peaks() -> dict[str, int]:
-    """Plan the whole 19B model in NF4 and give each phase's peak, weights and cache included."""
+    """Return the planned peak of each phase of the 19B model in NF4, with weights and cache."""
     config = released_config(None, None)
     budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=64 << 30)
     workload = Workload(context=config.max_position_embeddings)
@@ -179,13 +180,13 @@ def full_peaks() -> dict[str, int]:
 
 
 def _needed(plan: PhasePlan) -> int:
-    """Leave out what a phase only keeps for others: an error is larger beside a smaller peak."""
+    """Return the peak without weights kept only for other phases; the error is relative to it."""
     kept = sum(u.nbytes for u in plan.resident if u.part not in plan.parts)
     return plan.peak_bytes - kept
 
 
 def _load(model: Model, phase: Phase) -> None:
-    """Bring a phase's weights in, so that they are not counted; and forget kernels' buffers."""
+    """Load a phase's weights, so that they are not counted, and drop the kernels' buffers."""
     residency = model.runtime.residency
     with residency.phase(phase):
         for plan in residency._phases[phase]:
@@ -195,7 +196,8 @@ def _load(model: Model, phase: Phase) -> None:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     catalog = synthetic_catalog(released_config(1, 1))
     model = open_model(
         checkpoint_folder(),

@@ -1,11 +1,11 @@
-"""How fast NF4 matrices are made and multiplied, beside bitsandbytes and plain bfloat16.
+"""Compare the speed of making and multiplying NF4 matrices with bitsandbytes and bfloat16.
 
     python benchmarks/nf4_kernels.py [--json FILE] [--threads 1] [--repeats 7] [--quick]
 
-Both sides of a comparison run in turn, and the figure is the median of the ratios of the pairs.
-With one thread the times are CPU time, so another program on the machine disturbs them little; with
-more they are wall time. Decoding runs over copies of a matrix that together exceed the last-level
-cache, as the matrices of a whole model do.
+Both sides of a comparison alternate, and the figure is the median of the ratios of the pairs. With
+one thread the times are CPU time, on which other programs have little influence; with more threads
+they are wall time. Decoding uses copies of a matrix that together exceed the last-level cache, as
+the matrices of a whole model do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Comparison:
 
 
 class Timer:
-    """Times pairs of functions in turn."""
+    """Times pairs of functions alternately."""
 
     def __init__(self, threads: int, repeats: int) -> None:
         torch.set_num_threads(threads)
@@ -73,7 +73,7 @@ class Timer:
         name: str,
         other: Callable[[], object],
     ) -> Comparison:
-        """Run both, ours first, as often as the repeats say."""
+        """Return the comparison of both functions, run alternately, ours first."""
         ours(), other()
         pairs = [(self._time(ours), self._time(other)) for _ in range(self._repeats)]
         return Comparison(
@@ -92,12 +92,12 @@ class Timer:
 
 
 def make_weight(matrix: Tensor, kernels: KernelChoice, *, packed: bool) -> FourBitWeight:
-    """Round a matrix and make it ready."""
+    """Return a matrix rounded to NF4 and ready to multiply."""
     return place_four_bit(quantize_nf4(matrix), kernels, Scratch(CPU), packed=packed)
 
 
 def in_turn(functions: Iterable[Callable[[], object]]) -> Callable[[], object]:
-    """Give a function that calls the next of some at each call."""
+    """Return a function that calls the next of these functions at each call."""
     ring = list(functions)
     position = 0
 
@@ -112,7 +112,7 @@ def in_turn(functions: Iterable[Callable[[], object]]) -> Callable[[], object]:
 def compare_shape(
     timer: Timer, name: str, rows: int, columns: int, kernels: KernelChoice
 ) -> Iterator[Comparison]:
-    """Compare everything on one shape."""
+    """Yield all comparisons for one shape."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def compare_shape(
 def compare_decoding(
     timer: Timer, shape: str, matrix: Tensor, weight: FourBitWeight, kernels: KernelChoice
 ) -> Iterator[Comparison]:
-    """Compare the multiplication of one row, each time with a matrix that is not in the cache."""
+    """Yield comparisons of multiplying one row, with matrices that are not in the cache."""
     copies = max(1, COLD_BYTES // matrix.nbytes)
     x = torch.randn(1, matrix.shape[1]).bfloat16()
     plain = in_turn([lambda m=m: F.linear(x, m) for m in (matrix.clone() for _ in range(copies))])
@@ -162,7 +162,7 @@ def compare_decoding(
 
 
 def bitsandbytes_multiply(weight: FourBitWeight, x: Tensor) -> Tensor:
-    """Multiply as bitsandbytes does where it has no packed kernel."""
+    """Return the product as bitsandbytes computes it without its packed kernel."""
     stored = weight.matrix
     result: Tensor = torch.ops.bitsandbytes.gemm_4bit(
         x, stored.codes.view(-1, 1), [stored.rows, stored.columns], stored.nested_absmax,

@@ -1,10 +1,10 @@
-"""What decoding several conversations at once costs on a CPU, per token.
+"""Measure the time per token of decoding several conversations at once on a CPU.
 
     python -m benchmarks.parallel_decode [--repeats 5]
 
-All decoder layers and the lm_head of the real shapes, made-up NF4 weights, everything resident.
-Each conversation has a cache of its own, filled to the same length. Steps of 1, 2, 4 and 8
-conversations take turns; medians. One thread, CPU time. Writes
+All decoder layers and lm_head in the real shapes, random NF4 weights, everything resident. Each
+conversation has its own cache, filled to the same length. Steps of 1, 2, 4 and 8 conversations
+alternate; the results are medians. One thread, CPU time. Writes
 benchmarks/results/parallel_decode.json.
 """
 
@@ -37,11 +37,11 @@ RESULT = ROOT / "benchmarks" / "results" / "parallel_decode.json"
 AT_ONCE = (1, 2, 4, 8)
 DECODER_LAYERS = 32
 FILLED = 200
-"""Tokens in every cache before the first step: a short question, its answer under way."""
+"""Tokens in every cache before the first step: a short question and a part of its answer."""
 
 
 def main() -> int:
-    """Measure steps of every width in turn and write the result."""
+    """Measure steps of every width alternately and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
@@ -54,7 +54,7 @@ def main() -> int:
     for repeat in range(repeats + 1):
         for n in AT_ONCE:
             took = step_seconds(runtime, caches[:n])
-            if repeat:  # the first round touches every matrix for the first time
+            if repeat:  # the first round is a warm-up
                 seconds[n].append(took)
     report: dict[str, Any] = {
         "machine": describe_machine(),
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def filled_cache(runtime: Runtime) -> KVCache:
-    """Give a cache that holds FILLED tokens; what they are makes no difference to time."""
+    """Return a cache of FILLED tokens; their values make no difference to the time."""
     cache = runtime.new_cache()
     cache.reserve(FILLED)
     cache.advance(FILLED)
@@ -86,7 +86,7 @@ def filled_cache(runtime: Runtime) -> KVCache:
 
 
 def step_seconds(runtime: Runtime, caches: list[KVCache]) -> float:
-    """Run one step for these conversations; gives its CPU time, and leaves the caches as filled."""
+    """Run one step for these conversations; return its CPU time and restore the caches."""
     tokens = [Token(token=17, position=FILLED, cache=cache) for cache in caches]
     began = time.process_time()
     runtime.decode_each(tokens)

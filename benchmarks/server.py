@@ -1,9 +1,9 @@
-"""What the server itself costs: its share of a request, JSON answers, Markdown.
+"""Measure the server's own time: its share of a request, JSON answers, Markdown.
 
     python -m benchmarks.server
 
-The engine of the first rows is scripted and answers at once, so what remains is the server and the
-client beside it. Writes benchmarks/results/server.json; docs/server.md names its numbers.
+The engine of the first rows is scripted and answers immediately, so the time is that of the server
+and the client. Writes benchmarks/results/server.json; docs/server.md quotes its numbers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ANSWER = (
 )
 
 
-class MadeUpTokenizer:
-    """As many tokens as the released model has: all bytes, and made-up words."""
+class RandomTokenizer:
+    """As many tokens as the released model has: all bytes, and random words."""
 
     def __init__(self) -> None:
         chance = random.Random(0)
@@ -62,7 +62,7 @@ class MadeUpTokenizer:
 
 
 def milliseconds(work: Callable[[], object], times: int) -> float:
-    """Give the median of several runs."""
+    """Return the median time of several runs."""
     taken = []
     for _ in range(times):
         began = time.perf_counter()
@@ -72,7 +72,7 @@ def milliseconds(work: Callable[[], object], times: int) -> float:
 
 
 def measure_requests() -> dict[str, float]:
-    """Time whole requests whose answer takes the engine no time."""
+    """Return the times of whole requests, which take the engine no time."""
     chat: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}]}
     url = "data:image/png;base64," + base64.b64encode(bytes(10 * MIB)).decode()
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "hello"}]
@@ -92,8 +92,8 @@ def measure_requests() -> dict[str, float]:
 
 
 def measure_json() -> dict[str, float]:
-    """Time the choice of one token among random scores, with and without the rule."""
-    tokenizer: Any = MadeUpTokenizer()
+    """Return the times of choosing one token from random logits, with and without a grammar."""
+    tokenizer: Any = RandomTokenizer()
     scores = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(0)) * 3
     worst = scores.clone()
     worst[ord(":")] = -100.0
@@ -116,7 +116,7 @@ def measure_json() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     torch.set_num_threads(1)
     answer = (ANSWER * 80)[:8000]
     results = {

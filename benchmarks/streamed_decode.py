@@ -1,10 +1,10 @@
-"""What decoding on a CPU costs when its weights do not fit: streamed beside resident, per token.
+"""Compare the time per token on a CPU with streamed and with resident weights.
 
     python -m benchmarks.streamed_decode [--repeats 5]
 
-Four decoder layers of the real shapes, made-up NF4 weights that are in memory already, as the
-system's file cache holds a file that was just read. One thread, CPU time. With our C kernel, and
-with bitsandbytes' kernel, which needs a packed copy of each matrix whenever it comes in. Writes
+Four decoder layers of the real shapes, random NF4 weights that are already in memory, like a file
+in the system's file cache. One thread, CPU time. With our C kernel, and with bitsandbytes' kernel,
+which needs a packed copy of each matrix whenever it is loaded. Writes
 benchmarks/results/streamed_decode.json.
 """
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
-    """Time tokens with everything resident, then with all that a small budget streams."""
+    """Return times with everything resident, and with the smallest budget, which streams most."""
     workload = Workload(context=CONTEXT, with_picture=False)
     runtime, plan = synthetic_decoder(LAYERS, workload, nbytes=8 * GIB, kernels=name)
     resident, expected = seconds_per_token(runtime, repeats)
@@ -77,7 +77,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
 
 
 def smallest(plan: Callable[[int], MemoryPlan]) -> MemoryPlan:
-    """Give the plan of the smallest budget that has two buffers, so that all else is streamed."""
+    """Return the plan of the smallest budget with two buffers, which streams everything else."""
     for nbytes in range(64 * MIB, 8 * GIB, 16 * MIB):
         try:
             found = plan(nbytes)
@@ -89,7 +89,7 @@ def smallest(plan: Callable[[int], MemoryPlan]) -> MemoryPlan:
 
 
 def seconds_per_token(runtime: Runtime, repeats: int) -> tuple[float, torch.Tensor]:
-    """Decode a few tokens; gives the median CPU time of one, all threads, and the last scores."""
+    """Decode a few tokens; return the median CPU time of one (all threads) and the last logits."""
     cache = runtime.new_cache()
     times = []
     for position in range(repeats + 1):

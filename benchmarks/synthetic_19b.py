@@ -3,8 +3,8 @@
     python benchmarks/synthetic_19b.py DIR               1221 tensors, 39,006,214,656 bytes
     python benchmarks/synthetic_19b.py DIR --reduced     two vision and two decoder layers, 3.9 GB
 
-It shows what conversion, loading and planning cost at full size. It answers nothing: the numbers
-are noise of a plausible size.
+Use it to measure conversion, loading and planning at full size. It cannot answer questions: the
+weights are noise of a plausible magnitude.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK = 1 << 23
 
 
 def released_config(vision_layers: int, decoder_layers: int) -> dict[str, Any]:
-    """Give config.json as it was released, except for the numbers of layers and the remote code."""
+    """Return config.json as released, except for the numbers of layers and remote code."""
     return {
         "architectures": ["CogVLMForCausalLM"],
         "vision_config": {
@@ -69,21 +69,21 @@ class Noise:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         block = self._random.standard_normal(_BLOCK, dtype=np.float32)
-        # Rounding to bfloat16 by cutting is good enough for noise. Zeros and subnormals go, so that
-        # scaling by a power of two is an addition to the exponent.
+        # Truncation to bfloat16 is good enough for noise. Zeros and subnormals are replaced, so
+        # that scaling by a power of two is an addition to the exponent.
         bits = (block.view(np.uint32) >> 16).astype(np.uint16)
         tiny = (bits & 0x7FFF) < 0x3000
         bits[tiny] = 0x3A80
         self._block = np.concatenate([bits, bits[:_CHUNK]])
 
     def chunks(self, spec: TensorSpec) -> Iterator[NDArray[np.uint16]]:
-        """Give the numbers of one tensor, in chunks, as bfloat16 bits."""
+        """Yield the numbers of one tensor, in chunks, as bfloat16 bits."""
         if spec.role is Role.FREQUENCIES:
             exact = 500_000.0 ** (-np.arange(spec.numel) / spec.numel)
             yield (exact.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
             return
         norm = spec.role is Role.NORM
-        # Norm weights lie around 1; matrices have standard deviations between 1/64 and 1/32.
+        # Norm weights are around 1; matrices have standard deviations between 1/64 and 1/32.
         power = np.uint16(0 if norm else int(self._random.integers(5, 7)) << 7)
         for begin in range(0, spec.numel, _CHUNK):
             count = min(_CHUNK, spec.numel - begin)
@@ -92,7 +92,7 @@ class Noise:
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], seed: int) -> int:
-    """Write the whole folder and give the bytes of its tensors."""
+    """Write the whole folder and return the bytes of its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     noise = Noise(seed)

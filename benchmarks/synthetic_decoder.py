@@ -1,4 +1,4 @@
-"""A decoder of the real shapes with made-up NF4 weights in memory, for benchmarks on the CPU."""
+"""A decoder with the real shapes and random NF4 weights in memory, for benchmarks on the CPU."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CPU, BF16 = torch.device("cpu"), torch.bfloat16
 def synthetic_decoder(
     layers: int, workload: Workload, *, nbytes: int, kernels: str = "auto"
 ) -> tuple[Runtime, Callable[[int], MemoryPlan]]:
-    """Give a runtime over so many decoder layers and lm_head, and what plans for other budgets.
+    """Return a runtime for so many decoder layers and lm_head, and a planner for other budgets.
 
     workload  without pictures
     nbytes    budget of the runtime's plan
     kernels   as choose_kernels takes it
-    Every matrix has memory of its own, as the system's file cache holds a file that was read.
+    Every matrix has its own memory, like the pages of a file in the system's file cache.
     """
     config = released_config(1, layers)
     catalog = synthetic_catalog(config, lm_head_nf4=True)

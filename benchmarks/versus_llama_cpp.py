@@ -1,16 +1,17 @@
-"""Decoding, prefill and encoding a picture beside llama.cpp, in turn on the same core.
+"""Decode, prefill and encode compared with llama.cpp, alternating on the same core.
 
     python3 -m venv llama && llama/bin/pip install gguf llama-cpp-python
     python -m benchmarks.versus_llama_cpp --llama llama/bin/python [--repeats 7] [--as-they-are]
 
-llama.cpp does not run CogVLM2, but a Llama of the language path's shapes, and CogVLM's tower with
-the shapes of CogVLM2's: made-up Q4_K_M weights (attn_v and ffn_down of half of the layers in Q6_K,
-all else Q4_K) beside our made-up NF4. Both run with 2 layers and with 6 (with 1 and with 3 of the
-tower, 9,217 tokens); the difference, divided, is the cost of a layer, whatever surrounds it. One
-thread, CPU time; a turn of theirs follows a turn of ours, and the ratio is the median of the pairs.
-llama.cpp makes a second copy of the weights in an order that suits it, as it does by itself; with
---as-they-are it does not: on a processor with AMX its first token ends in a segmentation fault with
-that copy (llama-cpp-python 0.3.36). Writes benchmarks/results/llama_cpp.json.
+llama.cpp does not run CogVLM2. It runs a Llama with the language path's shapes, and CogVLM's tower
+with CogVLM2's shapes, in random Q4_K_M weights (attn_v and ffn_down of half of the layers in Q6_K,
+the rest in Q4_K). Ours are random NF4 weights. Both run with 2 layers and with 6 (the tower, with
+9,217 tokens, with 1 and with 3); the difference, divided, is the time of a layer without the rest
+of the model. One thread, CPU time; the two alternate, and the ratio is the median of the pairs. By
+default llama.cpp makes a second, reordered copy of the weights. With --as-they-are it does not: on
+a processor with AMX it crashes at its first token with that copy (llama-cpp-python 0.3.36).
+
+Writes benchmarks/results/llama_cpp.json.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ PROMPT = 512
 SIDE = 1344
 VOCABULARY = 1024
 STEPS = 8
-"""Tokens decoded in a turn."""
+"""Tokens that are decoded in one measurement."""
 
 
-# --- llama.cpp's side: another Python, asked line by line -----------------------------------------
+# --- llama.cpp: in another Python, which answers line by line -------------------------------------
 
 
 def serve_llama(folder: Path, *, second_copy: bool) -> None:
-    """Answer lines like `6 decode` with the CPU seconds that it took."""
+    """Answer lines like `6 decode` with the CPU seconds of that work."""
     import llama_cpp
 
     defaults = llama_cpp.llama_cpp.llama_model_default_params
@@ -99,7 +100,7 @@ class LlamaTower:
         params.use_gpu = params.warmup = params.print_timings = False
         params.n_threads = 1
         self._context = mtmd.mtmd_init_from_file(str(file).encode(), text_model, params)
-        assert self._context, "llama.cpp did not take the tower"
+        assert self._context, "llama.cpp rejected the tower"
         pixels = (ctypes.c_uint8 * (3 * SIDE * SIDE))(*(i % 251 for i in range(3 * SIDE * SIDE)))
         bitmap = mtmd.mtmd_bitmap_init(SIDE, SIDE, pixels)
         self._chunks = mtmd.mtmd_input_chunks_init()
@@ -107,10 +108,10 @@ class LlamaTower:
         text = mtmd.mtmd_input_text(marker, len(marker), False, False)
         bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
         failed = mtmd.mtmd_tokenize(self._context, self._chunks, ctypes.byref(text), bitmaps, 1)
-        assert not failed, f"llama.cpp did not take the picture: {failed}"
+        assert not failed, f"llama.cpp rejected the picture: {failed}"
 
     def encode(self) -> float:
-        """Give the CPU seconds of encoding the picture."""
+        """Return the CPU seconds of encoding the picture."""
         from llama_cpp import mtmd_cpp as mtmd
 
         for index in range(mtmd.mtmd_input_chunks_size(self._chunks)):
@@ -124,7 +125,7 @@ class LlamaTower:
 
 
 class Gguf:
-    """Writes made-up weights."""
+    """Writes random weights."""
 
     def __init__(self, file: Path, architecture: str) -> None:
         import gguf
@@ -149,7 +150,7 @@ class Gguf:
         self.writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=kind)
 
     def plain(self, name: str, *shape: int, value: float = 1.0) -> None:
-        """Add float32 numbers that are all the same."""
+        """Add float32 numbers that are all equal."""
         import numpy as np
 
         self.writer.add_tensor(name, np.full(shape, value, dtype=np.float32))
@@ -163,7 +164,7 @@ class Gguf:
 
 
 def write_tower(file: Path, layers: int) -> None:
-    """Write CogVLM's tower with the shapes of CogVLM2's, and a projector that costs little."""
+    """Write CogVLM's tower with CogVLM2's shapes, and a small projector."""
     width, inner, patch, hidden = 1792, 15360, 14, 4096
     made = Gguf(file, "clip")
     writer = made.writer
@@ -209,7 +210,7 @@ def write_tower(file: Path, layers: int) -> None:
 
 
 def write_gguf(file: Path, layers: int) -> None:
-    """Write a Llama with the language path's shapes and made-up numbers."""
+    """Write a Llama with the language path's shapes and random numbers."""
     made = Gguf(file, "llama")
     writer, quantized, four, six = made.writer, made.quantized, made.four, made.six
     writer.add_block_count(layers)
@@ -270,7 +271,7 @@ class Ours:
         self._tokens = torch.randn(1, vision.num_positions, vision.hidden_size).to(BF16)
 
     def seconds(self, layers: int, phase: str) -> float:
-        """Give the CPU seconds of one turn, as llama.cpp's side does."""
+        """Return the CPU seconds of one measurement, as the llama.cpp process does."""
         import torch
 
         from cogvlm2_lite.engine.chunk import Chunk
@@ -313,7 +314,7 @@ class Ours:
 
 
 def main() -> int:
-    """Measure in turn and write the result."""
+    """Measure both alternately and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llama", help="a Python with gguf and llama-cpp-python")
     parser.add_argument("--repeats", type=int, default=7)
@@ -369,7 +370,7 @@ def main() -> int:
 def compare(
     ours: Ours, ask: Any, phase: str, counts: tuple[int, int], turn: int, repeats: int
 ) -> dict[str, float]:
-    """Give the median cost of a layer of both, in milliseconds, and the median ratio."""
+    """Return the median time of a layer of both, in milliseconds, and the median ratio."""
     few, many = counts
     pairs = []
     for _ in range(repeats + 1):
@@ -378,7 +379,7 @@ def compare(
             for seconds in (ours.seconds, ask)
         )
         pairs.append((mine, other))
-    pairs = pairs[1:]  # the first warms both up
+    pairs = pairs[1:]  # the first pair is a warm-up
     ratios = [other / mine for mine, other in pairs]
     return {
         "ours_ms": 1000 * statistics.median(mine for mine, _ in pairs),

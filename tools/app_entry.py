@@ -13,7 +13,7 @@ import sys
 MODULE_RUN = ["-P", "-m"]
 
 if __name__ == "__main__":
-    multiprocessing.freeze_support()  # a child of torch's ends here and not in a second window
+    multiprocessing.freeze_support()  # torch's child processes run here, without a window
     if sys.argv[1:3] == MODULE_RUN:
         module, *arguments = sys.argv[3:]
         sys.argv = [module, *arguments]

@@ -1,7 +1,7 @@
 """Build an application folder that needs no Python: python tools/build_app.py DEST
 
-Needs `pip install pyinstaller` beside the project with its extras gui and server. DEST becomes
-DEST/cogvlm2-lite/ with the program cogvlm2-lite in it, for the system that it is built on. See
+Needs `pip install pyinstaller` and the project with its extras gui and server. Writes
+DEST/cogvlm2-lite/ with the program cogvlm2-lite, for the system that it is built on. See
 docs/desktop.md.
 """
 
@@ -16,26 +16,26 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "cogvlm2-lite"
 
 OURS = ("cogvlm2_lite", "quantize", "gui")
-"""All their modules and files: commands, storage kinds and pages are found by name as it runs."""
+"""All their modules and files are included: commands and pages are imported by name at run time."""
 
-LIBRARIES_BESIDE = ("bitsandbytes", "tokenizers")
-"""They open libraries of theirs by path, which no import shows."""
+LIBRARIES_BY_PATH = ("bitsandbytes", "tokenizers")
+"""Packages that open their own libraries by path, which PyInstaller cannot see."""
 
 VERSIONS = (
     NAME, "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil",
     "platformdirs", "filelock", "PySide6_Essentials", "starlette", "uvicorn",
 )  # fmt: skip
-"""`doctor` and the page About read these versions from the packages' metadata."""
+"""`doctor` and the About page read these versions from the packages' metadata."""
 
 LEFT_OUT = (
     "transformers", "accelerate", "pytest", "hypothesis", "mypy", "playwright", "schemathesis",
     "openai", "tkinter", "IPython", "matplotlib",
 )  # fmt: skip
-"""Installed perhaps, named somewhere, and never used by the program."""
+"""Perhaps installed and imported somewhere, but never used by the program."""
 
 
 def main() -> int:
-    """Build it; gives the exit code of PyInstaller."""
+    """Build the folder; return the exit code of PyInstaller."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("destination", type=Path)
     destination = parser.parse_args().destination.resolve()
@@ -46,7 +46,7 @@ def main() -> int:
     ]  # fmt: skip
     for package in OURS:
         options += ["--collect-submodules", package, "--collect-data", package]
-    for package in (*LIBRARIES_BESIDE, "cogvlm2_lite.weights.kernels"):
+    for package in (*LIBRARIES_BY_PATH, "cogvlm2_lite.weights.kernels"):
         options += ["--collect-binaries", package]
     for package in VERSIONS:
         options += ["--copy-metadata", package]

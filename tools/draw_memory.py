@@ -58,7 +58,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Plan for all the computers of the page."""
+    """Return the plans for all computers of the page."""
     found = [_case(f"{gib} GiB GPU", _gpu(gib)) for gib in GPU_GIB]
     return [*found, _case(f"CPU, {CPU_GIB} GiB RAM", _cpu())]
 

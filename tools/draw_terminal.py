@@ -24,15 +24,15 @@ INK, DIM, PROMPT, ANSWER, PAPER, FRAME = (
 
 
 def main() -> None:
-    """Record and draw."""
+    """Run the command and write the drawing."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "demo.svg"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(draw(record()), encoding="utf-8")
+    target.write_text(draw(run_demo()), encoding="utf-8")
     print(target)
 
 
-def record() -> list[str]:
-    """Give the lines of a first run, wrapped, without this machine's paths."""
+def run_demo() -> list[str]:
+    """Return the lines of a first run, wrapped, without this machine's paths."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "COGVLM2_LITE_CACHE": cache, "NO_COLOR": "1"}
         command = [sys.executable, "-m", "cogvlm2_lite", "demo"]
@@ -46,7 +46,7 @@ def record() -> list[str]:
 
 
 def wrapped(line: str) -> list[str]:
-    """Break a line where a terminal would."""
+    """Return a line broken where a terminal would break it."""
     pieces, piece = [], ""
     for letter in line:
         if width(piece + letter) > COLUMNS:
@@ -57,12 +57,12 @@ def wrapped(line: str) -> list[str]:
 
 
 def width(text: str) -> int:
-    """Count terminal columns; Chinese letters take two."""
+    """Return the number of terminal columns; Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def draw(lines: list[str]) -> str:
-    """Write an SVG of a terminal window."""
+    """Return an SVG of a terminal window."""
     wide = round(COLUMNS * ADVANCE + 2 * MARGIN)
     high = BAR + LINE * len(lines) + MARGIN
     body = "\n".join(_line(line, BAR + LINE * (i + 0.8)) for i, line in enumerate(lines))

@@ -1,6 +1,6 @@
 """Make docs/screenshots/ with the real window and the demo model: python tools/screenshots.py
 
-Offscreen; the same pictures every time, but for the seconds under an answer.
+Runs offscreen. The pictures are the same every time, except for the seconds under an answer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ The [format](https://datatracker.ietf.org/doc/html/rfc4180) has"""
 
 
 class Photographer:
-    """Works the window as a person would and takes pictures of it."""
+    """Uses the window as a person would, and takes pictures of it."""
 
     def __init__(self, app: QApplication, data: Path) -> None:
         self._app = app
@@ -85,12 +85,12 @@ class Photographer:
         return page
 
     def set(self, name: str, value: str) -> None:
-        """Change the theme or the language, and let the pages be made anew."""
+        """Change the theme or the language, and wait until the pages are made again."""
         self.program.settings.set(name, value)
         self.wait(1.5)
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        """Let the window work for so long, or until something is so."""
+        """Process the window's events for so long, or until a condition holds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not until():
             self._app.processEvents()
@@ -102,7 +102,7 @@ class Photographer:
         self.program.window.grab().save(str(TARGET / f"{name}.png"))
 
     def ask_about(self, picture: str, *questions: str) -> None:
-        """Begin a conversation about a picture."""
+        """Ask questions about a picture in a new conversation."""
         self.chat.start_new()
         data = (PICTURES / picture).read_bytes()
         self.chat.panel.load(data)
@@ -115,7 +115,7 @@ class Photographer:
 
 
 def conversations(shooter: Photographer) -> None:
-    """Talk about three pictures with the demo model."""
+    """Ask the demo model about three pictures."""
     shooter.chat.open_demo()
     shooter.wait(60, lambda: shooter.ready)
     shooter.ask_about("sign.png", "What word is on the sign?", "What color is the text?")
@@ -162,14 +162,14 @@ def batch(shooter: Photographer, folder: Path) -> None:
 
 
 def hide(page: QWidget, folder: Path) -> None:
-    """Show another place than where this computer keeps its temporary files."""
+    """Replace the path of a temporary folder by a plausible one."""
     assert isinstance(page, BatchPage)
     page.form.folder.setText("~/Pictures/scans")
     page.status.setText(page.status.text().replace(str(folder), "~/Pictures/scans"))
 
 
 def convert(shooter: Photographer, target: Path) -> None:
-    """Make the demo model 4-bit."""
+    """Convert the demo model to 4 bits."""
     page = shooter.show("convert")
     assert isinstance(page, ConvertPage)
     page.source.setText(str(checkpoint_folder()))
@@ -192,7 +192,7 @@ def memory(shooter: Photographer, name: str, gib: float) -> None:
 
 
 def main() -> None:
-    """Take all of them, or, in a window of another scale, one."""
+    """Take all pictures, or only one in a window of another scale."""
     TARGET.mkdir(parents=True, exist_ok=True)
     app = make_app()
     with tempfile.TemporaryDirectory() as name:

