@@ -157,14 +157,14 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """How a conversation is written as the text that the model was trained on.
+    """The text form of a conversation, as the model was trained on it.
 
-    asked  the question, with the placeholder {question}
-    past   an earlier turn, with the placeholders {question} and {answer}; "": earlier turns are
-           left out
+    question  the question, with the placeholder {question}
+    past      an earlier turn, with the placeholders {question} and {answer}; "": earlier turns are
+              left out
     """
 
-    asked: str
+    question: str
     past: str = ""
 
 

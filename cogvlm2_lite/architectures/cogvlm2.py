@@ -66,13 +66,13 @@ listed: a step reads a few of its rows directly from the mapped file."""
 
 _TEMPLATES = MappingProxyType({
     "chat": Template(
-        asked="Question: {question} Answer:", past="Question: {question} Answer: {answer}\n"
+        question="Question: {question} Answer:", past="Question: {question} Answer: {answer}\n"
     ),
     "vqa": Template(
-        asked="Question: {question} Short answer:",
+        question="Question: {question} Short answer:",
         past="Question: {question} Short answer: {answer}\n",
     ),
-    "base": Template(asked="{question}"),
+    "base": Template(question="{question}"),
 })  # fmt: skip
 """The Chinese model uses the same English words."""
 

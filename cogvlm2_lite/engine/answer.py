@@ -147,17 +147,17 @@ class Answers:
             )
         return Prepared(request=request, prompt=prompt, continue_ids=tuple(continue_ids))
 
-    def steps(self, asked: Prepared, slot: CacheSlot, cancel: Cancel) -> AnswerSteps[None]:
+    def steps(self, prepared: Prepared, slot: CacheSlot, cancel: Cancel) -> AnswerSteps[None]:
         """Answer a question in a slot; the last event is Finished, also after a cancel."""
         # Steps 1 and 4, opening the picture and planning the memory, are done by the caller.
-        prompt, continue_ids = asked.prompt, asked.continue_ids
+        prompt, continue_ids = prepared.prompt, prepared.continue_ids
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
-        yield from _report_streaming(self.runtime.plan, asked.request.image is not None)
+        yield from _report_streaming(self.runtime.plan, prepared.request.image is not None)
         tally = _Tally(token_ids=list(continue_ids))
         try:
-            logits = yield from self._fill_cache(asked, slot, cancel, tally)
-            reason = yield from self._decode(logits, asked, slot, tally)
+            logits = yield from self._fill_cache(prepared, slot, cancel, tally)
+            reason = yield from self._decode(logits, prepared, slot, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
             # The text that is continued is not lost if the answer is cancelled before it continues.
@@ -191,7 +191,7 @@ class Answers:
         return self.tokenizer.encode(request.continue_from)
 
     def _fill_cache(
-        self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
+        self, prepared: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
     ) -> AnswerSteps[Tensor]:
         """Compute the prompt, and after it the answer that is continued; return the last logits.
 
@@ -200,8 +200,10 @@ class Answers:
 
         Returns  [vocab]
         """
-        prompt, continue_ids = asked.prompt, asked.continue_ids
-        held = slot.generated.common(prompt, asked.picture, continue_ids) if slot.generated else 0
+        prompt, continue_ids = prepared.prompt, prepared.continue_ids
+        held = (
+            slot.generated.common(prompt, prepared.picture, continue_ids) if slot.generated else 0
+        )
         if held:
             slot.cache.truncate(prompt.tokens + held)
             assert slot.generated is not None
@@ -209,8 +211,8 @@ class Answers:
             yield Prefilled(tokens=0, reused_tokens=prompt.tokens + held, seconds=0.0)
             logits = None
         else:
-            logits = yield from self._prefill(asked, slot, cancel, tally)
-            slot.generated = GeneratedTokens.after(prompt, asked.picture)
+            logits = yield from self._prefill(prepared, slot, cancel, tally)
+            slot.generated = GeneratedTokens.after(prompt, prepared.picture)
         began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
         for number, token in enumerate(continue_ids[held:], held + 1):
             logits = yield from self._feed(token, position + number, slot)
@@ -233,12 +235,12 @@ class Answers:
         return logits
 
     def _prefill(
-        self, asked: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
+        self, prepared: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
     ) -> Generator[Event, None, Tensor]:
         """Steps 2, 5 and 6: compute the prompt into the cache; return the last logits [vocab]."""
         if cancel.is_set:
             raise Cancelled
-        prompt, picture, image = asked.prompt, asked.picture, asked.request.image
+        prompt, picture, image = prepared.prompt, prepared.picture, prepared.request.image
         slot.generated = None
         reused = yield from self._restore(prompt, picture, slot)
         features = None
@@ -320,13 +322,17 @@ class Answers:
         return (yield from self.runtime.encode(pixels, cancel))
 
     def _decode(
-        self, logits: Tensor, asked: Prepared, slot: CacheSlot, tally: _Tally
+        self, logits: Tensor, prepared: Prepared, slot: CacheSlot, tally: _Tally
     ) -> AnswerSteps[FinishReason]:
         """Step 7: generate the answer token by token, after the text that is continued.
 
         logits  [vocab], those of the first token
         """
-        prompt, continue_ids, sampling = asked.prompt, asked.continue_ids, asked.request.sampling
+        prompt, continue_ids, sampling = (
+            prepared.prompt,
+            prepared.continue_ids,
+            prepared.request.sampling,
+        )
         # 1. What watches or limits the answer: sampling, stop texts, repetition, JSON, room.
         text_ids = prompt.input_ids[prompt.token_type_ids == 0].tolist()
         chooser = TokenChooser(sampling, text_ids, logits.device)

@@ -176,4 +176,4 @@ class PictureCache:
     def _shrink(self, nbytes: int) -> None:
         while self._entries and self.nbytes > nbytes:
             _, dropped = self._entries.popitem(last=False)
-            self._arena.give(dropped.nbytes)
+            self._arena.release(dropped.nbytes)

@@ -113,21 +113,21 @@ class Engine:
             raise UsageError(
                 "The model is answering other questions.", hint="Wait, or cancel one of them."
             )
-        asked = self._answers.prepare(request)
+        prepared = self._answers.prepare(request)
         taken = [live.slot for live in self._live.values()]
         free = [slot for slot in self.slots if slot not in taken]
         # 1. Take the slot that holds most of this conversation, else the least recently used one.
         slot = max(
             free,
             key=lambda slot: (
-                slot.holds(asked.prompt, asked.picture, asked.continue_ids),
+                slot.holds(prepared.prompt, prepared.picture, prepared.continue_ids),
                 -slot.used,
             ),
         )
         self._started += 1
         slot.used, slot.replans = self._started, 0
         # 2. The work is a generator: nothing runs before the first turn.
-        work = self._answers.steps(asked, slot, cancel)
+        work = self._answers.steps(prepared, slot, cancel)
         self._live[number] = _Live(number=number, work=work, slot=slot, cancel=cancel)
 
     def turn(self) -> Iterator[tuple[int, EventOrError]]:

@@ -79,7 +79,7 @@ def build_prompt(
     Raises UsageError for an unknown template.
     """
     chosen = _find_template(template, architecture)
-    return _past_turns(history or (), chosen) + chosen.asked.format(question=query)
+    return _past_turns(history or (), chosen) + chosen.question.format(question=query)
 
 
 def _find_template(name: str | None, architecture: Architecture) -> Template:

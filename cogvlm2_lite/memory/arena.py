@@ -43,7 +43,7 @@ class Arena:
             self.held_bytes = held
             self.peak_bytes = max(self.peak_bytes, held)
 
-    def give(self, nbytes: int) -> None:
+    def release(self, nbytes: int) -> None:
         """Account for released bytes."""
         self.take(-nbytes)
 
@@ -58,4 +58,4 @@ class Arena:
         try:
             yield
         finally:
-            self.give(nbytes)
+            self.release(nbytes)

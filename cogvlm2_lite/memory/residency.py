@@ -262,7 +262,7 @@ class Residency:
         for slot in self._slots[key]:
             self._loaders[device or 0].clear(slot)
         if device is not None:
-            self.arenas[device].give(held)
+            self.arenas[device].release(held)
 
 
 def _other_size(key: UnitKey, filled: int, planned: int) -> EngineError:

@@ -69,7 +69,7 @@ _STATE_SUFFIXES = {
     "quant_state.bitsandbytes__nf4": "nf4",
     "quant_state.bitsandbytes__fp4": "fp4",
 }
-_PLAIN_COMPANIONS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "scale")
+_COMPANION_ROLES = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "scale")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _SOURCE_DTYPES = frozenset({"float32", "float16", "bfloat16"})
 _STATE_KEYS = frozenset(
@@ -384,7 +384,7 @@ def _split(name: str) -> tuple[str, str, str]:
         if name.endswith(f".{suffix}"):
             return name.removesuffix(f".{suffix}"), _STATE, suffix
     owner, _, suffix = name.rpartition(".")
-    return owner, suffix if suffix in _PLAIN_COMPANIONS else "", suffix
+    return owner, suffix if suffix in _COMPANION_ROLES else "", suffix
 
 
 def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:

@@ -46,8 +46,8 @@ OTHER = replace(
     phases={phase: parts - {Part.LM_HEAD} for phase, parts in COGVLM2.phases.items()},
     keep_order=COGVLM2.keep_order[::-1],
     templates={
-        "chat": Template(asked="Q {question} A", past="Q {question} A {answer} "),
-        "vqa": Template(asked="{question}?"),
+        "chat": Template(question="Q {question} A", past="Q {question} A {answer} "),
+        "vqa": Template(question="{question}?"),
     },
     pictures_per_conversation=2,
     released=Released(word="other", title="Another model", raw=COGVLM2.released.raw),

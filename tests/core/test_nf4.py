@@ -17,7 +17,7 @@ from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
     NF4_LEVELS,
-    dequantize_plain,
+    dequantize_by_byte,
     dequantize_reference,
     dynamic_map,
     expand_scales,
@@ -288,7 +288,7 @@ def test_every_dequantization_equals_the_reference(
     expected = dequantize_reference(
         codes, absmax, levels=values, group=group, out=torch.empty(shape, dtype=dtype)
     )
-    plain = dequantize_plain(
+    plain = dequantize_by_byte(
         codes, absmax, levels=values, group=group, out=torch.empty(shape, dtype=dtype)
     )
     assert torch.equal(plain, expected)

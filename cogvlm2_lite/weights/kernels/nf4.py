@@ -287,7 +287,7 @@ def dequantize_reference(
     return out.copy_(values.mul_(scales).view(out.shape))
 
 
-def dequantize_plain(
+def dequantize_by_byte(
     codes: Tensor, absmax: Tensor, *, levels: Tensor, group: int, out: Tensor
 ) -> Tensor:
     """Dequantize as dequantize_reference, bit-identical, with one look-up per byte.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.interface import Fill
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
-from cogvlm2_lite.weights.kernels.nf4 import dequantize_plain
+from cogvlm2_lite.weights.kernels.nf4 import dequantize_by_byte
 from cogvlm2_lite.weights.kernels.scales import Expand, expand_with_torch, float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
@@ -28,6 +28,6 @@ class TorchDequantizer:
 
         def fill(start: int, end: int, out: Tensor) -> None:
             codes, absmax = matrix.part(scales, start, end)
-            dequantize_plain(codes, absmax, levels=matrix.levels, group=matrix.group, out=out)
+            dequantize_by_byte(codes, absmax, levels=matrix.levels, group=matrix.group, out=out)
 
         return fill
