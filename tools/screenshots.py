@@ -87,7 +87,7 @@ class Photographer:
     def set(self, name: str, value: str) -> None:
         """Change the theme or the language, and wait until the pages are made again."""
         self.program.settings.set(name, value)
-        self.wait(1.5)
+        self.wait(4)
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Process the window's events for so long, or until a condition holds."""
@@ -98,7 +98,7 @@ class Photographer:
 
     def take(self, name: str) -> None:
         """Write a picture of the window."""
-        self.wait(0.4)
+        self.wait(1)
         self.program.window.grab().save(str(TARGET / f"{name}.png"))
 
     def ask_about(self, picture: str, *questions: str) -> None:
@@ -229,6 +229,7 @@ def main() -> None:
         shooter.set("language", "zh_CN")
         shooter.take("chat-chinese")
         hide(shooter.show("batch"), data / "scans")
+        shooter.wait(4)
         shooter.take("batch-chinese")
         shooter.set("language", "en")
         shooter.show("chat")
