@@ -191,10 +191,8 @@ def _fp4(source: Path, scratch: Path, asked: list[Sample]) -> TokenComparison:
     config = read_config(source)
     with Reference(prepare(asked, Tokenizer.from_folder(source), config), config) as kept:
         run(kept.fill(open_float32(source)))
-        found = run(kept.against(open_float32(scratch / "fp4")))
-    order = np.argsort(
-        found.answer, kind="stable"
-    )  # in the order of the samples, as a walk has them
+        found = run(kept.compare(open_float32(scratch / "fp4")))
+    order = np.argsort(found.answer, kind="stable")  # the order of the samples, as in a walk
     return TokenComparison(**{name: values[order] for name, values in vars(found).items()})
 
 

@@ -175,7 +175,7 @@ class Bench:
         return target
 
     def _compare(self, folder: Path) -> TokenComparison:
-        return run(self._reference.against(open_float32(folder)))
+        return run(self._reference.compare(open_float32(folder)))
 
     def _row(
         self, found: TokenComparison, plain: TokenComparison, cpu_s: float | None

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from tests.helpers.goldens import compare, load_golden, open_golden_model  # noqa: E402
 
 HEAD = """\
-# Fidelity: our numbers against the released code's
+# Fidelity: our numbers compared with the released code's
 
 The released code was run on a tiny checkpoint with random weights in the released layout, in
 float32 on a CPU. `tests/golden/a` holds the checkpoint, the inputs and every output. The table

@@ -126,7 +126,7 @@ def measure(made: dict[str, Path], seeds: list[int], pictures: int) -> dict[str,
         with Reference(asked, config) as kept:
             run(kept.fill(reference))
             for name, folder in made.items():
-                found.setdefault(name, []).append(run(kept.against(open_float32(folder))))
+                found.setdefault(name, []).append(run(kept.compare(open_float32(folder))))
     plain, fp4 = joined(found[PLAIN]), joined(found[FP4])
     rows = {}
     for name, parts in found.items():

@@ -1,4 +1,4 @@
-"""CogVLM2 Lite: the CogVLM2-19B image chat model, 4-bit and offline, on one workstation.
+"""CogVLM2 Lite: the image chat model CogVLM2-19B in 4 bits, offline, on one workstation.
 
     import cogvlm2_lite
 
@@ -6,7 +6,7 @@
     for event in model.answer("What is written on the sign?", image="photo.jpg"):
         ...
 
-Nothing heavy is imported until `load` is called.
+Importing this package is fast: torch is imported when `load` is called.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on its first use, so that `import cogvlm2_lite` stays quick."""
+    """Import a public name on its first use, so that `import cogvlm2_lite` is fast."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -1,4 +1,4 @@
-"""`python -m cogvlm2_lite` is the command `cogvlm2-lite`."""
+"""Runs the command `cogvlm2-lite` for `python -m cogvlm2_lite`."""
 
 from __future__ import annotations
 

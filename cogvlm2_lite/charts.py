@@ -1,4 +1,4 @@
-"""Drawings and the frame of our HTML pages: inline SVG and style, no network, no script."""
+"""SVG charts and the frame of HTML pages, with inline style, without network or scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from cogvlm2_lite.units import format_bytes
 
 _COLOURS = ("c1", "c2", "c3", "c4", "c5")
-"""Styles of the parts, in the model's order."""
+"""CSS classes of the parts, in the model's order."""
 
 _COLOUR_STYLE = """\
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2024;--soft:#60646c;--line:#d9dce1;
@@ -44,7 +44,7 @@ figure{{margin:0;overflow-x:auto}}svg{{width:100%;min-width:34rem;height:auto;di
 
 
 def document(title: str, body: str) -> str:
-    """Give a whole page; title is plain text, body is HTML."""
+    """Return a complete page; title is plain text, body is HTML."""
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -66,7 +66,7 @@ def document(title: str, body: str) -> str:
 
 
 def standalone(drawing: str) -> str:
-    """Make a drawing of this module a file of its own; it looks the same, light or dark."""
+    """Return a chart of this module as an SVG file of its own, with light and dark colours."""
     head, rest = drawing.split(">", 1)
     style = f"{_COLOUR_STYLE}svg{{background:var(--paper)}}\n{_DRAWING_STYLE}"
     named = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"')
@@ -74,11 +74,11 @@ def standalone(drawing: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float, float, float]], form: str, what: str) -> str:
-    """Draw a number for each row with the interval it lies in, as SVG.
+    """Return a bar chart with intervals, as SVG.
 
-    rows  name, number, low end, high end, all 0 or more
-    form  how numbers are written, such as ".2f"
-    what  said to those who do not see the drawing
+    rows  name, value, and the ends of its interval, all 0 or more
+    form  format of the numbers, such as ".2f"
+    what  description for screen readers
     """
     most = max((high for _, _, _, high in rows), default=0.0) or 1.0
     drawn = []
@@ -100,7 +100,7 @@ def bars(rows: Sequence[tuple[str, float, float, float]], form: str, what: str) 
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Give a table of plain texts."""
+    """Return an HTML table of plain texts."""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
@@ -111,9 +111,9 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def bytes_by_part(
     before: Mapping[str, int], after: Mapping[str, int], names: tuple[str, str]
 ) -> str:
-    """Draw what each part weighs before and after, as SVG.
+    """Return a chart of the bytes of each part before and after, as SVG.
 
-    names  what the two are called; one letter or word each
+    names  of the two; one letter or word each
     """
     parts = [part for part in before if before[part] or after[part]]
     most = max(*before.values(), *after.values(), 1)
@@ -139,11 +139,11 @@ def bytes_by_part(
 
 
 def by_depth(lines: Mapping[str, Mapping[int, float]], form: str, what: str) -> str:
-    """Draw a number of each layer, a line for each part, as SVG.
+    """Return a line chart of a number over the layers, with a line per part, as SVG.
 
     lines  part to layer to number, 0 or more
-    form   how numbers are written, such as ".0%"
-    what   said to those who do not see the drawing
+    form   format of the numbers, such as ".0%"
+    what   description for screen readers
     """
     if not lines:
         return "<p>No part has layers.</p>"

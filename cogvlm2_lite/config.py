@@ -1,4 +1,4 @@
-"""Reads config.json: which architecture a model folder is of, and its numbers."""
+"""Reads config.json: the architecture of a model folder and its numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_config(folder: Path) -> ModelConfig:
     """Return the checked content of a model folder's config.json.
 
     Raises CheckpointError when the file is missing, is not JSON, lacks a number, or holds a key or
-    a value this program does not know: guessing would give wrong answers silently.
+    an unknown value: guessing could silently give wrong answers.
     """
     path = folder / "config.json"
     try:
@@ -45,10 +45,10 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config.json") -> Model
 
 
 def _architecture_of(raw: Mapping[str, Any]) -> Architecture:
-    """Return the architecture that config.json names, and CogVLM2 where it names none we know.
+    """Return the architecture that config.json names, or CogVLM2 if the name is unknown.
 
-    Copies and fine-tuned models leave the name out or change it. Their keys and tensors still say
-    what they are: CogVLM2's rules refuse what is something else.
+    Copies and fine-tuned models omit or change the name. CogVLM2's checks of keys and tensors
+    reject other models.
     """
     names = raw.get("architectures")
     known = (ARCHITECTURES.get(str(name)) for name in (names if isinstance(names, list) else ()))

@@ -1,4 +1,4 @@
-"""Which device and which number type to compute with, and why."""
+"""Chooses the device and the number type, with the reasons."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceWord:
-    """What a --device means.
+    """The meaning of a --device.
 
-    backend  None: "auto", the best that this computer has
+    backend  None: "auto", the best one of this computer
     index    of one GPU; None: all of them
     """
 
@@ -34,10 +34,11 @@ class DeviceWord:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Where and in which type the model runs; `reason` is for `doctor`.
+    """The device and number type to compute with.
 
-    gpus     the GPUs it may spread over, the one with the most free memory first; () on the CPU
-    trouble  why a GPU that one might expect is not used; "" when there is nothing to say
+    reason   for the number type, for `doctor`
+    gpus     the GPUs to use, the one with the most free memory first; () on the CPU
+    trouble  why a GPU that a user may expect is not used; "" if there is none
     """
 
     device: torch.device
@@ -52,9 +53,9 @@ class Compute:
 
 
 def parse_device(word: str) -> DeviceWord:
-    """Read what a user writes: "auto", the name of a back end, or that name and a GPU's number.
+    """Return the meaning of "auto", the name of a back end, or that name and a GPU's number.
 
-    Raises UsageError for other words.
+    Raises UsageError for anything else.
     """
     kind, _, number = word.partition(":")
     known = {backend.kind: backend for backend in backends()}
@@ -70,10 +71,10 @@ def parse_device(word: str) -> DeviceWord:
 
 
 def prepare_threads() -> None:
-    """Make idle worker threads sleep instead of spin, and leave the desktop a core.
+    """Make idle threads of torch sleep instead of spin, and leave one core to the desktop.
 
-    On a busy desktop spinning threads cost a factor of four in tokens/s (measured with 2 threads).
-    Works only before torch is imported. Values the user has set stay.
+    On a busy desktop, spinning threads reduced tokens/s by a factor of four (measured with 2
+    threads). This works only before torch is imported. Values set by the user are kept.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -81,7 +82,7 @@ def prepare_threads() -> None:
 
 
 def thread_count() -> int:
-    """Give the threads to compute with: one per physical core, less one where there are four."""
+    """Return the number of threads: the physical cores, minus one if there are four or more."""
     import psutil
 
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -91,11 +92,11 @@ def thread_count() -> int:
 
 
 def choose_compute(device: str, dtype: str) -> Compute:
-    """Resolve "auto" to what this machine does well.
+    """Return the device and number type; "auto" means the best ones of this computer.
 
     device  "auto", "cpu", "cuda" or "cuda:N"
     dtype   "auto", "float32", "bfloat16" or "float16"
-    Raises UsageError for other words, DeviceError for a GPU that is not there.
+    Raises UsageError for other words, DeviceError for a GPU that is missing.
     """
     if dtype not in DTYPES:
         raise UsageError(
@@ -120,10 +121,10 @@ def choose_compute(device: str, dtype: str) -> Compute:
 
 
 def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], Text]:
-    """Pick the GPUs that a --device means, and say why others that one might expect are not used.
+    """Return the GPUs of a --device, and why others that a user may expect are not used.
 
-    device  "auto" (all, and none when there are none), "cpu" (none), "cuda" (all), "cuda:N" (one)
-    Raises UsageError for other words, DeviceError when a GPU was asked for and can't be used.
+    device  "auto" (all that there are), "cpu" (none), "cuda" (all), "cuda:N" (one)
+    Raises UsageError for other words, DeviceError if a requested GPU can't be used.
     Imports torch only if a driver is installed.
     """
     word = parse_device(device)
@@ -136,17 +137,17 @@ def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], Text]:
         raise word.backend.no_gpu_error(trouble or Text("no driver is installed"))
     if word.index is None:
         return gpus, trouble
-    asked = tuple(gpu for gpu in gpus if gpu.index == word.index)
-    if not asked:
-        there = ", ".join(sorted(gpu.device for gpu in gpus))
+    requested = tuple(gpu for gpu in gpus if gpu.index == word.index)
+    if not requested:
+        available = ", ".join(sorted(gpu.device for gpu in gpus))
         raise DeviceError(
             "The GPU {device} can't be used ({why})." if trouble else "There is no GPU {device}.",
             hint="Available GPUs: {names}.",
             device=device,
             why=trouble,
-            names=there,
+            names=available,
         )
-    return asked, Text()
+    return requested, Text()
 
 
 def _best_gpus() -> tuple[tuple[Gpu, ...], Text]:
@@ -154,7 +155,7 @@ def _best_gpus() -> tuple[tuple[Gpu, ...], Text]:
     troubles = []
     for backend in accelerators():
         gpus, trouble = _gpus_of(backend)
-        # Without a driver nobody expects a GPU to be used.
+        # Without a driver, nobody expects a GPU to be used.
         trouble = trouble if backend.has_driver() else Text()
         if gpus:
             return gpus, trouble

@@ -1,17 +1,17 @@
-"""What can go wrong for a user, as one small tree.
+"""The errors for users.
 
 CogVLM2LiteError
-├── UsageError            an option or a question that makes no sense
+├── UsageError            an invalid option or question
 ├── ImageError            a picture that can't be opened
 ├── PromptTooLongError    a question longer than the context
-├── CheckpointError       a model folder that is damaged, incomplete or foreign
-├── DoesNotFitError       not enough memory or disk for what was asked
-├── ConversionError       quantize or verify can't go on
-├── DeviceError           a device that is missing or can't do what was asked
-└── EngineError           the engine's process ended, or has a fault
+├── CheckpointError       a model folder that is damaged, incomplete or of another model
+├── DoesNotFitError       not enough memory or disk space
+├── ConversionError       quantize or verify can't continue
+├── DeviceError           a device that is missing or can't be used
+└── EngineError           the engine's process ended or failed
 
-Every error carries a sentence that says what happened, with numbers, and a `hint` that says what to
-do next. Programs show both and no traceback.
+Every error has a message that describes what happened, with numbers, and a `hint` about what to do
+next. Programs show both, without a traceback.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from cogvlm2_lite.text import Text, join
 
 
 class CogVLM2LiteError(Exception):
-    """An error whose message is written for the person at the keyboard.
+    """An error with a message for the user.
 
         raise ImageError("{file} has {count} pixels.", hint="Choose {other}.", file=..., ...)
 
     message  what happened, one sentence, with numbers
-    hint     what to do next; may be empty when the message already says it
-    param    the option or request field that is at fault, such as "temperature", which the
-             templates may name as {param}; None: no single one
+    hint     what to do next; may be empty
+    param    the option or request field at fault, such as "temperature", which the templates can
+             use as {param}; None: no single one
 
-    Message and hint are templates that the values fill in; both stay available (Text), so that the
-    window can translate them. Without values they are taken as they are, braces included.
+    Message and hint are templates, which are filled with the values. Both keep their template
+    (Text), so that the window can translate them. Without values, braces are ordinary characters.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class CogVLM2LiteError(Exception):
         return join(self.message, self.hint)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is written of an error in JSON."""
+        """Return the fields of an error in JSON."""
         return {
             "kind": type(self).__name__,
             "message": self.message,
@@ -62,7 +62,7 @@ class CogVLM2LiteError(Exception):
 
 
 class UsageError(CogVLM2LiteError):
-    """An option, a question or a combination of them that makes no sense."""
+    """An option or a question that is invalid, or a combination that is."""
 
     exit_code = 2
 
@@ -80,16 +80,16 @@ class CheckpointError(CogVLM2LiteError):
 
 
 class DoesNotFitError(CogVLM2LiteError):
-    """Not enough memory or disk for what was asked; the message names the missing bytes."""
+    """Not enough memory or disk space; the message names the missing bytes."""
 
 
 class ConversionError(CogVLM2LiteError):
-    """`quantize` or `verify` can't go on; nothing that existed before was harmed."""
+    """`quantize` or `verify` can't continue; existing files are unchanged."""
 
 
 class DeviceError(CogVLM2LiteError):
-    """A device that is missing, or that can't do what was asked of it."""
+    """A device that is missing or can't be used as requested."""
 
 
 class EngineError(CogVLM2LiteError):
-    """The process that computes has ended, or has a fault; what it was asked is lost."""
+    """The engine's process ended or failed; its request is lost."""

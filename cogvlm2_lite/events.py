@@ -1,8 +1,8 @@
-"""What the engine tells while it answers. Front ends turn the crank and show these.
+"""The events that the engine yields while it answers. Front ends iterate over them.
 
-The order of one answer: TurnsDropped?, Streaming?, Progress*, ImageEncoded?, Prefilled, TextDelta*,
-Notice*, Finished. Finished is always the last one, also after a cancel. Replanned may come
-anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
+Their order is TurnsDropped?, Streaming?, Progress*, ImageEncoded?, Prefilled, TextDelta*, Notice*,
+Finished. Finished is always the last one, also after a cancel. Replanned may come anywhere. Counts
+are whole numbers and seconds are floats, both 0 or more.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cogvlm2_lite.text import Text
 class FinishReason(Enum):
     """Why an answer ended."""
 
-    EOS = "eos"  # the model said it is done
+    EOS = "eos"  # the model produced an end token
     STOP = "stop"  # a stop string appeared
     LENGTH = "length"  # max_new_tokens, or the context is full
-    REPETITION = "repetition"  # the repetition guard broke a loop
+    REPETITION = "repetition"  # the repetition guard stopped a loop
     CANCELLED = "cancelled"
 
 
@@ -44,17 +44,17 @@ class _Event(
     tag=_snake_case,
     forbid_unknown_fields=True,
 ):
-    """How events are written in JSON: {"event": "text_delta", "text": ...}."""
+    """Base of the events. Their JSON form is {"event": "text_delta", "text": ...}."""
 
 
 class TurnsDropped(_Event, frozen=True, kw_only=True):
-    """The conversation no longer fits the context; its oldest `count` turns were left out."""
+    """The conversation is longer than the context; its oldest `count` turns were left out."""
 
     count: Count
 
 
 class Progress(_Event, frozen=True, kw_only=True):
-    """Blocks done of the phase under way ("encode" or "prefill"), and the memory held just now."""
+    """Finished blocks of the phase ("load", "encode" or "prefill"), and the memory in use."""
 
     phase: str
     done: Count
@@ -63,7 +63,7 @@ class Progress(_Event, frozen=True, kw_only=True):
 
 
 class ImageEncoded(_Event, frozen=True, kw_only=True):
-    """The picture is known to the decoder. `reused`: from the cache, nothing was computed."""
+    """The picture is encoded. `reused`: it was in the cache, and nothing was computed."""
 
     image_tokens: Count
     seconds: Seconds
@@ -71,7 +71,7 @@ class ImageEncoded(_Event, frozen=True, kw_only=True):
 
 
 class Prefilled(_Event, frozen=True, kw_only=True):
-    """The prompt is in the cache: `tokens` computed now, `reused_tokens` known from before."""
+    """The prompt is in the key/value cache: `tokens` computed, `reused_tokens` from the cache."""
 
     tokens: Count
     reused_tokens: Count
@@ -92,18 +92,18 @@ class CandidateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TokenLogprobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token of the answer, and the most likely tokens at its place, most likely first."""
+    """A token of the answer, and the most likely tokens at its position, in order."""
 
     chosen: CandidateToken
     top: tuple[CandidateToken, ...] = ()
 
 
 class TextDelta(_Event, frozen=True, kw_only=True):
-    """The next piece of the answer, whole characters only.
+    """The next piece of the answer, in whole characters.
 
-    An answer that is continued begins with a piece that holds the text so far.
+    A continued answer begins with a piece that contains the text so far.
 
-    tokens  those that begin in this piece, where Sampling.logprobs asked for them
+    tokens  those that begin in this piece, if Sampling.logprobs is set
     """
 
     text: str
@@ -111,7 +111,7 @@ class TextDelta(_Event, frozen=True, kw_only=True):
 
 
 class Notice(_Event, frozen=True, kw_only=True):
-    """Something the user should know that is not part of the answer, in one sentence."""
+    """A sentence for the user that is not part of the answer."""
 
     text: Text
 
@@ -119,9 +119,9 @@ class Notice(_Event, frozen=True, kw_only=True):
 class Finished(_Event, frozen=True, kw_only=True):
     """The end of an answer.
 
-    prompt_tokens      all prompt tokens, image tokens included
-    image_tokens       those of the picture, boi and eoi included; 0 without one
-    completion_tokens  tokens the model produced, the end token included; of an answer that went on,
+    prompt_tokens      all prompt tokens, including image tokens
+    image_tokens       those of the picture, including boi and eoi; 0 without one
+    completion_tokens  tokens the model produced, including the end token; for a continued answer,
                        the new ones
     token_ids          all tokens of the text; given back as `begun_ids` they let it go on exactly
     """
@@ -138,16 +138,16 @@ class Finished(_Event, frozen=True, kw_only=True):
 
     @property
     def tokens_per_s(self) -> float:
-        """Decoding rate. The first token comes out of the prefill and is not counted."""
+        """Decoding rate. The first token is part of prefill and is not counted."""
         steps = self.completion_tokens - 1
         return steps / self.decode_s if steps > 0 and self.decode_s > 0 else 0.0
 
 
 class Streaming(_Event, frozen=True, kw_only=True):
-    """The plan keeps some weights in RAM or on disk; these bytes come in for each use.
+    """The plan streams some weights from RAM or disk; these bytes are copied for each use.
 
     picture_bytes  once per new picture
-    prompt_bytes   once per piece of text that is read
+    prompt_bytes   once per prompt
     token_bytes    once per produced token
     """
 
@@ -157,10 +157,10 @@ class Streaming(_Event, frozen=True, kw_only=True):
 
 
 class Replanned(_Event, frozen=True, kw_only=True):
-    """Memory ran out, and a tighter plan was made. The answer goes on from what was shown.
+    """Memory ran out, and a plan with a smaller budget was made. The answer continues.
 
     text          what happened, in one sentence
-    budget_bytes  what the new plan uses of each device
+    budget_bytes  budget of the new plan on each device
     """
 
     text: Text
@@ -181,13 +181,13 @@ Event = (
 
 
 class Cancel:
-    """A flag that another thread, or a signal handler, raises to stop an answer."""
+    """A flag that another thread or a signal handler sets to stop an answer."""
 
     def __init__(self) -> None:
         self._flag = threading.Event()
 
     def set(self) -> None:
-        """Ask the engine to stop: within one token, or one block while it reads the prompt."""
+        """Request a stop within one token, or within one block during encode and prefill."""
         self._flag.set()
 
     @property
@@ -196,9 +196,9 @@ class Cancel:
 
 
 class Turn(NamedTuple):
-    """One finished exchange: what was asked and what the model answered.
+    """A question and its answer.
 
-    A named tuple, so that a plain pair `(question, answer)` can stand wherever a Turn can.
+    A named tuple, so that a pair `(question, answer)` can be used in its place.
     """
 
     question: str

@@ -1,4 +1,4 @@
-"""Where this program keeps its files: what it can make again, and what belongs to the user."""
+"""The folders of this program: the cache, and the user's data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from platformdirs import PlatformDirs
 
 CACHE_VARIABLE = "COGVLM2_LITE_CACHE"
-"""Environment variable that names the cache folder itself."""
+"""Environment variable with the path of the cache folder."""
 
 DATA_VARIABLE = "COGVLM2_LITE_DATA"
-"""Environment variable that names the data folder itself."""
+"""Environment variable with the path of the data folder."""
 
 
 def cache_folder() -> Path:
-    """Return the folder for files that can be made again; it may not exist yet.
+    """Return the folder for files that can be recreated; it may not exist yet.
 
     COGVLM2_LITE_CACHE if set; else %LOCALAPPDATA% on Windows, ~/Library/Caches on macOS, and
     $XDG_CACHE_HOME or ~/.cache elsewhere, each with `cogvlm2-lite` below it.
@@ -38,5 +38,5 @@ def _named_by(variable: str) -> Path | None:
 
 
 def _folders() -> PlatformDirs:
-    # Without opinion=False, Windows would get another folder, `Cache`, below ours.
+    # Without opinion=False, there would be an additional folder `Cache` on Windows.
     return PlatformDirs("cogvlm2-lite", appauthor=False, roaming=True, opinion=False)

@@ -1,4 +1,4 @@
-"""Settings of one answer: plain values, so that front ends can make them without torch."""
+"""The settings of one answer, without torch."""
 
 from __future__ import annotations
 

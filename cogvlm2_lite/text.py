@@ -1,4 +1,4 @@
-"""Sentences for people that keep their template and values, so that they can be translated."""
+"""Texts that keep their template and values, so that they can be translated."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from string import Formatter
 from typing import Any
 
 Value = str | int | float
-"""What may fill a place of a template; a Text is a str, so sentences may be nested."""
+"""A value in a template; a Text is a str, so texts can be nested."""
 
 TEXTS = "texts"
-"""The key of a JSON object under which the templates of its texts stand."""
+"""The key of a JSON object that has the templates of its texts."""
 
 
 class Text(str):
-    """A finished sentence that remembers the template it was made from, as gettext needs it.
+    """A string that keeps the template and values it was made from.
 
         Text("{file} has {count} pixels.", file="a.png", count=5)
 
-    It is an ordinary string everywhere else. `as_dict` and `read` carry it over a pipe.
+    Otherwise it is an ordinary string. `as_dict` and `read` convert it to and from JSON.
 
-    template  the sentence with named places; equal to the text where nothing was filled in
-    values    what was filled in, by name; only names of the template
+    template  the text with named placeholders; equal to the text without values
+    values    of the placeholders, by name
     """
 
     template: str
     values: Mapping[str, Value]
 
     def __new__(cls, template: str = "", /, **values: object) -> Text:
-        """Fill in a template. Without values it is taken as it is, braces included; so is a Text.
+        """Fill in a template. Without values, and for a Text, braces are ordinary characters.
 
-        Raises KeyError for a place that has no value.
+        Raises KeyError for a placeholder without a value.
         """
         if isinstance(template, Text) or not values:
             made = super().__new__(cls, template)
@@ -44,13 +44,13 @@ class Text(str):
         return made
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the template and its values for JSON; nested sentences become such objects."""
+        """Return the template and its values for JSON; nested texts become such objects."""
         values = {n: v.as_dict() if isinstance(v, Text) else v for n, v in self.values.items()}
         return {"template": self.template, "values": values}
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Text:
-        """Return the Text that as_dict wrote. Raises ValueError or KeyError for anything else."""
+        """Return the Text of an object from as_dict. Raises ValueError or KeyError for others."""
         template, filled = values["template"], values["values"]
         if not isinstance(template, str) or not isinstance(filled, dict):
             raise ValueError("not a template with values")
@@ -60,12 +60,12 @@ class Text(str):
 
 
 def marked(template: str) -> str:
-    """Return a template unchanged: marks one for translation that Text gets from a variable."""
+    """Return a template unchanged; marks it for translation if Text gets it from a variable."""
     return template
 
 
 def join(*texts: str) -> Text:
-    """Return sentences as one text with a space between them; empty ones are left out."""
+    """Return texts joined with spaces; empty ones are left out."""
     whole = [text for text in texts if text]
     if len(whole) < 2:
         return Text(*whole)
@@ -75,7 +75,7 @@ def join(*texts: str) -> Text:
 
 
 def listed(texts: Iterable[str]) -> Text:
-    """Return words with a comma between them as one text."""
+    """Return texts joined with commas."""
     whole = list(texts)
     names = [f"item{number}" for number in range(1, len(whole) + 1)]
     template = ", ".join(f"{{{name}}}" for name in names)
@@ -83,7 +83,7 @@ def listed(texts: Iterable[str]) -> Text:
 
 
 def joined(clauses: Iterable[str]) -> Text:
-    """Return clauses with a semicolon between them as one text."""
+    """Return texts joined with semicolons."""
     first = Text()
     for clause in clauses:
         first = Text("{first}; {other}", first=first, other=clause) if first else Text(clause)
@@ -91,10 +91,10 @@ def joined(clauses: Iterable[str]) -> Text:
 
 
 def with_templates(value: Any) -> Any:
-    """Return JSON-ready values in which every object names the templates of its texts.
+    """Return JSON-ready values in which every object has the templates of its texts.
 
-    An object that holds a Text, or a list of them, gets the key "texts": for each such field an
-    object with "template" and "values" (as_dict), or a list of these.
+    An object with fields that are a Text or a list of Texts gets the key "texts": for each such
+    field an object with "template" and "values" (as_dict), or a list of these.
     """
     if isinstance(value, list | tuple):
         return [with_templates(item) for item in value]
@@ -106,7 +106,7 @@ def with_templates(value: Any) -> Any:
 
 
 def read_templates(value: Any) -> Any:
-    """Return values as with_templates took them: fields with a template become Text again."""
+    """Return values as before with_templates: fields with a template become Text again."""
     if isinstance(value, list):
         return [read_templates(item) for item in value]
     if not isinstance(value, dict):

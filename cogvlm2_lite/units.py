@@ -1,4 +1,4 @@
-"""Bytes, seconds and rates, parsed from and written for people."""
+"""Parses and formats sizes and durations."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([a-zA-Z]*)\s*", re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as "8GiB", "8.5 GB", "512M" or "1000000".
+    """Return the bytes of a size such as "8GiB", "8.5 GB", "512M" or "1000000".
 
     KiB, MiB, GiB and the bare letters K, M, G are powers of 1024; KB, MB, GB are powers of 1000.
-    Returns bytes, 0 or more. Raises UsageError for anything else.
+    Raises UsageError for anything else.
     """
     match = _SIZE.fullmatch(text)
     scale = _UNITS.get(match.group(2).lower()) if match else None
@@ -35,11 +35,11 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Write a byte count with three figures and a binary unit: 4.91 GiB, 288 MiB, 17 B."""
+    """Return a size with three digits and a binary unit: 4.91 GiB, 288 MiB, 17 B."""
     size = float(abs(count))
     sign = "-" if count < 0 else ""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        # 999.5 and not 1024: "1023 MiB" reads worse than "1.00 GiB".
+        # 999.5 instead of 1024, so that there are never more than three digits.
         if size < 999.5 or unit == "GiB":
             break
         size /= 1024
@@ -50,7 +50,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as precisely as a person wants: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    """Return a duration with a suitable precision: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:

@@ -20,24 +20,23 @@ def build_parser() -> Parser:
     """Declare the options of `gui`."""
     parser = Parser(
         usage="gui [MODEL]",
-        description="Open the window: drop a picture on it and ask.",
+        description="Open the window.",
         epilog="examples:\n  cogvlm2-lite gui\n  cogvlm2-lite gui demo\n",
     )
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a model folder, or `demo`; else the last one"
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a model folder, or `demo` (default: the one used last)",
     )
-    parser.add_argument(
-        "--data", metavar="FOLDER", help="keep conversations and settings in this folder"
-    )
+    parser.add_argument("--data", metavar="FOLDER", help="folder for conversations and settings")
     menu = parser.add_mutually_exclusive_group()
     menu.add_argument(
         "--install-shortcut",
         action="store_true",
-        help="put the window into the menu of the desktop",
+        help="add an entry to the menu of the desktop (Linux)",
     )
-    menu.add_argument(
-        "--remove-shortcut", action="store_true", help="take it out of the menu again"
-    )
+    menu.add_argument("--remove-shortcut", action="store_true", help="remove that entry")
     return parser
 
 

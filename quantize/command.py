@@ -1,4 +1,4 @@
-"""`cogvlm2-lite quantize` and `cogvlm2-lite verify`: options in, events out."""
+"""`cogvlm2-lite quantize` and `cogvlm2-lite verify`: reads the options and shows the events."""
 
 from __future__ import annotations
 
@@ -37,17 +37,25 @@ _DEFAULT_BUDGET = "+5%"
 _RESUME_HINT = Text("Finished work is kept in DST.partial: run the same command again to continue.")
 
 _QUANTIZE = """\
-Make a 4-bit folder out of a 16-bit CogVLM2 checkpoint (NF4, round to nearest or calibrated).
+Convert a 16-bit CogVLM2 checkpoint to a 4-bit folder (NF4, round to nearest or calibrated).
 
-SRC is only read. The work grows in DST.partial and gets the name DST when it is complete, so it can
-be stopped or killed at any time: the same command goes on where it was. The result is a normal
-Hugging Face folder that CogVLM2 Lite and transformers with bitsandbytes load.
+SRC is not changed. The result is written to DST.partial, which is renamed to DST when it is
+complete. You can stop the command at any time; run it again to resume. DST is a normal Hugging Face
+folder: CogVLM2 Lite can load it, and so can transformers with bitsandbytes.
+"""
+
+_EPILOG = """\
+docs/format.md describes the folder and the JSON events.
+
+examples:
+  cogvlm2-lite quantize cogvlm2-llama3-chat-19B cogvlm2-nf4
+  cogvlm2-lite quantize cogvlm2-llama3-chat-19B cogvlm2-nf4 --calibrate photos --budget 12GiB
 """
 
 _VERIFY = """\
-Read a quantized folder again and compare every byte with its manifest.
+Compare every byte of a quantized folder with its manifest.
 
-Exit code 0 when everything is as it was written, 1 when something is damaged.
+The exit code is 0 if everything is as it was written, and 1 if something is damaged.
 """
 
 
@@ -60,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verify_main(argv: Sequence[str] | None = None) -> int:
-    """Run `verify` and give its exit code; argv as in main."""
+    """Run `verify` and return its exit code; argv as in main."""
     return run(_verify, verify_parser(), argv)
 
 
@@ -72,21 +80,21 @@ def quantize_parser() -> Parser:
     parser = Parser(
         usage="quantize SRC DST [options]",
         description=_QUANTIZE,
-        epilog="The JSON events and the folder are described in docs/format.md.",
+        epilog=_EPILOG,
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="the 16-bit checkpoint folder")
-    parser.add_argument("destination", metavar="DST", type=Path, help="the folder to be made")
+    parser.add_argument("destination", metavar="DST", type=Path, help="the folder to write")
     parser.add_argument(
         "--double-quant",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="store the scales in 8 bits too: 4.13 instead of 4.5 bits per weight (default: on)",
+        help="store the scales in 8 bits, too: 4.13 instead of 4.5 bits per weight (default: on)",
     )
     parser.add_argument(
         "--lm-head",
         choices=list(KINDS),
         default="bf16",
-        help="how to store the output matrix; bf16 means as it is in SRC (default: bf16)",
+        help="storage of the output matrix; bf16 means as in SRC (default: bf16)",
     )
     parser.add_argument(
         "--keep",
@@ -94,81 +102,92 @@ def quantize_parser() -> Parser:
         type=_keep,
         action="append",
         default=[],
-        help="store some linear matrices as bf16 (as in SRC) or int8 instead of NF4. PATTERN is "
-        "vision-tower, projector, vision-expert, language-expert, lm-head, or a tensor name with "
-        "* in it. May be given more than once; the last match counts. int8 can be read by "
-        "CogVLM2 Lite only",
+        help="store matching linear matrices as bf16 (as in SRC) or int8 instead of NF4. PATTERN "
+        "is vision-tower, projector, vision-expert, language-expert, lm-head, or a tensor name "
+        "with *. May be repeated; the last match counts. Only CogVLM2 Lite can read int8",
     )
     parser.add_argument(
         "--calibrate",
         metavar="SAMPLES",
-        help="fit the rounding to samples: a folder of pictures, a .jsonl file of {image, question,"
-        " answer}, `built-in` for a drawn set, or `none`. Without this option it is the built-in "
-        "set on a GPU; without a GPU, where it takes long, you are asked, and --yes says yes",
+        help="calibrate the rounding with samples: a folder of pictures, a .jsonl file of {image, "
+        "question, answer}, `built-in` for drawn pictures, or `none`. Default: built-in on a GPU. "
+        "On a CPU, where it takes hours, the command asks first; --yes accepts",
     )
     parser.add_argument(
-        "--samples", metavar="N", type=_count, default=64, help="use at most N samples (64)"
+        "--samples",
+        metavar="N",
+        type=_count,
+        default=64,
+        help="use at most N samples (default: 64)",
     )
     parser.add_argument(
         "--budget",
         metavar="SIZE",
         type=_budget,
-        help="spend bytes beyond NF4 on the matrices that need them most, by what each costs at "
-        "the model's output: +5%% (default with --calibrate), 4.6bits (per weight), 12.0GiB. "
-        "+0%% keeps to NF4: the int8 that is bought can be read by CogVLM2 Lite only",
+        help="size of the result: +5%% (more than NF4 alone), 4.6bits (per weight) or 12.0GiB. "
+        "Matrices whose rounding changes the model's output most get more bits. Only CogVLM2 "
+        "Lite can read the int8 that this uses; +0%% uses none (default with calibration: +5%%)",
     )
     parser.add_argument(
         "--work",
         metavar="FOLDER",
         type=Path,
-        help="keep the calibration and what it measured in FOLDER: another DST with another "
-        "--budget then calibrates nothing again",
+        help="keep the calibration and its measurements in FOLDER, so that another DST with "
+        "another --budget can reuse them",
     )
     parser.add_argument(
-        "--device", metavar="NAME", default="auto", help="where to calibrate: auto, cpu, cuda"
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="device for the calibration: auto, cpu or cuda (default: auto)",
     )
     parser.add_argument(
         "--shard-size",
         metavar="SIZE",
         type=_size,
         default=QuantizeOptions().shard_bytes,
-        help="largest size of one file (default: 5GB)",
+        help="maximum size of a weight file (default: 5GB)",
     )
+    parser.add_argument("--plan", action="store_true", help="print what would be written and exit")
     parser.add_argument(
-        "--plan", action="store_true", help="print what would be made and write nothing"
-    )
-    parser.add_argument(
-        "--restart", action="store_true", help="throw away an unfinished DST.partial first"
+        "--restart", action="store_true", help="delete an unfinished DST.partial first"
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="when continuing: read again what is already written, instead of trusting its journal",
+        help="when resuming, check the hashes of what is already written, too",
     )
     parser.add_argument(
         "--threads",
         type=_count,
         default=min(os.cpu_count() or 1, 8),
-        help="threads that round (default: one per core, at most 8); the result does not depend "
-        "on it",
+        metavar="N",
+        help="threads for rounding; the result does not depend on it (default: one per core, at "
+        "most 8)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before the work starts")
-    parser.add_argument("--json", action="store_true", help="print one JSON event per line")
+    parser.add_argument("--yes", action="store_true", help="answer all questions with yes")
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     return parser
 
 
 def verify_parser() -> Parser:
     """Declare the options of `verify`."""
-    parser = Parser(usage="verify DIR [options]", description=_VERIFY)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder to be checked")
-    parser.add_argument("--json", action="store_true", help="print one JSON event per line")
+    parser = Parser(
+        usage="verify DIR [options]",
+        description=_VERIFY,
+        epilog="examples:\n  cogvlm2-lite verify cogvlm2-nf4\n",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder to check")
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     return parser
 
 
 def _keep(text: str) -> Keep:
     pattern, _, kind = text.rpartition("=")
     if not pattern or kind not in ("bf16", "int8"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like vision-tower=int8 or NAME=bf16")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has not the form vision-tower=int8 or NAME=bf16"
+        )
     return Keep(pattern=pattern, kind=kind)
 
 
@@ -178,7 +197,7 @@ def _size(text: str) -> int:
     except UsageError as error:
         raise argparse.ArgumentTypeError(error.message) from error
     if size == 0:
-        raise argparse.ArgumentTypeError("a file can't be of size 0")
+        raise argparse.ArgumentTypeError("the size of a file can't be 0")
     return size
 
 
@@ -191,7 +210,7 @@ def _budget(text: str) -> ByteBudget:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 

@@ -114,7 +114,7 @@ def _overview(found: Sequence[Case]) -> str:
             _bytes(picture),
             _bytes(case.arrivals(Phase.DECODE)),
             format_bytes(case.found.plan.peak_bytes),
-            about(expected.first_word_s),
+            about(expected.first_token_s),
             rate(expected.tokens_per_s),
         )
         rows.append(f"| {' | '.join(cells)} |")
@@ -137,7 +137,7 @@ def _capped() -> str:
     found = [
         preview(released_subject(COGVLM2.released), _gpu(gib, CAPPED)).expected for gib in GPU_GIB
     ]
-    words = " | ".join(about(expected.first_word_s) for expected in found)
+    words = " | ".join(about(expected.first_token_s) for expected in found)
     tokens = " | ".join(rate(expected.tokens_per_s) for expected in found)
     return "\n".join([*rows, f"| first token | {words} |", f"| tokens/s | {tokens} |"])
 
@@ -221,7 +221,9 @@ def _panel(case: Case, left: float, top: float) -> Iterator[str]:
     base = top + TOP + PLOT
     yield _text(left, top + 20, case.title, "title")
     speed = f"{rate(expected.tokens_per_s)} tokens/s"
-    yield _text(left, top + 38, f"{speed}, first word {about(expected.first_word_s)}", "small")
+    yield _text(
+        left, top + 38, f"{speed}, first token after {about(expected.first_token_s)}", "small"
+    )
     yield _text(left, top + 55, f"budget {case.budget_bytes / GIB:.1f} GiB", "limit")
     for gib in (0, 4, 8, 12, 16):
         y = base - gib * PIXELS_PER_GIB

@@ -1,7 +1,7 @@
 """Find the templates of all sentences that the program shows, by parsing its sources.
 
 A template is the first argument, or the hint, of an error, or the argument of `Text`; the second
-argument of `refuse` in the server. It is a string, one of two
+argument of `reject` in the server. It is a string, one of two
 strings of a conditional expression, or the name of a constant or local variable that holds one.
 """
 
@@ -18,7 +18,7 @@ PACKAGES = ("cogvlm2_lite", "quantize", "gui")
 
 _BASE = "CogVLM2LiteError"
 _PLAIN = {
-    "Text": (0,), "ApiError": (1,), "refuse": (1,), "_refuse": (0,), "_url_error": (0,),
+    "Text": (0,), "ApiError": (1,), "reject": (1,), "_reject": (0,), "_url_error": (0,),
     "_wrong": (0,), "field_error": (1,), "words": (0,), "marked": (0,),
 }  # fmt: skip
 """Other functions that take a template, with the positions of these arguments."""

@@ -16,11 +16,11 @@ _INTRODUCTION = """\
 
 This page is written by `python tools/write_cli_docs.py` from the help texts of the commands.
 
-Exit codes: 0 all went well, 1 it failed (the message says why and what to do), 2 the command was
-misused, 70 a fault of the program, 130 stopped with Ctrl-C.
+Exit codes: 0 success, 1 failure (the message says why and what to do), 2 wrong usage, 70 internal
+error, 130 stopped with Ctrl-C.
 
-Results go to standard output; progress, remarks and errors to standard error. `NO_COLOR=1` turns
-colours off. `COGVLM2_LITE_CACHE` names another cache folder.
+Results go to standard output; progress, remarks and errors go to standard error. `NO_COLOR=1` turns
+off colours. `COGVLM2_LITE_CACHE` sets another cache folder.
 """
 
 

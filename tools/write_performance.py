@@ -44,8 +44,8 @@ repeated step depends only on buffers that stay in place are tested on the CPU, 
 place of video memory and repeated calls in place of a graph.
 
 `sh benchmarks/gpu.sh` measures all of this with one command: limits of 24, 16, 12, 8 and 6 GiB,
-resident against streamed weights bit for bit, recovery when another program takes all free memory,
-and peaks against the plan. It then writes this page again. Its goals: at 8 GiB, decode at 0.95 of
+resident and streamed weights bit for bit, recovery when another program takes all free memory,
+and peaks compared with the plan. It then updates this page. Its goals: at 8 GiB, decode at 0.95 of
 the rate without a limit and a new picture in at most 1.3 times the time without a limit; decode at
 60 % of the memory bandwidth. `sh benchmarks/gpu.sh cpu` is a rehearsal on the CPU.
 """
@@ -195,7 +195,7 @@ def _whole_model(report: Report) -> Iterator[str]:
 
 
 def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
-    yield "## One layer against the limit of the machine"
+    yield "## One layer compared with the limit of the machine"
     yield ""
     yield (
         f"{_machine(report)}. One thread, CPU time, {report['repeats']} pairs: our layer and the "
@@ -336,7 +336,7 @@ def _parallel(report: Report) -> Iterator[str]:
 
 
 def _estimate(report: Report) -> Iterator[str]:
-    yield "## The memory estimate against the real tensors"
+    yield "## The memory estimate compared with the real tensors"
     yield ""
     yield (
         f"{_machine(report)}; real widths, one layer of each kind "

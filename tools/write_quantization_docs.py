@@ -57,7 +57,7 @@ def drawings() -> dict[str, str]:
     lost = bars(
         [(names.get(f, f), s["value"], s["low"], s["high"]) for f, s in spans.items()],
         ".2f",
-        "Mean KL against plain NF4",
+        "Mean KL relative to plain NF4",
     )
     depth: dict[str, dict[int, list[float]]] = {}
     for row in (row for spent in budget["spent"] for row in spent["errors"].values()):
@@ -113,7 +113,7 @@ drawn pictures each. Processor: {machine["processor"]}; torch {machine["torch"]}
 ## Formats
 
 Linear matrices in groups of 64. lm_head stays in 16 bits except where it is named. "Against NF4" is
-the mean KL divided by that of {report["plain"]}, "against FP4" divided by that of FP4, both paired
+the mean KL divided by that of {report["plain"]}, "vs. FP4" divided by that of FP4, both paired
 by picture. Bytes are relative to {report["plain"]}. FP4 folders were written with bitsandbytes as
 transformers does, with 32-bit scales like the released ones.
 
@@ -124,7 +124,7 @@ pictures and questions like those of the test, from the split that was used for 
 is one calibration, and calibrations vary (see the seeds below). The projector was chosen for int8
 because of its row without calibration, on the same questions.
 
-| format | bytes | KL mean | KL 99 % | top-1 | changed | exact | against NF4 | against FP4 |
+| format | bytes | KL mean | KL 99 % | top-1 | changed | exact | vs. NF4 | vs. FP4 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {_table(rows, plain["bytes"])}
 The original answers {plain["reference_exact"]["value"]:.1%} exactly. {report["plain"]} takes
@@ -132,7 +132,7 @@ The original answers {plain["reference_exact"]["value"]:.1%} exactly. {report["p
 tables have a larger share than in the real one.
 
 ```text
-mean KL against NF4
+mean KL relative to NF4
 {_plot(rows)}
 ```
 
@@ -143,7 +143,7 @@ The ratio for each seed:
 {_by_seed(rows)}
 ## Ingredients and samples
 
-Mean KL against plain NF4, on other questions than above (`benchmarks/calibration.py`:
+Mean KL relative to plain NF4, on other questions than above (`benchmarks/calibration.py`:
 {calibration["options"]["pictures"]} held-out pictures with {calibration["options"]["questions"]}
 questions each). The harder twin is the demo model with outliers in weights and activations that
 cancel out: it computes the same function and is harder to round. Seeds are those of the samples,
@@ -158,8 +158,8 @@ the order of the two formats is open. There, the order of the columns gives near
 On the demo model GPTQ alone gives it, and the search for scales adds nothing that is larger than
 the brackets.
 
-One calibration alone says little: with other samples, or with the last bits of another processor,
-the result varies widely. Several calibrations together:
+The result of a single calibration varies widely with other samples, or with the last bits of
+another processor. Several calibrations together:
 
 | demo model, calibrated | calibrations | median | best to worst |
 | --- | ---: | ---: | ---: |
@@ -222,7 +222,7 @@ and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate
 `knapsack.py` there.
 
 {_real_width(_read(REAL_WIDTH))}
-## What this page cannot tell
+## What this page does not show
 
 It does not show what calibration gains at full size, because no real weights were available, and
 not how long it takes on a GPU, because none was available.
@@ -247,16 +247,16 @@ def _budget(budget: dict[str, Any], twin: dict[str, Any]) -> str:
 `python -m benchmarks.budget`: {len(seeds)} calibrations with {budget["samples"]} samples each
 (seeds {", ".join(seeds)}), and budgets spent by the loss of each matrix at the output. The test has
 {rows["calibrated"]["answers"] // len(seeds)} questions of seeds
-{options["seeds"].replace(",", ", ")}, which were not used to choose anything; mean KL against plain
-NF4. "By answers alone" leaves out the tokens of questions when matrices are measured. "By local
-error" spends by the error of a matrix's own outputs, which can be known without measuring the whole
-model; the rank correlation of the two is {", ".join(f"{rank:.2f}" for rank in ranks)}. "Twin" is
-the harder twin, calibrated once (samples {twin["options"]["calibrations"]}).
+{options["seeds"].replace(",", ", ")}, which were not used to choose anything; mean KL relative to
+plain NF4. "By answers alone" leaves out the tokens of questions when matrices are measured. "By
+local error" spends by the error of a matrix's own outputs, which can be known without measuring
+the whole model; the rank correlation of the two is {", ".join(f"{rank:.2f}" for rank in ranks)}.
+"Twin" is the harder twin, calibrated once (samples {twin["options"]["calibrations"]}).
 
-| form | bytes | against NF4 | {_columns(seeds)} | twin | changed | exact |
+| form | bytes | vs. NF4 | {_columns(seeds)} | twin | changed | exact |
 | --- | ---: | ---: |{" ---: |" * len(seeds)} ---: | ---: | ---: |
 {"".join(bought)}
-![Mean KL against plain NF4](images/quantization_kl.svg)
+![Mean KL relative to plain NF4](images/quantization_kl.svg)
 
 The original gives {rows["calibrated"]["reference_exact"]["value"]:.1%} of the answers exactly.
 Brackets resample the pictures, which are the same for all calibrations; the columns show how much
@@ -268,7 +268,7 @@ twin, where it gains almost nothing after the first matrices. Processor:
 
 ![Bytes by part, plain NF4 and with 10 % more](images/quantization_bytes.svg)
 
-![Output error of calibrated layers against round to nearest](images/quantization_depth.svg)
+![Output error of calibrated layers relative to round to nearest](images/quantization_depth.svg)
 
 The last drawing shows the error of each layer's own outputs on held-out samples, averaged over
 matrices and calibrations. The effects of all single matrices add up to a mean KL of
@@ -303,7 +303,7 @@ with the same code. It was fitted to {texts["fitted"]} paragraphs ({tokens["fitt
 Python's own help and tested on {texts["asked"]} paragraphs of other chapters, by 1 - cosine between
 the embeddings of the original and of its rounded form. Brackets resample the chapters.
 
-| form | 1 - cosine | against NF4 | against FP4 |
+| form | 1 - cosine | vs. NF4 | vs. FP4 |
 | --- | ---: | ---: | ---: |
 {rows}
 Correcting the biases by the mean error gained nothing here.
@@ -323,7 +323,7 @@ def _real_width(found: dict[str, Any]) -> str:
     pictured = look["vision layer 0"] + look["projector"]
     each = (pictured + look["decoder layer 0"]) / found["pictures"]
     return f"""\
-## What calibrating costs at the real widths
+## The cost of calibration at the real sizes
 
 `python -m benchmarks.calibrate_real_width`: a checkpoint of the released shapes and random weights
 with one vision layer, the projector and one decoder layer, calibrated by the command with
@@ -389,7 +389,7 @@ def _drawn(calibration: dict[str, Any]) -> str:
 
 
 def _kl_of(calibration: dict[str, Any], begin: str) -> list[float]:
-    """Return the demo model's KL against plain NF4 of the rows whose names start with `begin`."""
+    """Return the demo model's KL relative to plain NF4, for the rows that start with `begin`."""
     rows = calibration["demo model"].items()
     return [row["of_plain"] for name, row in rows if name.startswith(begin)]
 

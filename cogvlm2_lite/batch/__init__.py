@@ -1,1 +1,1 @@
-"""One question about every picture of a folder, with answers saved as they come."""
+"""Asks one question about every picture of a folder, and saves each answer at once."""

@@ -1,4 +1,4 @@
-"""Pause, go on and stop: what one thread says to another that asks about many pictures."""
+"""Pauses, resumes and stops a batch from another thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class Control:
-    """What the person wants now. A pause begins after the pictures under way, a stop at once."""
+    """The requested state of a batch.
+
+    A pause begins when the answers in progress are done, a stop at once.
+    """
 
     def __init__(self) -> None:
         self._going = threading.Event()
@@ -23,29 +26,31 @@ class Control:
         return self._stopped
 
     def pause(self) -> None:
-        """Hold before the next picture; the model stays in memory."""
+        """Pause before the next picture; the model stays in memory."""
         if not self._stopped:
             self._going.clear()
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """End a pause."""
         self._going.set()
 
     def stop(self) -> None:
-        """End within one token; the answers under way are not kept."""
+        """Stop within one token; answers in progress are discarded."""
         self._stopped = True
         self._going.set()
 
     def wait(self) -> None:
-        """Return when there is no pause."""
+        """Block while the batch is paused."""
         self._going.wait()
 
-    def obey(self, lines: Iterable[str]) -> None:
-        """Do what lines say: `pause`, `resume` or `stop`. Their end stops too: the owner has gone,
-        and nobody would see the answers."""
-        orders = {"pause": self.pause, "resume": self.resume, "stop": self.stop}
+    def follow(self, lines: Iterable[str]) -> None:
+        """Carry out the commands `pause`, `resume` and `stop`, one per line.
+
+        The end of the lines means stop: the program that sends them has ended.
+        """
+        commands = {"pause": self.pause, "resume": self.resume, "stop": self.stop}
         for line in lines:
-            order = orders.get(line.strip())
-            if order is not None:
-                order()
+            command = commands.get(line.strip())
+            if command is not None:
+                command()
         self.stop()

@@ -1,8 +1,8 @@
-"""Ask about many pictures: one file's trouble is that file's, and a kill loses nothing.
+"""Asks about many pictures. A broken file fails alone, and a kill loses no saved answer.
 
-Answers lie in three forms: a text file for each picture, one line of JSON each in answers.jsonl,
-and answers.csv. The JSONL file is what a later run trusts: a line is written and forced to the disk
-after the text file is there. The CSV file is made from it every few seconds and at the end.
+Answers are written in three forms: a text file per picture, a line of JSON in answers.jsonl, and
+answers.csv. A later run resumes from the JSONL file: a line is written and flushed to disk after
+the text file is complete. The CSV file is made from it every few seconds and at the end.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ JSONL, CSV = "answers.jsonl", "answers.csv"
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
 _CSV_S = 10.0
-"""The CSV file is written anew at most so often while answers come: it is written whole."""
+"""The shortest time between two writes of the CSV file, which is always written as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What came of one picture.
+    """The result for one picture.
 
-    picture  its path below the folder, with / between names
-    answer   empty when there was an error
-    error    one sentence and a hint, empty when all went well; a Text in the run that made it
+    picture  its path relative to the folder, with / between names
+    answer   empty if there was an error
+    error    one sentence and a hint, empty without an error; a Text in the run that made it
     reason   why the answer ended (FinishReason)
     """
 
@@ -60,7 +60,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchProgress:
-    """How far the work is, after each picture. skipped: done by an earlier run."""
+    """The progress after each picture. skipped: answered by an earlier run."""
 
     done: int
     total: int
@@ -72,55 +72,56 @@ class BatchProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """All pictures by their names, in order, and the answers that earlier runs gave."""
+    """The names of all pictures, in order, and the answers of earlier runs."""
 
     names: tuple[str, ...]
     known: Mapping[str, Answered]
 
     @property
     def todo(self) -> tuple[str, ...]:
-        """Those that will be asked about."""
+        """The pictures without an answer."""
         return tuple(name for name in self.names if name not in self.known)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureStarted:
-    """A picture's turn has come."""
+    """A picture is asked about now."""
 
     picture: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paused:
-    """The work rests until the control says `resume` or `stop`."""
+    """The batch is paused until the control is set to `resume` or `stop`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """The work goes on after a pause."""
+    """The batch runs again after a pause."""
 
 
-Happened = PictureStarted | BatchProgress | Paused | Resumed
+BatchEvent = PictureStarted | BatchProgress | Paused | Resumed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is asked.
+    """The options of a batch.
 
     folder   of the pictures
-    output   where answers.jsonl and answers.csv go, and the text files unless `beside`
-    beside   text files lie beside their pictures
-    only     names of the only pictures that are asked about; None: all of the folder
+    output   folder of answers.jsonl and answers.csv, and of the text files unless they are
+             next_to_pictures
+    only     names of the pictures to ask about; None: all of the folder
     texts, table  whether to write text files, and answers.csv; answers.jsonl is always written,
-             for a later run goes on from it
+             because a later run resumes from it
     prefix, suffix  put around every answer in the text files, as captions need it
-    retry    ask once more, with some randomness, when an answer repeated itself
+    retry    ask once more, with sampling, if an answer repeated itself
+    template of the prompt; None: the model's own
     """
 
     folder: Path
     question: str
     output: Path
-    beside: bool = True
+    next_to_pictures: bool = True
     recursive: bool = False
     overwrite: bool = False
     limit: int | None = None
@@ -131,20 +132,23 @@ class Task:
     suffix: str = ""
     retry: bool = True
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+    template: str | None = None
 
 
 def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
-    """List the picture files of a folder by name; UsageError when there is none."""
+    """Return the picture files of a folder, sorted by name; UsageError if there are none."""
     if not folder.is_dir():
         raise UsageError(
-            "There is no folder {folder}.", hint="Give the folder of the pictures.", folder=folder
+            "There is no folder {folder}.",
+            hint="Use the folder that contains the pictures.",
+            folder=folder,
         )
     files = folder.rglob("*") if recursive else folder.iterdir()
     found = sorted(f for f in files if f.suffix.lower() in SUFFIXES and f.is_file())
     if not found:
         raise UsageError(
             "{folder} has no pictures ({kinds}).",
-            hint="" if recursive else "Add --recursive to look into the folders inside.",
+            hint="" if recursive else "Add --recursive to include subfolders.",
             folder=folder,
             kinds=", ".join(sorted(SUFFIXES)),
         )
@@ -152,13 +156,13 @@ def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
 
 
 def plan_batch(task: Task) -> Planned:
-    """Find the pictures, and what earlier runs answered. Nothing is written.
+    """Return the pictures and the answers of earlier runs. Nothing is written.
 
     Raises UsageError without pictures, for a name of `only` that leads out of the folder, and for
-    an answers.jsonl that no batch wrote.
+    an answers.jsonl that `batch` did not write.
     """
     names = _chosen(task) if task.only is not None else _found(task)
-    known = {} if task.overwrite else Book(task.output).read()
+    known = {} if task.overwrite else SavedAnswers(task.output).read()
     kept = {
         name: known[name]
         for name in names
@@ -193,33 +197,33 @@ def run_batch(
     engine: WorkerEngine,
     planned: Planned | None = None,
     control: Control | None = None,
-) -> Iterator[Happened]:
+) -> Iterator[BatchEvent]:
     """Ask about every picture that has no answer yet.
 
     Yields PictureStarted before and BatchProgress after each.
 
-    As many pictures are under way at once as the loaded engine answers. Steps come, and answers are
-    written, in the order of the pictures.
+    As many questions are in progress at once as the engine answers in parallel. Answers are yielded
+    and written in the order of the pictures.
 
     engine   ready, see WorkerEngine.wait_ready
-    planned  what plan_batch returned; None: it is called now
-    control  pauses and stops the work; when it is stopped the iterator ends
+    planned  the result of plan_batch; None: it is called now
+    control  pauses and stops the work; after a stop the iterator ends
 
-    An engine that dies is started again. The picture that it died on counts as failed; where
-    several were under way, each is asked about again alone to find out which one it was. Raises
-    what plan_batch does, and EngineError when the engine does not come up again.
+    An engine that dies is restarted. The picture that it died on counts as failed; if several were
+    in progress, each is asked about again alone, to find out which one it was. Raises the errors of
+    plan_batch, and EngineError if the engine can't be restarted.
     """
     planned, control = planned or plan_batch(task), control or Control()
-    book, kept = Book(task.output), len(planned.known)
+    saved, kept = SavedAnswers(task.output), len(planned.known)
     questions = _Questions(task, engine, planned.todo)
     done, failed, clock, table_s = 0, 0, _Clock(), time.monotonic()
 
     def keep(answered: Answered) -> BatchProgress:
         nonlocal done, failed, table_s
-        answered = _keep(answered, task, book)
+        answered = _keep(answered, task, saved)
         done, failed = done + 1, failed + bool(answered.error)
         if task.table and time.monotonic() - table_s > _CSV_S:
-            book.write_csv(planned.names)
+            saved.write_csv(planned.names)
             table_s = time.monotonic()
         return BatchProgress(
             done=kept + done,
@@ -248,17 +252,17 @@ def run_batch(
             elif questions.under_way:
                 questions.wait()
     finally:
-        # Also after a stop or an interrupt: what is answered so far stands in every file. A disk
-        # that refused the last answer would refuse this too, and its error is being told already.
-        if not book.refused:
+        # Also after a stop or an interrupt, all files have the answers so far. If the disk rejected
+        # the last answer it would reject these too, and that error is already being raised.
+        if not saved.failed:
             for answered in questions.take_all():
-                _keep(answered, task, book)
+                _keep(answered, task, saved)
             if task.table:
-                book.write_csv(planned.names)
+                saved.write_csv(planned.names)
 
 
 class _Clock:
-    """Measures how long the work takes, without its pauses."""
+    """Measures the time of the work, without its pauses."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -276,10 +280,10 @@ class _Clock:
 
 @dataclass(kw_only=True, eq=False)
 class _UnderWay:
-    """A picture that the engine is asked about now.
+    """A question in progress about one picture.
 
-    place  its number among the pictures of this run
-    tries  settings for further attempts, when the answer repeats itself
+    place  number of the picture in this run
+    tries  settings of further attempts, used if the answer repeats itself
     """
 
     place: int
@@ -289,9 +293,9 @@ class _UnderWay:
 
 
 class _Questions:
-    """Keeps as many pictures under way as the engine answers at once.
+    """Keeps as many questions in progress as the engine answers at once.
 
-    Answers that come early are held until those of the pictures before them are there.
+    Answers that finish early are kept until those of the pictures before them have finished.
     """
 
     def __init__(self, task: Task, engine: WorkerEngine, names: Sequence[str]) -> None:
@@ -300,12 +304,12 @@ class _Questions:
         self._under_way: dict[int, _UnderWay] = {}
         self._answered: dict[int, Answered] = {}
         self._alone: list[int] = []
-        """Places of pictures that are asked about again with no other under way."""
+        """Pictures to ask about again one at a time, with no other question in progress."""
         self._asked = self._taken = 0
 
     @property
     def left(self) -> bool:
-        """Whether there are answers that were not taken yet, or are still to come."""
+        """Whether there are answers that were not taken yet."""
         return self._taken < len(self._names)
 
     @property
@@ -313,7 +317,7 @@ class _Questions:
         return bool(self._under_way)
 
     def next_picture(self) -> str | None:
-        """Return the picture that can be asked about now; None: wait for answers first."""
+        """Return the picture to ask about now; None: wait for answers first."""
         place = self._next_place()
         return None if place is None else self._names[place]
 
@@ -322,14 +326,14 @@ class _Questions:
             return None if self._under_way else self._alone[0]
         loaded = self._engine.loaded
         parallel = loaded.parallel if loaded else 1
-        # Few answers are held, so that little is lost when the program is killed.
+        # A limit on kept answers, so that little is lost if the program is killed.
         ahead = self._asked - self._taken >= 2 * parallel
         if ahead or len(self._under_way) >= parallel or self._asked == len(self._names):
             return None
         return self._asked
 
     def ask(self) -> None:
-        """Ask about the picture that `next_picture` named."""
+        """Ask about the picture that `next_picture` returned."""
         place = self._next_place()
         assert place is not None
         if self._alone:
@@ -355,12 +359,13 @@ class _Questions:
         self._submit(_UnderWay(place=place, image=image, tries=tries, began=time.monotonic()))
 
     def _submit(self, asked: _UnderWay) -> None:
-        """Ask with the first of the tries."""
+        """Send the question with the first of the remaining tries."""
         ask = Ask(
             request=self._engine.new_request(),
             question=self._task.question,
             image=asked.image,
             sampling=asked.tries.pop(0),
+            template=self._task.template,
         )
         self._under_way[ask.request] = asked
         try:
@@ -372,7 +377,7 @@ class _Questions:
         """Wait for the engine's next outcome."""
         request, outcome = self._outcomes.get()
         asked = self._under_way.get(request)
-        if asked is None:  # of a process that has ended
+        if asked is None:  # from a process that has ended
             return
         match outcome:
             case EngineError() | DeviceError():
@@ -403,7 +408,7 @@ class _Questions:
         )
 
     def _recover(self, asked: _UnderWay, error: CogVLM2LiteError) -> None:
-        """Start the engine again after its death, or a fault that may leave others behind."""
+        """Restart the engine after its death, or after a fault that may affect later answers."""
         places = sorted(each.place for each in self._under_way.values())
         self._under_way.clear()
         self._engine.restart()
@@ -414,38 +419,38 @@ class _Questions:
             self._alone += places
 
     def cancel(self) -> None:
-        """Stop the answers under way; they are not kept."""
+        """Stop and discard the answers in progress."""
         for request in self._under_way:
             self._engine.cancel(request)
         self._under_way.clear()
 
     def take_in_order(self) -> Iterator[Answered]:
-        """Yield the answers that come next in the order of the pictures."""
+        """Yield the finished answers that are next in the order of the pictures."""
         while self._taken in self._answered:
             answered = self._answered.pop(self._taken)
             self._taken += 1
             yield answered
 
     def take_all(self) -> Iterator[Answered]:
-        """Yield all answers that are there, in the order of the pictures."""
+        """Yield all finished answers, in the order of the pictures."""
         for place in sorted(self._answered):
             yield self._answered.pop(place)
 
 
-def _keep(answered: Answered, task: Task, book: Book) -> Answered:
-    """Write an answer to the files; a text file that can't be written is the picture's error."""
+def _keep(answered: Answered, task: Task, saved: SavedAnswers) -> Answered:
+    """Write an answer to the files; a failure to write its text file becomes its error."""
     if task.texts and not answered.error:
         try:
             _write_text(answered, task)
         except OSError as error:
             why = Text("The text file can't be written: {why}.", why=error.strerror or error)
             answered = replace(answered, error=why)
-    book.add(answered)
+    saved.add(answered)
     return answered
 
 
 def _write_text(answered: Answered, task: Task) -> None:
-    home = task.folder if task.beside else task.output
+    home = task.folder if task.next_to_pictures else task.output
     target = (home / answered.picture).with_suffix(".txt")
     _write_whole(target, f"{task.prefix}{answered.answer}{task.suffix}\n")
 
@@ -457,22 +462,22 @@ def _write_whole(target: Path, text: str) -> None:
     temporary.replace(target)
 
 
-class Book:
-    """The answers of a folder; of several about one picture the last one counts.
+class SavedAnswers:
+    """The saved answers of a folder. Of several answers about one picture the last one counts.
 
-    refused  an answer could not be written
+    failed  an answer could not be written
     """
 
-    refused = False
+    failed = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / JSONL
 
     def read(self) -> dict[str, Answered]:
-        """Return what earlier runs wrote. A line that a kill cut off is removed from the file.
+        """Return the answers of earlier runs. An incomplete last line is removed from the file.
 
-        Raises UsageError for a file that can't be read or that no batch wrote.
+        Raises UsageError for a file that can't be read or that `batch` did not write.
         """
         try:
             raw = self._file.read_bytes()
@@ -499,10 +504,9 @@ class Book:
         return {row.picture: row for row in rows}
 
     def add(self, answered: Answered) -> None:
-        """Write one answer down; it is on the disk when this returns.
+        """Save one answer; it is on disk when this returns.
 
-        Raises DoesNotFitError when it can't be written: without this file nothing would be known of
-        the work, so it ends.
+        Raises DoesNotFitError if it can't be written: the work can't be resumed without this file.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -511,11 +515,11 @@ class Book:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            self.refused = True
+            self.failed = True
             raise _unwritten(self._file, error) from error
 
     def write_csv(self, names: Sequence[str]) -> None:
-        """Write answers.csv with the pictures of this run, in their order. Raises as `add` does."""
+        """Write answers.csv with the pictures of this run, in order. Raises the errors of `add`."""
         rows = self.read()
         if not rows:
             return
@@ -525,7 +529,7 @@ class Book:
         for name in names:
             if name in rows:
                 table.writerow((name, rows[name].answer, rows[name].error))
-        # A mark at the start lets spreadsheets see that it is UTF-8.
+        # With a byte order mark, spreadsheets read the file as UTF-8.
         target = self._folder / CSV
         try:
             _write_whole(target, "\ufeff" + out.getvalue())
@@ -536,8 +540,7 @@ class Book:
 def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
     return DoesNotFitError(
         "{file} can't be written: {why}.",
-        hint="Free some space or make its folder writable, and start again: it continues where it "
-        "stopped.",
+        hint="Free some space or make its folder writable, then run the same command to resume.",
         file=file,
         why=error.strerror or error,
     )

@@ -1,1 +1,1 @@
-"""How fast an answer comes on this computer, measured on real or on made-up weights."""
+"""Measures the speed of an answer on this computer, with real or random weights."""

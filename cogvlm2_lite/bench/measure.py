@@ -1,4 +1,4 @@
-"""Measures one answer phase by phase, as the engine gives it to everybody."""
+"""Measures one answer of the engine, phase by phase."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class PhaseResult:
     cpu_s             of processor time, all threads together
     tokens            that went through: image tokens, prompt tokens, produced tokens
     flops             2 per multiply-add
-    bytes_read        that must be read from memory at least: weights once per picture, prompt or
+    bytes_read        minimum that must be read from memory: weights once per picture, prompt or
                       token, and for decoding the key/value cache
-    full_seconds      the same with all layers of the released model; `seconds` when all were there
-    planned_bytes     peak by the plan; on a CPU with the picture that is kept
-    accounted_bytes   peak of what the arena was asked for
-    measured_bytes    peak that was really allocated (GPU) or resident (CPU) since before loading
+    full_seconds      `seconds` extrapolated to all layers of the released model
+    planned_bytes     peak of the plan; on a CPU including the picture that is kept
+    accounted_bytes   peak of the bytes in the arena's account
+    measured_bytes    peak of allocated (GPU) or resident (CPU) bytes, without those before loading
     """
 
     name: str
@@ -72,7 +72,7 @@ class PhaseResult:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of the released model when layers were left out."""
+        """The rate, extrapolated to all layers of the released model."""
         return self.tokens / self.full_seconds
 
     @property
@@ -86,13 +86,13 @@ class PhaseResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult:
-    """One run.
+    """The result of one run.
 
     layers       (vision, decoder) layers that were measured
-    full_layers  those of the model the figures are for
-    load_s       to bring in and pack what decoding needs, before the first question
-    rounds       of which the last counts; with one, weights were read inside of it
-    steps        how decode steps are launched, in words; "" on a CPU, which has no such choice
+    full_layers  layers of the whole model
+    load_s       time to load and pack what decoding needs, before the first question
+    rounds       number of answers; the last one counts, and a single one includes loading weights
+    steps        how decode steps are launched on a GPU; "" on a CPU
     """
 
     what: str
@@ -119,7 +119,7 @@ class BenchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchedModel:
-    """What is measured: the weights, where they come from, and the layers that it stands for."""
+    """The model to measure, and the number of layers of the whole model."""
 
     name: str
     folder: Path
@@ -133,9 +133,10 @@ class BenchedModel:
 
 
 def synthetic_subject(layers: int | None, *, keep: bool) -> BenchedModel:
-    """Make up the released model, with some layers of each kind or (None) all.
+    """Return a synthetic model with the released shapes.
 
-    keep  as for NoiseReader
+    layers  of each kind; None: all
+    keep    as for NoiseReader
     """
     catalog = synthetic_catalog(released_config(layers, layers))
     full = layers_of(released_config(None, None))
@@ -149,7 +150,7 @@ def synthetic_subject(layers: int | None, *, keep: bool) -> BenchedModel:
 
 
 def folder_subject(folder: Path) -> BenchedModel:
-    """Take a model folder as it is."""
+    """Return the model of a folder."""
     catalog = Catalog.open(folder, read_config(folder))
     full = layers_of(catalog.config)
     return BenchedModel(
@@ -162,7 +163,7 @@ def folder_subject(folder: Path) -> BenchedModel:
 
 
 def layers_of(config: ModelConfig) -> tuple[int, int]:
-    """Count vision and decoder layers."""
+    """Return the number of vision and of decoder layers."""
     return config.vision.num_hidden_layers, config.num_hidden_layers
 
 
@@ -176,10 +177,10 @@ def measure(
     context: int | None = None,
     limits: MachineLimits | None = None,
 ) -> Iterator[Progress | BenchResult]:
-    """Ask about a picture and measure; yields progress, and the result as the last.
+    """Ask about a picture and measure; yields progress, and finally the result.
 
-    rounds  answers, each about another picture; the last one counts
-    limits  what the device reaches at best; None: measured first
+    rounds  number of answers, each about another picture; the last one counts
+    limits  the best rates of the device; None: they are measured first
     """
     limits = limits or probe(compute.device, compute.dtype)
     peak = PeakMemory(compute.device)
@@ -222,7 +223,7 @@ def _describe_steps(model: Model) -> str:
     if graphs is None:
         return ""
     if not (graphs.replays or graphs.trouble):
-        return "launched one by one: weights are streamed"
+        return "launched one by one, because weights are streamed"
     return graphs.describe()
 
 
@@ -242,7 +243,7 @@ class _Lap:
 
 
 class _Stopwatch:
-    """Takes the time of each phase, and of each block in it, from the events of an answer."""
+    """Measures each phase, and each block in it, from the events of an answer."""
 
     def __init__(self, model: Model, peak: PeakMemory) -> None:
         self._device, self._backend = model.compute.device, model.compute.backend
@@ -253,7 +254,7 @@ class _Stopwatch:
         self._begin()
 
     def watch(self, events: Iterator[Event]) -> Iterator[Progress]:
-        """Take every time; passes progress on."""
+        """Measure while passing on the progress events."""
         self._begin()
         for event in events:
             self._peak.look()
@@ -296,7 +297,7 @@ class _Stopwatch:
 
 
 def _results(subject: BenchedModel, model: Model, stopwatch: _Stopwatch) -> Iterator[PhaseResult]:
-    """Put laps, operations, bytes and the plan together."""
+    """Yield the result of each phase, from laps, operations, bytes and the plan."""
     finished, laps = stopwatch.finished, stopwatch.laps
     assert finished is not None
     config = subject.config
@@ -307,7 +308,7 @@ def _results(subject: BenchedModel, model: Model, stopwatch: _Stopwatch) -> Iter
     held = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=False)
     once = _bytes_of(subject.catalog, model.compute.dtype.itemsize, packs=packs)
     cache = model.runtime.config.kv_bytes_per_token * model.compute.dtype.itemsize // 2
-    # From prefill on the picture is kept too, beside the phases' own memory.
+    # From prefill on, the encoded picture is kept in addition to the memory of the phases.
     kept = model.engine.pictures.nbytes if model.plan.devices[0].budget.in_ram else 0
     language = once[Part.LANGUAGE_EXPERT] + once[Part.NORMS] + once[Part.LM_HEAD]
     figures = {
@@ -347,7 +348,7 @@ def _results(subject: BenchedModel, model: Model, stopwatch: _Stopwatch) -> Iter
 
 
 def _bytes_of(catalog: Catalog, itemsize: int, *, packs: bool) -> dict[Part, int]:
-    """Add up what a multiplication reads: the packed copy of a matrix where it has one."""
+    """Return the bytes that products read: the packed copy of a matrix if it has one."""
     sums = dict.fromkeys(Part, 0)
     for stored in catalog.tensors.values():
         copy = 0
@@ -358,7 +359,7 @@ def _bytes_of(catalog: Catalog, itemsize: int, *, packs: bool) -> dict[Part, int
 
 
 def _with_all_layers(subject: BenchedModel, name: str, lap: _Lap, head_s: float) -> float:
-    """Add the layers that were left out, each as long as those that were there."""
+    """Return the time with all layers, as if each took as long as a measured one."""
     (vision, decoder), (all_vision, all_decoder) = layers_of(subject.config), subject.full_layers
     measured, full = (vision, all_vision) if name == "encode" else (decoder, all_decoder)
     blocks_s = max(0.0, lap.seconds - head_s) if name == "decode" else lap.block_s
@@ -366,7 +367,7 @@ def _with_all_layers(subject: BenchedModel, name: str, lap: _Lap, head_s: float)
 
 
 def _head_seconds(model: Model, steps: int) -> float:
-    """Time the final norm and lm_head, which do not grow with the layers, for so many tokens."""
+    """Return the time of final norm and lm_head, which does not grow with the layers."""
     runtime = model.runtime
     hidden = torch.ones(1, 1, runtime.config.hidden_size, dtype=runtime.dtype)
     hidden = hidden.to(model.compute.device)

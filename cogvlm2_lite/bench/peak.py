@@ -1,4 +1,4 @@
-"""How much memory this process really holds, at its highest since a reset."""
+"""Measures the peak memory of this process since a reset."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cogvlm2_lite.backends.registry import backend_of
 
 
 class PeakMemory:
-    """Watches one device: a GPU's allocated bytes, or the pages of this process on the CPU.
+    """Measures one device: the allocated bytes of a GPU, or the resident pages on a CPU.
 
-    What was held when watching began is not counted.
+    Memory that was in use at the start is not counted.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -20,18 +20,18 @@ class PeakMemory:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new peak."""
+        """Start a new peak."""
         self._highest = self._now()
         self._backend.reset_peak(self._device)
 
     def look(self) -> None:
-        """Note what is held now: not every system records the peak of its RAM itself."""
+        """Record the memory in use now; not every system records the peak itself."""
         if self._backend.uses_ram:
             self._highest = max(self._highest, self._now())
 
     @property
     def nbytes(self) -> int:
-        """The most that was held since the last reset."""
+        """The peak since the last reset."""
         self.look()
         return max(self._highest, self._backend.peak_bytes(self._device)) - self._begin
 

@@ -1,4 +1,4 @@
-"""What a device can do at best: how fast it reads memory, and how fast it multiplies."""
+"""Measures the best rates of a device: reading memory, and matrix products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REPEATS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MachineLimits:
-    """The best of some tries.
+    """The best of several runs.
 
     read_bytes_per_s   memory: reading on the CPU (the largest of 2^25 numbers), copying on a GPU
                        (each byte counted twice, once read and once written)
@@ -32,7 +32,7 @@ class MachineLimits:
 
 
 def probe(device: torch.device, dtype: torch.dtype) -> MachineLimits:
-    """Measure a device; takes about two seconds, and 0.5 GiB of it."""
+    """Measure a device; takes about two seconds and 0.5 GiB of its memory."""
     if backend_of(device).uses_ram:
         return MachineLimits(
             read_bytes_per_s=_read_rate(), flops_per_s=_multiply_rate(device, dtype)
@@ -70,9 +70,9 @@ def _multiply_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
-    """Give the shortest of some times, in seconds, after one that does not count.
+    """Return the shortest of several times, in seconds, after one warm-up run.
 
-    With one thread it is CPU time: other programs then hardly disturb it.
+    With one thread it is CPU time, which other programs hardly affect.
     """
     backend = backend_of(device)
     clock = (

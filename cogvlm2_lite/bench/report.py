@@ -1,4 +1,4 @@
-"""A benchmark's result as text and as JSON."""
+"""Returns the result of a benchmark as text and as JSON-ready values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MEMORY_HEAD = ("peak memory", "planned", "accounted", "measured")
 
 
 def as_dict(result: BenchResult) -> dict[str, Any]:
-    """Give a result as JSON-ready values: what was measured, and the rates that follow from it."""
+    """Return a result as JSON-ready values: the measurements, and the rates derived from them."""
     values = asdict(result)
     values["extrapolated"] = result.is_extrapolated
     for phase, entry in zip(result.phases, values["phases"], strict=True):
@@ -28,7 +28,7 @@ def as_dict(result: BenchResult) -> dict[str, Any]:
 
 
 def as_text(result: BenchResult) -> str:
-    """Draw a result as tables."""
+    """Return a result as tables."""
     speed = _aligned([_HEAD, *(_speed(result, phase) for phase in result.phases)])
     memory = _aligned([_MEMORY_HEAD, *(_memory(phase) for phase in result.phases)])
     return "\n".join([*_title(result), "", *speed, "", *memory, "", *_remarks(result)])
@@ -41,8 +41,8 @@ def _title(result: BenchResult) -> Iterator[str]:
     what = "reads" if in_ram else "copies"
     threads = f" with {result.threads} threads" if in_ram else ""
     yield (
-        f"this device{threads} {what} {limits.read_bytes_per_s / 1e9:.1f} GB/s and multiplies at "
-        f"{limits.flops_per_s / 1e12:.3g} TFLOP/s"
+        f"best rates of this device{threads}: {what} {limits.read_bytes_per_s / 1e9:.1f} GB/s, "
+        f"multiplies at {limits.flops_per_s / 1e12:.3g} TFLOP/s"
     )
 
 
@@ -67,8 +67,8 @@ def _memory(phase: PhaseResult) -> tuple[str, ...]:
 def _remarks(result: BenchResult) -> Iterator[str]:
     decode = result.phases[-1]
     yield (
-        f"decode: {decode.tokens} tokens; before the first question: "
-        f"{format_seconds(result.load_s)} to bring in what decoding needs"
+        f"{decode.tokens} decode steps; loading what decoding needs took "
+        f"{format_seconds(result.load_s)} before the first question"
     )
     if result.steps:
         yield f"decode steps are {result.steps}"
@@ -79,9 +79,9 @@ def _remarks(result: BenchResult) -> Iterator[str]:
             "layers; time and tokens/s are extrapolated to all of them, memory is not"
         )
     if result.rounds == 1:
-        yield "one round: encode and prefill include bringing their weights in"
+        yield "one round only: encode and prefill include loading their weights"
     if result.streamed_bytes:
-        yield f"streamed in all: {format_bytes(result.streamed_bytes)}"
+        yield f"streamed in total: {format_bytes(result.streamed_bytes)}"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Made-up weights in the shapes of the released model, so that nobody must download it to measure.
+"""Random weights in the shapes of the released model, for measuring without downloading it.
 
-The codes are noise and nothing is quantized. Only their bytes matter here: every matrix has memory
-of its own, and everything from the loader on is what an answer really runs through.
+The codes are noise and nothing is quantized; only their sizes matter. Every matrix has its own
+memory, and everything from the loader on is the same as for a real answer.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
 _NOWHERE = Path("synthetic")
 _NOISE_BYTES = 32 << 20
 _STATE_BYTES = 256
-"""About what the JSON of a quant_state takes."""
+"""About the size of the JSON of a quant_state."""
 
 
 def released_config(vision_layers: int | None, decoder_layers: int | None) -> ModelConfig:
-    """Give the released model's shape, with other numbers of layers if they are given."""
+    """Return the released model's config, with other numbers of layers if they are given."""
     raw: dict[str, Any] = copy.deepcopy(dict(COGVLM2.released.raw))
     if vision_layers is not None:
         raw["vision_config"]["num_hidden_layers"] = vision_layers
@@ -49,9 +49,9 @@ def released_config(vision_layers: int | None, decoder_layers: int | None) -> Mo
 
 
 def synthetic_catalog(config: ModelConfig, *, lm_head_nf4: bool = False) -> Catalog:
-    """List the tensors of a folder that `quantize` would write: linears in NF4, the rest in bf16.
+    """Return the catalog of a folder as `quantize` writes it: linears in NF4, the rest in bf16.
 
-    lm_head_nf4  make lm_head 4-bit too; it stays in 16 bits by default, as with `quantize`
+    lm_head_nf4  store lm_head in 4 bits, too; by default it stays in 16 bits, as with `quantize`
     """
     tensors = {}
     for name, spec in expected_tensors(config).items():
@@ -97,15 +97,15 @@ def _piece(dtype: str, shape: tuple[int, ...], itemsize: int) -> Piece:
 
 
 def _scale(spec: TensorSpec) -> float:
-    """Give a scale that keeps activations near 1, whatever the width."""
+    """Return a scale that keeps activations near 1 for any width."""
     return 2.0 / math.sqrt(spec.shape[-1])
 
 
 class NoiseReader:
-    """Makes the bytes of a synthetic catalog up, the same for the same tensor at every reading.
+    """Generates the bytes of a synthetic catalog, the same at every read of a tensor.
 
-    keep  hold what was read, as mapped files do, so that reading again costs nothing. Without it a
-          model that is wholly in memory is there once and not twice.
+    keep  keep tensors in memory, as mapped files do, so that reading again is free. Without it, a
+          model that fits into memory occupies it once and not twice.
     """
 
     def __init__(self, *, keep: bool) -> None:
@@ -115,18 +115,18 @@ class NoiseReader:
         self._kept: dict[str, dict[str, Tensor]] | None = {} if keep else None
 
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
-        """Give all pieces of a tensor; see WeightLoader's reader."""
+        """Return all pieces of a tensor; see WeightLoader's reader."""
         name = stored.spec.name
         if self._kept is None:
-            return self._make(stored)
+            return self._generate(stored)
         if name not in self._kept:
-            self._kept[name] = self._make(stored)
+            self._kept[name] = self._generate(stored)
         return self._kept[name]
 
-    def _make(self, stored: StoredTensor) -> dict[str, Tensor]:
+    def _generate(self, stored: StoredTensor) -> dict[str, Tensor]:
         spec = stored.spec
         if stored.kind == "dense":
-            return {"weight": self._plain(spec)}
+            return {"weight": self._dense_values(spec)}
         sizes: Mapping[str, Piece] = stored.pieces
         nested = torch.full(sizes["nested_absmax"].shape, 0.5 * _scale(spec))
         return {
@@ -137,11 +137,11 @@ class NoiseReader:
             "nested_quant_map": dynamic_map(),
         }
 
-    def _plain(self, spec: TensorSpec) -> Tensor:
+    def _dense_values(self, spec: TensorSpec) -> Tensor:
         if spec.role is Role.FREQUENCIES:
             return inverse_frequencies(2 * spec.numel).to(torch.bfloat16)
         if spec.part is Part.EMBEDDING:
-            # Rows that overlap: a table of its own would take 1 GiB, of which a step reads a row.
+            # Overlapping rows: a real table would take 1 GiB, of which a step reads one row.
             rows, width = spec.shape
             return self._normal.as_strided((rows, width), (1, 1))
         if spec.role is Role.NORM:
@@ -150,7 +150,7 @@ class NoiseReader:
         return values.mul_(1 / math.sqrt(spec.numel // spec.shape[0])).view(spec.shape)
 
     def _fill(self, noise: Tensor, count: int, name: str) -> Tensor:
-        """Copy noise into new memory, beginning at a place that the name decides."""
+        """Copy noise into new memory, starting at a position derived from the name."""
         out = noise.new_empty(count)
         place = zlib.crc32(name.encode()) % noise.numel()
         done = 0

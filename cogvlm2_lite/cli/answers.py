@@ -1,4 +1,4 @@
-"""Loading a model and showing its answers: what ask, chat and demo have in common."""
+"""Loads a model and shows its answers, for ask, chat and demo."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 _PHASES = {
     "load": "Loading the model",
-    "encode": "Looking at the picture",
-    "prefill": "Reading the question",
+    "encode": "Encoding the picture",
+    "prefill": "Reading the prompt",
 }
 
 
 Loader = Callable[[LoadOptions], LocalEngine]
-"""Opens a model folder; tests give one that opens a scripted model."""
+"""Opens a model folder; tests pass one that opens a scripted model."""
 
 
 def load_model(options: LoadOptions) -> Model:
-    """Open a model folder with the engine. torch is imported only now."""
+    """Open a model folder with the engine; imports torch."""
     prepare_threads()
     from cogvlm2_lite.engine.model import load_with
 
@@ -56,7 +56,7 @@ def load_model(options: LoadOptions) -> Model:
 def open_and_warm(
     load: Loader, options: LoadOptions, console: Console, *, silent: bool = False
 ) -> LocalEngine:
-    """Open a model and bring in what every token needs, telling how far it is."""
+    """Open a model and load what every token needs, and show the progress."""
     if not silent:
         console.status(_PHASES["load"])
     try:
@@ -70,33 +70,33 @@ def open_and_warm(
 
 
 class AnswerView:
-    """Shows the events of one answer to a person.
+    """Shows the events of one answer.
 
-    The answer goes to standard output; progress and remarks to standard error, and only if a
-    person looks there.
+    The answer goes to standard output; progress and remarks go to standard error, progress only on
+    a terminal.
     """
 
     def __init__(
         self, console: Console, *, timings: bool, label: str = "", quiet: bool = False
     ) -> None:
-        """Begin an answer.
+        """Prepare to show an answer.
 
-        timings  end it with a line of sizes and rates
-        label    printed before the answer's first word
-        quiet    show the answer and nothing else
+        timings  print a line of sizes and rates at the end
+        label    printed before the first word of the answer
+        quiet    print only the answer
         """
         self._console = console
         self._timings = timings
         self._label = label
         self._quiet = quiet
-        self._begun = False
+        self._started = False
         self._noticed = False
-        self._waiting: list[str] = []
+        self._delayed: list[str] = []
         self._encoded: ImageEncoded | None = None
         self._prefilled: Prefilled | None = None
 
     def show(self, events: Iterator[Event]) -> Finished:
-        """Show events until the answer is finished; leaves no half line when it is broken off."""
+        """Show events until the answer is finished; end the line also if it is interrupted."""
         try:
             for event in events:
                 self._show(event)
@@ -118,8 +118,8 @@ class AnswerView:
             case TurnsDropped():
                 turns = "turn was" if event.count == 1 else f"{event.count} turns were"
                 self._remark(
-                    f"The conversation is longer than the model's context: the oldest {turns} "
-                    "left out."
+                    "The conversation is longer than the model's context, so the oldest "
+                    f"{turns} left out."
                 )
             case ImageEncoded():
                 self._encoded = event
@@ -132,14 +132,14 @@ class AnswerView:
                 self._noticed = True
                 self._remark(event.text)
             case Replanned():
-                self._tell_later(event.text)
+                self._remark_later(event.text)
             case Finished():
                 self._finish(event)
 
-    def _tell_later(self, text: str) -> None:
-        """Keep a remark that came in the middle of the answer until its line ends."""
-        if self._begun:
-            self._waiting.append(text)
+    def _remark_later(self, text: str) -> None:
+        """Print a remark, but not in the middle of the answer's text."""
+        if self._started:
+            self._delayed.append(text)
         else:
             self._remark(text)
 
@@ -148,28 +148,28 @@ class AnswerView:
             self._console.remark(text)
 
     def _text(self, text: str) -> None:
-        # Answers of the model mostly begin with the space that follows "Answer:".
-        text = text if self._begun else text.lstrip()
+        # Most answers of the model begin with the space that follows "Answer:".
+        text = text if self._started else text.lstrip()
         if text:
-            self._console.write(text if self._begun else self._label + text)
-            self._begun = True
+            self._console.write(text if self._started else self._label + text)
+            self._started = True
 
     def _end_line(self) -> None:
-        if self._begun:
+        if self._started:
             self._console.line()
-        self._begun = False
+        self._started = False
 
     def _finish(self, event: Finished) -> None:
         self._end_line()
-        for text in self._waiting:
+        for text in self._delayed:
             self._remark(text)
         if event.reason is FinishReason.CANCELLED:
             self._remark("(stopped)")
         elif event.reason is FinishReason.LENGTH and not self._noticed:
             limit = event.completion_tokens
-            self._remark(f"(cut after {limit} tokens: --max-new-tokens allows more)")
+            self._remark(f"(cut off after {limit} tokens; --max-new-tokens sets the limit)")
         elif not event.text.strip():
-            self._remark("(The model gave an empty answer.)")
+            self._remark("(The answer is empty.)")
         if self._timings:
             self._remark(timings(event, self._encoded, self._prefilled))
 
@@ -181,21 +181,21 @@ def _progress(event: Progress) -> str:
 
 
 def streaming(event: Streaming) -> str:
-    """Return in one sentence what offloading means for this answer."""
+    """Return a sentence about the weights that this answer streams."""
     uses = (
         (event.picture_bytes, "for each new picture"),
-        (event.prompt_bytes, "for each text that is read"),
+        (event.prompt_bytes, "for each prompt"),
         (event.token_bytes, "for each token"),
     )
     parts = [f"{format_bytes(count)} {when}" for count, when in uses if count]
-    return f"Not everything fits in memory. Weights are brought in: {', '.join(parts)}."
+    return f"Not all weights fit in memory. Streamed: {', '.join(parts)}."
 
 
 def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefilled | None) -> str:
-    """Write sizes and times of an answer in one line."""
+    """Return the sizes and times of an answer in one line."""
     parts = []
     if encoded is not None:
-        time = "known already" if encoded.reused else format_seconds(encoded.seconds)
+        time = "cached" if encoded.reused else format_seconds(encoded.seconds)
         parts.append(f"picture {time}")
     if prefilled is not None:
         parts.append(f"prompt {prefilled.tokens} tokens in {format_seconds(prefilled.seconds)}")
@@ -206,9 +206,9 @@ def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefill
 
 
 def event_json(event: Event) -> str:
-    """Write an event as one line of JSON: {"event": "text_delta", "text": ...}."""
+    """Return an event as one line of JSON: {"event": "text_delta", "text": ...}."""
     values = msgspec.to_builtins(event, enc_hook=str)
-    # A Text stays one: its template is written too.
+    # A Text stays a Text, so that its template is written, too.
     values |= {k: v for k, v in structs.asdict(event).items() if isinstance(v, Text)}
     if isinstance(event, Finished):
         values["tokens_per_s"] = event.tokens_per_s
@@ -216,7 +216,7 @@ def event_json(event: Event) -> str:
 
 
 def error_json(error: CogVLM2LiteError) -> str:
-    """Write an error as one line of JSON, in the form that quantize uses too."""
+    """Return an error as one line of JSON, in the form that quantize also uses."""
     return json.dumps(with_templates({"event": "error", **error.as_dict()}), ensure_ascii=False)
 
 

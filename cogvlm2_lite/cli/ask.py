@@ -35,15 +35,14 @@ from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.worker.client import LocalEngine
 
 _EPILOG = """\
+The answer goes to standard output, progress and timings to standard error. With --json every event
+is a line of JSON; the last one is "finished", with the complete answer, or "error".
+
 examples:
   cogvlm2-lite ask my-model photo.jpg "What is written on the sign?"
   cogvlm2-lite ask my-model photo.jpg "招牌上写着什么?"
   cogvlm2-lite ask my-model "What is the capital of France?"
   cogvlm2-lite ask my-model photo.jpg "How many people?" --json | tail -n 1
-
-The answer goes to standard output, progress and timings to standard error.
-With --json every event is a line of JSON; the last one is "finished", with the
-whole text, or "error".
 """
 
 
@@ -59,18 +58,18 @@ def build_parser() -> Parser:
         "picture_and_question",
         nargs="+",
         metavar="[IMAGE] QUESTION",
-        help="a picture file (- reads one from standard input) and the question; "
-        "without IMAGE the question is asked as text only",
+        help="a picture file, or - for standard input, and the question; without IMAGE the model "
+        "gets only the question",
     )
-    parser.add_argument("--json", action="store_true", help="print events as lines of JSON")
-    parser.add_argument("--quiet", action="store_true", help="print the answer and nothing else")
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    parser.add_argument("--quiet", action="store_true", help="print only the answer")
     add_picture_options(parser)
     add_sampling_options(parser)
     return parser
 
 
 def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
-    """Run `ask`; gives the exit code."""
+    """Run `ask` and return its exit code."""
     console = console or Console()
     try:
         _run(build_parser().read(argv), load, console)
@@ -83,7 +82,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 
 
 def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
-    # Small mistakes first: torch takes seconds to import, a large model minutes to read.
+    # Check the arguments first: importing torch takes seconds, loading a large model minutes.
     picture, question = split_words(args.picture_and_question)
     image = None if picture is None else _open(picture, upright=not args.as_stored)
     sampling = sampling_of(args)
@@ -103,13 +102,14 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, str]:
-    """Split the words into (picture or None, question).
+    """Return (picture or None, question).
 
-    Raises UsageError for one word that is a file, for more than two words, and for no question.
+    Raises UsageError for a file without a question, for more than two words, and for an empty
+    question.
     """
     if len(words) > 2:
         raise UsageError(
-            "ask takes one picture and one question, but got {count} arguments.",
+            "ask takes one picture and one question, not {count} arguments.",
             hint="Put the question in quotation marks. The model takes one picture.",
             count=len(words),
         )
@@ -120,7 +120,7 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
         )
     if len(words) == 2:
         return words[0], question
-    with suppress(OSError, ValueError):  # a long question is no possible file name
+    with suppress(OSError, ValueError):  # a long question is not a valid file name
         if Path(question).is_file():
             raise UsageError(
                 "{file} is a file, and there is no question about it.",

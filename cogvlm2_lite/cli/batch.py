@@ -1,4 +1,4 @@
-"""`cogvlm2-lite batch`: one question about every picture of a folder."""
+"""`cogvlm2-lite batch`: asks one question about every picture of a folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.work import (
+    BatchEvent,
     BatchProgress,
-    Happened,
     Paused,
     PictureStarted,
     Planned,
@@ -42,7 +42,7 @@ from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
 Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
 
-_JSON_NAMES: dict[type[Happened], str] = {
+_JSON_NAMES: dict[type[BatchEvent], str] = {
     PictureStarted: "asking",
     BatchProgress: "answered",
     Paused: "paused",
@@ -50,16 +50,17 @@ _JSON_NAMES: dict[type[Happened], str] = {
 }
 
 _EPILOG = """\
+Every answer is saved at once: in NAME.txt next to its picture (or in --output) and as a line of
+answers.jsonl. answers.csv is updated every few seconds and at the end. You can stop the command at
+any time; run it again to resume. Pictures that already have an answer to this question are skipped,
+and failed ones are tried again.
+
+With --json, each line has an "event": plan (all pictures, and the answers of earlier runs),
+loading, asking, answered, paused, resumed, finished or error.
+
 examples:
   cogvlm2-lite batch my-model photos --question "Describe this image."
   cogvlm2-lite batch my-model scans --question "Read all text." --output texts --recursive
-
-Every answer is saved as it comes: NAME.txt beside its picture (or in --output), a line in
-answers.jsonl, and at the end answers.csv. Run the same command again to go on, also after a
-kill: pictures that have an answer to this question are left out, failed ones are asked again.
-
-Lines of --json have an "event": plan (pictures, and those known from before), loading, asking,
-answered, paused, resumed, finished, or error.
 """
 
 
@@ -67,37 +68,48 @@ def build_parser() -> Parser:
     """Declare the options of `batch`."""
     parser = Parser(
         usage="batch MODEL FOLDER --question TEXT [options]",
-        description="Ask one question about every picture of a folder.",
+        description="Ask one question about every picture of a folder and save the answers.",
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder of the pictures")
-    parser.add_argument("--question", metavar="TEXT", required=True, help="asked about each")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder with the pictures")
+    parser.add_argument("--question", metavar="TEXT", required=True, help="the question")
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="put the answers here (default: FOLDER)"
+        "--output", metavar="DIR", type=Path, help="folder for the answers (default: FOLDER)"
     )
-    parser.add_argument("--recursive", action="store_true", help="look into folders inside too")
-    parser.add_argument("--overwrite", action="store_true", help="ask again about all pictures")
-    parser.add_argument("--limit", metavar="N", type=int, help="take the first N pictures only")
+    parser.add_argument("--recursive", action="store_true", help="include subfolders")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="ask about pictures again that already have an answer",
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="use only the first N pictures")
     parser.add_argument(
         "--only",
         metavar="FILE",
         type=Path,
-        help="take only the pictures that this text file names, one path below FOLDER a line",
+        help="use only the pictures listed in this text file, one path relative to FOLDER per line",
     )
     parser.add_argument("--no-text", action="store_true", help="write no .txt files")
     parser.add_argument("--no-csv", action="store_true", help="write no answers.csv")
-    parser.add_argument("--prefix", metavar="TEXT", default="", help="put before each text")
-    parser.add_argument("--suffix", metavar="TEXT", default="", help="put behind each text")
     parser.add_argument(
-        "--no-retry", action="store_true", help="keep answers that ran in circles as they are"
+        "--prefix", metavar="TEXT", default="", help="text before each answer in the .txt files"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the pictures and ask nothing")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each event")
+    parser.add_argument(
+        "--suffix", metavar="TEXT", default="", help="text after each answer in the .txt files"
+    )
+    parser.add_argument(
+        "--no-retry",
+        action="store_true",
+        help="do not ask again, with sampling, when an answer repeats itself",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the pictures and exit")
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     parser.add_argument(
         "--control",
         action="store_true",
-        help="obey lines on standard input: pause, resume, stop; stop too when it ends",
+        help="read the commands pause, resume and stop from standard input, one per line; its end "
+        "means stop",
     )
     add_compute_options(parser)
     add_parallel_option(parser)
@@ -110,46 +122,50 @@ def main(
     *,
     start: Start = EngineProcess,
     console: Console | None = None,
-    orders: Iterable[str] = sys.stdin,
+    control_lines: Iterable[str] = sys.stdin,
 ) -> int:
-    """Run `batch`; gives 0 when every picture has an answer, else 1.
+    """Run `batch` and return 0 if every picture has an answer, else 1.
 
-    orders  lines that --control obeys
+    control_lines  the commands that --control reads
     """
     args = build_parser().read(argv)
-    show = _Show(console=console or Console(), as_json=args.json)
+    report = _Reporter(console=console or Console(), as_json=args.json)
     try:
-        return _run(args, show, start, orders)
+        return _run(args, report, start, control_lines)
     except CogVLM2LiteError as error:
         if not args.json:
             raise
-        show.event("error", **error.as_dict())
+        report.event("error", **error.as_dict())
         return error.exit_code
 
 
-def _run(args: argparse.Namespace, show: _Show, start: Start, orders: Iterable[str]) -> int:
+def _run(
+    args: argparse.Namespace, report: _Reporter, start: Start, control_lines: Iterable[str]
+) -> int:
     task = _task(args)
     planned = plan_batch(task)
     if args.dry_run:
         for name in planned.names:
-            show.console.line(str(task.folder / name))
+            report.console.line(str(task.folder / name))
         return 0
     control = Control()
     if args.control:
-        threading.Thread(target=control.obey, args=(orders,), name="orders", daemon=True).start()
-    show.planned(planned, task)
+        threading.Thread(
+            target=control.follow, args=(control_lines,), name="control", daemon=True
+        ).start()
+    report.planned(planned, task)
     options = load_options(args, model_folder(args.model).resolve())
     answered = failed = 0
-    if planned.todo:  # a model of many GB is not loaded for nothing
+    if planned.todo:  # else the model need not be loaded
         with start(options) as engine:
-            show.loading()
+            report.loading()
             engine.wait_ready()
-            for happened in run_batch(task, engine, planned, control):
-                if isinstance(happened, BatchProgress):
-                    answered, failed = answered + 1, happened.failed
-                show.happened(happened)
+            for step in run_batch(task, engine, planned, control):
+                if isinstance(step, BatchProgress):
+                    answered, failed = answered + 1, step.failed
+                report.step(step)
     left = len(planned.todo) - answered
-    show.finished(planned, failed, left, task)
+    report.finished(planned, failed, left, task)
     return 1 if failed or left else 0
 
 
@@ -164,7 +180,7 @@ def _task(args: argparse.Namespace) -> Task:
         folder=args.folder,
         question=args.question,
         output=args.output or args.folder,
-        beside=args.output is None,
+        next_to_pictures=args.output is None,
         recursive=args.recursive,
         overwrite=args.overwrite,
         limit=args.limit,
@@ -175,6 +191,7 @@ def _task(args: argparse.Namespace) -> Task:
         suffix=args.suffix,
         retry=not args.no_retry,
         sampling=sampling_of(args),
+        template=args.template,
     )
 
 
@@ -185,15 +202,15 @@ def _names(file: Path) -> tuple[str, ...]:
         why = getattr(error, "strerror", None) or Text("it is not text in UTF-8")
         raise UsageError(
             "{file} can't be read: {why}.",
-            hint="Give a text file with one path per line.",
+            hint="Use a text file with one path per line.",
             file=file,
             why=why,
         ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Show:
-    """Reports the work to a person or, as lines of JSON, to a program."""
+class _Reporter:
+    """Prints the progress of a batch, as text or as lines of JSON."""
 
     console: Console
     as_json: bool
@@ -204,35 +221,36 @@ class _Show:
         self.console.line(json.dumps(event, ensure_ascii=False))
 
     def planned(self, planned: Planned, task: Task) -> None:
-        """Report which pictures there are."""
+        """Print the pictures and the known answers, as JSON only."""
         if self.as_json:
             known = [asdict(answered) for answered in planned.known.values()]
             self.event("plan", pictures=list(planned.names), known=known, output=str(task.output))
 
     def loading(self) -> None:
-        """Report that the model is being loaded."""
+        """Show that the model is being loaded."""
         if self.as_json:
             self.event("loading")
         self.console.status("Loading the model")
 
-    def happened(self, happened: Happened) -> None:
-        """Report one event of the work."""
+    def step(self, step: BatchEvent) -> None:
+        """Print one event of the work."""
         if self.as_json:
-            self.event(_JSON_NAMES[type(happened)], **asdict(happened))
-        elif isinstance(happened, BatchProgress):
-            answered = happened.answered
+            self.event(_JSON_NAMES[type(step)], **asdict(step))
+        elif isinstance(step, BatchProgress):
+            answered = step.answered
             self.console.line(f"{answered.picture}: {answered.error or answered.answer}")
             self.console.status(
-                f"{happened.done} of {happened.total}, {happened.failed} failed, "
-                f"{format_seconds(happened.seconds_left)} left"
+                f"{step.done} of {step.total} pictures, {step.failed} failed, "
+                f"{format_seconds(step.seconds_left)} left"
             )
 
     def finished(self, planned: Planned, failed: int, left: int, task: Task) -> None:
-        """Report the end. left: pictures that were not asked about because it was stopped."""
+        """Print the totals. left: pictures without an answer because the work was stopped."""
         count = len(planned.names)
         self.console.status("")
         if self.as_json:
             self.event("finished", total=count, failed=failed, left=left)
             return
-        stopped = f", {left} left" if left else ""
-        self.console.line(f"{count} pictures, {failed} failed{stopped}. Answers: {task.output}")
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        stopped = f", {left} not asked about yet" if left else ""
+        self.console.line(f"{pictures}, {failed} failed{stopped}. Answers are in {task.output}.")

@@ -1,4 +1,4 @@
-"""`cogvlm2-lite bench`: how fast encode, prefill and decode are on this computer."""
+"""`cogvlm2-lite bench`: measures encode, prefill and decode on this computer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.cli.parser import DEVICE_HELP, DTYPE_HELP, Parser
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import DTYPES
 from cogvlm2_lite.errors import UsageError
@@ -30,17 +30,21 @@ if TYPE_CHECKING:
 RELEASED_WORD = COGVLM2.released.word
 _CPU_LAYERS = 2
 """Of 63 and 32: two answers then take about a minute on two cores."""
-_STEPS = {"load": "Bringing weights in", "encode": "Encoding", "prefill": "Reading"}
+_STEPS = {
+    "load": "Loading weights",
+    "encode": "Encoding the picture",
+    "prefill": "Reading the prompt",
+}
 
 _EPILOG = """\
-examples:
-  cogvlm2-lite bench 19b                  made-up weights of the real shapes, before any download;
-                                          on a CPU with 2 layers of each kind, extrapolated
-  cogvlm2-lite bench 19b --layers all     all layers, which takes minutes on a CPU and 16 GB of RAM
-  cogvlm2-lite bench 19b --vram 8GiB      as on a GPU of 8 GiB
-  cogvlm2-lite bench my-model
+The result compares each phase with a plain matrix product and a plain memory read on this device.
 
-The answer of made-up weights is noise, and not shown.
+examples:
+  cogvlm2-lite bench 19b                  random weights in the real shapes, nothing is downloaded;
+                                          on a CPU 2 layers of each kind, extrapolated to all
+  cogvlm2-lite bench 19b --layers all     all layers; on a CPU this takes minutes and 16 GB of RAM
+  cogvlm2-lite bench 19b --vram 8GiB      within 8 GiB of video memory
+  cogvlm2-lite bench my-model
 """
 
 
@@ -48,8 +52,7 @@ def build_parser() -> Parser:
     """Declare the options of `bench`."""
     parser = Parser(
         usage="bench [MODEL] [options]",
-        description="Measure one answer about a picture: encode, prefill and decode, beside what "
-        "this device reaches at best.",
+        description="Measure one answer about a picture: encode, prefill and decode.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -57,43 +60,45 @@ def build_parser() -> Parser:
         metavar="MODEL",
         nargs="?",
         default=RELEASED_WORD,
-        help=f"a model folder; `demo`; or `{RELEASED_WORD}` (default), made-up weights of the "
-        "released model's shapes in 4 bit",
+        help=f"a model folder, `demo`, or `{RELEASED_WORD}`: random weights in the shapes of the "
+        f"released model in 4 bits (default: {RELEASED_WORD})",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1"
-    )
-    parser.add_argument(
-        "--dtype", default="auto", choices=DTYPES, help="number type of activations"
-    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    parser.add_argument("--dtype", default="auto", choices=DTYPES, help=DTYPE_HELP)
     parser.add_argument(
         "--vram",
         metavar="SIZE",
-        help="memory of the device that may be used, like 8GiB; on a CPU RAM stands for it",
+        help="memory of the device to use, such as 8GiB; on a CPU, RAM (default: what is free)",
     )
     parser.add_argument(
         "--layers",
         metavar="N",
-        help=f"vision and decoder layers of {RELEASED_WORD}, or all (default: all on a GPU, "
-        f"{_CPU_LAYERS} on a CPU)",
+        help=f"number of vision and of decoder layers of {RELEASED_WORD}, or all (default: all on "
+        f"a GPU, {_CPU_LAYERS} on a CPU)",
     )
     parser.add_argument(
-        "--tokens", type=int, default=32, metavar="N", help="tokens to produce (32)"
+        "--tokens", type=int, default=32, metavar="N", help="tokens to produce (default: 32)"
     )
     parser.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help="answers, the last of which counts (default: 2; 1 with all layers on a CPU)",
+        help="number of answers; only the last one is measured (default: 2; 1 with all layers on a "
+        "CPU)",
     )
-    parser.add_argument("--context", type=int, metavar="N", help="tokens to make room for")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads to use")
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens to reserve memory for (default: the model's maximum)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def main(argv: Sequence[str], *, console: Console | None = None) -> int:
-    """Run `bench`; gives the exit code."""
+    """Run `bench` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
     result = run(args, console)
@@ -107,7 +112,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 
 
 def run(args: argparse.Namespace, console: Console) -> BenchResult:
-    """Measure what the options say, showing progress."""
+    """Measure as the options describe, and show progress."""
     _check_counts(args)
     from cogvlm2_lite.devices import choose_compute
 
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace, console: Console) -> BenchResult:
     on_cpu = compute.backend.uses_ram
     rounds = args.rounds or (1 if on_cpu and whole and args.model == RELEASED_WORD else 2)
     context = check_context(subject.config, args.context)
-    console.status("Measuring this device")
+    console.status("Measuring the device")
     for event in measure(
         subject, compute, budget, tokens=args.tokens, rounds=rounds, context=context
     ):
@@ -132,7 +137,7 @@ def run(args: argparse.Namespace, console: Console) -> BenchResult:
             console.status("")
             return event
         console.status(f"{_STEPS[event.phase]} {event.done}/{event.total}")
-    raise AssertionError("a measurement without result")
+    raise AssertionError("a measurement ends with a result")
 
 
 def _check_counts(args: argparse.Namespace) -> None:
@@ -156,7 +161,7 @@ def _check_counts(args: argparse.Namespace) -> None:
 
 
 def _budget(args: argparse.Namespace, compute: Compute) -> DeviceBudget:
-    """Decide what may be used of the first device; on a CPU the given size stands for its own."""
+    """Return the budget of the first device; on a CPU, --vram means RAM."""
     if compute.gpus:
         allowance = read_allowance(args.vram, None)
         return gpu_budgets(compute.gpus[:1], allowance, free_ram_bytes())[0]
@@ -173,12 +178,12 @@ def _subject(args: argparse.Namespace, compute: Compute, budget: DeviceBudget) -
         return folder_subject(model_folder(args.model))
     on_cpu = compute.backend.uses_ram
     layers = _layers(args.layers, on_cpu=on_cpu)
-    # What is streamed must wait somewhere; on a CPU without a smaller budget nothing is.
+    # Streamed weights must be kept in RAM; on a CPU without a budget nothing is streamed.
     return synthetic_subject(layers, keep=not on_cpu or args.vram is not None)
 
 
 def _layers(text: str | None, *, on_cpu: bool) -> int | None:
-    """Read --layers; None stands for all."""
+    """Return the number in --layers; None means all."""
     if text is None:
         return _CPU_LAYERS if on_cpu else None
     if text == "all":

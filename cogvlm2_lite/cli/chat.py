@@ -1,4 +1,4 @@
-"""`cogvlm2-lite chat`: several turns about one picture, in the terminal."""
+"""`cogvlm2-lite chat`: a conversation about one picture, in the terminal."""
 
 from __future__ import annotations
 
@@ -45,21 +45,25 @@ from cogvlm2_lite.worker.client import LocalEngine
 _PROMPT = "you> "
 
 HELP = """\
-/image FILE   look at another picture (also: drag a file into the window)
-/image        say which picture the conversation is about
+/image FILE   open another picture (or drag a file into the terminal)
+/image        show which picture the conversation is about
 /clear        start a new conversation about the same picture
 /save FILE    write all conversations of this session to FILE (.md or .json)
-/plan         show how much memory each phase takes
+/plan         show the memory plan
 /help         show this text
-/quit         end (also Ctrl-D)
+/quit         end the chat (also Ctrl-D)
 
-Arrow up brings earlier questions back. Ctrl-C stops an answer, not the program.
+The Up key recalls earlier questions. Ctrl-C stops the answer, not the program.
 """
 
 _EPILOG = f"""\
-inside the chat:
+commands in the chat:
 {HELP}
-The model looks at one picture per conversation: a second picture starts a new one.
+The model takes one picture per conversation; a second picture starts a new conversation.
+
+examples:
+  cogvlm2-lite chat my-model --image photo.jpg
+  cogvlm2-lite chat demo
 """
 
 
@@ -67,11 +71,11 @@ def build_parser() -> Parser:
     """Declare the options of `chat`."""
     parser = Parser(
         usage="chat MODEL [--image FILE] [options]",
-        description="Talk about a picture in several turns.",
+        description="Hold a conversation about a picture in the terminal.",
         epilog=_EPILOG,
     )
     add_model_options(parser)
-    parser.add_argument("--image", metavar="FILE", help="the picture to talk about")
+    parser.add_argument("--image", metavar="FILE", help="the picture to ask about")
     add_picture_options(parser)
     add_sampling_options(parser)
     return parser
@@ -84,14 +88,14 @@ def main(
     console: Console | None = None,
     read_line: Callable[[str], str] = input,
 ) -> int:
-    """Run `chat`; gives the exit code."""
+    """Run `chat` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
     first = Conversation()
     if args.image is not None:
         picture = Path(args.image).expanduser()
         first = Conversation(image=open_image(picture, upright=not args.as_stored))
-    # A mistake in an option is reported before a large model is read for minutes.
+    # Check the options before loading, which takes minutes for a large model.
     sampling = sampling_of(args)
     options = load_options(args, model_folder(args.model))
     model = open_and_warm(load, options, console)
@@ -103,7 +107,7 @@ def main(
 
 
 class Session:
-    """A model, the conversations held with it so far, and the terminal."""
+    """A model, its conversations so far, and the terminal."""
 
     def __init__(
         self,
@@ -131,22 +135,24 @@ class Session:
 
     @property
     def conversation(self) -> Conversation:
-        """The one that goes on; the earlier ones are kept for /save."""
+        """The current conversation; earlier ones are kept for /save."""
         return self._conversations[-1]
 
     def greet(self) -> None:
-        """Show the model, its plan and how to begin."""
+        """Show the model, the picture and, with --show-plan, the memory plan."""
         image = self.conversation.image
         self._console.remark(f"CogVLM2 Lite {__version__} · {self._model_name}")
         for remark in self._model.remarks:
             self._console.remark(remark)
         if self._args.show_plan:
             self._console.remark(draw_table(self._model.plan))
-        self._console.remark(describe(image) if image else "No picture yet: /image FILE opens one.")
-        self._console.remark("/help shows what you can do. Ctrl-C stops an answer, /quit ends.")
+        self._console.remark(describe(image) if image else "No picture yet. /image FILE opens one.")
+        self._console.remark(
+            "/help lists the commands. Ctrl-C stops an answer, /quit ends the chat."
+        )
 
     def run(self, read_line: Callable[[str], str]) -> None:
-        """Read lines and act on them until the person leaves."""
+        """Read lines and act on them until the user quits."""
         prompt = _PROMPT if sys.stdin.isatty() else ""
         while True:
             try:
@@ -202,7 +208,7 @@ class Session:
             finished = view.show(events)
         if self._console.is_interactive:
             self._console.line()
-        # The released template writes one space before an answer; a second one would be new to it.
+        # The released template puts one space before an answer of the history; it must not be two.
         answer = finished.text.strip()
         if answer:
             self.conversation.exchanges.append(
@@ -226,11 +232,11 @@ class Session:
         current = self.conversation
         if current.image is not None and current.exchanges:
             if image.sha256 == current.image.sha256:
-                self._console.remark(f"The conversation is about {current.image.name} already.")
+                self._console.remark(f"The conversation is already about {current.image.name}.")
                 return
             self._console.remark(
-                "The model looks at one picture per conversation, so a new one starts here.\n"
-                "It does not know what was said before."
+                "The model takes one picture per conversation, so a new conversation starts here.\n"
+                "The model does not see the earlier turns."
             )
             self._conversations.append(Conversation(image=image))
         else:
@@ -264,9 +270,9 @@ class Session:
 
 @contextmanager
 def stopped_by_interrupt(cancel: Cancel) -> Iterator[None]:
-    """Make Ctrl-C raise the cancel flag inside of the block; a second one interrupts for real.
+    """Let Ctrl-C set the cancel flag inside the block; a second Ctrl-C raises KeyboardInterrupt.
 
-    The engine must end a token cleanly, or the next question would meet a half-written cache.
+    The engine must finish its token, or the next question would find an incomplete key/value cache.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -282,9 +288,9 @@ def stopped_by_interrupt(cancel: Cancel) -> Iterator[None]:
 
 
 def dropped_path(text: str) -> Path:
-    """Read a file name as it is typed, or as terminals write it when a file is dropped on them.
+    """Return the path of a file name that was typed, or pasted by a terminal after a drag and drop.
 
-    Takes quotation marks, backslashes before spaces (not on Windows), file:// addresses and ~.
+    Handles quotation marks, backslashes before spaces (not on Windows), file:// URLs and ~.
     """
     text = text.strip()
     if text.startswith("file://"):
@@ -295,24 +301,24 @@ def dropped_path(text: str) -> Path:
     elif os.name != "nt" and "\\" in text:
         try:
             text = " ".join(shlex.split(text))
-        except ValueError:  # an odd quotation mark is part of the name
+        except ValueError:  # an unmatched quotation mark is part of the name
             text = text.replace("\\ ", " ")
     return Path(text).expanduser()
 
 
 def file_in(line: str) -> Path | None:
-    """Find the file when a whole line is nothing but the path of one, as after a drag and drop."""
+    """Return the file if the line is only the path of one, as after a drag and drop; else None."""
     if not re.search(r"[/\\]", line):
         return None
     try:
         path = dropped_path(line)
         return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # what no file name can be; ~ without a home
+    except (OSError, ValueError, RuntimeError):  # not a valid file name; ~ without a home folder
         return None
 
 
 def _turn_on_line_editing() -> None:
-    """Let the arrow keys work in input(), where Python has readline (not on Windows: built in)."""
+    """Turn on line editing and history in input(); Windows has its own and no readline."""
     try:
         import readline
     except ImportError:

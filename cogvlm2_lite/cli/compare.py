@@ -1,4 +1,4 @@
-"""`cogvlm2-lite compare`: how far a model folder's next words are from another's."""
+"""`cogvlm2-lite compare`: measures how much two models differ."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 _DRAWN = "built-in"
 _EPILOG = """\
-MODEL_A is the reference, usually the 16-bit checkpoint; MODEL_B was made from the same one. Both
-read the same pictures, questions and answers, one model after the other, block by block: each needs
-no more memory than it needs for an answer. Where a sample has no answer, MODEL_A writes it first.
+MODEL_A is the reference, usually the 16-bit checkpoint; MODEL_B is made from it. Both models read
+the same pictures, questions and answers, one model after the other and layer by layer, so each
+needs no more memory than for an answer. For samples without an answer, MODEL_A writes one first.
 
-  KL       how far B's next words are from A's, in nats, over all words of the answers; 0 is equal
-  top-1    share of the words at which both would choose the same next
-  changed  share of the answers in which they choose another word somewhere
+  KL       mean KL divergence of B's next-token probabilities from A's, over all tokens of the
+           answers, in nats; 0 means equal
+  top-1    share of the tokens at which both models choose the same next token
+  changed  share of the answers with at least one token at which they choose differently
 
-In brackets, where the number lies in 95 of 100 resamples of the pictures.
+The interval in brackets contains the number in 95 % of bootstrap resamples of the pictures.
 
 examples:
   cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4
@@ -42,34 +43,39 @@ def build_parser() -> Parser:
     """Declare the options of `compare`."""
     parser = Parser(
         usage="compare MODEL_A MODEL_B [options]",
-        description="Measure how far the answers of a model are from those of another.",
+        description="Measure how much the answers of two models differ.",
         epilog=_EPILOG,
     )
     parser.add_argument("reference", metavar="MODEL_A", help="a model folder, or `demo`")
-    parser.add_argument("other", metavar="MODEL_B", help="a model folder of the same architecture")
+    parser.add_argument(
+        "other", metavar="MODEL_B", help="a model folder made from the same checkpoint"
+    )
     parser.add_argument(
         "--samples",
         default=_DRAWN,
         metavar="PICTURES",
-        help="a folder of pictures, or a .jsonl file of image, question and answer "
-        f"(default: {_DRAWN}, a set that is drawn)",
+        help="a folder of pictures, or a .jsonl file with image, question and answer per line "
+        f"(default: {_DRAWN}, drawn pictures)",
     )
     parser.add_argument(
-        "--count", type=int, metavar="N", help=f"take the first N samples ({_DRAWN}: 32)"
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"use only the first N samples (default with {_DRAWN}: 32)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="write also a page with plots, and the error of every matrix",
+        help="also write an HTML page with plots and the error of every matrix",
     )
     add_compute_options(parser)
     return parser
 
 
 def main(argv: Sequence[str], *, console: Console | None = None) -> int:
-    """Run `compare`; gives the exit code."""
+    """Run `compare` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
     reference, other = model_folder(args.reference), model_folder(args.other)
@@ -107,13 +113,13 @@ def _run(args: argparse.Namespace, reference: Path, other: Path, console: Consol
 
 
 def _check_page(file: Path) -> None:
-    """Refuse a place that can't be written, before the long work."""
+    """Raise UsageError for a file that can't be written, before the long work."""
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UsageError(
             "{file} can't be written: it is a folder."
             if file.is_dir()
             else "{file} can't be written: the folder {folder} does not exist.",
-            hint="Name a file like report.html in a folder that exists.",
+            hint="Choose a file such as report.html in a folder that exists.",
             file=file,
             folder=file.parent,
         )
@@ -134,7 +140,7 @@ def _write_page(file: Path, found: Comparison, console: Console) -> None:
         console.status(f"Comparing matrices: {one.name}")
     console.status("")
     write_file_durably(file, render(found, matrices).encode())
-    console.remark(f"Written: {file}")
+    console.remark(f"Wrote {file}.")
 
 
 def _samples(args: argparse.Namespace) -> list[Sample]:
@@ -149,7 +155,7 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
 
 
 def as_text(found: Comparison) -> str:
-    """Write the result as a short table."""
+    """Return the result as a short table."""
     summary = found.summary
     rows = [
         ("", "A", "B"),
@@ -159,17 +165,17 @@ def as_text(found: Comparison) -> str:
     ]
     if summary.answers > found.written:
         exact = (summary.reference_exact, summary.other_exact)
-        rows.append(("given answer exact", *(f"{one.value:.1%}" for one in exact)))
+        rows.append(("exact answers", *(f"{one.value:.1%}" for one in exact)))
     lines = [f"{name:20}{a:>12}{b:>12}".rstrip() for name, a, b in rows]
     lines += [
         "",
-        f"{'B against A':20}{'':12}95 of 100 resamples",
-        _line("KL mean", summary.kl_mean, ".5f"),
-        _line("KL 99th percentile", summary.kl_p99, ".5f"),
-        _line("top-1 the same", summary.top1, ".2%"),
+        f"{'B versus A':20}{'':12}95 % interval",
+        _line("mean KL", summary.kl_mean, ".5f"),
+        _line("99th percentile of KL", summary.kl_p99, ".5f"),
+        _line("same top-1", summary.top1, ".2%"),
         _line("answers changed", summary.changed, ".1%"),
         "",
-        f"{summary.tokens} words of {summary.answers} answers about {summary.pictures} pictures.",
+        f"{summary.tokens} tokens of {summary.answers} answers about {summary.pictures} pictures.",
     ]
     return f"A  {found.reference}\nB  {found.other}\n\n" + "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Everything the command line prints for a person goes through here.
+"""Prints everything that the command line shows to a user.
 
 Answers and results go to standard output, remarks and progress to standard error, so that
-`cogvlm2-lite ask ... > answer.txt` holds the answer and nothing else.
+`cogvlm2-lite ask ... > answer.txt` writes only the answer to the file.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _SHARE_STEP = 0.1
 
 
 class Console:
-    """Two streams, and whether a person looks at them.
+    """Standard output and standard error, with styles where they are terminals.
 
-    Control characters in what is printed are dropped: neither a file name nor a model's answer may
-    steer the terminal.
+    Control characters are removed from everything that is printed: neither a file name nor a
+    model's answer may control the terminal.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self._status = ""
-        self._said: set[str] = set()
+        self._printed_remarks: set[str] = set()
         self._next_share = 0.0
 
     @property
     def is_interactive(self) -> bool:
-        """Whether answers are read by a person and not by a file or a pipe."""
+        """Whether standard output is a terminal and not a file or a pipe."""
         return self.out.isatty()
 
     @property
@@ -58,7 +58,7 @@ class Console:
         self.write(text + "\n")
 
     def heading(self, text: str) -> None:
-        """Print a line that stands out."""
+        """Print a line in bold."""
         self.write("")
         text = _CONTROL.sub("", text)
         self.out.write(f"{_BOLD}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
@@ -73,13 +73,13 @@ class Console:
         self.err.flush()
 
     def remark_once(self, text: str) -> None:
-        """Print a remark unless it was printed before: what holds for every answer is said once."""
-        if text not in self._said:
-            self._said.add(text)
+        """Print a remark unless it was printed before."""
+        if text not in self._printed_remarks:
+            self._printed_remarks.add(text)
             self.remark(text)
 
     def status(self, text: str) -> None:
-        """Show what is going on in a line that the next output replaces; only on a terminal."""
+        """Show the current work in a line that the next output replaces; only on a terminal."""
         if not self._shows_status or text == self._status:
             return
         width = shutil.get_terminal_size().columns - 1
@@ -88,9 +88,9 @@ class Console:
         self.err.flush()
 
     def progress(self, text: str, share: float) -> None:
-        """Show how far long work is: a line that changes, or ten lines where there is no terminal.
+        """Show the progress of long work: a status line on a terminal, else about ten lines.
 
-        share  of the work that is done, 0 to 1; smaller than before when another work begins
+        share  of the work that is done, 0 to 1; it drops when other work begins
         """
         if self._shows_status:
             self.status(text)
@@ -103,7 +103,7 @@ class Console:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Show a status while the block runs, also if it fails."""
+        """Show a status while the block runs, and clear it afterwards."""
         self.status(text)
         try:
             yield
@@ -120,7 +120,7 @@ class Console:
         self.err.flush()
 
     def preview(self, picture: str) -> None:
-        """Print a picture drawn with escape sequences of our own making."""
+        """Print the escape sequences of `cli.preview`, unfiltered."""
         self.out.write(picture)
         self.out.flush()
 
@@ -128,7 +128,7 @@ class Console:
 def _terminal_has_styles() -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    # Only Windows Terminal is sure to understand escape sequences without being asked to.
+    # On Windows, only Windows Terminal interprets escape sequences without extra setup.
     return os.name != "nt" or "WT_SESSION" in os.environ
 
 
@@ -137,7 +137,7 @@ INTERRUPTED = 130
 
 
 def has_desktop() -> bool:
-    """Say whether a window can be shown here."""
+    """Return whether a window can be opened here."""
     if sys.platform in ("win32", "darwin"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

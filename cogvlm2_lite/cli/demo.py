@@ -1,4 +1,4 @@
-"""`cogvlm2-lite demo`: the whole way on a small model, from a 16-bit folder to answers."""
+"""`cogvlm2-lite demo`: converts the small included model and asks it about a picture."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _QUANTIZE, _VERIFY = "quantize.command:main", "quantize.command:verify_main"
 _ANY_PICTURE = ("What is in the picture?", "How many shapes are there?", "图里有什么?")
 
 _NEXT = """\
-The same with the real model (19.5 billion parameters, for photographs, documents, charts):
+To do the same with the real model (19.5 billion parameters; photos, documents, charts):
   1. Download cogvlm2-llama3-chat-19B, or cogvlm2-llama3-chinese-chat-19B, into a folder: 39 GB.
   2. cogvlm2-lite quantize cogvlm2-llama3-chat-19B cogvlm2-nf4
   3. cogvlm2-lite ask cogvlm2-nf4 photo.jpg "What is written on the sign?"
-`cogvlm2-lite doctor cogvlm2-llama3-chat-19B` tells beforehand whether it fits this computer.
+Before the download, `cogvlm2-lite plan 19b` shows how it would run on this computer.
 
-Go on with the small one: cogvlm2-lite chat demo --image "{picture}"
+To try more with the small model: cogvlm2-lite chat demo --image "{picture}"
 """
 
 
@@ -45,35 +45,42 @@ def build_parser() -> Parser:
     """Declare the options of `demo`."""
     parser = Parser(
         usage="demo [IMAGE] [QUESTION] [options]",
-        description="Make the small shipped model 4-bit and let it answer about a picture.\n"
-        "It has the architecture of CogVLM2 and was trained on drawn pictures: shapes, signs with\n"
-        "words and numbers, bar charts; in English and Chinese.",
+        description="Convert the small included model to 4 bits and ask it about a picture.\n\n"
+        "The model has the architecture of CogVLM2. It was trained on drawn pictures (shapes,\n"
+        "signs with words and numbers, bar charts) and answers in English and Chinese.",
+        epilog="examples:\n  cogvlm2-lite demo\n"
+        '  cogvlm2-lite demo sign "What is written on the sign?"\n',
     )
     parser.add_argument(
         "image",
         metavar="IMAGE",
         nargs="?",
-        help="a picture file, or one of the shipped ones: "
+        help="a picture file, or one of the included pictures: "
         + ", ".join(picture.path.stem for picture in sample_pictures()),
     )
-    parser.add_argument("question", metavar="QUESTION", nargs="?", help="asked instead of three")
+    parser.add_argument(
+        "question",
+        metavar="QUESTION",
+        nargs="?",
+        help="ask this instead of the three questions of the picture",
+    )
     add_compute_options(parser)
     return parser
 
 
 def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
-    """Run `demo`; gives the exit code."""
+    """Run `demo` and return its exit code."""
     began = time.perf_counter()
     args = build_parser().read(argv)
     console = console or Console()
     picture = choose_picture(args.image, args.question)
-    image = open_image(picture.path)  # before the work, so that a wrong path costs no time
+    image = open_image(picture.path)  # first, so that a wrong path is reported at once
     console.line(
-        "CogVLM2 Lite on a small model of the same architecture: "
+        "This runs CogVLM2 Lite on a small model of the same architecture: "
         "6 million weights instead of 19.5 billion."
     )
     console.line()
-    console.heading("1. Make it 4-bit")
+    console.heading("1. Convert it to 4 bits")
     folder = converted_folder(console)
     console.line()
     console.heading("2. Plan the memory")
@@ -87,14 +94,14 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     _show_picture(image, picture.path, console)
     for question in picture.questions:
         _ask(model, image, question, console)
-    console.line(f"All of this took {format_seconds(time.perf_counter() - began)}.")
+    console.line(f"The demo took {format_seconds(time.perf_counter() - began)}.")
     console.line()
     console.write(_NEXT.format(picture=picture.path))
     return 0
 
 
 def choose_picture(image: str | None, question: str | None) -> SamplePicture:
-    """Decide what is asked about: a file, a shipped picture by name, or the first shipped one."""
+    """Return the picture: a file, an included picture by name, or the first included one."""
     shipped = sample_pictures()
     named = {picture.path.stem: picture for picture in shipped}
     picture = shipped[0]
@@ -109,15 +116,15 @@ def choose_picture(image: str | None, question: str | None) -> SamplePicture:
 
 
 def converted_folder(console: Console) -> Path:
-    """Give the 4-bit copy of the demo model, making it when there is none or it is damaged."""
+    """Return the 4-bit copy of the demo model; make it if it is missing or damaged."""
     source = checkpoint_folder()
-    # A new release of the demo model gets a new name, so an old copy is never mistaken for it.
+    # The name depends on the content, so the copy of an older demo model is not used.
     folder = cache_folder() / f"demo-nf4-{fingerprint(source)}"
     if folder.is_dir():
         console.line(f"$ cogvlm2-lite verify {folder}")
         if import_target(_VERIFY)([str(folder)]) == 0:
             return folder
-        console.remark("It is made again.")
+        console.remark("The copy is damaged and is made again.")
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.line(f"$ cogvlm2-lite quantize {source} {folder}")
@@ -140,10 +147,10 @@ def _ask(
 ) -> None:
     for before in question.history:
         console.line(f"Q: {before.question}")
-        console.line(f"A: {before.answer}   (said before)")
+        console.line(f"A: {before.answer}   (earlier turn)")
     console.line(f"Q: {question.question}")
     events = model.answer(question.question, image, question.history)
     finished = AnswerView(console, timings=True, label="A: ").show(events)
     if finished.reason is FinishReason.EOS and question.answer not in ("", finished.text.strip()):
-        console.remark(f"  (That is wrong: {question.answer})")
+        console.remark(f"  (Wrong. The right answer is: {question.answer})")
     console.line()

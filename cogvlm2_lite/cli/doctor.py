@@ -1,4 +1,4 @@
-"""`cogvlm2-lite doctor`: one report about this computer, to paste into a bug report."""
+"""`cogvlm2-lite doctor`: a report about this computer, for a bug report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.text import with_templates
 
 _EPILOG = """\
-With MODEL only the headers of its files are read; nothing is loaded.
-The exit code is 0 also when problems are found.
+With MODEL, only the headers of its files are read; nothing is loaded. The exit code is 0 even if
+problems are found.
+
+examples:
+  cogvlm2-lite doctor
+  cogvlm2-lite doctor my-model --vram 8GiB
 """
 
 
@@ -25,12 +29,12 @@ def build_parser() -> Parser:
     """Declare the options of `doctor`."""
     parser = Parser(
         usage="doctor [MODEL] [options]",
-        description="Report versions, devices, memory and chosen kernels; nothing leaves the "
-        "computer.",
+        description="Print versions, devices, memory and kernels for a bug report. Nothing is sent "
+        "anywhere.",
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="say also how this model folder would fit"
+        "model", metavar="MODEL", nargs="?", help="also print the memory plan of this model folder"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_compute_options(parser)
@@ -38,10 +42,10 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | None = None) -> int:
-    """Run `doctor`; gives the exit code."""
+    """Run `doctor` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
-    with console.working("Looking around"):
+    with console.working("Checking this computer"):
         report = gather()
         fit = None if args.model is None else _fit(args, load)
     if args.json:
@@ -56,7 +60,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 
 
 def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]]:
-    """Plan a model's memory: as text, and as JSON-ready values."""
+    """Return a model's memory plan as text and as JSON-ready values."""
     try:
         plan = load(load_options(args, model_folder(args.model))).plan
     except CogVLM2LiteError as error:

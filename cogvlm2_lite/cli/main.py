@@ -1,7 +1,7 @@
-"""The command `cogvlm2-lite`: finds the command that was asked for and runs only that.
+"""The program `cogvlm2-lite`: runs the command that its first argument names.
 
-Every command is a function that takes its arguments and gives an exit code. Nothing of it is
-imported before it is called, so help and typing errors cost no second.
+Every command is a function that takes its arguments and returns an exit code. Its module is
+imported only when it is called, so help texts and typing errors take no time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cogvlm2_lite.cli.target import import_target
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 
 FAULT = 70
-"""An error that is no user's: EX_SOFTWARE of sysexits.h."""
+"""Exit code of an internal error: EX_SOFTWARE of sysexits.h."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One row of the table: where the command lives and what it does in one line."""
+    """One row of the table: the function of a command, and what it does in one line."""
 
     name: str
     target: str
@@ -37,7 +37,7 @@ COMMANDS = (
     Command(
         name="demo",
         target="cogvlm2_lite.cli.demo:main",
-        summary="make the small shipped model 4-bit and let it answer about a picture",
+        summary="convert the small included model to 4 bits and ask it about a picture",
     ),
     Command(
         name="ask",
@@ -47,52 +47,52 @@ COMMANDS = (
     Command(
         name="chat",
         target="cogvlm2_lite.cli.chat:main",
-        summary="talk about a picture in several turns",
+        summary="hold a conversation about a picture in the terminal",
     ),
     Command(
         name="batch",
         target="cogvlm2_lite.cli.batch:main",
-        summary="ask one question about every picture of a folder, and save the answers",
+        summary="ask one question about every picture of a folder and save the answers",
     ),
     Command(
         name="serve",
         target="cogvlm2_lite.cli.serve:main",
-        summary="serve OpenAI's API and a web page on this machine",
+        summary="serve OpenAI's API and a chat page on this computer",
     ),
     Command(
         name="gui",
         target="gui.command:main",
-        summary="open the window: drop a picture and ask",
+        summary="open the window",
     ),
     Command(
         name="plan",
         target="cogvlm2_lite.cli.plan:main",
-        summary="show what will be in memory when, and how fast, before anything is loaded",
+        summary="show memory use and speed of a model before anything is loaded",
     ),
     Command(
         name="quantize",
         target="quantize.command:main",
-        summary="make a checkpoint 4-bit",
+        summary="convert a checkpoint to 4 bits",
     ),
     Command(
         name="verify",
         target="quantize.command:verify_main",
-        summary="check a folder that quantize made, byte by byte",
+        summary="check every byte of a folder that quantize wrote",
     ),
     Command(
         name="compare",
         target="cogvlm2_lite.cli.compare:main",
-        summary="measure how far a model's answers are from another's",
+        summary="measure how much the answers of two models differ",
     ),
     Command(
         name="bench",
         target="cogvlm2_lite.cli.bench:main",
-        summary="measure encode, prefill and decode on this computer, without the real weights",
+        summary="measure the speed of a model on this computer, even without the real weights",
     ),
     Command(
         name="doctor",
         target="cogvlm2_lite.cli.doctor:main",
-        summary="report versions, devices, memory and chosen kernels, to paste into a bug report",
+        summary="print versions, devices, memory and kernels for a bug report",
     ),
 )
 
@@ -100,7 +100,7 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COMMANDS) -> int:
     """Run one command.
 
-    Gives the exit code: 0 well, 1 failed, 2 misused, 70 fault, 130 interrupted.
+    Return its exit code: 0 success, 1 failure, 2 wrong usage, 70 internal error, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -115,23 +115,23 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
         console.remark("Stopped.")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has left. Python would complain once more at exit.
+        # The reader of a pipe (head, less) has closed it. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        console.error("There was not enough memory.", "Close other programs and try again.")
+        console.error("Not enough memory.", "Close other programs and try again.")
         return 1
-    except Exception:  # noqa: BLE001 - the outer edge of the program: nothing is hidden
+    except Exception:  # noqa: BLE001 - the outermost handler of the program
         traceback.print_exc()
         console.error(
-            "This is a fault of the program, not of yours.",
+            "This is a bug in CogVLM2 Lite, not a mistake of yours.",
             "Please report it with the lines above and the output of `cogvlm2-lite doctor`.",
         )
         return FAULT
 
 
 def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console) -> int:
-    if not argv and _opens_a_window():
+    if not argv and _opens_window():
         return load_command("gui", commands)([])
     if not argv or argv[0] in ("-h", "--help", "help"):
         console.write(help_text(commands))
@@ -142,15 +142,15 @@ def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console
     return load_command(argv[0], commands)(argv[1:])
 
 
-def _opens_a_window() -> bool:
-    """Say whether the command alone opens the window: on a desktop, with PySide6 installed."""
+def _opens_window() -> bool:
+    """Return whether the program without arguments opens the window: a desktop and PySide6."""
     return has_desktop() and find_spec("PySide6") is not None
 
 
 def load_command(
     name: str, commands: Sequence[Command] = COMMANDS
 ) -> Callable[[Sequence[str]], int]:
-    """Import the function of a command; UsageError, with the nearest name, for an unknown one."""
+    """Return the function of a command. Raises UsageError for an unknown one."""
     found = {command.name: command for command in commands}
     if name not in found:
         near = get_close_matches(name, found, n=1)
@@ -164,30 +164,30 @@ def load_command(
 
 
 def help_text(commands: Sequence[Command] = COMMANDS) -> str:
-    """Give the text of `cogvlm2-lite --help`."""
+    """Return the text of `cogvlm2-lite --help`."""
     width = max(len(command.name) for command in commands)
     rows = "\n".join(f"  {command.name:{width}}  {command.summary}" for command in commands)
     return f"""\
 usage: cogvlm2-lite COMMAND ...
 
-CogVLM2-19B image chat, 4-bit and offline, on one workstation.
+Run the image chat model CogVLM2-19B in 4 bits, offline, on one workstation.
 
 commands:
 {rows}
 
 options:
-  -h, --help     show this text
-  -V, --version  show the version
+  -h, --help     show this help message and exit
+  -V, --version  show the version and exit
 
-Start with `cogvlm2-lite demo`. On a desktop `cogvlm2-lite` alone opens the window.
-`cogvlm2-lite COMMAND --help` explains a command.
+Start with `cogvlm2-lite demo`. On a desktop, `cogvlm2-lite` without a command opens the window.
+`cogvlm2-lite COMMAND --help` describes a command.
 """
 
 
 def _use_utf8(stream: TextIO) -> None:
-    """Read and write UTF-8 whatever the console's code page is (Windows: often cp1252).
+    """Use UTF-8 whatever the console's code page is (Windows: often cp1252).
 
-    Letters that can't be written are shown as escapes instead of ending the program.
+    Characters that can't be encoded are written as escapes instead of raising an error.
     """
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:

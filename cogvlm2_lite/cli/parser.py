@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from cogvlm2_lite.sampling import Sampling
 
 
+DEVICE_HELP = "auto, cpu, cuda or cuda:1 (default: auto, a GPU if there is one)"
+DTYPE_HELP = "number type of activations (default: auto, the best one of the device)"
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations and reports mistakes as UsageError."""
+    """An argument parser that takes no abbreviations and reports mistakes as UsageError."""
 
     def __init__(self, *, usage: str, description: str, epilog: str = "") -> None:
-        """Declare a command. usage: its name and what follows, such as "ask MODEL QUESTION"."""
+        """Declare a command. usage: its name and arguments, such as "ask MODEL QUESTION"."""
         super().__init__(
             prog=f"cogvlm2-lite {usage.split()[0]}",
             usage=f"cogvlm2-lite {usage}",
@@ -35,11 +39,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        sentence = f"{message[:1].upper()}{message[1:]}."  # argparse's own words
+        sentence = f"{message[:1].upper()}{message[1:]}."  # argparse's own wording
         raise UsageError(Text(sentence), hint="See `{command} --help`.", command=self.prog)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse arguments; options may stand anywhere. Raises UsageError for a mistake."""
+        """Parse arguments in any order. Raises UsageError for a mistake."""
         args, unknown = self.parse_known_intermixed_args(self._joined(argv))
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
@@ -56,9 +60,9 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _joined(self, argv: Sequence[str]) -> list[str]:
-        """Write "--vram -8GiB" as "--vram=-8GiB", so that it is refused for its sign.
+        """Join "--vram -8GiB" to "--vram=-8GiB", so that the error is about the size.
 
-        argparse takes what begins with a minus for an option, unless it is a plain number.
+        argparse takes words that begin with a minus for options, unless they are plain numbers.
         """
         takes = {o for action in self._actions if action.nargs != 0 for o in action.option_strings}
         words: list[str] = []
@@ -71,86 +75,89 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: Parser) -> None:
-    """Declare MODEL and how to run it; the plan on request."""
+    """Declare MODEL, the options of `add_compute_options`, --keep-pictures and --show-plan."""
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a model folder, as released or made by quantize; `demo` is the small shipped model",
+        help="a model folder, as released or written by quantize, or `demo`, the small included "
+        "model",
     )
     add_compute_options(parser)
     parser.add_argument(
         "--keep-pictures",
         metavar="SIZE",
-        help="keep up to so much of known pictures on disk, so that the next start need not read "
-        "them again; one takes 288 MiB with the 19B model (default: none)",
+        help="keep up to this much of encoded pictures on disk, so that they need not be encoded "
+        "again after a restart; with the 19B model one takes 288 MiB (default: none)",
     )
     parser.add_argument(
-        "--show-plan", action="store_true", help="print first how much memory each phase takes"
+        "--show-plan", action="store_true", help="print the memory plan before the answer"
     )
 
 
 def add_compute_options(parser: Parser) -> None:
-    """Declare the device, the number types and the memory; `load_options` reads them.
+    """Declare the options for device, number types and memory; `load_options` reads them.
 
     A command may declare --parallel, --keep-pictures and --max-megapixels after this.
     """
     parser.set_defaults(parallel=1, keep_pictures=None, max_megapixels=None)
-    group = parser.add_argument_group("how to compute")
+    group = parser.add_argument_group("device")
     group.add_argument(
         "--device",
         default="auto",
         metavar="NAME",
-        help="auto (a GPU if there is one), cpu, cuda or cuda:1",
+        help=DEVICE_HELP,
     )
-    group.add_argument("--dtype", default="auto", choices=DTYPES, help="number type of activations")
+    group.add_argument("--dtype", default="auto", choices=DTYPES, help=DTYPE_HELP)
     group.add_argument(
         "--rope",
         default="reference",
         choices=("reference", "exact"),
-        help="token positions rounded as in the released model, or in float32",
+        help="position embedding: reference rounds as the released model does, exact computes in "
+        "float32 (default: reference)",
     )
     add_memory_options(parser)
 
 
 def add_memory_options(parser: Parser) -> None:
-    """Declare how much memory may be used, and for what."""
-    group = parser.add_argument_group("how much memory")
+    """Declare the options for memory."""
+    group = parser.add_argument_group("memory")
     group.add_argument(
         "--vram",
         metavar="SIZE",
-        help="video memory that may be used, like 8GiB; for two GPUs like 8GiB,12GiB "
-        "(default: auto, what is free now)",
+        help="video memory to use, such as 8GiB, or 8GiB,12GiB for two GPUs (default: what is "
+        "free)",
     )
     group.add_argument(
         "--ram",
         metavar="SIZE",
-        help="RAM that may be used, like 16GiB (default: auto, what is free now)",
+        help="RAM to use, such as 16GiB (default: what is free)",
     )
     group.add_argument(
         "--offload",
         default="auto",
         choices=("auto", "never"),
-        help="never refuses a model that does not fit instead of streaming weights",
+        help="auto streams weights from RAM or disk if the model does not fit; never stops with an "
+        "error instead (default: auto)",
     )
     group.add_argument(
         "--context",
         type=int,
         metavar="N",
-        help="tokens of conversation to make room for (default: the model's maximum)",
+        help="tokens of conversation to reserve memory for (default: the model's maximum)",
     )
     group.add_argument(
         "--kv",
         default="full",
         choices=("full", "int8"),
-        help="int8 keeps the conversation's keys and values in 8 bits: about half the memory, and "
-        "answers may differ slightly",
+        help="int8 stores the key/value cache in 8 bits: about half the memory, and answers may "
+        "differ slightly (default: full)",
     )
 
 
 def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
-    """Build the value that opens a model folder from the options of `add_compute_options`.
+    """Return the LoadOptions that the options of `add_compute_options` describe.
 
-    Raises UsageError for a size that can't be read or a number of conversations out of range.
+    Raises UsageError for an invalid size or a number of conversations out of range.
     """
     check_parallel(args.parallel)
     kept, megapixels = args.keep_pictures, args.max_megapixels
@@ -173,22 +180,22 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
 
 
 MOST_PARALLEL = 32
-"""Conversations at once. The kernels for few rows end there."""
+"""Conversations at once: the GEMV kernels take at most this many rows."""
 
 
 def add_parallel_option(parser: Parser) -> None:
-    """Declare how many conversations are answered at once."""
+    """Declare --parallel."""
     parser.add_argument(
         "--parallel",
         type=int,
         default=1,
         metavar="N",
-        help="conversations that are decoded at once; fewer where memory does not suffice (1)",
+        help="decode up to N conversations at once; fewer if memory does not suffice (default: 1)",
     )
 
 
 def check_parallel(parallel: int) -> None:
-    """Raise UsageError for a number of conversations that can't be."""
+    """Raise UsageError for a number of conversations out of range."""
     if not 1 <= parallel <= MOST_PARALLEL:
         raise UsageError(
             "--parallel must be between 1 and {most}, not {value}.",
@@ -200,56 +207,80 @@ def check_parallel(parallel: int) -> None:
 
 
 def add_picture_options(parser: Parser) -> None:
-    """Declare how a picture is opened."""
+    """Declare the options for opening a picture."""
     parser.add_argument(
         "--as-stored",
         action="store_true",
-        help="do not turn photographs upright by their EXIF tag (nor do the released demos)",
+        help="ignore the orientation in a photo's EXIF tag, as the released demos do",
     )
 
 
 def add_sampling_options(parser: Parser) -> None:
-    """Declare how answers are made; the defaults are those of the released demos."""
-    group = parser.add_argument_group("the answer")
+    """Declare the options for sampling; the defaults are those of the released demos."""
+    group = parser.add_argument_group("answer")
     group.add_argument(
         "--template",
         choices=("chat", "vqa", "base"),
-        help="chat; vqa for short answers; base for the bare question (default: the model's own)",
+        help="prompt template: chat; vqa for short answers; base for the bare question (default: "
+        "the model's own)",
     )
     group.add_argument(
-        "--max-new-tokens", type=int, default=2048, metavar="N", help="longest answer (2048)"
+        "--max-new-tokens",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="maximum length of an answer in tokens (default: 2048)",
     )
     group.add_argument(
         "--temperature",
         type=float,
         default=0.0,
         metavar="T",
-        help="0 takes the likeliest token always (default); 0.6 is lively",
+        help="0 always takes the most likely token; higher values are more varied, 0.6 to 1.0 is "
+        "typical (default: 0)",
     )
     group.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="keep tokens up to this probability"
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="sample among the most likely tokens whose probabilities add up to P (default: 1, "
+        "all)",
     )
     group.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens; 0: all"
+        "--top-k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="sample among the K most likely tokens (default: 0, all)",
     )
     group.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="R", help="1 is off; 1.1 is mild"
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="make tokens that already occurred less likely; 1.1 to 1.3 is typical (default: 1, "
+        "off)",
     )
-    group.add_argument("--seed", type=int, metavar="N", help="repeat a random answer exactly")
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="make sampling repeatable (default: random)"
+    )
     group.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
-        help="end the answer where this text appears; may be given several times",
+        help="end the answer where TEXT appears; may be repeated",
     )
     group.add_argument(
-        "--no-repetition-guard", action="store_true", help="let an answer run in circles"
+        "--no-repetition-guard",
+        action="store_true",
+        help="do not stop answers that repeat themselves",
     )
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
-    """Build the settings of `add_sampling_options`; UsageError for a value out of range."""
+    """Return the settings of `add_sampling_options`; UsageError for a value out of range."""
     from cogvlm2_lite.sampling import Sampling
 
     return Sampling(

@@ -1,4 +1,4 @@
-"""A picture as coloured half blocks, so that a person at a terminal sees what is talked about."""
+"""Draws a picture in the terminal, as coloured half blocks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WIDTH = 40
 
 
 def shows_colours() -> bool:
-    """Whether the terminal says that it shows 24-bit colours."""
+    """Return whether the terminal reports 24-bit colours."""
     return os.environ.get("COLORTERM") in ("truecolor", "24bit") or "WT_SESSION" in os.environ
 
 
 def draw(image: OpenedImage, *, width: int = WIDTH) -> str:
-    """Draw a picture as lines of text with 24-bit colour sequences, at most `width` lines tall."""
+    """Return a picture as lines of text with 24-bit colours, at most `width` columns wide."""
     scale = width / max(image.width, image.height)
     columns = max(1, round(image.width * scale))
     rows = max(2, round(image.height * scale / 2) * 2)

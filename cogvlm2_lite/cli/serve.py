@@ -1,4 +1,4 @@
-"""`cogvlm2-lite serve`: OpenAI's API and a web page on this machine."""
+"""`cogvlm2-lite serve`: OpenAI's API and a chat page on this computer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from cogvlm2_lite.errors import UsageError
 
 KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\
+The chat page is at http://127.0.0.1:8000, OpenAI's API at http://127.0.0.1:8000/v1. By default only
+this computer can reach the server. Any other --host requires an API key, from --api-key-file, from
+--api-key or from the environment variable {KEY_VARIABLE}. See docs/server.md.
+
 examples:
   cogvlm2-lite serve my-model
   cogvlm2-lite serve demo --port 8080
   cogvlm2-lite serve my-model --host 0.0.0.0 --api-key-file key.txt
-
-Programs that speak OpenAI's API use http://127.0.0.1:8000/v1, people the page
-http://127.0.0.1:8000. The server can be reached from this machine only, unless
---host says otherwise, which asks for a key. The key may also stand in the
-environment variable {KEY_VARIABLE}. See docs/server.md.
 """
 
 
@@ -30,40 +29,50 @@ def build_parser() -> Parser:
     """Declare the options of `serve`."""
     parser = Parser(
         usage="serve MODEL [options]",
-        description="Serve OpenAI's API and a web page to programs and browsers on this machine.",
+        description="Serve OpenAI's API and a chat page on this computer.",
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
     add_compute_options(parser)
     add_parallel_option(parser)
-    group = parser.add_argument_group("who may ask")
+    group = parser.add_argument_group("network and access")
     group.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: 127.0.0.1)",
     )
-    group.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0: a free one")
     group.add_argument(
-        "--api-key", metavar="KEY", help="ask for this key; other users can see it in `ps`"
+        "--port",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="port to listen on; 0 picks a free one (default: 8000)",
     )
-    group.add_argument("--api-key-file", metavar="FILE", help="ask for the key in this file")
+    group.add_argument(
+        "--api-key", metavar="KEY", help="require this key; other users can see it in `ps`"
+    )
+    group.add_argument("--api-key-file", metavar="FILE", help="require the key in this file")
     group.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a host name of this machine that requests may use",
+        help="accept requests for this host name; may be repeated",
     )
     group.add_argument(
         "--allow-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="a website whose pages may use the API, such as http://localhost:3000",
+        help="let pages of this website use the API, such as http://localhost:3000; may be "
+        "repeated",
     )
     group.add_argument(
         "--allow-remote-images",
         action="store_true",
-        help="fetch pictures that a request names by a public http(s) address (never: files, "
-        "addresses of this machine or its network)",
+        help="fetch pictures from public http(s) addresses that requests name (never files or "
+        "addresses of this computer and its network)",
     )
     _add_limits(parser)
     return parser
@@ -72,24 +81,40 @@ def build_parser() -> Parser:
 def _add_limits(parser: Parser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--name", metavar="TEXT", help="what clients call the model (default: the folder's name)"
+        "--name", metavar="TEXT", help="name of the model in the API (default: the folder's name)"
     )
     group.add_argument(
-        "--max-waiting", type=int, default=64, metavar="N", help="requests that may wait (64)"
+        "--max-waiting",
+        type=int,
+        default=64,
+        metavar="N",
+        help="most requests that may wait (default: 64)",
     )
     group.add_argument(
-        "--max-answer-tokens", type=int, default=8192, metavar="N", help="longest answer (8192)"
+        "--max-answer-tokens",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="most tokens of an answer (default: 8192)",
     )
     group.add_argument(
-        "--max-answer-seconds", type=float, default=1800.0, metavar="S", help="then it ends (1800)"
+        "--max-answer-seconds",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="most seconds of an answer (default: 1800)",
     )
     group.add_argument(
-        "--max-megapixels", type=float, default=60.0, metavar="M", help="largest picture (60)"
+        "--max-megapixels",
+        type=float,
+        default=60.0,
+        metavar="M",
+        help="most megapixels of a picture (default: 60)",
     )
 
 
 def main(argv: Sequence[str], *, console: Console | None = None) -> int:
-    """Run `serve`; gives the exit code."""
+    """Run `serve` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
     try:
@@ -120,13 +145,13 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             answer_s=args.max_answer_seconds,
             remote_images=args.allow_remote_images,
         ),
-        most_waiting=args.max_waiting,
+        max_waiting=args.max_waiting,
     )
 
-    def tell(address: str) -> None:
-        console.line(f"The page: {address}  The API: {address}/v1  Ctrl-C stops the server.")
+    def show_address(address: str) -> None:
+        console.line(f"Chat page: {address}  API: {address}/v1  Ctrl-C stops the server.")
 
-    serve(options, on_listening=tell, on_remark=console.line)
+    serve(options, on_listening=show_address, on_remark=console.line)
     return 0
 
 
@@ -139,9 +164,9 @@ def _check_limits(args: argparse.Namespace) -> None:
 
 
 def _key(args: argparse.Namespace) -> str:
-    """Read the key from where it was given; "" when nowhere."""
+    """Return the key from the options or the environment; "" if there is none."""
     if args.api_key and args.api_key_file:
-        raise UsageError("There are two API keys.", hint="Use --api-key-file alone.")
+        raise UsageError("There are two API keys.", hint="Use only --api-key-file.")
     if args.api_key_file:
         try:
             return Path(args.api_key_file).expanduser().read_text(encoding="utf-8").strip()

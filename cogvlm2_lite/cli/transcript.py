@@ -1,4 +1,4 @@
-"""Conversations of a chat, and how they are written to a file."""
+"""The conversations of a chat, and writing them to a file."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Exchange:
 
 @dataclass(kw_only=True)
 class Conversation:
-    """Turns about one picture, or about none."""
+    """A conversation about one picture, or without a picture."""
 
     image: OpenedImage | None = None
     exchanges: list[Exchange] = field(default_factory=list)
 
     @property
     def history(self) -> tuple[Turn, ...]:
-        """The turns as the model takes them, oldest first."""
+        """The turns in the form that `answer` takes, oldest first."""
         return tuple(Turn(e.question, e.answer) for e in self.exchanges)
 
 
 def save_transcript(
     path: Path, conversations: Sequence[Conversation], *, model: str, replace: bool
 ) -> int:
-    """Write conversations to a Markdown or JSON file, by its ending; gives the number of turns.
+    """Write conversations to a Markdown or JSON file, by its suffix; return the number of turns.
 
-    replace  whether an existing file may be replaced; it is, as a whole or not at all
+    replace  whether an existing file may be replaced, which is done in one step
 
-    Raises UsageError for another ending, an existing file, nothing to save or a failing disk.
+    Raises UsageError for another suffix, an existing file, nothing to save or a write error.
     """
     writers = {".md": markdown, ".json": as_json}
     held = [c for c in conversations if c.exchanges]
@@ -61,12 +61,12 @@ def save_transcript(
             "{file} already exists and is not overwritten.", hint="Choose another name.", file=path
         )
     text = writers[path.suffix.lower()](held, model)
-    beside = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + ".part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise UsageError(
             "{file} can't be written: {why}.",
             hint="Choose a file in another folder.",
@@ -77,7 +77,7 @@ def save_transcript(
 
 
 def markdown(conversations: Sequence[Conversation], model: str) -> str:
-    """Write conversations for people."""
+    """Return conversations as Markdown."""
     blocks = [f"# Conversations with {model}", f"CogVLM2 Lite {__version__}"]
     for conversation in conversations:
         image = conversation.image
@@ -92,7 +92,7 @@ def markdown(conversations: Sequence[Conversation], model: str) -> str:
 
 
 def as_json(conversations: Sequence[Conversation], model: str) -> str:
-    """Write conversations for programs."""
+    """Return conversations as JSON."""
     content = {
         "program": f"cogvlm2-lite {__version__}",
         "model": model,

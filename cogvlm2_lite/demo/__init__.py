@@ -1,1 +1,1 @@
-"""The small trained model that ships with the package, and where its 4-bit copy is kept."""
+"""The small trained model and the pictures that are included in the package."""

@@ -1,4 +1,4 @@
-"""What ships with the package: a small trained checkpoint, and pictures it can answer about."""
+"""The small trained checkpoint in the package, and pictures it can answer about."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.events import Turn
-
-if TYPE_CHECKING:
-    pass
 
 _HERE = Path(__file__).parent
 _INCOMPLETE = "Install the package again from a complete source."
@@ -20,7 +16,7 @@ _INCOMPLETE = "Install the package again from a complete source."
 
 @dataclass(frozen=True, kw_only=True)
 class SampleQuestion:
-    """A question, the turns before it, and the right answer ("" where nobody knows it)."""
+    """A question, the turns before it, and the right answer ("" if it is unknown)."""
 
     question: str
     answer: str = ""
@@ -29,14 +25,14 @@ class SampleQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePicture:
-    """A shipped picture with questions about it."""
+    """An included picture with questions about it."""
 
     path: Path
     questions: tuple[SampleQuestion, ...]
 
 
 def checkpoint_folder() -> Path:
-    """Give the folder of the demo model; CheckpointError when it was not installed."""
+    """Return the folder of the demo model; CheckpointError if it was not installed."""
     folder = _HERE / "checkpoint"
     if not (folder / "config.json").is_file():
         raise CheckpointError("The demo model is not part of this installation.", hint=_INCOMPLETE)
@@ -44,7 +40,7 @@ def checkpoint_folder() -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Name the content of a checkpoint folder by 12 hexadecimal digits."""
+    """Return a hash of a checkpoint folder's content, as 12 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         digest.update(f"{path.name}\n".encode())
@@ -53,9 +49,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def sample_pictures() -> tuple[SamplePicture, ...]:
-    """List the shipped pictures, in the order of pictures.json.
+    """Return the included pictures, in the order of pictures.json.
 
-    Raises CheckpointError when they were not installed.
+    Raises CheckpointError if they were not installed.
     """
     folder = _HERE / "pictures"
     try:
@@ -84,17 +80,15 @@ DEMO_WORD = "demo"
 
 
 def model_folder(name: str) -> Path:
-    """Find the folder that MODEL names; CheckpointError when there is none."""
+    """Return the folder that MODEL names; CheckpointError if there is none."""
     folder = Path(name).expanduser()
     if name == DEMO_WORD and not (folder / "config.json").exists():
-        from cogvlm2_lite.demo.shipped import checkpoint_folder
-
         return checkpoint_folder()
     if not folder.exists():
         raise CheckpointError(
             "There is no folder {name!r}.",
             hint="Choose the folder of a downloaded checkpoint (this program downloads nothing), "
-            "or `{demo}` for the small shipped model.",
+            "or `{demo}` for the small included model.",
             name=name,
             demo=DEMO_WORD,
         )

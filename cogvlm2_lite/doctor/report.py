@@ -1,7 +1,7 @@
-"""Gathers the report of `cogvlm2-lite doctor`: facts first, then what is wrong with them.
+"""Collects the report of `cogvlm2-lite doctor`: facts first, then problems.
 
-Nothing here fails: what can't be found out is said so. Paths below the home folder are written
-with ~, so that the report can be pasted without the user's name.
+Nothing here raises an error: a fact that can't be determined is reported as such. Paths in the home
+folder are written with ~, so that the report does not contain the user's name.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _REQUIRED = (
     "platformdirs", "filelock",
 )  # fmt: skip
 _OPTIONAL = (
-    # The first two read a folder for comparison only; the application folder goes without.
+    # The first two are used in tests only; the application folder does not contain them.
     "transformers", "accelerate", "xformers", "PySide6-Essentials", "starlette", "uvicorn",
 )  # fmt: skip
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 _REAL_NF4_BYTES = int(11.7e9)
-"""The real model in NF4 with double quantization (spec, section 11)."""
+"""The 19B model in NF4 with double quantization."""
 _REAL_HEAD_DIM = 128
 
 Rows = Mapping[str, str]
@@ -50,13 +50,13 @@ Rows = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """Sections of named facts, and sentences about what stands in the way."""
+    """Sections of named facts, and sentences about problems."""
 
     sections: Mapping[str, Rows]
     problems: tuple[str, ...]
 
     def text(self) -> str:
-        """Write the report to be read and pasted."""
+        """Return the report as text."""
         width = max(len(name) for rows in self.sections.values() for name in rows)
         lines = []
         for title, rows in self.sections.items():
@@ -68,13 +68,13 @@ class DoctorReport:
         return "\n".join(lines) + "\n"
 
     def as_dict(self) -> dict[str, object]:
-        """Give the report as JSON-ready values."""
+        """Return the report as JSON-ready values."""
         sections = {title: dict(rows) for title, rows in self.sections.items()}
         return {"sections": sections, "problems": list(self.problems)}
 
 
 def gather() -> DoctorReport:
-    """Look at everything; takes the seconds that importing torch takes."""
+    """Return the report. Importing torch takes a few seconds."""
     prepare_threads()
     torch = _import_torch()
     cards = accelerators() if torch is not None else ()
@@ -152,9 +152,9 @@ def _memory() -> Rows:
 
 
 def gpus(cards: Sequence[Backend]) -> Rows:
-    """Describe every GPU that torch can use, or return why there is none.
+    """Return every GPU that torch can use, or why there is none.
 
-    cards  the back ends that are asked; none when torch can't be imported
+    cards  the GPU back ends; none if torch can't be imported
     """
     rows: dict[str, str] = {}
     troubles = [] if cards else ["torch can't be imported"]
@@ -178,7 +178,7 @@ def _disk() -> Rows:
 
 def _free_disk(path: Path) -> str:
     free = free_disk_bytes(path)
-    return "can't be asked" if free is None else f"{format_bytes(free)} free"
+    return "free space unknown" if free is None else f"{format_bytes(free)} free"
 
 
 def _kernels(torch: ModuleType | None) -> Rows:
@@ -208,12 +208,12 @@ def _demo() -> Rows:
     made = cache_folder() / f"demo-nf4-{fingerprint(source)}"
     return {
         "shipped": f"{format_bytes(size)}",
-        "4-bit copy": short_path(made) if made.is_dir() else "not made yet: cogvlm2-lite demo",
+        "4-bit copy": short_path(made) if made.is_dir() else "none yet; cogvlm2-lite demo makes it",
     }
 
 
 def _plans(torch: ModuleType | None) -> Rows:
-    """Say in a line each how the demo model and the 19B model would run now."""
+    """Return a line each about how the demo model and the 19B model would run now."""
     if torch is None:
         return {"none": "torch can't be imported"}
     try:
@@ -234,31 +234,31 @@ def _plans(torch: ModuleType | None) -> Rows:
 
 
 def problems(cards: Sequence[Backend]) -> Iterator[str]:
-    """Yield what is wrong, and what to do about it.
+    """Yield the problems, with what to do about them.
 
     cards  as for `gpus`
     """
     for package in _REQUIRED:
         if _version(package).startswith("not installed"):
-            yield f"{package} is not installed. Install this program again with pip."
+            yield f"{package} is not installed. Install CogVLM2 Lite again with pip."
     if not cards and not _version("torch").startswith("not installed"):
         yield "torch is installed but can't be imported. Try: python -c 'import torch'"
     available = free_ram_bytes()
-    looked = [(backend, *backend.find()) for backend in cards]
-    if not any(found for _, found, _ in looked) and available < _REAL_NF4_BYTES + GIB:
+    checked = [(backend, *backend.find()) for backend in cards]
+    if not any(found for _, found, _ in checked) and available < _REAL_NF4_BYTES + GIB:
         yield (
-            f"{format_bytes(available)} of RAM are available; the 19B model in 4 bit needs about "
-            f"{format_bytes(_REAL_NF4_BYTES + GIB)} without a GPU."
+            f"{format_bytes(available)} of RAM are available, but the 19B model in 4 bits needs "
+            f"about {format_bytes(_REAL_NF4_BYTES + GIB)} without a GPU."
         )
-    for backend, found, trouble in looked:
+    for backend, found, trouble in checked:
         if trouble and backend.has_driver():
-            does = "Not every GPU is" if found else "A GPU's driver is installed, and no GPU is"
+            does = "Not every GPU is" if found else "A GPU driver is installed, but no GPU is"
             yield f"{does} used: {trouble}. {backend.remedy(trouble)}".rstrip()
 
 
 def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:
-    """Write a path with ~ for the home folder."""
+    """Return a path with ~ for the home folder."""
     try:
         return str(Path("~") / path.relative_to(home()))
-    except (ValueError, RuntimeError):  # not below it; there is no home folder
+    except (ValueError, RuntimeError):  # not in the home folder; there is no home folder
         return str(path)

@@ -1,4 +1,4 @@
-"""Two model folders beside each other: what they weigh, and how far their next words are apart."""
+"""Compares two model folders: their sizes, and their next-token probabilities."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog
 
 ANSWER_TOKENS = 64
-"""At most so long are answers that the reference writes itself."""
+"""Maximum length of the answers that the reference writes itself."""
 
 Open = Callable[[Path], Model]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """What a folder's tensors weigh.
+    """The sizes of a folder's tensors.
 
     nbytes           of all tensors in the files, companions included
     bits_per_weight  over all weights, those that stay in 16 bits included
@@ -48,9 +48,9 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareProgress:
-    """How far the comparison is.
+    """The progress of the comparison.
 
-    model         which folder is at work
+    model         the folder that is measured now
     share         of this folder's work, 0 to 1
     seconds_left  of this folder's work
     """
@@ -62,7 +62,7 @@ class CompareProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result. `written` answers were written by the reference; the others were given."""
+    """The result. The reference wrote `written` of the answers; the others were given."""
 
     reference: Path
     other: Path
@@ -72,7 +72,7 @@ class Comparison:
     tokens: TokenComparison
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what `compare --json` prints; docs/format.md describes it."""
+        """Return what `compare --json` prints; docs/format.md describes it."""
         names = (str(self.reference), str(self.other))
         return {
             "reference": {"folder": names[0], **dataclasses.asdict(self.weights[0])},
@@ -85,10 +85,11 @@ class Comparison:
 def compare(
     reference: Path, other: Path, samples: Sequence[Sample], open_model: Open
 ) -> Generator[CompareProgress, None, Comparison]:
-    """Hold `other` against `reference` on the answers of samples; yields CompareProgress.
+    """Compare `other` with `reference` on the answers of samples; yields CompareProgress.
 
-    The two models are never in memory together. Where a sample has no answer the reference writes
-    it, greedily. Raises UsageError for folders that can't be compared, CheckpointError, ImageError.
+    The two models are never in memory at the same time. For a sample without an answer the
+    reference writes one, greedily. Raises UsageError for folders that can't be compared,
+    CheckpointError, ImageError.
     """
     config = check_comparable(reference, other)
     catalogs = [Catalog.open(folder, read_config(folder)) for folder in (reference, other)]
@@ -97,19 +98,19 @@ def compare(
     asked = prepare(with_answers, tokenizer, config)
     with Reference(asked, config) as kept:
         yield from _with(reference, open_model, kept.fill)
-        compared = yield from _with(other, open_model, kept.against)
+        tokens = yield from _with(other, open_model, kept.compare)
     return Comparison(
         reference=reference,
         other=other,
         weights=(weigh(catalogs[0]), weigh(catalogs[1])),
         written=sum(not sample.answer for sample in samples),
-        summary=summarise(compared),
-        tokens=compared,
+        summary=summarise(tokens),
+        tokens=tokens,
     )
 
 
 def check_comparable(reference: Path, other: Path) -> ModelConfig:
-    """Read both configs; UsageError when words or shapes differ."""
+    """Return the config of both folders; UsageError if tokenizers or shapes differ."""
     ours, theirs = read_config(reference), read_config(other)
     mine, other_values = ours.numbers(), theirs.numbers()
     for name in mine:
@@ -136,7 +137,7 @@ def check_comparable(reference: Path, other: Path) -> ModelConfig:
 
 
 def weigh(catalog: Catalog) -> Weight:
-    """Sum up the bytes of a folder."""
+    """Return the sizes of a folder."""
     kinds: dict[str, int] = {}
     for tensor in catalog.tensors.values():
         kinds[tensor.kind] = kinds.get(tensor.kind, 0) + tensor.nbytes
@@ -164,7 +165,7 @@ def _tokenizer_hash(folder: Path) -> str:
 def _with(
     folder: Path, open_model: Open, work: Callable[[Model], Steps[Result]]
 ) -> Generator[CompareProgress, None, Result]:
-    """Open a folder, do work with it, and give its memory back."""
+    """Open a folder, work with the model, and release its memory."""
     model = open_model(folder)
     try:
         return (yield from _timed(folder, work(model)))
@@ -182,7 +183,7 @@ def _with(
 def _answered(
     reference: Path, samples: Sequence[Sample], open_model: Open
 ) -> Generator[CompareProgress, None, list[Sample]]:
-    """Let the reference answer where nobody did; an empty answer can't be compared and goes."""
+    """Let the reference answer samples without an answer; drop those that get an empty one."""
     missing = sum(not sample.answer for sample in samples)
     if not missing:
         return list(samples)
@@ -211,7 +212,7 @@ def _write(model: Model, sample: Sample) -> str:
 
 
 def _timed(folder: Path, steps: Steps[Result]) -> Generator[CompareProgress, None, Result]:
-    """Say how long the work will still take."""
+    """Pass on the steps of the work, with the expected remaining time."""
     began = time.monotonic()
     while True:
         try:

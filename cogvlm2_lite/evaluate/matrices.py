@@ -1,4 +1,4 @@
-"""How far each matrix of a folder is from the same one of another, and what it weighs."""
+"""Measures the error and the size of each matrix of a folder, compared with another folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.slots import Linear
 
 _ROWS = 2048
-"""Rows of a matrix that are held against each other at a time."""
+"""Rows of a matrix that are compared at a time."""
 _WIDE = 2**28
-"""Weights above which a matrix is made plain in bfloat16: lm_head would take 2 GB in float32."""
+"""Larger matrices are dequantized to bfloat16: lm_head would take 2 GB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class MatrixError:
     part   the part of the model, in words
     block  number of its layer; None outside of layers
     kind   how it is stored: "dense", "nf4", "fp4" or "int8"
-    error  norm of the difference over the norm of the reference's matrix (Frobenius)
+    error  Frobenius norm of the difference divided by that of the reference's matrix
     """
 
     name: str
@@ -49,7 +49,7 @@ def matrix_errors(reference: Catalog, other: Catalog) -> Iterator[MatrixError]:
         if stored.spec.role is not Role.LINEAR:
             continue
         rows, columns = stored.spec.shape
-        first, second = (_plain(loader, Linear(name, columns, rows)) for loader in loaders)
+        first, second = (_dequantized(loader, Linear(name, columns, rows)) for loader in loaders)
         yield MatrixError(
             name=name,
             part=stored.spec.part.value,
@@ -61,7 +61,7 @@ def matrix_errors(reference: Catalog, other: Catalog) -> Iterator[MatrixError]:
         )
 
 
-def _plain(loader: WeightLoader, slot: Linear) -> Tensor:
+def _dequantized(loader: WeightLoader, slot: Linear) -> Tensor:
     loader.fill(slot)
     assert slot.stored is not None
     few = slot.in_features * slot.out_features < _WIDE
@@ -69,7 +69,7 @@ def _plain(loader: WeightLoader, slot: Linear) -> Tensor:
 
 
 def _relative(first: Tensor, second: Tensor) -> float:
-    """Give |second - first| / |first|; 0 where both are zero."""
+    """Return |second - first| / |first|; 0 if both are zero."""
     difference = norm = 0.0
     for start in range(0, first.shape[0], _ROWS):
         ours = first[start : start + _ROWS].double()

@@ -1,4 +1,4 @@
-"""How far one model's next words are from another's, in numbers. Plain numpy, no model."""
+"""Measures how much the next-token probabilities of two models differ. Plain numpy, no model."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def log_softmax(scores: NDArray[np.floating]) -> Floats:
-    """Turn scores [..., vocab] into natural logarithms of probabilities."""
-    wide = scores.astype(np.float64)
+def log_softmax(logits: NDArray[np.floating]) -> Floats:
+    """Return the natural logarithms of the probabilities that logits [..., vocab] stand for."""
+    wide = logits.astype(np.float64)
     wide -= wide.max(-1, keepdims=True)
     wide -= np.log(np.exp(wide).sum(-1, keepdims=True))
     return wide
 
 
 def divergence(reference: NDArray[np.floating], other: NDArray[np.floating]) -> Floats:
-    """Give KL(reference || other) in nats at each position.
+    """Return KL(reference || other) in nats at each position.
 
-    reference, other  [positions, vocab] log-probabilities; -inf stands for impossible words
+    reference, other  [positions, vocab] log-probabilities; -inf for impossible tokens
     Returns           [positions], 0 or more; inf where the other excludes what the reference allows
     """
     wide = reference.astype(np.float64)
     possible = np.isfinite(wide)
     difference = np.subtract(wide, other, where=possible, out=np.zeros_like(wide))
     found: Floats = (np.exp(wide) * difference).sum(-1)
-    # Rounding may bring the sum of two equal distributions a hair below zero.
+    # Rounding may make the sum of two equal distributions slightly negative.
     return np.maximum(found, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenComparison:
-    """Two models beside each other at every token of the answers.
+    """Two models compared at every token of the answers.
 
     kl               [tokens] KL(reference || other), nats
-    agree            [tokens] both would choose the same word next
-    reference_right  [tokens] the reference would choose the answer's token
-    other_right      [tokens] likewise
+    agree            [tokens] both models have the same most likely token
+    reference_right  [tokens] the reference's most likely token is the answer's
+    other_right      [tokens] the same for the other model
     answer           [tokens] number of the answer that the token belongs to, from 0
     picture          [tokens] number of its picture; answers without one count as one each
     """
@@ -61,24 +61,25 @@ class TokenComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A number, and where it lies in 95 of 100 resamples of the pictures."""
+    """A number and its 95 % interval over bootstrap resamples of the pictures."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """Give the fields."""
+        """Return the fields."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How far a model is from the reference over all answers.
+    """The difference between a model and the reference over all answers.
 
-    changed          share of the answers in which the models choose another word somewhere
-    reference_exact  share of the answers that the reference gives word for word
-    other_exact      likewise
+    changed          share of the answers with at least one token at which the models choose
+                     differently
+    reference_exact  share of the answers that the reference reproduces exactly
+    other_exact      the same for the other model
     """
 
     pictures: int
@@ -92,7 +93,7 @@ class Summary:
     other_exact: Measured
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the fields, ready for JSON."""
+        """Return the fields as JSON-ready values."""
         return {
             name: value.as_dict() if isinstance(value, Measured) else value
             for name, value in vars(self).items()
@@ -100,14 +101,14 @@ class Summary:
 
 
 def summarise(tokens: TokenComparison, *, seed: int = 0) -> Summary:
-    """Sum up; raises ValueError when there is no token."""
+    """Return the summary; ValueError if there is no token."""
     if not tokens.kl.size:
         raise ValueError("no answer has a token")
     answers, first, inverse = np.unique(tokens.answer, return_index=True, return_inverse=True)
     owner = tokens.picture[first]
 
     def every(flags: Bools) -> Floats:
-        """Say of each answer whether a flag holds for all its tokens."""
+        """Return for each answer whether a flag is true for all its tokens."""
         misses = np.bincount(inverse, weights=~flags, minlength=len(answers))
         whole: Floats = (misses == 0).astype(np.float64)
         return whole
@@ -129,11 +130,11 @@ def summarise(tokens: TokenComparison, *, seed: int = 0) -> Summary:
 
 
 Statistic = Callable[[Floats, Floats], float]
-"""Of values and how often each counts."""
+"""A function of values and the weight of each."""
 
 
 def interval(values: Floats, pictures: Ints, statistic: Statistic, *, seed: int = 0) -> Measured:
-    """Bootstrap a statistic by picture: tokens of one picture are no independent witnesses.
+    """Bootstrap a statistic by picture, because tokens about one picture are not independent.
 
     values    [n]
     pictures  [n], any numbers
@@ -146,7 +147,7 @@ def interval(values: Floats, pictures: Ints, statistic: Statistic, *, seed: int 
 
 
 def ratio(above: Floats, below: Floats, pictures: Ints, *, seed: int = 0) -> Measured:
-    """Give mean(above) / mean(below), both measured at the same tokens, with its interval.
+    """Return mean(above) / mean(below), both measured at the same tokens, with its interval.
 
     above, below, pictures  [tokens]. Raises ValueError when below is zero everywhere.
     """
@@ -164,7 +165,7 @@ def ratio(above: Floats, below: Floats, pictures: Ints, *, seed: int = 0) -> Mea
 
 
 def _resamples(which: NDArray[np.intp], seed: int) -> list[Floats]:
-    """Draw as many pictures as there are, with repetition: how often each was drawn."""
+    """Return resamples of the pictures with replacement: how often each picture was drawn."""
     count = int(which.max()) + 1
     random = np.random.default_rng(seed)
     shares = np.full(count, 1 / count)
@@ -176,7 +177,7 @@ def _mean(values: Floats, weights: Floats) -> float:
 
 
 def _p99(values: Floats, weights: Floats) -> float:
-    """Give the smallest value that 99 % of the weight does not exceed."""
+    """Return the smallest value that 99 % of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order])
     place = int(np.searchsorted(below, 0.99 * below[-1] * (1 - 1e-12)))

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no network, no script."""
+"""Renders a comparison as one HTML page, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cogvlm2_lite.units import format_bytes
 
 
 def render(found: Comparison, matrices: Sequence[MatrixError]) -> str:
-    """Give the page.
+    """Return the page.
 
     matrices  every linear matrix of the other folder, in the model's order
     """
@@ -24,13 +24,14 @@ def render(found: Comparison, matrices: Sequence[MatrixError]) -> str:
 B: {escape(str(found.other))}</p>
 <p>{_sentence(found)}</p>
 <section class="cards">
-{_card("Mean KL", summary.kl_mean, ".5f", "nats per word; 0 is equal")}
-{_card("99th percentile of KL", summary.kl_p99, ".4f", "the worst word in a hundred")}
-{_card("Same first choice", summary.top1, ".2%", "of the words")}
-{_card("Answers changed", summary.changed, ".1%", "another choice somewhere")}
+{_card("Mean KL", summary.kl_mean, ".5f", "nats per token; 0 means equal")}
+{_card("99th percentile of KL", summary.kl_p99, ".4f", "99 % of the tokens are below")}
+{_card("Same top-1", summary.top1, ".2%", "of the tokens")}
+{_card("Answers changed", summary.changed, ".1%", "at least one token differs")}
 </section>
-<p class="soft">In brackets: 95 of 100 resamples of the pictures. {summary.tokens} words (tokens) of
-{summary.answers} answers about {summary.pictures} pictures{_written(found)}.</p>
+<p class="soft">In brackets: the interval that contains the number in 95 % of bootstrap resamples
+of the pictures. {summary.tokens} tokens of {summary.answers} answers about
+{summary.pictures} pictures{_written(found)}.</p>
 {_exact(found)}<section>
 <h2>Bytes by part</h2>
 <figure>{bytes_by_part(before, after, ("A", "B"))}</figure>
@@ -39,17 +40,17 @@ B: {escape(str(found.other))}</p>
 <section>
 <h2>Error by depth</h2>
 <figure>{by_depth(_layers(matrices), ".2%", "Relative error of each layer")}
-<figcaption>Norm of the change over norm of the matrix, all matrices of a layer together. It does
-not tell how much a matrix matters for the answers.</figcaption></figure>
+<figcaption>Norm of the change divided by the norm of the matrix, over all matrices of a layer.
+It does not show how much a matrix affects the answers.</figcaption></figure>
 </section>
 <h2>Every matrix</h2>
 {_matrix_table(matrices)}"""
-    title = f"{found.other.name} against {found.reference.name}"
+    title = f"{found.other.name} versus {found.reference.name}"
     return document(title, body)
 
 
 def _layers(matrices: Sequence[MatrixError]) -> dict[str, dict[int, float]]:
-    """Join the errors of a layer's matrices: root of the mean square, weighted by their sizes."""
+    """Return the error of each layer: the root mean square over its matrices, weighted by size."""
     sums: dict[str, dict[int, tuple[float, int]]] = {}
     for one in matrices:
         if one.block is not None:
@@ -65,13 +66,13 @@ def _layers(matrices: Sequence[MatrixError]) -> dict[str, dict[int, float]]:
 def _sentence(found: Comparison) -> str:
     before, after = found.weights
     return (
-        f"B takes {format_bytes(after.nbytes)} instead of {format_bytes(before.nbytes)}, "
+        f"B has {format_bytes(after.nbytes)} instead of {format_bytes(before.nbytes)}, "
         f"{after.bits_per_weight:.2f} instead of {before.bits_per_weight:.2f} bits per weight."
     )
 
 
 def _written(found: Comparison) -> str:
-    return f"; A wrote {found.written} of them itself" if found.written else ""
+    return f"; A wrote {found.written} of the answers itself" if found.written else ""
 
 
 def _card(name: str, measured: Measured, form: str, what: str) -> str:
@@ -83,12 +84,12 @@ def _card(name: str, measured: Measured, form: str, what: str) -> str:
 
 
 def _exact(found: Comparison) -> str:
-    """Say how often the given answers come word for word; nothing when A wrote them all."""
+    """Return how many given answers are reproduced exactly; "" if A wrote all of them."""
     summary = found.summary
     if summary.answers <= found.written:
         return ""
     return (
-        f"<p>Answers given word for word: A {summary.reference_exact.value:.1%}, "
+        f"<p>Given answers reproduced exactly: A {summary.reference_exact.value:.1%}, "
         f"B {summary.other_exact.value:.1%} "
         f"[{summary.other_exact.low:.1%}, {summary.other_exact.high:.1%}].</p>\n"
     )
@@ -102,7 +103,7 @@ def _parts_table(found: Comparison, matrices: Sequence[MatrixError]) -> str:
         rows.append((part, ", ".join(kinds) or "dense", before[part], after[part]))
     rows.append(("whole model", "", found.weights[0].nbytes, found.weights[1].nbytes))
     return table(
-        ("part", "matrices of B", "A", "B", "B of A"),
+        ("part", "matrices of B", "A", "B", "B / A"),
         [
             (part, kinds, format_bytes(a), format_bytes(b), f"{b / a if a else 1:.1%}")
             for part, kinds, a, b in rows

@@ -1,8 +1,8 @@
-"""The log-probabilities that a model gives its next words at every token of given answers.
+"""Computes a model's next-token log-probabilities at every token of given answers.
 
 Many pictures and questions go through the model layer by layer (`engine/layer_major.py`), so a
-39 GB checkpoint that streams from disk is read once per wave of pictures, in the memory that the
-plan allows.
+39 GB checkpoint that is streamed from disk is read once per wave of pictures, within the memory
+plan.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from cogvlm2_lite.samples.samples import Sample, SampleTokens, source_key, token
 from cogvlm2_lite.units import GIB, format_bytes
 
 WAVE_BYTES = GIB
-"""Of hidden states that wait in host memory between two blocks."""
+"""Of hidden states that are kept in host memory between two blocks."""
 _ROWS = 32
-"""Positions whose scores are made at a time: 16 MB of float32 for the 19B's vocabulary."""
+"""Positions whose logits are computed at a time: 16 MB of float32 for the 19B vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """All samples about one picture, or one without."""
+    """All samples about one picture, or one sample without a picture."""
 
     number: int
     """From 0, in the order of the samples."""
@@ -49,11 +49,11 @@ class Asked:
 
     @property
     def positions(self) -> int:
-        """Answer tokens in all."""
+        """Number of answer tokens."""
         return sum(len(tokens.targets) for _, tokens in self.answers)
 
     def group(self, config: ModelConfig, features: torch.Tensor | None) -> PrefixGroup:
-        """Cut the samples at the end of the picture, which they share."""
+        """Return the samples split after the picture, which they share."""
         shared = 0 if self.image is None else 1 + config.vision.image_tokens
         prefix = None if self.image is None else _chunk(self.answers[0][1], 0, shared)
         suffixes = [_chunk(tokens, shared, tokens.input_ids.shape[1]) for _, tokens in self.answers]
@@ -61,7 +61,7 @@ class Asked:
 
 
 def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig) -> list[Asked]:
-    """Tokenize samples and bring those about the same picture together.
+    """Tokenize samples and group those about the same picture.
 
     Raises UsageError for a sample without answer, ImageError and PromptTooLongError.
     """
@@ -85,13 +85,13 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
     ]
 
 
-def scores(
+def answer_logprobs(
     model: Model, asked: Sequence[Asked], cancel: Cancel
 ) -> Generator[Progress, None, Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]]:
     """Run one wave; yields Progress per block.
 
-    Returns, when asked for, sample by sample and some rows at a time: the sample's number, its
-    tokens, and log-probabilities [rows, vocab] of the words at the answer's next positions.
+    Returns an iterator over the samples, some rows at a time: the sample's number, its tokens, and
+    the log-probabilities [rows, vocab] at the answer's next positions.
     """
     runtime, config = model.runtime, model.config
     with torch.inference_mode():
@@ -119,7 +119,7 @@ def _rows(
 
 
 def waves_of(asked: Sequence[Asked], config: ModelConfig) -> list[list[Asked]]:
-    """Cut into runs whose hidden states, at 4 bytes a number, fit into WAVE_BYTES."""
+    """Return groups whose hidden states, at 4 bytes per number, fit into WAVE_BYTES."""
     waves: list[list[Asked]] = [[]]
     filled = 0
     for one in asked:
@@ -137,15 +137,15 @@ def waves_of(asked: Sequence[Asked], config: ModelConfig) -> list[list[Asked]]:
 class Reference:
     """A model's log-probabilities at every token of the answers, kept in a temporary file.
 
-    Use it as a context; the file is gone afterwards.
+    A context manager; the file is deleted at the end.
     """
 
     def __init__(
         self, asked: Sequence[Asked], config: ModelConfig, folder: Path | None = None
     ) -> None:
-        """Make room; raises UsageError when there is no answer, DoesNotFitError without disk.
+        """Create the file. Raises UsageError without an answer, DoesNotFitError without disk space.
 
-        folder  where the file goes; None: the system's place for temporary files
+        folder  of the file; None: the system's folder for temporary files
         """
         self.waves = waves_of(asked, config)
         self._asked = asked
@@ -169,7 +169,7 @@ class Reference:
         self._file.close()
 
     def fill(self, model: Model, cancel: Cancel | None = None) -> Steps[None]:
-        """Keep what the reference model gives; yields Progress over all waves."""
+        """Store the log-probabilities of the reference model; yields Progress over all waves."""
         place = 0
         for rows in self._over(model, cancel or Cancel()):
             if isinstance(rows, Progress):
@@ -179,8 +179,8 @@ class Reference:
             self._kept[place : place + len(found)] = found
             place += len(found)
 
-    def against(self, model: Model, cancel: Cancel | None = None) -> Steps[metrics.TokenComparison]:
-        """Hold another model beside the reference; yields Progress over all waves."""
+    def compare(self, model: Model, cancel: Cancel | None = None) -> Steps[metrics.TokenComparison]:
+        """Compare another model with the reference; yields Progress over all waves."""
         columns: list[tuple[NDArray[np.float64], ...]] = []
         pictures = {number: one.number for one in self._asked for number, _ in one.answers}
         place, seen = 0, dict.fromkeys(pictures, 0)
@@ -192,7 +192,7 @@ class Reference:
             kept = self._kept[place : place + len(given)]
             targets = tokens.targets[seen[number] : seen[number] + len(given)]
             place, seen[number] = place + len(given), seen[number] + len(given)
-            # Rounded alike, so that equal models are at zero; what differs less is 1e-7 and noise.
+            # Rounded like the stored ones, so that equal models have a KL of zero.
             found = given.astype(np.float32)
             first, second = kept.argmax(-1), found.argmax(-1)
             columns.append(
@@ -223,7 +223,7 @@ class Reference:
         layers = model.config.vision.num_hidden_layers + model.config.num_hidden_layers
         total = layers * len(self.waves)
         for number, wave in enumerate(self.waves):
-            steps, done = scores(model, wave, cancel), number * layers
+            steps, done = answer_logprobs(model, wave, cancel), number * layers
             while True:
                 try:
                     progress = next(steps)

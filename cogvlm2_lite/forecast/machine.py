@@ -1,4 +1,4 @@
-"""What a plan is made for: this computer as it is now, or one that is only described."""
+"""Describes the computer to plan for: this one now, or one given by options."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from cogvlm2_lite.weights.kernels.built import built_kernel
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a plan is made for.
+    """The computer to plan for.
 
-    label     in a few words: "cuda:0 (RTX 4060)", "the CPU"
+    label     a short name: "cuda:0 (RTX 4060)", "the CPU"
     budgets   one per device
     rates     one per device
     itemsize  bytes of the compute dtype
     packed    whether 4-bit matrices used in decoding get a second, packed copy
-    remarks   what a person should know about it, in sentences
+    remarks   sentences for the user
     """
 
     label: str
@@ -48,25 +48,25 @@ class Machine:
 def find_machine(
     device: str, allowance: Allowance, *, card: Card | None = None, measure: bool = False
 ) -> Machine:
-    """Describe what --device, --vram, --ram and --card mean.
+    """Return the computer that --device, --vram, --ram and --card describe.
 
     device   as for choose_gpus
-    card     take this card's rates and, if nothing else is said, its memory
-    measure  measure the processor instead of stating its rates
+    card     use the rates of this card and, without --vram, its memory
+    measure  measure the CPU instead of using stated rates
 
-    A size of video memory or a card stands for GPUs of that size, whatever is in this computer, and
-    no torch is imported. Raises UsageError for what contradicts itself, and what choose_gpus does.
+    A size of video memory or a card means GPUs of that size, whatever is in this computer; torch is
+    not imported then. Raises UsageError for contradictions, and the errors of choose_gpus.
     """
-    imagined = allowance.vram or ((card.gib * GIB,) if card else None)
+    described = allowance.vram or ((card.gib * GIB,) if card else None)
     word = parse_device(device)
-    if imagined and word.backend is not None and word.backend.uses_ram:
+    if described and word.backend is not None and word.backend.uses_ram:
         raise UsageError(
             "--vram and --card describe a GPU, but --device cpu uses none.",
             hint="Leave --device out, or limit the CPU with --ram.",
         )
-    if imagined:
-        _refuse_measure(measure)
-        return _imagined_gpus(imagined, allowance, card)
+    if described:
+        _reject_measure(measure)
+        return _described_gpus(described, allowance, card)
     gpus, trouble = choose_gpus(device)
     remarks: tuple[Text, ...] = ()
     if trouble:
@@ -75,7 +75,7 @@ def find_machine(
     if not gpus:
         machine = cpu_machine(allowance, measure=measure)
         return replace(machine, remarks=(*remarks, *machine.remarks))
-    _refuse_measure(measure)
+    _reject_measure(measure)
     budgets = gpu_budgets(gpus, allowance, free_ram_bytes())
     return Machine(
         label=", ".join(f"{gpu.device} ({gpu.name})" for gpu in gpus),
@@ -85,7 +85,7 @@ def find_machine(
     )
 
 
-def _refuse_measure(measure: bool) -> None:
+def _reject_measure(measure: bool) -> None:
     if measure:
         raise UsageError(
             "--measure measures the processor, but this plan is for a GPU.",
@@ -93,7 +93,7 @@ def _refuse_measure(measure: bool) -> None:
         )
 
 
-def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | None) -> Machine:
+def _described_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | None) -> Machine:
     sizes = " and ".join(format_bytes(size) for size in vram)
     return Machine(
         label=f"{'a GPU' if len(vram) == 1 else f'{len(vram)} GPUs'} with {sizes}",
@@ -103,7 +103,7 @@ def _imagined_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | Non
 
 
 def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
-    """Describe this computer without a GPU."""
+    """Return this computer without its GPUs."""
     cpu, free = this_cpu(), free_ram_bytes()
     remarks: tuple[Text, ...] = ()
     if allowance.ram is not None and allowance.ram > free:
@@ -119,7 +119,7 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
 
 
 def this_cpu() -> Cpu:
-    """Look at this computer's processor. Where features are not told, the plainest is assumed."""
+    """Return the features of this CPU. Features that are not reported count as missing."""
     flags = cpu_flags()
     return Cpu(
         cores=thread_count(),
@@ -131,9 +131,9 @@ def this_cpu() -> Cpu:
 
 
 def measure_cpu(cpu: Cpu) -> Rates:
-    """Measure multiplication and decoding on this processor, in half a second, with torch.
+    """Measure matrix products and decoding on this CPU, in half a second, with torch.
 
-    The disk's rate stays a stated one: what was just read would come from memory.
+    The rate of the disk stays the stated one: a measurement would read from the page cache.
     """
     prepare_threads()
     from cogvlm2_lite.forecast.measure import decode_rate, matmul_rate

@@ -1,4 +1,4 @@
-"""Quick measurements of this processor for forecast/rates.py: under a second together."""
+"""Measures this CPU for forecast/rates.py, in less than a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_S = 0.25
 
 
 def matmul_rate(itemsize: int) -> float:
-    """Measure operations per second of a large multiplication.
+    """Return the operations per second of a large matrix product.
 
     itemsize  2: bfloat16, 4: float32
     """
@@ -31,11 +31,11 @@ def matmul_rate(itemsize: int) -> float:
 
 
 def decode_rate(*, itemsize: int, packed: bool) -> float:
-    """Measure at which rate, in bytes per second, one row multiplies NF4 matrices.
+    """Return the bytes per second at which one row is multiplied with NF4 matrices.
 
     itemsize  as for matmul_rate: the dtype of the row
-    packed  as a bfloat16 matrix too large for the caches: the packed kernel is as fast as memory,
-            and packing a matrix of that size would take longer than measuring
+    packed    measure a bfloat16 matrix larger than the caches instead: the packed kernel is as
+              fast as memory, and packing such a matrix would take longer than measuring
     """
     if packed:
         matrix = torch.ones(4 * _WIDTH, _WIDTH, dtype=torch.bfloat16)
@@ -60,7 +60,7 @@ def decode_rate(*, itemsize: int, packed: bool) -> float:
 
 
 def _shortest_s(work: Callable[[], object]) -> float:
-    """Give the seconds of the quickest run: others were disturbed by other programs."""
+    """Return the seconds of the fastest run; other programs slow down some runs."""
     began, shortest = time.perf_counter(), float("inf")
     with torch.inference_mode():
         work()

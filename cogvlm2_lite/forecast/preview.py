@@ -1,4 +1,4 @@
-"""The plan of a model that is not loaded, and what to expect of it."""
+"""Plans a model that is not loaded, and forecasts its speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cogvlm2_lite.memory.plan import (
 )
 from cogvlm2_lite.text import Text
 
-_ENDLESS_BYTES = 1 << 50
+_UNLIMITED_BYTES = 1 << 50
 
 Weigh = Callable[[int, bool], Mapping[UnitKey, int]]
 """Bytes in memory of every unit, from the bytes of the compute dtype and whether 4-bit matrices
@@ -33,7 +33,7 @@ used in decoding get a packed copy."""
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """What is planned for: a folder's model, or one that is not on disk."""
+    """The model to plan for: a folder's, or a released one that is not on disk."""
 
     name: str
     config: ModelConfig
@@ -41,7 +41,7 @@ class PlannedModel:
 
 
 def released_subject(released: Released, *, lm_head_nf4: bool = False) -> PlannedModel:
-    """Return a released model as `quantize` would make it."""
+    """Return a released model as `quantize` would store it."""
     config = parse_config(released.raw)
     return PlannedModel(
         name=released.title,
@@ -68,12 +68,13 @@ def folder_subject(folder: Path, name: str) -> PlannedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanPreview:
-    """A plan and what to expect of it.
+    """A plan and its forecast.
 
-    sentence     what a person will notice
-    load_s       reading from disk once, and packing, before or during the first answer
-    packed_bytes what the second copies for the CPU's kernel take
-    picture_bytes of one picture that stays known; 0 without pictures
+    sentence       a summary for the user
+    load_s         time to read the weights from disk and pack them, before or during the first
+                   answer
+    packed_bytes   size of the second copies for the CPU's kernel
+    picture_bytes  of one encoded picture; 0 without pictures
     """
 
     plan: MemoryPlan
@@ -96,7 +97,7 @@ def preview(
 ) -> PlanPreview:
     """Plan a model for a machine. Raises DoesNotFitError as plan_memory does.
 
-    parallel  conversations at once; fewer where memory does not suffice
+    parallel  conversations at once; fewer if memory does not suffice
     """
     config, itemsize = subject.config, machine.itemsize
     workload = Workload(
@@ -129,7 +130,7 @@ def preview(
 
 
 def _load_s(sizes: Mapping[UnitKey, int], stored: Mapping[UnitKey, int], rates: Rates) -> float:
-    """Expect how long all weights take from disk, the embedding, of which rows are read, aside."""
+    """Return the time to read all weights from disk, except the embedding."""
     read = sum(n for (part, _), n in stored.items() if part is not Part.EMBEDDING)
     packed = sum(n for key, n in stored.items() if sizes[key] > n)
     return read / rates.disk_bytes_per_s + packed / rates.pack_bytes_per_s
@@ -138,7 +139,7 @@ def _load_s(sizes: Mapping[UnitKey, int], stored: Mapping[UnitKey, int], rates: 
 def _unlimited(
     plan: MemoryPlan, config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload
 ) -> MemoryPlan:
-    """Plan the same spread of blocks with memory for everything."""
-    budgets = [replace(device.budget, device_bytes=_ENDLESS_BYTES) for device in plan.devices]
+    """Return a plan with the same split over devices and memory for everything."""
+    budgets = [replace(device.budget, device_bytes=_UNLIMITED_BYTES) for device in plan.devices]
     shares = [device.blocks for device in plan.devices]
     return plan_memory(config, sizes, budgets, workload, shares=shares)

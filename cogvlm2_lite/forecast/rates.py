@@ -1,8 +1,8 @@
-"""How fast machines move and multiply: stated for common cards and processors.
+"""The speed of common GPUs and CPUs: memory, bus and matrix products.
 
-Stated rates of a GPU are its maker's figures times a share that is assumed to be reached: no GPU
-was at hand to measure it. They serve to say beforehand whether an answer takes seconds or minutes,
-not to compare two cards.
+The rates of a GPU are its manufacturer's figures times an assumed efficiency: no GPU was available
+to measure them. They show whether an answer takes seconds or minutes, and are not meant for
+comparing two cards.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cogvlm2_lite.units import GIB
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What one device reaches.
+    """The rates of one device.
 
     matmul_flops        operations per second of large multiplications, 2 per multiply-add
-    memory_bytes_per_s  rate at which a decode step gets through stored weights
+    memory_bytes_per_s  rate at which a decode step reads stored weights
     bus_bytes_per_s     from RAM to the device; on the CPU unused
     disk_bytes_per_s    from disk
-    pack_bytes_per_s    stored bytes that get a packed copy when they arrive (on some CPUs)
-    block_s             what starting the operations of one block takes the program, however small
-    source              where the numbers come from: "stated: ..." or "measured"
+    pack_bytes_per_s    stored bytes that are packed after copying (on some CPUs)
+    block_s             overhead of starting the operations of one block
+    source              of the numbers: "stated: ..." or "measured ..."
     """
 
     matmul_flops: float
@@ -39,7 +39,7 @@ class Rates:
 
 
 DISK_BYTES_PER_S = 2.0e9
-"""An ordinary NVMe disk, reading files from one end to the other."""
+"""Sequential reads of a common NVMe disk."""
 
 _MATMUL_SHARE, _MEMORY_SHARE, _BUS_SHARE = 0.5, 0.6, 0.8
 _GPU_BLOCK_S = 0.15e-3  # about 20 kernels
@@ -50,9 +50,9 @@ _GEN5_X16 = 63.0e9
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A common card, by its maker's figures.
+    """A common GPU, with its manufacturer's figures.
 
-    tflops  16-bit with 32-bit sums, without sparsity. For GeForce cards with tensor cores that is
+    tflops  16-bit with 32-bit sums, without sparsity. For GeForce cards with tensor cores this is
             twice the float32 rate.
     """
 
@@ -62,11 +62,11 @@ class Card:
     memory_gb_per_s: float
     bus_bytes_per_s: float
     typical: bool = False
-    """Stands for all cards with no more memory, when only the size is known."""
+    """Used for all cards with at most this much memory, if only the size is known."""
 
     @property
     def rates(self) -> Rates:
-        """What is assumed to be reached of the figures."""
+        """The figures times the assumed efficiency."""
         return Rates(
             matmul_flops=self.tflops * 1e12 * _MATMUL_SHARE,
             memory_bytes_per_s=self.memory_gb_per_s * 1e9 * _MEMORY_SHARE,
@@ -112,7 +112,7 @@ CARDS = (
 
 
 def named_card(name: str) -> Card:
-    """Find a card by what people call it: "4090", "rtx 4060 ti". UsageError for an unknown one."""
+    """Return a card by its common name: "4090", "rtx 4060 ti". UsageError for an unknown one."""
     known = {_key(card.name): card for card in CARDS}
     asked = _key(name)
     found = known.get(asked) or next(
@@ -140,16 +140,16 @@ def _key(name: str) -> str:
 
 
 def gpu_rates(name: str, total_bytes: int) -> Rates:
-    """State the rates of a GPU by its name, or of a typical card of its size.
+    """Return the rates of a GPU by its name, or those of a typical card of its size.
 
-    name  what the driver calls it; "" when only the size is known
+    name  as the driver reports it; "" if only the size is known
     """
     key = _key(name)
     fitting = [card for card in CARDS if name and _key(card.name) in key]
     if fitting:
         return max(fitting, key=lambda card: len(card.name)).rates
     typical = sorted((card for card in CARDS if card.typical), key=lambda card: card.gib)
-    # A card of 8 GB tells of a little more or less than 8 GiB.
+    # The driver of an 8 GB card reports a little more or less than 8 GiB.
     card = next((c for c in typical if total_bytes <= (c.gib + 0.5) * GIB), typical[-1])
     return replace(
         card.rates, source=Text("stated: a card like {card}", card=f"{card.name} {card.gib} GB")
@@ -158,12 +158,14 @@ def gpu_rates(name: str, total_bytes: int) -> Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class CpuClass:
-    """What one core reaches, measured on one of the kind (a Xeon of 2023 for the first, an EPYC of
-    2024 for the second, both with the whole model, docs/performance.md; the EPYC for the next two).
+    """The rates of one core, measured on one CPU of its class.
+
+    AMX was measured on a Xeon of 2023 and AVX512-BF16 on an EPYC of 2024, both with the whole model
+    (docs/performance.md); the other two classes on the EPYC.
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
-                        weight is made plain first
-    gemv_bytes_per_s    the same with our C kernel, of what is stored
+                        weight is dequantized first
+    gemv_bytes_per_s    the same with our C kernel, in stored bytes
     """
 
     name: str
@@ -184,22 +186,22 @@ _OTHER = CpuClass(
 )
 
 _PACK_BYTES_PER_S = 0.6e9
-"""Stored bytes that one core gives their packed copy, as they arrive."""
+"""Stored bytes per second that one core packs."""
 
 _CPU_BLOCK_S = 0.2e-3
 
 RAM_BYTES_PER_S = 50e9
-"""Two channels of DDR5; all cores together get no more."""
+"""Two channels of DDR5: the limit of all cores together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cpu:
-    """What the plan must know of a processor.
+    """The features of a CPU that a plan depends on.
 
     has_bf16  AVX512-BF16: it computes in bfloat16
-    has_amx   AMX for bfloat16, too
-    has_gemv  our C kernel was built and runs here; without it NF4 matrices used in decoding get a
-              second, packed copy where there is AVX512-BF16
+    has_amx   AMX for bfloat16
+    has_gemv  our C kernel was built and runs here; without it, NF4 matrices used in decoding get a
+              second, packed copy on a CPU with AVX512-BF16
     """
 
     cores: int
@@ -220,7 +222,7 @@ class Cpu:
 
     @property
     def rates(self) -> Rates:
-        """State what it reaches."""
+        """The stated rates of this CPU."""
         if self.has_bf16:
             kind = _AMX if self.has_amx else _AVX512_BF16
         else:

@@ -1,4 +1,4 @@
-"""A memory plan as a sentence, as a table, and as JSON-ready values."""
+"""Returns a memory plan as a sentence, as a table, and as JSON-ready values."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _BLOCKS = {
 
 
 def draw_table(plan: MemoryPlan, forecast: Forecast | None = None) -> str:
-    """Draw a plan: per device a column for each phase, what comes in for it, and how long it takes.
+    """Return a plan as tables: per device a column for each phase, with its transfers and time.
 
-    forecast  None leaves the times out, and shows of the transfers only what is streamed
+    forecast  None leaves out the times and shows only those transfers that are streamed
     """
     tables = [_draw_device(plan, index, forecast) for index in range(len(plan.devices))]
     if forecast is not None:
@@ -47,7 +47,7 @@ def draw_table(plan: MemoryPlan, forecast: Forecast | None = None) -> str:
 
 
 def plan_as_dict(plan: MemoryPlan, forecast: Forecast | None = None) -> dict[str, Any]:
-    """Give a plan as JSON-ready values: bytes and seconds throughout."""
+    """Return a plan as JSON-ready values, in bytes and seconds."""
     values: dict[str, Any] = {
         "context": plan.context,
         "parallel": plan.parallel,
@@ -98,7 +98,7 @@ def _forecast_as_dict(forecast: Forecast) -> dict[str, Any]:
     return {
         "seconds": {phase.value: s for phase, s in forecast.seconds.items()},
         "question_tokens": QUESTION_TOKENS,
-        "first_word_s": forecast.first_word_s,
+        "first_word_s": forecast.first_token_s,
         "tokens_per_s": forecast.tokens_per_s,
         "waiting_in_ram_bytes": forecast.ram_bytes,
         "read_from_disk_bytes": forecast.disk_bytes,
@@ -157,7 +157,7 @@ def _rows(device: DevicePlan, index: int, forecast: Forecast | None) -> Iterator
 
 
 def _parts(prefix: str, columns: list[tuple[Unit, ...]]) -> Iterator[Row]:
-    """One row for each part that any column holds."""
+    """Yield one row for each part that any column has."""
     sizes = [by_part(units) for units in columns]
     for part in by_part(unit for units in columns for unit in units):
         yield (f"{prefix}{part.value}", *(_cell(column.get(part, 0)) for column in sizes))
@@ -174,7 +174,7 @@ def _cell(count: int) -> str:
 
 
 def _widths(plan: MemoryPlan) -> list[int]:
-    """Columns of all tables of a plan stand below each other."""
+    """Return the column widths, which are the same in all tables of a plan."""
     first = len("from disk: language expert")
     return [first, *(max(len(p.phase.value), 12) for p in plan.devices[0].phases)]
 
@@ -190,32 +190,32 @@ def _aligned(rows: list[Row], widths: list[int]) -> list[str]:
 def summarize(
     plan: MemoryPlan, config: ModelConfig, expected: Forecast, unlimited: Forecast
 ) -> Text:
-    """Return in two or three sentences what a person will notice.
+    """Return two or three sentences about speed and waiting times.
 
-    unlimited  what would be expected if everything stayed in memory
+    unlimited  the forecast if everything stayed in memory
     """
-    first_word = (
-        "A question about a new picture waits about {wait} for its first word."
+    first_token = (
+        "The answer to a question about a new picture starts after about {wait}."
         if Phase.ENCODE in expected.seconds
-        else "A question waits about {wait} for its first word."
+        else "An answer starts after about {wait}."
     )
     picture = _transfer(expected, config, [Phase.ENCODE, Phase.PREFILL_IMAGE])
-    more = expected.first_word_s - unlimited.first_word_s
-    hidden = more < 0.02 * unlimited.first_word_s
+    more = expected.first_token_s - unlimited.first_token_s
+    overlaps = more < 0.02 * unlimited.first_token_s
     cost = (
-        "For each new picture {transfer}, hidden behind the computation."
-        if hidden
-        else "For each new picture {transfer}, about {wait} more."
+        "For each new picture {transfer}, while the computation runs."
+        if overlaps
+        else "For each new picture {transfer}, which takes about {wait} more."
     )
     return join(
         _where_it_decodes(plan, config, expected),
         Text(cost, transfer=picture, wait=about(more)) if picture else "",
-        Text(first_word, wait=about(expected.first_word_s)),
+        Text(first_token, wait=about(expected.first_token_s)),
     )
 
 
 def about(seconds: float) -> str:
-    """Write an expected duration with two figures, as more would pretend to know."""
+    """Return an expected duration with two significant digits, which is all the forecast gives."""
     if seconds < 0.095:
         return f"{float(f'{seconds:.2g}') * 1000:.0f} ms"
     if seconds < 59.5:
@@ -230,9 +230,9 @@ def _where_it_decodes(plan: MemoryPlan, config: ModelConfig, expected: Forecast)
         speed = Text("{speed} for each of {count} conversations", speed=speed, count=plan.parallel)
     token = _transfer(expected, config, [Phase.DECODE])
     if token:
-        return Text("For every token {transfer}, so {speed}.", transfer=token, speed=speed)
+        return Text("For each token {transfer}, so {speed}.", transfer=token, speed=speed)
     if any(a.units for arrivals in expected.arrivals.values() for a in arrivals):
-        return Text("Decodes entirely {place}, {speed}.", place=place, speed=speed)
+        return Text("Decoding runs entirely {place}, {speed}.", place=place, speed=speed)
     return Text("Everything stays {place}, {speed}.", place=place, speed=speed)
 
 
@@ -244,27 +244,29 @@ def _place(plan: MemoryPlan) -> Text:
 
 
 def rate(tokens_per_s: float) -> str:
-    """Write an expected rate with two figures, as `about` does."""
+    """Return an expected rate with two significant digits, as `about` does."""
     if tokens_per_s >= 9.95:
         return f"{float(f'{tokens_per_s:.2g}'):.0f}"
     return f"{tokens_per_s:.1f}" if tokens_per_s >= 0.095 else f"{tokens_per_s:.3f}"
 
 
 def _transfer(expected: Forecast, config: ModelConfig, phases: list[Phase]) -> Text:
-    """Return what comes in: "2.10 GiB come from RAM (the vision tower, 14 of 32 vision experts)".
+    """Return "2.10 GiB are copied from RAM (the vision tower, 14 of 32 vision experts)".
 
-    Empty when nothing does.
+    Empty if nothing is copied.
     """
     arrivals = [a for phase in phases for a in expected.arrivals.get(phase, ())]
     ram = [unit for a in arrivals for unit in a.ram]
     disk = [unit for a in arrivals for unit in a.disk]
     if not ram and not disk:
         return Text()
-    template = "{ram_size} come from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})"
+    template = (
+        "{ram_size} are copied from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})"
+    )
     if not disk:
-        template = "{ram_size} come from RAM ({ram_parts})"
+        template = "{ram_size} are copied from RAM ({ram_parts})"
     elif not ram:
-        template = "{disk_size} come from disk ({disk_parts})"
+        template = "{disk_size} are read from disk ({disk_parts})"
     return Text(
         template,
         ram_size=format_bytes(sum(unit.nbytes for unit in ram)),
@@ -275,7 +277,7 @@ def _transfer(expected: Forecast, config: ModelConfig, phases: list[Phase]) -> T
 
 
 def _named(units: list[Unit], config: ModelConfig) -> Text:
-    """Name parts, those that are not whole with their blocks: "3 of 32 language experts"."""
+    """Return the names of parts, incomplete ones as "3 of 32 language experts"."""
     blocks = {
         Part.VISION: config.vision.num_hidden_layers,
         Part.VISION_EXPERT: config.num_hidden_layers,

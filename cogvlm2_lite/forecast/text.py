@@ -1,4 +1,4 @@
-"""A plan and what to expect of it, as text for a person and as JSON-ready values."""
+"""Returns a plan and its expected times as text and as JSON-ready values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RELEASED_WORD = COGVLM2.released.word
 
 
 def find_subject(name: str, lm_head: str | None) -> PlannedModel:
-    """Return what MODEL names. Raises UsageError and CheckpointError."""
+    """Return the model that MODEL names. Raises UsageError and CheckpointError."""
     architecture = find_released(name)
     if architecture is not None and not Path(name, "config.json").exists():
         return released_subject(architecture.released, lm_head_nf4=lm_head == "nf4")
@@ -48,9 +48,9 @@ def text(
     found: PlanPreview,
     translate: Callable[[str], str] = str,
 ) -> str:
-    """Write a plan for a person.
+    """Return a plan as text.
 
-    translate  puts a sentence into the reader's language; the table keeps its words
+    translate  translates a sentence; the table stays English
     """
     first = f"{subject.name} on {machine.label}. {translate(found.sentence)}"
     blocks = [
@@ -62,18 +62,18 @@ def text(
 
 
 def notes(machine: Machine, found: PlanPreview) -> Iterator[Text]:
-    """Yield what the table does not show, in sentences."""
+    """Yield what the table does not show, as sentences."""
     yield from machine.remarks
     if found.plan.remark:
         yield found.plan.remark
     yield from (d.budget.remark for d in found.plan.devices if d.budget.remark)
     if found.packed_bytes:
         yield Text(
-            "4-bit matrices that every token needs lie in RAM twice, as stored and packed for this "
-            "processor: {size} more.",
+            "4-bit matrices that are used for every token are in RAM twice, as stored and packed "
+            "for this processor: {size} more.",
             size=format_bytes(found.packed_bytes),
         )
-    yield _in_ram(found) if machine.in_ram else _waiting(found)
+    yield _in_ram(found) if machine.in_ram else _in_host(found)
     if found.picture_bytes:
         yield _pictures(found)
     yield Text(
@@ -83,27 +83,26 @@ def notes(machine: Machine, found: PlanPreview) -> Iterator[Text]:
         wait=about(found.load_s),
     )
     yield Text(
-        "Expected times are arithmetic, {source}. A question has {count} tokens.",
+        "Expected times are calculated {source}. A question is assumed to have {count} tokens.",
         source=_source(found),
         count=QUESTION_TOKENS,
     )
-    yield Text("Answers are the same under every plan; --kv alone may change them.")
+    yield Text("Answers are the same with every plan; only --kv can change them.")
 
 
 def _in_ram(found: PlanPreview) -> Text:
     return Text(
-        "Embedding rows are read from a mapped file: up to {size} of cached pages more.",
+        "Embedding rows are read from a memory-mapped file: up to {size} more of cached pages.",
         size=format_bytes(found.expected.ram_bytes),
     )
 
 
-def _waiting(found: PlanPreview) -> Text:
+def _in_host(found: PlanPreview) -> Text:
     host = sum(device.budget.host_bytes for device in found.plan.devices)
     return Text(
-        "{size} of weights wait in RAM, where {host} may be used; the others are on disk."
+        "{size} of weights are kept in RAM, where {host} may be used; the others stay on disk."
         if found.expected.disk_bytes
-        else "{size} of weights wait in RAM (embedding rows are read there), where {host} may be "
-        "used.",
+        else "{size} of weights, including the embedding, are in RAM, where {host} may be used.",
         size=format_bytes(found.expected.ram_bytes),
         host=format_bytes(host),
     )
@@ -113,21 +112,21 @@ def _pictures(found: PlanPreview) -> Text:
     room, each = found.plan.picture_cache_bytes, format_bytes(found.picture_bytes)
     if room:
         return Text(
-            "Pictures that were asked about stay known in up to {size} of RAM, {each} each.",
+            "Encoded pictures are kept in up to {size} of RAM, {each} each.",
             size=format_bytes(room),
             each=each,
         )
     return Text(
-        "No RAM is left to keep earlier pictures ({each} each): going back to one reads it again.",
+        "No RAM is left for earlier pictures ({each} each): a question about one encodes it again.",
         each=each,
     )
 
 
 def _source(found: PlanPreview) -> Text:
-    said = {rates.source: _numbers(rates, found) for rates in found.expected.rates}
+    by_source = {rates.source: _numbers(rates, found) for rates in found.expected.rates}
     template = "from rates {source} ({numbers})"
     return joined(
-        Text(template, source=source, numbers=numbers) for source, numbers in said.items()
+        Text(template, source=source, numbers=numbers) for source, numbers in by_source.items()
     )
 
 
@@ -144,7 +143,7 @@ def _numbers(rates: Rates, found: PlanPreview) -> Text:
 
 
 def as_dict(subject: PlannedModel, machine: Machine, found: PlanPreview) -> dict[str, Any]:
-    """Give a plan as JSON-ready values."""
+    """Return a plan as JSON-ready values."""
     return {
         "model": subject.name,
         "machine": machine.label,

@@ -1,8 +1,8 @@
-"""What a plan costs in time, from operation counts, bytes and rates. No torch.
+"""Forecasts the times of a plan from operation counts, bytes and rates. No torch.
 
-Each phase computes, reads weights out of the device's memory, and waits for weights that come from
-RAM or disk. With two stream buffers, or with room of their own, arriving weights hide behind the
-computation, and the slower of the two decides; with a single buffer they take turns.
+Each phase computes, reads weights from the device's memory, and waits for weights that are copied
+from RAM or disk. With two stream buffers, or without a buffer, copying overlaps with computing and
+the slower of the two counts; with a single buffer they alternate.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from cogvlm2_lite.memory.plan import DevicePlan, MemoryPlan, PhasePlan, Workload
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
 
 QUESTION_TOKENS = 100
-"""Text of an ordinary question, its template included."""
+"""Length of a typical question, including the template."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseWork:
-    """What one phase does on one device: for a picture, a question, or a token.
+    """The work of one phase on one device: for a picture, a question, or a token.
 
-    Of conversations that are decoded together, a token of each.
+    In parallel decoding, one token of each conversation.
 
     read_bytes  weights and cache that are read from the device's memory
-    ram_bytes   weights that come over the bus first
-    disk_bytes  weights that come from disk first
+    ram_bytes   weights that are copied over the bus first
+    disk_bytes  weights that are read from disk first
     pack_bytes  those of them that get a packed copy
     blocks      that run one after another
-    overlaps    whether they come while others compute
+    overlaps    whether copying overlaps with computing
     """
 
     flops: float
@@ -44,7 +44,7 @@ class PhaseWork:
 
 
 def phase_seconds(work: PhaseWork, rates: Rates) -> float:
-    """Expect the duration of a phase on one device."""
+    """Return the expected duration of a phase on one device."""
     compute = max(
         work.flops / rates.matmul_flops,
         work.read_bytes / rates.memory_bytes_per_s,
@@ -60,9 +60,9 @@ def phase_seconds(work: PhaseWork, rates: Rates) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """The weights that must come in for each use in a phase, on all devices.
+    """The weights that are copied for each use in a phase.
 
-    A phase needs again what another phase of the same turn had to give up.
+    They include those that another phase of the same turn had to evict.
     """
 
     ram: tuple[Unit, ...]
@@ -80,7 +80,7 @@ class Forecast:
     seconds      by phase: for one new picture (encode, prefill with picture), for a question of
                  QUESTION_TOKENS, for one token of each conversation that is decoded (decode)
     arrivals     by phase and device
-    ram_bytes    weights that wait in RAM, the embedding included
+    ram_bytes    weights that are kept in RAM, including the embedding
     disk_bytes   weights that are read from disk for each use
     rates        one per device
     """
@@ -93,12 +93,12 @@ class Forecast:
 
     @property
     def tokens_per_s(self) -> float:
-        """The rate at which one conversation goes on."""
+        """The decoding rate of one conversation."""
         return 1 / self.seconds[Phase.DECODE]
 
     @property
-    def first_word_s(self) -> float:
-        """From a question about a new picture (without pictures: from a question) to a token."""
+    def first_token_s(self) -> float:
+        """Time from a question, about a new picture if there are pictures, to the first token."""
         return sum(s for phase, s in self.seconds.items() if phase is not Phase.DECODE)
 
 
@@ -109,16 +109,16 @@ def forecast(
     workload: Workload,
     stored: Mapping[UnitKey, int] | None = None,
 ) -> Forecast:
-    """Expect how long each phase of a plan takes.
+    """Return the expected time of each phase of a plan.
 
     rates   one per device
-    stored  bytes of each unit as it comes in and as a multiplication reads it; None: those that it
-            holds. They differ where a matrix lies in memory twice.
+    stored  bytes of each unit as it is copied and as a multiplication reads it; None: those that
+            it occupies. They differ if a matrix is in memory twice.
     """
     stored = stored or {}
-    waiting = _waiting_in_ram(plan)
+    in_host = _kept_in_ram(plan)
     arrivals = {
-        phase: tuple(_arrivals(device, phase, waiting, stored) for device in plan.devices)
+        phase: tuple(_arrivals(device, phase, in_host, stored) for device in plan.devices)
         for phase in workload.phases
     }
     seconds = {
@@ -132,7 +132,7 @@ def forecast(
         for phase in workload.phases
     }
     moving = {u.key: u.nbytes for device in plan.devices for u in device.moving}
-    in_ram = sum(n for key, n in moving.items() if key in waiting)
+    in_ram = sum(n for key, n in moving.items() if key in in_host)
     return Forecast(
         seconds=seconds,
         arrivals=arrivals,
@@ -142,10 +142,10 @@ def forecast(
     )
 
 
-def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
-    """Choose which of the moving units wait in RAM; the others are read from disk each time.
+def _kept_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
+    """Return the moving units that are kept in RAM; the others are read from disk each time.
 
-    Those that are needed most often come first, as far as each device's share of RAM goes.
+    Those that are needed most often come first, within each device's share of RAM.
     """
     chosen: set[UnitKey] = set()
     for device in plan.devices:
@@ -161,33 +161,33 @@ def _waiting_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
 def _arrivals(
     device: DevicePlan,
     phase: Phase,
-    waiting: Collection[UnitKey],
+    in_host: Collection[UnitKey],
     stored: Mapping[UnitKey, int],
 ) -> Arrivals:
-    """Find what must come in for a phase: what is streamed, and what was given up before.
+    """Return what must be copied for a phase: what is streamed, and what was evicted before.
 
-    Phases follow each other in a circle, for after an answer comes the next picture. A unit is
-    there if every phase since its last use kept it.
+    Phases repeat in a cycle: after an answer comes the next picture. A unit is in memory if every
+    phase since its last use kept it.
     """
     plans = device.phases
     here = next(index for index, plan in enumerate(plans) if plan.phase is phase)
     units = {u.key: u for u in (*plans[here].resident, *plans[here].streamed)}
-    coming = [
+    arriving = [
         replace(unit, nbytes=stored.get(unit.key, unit.nbytes))
         for unit in units.values()
-        if _comes(unit, plans, here)
+        if _arrives(unit, plans, here)
     ]
     return Arrivals(
-        ram=tuple(unit for unit in coming if unit.key in waiting),
-        disk=tuple(unit for unit in coming if unit.key not in waiting),
+        ram=tuple(unit for unit in arriving if unit.key in in_host),
+        disk=tuple(unit for unit in arriving if unit.key not in in_host),
     )
 
 
-def _comes(unit: Unit, plans: Sequence[PhasePlan], here: int) -> bool:
+def _arrives(unit: Unit, plans: Sequence[PhasePlan], here: int) -> bool:
     if unit.part not in plans[here].parts:
         return False
     if plans[here].phase is Phase.DECODE:
-        # For every token anew; what the first token brings in stays for the others.
+        # Once per token; what is copied for the first token stays for the others.
         return unit.key not in plans[here].resident_keys
     for step in range(len(plans)):
         plan = plans[here - step]
@@ -214,13 +214,13 @@ def _work(
     if phase is Phase.ENCODE:
         all_blocks = config.vision.num_hidden_layers
     share = len(blocks) / all_blocks
-    together = workload.parallel if phase is Phase.DECODE else 1
-    # On the CPU a matrix is read once for all of them; on a GPU their products follow each other.
-    readings = 1 if device.budget.in_ram else together
+    conversations = workload.parallel if phase is Phase.DECODE else 1
+    # On a CPU a matrix is read once for all conversations, on a GPU once for each.
+    readings = 1 if device.budget.in_ram else conversations
     return PhaseWork(
-        flops=_flops(phase, config, workload) * share * together,
+        flops=_flops(phase, config, workload) * share * conversations,
         read_bytes=sum(stored.get(key, held[key]) for key in needed) * readings
-        + round(_cache_read_bytes(phase, config, workload) * share) * together,
+        + round(_cache_read_bytes(phase, config, workload) * share) * conversations,
         ram_bytes=_sum(arrivals.ram),
         disk_bytes=_sum(arrivals.disk),
         pack_bytes=_sum(unit for unit in arrivals.units if held[unit.key] > unit.nbytes),
@@ -233,25 +233,25 @@ def _sum(units: Iterable[Unit]) -> int:
     return sum(unit.nbytes for unit in units)
 
 
-def _known_tokens(config: ModelConfig, workload: Workload) -> int:
-    """Tokens in the cache when an ordinary question about a picture is answered."""
+def _cached_tokens(config: ModelConfig, workload: Workload) -> int:
+    """Return the tokens in the cache while a typical question about a picture is answered."""
     picture = config.vision.image_tokens if workload.with_picture else 0
     return min(workload.context, 1 + picture + QUESTION_TOKENS)
 
 
 def _flops(phase: Phase, config: ModelConfig, workload: Workload) -> float:
-    known = _known_tokens(config, workload)
+    cached = _cached_tokens(config, workload)
     if phase is Phase.ENCODE:
         return encode_flops(config)
     if phase is Phase.PREFILL_IMAGE:
         tokens = 1 + config.vision.image_tokens
         return decoder_flops(config, tokens=tokens, keys=tokens // 2, scored=0)
-    tokens = min(QUESTION_TOKENS, known) if phase is Phase.PREFILL_TEXT else 1
-    return decoder_flops(config, tokens=tokens, keys=known)
+    tokens = min(QUESTION_TOKENS, cached) if phase is Phase.PREFILL_TEXT else 1
+    return decoder_flops(config, tokens=tokens, keys=cached)
 
 
 def _cache_read_bytes(phase: Phase, config: ModelConfig, workload: Workload) -> int:
     if phase is Phase.ENCODE:
         return 0
     per_token = config.kv_bytes_per_token // 2 * workload.kv_itemsize
-    return per_token * _known_tokens(config, workload)
+    return per_token * _cached_tokens(config, workload)

@@ -1,4 +1,4 @@
-"""A set of pictures with questions that is drawn, so that nobody needs pictures to calibrate.
+"""Draws a set of pictures with questions, so that calibration needs no pictures of the user.
 
 Pages of text, signs, tables, charts, scenes of shapes and landscapes, with questions in English and
 Chinese whose answers are known. Contents are as small as on a full page and as large as the
@@ -40,7 +40,7 @@ Drawn = tuple[Image.Image, str, str]
 
 
 def drawn_samples(count: int, seed: int = 0) -> list[Sample]:
-    """Draw so many samples; the same seed gives the same ones, and a longer set begins alike."""
+    """Return `count` drawn samples. A seed always gives the same ones, also as part of more."""
     return [_sample(Random(f"calibration {seed} {number}"), number) for number in range(count)]
 
 
@@ -74,7 +74,7 @@ def _ink(image: Image.Image) -> str:
 
 
 def _colors(random: Random, image: Image.Image, count: int) -> list[str]:
-    """Choose at most seven different colours, none of the three most like the paper."""
+    """Return at most seven different colours, without the three most similar to the paper."""
     paper = _luminance(_paper(image))
     near = sorted(_COLORS, key=lambda c: abs(_luminance(ImageColor.getrgb(c)) - paper))
     return random.sample(near[3:], count)
@@ -86,7 +86,7 @@ def _luminance(color: tuple[int, ...]) -> float:
 
 
 def _between(random: Random, low: float, high: float) -> float:
-    """Draw a size, each octave as likely as another."""
+    """Return a random size, with every octave equally likely."""
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
 
@@ -210,7 +210,7 @@ def _scene(random: Random) -> Drawn:
 
 
 def _landscape(random: Random) -> Drawn:
-    """Draw what photographs have and drawings lack: soft edges, shades, grain, little contrast."""
+    """Draw what photographs have and drawings lack: soft edges, shades, grain, low contrast."""
     width, height = random.choice(_SIDES)
     time = random.choice(list(_TIMES))
     in_chinese, zenith, horizon = _TIMES[time]
@@ -243,7 +243,7 @@ def _landscape(random: Random) -> Drawn:
 
 
 def _grain(random: Random, size: tuple[int, int]) -> Image.Image:
-    """Draw noise around 128, the same for a seed (Pillow's own effect_noise is not)."""
+    """Return noise around 128, always the same for a seed (unlike Pillow's effect_noise)."""
     strength = random.randint(2, 24)
     table = [128 + round((value - 127.5) / 127.5 * strength) for value in range(256)]
     return Image.frombytes("L", size, random.randbytes(size[0] * size[1])).point(table)

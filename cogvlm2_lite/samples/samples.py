@@ -1,4 +1,4 @@
-"""Pictures with questions and answers: for calibration, and to compare models on."""
+"""Pictures with questions and answers, for calibration and for comparing models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cogvlm2_lite.inputs.tokenizer import Tokenizer
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 _QUESTIONS = ("Describe this image in detail.", "请详细描述这张图片。")
-"""Asked in turn about pictures that come without a question."""
+"""Asked alternately about pictures without a question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Sample:
 
     image    a file, bytes or a PIL image; None for text alone
     answer   may be empty; see `after_mark` for the space before it
-    picture  the sha256 of what the image shows, where it is known already; see `identified`
+    picture  the sha256 of the decoded picture, if it is known; see `identified`
     """
 
     question: str
@@ -46,7 +46,7 @@ class SampleTokens:
 
     input_ids, token_type_ids, position_ids  [1, tokens] int64
     vision_mask  [1, tokens] bool, True for the vision expert
-    scored       first position whose next token belongs to the answer; without an answer, the last
+    scored       first position whose next token belongs to the answer; the last without an answer
     """
 
     input_ids: NDArray[np.int64]
@@ -65,7 +65,7 @@ def read_samples(source: Path) -> list[Sample]:
     """Read samples from a folder of pictures or a JSONL file.
 
     A line of JSONL is {"image": file, "question": text, "answer": text}; image (relative to the
-    file) and answer may be missing. Pictures of a folder are taken in the order of their names.
+    JSONL file) and answer may be missing. Pictures of a folder are sorted by name.
     Raises UsageError for anything else; pictures are not opened yet.
     """
     if source.is_dir():
@@ -73,7 +73,7 @@ def read_samples(source: Path) -> list[Sample]:
     if not source.is_file():
         raise UsageError(
             "There is no folder or file {file}.",
-            hint="Give a folder of pictures or a .jsonl file of objects with image, question and "
+            hint="Use a folder of pictures, or a .jsonl file of objects with image, question and "
             "answer.",
             file=source,
         )
@@ -87,7 +87,7 @@ def read_samples(source: Path) -> list[Sample]:
         if line.strip()
     ]
     if not found:
-        raise UsageError("{file} has no samples.", hint="Give at least eight samples.", file=source)
+        raise UsageError("{file} has no samples.", hint="Use at least eight samples.", file=source)
     return found
 
 
@@ -96,7 +96,7 @@ def _from_folder(folder: Path) -> Iterator[Sample]:
     if not files:
         raise UsageError(
             "{folder} has no pictures ({kinds}).",
-            hint="Give the folder that directly contains them; subfolders are not searched.",
+            hint="Use the folder that directly contains them; subfolders are not searched.",
             folder=folder,
             kinds=", ".join(sorted(PICTURE_SUFFIXES)),
         )
@@ -126,9 +126,9 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
 def identified(samples: Sequence[Sample]) -> list[Sample]:
     """Return the samples with the hashes of their pictures.
 
-    A picture of many megapixels takes long to decode, and a set of many takes too much memory to
-    keep decoded. So each file is decoded once for its hash, however many samples show it, and again
-    only where its pixels are needed. Raises ImageError.
+    Large pictures take long to decode, and many of them need too much memory to stay decoded. So
+    each file is decoded once for its hash, however many samples show it, and again only when its
+    pixels are needed. Raises ImageError.
     """
     known: dict[str | int, str] = {}
 
@@ -152,9 +152,9 @@ def source_key(image: ImageSource) -> str | int:
 
 
 def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
-    """Sort samples by what they hold, those of one picture together, and identify their pictures.
+    """Return samples sorted by content, those of one picture together, with identified pictures.
 
-    Whatever order they were given in, the same ones then give the same result.
+    The same samples then give the same result in any order.
     """
 
     def key(sample: Sample) -> tuple[str, str]:
@@ -164,7 +164,7 @@ def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def identify_samples(samples: Sequence[Sample]) -> str:
-    """Return a hash of everything in the samples, pictures by what they show."""
+    """Return a hash of everything in the samples, including the decoded pictures."""
     digest = hashlib.sha256()
     for sample in identified(samples):
         content = [sample.picture or "", sample.question, sample.answer, sample.history]
@@ -173,19 +173,19 @@ def identify_samples(samples: Sequence[Sample]) -> str:
 
 
 def opened(sample: Sample) -> OpenedImage | None:
-    """Open the picture of a sample; raises ImageError."""
+    """Return the opened picture of a sample; raises ImageError."""
     return None if sample.image is None else open_image(sample.image)
 
 
 def after_mark(answer: str) -> str:
-    """Write an answer as it follows "Answer:": with the space that past turns have there."""
+    """Return an answer as it follows "Answer:", with the space that past turns have there."""
     return answer if answer[:1].isspace() else f" {answer}"
 
 
 def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> SampleTokens:
-    """Write the prompt as the engine does, and the answer with its end behind it.
+    """Return the prompt as the engine builds it, followed by the answer and its end token.
 
-    An answer that leaves no room in the context is cut. Raises PromptTooLongError.
+    An answer that is too long for the context is cut off. Raises PromptTooLongError.
     """
     prompt = encode_prompt(
         tokenizer,

@@ -1,4 +1,4 @@
-"""Replies that report an error, in the shape of OpenAI's API."""
+"""Error replies in the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _TYPES = {
 }
 
 
-@dataclass(eq=False)  # frozen would forbid Python to attach a traceback
+@dataclass(eq=False)  # a frozen class could not get a traceback
 class ApiError(Exception):
     """An error reply; the server sends it with its status.
 
     status       of HTTP
-    message      one sentence for a person; a Text also names its template and values
+    message      one sentence; a Text also has a template and values
     code         OpenAI's short word, such as "context_length_exceeded"
     param        the field that is at fault
-    retry_after  seconds after which another try makes sense; 0: none is named
+    retry_after  seconds until a retry makes sense; 0: no header
     """
 
     status: int
@@ -63,7 +63,7 @@ class ApiError(Exception):
         )
 
     def template(self) -> dict[str, Any]:
-        """Return the message as "template" and "values", for those who translate it."""
+        """Return the message as "template" and "values", for translation."""
         return Text(self.message).as_dict()
 
     def for_field(self, messages_field: str) -> ApiError:
@@ -78,7 +78,7 @@ class ApiError(Exception):
 
 
 def api_error_of(error: CogVLM2LiteError) -> ApiError:
-    """Turn an error of the engine into a reply, which names no file of this machine."""
+    """Return the reply for an error of the engine. It names no file of this machine."""
     text = error.text
     match error:
         case PromptTooLongError():
@@ -93,12 +93,12 @@ def api_error_of(error: CogVLM2LiteError) -> ApiError:
             return ApiError(503, text, "engine_unavailable", retry_after=10)
         case _:
             return ApiError(
-                500, "The model can't answer; the log of the server has the reason.", "engine_error"
+                500, "The model can't answer; the server's log has the reason.", "engine_error"
             )
 
 
 def dumps(value: object) -> bytes:
-    """Write JSON as UTF-8; lone surrogates, which UTF-8 lacks, become question marks.
+    """Return JSON as UTF-8; lone surrogates, which UTF-8 lacks, become question marks.
 
     value  may hold the types of response_bodies.py
     """

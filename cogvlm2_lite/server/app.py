@@ -41,10 +41,10 @@ _KEEP_ALIVE_S = 10.0
 def make_app(
     service: Service, access: Access, *, model: str, pictures: RemotePictures | None = None
 ) -> App:
-    """Give the ASGI application.
+    """Return the ASGI application.
 
-    model     the name under which clients ask for the model
-    pictures  fetches pictures of the web; None: none are fetched
+    model     name of the model in the API
+    pictures  fetches pictures from the web; None: none are fetched
     """
     handlers = _Handlers(service, model, pictures)
     routes = [
@@ -71,17 +71,17 @@ def make_app(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={
-            ApiError: _refused,
+            ApiError: _api_error,
             HTTPException: _http_error,
             Exception: _fault,
         },
     )
-    app.router.redirect_slashes = False  # a redirect would repeat the client's Host
-    return Guard(_Edge(app), access)
+    app.router.redirect_slashes = False  # a redirect would contain the client's Host
+    return Guard(_TracebackLog(app), access)
 
 
-class _Edge:
-    """Around all routes: the traceback of a fault goes to the log and no further."""
+class _TracebackLog:
+    """Middleware around all routes: tracebacks are logged and not sent."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -91,7 +91,7 @@ class _Edge:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 - the outer edge of a request
+        except Exception as error:  # noqa: BLE001 - the outermost handler of a request
             traceback.print_exception(error, file=sys.stderr)
 
 
@@ -144,13 +144,13 @@ class _Handlers:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def markdown(self, request: Request) -> Response:
-        """Turn answers into trees of elements, for the page."""
+        """Parse answers into trees of elements, for the page."""
         _check_type(request)
-        held = _Held(self._service)
+        reserved = _Reservation(self._service)
         try:
-            values = read_json(await self._read(request, held))
+            values = read_json(await self._read(request, reserved))
         finally:
-            held.let_go()
+            reserved.release()
         texts = markdown.read_texts(values)
         parsed = await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))
         return _json(Markdown(texts=parsed))
@@ -169,8 +169,8 @@ class _Handlers:
 
     async def responses(self, request: Request) -> Response:
         def reply(asked: AnswerRequest, body: ResponseRequest) -> Reply:
-            scored = asked.sampling.logprobs is not None
-            return ResponseReply(self._model, body, scored=scored)
+            with_logprobs = asked.sampling.logprobs is not None
+            return ResponseReply(self._model, body, with_logprobs=with_logprobs)
 
         return await self._answer(request, ResponseRequest, reply)
 
@@ -179,7 +179,7 @@ class _Handlers:
             self._model,
             chat=chat,
             progress=asked.progress,
-            scored=asked.sampling.logprobs is not None,
+            with_logprobs=asked.sampling.logprobs is not None,
             usage_chunk=asked.usage_chunk,
         )
 
@@ -187,37 +187,37 @@ class _Handlers:
         self, request: Request, kind: type[R], reply: Callable[[AnswerRequest, R], Reply]
     ) -> Response:
         _check_type(request)
-        held = _Held(self._service)
+        reserved = _Reservation(self._service)
         try:
-            raw = await self._read(request, held)
-            # A large body takes a while to parse; others must not wait for it.
+            raw = await self._read(request, reserved)
+            # Parsing a large body takes time; other requests must not wait for it.
             body = await asyncio.to_thread(lambda: read_request(read_json(raw), kind))
             asked = answer_request(body, self._service.limits)
             if asked.model is not None:
                 self._check_name(asked.model)
             if asked.image_url:
-                asked = await self._with_picture(asked, held)
+                asked = await self._with_picture(asked, reserved)
         except BaseException:
-            held.let_go()
+            reserved.release()
             raise
         peer = request.client.host if request.client else ""
         events = self._service.answer(asked, peer)
         made = reply(asked, body)
-        return _Answering(events, made, asked, self._service, request.url.path, held)
+        return _Answering(events, made, asked, self._service, request.url.path, reserved)
 
-    async def _with_picture(self, asked: AnswerRequest, held: _Held) -> AnswerRequest:
-        assert self._pictures is not None, "readers take no addresses where none are fetched"
-        self._service.check_ready()  # a server that can't answer need not ask others
+    async def _with_picture(self, asked: AnswerRequest, reserved: _Reservation) -> AnswerRequest:
+        assert self._pictures is not None, "addresses are accepted only if they can be fetched"
+        self._service.check_ready()  # fetch nothing if the server can't answer
         picture = await self._pictures.fetch(asked.image_url)
-        held.add(len(picture))
+        reserved.add(len(picture))
         return replace(asked, image=picture, image_url="")
 
-    async def _read(self, request: Request, held: _Held) -> bytes:
-        """Read the body within the limits of size and time."""
+    async def _read(self, request: Request, reserved: _Reservation) -> bytes:
+        """Return the body, within the limits of size and time."""
         limits = self._service.limits
         try:
             async with asyncio.timeout(limits.body_s):
-                return await _body(request, limits.body_bytes, held)
+                return await _body(request, limits.body_bytes, reserved)
         except TimeoutError:
             raise ApiError(
                 408, Text("The request took more than {seconds:g} s.", seconds=limits.body_s)
@@ -233,24 +233,24 @@ class _Handlers:
             )
 
 
-class _Held:
-    """The memory of one request, from its first byte to the end of its answer."""
+class _Reservation:
+    """The reserved memory of one request, from its first byte to the end of its answer."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._count = 0
 
     def add(self, count: int) -> None:
-        self._service.hold(count)
+        self._service.reserve(count)
         self._count += count
 
-    def let_go(self) -> None:
-        self._service.let_go(self._count)
+    def release(self) -> None:
+        self._service.release(self._count)
         self._count = 0
 
 
 class _Answering(Response):
-    """Sends an answer, whole or as a stream, and notices at any time that the client has left."""
+    """Sends an answer, complete or as a stream, and ends it if the client disconnects."""
 
     def __init__(
         self,
@@ -259,10 +259,10 @@ class _Answering(Response):
         asked: AnswerRequest,
         service: Service,
         path: str,
-        held: _Held,
+        reserved: _Reservation,
     ) -> None:
         super().__init__()
-        self._held = held
+        self._reserved = reserved
         self._events = events
         self._reply = reply
         self._asked = asked
@@ -271,13 +271,13 @@ class _Answering(Response):
         self._send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_and_let_go(message: Message) -> None:
-            # Whoever has the whole answer may ask again at once.
+        async def send_and_release(message: Message) -> None:
+            # A client may send its next request as soon as it has the complete answer.
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                self._held.let_go()
+                self._reserved.release()
             await send(message)
 
-        self._send = send_and_let_go
+        self._send = send_and_release
         work = asyncio.ensure_future(self._work(scope, receive))
         left = asyncio.ensure_future(_left(receive))
         try:
@@ -287,7 +287,7 @@ class _Answering(Response):
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, left, return_exceptions=True)
-            self._held.let_go()
+            self._reserved.release()
         if not work.cancelled() and (error := work.exception()) is not None:
             raise error
 
@@ -318,7 +318,7 @@ class _Answering(Response):
         raise AssertionError("an answer ends with Finished")
 
     async def _stream(self, events: AsyncIterator[Event]) -> None:
-        """Send chunks. What goes wrong before the first event still has a status of its own."""
+        """Send chunks. An error before the first event still gets its own HTTP status."""
         event = await anext(events)
         await self._send(
             {
@@ -327,7 +327,7 @@ class _Answering(Response):
                 "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
             }
         )
-        heart = asyncio.ensure_future(self._beat())
+        keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
             await self._chunks(self._reply.begin())
             await self._chunks(self._reply.chunks(event))
@@ -336,15 +336,15 @@ class _Answering(Response):
         except ApiError as error:
             await self._chunks(self._reply.failed(error.for_field(self._asked.messages_field)))
         finally:
-            heart.cancel()
+            keep_alive.cancel()
         await self._data(self._reply.end, more=False)
 
     async def _chunks(self, chunks: Iterable[Mapping[str, Any]]) -> None:
         for chunk in chunks:
             await self._data(self._reply.framed(chunk))
 
-    async def _beat(self) -> None:
-        """Send a comment now and then: proxies cut connections on which nothing happens."""
+    async def _keep_alive(self) -> None:
+        """Send a comment regularly, because proxies close idle connections."""
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
             await self._data(b": still working\n\n")
@@ -354,20 +354,20 @@ class _Answering(Response):
 
 
 def _check_type(request: Request) -> None:
-    """Refuse forms: foreign pages can send them, and no JSON, without asking first."""
+    """Reject other types: pages of other websites can send forms without a preflight request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
 
 
 async def _left(receive: Receive) -> None:
-    """Return when the client has hung up."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         continue
 
 
-async def _body(request: Request, most: int, held: _Held) -> bytes:
-    """Read a request's body; ApiError 413 before more than `most` bytes are held."""
+async def _body(request: Request, most: int, reserved: _Reservation) -> bytes:
+    """Read a request's body; ApiError 413 before more than `most` bytes are reserved."""
     text = Text("The request has more than {most}.", most=format_bytes(most))
     too_large = ApiError(413, text, "too_large")
     length = request.headers.get("content-length", "")
@@ -375,7 +375,7 @@ async def _body(request: Request, most: int, held: _Held) -> bytes:
         raise too_large
     pieces = bytearray()
     async for piece in request.stream():
-        held.add(len(piece))
+        reserved.add(len(piece))
         pieces += piece
         if len(pieces) > most:
             raise too_large
@@ -386,13 +386,13 @@ def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(dumps(value), status, headers, media_type="application/json")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return _json(error.body(), error.status, error.headers())
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    error = ApiError(500, "Internal server error; the log of the server has the details.", "fault")
+    error = ApiError(500, "Internal server error; the server's log has the details.", "fault")
     return _json(error.body(), 500)
 
 
@@ -406,7 +406,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 def _asset(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """Serve one of the page's files."""
+    """Return a handler that sends one of the page's files."""
 
     async def serve(_: Request) -> Response:
         return Response(content, headers={"content-type": kind})

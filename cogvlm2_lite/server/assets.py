@@ -1,4 +1,4 @@
-"""The page's files: the only ones this server gives, read once at the start."""
+"""The files of the chat page: the only ones that this server sends, read once at the start."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FILES = {
 }
 
 PATHS = frozenset(_FILES)
-"""Paths that are open without a key: nothing in them is of this machine."""
+"""Paths that need no key: the files contain nothing about this machine."""
 
 
 def read_assets() -> dict[str, tuple[bytes, str]]:
-    """Give each path's content and its type."""
+    """Return the content and the type of each path."""
     folder = files("cogvlm2_lite.server").joinpath("page")
     return {
         path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()

@@ -1,7 +1,8 @@
 """The types of the JSON bodies that clients send.
 
-They are the one place that names fields, bounds and descriptions: requests are checked against them
-(validation.py), and the OpenAPI document is made from them (openapi.py). Null means "not given".
+All fields, bounds and descriptions are defined here: requests are checked against these types
+(validation.py), and the OpenAPI document is generated from them (openapi.py). Null means "not
+given".
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ TopLogprobs = Annotated[
 # The document states the server's own limit as the maximum.
 AnswerTokens = Annotated[
     Annotated[int, Meta(ge=1, extra_json_schema={"maximum": "answer_tokens"})] | None,
-    Meta(description="The most tokens that the answer may have."),
+    Meta(description="Maximum number of tokens of the answer."),
 ]
 StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -40,20 +41,20 @@ StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 
 Detail = Annotated[
     Literal["auto", "low", "high", "original"] | None,
-    Meta(description="Ignored: a picture is always looked at in one size."),
+    Meta(description="Ignored: pictures are always scaled to one size."),
 ]
 PictureUrl = Annotated[
     str,
     Meta(
-        description="The picture as a data: URL; where the server allows it, its address in the "
-        "web. All pictures of a conversation must be one and the same.",
+        description="The picture as a data: URL, or its web address if the server allows this. All "
+        "pictures of a conversation must be the same one.",
         extra_json_schema={"pattern": DATA_URL},
     ),
 ]
 
 
 class ImageUrl(Body, frozen=True, kw_only=True):
-    """A picture, as OpenAI's chat API wraps its address."""
+    """The address of a picture, in the form of OpenAI's chat API."""
 
     url: PictureUrl
     detail: Detail = None
@@ -122,7 +123,7 @@ class SystemMessage(_ChatMessage, frozen=True, kw_only=True, tag="system"):
 
 
 class DeveloperMessage(_ChatMessage, frozen=True, kw_only=True, tag="developer"):
-    """The same under its newer name."""
+    """The same role under its newer name."""
 
     content: str | list[TextPart]
 
@@ -153,7 +154,7 @@ class SystemItem(_Item, frozen=True, kw_only=True, tag="system"):
 
 
 class DeveloperItem(_Item, frozen=True, kw_only=True, tag="developer"):
-    """The same under its newer name."""
+    """The same role under its newer name."""
 
     content: str | list[ItemText]
 
@@ -180,11 +181,11 @@ _CONVERSATION = Meta(
 
 
 class StreamOptions(Body, frozen=True, kw_only=True):
-    """What a stream holds besides the answer."""
+    """What a stream contains besides the answer."""
 
-    include_usage: Annotated[Flag, Meta(description="End with a chunk that has the counts.")] = None
+    include_usage: Annotated[Flag, Meta(description="End with a chunk of token counts.")] = None
     include_progress: Annotated[
-        Flag, Meta(description="Report the work before the first word, in chunks of our own kind.")
+        Flag, Meta(description="Report progress before the first token, in chunks of our own kind.")
     ] = None
     include_obfuscation: Annotated[Flag, Meta(description="Ignored: there is none.")] = None
 
@@ -205,11 +206,11 @@ class _Request(Body, frozen=True, kw_only=True):
     """Fields of all requests for an answer."""
 
     model: Annotated[str | None, Meta(description="The name of the model; null: any.")] = None
-    stream: Annotated[Flag, Meta(description="Send the answer in events, as it is written.")] = None
+    stream: Annotated[Flag, Meta(description="Send the answer as events, as it is made.")] = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[
         Annotated[float, Meta(ge=0, le=2)] | None,
-        Meta(description="0 (default): always the most likely token; higher values vary more."),
+        Meta(description="0 (default): always the most likely token; higher: more varied."),
     ] = None
     top_p: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | None,
@@ -218,14 +219,12 @@ class _Request(Body, frozen=True, kw_only=True):
     top_k: Annotated[
         Count, Meta(description="Keep this many of the most likely tokens; 0: all.")
     ] = None
-    seed: Annotated[Count, Meta(description="Makes a random choice repeatable.")] = None
+    seed: Annotated[Count, Meta(description="Makes sampling repeatable.")] = None
     repetition_penalty: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None,
-        Meta(description="Divides the logits of tokens that occurred already; 1: off."),
+        Meta(description="Divides the logits of tokens that already occurred; 1: off."),
     ] = None
-    user: Annotated[
-        str | None, Meta(description="Requests that wait are served in rotation of users.")
-    ] = None
+    user: Annotated[str | None, Meta(description="Waiting users take turns.")] = None
     service_tier: Ignored = None
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
@@ -235,7 +234,7 @@ class _Request(Body, frozen=True, kw_only=True):
 
 
 class _CompletionRequest(_Request, frozen=True, kw_only=True):
-    """Fields of the two older kinds of requests."""
+    """Fields of the two older APIs."""
 
     max_tokens: AnswerTokens = None
     stop: Annotated[
@@ -291,13 +290,13 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
         Literal["chat", "vqa"] | None,
         Meta(description="The prompt's template; vqa: short answers."),
     ] = None
-    logprobs: Annotated[Flag, Meta(description="Return how likely each token was.")] = None
+    logprobs: Annotated[Flag, Meta(description="Return the log probability of each token.")] = None
     top_logprobs: TopLogprobs = None
     response_format: Format = None
 
 
 class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
-    """The body of /v1/completions: bare text, without the words of the chat's template."""
+    """The body of /v1/completions: plain text, without the chat template."""
 
     prompt: (
         Annotated[str, Meta(min_length=1)]
@@ -305,7 +304,7 @@ class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
     )
     logprobs: Annotated[
         Annotated[int, Meta(ge=0, le=5)] | None,
-        Meta(description="Return how likely each token was, and this many of the most likely."),
+        Meta(description="Return the logprob of each token, and of this many most likely ones."),
     ] = None
 
 
@@ -320,7 +319,7 @@ class ResponseRequest(_Request, frozen=True, kw_only=True):
     """The body of /v1/responses."""
 
     input: Annotated[str, Meta(min_length=1)] | Annotated[list[Item], _CONVERSATION]
-    instructions: Annotated[str | None, Meta(description="Read before the first question.")] = None
+    instructions: Annotated[str | None, Meta(description="Put before the first question.")] = None
     max_output_tokens: AnswerTokens = None
     truncation: Truncation = None
     text: TextOptions | None = None
@@ -329,7 +328,7 @@ class ResponseRequest(_Request, frozen=True, kw_only=True):
         words("a list that contains only {name}", name=f'"{LOGPROBS}"'),
     ] = None
     top_logprobs: TopLogprobs = None
-    metadata: Annotated[dict[str, Any] | None, Meta(description="Repeated in the response.")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Returned in the response.")] = None
     store: Annotated[
         Any, unsupported(False, why=Text("must be false: this server stores no answers"))
     ] = None

@@ -1,8 +1,8 @@
-"""The gate before every route: who may speak to the server at all.
+"""Access control before every route.
 
-A page on another website can make a browser send requests to 127.0.0.1, and with DNS rebinding even
-under a name of its own. So the Host must be an address or an allowed name, a foreign Origin is
-refused, and with a key every request but the page itself must carry it.
+A page on another website can make a browser send requests to 127.0.0.1 and, with DNS rebinding,
+even under its own name. So the Host must be an address or an allowed name, other origins are
+rejected, and if there is a key, every request except those for the page's files must have it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
-    (b"x-dns-prefetch-control", b"off"),  # a link in an answer is looked up when it is clicked
+    (b"x-dns-prefetch-control", b"off"),  # links in answers are resolved only when they are clicked
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -44,14 +44,14 @@ _HEADERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who may speak to the server.
+    """Who may use the server.
 
-    host     the address it is bound to
-    key      what requests must carry as a bearer token; "": none is asked for
-    names    host names besides localhost under which the server may be called
-    origins  foreign origins whose pages may use the API, such as "http://localhost:3000"
+    host     the address it listens on
+    key      the bearer token that requests must have; "": none
+    names    allowed values of the Host header besides localhost
+    origins  other origins whose pages may use the API, such as "http://localhost:3000"
 
-    Raises UsageError for a bind beyond this machine without a key.
+    Raises UsageError for an address that other machines can reach without a key.
     """
 
     host: str = "127.0.0.1"
@@ -62,15 +62,15 @@ class Access:
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.key:
             raise UsageError(
-                "On {host} other machines could use the model, and no API key was given.",
-                hint="Give one with --api-key-file, or stay with --host 127.0.0.1.",
+                "On {host} other machines could use the model, but there is no API key.",
+                hint="Add one with --api-key-file, or use --host 127.0.0.1.",
                 host=self.host,
             )
         if self.key and (
             len(self.key) < 16 or not self.key.isascii() or not self.key.isprintable()
         ):
             raise UsageError(
-                "The API key must have 16 or more plain letters, digits or signs.",
+                "The API key must have at least 16 characters, all of them printable ASCII.",
                 hint='Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
         for origin in self.origins:
@@ -84,7 +84,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address or name reaches this machine only."""
+    """Return whether only this machine can reach an address or name."""
     if host == "localhost":
         return True
     try:
@@ -94,7 +94,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: checks Host, Origin and key, and adds the headers of safety."""
+    """ASGI middleware that checks Host, Origin and key, and adds security headers."""
 
     def __init__(self, app: App, access: Access) -> None:
         self._app = app
@@ -131,12 +131,12 @@ class Guard:
         if not self._access.key or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
-        # Digests of one length: neither the key's length nor its beginning shows in the time taken.
+        # Digests have one length, so the time does not depend on the key's length or beginning.
         if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given), self._digest):
             raise ApiError(401, "The API key is missing or wrong.", "invalid_api_key")
 
     def _host_allowed(self, value: str) -> bool:
-        """Addresses are safe, for rebinding needs a name; of names only those that were allowed."""
+        """Return whether a Host is a known name or any address; DNS rebinding needs a name."""
         name = _host_name(value)
         if name in ("localhost", self._access.host, *self._access.names) and name:
             return True
@@ -151,7 +151,7 @@ class Guard:
         if origin is not None:
             same = urlsplit(origin).netloc == headers.get("host") if _is_web(origin) else False
             return same or origin in self._access.origins
-        # Images and links of other websites carry no Origin, but browsers say where they come from.
+        # Images and links of other websites have no Origin, but browsers send sec-fetch-site.
         site = headers.get("sec-fetch-site", "none")
         return site in ("none", "same-origin") or headers.get("sec-fetch-mode") == "navigate"
 
@@ -165,7 +165,7 @@ def _digest(key: str) -> bytes:
 
 
 def _host_name(value: str) -> str:
-    """Give a Host header's name or address without its port; "" for what is neither."""
+    """Return the name or address of a Host header without its port; "" if it is invalid."""
     try:
         parts = urlsplit(f"//{value}")
         if parts.username is not None or parts.path or parts.query or parts.fragment:
@@ -177,7 +177,7 @@ def _host_name(value: str) -> str:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Read headers; one that comes twice is joined, so that no second Host slips through."""
+    """Return the headers; repeated ones are joined, so that a second Host is not ignored."""
     found: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -186,7 +186,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _adding(send: Send, origin: str) -> Send:
-    """Give a `send` that adds the headers of safety to every reply."""
+    """Return a `send` that adds the security headers to every reply."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

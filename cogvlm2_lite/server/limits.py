@@ -1,4 +1,4 @@
-"""Ceilings of requests."""
+"""Limits of requests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cogvlm2_lite.units import MIB
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Ceilings of one request.
+    """Limits of one request.
 
-    body_bytes      of the whole request, the picture as base64 included
-    held_bytes      of all requests together that are read, waiting or being answered
-    text_letters    of a conversation: far more than fits any context, but quickly counted
+    body_bytes      of the whole request, including the picture as base64
+    held_bytes      of all requests together that are being read, waiting or being answered
+    text_letters    of a conversation: more than fits into any context, but quick to check
     picture_bytes   of the picture's file
     answer_tokens   of one answer
     answer_s        of one answer, from its start
     body_s          for a request to arrive
-    remote_images   pictures may be addresses of the web (remote.py); else nothing is ever opened
+    remote_images   pictures may be web addresses (remote.py); otherwise none is ever opened
     remote_s        for such a picture to arrive
     """
 

@@ -1,4 +1,4 @@
-"""Logprobs of tokens in OpenAI's two forms: that of chats and that of completions."""
+"""Converts logprobs to OpenAI's two forms, for chats and for completions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def completion_logprobs(
 ) -> CompletionLogprobs:
     """Return the lists of /v1/completions.
 
-    text   the piece of the answer that the tokens made
+    text   the piece of the answer that the tokens produced
     begin  characters of the answer before it; `text_offset` counts from the answer's first one
     """
     offsets, before = [], b""
@@ -61,7 +61,7 @@ def extend(
 
 
 def _by_key(top: Sequence[CandidateToken]) -> dict[str, float]:
-    """Two tokens may have one text, a special one and the same word in letters: the first stays."""
+    """Return logprobs by text. Of two tokens with one text, the more likely one counts."""
     found: dict[str, float] = {}
     for one in top:
         found.setdefault(_key(one), one.logprob)
@@ -73,6 +73,6 @@ def _bytes(one: CandidateToken) -> list[int] | None:
 
 
 def _key(one: CandidateToken) -> str:
-    """Name a token; OpenAI marks those that are no whole characters with "bytes:"."""
+    """Return the key of a token; OpenAI marks incomplete characters with "bytes:"."""
     whole = one.data is None or bytes(one.data) == one.token.encode(errors="replace")
     return one.token if whole else f"bytes:{one.token}"

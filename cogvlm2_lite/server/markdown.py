@@ -1,8 +1,8 @@
-"""Markdown of answers, for the page: parsed here, built there from a short list of elements.
+"""Parses the Markdown of answers into trees, from which the page builds elements.
 
-No HTML is written at any point. markdown-it gives tokens, these become plain values, and the page
-makes an element of each tag that it knows and sets the rest as text. HTML in an answer stays text,
-pictures become links, for the page loads nothing, and links go to the web or to mail only.
+HTML is never generated. The tokens of markdown-it become plain values, and the page creates
+elements only for tags in its own list. HTML in an answer stays text, pictures become links because
+the page loads nothing, and links go to http(s) or mail addresses only.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from cogvlm2_lite.server.validation import read_body
 from cogvlm2_lite.text import Text
 
 Node = str | dict[str, Any]
-"""A text, or {"tag", "children"} with "href", "start", "align" or "language" beside them."""
+"""A text, or {"tag", "children"} and possibly "href", "start", "align" or "language"."""
 
 MOST_LETTERS = 40_000
-_LONGEST = 20_000  # letters that are parsed: one made to be hard takes a second
+_LONGEST = 20_000  # characters: a malicious text of this length takes a second
 _SCHEMES = ("http://", "https://", "mailto:")
 _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
     ["table", "strikethrough"]
@@ -30,7 +30,7 @@ _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
 
 
 def read_texts(values: dict[str, Any]) -> list[str]:
-    """Read the body of /page/markdown. Raises ApiError for what is no list of texts."""
+    """Return the texts in the body of /page/markdown. Raises ApiError for an invalid body."""
     texts = read_body(values, MarkdownRequest).texts
     if sum(map(len, texts)) > MOST_LETTERS:
         raise ApiError(
@@ -40,7 +40,7 @@ def read_texts(values: dict[str, Any]) -> list[str]:
 
 
 def parse(text: str) -> list[Node]:
-    """Give the elements of a text; of a very long one, the text as it is."""
+    """Return the nodes of a text; a very long text is not parsed."""
     if len(text) > _LONGEST:
         return [{"tag": "p", "children": [text]}]
     return _children(SyntaxTreeNode(_PARSER.parse(text)))
@@ -51,7 +51,7 @@ def _children(node: SyntaxTreeNode) -> list[Node]:
 
 
 def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
-    """Give what a token becomes: nothing, one node, or its children alone."""
+    """Yield the nodes of a token: none, one, or those of its children."""
     match node.type:
         case "text":
             yield node.content
@@ -68,7 +68,7 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
             yield _link(str(node.attrs.get("href", "")), _children(node))
         case "inline":
             yield from _children(node)
-        case "paragraph" if node.hidden:  # of a list without empty lines
+        case "paragraph" if node.hidden:  # in a list without empty lines
             yield from _children(node)
         case "hr":
             yield {"tag": "hr", "children": []}
@@ -83,7 +83,7 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
 
 
 def _link(address: str, children: list[Node]) -> Node:
-    """Give a link that shows where it goes; text alone where it goes nowhere sensible."""
+    """Return a link; plain text if its address is not http(s) or mail."""
     shown = address if children in ([], [""]) else None
     children = [shown] if shown else children
     if not address.lower().startswith(_SCHEMES):

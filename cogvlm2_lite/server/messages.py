@@ -1,4 +1,4 @@
-"""The messages of a conversation: turns, a question and at most one picture."""
+"""Converts the messages of a request to turns, a question and at most one picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cogvlm2_lite.server.bodies import (
     Item,
 )
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.validation import refuse
+from cogvlm2_lite.server.validation import reject
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
@@ -28,9 +28,9 @@ _DATA_URL_HEAD = re.compile(DATA_URL_HEAD)
 
 
 class Messages:
-    """Collects messages into finished turns, the question and the conversation's picture.
+    """Collects finished turns, the question and the conversation's picture.
 
-    field  the request's field that holds them
+    field  the field of the request that has the messages
     """
 
     def __init__(self, limits: Limits, field: str = "messages") -> None:
@@ -58,18 +58,18 @@ class Messages:
             else:
                 self.ask(text)
         if messages[-1].role != "user":
-            refuse(self.field, "{param} must end with a message of the user, the question.")
+            reject(self.field, "{param} must end with a message of the user, the question.")
         self.check()
 
     def check(self) -> None:
-        """Refuse a question that is empty."""
+        """Raise ApiError if the question is empty."""
         if not self.question.strip():
-            refuse(self.field, "{param} ends with an empty question.")
+            reject(self.field, "{param} ends with an empty question.")
 
     def ask(self, text: str) -> None:
-        """Add text to the question; it begins a new turn behind an answer.
+        """Add text to the question; after an answer, start a new turn.
 
-        The model has no system role: instructions come before the question that follows them.
+        The model has no system role: instructions become part of the question that follows them.
         """
         if self._answers is not None:
             self.turns.append((self.question, "\n".join(self._answers)))
@@ -78,11 +78,11 @@ class Messages:
 
     def _answer(self, text: str, where: str) -> None:
         if not self._questions:
-            refuse(where, "{param} is an answer without a question before it.")
+            reject(where, "{param} is an answer without a question before it.")
         self._answers = [*(self._answers or ()), text]
 
     def _texts(self, content: str | Sequence[AnyPart], where: str) -> list[str]:
-        """Return the texts of a message's parts; its picture is kept."""
+        """Return the texts of a message's parts, and keep its picture."""
         if isinstance(content, str):
             return [content]
         texts = []
@@ -94,11 +94,11 @@ class Messages:
         return texts
 
     def _take(self, picture: bytes | str) -> None:
-        """Keep the file, or the address, of the conversation's picture."""
+        """Store the file or the address of the conversation's picture."""
         data = picture if isinstance(picture, bytes) else picture.encode(errors="replace")
         digest = hashlib.sha256(data).hexdigest()
         if self._digest and digest != self._digest:
-            refuse(
+            reject(
                 self.field,
                 "{param} has two different pictures, but the model takes one per conversation: ask "
                 "about each in a separate conversation.",
@@ -112,14 +112,14 @@ class Messages:
 
 
 def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
-    """Return the bytes in a data: URL. A web address is returned as it is, where they are allowed.
+    """Return the bytes in a data: URL, or a web address as it is, if these are allowed.
 
     Nothing is opened here.
     """
     url = value if isinstance(value, str) else value.url
     if limits.remote_images and url.lower().startswith(("http://", "https://")):
         if len(url) > MAX_URL_CHARACTERS:
-            refuse(
+            reject(
                 where,
                 "{param} has more than {most} characters.",
                 "invalid_image_url",
@@ -128,7 +128,7 @@ def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
         return url
     head = _DATA_URL_HEAD.match(url)
     if head is None:
-        refuse(
+        reject(
             where,
             "{param} must begin with data:image/...;base64, or https://."
             if limits.remote_images
@@ -148,7 +148,7 @@ def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
     try:
         picture = base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        refuse(where, "{param} has no valid base64 after the comma.", "invalid_base64")
+        reject(where, "{param} has no valid base64 after the comma.", "invalid_base64")
     if not picture:
-        refuse(where, "{param} has no bytes after the comma.", "invalid_image")
+        reject(where, "{param} has no bytes after the comma.", "invalid_image")
     return picture

@@ -8,26 +8,26 @@ from cogvlm2_lite.events import Event, Finished, ImageEncoded, Progress
 
 _HELP = {
     "requests_total": "Requests by endpoint and status.",
-    "answers_total": "Answers by the reason of their end.",
-    "prompt_tokens_total": "Prompt tokens, those of pictures included.",
-    "completion_tokens_total": "Tokens the model produced.",
-    "encode_seconds_total": "Seconds spent looking at pictures.",
-    "prefill_seconds_total": "Seconds spent reading questions.",
-    "decode_seconds_total": "Seconds spent writing answers.",
-    "pictures_total": "Pictures by whether they were known already.",
-    "engine_deaths_total": "How often the engine's process died.",
+    "answers_total": "Answers by finish reason.",
+    "prompt_tokens_total": "Prompt tokens, including those of pictures.",
+    "completion_tokens_total": "Tokens that the model produced.",
+    "encode_seconds_total": "Seconds spent encoding pictures.",
+    "prefill_seconds_total": "Seconds spent in prefill.",
+    "decode_seconds_total": "Seconds spent decoding.",
+    "pictures_total": "Pictures by whether they were in the cache.",
+    "engine_deaths_total": "Deaths of the engine's process.",
 }
 _GAUGES = {
-    "requests_waiting": "Requests that wait for their turn.",
-    "requests_running": "Requests that are being answered.",
-    "engine_ready": "1 when the model is loaded.",
-    "memory_held_bytes": "Bytes the engine held when it last told of its progress.",
-    "memory_planned_bytes": "The most that the memory plan uses.",
+    "requests_waiting": "Requests in the queue.",
+    "requests_running": "Requests being answered.",
+    "engine_ready": "1 if the model is loaded.",
+    "memory_held_bytes": "Bytes that the engine used at its last progress report.",
+    "memory_planned_bytes": "Peak bytes of the memory plan.",
 }
 
 
 class Metrics:
-    """Counts; read by `render`."""
+    """The counters; `render` returns them as text."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], float] = {}
@@ -37,7 +37,7 @@ class Metrics:
 
     @property
     def seconds_per_answer(self) -> float:
-        """How long answers have taken lately; 0 before the first one."""
+        """Moving average of the time per answer; 0 before the first one."""
         return self._seconds_per_answer
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
@@ -46,7 +46,7 @@ class Metrics:
         self._counts[name, text] = self._counts.get((name, text), 0) + amount
 
     def watch(self, event: Event) -> None:
-        """Count what an event of an answer tells."""
+        """Update the counters for an event of an answer."""
         match event:
             case Progress():
                 self.held_bytes = event.held_bytes
@@ -65,7 +65,7 @@ class Metrics:
                 self._seconds_per_answer = 0.7 * old + 0.3 * took
 
     def render(self, gauges: Mapping[str, float]) -> str:
-        """Give the page. gauges: a value for each of the gauges' names."""
+        """Return the page. gauges: a value for each gauge, by name."""
         lines = []
         for name, text in _HELP.items():
             lines += [f"# HELP cogvlm2_{name} {text}", f"# TYPE cogvlm2_{name} counter"]

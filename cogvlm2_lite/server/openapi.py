@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of this server, which it sends at /openapi.json.
 
-The types of requests and replies (bodies.py, response_bodies.py) are its source. What msgspec can't
-know is added here: the limits of this server, and that unknown fields are refused.
+It is generated from the types of requests and replies (bodies.py, response_bodies.py). This module
+adds what msgspec does not know: the limits of this server, and that unknown fields are rejected.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
 _REQUESTS = (ChatRequest, CompletionRequest, ResponseRequest, MarkdownRequest)
 _STATUSES = {
-    400: "The request makes no sense; `param` names the field at fault.",
+    400: "The request is invalid; `param` names the field at fault.",
     401: "The API key is missing or wrong.",
-    403: "The Host is not of this server, or the Origin is a foreign website's.",
+    403: "The Host or the Origin is not allowed.",
     404: "There is no model of that name.",
     408: "The request took too long to arrive.",
     413: "The request or its picture is too large.",
     415: "The Content-Type is not application/json.",
-    429: "Too many requests wait, or they take too much memory.",
-    500: "The server has a fault; its log says where.",
-    503: "The model is being loaded, has died or does not fit into memory.",
+    429: "Too many requests are waiting, or they use too much memory.",
+    500: "Internal server error; the server's log has the details.",
+    503: "The model is loading, has died or does not fit into memory.",
 }
 _RETRY = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
 
@@ -49,7 +49,7 @@ def document(limits: Limits) -> dict[str, Any]:
             "title": "CogVLM2 Lite",
             "version": "1",
             "description": "The part of OpenAI's API that one model for pictures and text needs. "
-            "Fields that are not named here are refused.",
+            "Unknown fields are rejected.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"key": []}],
@@ -64,7 +64,7 @@ def document(limits: Limits) -> dict[str, Any]:
                 "respond", "The same in OpenAI's newer API.", ResponseRequest, replies.Response
             ),
             "/v1/completions": _asking(
-                "complete", "Continue bare text.", CompletionRequest, replies.Completion
+                "complete", "Continue plain text.", CompletionRequest, replies.Completion
             ),
             "/v1/models": _reading("models", "List the one model.", replies.ModelList),
             "/v1/models/{name}": {
@@ -86,7 +86,7 @@ def document(limits: Limits) -> dict[str, Any]:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "Needed only where the server was started with a key.",
+                    "description": "Required only if the server was started with a key.",
                 }
             },
             "schemas": {**_requests(limits), **_replies()},
@@ -100,7 +100,7 @@ def document(limits: Limits) -> dict[str, Any]:
 def _asking(name: str, summary: str, request: type, reply: type) -> dict[str, Any]:
     event = {
         "type": "object",
-        "description": 'An event, where "stream" is true.',
+        "description": 'An event, if "stream" is true.',
         "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
         "required": ["data"],
         "additionalProperties": False,
@@ -145,8 +145,8 @@ def _health() -> dict[str, Any]:
             "summary": "Report whether the model is ready.",
             "security": [],
             "responses": {
-                "200": {"description": "It is.", "content": content},
-                "503": {"description": "It is not, or not yet.", "content": content},
+                "200": {"description": "The model is ready.", "content": content},
+                "503": {"description": "The model is not ready.", "content": content},
                 **_errors(403, 500),
             },
         }
@@ -168,13 +168,13 @@ def _metrics() -> dict[str, Any]:
 
 
 def _markdown() -> dict[str, Any]:
-    """Describe what the page asks to show an answer."""
+    """Return the operation that the page uses to show an answer."""
     request = {"application/json": {"schema": _ref(MarkdownRequest)}}
     reply = {"application/json": {"schema": _ref(replies.Markdown)}}
     return {
         "post": {
             "operationId": "markdown",
-            "summary": "Turn Markdown into trees of elements, for the page.",
+            "summary": "Parse Markdown into trees of elements, for the page.",
             "requestBody": {"required": True, "content": request},
             "responses": {
                 "200": {"description": "A tree for each text.", "content": reply},
@@ -217,7 +217,7 @@ def _replies() -> dict[str, _Schema]:
 
 
 def _limited(schema: Any, limits: Limits) -> Any:
-    """Fill in what depends on the server's limits, at any depth of a schema."""
+    """Return a schema with the server's limits filled in, at any depth."""
     if isinstance(schema, list):
         return [_limited(member, limits) for member in schema]
     if not isinstance(schema, dict):

@@ -1,9 +1,9 @@
-"""Pictures from the web, for servers that were started with --allow-remote-images.
+"""Fetches pictures from the web, for servers started with --allow-remote-images.
 
 A client could name an address behind this machine's firewall (its router, a cloud's metadata, this
-very server) and learn from the answer what is there. So only public addresses are opened: the name
-is looked up once, every address found must be public, and the connection goes to the address that
-was checked, so a name can't change its mind in between. A redirect begins all of it anew.
+server itself) and learn from the answer what is there. So only public addresses are opened: the
+name is resolved once, every address it has must be public, and the connection goes to the address
+that was checked, so the name can't resolve differently in between. Redirects are checked again.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 _PIECE = 64 * 1024
 _UNICAST = ipaddress.IPv6Network("2000::/3")
-# Addresses with another one inside, which a router of theirs would open: 6to4 and its relays.
+# Addresses that contain another one, to which a router would forward: 6to4 and its relays.
 _SIX_TO_FOUR = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv4Network("192.88.99.0/24"))
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address belongs to the open internet.
+    """Return whether an address belongs to the public internet.
 
-    Of IPv6 only global unicast is taken. That leaves out IPv4-mapped addresses and NAT64
-    (64:ff9b::/96), whose inner address may be any, beside link-local, site-local and multicast.
+    Of IPv6, only global unicast is accepted. This excludes IPv4-mapped addresses and NAT64
+    (64:ff9b::/96), which can contain any IPv4 address, and link-local, site-local and multicast.
     """
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
         return False
@@ -52,12 +52,12 @@ def is_public(address: Address) -> bool:
 
 
 class RemotePictures:
-    """Fetches pictures, a few at once, in threads of its own.
+    """Fetches pictures, a few at once, in its own threads.
 
     most_bytes  of a picture's file
     timeout_s   for one picture, redirects included
-    resolve     looks a name up, as socket.getaddrinfo does
-    permits     says which addresses may be opened
+    resolve     resolves a name, as socket.getaddrinfo does
+    permits     returns whether an address may be opened
     context     of TLS; None: the system's certificates
     """
 
@@ -78,18 +78,18 @@ class RemotePictures:
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="pictures")
 
     async def fetch(self, url: str) -> bytes:
-        """Give the file at an address; ApiError 400 for what must not or can't be opened."""
+        """Return the file at an address; ApiError 400 if it must not or can't be opened."""
         deadline = time.monotonic() + self._timeout_s
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                # Looking a name up can't be ended; then the thread is left to its fate.
+                # Resolving a name can't be interrupted; after a timeout the thread is left running.
                 return await loop.run_in_executor(self._threads, self._follow, url, deadline)
         except TimeoutError:
             self._too_slow()
 
     def _follow(self, url: str, deadline: float) -> bytes:
-        """Open an address and those it leads to."""
+        """Open an address and follow its redirects."""
         for _ in range(_MOST_REDIRECTS + 1):
             parts = _parts(url)
             found = self._open(parts, deadline)
@@ -98,19 +98,19 @@ class RemotePictures:
             try:
                 url = urljoin(url, found)
             except ValueError:
-                _refuse("The picture's address redirects to an invalid address.")
+                _reject("The picture's address redirects to an invalid address.")
             if parts.scheme == "https" and _parts(url).scheme != "https":
-                _refuse("The picture's address redirects from https to http.")
+                _reject("The picture's address redirects from https to http.")
         raise _url_error(
             "The picture's address redirects more than {most} times.", most=_MOST_REDIRECTS
         )
 
     def _open(self, parts: SplitResult, deadline: float) -> bytes | str:
-        """Ask one address; gives the file, or where it leads to."""
+        """Request one address; return the file, or the address of a redirect."""
         name, port = _name(parts), parts.port or _PORTS[parts.scheme]
         connection = self._connection(parts.scheme, name, port, self._lookup(name, port))
         left = deadline - time.monotonic()
-        # A timeout of the socket begins anew with each byte; this one does not.
+        # A timeout of the socket would restart with each byte.
         alarm = threading.Timer(max(left, 0.0), connection.abort)
         alarm.start()
         try:
@@ -122,21 +122,21 @@ class RemotePictures:
             if time.monotonic() >= deadline:
                 self._too_slow()
             if isinstance(error, ssl.SSLError):
-                _refuse("The certificate of the picture's address is not valid.")
-            _refuse("The picture's address can't be opened.")
+                _reject("The certificate of the picture's address is not valid.")
+            _reject("The picture's address can't be opened.")
         finally:
             alarm.cancel()
 
     def _lookup(self, name: str, port: int) -> str:
-        """Look a name up, once; every address it has must be public."""
+        """Resolve a name once; every address it has must be public."""
         try:
             rows = self._resolve(name, port, type=socket.SOCK_STREAM)
             found = [ipaddress.ip_address(row[4][0]) for row in rows]
         except (OSError, ValueError):  # UnicodeError is a ValueError
             found = []
         if not found or not all(self._permits(address) for address in found):
-            # One sentence for both: whether a private name exists is nobody's business.
-            _refuse("The picture's address is not a public address.")
+            # The same message for both, so that it does not reveal whether a private name exists.
+            _reject("The picture's address is not a public address.")
         return str(found[0])
 
     def _connection(self, scheme: str, name: str, port: int, address: str) -> _Pinned:
@@ -147,16 +147,16 @@ class RemotePictures:
 
     def _read(self, response: http.client.HTTPResponse) -> bytes | str:
         if response.status in _REDIRECTS:
-            return response.getheader("location") or _refuse(
-                "The picture's address redirects to nowhere."
+            return response.getheader("location") or _reject(
+                "The picture's address redirects without a target."
             )
         if response.status != 200:
-            _refuse(
+            _reject(
                 "The picture's address returns no picture but HTTP status {status}.",
                 status=response.status,
             )
         if response.getheader("content-encoding", "identity").lower() != "identity":
-            _refuse("The picture's address returns a compressed file.")
+            _reject("The picture's address returns a compressed file.")
         length = response.getheader("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._most_bytes:
             self._too_large()
@@ -166,7 +166,7 @@ class RemotePictures:
             if len(file) > self._most_bytes:
                 self._too_large()
         if response.length:
-            _refuse("The file at the picture's address was cut off.")
+            _reject("The file at the picture's address was cut off.")
         return bytes(file)
 
     def _too_large(self) -> NoReturn:
@@ -174,36 +174,36 @@ class RemotePictures:
         raise ApiError(413, Text("The picture has more than {most}.", most=most), "image_too_large")
 
     def _too_slow(self) -> NoReturn:
-        _refuse(
+        _reject(
             "Opening the picture's address took more than {seconds:g} s.", seconds=self._timeout_s
         )
 
 
 class _Pinned(http.client.HTTPConnection):
-    """A connection to an address that was checked, under the name that was asked for."""
+    """A connection to a checked address, with the requested name."""
 
     def __init__(
         self, name: str, port: int, address: str, context: ssl.SSLContext | None, timeout_s: float
     ) -> None:
         super().__init__(name, port, timeout=timeout_s)
-        self.default_port = 443 if context else 80  # with another one the Host names the port
+        self.default_port = 443 if context else 80  # the Host header names any other port
         self._address = address
         self._context = context
         self._aborted = threading.Event()
 
     def connect(self) -> None:
-        """Connect to the address, and prove the name with TLS."""
+        """Connect to the address, and verify the name with TLS."""
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._context is not None:
             self.sock = self._context.wrap_socket(
                 self.sock, server_hostname=self.host, do_handshake_on_connect=False
             )
-            self.sock.do_handshake()  # the socket is ours already, so that abort reaches it
+            self.sock.do_handshake()  # self.sock is set already, so that abort can close it
         if self._aborted.is_set():
             self.abort()
 
     def abort(self) -> None:
-        """End whatever is under way; may be called from any thread."""
+        """Abort the request in progress; may be called from any thread."""
         self._aborted.set()
         sock = self.sock
         if sock is not None:
@@ -212,30 +212,30 @@ class _Pinned(http.client.HTTPConnection):
 
 
 def _parts(url: str) -> SplitResult:
-    """Cut an address to pieces; ApiError for what is no plain address of the web."""
+    """Return the parts of an address; ApiError if it is not a plain web address."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        _refuse("The picture's address is not valid.")
+        _reject("The picture's address is not valid.")
     if parts.scheme not in _PORTS or not parts.hostname:
-        _refuse("The picture's address must begin with http:// or https:// and a name.")
+        _reject("The picture's address must begin with http:// or https:// and a name.")
     if parts.username is not None or parts.password is not None:
-        _refuse("The picture's address must not contain a user name or a password.")
+        _reject("The picture's address must not contain a user name or a password.")
     return parts
 
 
 def _name(parts: SplitResult) -> str:
-    """Give the name in letters that DNS, TLS and the Host header know."""
+    """Return the name in ASCII, for DNS, TLS and the Host header."""
     name = parts.hostname or ""
     try:
         return name if name.isascii() else name.encode("idna").decode("ascii")
     except UnicodeError:
-        _refuse("The picture's address has a host name that DNS can't express.")
+        _reject("The host name of the picture's address is not valid.")
 
 
 def _target(parts: SplitResult) -> str:
-    """Give what is asked of the server, in ASCII."""
+    """Return the request target, in ASCII."""
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return quote(target, safe="/?:@!$&'()*+,;=~-._%[]")
 
@@ -244,5 +244,5 @@ def _url_error(template: str, **values: object) -> ApiError:
     return ApiError(400, Text(template, **values), "invalid_image_url")
 
 
-def _refuse(template: str, **values: object) -> NoReturn:
+def _reject(template: str, **values: object) -> NoReturn:
     raise _url_error(template, **values)

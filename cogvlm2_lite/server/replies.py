@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: whole ones, and chunks of a stream."""
+"""Builds replies in the form of OpenAI's API, complete or as chunks of a stream."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reply(Protocol):
     """Builds the reply to one request, from the events of its answer."""
 
     def whole(self, finished: Finished) -> ChatCompletion | Completion | Response:
-        """Return the reply to a request without stream, after `chunks` saw all events."""
+        """Return the reply to a request without stream, after `chunks` got all events."""
         ...
 
     def begin(self) -> Iterator[dict[str, Any]]:
@@ -83,9 +83,9 @@ class CompletionReply:
 
     model        the name of the model
     chat         the form of /v1/chat/completions; else that of /v1/completions
-    progress     report the work before the first word
-    scored       logprobs were asked for
-    usage_chunk  a stream ends with the counts
+    progress     report progress before the first token
+    with_logprobs       logprobs were asked for
+    usage_chunk  end a stream with the token counts
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CompletionReply:
         *,
         chat: bool,
         progress: bool = False,
-        scored: bool = False,
+        with_logprobs: bool = False,
         usage_chunk: bool = False,
     ) -> None:
         self._model = model
@@ -104,18 +104,18 @@ class CompletionReply:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._text = ""
-        # The logprobs as far as they have come; None when nobody asked for them.
+        # The logprobs so far; None if they were not requested.
         self._logprobs: Logprobs | None = None
-        if scored:
+        if with_logprobs:
             self._logprobs = ChatLogprobs(content=[]) if chat else completion_logprobs(())
 
     @property
     def text(self) -> str:
-        """The answer as far as it has come."""
+        """The answer so far."""
         return self._text
 
     def whole(self, finished: Finished) -> ChatCompletion | Completion:
-        """Return the reply to a request without stream, after `chunks` saw all events."""
+        """Return the reply to a request without stream, after `chunks` got all events."""
         reason, logprobs = REASONS[finished.reason], self._logprobs
         if self._chat:
             assert not isinstance(logprobs, CompletionLogprobs)
@@ -153,7 +153,7 @@ class CompletionReply:
                     yield {**self._frame(), "choices": [], "usage": counts}
             case _:
                 if self._progress:
-                    yield {**self._frame(), "choices": [], **_remark(event)}
+                    yield {**self._frame(), "choices": [], **_progress_report(event)}
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Return the chunk that reports a failure in the middle of a stream."""
@@ -169,7 +169,7 @@ class CompletionReply:
         return b"data: [DONE]\n\n"
 
     def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
-        # Answers mostly begin with the space that follows "Answer:"; bare text keeps its own.
+        # Most answers begin with the space that follows "Answer:"; bare text keeps its spaces.
         text = event.text if self._text or not self._chat else event.text.lstrip()
         logprobs = self._take_logprobs(event.tokens, event.text)
         self._text += text
@@ -177,7 +177,7 @@ class CompletionReply:
             yield self._chunk({"content": text} if self._chat else text, None, logprobs)
 
     def _take_logprobs(self, tokens: Sequence[TokenLogprobs], text: str) -> Logprobs | None:
-        """Return the logprobs of a piece, and keep them for the whole reply."""
+        """Return the logprobs of a piece, and store them for the complete reply."""
         if self._logprobs is None:
             return None
         if self._chat:
@@ -213,8 +213,8 @@ def usage(finished: Finished) -> Usage:
     )
 
 
-def _remark(event: Event) -> dict[str, Any]:
-    """Return what our own page shows besides the words."""
+def _progress_report(event: Event) -> dict[str, Any]:
+    """Return the progress report of an event, for our own page."""
     report: dict[str, Any] = {}
     match event:
         case Progress():

@@ -1,4 +1,4 @@
-"""The queue of requests that wait for the engine: bounded, and fair to all clients."""
+"""A bounded queue of requests for the engine that is fair to all clients."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cogvlm2_lite.text import Text
 
 
 class RequestQueue:
-    """Lets as many requests at the engine as it answers at once. Belongs to one event loop.
+    """Passes as many requests to the engine as it answers at once. Use it in one event loop only.
 
-    Clients are served in rotation: a hundred requests of one client delay another client's request
-    by one answer at most.
+    Clients take turns: a hundred requests of one client delay another client's request by one
+    answer at most.
 
-    most_waiting  requests that may wait; the next one gets an ApiError 429
+    max_waiting  requests that may wait; further ones get ApiError 429
     """
 
-    def __init__(self, most_waiting: int) -> None:
-        self._most = most_waiting
+    def __init__(self, max_waiting: int) -> None:
+        self._most = max_waiting
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._taken = 0
         self._slots = 1
@@ -30,16 +30,16 @@ class RequestQueue:
 
     @property
     def slots(self) -> int:
-        """Requests that may be at the engine at once."""
+        """Requests that may be in the engine at once."""
         return self._slots
 
     def set_slots(self, slots: int) -> None:
-        """Set how many requests may be at the engine at once; those that are there stay."""
+        """Set how many requests may be in the engine at once; those that are in it stay."""
         self._slots = slots
-        self._hand_out()
+        self._fill_slots()
 
-    async def take(self, client: str, *, retry_after: int) -> None:
-        """Wait for a slot; `give_back` must follow. Raises ApiError 429 when too many wait.
+    async def acquire(self, client: str, *, retry_after: int) -> None:
+        """Wait for a slot; `release` must follow. Raises ApiError 429 if too many wait.
 
         A caller that is cancelled while it waits leaves the queue.
         """
@@ -49,7 +49,7 @@ class RequestQueue:
         if self.waiting >= self._most:
             raise ApiError(
                 429,
-                Text("{count} requests are waiting already.", count=self.waiting),
+                Text("{count} requests are already waiting.", count=self.waiting),
                 "queue_full",
                 retry_after=retry_after,
             )
@@ -59,23 +59,23 @@ class RequestQueue:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self.give_back()  # the slot came in the same moment
+                self.release()  # it got the slot at the same moment
             raise
         finally:
             self._forget(client, future)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Free a slot; it goes to the next client in the rotation."""
         self._taken -= 1
-        self._hand_out()
+        self._fill_slots()
 
-    def _hand_out(self) -> None:
+    def _fill_slots(self) -> None:
         while self._taken < self._slots and (future := self._next()) is not None:
             self._taken += 1
             future.set_result(None)
 
     def _next(self) -> asyncio.Future[None] | None:
-        """Remove the next request from the queue."""
+        """Remove and return the next request."""
         for client in list(self._waiting):
             queue = self._waiting[client]
             while queue:

@@ -1,6 +1,6 @@
-"""Turns the body of a request into what the engine is asked.
+"""Converts the body of a request to a question for the engine.
 
-Nothing here touches the network, the file system or the engine.
+This module uses neither the network nor the file system nor the engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cogvlm2_lite.server.bodies import (
 )
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.messages import Messages
-from cogvlm2_lite.server.validation import read_body, refuse, shown
+from cogvlm2_lite.server.validation import read_body, reject, shown
 from cogvlm2_lite.text import Text
 
 AskingBody = ChatRequest | CompletionRequest | ResponseRequest
@@ -30,15 +30,15 @@ _DEFAULT_TOKENS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRequest:
-    """One question to the model, as a client asked it.
+    """The question and settings of one request.
 
-    model           the name that was asked for; None: any
+    model           the requested name; None: any
     image           bytes of the picture's file
     image_url       its address instead, for the server to fetch
     messages_field  the request's field that holds the conversation
-    client          whom to serve in rotation when requests wait: what the client calls its user
+    client          the `user` field; waiting clients take turns
     truncate        leave out the oldest turns of a conversation that is too long
-    progress        report the work before the first word, in chunks of a kind of our own
+    progress        report progress before the first token, in chunks of our own kind
     """
 
     model: str | None
@@ -63,10 +63,10 @@ def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
         _check_form(options.get("format"), "text.format")
     if isinstance(items := values.get("input"), list):
         for index, item in enumerate(items):
-            # Items of other types have no role, so that is said first.
+            # Items of other types have no role, and their type is the better error.
             name = item.get("type") if isinstance(item, dict) else None
             if name not in (None, "message"):
-                refuse(
+                reject(
                     f"input[{index}].type",
                     "{param} must be {expected}, not {value}.",
                     expected='"message"',
@@ -77,7 +77,7 @@ def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
 
 def _check_form(form: object, param: str) -> None:
     if isinstance(form, dict) and form.get("type") == "json_schema":
-        refuse(
+        reject(
             param,
             "{param} can't be json_schema on this server: use json_object and name the fields in "
             "the question.",
@@ -86,7 +86,7 @@ def _check_form(form: object, param: str) -> None:
 
 
 def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
-    """Return what a body asks of the engine. Raises ApiError that names the field at fault."""
+    """Return the question of a body. Raises ApiError that names the field at fault."""
     match body:
         case ChatRequest():
             return _chat(body, limits)
@@ -102,12 +102,12 @@ def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
 def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:
     json_object = body.response_format is not None and body.response_format.type == "json_object"
     if json_object and body.stop:
-        refuse("stop", "{param} can't be combined with json_object: it would cut the object off.")
+        reject("stop", "{param} can't be combined with json_object: it would cut the object off.")
     messages = Messages(limits)
     messages.read(body.messages)
-    ceiling = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    limit_field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     logprobs = _logprobs(body.logprobs is True, body.top_logprobs, '"logprobs": true')
-    sampling = _sampling(body, ceiling, limits, logprobs, json_object=json_object)
+    sampling = _sampling(body, limit_field, limits, logprobs, json_object=json_object)
     return _request(body, messages, sampling, limits, template=body.template)
 
 
@@ -127,11 +127,11 @@ def _response(body: ResponseRequest, limits: Limits) -> AnswerRequest:
     return _request(body, messages, sampling, limits)
 
 
-def _logprobs(scored: bool, top: int | None, how: str) -> int | None:
-    """Return how many likely tokens to name for each token; None: no logprobs at all."""
-    if top and not scored:
-        refuse("top_logprobs", "{param} needs {option} as well.", option=how)
-    return (top or 0) if scored else None
+def _logprobs(enabled: bool, top: int | None, how: str) -> int | None:
+    """Return how many likely tokens to report for each token; None: no logprobs."""
+    if top and not enabled:
+        reject("top_logprobs", "{param} needs {option} as well.", option=how)
+    return (top or 0) if enabled else None
 
 
 def _request(
@@ -142,7 +142,7 @@ def _request(
     *,
     template: str | None = None,
 ) -> AnswerRequest:
-    """Join what was read with the fields that all requests share."""
+    """Return the request with the fields that all bodies share."""
     count = len(messages.question) + sum(len(q) + len(a) for q, a in messages.turns)
     if count > limits.text_letters:
         text = Text(
@@ -172,7 +172,7 @@ def _request(
 
 def _sampling(
     body: AskingBody,
-    ceiling: str,
+    limit_field: str,
     limits: Limits,
     logprobs: int | None,
     *,
@@ -180,12 +180,12 @@ def _sampling(
 ) -> Sampling:
     """Return the settings of the answer.
 
-    ceiling  the field that says how many tokens it may have
+    limit_field  the field with the maximum number of tokens
     """
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         tokens = getattr(body, name, None)
         if tokens is not None and tokens > limits.answer_tokens:
-            refuse(
+            reject(
                 name,
                 "{param} must be between {least} and {most}, not {value}.",
                 least=1,
@@ -195,7 +195,7 @@ def _sampling(
     older = body if isinstance(body, ChatRequest | CompletionRequest) else None
     stop = (older and older.stop) or ()
     return Sampling(
-        max_new_tokens=getattr(body, ceiling) or min(_DEFAULT_TOKENS, limits.answer_tokens),
+        max_new_tokens=getattr(body, limit_field) or min(_DEFAULT_TOKENS, limits.answer_tokens),
         temperature=_default(body.temperature, 0.0),
         top_p=_default(body.top_p, 1.0),
         top_k=body.top_k or 0,

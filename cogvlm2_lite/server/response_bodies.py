@@ -1,4 +1,4 @@
-"""The types of the JSON bodies that the server sends; the OpenAPI document is made from them.
+"""The types of the JSON bodies that the server sends; the OpenAPI document is generated from them.
 
 All fields of a type are always there, and later versions may add more.
 """
@@ -19,7 +19,7 @@ FinishReason = Literal["stop", "length"]
 class TokenLogprob(Struct, frozen=True, kw_only=True):
     """A token, and the logarithm of its probability.
 
-    bytes  what it stands for; null for a special token
+    bytes  of its text; null for a special token
     """
 
     token: str
@@ -50,7 +50,7 @@ class CompletionLogprobs(Struct, frozen=True, kw_only=True):
 
 
 class PromptTokensDetails(Struct, frozen=True, kw_only=True):
-    """Which prompt tokens there are."""
+    """The kinds of prompt tokens."""
 
     image_tokens: Count
 
@@ -132,7 +132,7 @@ class OutputMessage(Struct, frozen=True, kw_only=True):
 
 
 class InputTokensDetails(Struct, frozen=True, kw_only=True):
-    """Which input tokens there are; OpenAI's newer clients require `cache_write_tokens`."""
+    """The kinds of input tokens; OpenAI's newer clients require `cache_write_tokens`."""
 
     cached_tokens: Count
     image_tokens: Count
@@ -140,7 +140,7 @@ class InputTokensDetails(Struct, frozen=True, kw_only=True):
 
 
 class OutputTokensDetails(Struct, frozen=True, kw_only=True):
-    """Which output tokens there are."""
+    """The kinds of output tokens."""
 
     reasoning_tokens: Count = 0
 
@@ -156,20 +156,20 @@ class ResponseUsage(Struct, frozen=True, kw_only=True):
 
 
 class IncompleteDetails(Struct, frozen=True, kw_only=True):
-    """Why a response was cut."""
+    """Why a response was cut off."""
 
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
 class Reasoning(Struct, frozen=True, kw_only=True):
-    """The model does not reason apart from its answer."""
+    """Always empty: the model has no separate reasoning."""
 
     effort: None = None
     summary: None = None
 
 
 class ResponseSettings(Struct, frozen=True, kw_only=True):
-    """What a response says from its first event on: its name, and the request it belongs to."""
+    """The fields of a response that are known at its first event."""
 
     id: str
     created_at: Count
@@ -250,8 +250,8 @@ class ErrorDetail(Struct, frozen=True, kw_only=True):
     """What went wrong.
 
     param     the field that is at fault
-    template  the message with named places, for those who translate it
-    values    what fills the places: texts, numbers, and objects with a template of their own
+    template  the message with named placeholders, for translation
+    values    of the placeholders: texts, numbers, and objects with their own template
     """
 
     message: str

@@ -1,4 +1,4 @@
-"""The reply of POST /v1/responses: whole, and as the events of a stream."""
+"""Builds the reply of POST /v1/responses, complete or as the events of a stream."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ResponseReply:
 
     model   the name of the model
     body    the request, whose settings the reply repeats
-    scored  logprobs were asked for
+    with_logprobs  logprobs were asked for
     """
 
-    def __init__(self, model: str, body: ResponseRequest, *, scored: bool) -> None:
-        self._scored = scored
+    def __init__(self, model: str, body: ResponseRequest, *, with_logprobs: bool) -> None:
+        self._with_logprobs = with_logprobs
         self._text = ""
         self._logprobs: list[ChosenToken] = []
         self._number = 0
@@ -57,7 +57,7 @@ class ResponseReply:
         )
 
     def whole(self, finished: Finished) -> Response:
-        """Return the reply to a request without stream, after `chunks` saw all events."""
+        """Return the reply to a request without stream, after `chunks` got all events."""
         cut = REASONS[finished.reason] == "length"
         return Response(
             **msgspec.structs.asdict(self._settings),
@@ -82,14 +82,14 @@ class ResponseReply:
             case Prefilled():
                 self._reused_tokens = event.reused_tokens
             case TextDelta():
-                # Answers mostly begin with the space that follows "Answer:".
+                # Most answers begin with the space that follows "Answer:".
                 text = event.text if self._text else event.text.lstrip()
-                scores = chosen_tokens(event.tokens) if self._scored else []
+                logprobs = chosen_tokens(event.tokens) if self._with_logprobs else []
                 self._text += text
-                self._logprobs += scores
-                if text or scores:
+                self._logprobs += logprobs
+                if text or logprobs:
                     name = "response.output_text.delta"
-                    yield self._of_part(name, delta=text, logprobs=scores)
+                    yield self._of_part(name, delta=text, logprobs=logprobs)
             case Finished():
                 yield from self._end(self.whole(event))
             case _:
@@ -102,16 +102,16 @@ class ResponseReply:
         yield self._event("response.failed", response=response)
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
-        """Return a server-sent event; in this API it has a name of its own."""
+        """Return a server-sent event; in this API each has a name."""
         return f"event: {chunk['type']}\n".encode() + b"data: " + dumps(chunk) + b"\n\n"
 
     @property
     def end(self) -> bytes:
-        """Nothing: response.completed says that it is the last event."""
+        """Empty: response.completed is the last event."""
         return b""
 
     def _frame(self, status: str) -> dict[str, Any]:
-        """Return the response as it is before its end."""
+        """Return the response before its end."""
         missing: dict[str, Any] = {
             "error": None,
             "incomplete_details": None,

@@ -1,4 +1,4 @@
-"""Runs the server until it is told to stop, and ends what is under way cleanly."""
+"""Runs the server until it is stopped, and then lets answers in progress finish."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from cogvlm2_lite.worker.protocol import Loaded
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `serve` was asked to do.
+    """The options of `serve`.
 
-    port          0: any free one
-    model         the name under which clients ask for the model
-    most_waiting  requests that may wait for their turn
-    grace_s       for answers under way when the server is stopped
+    port         0: any free one
+    model        name of the model in the API
+    max_waiting  requests that may wait
+    grace_s      time for answers in progress to finish when the server is stopped
     """
 
     load: LoadOptions
@@ -35,12 +35,12 @@ class Options:
     access: Access = field(default_factory=Access)
     port: int = 8000
     limits: Limits = field(default_factory=Limits)
-    most_waiting: int = 64
+    max_waiting: int = 64
     grace_s: float = 20.0
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that first lets answers finish, or ends them, and then closes connections."""
+    """A uvicorn server that lets answers finish, or ends them, before it closes connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service, grace_s: float) -> None:
         super().__init__(config)
@@ -53,11 +53,11 @@ class _Server(uvicorn.Server):
 
 
 class LocalServer:
-    """An open port, and the server behind it.
+    """An open port and its server.
 
-    pictures  fetches pictures of the web; None: as the options say
+    pictures  fetches pictures from the web; None: as the options require
 
-    Raises UsageError when the port can't be had.
+    Raises UsageError if the port can't be opened.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LocalServer:
     ) -> None:
         self._listener = _listen(options.access.host, options.port)
         self.service = Service(
-            engine, options.limits, most_waiting=options.most_waiting, on_hopeless=self.stop
+            engine, options.limits, max_waiting=options.max_waiting, on_load_failure=self.stop
         )
         limits = options.limits
         if pictures is None and limits.remote_images:
@@ -76,10 +76,10 @@ class LocalServer:
             http="h11",
             ws="none",
             log_level="warning",
-            access_log=False,  # nothing of what people ask is written anywhere
+            access_log=False,  # questions are never logged
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=options.most_waiting * 4 + 64,
+            limit_concurrency=options.max_waiting * 4 + 64,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=10,
             h11_max_incomplete_event_size=64 * 1024,
@@ -100,7 +100,7 @@ class LocalServer:
             self._listener.close()
 
     def stop(self) -> None:
-        """Let answers finish within the grace, then end; may be called from any thread."""
+        """Let answers finish within grace_s, then stop; may be called from any thread."""
         self._server.should_exit = True
 
 
@@ -112,20 +112,20 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    on_listening  called with the page's address when the port is open; the model still loads then
-    on_remark     called with a sentence that the user should know about the memory plan, if any
+    on_listening  called with the page's address when the port is open, before the model is loaded
+    on_remark     called with a remark of the memory plan, if there is one
 
-    Raises UsageError when the port can't be had, and the engine's error when the model can't be
-    opened.
+    Raises UsageError if the port can't be opened, and the engine's error if the model can't be
+    loaded.
     """
     engine = EngineProcess(options.load)
 
-    def tell(loaded: Loaded) -> None:
+    def show_remark(loaded: Loaded) -> None:
         if remark := loaded.plan.get("remark"):
             on_remark(remark)
 
     server = LocalServer(options, engine)
-    server.service.on_loaded = tell
+    server.service.on_loaded = show_remark
     on_listening(server.address)
     try:
         server.run()
@@ -141,9 +141,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]
-        # With its protocol named: asyncio turns Nagle's delay off (40 ms per reply) only then.
+        # With the protocol given, asyncio turns off Nagle's delay (40 ms per reply).
         listener = socket.socket(family, kind, protocol)
-        if os.name == "posix":  # on Windows the option lets two programs share a port
+        if os.name == "posix":  # on Windows this option would let two programs share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
@@ -153,7 +153,7 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
             "The server can't listen on {host}, port {port}: {why}.",
-            hint="Give another --port; 0 takes any free one.",
+            hint="Choose another --port; 0 picks a free one.",
             host=host,
             port=port,
             why=reason,

@@ -1,4 +1,4 @@
-"""Between the web and the engine's process: the queue, time limits, deaths and restarts."""
+"""Connects the HTTP server to the engine's process: queue, time limits and restarts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, News, Outcome, WorkerEngine, error_of
 from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
 
-_PATIENCE_S = (0.0, 0.0, 5.0, 30.0)
-"""Waited before a restart, by how often the engine died without an answer in between."""
+_RESTART_DELAYS_S = (0.0, 0.0, 5.0, 30.0)
+"""Delay before a restart, by the number of deaths without an answer in between."""
 
 
 class Service:
-    """Answers requests, as many at once as the engine does. All methods belong to one event loop.
+    """Answers requests, as many at once as the engine does. Use it in one event loop only.
 
-    on_hopeless  called when the model can't be loaded: there is nothing to serve, and `failure`
-                 says why
-    on_loaded    called whenever the model was loaded
+    on_load_failure  called if the model can't be loaded; `failure` then is the error
+    on_loaded        called each time the model has been loaded
     """
 
     def __init__(
@@ -35,24 +34,24 @@ class Service:
         engine: WorkerEngine,
         limits: Limits,
         *,
-        most_waiting: int,
-        on_hopeless: Callable[[], None] = lambda: None,
+        max_waiting: int,
+        on_load_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.failure: CogVLM2LiteError | None = None
         self._engine = engine
-        self._queue = RequestQueue(most_waiting)
-        self._on_hopeless = on_hopeless
+        self._queue = RequestQueue(max_waiting)
+        self._on_load_failure = on_load_failure
         self.on_loaded: Callable[[Loaded], None] = lambda _: None
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._running: set[int] = set()
         self._draining = False
-        self._held_bytes = 0
+        self._reserved_bytes = 0
         self._deaths = 0
         self._answers_at_death = 0
-        self._chores: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> EngineState:
@@ -74,22 +73,22 @@ class Service:
         """Start the engine. Must be called in the event loop."""
         loop = asyncio.get_running_loop()
 
-        def tell(news: News) -> None:
+        def forward(news: News) -> None:
             _call(loop, lambda: self._take_news(news))
 
-        self._engine.on_news = tell
+        self._engine.on_news = forward
         self._engine.start()
 
     async def stop(self) -> None:
         """End the engine's process."""
-        for chore in self._chores:
-            chore.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.to_thread(self._engine.stop)
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more requests; let those that run finish, or end them after `grace_s`."""
+        """Accept no more requests; let those in progress finish, or end them after `grace_s`."""
         self._draining = True
-        self._ready.set()  # those that wait for the engine learn that it will not come
+        self._ready.set()  # requests that wait for the engine then fail
         if self._running:
             await self._until_idle(grace_s)
         for request in self._running:
@@ -106,24 +105,24 @@ class Service:
         except TimeoutError:
             return
 
-    def hold(self, count: int) -> None:
-        """Account for bytes of a request; ApiError 429 when all together would be too many."""
-        if self._held_bytes + count > self.limits.held_bytes:
-            text = "The waiting requests take too much memory already."
+    def reserve(self, count: int) -> None:
+        """Count bytes of a request; ApiError 429 if the total would be too large."""
+        if self._reserved_bytes + count > self.limits.held_bytes:
+            text = "The waiting requests already use too much memory."
             raise ApiError(429, text, "queue_full", retry_after=self._retry_after())
-        self._held_bytes += count
+        self._reserved_bytes += count
 
-    def let_go(self, count: int) -> None:
-        """Take back what `hold` counted."""
-        self._held_bytes -= count
+    def release(self, count: int) -> None:
+        """Subtract bytes that `reserve` counted."""
+        self._reserved_bytes -= count
 
     def _retry_after(self) -> int:
-        """Guess, in seconds, when the queue will be shorter."""
+        """Return an estimate, in seconds, of when the queue will be shorter."""
         rounds = (self.waiting + 1) / self._queue.slots
         return min(math.ceil(rounds * max(self.metrics.seconds_per_answer, 1.0)), 600)
 
     def check_ready(self) -> None:
-        """Raise the ApiError 503 that says why nothing can be answered now."""
+        """Raise ApiError 503 with the reason if no request can be answered now."""
         if self._draining:
             raise ApiError(503, "The server is shutting down.", "shutting_down")
         match self._engine.state:
@@ -139,19 +138,19 @@ class Service:
                 raise api_error_of(EngineError(reason, hint=hint))
 
     async def answer(self, asked: AnswerRequest, peer: str) -> AsyncGenerator[Event, None]:
-        """Answer a request; gives the engine's events. Closing it frees the slot within one token.
+        """Answer a request; yields the engine's events. Closing it frees the slot within one token.
 
         Raises ApiError, also in the middle of an answer.
         """
         self.check_ready()
-        await self._queue.take(f"{peer} {asked.client}", retry_after=self._retry_after())
+        await self._queue.acquire(f"{peer} {asked.client}", retry_after=self._retry_after())
         running = _Running(self._engine, self._end)
         try:
             await self._until_ready()
             running.begin(asked)
             self._running.add(running.request)
         except BaseException:
-            self._queue.give_back()
+            self._queue.release()
             raise
         async with aclosing(running.events(self.limits.answer_s)) as events:
             async for event in events:
@@ -161,7 +160,7 @@ class Service:
                 yield event
 
     async def _until_ready(self) -> None:
-        """Wait while the engine is started again; those in the queue outlive its death."""
+        """Wait while the engine restarts, so that requests in the queue survive its death."""
         while self._draining or self._engine.state is not EngineState.READY:
             if self._draining or self._engine.state is EngineState.EMPTY:
                 self.check_ready()
@@ -169,10 +168,10 @@ class Service:
             await self._ready.wait()
 
     def _end(self, request: int) -> None:
-        """The engine is done with a request, whether or not somebody still listens."""
+        """Free the slot of a request that the engine has finished, even if the client has left."""
         self._running.discard(request)
         self._changed.set()
-        self._queue.give_back()
+        self._queue.release()
 
     def _take_news(self, news: News) -> None:
         match news:
@@ -183,7 +182,7 @@ class Service:
             case LoadFailed():
                 self.failure = error_of(news)
                 self._ready.set()
-                self._on_hopeless()
+                self._on_load_failure()
             case Died():
                 self.metrics.add("engine_deaths_total")
                 self._deaths = self._deaths + 1 if not self._answered_since() else 1
@@ -192,7 +191,7 @@ class Service:
                 return
 
     def _answered_since(self) -> bool:
-        """Whether an answer was completed since the last death."""
+        """Return whether an answer was completed since the last death."""
         answered = self.metrics.answers
         since = answered > self._answers_at_death
         self._answers_at_death = answered
@@ -202,16 +201,16 @@ class Service:
         if self._draining:
             return
         task = asyncio.get_running_loop().create_task(self._restart())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _restart(self) -> None:
-        await asyncio.sleep(_PATIENCE_S[min(self._deaths, len(_PATIENCE_S)) - 1])
+        await asyncio.sleep(_RESTART_DELAYS_S[min(self._deaths, len(_RESTART_DELAYS_S)) - 1])
         await asyncio.to_thread(self._engine.start)
 
 
 class _Running:
-    """One request at the engine. It ends when the engine says so, not when the client leaves."""
+    """A request in the engine. It ends when the engine ends it, not when the client leaves."""
 
     def __init__(self, engine: WorkerEngine, on_end: Callable[[int], None]) -> None:
         self.request = 0
@@ -221,7 +220,7 @@ class _Running:
         self._over = False
 
     def begin(self, asked: AnswerRequest) -> None:
-        """Send the question; ApiError when the engine can't take it."""
+        """Send the question; ApiError if the engine rejects it."""
         loop = asyncio.get_running_loop()
 
         def deliver(outcome: Outcome) -> None:
@@ -248,7 +247,7 @@ class _Running:
             self._on_end(self.request)
 
     async def events(self, limit_s: float) -> AsyncGenerator[Event, None]:
-        """Give the events; after `limit_s` the answer is cancelled and ends with Finished."""
+        """Yield the events; after `limit_s` the answer is cancelled and ends with Finished."""
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(limit_s, self._engine.cancel, self.request)
         try:
@@ -266,7 +265,7 @@ class _Running:
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Run a function in the loop's thread; nobody listens any more when the loop is closed."""
+    """Run a function in the loop's thread; do nothing if the loop is closed."""
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:

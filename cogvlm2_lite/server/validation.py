@@ -27,11 +27,11 @@ _LARGEST = 2**63 - 1
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that clients send. Fields that its type lacks are refused."""
+    """An object that clients send. Unknown fields are rejected."""
 
 
 class Part(Body, frozen=True, kw_only=True, tag_field="type"):
-    """An object that clients send, and in which fields that its type lacks are ignored."""
+    """An object that clients send. Unknown fields are ignored."""
 
 
 def unsupported(
@@ -39,7 +39,7 @@ def unsupported(
     code: str = "unsupported_parameter",
     why: Text = Text("is not supported by this server"),  # noqa: B008 - immutable
 ) -> msgspec.Meta:
-    """Return the mark of a field that this server lacks.
+    """Return the annotation of a field that this server does not support.
 
     values  those that mean the feature is not used; null always does
     """
@@ -51,12 +51,12 @@ def unsupported(
 
 
 def words(template: str, **values: str) -> msgspec.Meta:
-    """Return the mark of a field that errors describe in these words, as a whole."""
+    """Return the annotation of a field with the words that errors use for it."""
     return msgspec.Meta(extra={"words": Text(template, **values)})
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """Read the object in a request's body. Raises ApiError for anything else."""
+    """Return the JSON object in a request's body. Raises ApiError for anything else."""
     try:
         value = json.loads(
             body.decode("utf-8"), parse_constant=_no_constant, parse_float=_read_number
@@ -113,7 +113,7 @@ def faults(given: object, made: object, where: str = "") -> Iterator[ApiError]:
             yield from faults(*pair, f"{where}[{index}]")
 
 
-def refuse(param: str, template: str, code: str = "invalid_value", **values: object) -> NoReturn:
+def reject(param: str, template: str, code: str = "invalid_value", **values: object) -> NoReturn:
     """Raise an ApiError 400 about a field, which the template may name as {param}."""
     raise field_error(param, template, code, **values)
 
@@ -126,7 +126,7 @@ def field_error(
 
 
 def shown(value: object) -> str:
-    """Quote a client's value, shortened."""
+    """Return a client's value for an error message, shortened."""
     match value:
         case list():
             return Text("a list of {count}", count=len(value)) if value else Text("an empty list")
@@ -180,7 +180,7 @@ def _explain(path: Sequence[str | int], value: Any, kind: inspect.Type) -> ApiEr
 
 
 def _missing(kind: inspect.Type, value: Mapping[str, Any]) -> tuple[str, inspect.Type] | None:
-    """Find a required field that an object lacks, and its type."""
+    """Return a required field that an object lacks, and its type."""
     for struct in _structs(kind):
         tag = struct.tag_field
         if tag is not None and value.get(tag) is None:
@@ -194,7 +194,7 @@ def _missing(kind: inspect.Type, value: Mapping[str, Any]) -> tuple[str, inspect
 
 
 def describe(kind: inspect.Type) -> Text:
-    """Say what a type takes: "a number between 0 and 2"."""
+    """Return what a type accepts: "a number between 0 and 2"."""
     if "words" in _extra(kind):
         words: Text = _extra(kind)["words"]
         return words
@@ -357,7 +357,7 @@ def _unknown(param: str, name: str, known: Mapping[str, object]) -> ApiError:
 
 
 def _is_one_of(value: object, values: Sequence[object]) -> bool:
-    """Compare as JSON does, in which false is not 0."""
+    """Return whether a JSON value is among others; in JSON, false is not 0."""
     return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)
 
 

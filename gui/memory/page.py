@@ -197,7 +197,7 @@ class MemoryPage(QWidget):
                 "Memory",
                 "The first word about a new picture takes about {wait}; then the model "
                 "writes about {rate} tokens per second.",
-            ).format(wait=about(shown.first_word_s), rate=rate(shown.tokens_per_s))
+            ).format(wait=about(shown.first_token_s), rate=rate(shown.tokens_per_s))
         )
         self.bars.show_devices(shown.devices)
         self.table.setPlainText(shown.text)

@@ -58,11 +58,11 @@ class Device:
 class PlanView:
     """A plan to show.
 
-    first_word_s  seconds until the first word of an answer about a new picture
+    first_token_s  seconds until the first token of an answer about a new picture
     text          the whole plan, as `cogvlm2-lite plan` prints it
     """
 
-    first_word_s: float
+    first_token_s: float
     tokens_per_s: float
     devices: tuple[Device, ...]
     text: str
@@ -127,7 +127,7 @@ def plan_for(
     found = preview(subject, machine)
     values = as_dict(subject, machine, found)
     return PlanView(
-        first_word_s=found.expected.first_word_s,
+        first_token_s=found.expected.first_token_s,
         tokens_per_s=found.expected.tokens_per_s,
         devices=devices_of(values["plan"]),
         text=text(subject, machine, found, translate),

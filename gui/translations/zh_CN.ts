@@ -950,7 +950,7 @@
         <translation>没有文件夹或文件 {file}。</translation>
     </message>
     <message>
-        <source>Give a folder of pictures or a .jsonl file of objects with image, question and answer.</source>
+        <source>Use a folder of pictures, or a .jsonl file of objects with image, question and answer.</source>
         <translation>请指定图片文件夹，或由含 image、question 和 answer 的对象组成的 .jsonl 文件。</translation>
     </message>
     <message>
@@ -958,11 +958,11 @@
         <translation>{file} 中没有样本。</translation>
     </message>
     <message>
-        <source>Give at least eight samples.</source>
+        <source>Use at least eight samples.</source>
         <translation>请至少给出八个样本。</translation>
     </message>
     <message>
-        <source>Give the folder that directly contains them; subfolders are not searched.</source>
+        <source>Use the folder that directly contains them; subfolders are not searched.</source>
         <translation>请指定直接包含它们的文件夹；不会搜索子文件夹。</translation>
     </message>
     <message>
@@ -1002,7 +1002,7 @@
         <translation>停止文本不能为空。</translation>
     </message>
     <message>
-        <source>The model can&apos;t answer; the log of the server has the reason.</source>
+        <source>The model can&apos;t answer; the server&apos;s log has the reason.</source>
         <translation>模型无法回答；原因见服务器日志。</translation>
     </message>
     <message>
@@ -1010,7 +1010,7 @@
         <translation>请求超过 {most}。</translation>
     </message>
     <message>
-        <source>Internal server error; the log of the server has the details.</source>
+        <source>Internal server error; the server&apos;s log has the details.</source>
         <translation>服务器内部错误；详情见服务器日志。</translation>
     </message>
     <message>
@@ -1054,15 +1054,15 @@
         <translation>未知字段 {param}；您是指 {name} 吗？</translation>
     </message>
     <message>
-        <source>On {host} other machines could use the model, and no API key was given.</source>
+        <source>On {host} other machines could use the model, but there is no API key.</source>
         <translation>在 {host} 上其他电脑也能使用模型，但没有给出 API 密钥。</translation>
     </message>
     <message>
-        <source>Give one with --api-key-file, or stay with --host 127.0.0.1.</source>
+        <source>Add one with --api-key-file, or use --host 127.0.0.1.</source>
         <translation>请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。</translation>
     </message>
     <message>
-        <source>The API key must have 16 or more plain letters, digits or signs.</source>
+        <source>The API key must have at least 16 characters, all of them printable ASCII.</source>
         <translation>API 密钥必须有 16 个或更多的普通字母、数字或符号。</translation>
     </message>
     <message>
@@ -1170,7 +1170,7 @@
         <translation>图片地址无效。</translation>
     </message>
     <message>
-        <source>The picture&apos;s address has a host name that DNS can&apos;t express.</source>
+        <source>The host name of the picture&apos;s address is not valid.</source>
         <translation>图片地址的主机名无法用 DNS 表示。</translation>
     </message>
     <message>
@@ -1182,7 +1182,7 @@
         <translation>无法打开图片地址。</translation>
     </message>
     <message>
-        <source>The picture&apos;s address redirects to nowhere.</source>
+        <source>The picture&apos;s address redirects without a target.</source>
         <translation>图片地址的重定向没有目标。</translation>
     </message>
     <message>
@@ -1194,7 +1194,7 @@
         <translation>图片地址的证书无效。</translation>
     </message>
     <message>
-        <source>{count} requests are waiting already.</source>
+        <source>{count} requests are already waiting.</source>
         <translation>已有 {count} 个请求在等待。</translation>
     </message>
     <message>
@@ -1230,6 +1230,14 @@
         <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
     </message>
     <message>
+        <source>Choose a file such as report.html in a folder that exists.</source>
+        <translation>请在已有的文件夹中指定文件，例如 report.html。</translation>
+    </message>
+    <message>
+        <source>Use only --api-key-file.</source>
+        <translation>请只使用 --api-key-file。</translation>
+    </message>
+    <message>
         <source>The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.</source>
         <translation>内存计划与权重不符：{unit} 有 {filled} 字节，计划为 {planned} 字节。</translation>
     </message>
@@ -1238,7 +1246,7 @@
         <translation>如果模型文件夹在使用期间被更改，请重新加载。否则请报告此问题。</translation>
     </message>
     <message>
-        <source>Give another --port; 0 takes any free one.</source>
+        <source>Choose another --port; 0 picks a free one.</source>
         <translation>请给出其他 --port；0 表示任意空闲端口。</translation>
     </message>
     <message>
@@ -1246,7 +1254,7 @@
         <translation>对话太长，最早的几轮（{count}）超出了模型的上下文。请去掉它们，或发送 {option} 让服务器来做。</translation>
     </message>
     <message>
-        <source>The waiting requests take too much memory already.</source>
+        <source>The waiting requests already use too much memory.</source>
         <translation>等待中的请求已占用过多内存。</translation>
     </message>
     <message>
@@ -2302,8 +2310,8 @@
         <translation>cuda:{index} 没有响应：{why}</translation>
     </message>
     <message>
-        <source>Free some space or make its folder writable, and start again: it continues where it stopped.</source>
-        <translation>请腾出空间或使其所在文件夹可写，然后重新开始：会从停下的地方继续。</translation>
+        <source>Free some space or make its folder writable, then run the same command to resume.</source>
+        <translation>请腾出空间或使其所在文件夹可写，然后运行同一命令继续。</translation>
     </message>
     <message>
         <source>{folder} has no pictures ({kinds}).</source>
@@ -2342,8 +2350,8 @@
         <translation>请把它移走，或用 --output 指定其他文件夹。</translation>
     </message>
     <message>
-        <source>ask takes one picture and one question, but got {count} arguments.</source>
-        <translation>ask 接受一张图片和一个问题，但得到了 {count} 个参数。</translation>
+        <source>ask takes one picture and one question, not {count} arguments.</source>
+        <translation>ask 接受一张图片和一个问题，而不是 {count} 个参数。</translation>
     </message>
     <message>
         <source>Put the question in quotation marks. The model takes one picture.</source>
@@ -2370,7 +2378,7 @@
         <translation>--limit 必须是 1 或更大，而不是 {value}。</translation>
     </message>
     <message>
-        <source>Give a text file with one path per line.</source>
+        <source>Use a text file with one path per line.</source>
         <translation>请指定一个每行一个路径的文本文件。</translation>
     </message>
     <message>
@@ -2416,10 +2424,6 @@
     <message>
         <source>{file} can&apos;t be written: the folder {folder} does not exist.</source>
         <translation>无法写入 {file}：文件夹 {folder} 不存在。</translation>
-    </message>
-    <message>
-        <source>Name a file like report.html in a folder that exists.</source>
-        <translation>请在已有的文件夹中指定文件，例如 report.html。</translation>
     </message>
     <message>
         <source>The demo model could not be converted to 4 bits; the reason is shown above.</source>
@@ -2472,10 +2476,6 @@
     <message>
         <source>There are two API keys.</source>
         <translation>有两个 API 密钥。</translation>
-    </message>
-    <message>
-        <source>Use --api-key-file alone.</source>
-        <translation>请只使用 --api-key-file。</translation>
     </message>
     <message>
         <source>The server needs the package {package}, which is not installed.</source>
@@ -2542,7 +2542,7 @@
         <translation>没有文件夹 {name!r}。</translation>
     </message>
     <message>
-        <source>Choose the folder of a downloaded checkpoint (this program downloads nothing), or `{demo}` for the small shipped model.</source>
+        <source>Choose the folder of a downloaded checkpoint (this program downloads nothing), or `{demo}` for the small included model.</source>
         <translation>请选择已下载模型的文件夹（本程序不下载任何内容），或用 `{demo}` 使用附带的小模型。</translation>
     </message>
     <message>
@@ -2830,35 +2830,35 @@
         <translation>全部保留{place}，{speed}。</translation>
     </message>
     <message>
-        <source>{ram_size} come from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})</source>
+        <source>{ram_size} are copied from RAM ({ram_parts}) and {disk_size} from disk ({disk_parts})</source>
         <translation>{ram_size} 来自内存（{ram_parts}），{disk_size} 来自磁盘（{disk_parts}）</translation>
     </message>
     <message>
-        <source>{ram_size} come from RAM ({ram_parts})</source>
+        <source>{ram_size} are copied from RAM ({ram_parts})</source>
         <translation>{ram_size} 来自内存（{ram_parts}）</translation>
     </message>
     <message>
-        <source>{disk_size} come from disk ({disk_parts})</source>
+        <source>{disk_size} are read from disk ({disk_parts})</source>
         <translation>{disk_size} 来自磁盘（{disk_parts}）</translation>
     </message>
     <message>
-        <source>A question about a new picture waits about {wait} for its first word.</source>
-        <translation>关于新图片的问题大约 {wait} 后出现第一个词。</translation>
+        <source>The answer to a question about a new picture starts after about {wait}.</source>
+        <translation>关于新图片的问题，约 {wait} 后开始回答。</translation>
     </message>
     <message>
-        <source>A question waits about {wait} for its first word.</source>
-        <translation>问题大约 {wait} 后出现第一个词。</translation>
+        <source>An answer starts after about {wait}.</source>
+        <translation>约 {wait} 后开始回答。</translation>
     </message>
     <message>
         <source>{speed} for each of {count} conversations</source>
         <translation>{count} 个对话各{speed}</translation>
     </message>
     <message>
-        <source>For every token {transfer}, so {speed}.</source>
+        <source>For each token {transfer}, so {speed}.</source>
         <translation>每个 token 有 {transfer}，因此{speed}。</translation>
     </message>
     <message>
-        <source>Decodes entirely {place}, {speed}.</source>
+        <source>Decoding runs entirely {place}, {speed}.</source>
         <translation>生成回答完全{place}进行，{speed}。</translation>
     </message>
     <message>
@@ -2874,11 +2874,11 @@
         <translation>在 {count} 个 GPU 上</translation>
     </message>
     <message>
-        <source>For each new picture {transfer}, hidden behind the computation.</source>
+        <source>For each new picture {transfer}, while the computation runs.</source>
         <translation>每张新图片有 {transfer}，与计算同时进行。</translation>
     </message>
     <message>
-        <source>For each new picture {transfer}, about {wait} more.</source>
+        <source>For each new picture {transfer}, which takes about {wait} more.</source>
         <translation>每张新图片有 {transfer}，多用约 {wait}。</translation>
     </message>
     <message>
@@ -2894,19 +2894,19 @@
         <translation>{total} 个语言专家中的 {count} 个</translation>
     </message>
     <message>
-        <source>Embedding rows are read from a mapped file: up to {size} of cached pages more.</source>
+        <source>Embedding rows are read from a memory-mapped file: up to {size} more of cached pages.</source>
         <translation>词嵌入从映射文件中读取：另有最多 {size} 的缓存页。</translation>
     </message>
     <message>
-        <source>{size} of weights wait in RAM, where {host} may be used; the others are on disk.</source>
+        <source>{size} of weights are kept in RAM, where {host} may be used; the others stay on disk.</source>
         <translation>{size} 权重在内存中等待，那里可用 {host}；其余在磁盘上。</translation>
     </message>
     <message>
-        <source>{size} of weights wait in RAM (embedding rows are read there), where {host} may be used.</source>
+        <source>{size} of weights, including the embedding, are in RAM, where {host} may be used.</source>
         <translation>{size} 权重在内存中等待（词嵌入也在那里读取），那里可用 {host}。</translation>
     </message>
     <message>
-        <source>No RAM is left to keep earlier pictures ({each} each): going back to one reads it again.</source>
+        <source>No RAM is left for earlier pictures ({each} each): a question about one encodes it again.</source>
         <translation>没有剩余内存来保留以前的图片（每张 {each}）：再次询问时会重新读取。</translation>
     </message>
     <message>
@@ -2934,19 +2934,19 @@
         <translation>第一个回答还要从磁盘读取权重，约 {wait}。</translation>
     </message>
     <message>
-        <source>Expected times are arithmetic, {source}. A question has {count} tokens.</source>
+        <source>Expected times are calculated {source}. A question is assumed to have {count} tokens.</source>
         <translation>预计时间由计算得出，{source}。一个问题按 {count} 个 token 计。</translation>
     </message>
     <message>
-        <source>Answers are the same under every plan; --kv alone may change them.</source>
+        <source>Answers are the same with every plan; only --kv can change them.</source>
         <translation>任何计划下回答都相同；只有 --kv 可能改变回答。</translation>
     </message>
     <message>
-        <source>Pictures that were asked about stay known in up to {size} of RAM, {each} each.</source>
+        <source>Encoded pictures are kept in up to {size} of RAM, {each} each.</source>
         <translation>询问过的图片会保留在最多 {size} 的内存中，每张 {each}。</translation>
     </message>
     <message>
-        <source>4-bit matrices that every token needs lie in RAM twice, as stored and packed for this processor: {size} more.</source>
+        <source>4-bit matrices that are used for every token are in RAM twice, as stored and packed for this processor: {size} more.</source>
         <translation>每个 token 都要用的 4 位矩阵在内存中有两份：存储时的形式，以及为此处理器打包的形式：另需 {size}。</translation>
     </message>
     <message>
@@ -3230,11 +3230,11 @@
         <translation>文件在读取时被更改。请放回完整的文件后再次开始。</translation>
     </message>
     <message>
-        <source>Add --recursive to look into the folders inside.</source>
+        <source>Add --recursive to include subfolders.</source>
         <translation>加上 --recursive 可同时查看其中的子文件夹。</translation>
     </message>
     <message>
-        <source>Give the folder of the pictures.</source>
+        <source>Use the folder that contains the pictures.</source>
         <translation>请选择图片所在的文件夹。</translation>
     </message>
 </context>

@@ -176,6 +176,14 @@ def test_an_answer_that_ran_in_circles_is_tried_once_more(tmp_path: Path) -> Non
     assert (step.answered.reason, len(engine.asked)) == ("repetition", 1)
 
 
+def test_the_command_passes_the_template_on(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    engine = ScriptedEngine()
+    options = ["demo", str(tmp_path), "--question", "What?", "--template", "vqa"]
+    assert main(options, start=lambda _: nullcontext(engine)) == 0
+    assert [ask.template for ask in engine.asked] == ["vqa"]
+
+
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
     pictures(tmp_path)
     run(tmp_path, ScriptedEngine())
@@ -200,7 +208,14 @@ def test_answers_go_elsewhere_and_captions_get_their_words(tmp_path: Path) -> No
     (tmp_path / "in" / "deep").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "in" / "deep" / "x.jpg")
     out = tmp_path / "out"
-    run(tmp_path / "in", ScriptedEngine(), output=out, beside=False, recursive=True, prefix="a, ")
+    run(
+        tmp_path / "in",
+        ScriptedEngine(),
+        output=out,
+        next_to_pictures=False,
+        recursive=True,
+        prefix="a, ",
+    )
     assert (out / "deep" / "x.txt").read_text().startswith("a, ")
     assert not list((tmp_path / "in").rglob("*.txt"))
 
@@ -333,12 +348,12 @@ def test_the_demo_model_answers_several_pictures_at_once_as_one_by_one(tmp_path:
 
 def test_orders_come_as_lines_and_their_end_stops() -> None:
     control = Control()
-    control.obey(["pause\n", "nonsense\n"])
+    control.follow(["pause\n", "nonsense\n"])
     assert control.stopped
     assert not control.paused  # nothing waits for an owner who is gone
     control = Control()
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    listener = threading.Thread(target=control.obey, args=(iter(lines.get, ""),))
+    listener = threading.Thread(target=control.follow, args=(iter(lines.get, ""),))
     listener.start()
     lines.put("pause\n")
     while not control.paused:

@@ -86,7 +86,7 @@ def test_a_person_sees_progress_and_timings(
     out, err = Terminal(), Terminal()
     main([folder, photo, "What?"], load=ScriptedModel().load, console=Console(out, err))
     assert out.getvalue() == "A red bus.\n"
-    assert "Looking at the picture 1/2" in err.getvalue()
+    assert "Encoding the picture 1/2" in err.getvalue()
     assert "picture 1.50 s" in err.getvalue()
     assert "prompt 21 tokens in 0.25 s" in err.getvalue()
     assert "answer 5 tokens at 2.0/s" in err.getvalue()
@@ -109,9 +109,9 @@ def test_streamed_weights_are_told_once_and_memory_is_shown() -> None:
     )
     for _ in range(2):
         AnswerView(console, timings=False).show(iter([told, going, TextDelta(text="Yes."), ended]))
-    assert err.getvalue().count("Weights are brought in") == 1
+    assert err.getvalue().count("Not all weights fit in memory") == 1
     assert "3.00 GiB for each new picture, 250 MiB for each token" in err.getvalue()
-    assert "Looking at the picture 21/63 (33%), 5.00 GiB in memory" in err.getvalue()
+    assert "Encoding the picture 21/63 (33%), 5.00 GiB in memory" in err.getvalue()
 
 
 def test_loading_shows_the_share_and_the_memory_in_one_line(folder: str) -> None:
@@ -251,7 +251,7 @@ def test_notices_and_empty_answers_are_said(folder: str, capsys: Capture) -> Non
     shown = capsys.readouterr()
     assert "Something odd." in shown.err
     assert "the oldest turn was left out" in shown.err
-    assert "empty answer" in shown.err
+    assert "answer is empty" in shown.err
     assert shown.out == ""
 
 

@@ -101,14 +101,14 @@ def test_a_picture_may_be_changed_before_anything_is_asked(
 def test_the_same_picture_again_changes_nothing(photo: str, capsys: Capture) -> None:
     model = chat(["What?", f"/image {photo}", "Why?"], "--image", photo)
     assert len(model.asked[1].history) == 1
-    assert "about photo.png already" in capsys.readouterr().err
+    assert "already about photo.png" in capsys.readouterr().err
 
 
 def test_a_file_dropped_on_the_window_is_opened(other: str, capsys: Capture) -> None:
     escaped = other.replace(" ", "\\ ") if os.name != "nt" else other
     model = chat([f"'{other}'", "What?", f"{escaped}"])
     assert model.asked[0].image is not None
-    assert "about other photo.png already" in capsys.readouterr().err
+    assert "already about other photo.png" in capsys.readouterr().err
 
 
 def test_clear_forgets_the_turns_and_keeps_the_picture(photo: str) -> None:

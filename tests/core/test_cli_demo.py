@@ -67,7 +67,7 @@ def test_a_damaged_copy_is_made_again(capsys: Capture) -> None:
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert converted_folder(Console()) == folder
     assert weights.read_bytes() == good
-    assert "It is made again." in capsys.readouterr().err
+    assert "is damaged and is made again." in capsys.readouterr().err
 
 
 def test_a_question_of_ones_own_is_asked_alone() -> None:
@@ -101,7 +101,7 @@ def test_shipped_pictures_are_known_by_name() -> None:
 
 def test_a_wrong_answer_is_not_hidden(capsys: Capture) -> None:
     main([], load=ScriptedModel([" certainly not"]).load)
-    assert f"That is wrong: {FIRST.questions[0].answer}" in capsys.readouterr().err
+    assert f"The right answer is: {FIRST.questions[0].answer}" in capsys.readouterr().err
 
 
 def test_every_shipped_picture_opens_and_has_questions() -> None:
@@ -186,4 +186,4 @@ def test_the_shipped_model_answers_its_own_pictures_right(capsys: Capture) -> No
     shown = capsys.readouterr()
     for asked in FIRST.questions:
         assert f"Q: {asked.question}\nA: {asked.answer}\n" in shown.out
-    assert "That is wrong" not in shown.err
+    assert "The right answer is" not in shown.err

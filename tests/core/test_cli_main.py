@@ -150,7 +150,7 @@ def test_an_interrupt_is_one_short_line(capsys: Capture) -> None:
 
 def test_lack_of_memory_is_one_sentence(capsys: Capture) -> None:
     assert main(["run_out"], commands=FAKES) == 1
-    assert "not enough memory" in capsys.readouterr().err
+    assert "Not enough memory" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_program_is_shown_whole_and_called_one(capsys: Capture) -> None:

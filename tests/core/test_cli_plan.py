@@ -61,12 +61,12 @@ def test_a_sentence_comes_before_the_table_and_the_table_before_the_notes(capsys
     assert main(["19b", "--vram", "8GiB", "--ram", "32GiB"]) == 0
     sentence, table, notes = capsys.readouterr().out.split("\n\n")
     assert " ".join(sentence.split()).startswith(
-        "CogVLM2 19B in 4 bit on a GPU with 8.00 GiB. Decodes entirely on the GPU, about "
+        "CogVLM2 19B in 4 bit on a GPU with 8.00 GiB. Decoding runs entirely on the GPU, about "
     )
     assert "8.00 GiB given, 384 MiB left for the driver and other programs" in table
     assert "from RAM: vision tower" in table
-    assert "arithmetic, from rates stated: a card like RTX 4060 8 GB" in " ".join(notes.split())
-    assert "wait in RAM" in notes
+    assert "calculated from rates stated: a card like RTX 4060 8 GB" in " ".join(notes.split())
+    assert "are in RAM" in notes
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -87,7 +87,7 @@ def test_the_copies_that_a_processor_needs_are_told(
     monkeypatch.setattr("cogvlm2_lite.forecast.machine.built_kernel", lambda: None)
     main(["19b", "--device", "cpu", "--ram", "64GiB"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "lie in RAM twice, as stored and packed for this processor: 3.45 GiB more." in shown
+    assert "are in RAM twice, as stored and packed for this processor: 3.45 GiB more." in shown
     monkeypatch.setattr("cogvlm2_lite.forecast.machine.cpu_flags", lambda: frozenset({"avx2"}))
     main(["19b", "--device", "cpu", "--ram", "64GiB", "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -130,10 +130,10 @@ def test_two_gpus_are_shown_in_one_plan(capsys: Capture) -> None:
 def test_json_is_one_object_with_everything(capsys: Capture) -> None:
     main(["19b", "--vram", "4GiB", "--ram", "4GiB", "--context", "4096", "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert found["summary"].startswith("For every token ")
+    assert found["summary"].startswith("For each token ")
     assert found["plan"]["context"] == 4096
     assert found["plan"]["expected"]["read_from_disk_bytes"] > 0
-    assert any("others are on disk" in remark for remark in found["remarks"])
+    assert any("others stay on disk" in remark for remark in found["remarks"])
 
 
 def test_what_is_left_for_kept_pictures_is_said(capsys: Capture) -> None:
@@ -141,8 +141,8 @@ def test_what_is_left_for_kept_pictures_is_said(capsys: Capture) -> None:
         assert main(["19b", "--vram", "8GiB", *options]) == 0
         return " ".join(capsys.readouterr().out.split())
 
-    assert "stay known in up to 1.00 GiB of RAM, 288 MiB each" in shown("--ram", "32GiB")
-    assert "No RAM is left to keep earlier pictures" in shown("--ram", "5GiB")
+    assert "are kept in up to 1.00 GiB of RAM, 288 MiB each" in shown("--ram", "32GiB")
+    assert "No RAM is left for earlier pictures" in shown("--ram", "5GiB")
     assert "ictures" not in shown("--ram", "32GiB", "--no-picture")
 
 

@@ -75,7 +75,7 @@ def collect(model: Model, samples: list[Sample]) -> list[np.ndarray]:
     """Give each sample's log-probabilities at its answer."""
     asked = prepare(samples, model.engine.tokenizer, model.config)
     rows: dict[int, list[np.ndarray]] = {}
-    for number, _, found in run(score.scores(model, asked, Cancel())):
+    for number, _, found in run(score.answer_logprobs(model, asked, Cancel())):
         rows.setdefault(number, []).append(found)
     return [np.concatenate(rows[number]) for number in sorted(rows)]
 
@@ -115,7 +115,7 @@ def test_streaming_and_many_waves_change_no_bit(
     with Reference(asked, whole.config, tmp_path) as kept:
         assert len(kept.waves) > 1
         run(kept.fill(whole))
-        assert run(kept.against(small)).kl.max() < 1e-10
+        assert run(kept.compare(small)).kl.max() < 1e-10
         assert [file.name for file in tmp_path.iterdir()] == ["random"]  # kept without a name
 
 
@@ -188,7 +188,7 @@ def test_the_command_prints_a_table_or_one_json_object(
     assert found["kl_mean"]["low"] <= found["kl_mean"]["value"] <= found["kl_mean"]["high"]
     assert main(options) == 0
     table = capsys.readouterr().out
-    assert "KL 99th percentile" in table
+    assert "99th percentile of KL" in table
     assert "2 answers about 2 pictures" in table
 
 

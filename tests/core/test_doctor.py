@@ -85,11 +85,11 @@ def test_a_driver_that_torch_can_not_use_is_a_problem_with_its_remedy(
 ) -> None:
     monkeypatch.setattr("cogvlm2_lite.doctor.report.free_ram_bytes", lambda: 64 * GIB)
     assert list(problems([DrivenCuda(fake_torch(Cuda(), built=None))])) == [
-        "A GPU's driver is installed, and no GPU is used: torch is a CPU build. Install torch's "
+        "A GPU driver is installed, but no GPU is used: torch is a CPU build. Install torch's "
         "CUDA wheel (see README)."
     ]
     assert list(problems([DrivenCuda(fake_torch(OldDriver()))])) == [
-        "A GPU's driver is installed, and no GPU is used: The NVIDIA driver on your system is too "
+        "A GPU driver is installed, but no GPU is used: The NVIDIA driver on your system is too "
         "old (found version 11040). Install a newer driver."
     ]
 

@@ -39,49 +39,49 @@ def shown(
     return preview(released_subject(COGVLM2.released), machine, with_picture=picture)
 
 
-def test_a_card_that_holds_everything_is_told_so() -> None:
+def test_a_card_that_holds_everything_is_reported() -> None:
     assert re.fullmatch(
-        r"Everything stays on the GPU, about \d+ tokens/s\. A question about a new picture waits "
-        r"about \d+ s for its first word\.",
+        r"Everything stays on the GPU, about \d+ tokens/s\. The answer to a question about a new "
+        r"picture starts after about \d+ s\.",
         shown(16).sentence,
     )
 
 
-def test_eight_gib_decode_on_the_gpu_and_bring_vision_weights_in() -> None:
+def test_eight_gib_decode_on_the_gpu_and_copy_vision_weights() -> None:
     sentence = shown(7.6).sentence
-    assert sentence.startswith("Decodes entirely on the GPU, about ")
+    assert sentence.startswith("Decoding runs entirely on the GPU, about ")
     assert re.search(
-        r"For each new picture 3\.\d\d GiB come from RAM \(the vision tower, the projector, "
-        r"\d+ of 32 vision experts\), hidden behind the computation\.",
+        r"For each new picture 3\.\d\d GiB are copied from RAM \(the vision tower, the projector, "
+        r"\d+ of 32 vision experts\), while the computation runs\.",
         sentence,
     )
 
 
-def test_what_copying_costs_is_told_in_seconds() -> None:
+def test_the_cost_of_copying_is_reported_in_seconds() -> None:
     slow = replace(CARD, bus_bytes_per_s=0.2e9)
     found = shown(7.6, rates=slow)
     everything = shown(16, rates=slow)
-    more = found.expected.first_word_s - everything.expected.first_word_s
+    more = found.expected.first_token_s - everything.expected.first_token_s
     assert more > 5
-    assert f"), about {about(more)} more." in found.sentence
+    assert f"), which takes about {about(more)} more." in found.sentence
 
 
 def test_streaming_for_every_token_comes_first() -> None:
     sentence = shown(4).sentence
     assert re.match(
-        r"For every token \S+ \S+ come from RAM \(\d+ of 32 language experts\), so about \S+ "
+        r"For each token \S+ \S+ are copied from RAM \(\d+ of 32 language experts\), so about \S+ "
         r"tokens/s\. For each new picture ",
         sentence,
     )
 
 
-def test_disk_is_named_beside_ram() -> None:
+def test_disk_is_named_next_to_ram() -> None:
     assert re.search(
-        r"come from RAM \(.*\) and \S+ GiB from disk \(the vision tower, the projector, .*\)",
+        r"are copied from RAM \(.*\) and \S+ GiB from disk \(the vision tower, the projector, .*\)",
         shown(4, ram_gib=3).sentence,
     )
     assert "from RAM" not in shown(6, rates=CPU).sentence
-    assert "come from disk (" in shown(6, rates=CPU).sentence
+    assert "are read from disk (" in shown(6, rates=CPU).sentence
 
 
 def test_ram_and_several_gpus_are_named_as_places() -> None:
@@ -92,7 +92,7 @@ def test_ram_and_several_gpus_are_named_as_places() -> None:
 def test_without_pictures_no_picture_is_spoken_of() -> None:
     found = shown(6, picture=False)
     assert "picture" not in found.sentence
-    assert "A question waits about" in found.sentence
+    assert "An answer starts after about" in found.sentence
     assert "vision" not in draw_table(found.plan, found.expected)
 
 

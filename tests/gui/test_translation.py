@@ -270,7 +270,7 @@ def test_the_collector_finds_templates_behind_names_and_conditions(tmp_path: Pat
         '_WORDS = {1: "{count} of a", 2: "{count} of b"}\n'
         'Text("one" if x else "two")\n'
         "Text(_WORDS[3], count=4)\n"
-        'refuse(name, "{param} is bad.")\n'
+        'reject(name, "{param} is bad.")\n'
         "class CogVLM2LiteError(Exception): ...\n"
         'raise CogVLM2LiteError("{file}", hint=_HINT, file=1)\n'
     )
@@ -294,7 +294,7 @@ def test_nested_sentences_are_translated_too() -> None:
 @pytest.mark.usefixtures("chinese")
 def test_the_notes_of_a_plan_are_chinese() -> None:
     shown = plan_for(None, vram="8GiB", ram=None, translate=translate)
-    assert "关于新图片的问题大约" in shown.text
+    assert "关于新图片的问题，约" in shown.text
     assert "任何计划下回答都相同" in shown.text
     assert "key/value cache" in shown.text  # the table keeps its words
 

@@ -137,7 +137,7 @@ def running(
     *,
     access: Access | None = None,
     limits: Limits | None = None,
-    most_waiting: int = 8,
+    max_waiting: int = 8,
     grace_s: float = 0.1,
     pictures: RemotePictures | None = None,
 ) -> Iterator[LocalServer]:
@@ -148,7 +148,7 @@ def running(
         access=access or Access(),
         port=0,
         limits=limits or Limits(),
-        most_waiting=most_waiting,
+        max_waiting=max_waiting,
         grace_s=grace_s,
     )
     server = LocalServer(options, engine or ScriptedEngine(), pictures)

@@ -89,7 +89,7 @@ def test_each_variant_says_what_a_model_of_its_own_says(tmp_path: Path) -> None:
     with Reference(asked, config) as kept:
         run_steps(kept.fill(open_with({}, tmp_path / "source")))
         for variant in FORMS[1:]:
-            whole = run_steps(kept.against(open_with(dict(variant.forms), tmp_path / variant.name)))
+            whole = run_steps(kept.compare(open_with(dict(variant.forms), tmp_path / variant.name)))
             ours = found[variant.name]
             order = np.argsort(whole.answer, kind="stable")
             assert (ours.answer == whole.answer[order]).all()

@@ -258,7 +258,7 @@ def test_while_the_model_loads_requests_get_503() -> None:
 
 def test_a_full_queue_is_a_429_with_retry_after() -> None:
     engine = ScriptedEngine()
-    with running(engine, most_waiting=1) as server, client_of(server) as client:
+    with running(engine, max_waiting=1) as server, client_of(server) as client:
         replies: list[int] = []
         threads = [in_thread(lambda: replies.append(ask(client, "wait").status_code)) for _ in "ab"]
         wait_until(lambda: server.service.waiting == 1)
@@ -273,7 +273,7 @@ def test_a_full_queue_is_a_429_with_retry_after() -> None:
 
 def test_clients_take_turns() -> None:
     engine = ScriptedEngine()
-    with running(engine, most_waiting=20) as server, client_of(server) as client:
+    with running(engine, max_waiting=20) as server, client_of(server) as client:
         threads = [in_thread(lambda: ask(client, "wait", user="greedy"))]
         assert engine.begun.wait(PATIENCE_S)
         for number, name in enumerate(["greedy", "greedy", "greedy", "other"]):
@@ -357,7 +357,7 @@ def test_stopping_ends_a_stream_cleanly() -> None:
 
 def test_fifty_clients_at_once_lose_and_cross_nothing() -> None:
     engine = ScriptedEngine()
-    with running(engine, most_waiting=64) as server, client_of(server) as client:
+    with running(engine, max_waiting=64) as server, client_of(server) as client:
         answers: dict[int, str] = {}
 
         def put(number: int) -> None:

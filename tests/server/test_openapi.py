@@ -40,7 +40,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
-    with running(ScriptedEngine(), access=Access(key=KEY), most_waiting=64) as server:
+    with running(ScriptedEngine(), access=Access(key=KEY), max_waiting=64) as server:
         yield server
 
 

@@ -66,7 +66,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else faults.append(r.url),
     )
     page.goto(address)
-    shows(page, "#state", "ready")
+    shows(page, "#state", "Ready")
     yield page
     context.close()
     assert faults == []
@@ -118,7 +118,7 @@ def test_a_conversation_outlives_a_reload_and_can_be_deleted(page: Any) -> None:
     assert page.locator(".asked img").count() == 1
     page.click("[aria-label='Delete: keep me']")
     page.wait_for_selector("#welcome")
-    assert page.locator("#talks li").count() == 0
+    assert page.locator("#conversations li").count() == 0
 
 
 def test_an_answer_is_stopped_and_the_page_goes_on(page: Any, engine: ScriptedEngine) -> None:
@@ -204,7 +204,7 @@ def test_without_a_camera_the_page_says_so(page: Any) -> None:
         "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('none'); }; }"
     )
     page.click("#camera")
-    playwright.expect(page.locator("#message")).to_contain_text("No camera")
+    playwright.expect(page.locator("#message")).to_contain_text("The camera")
 
 
 MARKDOWN = """# Invoice
@@ -269,11 +269,11 @@ def test_conversations_are_found_again(page: Any) -> None:
         page.click("#new")
         ask(page, words)
         page.wait_for_selector(".again")
-    rows = page.locator("#talks .name")
+    rows = page.locator("#conversations .name")
     page.fill("#search", "TREE green")
     playwright.expect(rows).to_have_text(["about a green tree"])
     page.fill("#search", "no such words")
-    shows(page, "#talks", "Nothing found.")
+    shows(page, "#conversations", "Nothing found.")
     page.fill("#search", "")
     page.click("text=about a red bus >> nth=0")
     shows(page, ".said", "about a red bus")
@@ -327,8 +327,8 @@ def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
                 "[...document.querySelectorAll('#memory-bar span')].map((s) => s.style.width)"
             )
             assert widths == ["15%", "25%", "5%", "5%"]
-            shows(page, "#memory-legend li >> nth=0", "picture weights 30 MiB")
-            shows(page, "#memory-streamed", "5 MiB are copied in for each token.")
+            shows(page, "#memory-legend li >> nth=0", "vision weights 30 MiB")
+            shows(page, "#memory-streamed", "5 MiB of weights are streamed for each token.")
             ask(page, "hello")
             shows(page, "#memory-text", "Memory: 60 MiB of 200 MiB planned")
             page.reload()  # from the server's counters this time
@@ -353,7 +353,7 @@ def test_the_page_fits_a_telephone(browser: Any, address: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 24)"
         page.click("#menu")
-        assert page.is_visible("#talks")
+        assert page.is_visible("#conversations")
 
 
 def test_with_a_key_the_page_asks_for_it(browser: Any) -> None:

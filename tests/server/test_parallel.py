@@ -58,7 +58,7 @@ def serving(
 ) -> Iterator[tuple[EngineProcess, LocalServer]]:
     load = LoadOptions(folder=folder, device="cpu", dtype="float32", parallel=parallel)
     engine = EngineProcess(load)
-    with running(engine, most_waiting=CLIENTS, **options) as server:
+    with running(engine, max_waiting=CLIENTS, **options) as server:
         # The server's thread starts it.
         wait_until(lambda: engine.state is not EngineState.STOPPED)
         loaded = engine.wait_ready(PATIENCE_S)
@@ -181,18 +181,18 @@ def test_as_many_requests_run_at_once_as_the_engine_answers() -> None:
 def test_slots_that_come_later_are_given_to_those_that_wait() -> None:
     async def play() -> None:
         queue = RequestQueue(8)
-        await queue.take("a", retry_after=1)
-        waiting = [asyncio.ensure_future(queue.take(c, retry_after=1)) for c in "aaab"]
+        await queue.acquire("a", retry_after=1)
+        waiting = [asyncio.ensure_future(queue.acquire(c, retry_after=1)) for c in "aaab"]
         await asyncio.sleep(0)
         queue.set_slots(3)
         await asyncio.sleep(0)
         assert [task.done() for task in waiting] == [True, False, False, True]
         queue.set_slots(1)
-        queue.give_back()
-        queue.give_back()
+        queue.release()
+        queue.release()
         await asyncio.sleep(0)
         assert queue.waiting == 2
-        queue.give_back()
+        queue.release()
         await asyncio.sleep(0)
         assert queue.waiting == 1
         queue.set_slots(2)

@@ -263,7 +263,7 @@ def test_redirects_are_followed_and_counted(web: Web) -> None:
     Asked().refuses(web.url("/round"), "more than 3 times")
     assert len(web.asked) == 4
     web.pages["/nowhere"] = lambda h: send(h, b"", 302)
-    Asked().refuses(web.url("/nowhere"), "redirects to nowhere")
+    Asked().refuses(web.url("/nowhere"), "redirects without a target")
 
 
 def test_too_many_bytes_are_a_413_announced_or_not(web: Web) -> None:

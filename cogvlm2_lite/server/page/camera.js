@@ -1,8 +1,8 @@
 "use strict";
-// A picture from the camera. Browsers give it to pages of this machine and to https only; elsewhere
-// a telephone's own camera is asked through a file field.
+// Takes a picture with the camera. Browsers allow this only for pages of this machine and for https;
+// elsewhere a file field opens the camera app of a phone.
 
-// Gives a picture file; null when there was none, after onTrouble was called if there is no camera.
+// Returns a picture file, or null. Calls onTrouble if the camera can't be used.
 export async function takePicture(dialog, field, onTrouble) {
   const devices = navigator.mediaDevices;
   if (!devices || !devices.getUserMedia) {
@@ -24,7 +24,7 @@ export async function takePicture(dialog, field, onTrouble) {
     await new Promise((done) => { dialog.onclose = done; });
     return dialog.returnValue === "take" ? await photograph(video) : null;
   } finally {
-    stream.getTracks().forEach((track) => track.stop()); // its light goes out
+    stream.getTracks().forEach((track) => track.stop()); // turns off the camera's light
     video.srcObject = null;
     dialog.returnValue = "";
   }
@@ -34,7 +34,7 @@ async function photograph(video) {
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
-  if (!canvas.width) return null; // no image has come yet
+  if (!canvas.width) return null; // there is no frame yet
   canvas.getContext("2d").drawImage(video, 0, 0);
   const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
   return new File([blob], "camera.jpg", { type: "image/jpeg" });

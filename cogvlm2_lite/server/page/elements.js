@@ -1,6 +1,6 @@
 "use strict";
-// Builds elements. Text from the model is only ever set as text, never read as HTML: its Markdown
-// comes from the server as a tree of these tags, and every other tag becomes a plain span.
+// Builds elements. Text from the model is never parsed as HTML: the server returns its Markdown as a
+// tree of these tags, and any other tag becomes a plain span.
 
 const TAGS = new Set(["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li",
   "blockquote", "pre", "code", "em", "strong", "s", "span", "a",
@@ -16,7 +16,7 @@ export function make(name, kind, text) {
 
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = make("textarea"); // browsers have no clipboard for pages of other machines
+  const area = make("textarea"); // browsers offer no clipboard to http pages of other machines
   area.value = text;
   document.body.append(area);
   area.select();
@@ -47,7 +47,7 @@ function element(node, words) {
   if (node.tag === "ol" && Number.isInteger(node.start)) made.start = node.start;
   if (ALIGNS.has(node.align)) made.style.textAlign = node.align;
   if (node.tag === "table") {
-    const frame = make("div", "wide"); // a wide table is pushed sideways, not the page
+    const frame = make("div", "wide"); // a wide table scrolls, not the page
     frame.tabIndex = 0;
     frame.append(made);
     return frame;
@@ -60,7 +60,7 @@ function link(made, address) {
   made.href = address;
   made.target = "_blank";
   made.rel = "noopener noreferrer";
-  // Where a link goes is seen before it is clicked, whatever its text says.
+  // Show the target of a link if its text is different.
   if (made.textContent !== address) made.append(make("span", "address", ` (${address})`));
   return made;
 }

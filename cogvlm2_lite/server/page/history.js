@@ -1,5 +1,6 @@
 "use strict";
-// Conversations stay in this browser, in IndexedDB, and nowhere else.
+// Stores the conversations in this browser (IndexedDB) and nowhere else.
+// The object store has the name "talks" because earlier versions wrote it.
 
 let base = null;
 
@@ -8,7 +9,7 @@ export function openHistory() {
     const request = indexedDB.open("cogvlm2-lite", 1);
     request.onupgradeneeded = () => request.result.createObjectStore("talks", { keyPath: "id" });
     request.onsuccess = () => { base = request.result; done(); };
-    request.onerror = () => done(); // a private window: nothing is kept
+    request.onerror = () => done(); // a private window: nothing is stored
   });
 }
 
@@ -21,17 +22,17 @@ function stored(mode, work) {
   });
 }
 
-export const save = (talk) => stored("readwrite", (store) => store.put(talk));
+export const save = (conversation) => stored("readwrite", (store) => store.put(conversation));
 export const load = (id) => stored("readonly", (store) => store.get(id));
 export const remove = (id) => stored("readwrite", (store) => store.delete(id));
 
-// Gives the conversations that hold every word of a search, the newest first.
+// Returns the conversations that contain every word of a search, the newest first.
 export async function find(search) {
-  const wanted = search.toLowerCase().split(/\s+/).filter(Boolean);
+  const searched = search.toLowerCase().split(/\s+/).filter(Boolean);
   const all = (await stored("readonly", (store) => store.getAll())) || [];
-  const holds = (talk) => {
-    const text = talk.turns.map((turn) => `${turn.question}\n${turn.answer}`).join("\n").toLowerCase();
-    return wanted.every((word) => text.includes(word));
+  const matches = (conversation) => {
+    const text = conversation.turns.map((turn) => `${turn.question}\n${turn.answer}`).join("\n").toLowerCase();
+    return searched.every((word) => text.includes(word));
   };
-  return { total: all.length, talks: all.filter(holds).sort((a, b) => b.id - a.id) };
+  return { total: all.length, conversations: all.filter(matches).sort((a, b) => b.id - a.id) };
 }

@@ -1,5 +1,5 @@
 "use strict";
-// The memory bar: what the plan keeps in the phase under way, and how much the engine holds now.
+// The memory bar: the plan of the current phase, and the memory that the engine uses now.
 
 import { make } from "./elements.js";
 
@@ -14,7 +14,7 @@ export function size(bytes) {
 
 const sum = (values) => Object.values(values || {}).reduce((a, b) => a + b, 0);
 
-// Bytes of each kind in a phase, all devices together.
+// Returns the bytes of each kind in a phase, over all devices.
 export function shares(plan, phase) {
   const total = { vision: 0, language: 0, cache: 0, work: 0, streamed: 0 };
   for (const device of plan.devices || []) {
@@ -30,7 +30,7 @@ export function shares(plan, phase) {
   return total;
 }
 
-// plan: of /v1/plan, or null; held: bytes, 0 when it isn't known
+// plan: from /v1/plan, or null; held: bytes in use, 0 if unknown
 export function drawMemory(at, plan, phase, held, words) {
   const peak = plan ? plan.peak_bytes || 0 : 0;
   at("memory").hidden = !peak;
@@ -58,7 +58,7 @@ export function drawMemory(at, plan, phase, held, words) {
     found.streamed && phase === "decode" ? words.streamed(size(found.streamed)) : "";
 }
 
-// Reads the server's counters into {name: number}; rows with labels are left out.
+// Returns the server's counters as {name: number}, without those that have labels.
 export function readMetrics(text) {
   const rows = text.matchAll(/^cogvlm2_(\w+) ([-+.\w]+)$/gm);
   return Object.fromEntries([...rows].map((row) => [row[1], Number(row[2])]));

@@ -1,5 +1,5 @@
 "use strict";
-// The page: no library, no build. The key lives as long as the tab.
+// The chat page. It uses no library and no build step. The API key is kept until the tab is closed.
 
 import { takePicture } from "./camera.js";
 import { build, copyButton, make } from "./elements.js";
@@ -12,36 +12,36 @@ const at = (id) => document.getElementById(id);
 let language = localStorage.getItem("language")
   || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 let words = TEXT[language];
-let talk = null; // {id, name, picture, turns: [{question, answer, note, bad}]}
-let picture = null; // a data: address, for the next question
-let running = null; // AbortController of the answer under way
-let plan = null; // of /v1/plan
-let phase = "decode"; // what the memory bar shows
-let heldBytes = 0; // as the engine last said
-const RENDER_MS = 300; // at least, between two looks at the Markdown of an answer being written
+let conversation = null; // {id, name, picture, turns: [{question, answer, note, bad}]}
+let picture = null; // a data: URL, for the next question
+let running = null; // AbortController of the answer in progress
+let plan = null; // from /v1/plan
+let phase = "decode"; // the phase in the memory bar
+let heldBytes = 0; // as last reported by the engine
+const RENDER_MS = 300; // minimum time between two renderings of a growing answer
 
 // --- history -----------------------------------------------------------------------------------
 
-async function listTalks() {
-  const { total, talks } = await find(at("search").value);
+async function listConversations() {
+  const { total, conversations } = await find(at("search").value);
   at("search").hidden = total < 2;
-  const none = talks.length || !total ? [] : [make("li", "none", words.nothing)];
-  at("talks").replaceChildren(...none, ...talks.map((one) => {
-    const row = make("li", talk && one.id === talk.id ? "open" : "");
+  const none = conversations.length || !total ? [] : [make("li", "none", words.nothing)];
+  at("conversations").replaceChildren(...none, ...conversations.map((one) => {
+    const row = make("li", conversation && one.id === conversation.id ? "open" : "");
     const name = make("button", "quiet name", one.name);
     name.onclick = () => { show(one); closeMenu(); };
     const away = make("button", "quiet", "×");
     away.setAttribute("aria-label", `${words.delete}: ${one.name}`);
     away.onclick = async () => {
       await remove(one.id);
-      if (talk && talk.id === one.id) fresh(); else listTalks();
+      if (conversation && conversation.id === one.id) fresh(); else listConversations();
     };
     row.append(name, away);
     return row;
   }));
 }
 
-// --- what is shown -----------------------------------------------------------------------------
+// --- display -----------------------------------------------------------------------------------
 
 function translate() {
   words = TEXT[language];
@@ -64,7 +64,7 @@ function translate() {
 
 function showMemory() { drawMemory(at, plan, phase, heldBytes, words); }
 
-function say(text) { at("message").textContent = text; }
+function showMessage(text) { at("message").textContent = text; }
 
 function closeMenu() {
   at("side").classList.remove("open");
@@ -74,9 +74,9 @@ function closeMenu() {
 function drawTurn(turn, index) {
   const row = make("li");
   const asked = make("div", "asked");
-  if (index === talk.pictureTurn && talk.picture) {
+  if (index === conversation.pictureTurn && conversation.picture) {
     const image = make("img");
-    image.src = talk.picture;
+    image.src = conversation.picture;
     image.alt = "";
     asked.append(image);
   }
@@ -91,14 +91,14 @@ function drawTurn(turn, index) {
   return { row, rendered, tail, note, shown: 0, asking: false, pause: RENDER_MS };
 }
 
-// Turns texts into trees of elements; null when the server has none for them.
+// Returns a tree of elements for each text, or null if the server returns an error.
 async function markdown(texts) {
   try {
     const body = JSON.stringify({ texts });
     const reply = await fetch("/page/markdown", { method: "POST", headers: headers(), body });
     return reply.ok ? (await reply.json()).texts : null;
   } catch {
-    return null; // plain text is an answer, too
+    return null; // the answer is then shown as plain text
   }
 }
 
@@ -108,7 +108,7 @@ function place(drawn, nodes, answer, length) {
   drawn.tail.textContent = answer.slice(length);
 }
 
-// Shows an answer that grows: as Markdown up to the last look, then as text.
+// Shows a growing answer: Markdown up to the last rendering, then plain text.
 async function grown(turn, drawn) {
   drawn.tail.textContent = turn.answer.slice(drawn.shown);
   if (drawn.asking) return;
@@ -116,23 +116,23 @@ async function grown(turn, drawn) {
   await new Promise((done) => setTimeout(done, drawn.pause));
   const began = performance.now();
   await settle(turn, drawn);
-  drawn.pause = Math.max(RENDER_MS, 5 * (performance.now() - began)); // long answers, fewer looks
+  drawn.pause = Math.max(RENDER_MS, 5 * (performance.now() - began)); // render long answers less often
   drawn.asking = false;
 }
 
 async function settle(turn, drawn) {
   const answer = turn.answer;
-  if (answer.length === drawn.shown) return; // a second tree would only undo what was clicked
+  if (answer.length === drawn.shown) return; // rendering again would reset what the user selected
   const found = await markdown([answer]);
   if (found && answer.length >= drawn.shown) place(drawn, found[0], turn.answer, answer.length);
 }
 
-// Shows the answers of a conversation that was opened, a few at a time.
+// Renders the answers of an opened conversation, a few at a time.
 async function settleAll(turns) {
   for (let begin = 0; begin < turns.length;) {
     let end = begin + 1;
-    let letters = turns[begin][0].answer.length;
-    while (end < turns.length && (letters += turns[end][0].answer.length) < 30000) end += 1;
+    let characters = turns[begin][0].answer.length;
+    while (end < turns.length && (characters += turns[end][0].answer.length) < 30000) end += 1;
     const group = turns.slice(begin, end);
     const found = await markdown(group.map(([turn]) => turn.answer));
     group.forEach(([turn, drawn], index) => {
@@ -146,24 +146,24 @@ function addButtons(turn, drawn) {
   if (turn.answer) {
     drawn.note.append(" ", copyButton(words, () => turn.answer));
   }
-  if (turn === talk.turns.at(-1)) {
+  if (turn === conversation.turns.at(-1)) {
     const again = make("button", "quiet again", words.again);
-    again.onclick = () => { if (!running) { talk.turns.pop(); drawn.row.remove(); ask(turn.question); } };
+    again.onclick = () => { if (!running) { conversation.turns.pop(); drawn.row.remove(); ask(turn.question); } };
     drawn.note.append(" ", again);
   }
 }
 
 function show(one) {
   if (running) running.abort();
-  talk = one;
+  conversation = one;
   choosePicture(null);
   at("turns").replaceChildren();
-  const drawn = talk.turns.map((turn, index) => [turn, drawTurn(turn, index)]);
+  const drawn = conversation.turns.map((turn, index) => [turn, drawTurn(turn, index)]);
   drawn.forEach(([turn, row]) => addButtons(turn, row));
   settleAll(drawn.filter(([turn]) => turn.answer));
   at("turns").scrollTop = at("turns").scrollHeight;
-  localStorage.setItem("open", String(talk.id));
-  listTalks();
+  localStorage.setItem("open", String(conversation.id));
+  listConversations();
 }
 
 function fresh() {
@@ -181,12 +181,12 @@ function choosePicture(address) {
 }
 
 function takeFile(file) {
-  say("");
-  if (!file.type.startsWith("image/")) return say(words.notPicture);
-  if (file.size > MAX_PICTURE) return say(words.large);
+  showMessage("");
+  if (!file.type.startsWith("image/")) return showMessage(words.notPicture);
+  if (file.size > MAX_PICTURE) return showMessage(words.large);
   const reader = new FileReader();
   reader.onload = () => {
-    if (talk.picture) fresh(); // the model takes one picture per conversation
+    if (conversation.picture) fresh(); // the model takes one picture per conversation
     choosePicture(reader.result);
     at("question").focus();
   };
@@ -209,11 +209,11 @@ function askForKey() {
 
 function messages() {
   const list = [];
-  talk.turns.forEach((turn, index) => {
+  conversation.turns.forEach((turn, index) => {
     const text = { type: "text", text: turn.question };
-    const image = { type: "image_url", image_url: { url: talk.picture } };
-    list.push({ role: "user", content: index === talk.pictureTurn ? [image, text] : [text] });
-    if (index < talk.turns.length - 1) list.push({ role: "assistant", content: turn.answer });
+    const image = { type: "image_url", image_url: { url: conversation.picture } };
+    list.push({ role: "user", content: index === conversation.pictureTurn ? [image, text] : [text] });
+    if (index < conversation.turns.length - 1) list.push({ role: "assistant", content: turn.answer });
   });
   return list;
 }
@@ -236,7 +236,7 @@ async function* events(body) {
 }
 
 async function ask(question) {
-  const mine = talk;
+  const mine = conversation;
   if (picture) {
     mine.picture = picture;
     mine.pictureTurn = mine.turns.length;
@@ -245,8 +245,8 @@ async function ask(question) {
   const turn = { question, answer: "", note: words.reload, bad: false };
   mine.turns.push(turn);
   mine.name = mine.name || question.slice(0, 60);
-  await save(mine); // before the model begins: a crash loses no question
-  listTalks();
+  await save(mine); // before the request, so that a crash loses no question
+  listConversations();
   const drawn = drawTurn(turn, mine.turns.length - 1);
   drawn.note.textContent = words.waiting;
   at("turns").scrollTop = at("turns").scrollHeight;
@@ -266,7 +266,7 @@ async function ask(question) {
   drawn.note.classList.toggle("bad", turn.bad);
   await save(mine);
   if (turn.answer) await settle(turn, drawn);
-  if (talk === mine) addButtons(turn, drawn);
+  if (conversation === mine) addButtons(turn, drawn);
 }
 
 async function read(turn, drawn, signal) {
@@ -286,15 +286,15 @@ async function read(turn, drawn, signal) {
   for await (const chunk of events(reply.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
     if (chunk.usage) tokens = chunk.usage.completion_tokens;
-    const told = chunk.cogvlm2 || {};
-    if (told.phase) {
-      drawn.note.textContent = `${words[told.phase]} ${Math.round(100 * told.done / told.total)}%`;
-      phase = told.phase;
-      heldBytes = told.held_bytes;
+    const report = chunk.cogvlm2 || {};
+    if (report.phase) {
+      drawn.note.textContent = `${words[report.phase]} ${Math.round(100 * report.done / report.total)}%`;
+      phase = report.phase;
+      heldBytes = report.held_bytes;
       showMemory();
     }
-    if (told.dropped_turns) note += `${words.dropped(told.dropped_turns)} `;
-    if (told.notice) note += `${told.notice} `;
+    if (report.dropped_turns) note += `${words.dropped(report.dropped_turns)} `;
+    if (report.notice) note += `${report.notice} `;
     const choice = chunk.choices[0];
     if (!choice) continue;
     if (choice.finish_reason === "length" && !note) note = `${words.cut} `;
@@ -319,13 +319,13 @@ async function get(path) {
   return reply.ok ? reply : null;
 }
 
-async function look() {
+async function updateState() {
   try {
     const health = await (await fetch("/health")).json();
     const ready = health.status === "ready";
     at("state").textContent = ready ? words.ready : words.loading;
     if (!ready) {
-      plan = null; // the next model may be planned otherwise
+      plan = null; // the plan may be different after loading
       return showMemory();
     }
     const counters = await get("/metrics");
@@ -343,7 +343,7 @@ async function look() {
   }
 }
 
-// --- wiring ------------------------------------------------------------------------------------
+// --- event handlers ----------------------------------------------------------------------------
 
 at("composer").onsubmit = (event) => {
   event.preventDefault();
@@ -352,7 +352,7 @@ at("composer").onsubmit = (event) => {
   if (!question) return at("question").focus();
   at("question").value = "";
   grow();
-  say("");
+  showMessage("");
   ask(question);
 };
 function grow() {
@@ -361,7 +361,7 @@ function grow() {
 }
 at("question").oninput = grow;
 at("question").onkeydown = (event) => {
-  // isComposing: Enter that ends the writing of a Chinese word is no order to send.
+  // isComposing: this Enter ends the input of a Chinese word and must not send.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   if (!running) at("composer").requestSubmit();
@@ -372,7 +372,7 @@ document.onkeydown = (event) => {
   const typing = event.target.closest("input, textarea, dialog");
   if (event.key === "/" && !typing) { event.preventDefault(); at("question").focus(); }
 };
-at("search").oninput = listTalks;
+at("search").oninput = listConversations;
 at("new").onclick = fresh;
 at("menu").onclick = () => {
   const open = at("side").classList.toggle("open");
@@ -382,16 +382,16 @@ at("language").onclick = () => {
   language = language === "en" ? "zh" : "en";
   localStorage.setItem("language", language);
   translate();
-  look();
-  if (!running) show(talk);
+  updateState();
+  if (!running) show(conversation);
 };
 at("pick").onclick = () => at("file").click();
 for (const field of [at("file"), at("camera-file")]) {
   field.onchange = () => { if (field.files[0]) takeFile(field.files[0]); field.value = ""; };
 }
 at("camera").onclick = async () => {
-  say("");
-  const trouble = () => say(words.noCamera);
+  showMessage("");
+  const trouble = () => showMessage(words.noCamera);
   const file = await takePicture(at("camera-dialog"), at("camera-file"), trouble);
   if (file) takeFile(file);
 };
@@ -414,7 +414,7 @@ async function begin() {
   const last = Number(localStorage.getItem("open"));
   const kept = last ? await load(last) : undefined;
   if (kept) show(kept); else fresh();
-  look();
-  setInterval(look, 5000);
+  updateState();
+  setInterval(updateState, 5000);
 }
 begin();
