@@ -38,7 +38,7 @@ _ROWS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PictureSamples:
     """All samples about one picture, or one sample without a picture."""
 
     number: int
@@ -60,7 +60,9 @@ class Asked:
         return PrefixGroup(prefix=prefix, features=features, suffixes=suffixes)
 
 
-def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig) -> list[Asked]:
+def prepare(
+    samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
+) -> list[PictureSamples]:
     """Tokenize samples and group those about the same picture.
 
     Raises UsageError for a sample without answer, ImageError and PromptTooLongError.
@@ -80,13 +82,13 @@ def prepare(samples: Sequence[Sample], tokenizer: Tokenizer, config: ModelConfig
         tokens = tokenize(sample, tokenizer, config)
         found.setdefault(key, (image, []))[1].append((number, tokens))
     return [
-        Asked(number=number, image=image, answers=tuple(answers))
+        PictureSamples(number=number, image=image, answers=tuple(answers))
         for number, (image, answers) in enumerate(found.values())
     ]
 
 
 def answer_logprobs(
-    model: Model, asked: Sequence[Asked], cancel: Cancel
+    model: Model, asked: Sequence[PictureSamples], cancel: Cancel
 ) -> Generator[Progress, None, Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]]:
     """Run one wave; yields Progress per block.
 
@@ -104,7 +106,7 @@ def answer_logprobs(
 
 def _rows(
     model: Model,
-    asked: Sequence[Asked],
+    asked: Sequence[PictureSamples],
     groups: Sequence[PrefixGroup],
     hidden: Sequence[Sequence[torch.Tensor]],
 ) -> Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]:
@@ -118,9 +120,9 @@ def _rows(
                 yield number, tokens, metrics.log_softmax(found)
 
 
-def waves_of(asked: Sequence[Asked], config: ModelConfig) -> list[list[Asked]]:
+def waves_of(asked: Sequence[PictureSamples], config: ModelConfig) -> list[list[PictureSamples]]:
     """Return groups whose hidden states, at 4 bytes per number, fit into WAVE_BYTES."""
-    waves: list[list[Asked]] = [[]]
+    waves: list[list[PictureSamples]] = [[]]
     filled = 0
     for one in asked:
         vision = 0 if one.image is None else config.vision.num_positions * config.vision.hidden_size
@@ -141,7 +143,7 @@ class Reference:
     """
 
     def __init__(
-        self, asked: Sequence[Asked], config: ModelConfig, folder: Path | None = None
+        self, asked: Sequence[PictureSamples], config: ModelConfig, folder: Path | None = None
     ) -> None:
         """Create the file. Raises UsageError without an answer, DoesNotFitError without disk space.
 

@@ -146,7 +146,7 @@ def test_an_fp4_folder_is_known_by_its_tensors_and_read_as_bitsandbytes_reads_it
     assert not stored.quant.nested
     model = opened(fp4)
     loader = model.runtime.residency._loaders[0]
-    weight = make_weight(stored, Reader(ours).read(stored), loader._place, packed=False)  # type: ignore[attr-defined]
+    weight = make_weight(stored, Reader(ours).read(stored), loader._target, packed=False)  # type: ignore[attr-defined]
     plain = Reader(source).read(source.tensors[stored.spec.name])["weight"]
     assert torch.equal(weight.dequantize(torch.bfloat16), fp4_weights(plain.clone()))
 
