@@ -17,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from cogvlm2_lite.engine.options import LoadOptions
 from gui.app import Program
 from gui.background.engine import EngineClient
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script, ScriptedProcess
 
 
 @pytest.fixture
@@ -26,14 +26,20 @@ def made() -> list[ScriptedProcess]:
 
 
 @pytest.fixture
+def script() -> Script:
+    """What the engines of this test answer."""
+    return Script()
+
+
+@pytest.fixture
 def open_desk(
-    qapp: QApplication, qtbot: QtBot, made: list[ScriptedProcess]
+    qapp: QApplication, qtbot: QtBot, made: list[ScriptedProcess], script: Script
 ) -> Iterator[Callable[[Path], Desk]]:
     """Opens a window on a data folder, as often as a test starts the program."""
     opened: list[Program] = []
 
     def make(options: LoadOptions) -> ScriptedProcess:
-        made.append(ScriptedProcess(options))
+        made.append(ScriptedProcess(options, script))
         return made[-1]
 
     def start(data: Path) -> Desk:

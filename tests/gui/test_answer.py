@@ -8,11 +8,11 @@ from PySide6.QtGui import QGuiApplication, QTextTable
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
-from cogvlm2_lite.events import Event, FinishReason, TextDelta
+from cogvlm2_lite.events import FinishReason, TextDelta
 from gui.chat.answer import Answer, CodeBlock, Prose
 from gui.chat.blocks import Code, Text, split
 from gui.data.state import Status
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_a_link_opens_only_after_its_address_was_shown(
     assert len(shown) == 1
 
 
-def stop_in_the_middle(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+def stop_in_the_middle(desk: Desk, script: Script) -> int:
+    script.hold = True
     desk.open_demo()
     desk.chat.composer.setPlainText("Tell me")
     desk.chat.send()
@@ -122,15 +122,12 @@ def stop_in_the_middle(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> int:
     return talk.path()[0].id
 
 
-def test_a_stopped_answer_goes_on_from_its_tokens(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = stop_in_the_middle(desk, monkeypatch)
+def test_a_stopped_answer_goes_on_from_its_tokens(desk: Desk, script: Script) -> None:
+    number = stop_in_the_middle(desk, script)
     view = desk.chat.transcript.view_of(number)
     assert view.continue_button.isVisible()
-    events: list[Event] = [TextDelta(text="It is **red**."), TextDelta(text=" And blue.")]
-    monkeypatch.setattr(ScriptedProcess, "script", events)
-    monkeypatch.setattr(ScriptedProcess, "hold", False)
+    script.events = [TextDelta(text="It is **red**."), TextDelta(text=" And blue.")]
+    script.hold = False
     view.continue_button.click()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
     asked = desk.engine.asked[-1]
@@ -144,10 +141,10 @@ def test_a_stopped_answer_goes_on_from_its_tokens(
 
 
 def test_an_engine_that_dies_while_an_answer_goes_on_loses_none_of_it(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, script: Script
 ) -> None:
-    number = stop_in_the_middle(desk, monkeypatch)
-    monkeypatch.setattr(ScriptedProcess, "script", [])
+    number = stop_in_the_middle(desk, script)
+    script.events = []
     desk.chat.continue_answer(number)
     desk.qtbot.waitUntil(lambda: len(desk.engine.asked) == 2)
     desk.engine.die("The engine was killed (SIGKILL).")
@@ -160,18 +157,18 @@ def test_an_engine_that_dies_while_an_answer_goes_on_loses_none_of_it(
 
 
 def test_an_answer_goes_on_only_while_nothing_is_asked_behind_it(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, script: Script
 ) -> None:
-    number = stop_in_the_middle(desk, monkeypatch)
-    monkeypatch.setattr(ScriptedProcess, "hold", False)
+    number = stop_in_the_middle(desk, script)
+    script.hold = False
     desk.ask("And then?")
     assert not desk.chat.transcript.view_of(number).continue_button.isVisible()
     desk.chat.continue_answer(number)
     assert not desk.chat.busy
 
 
-def test_a_limit_that_ended_an_answer_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedProcess, "ends", FinishReason.LENGTH)
+def test_a_limit_that_ended_an_answer_is_named(desk: Desk, script: Script) -> None:
+    script.ends = FinishReason.LENGTH
     desk.open_demo()
     desk.ask("Long?")
     talk = desk.chat.conversation

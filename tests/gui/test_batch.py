@@ -20,7 +20,7 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
 from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script
 
 PICTURES = checkpoint_folder().parent / "pictures"
 CHILD = """
@@ -164,10 +164,8 @@ def test_the_page_asks_for_what_it_needs(desk: Desk, child: Path) -> None:
     assert page.status.text() == "Open a model first, on the Chat page."
 
 
-def test_no_batch_starts_while_the_chat_answers(
-    desk: Desk, child: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+def test_no_batch_starts_while_the_chat_answers(desk: Desk, child: Path, script: Script) -> None:
+    script.hold = True
     desk.open_demo()
     desk.chat.composer.setPlainText("Tell me")
     desk.chat.send()

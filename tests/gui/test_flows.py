@@ -38,7 +38,7 @@ from gui.chat.dropped import png_bytes
 from gui.data.settings import SETTINGS
 from gui.data.state import Conversation
 from gui.shortcuts import ShortcutDialog
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script
 
 PICTURES = checkpoint_folder().parent / "pictures"
 
@@ -256,8 +256,8 @@ def test_a_pinned_conversation_stays_on_top(desk: Desk) -> None:
     assert [desk.chat.list.item(row).text() for row in range(2)] == ["New?", "Old?"]
 
 
-def test_what_answers_is_not_deleted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+def test_what_answers_is_not_deleted(desk: Desk, script: Script) -> None:
+    script.hold = True
     desk.open_demo()
     desk.chat.composer.setPlainText("Long?")
     desk.chat.send()
@@ -268,14 +268,12 @@ def test_what_answers_is_not_deleted(desk: Desk, monkeypatch: pytest.MonkeyPatch
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
 
 
-def test_an_answer_goes_on_while_another_conversation_is_shown(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_goes_on_while_another_conversation_is_shown(desk: Desk, script: Script) -> None:
     desk.open_demo()
     desk.ask("First?")
     first = talk_of(desk)
     desk.chat.start_new()
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.hold = True
     desk.chat.composer.setPlainText("Second?")
     desk.chat.send()
     second = talk_of(desk)

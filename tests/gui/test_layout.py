@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.events import Event, TextDelta
 from gui.chat.answer import Prose
 from gui.window import PAGES
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script
 
 ARABIC = "ما هو الشيء الموجود في الصورة؟"
 ANSWER = "توجد **سيارة حمراء** في الصورة."
@@ -121,11 +121,9 @@ def test_right_to_left_everything_changes_sides(desk: Desk, right_to_left: None)
     assert chat.send_button.geometry().center().x() < card.width() // 2
 
 
-def test_arabic_is_written_from_the_right(
-    desk: Desk, right_to_left: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arabic_is_written_from_the_right(desk: Desk, right_to_left: None, script: Script) -> None:
     events: list[Event] = [TextDelta(text=ANSWER)]
-    monkeypatch.setattr(ScriptedProcess, "script", events)
+    script.events = events
     desk.open_demo()
     desk.ask(ARABIC)
     talk = desk.chat.conversation
@@ -144,10 +142,10 @@ def test_arabic_is_written_from_the_right(
 
 
 def test_arabic_in_a_window_from_left_to_right_is_written_from_the_right_too(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, script: Script
 ) -> None:
     events: list[Event] = [TextDelta(text=f"{ANSWER}\n\nAnd in English.")]
-    monkeypatch.setattr(ScriptedProcess, "script", events)
+    script.events = events
     desk.open_demo()
     desk.ask(ARABIC)
     talk = desk.chat.conversation

@@ -23,7 +23,7 @@ from gui.memory.page import MemoryPage
 from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
 from gui.pages.quality import QualityCard
 from gui.part_names import NAMES
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script
 
 
 def device(**values: object) -> Device:
@@ -153,21 +153,20 @@ def test_the_meter_runs_while_it_is_seen(desk: Desk, monkeypatch: pytest.MonkeyP
     assert not page._clock.isActive()
 
 
-def test_what_the_engine_holds_and_plans_anew_is_shown(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_engine_holds_and_plans_anew_is_shown(desk: Desk, script: Script) -> None:
     page = open_page(desk)
-    events = [
+    script.events = [
         Progress(phase="encode", done=1, total=2, held_bytes=3 * GIB),
         Progress(phase="prefill", done=1, total=2, held_bytes=2 * GIB),
         TextDelta(text="x"),
     ]
-    monkeypatch.setattr(ScriptedProcess, "script", events)
     desk.open_demo()
     desk.ask("How much?")
     assert page.held.text() == "The model's weights and buffers: 2.00 GiB now, 3.00 GiB at most."
-    told = [Replanned(text=Text("Memory ran out."), budget_bytes=(1,)), TextDelta(text="x")]
-    monkeypatch.setattr(ScriptedProcess, "script", told)
+    script.events = [
+        Replanned(text=Text("Memory ran out."), budget_bytes=(1,)),
+        TextDelta(text="x"),
+    ]
     desk.ask("And now?")
     assert page.held.text() == "Memory ran out."
 

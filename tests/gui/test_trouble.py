@@ -24,7 +24,7 @@ from gui import app as gui_app
 from gui.data.history import FILE, VERSION, History, HistoryError
 from gui.data.settings import Preferences
 from gui.data.state import Status
-from tests.helpers.desk import Desk, ScriptedProcess, finished
+from tests.helpers.desk import Desk, Script, finished
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")
 LONG = "word " * 8000  # 40 KB: more than the free part of any page of the database
@@ -188,10 +188,10 @@ def test_a_question_that_does_not_fit_on_the_disk_stays_in_the_composer(
 
 @posix
 def test_an_answer_that_can_not_be_written_is_written_with_the_next(
-    open_desk: Callable[[Path], Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[[Path], Desk], tmp_path: Path, script: Script
 ) -> None:
-    monkeypatch.setattr(ScriptedProcess, "script", [TextDelta(text=LONG)])
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.events = [TextDelta(text=LONG)]
+    script.hold = True
     desk = open_desk(tmp_path)
     desk.open_demo()
     desk.chat.composer.setPlainText("Long?")
@@ -208,7 +208,7 @@ def test_an_answer_that_can_not_be_written_is_written_with_the_next(
     assert talk is not None
     assert talk.path()[0].answer == LONG
     assert desk.program.history.load(talk.id).path()[0].answer == LONG, "owed, and shown"
-    monkeypatch.setattr(ScriptedProcess, "hold", False)
+    script.hold = False
     desk.ask("And now?")
     with History(tmp_path) as other:
         turns = other.load(talk.id).path()
@@ -218,10 +218,13 @@ def test_an_answer_that_can_not_be_written_is_written_with_the_next(
 
 @posix
 def test_a_disk_that_is_full_costs_no_answer(
-    open_desk: Callable[[Path], Desk], small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[[Path], Desk],
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: Script,
 ) -> None:
-    monkeypatch.setattr(ScriptedProcess, "script", [TextDelta(text=LONG)])
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.events = [TextDelta(text=LONG)]
+    script.hold = True
     data = small_disk / "data"
     desk = open_desk(data)
     desk.open_demo()
@@ -272,9 +275,9 @@ def test_a_picture_that_can_not_be_kept_is_told(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_costs_no_question_and_no_answer(
-    open_desk: Callable[[Path], Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[[Path], Desk], tmp_path: Path, script: Script
 ) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.hold = True
     desk = open_desk(tmp_path)
     desk.open_demo()
     with write_locked(tmp_path):
@@ -349,9 +352,9 @@ def test_two_writers_overwrite_nothing_of_each_other(tmp_path: Path) -> None:
 
 
 def test_text_is_on_disk_a_second_after_it_came_though_no_more_comes(
-    open_desk: Callable[[Path], Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[[Path], Desk], tmp_path: Path, script: Script
 ) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.hold = True
     desk = open_desk(tmp_path)
     desk.open_demo()
     desk.chat.composer.setPlainText("Slow?")

@@ -33,7 +33,7 @@ from gui.chat.answer import Prose
 from gui.data.state import Status
 from gui.pages.convert import ConvertPage
 from gui.window import PAGES
-from tests.helpers.desk import Desk, ScriptedProcess
+from tests.helpers.desk import Desk, Script, ScriptedProcess
 
 PICTURES = checkpoint_folder().parent / "pictures"
 
@@ -87,8 +87,8 @@ def test_enter_sends_and_shift_enter_breaks_the_line(desk: Desk) -> None:
     assert desk.chat.composer.toPlainText() == ""
 
 
-def test_stop_keeps_what_came(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+def test_stop_keeps_what_came(desk: Desk, script: Script) -> None:
+    script.hold = True
     desk.open_demo()
     desk.chat.composer.setPlainText("Tell me")
     desk.chat.send()
@@ -102,9 +102,9 @@ def test_stop_keeps_what_came(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_dead_engine_leaves_the_answer_so_far_and_offers_a_start(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, script: Script
 ) -> None:
-    monkeypatch.setattr(ScriptedProcess, "hold", True)
+    script.hold = True
     desk.open_demo()
     desk.chat.composer.setPlainText("Tell me")
     desk.chat.send()
@@ -152,11 +152,8 @@ def test_asking_again_and_editing_make_versions(desk: Desk) -> None:
     assert talk.path()[0].id == first
 
 
-def test_what_the_engine_tells_stands_under_the_answer(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = [Notice(text=Text("The answer went in circles.")), TextDelta(text="a")]
-    monkeypatch.setattr(ScriptedProcess, "script", events)
+def test_what_the_engine_tells_stands_under_the_answer(desk: Desk, script: Script) -> None:
+    script.events = [Notice(text=Text("The answer went in circles.")), TextDelta(text="a")]
     desk.open_demo()
     desk.ask("Loop?")
     talk = desk.chat.conversation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pytestqt.qtbot import QtBot
 
@@ -25,18 +26,26 @@ def finished(
     )  # fmt: skip
 
 
-class ScriptedProcess(FakeEngine):
-    """An engine's process without a process: every question gets the events of `script`.
+@dataclass
+class Script:
+    """What the engines of a test do with every question; a test may change it at any time.
 
-    hold  keeps answers open after their events, until `let_go` or a cancel
+    events  delivered at once
+    hold    keep answers open after their events, until `let_go` or a cancel
+    ends    the reason with which an answer finishes
     """
 
-    script: list[Event] = [TextDelta(text="It is "), TextDelta(text="**red**.")]  # noqa: RUF012
-    hold = False
-    ends = FinishReason.EOS
+    events: Sequence[Event] = (TextDelta(text="It is "), TextDelta(text="**red**."))
+    hold: bool = False
+    ends: FinishReason = FinishReason.EOS
 
-    def __init__(self, options: LoadOptions) -> None:
+
+class ScriptedProcess(FakeEngine):
+    """An engine's process without a process: every question gets what the script says."""
+
+    def __init__(self, options: LoadOptions, script: Script | None = None) -> None:
         super().__init__(options)
+        self.script = script or Script()
         self._open: dict[int, Callable[[Outcome], None]] = {}
 
     def become_ready(self) -> None:
@@ -44,10 +53,10 @@ class ScriptedProcess(FakeEngine):
 
     def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
         self.asked.append(ask)
-        for event in self.script:
+        for event in self.script.events:
             deliver(event)
         self._open[ask.request] = deliver
-        if not self.hold:
+        if not self.script.hold:
             self.let_go()
         return ask.request
 
@@ -61,7 +70,7 @@ class ScriptedProcess(FakeEngine):
 
     def let_go(self) -> None:
         for request in list(self._open):
-            self._open.pop(request)(finished(self._text(), self.ends))
+            self._open.pop(request)(finished(self._text(), self.script.ends))
 
     def die(self, why: str) -> None:
         self.state, self.reason = EngineState.DEAD, why
@@ -69,7 +78,7 @@ class ScriptedProcess(FakeEngine):
             self._open.pop(request)(EngineError(why, hint="Start it again."))
 
     def _text(self) -> str:
-        return "".join(e.text for e in self.script if isinstance(e, TextDelta))
+        return "".join(e.text for e in self.script.events if isinstance(e, TextDelta))
 
 
 class Desk:
