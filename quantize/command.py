@@ -223,7 +223,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     prepare_threads()
     from quantize.pipeline import Effort, convert
 
-    note = Text(_choose_calibration(options))
+    note = Text(choose_calibration(options))
     samples, name = _samples(options)
     settings = QuantizeOptions(
         budget=options.budget or (parse_budget(_DEFAULT_BUDGET) if samples else None),
@@ -304,7 +304,7 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
     return task
 
 
-def _choose_calibration(options: argparse.Namespace) -> str:
+def choose_calibration(options: argparse.Namespace) -> str:
     """Set --calibrate if it is not given; return a note about the choice, or "".
 
     Calibration on a CPU may take hours, so it needs consent: a person is asked, and a program gets

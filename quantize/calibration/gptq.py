@@ -307,10 +307,10 @@ def _prepare(
         return importance, order, None
     if how.ordered:
         order = importance.argsort(descending=True, stable=True)
-    return importance, order, _inverse_factor(damped, order)
+    return importance, order, inverse_factor(damped, order)
 
 
-def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
+def inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
     """Return the upper triangular U with U^T U = the inverse of hessian[order][:, order].
 
     The paper takes the Cholesky factor of the inverse. Here the Hessian, flipped in both

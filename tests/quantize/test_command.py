@@ -17,7 +17,7 @@ import torch
 
 from cogvlm2_lite.devices import Compute
 from quantize.command import (
-    _choose_calibration,
+    choose_calibration,
     main,
     quantize_parser,
     run,
@@ -296,5 +296,5 @@ def test_unfinished_work_goes_on_as_it_began(tmp_path: Path, rounding: str, word
     job = {"tool": "t", "source": {}, "settings": {"rounding": rounding}}
     (tmp_path / "q.partial" / "job.json").write_text(json.dumps(job))
     options = quantize_parser().parse_args([SOURCE, str(tmp_path / "q")])
-    assert _choose_calibration(options) == ""
+    assert choose_calibration(options) == ""
     assert options.calibrate == word

@@ -19,9 +19,9 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.storage.nf4 import place_four_bit
 from quantize.calibration.gptq import (
     Calibration,
-    _inverse_factor,
     damp,
     expected_error,
+    inverse_factor,
     levels,
     nearest_codes,
     output_error,
@@ -206,7 +206,7 @@ def test_the_factor_is_that_of_the_inverse(columns: int, ordered: bool) -> None:
     order = torch.arange(columns)
     if ordered:
         order = hessian.diagonal().argsort(descending=True)
-    factor = _inverse_factor(hessian, order)
+    factor = inverse_factor(hessian, order)
     assert not factor.tril(-1).any()
     found = factor.t().double() @ factor.double() @ hessian[order][:, order].double()
     assert (found - torch.eye(columns)).abs().max() < 2e-3
