@@ -125,7 +125,7 @@ class Bench:
         yield "text only", self._calibrated(text, plain, Calibration())
         for seed in range(8):  # `quantize` draws with 0
             drawn = drawn_samples(len(fitted), seed)
-            name = "built-in drawn set" + (f", drawn anew ({seed})" if seed else "")
+            name = "built-in drawn set" + (f", another draw ({seed})" if seed else "")
             yield name, self._calibrated(drawn, plain, Calibration())
         for seed in range(4):
             ours, theirs = self._fitted(many, 5 + seed), drawn_samples(len(fitted), seed)

@@ -123,7 +123,7 @@ class Finished(_Event, frozen=True, kw_only=True):
     image_tokens       those of the picture, including boi and eoi; 0 without one
     completion_tokens  tokens the model produced, including the end token; for a continued answer,
                        the new ones
-    token_ids          all tokens of the text; given back as `begun_ids` they let it go on exactly
+    token_ids          all tokens of the text; passed as `continue_ids` they continue it exactly
     """
 
     text: str

@@ -72,7 +72,7 @@ def result(steps: Iterator[object]) -> Comparison:
 
 
 def collect(model: Model, samples: list[Sample]) -> list[np.ndarray]:
-    """Give each sample's log-probabilities at its answer."""
+    """Return each sample's log-probabilities at its answer."""
     asked = prepare(samples, model.engine.tokenizer, model.config)
     rows: dict[int, list[np.ndarray]] = {}
     for number, _, found in run(score.answer_logprobs(model, asked, Cancel())):

@@ -1,4 +1,4 @@
-"""An answer that was cut off goes on, and is then what it would have been without the cut."""
+"""An answer that was cut off is continued, and is then what it would have been without the cut."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_what_left_the_cache_is_not_replayed_over(folder: Path) -> None:
 
 
 def conversations(model: Model, count: int) -> list[Token]:
-    """Caches that hold prompts of several lengths, and a token to go on with for each."""
+    """Caches that hold prompts of several lengths, and the next token of each."""
     tokens = []
     for number in range(count):
         chunk, cache = prompt(20 + 7 * number), model.runtime.new_cache()

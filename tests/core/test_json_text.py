@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def reads(text: bytes) -> bool | None:
-    """Feed bytes; True when the object is complete, False before, None when it is none."""
+    """Feed bytes; True when the object is complete, False before, None when it can't become one."""
     answer = GRAMMAR.begin()
     complete = False
     for byte in text:

@@ -127,7 +127,7 @@ def test_weights_on_a_boundary_round_as_in_bitsandbytes() -> None:
 
 
 def near(values: Tensor, scale: Tensor) -> Tensor:
-    """Give values * scale and their float32 neighbours, where the last bit of a product decides."""
+    """Return products and their float32 neighbours, where the last bit of a product decides."""
     middle = values * scale
     up, down = torch.tensor(float("inf")), torch.tensor(float("-inf"))
     return torch.cat([middle, middle.nextafter(up), middle.nextafter(down)])

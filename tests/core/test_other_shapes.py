@@ -93,7 +93,7 @@ SHAPES = {
 
 
 def random_weights(shape: Shape) -> dict[str, Tensor]:
-    """Give a checkpoint in which every tensor matters, in the type it is stored in."""
+    """Return a checkpoint in which every tensor matters, in the type it is stored in."""
     random = torch.Generator().manual_seed(7)
     weights = {}
     for name, size in layout(shape.config()).items():
@@ -111,7 +111,7 @@ def random_weights(shape: Shape) -> dict[str, Tensor]:
 
 
 def plain(stored: dict[str, Tensor], name: str, size: tuple[int, ...]) -> Tensor:
-    """Say what a 4-bit matrix means: level of the code times scale of the group of 64.
+    """Return what a 4-bit matrix means: level of the code times scale of the group of 64.
 
     Not bitsandbytes' function: on the CPU that one is wrong where groups cross rows.
     """
@@ -138,7 +138,7 @@ class Pair:
     pixels: Tensor
 
     def picture(self) -> list[int]:
-        """Give the token types of a picture."""
+        """Return the token types of a picture."""
         return [1] * self.model.config.vision.image_tokens
 
 
@@ -167,7 +167,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def some_ids(count: int) -> list[int]:
-    """Give token ids, among them the special ones."""
+    """Return token ids, among them the special ones."""
     return [(37 * i + 80) % 90 for i in range(count)]
 
 
@@ -178,7 +178,7 @@ def test_features_of_pictures_are_the_described_ones(pair: Pair) -> None:
 
 
 def prompts(picture: list[int]) -> dict[str, list[int]]:
-    """Give token types: text, a picture at every place, and two of them."""
+    """Return token types: text, a picture at every place, and two of them."""
     return {
         "text": [0] * 9,
         "one token": [0],

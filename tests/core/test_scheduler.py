@@ -1,4 +1,4 @@
-"""Several answers at once are the answers that each gets alone, whatever else is under way."""
+"""Several answers at a time are the answers that each gets alone, whatever else is running."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def prefilled(model: Model, lengths: Sequence[int]) -> list[Token]:
-    """Caches that hold texts of some lengths, and a token to go on with for each."""
+    """Caches that hold texts of some lengths, and the next token of each."""
     tokens = []
     for number, length in enumerate(lengths):
         ids = (torch.arange(length)[None] * (7 + number)) % 90 + 10

@@ -35,7 +35,7 @@ def test_the_demo_model_answers_and_a_killed_engine_loses_nothing(
     program.settings.set("language", "en")
     program.window.show_page("chat")
     program.window.show()
-    qtbot.wait(50)  # the change of the language makes the pages anew
+    qtbot.wait(50)  # the change of the language makes the pages again
     chat = program.window.page("chat")
     assert isinstance(chat, ChatPage)
     client = program.engine.client
@@ -76,7 +76,7 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
     program = Program(qapp, data)
     program.settings.set("language", "en")
     program.show()
-    qtbot.wait(50)  # the change of the language makes the pages anew
+    qtbot.wait(50)  # the change of the language makes the pages again
     chat = program.window.page("chat")
     assert isinstance(chat, ChatPage)
     pieces: list[str] = []

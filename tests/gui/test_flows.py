@@ -428,7 +428,7 @@ def test_keys_change_letters_pages_and_show_the_sheet(desk: Desk) -> None:
 
 
 def press(desk: Desk, keys: str) -> None:
-    """Press keys where the focus is, and let the window draw itself anew if it must."""
+    """Press keys where the focus is, and let the window draw itself again if it must."""
     QTest.keySequence(QApplication.focusWidget() or desk.program.window, QKeySequence(keys))
     desk.qtbot.wait(30)
 

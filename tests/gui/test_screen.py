@@ -90,7 +90,7 @@ class Person:
         subprocess.run(["xdotool", *map(str, arguments)], env=self.environment, check=True)
 
     def focus(self) -> None:
-        """Give the newest window the keys, as a window manager does; there is none here."""
+        """Focus the newest window, as a window manager does; there is no window manager here."""
         self.do("windowfocus", "--sync", self.look()["windows"][-1])
 
     def click(self, name: str, button: int = 1) -> None:

@@ -1,5 +1,5 @@
 """What can be wrong with the folder of the conversations: each is a sentence, nothing is
-overwritten, and the window goes on."""
+overwritten, and the window continues."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 
 def warning_of(desk: Desk) -> str:
-    """Give the text of the box over the window, and close it."""
+    """Return the text of the box over the window, and close it."""
     [box] = desk.program.window.findChildren(QMessageBox)
     text = box.text()
     box.close()

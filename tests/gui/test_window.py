@@ -310,7 +310,7 @@ def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
     page.show_event({"event": "error", "message": "The disk is full.", "hint": "Free some."})
     assert page.status.text() == "The disk is full. Free some."
     desk.program.settings.set("language", "zh_CN")
-    desk.qtbot.wait(50)  # the change of the language makes the pages anew
+    desk.qtbot.wait(50)  # the change of the language makes the pages again
     page = convert_page(desk)
     page.show_event(
         {

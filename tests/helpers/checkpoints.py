@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 
 def golden_tensors(dtype: torch.dtype = torch.bfloat16) -> Tensors:
-    """Give all tensors of the golden checkpoint in one type."""
+    """Return all tensors of the golden checkpoint in one type."""
     loaded: Tensors = {}
     for file in sorted(CHECKPOINT.glob("*.safetensors")):
         loaded.update(load_file(file))
@@ -97,7 +97,7 @@ def four_bit(
 
 
 def header_of(entries: Mapping[str, Any]) -> bytes:
-    """Give the bytes of a safetensors header: its length and the JSON."""
+    """Return the bytes of a safetensors header: its length and the JSON."""
     raw = json.dumps(entries).encode()
     return len(raw).to_bytes(8, "little") + raw
 

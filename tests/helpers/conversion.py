@@ -39,7 +39,7 @@ def quantize(
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Give the sha256 of every file of a folder."""
+    """Return the sha256 of every file of a folder."""
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
 
 

@@ -18,7 +18,7 @@ class Crash(BaseException):
 
 
 class Fuse:
-    """Gives writers that do something at the n-th write."""
+    """Makes writers that do something at the n-th write."""
 
     def __init__(self, writes: int, action: Callable[[], None]) -> None:
         self.left, self.action = writes, action

@@ -126,7 +126,7 @@ def make_chunk(ids: Tensor, types: Tensor) -> Chunk:
 def hidden_states(
     model: Model, chunk: Chunk, features: Tensor | None, cache: KVCache
 ) -> list[Tensor]:
-    """Give what goes into each layer, and the final norm's output instead of the last one's."""
+    """Return what goes into each layer, and the final norm's output instead of the last one's."""
     states: list[Tensor] = []
     runtime = model.runtime
     watched = [_Watched(block, states) for block in runtime.parts.decoder.blocks]

@@ -159,7 +159,7 @@ class Independent:
     def greedy(
         self, ids: Sequence[int], types: Sequence[int], features: Tensor | None, steps: int
     ) -> list[int]:
-        """Take the likeliest token again and again, computing everything anew each time."""
+        """Take the most likely token again and again, computing everything each time."""
         ids, types, chosen = list(ids), list(types), []
         for _ in range(steps):
             chosen.append(int(self.logits(ids, types, features)[-1].argmax()))

@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass
 class ScriptedModel:
-    """Gives its answers in order, word by word; an error in the list is raised.
+    """Emits its answers in order, word by word; an error in the list is raised.
 
     during   called before each word, for what happens while the model speaks
     extra    events that come before the words

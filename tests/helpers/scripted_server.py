@@ -30,7 +30,7 @@ from tests.helpers.worker_engine import FakeEngine
 
 
 class ScriptedEngine(FakeEngine):
-    """Says the question back word by word; "wait" in it waits for a cancel or for `go`.
+    """Repeats the question word by word; "wait" in it waits for a cancel or for `go`.
 
     error  raised instead of an answer
     """

@@ -1,6 +1,6 @@
 """Watches a program and all its children for sockets that could leave the machine.
 
-Two witnesses: an audit hook in every Python process, and, where strace can run, the system calls of
+Two observers: an audit hook in every Python process, and, where strace can run, the system calls of
 all processes, which sees libraries in C too.
 """
 
@@ -53,7 +53,7 @@ class Watched:
 
 
 def can_trace(folder: Path) -> bool:
-    """Say whether strace is here and may watch its own child."""
+    """Return whether strace is here and may watch its own child."""
     if shutil.which("strace") is None:
         return False
     command = ["strace", "-f", "--seccomp-bpf", "-o", str(folder / "tried"), "true"]

@@ -137,7 +137,7 @@ def both_logits(folder: Path, tree: Tree, dtype: str) -> Iterator[tuple[Tensor, 
 
 
 def answer(model: Model, golden: dict[str, Tensor], case: str) -> Tensor:
-    """Give the logits of a golden case."""
+    """Return the logits of a golden case."""
     features = model.encode_image(golden["in.image"]) if case == "one_image" else None
     return model.forward(
         golden[f"{case}.input_ids"], golden[f"{case}.token_type_ids"], image_features=features

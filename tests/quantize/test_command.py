@@ -217,7 +217,7 @@ def test_every_event_and_field_is_in_the_manual() -> None:
 
 
 def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    """Give the plan event of `quantize ... --plan --json`."""
+    """Return the plan event of `quantize ... --plan --json`."""
     assert main([*words, "--plan", "--json"]) == 0
     event: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[0])
     return event

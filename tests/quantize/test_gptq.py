@@ -43,8 +43,8 @@ def inputs_like_a_networks(columns: int, count: int = 4000, seed: int = 1) -> Te
     return random(count, columns, seed=seed + 1) @ mix * random(columns, seed=seed + 2).exp()
 
 
-def anew(hessian: Tensor) -> Callable[[], Tensor]:
-    """Give a hessian as the calibration does, anew each time."""
+def fresh(hessian: Tensor) -> Callable[[], Tensor]:
+    """Return a function that gives a new copy of the Hessian, as calibration has it."""
     return hessian.clone
 
 
@@ -56,7 +56,7 @@ def hessian_of(x: Tensor) -> Tensor:
 def test_without_any_step_it_is_round_to_nearest(double_quant: bool) -> None:
     weight = random(48, 128) * 0.02
     how = replace(PLAIN, double_quant=double_quant)
-    rounded = round_matrix(weight, anew(torch.eye(128)), 1000, how)
+    rounded = round_matrix(weight, fresh(torch.eye(128)), 1000, how)
     nearest = quantize_nf4(weight, double_quant=double_quant)
     packed = (rounded.codes[:, ::2] << 4) | rounded.codes[:, 1::2]
     if not double_quant:
@@ -82,7 +82,7 @@ def test_every_step_lowers_the_error_on_inputs_not_seen() -> None:
     )
     before = expected_error(weight - round_to_nearest(weight, double_quant=True).values, check)
     for how in steps:
-        after = expected_error(weight - round_matrix(weight, anew(fit), 6000, how).values, check)
+        after = expected_error(weight - round_matrix(weight, fresh(fit), 6000, how).values, check)
         assert after < before
         before = after
     nearest = expected_error(weight - round_to_nearest(weight, double_quant=True).values, check)
@@ -92,7 +92,7 @@ def test_every_step_lowers_the_error_on_inputs_not_seen() -> None:
 def test_white_inputs_leave_nothing_to_compensate() -> None:
     weight = random(64, 128) * 0.02
     how = Calibration(search=False, signed=False, double_quant=False)
-    rounded = round_matrix(weight, anew(torch.eye(128)), 10**9, how)
+    rounded = round_matrix(weight, fresh(torch.eye(128)), 10**9, how)
     nearest = quantize_nf4(weight, double_quant=False)
     packed = (rounded.codes[:, ::2] << 4) | rounded.codes[:, 1::2]
     assert torch.equal(packed.flatten(), nearest.codes.flatten())
@@ -103,7 +103,7 @@ def test_descent_never_raises_the_error() -> None:
     damped = damp(hessian_of(x), len(x), 0.01)
     errors = []
     for passes in range(4):
-        rounded = round_matrix(weight, anew(hessian_of(x)), len(x), Calibration(descents=passes))
+        rounded = round_matrix(weight, fresh(hessian_of(x)), len(x), Calibration(descents=passes))
         errors.append(expected_error(weight - rounded.values, damped))
     assert all(later <= earlier * (1 + 1e-5) for earlier, later in pairwise(errors))
 
@@ -114,7 +114,7 @@ def test_the_result_does_not_depend_on_the_threads() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(round_matrix(weight, anew(hessian), 1000))
+            found.append(round_matrix(weight, fresh(hessian), 1000))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0].codes, found[1].codes)
@@ -126,19 +126,19 @@ def test_statistics_that_are_no_numbers_are_told(value: float) -> None:
     hessian = torch.eye(64)
     hessian[3, 5] = value
     with pytest.raises(ArithmeticError, match="not finite"):
-        round_matrix(random(8, 64), anew(hessian), 100)
+        round_matrix(random(8, 64), fresh(hessian), 100)
 
 
 def test_statistics_of_nothing_are_told() -> None:
     with pytest.raises(ArithmeticError, match="all zero"):
-        round_matrix(random(8, 64), anew(torch.zeros(64, 64)), 0)
+        round_matrix(random(8, 64), fresh(torch.zeros(64, 64)), 0)
 
 
 def test_columns_without_any_input_are_rounded_like_the_others() -> None:
     x = inputs_like_a_networks(128)
     x[:, 10:20] = 0
     weight = random(32, 128) * 0.02
-    rounded = round_matrix(weight, anew(hessian_of(x)), len(x))
+    rounded = round_matrix(weight, fresh(hessian_of(x)), len(x))
     dead = (weight - rounded.values)[:, 10:20].abs().max()
     assert dead < 0.5 * weight.abs().max()
 
@@ -146,14 +146,14 @@ def test_columns_without_any_input_are_rounded_like_the_others() -> None:
 def test_one_sample_is_damped_until_it_is_harmless() -> None:
     x, weight = inputs_like_a_networks(128, 1), random(32, 128) * 0.02
     check = hessian_of(inputs_like_a_networks(128, 4000))
-    rounded = round_matrix(weight, anew(hessian_of(x)), 1)
+    rounded = round_matrix(weight, fresh(hessian_of(x)), 1)
     nearest = expected_error(weight - round_to_nearest(weight, double_quant=True).values, check)
     assert expected_error(weight - rounded.values, check) < 1.2 * nearest
 
 
 def test_a_matrix_of_zeros_stays_zero() -> None:
     rounded = round_matrix(
-        torch.zeros(8, 64), anew(torch.eye(64)), 100, Calibration(double_quant=False)
+        torch.zeros(8, 64), fresh(torch.eye(64)), 100, Calibration(double_quant=False)
     )
     assert not rounded.values.any()
 
@@ -216,7 +216,7 @@ def test_columns_are_compensated_as_the_method_says() -> None:
     """One column at a time and no blocks: the plainest form of GPTQ, in float64."""
     weight, x = random(24, 320) * 0.02, inputs_like_a_networks(320)
     how = Calibration(search=False, signed=False, descents=0, double_quant=False)
-    found = round_matrix(weight, anew(hessian_of(x)), len(x), how)
+    found = round_matrix(weight, fresh(hessian_of(x)), len(x), how)
     damped = damp(hessian_of(x), len(x), how.damping).double()
     order = damped.diagonal().float().argsort(descending=True, stable=True)
     inverse = torch.linalg.inv(damped[order][:, order])

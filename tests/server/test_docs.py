@@ -27,7 +27,7 @@ def served() -> Iterator[Served]:
 
 
 def block(title: str, served: Served) -> str:
-    """Give the code block below a heading, for the port of this test's server."""
+    """Return the code block below a heading, for the port of this test's server."""
     found = re.search(rf"### {title}\n+```\w+\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     return found[1].replace("http://127.0.0.1:8000", served.address)

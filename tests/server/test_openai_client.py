@@ -209,7 +209,7 @@ def test_errors_arrive_as_openais_classes(client: openai.OpenAI) -> None:
 
 
 def picture_file(kind: str) -> bytes:
-    """Give a small picture as a file of a kind."""
+    """Return a small picture as a file of a kind."""
     file = BytesIO()
     with Image.open(PICTURES["shapes"]) as image:
         image.convert("RGB").resize((60, 40)).save(file, kind)

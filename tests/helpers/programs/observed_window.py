@@ -37,7 +37,7 @@ from tests.helpers.programs.counting_engine import COMMAND
 
 
 def controls() -> Iterator[tuple[str, list[int]]]:
-    """Give the name of each visible control, and its middle on the screen.
+    """Return the name of each visible control, and its middle on the screen.
 
     In a dictionary the last one wins: menus and dialogs over what they cover, controls over labels.
     """
