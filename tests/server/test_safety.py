@@ -107,7 +107,7 @@ def test_serve_refuses_an_open_host_before_anything_is_loaded(
 
 
 def test_a_key_that_is_easily_guessed_is_refused() -> None:
-    with pytest.raises(UsageError, match="16 or more"):
+    with pytest.raises(UsageError, match="at least 16 characters"):
         Access(key="1234")
 
 
