@@ -33,12 +33,13 @@ from cogvlm2_lite.places import cache_folder
 from cogvlm2_lite.units import GIB, format_bytes
 
 _REQUIRED = (
-    "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil",
+    "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil", "msgspec",
     "platformdirs", "filelock",
 )  # fmt: skip
 _OPTIONAL = (
     # The first two are used in tests only; the application folder does not contain them.
     "transformers", "accelerate", "xformers", "PySide6-Essentials", "starlette", "uvicorn",
+    "llguidance",
 )  # fmt: skip
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 _REAL_NF4_BYTES = int(11.7e9)
