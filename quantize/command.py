@@ -186,7 +186,7 @@ def _keep(text: str) -> Keep:
     pattern, _, kind = text.rpartition("=")
     if not pattern or kind not in ("bf16", "int8"):
         raise argparse.ArgumentTypeError(
-            f"{text!r} has not the form vision-tower=int8 or NAME=bf16"
+            f"{text!r} does not have the form vision-tower=int8 or NAME=bf16"
         )
     return Keep(pattern=pattern, kind=kind)
 
