@@ -49,13 +49,20 @@ class _Live:
 class Engine:
     """Answers as many questions at a time as the memory plan has room for.
 
-    slots  one for each conversation that may be in progress
-    clock  returns seconds; prefill and decode are measured with it
+    slots      one for each conversation that may be in progress
+    prefill_s  how long prefill runs before decode gets its turn
+    clock      returns seconds; prefill and decode are measured with it
     """
 
-    def __init__(self, answers: Answers, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        prefill_s: float = PREFILL_S,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._answers = answers
-        self._clock = clock
+        self.prefill_s, self.clock = prefill_s, clock
         runtime = answers.runtime
         self.slots = tuple(CacheSlot(runtime.new_cache()) for _ in range(runtime.plan.parallel))
         self._live: dict[int, _Live] = {}
@@ -135,16 +142,16 @@ class Engine:
 
         Yields (number, outcome). An answer ends with Finished or an exception.
         """
-        # 1. Prefill of the oldest prompt, for PREFILL_S or to its end.
-        began = self._clock()
-        yield from self._prefill(began + PREFILL_S)
+        # 1. Prefill of the oldest prompt, for prefill_s or to its end.
+        began = self.clock()
+        yield from self._prefill(began + self.prefill_s)
         # 2. Decode all answers for as long as prefill took, but at least one step: so a long
         #    prompt halves the speed of the others and does not stop them.
-        now = self._clock()
+        now = self.clock()
         until = now + (now - began)
         while any(live.token for live in self._live.values()):
             yield from self._decode()
-            if self._clock() >= until:
+            if self.clock() >= until:
                 return
 
     def close(self) -> None:
@@ -161,7 +168,7 @@ class Engine:
             return
         for number, outcome in self._run(live, None):
             yield number, outcome
-            if isinstance(outcome, Progress) and self._clock() >= until:
+            if isinstance(outcome, Progress) and self.clock() >= until:
                 return
 
     def _decode(self) -> Iterator[tuple[int, EventOrError]]:

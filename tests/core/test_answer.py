@@ -161,7 +161,7 @@ def test_a_picture_comes_back_from_the_cache_after_another_one(model: Model) -> 
 def test_the_picture_cache_forgets_the_least_recently_used(model: Model) -> None:
     finished(model.answer("?", image=picture(1), sampling=SHORT))
     one = model.engine.pictures.nbytes
-    model.engine.pictures._max_bytes = 2 * one
+    model.engine.pictures.resize(2 * one)
     for seed in (2, 1, 3):
         finished(model.answer("?", image=picture(seed), sampling=SHORT))
     assert model.engine.pictures.nbytes == 2 * one
