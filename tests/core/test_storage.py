@@ -19,10 +19,10 @@ from cogvlm2_lite.weights.kernels import built, choice, dequantize
 from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_bitsandbytes
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import FUSED_MAX_ROWS, CudaKernel
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
-from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
+from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels
 from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
-from cogvlm2_lite.weights.kernels.interface import Dequantizers
+from cogvlm2_lite.weights.kernels.interface import Dequantizers, Q
 from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.packed import PACKED_MAX_ROWS
@@ -46,6 +46,13 @@ GEMV_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
 def only_gemv(own: Own) -> KernelChoice:
     """The choice of a processor without AMX."""
     return replace(own.choice, four_bit=QuantizedKernels(own.gemv, dequantizers=own.dequantizers))
+
+
+def in_chunks(kernels: QuantizedKernels[Q], chunk_bytes: ChunkBytes) -> QuantizedKernels[Q]:
+    """The same kernels, which dequantize other amounts at a time."""
+    return QuantizedKernels(
+        *kernels.kernels[:-1], dequantizers=kernels.dequantizers, chunk_bytes=chunk_bytes
+    )
 
 
 def make_int8(rows: int, columns: int) -> tuple[Int8Weight, Tensor]:
@@ -203,14 +210,12 @@ def test_dequantize_is_bit_identical_to_the_reference(
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 500])
-def test_a_matrix_of_many_chunks_equals_one_chunk(
-    rows: int, kernels: KernelChoice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_matrix_of_many_chunks_equals_one_chunk(rows: int, kernels: KernelChoice) -> None:
     matrix = make_matrix(500, 588)  # groups cross rows, so chunks start at every 16th
-    weight = make_four_bit(matrix, kernels)
+    chunks = ChunkBytes(few_rows=588 * 4 * 50, many_rows=588 * 4 * 100)
+    small = replace(kernels, four_bit=in_chunks(kernels.four_bit, chunks))
+    weight = make_four_bit(matrix, small)
     x, bias = random(rows, 588), random(500)
-    monkeypatch.setattr(dequantize, "_FEW_ROWS_BYTES", 588 * 4 * 50)
-    monkeypatch.setattr(dequantize, "_MANY_ROWS_BYTES", 588 * 4 * 100)
     many = weight.multiply(x, bias)
     assert relative_error(many, F.linear(x, plain_matrix(matrix), bias).double()) < 1e-5
 
@@ -407,13 +412,14 @@ def test_each_of_several_rows_of_a_4_bit_matrix_is_multiplied_as_if_alone(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [*SHAPES, (4096, 1024)])
 def test_each_of_several_rows_of_another_matrix_is_multiplied_as_if_alone(
-    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
     plain = random(*shape).to(dtype)
     assert_each_as_alone(DenseWeight(weight=plain), *shape, dtype)
-    assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
-    monkeypatch.setattr(dequantize, "_FEW_ROWS_BYTES", 4096)
-    assert_each_as_alone(make_int8(*shape)[0], *shape, dtype)
+    weight, _ = make_int8(*shape)
+    assert_each_as_alone(weight, *shape, dtype)
+    small = in_chunks(weight.kernels, ChunkBytes(few_rows=4096))
+    assert_each_as_alone(replace(weight, kernels=small), *shape, dtype)
 
 
 def test_each_of_several_rows_of_a_plain_matrix_is_multiplied_as_if_alone_by_the_c_kernel(
@@ -625,21 +631,20 @@ def test_one_row_of_a_plain_bfloat16_matrix(own: Own) -> None:
 
 
 def test_a_library_built_before_a_change_of_its_functions_is_not_called(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "_rows.cpython-311-x86_64-linux-gnu.so").touch()
     (tmp_path / "_rows_1.cpython-311-x86_64-linux-gnu.so").touch()
-    monkeypatch.setattr(built, "__file__", str(tmp_path / "built.py"))
-    assert built.built_kernel.__wrapped__() is None
-    new = tmp_path / f"{built._NAME}.cpython-311-x86_64-linux-gnu.so"
+    assert built.built_kernel.__wrapped__(tmp_path) is None
+    new = tmp_path / f"{built.NAME}.cpython-311-x86_64-linux-gnu.so"
     new.touch()
-    assert built.built_kernel.__wrapped__() == new
+    assert built.built_kernel.__wrapped__(tmp_path) == new
 
 
 def test_the_library_has_one_name() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     (module,) = tomllib.loads(pyproject.read_text())["tool"]["setuptools"]["ext-modules"]
-    assert module["name"].rpartition(".")[2] == built._NAME
+    assert module["name"].rpartition(".")[2] == built.NAME
 
 
 @pytest.mark.usefixtures("no_library")

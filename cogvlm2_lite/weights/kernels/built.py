@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-_NAME = "_kernels_7"
+NAME = "_kernels_7"
 """The module's name in pyproject.toml. Its number increases with every change of a function's
 arguments: an editable installation keeps the old library until the package is installed again, and
 the old library must not be called with the new arguments."""
 
 
 @cache
-def built_kernel() -> Path | None:
-    """Return the library built from gemv.c, attention.c and gemm_amx.c.
+def built_kernel(folder: Path = Path(__file__).parent) -> Path | None:
+    """Return the library built from gemv.c, attention.c and gemm_amx.c into the package's folder.
 
     None if there was no C compiler, or if the built library has another number.
     """
-    return next(iter(sorted(Path(__file__).parent.glob(f"{_NAME}.*so"))), None)
+    return next(iter(sorted(folder.glob(f"{NAME}.*so"))), None)

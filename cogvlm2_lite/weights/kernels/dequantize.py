@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic
 
 import torch
@@ -19,13 +20,24 @@ from cogvlm2_lite.weights.kernels.interface import (
 )
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-# Bytes of weights dequantized at a time; 1 to 32 MiB were measured. With few rows of x they should
-# stay in the cache; with many, each chunk needs another pass over x (4 MiB was 25 % slower than 16
-# MiB for 14336 columns).
 _FEW_ROWS = 48
-_FEW_ROWS_BYTES = 4 << 20
-_MANY_ROWS_BYTES = 16 << 20
-_GPU_BYTES = 24 << 20  # the plan reserves no more (memory/work.py)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkBytes:
+    """Bytes of weights that are dequantized at a time; 1 to 32 MiB were measured.
+
+    With few rows of x they should stay in the cache; with many, each chunk needs another pass over
+    x (4 MiB was 25 % slower than 16 MiB for 14336 columns). The plan reserves no more than these
+    defaults (memory/work.py).
+    """
+
+    few_rows: int = 4 << 20
+    many_rows: int = 16 << 20
+    gpu: int = 24 << 20
+
+
+_CHUNK_BYTES = ChunkBytes()
 
 
 class DequantizeKernel(Generic[Q]):
@@ -37,8 +49,10 @@ class DequantizeKernel(Generic[Q]):
 
     name = "dequantize"
 
-    def __init__(self, dequantizers: Dequantizers[Q]) -> None:
-        self._dequantizers = dequantizers
+    def __init__(
+        self, dequantizers: Dequantizers[Q], chunk_bytes: ChunkBytes = _CHUNK_BYTES
+    ) -> None:
+        self._dequantizers, self._chunk_bytes = dequantizers, chunk_bytes
 
     def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
         """Return True: it supports everything that no faster kernel supports."""
@@ -65,6 +79,7 @@ class DequantizeKernel(Generic[Q]):
             fill=self._dequantizers.filler(matrix, x.dtype, scratch),
             scratch=scratch,
             each=each,
+            chunk_bytes=self._chunk_bytes,
         )
 
 
@@ -72,15 +87,26 @@ class QuantizedKernels(KernelList[Q]):
     """The kernels for one kind of quantized matrices; DequantizeKernel comes last.
 
     dequantizers  those that DequantizeKernel uses, in order of preference
+    chunk_bytes   how much DequantizeKernel dequantizes at a time
     """
 
-    def __init__(self, *kernels: Kernel[Q], dequantizers: Dequantizers[Q]) -> None:
-        super().__init__(*kernels, DequantizeKernel(dequantizers))
-        self.dequantizers = dequantizers
+    def __init__(
+        self,
+        *kernels: Kernel[Q],
+        dequantizers: Dequantizers[Q],
+        chunk_bytes: ChunkBytes = _CHUNK_BYTES,
+    ) -> None:
+        super().__init__(*kernels, DequantizeKernel(dequantizers, chunk_bytes))
+        self.dequantizers, self.chunk_bytes = dequantizers, chunk_bytes
 
     def preferring(self, kernel: Kernel[Q]) -> QuantizedKernels[Q]:
         """Return the list with another kernel in front."""
-        return QuantizedKernels(kernel, *self.kernels[:-1], dequantizers=self.dequantizers)
+        return QuantizedKernels(
+            kernel,
+            *self.kernels[:-1],
+            dequantizers=self.dequantizers,
+            chunk_bytes=self.chunk_bytes,
+        )
 
 
 def multiply_in_chunks(
@@ -92,6 +118,7 @@ def multiply_in_chunks(
     fill: Fill,
     scratch: Scratch,
     each: bool = False,
+    chunk_bytes: ChunkBytes = _CHUNK_BYTES,
 ) -> Tensor:
     """Return x @ weight.T + bias for a weight whose rows `fill` dequantizes.
 
@@ -103,7 +130,7 @@ def multiply_in_chunks(
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
     out = x.new_empty(flat.shape[0], out_features)
-    step = _chunk_rows(flat[:1] if each else flat, multiple)
+    step = _chunk_rows(flat[:1] if each else flat, multiple, chunk_bytes)
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
         weights = scratch.take("weights", (end - start, columns), x.dtype)
@@ -119,10 +146,10 @@ def multiply_in_chunks(
     return out.view(*x.shape[:-1], out_features)
 
 
-def _chunk_rows(x: Tensor, multiple: int) -> int:
+def _chunk_rows(x: Tensor, multiple: int, chunk_bytes: ChunkBytes) -> int:
     """Return the number of weight rows to dequantize at a time, a multiple of `multiple`."""
-    size = _FEW_ROWS_BYTES if x.shape[0] <= _FEW_ROWS else _MANY_ROWS_BYTES
+    size = chunk_bytes.few_rows if x.shape[0] <= _FEW_ROWS else chunk_bytes.many_rows
     if not x.is_cpu:
-        size = _GPU_BYTES
+        size = chunk_bytes.gpu
     fitting = size // (x.shape[1] * x.dtype.itemsize)
     return max(1, fitting // multiple) * multiple
