@@ -68,7 +68,7 @@ class BatchPage(QWidget):
         super().__init__()
         self._context = context
         self._run: BatchRun | None = None
-        self._command = Command(self)
+        self.command = Command(self)
         self._only_file: Path | None = None
         self._reload = False
         self.setAcceptDrops(False)
@@ -97,13 +97,13 @@ class BatchPage(QWidget):
         self.filter = Filter(self, self._rows)
         self.table = self._make_table()
         column.addWidget(self.table, 1)
-        self._connect_command(self._command)
+        self._connect_command(self.command)
         self._show()
 
     @property
     def running(self) -> bool:
         """True while the command runs."""
-        return self._command.running
+        return self.command.running
 
     # --- layout ----------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class BatchPage(QWidget):
         self._reload = client.state is EngineState.READY
         client.unload()
         self._run = BatchRun(job=job)
-        self._command.start(
+        self.command.start(
             arguments(
                 job,
                 client.options.folder,
@@ -227,10 +227,10 @@ class BatchPage(QWidget):
         if self._run is None:
             return
         if self._run.state in (RunState.PAUSED, RunState.PAUSING):
-            self._command.send_line("resume")
+            self.command.send_line("resume")
             self._run.state = RunState.ASKING
         elif self._run.state is RunState.ASKING:
-            self._command.send_line("pause")
+            self.command.send_line("pause")
             self._run.state = RunState.PAUSING
         self._show()
 
@@ -239,9 +239,9 @@ class BatchPage(QWidget):
         if self._run is None or not self.running:
             return
         if self._run.state in (RunState.READING, RunState.LOADING):
-            self._command.terminate()
+            self.command.terminate()
         else:
-            self._command.send_line("stop")
+            self.command.send_line("stop")
         self._run.state = RunState.STOPPING
         self._show()
 
@@ -249,16 +249,16 @@ class BatchPage(QWidget):
         """Return the running command and the form for a page that replaces this one."""
         saved = BatchState(
             run=self._run,
-            command=self._command,
+            command=self.command,
             form=self.form.values(),
             only_file=self._only_file,
             reload=self._reload,
         )
-        self._command.event_received.disconnect(self._on_event)
-        self._command.ended.disconnect(self._ended)
-        self._command.setParent(self._context.engine)
+        self.command.event_received.disconnect(self._on_event)
+        self.command.ended.disconnect(self._ended)
+        self.command.setParent(self._context.engine)
         self._run, self._only_file = None, None
-        self._command = Command(self)
+        self.command = Command(self)
         return saved
 
     def restore_state(self, saved: BatchState) -> None:
@@ -272,12 +272,12 @@ class BatchPage(QWidget):
 
     def shut_down(self) -> None:
         """End the command. Finished answers are kept."""
-        self._command.end()
+        self.command.end()
         self._remove_names()
         self._thumbnails.close()
 
     def _connect_command(self, command: Command) -> None:
-        self._command = command
+        self.command = command
         command.event_received.connect(self._on_event)
         command.ended.connect(self._ended)
 
@@ -295,7 +295,7 @@ class BatchPage(QWidget):
         self._remove_names()
         if self._run is not None:
             self._run.process_ended(
-                self._command.reason or self.tr("The command ended without giving a reason.")
+                self.command.reason or self.tr("The command ended without giving a reason.")
             )
             self._show_rows()
         if self._reload:

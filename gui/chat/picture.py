@@ -154,7 +154,7 @@ class PicturePanel(QWidget):
     def capture(self) -> None:
         """Capture a part of the screen."""
         if can_capture():
-            Capture(self.window(), self._captured)
+            Capture(self.window(), self.captured)
         else:
             self.failed.emit(
                 self.tr(
@@ -163,7 +163,8 @@ class PicturePanel(QWidget):
                 )
             )
 
-    def _captured(self, image: QImage | None) -> None:
+    def captured(self, image: QImage | None) -> None:
+        """Load a part of the screen; None if the user cancelled."""
         if image is not None:
             self.load(png_bytes(image))
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QPushButton
@@ -118,12 +119,13 @@ def test_small_pictures_come_from_a_child_that_may_die(qtbot: QtBot, tmp_path: P
     made = Thumbnails()
     got: dict[str, QImage] = {}
     made.ready.connect(got.__setitem__)
+    before = set(psutil.Process().children())
     made.request(broken)
     qtbot.waitUntil(lambda: str(broken) in got, timeout=20_000)
     assert got[str(broken)].isNull()
-    assert made._child is not None
-    made._child.kill()
-    made._child.wait()
+    (child,) = set(psutil.Process().children()) - before
+    child.kill()
+    qtbot.waitUntil(lambda: child.status() == psutil.STATUS_ZOMBIE)
     for name in ("chart.png", "sign.png"):  # the first one meets the dead child
         made.request(PICTURES / name)
         qtbot.waitUntil(lambda name=name: str(PICTURES / name) in got, timeout=20_000)
@@ -199,7 +201,7 @@ def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, chil
     desk.qtbot.waitUntil(lambda: "Paused" in page.status.text())
     assert page.status.text().startswith("2 of 3 pictures, 1 of them answered before.")
     page.pause_or_resume()
-    page._command.send_line("")
+    page.command.send_line("")
     desk.qtbot.waitUntil(lambda: not page.running)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
     assert (
@@ -213,7 +215,7 @@ def test_a_pause_keeps_the_model_and_answers_stand_in_the_table(desk: Desk, chil
 
 def test_rows_are_searched_filtered_and_exported(desk: Desk, child: Path, tmp_path: Path) -> None:
     page = start(desk, child)
-    page._command.send_line("\n")
+    page.command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
     page.states.setCurrentIndex(page.states.findText("Failed"))
     assert [row.picture for row in page.filter.shown()] == ["p2.png"]
@@ -248,11 +250,11 @@ def test_a_command_that_dies_is_a_sentence(desk: Desk, child: Path) -> None:
 
 def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
     before = start(desk, child)
-    command = before._command
+    command = before.command
     desk.program.settings.set("theme", "dark")
     desk.qtbot.waitUntil(lambda: desk.program.window.page("batch") is not before)
     page = open_page(desk)
-    assert page._command is command
+    assert page.command is command
     assert page.running
     assert page.filter.rowCount() == 3
     command.send_line("\n")
@@ -303,4 +305,4 @@ def test_the_demo_model_answers_a_folder(desk: Desk, tmp_path: Path) -> None:
     assert (shown["shapes.png"], shown["three-shapes.png"]) == ("4", "3")
     assert (folder / "shapes.txt").read_text() == "4\n"
     assert "1 failed" in page.status.text()
-    assert page._only_file is None
+    assert page.save_state().only_file is None

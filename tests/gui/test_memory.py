@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
@@ -16,6 +16,7 @@ from cogvlm2_lite.events import Progress, Replanned, TextDelta
 from cogvlm2_lite.forecast.table import rate
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB
+from gui import theme
 from gui.data.report import FILE, PAGE, read_report
 from gui.memory.bars import PlanBars, colour_of
 from gui.memory.meter import MeterBar, Reading, read
@@ -76,14 +77,16 @@ def test_a_bar_is_as_long_as_its_bytes(qtbot: QtBot, direction: Qt.LayoutDirecti
     bars.show_devices((device(),))
     picture = bars.grab().toImage()
     scale = picture.devicePixelRatio()
-    sizes = bars._sizes()
-    y = round((sizes.line + 10 + 9) * scale)
+    y = round((bars.fontMetrics().height() + 10 + 9) * scale)
     row = [picture.pixelColor(x, y).name() for x in range(picture.width())]
-    room = bars._room(sizes) * scale
-    for part, share in (("language expert", 0.6), ("key/value cache", 0.2)):
+    parts = ("language expert", "key/value cache")
+    empty = QColor(theme.current().code)  # the rest of the budget
+    room = sum(row.count(colour.name()) for colour in (*map(colour_of, parts), empty))
+    assert 400 * scale < room < 900 * scale
+    for part, share in zip(parts, (0.6, 0.2), strict=True):
         count = row.count(colour_of(part).name())
         assert abs(count - share * room) <= 3, part
-    first, second = (row.index(colour_of(p).name()) for p in ("language expert", "key/value cache"))
+    first, second = (row.index(colour_of(part).name()) for part in parts)
     assert (first < second) is (direction is Qt.LayoutDirection.LeftToRight)
 
 
@@ -147,10 +150,11 @@ def test_the_meter_runs_while_it_is_seen(desk: Desk, monkeypatch: pytest.MonkeyP
     assert page.now.text() == (
         "RAM now: engine 1.00 GiB, other programs 1.00 GiB, 6.00 GiB of 8.00 GiB free."
     )
-    assert page._clock.isActive()
+    (clock,) = (timer for timer in page.findChildren(QTimer) if not timer.isSingleShot())
+    assert clock.isActive()
     assert isinstance(page.meter, MeterBar)
     desk.program.window.show_page("chat")
-    assert not page._clock.isActive()
+    assert not clock.isActive()
 
 
 def test_what_the_engine_holds_and_plans_anew_is_shown(desk: Desk, script: Script) -> None:

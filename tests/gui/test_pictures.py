@@ -283,6 +283,6 @@ def test_a_capture_is_given_up_with_escape_and_takes_all_with_enter(qtbot: QtBot
 
 def test_a_capture_becomes_the_picture(desk: Desk) -> None:
     image = screen(1.0).toImage()
-    desk.chat.panel._captured(None)
-    desk.chat.panel._captured(image)
+    desk.chat.panel.captured(None)
+    desk.chat.panel.captured(image)
     desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == png_bytes(image), timeout=15_000)
