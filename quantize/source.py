@@ -172,11 +172,12 @@ class SourceFiles:
             return self._open[file]
 
 
-def _positioned(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
+def read_positioned(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
+    """Read from a position into a buffer; return how many bytes were read."""
     return os.preadv(stream.fileno(), [part], position)
 
 
-def _seeking(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
+def read_seeking(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int:
     """Do the same on systems without positioned reads (Windows)."""
     with lock:
         stream.seek(position)
@@ -184,7 +185,7 @@ def _seeking(stream: FileIO, part: memoryview, position: int, lock: Lock) -> int
 
 
 _read_once: Callable[[FileIO, memoryview, int, Lock], int] = (
-    _positioned if hasattr(os, "preadv") else _seeking
+    read_positioned if hasattr(os, "preadv") else read_seeking
 )
 
 

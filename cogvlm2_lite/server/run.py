@@ -63,7 +63,7 @@ class LocalServer:
     def __init__(
         self, options: Options, engine: WorkerEngine, pictures: RemotePictures | None = None
     ) -> None:
-        self._listener = _listen(options.access.host, options.port)
+        self._listener = listen(options.access.host, options.port)
         self.service = Service(
             engine, options.limits, max_waiting=options.max_waiting, on_load_failure=self.stop
         )
@@ -135,7 +135,8 @@ def serve(
         raise server.service.failure
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 picks a free one. Raises UsageError with the reason."""
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -105,7 +105,7 @@ def test_no_arguments_open_the_window_on_a_desktop(monkeypatch: pytest.MonkeyPat
         opened.append(argv)
         return 0
 
-    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: True)
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("gui.command.main", gui)
     assert main([]) == 0
     assert opened == [[]]

@@ -8,14 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.backends.registry import replaced
+from cogvlm2_lite.units import GIB
 from quantize.command import (
     choose_calibration,
     main,
@@ -37,6 +39,7 @@ from quantize.events import (
 )
 from quantize.screen import JsonLines, Screen
 from tests.helpers.conversion import CHECKPOINT
+from tests.helpers.fake_backends import FakeCuda, gpu
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(CHECKPOINT)
@@ -223,10 +226,6 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return event
 
 
-def with_gpu(device: str, dtype: str) -> Compute:
-    return Compute(device=torch.device("cuda:0"), dtype=torch.bfloat16, reason="a test")
-
-
 def test_a_program_on_a_cpu_gets_plain_nf4_and_is_told_what_calibrating_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,11 +248,13 @@ def test_yes_calibrates_with_the_built_in_set(
 def test_a_gpu_calibrates_without_being_asked_and_none_forbids_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cogvlm2_lite.devices.choose_compute", with_gpu)
+    cuda = SimpleNamespace(is_bf16_supported=lambda **_: True, device=lambda device: nullcontext())
+    card = gpu("RTX 4060", free_bytes=7 * GIB, total_bytes=8 * GIB)
     monkeypatch.setattr("quantize.calibration.estimate.flops_per_s", lambda device, dtype: 1e13)
     words = [DEMO, str(tmp_path / "q"), "--samples", "8"]
-    assert "Calibrated with the built-in set" in " ".join(planned(capsys, *words)["notes"])
-    assert planned(capsys, *words, "--calibrate", "none")["notes"] == []
+    with replaced(FakeCuda(card, torch=SimpleNamespace(cuda=cuda))):
+        assert "Calibrated with the built-in set" in " ".join(planned(capsys, *words)["notes"])
+        assert planned(capsys, *words, "--calibrate", "none")["notes"] == []
 
 
 @pytest.mark.parametrize("answer", ["n", ""])

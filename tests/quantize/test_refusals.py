@@ -20,7 +20,7 @@ from cogvlm2_lite.errors import (
 from quantize.events import Planned
 from quantize.pipeline import convert
 from quantize.recipe import Keep, QuantizeOptions
-from quantize.source import SourceFiles, _positioned, _seeking
+from quantize.source import SourceFiles, read_positioned, read_seeking
 from tests.helpers.conversion import (
     CHECKPOINT,
     QUICK,
@@ -185,7 +185,7 @@ def test_both_ways_of_reading_give_the_same_bytes(tmp_path: Path) -> None:
             one, two = bytearray(10), bytearray(10)
             counts = [
                 read(stream, memoryview(target), begin, Lock())
-                for read, target in ((_positioned, one), (_seeking, two))
+                for read, target in ((read_positioned, one), (read_seeking, two))
             ]
             assert counts[0] == counts[1] == min(10, 256 - begin)
             assert one == two

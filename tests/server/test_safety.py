@@ -21,7 +21,7 @@ from cogvlm2_lite.server import app
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.run import LocalServer
+from cogvlm2_lite.server.run import LocalServer, listen
 from tests.helpers.chat_client import CHAT, KEY, ask, client_of, in_thread, picture, text, user
 from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S
@@ -300,8 +300,8 @@ def test_the_port_of_another_program_is_named(tmp_path: Path) -> None:
 
 
 def test_small_replies_are_sent_without_delay() -> None:
-    with running() as server:
-        assert server._listener.proto == socket.IPPROTO_TCP
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def taken(server: LocalServer, port: int) -> None:
