@@ -120,15 +120,17 @@ def _rows(
                 yield number, tokens, metrics.log_softmax(found)
 
 
-def waves_of(asked: Sequence[PictureSamples], config: ModelConfig) -> list[list[PictureSamples]]:
-    """Return groups whose hidden states, at 4 bytes per number, fit into WAVE_BYTES."""
+def waves_of(
+    asked: Sequence[PictureSamples], config: ModelConfig, wave_bytes: int = WAVE_BYTES
+) -> list[list[PictureSamples]]:
+    """Return groups whose hidden states, at 4 bytes per number, fit into wave_bytes."""
     waves: list[list[PictureSamples]] = [[]]
     filled = 0
     for one in asked:
         vision = 0 if one.image is None else config.vision.num_positions * config.vision.hidden_size
         text = sum(tokens.input_ids.shape[1] for _, tokens in one.answers) * config.hidden_size
         nbytes = 4 * (vision + text)
-        if waves[-1] and filled + nbytes > WAVE_BYTES:
+        if waves[-1] and filled + nbytes > wave_bytes:
             waves.append([])
             filled = 0
         waves[-1].append(one)
@@ -143,13 +145,19 @@ class Reference:
     """
 
     def __init__(
-        self, asked: Sequence[PictureSamples], config: ModelConfig, folder: Path | None = None
+        self,
+        asked: Sequence[PictureSamples],
+        config: ModelConfig,
+        folder: Path | None = None,
+        *,
+        wave_bytes: int = WAVE_BYTES,
     ) -> None:
         """Create the file. Raises UsageError without an answer, DoesNotFitError without disk space.
 
-        folder  of the file; None: the system's folder for temporary files
+        folder      of the file; None: the system's folder for temporary files
+        wave_bytes  of hidden states that one wave keeps
         """
-        self.waves = waves_of(asked, config)
+        self.waves = waves_of(asked, config, wave_bytes)
         self._asked = asked
         shape = (sum(one.positions for one in asked), config.vocab_size)
         if not shape[0]:

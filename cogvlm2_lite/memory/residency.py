@@ -58,8 +58,8 @@ class Residency:
     pieces   all pieces of the model that have slots
     arenas   one per device; they account for weights, and for a phase's scratch
 
-    `version` changes whenever a weight is loaded or released. `steps` counts the pieces that were
-    walked; the heartbeat uses it to see progress.
+    `loaded` has the bytes of each loaded unit. `version` changes whenever a weight is loaded or
+    released. `steps` counts the pieces that were walked; the heartbeat uses it to see progress.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Residency:
         for piece in pieces:
             for slot in piece.slots():
                 self._slots.setdefault(keys[slot.name], []).append(slot)
-        self._loaded: dict[UnitKey, int] = {}
+        self.loaded: dict[UnitKey, int] = {}
         self._prefetching: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self.streamed_bytes = 0
@@ -89,7 +89,7 @@ class Residency:
     def resident_bytes(self) -> dict[Part, int]:
         """Bytes that each part holds now."""
         held = dict.fromkeys(Part, 0)
-        for (part, _), nbytes in self._loaded.items():
+        for (part, _), nbytes in self.loaded.items():
             held[part] += nbytes
         return held
 
@@ -196,7 +196,7 @@ class Residency:
         """Release all weights."""
         self._finish_prefetch()
         self._current_phase = None
-        self._drop(list(self._loaded))
+        self._drop(list(self.loaded))
 
     def _needed(self, piece: HasSlots, phase: Phase) -> Keys:
         keys = dict.fromkeys(self._keys[slot.name] for slot in piece.slots())
@@ -205,11 +205,11 @@ class Residency:
 
     def _not_kept(self, kept: frozenset[UnitKey]) -> list[UnitKey]:
         """Return the units that are loaded and planned, but not in `kept`."""
-        return [key for key in self._loaded if key in self._device_index and key not in kept]
+        return [key for key in self.loaded if key in self._device_index and key not in kept]
 
     def _prefetch(self, keys: Keys) -> None:
         """Start to load units on the other thread."""
-        if any(key not in self._loaded for key in keys):
+        if any(key not in self.loaded for key in keys):
             self._prefetching = self._pool.submit(self._load, keys)
 
     def _finish_prefetch(self) -> None:
@@ -226,8 +226,8 @@ class Residency:
 
     def _load(self, keys: Keys) -> None:
         for key in keys:
-            if key not in self._loaded:
-                self._loaded[key] = self._fill(key)
+            if key not in self.loaded:
+                self.loaded[key] = self._fill(key)
 
     def _fill(self, key: UnitKey) -> int:
         """Load one unit; return its bytes.
@@ -253,8 +253,8 @@ class Residency:
 
     def _drop(self, keys: Iterable[UnitKey]) -> None:
         for key in keys:
-            if key in self._loaded:
-                self._clear(key, self._loaded.pop(key))
+            if key in self.loaded:
+                self._clear(key, self.loaded.pop(key))
 
     def _clear(self, key: UnitKey, held: int) -> None:
         self.version += 1

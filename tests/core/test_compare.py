@@ -33,8 +33,9 @@ from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.samples.samples import Sample, tokenize
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.storage import make_weight
+from cogvlm2_lite.weights.slots import Linear
 from tests.helpers.answers import opened
 from tests.helpers.folders import random_folder
 from tools.demo_model.generator import samples as drawn
@@ -99,9 +100,7 @@ def test_shared_pictures_and_turned_loops_give_what_forward_gives(questions: lis
         assert ours == pytest.approx(theirs, abs=2e-4)
 
 
-def test_streaming_and_many_waves_change_no_bit(
-    questions: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streaming_and_many_waves_change_no_bit(questions: list[Sample], tmp_path: Path) -> None:
     folder = random_folder(tmp_path / "random")
     whole = opened(folder)
     expected = collect(whole, questions)
@@ -110,9 +109,8 @@ def test_streaming_and_many_waves_change_no_bit(
     for ours, theirs in zip(collect(small, questions), expected, strict=True):
         assert np.array_equal(ours, theirs)
     assert small.runtime.residency.streamed_bytes > 0
-    monkeypatch.setattr(score, "WAVE_BYTES", 1)
     asked = prepare(questions, whole.engine.tokenizer, whole.config)
-    with Reference(asked, whole.config, tmp_path) as kept:
+    with Reference(asked, whole.config, tmp_path, wave_bytes=1) as kept:
         assert len(kept.waves) > 1
         run(kept.fill(whole))
         assert run(kept.compare(small)).kl.max() < 1e-10
@@ -144,11 +142,12 @@ def test_an_fp4_folder_is_known_by_its_tensors_and_read_as_bitsandbytes_reads_it
     stored = next(t for t in ours.tensors.values() if t.kind == "fp4")
     assert stored.quant is not None
     assert not stored.quant.nested
-    model = opened(fp4)
-    loader = model.runtime.residency._loaders[0]
-    weight = make_weight(stored, Reader(ours).read(stored), loader._target, packed=False)  # type: ignore[attr-defined]
+    rows, columns = stored.spec.shape
+    slot = Linear(stored.spec.name, columns, rows)
+    WeightLoader(ours, device=torch.device("cpu"), dtype=torch.bfloat16).fill(slot)
     plain = Reader(source).read(source.tensors[stored.spec.name])["weight"]
-    assert torch.equal(weight.dequantize(torch.bfloat16), fp4_weights(plain.clone()))
+    assert slot.stored is not None
+    assert torch.equal(slot.stored.dequantize(torch.bfloat16), fp4_weights(plain.clone()))
 
 
 def test_an_fp4_folder_answers_and_differs_a_little(fp4: Path, questions: list[Sample]) -> None:

@@ -133,7 +133,7 @@ def test_a_phase_holds_what_its_plan_says(folders: dict[str, Path]) -> None:
     for budget in budgets_between(folder):
         model = open_with(folder, budget)
         ask(model)
-        held = {k for k, n in model.runtime.residency._loaded.items() if n}
+        held = {k for k, n in model.runtime.residency.loaded.items() if n}
         planned = model.plan.devices[0].phase(Phase.DECODE).resident_keys
         assert {key for key in held if key[0] is not Part.EMBEDDING} <= planned | {
             unit.key for unit in model.plan.devices[0].phase(Phase.DECODE).streamed
