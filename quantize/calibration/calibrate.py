@@ -72,10 +72,12 @@ MAX_HELD_OUT_INPUTS = 2048
 class Task:
     """What is calibrated.
 
-    samples   with pictures that open; samples about one picture follow each other
-    chosen    names of the matrices that become NF4
-    folder    the working folder of the conversion
-    identity  must be equal for earlier work to be resumed
+    samples              with pictures that open; samples about one picture follow each other
+    chosen               names of the matrices that become NF4
+    folder               the working folder of the conversion
+    identity             must be equal for earlier work to be resumed
+    max_inputs           inputs of a matrix that its Hessian is made of
+    max_held_out_inputs  held-out inputs that evaluate a matrix
     """
 
     catalog: Catalog
@@ -86,6 +88,8 @@ class Task:
     compute: Compute
     folder: Path
     identity: str
+    max_inputs: int = MAX_INPUTS
+    max_held_out_inputs: int = MAX_HELD_OUT_INPUTS
 
 
 class CalibratedWeights:
@@ -219,15 +223,14 @@ class Calibrator:
         rows  returns how many inputs the matrices of a part will have
         """
         assert linear.stored is not None
-        expected = rows(self._task.catalog.tensors[linear.name].spec.part)
+        task = self._task
+        expected = rows(task.catalog.tensors[linear.name].spec.part)
+        fit_every = max(-(-expected // task.max_inputs), 1)
+        check_every = max(-(-expected // (HOLD_OUT_EVERY * task.max_held_out_inputs)), 1)
         seen = ObservedWeight(
             inner=linear.stored,
-            fit=Hessian(
-                linear.in_features, self._network.device, every=max(-(-expected // MAX_INPUTS), 1)
-            ),
-            check=HeldOutInputs(
-                every=max(-(-expected // (HOLD_OUT_EVERY * MAX_HELD_OUT_INPUTS)), 1)
-            ),
+            fit=Hessian(linear.in_features, self._network.device, every=fit_every),
+            check=HeldOutInputs(every=check_every),
         )
         linear.stored = seen
         return seen

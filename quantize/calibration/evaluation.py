@@ -135,10 +135,10 @@ class HeldOutEvaluation:
 
     def run(self) -> Generator[Measuring, None, Decision]:
         """Measure and decide; yield progress, write the decision to the folder and return it."""
-        if not self._held_out:
+        if not self.held_out:
             return self._write(Decision(kinds={}, nearest=frozenset()))
         found = yield from self._walk(
-            self._held_out,
+            self.held_out,
             [
                 Variant("plain", self.forms(NEAREST)),
                 Variant("calibrated", self.forms(CALIBRATED)),
@@ -155,14 +155,15 @@ class HeldOutEvaluation:
         if kinds:
             some = yield from self._measure({"result": self.forms(CALIBRATED, kinds)}, "result")
             result = some["result"]
-        decision, result = yield from self._check(plain, result, kinds)
+        decision, result = yield from self.check(plain, result, kinds)
         evaluated = self._evaluated(plain, calibrated, result, decision)
         return self._write(replace(decision, evaluated=evaluated, units=tuple(units)))
 
     # --- held-out samples -------------------------------------------------------------------------
 
     @cached_property
-    def _held_out(self) -> list[Sample]:
+    def held_out(self) -> list[Sample]:
+        """The samples that nothing was fitted to."""
         return [sample for _, group in self._groups for sample in group]
 
     @cached_property
@@ -242,7 +243,7 @@ class HeldOutEvaluation:
         self, forms: Mapping[str, Forms], folder: str
     ) -> Generator[Measuring, None, dict[str, TokenComparison]]:
         variants = [Variant(name, some) for name, some in forms.items()]
-        return (yield from self._walk(self._held_out, variants, self._folder / folder))
+        return (yield from self._walk(self.held_out, variants, self._folder / folder))
 
     # --- units ------------------------------------------------------------------------------------
 
@@ -253,7 +254,7 @@ class HeldOutEvaluation:
 
         questions  compare the tokens of the questions too
         """
-        named, samples = self._choose_units()
+        named, samples = self.choose_units()
         variants = [
             Variant(name, dict.fromkeys(matrices, CALIBRATED)) for name, matrices in named.items()
         ]
@@ -266,12 +267,21 @@ class HeldOutEvaluation:
             for name, matrices in named.items()
         ]
 
-    def _choose_units(self) -> tuple[dict[str, tuple[str, ...]], list[Sample]]:
-        """Return the finest units, and the most samples, that stay within the allowed work."""
+    def choose_units(
+        self,
+        *,
+        min_flops: float = MIN_MEASURING_FLOPS,
+        max_share: float = MAX_SHARE_OF_CALIBRATION,
+    ) -> tuple[dict[str, tuple[str, ...]], list[Sample]]:
+        """Return the finest units, and the most samples, that stay within the allowed work.
+
+        min_flops  operations that are always allowed
+        max_share  above that, the allowed multiple of one pass of all samples
+        """
         whole = self._network(self._task.samples)
         allowed = max(
-            MIN_MEASURING_FLOPS,
-            MAX_SHARE_OF_CALIBRATION
+            min_flops,
+            max_share
             * VariantWalk(whole, [_REFERENCE], self._values_in_form, self._shared, "").flops,
         )
         fewest = min(MIN_GROUPS, len(self._groups))
@@ -347,7 +357,7 @@ class HeldOutEvaluation:
 
     # --- the fail-safe ----------------------------------------------------------------------------
 
-    def _check(
+    def check(
         self, plain: TokenComparison, result: TokenComparison, kinds: Mapping[str, str]
     ) -> Generator[Measuring, None, tuple[Decision, TokenComparison]]:
         """Keep the result if it is no worse than plain NF4; otherwise drop the calibration of one
@@ -385,7 +395,7 @@ class HeldOutEvaluation:
     ) -> Evaluated:
         recipe = make_recipe(self._task.catalog, self._recipe.settings, decision.kinds)
         return Evaluated(
-            samples=len(self._held_out),
+            samples=len(self.held_out),
             words=len(plain.kl),
             plain=_summary(plain),
             calibrated=_summary(calibrated),

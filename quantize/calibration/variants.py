@@ -81,7 +81,7 @@ class VariantWalk:
         *,
         questions: bool = False,
     ) -> None:
-        self._network, self._variants, self._values_in_form = network, variants, values_in_form
+        self._network, self.variants, self._values_in_form = network, variants, values_in_form
         self._folder, self._questions = folder, questions
         named = [identity, questions, [[v.name, dict(sorted(v.forms.items()))] for v in variants]]
         self._identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
@@ -137,7 +137,7 @@ class VariantWalk:
                 other_right=columns["other_right"][number].numpy(),
                 **shared,
             )
-            for number, variant in enumerate(self._variants[1:])
+            for number, variant in enumerate(self.variants[1:])
         }
 
     @property
@@ -155,10 +155,10 @@ class VariantWalk:
         so their activations are equal too. A state is identified by the state before the stage and
         the forms of the stage's matrices: equal activations stay equal after equal matrices.
         """
-        states, found = [0] * len(self._variants), []
+        states, found = [0] * len(self.variants), []
         for stage in self._stages:
             numbers: dict[tuple[object, ...], int] = {}
-            keys = [(s, self._key(stage, v)) for s, v in zip(states, self._variants, strict=True)]
+            keys = [(s, self._key(stage, v)) for s, v in zip(states, self.variants, strict=True)]
             states = [numbers.setdefault(key, len(numbers)) for key in keys]
             found.append(states)
         return found
@@ -180,10 +180,10 @@ class VariantWalk:
     ) -> None:
         """Take every distinct state of all samples through a stage."""
         path = paths[visit.number]
-        before = paths[visit.number - 1] if visit.number else [0] * len(self._variants)
+        before = paths[visit.number - 1] if visit.number else [0] * len(self.variants)
         # 1  For each state, compute one of the variants that share it.
         todo: dict[int, tuple[int, Variant]] = {}
-        for state, earlier, variant in zip(path, before, self._variants, strict=True):
+        for state, earlier, variant in zip(path, before, self.variants, strict=True):
             todo.setdefault(state, (earlier, variant))
         # 2  Sort states by the forms of this block, so that each form is made only once.
         order = sorted(todo, key=lambda state: (self._key(stage, todo[state][1]), state))
@@ -198,7 +198,7 @@ class VariantWalk:
     def _score(self, activations: FolderActivations, path: Sequence[int]) -> None:
         """Compare the log-probabilities of every variant with the first, at the answers' tokens."""
         head, last = self._network.parts.decoder.head, activations.done
-        keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self._variants]
+        keys = [v.forms.get(head.lm_head.name, SOURCE) for v in self.variants]
         states = list(zip(path, keys, strict=True))
         rows: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
         with self._network.load_weights(head):
@@ -281,7 +281,7 @@ class VariantWalk:
                 "Measuring {count} variants needs {size} of scratch space in {folder}, which has "
                 "{free} free.",
                 hint="Free some space, use fewer samples (--samples), or use another disk.",
-                count=len(self._variants),
+                count=len(self.variants),
                 size=format_bytes(needed),
                 folder=self._folder,
                 free=format_bytes(activations.free_bytes),

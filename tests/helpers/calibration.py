@@ -10,7 +10,7 @@ from PIL import Image
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.samples.samples import Sample, in_fixed_order
-from quantize.calibration.calibrate import Task
+from quantize.calibration.calibrate import MAX_HELD_OUT_INPUTS, MAX_INPUTS, Task
 from quantize.calibration.gptq import Calibration
 from quantize.events import Event
 from quantize.pipeline import Calibrate, convert
@@ -37,7 +37,13 @@ def made_samples(count: int = 16) -> list[Sample]:
     return in_fixed_order(found)
 
 
-def calibrate_with(samples: list[Sample], identity: str = "a test") -> Calibrate:
+def calibrate_with(
+    samples: list[Sample],
+    identity: str = "a test",
+    *,
+    max_inputs: int = MAX_INPUTS,
+    max_held_out_inputs: int = MAX_HELD_OUT_INPUTS,
+) -> Calibrate:
     def task(recipe: Recipe, folder: Path) -> Task:
         return Task(
             catalog=recipe.catalog,
@@ -48,6 +54,8 @@ def calibrate_with(samples: list[Sample], identity: str = "a test") -> Calibrate
             compute=choose_compute("cpu", "float32"),
             folder=folder,
             identity=identity,
+            max_inputs=max_inputs,
+            max_held_out_inputs=max_held_out_inputs,
         )
 
     return task

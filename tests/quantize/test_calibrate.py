@@ -187,11 +187,11 @@ def test_text_alone_leaves_the_vision_parts_nearest(tmp_path: Path) -> None:
 
 
 def test_each_expert_is_thinned_by_its_own_tokens(
-    calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibrated: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
     """Many words and few patches here: the patches must not be thinned because of the words."""
-    monkeypatch.setattr(calibration, "MAX_INPUTS", 150)
-    thinned = run(tmp_path / "nf4", made_samples())
+    few = calibrate_with(made_samples(), max_inputs=150)
+    thinned = list(convert(CHECKPOINT, tmp_path / "nf4", SETTINGS, QUICK, few))
     inputs = [
         {e.tensor: e.inputs for e in events if isinstance(e, Calibrated)}
         for events in (calibrated[1], thinned)
@@ -204,10 +204,11 @@ def test_each_expert_is_thinned_by_its_own_tokens(
 
 
 def test_few_held_out_inputs_decide_as_many_would(
-    calibrated: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibrated: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(calibration, "MAX_HELD_OUT_INPUTS", 40)
-    found = {e.tensor: e for e in run(tmp_path / "q", made_samples()) if isinstance(e, Calibrated)}
+    few = calibrate_with(made_samples(), max_held_out_inputs=40)
+    events = convert(CHECKPOINT, tmp_path / "q", SETTINGS, QUICK, few)
+    found = {e.tensor: e for e in events if isinstance(e, Calibrated)}
     many = {e.tensor: e for e in calibrated[1] if isinstance(e, Calibrated)}
     assert any(found[name].nearest_error != row.nearest_error for name, row in many.items())
     for name, row in many.items():

@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from cogvlm2_lite.errors import ConversionError, UsageError
 from cogvlm2_lite.evaluate.metrics import TokenComparison
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.budget import ByteBudget, parse_budget
-from quantize.calibration import evaluation
 from quantize.calibration.calibrate import CalibratedWeights
 from quantize.calibration.evaluation import HeldOutEvaluation
 from quantize.calibration.variants import NEAREST, VariantWalk
@@ -247,30 +246,30 @@ def test_samples_that_hold_nothing_out_measure_nothing_and_report_nothing(tmp_pa
 # --- units ----------------------------------------------------------------------------------------
 
 
-def make_evaluation(folder: Path) -> HeldOutEvaluation:
+def make_evaluation(
+    folder: Path, kind: type[HeldOutEvaluation] = HeldOutEvaluation
+) -> HeldOutEvaluation:
     from quantize.recipe import make_recipe
 
     recipe = make_recipe(open_catalog(CHECKPOINT), SETTINGS)
-    return HeldOutEvaluation(calibrate_with(made_samples(40))(recipe, folder), recipe, None, folder)
+    return kind(calibrate_with(made_samples(40))(recipe, folder), recipe, None, folder)
 
 
 def test_units_are_matrices_where_that_is_cheap_and_blocks_where_it_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     held_out = make_evaluation(tmp_path)
-    named, samples = held_out._choose_units()
+    named, samples = held_out.choose_units()
     assert all(matrices == (name,) for name, matrices in named.items())
-    assert samples == held_out._held_out
-    monkeypatch.setattr(evaluation, "MIN_MEASURING_FLOPS", 0.0)
-    blocks, fewer = held_out._choose_units()
+    assert samples == held_out.held_out
+    blocks, fewer = held_out.choose_units(min_flops=0.0)
     assert set(blocks) == {
         "vision tower 0", "vision tower 1", "projector", "language expert 0", "language expert 1",
         "vision expert 0", "vision expert 1",
     }  # fmt: skip
     assert sorted(name for some in blocks.values() for name in some) == sorted(named)
     assert len(fewer) <= len(samples)
-    monkeypatch.setattr(evaluation, "MAX_SHARE_OF_CALIBRATION", 0.0)
-    _, fewest = held_out._choose_units()
+    _, fewest = held_out.choose_units(min_flops=0.0, max_share=0.0)
     assert len(fewest) <= len(fewer)
     assert len(fewest) >= 4
 
@@ -284,15 +283,14 @@ def tokens(kl: list[float]) -> TokenComparison:
     )  # fmt: skip
 
 
-def test_a_plain_model_without_numbers_decides_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: object) -> None:
+class MeasuresNothing(HeldOutEvaluation):
+    def make_walk(self, *_: object, **__: object) -> NoReturn:
         raise AssertionError("nothing may be tried")
 
-    monkeypatch.setattr(HeldOutEvaluation, "_measure", never)
-    held_out = make_evaluation(tmp_path)
-    steps = held_out._check(tokens([float("nan")]), tokens([float("nan")]), {})
+
+def test_a_plain_model_without_numbers_decides_nothing(tmp_path: Path) -> None:
+    held_out = make_evaluation(tmp_path, MeasuresNothing)
+    steps = held_out.check(tokens([float("nan")]), tokens([float("nan")]), {})
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert done.value.value[0].nearest == frozenset()
@@ -343,7 +341,7 @@ def test_the_command_spends_a_budget_and_shows_what_it_bought(
 
 def test_the_reference_of_every_walk_is_the_source(tmp_path: Path) -> None:
     held_out = make_evaluation(tmp_path)
-    walk = held_out.make_walk(held_out._held_out, [], tmp_path / "w")
+    walk = held_out.make_walk(held_out.held_out, [], tmp_path / "w")
     assert isinstance(walk, VariantWalk)
-    assert [variant.forms for variant in walk._variants] == [{}]
+    assert [variant.forms for variant in walk.variants] == [{}]
     assert set(held_out.forms(NEAREST).values()) == {NEAREST}
