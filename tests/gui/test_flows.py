@@ -106,12 +106,17 @@ def choose(menu: QMenu, text: str) -> None:
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def test_a_second_picture_begins_a_conversation_of_its_own(desk: Desk) -> None:
+def ask_about_shapes(desk: Desk) -> Conversation:
+    """Ask the first question of a conversation, about the picture of shapes."""
     desk.open_demo()
     drop(desk, mime_of("shapes.png"))
     wait_picture(desk, data_of("shapes.png"))
     desk.ask("How many?")
-    first = talk_of(desk)
+    return talk_of(desk)
+
+
+def test_a_second_picture_begins_a_conversation_of_its_own(desk: Desk) -> None:
+    first = ask_about_shapes(desk)
     with answering("New conversation with this picture") as seen:
         drop(desk, mime_of("sign.png"))
         wait_picture(desk, data_of("sign.png"))
@@ -125,11 +130,7 @@ def test_a_second_picture_begins_a_conversation_of_its_own(desk: Desk) -> None:
 
 
 def test_a_second_picture_can_be_refused(desk: Desk) -> None:
-    desk.open_demo()
-    drop(desk, mime_of("shapes.png"))
-    wait_picture(desk, data_of("shapes.png"))
-    desk.ask("How many?")
-    first = talk_of(desk)
+    first = ask_about_shapes(desk)
     with answering("Cancel") as seen:
         drop(desk, mime_of("sign.png"))
         desk.qtbot.waitUntil(lambda: bool(seen), timeout=15_000)

@@ -26,7 +26,7 @@ from gui.app import Program
 from gui.background.engine import EngineClient
 from gui.chat.page import ChatPage
 from gui.data.history import History
-from gui.data.state import Status, Turn
+from gui.data.state import Conversation, Status, Turn
 from tests.helpers.desk import Desk
 from tests.helpers.programs.counting_engine import COMMAND, answer_of
 
@@ -167,6 +167,19 @@ def kill_engine_of(chat: ChatPage, client: EngineClient, qtbot: QtBot, after_s: 
     qtbot.waitUntil(lambda: client.pid not in (None, pid), timeout=10_000)
 
 
+def ask_at_the_end(
+    chat: ChatPage, client: EngineClient, qtbot: QtBot, question: str
+) -> Conversation:
+    """Ask once more when the engine is ready again; return the conversation with the answer."""
+    qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
+    chat.composer.setPlainText(question)
+    chat.send()
+    qtbot.waitUntil(chat.answered, timeout=60_000)
+    talk = chat.conversation
+    assert talk is not None
+    return talk
+
+
 def test_an_engine_that_is_killed_twenty_times_costs_nothing_that_it_said(
     qapp: QApplication, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -179,12 +192,7 @@ def test_an_engine_that_is_killed_twenty_times_costs_nothing_that_it_said(
             if number % 2:  # the others may come while the model loads
                 qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=10_000)
             kill_engine_of(chat, client, qtbot, chance.uniform(0.05, 0.6))
-        qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=10_000)
-        chat.composer.setPlainText("The last one?")
-        chat.send()
-        qtbot.waitUntil(chat.answered, timeout=30_000)
-        talk = chat.conversation
-        assert talk is not None
+        talk = ask_at_the_end(chat, client, qtbot, "The last one?")
         turns = talk.path()
     assert len(turns) > 10, "every other kill hit an answer"
     assert turns[-1].answer == answer_of()
@@ -209,12 +217,7 @@ def test_the_demo_models_engine_is_killed_at_random_moments(
         for _ in range(3):
             qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
             kill_engine_of(chat, client, qtbot, chance.uniform(0.05, 1.0))
-        qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
-        chat.composer.setPlainText("How many shapes are there?")
-        chat.send()
-        qtbot.waitUntil(chat.answered, timeout=60_000)
-        talk = chat.conversation
-        assert talk is not None
+        talk = ask_at_the_end(chat, client, qtbot, "How many shapes are there?")
         turns = talk.path()
     assert len(turns) == 4
     assert turns[-1].answer.strip() == "4"

@@ -123,13 +123,8 @@ def test_a_dead_engine_leaves_the_answer_so_far_and_offers_a_start(
     desk.qtbot.waitUntil(lambda: not desk.chat.restart_button.isVisible())
 
 
-def test_an_engine_that_can_not_start_is_a_sentence(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: ScriptedProcess) -> None:
-        raise FileNotFoundError(2, "No such file or directory")
-
-    monkeypatch.setattr(ScriptedProcess, "start", fail)
+def test_an_engine_that_can_not_start_is_a_sentence(desk: Desk, script: Script) -> None:
+    script.starts = False
     desk.chat.open_demo()
     desk.qtbot.waitUntil(lambda: "can't be started" in desk.chat.message)
     assert desk.chat.restart_button.isVisible()

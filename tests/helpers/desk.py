@@ -33,11 +33,13 @@ class Script:
     events  delivered at once
     hold    keep answers open after their events, until `let_go` or a cancel
     ends    the reason with which an answer finishes
+    starts  False: the process can't be started
     """
 
     events: Sequence[Event] = (TextDelta(text="It is "), TextDelta(text="**red**."))
     hold: bool = False
     ends: FinishReason = FinishReason.EOS
+    starts: bool = True
 
 
 class ScriptedProcess(FakeEngine):
@@ -47,6 +49,11 @@ class ScriptedProcess(FakeEngine):
         super().__init__(options)
         self.script = script or Script()
         self._open: dict[int, Callable[[Outcome], None]] = {}
+
+    def start(self) -> None:
+        if not self.script.starts:
+            raise FileNotFoundError(2, "No such file or directory")
+        super().start()
 
     def become_ready(self) -> None:
         self.state, self.reason = EngineState.READY, ""  # nothing is reported about the model
