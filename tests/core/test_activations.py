@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_a_folder_of_the_version_before_starts_from_the_beginning(tmp_path: Path
 
 
 def test_room_counts_what_the_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     kept = FolderActivations(tmp_path, "a test")
     (tmp_path / "matrix").write_bytes(bytes(30))
     assert (kept.free_bytes, kept.room_bytes) == (1000, 1030)
