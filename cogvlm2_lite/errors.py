@@ -62,7 +62,7 @@ class CogVLM2LiteError(Exception):
 
 
 class UsageError(CogVLM2LiteError):
-    """An option or a question that is invalid, or a combination that is."""
+    """An invalid option, question or combination of them."""
 
     exit_code = 2
 

@@ -190,7 +190,7 @@ def add_parallel_option(parser: Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="decode up to N conversations at once; fewer if memory does not suffice (default: 1)",
+        help="decode up to N conversations at once; fewer if memory is short (default: 1)",
     )
 
 

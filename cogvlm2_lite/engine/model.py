@@ -155,8 +155,8 @@ class Model:
         """Load the weights that every token needs, before the first question; yields progress.
 
         Calling it is optional. Without it the first answer waits for the disk and, on a CPU with
-        AVX512-BF16, for the copies in the layout of its kernel. If memory runs out here, this is
-        not an error: the first answer replans. Raises DeviceError when the GPU is lost.
+        AVX512-BF16, for the copies in the layout of its kernel. Running out of memory here is not
+        an error: the first answer replans. Raises DeviceError when the GPU is lost.
         """
         try:
             for done, total in self.runtime.residency.preload():

@@ -68,7 +68,7 @@ class ConvertPage(QWidget):
         text = QLabel(
             QCoreApplication.translate(
                 "Convert",
-                "Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). "
+                "Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (12 GB). "
                 "The source is not changed. You can stop at any time and resume later.",
             )
         )

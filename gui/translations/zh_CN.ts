@@ -327,8 +327,8 @@
         <translation>转换权重</translation>
     </message>
     <message>
-        <source>Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (11 GB). The source is not changed. You can stop at any time and resume later.</source>
-        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (11 GB)。不会改动源文件。可随时停止，之后再继续。</translation>
+        <source>Converts a downloaded CogVLM2 checkpoint (39 GB) to a 4-bit model (12 GB). The source is not changed. You can stop at any time and resume later.</source>
+        <translation>把下载的 CogVLM2 权重 (39 GB) 转换为 4 位模型 (12 GB)。不会改动源文件。可随时停止，之后再继续。</translation>
     </message>
     <message>
         <source>Checkpoint folder</source>
