@@ -124,7 +124,7 @@ def _pictures(found: PlanPreview) -> Text:
 
 def _source(found: PlanPreview) -> Text:
     by_source = {rates.source: _numbers(rates, found) for rates in found.expected.rates}
-    template = "from rates {source} ({numbers})"
+    template = "from rates ({source}; {numbers})"
     return joined(
         Text(template, source=source, numbers=numbers) for source, numbers in by_source.items()
     )

@@ -2950,8 +2950,8 @@
         <translation>每个 token 都要用的 4 位矩阵在内存中有两份：存储时的形式，以及为此处理器打包的形式：另需 {size}。</translation>
     </message>
     <message>
-        <source>from rates {source} ({numbers})</source>
-        <translation>依据速率 {source}（{numbers}）</translation>
+        <source>from rates ({source}; {numbers})</source>
+        <translation>依据速率（{source}；{numbers}）</translation>
     </message>
     <message>
         <source>{file} has {width} x {height} pixels, more than the {most} million that a picture may have.</source>

@@ -65,7 +65,7 @@ def test_a_sentence_comes_before_the_table_and_the_table_before_the_notes(capsys
     )
     assert "8.00 GiB given, 384 MiB left for the driver and other programs" in table
     assert "from RAM: vision tower" in table
-    assert "calculated from rates stated: a card like RTX 4060 8 GB" in " ".join(notes.split())
+    assert "calculated from rates (stated: a card like RTX 4060 8 GB; " in " ".join(notes.split())
     assert "are in RAM" in notes
 
 
@@ -102,7 +102,7 @@ def test_the_gpu_of_this_computer_is_planned_with_what_it_has_free(capsys: Captu
     shown = " ".join(capsys.readouterr().out.split())
     assert "on cuda:0 (NVIDIA GeForce RTX 4060)." in shown
     assert "7.00 GiB free now" in shown
-    assert "rates stated: RTX 4060 8 GB" in shown
+    assert "rates (stated: RTX 4060 8 GB; " in shown
 
 
 def test_a_card_stands_for_its_memory_and_its_rates(capsys: Capture) -> None:
