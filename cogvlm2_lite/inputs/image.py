@@ -72,6 +72,8 @@ class OpenedImage:
     format         "JPEG", "PNG", ... or "memory" for a picture that was not read from a file
     original_size  (width, height) as stored, before rotation
     name           file name for messages, or "The picture" if there is none
+    page, pages    the page or frame that was read, from 1, and how many the file has
+    notices        how the picture was read, where a person would not expect it
     """
 
     rgb: NDArray[np.uint8] = field(repr=False, compare=False)
@@ -79,6 +81,9 @@ class OpenedImage:
     format: str
     original_size: tuple[int, int]
     name: str
+    page: int = 1
+    pages: int = 1
+    notices: tuple[Text, ...] = ()
 
     @property
     def width(self) -> int:
