@@ -26,12 +26,12 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.events import Finished, FinishReason
+from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 JSONL, CSV = "answers.jsonl", "answers.csv"
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
@@ -144,13 +144,14 @@ def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
             folder=folder,
         )
     files = folder.rglob("*") if recursive else folder.iterdir()
-    found = sorted(f for f in files if f.suffix.lower() in SUFFIXES and f.is_file())
+    suffixes = readable_suffixes()
+    found = sorted(f for f in files if f.suffix.lower() in suffixes and f.is_file())
     if not found:
         raise UsageError(
             "{folder} has no pictures ({kinds}).",
             hint="" if recursive else "Add --recursive to include subfolders.",
             folder=folder,
-            kinds=", ".join(sorted(SUFFIXES)),
+            kinds=", ".join(suffixes),
         )
     return found
 

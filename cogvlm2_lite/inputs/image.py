@@ -18,7 +18,7 @@ import struct
 import threading
 import warnings
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -102,23 +102,29 @@ def open_image(
     source: ImageSource,
     *,
     upright: bool = True,
+    page: int | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> OpenedImage:
     """Return the decoded picture of a path, of the bytes of a file, or of a PIL image.
 
     source   an OpenedImage is returned unchanged
     upright  rotate the picture by its EXIF tag, as every viewer does (TIFF is always rotated)
+    page     the page of a TIFF file, or the frame of an animation, from 1; None: the first, with
+             a notice if there are more
 
     Raises ImageError, with one sentence for the user, if the picture is missing, empty, damaged,
-    too large or in none of the six formats, and UsageError for a source of another type.
+    too large or in none of the six formats, or has no such page, and UsageError for a source of
+    another type.
     """
+    if page is not None and page < 1:
+        raise UsageError("Pages are counted from 1, not from {page}.", page=page)
     if isinstance(source, OpenedImage):
         return source
     if isinstance(source, Image.Image):
-        return _from_pillow(source, upright, limits)
+        return _from_pillow(source, upright, page, limits)
     if isinstance(source, bytes):
         _check_file_size(len(source), _UNNAMED, limits)
-        return _from_stream(BytesIO(source), _UNNAMED, upright, limits)
+        return _from_stream(BytesIO(source), _UNNAMED, upright, page, limits)
     if not isinstance(source, str | Path):
         raise UsageError(
             "{kind} can't be opened as a picture.",
@@ -128,7 +134,7 @@ def open_image(
     path = _existing_file(source, limits)
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, path.name, upright, limits)
+            return _from_stream(stream, path.name, upright, page, limits)
     except OSError as error:
         raise _no_access(path.name, error) from error
 
@@ -192,7 +198,9 @@ def _check_file_size(size: int, name: str, limits: ImageLimits) -> None:
         )
 
 
-def _from_stream(stream: BinaryIO, name: str, upright: bool, limits: ImageLimits) -> OpenedImage:
+def _from_stream(
+    stream: BinaryIO, name: str, upright: bool, page: int | None, limits: ImageLimits
+) -> OpenedImage:
     """Decode one of the six formats from an open file."""
     with _PILLOW_WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -204,16 +212,66 @@ def _from_stream(stream: BinaryIO, name: str, upright: bool, limits: ImageLimits
             stream.seek(0)
             raise _unreadable(stream.read(1024), name) from error
         with image:
-            return _decode(image, name, upright, limits)
+            pages = _count_pages(image)
+            _check_page(page, pages, name)
+            if page is not None:
+                _seek(image, page, name)
+            opened = _decode(image, name, upright, limits)
+            notices = _page_notices(image, pages) if page is None else ()
+            return replace(opened, page=page or 1, pages=pages, notices=notices)
 
 
-def _from_pillow(image: Image.Image, upright: bool, limits: ImageLimits) -> OpenedImage:
+def _from_pillow(
+    image: Image.Image, upright: bool, page: int | None, limits: ImageLimits
+) -> OpenedImage:
     """Convert a picture that the caller already has; it is not changed."""
     file_name = getattr(image, "filename", "")
     name = Path(file_name).name if isinstance(file_name, str) and file_name else _UNNAMED
+    _check_page(page, 1, name)
     with _PILLOW_WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _decode(image, name, upright, limits)
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return the number of pages or frames; 1 if those after the first can't be found."""
+    if image.format == "MPO":  # the second picture is the other eye's view, or a map of depths
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DECODER_ERRORS:
+        return 1
+
+
+def _check_page(page: int | None, pages: int, name: str) -> None:
+    if page is None or page <= pages:
+        return
+    message = (
+        "{file} has only one page, so page {page} can't be read."
+        if pages == 1
+        else "{file} has {pages} pages, so page {page} can't be read."
+    )
+    raise ImageError(
+        message, hint=Text("Choose a page from 1 to {pages}.", pages=pages), file=name,
+        pages=pages, page=page,
+    )  # fmt: skip
+
+
+def _seek(image: Image.Image, page: int, name: str) -> None:
+    try:
+        image.seek(page - 1)
+    except _DECODER_ERRORS as error:
+        raise ImageError(
+            "{file} is damaged: page {page} can't be read.", hint=_DAMAGED, file=name, page=page
+        ) from error
+
+
+def _page_notices(image: Image.Image, pages: int) -> tuple[Text, ...]:
+    if pages == 1:
+        return ()
+    if image.format == "TIFF":
+        return (Text("This is page 1 of {pages}; the others were not read.", pages=pages),)
+    return (Text("This is frame 1 of {pages} of an animation.", pages=pages),)
 
 
 def _decode(image: Image.Image, name: str, upright: bool, limits: ImageLimits) -> OpenedImage:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids, encode_prompt
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 _QUESTIONS = ("Describe this image in detail.", "请详细描述这张图片。")
 """Asked alternately about pictures without a question."""
@@ -92,13 +91,14 @@ def read_samples(source: Path) -> list[Sample]:
 
 
 def _from_folder(folder: Path) -> Iterator[Sample]:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
+    suffixes = readable_suffixes()
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes)
     if not files:
         raise UsageError(
             "{folder} has no pictures ({kinds}).",
             hint="Use the folder that directly contains them; subfolders are not searched.",
             folder=folder,
-            kinds=", ".join(sorted(PICTURE_SUFFIXES)),
+            kinds=", ".join(suffixes),
         )
     for number, file in enumerate(files):
         yield Sample(image=file, question=_QUESTIONS[number % len(_QUESTIONS)])

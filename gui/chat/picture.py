@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.inputs.formats import readable_suffixes
 from gui import theme
 from gui.background.decoder import DecodedPicture, preview
 from gui.chat.capture import Capture, can_capture
@@ -31,8 +32,6 @@ from gui.chat.dropped import png_bytes, read_file, read_mime
 from gui.chat.view import View
 from gui.context import Context
 from gui.translation import error_text
-
-_KINDS = "*.png *.jpg *.jpeg *.webp *.bmp *.gif *.tif *.tiff"
 
 
 class PicturePanel(QWidget):
@@ -140,8 +139,9 @@ class PicturePanel(QWidget):
 
     def ask_for_file(self) -> None:
         """Ask for one or more picture files."""
+        patterns = " ".join(f"*{suffix}" for suffix in readable_suffixes())
         names, _ = QFileDialog.getOpenFileNames(
-            self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({_KINDS})"
+            self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({patterns})"
         )
         if len(names) > 1:
             self.files_dropped.emit([Path(name) for name in names])

@@ -1238,6 +1238,18 @@
         <translation>请只使用 --api-key-file。</translation>
     </message>
     <message>
+        <source>Choose a page from 1 to {pages}.</source>
+        <translation>请选择 1 到 {pages} 之间的页码。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: page {page} can&apos;t be read.</source>
+        <translation>{file} 已损坏:无法读取第 {page} 页。</translation>
+    </message>
+    <message>
+        <source>This is page 1 of {pages}; the others were not read.</source>
+        <translation>这是共 {pages} 页中的第 1 页;其他页没有读取。</translation>
+    </message>
+    <message>
         <source>The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.</source>
         <translation>内存计划与权重不符：{unit} 有 {filled} 字节，计划为 {planned} 字节。</translation>
     </message>
@@ -2954,6 +2966,26 @@
         <translation>依据速率（{source}；{numbers}）</translation>
     </message>
     <message>
+        <source>camera raw</source>
+        <translation>相机原始格式(RAW)</translation>
+    </message>
+    <message>
+        <source>icon</source>
+        <translation>图标</translation>
+    </message>
+    <message>
+        <source>video</source>
+        <translation>视频</translation>
+    </message>
+    <message>
+        <source>{file} has only one page, so page {page} can&apos;t be read.</source>
+        <translation>{file} 只有一页,无法读取第 {page} 页。</translation>
+    </message>
+    <message>
+        <source>{file} has {pages} pages, so page {page} can&apos;t be read.</source>
+        <translation>{file} 有 {pages} 页,无法读取第 {page} 页。</translation>
+    </message>
+    <message>
         <source>{file} has {width} x {height} pixels, more than the {most} million that a picture may have.</source>
         <translation>{file} 有 {width} x {height} 像素，超过图片上限 {most} 百万像素。</translation>
     </message>
@@ -2964,6 +2996,10 @@
     <message>
         <source>Check the path and the permissions of the file.</source>
         <translation>请检查路径和文件的权限。</translation>
+    </message>
+    <message>
+        <source>Pages are counted from 1, not from {page}.</source>
+        <translation>页码从 1 开始,而不是从 {page} 开始。</translation>
     </message>
     <message>
         <source>{kind} can&apos;t be opened as a picture.</source>
@@ -2996,6 +3032,10 @@
     <message>
         <source>{file} has {size}, more than the {most} that a picture may have.</source>
         <translation>{file} 大小为 {size}，超过图片上限 {most}。</translation>
+    </message>
+    <message>
+        <source>This is frame 1 of {pages} of an animation.</source>
+        <translation>这是动画共 {pages} 帧中的第 1 帧。</translation>
     </message>
     <message>
         <source>{file} has {kind} grey values outside of 0 to {most}, so black and white are not defined.</source>

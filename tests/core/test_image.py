@@ -274,17 +274,37 @@ def test_a_transparent_sixteen_bit_grey_is_white() -> None:
     assert open_image(data).rgb[0, :, 0].tolist() == [0, 255]
 
 
-def test_an_animated_gif_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 255, 0))]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert near(open_image(data), 4, 4, RED)
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_pages_and_frames_are_counted_and_chosen(kind: str) -> None:
+    frames = [halves(), Image.new("RGB", (40, 20), (0, 255, 0)), Image.new("RGB", (40, 20), WHITE)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    first = open_image(data)
+    assert near(first, 4, 4, RED)
+    assert (first.page, first.pages) == (1, 3)
+    assert f"This is {'page' if kind == 'TIFF' else 'frame'} 1 of 3" in first.notices[0]
+    second = open_image(data, page=2)
+    assert near(second, 4, 4, (0, 255, 0))
+    assert (second.page, second.pages, second.notices) == (2, 3, ())
+    with pytest.raises(ImageError, match="has 3 pages, so page 4") as caught:
+        open_image(data, page=4)
+    assert caught.value.hint == "Choose a page from 1 to 3."
+    with pytest.raises(UsageError):
+        open_image(data, page=0)
+
+
+def test_a_picture_alone_has_one_page() -> None:
+    for source in (encoded(halves(), "PNG"), halves()):
+        opened = open_image(source, page=1)
+        assert (opened.page, opened.pages, opened.notices) == (1, 1, ())
+        with pytest.raises(ImageError, match="only one page"):
+            open_image(source, page=2)
 
 
 def test_a_telephone_jpeg_with_a_second_picture_behind_it_gives_the_first() -> None:
     opened = open_image(
         encoded(halves(), "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])
     )
-    assert (opened.format, opened.width) == ("JPEG", 40)
+    assert (opened.format, opened.width, opened.pages, opened.notices) == ("JPEG", 40, 1, ())
 
 
 def test_an_opened_picture_is_given_back() -> None:
