@@ -1,0 +1,66 @@
+"""File names that are not UTF-8 or contain control characters, as text that can be read back.
+
+A file name on Linux is any bytes. Python keeps bytes that are not UTF-8 as lone surrogates, which
+neither JSON parsers nor UTF-8 files accept. Here each of these bytes becomes a backslash, an x and
+two hexadecimal digits, and a backslash that would look like the start of such an escape is escaped
+itself. So every name has one form, and no two names share a form. Other names stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+_AMBIGUOUS = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+
+
+def escape_name(name: str) -> str:
+    """Return a file name or path as valid Unicode text, to be read by `unescape_name`."""
+    return _SURROGATE.sub(_escape, _AMBIGUOUS.sub(r"\\x5c", name))
+
+
+def escape_line(name: str) -> str:
+    """Return a file name or path as one line: as escape_name, and without control characters."""
+    return _CONTROL.sub(_escape, escape_name(name))
+
+
+def unescape_name(text: str) -> str:
+    """Return the name that `escape_name` or `escape_line` was called with."""
+    return _ESCAPE.sub(_unescape, text)
+
+
+def to_json(value: Any) -> str:
+    """Return a value as one line of JSON. Lone surrogates in its texts are escaped.
+
+    The JSON is valid UTF-8 and strict parsers accept it. Names that are to be read back must go
+    through escape_name before.
+    """
+    return _SURROGATE.sub(
+        lambda found: "\\" + _escape(found), json.dumps(value, ensure_ascii=False)
+    )
+
+
+def cut_name(name: str, most_bytes: int) -> str:
+    """Return the longest beginning of a file name that takes at most this many bytes on disk."""
+    while len(os.fsencode(name)) > most_bytes:
+        name = name[:-1]
+    return name
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as os.fsdecode keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found[2]:
+        return chr(int(found[2], 16))
+    code = int(found[1], 16)
+    return chr(code if code < 0x80 else 0xDC00 + code)
