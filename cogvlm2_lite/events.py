@@ -1,8 +1,8 @@
 """The events that the engine yields while it answers. Front ends iterate over them.
 
-Their order is TurnsDropped?, Streaming?, Progress*, ImageEncoded?, Prefilled, TextDelta*, Notice*,
-Finished. Finished is always the last one, also after a cancel. Replanned may come anywhere. Counts
-are whole numbers and seconds are floats, both 0 or more.
+Their order is TurnsDropped?, PictureOpened?, Streaming?, Progress*, ImageEncoded?, Prefilled,
+TextDelta*, Notice*, Finished. Finished is always the last one, also after a cancel. Replanned may
+come anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ class TurnsDropped(_Event, frozen=True, kw_only=True):
     """The conversation is longer than the context; its oldest `count` turns were left out."""
 
     count: Count
+
+
+class PictureOpened(_Event, frozen=True, kw_only=True):
+    """How the picture was read; yielded if it has several pages, or a notice.
+
+    page, pages  the page or frame that was read, from 1, and how many the file has
+    notices      what a person would not expect
+    """
+
+    page: Count
+    pages: Count
+    notices: tuple[Text, ...] = ()
 
 
 class Progress(_Event, frozen=True, kw_only=True):
@@ -169,6 +181,7 @@ class Replanned(_Event, frozen=True, kw_only=True):
 
 Event = (
     TurnsDropped
+    | PictureOpened
     | Progress
     | ImageEncoded
     | Prefilled

@@ -19,6 +19,7 @@ from cogvlm2_lite.events import (
     FinishReason,
     ImageEncoded,
     Notice,
+    PictureOpened,
     Prefilled,
     Progress,
     Replanned,
@@ -205,13 +206,19 @@ def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefill
     return "  " + " · ".join(parts)
 
 
-def event_json(event: Event) -> str:
-    """Return an event as one line of JSON: {"event": "text_delta", "text": ...}."""
+def event_json(event: Event, **more: object) -> str:
+    """Return an event as one line of JSON: {"event": "text_delta", "text": ...}.
+
+    more  fields to add
+    """
     values = msgspec.to_builtins(event, enc_hook=str)
     # A Text stays a Text, so that its template is written, too.
     values |= {k: v for k, v in structs.asdict(event).items() if isinstance(v, Text)}
+    if isinstance(event, PictureOpened):
+        values["notices"] = list(event.notices)
     if isinstance(event, Finished):
         values["tokens_per_s"] = event.tokens_per_s
+    values |= more
     return json.dumps(with_templates(values), ensure_ascii=False)
 
 
@@ -221,5 +228,17 @@ def error_json(error: CogVLM2LiteError) -> str:
 
 
 def describe(image: OpenedImage) -> str:
-    """Return a picture's name, size and format."""
-    return f"{image.name}, {image.width} x {image.height} {image.format}"
+    """Return a picture's name, size and format, and the page of several."""
+    page = f", page {image.page} of {image.pages}" if image.pages > 1 else ""
+    return f"{image.name}, {image.width} x {image.height} {image.format}{page}"
+
+
+def show_notices(image: OpenedImage, console: Console) -> None:
+    """Print what a person should know of how a picture was read, to standard error."""
+    for notice in image.notices:
+        console.remark(notice)
+
+
+def opened_json(image: OpenedImage) -> dict[str, object]:
+    """Return the fields of a picture in JSON: its page and the notices."""
+    return {"page": image.page, "pages": image.pages, "notices": list(image.notices)}

@@ -16,6 +16,8 @@ from cogvlm2_lite.cli.answers import (
     event_json,
     load_model,
     open_and_warm,
+    opened_json,
+    show_notices,
 )
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
@@ -36,13 +38,15 @@ from cogvlm2_lite.worker.client import LocalEngine
 
 _EPILOG = """\
 The answer goes to standard output, progress and timings to standard error. With --json every event
-is a line of JSON; the last one is "finished", with the complete answer, or "error".
+is a line of JSON; the last one is "finished", with the complete answer, or "error". "finished" also
+has the page that was read, how many pages there are, and notices about the picture.
 
 examples:
   cogvlm2-lite ask my-model photo.jpg "What is written on the sign?"
   cogvlm2-lite ask my-model photo.jpg "招牌上写着什么?"
   cogvlm2-lite ask my-model "What is the capital of France?"
   cogvlm2-lite ask my-model photo.jpg "How many people?" --json | tail -n 1
+  cogvlm2-lite ask my-model scan.tif "What is the date?" --page 2
 """
 
 
@@ -84,10 +88,12 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     # Check the arguments first: importing torch takes seconds, loading a large model minutes.
     picture, question = split_words(args.picture_and_question)
-    image = None if picture is None else _open(picture, upright=not args.as_stored)
+    image = _picture(args, picture)
     sampling = sampling_of(args)
     options = load_options(args, model_folder(args.model))
     silent = args.quiet or args.json
+    if image is not None and not silent:
+        show_notices(image, console)
     model = open_and_warm(load, options, console, silent=silent)
     if not silent:
         for remark in model.remarks:
@@ -96,7 +102,7 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
         console.remark(draw_table(model.plan))
     events = model.answer(question, image, sampling=sampling, template=args.template)
     if args.json:
-        _print_json(model, events, console)
+        _print_json(model, image, events, console)
     else:
         AnswerView(console, timings=console.err.isatty(), quiet=args.quiet).show(events)
 
@@ -130,17 +136,28 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     return None, question
 
 
-def _open(picture: str, *, upright: bool) -> OpenedImage:
+def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | None:
+    """Return the opened picture. Raises ImageError, and UsageError for a page without a picture."""
+    if picture is None:
+        if args.page is not None:
+            raise UsageError("--page needs a picture.", hint="Put the file before the question.")
+        return None
+    upright, page = not args.as_stored, args.page
     if picture != "-":
-        return open_image(Path(picture).expanduser(), upright=upright)
-    return open_image(sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1), upright=upright)
+        return open_image(Path(picture).expanduser(), upright=upright, page=page)
+    data = sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1)
+    return open_image(data, upright=upright, page=page)
 
 
-def _print_json(model: LocalEngine, events: Iterator[Event], console: Console) -> None:
+def _print_json(
+    model: LocalEngine, image: OpenedImage | None, events: Iterator[Event], console: Console
+) -> None:
     plan = plan_as_dict(model.plan)
     loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
     console.line(json.dumps(loaded, ensure_ascii=False))
     for event in events:
-        console.line(event_json(event))
         if isinstance(event, Finished):
+            picture = opened_json(image) if image is not None else {}
+            console.line(event_json(event, **picture))
             return
+        console.line(event_json(event))

@@ -23,6 +23,7 @@ from cogvlm2_lite.cli.answers import (
     describe,
     load_model,
     open_and_warm,
+    show_notices,
 )
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
@@ -38,7 +39,7 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.forecast.table import draw_table
-from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import LocalEngine
 
@@ -47,6 +48,7 @@ _PROMPT = "you> "
 HELP = """\
 /image FILE   open another picture (or drag a file into the terminal)
 /image        show which picture the conversation is about
+/page N       show page N of a TIFF file, or frame N of an animation
 /clear        start a new conversation about the same picture
 /save FILE    write all conversations of this session to FILE (.md or .json)
 /plan         show the memory plan
@@ -94,7 +96,10 @@ def main(
     first = Conversation()
     if args.image is not None:
         picture = Path(args.image).expanduser()
-        first = Conversation(image=open_image(picture, upright=not args.as_stored))
+        image = open_image(picture, upright=not args.as_stored, page=args.page)
+        first = Conversation(image=image, path=picture)
+    elif args.page is not None:
+        raise UsageError("--page needs a picture.", hint="Add --image FILE.")
     # Check the options before loading, which takes minutes for a large model.
     sampling = sampling_of(args)
     options = load_options(args, model_folder(args.model))
@@ -127,6 +132,7 @@ class Session:
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._image,
+            "/page": self._page,
             "/clear": self._clear,
             "/save": self._save,
             "/plan": self._show_plan,
@@ -146,7 +152,10 @@ class Session:
             self._console.remark(remark)
         if self._args.show_plan:
             self._console.remark(draw_table(self._model.plan))
-        self._console.remark(describe(image) if image else "No picture yet. /image FILE opens one.")
+        if image is None:
+            self._console.remark("No picture yet. /image FILE opens one.")
+        else:
+            self._show_picture(image)
         self._console.remark(
             "/help lists the commands. Ctrl-C stops an answer, /quit ends the chat."
         )
@@ -227,8 +236,25 @@ class Session:
         else:
             self._console.remark(describe(image) if image else "There is no picture yet.")
 
-    def _look_at(self, path: Path) -> None:
-        image = open_image(path, upright=not self._args.as_stored)
+    def _page(self, rest: str) -> None:
+        current = self.conversation
+        if current.image is None or current.path is None:
+            raise UsageError("There is no picture yet.", hint="/image FILE opens one.")
+        if not rest:
+            self._console.remark(f"Page {current.image.page} of {current.image.pages}.")
+        elif rest.isdecimal():
+            self._look_at(current.path, int(rest))
+        else:
+            raise UsageError(
+                "{text} is not the number of a page.", hint="For example /page 2", text=rest
+            )
+
+    def _show_picture(self, image: OpenedImage) -> None:
+        self._console.remark(describe(image))
+        show_notices(image, self._console)
+
+    def _look_at(self, path: Path, page: int | None = None) -> None:
+        image = open_image(path, upright=not self._args.as_stored, page=page)
         current = self.conversation
         if current.image is not None and current.exchanges:
             if image.sha256 == current.image.sha256:
@@ -238,15 +264,15 @@ class Session:
                 "The model takes one picture per conversation, so a new conversation starts here.\n"
                 "The model does not see the earlier turns."
             )
-            self._conversations.append(Conversation(image=image))
+            self._conversations.append(Conversation(image=image, path=path))
         else:
-            current.image = image
-        self._console.remark(describe(image))
+            current.image, current.path = image, path
+        self._show_picture(image)
 
     def _clear(self, rest: str) -> None:
-        image = self.conversation.image
+        image, path = self.conversation.image, self.conversation.path
         if self.conversation.exchanges:
-            self._conversations.append(Conversation(image=image))
+            self._conversations.append(Conversation(image=image, path=path))
         about = f" about {image.name}" if image else ""
         self._console.remark(f"A new conversation{about}.")
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cogvlm2_lite.cli.answers import AnswerView, Loader, describe, load_model
+from cogvlm2_lite.cli.answers import AnswerView, Loader, describe, load_model, show_notices
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
@@ -139,6 +139,7 @@ def _show_picture(image: OpenedImage, path: Path, console: Console) -> None:
     if console.has_styles and shows_colours():
         console.preview(draw(image))
     console.line(f"({path})")
+    show_notices(image, console)
     console.line()
 
 

@@ -213,6 +213,13 @@ def add_picture_options(parser: Parser) -> None:
         action="store_true",
         help="ignore the orientation in a photo's EXIF tag, as the released demos do",
     )
+    parser.add_argument(
+        "--page",
+        type=int,
+        metavar="N",
+        help="the page of a TIFF file or the frame of an animation, from 1 (default: the first, or "
+        "the frame of an animation that shows most)",
+    )
 
 
 def add_sampling_options(parser: Parser) -> None:

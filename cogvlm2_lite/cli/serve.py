@@ -11,6 +11,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 
 KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\
@@ -107,9 +108,9 @@ def _add_limits(parser: Parser) -> None:
     group.add_argument(
         "--max-megapixels",
         type=float,
-        default=60.0,
         metavar="M",
-        help="most megapixels of a picture (default: 60)",
+        help="most megapixels of a picture (default: as many as `ask` takes, "
+        f"{DEFAULT_LIMITS.max_pixels / 1e6:.0f})",
     )
 
 
@@ -157,7 +158,8 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 
 def _check_limits(args: argparse.Namespace) -> None:
     for name in ("max_waiting", "max_answer_tokens", "max_answer_seconds", "max_megapixels"):
-        if not 0 < getattr(args, name) < 1e9:
+        value = getattr(args, name)
+        if value is not None and not 0 < value < 1e9:
             raise UsageError("--{name} must be above 0.", name=name.replace("_", "-"))
     if not 0 <= args.port <= 65535:
         raise UsageError("--port must be between 0 and 65535, not {value}.", value=args.port)

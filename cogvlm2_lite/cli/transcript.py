@@ -26,9 +26,13 @@ class Exchange:
 
 @dataclass(kw_only=True)
 class Conversation:
-    """A conversation about one picture, or without a picture."""
+    """A conversation about one picture, or without a picture.
+
+    path  the picture's file
+    """
 
     image: OpenedImage | None = None
+    path: Path | None = None
     exchanges: list[Exchange] = field(default_factory=list)
 
     @property

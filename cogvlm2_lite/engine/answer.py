@@ -36,6 +36,7 @@ from cogvlm2_lite.events import (
     FinishReason,
     ImageEncoded,
     Notice,
+    PictureOpened,
     Prefilled,
     Progress,
     Replanned,
@@ -153,7 +154,10 @@ class Answers:
         prompt, continue_ids = prepared.prompt, prepared.continue_ids
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
-        yield from _report_streaming(self.runtime.plan, prepared.request.image is not None)
+        image = prepared.request.image
+        if image is not None and (image.notices or image.pages > 1):
+            yield PictureOpened(page=image.page, pages=image.pages, notices=image.notices)
+        yield from _report_streaming(self.runtime.plan, image is not None)
         tally = _Tally(token_ids=list(continue_ids))
         try:
             logits = yield from self._fill_cache(prepared, slot, cancel, tally)

@@ -110,6 +110,7 @@ class Model:
         template: str | None = None,
         cancel: Cancel | None = None,
         upright: bool = True,
+        page: int | None = None,
         continue_from: str = "",
         continue_ids: Sequence[int] = (),
     ) -> Iterator[Event]:
@@ -122,17 +123,21 @@ class Model:
         template  "chat", "vqa" (short answers) or "base"; None: the checkpoint's own
         cancel    set it from any thread to stop within one token
         upright   rotate photographs by their EXIF tag
+        page      the page or frame of a picture file, from 1; None: the one that open_image chooses
         continue_from  the text of an answer to continue, for example after a cancel
         continue_ids   its tokens (Finished.token_ids). With them and greedy sampling the result is
                        what it would have been without the break. If they are missing or belong to
                        another tokenizer, continue_from is tokenized again
+
+        The event PictureOpened has what a person should know of how the picture was read, such as
+        "page 1 of 3" or converted colors; an OpenedImage has the same in `notices`.
 
         Raises ImageError, PromptTooLongError, UsageError, CheckpointError. The picture is opened
         immediately; everything else starts when the first event is requested.
         """
         request = Request(
             question=question,
-            image=None if image is None else self._open(image, upright),
+            image=None if image is None else self._open(image, upright, page),
             history=tuple(history),
             sampling=sampling or Sampling(),
             template=template,
@@ -141,7 +146,7 @@ class Model:
         )
         return self.engine.answer(request, cancel or Cancel())
 
-    def _open(self, image: ImageSource, upright: bool) -> OpenedImage:
+    def _open(self, image: ImageSource, upright: bool, page: int | None) -> OpenedImage:
         if isinstance(image, list | tuple):
             raise UsageError(
                 "Too many pictures for one conversation: {count}; the model takes {most}.",
@@ -149,7 +154,7 @@ class Model:
                 count=len(image),
                 most=self.config.architecture.pictures_per_conversation,
             )
-        return open_image(image, upright=upright)
+        return open_image(image, upright=upright, page=page)
 
     def warm_up(self) -> Iterator[Progress]:
         """Load the weights that every token needs, before the first question; yields progress.
@@ -168,6 +173,9 @@ class Model:
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.
+
+        `open_image` and `pixel_values` of cogvlm2_lite.inputs.image preprocess a picture file; the
+        `notices` of the opened image are sentences about how it was read.
 
         pixel_values  [batch, 3, image_size, image_size], normalised
         Returns       [batch, image tokens with boi and eoi, hidden], compute dtype

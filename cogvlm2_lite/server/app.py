@@ -17,12 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.events import Event, Finished, PictureOpened, TurnsDropped
 from cogvlm2_lite.server import markdown
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
-from cogvlm2_lite.server.guard import Access, App, Guard
+from cogvlm2_lite.server.guard import NOTICE_HEADER, Access, App, Guard
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply
@@ -268,6 +268,7 @@ class _Answering(Response):
         self._asked = asked
         self._service = service
         self._path = path
+        self._opened: PictureOpened | None = None
         self._send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,7 +300,8 @@ class _Answering(Response):
                 if self._asked.stream:
                     await self._stream(events)
                 else:
-                    response = _json(await self._collect(events))
+                    reply = await self._collect(events)
+                    response = _json(reply, headers=_notice_headers(self._opened))
                     await response(scope, receive, self._send)
         except ApiError as raised:
             error = raised.for_field(self._asked.messages_field)
@@ -311,6 +313,8 @@ class _Answering(Response):
 
     async def _collect(self, events: AsyncIterator[Event]) -> object:
         async for event in events:
+            if isinstance(event, PictureOpened):
+                self._opened = event
             for _ in self._reply.chunks(event):
                 continue
             if isinstance(event, Finished):
@@ -318,19 +322,25 @@ class _Answering(Response):
         raise AssertionError("an answer ends with Finished")
 
     async def _stream(self, events: AsyncIterator[Event]) -> None:
-        """Send chunks. An error before the first event still gets its own HTTP status."""
-        event = await anext(events)
+        """Send chunks. An error before the work begins still gets its own HTTP status."""
+        early = [await anext(events)]
+        while isinstance(early[-1], TurnsDropped | PictureOpened):
+            early.append(await anext(events))
+        self._opened = next((event for event in early if isinstance(event, PictureOpened)), None)
+        headers = {"content-type": "text/event-stream; charset=utf-8"}
+        headers |= _notice_headers(self._opened)
         await self._send(
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             }
         )
         keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
-            await self._chunks(self._reply.begin())
-            await self._chunks(self._reply.chunks(event))
+            await self._chunks(self._reply.begin(self._opened))
+            for event in early:
+                await self._chunks(self._reply.chunks(event))
             async for event in events:
                 await self._chunks(self._reply.chunks(event))
         except ApiError as error:
@@ -358,6 +368,14 @@ def _check_type(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
+
+
+def _notice_headers(opened: PictureOpened | None) -> dict[str, str]:
+    """Return the header with the notices about a picture, in ASCII; none without a notice."""
+    if opened is None or not opened.notices:
+        return {}
+    text = " ".join(opened.notices).encode("ascii", errors="backslashreplace").decode()
+    return {NOTICE_HEADER: "".join(letter if letter >= " " else " " for letter in text)}
 
 
 async def _left(receive: Receive) -> None:

@@ -53,11 +53,21 @@ PictureUrl = Annotated[
 ]
 
 
+PictureNumber = Annotated[
+    Annotated[int, Meta(ge=1, le=2**31 - 1)] | None,
+    Meta(
+        description="The page of a TIFF file or the frame of an animation, from 1. Not part of "
+        "OpenAI's API."
+    ),
+]
+
+
 class ImageUrl(Body, frozen=True, kw_only=True):
     """The address of a picture, in the form of OpenAI's chat API."""
 
     url: PictureUrl
     detail: Detail = None
+    page: PictureNumber = None
 
 
 class TextPart(Part, frozen=True, kw_only=True, tag="text"):
@@ -71,6 +81,7 @@ class ImagePart(Part, frozen=True, kw_only=True, tag="image_url"):
 
     image_url: PictureUrl | ImageUrl
     detail: Detail = None
+    page: PictureNumber = None
 
 
 class InputTextPart(Part, frozen=True, kw_only=True, tag="input_text"):
@@ -90,6 +101,7 @@ class InputImagePart(Part, frozen=True, kw_only=True, tag="input_image"):
 
     image_url: PictureUrl | ImageUrl
     detail: Detail = None
+    page: PictureNumber = None
 
 
 AnyPart = TextPart | ImagePart | InputTextPart | OutputTextPart | InputImagePart

@@ -25,6 +25,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+NOTICE_HEADER = "x-cogvlm2-notice"
+"""The header with the notices about a picture."""
+
 _OPEN_PATHS = PATHS | {"/health"}
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -196,6 +199,7 @@ def _adding(send: Send, origin: str) -> Send:
                     (b"access-control-allow-origin", origin.encode("latin-1")),
                     (b"access-control-allow-headers", b"authorization, content-type"),
                     (b"access-control-allow-methods", b"GET, POST"),
+                    (b"access-control-expose-headers", NOTICE_HEADER.encode()),
                     (b"vary", b"origin"),
                 ]
             message = {**message, "headers": [*message["headers"], *_HEADERS, *cors]}

@@ -11,6 +11,9 @@ from cogvlm2_lite.units import MIB
 class Limits:
     """Limits of one request.
 
+    A picture file may be as large as a camera with 200 megapixels writes it, and base64 adds a
+    third. `held_bytes` bounds the memory of all requests, whatever their sizes.
+
     body_bytes      of the whole request, including the picture as base64
     held_bytes      of all requests together that are being read, waiting or being answered
     text_letters    of a conversation: more than fits into any context, but quick to check
@@ -22,10 +25,10 @@ class Limits:
     remote_s        for such a picture to arrive
     """
 
-    body_bytes: int = 32 * MIB
+    body_bytes: int = 132 * MIB
     held_bytes: int = 512 * MIB
     text_letters: int = 400_000
-    picture_bytes: int = 20 * MIB
+    picture_bytes: int = 96 * MIB
     answer_tokens: int = 8192
     answer_s: float = 1800.0
     body_s: float = 60.0

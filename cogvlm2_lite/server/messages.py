@@ -42,6 +42,7 @@ class Messages:
         self.turns: list[tuple[str, str]] = []
         self.picture: bytes | None = None
         self.picture_url = ""
+        self.page: int | None = None
 
     @property
     def question(self) -> str:
@@ -88,15 +89,16 @@ class Messages:
         texts = []
         for index, part in enumerate(content):
             if isinstance(part, ImagePart | InputImagePart):
-                self._take(_picture(part.image_url, f"{where}[{index}].image_url", self._limits))
+                picture = _picture(part.image_url, f"{where}[{index}].image_url", self._limits)
+                self._take(picture, _page(part))
             else:
                 texts.append(part.text)
         return texts
 
-    def _take(self, picture: bytes | str) -> None:
-        """Store the file or the address of the conversation's picture."""
+    def _take(self, picture: bytes | str, page: int | None) -> None:
+        """Store the file or the address of the conversation's picture, and its page."""
         data = picture if isinstance(picture, bytes) else picture.encode(errors="replace")
-        digest = hashlib.sha256(data).hexdigest()
+        digest = f"{hashlib.sha256(data).hexdigest()} {page}"
         if self._digest and digest != self._digest:
             reject(
                 self.field,
@@ -104,11 +106,17 @@ class Messages:
                 "about each in a separate conversation.",
                 "too_many_images",
             )
-        self._digest = digest
+        self._digest, self.page = digest, page
         if isinstance(picture, bytes):
             self.picture = picture
         else:
             self.picture_url = picture
+
+
+def _page(part: ImagePart | InputImagePart) -> int | None:
+    """Return the page that a part names, at either of the two places."""
+    inner = part.image_url.page if isinstance(part.image_url, ImageUrl) else None
+    return inner if part.page is None else part.page
 
 
 def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:

@@ -39,6 +39,13 @@ _STATUSES = {
     503: "The model is loading, has died or does not fit into memory.",
 }
 _RETRY = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
+_NOTICE = {
+    "X-CogVLM2-Notice": {
+        "schema": {"type": "string"},
+        "description": "What a person should know of how the picture was read; `cogvlm2` in the "
+        "reply has the same. Only there with a notice.",
+    }
+}
 
 
 def document(limits: Limits) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _asking(name: str, summary: str, request: type, reply: type) -> dict[str, An
                 "content": {"application/json": {"schema": _ref(request)}},
             },
             "responses": {
-                "200": {"description": "The answer.", "content": content},
+                "200": {"description": "The answer.", "content": content, "headers": _NOTICE},
                 **_errors(*_STATUSES),
             },
         }

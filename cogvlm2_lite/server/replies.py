@@ -15,6 +15,7 @@ from cogvlm2_lite.events import (
     FinishReason,
     ImageEncoded,
     Notice,
+    PictureOpened,
     Prefilled,
     Progress,
     Replanned,
@@ -33,11 +34,13 @@ from cogvlm2_lite.server.response_bodies import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    PictureReport,
     PromptTokensDetails,
     Response,
     Usage,
 )
 from cogvlm2_lite.server.response_bodies import FinishReason as Reason
+from cogvlm2_lite.text import TEXTS, with_templates
 
 Logprobs = ChatLogprobs | CompletionLogprobs
 REASONS: Mapping[FinishReason, Reason] = {
@@ -56,8 +59,8 @@ class Reply(Protocol):
         """Return the reply to a request without stream, after `chunks` got all events."""
         ...
 
-    def begin(self) -> Iterator[dict[str, Any]]:
-        """Return the stream's first chunks."""
+    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
+        """Return the stream's first chunks. opened: how the request's picture was read."""
         ...
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
@@ -104,6 +107,7 @@ class CompletionReply:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._text = ""
+        self._picture: PictureReport | None = None
         # The logprobs so far; None if they were not requested.
         self._logprobs: Logprobs | None = None
         if with_logprobs:
@@ -126,6 +130,7 @@ class CompletionReply:
                 model=self._model,
                 choices=[ChatChoice(message=answer, finish_reason=reason, logprobs=logprobs)],
                 usage=usage(finished),
+                cogvlm2=self._picture,
             )
         assert not isinstance(logprobs, ChatLogprobs)
         return Completion(
@@ -136,14 +141,17 @@ class CompletionReply:
             usage=usage(finished),
         )
 
-    def begin(self) -> Iterator[dict[str, Any]]:
+    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
         """Return the stream's first chunk."""
         if self._chat:
-            yield self._chunk({"role": "assistant", "content": ""}, None)
+            first = self._chunk({"role": "assistant", "content": ""}, None)
+            yield first if opened is None else {**first, "cogvlm2": picture_report(opened)}
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the chunks that report an event."""
         match event:
+            case PictureOpened():
+                self._picture = picture_report(event)
             case TextDelta():
                 yield from self._delta(event)
             case Finished():
@@ -201,6 +209,14 @@ class CompletionReply:
         """Return what all chunks of a stream have."""
         name = "chat.completion.chunk" if self._chat else "text_completion"
         return {"id": self._id, "object": name, "created": self._created, "model": self._model}
+
+
+def picture_report(opened: PictureOpened) -> PictureReport:
+    """Return how a picture was read, in the form of replies."""
+    texts = with_templates({"notices": list(opened.notices)}).get(TEXTS, {})
+    return PictureReport(
+        page=opened.page, pages=opened.pages, notices=list(map(str, opened.notices)), texts=texts
+    )
 
 
 def usage(finished: Finished) -> Usage:

@@ -35,6 +35,7 @@ class AnswerRequest:
     model           the requested name; None: any
     image           bytes of the picture's file
     image_url       its address instead, for the server to fetch
+    page            the page or frame of the picture, from 1; None: the one that open_image chooses
     messages_field  the request's field that holds the conversation
     client          the `user` field; waiting clients take turns
     truncate        leave out the oldest turns of a conversation that is too long
@@ -46,6 +47,7 @@ class AnswerRequest:
     history: tuple[tuple[str, str], ...] = ()
     image: bytes | None = field(default=None, repr=False)
     image_url: str = ""
+    page: int | None = None
     sampling: Sampling
     template: str | None = None
     stream: bool = False
@@ -159,6 +161,7 @@ def _request(
         history=tuple(messages.turns),
         image=messages.picture,
         image_url=messages.picture_url,
+        page=messages.page,
         sampling=sampling,
         template=template,
         stream=body.stream is True,

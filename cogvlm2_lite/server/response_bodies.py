@@ -64,6 +64,20 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens_details: PromptTokensDetails
 
 
+class PictureReport(Struct, frozen=True, kw_only=True):
+    """How a picture was read that has several pages, or a notice. Not part of OpenAI's API.
+
+    page, pages  the page or frame that was read, from 1, and how many the file has
+    notices      sentences for a person
+    texts        the templates of the notices with their values, for translation
+    """
+
+    page: Count
+    pages: Count
+    notices: list[str]
+    texts: Mapping[str, Any]
+
+
 class ChatAnswer(Struct, frozen=True, kw_only=True):
     """The message of a chat's answer."""
 
@@ -89,6 +103,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: Annotated[list[ChatChoice], Meta(min_length=1, max_length=1)]
     usage: Usage
+    cogvlm2: PictureReport | None
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -182,6 +197,7 @@ class ResponseSettings(Struct, frozen=True, kw_only=True):
     text: dict[str, Any]
     truncation: Literal["auto", "disabled"]
     user: str | None
+    cogvlm2: PictureReport | None
     object: Literal["response"] = "response"
     parallel_tool_calls: bool = False
     previous_response_id: None = None

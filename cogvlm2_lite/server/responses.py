@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
+from cogvlm2_lite.events import Event, Finished, PictureOpened, Prefilled, TextDelta
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.bodies import ResponseRequest
 from cogvlm2_lite.server.logprobs import chosen_tokens
-from cogvlm2_lite.server.replies import REASONS
+from cogvlm2_lite.server.replies import REASONS, picture_report
 from cogvlm2_lite.server.response_bodies import (
     ChosenToken,
     IncompleteDetails,
@@ -54,6 +54,7 @@ class ResponseReply:
             text={"format": {"type": form.type if form is not None else "text"}},
             truncation=body.truncation or "disabled",
             user=body.user,
+            cogvlm2=None,
         )
 
     def whole(self, finished: Finished) -> Response:
@@ -67,8 +68,10 @@ class ResponseReply:
             usage=self._usage(finished),
         )
 
-    def begin(self) -> Iterator[dict[str, Any]]:
+    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
         """Return the stream's first events."""
+        if opened is not None:
+            self._take_picture(opened)
         frame = self._frame("in_progress")
         yield self._event("response.created", response=frame)
         yield self._event("response.in_progress", response=frame)
@@ -79,6 +82,8 @@ class ResponseReply:
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the events of the stream that report an event of the engine."""
         match event:
+            case PictureOpened():
+                self._take_picture(event)
             case Prefilled():
                 self._reused_tokens = event.reused_tokens
             case TextDelta():
@@ -109,6 +114,10 @@ class ResponseReply:
     def end(self) -> bytes:
         """Empty: response.completed is the last event."""
         return b""
+
+    def _take_picture(self, opened: PictureOpened) -> None:
+        report = picture_report(opened)
+        self._settings = msgspec.structs.replace(self._settings, cogvlm2=report)
 
     def _frame(self, status: str) -> dict[str, Any]:
         """Return the response before its end."""

@@ -231,6 +231,7 @@ class _Running:
             request=self.request,
             question=asked.question,
             image=asked.image,
+            page=asked.page,
             history=asked.history,
             sampling=asked.sampling,
             template=asked.template,

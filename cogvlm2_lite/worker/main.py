@@ -188,7 +188,9 @@ class Worker:
 
         image = None
         if ask.image is not None:
-            image = open_image(ask.image, upright=ask.upright, limits=self._opened.limits)
+            image = open_image(
+                ask.image, upright=ask.upright, page=ask.page, limits=self._opened.limits
+            )
         request = Request(
             question=ask.question,
             image=image,

@@ -52,12 +52,14 @@ class Ask(_Message, frozen=True, kw_only=True):
     """Answer a question; answered by Emitted messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
+    page   the page or frame of the picture, from 1; None: the one that open_image chooses
     continue_from, continue_ids  as for Model.answer
     """
 
     request: Number
     question: str
     image: bytes | None = None
+    page: Number | None = None
     history: tuple[tuple[str, str], ...] = ()
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     template: str | None = None

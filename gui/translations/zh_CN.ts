@@ -2386,6 +2386,14 @@
         <translation>请加上问题：cogvlm2-lite ask MODEL {file} &quot;What is in the picture?&quot;</translation>
     </message>
     <message>
+        <source>--page needs a picture.</source>
+        <translation>--page 需要一张图片。</translation>
+    </message>
+    <message>
+        <source>Put the file before the question.</source>
+        <translation>请把文件放在问题之前。</translation>
+    </message>
+    <message>
         <source>--limit must be 1 or more, not {value}.</source>
         <translation>--limit 必须是 1 或更大，而不是 {value}。</translation>
     </message>
@@ -2410,12 +2418,32 @@
         <translation>--layers 必须是 1 到 32 之间的数或 all，而不是 {value!r}。</translation>
     </message>
     <message>
+        <source>Add --image FILE.</source>
+        <translation>请加上 --image FILE。</translation>
+    </message>
+    <message>
+        <source>There is no picture yet.</source>
+        <translation>还没有图片。</translation>
+    </message>
+    <message>
+        <source>/image FILE opens one.</source>
+        <translation>用 /image FILE 打开一张。</translation>
+    </message>
+    <message>
         <source>/save needs a file name.</source>
         <translation>/save 需要文件名。</translation>
     </message>
     <message>
         <source>For example /save chat.md</source>
         <translation>例如 /save chat.md</translation>
+    </message>
+    <message>
+        <source>{text} is not the number of a page.</source>
+        <translation>{text} 不是页码。</translation>
+    </message>
+    <message>
+        <source>For example /page 2</source>
+        <translation>例如 /page 2</translation>
     </message>
     <message>
         <source>Unknown command {name}.</source>

@@ -24,6 +24,7 @@ from cogvlm2_lite.events import (
     FinishReason,
     ImageEncoded,
     Notice,
+    PictureOpened,
     Prefilled,
     Progress,
     TextDelta,
@@ -35,6 +36,7 @@ from cogvlm2_lite.sampling import Sampling
 from tests.helpers.answers import finished, picture
 from tests.helpers.folders import talking_folder
 from tests.helpers.goldens import CHECKPOINT
+from tests.helpers.pages import three_pages
 
 SHORT = Sampling(max_new_tokens=12)
 
@@ -251,6 +253,17 @@ def test_a_conversation_past_the_context_drops_its_oldest_turns(model: Model) ->
     assert isinstance(events[0], TurnsDropped)
     assert 0 < events[0].count < 8
     assert finished(events).prompt_tokens <= model.config.max_position_embeddings
+
+
+def test_how_the_picture_was_read_is_an_event(model: Model) -> None:
+    events = list(model.answer("What?", three_pages(), page=2, sampling=SHORT))
+    assert events[0] == PictureOpened(page=2, pages=3)
+    opened = next(iter(model.answer("What?", three_pages(), sampling=SHORT)))
+    assert isinstance(opened, PictureOpened)
+    assert (opened.page, opened.pages) == (1, 3)
+    assert "page 1 of 3" in opened.notices[0]
+    plain = list(model.answer("What?", picture(1), sampling=SHORT))
+    assert not any(isinstance(event, PictureOpened) for event in plain)
 
 
 def test_an_answer_that_fills_the_context_says_so(model: Model) -> None:

@@ -29,6 +29,7 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, MIB
+from tests.helpers.pages import COLORS, save_three_pages
 from tests.helpers.scripted_model import ScriptedModel, Terminal
 
 Capture = pytest.CaptureFixture[str]
@@ -130,6 +131,56 @@ def test_quiet_leaves_out_progress_and_timings(folder: str, photo: str) -> None:
     main([folder, photo, "What?", "--quiet"], load=model.load, console=Console(out, err))
     assert out.getvalue() == "A red bus.\n"
     assert err.getvalue() == ""
+
+
+def test_how_a_picture_was_read_is_told_once_and_not_in_the_answer(
+    folder: str, tmp_path: Path, capsys: Capture
+) -> None:
+    scan = str(save_three_pages(tmp_path))
+    model = ScriptedModel()
+    assert main([folder, scan, "What?"], load=model.load) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "A red bus.\n"
+    assert shown.err.count("page 1 of 3") == 1
+    assert main([folder, scan, "What?", "--page", "2"], load=model.load) == 0
+    assert capsys.readouterr().err == ""
+    assert main([folder, scan, "What?", "--quiet"], load=model.load) == 0
+    assert capsys.readouterr().err == ""
+    colors = [tuple(a.image.rgb[0, 0].tolist()) for a in model.asked if a.image is not None]
+    assert colors == [COLORS[0], COLORS[1], COLORS[0]]
+
+
+def test_json_has_the_page_and_the_notices(folder: str, tmp_path: Path, capsys: Capture) -> None:
+    scan = str(save_three_pages(tmp_path))
+    main([folder, scan, "What?", "--json"], load=ScriptedModel().load)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    opened = next(line for line in lines if line["event"] == "picture_opened")
+    for line in (opened, lines[-1]):
+        assert (line["page"], line["pages"]) == (1, 3)
+        assert "page 1 of 3" in line["notices"][0]
+        assert line["texts"]["notices"][0]["values"]["pages"] == 3
+    main([folder, scan, "What?", "--json", "--page", "3"], load=ScriptedModel().load)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["page"], last["pages"], last["notices"]) == (3, 3, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["What?", "--page", "2"], "--page needs a picture"),
+        (["scan.tif", "What?", "--page", "4"], "3 pages"),
+        (["scan.tif", "What?", "--page", "0"], "from 1"),
+    ],
+)
+def test_a_page_that_does_not_exist_is_refused_before_the_model_is_loaded(
+    options: list[str], message: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_three_pages(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = ScriptedModel()
+    with pytest.raises((UsageError, ImageError), match=message):
+        main([folder, *options], load=model.load)
+    assert model.loaded == []
 
 
 def test_without_a_picture_the_question_is_text_only(folder: str, capsys: Capture) -> None:

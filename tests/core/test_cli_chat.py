@@ -14,6 +14,7 @@ from PIL import Image
 from cogvlm2_lite.cli.chat import dropped_path, file_in, main, stopped_by_interrupt
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import Cancel
+from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_model import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
@@ -87,6 +88,33 @@ def test_a_second_picture_starts_a_new_conversation_and_says_why(
     assert model.asked[1].image is not None
     assert model.asked[1].image.width == 40
     assert "one picture per conversation" in capsys.readouterr().err
+
+
+def test_a_page_is_named_and_another_one_can_be_chosen(tmp_path: Path, capsys: Capture) -> None:
+    scan = str(save_three_pages(tmp_path))
+    model = chat(
+        ["What?", "/page", "/page 3", "And here?", "/page 4", "/page x", "/page"], "--image", scan
+    )
+    err = capsys.readouterr().err
+    assert [a.image.page for a in model.asked if a.image is not None] == [1, 3]
+    assert model.asked[1].history == []
+    assert "scan.tif, 30 x 20 TIFF, page 1 of 3" in err
+    assert err.count("This is page 1 of 3") == 1
+    assert "Page 1 of 3." in err
+    assert "takes one picture per conversation" in err
+    assert "page 4 can't be read" in err
+    assert "x is not the number of a page" in err
+    assert err.rstrip().endswith("Page 3 of 3.")
+    first = chat(["What?"], "--image", scan, "--page", "2").asked[0].image
+    assert first is not None
+    assert first.page == 2
+
+
+def test_a_page_needs_a_picture(capsys: Capture) -> None:
+    with pytest.raises(UsageError, match="needs a picture"):
+        chat([], "--page", "2")
+    chat(["/page 2"])
+    assert "There is no picture yet." in capsys.readouterr().err
 
 
 def test_a_picture_may_be_changed_before_anything_is_asked(

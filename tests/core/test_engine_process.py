@@ -34,6 +34,7 @@ from cogvlm2_lite.events import (
     CandidateToken,
     Finished,
     FinishReason,
+    PictureOpened,
     Replanned,
     TextDelta,
     TokenLogprobs,
@@ -331,12 +332,16 @@ LIKELIHOOD = CandidateToken(token="\\xe7", data=(0xE7,), logprob=-0.25)
 SCORE = TokenLogprobs(chosen=LIKELIHOOD, top=(structs.replace(LIKELIHOOD, data=None), LIKELIHOOD))
 MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
-    Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", history=(("a", "b"),)),
+    Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", page=2, history=(("a", "b"),)),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.CancelRequest(request=4),
     protocol.Heartbeat(stalled_s=1.5, plausible_s=120.0),
     protocol.Failed(
         request=1, kind="ImageError", message=Text("{count} m", count=2), hint=Text("h")
+    ),
+    Emitted(
+        request=1,
+        event=PictureOpened(page=1, pages=3, notices=(Text("page 1 of {count}", count=3),)),
     ),
     Emitted(request=1, event=Replanned(text=Text("t"), budget_bytes=(1, 2))),
     Emitted(request=1, event=TextDelta(text="\u7684", tokens=(SCORE,))),

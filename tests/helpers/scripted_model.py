@@ -14,6 +14,7 @@ from cogvlm2_lite.events import (
     Finished,
     FinishReason,
     ImageEncoded,
+    PictureOpened,
     Prefilled,
     Progress,
     TextDelta,
@@ -95,6 +96,8 @@ class ScriptedModel:
     def _speak(self, said: str, image: OpenedImage | None, cancel: Cancel) -> Iterator[Event]:
         yield from self.extra
         if image is not None:
+            if image.notices or image.pages > 1:
+                yield PictureOpened(page=image.page, pages=image.pages, notices=image.notices)
             yield Progress(phase="encode", done=1, total=2)
             yield ImageEncoded(image_tokens=11, seconds=1.5, reused=len(self.asked) > 1)
         yield Prefilled(tokens=21, reused_tokens=0, seconds=0.25)

@@ -17,12 +17,13 @@ from cogvlm2_lite.errors import (
     ImageError,
     PromptTooLongError,
 )
-from cogvlm2_lite.events import TurnsDropped
+from cogvlm2_lite.events import PictureOpened, TurnsDropped
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.requests import AnswerRequest, answer_request, read_request
 from cogvlm2_lite.server.validation import read_json
+from cogvlm2_lite.text import Text
 from tests.helpers.chat_client import (
     CHAT,
     OTHER,
@@ -231,6 +232,81 @@ def test_turns_are_left_out_only_where_that_was_asked_for(
     assert refused.status_code == 400
     assert "oldest turns (2)" in refused.json()["error"]["message"]
     assert taken.status_code == 200
+
+
+NOTICE = PictureOpened(
+    page=2, pages=3, notices=(Text("{file} is page 2 of {pages}.", file="图.tif", pages=3),)
+)
+REPORT = {
+    "page": 2,
+    "pages": 3,
+    "notices": ["图.tif is page 2 of 3."],
+    "texts": {
+        "notices": [
+            {
+                "template": "{file} is page 2 of {pages}.",
+                "values": {"file": "图.tif", "pages": 3},
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("extra", [[NOTICE], [TurnsDropped(count=1), NOTICE]])
+def test_how_the_picture_was_read_is_in_the_reply_and_in_a_header(
+    client: httpx.Client, engine: ScriptedEngine, extra: list[Any]
+) -> None:
+    engine.extra = extra
+    fields = {"messages": [user(text("hello there"), picture(PNG))], "truncation": "auto"}
+    whole = client.post(CHAT, json=fields)
+    assert whole.json()["cogvlm2"] == REPORT
+    stream = client.post(CHAT, json={**fields, "stream": True})
+    chunks = [json.loads(line[6:]) for line in stream.text.split("\n\n")[:-2]]
+    assert [chunk.get("cogvlm2") for chunk in chunks] == [REPORT, None, None, None]
+    parts = {"type": "input_text", "text": "hi"}, {"type": "input_image", "image_url": PNG}
+    asked = {"input": [user(*parts)], "truncation": "auto"}
+    response = client.post("/v1/responses", json=asked)
+    assert response.json()["cogvlm2"] == REPORT
+    events = client.post("/v1/responses", json={**asked, "stream": True})
+    first = json.loads(events.text.split("\n\n")[0].partition("data: ")[2])
+    assert first["response"]["cogvlm2"] == REPORT
+    engine.extra = []
+    for reply in (whole, stream, response, events):
+        assert reply.status_code == 200
+        assert reply.headers["x-cogvlm2-notice"] == "\\u56fe.tif is page 2 of 3."
+    ordinary = client.post(CHAT, json=fields)
+    assert ordinary.json()["cogvlm2"] is None
+    assert "x-cogvlm2-notice" not in ordinary.headers
+
+
+@pytest.mark.parametrize("field", ["chat", "url", "responses"])
+def test_a_page_of_a_picture_can_be_asked_for(
+    client: httpx.Client, engine: ScriptedEngine, field: str
+) -> None:
+    before = len(engine.asked)
+    if field == "responses":
+        part: dict[str, Any] = {"type": "input_image", "image_url": PNG, "page": 3}
+        asked = {"type": "input_text", "text": "hi"}
+        reply = client.post("/v1/responses", json={"input": [user(asked, part)]})
+    else:
+        part = picture(PNG)
+        (part if field == "chat" else part["image_url"])["page"] = 3
+        reply = client.post(CHAT, json={"messages": [user(text("hi"), part)]})
+    assert reply.status_code == 200
+    assert [ask.page for ask in engine.asked[before:]] == [3]
+
+
+def test_another_page_is_another_picture(client: httpx.Client) -> None:
+    turns = [
+        user(text("a"), {**picture(PNG), "page": 1}),
+        {"role": "assistant", "content": "b"},
+        user(text("c"), {**picture(PNG), "page": 2}),
+    ]
+    reply = client.post(CHAT, json={"messages": turns})
+    assert reply.json()["error"]["code"] == "too_many_images"
+    wrong = client.post(CHAT, json={"messages": [user(text("a"), {**picture(PNG), "page": 0})]})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["param"] == "messages[0].content[1].page"
 
 
 def test_models_plan_health_and_metrics(client: httpx.Client) -> None:
