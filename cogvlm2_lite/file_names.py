@@ -34,6 +34,11 @@ def unescape_name(text: str) -> str:
     return _ESCAPE.sub(_unescape, text)
 
 
+def valid_text(text: str) -> str:
+    """Return a text for people as valid Unicode: lone surrogates are escaped."""
+    return _SURROGATE.sub(_escape, text)
+
+
 def to_json(value: Any) -> str:
     """Return a value as one line of JSON. Lone surrogates in its texts are escaped.
 

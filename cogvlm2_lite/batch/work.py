@@ -1,61 +1,42 @@
 """Asks about many pictures. A broken file fails alone, and a kill loses no saved answer.
 
-Answers are written in three forms: a text file per picture, a line of JSON in answers.jsonl, and
-answers.csv. A later run resumes from the JSONL file: a line is written and flushed to disk after
-the text file is complete. The CSV file is made from it every few seconds and at the end.
+Answers are written in three forms: a line of JSON in answers.jsonl, a text file per picture, and
+answers.csv. A later run resumes from the JSONL file, which is written and flushed to disk first, so
+that it has the hash of every text file that this program wrote.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from cogvlm2_lite.batch.answered import Answered
 from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.pictures import PictureFile, find_pictures, read_picture
+from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
+from cogvlm2_lite.batch.saved import JSONL
+from cogvlm2_lite.batch.table import CSV
+from cogvlm2_lite.batch.texts import write
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
-    DoesNotFitError,
     EngineError,
-    UsageError,
 )
-from cogvlm2_lite.events import Finished, FinishReason
-from cogvlm2_lite.inputs.formats import readable_suffixes
+from cogvlm2_lite.events import Finished, FinishReason, PictureOpened
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask
 
-JSONL, CSV = "answers.jsonl", "answers.csv"
+__all__ = [
+    "CSV", "JSONL", "Answered", "BatchEvent", "BatchProgress", "Paused", "PictureStarted",
+    "Planned", "Resumed", "Task", "find_pictures", "plan_batch", "run_batch",
+]  # fmt: skip
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
-_CSV_S = 10.0
-"""The shortest time between two writes of the CSV file, which is always written as a whole."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answered:
-    """The result for one picture.
-
-    picture  its path relative to the folder, with / between names
-    answer   empty if there was an error
-    error    one sentence and a hint, empty without an error; a Text in the run that made it
-    reason   why the answer ended (FinishReason)
-    """
-
-    picture: str
-    question: str
-    answer: str = ""
-    error: str = ""
-    reason: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +49,6 @@ class BatchProgress:
     failed: int
     seconds_left: float
     answered: Answered
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """The names of all pictures, in order, and the answers of earlier runs."""
-
-    names: tuple[str, ...]
-    known: Mapping[str, Answered]
-
-    @property
-    def todo(self) -> tuple[str, ...]:
-        """The pictures without an answer."""
-        return tuple(name for name in self.names if name not in self.known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,110 +71,21 @@ class Resumed:
 BatchEvent = PictureStarted | BatchProgress | Paused | Resumed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """The options of a batch.
-
-    folder   of the pictures
-    output   folder of answers.jsonl and answers.csv, and of the text files unless they are
-             next_to_pictures
-    only     names of the pictures to ask about; None: all of the folder
-    texts, table  whether to write text files, and answers.csv; answers.jsonl is always written,
-             because a later run resumes from it
-    prefix, suffix  put around every answer in the text files, as captions need it
-    retry    ask once more, with sampling, if an answer repeated itself
-    template of the prompt; None: the model's own
-    """
-
-    folder: Path
-    question: str
-    output: Path
-    next_to_pictures: bool = True
-    recursive: bool = False
-    overwrite: bool = False
-    limit: int | None = None
-    only: tuple[str, ...] | None = None
-    texts: bool = True
-    table: bool = True
-    prefix: str = ""
-    suffix: str = ""
-    retry: bool = True
-    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
-    template: str | None = None
-
-
-def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
-    """Return the picture files of a folder, sorted by name; UsageError if there are none."""
-    if not folder.is_dir():
-        raise UsageError(
-            "There is no folder {folder}.",
-            hint="Use the folder that contains the pictures.",
-            folder=folder,
-        )
-    files = folder.rglob("*") if recursive else folder.iterdir()
-    suffixes = readable_suffixes()
-    found = sorted(f for f in files if f.suffix.lower() in suffixes and f.is_file())
-    if not found:
-        raise UsageError(
-            "{folder} has no pictures ({kinds}).",
-            hint="" if recursive else "Add --recursive to include subfolders.",
-            folder=folder,
-            kinds=", ".join(suffixes),
-        )
-    return found
-
-
-def plan_batch(task: Task) -> Planned:
-    """Return the pictures and the answers of earlier runs. Nothing is written.
-
-    Raises UsageError without pictures, for a name of `only` that leads out of the folder, and for
-    an answers.jsonl that `batch` did not write.
-    """
-    names = _chosen(task) if task.only is not None else _found(task)
-    known = {} if task.overwrite else SavedAnswers(task.output).read()
-    kept = {
-        name: known[name]
-        for name in names
-        if name in known and known[name].question == task.question and not known[name].error
-    }
-    return Planned(names=names, known=kept)
-
-
-def _found(task: Task) -> tuple[str, ...]:
-    pictures = find_pictures(task.folder, recursive=task.recursive)[: task.limit]
-    return tuple(picture.relative_to(task.folder).as_posix() for picture in pictures)
-
-
-def _chosen(task: Task) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name for name in task.only or () if name))
-    for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise UsageError(
-                "{name} is not a path below {folder}.",
-                hint="Name pictures by their paths below the folder, with / between names.",
-                name=name,
-                folder=task.folder,
-            )
-    if not names:
-        raise UsageError("No picture was chosen.", hint="Choose at least one.")
-    return names[: task.limit]
-
-
 def run_batch(
     task: Task,
-    engine: WorkerEngine,
+    engine: WorkerEngine | None,
     planned: Planned | None = None,
     control: Control | None = None,
 ) -> Iterator[BatchEvent]:
     """Ask about every picture that has no answer yet.
 
-    Yields PictureStarted before and BatchProgress after each.
+    Yields PictureStarted before and BatchProgress after each. Text files that saved answers lack
+    are written first; only if that fails, BatchProgress is yielded for them.
 
     As many questions are in progress at once as the engine answers in parallel. Answers are yielded
     and written in the order of the pictures.
 
-    engine   ready, see WorkerEngine.wait_ready
+    engine   ready, see WorkerEngine.wait_ready; None only if no picture is left to ask about
     planned  the result of plan_batch; None: it is called now
     control  pauses and stops the work; after a stop the iterator ends
 
@@ -215,27 +94,35 @@ def run_batch(
     plan_batch, and EngineError if the engine can't be restarted.
     """
     planned, control = planned or plan_batch(task), control or Control()
-    saved, kept = SavedAnswers(task.output), len(planned.known)
-    questions = _Questions(task, engine, planned.todo)
-    done, failed, clock, table_s = 0, 0, _Clock(), time.monotonic()
+    results, kept = _Results(planned), len(planned.known)
+    done, failed, clock = 0, 0, _Clock()
 
-    def keep(answered: Answered) -> BatchProgress:
-        nonlocal done, failed, table_s
-        answered = _keep(answered, task, saved)
-        done, failed = done + 1, failed + bool(answered.error)
-        if task.table and time.monotonic() - table_s > _CSV_S:
-            saved.write_csv(planned.names)
-            table_s = time.monotonic()
+    def progress(answered: Answered) -> BatchProgress:
+        nonlocal failed
+        failed += bool(answered.error)
         return BatchProgress(
             done=kept + done,
             total=len(planned.names),
             skipped=kept,
             failed=failed,
-            seconds_left=round(clock.worked_s / done * (len(planned.todo) - done), 1),
+            seconds_left=round(clock.worked_s / max(done, 1) * (len(planned.todo) - done), 1),
             answered=answered,
         )
 
+    def keep(answered: Answered) -> BatchProgress:
+        nonlocal done
+        answered = results.keep(answered)
+        done += 1
+        return progress(answered)
+
+    questions = None
     try:
+        results.begin()
+        yield from map(progress, results.rewrite())
+        if engine is None:
+            assert not planned.todo, "pictures are left, and there is no engine"
+            return
+        questions, clock = _Questions(task, engine, planned.todo), _Clock()
         while questions.left:
             yield from map(keep, questions.take_in_order())
             if control.paused and not questions.under_way:
@@ -255,11 +142,71 @@ def run_batch(
     finally:
         # Also after a stop or an interrupt, all files have the answers so far. If the disk rejected
         # the last answer it would reject these too, and that error is already being raised.
-        if not saved.failed:
-            for answered in questions.take_all():
-                _keep(answered, task, saved)
-            if task.table:
-                saved.write_csv(planned.names)
+        if not planned.saved.failed:
+            for answered in questions.take_all() if questions else ():
+                results.keep(answered)
+            results.finish()
+
+
+class _Results:
+    """Writes the answers to their files."""
+
+    def __init__(self, planned: Planned) -> None:
+        self._planned = planned
+        self._places = dict(planned.known.places)
+        self._table = planned.table
+
+    def begin(self) -> None:
+        """Write the table with the answers of earlier runs."""
+        if self._table is not None and self._places:
+            self._table.begin(self._in_order())
+
+    def rewrite(self) -> Iterator[Answered]:
+        """Write the text files that saved answers lack. Yields the answers for which that fails."""
+        saved = self._planned.saved
+        for name in self._planned.rewrite:
+            (answered,) = saved.read_at([self._places[name]])
+            written = self._write(replace(answered, error=""), again=True)
+            if written.error:
+                yield written
+
+    def keep(self, answered: Answered) -> Answered:
+        """Save an answer; a failure to write its text file becomes its error."""
+        answered = self._write(answered, again=False)
+        if self._table is not None:
+            if len(self._places) == 1:
+                self._table.begin([])
+            self._table.add(answered)
+        return answered
+
+    def finish(self) -> None:
+        """Write the table in the order of the pictures."""
+        if self._table is not None and self._places:
+            self._table.finish(self._in_order())
+
+    def _in_order(self) -> Iterator[Answered]:
+        for name in self._planned.names:
+            if name in self._places:
+                yield from self._planned.saved.read_at([self._places[name]])
+
+    def _write(self, answered: Answered, *, again: bool) -> Answered:
+        """Write the line of JSON and the text file. again: the line is there already."""
+        saved, files, writing = self._planned.saved, self._planned.files, None
+        try:
+            if files is not None and answered.stands and not answered.error:
+                records = saved.records(answered.picture)
+                writing = files.plan(answered, records)
+                if writing is not None:
+                    answered = replace(answered, text=writing.written)
+            if not again or (writing is not None and writing.content is not None):
+                self._places[answered.picture] = saved.add(answered)
+            if writing is not None:
+                write(writing)
+        except OSError as error:
+            why = Text("The text file can't be written: {why}.", why=error.strerror or error)
+            answered = replace(answered, error=why, text=None)
+            self._places[answered.picture] = saved.add(answered)
+        return answered
 
 
 class _Clock:
@@ -288,9 +235,10 @@ class _UnderWay:
     """
 
     place: int
-    image: bytes
+    file: PictureFile
     tries: list[Sampling]
     began: float
+    notices: tuple[Text, ...] = ()
 
 
 class _Questions:
@@ -348,25 +296,30 @@ class _Questions:
                 replace(task.sampling, temperature=_RETRY_TEMPERATURE, top_k=_RETRY_TOP_K, seed=1)
             )
         try:
-            image = (task.folder / name).read_bytes()
+            file = read_picture(task.folder / name)
         except OSError as error:
             why = Text(
                 "{file} can't be read: {why}.",
-                file=PurePosixPath(name).name,
+                file=escape_line(name.rpartition("/")[2]),
                 why=error.strerror or error,
             )
             self._fail(place, why)
             return
-        self._submit(_UnderWay(place=place, image=image, tries=tries, began=time.monotonic()))
+        except CogVLM2LiteError as error:
+            self._fail(place, error.text)
+            return
+        self._submit(_UnderWay(place=place, file=file, tries=tries, began=time.monotonic()))
 
     def _submit(self, asked: _UnderWay) -> None:
         """Send the question with the first of the remaining tries."""
         ask = Ask(
             request=self._engine.new_request(),
             question=self._task.question,
-            image=asked.image,
+            image=asked.file.data,
             sampling=asked.tries.pop(0),
             template=self._task.template,
+            upright=self._task.upright,
+            page=self._task.page,
         )
         self._under_way[ask.request] = asked
         try:
@@ -386,6 +339,8 @@ class _Questions:
             case CogVLM2LiteError():
                 del self._under_way[request]
                 self._fail(asked.place, outcome.text)
+            case PictureOpened():
+                asked.notices = outcome.notices
             case Finished():
                 del self._under_way[request]
                 self._finish(asked, outcome)
@@ -394,13 +349,20 @@ class _Questions:
         if end.reason is FinishReason.REPETITION and asked.tries:
             self._submit(asked)
             return
+        answer = end.text.strip()
         self._answered[asked.place] = Answered(
             picture=self._names[asked.place],
             question=self._task.question,
-            answer=end.text.strip(),
+            answer=answer,
+            error=_no_answer(answer, end.reason, retried=self._task.retry),
             reason=end.reason.value,
             tokens=end.completion_tokens,
             seconds=round(time.monotonic() - asked.began, 3),
+            notices=asked.notices,
+            sha256=asked.file.sha256,
+            stamp=asked.file.stamp,
+            model=self._task.model,
+            settings=self._task.settings_key,
         )
 
     def _fail(self, place: int, why: Text) -> None:
@@ -438,110 +400,10 @@ class _Questions:
             yield self._answered.pop(place)
 
 
-def _keep(answered: Answered, task: Task, saved: SavedAnswers) -> Answered:
-    """Write an answer to the files; a failure to write its text file becomes its error."""
-    if task.texts and not answered.error:
-        try:
-            _write_text(answered, task)
-        except OSError as error:
-            why = Text("The text file can't be written: {why}.", why=error.strerror or error)
-            answered = replace(answered, error=why)
-    saved.add(answered)
-    return answered
-
-
-def _write_text(answered: Answered, task: Task) -> None:
-    home = task.folder if task.next_to_pictures else task.output
-    target = (home / answered.picture).with_suffix(".txt")
-    _write_whole(target, f"{task.prefix}{answered.answer}{task.suffix}\n")
-
-
-def _write_whole(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(target)
-
-
-class SavedAnswers:
-    """The saved answers of a folder. Of several answers about one picture the last one counts.
-
-    failed  an answer could not be written
-    """
-
-    failed = False
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = folder / JSONL
-
-    def read(self) -> dict[str, Answered]:
-        """Return the answers of earlier runs. An incomplete last line is removed from the file.
-
-        Raises UsageError for a file that can't be read or that `batch` did not write.
-        """
-        try:
-            raw = self._file.read_bytes()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise UsageError(
-                "{file} can't be read: {why}.",
-                hint="Choose another folder with --output.",
-                file=self._file,
-                why=error.strerror or error,
-            ) from error
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if whole != raw:
-            self._file.write_bytes(whole)
-        try:
-            rows = [Answered(**json.loads(line)) for line in whole.splitlines() if line.strip()]
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                "{file} has lines that batch did not write.",
-                hint="Move it away, or choose another folder with --output.",
-                file=self._file,
-            ) from error
-        return {row.picture: row for row in rows}
-
-    def add(self, answered: Answered) -> None:
-        """Save one answer; it is on disk when this returns.
-
-        Raises DoesNotFitError if it can't be written: the work can't be resumed without this file.
-        """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab") as stream:
-                stream.write(json.dumps(asdict(answered), ensure_ascii=False).encode() + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            self.failed = True
-            raise _unwritten(self._file, error) from error
-
-    def write_csv(self, names: Sequence[str]) -> None:
-        """Write answers.csv with the pictures of this run, in order. Raises the errors of `add`."""
-        rows = self.read()
-        if not rows:
-            return
-        out = io.StringIO()
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(("picture", "answer", "error"))
-        for name in names:
-            if name in rows:
-                table.writerow((name, rows[name].answer, rows[name].error))
-        # With a byte order mark, spreadsheets read the file as UTF-8.
-        target = self._folder / CSV
-        try:
-            _write_whole(target, "\ufeff" + out.getvalue())
-        except OSError as error:
-            raise _unwritten(target, error) from error
-
-
-def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
-    return DoesNotFitError(
-        "{file} can't be written: {why}.",
-        hint="Free some space or make its folder writable, then run the same command to resume.",
-        file=file,
-        why=error.strerror or error,
-    )
+def _no_answer(answer: str, reason: FinishReason, *, retried: bool) -> Text:
+    """Return why an answer is none to keep; "" for a good one."""
+    if reason is FinishReason.REPETITION:
+        if retried:
+            return Text("The answer repeated itself, and so did a second one with sampling.")
+        return Text("The answer repeated itself.")
+    return Text() if answer else Text("The answer is empty.")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.pictures import read_names
+from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
+from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.batch.work import (
     BatchEvent,
     BatchProgress,
     Paused,
     PictureStarted,
-    Planned,
     Resumed,
-    Task,
-    plan_batch,
     run_batch,
 )
 from cogvlm2_lite.cli.console import Console
@@ -29,6 +28,7 @@ from cogvlm2_lite.cli.parser import (
     Parser,
     add_compute_options,
     add_parallel_option,
+    add_picture_options,
     add_sampling_options,
     load_options,
     sampling_of,
@@ -36,8 +36,10 @@ from cogvlm2_lite.cli.parser import (
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
 from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
 Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
@@ -50,13 +52,18 @@ _JSON_NAMES: dict[type[BatchEvent], str] = {
 }
 
 _EPILOG = """\
-Every answer is saved at once: in NAME.txt next to its picture (or in --output) and as a line of
-answers.jsonl. answers.csv is updated every few seconds and at the end. You can stop the command at
-any time; run it again to resume. Pictures that already have an answer to this question are skipped,
-and failed ones are tried again.
+Every answer is saved at once: in NAME.txt next to its picture (or in --output), as a line of
+answers.jsonl, and as a row of answers.csv. You can stop the command at any time; run it again to
+resume. Pictures that already have an answer are skipped: the same picture, question, model and
+settings. Failed ones are tried again. Text files with another --prefix or --suffix, and deleted
+ones, are written from the saved answers without the model.
 
-With --json, each line has an "event": plan (all pictures, and the answers of earlier runs),
-loading, asking, answered, paused, resumed, finished or error.
+A file that this program did not write, or that was edited since, is kept: choose with --existing
+what happens to such text files. docs/batch.md describes names, files and the fields of
+answers.jsonl.
+
+With --json, each line has an "event": plan (all pictures, the answers of earlier runs, and notes
+about existing files), loading, asking, answered, paused, resumed, finished or error.
 
 examples:
   cogvlm2-lite batch my-model photos --question "Describe this image."
@@ -83,6 +90,14 @@ def build_parser() -> Parser:
         action="store_true",
         help="ask about pictures again that already have an answer",
     )
+    parser.add_argument(
+        "--existing",
+        choices=[each.value for each in Existing],
+        default=Existing.KEEP.value,
+        help="what to do if a picture has a text file that this program did not write: keep it and "
+        "save the answer in answers.jsonl and answers.csv only; skip the picture; append or "
+        "prepend the answer; overwrite the file (default: keep)",
+    )
     parser.add_argument("--limit", metavar="N", type=int, help="use only the first N pictures")
     parser.add_argument(
         "--only",
@@ -101,7 +116,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--no-retry",
         action="store_true",
-        help="do not ask again, with sampling, when an answer repeats itself",
+        help="do not ask again, with sampling, when an answer repeats itself; the picture then "
+        "counts as failed",
     )
     parser.add_argument("--dry-run", action="store_true", help="list the pictures and exit")
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
@@ -113,6 +129,7 @@ def build_parser() -> Parser:
     )
     add_compute_options(parser)
     add_parallel_option(parser)
+    add_picture_options(parser)
     add_sampling_options(parser)
     return parser
 
@@ -142,11 +159,14 @@ def main(
 def _run(
     args: argparse.Namespace, report: _Reporter, start: Start, control_lines: Iterable[str]
 ) -> int:
-    task = _task(args)
-    planned = plan_batch(task)
+    folder = model_folder(args.model).resolve()
+    options = load_options(args, folder)
+    task = _task(args, folder)
+    with report.console.working("Looking at the folder"):
+        planned = plan_batch(task)
     if args.dry_run:
         for name in planned.names:
-            report.console.line(str(task.folder / name))
+            report.console.line(escape_line(str(task.folder / name)))
         return 0
     control = Control()
     if args.control:
@@ -154,28 +174,36 @@ def _run(
             target=control.follow, args=(control_lines,), name="control", daemon=True
         ).start()
     report.planned(planned, task)
-    options = load_options(args, model_folder(args.model).resolve())
-    answered = failed = 0
-    if planned.todo:  # else the model need not be loaded
+    done, failed = len(planned.known), 0
+
+    def follow(engine: WorkerEngine | None) -> None:
+        nonlocal done, failed
+        for step in run_batch(task, engine, planned, control):
+            if isinstance(step, BatchProgress):
+                done, failed = step.done, step.failed
+            report.step(step)
+
+    if planned.todo:
         with start(options) as engine:
             report.loading()
             engine.wait_ready()
-            for step in run_batch(task, engine, planned, control):
-                if isinstance(step, BatchProgress):
-                    answered, failed = answered + 1, step.failed
-                report.step(step)
-    left = len(planned.todo) - answered
+            follow(engine)
+    else:  # the model need not be loaded
+        follow(None)
+    left = len(planned.names) - done
     report.finished(planned, failed, left, task)
     return 1 if failed or left else 0
 
 
-def _task(args: argparse.Namespace) -> Task:
+def _task(args: argparse.Namespace, model: Path) -> Task:
     if not args.question.strip():
         raise UsageError(
             "The question is empty.", hint='Write it in quotation marks: "What is it?"'
         )
     if args.limit is not None and args.limit < 1:
         raise UsageError("--limit must be 1 or more, not {value}.", value=args.limit)
+    if args.page is not None and args.page < 1:
+        raise UsageError("Pages are counted from 1, not from {page}.", page=args.page)
     return Task(
         folder=args.folder,
         question=args.question,
@@ -184,7 +212,8 @@ def _task(args: argparse.Namespace) -> Task:
         recursive=args.recursive,
         overwrite=args.overwrite,
         limit=args.limit,
-        only=None if args.only is None else _names(args.only),
+        only=None if args.only is None else _names(args.only, args.folder),
+        existing=Existing(args.existing),
         texts=not args.no_text,
         table=not args.no_csv,
         prefix=args.prefix,
@@ -192,19 +221,22 @@ def _task(args: argparse.Namespace) -> Task:
         retry=not args.no_retry,
         sampling=sampling_of(args),
         template=args.template,
+        upright=not args.as_stored,
+        page=args.page,
+        model=identify_model(model),
+        numbers=(args.dtype, args.rope, args.kv),
     )
 
 
-def _names(file: Path) -> tuple[str, ...]:
+def _names(file: Path, folder: Path) -> tuple[str, ...]:
     try:
-        return tuple(file.read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or Text("it is not text in UTF-8")
+        return read_names(file.read_bytes(), folder)
+    except (OSError, UnicodeError) as error:
         raise UsageError(
             "{file} can't be read: {why}.",
             hint="Use a text file with one path per line.",
             file=file,
-            why=why,
+            why=getattr(error, "strerror", None) or Text("it is not text"),
         ) from error
 
 
@@ -217,14 +249,25 @@ class _Reporter:
 
     def event(self, kind: str, /, **values: Any) -> None:
         """Print one line of JSON."""
-        event = with_templates({"event": kind, **values})
-        self.console.line(json.dumps(event, ensure_ascii=False))
+        self.console.line(to_json(with_templates({"event": kind, **values})))
 
     def planned(self, planned: Planned, task: Task) -> None:
-        """Print the pictures and the known answers, as JSON only."""
+        """Print the pictures and the known answers as JSON, or what will happen as one line."""
         if self.as_json:
-            known = [asdict(answered) for answered in planned.known.values()]
-            self.event("plan", pictures=list(planned.names), known=known, output=str(task.output))
+            self._plan_event(planned, task)
+            return
+        todo, total = len(planned.todo), len(planned.names)
+        self.console.remark(" ".join([f"To ask: {todo} of {total} pictures.", *planned.notes]))
+
+    def _plan_event(self, planned: Planned, task: Task) -> None:
+        """Print the event "plan". The known answers may be many, so they are read one by one."""
+        names = [escape_name(name) for name in planned.names]
+        values = {"event": "plan", "pictures": names, "output": escape_name(str(task.output))}
+        head = to_json(with_templates({**values, "notes": list(planned.notes)}))
+        self.console.write(head.removesuffix("}") + ', "known": [')
+        for number, answered in enumerate(planned.known.values()):
+            self.console.write((", " if number else "") + to_json(answered.as_dict()))
+        self.console.line("]}")
 
     def loading(self) -> None:
         """Show that the model is being loaded."""
@@ -235,10 +278,13 @@ class _Reporter:
     def step(self, step: BatchEvent) -> None:
         """Print one event of the work."""
         if self.as_json:
-            self.event(_JSON_NAMES[type(step)], **asdict(step))
+            self.event(_JSON_NAMES[type(step)], **_fields(step))
         elif isinstance(step, BatchProgress):
             answered = step.answered
-            self.console.line(f"{answered.picture}: {answered.error or answered.answer}")
+            name = escape_line(answered.picture)
+            self.console.line(valid_text(f"{name}: {answered.error or answered.answer}"))
+            for notice in answered.notices:
+                self.console.remark(valid_text(f"{name}: {notice}"))
             self.console.status(
                 f"{step.done} of {step.total} pictures, {step.failed} failed, "
                 f"{format_seconds(step.seconds_left)} left"
@@ -251,6 +297,24 @@ class _Reporter:
         if self.as_json:
             self.event("finished", total=count, failed=failed, left=left)
             return
+        folder = escape_line(str(task.output))
+        if not planned.todo and not failed:
+            already = (
+                "The picture already has" if count == 1 else f"All {count} pictures already have"
+            )
+            self.console.line(f"{already} an answer. Answers are in {folder}.")
+            return
         pictures = "1 picture" if count == 1 else f"{count} pictures"
+        known = f", {len(planned.known)} of them answered before" if planned.known else ""
         stopped = f", {left} not asked about yet" if left else ""
-        self.console.line(f"{pictures}, {failed} failed{stopped}. Answers are in {task.output}.")
+        self.console.line(f"{pictures}{known}, {failed} failed{stopped}. Answers are in {folder}.")
+
+
+def _fields(step: BatchEvent) -> dict[str, Any]:
+    """Return the fields of an event for JSON."""
+    values = {item.name: getattr(step, item.name) for item in fields(step)}
+    if isinstance(step, BatchProgress):
+        values["answered"] = step.answered.as_dict()
+    if isinstance(step, PictureStarted):
+        values["picture"] = escape_name(step.picture)
+    return values

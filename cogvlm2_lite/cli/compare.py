@@ -12,6 +12,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def build_parser() -> Parser:
         "--html",
         type=Path,
         metavar="FILE",
-        help="also write an HTML page with plots and the error of every matrix",
+        help="also write an HTML page with plots and the error of every matrix; an existing file "
+        "is replaced only if this option wrote it",
     )
     add_compute_options(parser)
     return parser
@@ -113,7 +115,7 @@ def _run(args: argparse.Namespace, reference: Path, other: Path, console: Consol
 
 
 def _check_page(file: Path) -> None:
-    """Raise UsageError for a file that can't be written, before the long work."""
+    """Raise UsageError for a file that can't be or must not be written, before the long work."""
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UsageError(
             "{file} can't be written: it is a folder."
@@ -123,6 +125,12 @@ def _check_page(file: Path) -> None:
             file=file,
             folder=file.parent,
         )
+    if file.exists() and not is_sealed(file.read_bytes()):
+        raise UsageError(
+            "{file} already exists. This program did not write it, or it was edited since.",
+            hint="Choose another name.",
+            file=file,
+        )
 
 
 def _write_page(file: Path, found: Comparison, console: Console) -> None:
@@ -130,7 +138,6 @@ def _write_page(file: Path, found: Comparison, console: Console) -> None:
     from cogvlm2_lite.evaluate.matrices import matrix_errors
     from cogvlm2_lite.evaluate.page import render
     from cogvlm2_lite.weights.catalog import Catalog
-    from cogvlm2_lite.weights.writer import write_file_durably
 
     folders = (found.reference, found.other)
     catalogs = [Catalog.open(folder, read_config(folder)) for folder in folders]
@@ -139,7 +146,8 @@ def _write_page(file: Path, found: Comparison, console: Console) -> None:
         matrices.append(one)
         console.status(f"Comparing matrices: {one.name}")
     console.status("")
-    write_file_durably(file, render(found, matrices).encode())
+    page = sealed_page(render(found, matrices))
+    write_whole(file, lambda temporary: temporary.write_bytes(page))
     console.remark(f"Wrote {file}.")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cogvlm2_lite import __version__
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import FinishReason, Turn
+from cogvlm2_lite.files import write_whole
 from cogvlm2_lite.inputs.image import OpenedImage
 
 
@@ -65,12 +66,9 @@ def save_transcript(
             "{file} already exists and is not overwritten.", hint="Choose another name.", file=path
         )
     text = writers[path.suffix.lower()](held, model)
-    temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(
             "{file} can't be written: {why}.",
             hint="Choose a file in another folder.",

@@ -123,7 +123,7 @@ def open_image(
     if isinstance(source, Image.Image):
         return _from_pillow(source, upright, page, limits)
     if isinstance(source, bytes):
-        _check_file_size(len(source), _UNNAMED, limits)
+        check_file_size(len(source), _UNNAMED, limits)
         return _from_stream(BytesIO(source), _UNNAMED, upright, page, limits)
     if not isinstance(source, str | Path):
         raise UsageError(
@@ -181,11 +181,12 @@ def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
         )
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("{file} is not a regular file.", hint=_HINT, file=name)
-    _check_file_size(status.st_size, name, limits)
+    check_file_size(status.st_size, name, limits)
     return path
 
 
-def _check_file_size(size: int, name: str, limits: ImageLimits) -> None:
+def check_file_size(size: int, name: str, limits: ImageLimits) -> None:
+    """Raise ImageError for an empty or too large picture file."""
     if size == 0:
         raise ImageError("{file} is empty (0 bytes).", hint=_DAMAGED, file=name)
     if size > limits.max_file_bytes:

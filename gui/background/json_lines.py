@@ -26,7 +26,7 @@ class Command(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._rest = b""
+        self._rest = bytearray()
         self._errors = b""
         self._process = QProcess(self)
         self._process.readyReadStandardOutput.connect(self._read)
@@ -47,7 +47,7 @@ class Command(QObject):
     def start(self, arguments: Sequence[str]) -> None:
         """Start the child. It must not be running."""
         assert not self.running
-        self._rest = self._errors = b""
+        self._rest, self._errors = bytearray(), b""
         program, *first = PROGRAM
         self._process.start(program, [*first, *arguments])
 
@@ -77,9 +77,11 @@ class Command(QObject):
                 self._process.waitForFinished(_END_MS)
 
     def _read(self) -> None:
-        *lines, self._rest = (
-            self._rest + bytes(self._process.readAllStandardOutput().data())
-        ).split(b"\n")
+        new = bytes(self._process.readAllStandardOutput().data())
+        self._rest += new
+        if b"\n" not in new:  # a list of many pictures comes in thousands of pieces
+            return
+        *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
             try:
                 event = read_templates(json.loads(line))

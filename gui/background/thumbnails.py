@@ -26,8 +26,8 @@ class Thumbnails(QObject):
     ready  (path, image); the image is null if the file is not a picture
     """
 
-    ready = Signal(str, QImage)
-    _made = Signal(str, QImage)
+    ready = Signal(object, QImage)  # Signal(str) would lose names that are not UTF-8
+    _made = Signal(object, QImage)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)

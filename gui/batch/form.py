@@ -11,6 +11,7 @@ from pathlib import Path
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -21,6 +22,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.batch.texts import Existing
 from gui.batch.run import Job
 from gui.data.settings import Preferences
 from gui.presets import PresetButton
@@ -37,6 +39,8 @@ class FormValues:
     texts: bool
     table: bool
     only: tuple[str, ...] | None
+    existing: Existing
+    overwrite: bool
 
 
 class JobForm(QWidget):
@@ -68,6 +72,7 @@ class JobForm(QWidget):
         )
         self.output.setPlaceholderText(self.tr("same as the folder of pictures"))
         grid.addLayout(self._make_boxes(), 3, 0, 1, 3)
+        grid.addLayout(self._make_choices(), 4, 0, 1, 3)
         always = QLabel(
             self.tr(
                 "answers.jsonl is always written to this folder; the next start resumes from it."
@@ -75,8 +80,8 @@ class JobForm(QWidget):
         )
         always.setProperty("kind", "soft")
         always.setWordWrap(True)
-        grid.addWidget(always, 4, 0, 1, 3)
-        grid.addWidget(self._make_few(), 5, 0, 1, 3)
+        grid.addWidget(always, 5, 0, 1, 3)
+        grid.addWidget(self._make_few(), 6, 0, 1, 3)
         self.folder.setText(settings.get("batch_folder"))
         self.question.setPlainText(settings.get("batch_question"))
         self.output.setText(settings.get("batch_output"))
@@ -94,6 +99,8 @@ class JobForm(QWidget):
             texts=values.texts,
             table=values.table,
             only=values.only,
+            existing=values.existing,
+            overwrite=values.overwrite,
         )
 
     def values(self) -> FormValues:
@@ -106,6 +113,8 @@ class JobForm(QWidget):
             texts=self.texts.isChecked(),
             table=self.csv.isChecked(),
             only=self._only,
+            existing=self.existing.currentData(),
+            overwrite=self.overwrite.isChecked(),
         )
 
     def set_values(self, values: FormValues) -> None:
@@ -116,6 +125,8 @@ class JobForm(QWidget):
         self.recursive.setChecked(values.recursive)
         self.texts.setChecked(values.texts)
         self.csv.setChecked(values.table)
+        self.existing.setCurrentIndex(self.existing.findData(values.existing))
+        self.overwrite.setChecked(values.overwrite)
         self._choose_only(values.only)
 
     def remember(self) -> None:
@@ -152,6 +163,35 @@ class JobForm(QWidget):
         row.setSpacing(16)
         for box in (self.recursive, self.texts, self.csv):
             row.addWidget(box)
+        row.addStretch(1)
+        return row
+
+    def _make_choices(self) -> QHBoxLayout:
+        """Return the row about what exists already."""
+        row = QHBoxLayout()
+        row.setSpacing(16)
+        label = QLabel(self.tr("Text files of your own"))
+        self.existing = QComboBox()
+        self.existing.setAccessibleName(label.text())
+        self.existing.setToolTip(
+            self.tr(
+                "What to do if a picture has a .txt file that this program did not write, or that "
+                "was edited since"
+            )
+        )
+        for text, existing in (
+            (self.tr("keep"), Existing.KEEP),
+            (self.tr("skip the picture"), Existing.SKIP),
+            (self.tr("add the answer at the end"), Existing.APPEND),
+            (self.tr("add the answer at the start"), Existing.PREPEND),
+            (self.tr("replace"), Existing.OVERWRITE),
+        ):
+            self.existing.addItem(text, existing)
+        self.texts.toggled.connect(self.existing.setEnabled)
+        self.overwrite = QCheckBox(self.tr("Ask again about answered pictures"))
+        row.addWidget(label)
+        row.addWidget(self.existing)
+        row.addWidget(self.overwrite)
         row.addStretch(1)
         return row
 

@@ -27,6 +27,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
@@ -91,6 +92,11 @@ class BatchPage(QWidget):
         )
         self.status.setWordWrap(True)
         column.addWidget(self.status)
+        self.notes = QLabel()
+        self.notes.setProperty("kind", "soft")
+        self.notes.setWordWrap(True)
+        self.notes.hide()
+        column.addWidget(self.notes)
         column.addLayout(self._make_filter())
         self._thumbnails = Thumbnails(self)
         self._rows = Table(self, self._thumbnails)
@@ -204,6 +210,7 @@ class BatchPage(QWidget):
             )
             return
         self.form.remember()
+        self.form.overwrite.setChecked(False)  # a resumed run asks only what is left
         settings = self._context.settings
         # Keep one model in memory, not two: if one just fits, a second one would stream or fail.
         self._reload = client.state is EngineState.READY
@@ -322,6 +329,8 @@ class BatchPage(QWidget):
             self.bar.setRange(0, max(len(run.rows), 1))
             self.bar.setValue(run.done)
             self._show_text(self._sentence(run))
+            self.notes.setText(" ".join(translate(note) for note in run.notes))
+        self.notes.setVisible(bool(self.notes.text()))
 
     def _sentence(self, run: BatchRun) -> str:
         match run.state:
@@ -373,15 +382,16 @@ class BatchPage(QWidget):
             self, self.tr("Export the rows shown"), "", "CSV (*.csv);;JSON Lines (*.jsonl)"
         )
         if name:
-            self.export_to(Path(name))
+            # The dialog asks before a file is replaced, but it does not know an added suffix.
+            self.export_to(Path(name), replace=bool(Path(name).suffix))
 
-    def export_to(self, target: Path) -> None:
-        """Write the rows that are shown to a file."""
+    def export_to(self, target: Path, *, replace: bool = False) -> None:
+        """Write the rows that are shown to a file. replace: the user agreed to replace it."""
         if not target.suffix:
             target = target.with_suffix(".csv")
         rows = self.filter.shown()
         try:
-            export_rows(rows, target)
+            export_rows(rows, target, replace=replace)
         except CogVLM2LiteError as error:
             self._show_text(error_text(error))
         else:
@@ -421,5 +431,5 @@ def _write_names(names: tuple[str, ...] | None) -> Path | None:
         return None
     handle, file = tempfile.mkstemp(prefix="cogvlm2-lite-batch-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.writelines(f"{name}\n" for name in names)
+        stream.writelines(f"{escape_line(name)}\n" for name in names)
     return Path(file)

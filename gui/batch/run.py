@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from cogvlm2_lite.batch.table import HEADER, rows_as_csv
+from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_line, to_json, unescape_name
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import join
 from gui.data.settings import write_atomic
@@ -28,11 +29,27 @@ class RowState(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One picture. text: the answer, or why there is none."""
+    """One picture.
+
+    picture  its name as the command writes it: bytes that are not UTF-8 are escaped
+    text     the answer, or why there is none
+    notices  what a person would not expect of how the picture was read
+    """
 
     picture: str
     state: RowState = RowState.WAITING
     text: str = ""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The path of the picture below the folder."""
+        return unescape_name(self.picture)
+
+    @property
+    def shown_name(self) -> str:
+        """The name as one line."""
+        return escape_line(self.file)
 
 
 class RunState(Enum):
@@ -60,6 +77,8 @@ class Job:
 
     output  folder of the answers; None: the folder of the pictures
     only    names of chosen pictures below the folder; None: all
+    existing  what to do with text files that this program did not write
+    overwrite  ask again about pictures that have an answer
     """
 
     folder: Path
@@ -69,6 +88,8 @@ class Job:
     texts: bool = True
     table: bool = True
     only: tuple[str, ...] | None = None
+    existing: Existing = Existing.KEEP
+    overwrite: bool = False
 
     @property
     def target(self) -> Path:
@@ -81,7 +102,7 @@ def arguments(
 ) -> list[str]:
     """Return the arguments of `cogvlm2-lite`. only_file: a file with the names of `job.only`."""
     found = ["batch", str(model), str(job.folder), f"--question={job.question}"]
-    found += ["--json", "--control"]
+    found += ["--json", "--control", f"--existing={job.existing.value}"]
     if job.output is not None:
         found += ["--output", str(job.output)]
     if only_file is not None:
@@ -90,6 +111,7 @@ def arguments(
         ("--recursive", job.recursive),
         ("--no-text", not job.texts),
         ("--no-csv", not job.table),
+        ("--overwrite", job.overwrite),
     ):
         found += [option] if wanted else []
     for option, value in (("--vram", vram), ("--ram", ram)):
@@ -111,6 +133,7 @@ class BatchRun:
     skipped       pictures that earlier runs answered
     seconds_left  None while it is unknown
     error         why the batch failed, a message
+    notes         messages: what existed before, and what happens to it
     """
 
     job: Job
@@ -119,28 +142,31 @@ class BatchRun:
     skipped: int = 0
     seconds_left: float | None = None
     error: str = ""
+    notes: tuple[str, ...] = ()
     _places: dict[str, int] = field(default_factory=dict)
+    _counts: Counter[RowState] = field(default_factory=Counter)
 
     @property
     def done(self) -> int:
         """Pictures that were asked about, with or without success."""
-        return sum(row.state in (RowState.ANSWERED, RowState.FAILED) for row in self.rows)
+        return self._counts[RowState.ANSWERED] + self._counts[RowState.FAILED]
 
     @property
     def failed(self) -> int:
-        return sum(row.state is RowState.FAILED for row in self.rows)
+        return self._counts[RowState.FAILED]
 
     def apply_event(self, event: Mapping[str, Any]) -> int | None:
         """Apply an event. Returns the index of the row that changed, or None if all may have."""
         match event.get("event"):
             case "plan":
                 self._plan(event["pictures"], event["known"])
+                self.notes = tuple(event.get("notes", ()))
             case "loading":
                 self.state = RunState.LOADING
             case "asking":
                 if self.state not in (RunState.STOPPING, RunState.PAUSING):
                     self.state = RunState.ASKING
-                return self._set(event["picture"], state=RowState.ASKING)
+                return self._set(event["picture"], RowState.ASKING)
             case "answered":
                 self.seconds_left = event["seconds_left"]
                 return self._answered(event["answered"])
@@ -164,45 +190,55 @@ class BatchRun:
 
     def _plan(self, names: Sequence[str], known: Sequence[Mapping[str, Any]]) -> None:
         self.rows = [Row(picture=name) for name in names]
+        self._counts = Counter({RowState.WAITING: len(names)})
         self._places = {name: place for place, name in enumerate(names)}
         self.skipped = len(known)
         for answered in known:
             self._answered(answered)
 
     def _answered(self, values: Mapping[str, Any]) -> int:
-        if values["error"]:
-            return self._set(values["picture"], state=RowState.FAILED, text=values["error"])
-        return self._set(values["picture"], state=RowState.ANSWERED, text=values["answer"])
+        state = RowState.FAILED if values["error"] else RowState.ANSWERED
+        text = values["error"] or values["answer"]
+        return self._set(values["picture"], state, text, tuple(values.get("notices", ())))
 
-    def _set(self, name: str, *, state: RowState, text: str = "") -> int:
+    def _set(
+        self, name: str, state: RowState, text: str = "", notices: tuple[str, ...] = ()
+    ) -> int:
         place = self._places[name]
-        self.rows[place] = replace(self.rows[place], state=state, text=text)
+        self._counts[self.rows[place].state] -= 1
+        self._counts[state] += 1
+        self.rows[place] = Row(picture=name, state=state, text=text, notices=notices)
         return place
 
     def _end(self, state: RunState) -> None:
         self.state, self.seconds_left = state, None
-        for place, row in enumerate(self.rows):
+        for row in self.rows:
             if row.state is RowState.ASKING:
-                self.rows[place] = replace(row, state=RowState.WAITING)
+                self._set(row.picture, RowState.WAITING)
 
 
-def export_rows(rows: Sequence[Row], target: Path) -> None:
+def export_rows(rows: Sequence[Row], target: Path, *, replace: bool = False) -> None:
     """Write rows as JSON Lines if the suffix is .jsonl, else as CSV.
 
-    Raises CogVLM2LiteError if the file can't be written.
+    replace  whether the user agreed to replace an existing file
+
+    Raises CogVLM2LiteError if the file exists or can't be written.
     """
     errors = [row.text if row.state is RowState.FAILED else "" for row in rows]
     answers = [row.text if row.state is RowState.ANSWERED else "" for row in rows]
-    table = list(zip((row.picture for row in rows), answers, errors, strict=True))
-    names = ("picture", "answer", "error")
     if target.suffix.lower() == ".jsonl":
-        values = (dict(zip(names, line, strict=True)) for line in table)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in values)
+        table = zip((row.picture for row in rows), answers, errors, strict=True)
+        text = "".join(to_json(dict(zip(HEADER, line, strict=True))) + "\n" for line in table)
     else:
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([names, *table])
+        table = zip((row.shown_name for row in rows), answers, errors, strict=True)
         # A byte order mark makes spreadsheets read the file as UTF-8.
-        text = "\ufeff" + out.getvalue()
+        text = "\ufeff" + rows_as_csv([HEADER, *table])
+    if not replace and target.exists():
+        raise CogVLM2LiteError(
+            "{file} already exists and is not overwritten.",
+            hint="Choose another name.",
+            file=target,
+        )
     try:
         write_atomic(target, text.encode())
     except OSError as error:

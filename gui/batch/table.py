@@ -64,7 +64,7 @@ class Table(QAbstractTableModel):
 
     def path(self, place: int) -> Path:
         """Return the picture file of a row."""
-        return self._folder / self._rows[place].picture
+        return self._folder / self._rows[place].file
 
     def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's signature
         """Implement Qt's model interface."""
@@ -90,7 +90,7 @@ class Table(QAbstractTableModel):
         if role == _Role.DisplayRole:
             return text_of(row)
         if role == _Role.ToolTipRole:
-            return _answer_text(row) or None
+            return "\n".join([_answer_text(row), *map(translate, row.notices)]).strip() or None
         if role == _Role.ForegroundRole and row.state is not RowState.ANSWERED:
             colours = theme.current()
             return QColor(colours.bad if row.state is RowState.FAILED else colours.soft)
@@ -98,9 +98,9 @@ class Table(QAbstractTableModel):
 
     def _of_picture(self, row: Row, role: int) -> Any:
         if role in (_Role.DisplayRole, _Role.ToolTipRole):
-            return row.picture
+            return row.shown_name
         if role == _Role.DecorationRole:
-            return self._thumbnail(row.picture)
+            return self._thumbnail(row.file)
         if role == _Role.SizeHintRole:
             return QSize(3 * THUMBNAIL_PX, THUMBNAIL_PX + 12)
         return None
@@ -137,7 +137,7 @@ class Filter(QSortFilterProxyModel):
         wanted = text.strip().casefold()
         self._keep = lambda row: (
             (not states or row.state in states)
-            and (wanted in row.picture.casefold() or wanted in row.text.casefold())
+            and (wanted in row.shown_name.casefold() or wanted in row.text.casefold())
         )
         self.invalidate()
 

@@ -310,7 +310,7 @@ def sampling_of(settings: Preferences) -> Sampling:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old or the new content. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".cogvlm2-")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -474,6 +474,38 @@
         <translation>一个 CSV 表格</translation>
     </message>
     <message>
+        <source>Text files of your own</source>
+        <translation>您自己的文本文件</translation>
+    </message>
+    <message>
+        <source>What to do if a picture has a .txt file that this program did not write, or that was edited since</source>
+        <translation>如果图片已有并非由本程序写入、或之后被编辑过的 .txt 文件，该如何处理</translation>
+    </message>
+    <message>
+        <source>keep</source>
+        <translation>保留</translation>
+    </message>
+    <message>
+        <source>skip the picture</source>
+        <translation>跳过该图片</translation>
+    </message>
+    <message>
+        <source>add the answer at the end</source>
+        <translation>在末尾添加回答</translation>
+    </message>
+    <message>
+        <source>add the answer at the start</source>
+        <translation>在开头添加回答</translation>
+    </message>
+    <message>
+        <source>replace</source>
+        <translation>替换</translation>
+    </message>
+    <message>
+        <source>Ask again about answered pictures</source>
+        <translation>重新询问已有回答的图片</translation>
+    </message>
+    <message>
         <source>Use the whole folder</source>
         <translation>处理整个文件夹</translation>
     </message>
@@ -1230,8 +1262,128 @@
         <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
     </message>
     <message>
+        <source>{count} {kind} file needs {package}</source>
+        <translation>{count} 个 {kind} 文件需要 {package}</translation>
+    </message>
+    <message>
+        <source>{count} {kind} file can&apos;t be opened</source>
+        <translation>{count} 个 {kind} 文件无法打开</translation>
+    </message>
+    <message>
+        <source>{count} {kind} files need {package}</source>
+        <translation>{count} 个 {kind} 文件需要 {package}</translation>
+    </message>
+    <message>
+        <source>{count} {kind} files can&apos;t be opened</source>
+        <translation>{count} 个 {kind} 文件无法打开</translation>
+    </message>
+    <message>
+        <source>Left out: {files}.</source>
+        <translation>未包括：{files}。</translation>
+    </message>
+    <message>
+        <source>folders that can&apos;t be read: {count}</source>
+        <translation>无法读取的文件夹：{count} 个</translation>
+    </message>
+    <message>
+        <source>{folder} can&apos;t be read: {why}.</source>
+        <translation>无法读取 {folder}：{why}。</translation>
+    </message>
+    <message>
+        <source>Check the permissions of the folder.</source>
+        <translation>请检查该文件夹的权限。</translation>
+    </message>
+    <message>
+        <source>{count} for another question</source>
+        <translation>{count} 张因为问题不同</translation>
+    </message>
+    <message>
+        <source>{count} for another model</source>
+        <translation>{count} 张因为模型不同</translation>
+    </message>
+    <message>
+        <source>{count} for other settings</source>
+        <translation>{count} 张因为设置不同</translation>
+    </message>
+    <message>
+        <source>{count} whose picture has changed</source>
+        <translation>{count} 张因为图片已改变</translation>
+    </message>
+    <message>
+        <source>They are kept; their answers are in answers.jsonl.</source>
+        <translation>这些文件会保留；相应的回答在 answers.jsonl 中。</translation>
+    </message>
+    <message>
+        <source>Their pictures are skipped.</source>
+        <translation>相应的图片会跳过。</translation>
+    </message>
+    <message>
+        <source>The answers are added at their end.</source>
+        <translation>回答会添加到文件末尾。</translation>
+    </message>
+    <message>
+        <source>The answers are added at their start.</source>
+        <translation>回答会添加到文件开头。</translation>
+    </message>
+    <message>
+        <source>They are replaced.</source>
+        <translation>这些文件会被替换。</translation>
+    </message>
+    <message>
+        <source>{file} was not written by this program, or was edited since. It is kept, and the table is written to {other}.</source>
+        <translation>{file} 不是由本程序写入的，或之后被编辑过。该文件会保留，表格写入 {other}。</translation>
+    </message>
+    <message>
+        <source>Already answered: {count}.</source>
+        <translation>已有回答：{count} 张。</translation>
+    </message>
+    <message>
+        <source>Asked again: {reasons}.</source>
+        <translation>重新询问：{reasons}。</translation>
+    </message>
+    <message>
+        <source>Text files that this program did not write, or that were edited since: {count}. {what}</source>
+        <translation>并非由本程序写入、或之后被编辑过的文本文件：{count} 个。{what}</translation>
+    </message>
+    <message>
+        <source>Text files with earlier answers of this program: {count}. They are replaced.</source>
+        <translation>含有本程序先前回答的文本文件：{count} 个，会被替换。</translation>
+    </message>
+    <message>
+        <source>Text files written from saved answers, without the model: {count}.</source>
+        <translation>无需模型、根据已保存的回答写入的文本文件：{count} 个。</translation>
+    </message>
+    <message>
+        <source>{file} was changed by another program during this run.</source>
+        <translation>运行期间，{file} 被其他程序更改。</translation>
+    </message>
+    <message>
+        <source>Run the same command again; saved answers are kept.</source>
+        <translation>请再次运行同一命令；已保存的回答会保留。</translation>
+    </message>
+    <message>
+        <source>The answer repeated itself.</source>
+        <translation>回答不断重复。</translation>
+    </message>
+    <message>
+        <source>The answer is empty.</source>
+        <translation>回答为空。</translation>
+    </message>
+    <message>
+        <source>The answer repeated itself, and so did a second one with sampling.</source>
+        <translation>回答不断重复，用采样方式再次回答时也是如此。</translation>
+    </message>
+    <message>
+        <source>it is not text</source>
+        <translation>它不是文本</translation>
+    </message>
+    <message>
         <source>Choose a file such as report.html in a folder that exists.</source>
         <translation>请在已有的文件夹中指定文件，例如 report.html。</translation>
+    </message>
+    <message>
+        <source>{file} already exists. This program did not write it, or it was edited since.</source>
+        <translation>{file} 已存在。它不是由本程序写入的，或之后被编辑过。</translation>
     </message>
     <message>
         <source>Use only --api-key-file.</source>
@@ -2402,10 +2554,6 @@
         <translation>请指定一个每行一个路径的文本文件。</translation>
     </message>
     <message>
-        <source>it is not text in UTF-8</source>
-        <translation>它不是 UTF-8 文本</translation>
-    </message>
-    <message>
         <source>--layers works only with {model}.</source>
         <translation>--layers 只能与 {model} 一起使用。</translation>
     </message>
@@ -2552,6 +2700,10 @@
     <message>
         <source>Choose another name.</source>
         <translation>请选择其他名称。</translation>
+    </message>
+    <message>
+        <source>{count} of these do not record their model and settings, because version 0.2 wrote them; they stand unless you ask again.</source>
+        <translation>其中 {count} 个回答由 0.2 版写入，没有记录模型和设置；除非重新询问，否则继续有效。</translation>
     </message>
     <message>
         <source>Choose a file in another folder.</source>

@@ -29,6 +29,7 @@ from cogvlm2_lite.evaluate.matrices import matrix_errors
 from cogvlm2_lite.evaluate.metrics import log_softmax
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.files import is_sealed, sealed_page
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.samples.samples import Sample, tokenize
 from cogvlm2_lite.units import MIB
@@ -240,6 +241,21 @@ def test_a_page_without_a_place_is_refused_before_the_work(fp4: Path, tmp_path: 
         main(["demo", str(fp4), "--html", str(tmp_path / "none" / "p.html")])
     with pytest.raises(UsageError, match="it is a folder"):
         main(["demo", str(fp4), "--html", str(tmp_path)])
+
+
+def test_a_page_replaces_only_one_that_nobody_edited(fp4: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_bytes(sealed_page("<p>an earlier comparison</p>\n"))
+    options = ["demo", str(fp4), "--device", "cpu", "--count", "1", "--html", str(file)]
+    assert main(options) == 0
+    made = file.read_bytes()
+    assert b"earlier" not in made
+    assert is_sealed(made)
+    for theirs in (b"<p>mine</p>", b"", made.replace(b"nats", b"nuts"), made + b"<!-- note -->"):
+        file.write_bytes(theirs)
+        with pytest.raises(UsageError, match="already exists"):
+            main(options)
+        assert file.read_bytes() == theirs
 
 
 def test_memory_that_runs_out_is_told_in_a_sentence(questions: list[Sample]) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
+from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_name
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import EngineState
 from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
 from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
+from gui.batch.table import Table
 from tests.helpers.desk import Desk, Script
 
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -30,7 +35,8 @@ def emit(event, **values): print(json.dumps({"event": event, **values}), flush=T
 if "cut" in sys.argv[3]:
     sys.exit("The disk is full.")
 names = [f"p{n}.png" for n in range(3)]
-emit("plan", pictures=names, known=[{"picture": "p0.png", "answer": "old", "error": ""}])
+known = {"picture": "p0.png", "answer": "old", "error": "", "notices": []}
+emit("plan", pictures=names, known=[known], notes=["Already answered: 1."])
 emit("loading")
 for done, name in enumerate(names[1:], 2):
     emit("asking", picture=name)
@@ -39,7 +45,7 @@ for done, name in enumerate(names[1:], 2):
         emit("finished", total=3, failed=0, left=4 - done)
         sys.exit(1)
     error = "Broken." if name == "p2.png" else ""
-    answered = {"picture": name, "answer": "" if error else "new", "error": error}
+    answered = {"picture": name, "answer": "" if error else "new", "error": error, "notices": []}
     emit("answered", answered=answered, seconds_left=30.0 * (3 - done))
     if order == "pause":
         emit("paused")
@@ -50,11 +56,11 @@ emit("finished", total=3, failed=1, left=0)
 
 
 def plan(*names: str) -> dict[str, object]:
-    return {"event": "plan", "pictures": list(names), "known": []}
+    return {"event": "plan", "pictures": list(names), "known": [], "notes": []}
 
 
 def answered(picture: str, answer: str = "", error: str = "") -> dict[str, object]:
-    values = {"picture": picture, "answer": answer, "error": error}
+    values = {"picture": picture, "answer": answer, "error": error, "notices": []}
     return {"event": "answered", "answered": values, "seconds_left": 2.0}
 
 
@@ -111,6 +117,50 @@ def test_rows_are_exported_as_a_table_or_as_lines(tmp_path: Path) -> None:
     assert lines[1] == {"picture": "b", "answer": "", "error": "Broken."}
     with pytest.raises(CogVLM2LiteError, match="can't be written"):
         export_rows(rows, tmp_path / "t.csv" / "x.csv")
+
+
+def test_an_export_runs_nothing_and_replaces_nothing_without_a_question(tmp_path: Path) -> None:
+    name = escape_name(os.fsdecode(b"=caf\xe9\n.png"))
+    rows = [Row(picture=name, state=RowState.ANSWERED, text="=1+1")]
+    export_rows(rows, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8-sig", newline="") as stream:
+        assert list(csv.reader(stream))[1] == ["'=caf\\xe9\\x0a.png", "'=1+1", ""]
+    export_rows(rows, tmp_path / "t.jsonl")
+    (line,) = (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["picture"] == name
+    (tmp_path / "mine.csv").write_text("mine")
+    with pytest.raises(CogVLM2LiteError, match="already exists"):
+        export_rows(rows, tmp_path / "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    export_rows(rows, tmp_path / "mine.csv", replace=True)
+    assert "1+1" in (tmp_path / "mine.csv").read_text()
+
+
+def test_a_row_with_a_strange_name_is_counted_and_opens_its_file() -> None:
+    name = os.fsdecode("照片\n.png".encode("gbk"))
+    run = BatchRun(job=Job(folder=Path("f"), question="?"))
+    run.apply_event(plan(escape_name(name), "b"))
+    run.apply_event(answered(escape_name(name), "yes"))
+    run.apply_event(answered("b", error="Broken."))
+    assert (run.done, run.failed) == (2, 1)
+    assert run.rows[0].file == name
+    assert "\n" not in run.rows[0].shown_name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names exist on Linux only")
+def test_a_thumbnail_comes_for_a_name_that_is_not_utf_8(qtbot: QtBot, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode("照片.png".encode("gbk"))
+    shutil.copy(PICTURES / "sign.png", file)
+    thumbnails = Thumbnails()
+    table = Table(thumbnails, thumbnails)
+    table.show_rows(tmp_path, [Row(picture=escape_name(file.name))])
+    picture = table.index(0, 0)
+    table.data(picture, Qt.ItemDataRole.DecorationRole)
+    qtbot.waitUntil(
+        lambda: table.data(picture, Qt.ItemDataRole.DecorationRole) is not None, timeout=20_000
+    )
+    assert table.path(0) == file
+    thumbnails.close()
 
 
 def test_small_pictures_come_from_a_child_that_may_die(qtbot: QtBot, tmp_path: Path) -> None:
@@ -260,6 +310,31 @@ def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
     command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
     assert page.status.text().startswith("3 of 3 pictures")
+
+
+def test_the_choice_for_existing_files_reaches_the_command(desk: Desk, child: Path) -> None:
+    page = open_page(desk)
+    page.form.folder.setText(str(child))
+    page.form.question.setPlainText("What?")
+    job = page.form.job()
+    assert job is not None
+    assert "--existing=keep" in arguments(job, child, Sampling(), vram="", ram="", only_file=None)
+    for existing in Existing:
+        page.form.existing.setCurrentIndex(page.form.existing.findData(existing))
+        page.form.overwrite.setChecked(True)
+        page.form.set_values(page.form.values())
+        job = page.form.job()
+        assert job is not None
+        line = arguments(job, child, Sampling(), vram="", ram="", only_file=None)
+        assert f"--existing={existing.value}" in line
+        assert "--overwrite" in line
+
+
+def test_what_existed_before_is_shown(desk: Desk, child: Path) -> None:
+    page = start(desk, child)
+    assert page.notes.text() == "Already answered: 1."
+    page.cancel()
+    desk.qtbot.waitUntil(lambda: not page.running)
 
 
 def test_chosen_pictures_take_the_place_of_a_folder(desk: Desk, child: Path) -> None:

@@ -1,0 +1,106 @@
+"""One answer of a batch, and its line in answers.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.file_names import escape_name, unescape_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenText:
+    """A text file with an answer, as this program wrote it.
+
+    file    its path relative to the folder of the text files, with / between names
+    sha256  of the whole file: with another hash, a person has changed it since
+    start, end  the bytes that are the answer; the others were there before (--existing append)
+    """
+
+    file: str
+    sha256: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The result for one picture.
+
+    picture  its path relative to the folder, with / between names
+    answer   empty if there was an error, except if the answer repeated itself
+    error    one sentence and a hint, empty without an error; a Text in the run that made it
+    reason   why the answer ended (FinishReason)
+    notices  what a person would not expect of how the picture was read
+    sha256   of the picture's file
+    stamp    size and times of that file: with the same ones it need not be read again
+    model    weights.identity.identify_model; settings: Task.settings_key
+    text     the text file that has the answer; None: none
+
+    Lines of version 0.2 have no field below `seconds`.
+    """
+
+    picture: str
+    question: str
+    answer: str = ""
+    error: str = ""
+    reason: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+    sha256: str = ""
+    stamp: str = ""
+    model: str = ""
+    settings: str = ""
+    text: WrittenText | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether this is an answer to keep, also if its text file could not be written."""
+        return bool(self.answer.strip()) and self.reason != FinishReason.REPETITION.value
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is known which model was asked, with which settings."""
+        return bool(self.model)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON. Names that are not UTF-8 are escaped (file_names.py)."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["picture"] = escape_name(self.picture)
+        values["notices"] = list(self.notices)
+        if self.text is not None:
+            values["text"] = {**asdict(self.text), "file": escape_name(self.text.file)}
+        return values
+
+    @classmethod
+    def read(cls, line: bytes) -> Answered:
+        """Return the answer of a line of answers.jsonl.
+
+        Raises ValueError or TypeError for a line that `batch` did not write.
+        """
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise TypeError("not an object")
+        text = values.get("text")
+        if text is not None:
+            written = WrittenText(**text)
+            values["text"] = replace(written, file=unescape_name(written.file))
+        values["notices"] = tuple(values.get("notices", ()))
+        found = cls(**values)
+        _check_types(found)
+        return replace(found, picture=unescape_name(found.picture))
+
+
+_KINDS: Mapping[str, type] = {"tokens": int, "notices": tuple, "text": object}
+
+
+def _check_types(answered: Answered) -> None:
+    for item in fields(answered):
+        value = getattr(answered, item.name)
+        kind = (int | float) if item.name == "seconds" else _KINDS.get(item.name, str)
+        if not isinstance(value, kind):
+            raise TypeError(f"{item.name} is {type(value).__name__}")

@@ -1,0 +1,219 @@
+"""The picture files of a folder, and what is left out of it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cogvlm2_lite.batch.answered import Answered
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.file_names import escape_line, unescape_name
+from cogvlm2_lite.inputs.formats import (
+    FOREIGN_SUFFIXES,
+    kind_of,
+    missing_package,
+    readable_suffixes,
+)
+from cogvlm2_lite.inputs.image import check_file_size
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from cogvlm2_lite.text import Text, listed
+
+_SETTLED_S = 2.0
+"""A file that is younger may change again without a new time: file systems count in steps of up to
+two seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The pictures of a folder, sorted by path, and the texts about files that were left out."""
+
+    names: tuple[str, ...]
+    left_out: tuple[Text, ...] = ()
+
+
+def find_pictures(folder: Path, *, recursive: bool) -> Found:
+    """Return the picture files of a folder.
+
+    Hidden files and folders (those that begin with a dot, also macOS's `._photo.jpg`) are not
+    looked at. Raises UsageError if there are no pictures, or if the folder can't be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            "There is no folder {folder}.",
+            hint="Use the folder that contains the pictures.",
+            folder=folder,
+        )
+    suffixes = frozenset(readable_suffixes())
+    names: list[str] = []
+    left_out: Counter[tuple[str, str]] = Counter()
+    unread = 0
+    for name in _walk(folder, recursive=recursive):
+        if name is None:
+            unread += 1
+            continue
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in suffixes:
+            names.append(name)
+        elif suffix in FOREIGN_SUFFIXES:
+            left_out[FOREIGN_SUFFIXES[suffix], ""] += 1
+        elif kind := kind_of(name):
+            left_out[kind, missing_package(kind)] += 1
+    texts = [_left_out(count, kind, package) for (kind, package), count in left_out.items()]
+    if unread:
+        texts.append(Text("folders that can't be read: {count}", count=unread))
+    if not names:
+        hint = "" if recursive else "Add --recursive to include subfolders."
+        raise UsageError(
+            "{folder} has no pictures ({kinds}).",
+            hint="Left out: {files}." if texts else hint,
+            folder=folder,
+            kinds=", ".join(sorted(suffixes)),
+            files=listed(texts),
+        )
+    names.sort(key=_order)
+    return Found(names=tuple(names), left_out=tuple(texts))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the pictures directly in a folder; none if it can't be read."""
+    suffixes = readable_suffixes()
+    return [
+        name
+        for name in _walk(folder, recursive=False)
+        if name is not None and PurePosixPath(name).suffix.lower() in suffixes
+    ]
+
+
+def _walk(folder: Path, *, recursive: bool) -> Iterator[str | None]:
+    """Yield the files below a folder, as paths relative to it; None for an unreadable folder."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(folder / below) as entries:
+                found = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            if not below:
+                raise UsageError(
+                    "{folder} can't be read: {why}.",
+                    hint="Check the permissions of the folder.",
+                    folder=folder,
+                    why=error.strerror or error,
+                ) from error
+            yield None
+            continue
+        for entry in found:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting += [name] if recursive else []
+            elif _is_file(entry):
+                yield name
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _order(name: str) -> list[str]:
+    """Return the key for sorting as paths: a folder's pictures stay together."""
+    return name.split("/")
+
+
+def _left_out(count: int, kind: str, package: str) -> Text:
+    if package:
+        template = "{count} {kind} file needs {package}"
+        many = "{count} {kind} files need {package}"
+    else:
+        template = "{count} {kind} file can't be opened"
+        many = "{count} {kind} files can't be opened"
+    return Text(template if count == 1 else many, count=count, kind=kind, package=package)
+
+
+def read_names(raw: bytes, folder: Path) -> tuple[str, ...]:
+    """Return the picture names of a list: one per line, relative to the folder.
+
+    raw  the content of the file: UTF-8 or, with a byte order mark, UTF-16
+
+    A name may be written as this program prints it (file_names.py): a line break in it is an
+    escape. Bytes that are not UTF-8 are names that are not UTF-8.
+    """
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = raw.decode("utf-16", errors="surrogatepass")
+    else:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return tuple(_real_name(line, folder) for line in lines if line.strip())
+
+
+def _real_name(line: str, folder: Path) -> str:
+    name = unescape_name(line)
+    return line if name == line or os.path.lexists(folder / line) else name
+
+
+def check_names(names: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Return chosen names, each once. Raises UsageError for one that leads out of the folder."""
+    chosen = tuple(dict.fromkeys(PurePosixPath(name).as_posix() for name in names if name))
+    for name in chosen:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
+            raise UsageError(
+                "{name} is not a path below {folder}.",
+                hint="Name pictures by their paths below the folder, with / between names.",
+                name=escape_line(name),
+                folder=folder,
+            )
+    if not chosen:
+        raise UsageError("No picture was chosen.", hint="Choose at least one.")
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """The bytes of a picture file as they were read, and what identifies them; see Answered."""
+
+    data: bytes
+    sha256: str
+    stamp: str
+
+
+def read_picture(path: Path) -> PictureFile:
+    """Read a picture file. Raises OSError, and ImageError for a file that is too large."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
+        raise OSError(errno.EINVAL, "it is not an ordinary file")
+    with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        check_file_size(status.st_size, path.name, DEFAULT_LIMITS)
+        data = stream.read()
+    settled = time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_S
+    return PictureFile(
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        stamp=_stamp(status) if settled and status.st_size == len(data) else "",
+    )
+
+
+def is_same_picture(answered: Answered, path: Path) -> bool:
+    """Return whether a picture file has the content that an answer is about."""
+    try:
+        if answered.stamp and _stamp(path.stat()) == answered.stamp:
+            return True
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == answered.sha256
+    except OSError:
+        return False
+
+
+def _stamp(status: os.stat_result) -> str:
+    # The time of the last change of the file's entry also changes when a program restores the time
+    # of the content, as copying programs do.
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
