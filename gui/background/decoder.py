@@ -1,8 +1,9 @@
 """Decodes pictures in a child process, because a damaged file may crash the decoder.
 
 Run as a program, this module is that child. With `fit` or `square` it reads a picture file from
-standard input, and writes a line of JSON and the pixels, or a line with the error. With `small` it
-reads lines with a path in JSON, and writes such an answer for each.
+standard input, and writes a line of JSON and the pixels, or a line with the error; a third argument
+is the page to read. With `small` it reads lines with a path in JSON, and writes such an answer for
+each.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
-from cogvlm2_lite.text import read_templates, with_templates
+from cogvlm2_lite.text import Text, read_templates, with_templates
 
 SIDE = 1344
 """Side of the model's input in pixels; a preview is not larger."""
@@ -27,6 +28,8 @@ class DecodedPicture:
 
     rgb     [height, width, 3] bytes
     format  of the file, as are original_width and original_height
+    page    the page or frame that was read, from 1, of so many `pages`
+    notices how the picture was read, where a person would not expect it
     """
 
     width: int
@@ -35,6 +38,9 @@ class DecodedPicture:
     format: str
     original_width: int
     original_height: int
+    page: int = 1
+    pages: int = 1
+    notices: tuple[Text, ...] = ()
 
 
 def child_command(how: str, side: int) -> list[str]:
@@ -42,13 +48,16 @@ def child_command(how: str, side: int) -> list[str]:
     return [sys.executable, "-P", "-m", "gui.background.decoder", how, str(side)]
 
 
-def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
+def preview(data: bytes, *, page: int | None = None, as_model_sees: bool = False) -> DecodedPicture:
     """Decode a picture file in a child process.
 
+    page           of a file with several, from 1; None: the one that open_image chooses
     as_model_sees  resized to a square of 1344 pixels, as the model gets it
     Raises ImageError if it is not a picture, or if the child crashes or hangs.
     """
     command = child_command("square" if as_model_sees else "fit", SIDE)
+    if page is not None:
+        command.append(str(page))
     try:
         done = subprocess.run(
             command, input=data, capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -65,24 +74,25 @@ def preview(data: bytes, *, as_model_sees: bool = False) -> DecodedPicture:
         ) from error
     if "error" in header:
         raise ImageError(header["error"], hint=header["hint"])
+    header["notices"] = tuple(header["notices"])
     return DecodedPicture(rgb=pixels, **header)
 
 
-def _child(how: str, side: int) -> None:
+def _child(how: str, side: int, page: int | None = None) -> None:
     if how == "small":
         for line in sys.stdin.buffer:
             _answer(Path(json.loads(line)), how, side)
     else:
-        _answer(sys.stdin.buffer.read(), how, side)
+        _answer(sys.stdin.buffer.read(), how, side, page)
 
 
-def _answer(source: bytes | Path, how: str, side: int) -> None:
+def _answer(source: bytes | Path, how: str, side: int, page: int | None = None) -> None:
     from PIL import Image
 
     from cogvlm2_lite.inputs.image import open_image
 
     try:
-        opened = open_image(source)
+        opened = open_image(source, page=page)
     except CogVLM2LiteError as error:
         _write(with_templates({"error": error.message, "hint": error.hint}))
         return
@@ -98,8 +108,11 @@ def _answer(source: bytes | Path, how: str, side: int) -> None:
         "format": opened.format,
         "original_width": width,
         "original_height": height,
+        "page": opened.page,
+        "pages": opened.pages,
+        "notices": list(opened.notices),
     }
-    _write(header, image.tobytes())
+    _write(with_templates(header), image.tobytes())
 
 
 def _write(header: dict[str, object], pixels: bytes = b"") -> None:
@@ -108,4 +121,4 @@ def _write(header: dict[str, object], pixels: bytes = b"") -> None:
 
 
 if __name__ == "__main__":
-    _child(sys.argv[1], int(sys.argv[2]))
+    _child(sys.argv[1], *map(int, sys.argv[2:]))

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QMimeData, QUrl
+from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QMimeData, QSysInfo, QUrl
 from PySide6.QtGui import QImage
 
-from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from cogvlm2_lite.units import format_bytes
 
 _FORMATS = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 _EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""", re.I)
@@ -41,8 +44,8 @@ def read_mime(mime: QMimeData) -> DroppedContent:
     A browser drops several formats at once: the image if it has it, a part of the page with the
     image inside, and its address. Raises CogVLM2LiteError for a file that can't be read.
     """
-    files = tuple(Path(url.toLocalFile()) for url in mime.urls() if url.isLocalFile())
-    if len(files) > 1 or (files and files[0].is_dir()):
+    files = tuple(local_path(url) for url in mime.urls() if url.isLocalFile())
+    if len(files) > 1 or (files and is_folder(files[0])):
         return DroppedContent(files=files)
     if files:
         return DroppedContent(data=read_file(files[0]))
@@ -53,17 +56,48 @@ def read_mime(mime: QMimeData) -> DroppedContent:
     return DroppedContent(url=address(remote)) if remote is not None else DroppedContent()
 
 
+def local_path(url: QUrl) -> Path:
+    """Return the path of a file: URL, byte for byte.
+
+    Qt's own conversion replaces bytes that are not UTF-8, and no file has the resulting name. Some
+    file managers put the name of this computer into the URL.
+    """
+    if os.name == "nt":
+        return Path(url.toLocalFile())
+    if url.host() not in ("", "localhost", QSysInfo.machineHostName().lower()):
+        return Path(url.toLocalFile())
+    encoded = url.path(QUrl.ComponentFormattingOption.FullyEncoded).encode()
+    return Path(os.fsdecode(bytes(QByteArray.fromPercentEncoding(QByteArray(encoded)).data())))
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False for a name that can't exist."""
+    try:
+        return path.is_dir()
+    except OSError:  # the name is too long
+        return False
+
+
 def read_file(path: Path) -> bytes:
     """Return the bytes of a picture file. Raises CogVLM2LiteError if it can't be read."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        size = path.stat().st_size
+        if size <= DEFAULT_LIMITS.max_file_bytes:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise CogVLM2LiteError(
             "{file} can't be read: {why}.",
             hint="Check that it still exists and that you may read it.",
-            file=path.name,
-            why=error.strerror or error,
+            file=escape_line(path.name)[:200],
+            why=(error.strerror if isinstance(error, OSError) else None) or error,
         ) from error
+    raise ImageError(
+        "{file} has {size}, more than the {most} that a picture may have.",
+        hint="Save a smaller copy: the model sees 1344 by 1344 pixels.",
+        file=escape_line(path.name)[:200],
+        size=format_bytes(size),
+        most=format_bytes(DEFAULT_LIMITS.max_file_bytes),
+    )
 
 
 def png_bytes(image: QImage) -> bytes:

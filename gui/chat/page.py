@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask
 from gui.chat.answering import Answering
@@ -65,6 +66,7 @@ class ChatPage(QWidget):
         self._context = context
         self._conversation: Conversation | None = None
         self._picture = b""
+        self._page: int | None = None
         self._edited: Turn | None = None
         self._closed = False
         self.setProperty("kind", "page")
@@ -74,7 +76,8 @@ class ChatPage(QWidget):
         self._answering.failed.connect(self.show_message)
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
-        self.panel.chosen.connect(self._picture_chosen)
+        self.panel.chosen.connect(lambda data: self._choose_picture(data, None))
+        self.panel.page_chosen.connect(lambda page: self._choose_picture(self._picture, page))
         self.panel.files_dropped.connect(self._files_dropped)
         self.panel.failed.connect(self.show_message)
         self.sidebar = self._make_sidebar()
@@ -108,20 +111,20 @@ class ChatPage(QWidget):
         """The conversation that is shown."""
         return self._conversation
 
-    def save_state(self) -> tuple[int | None, bytes, str]:
-        """Return conversation, picture and question for a page that replaces this one."""
-        shown = self._conversation
-        return (shown.id if shown else None), self._picture, self.composer.toPlainText()
+    def save_state(self) -> tuple[int | None, bytes, str, int | None]:
+        """Return conversation, picture, question and page for a widget that replaces this one."""
+        shown, text = self._conversation, self.composer.toPlainText()
+        return (shown.id if shown else None), self._picture, text, self._page
 
-    def restore_state(self, saved: tuple[int | None, bytes, str]) -> None:
-        """Show what the replaced page showed."""
-        conversation_id, picture, text = saved
+    def restore_state(self, saved: tuple[int | None, bytes, str, int | None]) -> None:
+        """Show what the replaced widget showed."""
+        conversation_id, picture, text, page = saved
         if conversation_id is not None:
             self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
             self.reload_list()
         elif picture:
-            self._picture = picture
-            self.panel.show_picture(picture)
+            self._picture, self._page = picture, page
+            self.panel.show_picture(picture, page)
         self.composer.setPlainText(text)
 
     def shut_down(self) -> None:
@@ -232,13 +235,14 @@ class ChatPage(QWidget):
     def show_conversation(self, conversation: Conversation | None) -> None:
         """Show a conversation, or an empty page for a new one."""
         self._conversation, self._edited = conversation, None
-        self._picture = b""
+        self._picture, self._page = b"", None
         if conversation is not None and conversation.picture:
             try:
                 self._picture = self._context.history.picture(conversation.picture)
+                self._page = conversation.page
             except HistoryError as error:
                 self.show_message(error_text(error))
-        self.panel.show_picture(self._picture)
+        self.panel.show_picture(self._picture, self._page)
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
@@ -290,19 +294,22 @@ class ChatPage(QWidget):
         self.start_new()
         self.panel.load(data)
 
-    def _picture_chosen(self, data: bytes) -> None:
+    def _choose_picture(self, data: bytes, page: int | None) -> None:
+        """Use a picture, or another page of the picture. Another page is another picture."""
         shown = self._conversation
-        if shown is not None and shown.path() and data != self._picture:
+        if shown is not None and shown.path() and (data, page) != (self._picture, self._page):
             choice = ask_about_second(self)
             if choice is PictureAction.CANCEL:
+                if data == self._picture:  # the panel shows the number of the other page
+                    self.panel.show_picture(data, self._page)
                 return
             if choice is PictureAction.NEW:
                 self.start_new()
                 shown = None
-        if shown is not None and not self._set_picture(shown, data):
+        if shown is not None and not self._set_picture(shown, data, page):
             return
-        self._picture = data
-        self.panel.show_picture(data)
+        self._picture, self._page = data, page
+        self.panel.show_picture(data, page)
         self._show_state()
 
     def _files_dropped(self, files: list[Path]) -> None:
@@ -320,7 +327,7 @@ class ChatPage(QWidget):
         try:
             for name, data in reversed(several.pictures):
                 picture = history.save_picture(data)
-                first = history.create(picture=picture, title=name)
+                first = history.create(picture=picture, title=escape_line(name))
         except HistoryError as error:
             self.show_message(error_text(error))
             return
@@ -332,16 +339,17 @@ class ChatPage(QWidget):
         else:
             self._banner.hide()
 
-    def _set_picture(self, conversation: Conversation, data: bytes) -> bool:
-        before = conversation.picture
+    def _set_picture(self, conversation: Conversation, data: bytes, page: int | None) -> bool:
+        before = conversation.picture, conversation.page
 
         def change() -> None:
             conversation.picture = self._context.history.save_picture(data)
+            conversation.page = page
             self._context.history.save(conversation)
 
         if self._guard(change):
             return True
-        conversation.picture = before
+        conversation.picture, conversation.page = before
         return False
 
     # --- asking ----------------------------------------------------------------------------------
@@ -418,7 +426,7 @@ class ChatPage(QWidget):
         try:
             if self._conversation is None:
                 name = history.save_picture(self._picture) if self._picture else ""
-                self._conversation = history.create(picture=name)
+                self._conversation = history.create(picture=name, page=self._page)
             turn = history.ask(self._conversation, question, parent)
         except HistoryError as error:
             self.show_message(error_text(error))
@@ -444,6 +452,7 @@ class ChatPage(QWidget):
             request=0,
             question=turn.question,
             image=self._picture or None,
+            page=self._page,
             history=conversation.before(turn),
             sampling=sampling_of(self._context.settings),
             continue_from=continue_from,

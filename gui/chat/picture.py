@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -31,18 +32,20 @@ from gui.chat.capture import Capture, can_capture
 from gui.chat.dropped import png_bytes, read_file, read_mime
 from gui.chat.view import View
 from gui.context import Context
-from gui.translation import error_text
+from gui.translation import error_text, translate
 
 
 class PicturePanel(QWidget):
     """The panel.
 
     chosen         (bytes) a picture file from the user, which could be decoded
+    page_chosen    (number) another page of the picture, which could be decoded
     files_dropped  (paths) several files, or one folder
     failed         (message) a file could not be used
     """
 
     chosen = Signal(bytes)
+    page_chosen = Signal(int)
     files_dropped = Signal(list)
     failed = Signal(str)
 
@@ -50,10 +53,11 @@ class PicturePanel(QWidget):
         super().__init__()
         self._context = context
         self._data = b""
+        self._page: int | None = None
         self._square = False
         self._turns = 0
         self._image: QImage | None = None
-        self._decoded: tuple[bytes, bool, DecodedPicture] | None = None
+        self._decoded: tuple[bytes, int | None, bool, DecodedPicture] | None = None
         self.setObjectName("panel")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setAcceptDrops(True)
@@ -77,6 +81,12 @@ class PicturePanel(QWidget):
         self._facts.setProperty("kind", "soft")
         self._facts.setWordWrap(True)
         column.addWidget(self._facts)
+        self.notice = QLabel()
+        self.notice.setTextFormat(Qt.TextFormat.PlainText)
+        self.notice.setWordWrap(True)
+        self.notice.setAccessibleName(self.tr("How the picture was read"))
+        column.addWidget(self.notice)
+        column.addWidget(self._make_pages())
         sources, looks = QHBoxLayout(), QHBoxLayout()
         self._button(sources, "open", self.tr("Open picture files (Ctrl+O)"), self.ask_for_file)
         self._button(sources, "paste", self.tr("Paste a picture"), self.paste)
@@ -99,16 +109,39 @@ class PicturePanel(QWidget):
         self._target.hide()
         self.show_picture(b"")
 
-    def show_picture(self, data: bytes) -> None:
-        """Show a picture file that was decoded before; b"" shows none."""
-        self._data, self._turns = data, 0
-        self._draw(None)
+    def _make_pages(self) -> QWidget:
+        """Make the row that chooses a page or frame."""
+        self._page_row = QWidget()
+        row = QHBoxLayout(self._page_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(4)
+        self.pages = QSpinBox()
+        self.pages.setPrefix(self.tr("Page "))
+        self.pages.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.pages.setKeyboardTracking(False)  # a page is decoded when its number is complete
+        self.pages.setAccessibleName(self.tr("Page of the picture"))
+        self.pages.setToolTip(self.tr("Choose another page or frame"))
+        self.pages.valueChanged.connect(self._turn_page)
+        self._button(row, "previous", self.tr("Previous page"), self.pages.stepDown)
+        row.addWidget(self.pages, 1)
+        self._button(row, "next", self.tr("Next page"), self.pages.stepUp)
+        return self._page_row
+
+    def show_picture(self, data: bytes, page: int | None = None) -> None:
+        """Show a picture file that was decoded before; b"" shows none.
+
+        page  from 1; None: the one that open_image chooses
+        """
+        if not data or data != self._data:
+            self._turns = 0
+            self._draw(None)
+        self._data, self._page = data, page
         if data:
-            self._decode(data, choose=False)
+            self._decode(data, page)
 
     def load(self, data: bytes) -> None:
         """Decode a picture file from the user, and emit `chosen` or `failed`."""
-        self._decode(data, choose=True)
+        self._decode(data, None, lambda: self.chosen.emit(data))
 
     def accept_mime(self, mime: QMimeData) -> bool:
         """Use what was dropped or pasted. Returns False if there is no picture in it."""
@@ -168,27 +201,34 @@ class PicturePanel(QWidget):
         if image is not None:
             self.load(png_bytes(image))
 
-    def _decode(self, data: bytes, *, choose: bool) -> None:
+    def _turn_page(self, page: int) -> None:
+        self._decode(self._data, page, lambda: self.page_chosen.emit(page))
+
+    def _decode(
+        self, data: bytes, page: int | None, choose: Callable[[], None] | None = None
+    ) -> None:
         """Decode a picture file in a child process, unless it was the last one decoded.
 
-        choose  emit `chosen`; the page then shows the picture, which is already decoded
+        choose  called with a decoded picture instead of showing it; the chat page then shows it
         """
         square = self._square
 
         def decoded(found: DecodedPicture) -> None:
-            self._decoded = (data, square, found)
-            if choose:
-                self.chosen.emit(data)
-            elif self._data == data:
+            self._decoded = (data, page, square, found)
+            if choose is not None:
+                choose()
+            elif (self._data, self._page) == (data, page):
                 self._show(found, square=square)
 
         def failed(error: CogVLM2LiteError) -> None:
             self.failed.emit(error_text(error))
+            if self._data and data == self._data and page != self._page:
+                self.show_picture(self._data, self._page)  # the page that could be decoded
 
-        if self._decoded is not None and self._decoded[:2] == (data, square):
-            decoded(self._decoded[2])
+        if self._decoded is not None and self._decoded[:3] == (data, page, square):
+            decoded(self._decoded[3])
             return
-        work = lambda: preview(data, as_model_sees=square)  # noqa: E731
+        work = lambda: preview(data, page=page, as_model_sees=square)  # noqa: E731
         self._context.tasks.run(work, decoded, failed, self)
 
     def _show(self, found: DecodedPicture, *, square: bool) -> None:
@@ -200,12 +240,23 @@ class PicturePanel(QWidget):
             )
             + (self.tr(" - as the model sees it: 1344 x 1344") if square else "")
         )
+        self.notice.setText("\n".join(map(translate, found.notices)))
+        self.notice.setVisible(bool(found.notices))
+        blocked = self.pages.blockSignals(True)
+        self.pages.setRange(1, found.pages)
+        self.pages.setSuffix(self.tr(" of {count}").format(count=found.pages))
+        self.pages.setValue(found.page)
+        self.pages.blockSignals(blocked)
+        self._page_row.setVisible(found.pages > 1)
 
     def _draw(self, image: QImage | None) -> None:
         self._image = image
         self.view.setVisible(image is not None)
         self._empty.setVisible(image is None)
         self._facts.setVisible(image is not None)
+        if image is None:
+            self.notice.hide()
+            self._page_row.hide()
         turned = image
         if image is not None and self._turns:
             turned = image.transformed(QTransform().rotate(90 * self._turns))
@@ -218,7 +269,7 @@ class PicturePanel(QWidget):
     def _look(self) -> None:
         self._square = self._eye.isChecked()
         if self._data:
-            self._decode(self._data, choose=False)
+            self._decode(self._data, self._page)
 
     def _button(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]

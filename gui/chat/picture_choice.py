@@ -11,8 +11,9 @@ from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_line
 from gui.background.decoder import preview
-from gui.chat.dropped import read_file
+from gui.chat.dropped import is_folder, read_file
 from gui.translation import error_text
 
 MOST_CONVERSATIONS = 20
@@ -45,7 +46,8 @@ def read_pictures(files: Sequence[Path]) -> ReadPictures:
             data = read_file(file)
             preview(data)
         except CogVLM2LiteError as error:
-            named = "" if file.name in error.message else f"{file.name}: "
+            name = escape_line(file.name)
+            named = "" if name in error.message else f"{name}: "
             errors.append(f"{named}{error_text(error)}")
         else:
             pictures.append((file.name, data))
@@ -74,7 +76,7 @@ def ask_about_second(parent: QWidget) -> PictureAction:
 
 def ask_about_many(parent: QWidget, files: Sequence[Path]) -> PictureAction:
     """Ask what to do with several files, or with a folder."""
-    folder = any(file.is_dir() for file in files)
+    folder = any(map(is_folder, files))
     offers = [
         (
             QCoreApplication.translate("Several", "One question about all of them"),

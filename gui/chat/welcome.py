@@ -84,6 +84,7 @@ class Banner(QWidget):
         row = QHBoxLayout(frame)
         row.setContentsMargins(12, 8, 8, 8)
         self._text = QLabel()
+        self._text.setTextFormat(Qt.TextFormat.PlainText)  # a file name may look like HTML
         self._text.setWordWrap(True)
         row.addWidget(self._text, 1)
         self.restart_button = QPushButton(self.tr("Restart"))

@@ -84,6 +84,7 @@ def to_json(conversation: Conversation, picture: bytes) -> str:
         "program": "CogVLM2 Lite",
         "title": conversation.title,
         "leaf": conversation.leaf,
+        "page": conversation.page,
         "picture": base64.b64encode(picture).decode() if picture else None,
         "turns": turns,
     }

@@ -59,6 +59,7 @@ _MIGRATIONS = (
     CREATE INDEX turn_of_conversation ON turn(conversation);
     """,
     "ALTER TABLE conversation ADD COLUMN rotation INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE conversation ADD COLUMN page INTEGER;",
 )
 VERSION = len(_MIGRATIONS)
 
@@ -117,12 +118,16 @@ class History:
 
     # Conversations
 
-    def create(self, *, picture: str = "", title: str = "") -> Conversation:
+    def create(
+        self, *, picture: str = "", page: int | None = None, title: str = ""
+    ) -> Conversation:
         """Create an empty conversation."""
         now = time.time()
         with self._writing():
-            number = self._insert_conversation(title, picture, now)
-        return Conversation(id=number, title=title, picture=picture, created=now, changed=now)
+            number = self._insert_conversation(title, picture, page, now)
+        return Conversation(
+            id=number, title=title, picture=picture, page=page, created=now, changed=now
+        )
 
     def list(self, search: str = "") -> list[Summary]:
         """Return the conversations, pinned and newest first. search: a text in titles or turns."""
@@ -149,7 +154,7 @@ class History:
         """Read a conversation with its turns. Raises HistoryError if there is none."""
         with _history_errors():
             row = self._db.execute(
-                "SELECT title, picture, rotation, pinned, leaf, created, changed "
+                "SELECT title, picture, rotation, pinned, leaf, created, changed, page "
                 "FROM conversation WHERE id = ?",
                 (conversation_id,),
             ).fetchone()
@@ -169,6 +174,7 @@ class History:
             leaf=row[4],
             created=row[5],
             changed=row[6],
+            page=row[7],
             turns={turn[0]: self._unsaved.get(turn[0]) or _turn(turn) for turn in turns},
         )
 
@@ -176,11 +182,12 @@ class History:
         """Save the fields of a conversation; other methods save its turns."""
         with self._writing():
             self._db.execute(
-                "UPDATE conversation SET title = ?, picture = ?, rotation = ?, pinned = ?, "
-                "leaf = ?, changed = ? WHERE id = ?",
+                "UPDATE conversation SET title = ?, picture = ?, page = ?, rotation = ?, "
+                "pinned = ?, leaf = ?, changed = ? WHERE id = ?",
                 (
                     conversation.title,
                     conversation.picture,
+                    conversation.page,
                     conversation.rotation,
                     conversation.pinned,
                     conversation.leaf,
@@ -226,7 +233,7 @@ class History:
         now = time.time()
         numbers: dict[int | None, int | None] = {None: None}
         with self._writing():
-            number = self._insert_conversation(foreign.title, name, now)
+            number = self._insert_conversation(foreign.title, name, foreign.page, now)
             for turn in foreign.turns.values():
                 numbers[turn.id] = self._db.execute(
                     "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
@@ -238,10 +245,11 @@ class History:
             )
         return self.load(number)
 
-    def _insert_conversation(self, title: str, picture: str, now: float) -> int:
+    def _insert_conversation(self, title: str, picture: str, page: int | None, now: float) -> int:
         made = self._db.execute(
-            "INSERT INTO conversation (title, picture, created, changed) VALUES (?, ?, ?, ?)",
-            (title, picture, now, now),
+            "INSERT INTO conversation (title, picture, page, created, changed) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (title, picture, page, now, now),
         )
         assert made.lastrowid is not None
         return made.lastrowid

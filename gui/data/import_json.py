@@ -60,11 +60,12 @@ class _Turn(Struct, kw_only=True):
 
 
 class _Export(Struct, kw_only=True):
-    """An exported file. picture: base64."""
+    """An exported file. picture: base64; page: missing in files of earlier versions."""
 
     title: str
     leaf: Count | None
     picture: str | None
+    page: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     turns: Annotated[list[_Turn], Meta(max_length=10_000)]
 
 
@@ -140,7 +141,11 @@ def _import(export: _Export) -> ImportedConversation:
         raise _WrongError(Text("the turn that is shown is missing"))
     return ImportedConversation(
         conversation=Conversation(
-            id=0, title=_replace_surrogates(export.title), leaf=export.leaf, turns=turns
+            id=0,
+            title=_replace_surrogates(export.title),
+            page=export.page,
+            leaf=export.leaf,
+            turns=turns,
         ),
         picture=_picture(export.picture),
     )

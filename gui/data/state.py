@@ -91,6 +91,7 @@ class Conversation:
     """A picture, a title and a tree of turns.
 
     picture   sha256 of the picture's bytes; "" for none
+    page      the page or frame that the user chose, from 1; None: none was chosen
     rotation  quarter turns to the right by the user
     leaf      the last turn of the branch that is shown; None while there is none
     """
@@ -98,6 +99,7 @@ class Conversation:
     id: int
     title: str = ""
     picture: str = ""
+    page: int | None = None
     rotation: int = 0
     pinned: bool = False
     leaf: int | None = None

@@ -3515,6 +3515,22 @@ or open a file.</source>
 或打开文件。</translation>
     </message>
     <message>
+        <source>How the picture was read</source>
+        <translation>图片的读取方式</translation>
+    </message>
+    <message>
+        <source>Page </source>
+        <translation>第 </translation>
+    </message>
+    <message>
+        <source>Page of the picture</source>
+        <translation>图片的页码</translation>
+    </message>
+    <message>
+        <source>Choose another page or frame</source>
+        <translation>选择另一页或另一帧</translation>
+    </message>
+    <message>
         <source>Open picture files (Ctrl+O)</source>
         <translation>打开图片文件 (Ctrl+O)</translation>
     </message>
@@ -3551,12 +3567,24 @@ or open a file.</source>
         <translation>放下图片</translation>
     </message>
     <message>
+        <source>Previous page</source>
+        <translation>上一页</translation>
+    </message>
+    <message>
+        <source>Next page</source>
+        <translation>下一页</translation>
+    </message>
+    <message>
         <source>{address} is a network address, and this program downloads nothing. Save the picture and drop the file.</source>
         <translation>{address} 是网络地址，本程序不下载任何内容。请先保存图片，再拖入文件。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
         <translation>剪贴板上没有图片。</translation>
+    </message>
+    <message>
+        <source> of {count}</source>
+        <translation> 页，共 {count} 页</translation>
     </message>
     <message>
         <source>This is not a picture.</source>

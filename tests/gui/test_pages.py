@@ -1,0 +1,180 @@
+"""Files with several pages, notices about pictures, and file names as they come."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QMimeData, QSysInfo, QUrl
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
+from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from gui.chat.dropped import read_file, read_mime
+from gui.chat.picture_choice import PictureAction
+from gui.data.export import to_json
+from gui.data.history import FILE, History
+from gui.data.import_json import parse_export
+from tests.helpers.desk import Desk
+from tests.helpers.pages import COLORS, three_pages
+
+SIGN = (checkpoint_folder().parent / "pictures" / "sign.png").read_bytes()
+
+
+def uris(*paths: bytes) -> QMimeData:
+    """Return what a file manager drops: the bytes of names, percent-encoded."""
+    mime = QMimeData()
+    mime.setData("text/uri-list", b"\r\n".join(b"file://" + quoted(path) for path in paths))
+    return mime
+
+
+def quoted(path: bytes) -> bytes:
+    return b"".join(b"/" if byte == 47 else b"%%%02X" % byte for byte in path)
+
+
+def shown_color(desk: Desk) -> tuple[int, ...]:
+    image = desk.chat.panel.view.grab().toImage()
+    color = image.pixelColor(image.rect().center())
+    return color.red(), color.green(), color.blue()
+
+
+def open_three_pages(desk: Desk) -> None:
+    desk.open_demo()
+    desk.chat.panel.load(three_pages())
+    desk.qtbot.waitUntil(desk.chat.panel.pages.isVisible, timeout=15_000)
+
+
+def choose_page(desk: Desk, page: int) -> None:
+    desk.chat.panel.pages.setValue(page)
+    desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[page - 1], timeout=15_000)
+
+
+def test_a_page_is_named_and_another_one_is_chosen_kept_and_asked_about(desk: Desk) -> None:
+    panel = desk.chat.panel
+    open_three_pages(desk)
+    assert (panel.pages.text(), panel.pages.maximum()) == ("Page 1 of 3", 3)
+    assert panel.notice.isVisible()
+    assert "page 1 of 3" in panel.notice.text()
+    choose_page(desk, 3)
+    assert panel.pages.text() == "Page 3 of 3"
+    assert not panel.notice.isVisible()
+    desk.ask("What is it?")
+    assert (desk.engine.asked[-1].image, desk.engine.asked[-1].page) == (three_pages(), 3)
+    kept = desk.chat.conversation
+    assert kept is not None
+    desk.chat.start_new()
+    assert not panel.pages.isVisible()
+    desk.chat.show_conversation(desk.program.history.load(kept.id))
+    desk.qtbot.waitUntil(panel.pages.isVisible, timeout=15_000)
+    assert panel.pages.text() == "Page 3 of 3"
+    desk.chat.panel.load(SIGN)
+    desk.chat.start_new()
+    desk.ask("Without a picture?")
+    assert (desk.engine.asked[-1].image, desk.engine.asked[-1].page) == (None, None)
+
+
+@pytest.mark.parametrize("choice", [PictureAction.NEW, PictureAction.REPLACE, PictureAction.CANCEL])
+def test_another_page_is_another_picture(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, choice: PictureAction
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("gui.chat.page.ask_about_second", lambda page: asked.append(page) or choice)
+    open_three_pages(desk)
+    desk.ask("One?")
+    first = desk.chat.conversation
+    assert first is not None
+    desk.chat.panel.pages.setValue(2)
+    desk.qtbot.waitUntil(lambda: bool(asked), timeout=15_000)
+    after = 1 if choice is PictureAction.CANCEL else 2
+    desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[after - 1], timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.panel.pages.value() == after, timeout=15_000)
+    desk.ask("Two?")
+    assert desk.engine.asked[-1].page == (None if choice is PictureAction.CANCEL else 2)
+    assert (desk.chat.conversation is first) == (choice is not PictureAction.NEW)
+    kept = desk.program.history.load(first.id).page
+    assert kept == (2 if choice is PictureAction.REPLACE else None)
+
+
+def test_an_ordinary_picture_has_neither_notice_nor_pages(desk: Desk) -> None:
+    desk.chat.panel.load(SIGN)
+    desk.qtbot.waitUntil(desk.chat.panel.view.isVisible, timeout=15_000)
+    assert not desk.chat.panel.notice.isVisible()
+    assert not desk.chat.panel.pages.isVisible()
+
+
+def test_a_history_of_an_earlier_version_gets_the_column_for_pages(tmp_path: Path) -> None:
+    with History(tmp_path) as history:
+        history.create(title="old")
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("ALTER TABLE conversation DROP COLUMN page")
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    with History(tmp_path) as history:
+        old = history.load(history.list()[0].id)
+        assert (old.title, old.page) == ("old", None)
+        old.page = 4
+        history.save(old)
+        assert history.load(old.id).page == 4
+        taken = parse_export(to_json(old, b"").encode(), "x").conversation
+        assert history.import_conversation(taken, b"").page == 4
+
+
+NAMES = [
+    b"it's.png",
+    b"'quoted'.png",
+    b"caf\xe9.png",
+    "图片 1.png".encode(),
+    b"~photo.png",
+    b"line\nbreak.png",
+    b"\x1b[31m\x01.png",
+    b"<b>bold.png",
+    b"100%25 #1?.png",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dropped_file_of_any_name_is_used(desk: Desk, tmp_path: Path, name: bytes) -> None:
+    path = os.fsencode(tmp_path) + b"/" + name
+    Path(os.fsdecode(path)).write_bytes(SIGN)
+    assert read_mime(uris(path)).data == SIGN
+    assert desk.chat.panel.accept_mime(uris(path))
+    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
+
+
+def test_files_of_any_names_become_a_conversation_each(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gui.chat.page.ask_about_many", lambda *_: PictureAction.NEW)
+    paths = [
+        os.fsencode(tmp_path) + b"/" + name for name in (b"it's.png", b"caf\xe9.png", b"a\nb.png")
+    ]
+    for path in paths[:-1]:
+        Path(os.fsdecode(path)).write_bytes(SIGN)
+    assert desk.chat.panel.accept_mime(uris(*paths))
+    desk.qtbot.waitUntil(lambda: desk.chat.list.count() == 2, timeout=30_000)
+    titles = [desk.chat.list.item(i).text() for i in range(2)]
+    assert titles == ["it's.png", "caf\\xe9.png"]
+    assert desk.chat.message.startswith("a\\x0ab.png can't be read")
+
+
+@pytest.mark.parametrize("host", ["localhost", QSysInfo.machineHostName()])
+def test_a_path_may_name_this_computer(tmp_path: Path, host: str) -> None:
+    (tmp_path / "a.png").write_bytes(SIGN)
+    mime = QMimeData()
+    mime.setUrls([QUrl(f"file://{host}{tmp_path}/a.png")])
+    assert read_mime(mime).data == SIGN
+
+
+def test_what_can_not_be_a_file_is_refused(tmp_path: Path) -> None:
+    for name in (b"a\x00b.png", b"x" * 5000, b"gone.png"):
+        with pytest.raises(CogVLM2LiteError, match="can't be read"):
+            read_mime(uris(os.fsencode(tmp_path) + b"/" + name))
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(DEFAULT_LIMITS.max_file_bytes + 1)
+    with pytest.raises(ImageError, match="more than the"):
+        read_file(tmp_path / "a.png")
