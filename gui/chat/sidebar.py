@@ -137,13 +137,17 @@ class Sidebar(QWidget):
         self.deleted.emit(conversation_id)
         self.reload()
 
-    def export_to(self, conversation_id: int, target: Path) -> None:
-        """Write a conversation to a file. Raises HistoryError."""
+    def export_to(self, conversation_id: int, target: Path, *, replace: bool = False) -> None:
+        """Write a conversation to a file. replace: the user agreed to replace it.
+
+        Raises HistoryError.
+        """
         conversation = self._context.history.load(conversation_id)
         picture = (
             self._context.history.picture(conversation.picture) if conversation.picture else b""
         )
-        export(conversation, picture, target if target.suffix else target.with_suffix(".md"))
+        target = target if target.suffix else target.with_suffix(".md")
+        export(conversation, picture, target, replace=replace)
 
     def import_from(self, source: Path) -> None:
         """Import a conversation that was exported as JSON, and show it."""
@@ -198,7 +202,11 @@ class Sidebar(QWidget):
             "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
         )
         if name:
-            self._guard(lambda: self.export_to(conversation_id, Path(name)))
+            # The dialog asks before a file is replaced, but it does not know an added suffix.
+            target = Path(name)
+            self._guard(
+                lambda: self.export_to(conversation_id, target, replace=bool(target.suffix))
+            )
 
     def _restore_deleted(self) -> None:
         if self._last_deleted is not None:

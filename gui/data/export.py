@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cogvlm2_lite.file_names import cut_name
 from gui.data.history import HistoryError
 from gui.data.settings import write_atomic
 from gui.data.state import Conversation
@@ -27,11 +28,23 @@ img{{max-width:100%}}.q{{background:#e6f0ec;border-radius:.8rem;padding:.6rem 1r
 """  # noqa: E501 - a policy has no line breaks
 
 
-def export(conversation: Conversation, picture: bytes, target: Path) -> None:
+def export(
+    conversation: Conversation, picture: bytes, target: Path, *, replace: bool = False
+) -> None:
     """Write the branch that is shown, in the format of the file's suffix: .md, .html or .json.
 
-    The picture is written next to a Markdown file. Raises HistoryError.
+    The picture is written next to a Markdown file, and never replaces another one.
+
+    replace  whether the user agreed to replace an existing file
+
+    Raises HistoryError if the file exists or can't be written.
     """
+    if not replace and target.exists():
+        raise HistoryError(
+            "{file} already exists and is not overwritten.",
+            hint="Choose another name.",
+            file=target,
+        )
     try:
         if target.suffix.lower() == ".json":
             write_atomic(target, to_json(conversation, picture).encode())
@@ -40,7 +53,7 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
         else:
             name = ""
             if picture:
-                name = f"{target.stem}.{picture_kind(picture)}"
+                name = _picture_name(target, picture)
                 write_atomic(target.with_name(name), picture)
             write_atomic(target, to_markdown(conversation, name).encode())
     except OSError as error:
@@ -50,6 +63,17 @@ def export(conversation: Conversation, picture: bytes, target: Path) -> None:
             file=target,
             why=error.strerror or error,
         ) from error
+
+
+def _picture_name(target: Path, picture: bytes) -> str:
+    """Return a name next to a Markdown file that is free, or that has this very picture."""
+    kind, number = picture_kind(picture), 1
+    while True:
+        end = f".{kind}" if number == 1 else f"-{number}.{kind}"
+        file = target.with_name(cut_name(target.stem, 255 - len(end)) + end)
+        if not file.exists() or (file.is_file() and file.read_bytes() == picture):
+            return file.name
+        number += 1
 
 
 def to_markdown(conversation: Conversation, picture: str) -> str:

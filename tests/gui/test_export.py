@@ -34,6 +34,24 @@ def test_markdown_has_the_shown_branch_and_its_picture_beside(tmp_path: Path) ->
     assert (tmp_path / "a talk.png").read_bytes() == PNG
 
 
+def test_an_export_replaces_nothing_without_a_question(tmp_path: Path) -> None:
+    (tmp_path / "talk.png").write_bytes(b"my own picture")
+    export(talk(), PNG, tmp_path / "talk.md")
+    assert (tmp_path / "talk.png").read_bytes() == b"my own picture"
+    assert (tmp_path / "talk-2.png").read_bytes() == PNG
+    assert "![](talk-2.png)" in (tmp_path / "talk.md").read_text()
+    for kind in ("md", "html", "json"):
+        (tmp_path / f"mine.{kind}").write_text("mine")
+        with pytest.raises(HistoryError, match="already exists"):
+            export(talk(), PNG, tmp_path / f"mine.{kind}")
+        assert (tmp_path / f"mine.{kind}").read_text() == "mine"
+    export(talk(), PNG, tmp_path / "talk.md", replace=True)  # the user agreed
+    assert sorted(f.name for f in tmp_path.glob("talk*")) == ["talk-2.png", "talk.md", "talk.png"]
+    long = tmp_path / ("n" * 252 + ".md")
+    export(talk(), PNG, long)
+    assert (tmp_path / ("n" * 251 + ".png")).read_bytes() == PNG
+
+
 def test_html_escapes_and_loads_nothing(tmp_path: Path) -> None:
     export(talk(), PNG, tmp_path / "talk.html")
     text = (tmp_path / "talk.html").read_text()
