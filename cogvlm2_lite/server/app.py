@@ -190,9 +190,9 @@ class _Handlers:
         reserved = _Reservation(self._service)
         try:
             raw = await self._read(request, reserved)
-            # Parsing a large body takes time; other requests must not wait for it.
+            # A large picture takes time to read and to hash; other requests must not wait for it.
             body = await asyncio.to_thread(lambda: read_request(read_json(raw), kind))
-            asked = answer_request(body, self._service.limits)
+            asked = await asyncio.to_thread(answer_request, body, self._service.limits)
             if asked.model is not None:
                 self._check_name(asked.model)
             if asked.image_url:

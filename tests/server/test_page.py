@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from cogvlm2_lite.demo.shipped import sample_pictures
-from cogvlm2_lite.events import Progress, TextDelta
+from cogvlm2_lite.events import PictureOpened, Progress, TextDelta
+from cogvlm2_lite.text import Text
+from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S
 
@@ -171,6 +174,45 @@ def test_a_picture_can_be_pasted_and_text_stays_text(page: Any) -> None:
         }"""
     )
     page.wait_for_selector("#preview:not([hidden])")
+
+
+def test_a_notice_is_shown_and_another_page_can_be_asked_about(
+    page: Any, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    scan = save_three_pages(tmp_path)
+    page.set_input_files("#file", scan)
+    shows(page, "#thumb-name", "scan.tif")  # the browser can't show this kind
+    engine.extra = [
+        PictureOpened(page=1, pages=3, notices=(Text("This is page 1 of {n}.", n=3),)),
+    ]
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    assert engine.asked[-1].page is None
+    assert page.inner_text(".note").startswith("This is page 1 of 3.")
+    assert page.inner_text(".asked .file") == "scan.tif"
+    page.reload()
+    playwright.expect(page.locator(".note")).to_contain_text("page 1 of 3")
+    page.click(".other-page")
+    assert page.input_value("#page") == "2"
+    assert page.input_value("#question") == "what is it"
+    engine.extra = []
+    page.press("#question", "Enter")
+    page.wait_for_selector(".again")
+    assert (engine.asked[-1].image, engine.asked[-1].page) == (scan.read_bytes(), 2)
+    assert engine.asked[-1].history == ()
+    assert page.locator(".note").inner_text().startswith("4 tokens")
+
+
+def test_a_picture_of_a_kind_that_the_browser_does_not_know_is_sent(
+    page: Any, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    file = tmp_path / "IMG_1.HEIC"
+    file.write_bytes(b"a picture of a phone")
+    page.set_input_files("#file", file)
+    shows(page, "#thumb-name", "IMG_1.HEIC")
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    assert engine.asked[-1].image == file.read_bytes()
 
 
 def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:

@@ -22,6 +22,7 @@ from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer, listen
+from cogvlm2_lite.units import MIB
 from tests.helpers.chat_client import CHAT, KEY, ask, client_of, in_thread, picture, text, user
 from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S
@@ -183,6 +184,15 @@ def test_too_large_bodies_and_pictures_are_refused() -> None:
         headers = {"content-type": "application/json"}
         chunked = client.post(CHAT, content=endless(), headers=headers)  # type: ignore[arg-type]
         assert chunked.status_code == 413
+
+
+def test_a_picture_may_be_as_large_as_a_camera_of_200_megapixels_writes_it() -> None:
+    limits = Limits()
+    assert limits.picture_bytes >= 90 * MIB
+    assert limits.body_bytes >= limits.picture_bytes * 4 / 3 + MIB
+    assert limits.body_bytes <= limits.held_bytes / 3
+    page = read_assets()["/page.js"][0].decode()
+    assert f"MAX_PICTURE = {limits.picture_bytes // MIB} * 1024 * 1024" in page
 
 
 def test_all_requests_together_may_hold_so_much_and_give_it_back(

@@ -7,13 +7,18 @@ import { find, load, openHistory, remove, save } from "./history.js";
 import { drawMemory, readMetrics } from "./memory.js";
 import { TEXT } from "./words.js";
 
-const MAX_PICTURE = 20 * 1024 * 1024;
+const MAX_PICTURE = 96 * 1024 * 1024;
+// Browsers know no type for some of these, and show not all of them.
+const SUFFIXES = { heic: "heic", heif: "heif", hif: "heif", avif: "avif", avifs: "avif", tif: "tiff", tiff: "tiff",
+  jfif: "jpeg", jpe: "jpeg", mpo: "jpeg", dib: "bmp", apng: "apng" };
+const WITH_PAGES = /^data:image\/(tiff|gif)/; // others rarely have several
 const at = (id) => document.getElementById(id);
 let language = localStorage.getItem("language")
   || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 let words = TEXT[language];
-let conversation = null; // {id, name, picture, turns: [{question, answer, note, bad}]}
-let picture = null; // a data: URL, for the next question
+// {id, name, picture, pictureName, picturePage, turns: [{question, answer, note, bad, pages}]}
+let conversation = null;
+let picture = null; // {url: a data: URL, name, page: 0 if none was chosen}, for the next question
 let running = null; // AbortController of the answer in progress
 let plan = null; // from /v1/plan
 let phase = "decode"; // the phase in the memory bar
@@ -47,7 +52,7 @@ function translate() {
   words = TEXT[language];
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const [id, text] of [["language", words.other], ["new", words.new], ["welcome", words.welcome],
-    ["hint", words.hint], ["key-label", words.key], ["camera-take", words.take],
+    ["hint", words.hint], ["page-label", words.page], ["key-label", words.key], ["camera-take", words.take],
     ["camera-cancel", words.cancel], ["send", running ? words.stop : words.send]]) {
     at(id).textContent = text;
   }
@@ -55,7 +60,7 @@ function translate() {
   at("question").setAttribute("aria-label", words.placeholder);
   at("search").placeholder = words.search;
   for (const [id, text] of [["pick", words.pick], ["camera", words.camera],
-    ["drop-picture", words.remove], ["menu", words.menu], ["search", words.search]]) {
+    ["drop-picture", words.remove], ["page", words.page], ["menu", words.menu], ["search", words.search]]) {
     at(id).setAttribute("aria-label", text);
     at(id).title = text;
   }
@@ -76,6 +81,7 @@ function drawTurn(turn, index) {
   const asked = make("div", "asked");
   if (index === conversation.pictureTurn && conversation.picture) {
     const image = make("img");
+    image.onerror = () => image.replaceWith(make("div", "file", conversation.pictureName || words.noPreview));
     image.src = conversation.picture;
     image.alt = "";
     asked.append(image);
@@ -146,6 +152,11 @@ function addButtons(turn, drawn) {
   if (turn.answer) {
     drawn.note.append(" ", copyButton(words, () => turn.answer));
   }
+  if (turn.pages > 1) {
+    const other = make("button", "quiet other-page", words.otherPage);
+    other.onclick = () => { if (!running) choosePage(turn); };
+    drawn.note.append(" ", other);
+  }
   if (turn === conversation.turns.at(-1)) {
     const again = make("button", "quiet again", words.again);
     again.onclick = () => { if (!running) { conversation.turns.pop(); drawn.row.remove(); ask(turn.question); } };
@@ -174,23 +185,38 @@ function fresh() {
 
 // --- pictures ----------------------------------------------------------------------------------
 
-function choosePicture(address) {
-  picture = address;
-  at("preview").hidden = !address;
-  if (address) at("thumb").src = address; else at("thumb").removeAttribute("src");
+function choosePicture(chosen) {
+  picture = chosen;
+  at("preview").hidden = !chosen;
+  at("page-field").hidden = !chosen || !(chosen.page || WITH_PAGES.test(chosen.url));
+  at("page").value = chosen && chosen.page ? chosen.page : "";
+  at("thumb").hidden = false;
+  at("thumb-name").textContent = "";
+  if (chosen) at("thumb").src = chosen.url; else at("thumb").removeAttribute("src");
+}
+
+// Starts a conversation about the next page of the picture; the model takes one page at a time.
+function choosePage(turn) {
+  const { picture: url, pictureName: name } = conversation;
+  fresh();
+  choosePicture({ url, name, page: turn.page < turn.pages ? turn.page + 1 : 1 });
+  at("question").value = turn.question;
+  grow();
 }
 
 function takeFile(file) {
   showMessage("");
-  if (!file.type.startsWith("image/")) return showMessage(words.notPicture);
+  const kind = file.type || `image/${SUFFIXES[file.name.split(".").at(-1).toLowerCase()] || ""}`;
+  if (!/^image\/./.test(kind)) return showMessage(words.notPicture);
   if (file.size > MAX_PICTURE) return showMessage(words.large);
   const reader = new FileReader();
   reader.onload = () => {
     if (conversation.picture) fresh(); // the model takes one picture per conversation
-    choosePicture(reader.result);
+    choosePicture({ url: reader.result, name: file.name, page: 0 });
     at("question").focus();
   };
-  reader.readAsDataURL(file);
+  reader.onerror = () => showMessage(words.unreadable);
+  reader.readAsDataURL(file.slice(0, file.size, kind));
 }
 
 // --- the answer --------------------------------------------------------------------------------
@@ -212,6 +238,7 @@ function messages() {
   conversation.turns.forEach((turn, index) => {
     const text = { type: "text", text: turn.question };
     const image = { type: "image_url", image_url: { url: conversation.picture } };
+    if (conversation.picturePage) image.page = conversation.picturePage;
     list.push({ role: "user", content: index === conversation.pictureTurn ? [image, text] : [text] });
     if (index < conversation.turns.length - 1) list.push({ role: "assistant", content: turn.answer });
   });
@@ -238,7 +265,9 @@ async function* events(body) {
 async function ask(question) {
   const mine = conversation;
   if (picture) {
-    mine.picture = picture;
+    mine.picture = picture.url;
+    mine.pictureName = picture.name;
+    mine.picturePage = Number(at("page").value) || 0;
     mine.pictureTurn = mine.turns.length;
     choosePicture(null);
   }
@@ -282,6 +311,7 @@ async function read(turn, drawn, signal) {
   }
   if (!reply.ok) throw new Error((await reply.json()).error.message);
   let note = "";
+  let ended = false; // a notice says why the answer ended
   let tokens = 0;
   for await (const chunk of events(reply.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
@@ -294,10 +324,12 @@ async function read(turn, drawn, signal) {
       showMemory();
     }
     if (report.dropped_turns) note += `${words.dropped(report.dropped_turns)} `;
-    if (report.notice) note += `${report.notice} `;
+    if (report.notices) for (const notice of report.notices) note += `${notice} `;
+    if (report.pages) Object.assign(turn, { page: report.page, pages: report.pages });
+    if (report.notice) { note += `${report.notice} `; ended = true; }
     const choice = chunk.choices[0];
     if (!choice) continue;
-    if (choice.finish_reason === "length" && !note) note = `${words.cut} `;
+    if (choice.finish_reason === "length" && !ended) note += `${words.cut} `;
     const text = choice.delta.content || "";
     if (text) {
       const list = at("turns");
@@ -394,6 +426,11 @@ at("camera").onclick = async () => {
   const trouble = () => showMessage(words.noCamera);
   const file = await takePicture(at("camera-dialog"), at("camera-file"), trouble);
   if (file) takeFile(file);
+};
+at("thumb").onerror = () => {
+  if (!picture) return;
+  at("thumb").hidden = true;
+  at("thumb-name").textContent = picture.name || words.noPreview;
 };
 at("drop-picture").onclick = () => choosePicture(null);
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
