@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,14 @@ def write_whole(target: Path, fill: Callable[[Path], object]) -> None:
 
     fill  writes the content to the temporary file
 
-    The old file stays until the new one is complete. Raises OSError, and leaves nothing behind
-    then. The name of the target may be as long as the file system allows.
+    The old file stays until the new one is complete, and its permissions are kept. The name of the
+    target may be as long as the file system allows. Raises OSError, and leaves nothing behind then.
     """
     temporary = target.with_name(f".cogvlm2-{os.getpid()}.tmp")
     try:
         fill(temporary)
+        if target.exists():
+            shutil.copymode(target, temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

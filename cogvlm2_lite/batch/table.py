@@ -48,8 +48,11 @@ def rows_as_csv(rows: Iterable[Sequence[str]]) -> str:
 class Table:
     """The table of a run.
 
-    file  where it is written: answers.csv, or answers-2.csv if that one is a person's
+    file      where it is written: answers.csv, or answers-2.csv if that one is a person's
+    is_moved  another program changed the file during the run, so the table got another name
     """
+
+    is_moved = False
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -87,7 +90,8 @@ class Table:
         name.
         """
         if self._begun and not self._is_untouched() and self.file.exists():
-            self.file = next(f for f in _candidates(self.file.parent) if not f.exists())
+            free = (f for f in _candidates(self.file.parent) if not os.path.lexists(f))
+            self.file, self.is_moved = next(free), True
         self._write(answers)
 
     def _is_untouched(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.pictures import read_names
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
+from cogvlm2_lite.batch.table import CSV
 from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.batch.work import (
     BatchEvent,
@@ -297,7 +298,13 @@ class _Reporter:
         if self.as_json:
             self.event("finished", total=count, failed=failed, left=left)
             return
+        if planned.table is not None and planned.table.is_moved:
+            name = planned.table.file.name
+            self.console.remark(f"{CSV} was edited during the run and is kept; see {name}.")
         folder = escape_line(str(task.output))
+        if not planned.names:
+            self.console.line("All pictures were skipped.")
+            return
         if not planned.todo and not failed:
             already = (
                 "The picture already has" if count == 1 else f"All {count} pictures already have"
