@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cogvlm2_lite.architectures.architecture import Role, TensorSpec, expected_tensors
 from cogvlm2_lite.config import parse_config
-from cogvlm2_lite.weights.catalog import INDEX_NAME
+from cogvlm2_lite.folders.explain import INDEX_NAME
 from cogvlm2_lite.weights.writer import PlannedPiece, ShardLayout
 
 SHARD_BYTES = 5_000_000_000

@@ -232,7 +232,7 @@ class Verified(Event):
     damaged: int
     """Number of Damaged events before this one."""
     has_manifest: bool
-    """False: only names, shapes and sizes could be checked, not the numbers."""
+    """False: only names, shapes and sizes could be compared, and zeros were searched for."""
     checked_bytes: int
     seconds: float
 

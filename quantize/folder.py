@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.architectures.architecture import Role
-from cogvlm2_lite.weights.catalog import INDEX_NAME
+from cogvlm2_lite.folders.explain import INDEX_NAME
 from quantize.recipe import Recipe
 from quantize.source import companion_files, raw_config
 

@@ -41,6 +41,9 @@ DECISION_NAME = "decision.json"
 _LOCK_WAIT_S = 0.2
 """Long enough for a lock file that an earlier run is deleting at this moment."""
 
+_CHANGEABLE = ("budget", "shard_bytes")
+"""Settings that may change before an unfinished job is continued."""
+
 Hashes = Mapping[str, str]
 """sha256 of each piece of one tensor, by role."""
 
@@ -81,11 +84,18 @@ class Identity:
                 )
         return Text()
 
-    def differs_only_in_budget(self, other: Identity) -> bool:
-        """Return whether two differ only in the budget; then the calibration is valid for both."""
-        ours, theirs = ({**i.settings, "budget": None} for i in (self, other))
+    def changes(self, other: Identity) -> frozenset[str]:
+        """Return the settings in which two differ, if an unfinished job may change them all.
+
+        Empty for equal ones, and for those that differ in anything else: the calibration does not
+        depend on the budget and on the size of the files, but on everything else.
+        """
+        names = frozenset(
+            name for name in _CHANGEABLE if self.settings.get(name) != other.settings.get(name)
+        )
+        ours, theirs = ({**i.settings, **dict.fromkeys(_CHANGEABLE)} for i in (self, other))
         alike = self.tool == other.tool and self.source == other.source and ours == theirs
-        return alike and self.settings != other.settings
+        return names if alike else frozenset()
 
 
 def _show(value: Any) -> str:
@@ -327,12 +337,13 @@ def publish(destination: Path) -> None:
     sync_folder(destination.parent)
 
 
-def change_budget(destination: Path, identity: Identity) -> None:
-    """Keep a calibration for another budget; delete what depends on the old budget."""
+def change_settings(destination: Path, identity: Identity) -> None:
+    """Keep the calibration for another budget or size of files; delete what depends on them."""
     folder = partial_folder(destination)
     for file in (*folder.glob("model-*"), folder / JOURNAL_NAME):
         file.unlink(missing_ok=True)
-    (folder / CALIBRATION_FOLDER / DECISION_NAME).unlink(missing_ok=True)
+    if "budget" in identity.settings:  # how it is spent depends on the headers of the files, too
+        (folder / CALIBRATION_FOLDER / DECISION_NAME).unlink(missing_ok=True)
     content = json.dumps(identity.to_json(), indent=1).encode()
     write_file_durably(folder / JOB_NAME, content)
 

@@ -15,13 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 
 import cogvlm2_lite
 from cogvlm2_lite.errors import CheckpointError, ConversionError, DoesNotFitError
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.units import MIB, format_bytes
+from cogvlm2_lite.units import GIB, MIB, format_bytes
 from cogvlm2_lite.weights.manifest import (
     MANIFEST_NAME,
     FileRecord,
@@ -31,6 +32,7 @@ from cogvlm2_lite.weights.manifest import (
     read_manifest,
 )
 from cogvlm2_lite.weights.writer import ShardWriter, write_file_durably
+from cogvlm2_lite.weights.zeros import PieceCheck, checked_roles, zeros_error
 from quantize.calibration.calibrate import CalibratedWeights, Calibrator, Task
 from quantize.calibration.evaluation import Decision, HeldOutEvaluation, read_decision
 from quantize.events import Event, Finished, KeptRow, PartRow, Planned, Progress, Upgraded
@@ -40,7 +42,7 @@ from quantize.job import (
     Identity,
     Job,
     Survey,
-    change_budget,
+    change_settings,
     discard,
     exclusive_run,
     partial_folder,
@@ -51,7 +53,7 @@ from quantize.job import (
 from quantize.recipe import PlannedShard, PlannedTensor, QuantizeOptions, Recipe, make_recipe
 from quantize.report import write_reports
 from quantize.rounding import Rounded, companions, round_run, split_into_runs
-from quantize.source import SourceFiles, companion_files, identify, open_source
+from quantize.source import SourceFiles, companion_files, identify, open_source, refuse_zeros
 
 TOOL = f"cogvlm2-lite {cogvlm2_lite.__version__}"
 
@@ -59,6 +61,9 @@ _RESERVE_BYTES = 64 * MIB
 """Disk space kept free for the journal, the manifest, the index and the file system itself."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAT32_BYTES = 4 * GIB - 1
+"""Largest file of a FAT32 file system."""
+_FAT32 = frozenset({"vfat", "msdos", "fat", "fat32"})
 
 Calibrate = Callable[[Recipe, Path], Task]
 """Takes the recipe and the working folder; returns the task of a calibration."""
@@ -102,18 +107,21 @@ def convert(
     """
     started = time.monotonic()
     destination = destination.resolve()
-    with _explain_os_errors(destination):
+    with _explain_os_errors(destination, settings.shard_bytes):
         # 1  Open the shards: headers only.
         catalog = open_source(source, destination)
         identity = Identity(tool=TOOL, source=identify(catalog), settings=settings.to_json())
         if _is_finished(destination, identity):
             yield _finished(destination, started, already=True)
             return
+        refuse_zeros(catalog)
         # 2  Decide the storage kind of every tensor and the file and offset of every byte.
         base = make_recipe(catalog, settings)
         limit = _limit(base)
-        anew = effort.restart or _has_other_budget(destination, identity)
-        decided = None if anew else read_decision(partial_folder(destination))
+        changed = _changed_settings(destination, identity)
+        anew = effort.restart or bool(changed)
+        keeps = not effort.restart and not (changed and settings.budget)
+        decided = read_decision(partial_folder(destination)) if keeps else None
         recipe = _apply(base, decided)
         # Nothing is hashed before the lock is held.
         found = Survey(done={}) if anew else survey(destination, identity, recipe, rehash=False)
@@ -124,9 +132,10 @@ def convert(
             if effort.restart:
                 discard(destination)
             elif anew:
-                change_budget(destination, identity)
+                change_settings(destination, identity)
             found = survey(destination, identity, recipe, rehash=effort.rehash)
             _check_room(destination, recipe, found, limit if decided is None else None)
+            check_file_sizes(destination, recipe, _file_system(destination))
             if not found.complete:
                 with Job(destination, identity, found) as job:
                     # 4  Run samples block by block, choose every code, then spend the budget.
@@ -195,13 +204,13 @@ def _is_finished(destination: Path, identity: Identity) -> bool:
     )
 
 
-def _has_other_budget(destination: Path, identity: Identity) -> bool:
-    """Return whether unfinished work differs from this conversion only in its budget."""
+def _changed_settings(destination: Path, identity: Identity) -> frozenset[str]:
+    """Return in what unfinished work differs from this conversion, if it may be continued."""
     folder = partial_folder(destination)
     if not (folder / JOB_NAME).is_file() or (folder / MANIFEST_NAME).exists():
-        return False
+        return frozenset()
     earlier = read_identity(folder)
-    return earlier is not None and identity.differs_only_in_budget(earlier)
+    return frozenset() if earlier is None else identity.changes(earlier)
 
 
 def _ready_bytes(recipe: Recipe, found: Survey) -> int:
@@ -210,10 +219,14 @@ def _ready_bytes(recipe: Recipe, found: Survey) -> int:
 
 def _free_bytes(destination: Path) -> int:
     """Return the free bytes of the disk that the destination will be on."""
+    return shutil.disk_usage(_existing_parent(destination)).free
+
+
+def _existing_parent(destination: Path) -> Path:
     folder = destination.parent
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder
 
 
 def _planned(
@@ -289,6 +302,39 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | N
         )
 
 
+def check_file_sizes(destination: Path, recipe: Recipe, system: str) -> None:
+    """Raise ConversionError if the files are too large for the destination's file system.
+
+    system  its name, such as "vfat" or "ext4"
+    """
+    largest = max(shard.layout.size for shard in recipe.shards)
+    if system.lower() in _FAT32 and largest > _FAT32_BYTES:
+        raise _file_too_large(destination, recipe.settings.shard_bytes)
+
+
+def _file_system(destination: Path) -> str:
+    """Return the name of the file system that the destination will be on; "" if unknown."""
+    folder = _existing_parent(destination).resolve()
+    try:
+        mounts = {Path(p.mountpoint): p.fstype for p in psutil.disk_partitions(all=True)}
+    except OSError:
+        return ""
+    return next((mounts[place] for place in (folder, *folder.parents) if place in mounts), "")
+
+
+def _file_too_large(destination: Path, shard_bytes: int) -> ConversionError:
+    """Return the error for a disk whose files can't be as large as --shard-size."""
+    return ConversionError(
+        "The disk of {folder} allows no file of {size}: on FAT32, files end at 4 GiB.",
+        hint="Run the same command again with --shard-size {smaller}: a calibration so far is "
+        "kept, and the weight files are written anew. Or choose a destination on another disk.",
+        param="shard_size",
+        folder=destination.parent,
+        size=format_bytes(shard_bytes),
+        smaller="4GB" if shard_bytes > _FAT32_BYTES else shard_bytes // 2,
+    )
+
+
 # --- the work -------------------------------------------------------------------------------------
 
 
@@ -359,11 +405,16 @@ def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> It
     scales: list[Tensor] = []
     count = sum(1 for _ in split_into_runs(tensor, work.effort.run_bytes))
     writer.begin(tensor.name)
+    check = PieceCheck(tensor.source, "weight") if checked_roles(tensor.source) else None
     for rounded in islice(work.results, count):
         writer.write(rounded.weight)
+        if check is not None and rounded.zeros is not None:
+            check.add_runs(rounded.zeros)
         if rounded.scales is not None:
             scales.append(rounded.scales)
         yield from work.meter.advance(rounded.run.count, tensor.name)
+    if check is not None and (problem := check.problem()):
+        raise zeros_error(tensor.name, tensor.source.pieces["weight"].file.name, problem)
     hashes["weight"] = writer.end()
     for role, data in companions(tensor, scales).items():
         writer.begin(tensor.pieces[role].name)
@@ -488,7 +539,7 @@ def _finished(destination: Path, started: float, *, already: bool) -> Finished:
 
 
 @contextmanager
-def _explain_os_errors(destination: Path) -> Iterator[None]:
+def _explain_os_errors(destination: Path, shard_bytes: int) -> Iterator[None]:
     """Turn an OSError into a ConversionError that explains it.
 
     Errors from reading the source are CheckpointErrors already, so these concern the destination.
@@ -497,6 +548,8 @@ def _explain_os_errors(destination: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or partial_folder(destination)
+        if error.errno == errno.EFBIG:
+            raise _file_too_large(destination, shard_bytes) from error
         if error.errno in _FULL:
             raise ConversionError(
                 "The disk of {folder} is full ({free} free).",

@@ -16,6 +16,7 @@ from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
+from cogvlm2_lite.weights.zeros import Runs, find_runs
 from quantize.calibration.calibrate import CalibratedWeights
 from quantize.int8 import round_int8
 from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text
@@ -42,6 +43,8 @@ class Rounded:
     """Bytes of the "weight" piece."""
     scales: Tensor | None
     """One float32 per group of the run; None for a dense tensor."""
+    zeros: Runs | None = None
+    """The runs of zeros in the source's bytes; None if a calibration has read them before."""
 
 
 def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
@@ -67,14 +70,16 @@ def round_run(run: Run, files: SourceFiles, calibrated: CalibratedWeights | None
         return decided
     data = files.read(tensor.name, piece, run.begin, run.count)
     if tensor.kind == "dense":
-        return Rounded(run=run, weight=memoryview(data), scales=None)
+        return Rounded(run=run, weight=memoryview(data), scales=None, zeros=find_runs(data))
     dtype = getattr(torch, TORCH_NAMES[piece.dtype])
     weight = torch.frombuffer(data, dtype=dtype).view(-1, piece.shape[1])
     _check_finite(weight, run)
     codes, scales = (
         quantize_rows(weight, group=NF4_GROUP) if tensor.kind == "nf4" else round_int8(weight)
     )
-    return Rounded(run=run, weight=codes.numpy().data, scales=scales.view(-1))
+    return Rounded(
+        run=run, weight=codes.numpy().data, scales=scales.view(-1), zeros=find_runs(data)
+    )
 
 
 def _calibrated_run(run: Run, calibrated: CalibratedWeights) -> Rounded | None:

@@ -170,8 +170,8 @@ def _describe_verified(event: Verified) -> list[str]:
         return [f"{event.folder} is damaged: {event.damaged} {problems} found."]
     if not event.has_manifest:
         return [
-            f"{event.folder} has no manifest, so only names, shapes and sizes were checked: "
-            "they are correct."
+            f"{event.folder} has no manifest, so its bytes could not be compared. Names, shapes "
+            "and sizes are correct, and no part of the weights is empty."
         ]
     return [
         f"{event.folder} is intact: {format_bytes(event.checked_bytes)} checked in "

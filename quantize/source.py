@@ -15,12 +15,17 @@ from typing import Any, Self
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.folders.explain import explain_file
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import Piece
 from cogvlm2_lite.weights.writer import drop_from_cache
+from cogvlm2_lite.weights.zeros import PieceCheck, checked_roles, look_for_zeros, zeros_error
 
 _SAMPLE_BYTES = 4096
+_ZERO_SAMPLE_BYTES = 4 * MIB
+"""Bytes of the source that are looked at for zeros before the work begins."""
 
 _COPIED = (
     "generation_config.json",
@@ -48,6 +53,8 @@ def open_source(source: Path, destination: Path) -> Catalog:
     Raises UsageError for an impossible pair of folders, CheckpointError for a source that is
     damaged, incomplete or already quantized.
     """
+    if source.is_file():
+        raise explain_file(source)
     if not source.is_dir():
         raise UsageError(
             "There is no folder {folder}.",
@@ -78,6 +85,27 @@ def open_source(source: Path, destination: Path) -> Catalog:
             kinds=", ".join(kinds) or Text("according to its config.json"),
         )
     return catalog
+
+
+def refuse_zeros(catalog: Catalog) -> None:
+    """Raise CheckpointError if a look at some pages shows zeros that a model does not have.
+
+    The full check needs all bytes; it is made when they are rounded.
+    """
+    for found in look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES):
+        raise found.error
+
+
+def refuse_zeros_in(stored: StoredTensor, files: SourceFiles) -> None:
+    """Raise CheckpointError if a tensor has zeros that a model does not have; read all of it."""
+    for role in checked_roles(stored):
+        check, piece = PieceCheck(stored, role), stored.pieces[role]
+        for begin in range(0, piece.nbytes, 8 * MIB):
+            check.add(
+                files.read(stored.spec.name, piece, begin, min(8 * MIB, piece.nbytes - begin))
+            )
+        if problem := check.problem():
+            raise zeros_error(stored.spec.name, piece.file.name, problem)
 
 
 def raw_config(source: Path) -> dict[str, Any]:

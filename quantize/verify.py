@@ -6,19 +6,23 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.folders.explain import explain_file
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
-from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import MAX_HEADER_BYTES
 from cogvlm2_lite.weights.manifest import Manifest, ShardRecord, TensorRecord, read_manifest
 from cogvlm2_lite.weights.writer import drop_from_cache
+from cogvlm2_lite.weights.zeros import PieceCheck, checked_roles
 from quantize.events import Damaged, Event, Progress, Verified
 from quantize.recipe import piece_name
+from quantize.source import SourceFiles
 
 _STEP = 8 * MIB
 _EVERY_S = 0.5
@@ -27,9 +31,12 @@ _EVERY_S = 0.5
 def verify(folder: Path) -> Iterator[Event]:
     """Read a folder and compare it with its manifest; yield Progress, Damaged, Verified.
 
-    Without a manifest only names, shapes and sizes are checked, and Verified reports that.
-    Raises UsageError if there is no such folder.
+    Without a manifest only names, shapes and sizes are compared, and the weights are searched for
+    long runs of zeros; Verified reports that. Raises UsageError if there is no such folder, and
+    CheckpointError for a folder without a manifest that is not a complete model.
     """
+    if folder.is_file():
+        raise explain_file(folder)
     if not folder.is_dir():
         raise UsageError(
             "There is no folder {folder}.",
@@ -44,11 +51,15 @@ def verify(folder: Path) -> Iterator[Event]:
         yield check.damaged("cogvlm2_lite_manifest.json", "", error.message)
     if manifest is not None:
         check.total = sum(s.nbytes for s in manifest.shards.values())
+        with suppress(CheckpointError):  # reported below
+            check.stored = Catalog.open(folder, read_config(folder)).tensors
         yield from _check_files(check, manifest)
         for name, record in manifest.shards.items():
             tensors = {n: t for n, t in manifest.tensors.items() if t.shard == name}
             yield from _check_shard(check, name, record, tensors)
-    if check.found == 0:
+    elif check.found == 0:
+        yield from _check_zeros(check, Catalog.open(folder, read_config(folder)))
+    if manifest is not None and check.found == 0:
         # The bytes match the manifest. Check that they form a complete model, as loading does.
         yield from _check_structure(check)
     yield Verified(
@@ -71,6 +82,15 @@ class _Check:
     done: int = 0
     found: int = 0
     shown: float = 0.0
+    stored: Mapping[str, StoredTensor] = field(default_factory=dict)
+    """The tensors whose bytes are searched for zeros."""
+
+    def zeros(self, tensor: str, role: str) -> PieceCheck | None:
+        """Return the check of a piece that must not be zero; None for others."""
+        stored = self.stored.get(tensor)
+        if stored is None or role not in checked_roles(stored):
+            return None
+        return PieceCheck(stored, role)
 
     def damaged(self, file: str, tensor: str, problem: Text) -> Damaged:
         self.found += 1
@@ -102,6 +122,25 @@ def _check_structure(check: _Check) -> Iterator[Damaged]:
         Catalog.open(check.folder, read_config(check.folder))
     except CheckpointError as error:
         yield check.damaged(str(check.folder), "", error.message)
+
+
+def _check_zeros(check: _Check, catalog: Catalog) -> Iterator[Event]:
+    """Search all weights of a folder without a manifest for zeros that a model does not have."""
+    check.stored = catalog.tensors
+    check.total = sum(shard.size for shard in catalog.shards)
+    for shard in catalog.shards:
+        check.done += shard.size - sum(piece.nbytes for piece in shard.pieces.values())
+    with SourceFiles() as files:
+        for name, stored in catalog.tensors.items():
+            for role, piece in stored.pieces.items():
+                zeros, begin = check.zeros(name, role), 0
+                for count in _parts(piece.nbytes):
+                    if zeros is not None:
+                        zeros.add(files.read(name, piece, begin, count))
+                    begin += count
+                    yield from check.advance(count, name)
+                if zeros is not None and (problem := zeros.problem()):
+                    yield check.damaged(piece.file.name, name, problem)
 
 
 def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:
@@ -157,17 +196,24 @@ def _check_tensors(
         return
     with (check.folder / name).open("rb") as stream:
         for tensor, record in tensors.items():
-            wrong = []
+            wrong, empty = [], Text()
             for role, sha256 in record.sha256.items():
                 begin, end = entries[piece_name(tensor, role)]["data_offsets"]
-                digest = hashlib.sha256()
+                digest, zeros = hashlib.sha256(), check.zeros(tensor, role)
                 stream.seek(len(header) + begin)
                 for part in _parts(end - begin):
-                    digest.update(stream.read(part))
+                    data = stream.read(part)
+                    digest.update(data)
+                    if zeros is not None:
+                        zeros.add(data)
                     yield from check.advance(part, tensor)
                 drop_from_cache(stream.fileno(), len(header) + begin, end - begin)
                 if digest.hexdigest() != sha256:
                     wrong.append(role)
+                empty = (zeros.problem() if zeros else None) or empty
+            if empty and not wrong:
+                # The source was not complete when it was quantized.
+                yield check.damaged(name, tensor, empty)
             if wrong:
                 yield check.damaged(
                     name, tensor, Text("sha256 differs in {names}", names=", ".join(wrong))

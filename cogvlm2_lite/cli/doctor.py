@@ -10,14 +10,14 @@ from cogvlm2_lite.cli.answers import Loader, load_model
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.doctor.report import gather
+from cogvlm2_lite.doctor.report import check_weights, gather
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.text import with_templates
 
 _EPILOG = """\
-With MODEL, only the headers of its files are read; nothing is loaded. The exit code is 0 even if
-problems are found.
+With MODEL, the headers of its files and some pages of every matrix are read; nothing is loaded. The
+exit code is 0 even if problems are found.
 
 examples:
   cogvlm2-lite doctor
@@ -34,7 +34,10 @@ def build_parser() -> Parser:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="also print the memory plan of this model folder"
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="also check this model folder and print its memory plan",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_compute_options(parser)
@@ -62,7 +65,9 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 def _fit(args: argparse.Namespace, load: Loader) -> tuple[str, dict[str, object]]:
     """Return a model's memory plan as text and as JSON-ready values."""
     try:
-        plan = load(load_options(args, model_folder(args.model))).plan
+        folder = model_folder(args.model)
+        check_weights(folder)
+        plan = load(load_options(args, folder)).plan
     except CogVLM2LiteError as error:
         text = f"{error.message}\n{error.hint}".rstrip()
         return text, with_templates({"error": error.message, "hint": error.hint})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.events import Turn
+from cogvlm2_lite.folders.explain import explain_file
 
 _HERE = Path(__file__).parent
 _INCOMPLETE = "Install the package again from a complete source."
@@ -93,9 +94,5 @@ def model_folder(name: str) -> Path:
             demo=DEMO_WORD,
         )
     if folder.is_file():
-        raise CheckpointError(
-            "{name!r} is a file, but a model is a folder.",
-            hint="Choose the folder that contains config.json and the .safetensors files.",
-            name=name,
-        )
+        raise explain_file(folder)
     return folder

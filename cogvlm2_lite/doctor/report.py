@@ -23,14 +23,18 @@ from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.cpu import cpu_flags, cpu_info
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.backends.registry import accelerators, backends
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
 from cogvlm2_lite.devices import choose_compute, prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.folders.explain import CONFIG_NAME
 from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import PlannedModel, folder_subject, preview, released_subject
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
 from cogvlm2_lite.places import cache_folder
-from cogvlm2_lite.units import GIB, format_bytes
+from cogvlm2_lite.units import GIB, MIB, format_bytes
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.zeros import look_for_zeros
 
 _REQUIRED = (
     "torch", "bitsandbytes", "tokenizers", "safetensors", "numpy", "pillow", "psutil", "msgspec",
@@ -45,6 +49,7 @@ _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd
 _REAL_NF4_BYTES = int(11.7e9)
 """The 19B model in NF4 with double quantization."""
 _REAL_HEAD_DIM = 128
+_ZERO_SAMPLE_BYTES = 8 * MIB
 
 Rows = Mapping[str, str]
 
@@ -255,6 +260,18 @@ def problems(cards: Sequence[Backend]) -> Iterator[str]:
         if trouble and backend.has_driver():
             does = "Not every GPU is" if found else "A GPU driver is installed, but no GPU is"
             yield f"{does} used: {trouble}. {backend.remedy(trouble)}".rstrip()
+
+
+def check_weights(folder: Path) -> None:
+    """Raise CheckpointError if weights of a model folder are empty, as far as some pages show.
+
+    `verify` reads all of them.
+    """
+    if not (folder / CONFIG_NAME).exists():
+        return
+    catalog = Catalog.open(folder, read_config(folder))
+    for found in look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES):
+        raise found.error
 
 
 def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:

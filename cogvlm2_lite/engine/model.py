@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -57,18 +58,25 @@ from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
+from cogvlm2_lite.weights.zeros import look_for_zeros
+
+_ZERO_SAMPLE_BYTES = MIB
+"""Bytes of the weights that are looked at for zeros at loading: 256 pages, 2 s on a hard disk."""
 
 
 class Model:
     """A CogVLM2 model that is ready to answer questions.
 
-    compute  the device and number type, and why they were chosen
-    remarks  sentences about the chosen devices and budgets, for the user
+    compute   the device and number type, and why they were chosen
+    remarks   sentences about the chosen devices, budgets and the files, for the user
+    warnings  those of them about files that are probably not complete
     """
 
     remarks: tuple[Text, ...] = ()
+    warnings: tuple[Text, ...] = ()
 
     def __init__(
         self,
@@ -338,21 +346,25 @@ def load_with(options: LoadOptions) -> Model:
             "{param} must be 1 or more, not {value}.", param="parallel", value=parallel
         )
     compute = choose_compute(options.device, options.dtype)
+    catalog = Catalog.open(folder, config)
     try:
         model = open_model(
             folder,
             compute=compute,
-            budgets=_budgets(folder, config, compute, allowance, tokens, kv, parallel),
+            budgets=_budgets(catalog, compute, allowance, tokens, kv, parallel),
             rope=RopeMode(options.rope),
             context=tokens,
             offload=Offload(options.offload),
             kv=kv,
             parallel=parallel,
             pictures=options.pictures,
+            weights=(catalog, None),
         )
     except DEVICE_ERROR as error:
         raise device_lost(error) from error
-    model.remarks = tuple(_remarks(model, allowance))
+    found = look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES)
+    model.warnings = tuple(zeros.warning for zeros in islice(found, 1))
+    model.remarks = (*model.warnings, *_remarks(model, allowance))
     return model
 
 
@@ -368,8 +380,7 @@ def _check_word(param: str, word: str, words: Sequence[str]) -> None:
 
 
 def _budgets(
-    folder: Path,
-    config: ModelConfig,
+    catalog: Catalog,
     compute: Compute,
     allowance: Allowance,
     context: int,
@@ -383,12 +394,12 @@ def _budgets(
     if len(budgets) == 1:
         return budgets
     itemsize = compute.dtype.itemsize
-    sizes = unit_sizes(Catalog.open(folder, config), itemsize=itemsize, packed=False)
+    sizes = unit_sizes(catalog, itemsize=itemsize, packed=False)
     kv_itemsize = itemsize if kv is KVKind.FULL else 1
     workload = Workload(
         context=context, itemsize=itemsize, kv_itemsize=kv_itemsize, parallel=parallel
     )
-    return useful_devices(config, sizes, budgets, workload)
+    return useful_devices(catalog.config, sizes, budgets, workload)
 
 
 def _remarks(model: Model, allowance: Allowance) -> Iterator[Text]:
@@ -417,7 +428,7 @@ def open_model(
     parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
-    weights: tuple[Catalog, PieceReader] | None = None,
+    weights: tuple[Catalog, PieceReader | None] | None = None,
 ) -> Model:
     """Open a model folder within given budgets. Most callers want `load`, which decides them.
 
@@ -428,7 +439,8 @@ def open_model(
     parallel conversations at once; fewer if memory is short
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
     arenas   as for Runtime
-    weights  a catalog and a reader of its bytes, instead of the folder's own (`bench`)
+    weights  a catalog of the folder that is already open, and a reader of its bytes other than its
+             files (`bench`) or None
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config

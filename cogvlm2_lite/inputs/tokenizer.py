@@ -15,6 +15,7 @@ from typing import Any
 import tokenizers
 
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
 
 # The clean-up of the released decode (`clean_up_tokenization_spaces` in transformers 4), in order.
 _CLEAN_UP = (
@@ -172,8 +173,10 @@ def _is_byte_level(decoder: Any) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    raw = b""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             "{folder} has no {file}, so text can't be turned into tokens.",
@@ -182,6 +185,8 @@ def _read_json(path: Path) -> dict[str, Any]:
             file=path.name,
         ) from None
     except (OSError, ValueError) as error:
+        if found := wrong_content(path, raw[:HEAD_BYTES], len(raw)):
+            raise found from error
         raise CheckpointError("{file} can't be read: {why}.", file=path, why=error) from error
     if not isinstance(content, dict):
         raise CheckpointError("{file} does not contain a JSON object.", file=path)

@@ -113,7 +113,7 @@ def serve(
     """Serve until SIGINT or SIGTERM.
 
     on_listening  called with the page's address when the port is open, before the model is loaded
-    on_remark     called with a remark of the memory plan, if there is one
+    on_remark     called with a remark of the memory plan and warnings about the model's files
 
     Raises UsageError if the port can't be opened, and the engine's error if the model can't be
     loaded.
@@ -123,6 +123,8 @@ def serve(
     def show_remark(loaded: Loaded) -> None:
         if remark := loaded.plan.get("remark"):
             on_remark(remark)
+        for warning in loaded.warnings:
+            on_remark(warning)
 
     server = LocalServer(options, engine)
     server.service.on_loaded = show_remark

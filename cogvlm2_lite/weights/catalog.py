@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -41,7 +41,17 @@ from cogvlm2_lite.architectures.architecture import (
     expected_tensors,
 )
 from cogvlm2_lite.errors import CheckpointError
-from cogvlm2_lite.text import Text
+from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
+from cogvlm2_lite.folders.downloads import refuse_unfinished
+from cogvlm2_lite.folders.explain import (
+    DOWNLOAD,
+    INDEX_NAME,
+    SINGLE_NAME,
+    explain_missing,
+    explain_no_weights,
+    listed,
+)
+from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.header import (
     Piece,
@@ -52,8 +62,6 @@ from cogvlm2_lite.weights.header import (
 )
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 NF4_GROUP = 64
 """Weights that share one scale in an NF4 matrix that `quantize` writes; bitsandbytes' default."""
 INT8_GROUP = 64
@@ -63,6 +71,8 @@ GROUPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 _MAX_INDEX_BYTES = 16 * MIB
 _MAX_QUANT_STATE_BYTES = 4096
+_MOST_PROBLEMS = 8
+"""Files named in one error."""
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _STATE = "quant_state"
 _STATE_SUFFIXES = {
@@ -70,7 +80,6 @@ _STATE_SUFFIXES = {
     "quant_state.bitsandbytes__fp4": "fp4",
 }
 _COMPANION_ROLES = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "scale")
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _SOURCE_DTYPES = frozenset({"float32", "float16", "bfloat16"})
 _STATE_KEYS = frozenset(
     {"quant_type", "blocksize", "dtype", "shape"}
@@ -79,7 +88,6 @@ _STATE_KEYS = frozenset(
 _ANOTHER = "This folder was written by another program or for another model."
 _MIXED = "The folder mixes files of two models. Download it again into an empty one."
 _VERSIONS = "Index and files are of different versions. Download the folder again."
-_DOWNLOAD = "Download the folder again, or copy the missing files into it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +149,7 @@ class Catalog:
         extra, duplicate, out of bounds, of another shape or type, or not safetensors at all.
         """
         files, promised = _layout(folder)
-        shards = tuple(read_shard(file) for file in files)
+        shards = _read_shards(folder, files)
         found = _merge(shards)
         _check_index(promised, shards)
         tensors = _assemble(found, expected_tensors(config))
@@ -184,7 +192,7 @@ def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
     promised = _weight_map(index) if index.exists() else None
     names = sorted(set(promised.values())) if promised else [SINGLE_NAME]
     if promised is None and not single.exists():
-        raise _no_weights(folder)
+        raise explain_no_weights(folder)
     if SINGLE_NAME not in names and single.exists():
         raise CheckpointError(
             "{folder} has {single} and a {index} that does not name it, so it is "
@@ -196,40 +204,33 @@ def _layout(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
         )
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        raise CheckpointError(
-            "{folder} lacks files: {missing} of {count} ({names}).",
-            hint=_DOWNLOAD,
-            folder=folder,
-            missing=len(missing),
-            count=len(names),
-            names=_listed(missing),
-        )
+        raise explain_missing(folder, missing, len(names))
     for name in names:
         _refuse_escape(folder, name)
+        refuse_unfinished(folder / name)
     return [folder / name for name in names], promised
 
 
-def _no_weights(folder: Path) -> CheckpointError:
-    """Return the error for a folder without a safetensors index or single file."""
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
-    if pickles:
-        return CheckpointError(
-            "{folder} has its weights only as pickle files ({names}), which can run any program "
-            "when they are opened.",
-            hint="Get the safetensors version of the model. CogVLM2 Lite never opens pickle files.",
+def _read_shards(folder: Path, files: Sequence[Path]) -> tuple[Shard, ...]:
+    """Return the headers of all files; the error names every file that can't be used."""
+    shards, errors = [], []
+    for file in files:
+        try:
+            shards.append(read_shard(file))
+        except CheckpointError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise CheckpointError(
+            "{folder} has files that can't be used: {count} of {total}. {problems}",
+            hint=errors[0].hint,
             folder=folder,
-            names=_listed(pickles),
+            count=len(errors),
+            total=len(files),
+            problems=join(*(error.message for error in errors[:_MOST_PROBLEMS])),
         )
-    loose = sorted(p.name for p in folder.glob("*.safetensors"))
-    if loose:
-        return CheckpointError(
-            "{folder} has {names}, but no {index} that lists their tensors.",
-            hint="Copy or download {index} from where the weights came from.",
-            folder=folder,
-            names=_listed(loose),
-            index=INDEX_NAME,
-        )
-    return CheckpointError("{folder} has no safetensors weights.", hint=_DOWNLOAD, folder=folder)
+    return tuple(shards)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -240,13 +241,15 @@ def _weight_map(index: Path) -> dict[str, str]:
                 "{file} is not an index: not a file, or more than 16 MiB.", file=index
             )
         raw = index.read_bytes()
+        if found := wrong_content(index, raw[:HEAD_BYTES], len(raw)):
+            raise found
     except OSError as error:
         raise CheckpointError(
             "{file} can't be read: {why}.", file=index, why=error.strerror or error
         ) from error
     weight_map = parse_json_object(raw, where=str(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError("{file} has no weight_map.", hint=_DOWNLOAD, file=index)
+        raise CheckpointError("{file} has no weight_map.", hint=DOWNLOAD, file=index)
     for name in set(map(str, weight_map.values())):
         # A name with a separator, a drive or a stream could point anywhere on this machine.
         plain = name.endswith(".safetensors") and name.isprintable() and len(name) < 256
@@ -288,7 +291,7 @@ def _merge(shards: Iterable[Shard]) -> dict[str, Piece]:
                 "{file} has tensors that are in {other} too: {count} ({names}).",
                 hint=_MIXED,
                 count=len(twice),
-                names=_listed(twice),
+                names=listed(twice),
                 file=shard.file.name,
                 other=found[twice[0]].file.name,
             )
@@ -312,7 +315,7 @@ def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) ->
             tensor=wrong[0],
             file=promised[wrong[0]],
             other=actual.get(wrong[0], ""),
-            names=_listed(wrong),
+            names=listed(wrong),
         )
     extra = sorted(actual.keys() - promised.keys())
     if extra:
@@ -321,7 +324,7 @@ def _check_index(promised: Mapping[str, str] | None, shards: Iterable[Shard]) ->
             hint=_VERSIONS,
             file=actual[extra[0]],
             count=len(extra),
-            names=_listed(extra),
+            names=listed(extra),
             index=INDEX_NAME,
         )
 
@@ -336,16 +339,16 @@ def _assemble(
             "The folder has tensors that this CogVLM2 model does not have: {count} ({names}).",
             hint="This is another model, or its config.json does not belong to these weights.",
             count=len(extra),
-            names=_listed(extra),
+            names=listed(extra),
         )
     missing = [name for name in expected if name not in found]
     if missing:
         raise CheckpointError(
             "The folder lacks tensors: {missing} of {count} ({names}).",
-            hint=_DOWNLOAD,
+            hint=DOWNLOAD,
             missing=len(missing),
             count=len(expected),
-            names=_listed(missing),
+            names=listed(missing),
         )
     blobs = _read_states({n: c[_STATE][1] for n, c in companions.items() if _STATE in c})
     return {
@@ -396,7 +399,7 @@ def _check_manifest(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
             "them.",
             hint="Copy {file} from where the weights came from.",
             count=len(int8),
-            names=_listed(int8),
+            names=listed(int8),
             file=MANIFEST_NAME,
         )
 
@@ -554,11 +557,3 @@ def _read_quant(spec: TensorSpec, kind: str, blob: bytes, *, nested: bool) -> Qu
         nested_group=nested_group,
         nested_offset=offset,
     )
-
-
-def _listed(names: list[str]) -> Text:
-    """Return the first three names, and the number of the others."""
-    first = ", ".join(printable(name) for name in names[:3])
-    if len(names) <= 3:
-        return Text(first)
-    return Text("{names} and {count} more", names=first, count=len(names) - 3)

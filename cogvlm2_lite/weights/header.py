@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
 from cogvlm2_lite.units import format_bytes
 
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1})
@@ -76,6 +77,8 @@ def read_shard(file: Path) -> Shard:
             raise CheckpointError("{file} is not a regular file.", file=file)
         with file.open("rb") as stream:
             status = os.fstat(stream.fileno())
+            _refuse_other_content(file, stream.read(HEAD_BYTES), status.st_size)
+            stream.seek(0)
             raw = _header_bytes(file, stream.read(8), status.st_size, stream.read)
     except FileNotFoundError:
         raise CheckpointError("{file} does not exist.", hint=_DAMAGED, file=file) from None
@@ -91,6 +94,14 @@ def read_shard(file: Path) -> Shard:
         header_sha256=hashlib.sha256(raw).hexdigest(),
         pieces=_pieces(file, entries, 8 + len(raw), status.st_size),
     )
+
+
+def _refuse_other_content(file: Path, head: bytes, size: int) -> None:
+    """Raise CheckpointError if the file is a web page, a pointer, an archive and so on."""
+    if head[8:9] == b"{":  # as in every safetensors file
+        return
+    if found := wrong_content(file, head, size):
+        raise found
 
 
 def parse_json_object(raw: bytes, *, where: str) -> dict[str, Any]:
@@ -162,11 +173,22 @@ def _pieces(file: Path, entries: Mapping[str, Any], data: int, size: int) -> Map
     """Return all pieces. Each is checked, and together they must cover the data area exactly."""
     _check_metadata(file, entries.get(_METADATA, {}))
     pieces = [
-        (name, _piece(file, name, entry, data, size))
+        (name, _piece(file, name, entry, data))
         for name, entry in entries.items()
         if name != _METADATA
     ]
     pieces.sort(key=lambda item: (item[1].begin, item[1].end))
+    end = max((piece.end for _, piece in pieces), default=data)
+    if end > size:
+        raise CheckpointError(
+            "{file} is incomplete: it has {size} of the {expected} bytes that its header lists "
+            "({missing} are missing).",
+            hint="Its download or copy ended early. Continue it, or download the file again.",
+            file=file,
+            size=size,
+            expected=end,
+            missing=format_bytes(end - size),
+        )
     position = data
     for name, piece in pieces:
         if piece.begin != position:
@@ -203,8 +225,8 @@ def _check_metadata(file: Path, metadata: Any) -> None:
         )
 
 
-def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
-    """Return the Piece of one header entry; check that its bytes are inside the file."""
+def _piece(file: Path, name: str, entry: Any, data: int) -> Piece:
+    """Return the Piece of one header entry, checked except for the size of the file."""
     where = f"{file}: {printable(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
@@ -234,14 +256,6 @@ def _piece(file: Path, name: str, entry: Any, data: int, size: int) -> Piece:
             offsets=str(offsets)[:80],
         )
     begin, end = data + offsets[0], data + offsets[1]
-    if end > size:
-        raise CheckpointError(
-            "{where} ends at byte {end}, but the file has only {size} bytes.",
-            hint=_DAMAGED,
-            where=where,
-            end=end,
-            size=size,
-        )
     if end - begin != prod(shape) * DTYPE_BYTES[dtype]:
         raise CheckpointError(
             "{where} has {size} bytes, but {dtype} of shape {shape} needs {expected}.",

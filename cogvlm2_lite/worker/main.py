@@ -254,6 +254,7 @@ def _describe(model: Model) -> Loaded:
         context=model.plan.context,
         image_tokens=model.config.vision.image_tokens,
         parallel=model.plan.parallel,
+        warnings=model.warnings,
     )
 
 

@@ -90,6 +90,7 @@ class Loaded(_Message, frozen=True, kw_only=True):
     context       maximum tokens of question, picture and answer together
     image_tokens  tokens of one picture
     parallel      conversations that are answered at once
+    warnings      sentences about files that are probably not complete
     """
 
     plan: Mapping[str, Any]
@@ -97,6 +98,7 @@ class Loaded(_Message, frozen=True, kw_only=True):
     context: Count
     image_tokens: Count
     parallel: Number = 1
+    warnings: tuple[Text, ...] = ()
 
 
 class LoadFailed(_Message, frozen=True, kw_only=True):

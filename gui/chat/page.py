@@ -27,7 +27,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.worker.client import EngineState
-from cogvlm2_lite.worker.protocol import Ask
+from cogvlm2_lite.worker.protocol import Ask, Loaded
 from gui.chat.answering import Answering
 from gui.chat.composer import Composer
 from gui.chat.dropped import read_file
@@ -69,6 +69,7 @@ class ChatPage(QWidget):
         self._page: int | None = None
         self._edited: Turn | None = None
         self._closed = False
+        self._warned: Loaded | None = None
         self.setProperty("kind", "page")
         self._answering = Answering(context.engine, context.history, self)
         self._answering.changed.connect(self._draw)
@@ -492,6 +493,15 @@ class ChatPage(QWidget):
             )
         elif self.restart_button.isVisible() and ready:
             self._banner.hide()
+        if ready and client.loaded is not self._warned:
+            self._warned = client.loaded
+            self._warn()
+
+    def _warn(self) -> None:
+        """Show what is wrong with the files of the model that has just been loaded."""
+        warnings = self._warned.warnings if self._warned is not None else ()
+        if warnings:
+            self._banner.show_message(" ".join(translate(warning) for warning in warnings))
 
     def show_message(self, text: str) -> None:
         """Show a message above the composer."""

@@ -1562,10 +1562,6 @@
         <translation>请在此文件夹中只保留两个模型之一。</translation>
     </message>
     <message>
-        <source>{folder} lacks files: {missing} of {count} ({names}).</source>
-        <translation>{folder} 缺少文件：{count} 个中的 {missing} 个（{names}）。</translation>
-    </message>
-    <message>
         <source>{folder} has its weights only as pickle files ({names}), which can run any program when they are opened.</source>
         <translation>{folder} 中只有 pickle 格式的权重（{names}），打开它们可能会运行任意程序。</translation>
     </message>
@@ -1732,10 +1728,6 @@
     <message>
         <source>{where} has the invalid data_offsets {offsets}.</source>
         <translation>{where} 的 data_offsets {offsets} 无效。</translation>
-    </message>
-    <message>
-        <source>{where} ends at byte {end}, but the file has only {size} bytes.</source>
-        <translation>{where} 止于第 {end} 字节，而文件只有 {size} 字节。</translation>
     </message>
     <message>
         <source>{where} has {size} bytes, but {dtype} of shape {shape} needs {expected}.</source>
@@ -2022,12 +2014,44 @@
         <translation>{param} 必须是 {expected}，而不是 {value}。</translation>
     </message>
     <message>
+        <source>{folder} has files that can&apos;t be used: {count} of {total}. {problems}</source>
+        <translation>{folder} 中有无法使用的文件：{total} 个中的 {count} 个。{problems}</translation>
+    </message>
+    <message>
         <source>{index} lists tensors in {file} ({names}), but {tensor} is in {other}.</source>
         <translation>{index} 说 {file} 中有张量（{names}），但 {tensor} 在 {other} 中。</translation>
     </message>
     <message>
         <source>{index} lists tensors in {file} ({names}), but no file has {tensor}.</source>
         <translation>{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。</translation>
+    </message>
+    <message>
+        <source>{file} is incomplete: it has {size} of the {expected} bytes that its header lists ({missing} are missing).</source>
+        <translation>{file} 不完整：文件头列出 {expected} 字节，实际只有 {size} 字节（缺少 {missing}）。</translation>
+    </message>
+    <message>
+        <source>Its download or copy ended early. Continue it, or download the file again.</source>
+        <translation>下载或复制提前结束。请继续下载，或重新下载该文件。</translation>
+    </message>
+    <message>
+        <source>The download of the file was not complete, or the disk lost a part. Download or copy it again.</source>
+        <translation>文件没有下载完整，或者磁盘丢失了一部分。请重新下载或复制。</translation>
+    </message>
+    <message>
+        <source>{size} of zeros follow its byte {place}</source>
+        <translation>从第 {place} 字节起有 {size} 的零</translation>
+    </message>
+    <message>
+        <source>{tensor} in {file} was not downloaded completely: {problem}.</source>
+        <translation>{file} 中的 {tensor} 没有下载完整：{problem}。</translation>
+    </message>
+    <message>
+        <source>it contains only zeros</source>
+        <translation>其中只有零</translation>
+    </message>
+    <message>
+        <source>Answers may be wrong.</source>
+        <translation>回答可能不正确。</translation>
     </message>
     <message>
         <source>Wait until it has ended, or choose another destination.</source>
@@ -2044,6 +2068,14 @@
     <message>
         <source>Choose a folder that does not exist yet, or delete or rename this one.</source>
         <translation>请选择一个尚不存在的文件夹，或者删除或重命名现有的文件夹。</translation>
+    </message>
+    <message>
+        <source>The disk of {folder} allows no file of {size}: on FAT32, files end at 4 GiB.</source>
+        <translation>{folder} 所在的磁盘不允许 {size} 的文件：FAT32 上的文件最大为 4 GiB。</translation>
+    </message>
+    <message>
+        <source>Run the same command again with --shard-size {smaller}: a calibration so far is kept, and the weight files are written anew. Or choose a destination on another disk.</source>
+        <translation>请加上 --shard-size {smaller} 重新运行同一命令：已完成的校准会保留，权重文件会重新写入。也可以选择其他磁盘上的目标文件夹。</translation>
     </message>
     <message>
         <source>{size} must still be written to {folder}, which has {free} free: {missing} more is needed.</source>
@@ -2746,6 +2778,26 @@
         <translation>演示图片不在此安装之中。</translation>
     </message>
     <message>
+        <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B, cogvlm2-llama3-chinese-chat-19B and models fine-tuned from them.</source>
+        <translation>CogVLM2 Lite 可运行 cogvlm2-llama3-chat-19B、cogvlm2-llama3-chinese-chat-19B 以及由它们微调的模型。</translation>
+    </message>
+    <message>
+        <source>{where}: the weights are quantized with {method}, which CogVLM2 Lite can&apos;t read.</source>
+        <translation>{where}：权重是用 {method} 量化的，CogVLM2 Lite 无法读取。</translation>
+    </message>
+    <message>
+        <source>Use the released 16-bit checkpoint, a folder that quantize wrote, or a 4-bit folder of bitsandbytes.</source>
+        <translation>请使用发布的 16 位检查点、quantize 生成的文件夹，或 bitsandbytes 的 4 位文件夹。</translation>
+    </message>
+    <message>
+        <source>{where}: this is {name}, which CogVLM2 Lite does not run.</source>
+        <translation>{where}：这是 {name}，CogVLM2 Lite 不支持运行它。</translation>
+    </message>
+    <message>
+        <source>{where}: this is {name}, which CogVLM2 Lite does not run. {why}</source>
+        <translation>{where}：这是 {name}，CogVLM2 Lite 不支持运行它。{why}</translation>
+    </message>
+    <message>
         <source>Unknown device {name!r}.</source>
         <translation>未知设备 {name!r}。</translation>
     </message>
@@ -2940,6 +2992,166 @@
     <message>
         <source>There is no sample with an answer.</source>
         <translation>没有带回答的样本。</translation>
+    </message>
+    <message>
+        <source>Get the safetensors version of the model, with its config.json.</source>
+        <translation>请获取模型的 safetensors 版本及其 config.json。</translation>
+    </message>
+    <message>
+        <source>Unpack it, and use the folder that contains config.json.</source>
+        <translation>请将其解压，并使用包含 config.json 的文件夹。</translation>
+    </message>
+    <message>
+        <source>Download the file itself, not the page about it. If the site asks, sign in and accept the licence first.</source>
+        <translation>请下载文件本身，而不是介绍它的网页。如果网站要求，请先登录并接受许可协议。</translation>
+    </message>
+    <message>
+        <source>{file} contains a message of the server instead of the file: {message}</source>
+        <translation>{file} 中是服务器返回的消息，而不是文件内容：{message}</translation>
+    </message>
+    <message>
+        <source>{file} is a Git LFS pointer of {count} bytes: the file itself ({size}) was not downloaded.</source>
+        <translation>{file} 只是 {count} 字节的 Git LFS 指针：文件本身（{size}）没有下载。</translation>
+    </message>
+    <message>
+        <source>Run `git lfs pull` in its folder, or download the file itself.</source>
+        <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
+    </message>
+    <message>
+        <source>{file} begins with {count} zero bytes: its space was reserved, but its content was not downloaded.</source>
+        <translation>{file} 以 {count} 个零字节开头：空间已预留，但内容没有下载。</translation>
+    </message>
+    <message>
+        <source>Continue or repeat its download.</source>
+        <translation>请继续或重新下载。</translation>
+    </message>
+    <message>
+        <source>{file} is a GGUF file, the format of llama.cpp, which CogVLM2 Lite can&apos;t read.</source>
+        <translation>{file} 是 llama.cpp 使用的 GGUF 文件，CogVLM2 Lite 无法读取。</translation>
+    </message>
+    <message>
+        <source>{file} is a pickle file of PyTorch, which can run any program when it is opened.</source>
+        <translation>{file} 是 PyTorch 的 pickle 文件，打开它可能会运行任意程序。</translation>
+    </message>
+    <message>
+        <source>{file} is a packed archive.</source>
+        <translation>{file} 是压缩包。</translation>
+    </message>
+    <message>
+        <source>unknown size</source>
+        <translation>大小未知</translation>
+    </message>
+    <message>
+        <source>{file} is a web page or a message of the server (HTML or XML), not the file.</source>
+        <translation>{file} 是网页或服务器消息（HTML 或 XML），不是文件本身。</translation>
+    </message>
+    <message>
+        <source>The download of {file} has not finished: {mark} is next to it.</source>
+        <translation>{file} 的下载尚未完成：旁边还有 {mark}。</translation>
+    </message>
+    <message>
+        <source>Continue the download with the same program until {mark} disappears. The size of the file says nothing, because its space was reserved at the beginning.</source>
+        <translation>请用同一程序继续下载，直到 {mark} 消失。文件大小不能说明问题，因为空间在开始时就已预留。</translation>
+    </message>
+    <message>
+        <source>Continue the download with the same program until it has ended, then try again.</source>
+        <translation>请用同一程序继续下载，直到完成后再试。</translation>
+    </message>
+    <message>
+        <source>Use its folder, {folder}.</source>
+        <translation>请使用它所在的文件夹 {folder}。</translation>
+    </message>
+    <message>
+        <source>{folder} is a folder of the Hugging Face cache, not a model folder.</source>
+        <translation>{folder} 是 Hugging Face 缓存中的文件夹，不是模型文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} has {other}, but no {name}.</source>
+        <translation>{folder} 中有 {other}，但没有 {name}。</translation>
+    </message>
+    <message>
+        <source>If it is the same file, rename {other} to {name}.</source>
+        <translation>如果是同一个文件，请将 {other} 改名为 {name}。</translation>
+    </message>
+    <message>
+        <source>{folder} has no config.json; the model is in a folder below it.</source>
+        <translation>{folder} 中没有 config.json；模型在它下面的文件夹中。</translation>
+    </message>
+    <message>
+        <source>Use one of {folders}.</source>
+        <translation>请使用其中之一：{folders}。</translation>
+    </message>
+    <message>
+        <source>{folder} has no {what} yet, but downloads that have not finished: {count} ({names}).</source>
+        <translation>{folder} 中还没有 {what}，但有 {count} 个尚未完成的下载（{names}）。</translation>
+    </message>
+    <message>
+        <source>{missing} of {count} ({names})</source>
+        <translation>{count} 个中的 {missing} 个（{names}）</translation>
+    </message>
+    <message>
+        <source>{folder} lacks files: {which}.</source>
+        <translation>{folder} 缺少文件：{which}。</translation>
+    </message>
+    <message>
+        <source>{folder} has weights, but no config.json, which says what model they belong to.</source>
+        <translation>{folder} 中有权重，但没有说明它们属于哪个模型的 config.json。</translation>
+    </message>
+    <message>
+        <source>Choose the folder that contains config.json and the .safetensors files, or copy config.json from where the weights came from.</source>
+        <translation>请选择包含 config.json 和 .safetensors 文件的文件夹，或从权重的来源处复制 config.json。</translation>
+    </message>
+    <message>
+        <source>{folder} is an unfinished conversion.</source>
+        <translation>{folder} 是尚未完成的转换。</translation>
+    </message>
+    <message>
+        <source>Run the same quantize command again: it continues where it stopped.</source>
+        <translation>请重新运行同一 quantize 命令：它会从中断处继续。</translation>
+    </message>
+    <message>
+        <source>{folder} is a LoRA adapter, not a whole model.</source>
+        <translation>{folder} 是 LoRA 适配器，不是完整的模型。</translation>
+    </message>
+    <message>
+        <source>Merge it into the model that it was trained on, and use the merged folder.</source>
+        <translation>请将它合并到训练时所用的模型中，并使用合并后的文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} is a pipeline of diffusers, which CogVLM2 Lite does not run.</source>
+        <translation>{folder} 是 diffusers 的流水线，CogVLM2 Lite 不支持运行它。</translation>
+    </message>
+    <message>
+        <source>{folder} is a checkpoint of SwissArmyTransformer (SAT).</source>
+        <translation>{folder} 是 SwissArmyTransformer（SAT）的检查点。</translation>
+    </message>
+    <message>
+        <source>Use {folder}.</source>
+        <translation>请使用 {folder}。</translation>
+    </message>
+    <message>
+        <source>{folder} has {count} of {total} weight files ({names}), and no {index} that lists their tensors.</source>
+        <translation>{folder} 中只有 {total} 个权重文件中的 {count} 个（{names}），也没有列出其张量的 {index}。</translation>
+    </message>
+    <message>
+        <source>{folder} has its weights as {format} ({names}), which CogVLM2 Lite can&apos;t read.</source>
+        <translation>{folder} 中的权重是 {format} 格式（{names}），CogVLM2 Lite 无法读取。</translation>
+    </message>
+    <message>
+        <source>{folder} has only packed archives ({names}).</source>
+        <translation>{folder} 中只有压缩包（{names}）。</translation>
+    </message>
+    <message>
+        <source>{folder} lacks files: {which}. Downloads that have not finished are in it: {names}.</source>
+        <translation>{folder} 缺少文件：{which}。其中有尚未完成的下载：{names}。</translation>
+    </message>
+    <message>
+        <source>{folder} lacks files: {which}. {link} is a link to {target}, which does not exist.</source>
+        <translation>{folder} 缺少文件：{which}。{link} 是指向 {target} 的链接，而后者不存在。</translation>
+    </message>
+    <message>
+        <source>Its snapshots have no complete model. Run the download again until it ends.</source>
+        <translation>其 snapshots 中没有完整的模型。请重新运行下载，直到完成。</translation>
     </message>
     <message>
         <source>--vram and --card describe a GPU, but --device cpu uses none.</source>

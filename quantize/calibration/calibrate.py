@@ -57,6 +57,7 @@ from quantize.calibration.statistics import HeldOutInputs, Hessian, ObservedWeig
 from quantize.events import Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
+from quantize.source import SourceFiles, refuse_zeros_in
 
 HOLD_OUT_EVERY = 4
 """Every fourth picture (or sample without one) is held out: it evaluates and is not fitted to."""
@@ -203,6 +204,9 @@ class Calibrator:
         chosen = [linear for linear in stage.matrices if linear.name in self._task.chosen]
         if not chosen:
             return
+        with SourceFiles(drop=False) as files:
+            for linear in chosen:
+                refuse_zeros_in(self._task.catalog.tensors[linear.name], files)
         observed = [self._observe(linear, stage.rows) for linear in chosen]
         for group, key in zip(stage.groups, visit.keys, strict=True):
             for seen in observed:

@@ -116,6 +116,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
         plan=small_plan(),
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
+        warnings=(Text("A file is not complete."),),
     )
     monkeypatch.setattr("cogvlm2_lite.engine.model.load_with", lambda _: model)
     commands, reports = SilentAfter(), BytesIO()
@@ -127,6 +128,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
     reports.seek(0)
     loaded, failed = protocol.read_message(reports), protocol.read_message(reports)
     assert isinstance(loaded, Loaded)
+    assert loaded.warnings == ("A file is not complete.",)
     assert failed == Failed(
         request=1,
         kind="DeviceError",

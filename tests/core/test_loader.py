@@ -13,7 +13,8 @@ from torch import Tensor
 import cogvlm2_lite
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.errors import CheckpointError, UsageError
-from cogvlm2_lite.weights.catalog import SINGLE_NAME, Catalog
+from cogvlm2_lite.folders.explain import SINGLE_NAME
+from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.footprint import held_bytes
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.loader import WeightLoader

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Role, expected_tensors
 from cogvlm2_lite.config import read_config
-from cogvlm2_lite.weights.catalog import INDEX_NAME, SINGLE_NAME, Catalog
+from cogvlm2_lite.folders.explain import INDEX_NAME, SINGLE_NAME
+from cogvlm2_lite.weights.catalog import Catalog
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "a" / "checkpoint"
 CONFIG = read_config(CHECKPOINT)

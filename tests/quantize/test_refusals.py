@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,37 @@ def test_a_weight_that_is_no_number_is_named_with_its_place(
         f"{name} has {value} at row 101, column 7, so it can't be rounded."
     )
     assert "model.safetensors" in caught.value.hint
+
+
+EMPTY = "model.layers.1.mlp.vision_mlp.down_proj.weight"
+
+
+def with_an_empty_matrix(folder: Path) -> Path:
+    return write_source(folder, replace={EMPTY: torch.zeros(128, 192, dtype=torch.bfloat16)})
+
+
+def test_an_empty_matrix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    source = with_an_empty_matrix(tmp_path / "s")
+    message = refused(source, tmp_path / "q", CheckpointError)
+    assert message == (
+        f"{EMPTY} in model.safetensors was not downloaded completely: it contains only zeros."
+    )
+    assert not (tmp_path / "q.partial").exists()
+
+
+@pytest.mark.parametrize("keep", ["bf16", "int8", ""])
+def test_zeros_between_the_pages_that_are_looked_at_are_found_in_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    monkeypatch.setattr("quantize.pipeline.refuse_zeros", lambda catalog: None)
+    weight = torch.full((128, 192), 0.5, dtype=torch.bfloat16)
+    weight[40:60] = 0  # across runs
+    source = write_source(tmp_path / "s", replace={EMPTY: weight})
+    settings = QuantizeOptions(keep=(Keep(pattern=EMPTY, kind=keep),) if keep else ())
+    with pytest.raises(CheckpointError) as caught:
+        quantize(source, tmp_path / "q", settings, replace(QUICK, run_bytes=20 * 192))
+    assert "7.50 KiB of zeros follow its byte 15360" in caught.value.message
+    assert "Download or copy it again" in caught.value.hint
 
 
 def test_a_disk_with_too_little_room_is_noticed_before_the_work(

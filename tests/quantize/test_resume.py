@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,12 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.writer import Data, ShardWriter
+from quantize.command import main
 from quantize.events import Finished, Planned, Progress
 from quantize.job import JOB_NAME, JOURNAL_NAME, exclusive_run, partial_folder
-from quantize.pipeline import Effort, convert, in_order
+from quantize.pipeline import Effort, check_file_sizes, convert, in_order
 from quantize.recipe import QuantizeOptions, make_recipe
 from quantize.rounding import split_into_runs
+from tests.helpers.checkpoints import write_sparse
 from tests.helpers.conversion import (
     CHECKPOINT,
     QUICK,
@@ -30,6 +36,7 @@ from tests.helpers.conversion import (
     write_source,
 )
 from tests.helpers.crashes import Crash, Fuse, crash, crash_after, disk_full
+from tests.helpers.shapes import REAL
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +217,81 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
         quantize(CHECKPOINT, tmp_path / "q", replace(SMALL_SHARDS, lm_head="nf4"))
     assert 'was started with lm_head "bf16", but now it is "nf4"' in caught.value.message
     assert "--restart" in caught.value.hint
+
+
+class SmallFiles(ShardWriter):
+    """A writer on a disk whose files end early, as those of FAT32 do."""
+
+    most = 280_000
+
+    def write(self, data: Data) -> None:
+        if self._stream.tell() + memoryview(data).nbytes > self.most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        super().write(data)
+
+
+def test_a_disk_whose_files_end_early_names_the_option_and_goes_on_with_it(
+    tmp_path: Path, reference: dict[str, str]
+) -> None:
+    small_files = replace(QUICK, writer=SmallFiles, sync_bytes=1)
+    with pytest.raises(ConversionError) as caught:
+        quantize(CHECKPOINT, tmp_path / "q", effort=small_files)
+    assert "allows no file of 293 KiB: on FAT32, files end at 4 GiB" in caught.value.message
+    assert "with --shard-size 150000" in caught.value.hint
+    assert caught.value.param == "shard_size"
+    smaller = replace(SMALL_SHARDS, shard_bytes=150_000)
+    plan = quantize(CHECKPOINT, tmp_path / "q", smaller, small_files)[0]
+    assert isinstance(plan, Planned)
+    assert plan.ready_bytes == 0
+    quantize(CHECKPOINT, tmp_path / "fresh", smaller)
+    assert hashes(tmp_path / "q") == hashes(tmp_path / "fresh")
+    assert not partial_folder(tmp_path / "q").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
+def test_a_limit_of_the_system_is_explained_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    words = [str(CHECKPOINT), str(tmp_path / "q"), "--calibrate", "none"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        assert main(words) == 1
+        assert "--shard-size 4GB" in capsys.readouterr().err
+        assert main([*words, "--shard-size", "100KB"]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("system", "shard_bytes", "refused"),
+    [
+        ("vfat", 5 * 10**9, True), ("FAT32", 5 * 10**9, True), ("vfat", 4 * 10**9, False),
+        ("exfat", 5 * 10**9, False), ("ext4", 5 * 10**9, False), ("", 5 * 10**9, False),
+    ],
+)  # fmt: skip
+def test_fat32_is_noticed_before_the_work(
+    tmp_path: Path, system: str, shard_bytes: int, refused: bool
+) -> None:
+    recipe = make_recipe(made_of_19b(tmp_path), QuantizeOptions(shard_bytes=shard_bytes))
+    if not refused:
+        check_file_sizes(tmp_path / "q", recipe, system)
+        return
+    with pytest.raises(ConversionError) as caught:
+        check_file_sizes(tmp_path / "q", recipe, system)
+    assert "allows no file of 4.66 GiB" in caught.value.message
+    assert "--shard-size 4GB" in caught.value.hint
+
+
+def made_of_19b(folder: Path) -> Catalog:
+    """Write the sizes of the released model as a file of holes."""
+    specs = expected_tensors(REAL)
+    sizes = {n: ("BF16", s.shape, 2 * s.numel) for n, s in specs.items()}
+    write_sparse(folder / "model.safetensors", sizes, {})
+    return Catalog.open(folder, REAL)
 
 
 def test_another_source_with_the_same_headers_is_refused(tmp_path: Path) -> None:
