@@ -89,6 +89,8 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     if args.json:
         console.line(json.dumps(found.as_dict(), ensure_ascii=False, indent=1))
     else:
+        for notice in found.notices:
+            console.remark(notice)
         console.line(as_text(found))
     return 0
 

@@ -19,9 +19,11 @@ from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.metrics import Summary, TokenComparison, summarise
 from cogvlm2_lite.evaluate.score import Reference, prepare
 from cogvlm2_lite.events import Finished, Progress
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.catalog import Catalog
 
 ANSWER_TOKENS = 64
@@ -62,7 +64,10 @@ class CompareProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result. The reference wrote `written` of the answers; the others were given."""
+    """The result. The reference wrote `written` of the answers; the others were given.
+
+    notices  how pictures were read, where a person would not expect it, with their names
+    """
 
     reference: Path
     other: Path
@@ -70,6 +75,7 @@ class Comparison:
     written: int
     summary: Summary
     tokens: TokenComparison
+    notices: tuple[Text, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `compare --json` prints; docs/format.md describes it."""
@@ -79,6 +85,7 @@ class Comparison:
             "other": {"folder": names[1], **dataclasses.asdict(self.weights[1])},
             "answers_written_by_reference": self.written,
             **self.summary.as_dict(),
+            "notices": list(self.notices),
         }
 
 
@@ -106,6 +113,12 @@ def compare(
         written=sum(not sample.answer for sample in samples),
         summary=summarise(tokens),
         tokens=tokens,
+        notices=tuple(
+            Text("{file}: {notice}", file=escape_line(one.image.name), notice=notice)
+            for one in asked
+            if one.image is not None
+            for notice in one.image.notices
+        ),
     )
 
 

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.fp4_folder import fp4_weights, write_fp4
 from cogvlm2_lite.cli.compare import main
@@ -39,6 +38,7 @@ from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear
 from tests.helpers.answers import opened
 from tests.helpers.folders import random_folder
+from tests.helpers.pages import save_three_pages
 from tools.demo_model.generator import samples as drawn
 
 Capture = pytest.CaptureFixture[str]
@@ -173,9 +173,9 @@ def test_folders_of_other_shapes_or_words_are_refused(tmp_path: Path, fp4: Path)
 def test_the_command_prints_a_table_or_one_json_object(
     fp4: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    save_three_pages(tmp_path)
     (tmp_path / "asked.jsonl").write_text(
-        json.dumps({"image": "red.png", "question": "What is in the picture?", "answer": " red"})
+        json.dumps({"image": "scan.tif", "question": "What is in the picture?", "answer": " red"})
         + "\n"
         + json.dumps({"question": "What is 1 plus 2?"})
     )
@@ -183,11 +183,14 @@ def test_the_command_prints_a_table_or_one_json_object(
     assert main([*options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["answers"] == 2
+    assert any(notice.startswith("scan.tif: ") for notice in found["notices"])
     assert found["answers_written_by_reference"] == 1
     assert found["other"]["kinds"].keys() == {"dense", "fp4"}
     assert found["kl_mean"]["low"] <= found["kl_mean"]["value"] <= found["kl_mean"]["high"]
     assert main(options) == 0
-    table = capsys.readouterr().out
+    shown = capsys.readouterr()
+    table = shown.out
+    assert shown.err.count("page 1 of 3") == 1
     assert "99th percentile of KL" in table
     assert "2 answers about 2 pictures" in table
 
