@@ -17,6 +17,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint, sample_pic
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.places import cache_folder, data_folder
+from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_model import ScriptedModel
 
 Capture = pytest.CaptureFixture[str]
@@ -77,13 +78,12 @@ def test_a_question_of_ones_own_is_asked_alone() -> None:
     assert model.asked[0].history == []
 
 
-def test_a_picture_of_ones_own_is_asked_three_questions(tmp_path: Path) -> None:
-    path = tmp_path / "mine.png"
-    Image.new("RGB", (20, 20), (255, 0, 0)).save(path)
+def test_a_picture_of_ones_own_is_asked_three_questions(tmp_path: Path, capsys: Capture) -> None:
     model = ScriptedModel()
-    main([str(path)], load=model.load)
+    main([str(save_three_pages(tmp_path))], load=model.load)
     assert len(model.asked) == 3
-    assert all(a.image is not None and a.image.name == "mine.png" for a in model.asked)
+    assert all(a.image is not None and a.image.name == "scan.tif" for a in model.asked)
+    assert capsys.readouterr().err.count("page 1 of 3") == 1
 
 
 def test_a_wrong_path_costs_no_conversion(cache: Path) -> None:

@@ -94,6 +94,31 @@ def test_a_picture_that_comes_again_is_not_looked_at_again(
     assert known() == before + 1
 
 
+def test_a_page_is_chosen_and_named_through_the_client(client: openai.OpenAI) -> None:
+    chart, sign = (Image.open(PICTURES[name]).convert("RGB") for name in ("chart", "sign"))
+    scan = BytesIO()
+    chart.save(scan, "TIFF", save_all=True, append_images=[sign])
+    url = f"data:image/tiff;base64,{base64.b64encode(scan.getvalue()).decode()}"
+    part: Any = {"type": "image_url", "image_url": {"url": url}}
+    messages: Any = [{"role": "user", "content": [{"type": "text", "text": QUESTION}, part]}]
+    raw = client.chat.completions.with_raw_response.create(model="demo", messages=messages)
+    assert "page 1 of 2" in raw.headers["x-cogvlm2-notice"]
+    first = raw.parse()
+    assert first.model_extra is not None
+    assert "page 1 of 2" in first.model_extra["cogvlm2"]["notices"][0]
+    chunk = next(client.chat.completions.create(model="demo", messages=messages, stream=True))
+    assert chunk.model_extra == {"cogvlm2": first.model_extra["cogvlm2"]}
+    part["page"] = 2
+    second = client.chat.completions.create(model="demo", messages=messages)
+    plain = client.chat.completions.create(model="demo", messages=about("sign"))
+    assert second.choices[0].message.content == plain.choices[0].message.content
+    assert second.model_extra is not None
+    assert (second.model_extra["cogvlm2"]["page"], second.model_extra["cogvlm2"]["pages"]) == (2, 2)
+    part["page"] = 3
+    with pytest.raises(openai.BadRequestError, match="2 pages"):
+        client.chat.completions.create(model="demo", messages=messages)
+
+
 def test_several_turns_text_only_and_stop(client: openai.OpenAI) -> None:
     first = client.chat.completions.create(model="demo", messages=about("sign"))
     said = first.choices[0].message.content
