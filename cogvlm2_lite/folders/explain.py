@@ -340,5 +340,10 @@ def explain_missing(folder: Path, missing: Sequence[str], count: int) -> Checkpo
             target=(folder / links[0]).readlink(),
         )
     return CheckpointError(
-        "{folder} lacks files: {which}.", hint=DOWNLOAD, folder=folder, which=which
+        "{folder} lacks files: {which}.",
+        hint="Run the same download again: it fetches only what is missing."
+        if folder.resolve().parent.name == "snapshots" or (folder / ".cache/huggingface").is_dir()
+        else DOWNLOAD,
+        folder=folder,
+        which=which,
     )

@@ -104,6 +104,12 @@ class LocalServer:
         self._server.should_exit = True
 
 
+def remarks_of(loaded: Loaded) -> list[str]:
+    """Return what a person should know of a loaded model: its plan's remark, and warnings."""
+    remark = loaded.plan.get("remark")
+    return [*([remark] if remark else []), *loaded.warnings]
+
+
 def serve(
     options: Options,
     *,
@@ -120,14 +126,12 @@ def serve(
     """
     engine = EngineProcess(options.load)
 
-    def show_remark(loaded: Loaded) -> None:
-        if remark := loaded.plan.get("remark"):
+    def show_remarks(loaded: Loaded) -> None:
+        for remark in remarks_of(loaded):
             on_remark(remark)
-        for warning in loaded.warnings:
-            on_remark(warning)
 
     server = LocalServer(options, engine)
-    server.service.on_loaded = show_remark
+    server.service.on_loaded = show_remarks
     on_listening(server.address)
     try:
         server.run()

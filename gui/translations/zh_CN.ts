@@ -3094,6 +3094,10 @@
         <translation>{folder} 缺少文件：{which}。</translation>
     </message>
     <message>
+        <source>Run the same download again: it fetches only what is missing.</source>
+        <translation>请重新运行同一下载：它只会获取缺少的部分。</translation>
+    </message>
+    <message>
         <source>{folder} has weights, but no config.json, which says what model they belong to.</source>
         <translation>{folder} 中有权重，但没有说明它们属于哪个模型的 config.json。</translation>
     </message>

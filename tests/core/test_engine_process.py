@@ -40,6 +40,7 @@ from cogvlm2_lite.events import (
     TokenLogprobs,
 )
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.server.run import remarks_of
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
@@ -128,7 +129,7 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
     reports.seek(0)
     loaded, failed = protocol.read_message(reports), protocol.read_message(reports)
     assert isinstance(loaded, Loaded)
-    assert loaded.warnings == ("A file is not complete.",)
+    assert remarks_of(loaded) == ["A file is not complete."]
     assert failed == Failed(
         request=1,
         kind="DeviceError",

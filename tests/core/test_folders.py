@@ -25,6 +25,7 @@ from cogvlm2_lite.folders.explain import INDEX_NAME, SINGLE_NAME, models_below
 from cogvlm2_lite.weights.catalog import Catalog
 from tests.helpers.checkpoints import CHECKPOINT, golden_tensors, write_folder
 from tests.helpers.folders import write_tokenizer
+from tests.helpers.hub import served_hub
 from tests.helpers.shapes import REAL_JSON
 
 Capture = pytest.CaptureFixture[str]
@@ -401,6 +402,24 @@ def test_a_link_out_of_a_snapshot_is_rejected(tmp_path: Path) -> None:
     link.unlink()
     link.symlink_to(other)
     assert "is a link to a file outside of the folder" in refusal(entry / "snapshots/0ld").message
+
+
+@LINKS
+def test_what_huggingface_hub_downloads_is_found_and_its_rest_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with served_hub(CHECKPOINT) as endpoint:
+        made = hub.snapshot_download("o/m", cache_dir=tmp_path / "cache", endpoint=endpoint)
+        part = hub.snapshot_download(
+            "o/m", local_dir=tmp_path / "part", endpoint=endpoint, ignore_patterns="*2-of-00003*"
+        )
+    assert refusal(tmp_path / "cache").hint == f"Use {made}."
+    assert Catalog.open(Path(made), read_config(Path(made))).nbytes > 0
+    error = refusal(Path(part))
+    assert f"lacks files: 1 of 3 ({SHARDS[1]})." in error.message
+    assert error.hint == "Run the same download again: it fetches only what is missing."
 
 
 def test_a_folder_above_the_model_points_to_it(folder: Path) -> None:

@@ -32,7 +32,9 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState
+from cogvlm2_lite.worker.protocol import Loaded
 from gui.chat.answer import Prose
 from gui.chat.dropped import png_bytes
 from gui.data.settings import SETTINGS
@@ -371,6 +373,19 @@ def test_an_idle_model_gives_its_memory_back_and_is_loaded_again(
     desk.chat.restart_button.click()
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
     desk.qtbot.waitUntil(lambda: desk.chat.message == "")
+
+
+def test_a_model_whose_files_are_not_complete_is_warned_about_once(desk: Desk) -> None:
+    desk.open_demo()
+    warnings = (Text("{tensor} is empty.", tensor="lm_head"), Text("Answers may be wrong."))
+    desk.engine.loaded = Loaded(
+        plan={}, compute="cpu", context=64, image_tokens=9, warnings=warnings
+    )
+    desk.program.engine.state_changed.emit()
+    assert desk.chat.message == "lm_head is empty. Answers may be wrong."
+    desk.ask("Read the sign.")
+    desk.program.engine.state_changed.emit()
+    assert desk.chat.message == ""
 
 
 # --- the window ----------------------------------------------------------------------------------
