@@ -12,10 +12,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cogvlm2_lite.batch.answered import Answered
@@ -680,3 +683,53 @@ def test_pages_and_notices_reach_the_files(
 
 def test_a_model_is_identified_by_its_content() -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", identify_model(checkpoint_folder()))
+
+
+# --- any order of events --------------------------------------------------------------------------
+
+FILES = ("a.txt", "b.txt", "b.png.txt", CSV, "answers-2.csv")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("edit"), st.sampled_from(FILES), st.sampled_from(["mine\n", "a cat\n"])),
+        st.tuples(st.just("delete"), st.sampled_from(FILES), st.none()),
+        st.tuples(
+            st.just("run"),
+            st.sampled_from(["What?", "Why?"]),
+            st.lists(
+                st.sampled_from(
+                    ["--overwrite", "--prefix=so ", "--existing=skip", "--existing=append"]
+                ),
+                unique=True,
+                max_size=2,
+            ),
+        ),
+    ),
+    min_size=3,
+    max_size=7,
+)
+
+
+@given(steps=STEPS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_person_and_the_program_do_nothing_of_the_persons_is_lost(steps: Any) -> None:
+    with TemporaryDirectory() as name:
+        folder, theirs = Path(name), dict[str, bytes]()
+        for picture_name in ("a.png", "b.jpg", "b.png"):
+            picture(folder / picture_name)
+        for kind, what, more in steps:
+            if kind == "edit":
+                (folder / what).write_text(more)
+                theirs[what] = more.encode()
+            elif kind == "delete":
+                (folder / what).unlink(missing_ok=True)
+                theirs.pop(what, None)
+            else:
+                engine = Speaker(lambda ask: finished(f"{ask.question} A cat."))
+                batch(folder, engine, *more, question=what)
+            for file, content in theirs.items():
+                assert content in (folder / file).read_bytes()
+                if not any("--existing=append" in (step[2] or []) for step in steps):
+                    assert (folder / file).read_bytes() == content
+        batch(folder, Speaker(lambda ask: finished(f"{ask.question} A cat.")))
+        for file in {"a.txt", "b.txt", "b.png.txt"} - theirs.keys():
+            assert (folder / file).read_text() == "What? A cat.\n"
