@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
 from cogvlm2_lite.folders.explain import explain_file
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
@@ -84,7 +85,18 @@ def open_source(source: Path, destination: Path) -> Catalog:
             folder=source,
             kinds=", ".join(kinds) or Text("according to its config.json"),
         )
+    for file in companion_files(source):
+        if file.suffix == ".json":
+            _refuse_other_content(file)
     return catalog
+
+
+def _refuse_other_content(file: Path) -> None:
+    """Raise CheckpointError if a file that would be copied is a web page, a pointer and so on."""
+    with file.open("rb") as stream:
+        found = wrong_content(file, stream.read(HEAD_BYTES), file.stat().st_size)
+    if found:
+        raise found
 
 
 def refuse_zeros(catalog: Catalog) -> None:

@@ -132,6 +132,7 @@ def _check_zeros(check: _Check, catalog: Catalog) -> Iterator[Event]:
         check.done += shard.size - sum(piece.nbytes for piece in shard.pieces.values())
     with SourceFiles() as files:
         for name, stored in catalog.tensors.items():
+            empty = Text()
             for role, piece in stored.pieces.items():
                 zeros, begin = check.zeros(name, role), 0
                 for count in _parts(piece.nbytes):
@@ -139,8 +140,9 @@ def _check_zeros(check: _Check, catalog: Catalog) -> Iterator[Event]:
                         zeros.add(files.read(name, piece, begin, count))
                     begin += count
                     yield from check.advance(count, name)
-                if zeros is not None and (problem := zeros.problem()):
-                    yield check.damaged(piece.file.name, name, problem)
+                empty = (zeros.problem() if zeros else None) or empty
+            if empty:
+                yield check.damaged(stored.pieces["weight"].file.name, name, empty)
 
 
 def _check_files(check: _Check, manifest: Manifest) -> Iterator[Damaged]:

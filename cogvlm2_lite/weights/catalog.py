@@ -265,12 +265,15 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _refuse_escape(folder: Path, name: str) -> None:
-    """Reject a link out of the folder, except into the blobs of a Hugging Face cache snapshot."""
+    """Reject a link out of the folder, except inside a model's folder of a Hugging Face cache."""
     real_folder = folder.resolve()
-    allowed = [real_folder]
+    target = (folder / name).resolve()
+    allowed = target.parent == real_folder
     if real_folder.parent.name == "snapshots":
-        allowed.append(real_folder.parent.parent / "blobs")
-    if (folder / name).resolve().parent not in allowed:
+        entry = real_folder.parent.parent
+        inside = entry if entry.name.startswith("models--") else entry / "blobs"
+        allowed = allowed or target.is_relative_to(inside)
+    if not allowed:
         raise CheckpointError(
             "{file} is a link to a file outside of the folder.",
             hint="Copy the file itself into the folder.",

@@ -395,6 +395,18 @@ def test_a_cache_that_was_not_finished_is_not_a_model(tmp_path: Path) -> None:
 
 
 @LINKS
+def test_a_link_to_another_snapshot_of_the_same_model_is_taken(tmp_path: Path) -> None:
+    entry = make_cache(tmp_path)
+    link = entry / "snapshots/0ld" / SHARDS[0]
+    link.unlink()
+    link.symlink_to(Path("../n3w") / SHARDS[0])
+    shutil.move((entry / "snapshots/n3w" / SHARDS[0]).resolve(), entry / "moved")
+    (entry / "snapshots/n3w" / SHARDS[0]).unlink()
+    shutil.move(entry / "moved", entry / "snapshots/n3w" / SHARDS[0])
+    assert Catalog.open(entry / "snapshots/0ld", read_config(entry / "snapshots/0ld")).nbytes > 0
+
+
+@LINKS
 def test_a_link_out_of_a_snapshot_is_rejected(tmp_path: Path) -> None:
     entry = make_cache(tmp_path / "hub", snapshots=("0ld",))
     other = shutil.copy(CHECKPOINT / SHARDS[0], tmp_path)

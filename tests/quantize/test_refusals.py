@@ -165,6 +165,14 @@ def test_an_empty_matrix_is_refused_before_anything_is_written(tmp_path: Path) -
     assert not (tmp_path / "q.partial").exists()
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json"])
+def test_a_pointer_is_not_copied_to_the_result(tmp_path: Path, name: str) -> None:
+    source = shutil.copytree(CHECKPOINT, tmp_path / "s")
+    (source / name).write_text("version https://git-lfs.github.com/spec/v1\noid x\nsize 9\n")
+    message = refused(source, tmp_path / "q", CheckpointError)
+    assert f"{name} is a Git LFS pointer" in message
+
+
 @pytest.mark.parametrize("keep", ["bf16", "int8", ""])
 def test_zeros_between_the_pages_that_are_looked_at_are_found_in_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
 from quantize.events import Damaged, Progress, Verified
 from quantize.verify import verify
-from tests.helpers.conversion import CHECKPOINT, quantize
+from tests.helpers.conversion import CHECKPOINT, quantize, write_source
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,25 @@ def test_without_a_manifest_only_the_structure_is_checked_and_that_is_said(folde
     with pytest.raises(CheckpointError) as caught:
         list(verify(folder))
     assert f"{shard.name} is incomplete" in caught.value.message
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_matrix_that_was_empty_in_the_source_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_manifest: bool
+) -> None:
+    name = "model.layers.1.mlp.vision_mlp.down_proj.weight"
+    source = write_source(tmp_path / "s", replace={name: torch.zeros(128, 192)})
+    # As a version without the check wrote it.
+    monkeypatch.setattr("quantize.pipeline.refuse_zeros", lambda catalog: None)
+    monkeypatch.setattr("quantize.pipeline.checked_roles", lambda stored: ())
+    quantize(source, tmp_path / "q")
+    if not with_manifest:
+        (tmp_path / "q" / MANIFEST_NAME).unlink()
+    damaged, last = check(tmp_path / "q")
+    assert [(d.tensor, d.problem) for d in damaged] == [(name, "it contains only zeros")]
+    assert last.checked_bytes == sum(
+        f.stat().st_size for f in (tmp_path / "q").glob("*.safetensors")
+    )
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
