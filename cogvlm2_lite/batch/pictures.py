@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,8 +23,9 @@ from cogvlm2_lite.inputs.formats import (
 )
 from cogvlm2_lite.inputs.image import check_file_size
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
-from cogvlm2_lite.text import Text, listed
+from cogvlm2_lite.text import Text, listed, marked
 
+_UNFINISHED = frozenset({".part", ".partial", ".crdownload", ".download", ".opdownload"})
 _SETTLED_S = 2.0
 """A file that is younger may change again without a new time: file systems count in steps of up to
 two seconds."""
@@ -53,11 +54,8 @@ def find_pictures(folder: Path, *, recursive: bool) -> Found:
     suffixes = frozenset(readable_suffixes())
     names: list[str] = []
     left_out: Counter[tuple[str, str]] = Counter()
-    unread = 0
-    for name in _walk(folder, recursive=recursive):
-        if name is None:
-            unread += 1
-            continue
+    places: Counter[str] = Counter()
+    for name in _walk(folder, recursive=recursive, left_out=places):
         suffix = PurePosixPath(name).suffix.lower()
         if suffix in suffixes:
             names.append(name)
@@ -65,9 +63,10 @@ def find_pictures(folder: Path, *, recursive: bool) -> Found:
             left_out[FOREIGN_SUFFIXES[suffix], ""] += 1
         elif kind := kind_of(name):
             left_out[kind, missing_package(kind)] += 1
+        elif suffix in _UNFINISHED and kind_of(name.removesuffix(name[-len(suffix) :])):
+            places[_DOWNLOAD] += 1
     texts = [_left_out(count, kind, package) for (kind, package), count in left_out.items()]
-    if unread:
-        texts.append(Text("folders that can't be read: {count}", count=unread))
+    texts += [Text(template, count=count) for template, count in places.items()]
     if not names:
         hint = "" if recursive else "Add --recursive to include subfolders."
         raise UsageError(
@@ -86,13 +85,19 @@ def names_in(folder: Path) -> list[str]:
     suffixes = readable_suffixes()
     return [
         name
-        for name in _walk(folder, recursive=False)
-        if name is not None and PurePosixPath(name).suffix.lower() in suffixes
+        for name in _walk(folder, recursive=False, left_out=Counter())
+        if PurePosixPath(name).suffix.lower() in suffixes
     ]
 
 
-def _walk(folder: Path, *, recursive: bool) -> Iterator[str | None]:
-    """Yield the files below a folder, as paths relative to it; None for an unreadable folder."""
+_UNREAD = marked("folders that can't be read: {count}")
+_LINKED = marked("folders that are links: {count}")
+_BELOW = marked("subfolders that were not searched: {count}")
+_DOWNLOAD = marked("unfinished downloads: {count}")
+
+
+def _walk(folder: Path, *, recursive: bool, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the files below a folder, as paths relative to it; count the folders left out."""
     waiting = [""]
     while waiting:
         below = waiting.pop()
@@ -107,19 +112,24 @@ def _walk(folder: Path, *, recursive: bool) -> Iterator[str | None]:
                     folder=folder,
                     why=error.strerror or error,
                 ) from error
-            yield None
+            left_out[_UNREAD] += 1
             continue
         for entry in found:
             name = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                waiting += [name] if recursive else []
-            elif _is_file(entry):
+            if _is(entry.is_dir):
+                if not recursive:
+                    left_out[_BELOW] += 1
+                elif entry.is_symlink():  # it may lead in a circle
+                    left_out[_LINKED] += 1
+                else:
+                    waiting.append(name)
+            elif _is(entry.is_file) or entry.is_symlink():  # a broken link fails when it is read
                 yield name
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is(check: Callable[[], bool]) -> bool:
     try:
-        return entry.is_file()
+        return check()
     except OSError:  # a link in a circle
         return False
 

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cogvlm2_lite.batch.answered import Answered
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
@@ -35,6 +36,21 @@ class SavedAnswers:
         self._whole_bytes: int | None = None
         """Where the last line begins that was cut off; None: no line was."""
         self._needs_break = False
+
+    def check_writable(self) -> None:
+        """Create the folder. Raises DoesNotFitError if no answer could be saved there.
+
+        A model takes minutes to load; this is to be called before.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._file.exists():
+                self._file.open("ab").close()
+            else:
+                with TemporaryFile(dir=self.folder, prefix=".cogvlm2-"):
+                    pass
+        except OSError as error:
+            raise unwritten(self._file, error) from error
 
     def scan(self) -> Iterator[Answered]:
         """Yield the answers of earlier runs, oldest first, and remember where they are.

@@ -185,6 +185,7 @@ def _run(
             report.step(step)
 
     if planned.todo:
+        planned.saved.check_writable()
         with start(options) as engine:
             report.loading()
             engine.wait_ready()

@@ -2778,6 +2778,18 @@
         <translation>演示图片不在此安装之中。</translation>
     </message>
     <message>
+        <source>folders that are links: {count}</source>
+        <translation>作为链接的文件夹：{count} 个</translation>
+    </message>
+    <message>
+        <source>subfolders that were not searched: {count}</source>
+        <translation>未搜索的子文件夹：{count} 个</translation>
+    </message>
+    <message>
+        <source>unfinished downloads: {count}</source>
+        <translation>未完成的下载：{count} 个</translation>
+    </message>
+    <message>
         <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B, cogvlm2-llama3-chinese-chat-19B and models fine-tuned from them.</source>
         <translation>CogVLM2 Lite 可运行 cogvlm2-llama3-chat-19B、cogvlm2-llama3-chinese-chat-19B 以及由它们微调的模型。</translation>
     </message>

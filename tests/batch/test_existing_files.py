@@ -28,7 +28,7 @@ from cogvlm2_lite.batch.texts import choose_names
 from cogvlm2_lite.batch.work import Task, run_batch
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, PictureOpened
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.identity import identify_model
@@ -608,6 +608,41 @@ def test_files_left_out_are_counted_by_kind(
     shown = capsys.readouterr().err
     assert "12 HEIC files need pillow-heif" in shown
     assert "1 SVG file can't be opened" in shown
+
+
+@posix
+def test_folders_links_and_downloads_are_not_left_out_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "deep" / "b.png", 1)
+    picture(tmp_path / "other" / "c.png", 2)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "in" / "circle").symlink_to("circle")
+    (tmp_path / "in" / "d.jpg.crdownload").touch()
+    assert again(tmp_path / "in") == 1
+    shown = capsys.readouterr().err
+    assert "unfinished downloads: 1" in shown
+    assert "subfolders that were not searched: 2" in shown
+    assert again(tmp_path / "in", "--recursive") == 1
+    assert "folders that are links: 1" in capsys.readouterr().err
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere")
+    assert batch(tmp_path / "in", Speaker()) == 1
+    assert "gone.png can't be read" in capsys.readouterr().out
+
+
+@posix
+def test_a_folder_that_can_not_take_answers_is_reported_before_the_model_is_loaded(
+    tmp_path: Path,
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+
+    def load(_: object) -> Any:
+        raise AssertionError("loaded")
+
+    command = ["demo", str(tmp_path / "in"), "--question", "?", "--output"]
+    with pytest.raises(DoesNotFitError, match="can't be written"):
+        main([*command, "/proc/new"], start=load)
 
 
 def test_a_folder_of_other_kinds_says_so(tmp_path: Path) -> None:
