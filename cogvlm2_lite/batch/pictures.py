@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from cogvlm2_lite.batch.answered import Answered
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.file_names import escape_line, unescape_name
+from cogvlm2_lite.inputs.failures import check_file_size
 from cogvlm2_lite.inputs.formats import (
     FOREIGN_SUFFIXES,
     kind_of,
     missing_package,
     readable_suffixes,
 )
-from cogvlm2_lite.inputs.image import check_file_size
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text, listed, marked
 

@@ -1394,12 +1394,168 @@
         <translation>请选择 1 到 {pages} 之间的页码。</translation>
     </message>
     <message>
-        <source>{file} is damaged: page {page} can&apos;t be read.</source>
-        <translation>{file} 已损坏:无法读取第 {page} 页。</translation>
-    </message>
-    <message>
         <source>This is page 1 of {pages}; the others were not read.</source>
         <translation>这是共 {pages} 页中的第 1 页;其他页没有读取。</translation>
+    </message>
+    <message>
+        <source>The file ends early: less than 1% of the picture is missing.</source>
+        <translation>文件提前结束:图片缺少不到 1%。</translation>
+    </message>
+    <message>
+        <source>The picture has a high dynamic range; its brightness is an approximation.</source>
+        <translation>图片是高动态范围图片;其亮度只是近似值。</translation>
+    </message>
+    <message>
+        <source>The file ends early: details of the picture may be missing.</source>
+        <translation>文件提前结束:图片的细节可能缺失。</translation>
+    </message>
+    <message>
+        <source>lossless compression</source>
+        <translation>无损压缩</translation>
+    </message>
+    <message>
+        <source>hierarchical compression</source>
+        <translation>分层压缩</translation>
+    </message>
+    <message>
+        <source>lossless compression (JPEG-LS)</source>
+        <translation>无损压缩(JPEG-LS)</translation>
+    </message>
+    <message>
+        <source>{bits} bits per pixel and compression {name}</source>
+        <translation>每像素 {bits} 位和 {name} 压缩</translation>
+    </message>
+    <message>
+        <source>compression {name}</source>
+        <translation>{name} 压缩</translation>
+    </message>
+    <message>
+        <source>{bits} bits per sample</source>
+        <translation>每个样本 {bits} 位</translation>
+    </message>
+    <message>
+        <source>Run: pip install &quot;cogvlm2-lite[heic]&quot;, or save it as JPEG or PNG.</source>
+        <translation>请运行:pip install &quot;cogvlm2-lite[heic]&quot;,或者将其另存为 JPEG 或 PNG。</translation>
+    </message>
+    <message>
+        <source>Run: pip install --upgrade pillow, or save it as JPEG or PNG.</source>
+        <translation>请运行:pip install --upgrade pillow,或者将其另存为 JPEG 或 PNG。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it ends early, and {percent}% of the picture is missing.</source>
+        <translation>{file} 已损坏:文件提前结束,图片缺少 {percent}%。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it is a {kind} picture that should have at least {needed}, but has {size}.</source>
+        <translation>{file} 已损坏:这张 {kind} 图片至少应有 {needed},但只有 {size}。</translation>
+    </message>
+    <message>
+        <source>{file} is a {kind} picture with {variant}, which this program does not read.</source>
+        <translation>{file} 是{variant}的 {kind} 图片,本程序无法读取。</translation>
+    </message>
+    <message>
+        <source>{file} is a picture in {kind}, and the package that reads them, {package}, is not installed with this ability.</source>
+        <translation>{file} 是 {kind} 图片,而读取它所需的软件包 {package} 没有安装或不支持该格式。</translation>
+    </message>
+    <message>
+        <source>Open a JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF picture.</source>
+        <translation>请打开 JPEG、PNG、WebP、BMP、GIF、TIFF 或 AVIF 图片。</translation>
+    </message>
+    <message>
+        <source>a raw camera picture</source>
+        <translation>相机原始格式(RAW)图片</translation>
+    </message>
+    <message>
+        <source>a JPEG XR picture</source>
+        <translation>JPEG XR 图片</translation>
+    </message>
+    <message>
+        <source>a Netpbm picture</source>
+        <translation>Netpbm 图片</translation>
+    </message>
+    <message>
+        <source>an OpenEXR picture</source>
+        <translation>OpenEXR 图片</translation>
+    </message>
+    <message>
+        <source>a Radiance HDR picture</source>
+        <translation>Radiance HDR 图片</translation>
+    </message>
+    <message>
+        <source>a DjVu document</source>
+        <translation>DjVu 文档</translation>
+    </message>
+    <message>
+        <source>a GIMP picture</source>
+        <translation>GIMP 图片</translation>
+    </message>
+    <message>
+        <source>raw camera data</source>
+        <translation>相机原始数据</translation>
+    </message>
+    <message>
+        <source>other inks than CMYK</source>
+        <translation>CMYK 以外的油墨</translation>
+    </message>
+    <message>
+        <source>predictor {number}</source>
+        <translation>预测器 {number}</translation>
+    </message>
+    <message>
+        <source>predictor {number} and {bits} bits</source>
+        <translation>预测器 {number} 和 {bits} 位</translation>
+    </message>
+    <message>
+        <source>{bits} bits per sample and this compression</source>
+        <translation>每个样本 {bits} 位和这种压缩方式</translation>
+    </message>
+    <message>
+        <source>strips or tiles of more than 1 GiB</source>
+        <translation>超过 1 GiB 的条带或图块</translation>
+    </message>
+    <message>
+        <source>colors of type {model}</source>
+        <translation>{model} 类型的颜色</translation>
+    </message>
+    <message>
+        <source>samples of different types</source>
+        <translation>不同类型的样本</translation>
+    </message>
+    <message>
+        <source>complex numbers</source>
+        <translation>复数</translation>
+    </message>
+    <message>
+        <source>YCbCr colors in this form</source>
+        <translation>这种形式的 YCbCr 颜色</translation>
+    </message>
+    <message>
+        <source>{bits}-bit samples whose black and white are unknown</source>
+        <translation>黑白范围未知的 {bits} 位样本</translation>
+    </message>
+    <message>
+        <source>The picture has one color only, so there is nothing to see.</source>
+        <translation>图片只有一种颜色,因此看不到任何内容。</translation>
+    </message>
+    <message>
+        <source>The picture is {ratio} times as tall as wide. The model sees it squashed to a square, so small text may be unreadable.</source>
+        <translation>图片的高度是宽度的 {ratio} 倍。模型看到的是压成正方形的图片,小字可能无法辨认。</translation>
+    </message>
+    <message>
+        <source>The picture is {ratio} times as wide as tall. The model sees it squashed to a square, so small text may be unreadable.</source>
+        <translation>图片的宽度是高度的 {ratio} 倍。模型看到的是压成正方形的图片,小字可能无法辨认。</translation>
+    </message>
+    <message>
+        <source>Every pixel of the picture is transparent, so there is nothing to see.</source>
+        <translation>图片的所有像素都是透明的,因此看不到任何内容。</translation>
+    </message>
+    <message>
+        <source>The picture has light parts on a transparent ground; it is shown on grey.</source>
+        <translation>图片在透明背景上有浅色部分;已显示在灰色背景上。</translation>
+    </message>
+    <message>
+        <source>The picture is light on a transparent ground; it is shown on black.</source>
+        <translation>图片是透明背景上的浅色内容;已显示在黑色背景上。</translation>
     </message>
     <message>
         <source>The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.</source>
@@ -2376,10 +2532,6 @@
     <message>
         <source>{file} is {kind}, which this program does not open.</source>
         <translation>{file} 是{kind}，本程序无法打开。</translation>
-    </message>
-    <message>
-        <source>a HEIC picture</source>
-        <translation> HEIC 图片</translation>
     </message>
     <message>
         <source>{where} has no vision_config, so this is not a CogVLM2 image model.</source>
@@ -3374,6 +3526,30 @@
         <translation>依据速率（{source}；{numbers}）</translation>
     </message>
     <message>
+        <source>The color profile of the picture is damaged and was ignored.</source>
+        <translation>图片的颜色配置文件已损坏,已被忽略。</translation>
+    </message>
+    <message>
+        <source>The first frame of the animation shows nothing; this is frame {page} of {pages}, which shows most.</source>
+        <translation>动画的第一帧没有内容;这是共 {pages} 帧中内容最多的第 {page} 帧。</translation>
+    </message>
+    <message>
+        <source>This is picture {page} of {pages} in the file; the others were not read.</source>
+        <translation>这是文件中共 {pages} 张图片的第 {page} 张;其他图片没有读取。</translation>
+    </message>
+    <message>
+        <source>The file ends early: {percent}% of the picture is missing.</source>
+        <translation>文件提前结束:图片缺少 {percent}%。</translation>
+    </message>
+    <message>
+        <source>The picture has {count} million pixels; it was read at half its width and height.</source>
+        <translation>图片有 {count} 百万像素;已按一半的宽度和高度读取。</translation>
+    </message>
+    <message>
+        <source>Apple&apos;s CgBI extension</source>
+        <translation>苹果的 CgBI 扩展</translation>
+    </message>
+    <message>
         <source>camera raw</source>
         <translation>相机原始格式(RAW)</translation>
     </message>
@@ -3458,10 +3634,6 @@
         <translation>{file} 的像素超过图片上限 {most} 百万像素。</translation>
     </message>
     <message>
-        <source>an AVIF picture</source>
-        <translation> AVIF 图片</translation>
-    </message>
-    <message>
         <source>a video</source>
         <translation>视频</translation>
     </message>
@@ -3512,10 +3684,6 @@
     <message>
         <source>Save it again as PNG or JPEG with another program.</source>
         <translation>请用其他程序重新存为 PNG 或 JPEG。</translation>
-    </message>
-    <message>
-        <source>Open a JPEG, PNG, WebP, BMP, GIF or TIFF picture.</source>
-        <translation>请打开 JPEG、PNG、WebP、BMP、GIF 或 TIFF 图片。</translation>
     </message>
     <message>
         <source>Save it as JPEG or PNG with another program, then open that file.</source>

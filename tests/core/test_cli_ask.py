@@ -38,7 +38,9 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def photo(tmp_path: Path) -> str:
     path = tmp_path / "my photo.png"
-    Image.new("RGB", (30, 20), (255, 0, 0)).save(path)
+    image = Image.new("RGB", (30, 20), (255, 0, 0))
+    image.paste("white", (20, 10, 30, 20))
+    image.save(path)
     return str(path)
 
 

@@ -276,7 +276,9 @@ def test_a_transparent_sixteen_bit_grey_is_white() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_pages_and_frames_are_counted_and_chosen(kind: str) -> None:
-    frames = [halves(), Image.new("RGB", (40, 20), (0, 255, 0)), Image.new("RGB", (40, 20), WHITE)]
+    frames = [halves() for _ in range(3)]
+    frames[1].paste((0, 255, 0), (0, 0, 30, 20))
+    frames[2].paste(WHITE, (0, 0, 30, 20))
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     first = open_image(data)
     assert near(first, 4, 4, RED)
@@ -357,21 +359,9 @@ def test_a_source_of_another_type_is_named(source: Any) -> None:
         open_image(source)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_truncated_file_is_called_damaged(kind: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    data = encoded(Image.fromarray(noise), kind)
-    for share in (0.5, 0.9):
-        error = failure(data[: int(len(data) * share)])
-        assert "damaged" in error.message
-
-
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"\x00\x00\x00\x18ftypheic" + bytes(40), "HEIC"),
-        (b"\x00\x00\x00\x18ftypmif1" + bytes(40), "HEIC"),
-        (b"\x00\x00\x00\x18ftypavif" + bytes(40), "AVIF"),
         (b"\x00\x00\x00\x18ftypisom" + bytes(40), "video"),
         (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
@@ -409,14 +399,6 @@ def test_the_size_of_the_file_is_checked_before_reading(tmp_path: Path) -> None:
         stream.truncate(600 * 1024**2)  # sparse
     assert "600 MiB" in failure(path).message
     assert "512 MiB" in failure(path).message
-
-
-def test_a_text_bomb_inside_a_png_is_refused() -> None:
-    body = b"Comment\x00\x00" + zlib.compress(bytes(80_000_000))
-    chunk = struct.pack(">I", len(body)) + b"zTXt" + body
-    chunk += struct.pack(">I", zlib.crc32(b"zTXt" + body))
-    data = encoded(halves(), "PNG")
-    failure(data[:33] + chunk + data[33:])
 
 
 def test_pillow_warnings_do_not_leak() -> None:
