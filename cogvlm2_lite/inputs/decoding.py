@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from cogvlm2_lite.errors import ImageError
-from cogvlm2_lite.inputs import early_end, failures, tiff, visible
+from cogvlm2_lite.inputs import bmp, early_end, failures, tiff, visible
 from cogvlm2_lite.inputs.colour import PRIMARIES, BrokenProfileError, is_srgb, profile_of
 from cogvlm2_lite.inputs.formats import missing_package
 from cogvlm2_lite.inputs.limits import ImageLimits
@@ -94,7 +94,7 @@ def decode_file(stream: BinaryIO, name: str, page: int | None, limits: ImageLimi
         raise failures.unreadable(head, name)
     if missing_package(kind):
         raise failures.package_missing(name, kind)
-    decode = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp}.get(kind, _other)
+    decode = _DECODERS.get(kind, _other)
     file = _File(stream=stream, name=name, kind=kind, head=head, page=page, limits=limits)
     size: tuple[int, int] | None = None
     try:
@@ -143,10 +143,6 @@ class _File:
         """Return all bytes of the file."""
         self.stream.seek(0)
         return self.stream.read()
-
-    def failed(self, variant: Text | None, error: BaseException) -> BaseException:
-        """Return the error for a file of an unknown variant, or else the given one."""
-        return failures.unknown_variant(self.name, self.kind, variant) if variant else error
 
     def early_end(self, missing: float) -> tuple[Text, ...]:
         """Return the notice for a file that ends early. Raises ImageError if most is missing."""
@@ -271,7 +267,9 @@ def _png_profile(png: PngFile) -> tuple[bytes, tuple[Text, ...]]:
 def _coded_profile(primaries: int, curve: int) -> tuple[bytes, tuple[Text, ...]]:
     """Return the profile of colors that are given by their numbers in ITU-T H.273."""
     if curve in (_PQ, _HLG):
-        return b"", (Text("The picture has a high dynamic range; its brightness is an approximation."),)
+        return b"", (
+            Text("The picture has a high dynamic range; its brightness is an approximation."),
+        )
     gamma = {_LINEAR: 1.0, 4: 2.2, 5: 2.8}.get(curve, 0.0)
     if is_srgb(PRIMARIES[primaries], gamma):
         return b"", ()
@@ -312,23 +310,51 @@ def _webp(file: _File) -> Decoded:
         return replace(opened, notices=notices + opened.notices)
 
 
-def _other(file: _File) -> Decoded:
-    """Decode a file of a format that Pillow reads completely."""
+def _bmp(file: _File) -> Decoded:
+    """Decode a BMP file. Pillow reads the usual forms, our own code the others."""
+    header = bmp.read_header(file.head)
+    one_bit_alpha = header is not None and header.bits == 16 and header.masks[3] != 0
+    if not one_bit_alpha:
+        with suppress(*DECODER_ERRORS):
+            return _frames(file, file.open(file.stream))
+    if header is None:
+        raise failures.damaged(file.name, file.kind)
+    file.size = (header.width, header.height)
+    failures.check_size(file.size, file.name, file.limits)
+    failures.check_page(file.page, 1, file.name)
+    if header.is_read_here:
+        pixels, missing = bmp.decode(file.whole(), header)
+        notices = file.early_end(missing)
+        return Decoded(
+            image=Image.fromarray(np.ascontiguousarray(pixels)), kind=file.kind,
+            original_size=file.size, notices=notices,
+        )  # fmt: skip
+    if header.compression not in (1, 2):
+        raise tiff.VariantError(header.variant)
+    return _cut(file)
+
+
+def _gif(file: _File) -> Decoded:
+    """Decode a GIF file or animation."""
     try:
         return _frames(file, file.open(file.stream))
-    except DECODER_ERRORS as error:
-        variant = early_end.bmp_variant(file.head) if file.kind == "BMP" else None
-        if file.size == (0, 0) or file.kind not in ("BMP", "GIF"):
-            raise file.failed(variant, error) from error
-        with _allow_early_end():
-            opened = _frames(file, file.open(file.stream))
-        if file.kind == "BMP":
-            missing = early_end.bmp_share(file.head, file.stream.seek(0, SEEK_END))
-            missing = missing or early_end.constant_share(opened.image)
-        else:
-            missing = early_end.constant_share(opened.image)
-        notices = file.early_end(missing)
-        return replace(opened, notices=notices + opened.notices)
+    except DECODER_ERRORS:
+        if file.size == (0, 0):
+            raise
+        return _cut(file)
+
+
+def _cut(file: _File) -> Decoded:
+    """Decode a file that ends early: the rows at its end have one value."""
+    with _allow_early_end():
+        opened = _frames(file, file.open(file.stream))
+    notices = file.early_end(early_end.constant_share(opened.image))
+    return replace(opened, notices=notices + opened.notices)
+
+
+def _other(file: _File) -> Decoded:
+    """Decode a file of a format that Pillow or its plugin reads completely."""
+    return _frames(file, file.open(file.stream))
 
 
 @contextmanager
@@ -350,15 +376,29 @@ def _frames(file: _File, image: Image.Image) -> Decoded:
     if file.page is not None and pages > 1:
         image.seek(file.page - 1)
         failures.check_size(image.size, file.name, file.limits)
+    drawn = None
+    if file.kind == "GIF" and isinstance(image, ImageFile.ImageFile) and image.tile:
+        drawn = image.tile[0].extents
     image.load()
     profile, orientation = _profile(image), exif_orientation(image)
+    animation = image
+    if drawn is not None and image.tell() == 0 and drawn != (0, 0, *image.size):
+        image = _clear_around(image, drawn)
     if file.page is None and pages > 1:
-        image, page = _frame_with_content(image, pages, file.limits)
+        image, page = _frame_with_content(animation, image, pages, file.limits)
         notices = (_frame_notice(file.kind, page, pages),)
     return Decoded(
         image=image, kind=file.kind, original_size=image.size, profile=profile,
         orientation=orientation, page=page, pages=pages, notices=notices,
     )  # fmt: skip
+
+
+def _clear_around(image: Image.Image, drawn: tuple[int, int, int, int]) -> Image.Image:
+    """Return a frame that is transparent outside of the part that it draws."""
+    clear = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    clear.paste(image.convert("RGBA").crop(drawn), drawn)
+    clear.info = image.info
+    return clear
 
 
 def _count_pages(image: Image.Image) -> int:
@@ -370,24 +410,25 @@ def _count_pages(image: Image.Image) -> int:
 
 
 def _frame_with_content(
-    image: Image.Image, pages: int, limits: ImageLimits
+    image: Image.Image, start: Image.Image, pages: int, limits: ImageLimits
 ) -> tuple[Image.Image, int]:
     """Return the first frame, or if it shows almost nothing, the frame with most to see.
 
+    start  the first frame, which is loaded
     Frames are compared until as many pixels were decoded as one picture may have.
     """
     page = image.tell() + 1
-    first = visible.small_grey(image)
+    first = visible.small_copy(start)
     if not visible.is_faint(first):
-        return image, page
-    best, best_detail = image.copy(), 4 * visible.detail(first)
+        return start, page
+    best, best_detail = start.copy(), 4 * visible.detail(first)
     for number in range(1, min(pages, limits.max_pixels // (image.width * image.height)) + 1):
         try:
             image.seek(number - 1)
             image.load()
         except DECODER_ERRORS:
             break
-        seen = visible.small_grey(image)
+        seen = visible.small_copy(image)
         if not visible.is_faint(seen) and visible.detail(seen) > best_detail:
             best, best_detail, page = image.copy(), visible.detail(seen), number
     return best, page
@@ -469,3 +510,8 @@ def _top_of(values: np.ndarray, bits: int) -> float:
     top = (1 << bits) - 1
     small = values.max() <= top and bool((values & ((1 << (16 - bits)) - 1)).any())
     return float(top) if small else 65535.0
+
+
+_DECODERS = {
+    "JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WebP": _webp, "BMP": _bmp, "GIF": _gif,
+}  # fmt: skip

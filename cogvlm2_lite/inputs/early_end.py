@@ -91,34 +91,6 @@ def constant_share(image: Image.Image) -> float:
     return float(max(_tail(filled), _tail(filled[order])) / height)
 
 
-def bmp_share(head: bytes, size: int) -> float:
-    """Return the share of an uncompressed BMP file's pixels that are behind its end."""
-    if len(head) < 34:
-        return 1.0
-    start, header = struct.unpack_from("<II", head, 10)
-    if header == 12:
-        width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
-        compression = 0
-    else:
-        width, height, _, bits, compression = struct.unpack_from("<iiHHI", head, 18)
-    row = -(-abs(width) * bits // 32) * 4
-    expected = row * abs(height)
-    if compression not in (0, 3, 6) or not expected:
-        return 0.0
-    return float(min(1.0, max(0.0, 1 - (size - start) / expected)))
-
-
-def bmp_variant(head: bytes) -> Text | None:
-    """Return the name of the variant of a BMP file that Pillow does not decode, or None."""
-    if len(head) < 34 or struct.unpack_from("<I", head, 14)[0] < 40:
-        return None
-    bits, compression = struct.unpack_from("<HI", head, 28)
-    names = {3: "Huffman 1D", 4: "JPEG", 5: "PNG"}
-    if compression in names and not (compression == 3 and bits in (16, 24, 32)):
-        return Text("compression {name}", name=names[compression])
-    return Text("{bits} bits per pixel and compression {name}", bits=bits, name=compression)
-
-
 def padded_webp(data: bytes) -> tuple[bytes, float]:
     """Return a WebP file as long as it says it is, and the share that was missing."""
     expected = struct.unpack_from("<I", data, 4)[0] + 8

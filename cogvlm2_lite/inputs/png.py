@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import pairwise
 from os import SEEK_END
 from typing import BinaryIO
 
@@ -153,7 +154,11 @@ def read_png(stream: BinaryIO) -> PngFile:
     """Return the chunks of a PNG file, and the data of those about colors."""
     size = stream.seek(0, SEEK_END)
     chunks = tuple(_chunks(stream, size))
-    flawed = False
+    # Pillow reads only the first run of chunks with pixels.
+    runs = sum(
+        chunk.kind == b"IDAT" and before.kind != b"IDAT" for before, chunk in pairwise(chunks)
+    )
+    flawed = runs > 1
     colors: dict[bytes, bytes] = {}
     for chunk in chunks:
         if chunk.kind in _COLOR_CHUNKS and chunk.length <= _MOST_PROFILE_BYTES:

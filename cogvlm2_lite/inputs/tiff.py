@@ -360,7 +360,7 @@ def _range(page: Directory, bits: int, form: str) -> tuple[float | None, float |
         low, high = min(lows, default=0), max(highs)
         if low < high:
             return low, high
-    if form == "u" and bits != 32:
+    if form == "u" and bits not in (32, 64):
         return 0, (1 << bits) - 1
     return None, None
 
@@ -457,17 +457,20 @@ class _Decoder:
         unknown = VariantError(
             Text("{bits}-bit samples whose black and white are unknown", bits=layout.bits)
         )
-        if layout.form == "i" and layout.bits != 32:
+        if layout.form == "i" and layout.bits not in (32, 64):
             raise unknown
         extremes = [(group.min(), group.max()) for _, group, _ in self._groups()]
         least, most = min(e[0] for e in extremes), max(e[1] for e in extremes)
         if layout.form == "f" and least >= 0 and most <= 1:  # in this form, NaN is refused, too
             return 0.0, 1.0
         # Programs store 16 bits in samples of 32. Numbers between the two ranges fit neither.
-        top = (1 << (31 if layout.form == "i" else 32)) - 1
-        if layout.form == "f" or least < 0 or 65535 < most < top >> 4:
+        tops = [(1 << bits) - 1 for bits in (16, 32, 64) if bits <= layout.bits]
+        if layout.form == "i":
+            tops[-1] >>= 1
+        top = next((top for top in tops if most <= top), 0)
+        if layout.form == "f" or least < 0 or (top > 65535 and most < top >> 4):
             raise unknown
-        return 0, 65535 if most <= 65535 else top
+        return 0, top
 
     def _colors(self, samples: Samples, low: float, high: float) -> NDArray[np.uint8]:
         """Return 8-bit colors of samples [rows, width, colors]."""

@@ -72,23 +72,23 @@ def _composite(layer: Image.Image, ground: int) -> Image.Image:
     return Image.alpha_composite(below, layer).convert("RGB")
 
 
-def detail(grey: Image.Image) -> float:
-    """Return how much there is to see in a picture of greys: the mean step between neighbours."""
-    values = np.asarray(grey, dtype=np.float32)
+def detail(small: Image.Image) -> float:
+    """Return how much there is to see in a picture: the mean step between neighbours."""
+    values = np.asarray(small, dtype=np.float32)
     steps = [np.abs(np.diff(values, axis=axis)) for axis in (0, 1) if values.shape[axis] > 1]
     return float(sum(step.mean() for step in steps))
 
 
-def small_grey(frame: Image.Image) -> Image.Image:
-    """Return a small copy of a frame in greys, on white."""
+def small_copy(frame: Image.Image) -> Image.Image:
+    """Return a small copy of a frame, on white."""
     small = frame.convert("RGBA")
     small.thumbnail((_SMALL, _SMALL), Image.Resampling.BOX)
-    return _composite(small, _WHITE).convert("L")
+    return _composite(small, _WHITE)
 
 
-def is_faint(grey: Image.Image) -> bool:
-    """Return whether a picture of greys has nothing, or almost nothing, to see."""
-    return bool(np.ptp(np.asarray(grey)) < _FAINT)
+def is_faint(small: Image.Image) -> bool:
+    """Return whether a picture in RGB has nothing, or almost nothing, to see."""
+    return bool((np.ptp(np.asarray(small), axis=(0, 1)) < _FAINT).all())
 
 
 def nothing_to_see(pixels: NDArray[np.uint8]) -> Text | None:

@@ -218,6 +218,43 @@ def test_a_jpeg_of_an_unknown_variant_is_refused_by_name() -> None:
         assert "damaged" not in caught.value.message
 
 
+def bmp(bits: int, masks: tuple[int, ...], pixels: bytes, compression: int = 3) -> bytes:
+    """A BMP file of two by one pixels with bit masks."""
+    info = struct.pack("<IiiHHIIiiII", 56, 2, 1, 1, bits, compression, 0, 0, 0, 0, 0)
+    info += struct.pack("<4I", *masks)
+    head = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 14 + len(info))
+    return (head + info + pixels).ljust(80, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("data", "right"),
+    [
+        (bmp(16, (0xF00, 0xF0, 0xF, 0), struct.pack("<HH", 0x0F80, 0x008F)),
+         [[255, 136, 0], [0, 136, 255]]),
+        (bmp(16, (0x7C00, 0x3E0, 0x1F, 0x8000), struct.pack("<HH", 0xFC00, 0x001F)),
+         [[255, 0, 0], [255, 255, 255]]),
+        (bmp(32, (0x3FF, 0xFFC00, 0x3FF00000, 0), struct.pack("<II", 0x3FF, 0x200 << 20)),
+         [[255, 0, 0], [0, 0, 128]]),
+    ],
+    ids=["4 bits", "one bit of alpha", "10 bits"],
+)  # fmt: skip
+def test_a_bmp_with_unusual_masks_is_read(data: bytes, right: list[list[int]]) -> None:
+    assert open_image(data).rgb[0].tolist() == right
+
+
+def test_a_bmp_of_an_unknown_variant_is_refused_by_name() -> None:
+    with pytest.raises(ImageError, match="compression JPEG"):
+        open_image(bmp(24, (0, 0, 0, 0), bytes(20), compression=4))
+
+
+def test_around_a_gif_frame_smaller_than_its_canvas_is_white() -> None:
+    data = bytearray(encoded(Image.new("P", (8, 8), 0), "GIF"))
+    data[6:8] = struct.pack("<H", 16)
+    opened = open_image(bytes(data))
+    assert opened.rgb[0, 0].tolist() == [0, 0, 0]
+    assert opened.rgb[0, 15].tolist() == [255, 255, 255]
+
+
 WIDE = profile_of(PRIMARIES[12], 2.2)  # Display P3
 
 
