@@ -33,11 +33,11 @@ def ended_jpeg(data: bytes) -> bytes:
 def bare_jpeg(data: bytes) -> bytes:
     """Return a JPEG file without comments and application data, which may be what is broken.
 
-    The two segments that tell how colors are stored (JFIF, Adobe) are kept.
+    The segment that tells how colors are stored (Adobe's) is kept.
     """
     parts, last = [data[:2]], 2
     for marker, start, end in _segments(data):
-        dropped = marker == 0xFE or (0xE0 <= marker <= 0xEF and marker not in (0xE0, 0xEE))
+        dropped = marker == 0xFE or (0xE0 <= marker <= 0xEF and marker != 0xEE)
         if not dropped:
             parts.append(data[start:end])
         last = end

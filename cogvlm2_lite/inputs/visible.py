@@ -50,7 +50,8 @@ def _best_ground(layer: Image.Image) -> int:
     """
     small = layer.copy()
     small.thumbnail((_SMALL, _SMALL), Image.Resampling.BOX)
-    light = np.asarray(small.convert("RGB").convert("L"), dtype=np.float32)
+    # Of a color that is not grey, the smallest channel tells it from white: yellow is visible.
+    light = np.asarray(small.convert("RGB"), dtype=np.float32).min(axis=2)
     alpha = np.asarray(small.getchannel("A"), dtype=np.float32) / 255
     border = light_border = inside = 0.0
     for a, b, light_a, light_b in (
@@ -62,7 +63,7 @@ def _best_ground(layer: Image.Image) -> int:
         border += float(step.sum())
         light_border += float(step[of_content >= _LIGHT].sum())
         inside += float((np.abs(light_a - light_b) * np.minimum(a, b)).sum()) / 255
-    if light_border <= 0.3 * border or light_border < inside:
+    if light_border <= 0.3 * border or light_border < 2 * inside:
         return _WHITE
     return _BLACK if light_border > 0.8 * border else _GREY
 
