@@ -1422,10 +1422,6 @@
         <translation>无损压缩(JPEG-LS)</translation>
     </message>
     <message>
-        <source>{bits} bits per pixel and compression {name}</source>
-        <translation>每像素 {bits} 位和 {name} 压缩</translation>
-    </message>
-    <message>
         <source>compression {name}</source>
         <translation>{name} 压缩</translation>
     </message>
@@ -3524,6 +3520,10 @@
     <message>
         <source>from rates ({source}; {numbers})</source>
         <translation>依据速率（{source}；{numbers}）</translation>
+    </message>
+    <message>
+        <source>{bits} bits per pixel</source>
+        <translation>每像素 {bits} 位</translation>
     </message>
     <message>
         <source>The color profile of the picture is damaged and was ignored.</source>
