@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from types import UnionType
 from typing import Any
 
 from cogvlm2_lite.events import FinishReason
@@ -80,27 +81,29 @@ class Answered:
     def read(cls, line: bytes) -> Answered:
         """Return the answer of a line of answers.jsonl.
 
-        Raises ValueError or TypeError for a line that `batch` did not write.
+        Raises ValueError, TypeError or KeyError for a line that `batch` did not write.
         """
         values = json.loads(line)
         if not isinstance(values, dict):
             raise TypeError("not an object")
         text = values.get("text")
         if text is not None:
-            written = WrittenText(**text)
-            values["text"] = replace(written, file=unescape_name(written.file))
+            values["text"] = WrittenText(**{**text, "file": unescape_name(text["file"])})
         values["notices"] = tuple(values.get("notices", ()))
-        found = cls(**values)
-        _check_types(found)
-        return replace(found, picture=unescape_name(found.picture))
+        _check_types(values)
+        values["picture"] = unescape_name(values["picture"])
+        return cls(**values)
 
 
-_KINDS: Mapping[str, type] = {"tokens": int, "notices": tuple, "text": object}
+_KINDS: Mapping[str, type | UnionType] = {
+    "tokens": int,
+    "seconds": int | float,
+    "notices": tuple,
+    "text": WrittenText | None,
+}
 
 
-def _check_types(answered: Answered) -> None:
-    for item in fields(answered):
-        value = getattr(answered, item.name)
-        kind = (int | float) if item.name == "seconds" else _KINDS.get(item.name, str)
-        if not isinstance(value, kind):
-            raise TypeError(f"{item.name} is {type(value).__name__}")
+def _check_types(values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, _KINDS.get(name, str)):
+            raise TypeError(f"{name} is {type(value).__name__}")

@@ -263,14 +263,13 @@ class _Survey:
         if self.files is None:
             return
         try:
-            writing = self.files.plan(answered, records)
+            owner, writing = self.files.plan(answered, records)
         except OSError:
             self.rewrite.append(answered.picture)  # the run will report it
             return
         if writing is not None and writing.content is not None:
             self.rewrite.append(answered.picture)
-        # A file that gets the answer added or is replaced is a person's, too.
-        self.persons += self.files.owner(answered.picture, records) is Owner.PERSON
+        self.persons += owner is Owner.PERSON
 
     def notes(self) -> list[Text]:
         """Return what was found, as sentences."""

@@ -84,7 +84,7 @@ class SavedAnswers:
         """Return the answer of a line; None for a last line of this program that was cut off."""
         try:
             return Answered.read(line)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             start = line.removeprefix(_BOM).rstrip(b"\0")
             if not line.endswith(b"\n") and start[: len(_START)] == _START[: len(start)]:
                 return None
@@ -122,7 +122,7 @@ class SavedAnswers:
     def _read_line(self, _place: int, line: bytes) -> Answered:
         try:
             return Answered.read(line.removeprefix(_BOM))
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
                 "{file} was changed by another program during this run.",
                 hint="Run the same command again; saved answers are kept.",

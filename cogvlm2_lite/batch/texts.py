@@ -85,8 +85,8 @@ class TextFiles:
             return Owner.NOBODY
         return Owner.PERSON if self._record(file, content, records) is None else Owner.PROGRAM
 
-    def plan(self, answered: Answered, records: Sequence[Answered]) -> Writing | None:
-        """Return the text file of an answer; None if the file is a person's and stays so.
+    def plan(self, answered: Answered, records: Sequence[Answered]) -> tuple[Owner, Writing | None]:
+        """Return whose an answer's text file is, and what to write; None: it is to be kept.
 
         records  the answers about this picture so far
 
@@ -102,14 +102,27 @@ class TextFiles:
             raise
         except OSError:
             if keeps:
-                return None
+                return Owner.PERSON, None
             raise
         if current is None:
-            return _writing(path, file, b"", own, b"")
+            return Owner.NOBODY, _writing(path, file, b"", own, b"")
         ours = self._record(file, current, records)
         if ours is not None:
             before, after = current[: ours.start], current[ours.end :]
-            return _writing(path, file, before, own, after, current)
+            return Owner.PROGRAM, _writing(path, file, before, own, after, current)
+        return Owner.PERSON, self._change(path, file, current, own, answered, records)
+
+    def _change(
+        self,
+        path: Path,
+        file: str,
+        current: bytes,
+        own: bytes,
+        answered: Answered,
+        records: Iterable[Answered],
+    ) -> Writing | None:
+        """Return what to write into a person's file; None: it is to be kept."""
+        keeps = self.existing in (Existing.KEEP, Existing.SKIP)
         if self.existing is Existing.OVERWRITE:
             return _writing(path, file, b"", own, b"", current)
         if keeps or not _is_utf_8(current):
@@ -227,12 +240,12 @@ def choose_names(pictures: Iterable[str], recorded: Callable[[str], str]) -> dic
 
 def _is_text_of(file: str, picture: str) -> bool:
     """Return whether a recorded file is next to its picture; a foreign record could name any."""
-    path = PurePosixPath(file)
-    return path.suffix == _SUFFIX and path.parent == PurePosixPath(picture).parent
+    return file.endswith(_SUFFIX) and file.rpartition("/")[0] == picture.rpartition("/")[0]
 
 
 def _plain_name(picture: str) -> str:
-    return PurePosixPath(picture).with_suffix(_SUFFIX).as_posix()
+    folder, slash, name = picture.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}{_SUFFIX}"
 
 
 def _free_name(picture: str, taken: set[str]) -> str:

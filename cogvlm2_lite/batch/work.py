@@ -195,7 +195,7 @@ class _Results:
         try:
             if files is not None and answered.stands and not answered.error:
                 records = saved.records(answered.picture)
-                writing = files.plan(answered, records)
+                _, writing = files.plan(answered, records)
                 if writing is not None:
                     answered = replace(answered, text=writing.written)
             if not again or (writing is not None and writing.content is not None):
