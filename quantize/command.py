@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from quantize.recipe import KINDS, Keep, QuantizeOptions, Recipe
 from quantize.screen import JsonLines, Screen
 
 if TYPE_CHECKING:
+    from cogvlm2_lite.samples.pixels import SamplePixels
     from cogvlm2_lite.samples.samples import Sample
     from quantize.calibration.estimate import Estimate, SampleCounts
     from quantize.pipeline import Calibrate
@@ -221,10 +222,29 @@ Show = Callable[[Event], None]
 
 def _quantize(options: argparse.Namespace, show: Show) -> int:
     prepare_threads()
+    note = Text(choose_calibration(options))
+    with _sample_pixels(options) as pixels:
+        return _convert(options, show, note, pixels)
+
+
+def _sample_pixels(options: argparse.Namespace) -> AbstractContextManager[SamplePixels | None]:
+    """Return where the pictures of the samples are kept; None without a calibration."""
+    if options.calibrate == "none" or not options.source.is_dir():
+        return nullcontext()
+    from cogvlm2_lite.config import read_config
+    from cogvlm2_lite.samples.pixels import SamplePixels
+
+    side = read_config(options.source).vision.image_size
+    folder = next(p for p in options.destination.resolve().parents if p.is_dir())
+    return SamplePixels(side, folder)
+
+
+def _convert(
+    options: argparse.Namespace, show: Show, note: Text, pixels: SamplePixels | None
+) -> int:
     from quantize.pipeline import Effort, convert
 
-    note = Text(choose_calibration(options))
-    samples, name = _samples(options)
+    samples, name = _samples(options, pixels)
     settings = QuantizeOptions(
         budget=options.budget or (parse_budget(_DEFAULT_BUDGET) if samples else None),
         calibration=name,
@@ -236,7 +256,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     effort = Effort(
         threads=options.threads, rehash=options.check, restart=options.restart, work=options.work
     )
-    calibrate = _calibrate_with(samples, name, options) if samples else None
+    calibrate = _calibrate_with(samples, name, options, pixels) if samples else None
     work = convert(options.source, options.destination, settings, effort, calibrate)
     with closing(work) as events:
         for event in events:
@@ -255,8 +275,8 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     return 0
 
 
-def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
-    """Return the samples of --calibrate, and a text that identifies them."""
+def _samples(options: argparse.Namespace, pixels: SamplePixels | None) -> tuple[list[Sample], str]:
+    """Return the samples of --calibrate, and a text that identifies them; keep their pictures."""
     if options.calibrate == "none":
         if options.budget or options.work:
             raise UsageError(
@@ -275,11 +295,13 @@ def _samples(options: argparse.Namespace) -> tuple[list[Sample], str]:
     else:
         found = read_samples(Path(options.calibrate))[: options.samples]
     check_samples(found)
-    found = in_fixed_order(found)
+    found = in_fixed_order(found) if pixels is None else in_fixed_order(found, decoded=pixels.keep)
     return found, f"{len(found)} samples, {identify_samples(found)[:16]}"
 
 
-def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespace) -> Calibrate:
+def _calibrate_with(
+    samples: list[Sample], name: str, options: argparse.Namespace, pixels: SamplePixels | None
+) -> Calibrate:
     from cogvlm2_lite.devices import choose_compute
     from cogvlm2_lite.inputs.tokenizer import Tokenizer
     from quantize.calibration.calibrate import Task
@@ -298,6 +320,7 @@ def _calibrate_with(samples: list[Sample], name: str, options: argparse.Namespac
             how=how,
             compute=compute,
             folder=folder,
+            pixels=pixels,
             identity=f"{name}, {how.identity}, {compute.dtype} on {compute.device.type}",
         )
 

@@ -143,10 +143,19 @@ def pixel_values(opened: OpenedImage, vision: VisionConfig) -> NDArray[np.float3
 
     Returns [1, 3, image_size, image_size] float32
     """
-    side = vision.image_size
+    return normalise_pixels(resize_pixels(opened, vision.image_size))
+
+
+def resize_pixels(opened: OpenedImage, side: int) -> NDArray[np.uint8]:
+    """Return the picture as a square, the first half of pixel_values: [side, side, 3] uint8."""
     resized = Image.fromarray(opened.rgb).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def normalise_pixels(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the second half of pixel_values: [height, width, 3] -> [1, 3, height, width]."""
     # Contiguous before the arithmetic: numpy would keep the transposed order in its results.
-    scaled = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1), dtype=np.float32)
+    scaled = np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32)
     scaled /= np.float32(255)
     scaled -= np.array(CLIP_MEAN, dtype=np.float32)[:, None, None]
     scaled /= np.array(CLIP_STD, dtype=np.float32)[:, None, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,19 +123,25 @@ def _from_line(line: str, where: str, folder: Path) -> Sample:
     return Sample(question=content["question"], answer=content.get("answer", ""), image=image)
 
 
-def identified(samples: Sequence[Sample]) -> list[Sample]:
+def identified(
+    samples: Sequence[Sample], *, decoded: Callable[[OpenedImage], object] = lambda _: None
+) -> list[Sample]:
     """Return the samples with the hashes of their pictures.
+
+    decoded  called with each picture while it is decoded
 
     Large pictures take long to decode, and many of them need too much memory to stay decoded. So
     each file is decoded once for its hash, however many samples show it, and again only when its
-    pixels are needed. Raises ImageError.
+    pixels are needed, unless `decoded` keeps them (SamplePixels). Raises ImageError.
     """
     known: dict[str | int, str] = {}
 
     def hash_of(image: ImageSource) -> str:
         key = source_key(image)
         if key not in known:
-            known[key] = open_image(image).sha256
+            picture = open_image(image)
+            decoded(picture)
+            known[key] = picture.sha256
         return known[key]
 
     return [
@@ -151,8 +157,12 @@ def source_key(image: ImageSource) -> str | int:
     return str(image) if isinstance(image, str | Path) else id(image)
 
 
-def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
+def in_fixed_order(
+    samples: Sequence[Sample], *, decoded: Callable[[OpenedImage], object] = lambda _: None
+) -> list[Sample]:
     """Return samples sorted by content, those of one picture together, with identified pictures.
+
+    decoded  as for `identified`
 
     The same samples then give the same result in any order.
     """
@@ -160,7 +170,7 @@ def in_fixed_order(samples: Sequence[Sample]) -> list[Sample]:
     def key(sample: Sample) -> tuple[str, str]:
         return sample.picture or "", json.dumps([sample.question, sample.answer, sample.history])
 
-    return sorted(identified(samples), key=key)
+    return sorted(identified(samples, decoded=decoded), key=key)
 
 
 def identify_samples(samples: Sequence[Sample]) -> str:

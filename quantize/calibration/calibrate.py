@@ -34,6 +34,7 @@ from cogvlm2_lite.engine.activations import FolderActivations
 from cogvlm2_lite.engine.layer_major import LayerMajorWalk, StageVisit
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.samples.pixels import SamplePixels
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
@@ -79,6 +80,7 @@ class Task:
     identity             must be equal for earlier work to be resumed
     max_inputs           inputs of a matrix that its Hessian is made of
     max_held_out_inputs  held-out inputs that evaluate a matrix
+    pixels               the pictures that are decoded already; None: decode them when needed
     """
 
     catalog: Catalog
@@ -91,6 +93,7 @@ class Task:
     identity: str
     max_inputs: int = MAX_INPUTS
     max_held_out_inputs: int = MAX_HELD_OUT_INPUTS
+    pixels: SamplePixels | None = None
 
 
 class CalibratedWeights:
@@ -155,6 +158,7 @@ class Calibrator:
             task.tokenizer,
             device=torch.device(task.compute.device),
             dtype=task.compute.dtype,
+            pixels=task.pixels,
         )
         self._work = task.folder / CALIBRATION_FOLDER
         self._activations = FolderActivations(self._work, task.identity)

@@ -185,6 +185,7 @@ class HeldOutEvaluation:
             self._task.tokenizer,
             device=torch.device(self._task.compute.device),
             dtype=torch.float32,
+            pixels=self._task.pixels,
         )
 
     # --- measuring --------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cogvlm2_lite.engine.assembly import assemble
@@ -20,6 +22,7 @@ from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
+from cogvlm2_lite.samples.pixels import SamplePixels
 from cogvlm2_lite.samples.samples import Sample, SampleTokens, identified, opened, tokenize
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
@@ -30,6 +33,7 @@ class Network:
     """The blocks of a checkpoint, empty until they are filled, and the samples that go through.
 
     samples  those about one picture follow each other
+    pixels   the pictures that are decoded already; None: decode each when it is needed
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class Network:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        pixels: SamplePixels | None = None,
     ) -> None:
+        self._pixels = pixels
         self.config = catalog.config
         self.samples = identified(samples)
         self.device, self.dtype = device, dtype
@@ -83,10 +89,15 @@ class Network:
 
     def embed_picture(self, index: int) -> Tensor:
         """Return the patches of a picture, [1, positions, vision hidden]."""
-        picture = opened(self.samples[self.pictures[index]])
-        assert picture is not None
-        pixels = torch.from_numpy(pixel_values(picture, self.config.vision))
+        pixels = torch.from_numpy(self._pixel_values(self.samples[self.pictures[index]]))
         return self.parts.tower.embedding(self.put(pixels))
+
+    def _pixel_values(self, sample: Sample) -> NDArray[np.float32]:
+        if self._pixels is not None:
+            return self._pixels.values(sample)
+        picture = opened(sample)
+        assert picture is not None
+        return pixel_values(picture, self.config.vision)
 
     def embed_words(self, index: int, features: Tensor | None) -> Tensor:
         """Return the embeddings of a sample, its picture in place: [1, tokens, hidden] on the CPU.

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.samples.pixels import SamplePixels
 from cogvlm2_lite.samples.samples import Sample, in_fixed_order
 from quantize.calibration.calibrate import MAX_HELD_OUT_INPUTS, MAX_INPUTS, Task
 from quantize.calibration.gptq import Calibration
@@ -43,6 +44,7 @@ def calibrate_with(
     *,
     max_inputs: int = MAX_INPUTS,
     max_held_out_inputs: int = MAX_HELD_OUT_INPUTS,
+    pixels: SamplePixels | None = None,
 ) -> Calibrate:
     def task(recipe: Recipe, folder: Path) -> Task:
         return Task(
@@ -56,6 +58,7 @@ def calibrate_with(
             identity=identity,
             max_inputs=max_inputs,
             max_held_out_inputs=max_held_out_inputs,
+            pixels=pixels,
         )
 
     return task

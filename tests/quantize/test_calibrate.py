@@ -10,20 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
-from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
+from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image, pixel_values
 from cogvlm2_lite.samples import samples as samples_module
 from cogvlm2_lite.samples.drawn import drawn_samples
+from cogvlm2_lite.samples.pixels import SamplePixels
 from cogvlm2_lite.samples.samples import Sample, identify_samples, in_fixed_order, read_samples
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.calibration import calibrate as calibration
-from quantize.calibration.calibrate import HOLD_OUT_EVERY
 from quantize.command import main
 from quantize.events import Calibrated, CalibrationProgress, Event
 from quantize.pipeline import convert
@@ -31,7 +33,7 @@ from quantize.recipe import Keep, QuantizeOptions
 from quantize.report import PAGE_NAME, REPORT_NAME
 from quantize.verify import verify
 from tests.helpers.calibration import DEMO, SETTINGS, calibrate_with, made_samples, run
-from tests.helpers.conversion import CHECKPOINT, QUICK, hashes, quantize
+from tests.helpers.conversion import CHECKPOINT, QUICK, hashes, open_catalog, quantize
 from tests.helpers.transformers_tree import both_logits, load_tree
 
 
@@ -233,7 +235,7 @@ def test_too_few_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "d").exists()
 
 
-def test_a_picture_is_decoded_once_for_its_hash_and_once_for_each_pass_over_its_pixels(
+def test_a_picture_is_decoded_once_for_its_hash_and_for_all_passes_over_its_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: Counter[str] = Counter()
@@ -252,14 +254,43 @@ def test_a_picture_is_decoded_once_for_its_hash_and_once_for_each_pass_over_its_
             if not file.exists():
                 sample.image.save(file)
             samples.append(replace(sample, image=file, picture=None))
-    samples = in_fixed_order(samples)
-    identify_samples(samples)
-    assert set(decoded.values()) == {1}
-    decoded.clear()
-    run(tmp_path / "nf4", samples)
-    # Calibrating looks at every picture; the evaluation once more at those that are held out.
-    assert sorted(set(decoded.values())) == [1, 2]
-    assert sum(number == 2 for number in decoded.values()) == len(decoded) // HOLD_OUT_EVERY
+    pictures = len({sample.image for sample in samples if sample.image is not None})
+    room = (pictures - 2) * 84 * 84 * 3
+    with SamplePixels(84, tmp_path, most_bytes=room) as pixels:
+        found = in_fixed_order(samples, decoded=pixels.keep)
+        identify_samples(found)
+        assert set(decoded.values()) == {1}
+        calibrate = calibrate_with(found, pixels=pixels)
+        assert list(convert(CHECKPOINT, tmp_path / "nf4", SETTINGS, QUICK, calibrate))
+    # The last two had no room: they are decoded again for the calibration and, if they are held
+    # out, for the evaluation.
+    again = sorted(decoded.values())[-2:]
+    assert sorted(decoded.values()) == [1] * (pictures - 2) + again
+    assert min(again) > 1
+
+
+@pytest.mark.parametrize("side", [84, 1344])
+def test_kept_pixels_are_those_of_the_picture_bit_for_bit(tmp_path: Path, side: int) -> None:
+    vision = replace(open_catalog(CHECKPOINT).config.vision, image_size=side)
+    [sample, *_] = made_samples(4)
+    assert sample.image is not None
+    with SamplePixels(side, tmp_path) as pixels:
+        pixels.keep(open_image(sample.image))
+        found = pixels.values(replace(sample, image=None))  # it can't be decoded again
+    assert found.dtype == np.float32
+    assert np.array_equal(found, pixel_values(open_image(sample.image), vision))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cogvlm2_lite.samples.pixels.tempfile.TemporaryFile", full)
+    [sample, *_] = made_samples(4)
+    with SamplePixels(84, tmp_path) as pixels:
+        assert pixels.values(sample).shape == (1, 3, 84, 84)
+        assert np.array_equal(pixels.values(sample), pixels.values(sample))
 
 
 # --- samples --------------------------------------------------------------------------------------
