@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -233,12 +233,12 @@ def describe(image: OpenedImage) -> str:
     return f"{image.name}, {image.width} x {image.height} {image.format}{page}"
 
 
-def show_notices(image: OpenedImage, console: Console) -> None:
+def show_notices(notices: Iterable[Text], console: Console) -> None:
     """Print what a person should know of how a picture was read, to standard error."""
-    for notice in image.notices:
+    for notice in notices:
         console.remark(notice)
 
 
-def opened_json(image: OpenedImage) -> dict[str, object]:
+def opened_json(image: OpenedImage, notices: Iterable[Text]) -> dict[str, object]:
     """Return the fields of a picture in JSON: its page and the notices."""
-    return {"page": image.page, "pages": image.pages, "notices": list(image.notices)}
+    return {"page": image.page, "pages": image.pages, "notices": list(notices)}

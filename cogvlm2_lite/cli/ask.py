@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cogvlm2_lite.cli.answers import (
@@ -34,6 +35,9 @@ from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from cogvlm2_lite.inputs.tiles import tiles
+from cogvlm2_lite.inputs.visible import squashed
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import LocalEngine
 
 _EPILOG = """\
@@ -41,11 +45,17 @@ The answer goes to standard output, progress and timings to standard error. With
 is a line of JSON; the last one is "finished", with the complete answer, or "error". "finished" also
 has the page that was read, how many pages there are, and notices about the picture.
 
+The model sees every picture as a square of 1344 pixels. With --tiles, a long screenshot or a
+panorama is cut into square parts that overlap, and the question is asked about each of them. In
+JSON, events then have "part" and "parts", and there is one "finished" for each part.
+
 examples:
   cogvlm2-lite ask my-model photo.jpg "What is written on the sign?"
   cogvlm2-lite ask my-model photo.jpg "招牌上写着什么?"
   cogvlm2-lite ask my-model "What is the capital of France?"
   cogvlm2-lite ask my-model photo.jpg "How many people?" --json | tail -n 1
+  cogvlm2-lite ask my-model scan.tif "What is the date?" --page 2
+  cogvlm2-lite ask my-model chat.png "Write down the text." --tiles
   cogvlm2-lite ask my-model scan.tif "What is the date?" --page 2
 """
 
@@ -68,6 +78,13 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     parser.add_argument("--quiet", action="store_true", help="print only the answer")
     add_picture_options(parser)
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--tiles",
+        action="store_true",
+        help="cut a long or wide picture into square parts and ask about each",
+    )
+    parts.add_argument("--tile", type=int, metavar="N", help="ask about part N of --tiles only")
     add_sampling_options(parser)
     return parser
 
@@ -89,22 +106,79 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     # Check the arguments first: importing torch takes seconds, loading a large model minutes.
     picture, question = split_words(args.picture_and_question)
     image = _picture(args, picture)
+    parts = _parts(args, image)
     sampling = sampling_of(args)
     options = load_options(args, model_folder(args.model))
     silent = args.quiet or args.json
-    if image is not None and not silent:
-        show_notices(image, console)
+    if not silent:
+        _show_notices(parts[0], console, first=args.page is None)
     model = open_and_warm(load, options, console, silent=silent)
     if not silent:
         for remark in model.remarks:
             console.remark(remark)
     if args.show_plan and not args.json:
         console.remark(draw_table(model.plan))
-    events = model.answer(question, image, sampling=sampling, template=args.template)
     if args.json:
-        _print_json(model, image, events, console)
-    else:
+        _print_loaded(model, console)
+    for part in parts:
+        events = model.answer(question, part.image, sampling=sampling, template=args.template)
+        if args.json:
+            _print_json(part, events, console)
+            continue
+        if part.count > 1:
+            console.heading(f"part {part.number} of {part.count}")
         AnswerView(console, timings=console.err.isatty(), quiet=args.quiet).show(events)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one question is about: part `number` of `count` of a picture; None without a picture.
+
+    notices  of the whole picture; without that of an extreme shape, if it is cut
+    """
+
+    image: OpenedImage | None
+    notices: tuple[Text, ...] = ()
+    number: int = 1
+    count: int = 1
+
+
+def _parts(args: argparse.Namespace, image: OpenedImage | None) -> list[_Part]:
+    """Return what to ask about, in order. Raises UsageError for a part that does not exist."""
+    if image is None:
+        return [_Part(image=None)]
+    if not args.tiles and args.tile is None:
+        return [_Part(image=image, notices=image.notices)]
+    found, shape = tiles(image), squashed(image.width, image.height)
+    notices = tuple(notice for notice in image.notices if notice != shape)
+    parts = [
+        _Part(image=part, notices=notices, number=number, count=len(found))
+        for number, part in enumerate(found, 1)
+    ]
+    if args.tiles:
+        return parts
+    if not 1 <= args.tile <= len(parts):
+        raise UsageError(
+            "--tile must be 1, not {value}: the picture is nearly square and is not cut."
+            if len(parts) == 1
+            else "--tile must be between 1 and {most}, not {value}: the picture is cut into "
+            "{most} parts.",
+            most=len(parts),
+            value=args.tile,
+        )
+    return [parts[args.tile - 1]]
+
+
+def _show_notices(part: _Part, console: Console, *, first: bool) -> None:
+    """Print the notices about a picture, and the options that help. first: no page was chosen."""
+    show_notices(part.notices, console)
+    image = part.image
+    if image is None:
+        return
+    if image.pages > 1 and first:
+        console.remark("--page N asks about another one.")
+    if squashed(image.width, image.height) in part.notices:
+        console.remark(f"--tiles asks about each of its {len(tiles(image))} square parts instead.")
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, str]:
@@ -137,10 +211,15 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | None:
-    """Return the opened picture. Raises ImageError, and UsageError for a page without a picture."""
+    """Return the opened picture. Raises ImageError, and UsageError for options without one."""
     if picture is None:
-        if args.page is not None:
-            raise UsageError("--page needs a picture.", hint="Put the file before the question.")
+        for name in ("page", "tiles", "tile"):
+            if getattr(args, name) not in (None, False):
+                raise UsageError(
+                    "--{name} needs a picture.",
+                    hint="Put the file before the question.",
+                    name=name,
+                )
         return None
     upright, page = not args.as_stored, args.page
     if picture != "-":
@@ -149,15 +228,20 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
     return open_image(data, upright=upright, page=page)
 
 
-def _print_json(
-    model: LocalEngine, image: OpenedImage | None, events: Iterator[Event], console: Console
-) -> None:
+def _print_loaded(model: LocalEngine, console: Console) -> None:
     plan = plan_as_dict(model.plan)
     loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
     console.line(json.dumps(loaded, ensure_ascii=False))
+
+
+def _print_json(part: _Part, events: Iterator[Event], console: Console) -> None:
+    about: dict[str, object] = {}
+    if part.count > 1:
+        about = {"part": part.number, "parts": part.count}
     for event in events:
         if isinstance(event, Finished):
-            picture = opened_json(image) if image is not None else {}
-            console.line(event_json(event, **picture))
+            if part.image is not None:
+                about |= opened_json(part.image, part.notices)
+            console.line(event_json(event, **about))
             return
-        console.line(event_json(event))
+        console.line(event_json(event, **about))

@@ -251,7 +251,9 @@ class Session:
 
     def _show_picture(self, image: OpenedImage) -> None:
         self._console.remark(describe(image))
-        show_notices(image, self._console)
+        show_notices(image.notices, self._console)
+        if image.pages > 1:
+            self._console.remark("/page N opens another one.")
 
     def _look_at(self, path: Path, page: int | None = None) -> None:
         image = open_image(path, upright=not self._args.as_stored, page=page)

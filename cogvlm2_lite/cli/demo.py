@@ -139,7 +139,7 @@ def _show_picture(image: OpenedImage, path: Path, console: Console) -> None:
     if console.has_styles and shows_colours():
         console.preview(draw(image))
     console.line(f"({path})")
-    show_notices(image, console)
+    show_notices(image.notices, console)
     console.line()
 
 

@@ -20,7 +20,7 @@ from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.units import format_bytes
 
-_FORMATS = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+_KINDS = ("png", "jpeg", "webp", "bmp", "gif", "tiff", "avif", "heic", "heif")
 _EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""", re.I)
 
 
@@ -117,7 +117,7 @@ def address(url: QUrl) -> str:
 
 def _raw(mime: QMimeData) -> bytes:
     """Return a picture file as it is, or else the pixels as PNG."""
-    for form in _FORMATS:
+    for form in (f"image/{kind}" for kind in _KINDS):
         if mime.hasFormat(form):
             return bytes(mime.data(form).data())
     if mime.hasImage():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,15 @@ from gui.data.history import HistoryError
 from gui.data.settings import write_atomic
 from gui.data.state import Conversation
 
-_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+_KINDS = {
+    rb"\x89PNG": "png",
+    rb"\xff\xd8\xff": "jpg",
+    rb"GIF8": "gif",
+    rb"RIFF....WEBP": "webp",
+    rb"BM": "bmp",
+    rb"....ftyp(avif|avis)": "avif",
+    rb"....ftyp": "heic",
+}
 
 _PAGE = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title>
@@ -91,7 +100,7 @@ def to_html(conversation: Conversation, picture: bytes) -> str:
     """Return the shown branch as one HTML page that loads nothing. Texts are escaped."""
     image = ""
     if picture:
-        kind = picture_kind(picture).replace("jpg", "jpeg")
+        kind = {"jpg": "jpeg", "tif": "tiff"}.get(picture_kind(picture), picture_kind(picture))
         image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
     turns = "\n".join(
         f'<p class="q">{html.escape(turn.question)}</p>'
@@ -117,7 +126,8 @@ def to_json(conversation: Conversation, picture: bytes) -> str:
 
 def picture_kind(picture: bytes) -> str:
     """Return the suffix of a picture file by its first bytes."""
-    return next((kind for head, kind in _KINDS.items() if picture.startswith(head)), "tif")
+    kinds = (kind for head, kind in _KINDS.items() if re.match(head, picture, re.DOTALL))
+    return next(kinds, "tif")
 
 
 def _time(seconds: float) -> str:

@@ -2938,6 +2938,18 @@
         <translation>未完成的下载：{count} 个</translation>
     </message>
     <message>
+        <source>--tile must be 1, not {value}: the picture is nearly square and is not cut.</source>
+        <translation>--tile 必须是 1，而不是 {value}：图片接近正方形，不会被切分。</translation>
+    </message>
+    <message>
+        <source>--tile must be between 1 and {most}, not {value}: the picture is cut into {most} parts.</source>
+        <translation>--tile 必须在 1 和 {most} 之间，而不是 {value}：图片被切分为 {most} 个部分。</translation>
+    </message>
+    <message>
+        <source>--{name} needs a picture.</source>
+        <translation>--{name} 需要一张图片。</translation>
+    </message>
+    <message>
         <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B, cogvlm2-llama3-chinese-chat-19B and models fine-tuned from them.</source>
         <translation>CogVLM2 Lite 可运行 cogvlm2-llama3-chat-19B、cogvlm2-llama3-chinese-chat-19B 以及由它们微调的模型。</translation>
     </message>

@@ -185,6 +185,92 @@ def test_a_page_that_does_not_exist_is_refused_before_the_model_is_loaded(
     assert model.loaded == []
 
 
+@pytest.fixture
+def screenshot(tmp_path: Path) -> str:
+    """A picture of 100 x 400 pixels with a bar of another color in each hundred rows."""
+    path = tmp_path / "screenshot.png"
+    image = Image.new("RGB", (100, 400), "white")
+    for place, color in enumerate(("red", "lime", "blue", "black")):
+        image.paste(color, (20, 100 * place + 30, 80, 100 * place + 70))
+    image.save(path)
+    return str(path)
+
+
+def test_a_long_picture_is_asked_about_part_by_part(
+    folder: str, screenshot: str, capsys: Capture
+) -> None:
+    model = ScriptedModel([" Red.", " Lime.", " Blue.", " Black.", " Five."])
+    assert main([folder, screenshot, "Which color?", "--tiles"], load=model.load) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    count = len(model.asked)
+    assert count in (4, 5)
+    assert shown.out.startswith(f"part 1 of {count}\nRed.\npart 2 of {count}\nLime.\npart 3")
+    assert {(a.image.width, a.image.height) for a in model.asked if a.image} == {(100, 100)}
+    assert {a.question for a in model.asked} == {"Which color?"}
+    one = ScriptedModel()
+    assert main([folder, screenshot, "What?", "--tile", str(count)], load=one.load) == 0
+    assert capsys.readouterr().out == f"part {count} of {count}\nA red bus.\n"
+    assert [a.image.sha256 for a in one.asked if a.image] == [
+        a.image.sha256 for a in model.asked[-1:] if a.image
+    ]
+
+
+def test_the_notice_of_an_extreme_shape_names_tiles(
+    folder: str, screenshot: str, photo: str, capsys: Capture
+) -> None:
+    main([folder, screenshot, "What?"], load=ScriptedModel().load)
+    err = capsys.readouterr().err
+    assert "4 times as tall as wide" in err
+    assert "--tiles asks about each of its" in err
+    model = ScriptedModel()
+    main([folder, photo, "What?", "--tiles"], load=model.load)
+    assert capsys.readouterr().out == "A red bus.\n"
+    assert model.asked[0].image is not None
+    assert (model.asked[0].image.width, model.asked[0].image.height) == (30, 20)
+
+
+def test_json_of_parts_names_the_part(folder: str, screenshot: str, capsys: Capture) -> None:
+    main([folder, screenshot, "What?", "--json", "--tiles"], load=ScriptedModel().load)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ends = [line for line in lines if line["event"] == "finished"]
+    assert [line["event"] for line in lines].count("loaded") == 1
+    assert [(end["part"], end["parts"]) for end in ends] == [
+        (number, len(ends)) for number in range(1, len(ends) + 1)
+    ]
+    assert all(end["notices"] == [] for end in ends)
+    main([folder, screenshot, "What?", "--json"], load=ScriptedModel().load)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "part" not in last
+    assert "as tall as wide" in last["notices"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["What?", "--tiles"], "--tiles needs a picture"),
+        (["What?", "--tile", "2"], "--tile needs a picture"),
+        (["screenshot.png", "What?", "--tile", "9"], "--tile must be between 1 and"),
+        (["screenshot.png", "What?", "--tile", "0"], "--tile must be between 1 and"),
+        (["my photo.png", "What?", "--tile", "2"], "--tile must be 1"),
+        (["screenshot.png", "What?", "--tile", "2", "--tiles"], "not allowed with"),
+    ],
+)
+def test_a_part_that_does_not_exist_is_refused_before_the_model_is_loaded(
+    options: list[str],
+    message: str,
+    folder: str,
+    screenshot: str,
+    photo: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    model = ScriptedModel()
+    with pytest.raises(UsageError, match=message):
+        main([folder, *options], load=model.load)
+    assert model.loaded == []
+
+
 def test_without_a_picture_the_question_is_text_only(folder: str, capsys: Capture) -> None:
     model = ScriptedModel([" 4"])
     main([folder, "What is 2+2?"], load=model.load)

@@ -80,3 +80,5 @@ def test_pictures_are_told_by_their_first_bytes() -> None:
     assert picture_kind(PNG) == "png"
     assert picture_kind(b"\xff\xd8\xff\xe0") == "jpg"
     assert picture_kind(b"II*\x00") == "tif"
+    assert picture_kind(b"\x00\x00\x00\x1cftypavif") == "avif"
+    assert picture_kind(b"\x00\x00\x00\x24ftypheic") == "heic"
