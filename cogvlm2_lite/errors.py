@@ -5,9 +5,12 @@ CogVLM2LiteError
 ├── ImageError            a picture that can't be opened
 ├── PromptTooLongError    a question longer than the context
 ├── CheckpointError       a model folder that is damaged, incomplete or of another model
+│   └── NoFolderError     a model folder that does not exist
 ├── DoesNotFitError       not enough memory or disk space
 ├── ConversionError       quantize or verify can't continue
 ├── DeviceError           a device that is missing or can't be used
+├── FolderError           a folder of this program that can't be found or written
+├── OutputError           standard output that can't be written
 └── EngineError           the engine's process ended or failed
 
 Every error has a message that describes what happened, with numbers, and a `hint` about what to do
@@ -79,6 +82,12 @@ class CheckpointError(CogVLM2LiteError):
     """A model folder that is damaged, incomplete or not a CogVLM2 model."""
 
 
+class NoFolderError(CheckpointError):
+    """A model folder that does not exist: a wrong argument, as for `quantize` and `verify`."""
+
+    exit_code = UsageError.exit_code
+
+
 class DoesNotFitError(CogVLM2LiteError):
     """Not enough memory or disk space; the message names the missing bytes."""
 
@@ -89,6 +98,14 @@ class ConversionError(CogVLM2LiteError):
 
 class DeviceError(CogVLM2LiteError):
     """A device that is missing or can't be used as requested."""
+
+
+class FolderError(CogVLM2LiteError):
+    """A folder of this program that can't be found or written; the hint names its variable."""
+
+
+class OutputError(CogVLM2LiteError):
+    """Standard output is closed or can't be written, so the result can't be shown."""
 
 
 class EngineError(CogVLM2LiteError):

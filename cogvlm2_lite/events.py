@@ -131,6 +131,8 @@ class Notice(_Event, frozen=True, kw_only=True):
 class Finished(_Event, frozen=True, kw_only=True):
     """The end of an answer.
 
+    text               the answer as the model wrote it: most begin with a space, which is a part of
+                       the first token; `text.strip()` is what front ends show
     prompt_tokens      all prompt tokens, including image tokens
     image_tokens       those of the picture, including boi and eoi; 0 without one
     completion_tokens  tokens the model produced, including the end token; for a continued answer,

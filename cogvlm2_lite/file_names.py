@@ -15,7 +15,9 @@ from typing import Any
 
 _AMBIGUOUS = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Control characters, separators of lines, and marks that reverse the direction of text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_JSON_CONTROL = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
 
 
@@ -39,15 +41,15 @@ def valid_text(text: str) -> str:
     return _SURROGATE.sub(_escape, text)
 
 
-def to_json(value: Any) -> str:
-    """Return a value as one line of JSON. Lone surrogates in its texts are escaped.
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON, in one line without an indent. Lone surrogates are escaped.
 
-    The JSON is valid UTF-8 and strict parsers accept it. Names that are to be read back must go
-    through escape_name before.
+    The JSON is valid UTF-8, strict parsers accept it and it has no control characters. Names that
+    are to be read back must go through escape_name before.
     """
-    return _SURROGATE.sub(
-        lambda found: "\\" + _escape(found), json.dumps(value, ensure_ascii=False)
-    )
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = _JSON_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _SURROGATE.sub(lambda found: "\\" + _escape(found), text)
 
 
 def cut_name(name: str, most_bytes: int) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from string import Formatter
 from typing import Any
+
+from cogvlm2_lite.file_names import escape_line
 
 Value = str | int | float
 """A value in a template; a Text is a str, so texts can be nested."""
@@ -135,4 +138,6 @@ def _names(template: str) -> set[str]:
 
 
 def _plain(value: object) -> Value:
+    if isinstance(value, PurePath):
+        return escape_line(str(value))
     return value if isinstance(value, (str, int, float)) else str(value)

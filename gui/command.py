@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
-from cogvlm2_lite.cli.console import has_desktop
+from cogvlm2_lite.cli.console import Console, has_desktop
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.places import expand_home
 
 _HINT = 'Install it: pip install "cogvlm2-lite[gui]"'
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         )
     from gui.app import run
 
-    return run(model=folder, data=Path(args.data).expanduser() if args.data else None)
+    return run(model=folder, data=expand_home(args.data) if args.data else None)
 
 
 def change_menu(*, install: bool, platform: str = sys.platform) -> int:
@@ -74,5 +74,6 @@ def change_menu(*, install: bool, platform: str = sys.platform) -> int:
         files, word = desktop_entry.install(folder), "Wrote"
     else:
         files, word = desktop_entry.remove(folder), "Removed"
-    sys.stdout.write("".join(f"{word} {file}\n" for file in files) or "There was no menu entry.\n")
+    written = "".join(f"{word} {file}\n" for file in files)
+    Console().write(written or "There was no menu entry.\n")
     return 0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import FolderError, UsageError
 from gui.data.settings import write_atomic
 
 NAME = "cogvlm2-lite"
@@ -36,7 +36,13 @@ StartupWMClass={name}
 def menu_folder(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
     """Return the folder below which a desktop looks for the user's entries and icons."""
     xdg = Path(environ.get("XDG_DATA_HOME", ""))
-    return xdg if xdg.is_absolute() else (home or Path.home()) / ".local" / "share"
+    try:
+        return xdg if xdg.is_absolute() else (home or Path.home()) / ".local" / "share"
+    except RuntimeError as error:
+        raise FolderError(
+            "There is no home folder for this user, so there is no menu of a desktop.",
+            hint="Set the environment variable XDG_DATA_HOME to a folder that can be written.",
+        ) from error
 
 
 def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
-from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import parse_bytes
 from quantize.budget import ByteBudget, parse_budget
@@ -426,6 +426,8 @@ def run(
     try:
         with _stop_on_sigterm():
             return command(parser.read(argv), show)
+    except OutputError:
+        raise  # it can't be shown there
     except CogVLM2LiteError as error:
         show(Failed.of(error))
         return error.exit_code

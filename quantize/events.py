@@ -6,11 +6,11 @@ docs/format.md lists them. All sizes are bytes, all times seconds.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.text import Text, with_templates
 
 
@@ -22,7 +22,7 @@ class Event:
 
     def to_json(self) -> str:
         """Return the event as one line of JSON without a line end."""
-        return json.dumps(with_templates({"event": self.event, **asdict(self)}), ensure_ascii=False)
+        return to_json(with_templates({"event": self.event, **asdict(self)}))
 
 
 @dataclass(frozen=True, kw_only=True)

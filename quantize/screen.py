@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.streams import put
 from cogvlm2_lite.units import format_bytes, format_seconds
 from quantize.events import (
     Calibrated,
@@ -26,8 +27,7 @@ class JsonLines:
     """Writes every event immediately, as one line of JSON on standard output."""
 
     def __call__(self, event: Event) -> None:
-        sys.stdout.write(event.to_json() + "\n")
-        sys.stdout.flush()
+        put(sys.stdout, event.to_json() + "\n")
 
 
 class Screen:

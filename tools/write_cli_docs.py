@@ -21,6 +21,10 @@ error, 130 stopped with Ctrl-C.
 
 Results go to standard output; progress, remarks and errors go to standard error. `NO_COLOR=1` turns
 off colours. `COGVLM2_LITE_CACHE` sets another cache folder.
+
+Arguments and piped text are read with the encoding of the locale, or as UTF-8. `LC_ALL` names it
+even if the locale is not installed, such as `LC_ALL=zh_CN.GBK`. Names of files may be any bytes;
+they are shown with escapes such as `\\xff`.
 """
 
 

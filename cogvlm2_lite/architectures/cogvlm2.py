@@ -241,5 +241,5 @@ COGVLM2 = Architecture(
     keep_order=_KEEP_ORDER,
     templates=_TEMPLATES,
     pictures_per_conversation=1,
-    released=Released(word="19b", title="CogVLM2 19B in 4 bit", raw=_RELEASED_19B),
+    released=Released(word="19b", title="CogVLM2 19B in 4 bits", raw=_RELEASED_19B),
 )

@@ -149,12 +149,12 @@ def synthetic_subject(layers: int | None, *, keep: bool) -> BenchedModel:
     )
 
 
-def folder_subject(folder: Path) -> BenchedModel:
-    """Return the model of a folder."""
+def folder_subject(folder: Path, *, name: str) -> BenchedModel:
+    """Return the model of a folder. name: its name in the result."""
     catalog = Catalog.open(folder, read_config(folder))
     full = layers_of(catalog.config)
     return BenchedModel(
-        name=folder.name,
+        name=name,
         folder=folder,
         catalog=catalog,
         reader=Reader(catalog),

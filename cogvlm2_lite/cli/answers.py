@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from cogvlm2_lite.events import (
     TextDelta,
     TurnsDropped,
 )
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.inputs.image import OpenedImage
 from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes, format_seconds
@@ -219,12 +219,12 @@ def event_json(event: Event, **more: object) -> str:
     if isinstance(event, Finished):
         values["tokens_per_s"] = event.tokens_per_s
     values |= more
-    return json.dumps(with_templates(values), ensure_ascii=False)
+    return to_json(with_templates(values))
 
 
 def error_json(error: CogVLM2LiteError) -> str:
     """Return an error as one line of JSON, in the form that quantize also uses."""
-    return json.dumps(with_templates({"event": "error", **error.as_dict()}), ensure_ascii=False)
+    return to_json(with_templates({"event": "error", **error.as_dict()}))
 
 
 def describe(image: OpenedImage) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from cogvlm2_lite.cli.answers import (
     AnswerView,
@@ -29,9 +27,11 @@ from cogvlm2_lite.cli.parser import (
     load_options,
     sampling_of,
 )
+from cogvlm2_lite.cli.words import as_text, dropped_path
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, ImageError, OutputError, UsageError
 from cogvlm2_lite.events import Event, Finished
+from cogvlm2_lite.file_names import escape_line, to_json
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
@@ -95,7 +95,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     try:
         _run(build_parser().read(argv), load, console)
     except CogVLM2LiteError as error:
-        if "--json" not in argv:
+        if "--json" not in argv or isinstance(error, OutputError):
             raise
         console.line(error_json(error))
         return error.exit_code
@@ -193,7 +193,7 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
             hint="Put the question in quotation marks. The model takes one picture.",
             count=len(words),
         )
-    question = words[-1]
+    question = as_text(words[-1])
     if not question.strip():
         raise UsageError(
             "The question is empty.", hint='Write it in quotation marks: "What is it?"'
@@ -201,11 +201,11 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str]:
     if len(words) == 2:
         return words[0], question
     with suppress(OSError, ValueError):  # a long question is not a valid file name
-        if Path(question).is_file():
+        if dropped_path(words[0]).is_file():
             raise UsageError(
                 "{file} is a file, and there is no question about it.",
                 hint='Add one: cogvlm2-lite ask MODEL {file} "What is in the picture?"',
-                file=question,
+                file=escape_line(words[0]),
             )
     return None, question
 
@@ -223,15 +223,22 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
         return None
     upright, page = not args.as_stored, args.page
     if picture != "-":
-        return open_image(Path(picture).expanduser(), upright=upright, page=page)
-    data = sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1)
-    return open_image(data, upright=upright, page=page)
+        return open_image(dropped_path(picture), upright=upright, page=page)
+    try:
+        content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1)
+    except OSError as error:
+        raise ImageError(
+            "The picture can't be read from standard input: {why}.",
+            hint="Check what it is redirected from.",
+            why=error.strerror,
+        ) from error
+    return open_image(content, upright=upright, page=page)
 
 
 def _print_loaded(model: LocalEngine, console: Console) -> None:
     plan = plan_as_dict(model.plan)
     loaded = {"event": "loaded", "plan": plan, "remarks": list(model.remarks)}
-    console.line(json.dumps(loaded, ensure_ascii=False))
+    console.line(to_json(loaded))
 
 
 def _print_json(part: _Part, events: Iterator[Event], console: Console) -> None:

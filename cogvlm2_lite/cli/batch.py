@@ -34,9 +34,10 @@ from cogvlm2_lite.cli.parser import (
     load_options,
     sampling_of,
 )
+from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
 from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_seconds
@@ -81,7 +82,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder with the pictures")
-    parser.add_argument("--question", metavar="TEXT", required=True, help="the question")
+    parser.add_argument(
+        "--question", type=as_text, metavar="TEXT", required=True, help="the question"
+    )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="folder for the answers (default: FOLDER)"
     )
@@ -109,10 +112,18 @@ def build_parser() -> Parser:
     parser.add_argument("--no-text", action="store_true", help="write no .txt files")
     parser.add_argument("--no-csv", action="store_true", help="write no answers.csv")
     parser.add_argument(
-        "--prefix", metavar="TEXT", default="", help="text before each answer in the .txt files"
+        "--prefix",
+        type=as_text,
+        metavar="TEXT",
+        default="",
+        help="text before each answer in the .txt files",
     )
     parser.add_argument(
-        "--suffix", metavar="TEXT", default="", help="text after each answer in the .txt files"
+        "--suffix",
+        type=as_text,
+        metavar="TEXT",
+        default="",
+        help="text after each answer in the .txt files",
     )
     parser.add_argument(
         "--no-retry",
@@ -151,7 +162,7 @@ def main(
     try:
         return _run(args, report, start, control_lines)
     except CogVLM2LiteError as error:
-        if not args.json:
+        if not args.json or isinstance(error, OutputError):
             raise
         report.event("error", **error.as_dict())
         return error.exit_code

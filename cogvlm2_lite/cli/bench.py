@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import DTYPES
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Progress
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.memory.budget import (
     check_context,
     cpu_budget,
@@ -105,7 +105,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     from cogvlm2_lite.bench.report import as_dict, as_text
 
     if args.json:
-        console.line(json.dumps(as_dict(result), ensure_ascii=False, indent=1))
+        console.line(to_json(as_dict(result), indent=1))
     else:
         console.line(as_text(result))
     return 0
@@ -175,7 +175,7 @@ def _subject(args: argparse.Namespace, compute: Compute, budget: DeviceBudget) -
     from cogvlm2_lite.bench.measure import folder_subject, synthetic_subject
 
     if args.model != RELEASED_WORD:
-        return folder_subject(model_folder(args.model))
+        return folder_subject(model_folder(args.model, released=RELEASED_WORD), name=args.model)
     on_cpu = compute.backend.uses_ram
     layers = _layers(args.layers, on_cpu=on_cpu)
     # Streamed weights must be kept in RAM; on a CPU without a budget nothing is streamed.

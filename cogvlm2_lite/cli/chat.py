@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +11,6 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
-from urllib.parse import unquote, urlparse
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.answers import (
@@ -35,9 +31,11 @@ from cogvlm2_lite.cli.parser import (
     sampling_of,
 )
 from cogvlm2_lite.cli.transcript import Conversation, Exchange, save_transcript
+from cogvlm2_lite.cli.words import dropped_path, file_in, line_as_text, looks_like_path
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.sampling import Sampling
@@ -88,14 +86,17 @@ def main(
     *,
     load: Loader = load_model,
     console: Console | None = None,
-    read_line: Callable[[str], str] = input,
+    read_line: Callable[[str], str] | None = None,
 ) -> int:
-    """Run `chat` and return its exit code."""
+    """Run `chat` and return its exit code.
+
+    read_line  shows a prompt and returns a line; None: from standard input
+    """
     args = build_parser().read(argv)
     console = console or Console()
     first = Conversation()
     if args.image is not None:
-        picture = Path(args.image).expanduser()
+        picture = dropped_path(args.image)
         image = open_image(picture, upright=not args.as_stored, page=args.page)
         first = Conversation(image=image, path=picture)
     elif args.page is not None:
@@ -104,11 +105,22 @@ def main(
     sampling = sampling_of(args)
     options = load_options(args, model_folder(args.model))
     model = open_and_warm(load, options, console)
-    session = Session(model, Path(args.model).resolve().name, args, sampling, console, first)
+    session = Session(model, _name_of(args.model), args, sampling, console, first)
     session.greet()
     _turn_on_line_editing()
-    session.run(read_line)
+    session.run(read_line or _read_line)
     return 0
+
+
+def _read_line(prompt: str) -> str:
+    # input("") writes an empty text, which a full disk reports as an error.
+    return input(prompt) if prompt else input()
+
+
+def _name_of(model: str) -> str:
+    """Return the name of a model's folder, as it can be shown."""
+    name = Path(model).name
+    return escape_line(name if name not in ("", "..") else Path(model).resolve().name)
 
 
 class Session:
@@ -165,7 +177,7 @@ class Session:
         prompt = _PROMPT if sys.stdin.isatty() else ""
         while True:
             try:
-                line = read_line(prompt).strip()
+                line = read_line(prompt)
             except EOFError:
                 if prompt:
                     self._console.line()
@@ -174,32 +186,42 @@ class Session:
                 self._console.line()
                 self._console.remark("/quit or Ctrl-D ends the chat.")
                 continue
-            if line in ("/quit", "/exit", "/q"):
+            except OSError as error:
+                raise UsageError(
+                    "Standard input can't be read: {why}.",
+                    hint="Check what it is redirected from.",
+                    why=error.strerror,
+                ) from error
+            if line.strip() in ("/quit", "/exit", "/q"):
                 return
             try:
                 self._act(line)
+            except OutputError:
+                raise
             except CogVLM2LiteError as error:
                 self._console.error(error.message, error.hint)
 
     def _act(self, line: str) -> None:
-        word, _, rest = line.partition(" ")
         file = file_in(line)
-        if not line:
+        word, _, rest = line.lstrip().partition(" ")
+        if not word.strip() and file is None:
             return
         if file is not None:
             self._look_at(file)
-        elif word in self._commands:
-            self._commands[word](rest.strip())
+        elif word.strip() in self._commands:
+            self._commands[word.strip()](rest)
+        elif looks_like_path(line):
+            self._look_at(dropped_path(line))
         elif word.startswith("/"):
             near = get_close_matches(word, self._commands, n=1)
             raise UsageError(
                 "Unknown command {name}.",
                 hint="Did you mean {near}?" if near else "/help lists the commands.",
-                name=word,
+                name=escape_line(word.strip()),
                 near="".join(near),
             )
         else:
-            self._ask(line)
+            self._ask(line_as_text(line.strip()))
 
     def _ask(self, question: str) -> None:
         asked_at = datetime.now().astimezone()
@@ -231,13 +253,13 @@ class Session:
 
     def _image(self, rest: str) -> None:
         image = self.conversation.image
-        if rest:
+        if rest.strip():
             self._look_at(dropped_path(rest))
         else:
             self._console.remark(describe(image) if image else "There is no picture yet.")
 
     def _page(self, rest: str) -> None:
-        current = self.conversation
+        current, rest = self.conversation, rest.strip()
         if current.image is None or current.path is None:
             raise UsageError("There is no picture yet.", hint="/image FILE opens one.")
         if not rest:
@@ -279,7 +301,7 @@ class Session:
         self._console.remark(f"A new conversation{about}.")
 
     def _save(self, rest: str) -> None:
-        if not rest:
+        if not rest.strip():
             raise UsageError("/save needs a file name.", hint="For example /save chat.md")
         path = dropped_path(rest)
         count = save_transcript(
@@ -287,7 +309,7 @@ class Session:
         )
         self._saved.add(path)
         turns = "1 turn" if count == 1 else f"{count} turns"
-        self._console.remark(f"Saved {turns} to {path}.")
+        self._console.remark(f"Saved {turns} to {escape_line(str(path))}.")
 
     def _show_plan(self, rest: str) -> None:
         self._console.remark(draw_table(self._model.plan))
@@ -313,36 +335,6 @@ def stopped_by_interrupt(cancel: Cancel) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def dropped_path(text: str) -> Path:
-    """Return the path of a file name that was typed, or pasted by a terminal after a drag and drop.
-
-    Handles quotation marks, backslashes before spaces (not on Windows), file:// URLs and ~.
-    """
-    text = text.strip()
-    if text.startswith("file://"):
-        address = unquote(urlparse(text).path)
-        return Path(address.lstrip("/") if re.match(r"/[A-Za-z]:", address) else address)
-    if text[:1] in "\"'" and text[:1] == text[-1:] and len(text) > 1:
-        text = text[1:-1]
-    elif os.name != "nt" and "\\" in text:
-        try:
-            text = " ".join(shlex.split(text))
-        except ValueError:  # an unmatched quotation mark is part of the name
-            text = text.replace("\\ ", " ")
-    return Path(text).expanduser()
-
-
-def file_in(line: str) -> Path | None:
-    """Return the file if the line is only the path of one, as after a drag and drop; else None."""
-    if not re.search(r"[/\\]", line):
-        return None
-    try:
-        path = dropped_path(line)
-        return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # not a valid file name; ~ without a home folder
-        return None
 
 
 def _turn_on_line_editing() -> None:

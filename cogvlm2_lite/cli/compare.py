@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,9 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
+from cogvlm2_lite.places import expand_home
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     if args.html is not None:
         _write_page(args.html, found, console)
     if args.json:
-        console.line(json.dumps(found.as_dict(), ensure_ascii=False, indent=1))
+        console.line(to_json(found.as_dict(), indent=1))
     else:
         for notice in found.notices:
             console.remark(notice)
@@ -161,7 +162,7 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
         raise UsageError("--count must be 1 or more, not {value}.", value=args.count)
     if args.samples == _DRAWN:
         return drawn_samples(args.count or 32, seed=1)
-    return read_samples(Path(args.samples).expanduser())[: args.count]
+    return read_samples(expand_home(args.samples))[: args.count]
 
 
 def as_text(found: Comparison) -> str:

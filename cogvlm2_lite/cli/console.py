@@ -11,8 +11,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
+
+from cogvlm2_lite.cli.streams import put
+from cogvlm2_lite.errors import OutputError
+from cogvlm2_lite.file_names import valid_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIM, _BOLD, _PLAIN, _CLEAR_LINE = "\x1b[2m", "\x1b[1m", "\x1b[0m", "\r\x1b[K"
@@ -50,8 +54,7 @@ class Console:
     def write(self, text: str) -> None:
         """Print a piece of text to standard output at once."""
         self.status("")
-        self.out.write(_CONTROL.sub("", text))
-        self.out.flush()
+        put(self.out, _printable(text))
 
     def line(self, text: str = "") -> None:
         """Print a line to standard output."""
@@ -59,18 +62,15 @@ class Console:
 
     def heading(self, text: str) -> None:
         """Print a line in bold."""
-        self.write("")
-        text = _CONTROL.sub("", text)
-        self.out.write(f"{_BOLD}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
-        self.out.flush()
+        self.status("")
+        text = _printable(text)
+        put(self.out, f"{_BOLD}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
 
     def remark(self, text: str) -> None:
         """Print a line that is not part of the result, to standard error."""
         self.status("")
-        self.out.flush()
-        text = _CONTROL.sub("", text)
-        self.err.write(f"{_DIM}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
-        self.err.flush()
+        text = _printable(text)
+        self._note(f"{_DIM}{text}{_PLAIN}\n" if self.has_styles else f"{text}\n")
 
     def remark_once(self, text: str) -> None:
         """Print a remark unless it was printed before."""
@@ -84,8 +84,7 @@ class Console:
             return
         width = shutil.get_terminal_size().columns - 1
         self._status = text
-        self.err.write(f"{_CLEAR_LINE}{_CONTROL.sub('', text)[:width]}")
-        self.err.flush()
+        self._note(f"{_CLEAR_LINE}{_printable(text)[:width]}")
 
     def progress(self, text: str, share: float) -> None:
         """Show the progress of long work: a status line on a terminal, else about ten lines.
@@ -113,16 +112,24 @@ class Console:
     def error(self, message: str, hint: str = "") -> None:
         """Print what went wrong and what to do next, to standard error."""
         self.status("")
-        self.out.flush()
-        self.err.write(f"Error: {_CONTROL.sub('', message)}\n")
-        if hint:
-            self.err.write(f"  {_CONTROL.sub('', hint)}\n")
-        self.err.flush()
+        self._note(f"Error: {_printable(message)}\n" + (f"  {_printable(hint)}\n" if hint else ""))
 
     def preview(self, picture: str) -> None:
         """Print the escape sequences of `cli.preview`, unfiltered."""
-        self.out.write(picture)
-        self.out.flush()
+        put(self.out, picture)
+
+    def flush(self) -> None:
+        """Write what a library has left in the buffer of standard output."""
+        put(self.out, "")
+
+    def _note(self, text: str) -> None:
+        """Write to standard error. If that fails, the result on standard output still counts."""
+        with suppress(BrokenPipeError, OutputError):
+            put(self.err, text)
+
+
+def _printable(text: str) -> str:
+    return valid_text(_CONTROL.sub("", text))
 
 
 def _terminal_has_styles() -> bool:

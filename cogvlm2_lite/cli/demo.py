@@ -12,6 +12,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
 from cogvlm2_lite.cli.target import import_target
+from cogvlm2_lite.cli.words import as_text, dropped_path
 from cogvlm2_lite.demo.shipped import (
     SamplePicture,
     SampleQuestion,
@@ -19,11 +20,11 @@ from cogvlm2_lite.demo.shipped import (
     fingerprint,
     sample_pictures,
 )
-from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
-from cogvlm2_lite.places import cache_folder
+from cogvlm2_lite.places import cache_folder, prepare_cache
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import LocalEngine
 
@@ -62,6 +63,7 @@ def build_parser() -> Parser:
         "question",
         metavar="QUESTION",
         nargs="?",
+        type=as_text,
         help="ask this instead of the three questions of the picture",
     )
     add_compute_options(parser)
@@ -80,7 +82,6 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
         "6 million weights instead of 19.5 billion."
     )
     console.line()
-    console.heading("1. Convert it to 4 bits")
     folder = converted_folder(console)
     console.line()
     console.heading("2. Plan the memory")
@@ -105,13 +106,17 @@ def choose_picture(image: str | None, question: str | None) -> SamplePicture:
     shipped = sample_pictures()
     named = {picture.path.stem: picture for picture in shipped}
     picture = shipped[0]
-    if image is not None and (Path(image).exists() or image not in named):
+    if image is not None and (image not in named or Path(image).exists()):
         asked = tuple(SampleQuestion(question=text) for text in _ANY_PICTURE)
-        picture = SamplePicture(path=Path(image).expanduser(), questions=asked)
+        picture = SamplePicture(path=dropped_path(image), questions=asked)
     elif image is not None:
         picture = named[image]
     if question is None:
         return picture
+    if not question.strip():
+        raise UsageError(
+            "The question is empty.", hint='Write it in quotation marks: "What is it?"'
+        )
     return SamplePicture(path=picture.path, questions=(SampleQuestion(question=question),))
 
 
@@ -121,12 +126,16 @@ def converted_folder(console: Console) -> Path:
     # The name depends on the content, so the copy of an older demo model is not used.
     folder = cache_folder() / f"demo-nf4-{fingerprint(source)}"
     if folder.is_dir():
+        console.heading("1. Check its 4-bit copy, which an earlier run made")
         console.line(f"$ cogvlm2-lite verify {folder}")
         if import_target(_VERIFY)([str(folder)]) == 0:
             return folder
+        prepare_cache()
         console.remark("The copy is damaged and is made again.")
-        shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # quantize reports what is left
+    else:
+        prepare_cache()
+        console.heading("1. Convert it to 4 bits")
     console.line(f"$ cogvlm2-lite quantize {source} {folder}")
     if import_target(_QUANTIZE)([str(source), str(folder), "--yes", "--calibrate", "none"]) != 0:
         raise CheckpointError(

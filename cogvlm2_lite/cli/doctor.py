@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from cogvlm2_lite.cli.answers import Loader, load_model
@@ -12,6 +11,7 @@ from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.doctor.report import check_weights, gather
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.text import with_templates
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
         fit = None if args.model is None else _fit(args, load)
     if args.json:
         model = {} if fit is None else {"model": fit[1]}
-        console.line(json.dumps(report.as_dict() | model, ensure_ascii=False, indent=2))
+        console.line(to_json(report.as_dict() | model, indent=2))
         return 0
     console.write(report.text())
     if fit is not None:

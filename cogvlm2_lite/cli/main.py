@@ -6,31 +6,37 @@ imported only when it is called, so help texts and typing errors take no time.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
-from typing import TextIO
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.console import INTERRUPTED, Console, has_desktop
+from cogvlm2_lite.cli.streams import prepare_streams
 from cogvlm2_lite.cli.target import import_target
-from cogvlm2_lite.errors import CogVLM2LiteError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 
 FAULT = 70
 """Exit code of an internal error: EX_SOFTWARE of sysexits.h."""
 
+_HELP, _VERSION = ("-h", "--help", "help"), ("-V", "--version")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One row of the table: the function of a command, and what it does in one line."""
+    """One row of the table: the function of a command, and what it does in one line.
+
+    prints_result  whether the command is useless without standard output
+    """
 
     name: str
     target: str
     summary: str
+    prints_result: bool = True
 
 
 COMMANDS = (
@@ -53,16 +59,19 @@ COMMANDS = (
         name="batch",
         target="cogvlm2_lite.cli.batch:main",
         summary="ask one question about every picture of a folder and save the answers",
+        prints_result=False,
     ),
     Command(
         name="serve",
         target="cogvlm2_lite.cli.serve:main",
         summary="serve OpenAI's API and a chat page on this computer",
+        prints_result=False,
     ),
     Command(
         name="gui",
         target="gui.command:main",
         summary="open the window",
+        prints_result=False,
     ),
     Command(
         name="plan",
@@ -73,11 +82,13 @@ COMMANDS = (
         name="quantize",
         target="quantize.command:main",
         summary="convert a checkpoint to 4 bits",
+        prints_result=False,
     ),
     Command(
         name="verify",
         target="quantize.command:verify_main",
         summary="check every byte of a folder that quantize wrote",
+        prints_result=False,
     ),
     Command(
         name="compare",
@@ -103,26 +114,31 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
     Return its exit code: 0 success, 1 failure, 2 wrong usage, 70 internal error, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        _use_utf8(stream)
+    closed = prepare_streams()
     console = Console()
     try:
-        return _dispatch(argv, commands, console)
+        if closed and _prints_result(argv, commands):
+            raise OutputError(
+                "Standard output is closed, so the result can't be shown.",
+                hint="Redirect it to a file: > result.txt",
+            )
+        code = _dispatch(argv, commands, console)
+        console.flush()
+        return code
     except CogVLM2LiteError as error:
         console.error(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         console.remark("Stopped.")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has closed it. Python would report it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         return 1
     except MemoryError:
         console.error("Not enough memory.", "Close other programs and try again.")
         return 1
     except Exception:  # noqa: BLE001 - the outermost handler of the program
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         console.error(
             "This is a bug in CogVLM2 Lite, not a mistake of yours.",
             "Please report it with the lines above and the output of `cogvlm2-lite doctor`.",
@@ -133,13 +149,20 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
 def _dispatch(argv: Sequence[str], commands: Sequence[Command], console: Console) -> int:
     if not argv and _opens_window():
         return load_command("gui", commands)([])
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in _HELP:
         console.write(help_text(commands))
         return 0
-    if argv[0] in ("-V", "--version"):
+    if argv[0] in _VERSION:
         console.line(f"cogvlm2-lite {__version__}")
         return 0
     return load_command(argv[0], commands)(argv[1:])
+
+
+def _prints_result(argv: Sequence[str], commands: Sequence[Command]) -> bool:
+    """Return whether a command would work for nothing without standard output."""
+    if not argv:
+        return not _opens_window()
+    return argv[0] in (*_HELP, *_VERSION, *(c.name for c in commands if c.prints_result))
 
 
 def _opens_window() -> bool:
@@ -182,13 +205,3 @@ options:
 Start with `cogvlm2-lite demo`. On a desktop, `cogvlm2-lite` without a command opens the window.
 `cogvlm2-lite COMMAND --help` describes a command.
 """
-
-
-def _use_utf8(stream: TextIO) -> None:
-    """Use UTF-8 whatever the console's code page is (Windows: often cp1252).
-
-    Characters that can't be encoded are written as escapes instead of raising an error.
-    """
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(encoding="utf-8", errors="backslashreplace")

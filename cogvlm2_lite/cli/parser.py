@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cogvlm2_lite.devices import DTYPES
+from cogvlm2_lite.cli.streams import put
+from cogvlm2_lite.cli.words import as_text
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.devices import DTYPES, parse_device
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
-from cogvlm2_lite.places import cache_folder
+from cogvlm2_lite.memory.budget import check_context, read_allowance
+from cogvlm2_lite.places import prepare_cache
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from cogvlm2_lite.sampling import Sampling
 
 
@@ -37,6 +44,9 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        put(sys.stdout, self.format_help())
 
     def error(self, message: str) -> NoReturn:
         sentence = f"{message[:1].upper()}{message[1:]}."  # argparse's own wording
@@ -157,10 +167,16 @@ def add_memory_options(parser: Parser) -> None:
 def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
     """Return the LoadOptions that the options of `add_compute_options` describe.
 
-    Raises UsageError for an invalid size or a number of conversations out of range.
+    All options are checked here, before the model is loaded. Raises UsageError for an invalid one
+    and FolderError if pictures are to be kept and the cache can't be written.
     """
     check_parallel(args.parallel)
+    read_allowance(args.vram, args.ram)
+    parse_device(args.device)
+    if args.context is not None:
+        _check_context(args.context, folder)
     kept, megapixels = args.keep_pictures, args.max_megapixels
+    kept_bytes = None if kept is None else parse_bytes(kept)
     return LoadOptions(
         folder=folder,
         device=args.device,
@@ -172,11 +188,19 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
         context=args.context,
         kv=args.kv,
         parallel=args.parallel,
-        pictures=None if kept is None else (cache_folder() / "pictures", parse_bytes(kept)),
+        pictures=None if kept_bytes is None else (prepare_cache("pictures"), kept_bytes),
         max_picture_pixels=DEFAULT_LIMITS.max_pixels
         if megapixels is None
         else int(megapixels * 1e6),
     )
+
+
+def _check_context(context: int, folder: Path) -> None:
+    """Raise UsageError for a --context that is not possible; the loader reports a bad folder."""
+    if context < 1:
+        raise UsageError("--context must be 1 or more, not {value}.", value=context)
+    if (folder / "config.json").is_file():
+        check_context(read_config(folder), context)
 
 
 MOST_PARALLEL = 32
@@ -275,6 +299,7 @@ def add_sampling_options(parser: Parser) -> None:
     group.add_argument(
         "--stop",
         action="append",
+        type=as_text,
         default=[],
         metavar="TEXT",
         help="end the answer where TEXT appears; may be repeated",

@@ -6,7 +6,6 @@ Nothing is loaded: only headers are read, and for `19b` not even those.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
@@ -19,6 +18,7 @@ from cogvlm2_lite.cli.parser import (
     check_parallel,
 )
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import preview
 from cogvlm2_lite.forecast.rates import CARDS, named_card
@@ -105,11 +105,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         parallel=args.parallel,
     )
     if args.json:
-        console.line(
-            json.dumps(
-                with_templates(as_dict(subject, machine, found)), ensure_ascii=False, indent=2
-            )
-        )
+        console.line(to_json(with_templates(as_dict(subject, machine, found)), indent=2))
     else:
         console.write(text(subject, machine, found))
     return 0

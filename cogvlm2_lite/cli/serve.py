@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
+from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import OutputError, UsageError
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from cogvlm2_lite.places import expand_home
 
 KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\
@@ -51,7 +53,10 @@ def build_parser() -> Parser:
         help="port to listen on; 0 picks a free one (default: 8000)",
     )
     group.add_argument(
-        "--api-key", metavar="KEY", help="require this key; other users can see it in `ps`"
+        "--api-key",
+        type=as_text,
+        metavar="KEY",
+        help="require this key; other users can see it in `ps`",
     )
     group.add_argument("--api-key-file", metavar="FILE", help="require the key in this file")
     group.add_argument(
@@ -82,7 +87,10 @@ def build_parser() -> Parser:
 def _add_limits(parser: Parser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--name", metavar="TEXT", help="name of the model in the API (default: the folder's name)"
+        "--name",
+        type=as_text,
+        metavar="TEXT",
+        help="name of the model in the API (default: the folder's name)",
     )
     group.add_argument(
         "--max-waiting",
@@ -149,10 +157,15 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         max_waiting=args.max_waiting,
     )
 
-    def show_address(address: str) -> None:
-        console.line(f"Chat page: {address}  API: {address}/v1  Ctrl-C stops the server.")
+    def show(line: str) -> None:
+        # The server also runs where nobody reads its output any more.
+        with suppress(BrokenPipeError, OutputError):
+            console.line(line)
 
-    serve(options, on_listening=show_address, on_remark=console.line)
+    def show_address(address: str) -> None:
+        show(f"Chat page: {address}  API: {address}/v1  Ctrl-C stops the server.")
+
+    serve(options, on_listening=show_address, on_remark=show)
     return 0
 
 
@@ -171,7 +184,7 @@ def _key(args: argparse.Namespace) -> str:
         raise UsageError("There are two API keys.", hint="Use only --api-key-file.")
     if args.api_key_file:
         try:
-            return Path(args.api_key_file).expanduser().read_text(encoding="utf-8").strip()
+            return expand_home(args.api_key_file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             raise UsageError(
                 "The file with the API key can't be read: {why}.", why=error

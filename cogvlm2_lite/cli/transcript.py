@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +11,7 @@ from pathlib import Path
 from cogvlm2_lite import __version__
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import FinishReason, Turn
+from cogvlm2_lite.file_names import escape_line, to_json, valid_text
 from cogvlm2_lite.files import write_whole
 from cogvlm2_lite.inputs.image import OpenedImage
 
@@ -57,23 +58,23 @@ def save_transcript(
         raise UsageError(
             "The name {file} must end in .md or .json.",
             hint="For example /save chat.md",
-            file=path.name,
+            file=escape_line(path.name),
         )
     if not held:
         raise UsageError("There is nothing to save yet.", hint="Ask something first.")
-    if path.exists() and not replace:
+    if os.path.lexists(path) and not replace:
         raise UsageError(
             "{file} already exists and is not overwritten.", hint="Choose another name.", file=path
         )
     text = writers[path.suffix.lower()](held, model)
     try:
         write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             "{file} can't be written: {why}.",
             hint="Choose a file in another folder.",
             file=path,
-            why=error.strerror,
+            why=getattr(error, "strerror", None) or error,
         ) from error
     return sum(len(c.exchanges) for c in held)
 
@@ -90,7 +91,7 @@ def markdown(conversations: Sequence[Conversation], model: str) -> str:
             ended = "" if exchange.reason is FinishReason.EOS else f" ({exchange.reason.value})"
             blocks.append(f"**You**, {exchange.asked_at:%Y-%m-%d %H:%M:%S}\n\n{exchange.question}")
             blocks.append(f"**{model}**{ended}\n\n{exchange.answer}")
-    return "\n\n".join(blocks) + "\n"
+    return valid_text("\n\n".join(blocks) + "\n")
 
 
 def as_json(conversations: Sequence[Conversation], model: str) -> str:
@@ -115,4 +116,4 @@ def as_json(conversations: Sequence[Conversation], model: str) -> str:
             for conversation in conversations
         ],
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return to_json(content, indent=2) + "\n"

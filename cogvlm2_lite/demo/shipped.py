@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.errors import CheckpointError, NoFolderError
 from cogvlm2_lite.events import Turn
 from cogvlm2_lite.folders.explain import explain_file
+from cogvlm2_lite.places import expand_home
 
 _HERE = Path(__file__).parent
+_MOST_SHOWN = 200
 _INCOMPLETE = "Install the package again from a complete source."
 
 
@@ -80,19 +83,44 @@ def sample_pictures() -> tuple[SamplePicture, ...]:
 DEMO_WORD = "demo"
 
 
-def model_folder(name: str) -> Path:
-    """Return the folder that MODEL names; CheckpointError if there is none."""
-    folder = Path(name).expanduser()
-    if name == DEMO_WORD and not (folder / "config.json").exists():
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long, or in a folder without permission
+        return False
+
+
+def model_folder(name: str, *, released: str = "") -> Path:
+    """Return the folder that MODEL names.
+
+    released  the word for the released model, for the hint, if the command takes it
+
+    Raises NoFolderError if there is no such folder, or if it can't be read.
+    """
+    folder = expand_home(name)
+    if name == DEMO_WORD and not _exists(folder / "config.json"):
         return checkpoint_folder()
-    if not folder.exists():
-        raise CheckpointError(
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoFolderError(
             "There is no folder {name!r}.",
             hint="Choose the folder of a downloaded checkpoint (this program downloads nothing), "
+            "`{demo}` for the small included model, or `{released}` for the released model."
+            if released
+            else "Choose the folder of a downloaded checkpoint (this program downloads nothing), "
             "or `{demo}` for the small included model.",
             name=name,
             demo=DEMO_WORD,
-        )
-    if folder.is_file():
+            released=released,
+        ) from None
+    except (OSError, ValueError) as error:
+        raise NoFolderError(
+            "The folder {name!r} can't be read: {why}.",
+            hint="Check the path and its permissions.",
+            name=name[:_MOST_SHOWN],
+            why=getattr(error, "strerror", None) or error,
+        ) from error
+    if stat.S_ISREG(mode):
         raise explain_file(folder)
     return folder

@@ -31,7 +31,7 @@ from cogvlm2_lite.folders.explain import CONFIG_NAME
 from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import PlannedModel, folder_subject, preview, released_subject
 from cogvlm2_lite.memory.budget import Allowance, free_disk_bytes, free_ram_bytes
-from cogvlm2_lite.places import cache_folder
+from cogvlm2_lite.places import cache_folder, check_cache
 from cogvlm2_lite.units import GIB, MIB, format_bytes
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.zeros import look_for_zeros
@@ -178,8 +178,20 @@ def _gpu(backend: Backend, gpu: Gpu) -> str:
 
 
 def _disk() -> Rows:
-    places = {"cache folder": cache_folder(), "working folder": Path.cwd()}
-    return {name: f"{short_path(path)}, {_free_disk(path)}" for name, path in places.items()}
+    return {
+        name: _place(find)
+        for name, find in (("cache folder", cache_folder), ("working folder", Path.cwd))
+    }
+
+
+def _place(find: Callable[[], Path]) -> str:
+    try:
+        path = find()
+    except CogVLM2LiteError as error:
+        return f"{error.message} {error.hint}"
+    except OSError as error:  # the working folder was deleted
+        return f"unknown: {error.strerror}"
+    return f"{short_path(path)}, {_free_disk(path)}"
 
 
 def _free_disk(path: Path) -> str:
@@ -211,10 +223,14 @@ def _demo() -> Rows:
     except CogVLM2LiteError as error:
         return {"shipped": error.message}
     size = sum(path.stat().st_size for path in source.iterdir())
-    made = cache_folder() / f"demo-nf4-{fingerprint(source)}"
-    return {
-        "shipped": f"{format_bytes(size)}",
-        "4-bit copy": short_path(made) if made.is_dir() else "none yet; cogvlm2-lite demo makes it",
+    rows = {"shipped": f"{format_bytes(size)}"}
+    try:
+        made = cache_folder() / f"demo-nf4-{fingerprint(source)}"
+        there = made.is_dir()
+    except (CogVLM2LiteError, OSError):
+        return rows | {"4-bit copy": "none: there is no cache folder that can be used"}
+    return rows | {
+        "4-bit copy": short_path(made) if there else "none yet; cogvlm2-lite demo makes it"
     }
 
 
@@ -229,7 +245,7 @@ def _plans(torch: ModuleType | None) -> Rows:
     rows = {"planned for": "; ".join((machine.label, *(b.origin for b in machine.budgets)))}
     subjects: Mapping[str, Callable[[], PlannedModel]] = {
         "demo": lambda: folder_subject(checkpoint_folder(), "demo"),
-        "19b, 4 bit": lambda: released_subject(COGVLM2.released),
+        "19b, 4 bits": lambda: released_subject(COGVLM2.released),
     }
     for name, find in subjects.items():
         try:
@@ -249,6 +265,7 @@ def problems(cards: Sequence[Backend]) -> Iterator[str]:
             yield f"{package} is not installed. Install CogVLM2 Lite again with pip."
     if not cards and not _version("torch").startswith("not installed"):
         yield "torch is installed but can't be imported. Try: python -c 'import torch'"
+    yield from _cache_problem()
     available = free_ram_bytes()
     checked = [(backend, *backend.find()) for backend in cards]
     if not any(found for _, found, _ in checked) and available < _REAL_NF4_BYTES + GIB:
@@ -272,6 +289,13 @@ def check_weights(folder: Path) -> None:
     catalog = Catalog.open(folder, read_config(folder))
     for found in look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES):
         raise found.error
+
+
+def _cache_problem() -> Iterator[str]:
+    try:
+        check_cache()
+    except CogVLM2LiteError as error:
+        yield f"{error.message} {error.hint}"
 
 
 def short_path(path: Path, home: Callable[[], Path] = Path.home) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.config import read_config
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.chunk import Chunk
@@ -169,8 +170,10 @@ class Model:
 
         Calling it is optional. Without it the first answer waits for the disk and, on a CPU with
         AVX512-BF16, for the copies in the layout of its kernel. Running out of memory here is not
-        an error: the first answer replans. Raises DeviceError when the GPU is lost.
+        an error: the first answer replans. Raises DeviceError when the GPU is lost, and
+        CheckpointError if the folder has no tokenizer.
         """
+        _ = self.engine  # reads the tokenizer, before minutes of loading
         try:
             for done, total in self.runtime.residency.preload():
                 held = self.runtime.held_bytes
@@ -296,7 +299,7 @@ def load(
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
 
-    path     the folder with config.json and .safetensors files
+    path     the folder with config.json and .safetensors files; "demo": the small included model
     device   "auto", "cpu", "cuda" (several GPUs if one is not enough) or "cuda:1"
     dtype    "auto", "float32", "bfloat16" or "float16"
     rope     "reference", the released model's rounded positions, or "exact", in float32
@@ -316,7 +319,7 @@ def load(
     """
     return load_with(
         LoadOptions(
-            folder=Path(path),
+            folder=model_folder(str(path)),
             device=device,
             dtype=dtype,
             rope=rope,

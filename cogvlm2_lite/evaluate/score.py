@@ -23,7 +23,7 @@ from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.layer_major import PrefixGroup, encode_each, prefill_each
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import Steps
-from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, FolderError, UsageError
 from cogvlm2_lite.evaluate import metrics
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
@@ -162,8 +162,15 @@ class Reference:
         shape = (sum(one.positions for one in asked), config.vocab_size)
         if not shape[0]:
             raise UsageError("There is no sample with an answer.")
-        _check_room(4 * shape[0] * shape[1], Path(folder or tempfile.gettempdir()))
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed in __exit__
+        try:
+            _check_room(4 * shape[0] * shape[1], Path(folder or tempfile.gettempdir()))
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed in __exit__
+        except OSError as error:
+            raise FolderError(
+                "There is no folder for temporary files: {why}.",
+                hint="Set the environment variable TMPDIR to a folder that can be written.",
+                why=error.strerror,
+            ) from error
         self._kept = np.memmap(self._file, dtype=np.float32, mode="w+", shape=shape)
 
     def __enter__(self) -> Reference:

@@ -39,7 +39,7 @@ def find_subject(name: str, lm_head: str | None) -> PlannedModel:
             param="lm_head",
             model=RELEASED_WORD,
         )
-    return folder_subject(model_folder(name), name)
+    return folder_subject(model_folder(name, released=RELEASED_WORD), name)
 
 
 def text(

@@ -204,7 +204,12 @@ def unreadable(head: bytes, name: str) -> ImageError:
                 kind=kind,
             )
     if _is_text(head):
-        return ImageError("{file} is a text file, not a picture.", hint=USE_ANOTHER, file=name)
+        message = (
+            "What was read is text, not a picture."
+            if isinstance(name, Text)  # the bytes have no name
+            else "{file} is a text file, not a picture."
+        )
+        return ImageError(message, hint=USE_ANOTHER, file=name)
     return ImageError("{file} is in no known picture format.", hint=USE_ANOTHER, file=name)
 
 

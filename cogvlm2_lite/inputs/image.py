@@ -27,6 +27,7 @@ from PIL import Image
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs import failures
 from cogvlm2_lite.inputs.colour import BrokenProfileError, convert_to_srgb
 from cogvlm2_lite.inputs.decoding import (
@@ -66,7 +67,7 @@ class OpenedImage:
     sha256         hash of size and pixels: equal for the same picture under any name or format
     format         "JPEG", "PNG", ... or "memory" for a picture that was not read from a file
     original_size  (width, height) as stored, before rotation
-    name           file name for messages, or "The picture" if there is none
+    name           file name for messages, in one line, or "The picture" if there is none
     page, pages    the page or frame that was read, from 1, and how many the file has
     notices        how the picture was read, where a person would not expect it
     """
@@ -129,9 +130,9 @@ def open_image(
     path = _existing_file(source, limits)
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, path.name, upright, page, limits)
+            return _from_stream(stream, escape_line(path.name), upright, page, limits)
     except OSError as error:
-        raise failures.no_access(path.name, error) from error
+        raise failures.no_access(escape_line(path.name), error) from error
 
 
 def pixel_values(opened: OpenedImage, vision: VisionConfig) -> NDArray[np.float32]:
@@ -170,7 +171,7 @@ def _existing_file(source: str | Path, limits: ImageLimits) -> Path:
             hint="Save the picture to a file and use the path of that file.",
         )
     path = Path(source)
-    name = path.name or str(path)
+    name = escape_line(path.name or str(path))
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -202,7 +203,9 @@ def _from_pillow(
 ) -> OpenedImage:
     """Convert a picture that the caller already has; it is not changed."""
     file_name = getattr(image, "filename", "")
-    name = Path(file_name).name if isinstance(file_name, str) and file_name else _UNNAMED
+    name: str = _UNNAMED
+    if isinstance(file_name, str) and file_name:
+        name = escape_line(Path(file_name).name)
     failures.check_page(page, 1, name)
     failures.check_size(image.size, name, limits)
     kind = _FORMAT_NAMES.get(image.format or "memory", image.format or "memory")

@@ -60,7 +60,8 @@ class Tokenizer:
                 file=path,
             )
         try:
-            fast = tokenizers.Tokenizer.from_file(str(path))
+            # from_file takes only paths in UTF-8.
+            fast = tokenizers.Tokenizer.from_buffer(path.read_bytes())
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(
                 "{file} can't be used: {why}.",

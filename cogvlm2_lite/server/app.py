@@ -6,7 +6,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -92,7 +92,8 @@ class _TracebackLog:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the outermost handler of a request
-            traceback.print_exception(error, file=sys.stderr)
+            with suppress(OSError):  # standard error may be closed or full
+                traceback.print_exception(error, file=sys.stderr)
 
 
 class _Handlers:

@@ -421,11 +421,14 @@ _REASONS = {
     ),
     sqlite3.SQLITE_READONLY: (
         Text("The folder of the conversations can't be written to."),
-        Text("Make it writable, or choose another folder with --data."),
+        Text("Make it writable, or choose another folder with --data or COGVLM2_LITE_DATA."),
     ),
     sqlite3.SQLITE_CANTOPEN: (
         Text("The file of the conversations can't be opened."),
-        Text("Make its folder readable and writable, or choose another folder with --data."),
+        Text(
+            "Make its folder readable and writable, or choose another folder with --data or "
+            "COGVLM2_LITE_DATA."
+        ),
     ),
     sqlite3.SQLITE_BUSY: (
         Text("Another program uses the file of the conversations."),
@@ -460,7 +463,7 @@ def _history_errors() -> Iterator[None]:
     except OSError as error:
         raise HistoryError(
             "The folder of the conversations can't be used: {why}.",
-            hint="Choose another folder with --data.",
+            hint="Choose another folder with --data or COGVLM2_LITE_DATA.",
             why=error.strerror or error,
         ) from error
 

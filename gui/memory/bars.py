@@ -214,7 +214,7 @@ def _title(device: Device) -> str:
     return QCoreApplication.translate(
         "Memory", "{device}: {peak} at the peak, {budget} may be used"
     ).format(
-        device=device.name,
+        device="RAM" if device.in_ram else device.name,
         peak=format_bytes(device.peak_bytes),
         budget=format_bytes(device.budget_bytes),
     )

@@ -239,7 +239,11 @@ class MemoryPage(QWidget):
 def _needs(devices: tuple[Device, ...]) -> str:
     """Return how much memory is needed, and which parts are read from RAM or disk."""
     clauses = [
-        QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}").format(
+        (
+            QCoreApplication.translate("Memory", "needs {peak} of {budget} of RAM")
+            if device.in_ram
+            else QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}")
+        ).format(
             peak=format_bytes(device.peak_bytes),
             budget=format_bytes(device.budget_bytes),
             device=device.name,

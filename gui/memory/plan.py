@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cogvlm2_lite.backends.registry import backends
+
 CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
 
 
@@ -43,6 +45,11 @@ class Device:
     name: str
     budget_bytes: int
     bars: tuple[Bar, ...]
+
+    @property
+    def in_ram(self) -> bool:
+        """Whether the budget is RAM, as on a CPU."""
+        return any(backend.uses_ram and backend.kind == self.name for backend in backends())
 
     @property
     def peak_bytes(self) -> int:

@@ -655,6 +655,10 @@
         <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
     </message>
     <message>
+        <source>needs {peak} of {budget} of RAM</source>
+        <translation>需要 {peak} 内存（可用 {budget}）</translation>
+    </message>
+    <message>
         <source>needs {peak} of {budget} on {device}</source>
         <translation>在 {device} 上需要 {peak}（可用 {budget}）</translation>
     </message>
@@ -770,8 +774,16 @@
         <translation>无法写入对话所在的文件夹。</translation>
     </message>
     <message>
+        <source>Make it writable, or choose another folder with --data or COGVLM2_LITE_DATA.</source>
+        <translation>请使其可写，或用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
+    </message>
+    <message>
         <source>The file of the conversations can&apos;t be opened.</source>
         <translation>无法打开对话文件。</translation>
+    </message>
+    <message>
+        <source>Make its folder readable and writable, or choose another folder with --data or COGVLM2_LITE_DATA.</source>
+        <translation>请使其所在文件夹可读写，或用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
     </message>
     <message>
         <source>Close it and try again.</source>
@@ -1722,6 +1734,26 @@
         <translation>{folder} 中有 {names}，但没有列出其张量的 {index}。</translation>
     </message>
     <message>
+        <source>it is read-only for this user</source>
+        <translation>当前用户只能读取它</translation>
+    </message>
+    <message>
+        <source>The cache folder {folder} can&apos;t be written: {why}.</source>
+        <translation>无法写入缓存文件夹 {folder}：{why}。</translation>
+    </message>
+    <message>
+        <source>Set the environment variable {variable} to a folder that can be written.</source>
+        <translation>请将环境变量 {variable} 设为可写的文件夹。</translation>
+    </message>
+    <message>
+        <source>There is no home folder for this user, so there is no place for files of this program.</source>
+        <translation>当前用户没有主文件夹，因此本程序没有存放文件的位置。</translation>
+    </message>
+    <message>
+        <source>{path} is not a folder</source>
+        <translation>{path} 不是文件夹</translation>
+    </message>
+    <message>
         <source>{file} has no weight_map.</source>
         <translation>{file} 中没有 weight_map。</translation>
     </message>
@@ -2382,14 +2414,6 @@
         <translation>请腾出空间；已保存的内容没有丢失。</translation>
     </message>
     <message>
-        <source>Make it writable, or choose another folder with --data.</source>
-        <translation>请使其可写，或用 --data 指定另一个文件夹。</translation>
-    </message>
-    <message>
-        <source>Make its folder readable and writable, or choose another folder with --data.</source>
-        <translation>请使其所在文件夹可读写，或用 --data 指定另一个文件夹。</translation>
-    </message>
-    <message>
         <source>Another program uses the file of the conversations.</source>
         <translation>另一个程序正占用对话文件。</translation>
     </message>
@@ -2416,10 +2440,6 @@
     <message>
         <source>The conversations were written by a newer version (format {format}; this version knows {known}).</source>
         <translation>这些对话由更新的版本写入（格式 {format}；本版本支持 {known}）。</translation>
-    </message>
-    <message>
-        <source>Choose another folder with --data.</source>
-        <translation>请用 --data 指定另一个文件夹。</translation>
     </message>
     <message>
         <source>The picture can&apos;t be saved: {why}.</source>
@@ -2466,6 +2486,10 @@
         <translation>{file} 已损坏：{why}。</translation>
     </message>
     <message>
+        <source>Choose another folder with --data or COGVLM2_LITE_DATA.</source>
+        <translation>请用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
+    </message>
+    <message>
         <source>two turns have the same number</source>
         <translation>两轮的编号相同</translation>
     </message>
@@ -2492,6 +2516,14 @@
     <message>
         <source>The settings can&apos;t be read; the defaults are used: {why}.</source>
         <translation>无法读取设置；使用默认设置：{why}。</translation>
+    </message>
+    <message>
+        <source>There is no home folder for this user, so there is no menu of a desktop.</source>
+        <translation>当前用户没有主文件夹，因此没有桌面菜单。</translation>
+    </message>
+    <message>
+        <source>Set the environment variable XDG_DATA_HOME to a folder that can be written.</source>
+        <translation>请将环境变量 XDG_DATA_HOME 设为可写的文件夹。</translation>
     </message>
     <message>
         <source>The menu entry can&apos;t be written: {why}.</source>
@@ -2946,8 +2978,52 @@
         <translation>--tile 必须在 1 和 {most} 之间，而不是 {value}：图片被切分为 {most} 个部分。</translation>
     </message>
     <message>
+        <source>The picture can&apos;t be read from standard input: {why}.</source>
+        <translation>无法从标准输入读取图片：{why}。</translation>
+    </message>
+    <message>
+        <source>Check what it is redirected from.</source>
+        <translation>请检查它是从哪里重定向的。</translation>
+    </message>
+    <message>
         <source>--{name} needs a picture.</source>
         <translation>--{name} 需要一张图片。</translation>
+    </message>
+    <message>
+        <source>Standard input can&apos;t be read: {why}.</source>
+        <translation>无法读取标准输入：{why}。</translation>
+    </message>
+    <message>
+        <source>Standard output is closed, so the result can&apos;t be shown.</source>
+        <translation>标准输出已关闭，因此无法显示结果。</translation>
+    </message>
+    <message>
+        <source>Redirect it to a file: &gt; result.txt</source>
+        <translation>请将其重定向到文件：&gt; result.txt</translation>
+    </message>
+    <message>
+        <source>--context must be 1 or more, not {value}.</source>
+        <translation>--context 必须大于或等于 1，不能是 {value}。</translation>
+    </message>
+    <message>
+        <source>The output can&apos;t be written: {why}.</source>
+        <translation>无法写入输出：{why}。</translation>
+    </message>
+    <message>
+        <source>Check the disk and the file that standard output is redirected to.</source>
+        <translation>请检查磁盘以及标准输出所重定向到的文件。</translation>
+    </message>
+    <message>
+        <source>The text &apos;{text}&apos; can&apos;t be read: it is neither UTF-8 nor in the encoding of the locale.</source>
+        <translation>无法读取文本“{text}”：它既不是 UTF-8，也不是区域设置的编码。</translation>
+    </message>
+    <message>
+        <source>Use UTF-8, or set LC_ALL to the encoding of the text, such as zh_CN.GBK.</source>
+        <translation>请使用 UTF-8，或将 LC_ALL 设为该文本的编码，例如 zh_CN.GBK。</translation>
+    </message>
+    <message>
+        <source>It seems to be UTF-16. Save the text as UTF-8 and try again.</source>
+        <translation>它似乎是 UTF-16。请将文本另存为 UTF-8 后重试。</translation>
     </message>
     <message>
         <source>CogVLM2 Lite runs cogvlm2-llama3-chat-19B, cogvlm2-llama3-chinese-chat-19B and models fine-tuned from them.</source>
@@ -2968,6 +3044,18 @@
     <message>
         <source>{where}: this is {name}, which CogVLM2 Lite does not run. {why}</source>
         <translation>{where}：这是 {name}，CogVLM2 Lite 不支持运行它。{why}</translation>
+    </message>
+    <message>
+        <source>Choose the folder of a downloaded checkpoint (this program downloads nothing), `{demo}` for the small included model, or `{released}` for the released model.</source>
+        <translation>请选择已下载的检查点的文件夹（本程序不会下载任何内容）；`{demo}` 表示自带的小模型，`{released}` 表示已发布的模型。</translation>
+    </message>
+    <message>
+        <source>The folder {name!r} can&apos;t be read: {why}.</source>
+        <translation>无法读取文件夹 {name!r}：{why}。</translation>
+    </message>
+    <message>
+        <source>Check the path and its permissions.</source>
+        <translation>请检查路径及其权限。</translation>
     </message>
     <message>
         <source>Unknown device {name!r}.</source>
@@ -3164,6 +3252,14 @@
     <message>
         <source>There is no sample with an answer.</source>
         <translation>没有带回答的样本。</translation>
+    </message>
+    <message>
+        <source>There is no folder for temporary files: {why}.</source>
+        <translation>没有可用的临时文件夹：{why}。</translation>
+    </message>
+    <message>
+        <source>Set the environment variable TMPDIR to a folder that can be written.</source>
+        <translation>请将环境变量 TMPDIR 设为可写的文件夹。</translation>
     </message>
     <message>
         <source>Get the safetensors version of the model, with its config.json.</source>
@@ -3560,6 +3656,10 @@
     <message>
         <source>Apple&apos;s CgBI extension</source>
         <translation>苹果的 CgBI 扩展</translation>
+    </message>
+    <message>
+        <source>What was read is text, not a picture.</source>
+        <translation>读取到的是文本，不是图片。</translation>
     </message>
     <message>
         <source>camera raw</source>

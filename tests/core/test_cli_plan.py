@@ -54,14 +54,14 @@ def test_the_released_model_is_planned_without_torch_and_without_a_file(
     )
     assert found.stderr == b""
     assert found.returncode == 0
-    assert b"CogVLM2 19B in 4 bit" in found.stdout
+    assert b"CogVLM2 19B in 4 bits" in found.stdout
 
 
 def test_a_sentence_comes_before_the_table_and_the_table_before_the_notes(capsys: Capture) -> None:
     assert main(["19b", "--vram", "8GiB", "--ram", "32GiB"]) == 0
     sentence, table, notes = capsys.readouterr().out.split("\n\n")
     assert " ".join(sentence.split()).startswith(
-        "CogVLM2 19B in 4 bit on a GPU with 8.00 GiB. Decoding runs entirely on the GPU, about "
+        "CogVLM2 19B in 4 bits on a GPU with 8.00 GiB. Decoding runs entirely on the GPU, about "
     )
     assert "8.00 GiB given, 384 MiB left for the driver and other programs" in table
     assert "from RAM: vision tower" in table

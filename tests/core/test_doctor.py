@@ -38,10 +38,10 @@ def test_the_report_covers_everything_a_bug_report_needs(report: DoctorReport) -
 
 def test_the_plan_of_this_moment_is_told_in_a_line_each(report: DoctorReport) -> None:
     plans = report.sections["Plan now"]
-    assert list(plans) == ["planned for", "demo", "19b, 4 bit"]
+    assert list(plans) == ["planned for", "demo", "19b, 4 bits"]
     assert "free now" in plans["planned for"]
     assert "tokens/s" in plans["demo"]
-    assert "tokens/s" in plans["19b, 4 bit"] or "missing" in plans["19b, 4 bit"]
+    assert "tokens/s" in plans["19b, 4 bits"] or "missing" in plans["19b, 4 bits"]
 
 
 def test_the_chosen_kernels_come_with_their_reason(report: DoctorReport) -> None:

@@ -47,7 +47,7 @@ def test_bars_are_the_plans_numbers() -> None:
     assert gpu.parts_from("from_disk") == ()
     assert set(parts_of(shown.devices)) <= set(NAMES)
     assert f"{gpu.name}: " in shown.text
-    assert f"{rate(shown.tokens_per_s)} tokens/s" in shown.text
+    assert f"{rate(shown.tokens_per_s)} tokens/s" in " ".join(shown.text.split())
 
 
 def test_a_plan_of_the_engine_without_a_forecast_has_bars_too() -> None:
@@ -119,7 +119,7 @@ def test_the_slider_redraws_the_plan_and_says_what_is_needed(desk: Desk) -> None
     assert "more is needed" in page.summary.text()
     page.kind.setCurrentIndex(1)
     page.slider.setValue(64)
-    desk.qtbot.waitUntil(lambda: "on cpu" in page.needs.text(), timeout=10_000)
+    desk.qtbot.waitUntil(lambda: " of RAM" in page.needs.text(), timeout=10_000)
 
 
 def test_a_budget_is_used_for_the_open_model(desk: Desk) -> None:
