@@ -62,6 +62,8 @@ def _unfinished(folder: Path) -> Iterator[Path]:
         # rsync writes to .NAME.XXXXXX first.
         if name.endswith(_UNFINISHED) or re.fullmatch(r"\..+\.safetensors\.\w{6}", name):
             yield file
+    # Safari makes a folder of this name.
+    yield from (entry for entry in folder.glob("*.download") if entry.is_dir())
     for place in _HIDDEN_PLACES:
         yield from (f for f in files_in(folder / place) if f.suffix not in (".lock", ".metadata"))
     if folder.parent.name == "snapshots":
