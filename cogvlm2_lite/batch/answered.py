@@ -90,7 +90,7 @@ class Answered:
         if text is not None:
             values["text"] = WrittenText(**{**text, "file": unescape_name(text["file"])})
         values["notices"] = tuple(values.get("notices", ()))
-        _check_types(values)
+        _check_fields(values)
         values["picture"] = unescape_name(values["picture"])
         return cls(**values)
 
@@ -103,7 +103,13 @@ _KINDS: Mapping[str, type | UnionType] = {
 }
 
 
-def _check_types(values: Mapping[str, object]) -> None:
+_ALWAYS = frozenset({"picture", "question", "answer", "error", "reason", "tokens", "seconds"})
+"""The fields that every version wrote: a person's own list of answers lacks some of them."""
+
+
+def _check_fields(values: Mapping[str, object]) -> None:
+    if not values.keys() >= _ALWAYS:
+        raise TypeError("fields are missing")
     for name, value in values.items():
         if not isinstance(value, _KINDS.get(name, str)):
             raise TypeError(f"{name} is {type(value).__name__}")

@@ -50,7 +50,7 @@ class SavedAnswers:
                 with TemporaryFile(dir=self.folder, prefix=".cogvlm2-"):
                     pass
         except OSError as error:
-            raise unwritten(self._file, error) from error
+            raise _unwritten(self._file, error) from error
 
     def scan(self) -> Iterator[Answered]:
         """Yield the answers of earlier runs, oldest first, and remember where they are.
@@ -154,7 +154,7 @@ class SavedAnswers:
                 os.fsync(stream.fileno())
         except OSError as error:
             self.failed = True
-            raise unwritten(self._file, error) from error
+            raise _unwritten(self._file, error) from error
         self._remember(answered.picture, place)
         return place
 
@@ -184,7 +184,7 @@ class KnownAnswers(Mapping[str, Answered]):
         return self._places
 
 
-def unwritten(file: Path, error: OSError) -> DoesNotFitError:
+def _unwritten(file: Path, error: OSError) -> DoesNotFitError:
     """Return the error for a file of answers that can't be written."""
     return DoesNotFitError(
         "{file} can't be written: {why}.",

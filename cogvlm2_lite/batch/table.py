@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cogvlm2_lite.batch.answered import Answered
-from cogvlm2_lite.batch.saved import unwritten
+from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.file_names import escape_line, valid_text
 from cogvlm2_lite.files import write_whole
 
@@ -113,7 +113,13 @@ class Table:
             write_whole(self.file, fill)
             self._state = _state(self.file)
         except OSError as error:
-            raise unwritten(self.file, error) from error
+            raise DoesNotFitError(
+                "{file} can't be written: {why}.",
+                hint="Free some space, or close the program that has the table open. Then run the "
+                "same command to resume.",
+                file=self.file,
+                why=error.strerror or error,
+            ) from error
 
 
 def choose_table(folder: Path, answers: Iterable[Answered]) -> Table:

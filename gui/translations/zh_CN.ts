@@ -2970,6 +2970,10 @@
         <translation>未完成的下载：{count} 个</translation>
     </message>
     <message>
+        <source>Free some space, or close the program that has the table open. Then run the same command to resume.</source>
+        <translation>请释放一些空间，或关闭打开该表格的程序，然后运行同一命令以继续。</translation>
+    </message>
+    <message>
         <source>--tile must be 1, not {value}: the picture is nearly square and is not cut.</source>
         <translation>--tile 必须是 1，而不是 {value}：图片接近正方形，不会被切分。</translation>
     </message>

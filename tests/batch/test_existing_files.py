@@ -266,7 +266,15 @@ def test_a_kill_between_line_and_text_leaves_nothing_that_looks_foreign(tmp_path
 
 
 @pytest.mark.parametrize(
-    "theirs", [b'{"theirs": 1}', b'{"theirs": 1}\n', b"[]\n", b"notes", b'{"picture": 5}\n']
+    "theirs",
+    [
+        b'{"theirs": 1}',
+        b'{"theirs": 1}\n',
+        b"[]\n",
+        b"notes",
+        b'{"picture": 5}\n',
+        b'{"picture": "a.png", "question": "What?", "answer": "my own"}\n',
+    ],
 )
 def test_a_foreign_jsonl_is_refused_and_not_cut(tmp_path: Path, theirs: bytes) -> None:
     picture(tmp_path / "a.png")
