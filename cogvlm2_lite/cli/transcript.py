@@ -86,7 +86,9 @@ def markdown(conversations: Sequence[Conversation], model: str) -> str:
         image = conversation.image
         blocks.append(f"## {image.name if image else 'Without a picture'}")
         if image is not None:
-            blocks.append(f"{image.width} x {image.height} {image.format}, sha256 {image.sha256}")
+            page = f", page {image.page} of {image.pages}" if image.pages > 1 else ""
+            kind = f"{image.width} x {image.height} {image.format}{page}"
+            blocks.append(f"{kind}, sha256 {image.sha256}")
         for exchange in conversation.exchanges:
             ended = "" if exchange.reason is FinishReason.EOS else f" ({exchange.reason.value})"
             blocks.append(f"**You**, {exchange.asked_at:%Y-%m-%d %H:%M:%S}\n\n{exchange.question}")
@@ -102,7 +104,12 @@ def as_json(conversations: Sequence[Conversation], model: str) -> str:
         "conversations": [
             {
                 "picture": conversation.image
-                and {"name": conversation.image.name, "sha256": conversation.image.sha256},
+                and {
+                    "name": conversation.image.name,
+                    "sha256": conversation.image.sha256,
+                    "page": conversation.image.page,
+                    "pages": conversation.image.pages,
+                },
                 "turns": [
                     {
                         "question": exchange.question,

@@ -106,6 +106,11 @@ def test_a_page_is_named_and_another_one_can_be_chosen(tmp_path: Path, capsys: C
     assert "page 4 can't be read" in err
     assert "x is not the number of a page" in err
     assert err.rstrip().endswith("Page 3 of 3.")
+    for name in ("a.md", "a.json"):
+        chat(["What?", f"/save {tmp_path / name}"], "--image", scan, "--page", "2")
+    assert "TIFF, page 2 of 3, sha256" in (tmp_path / "a.md").read_text()
+    saved = json.loads((tmp_path / "a.json").read_text())["conversations"][0]["picture"]
+    assert (saved["page"], saved["pages"]) == (2, 3)
     first = chat(["What?"], "--image", scan, "--page", "2").asked[0].image
     assert first is not None
     assert first.page == 2
