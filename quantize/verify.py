@@ -13,6 +13,7 @@ from pathlib import Path
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.folders.explain import explain_file
+from cogvlm2_lite.places import is_file, is_folder
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
@@ -35,9 +36,9 @@ def verify(folder: Path) -> Iterator[Event]:
     long runs of zeros; Verified reports that. Raises UsageError if there is no such folder, and
     CheckpointError for a folder without a manifest that is not a complete model.
     """
-    if folder.is_file():
+    if is_file(folder):
         raise explain_file(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(
             "There is no folder {folder}.",
             hint="Use the folder that quantize wrote.",

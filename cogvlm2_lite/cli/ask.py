@@ -214,7 +214,8 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
     """Return the opened picture. Raises ImageError, and UsageError for options without one."""
     if picture is None:
         for name in ("page", "tiles", "tile"):
-            if getattr(args, name) not in (None, False):
+            value = getattr(args, name)
+            if value is not None and value is not False:  # 0 is a mistake, too
                 raise UsageError(
                     "--{name} needs a picture.",
                     hint="Put the file before the question.",
