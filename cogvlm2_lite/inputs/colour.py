@@ -77,8 +77,9 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
         space = _SPACES.get(opened.profile.xcolor_space.strip(), "")
         if not space:
             raise BrokenProfileError("a profile for another kind of colors")
-        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-        # Perceptual, without compensation of black: so browsers do it.
+        # Perceptual, without compensation of black, as browsers do it. littleCMS would compensate
+        # for its own profile of sRGB, which has version 4.
+        target = ImageCms.ImageCmsProfile(BytesIO(profile_of(SRGB, 0)))
         transform = ImageCms.ImageCmsTransform(
             opened, target, space, "RGB", ImageCms.Intent.PERCEPTUAL
         )
@@ -126,7 +127,10 @@ def profile_of(primaries: Primaries, gamma: float) -> bytes:
 
 
 def is_srgb(primaries: Primaries, gamma: float) -> bool:
-    """Return whether primaries and a gamma mean sRGB; a gamma of 2.2 stands for its curve."""
+    """Return whether primaries and the curve of sRGB (a gamma of 0) mean sRGB.
+
+    A gamma of 2.2 does not: browsers show dark colors darker then.
+    """
     known = (SRGB.white, SRGB.red, SRGB.green, SRGB.blue)
     given = (primaries.white, primaries.red, primaries.green, primaries.blue)
     near = all(
@@ -134,7 +138,7 @@ def is_srgb(primaries: Primaries, gamma: float) -> bool:
         for k, g in zip(known, given, strict=True)
         for a, b in zip(k, g, strict=True)
     )
-    return near and (gamma == 0 or abs(gamma - 2.2) < 0.05)
+    return near and gamma == 0
 
 
 def _adapted_primaries(primaries: Primaries) -> np.ndarray:

@@ -151,10 +151,10 @@ class _File:
         if missing == 0:
             return ()
         if missing < 0.01:
-            return (Text("The file ends early: less than 1% of the picture is missing."),)
+            return (Text("The file ends early or is damaged: less than 1% is missing."),)
         return (
             Text(
-                "The file ends early: {percent}% of the picture is missing.",
+                "The file ends early or is damaged: {percent}% of the picture is missing.",
                 percent=round(missing * 100),
             ),
         )
@@ -178,15 +178,7 @@ def _jpeg(file: _File) -> Decoded:
         variant = early_end.jpeg_variant(data)
         if variant:
             raise failures.unknown_variant(file.name, file.kind, variant) from error
-        try:
-            image = _open_jpeg(file, BytesIO(early_end.ended_jpeg(data)))
-            image.load()
-        except DECODER_ERRORS:
-            image = _open_jpeg(file, BytesIO(early_end.ended_jpeg(early_end.bare_jpeg(data))))
-            image.load()
-        notices = file.early_end(early_end.grey_share(image))
-        if not notices and early_end.is_progressive(data):
-            notices = (Text("The file ends early: details of the picture may be missing."),)
+        image, notices = _repaired_jpeg(file, data)
     if image.size != file.size:
         notices += (
             Text(
@@ -196,8 +188,28 @@ def _jpeg(file: _File) -> Decoded:
         )
     return Decoded(
         image=image, kind=file.kind, original_size=file.size, notices=notices,
-        profile=_profile(image), orientation=exif_orientation(image),
+        profile=_profile(image), orientation=_orientation_of(image.info.get("exif")),
     )  # fmt: skip
+
+
+def _repaired_jpeg(file: _File, data: bytes) -> tuple[Image.Image, tuple[Text, ...]]:
+    """Return what can be read of a JPEG file that ends early or has a flaw, with a notice."""
+    ended = early_end.ended_jpeg(data)
+    for copy in (ended, early_end.bare_jpeg(ended)):
+        with suppress(*DECODER_ERRORS):
+            image = _open_jpeg(file, BytesIO(copy))
+            image.load()
+            notices = file.early_end(early_end.grey_share(image))
+            if not notices and early_end.is_progressive(data):
+                notices = (Text("The file ends early: details of the picture may be missing."),)
+            return image, notices
+    # The decoder gives up at some place in the data. What it has read so far is kept.
+    with _allow_early_end():
+        image = _open_jpeg(file, BytesIO(ended))
+        image.load()
+    missing = max(early_end.grey_share(image), early_end.constant_share(image))
+    damage = Text("The file is damaged: parts of the picture may be wrong.")
+    return image, file.early_end(missing) or (damage,)
 
 
 def _open_jpeg(file: _File, stream: BinaryIO) -> Image.Image:
@@ -380,7 +392,7 @@ def _frames(file: _File, image: Image.Image) -> Decoded:
     if file.kind == "GIF" and isinstance(image, ImageFile.ImageFile) and image.tile:
         drawn = image.tile[0].extents
     image.load()
-    profile, orientation = _profile(image), exif_orientation(image)
+    profile, orientation = _profile(image), _orientation_of(image.info.get("exif"))
     animation = image
     if drawn is not None and image.tell() == 0 and drawn != (0, 0, *image.size):
         image = _clear_around(image, drawn)
@@ -457,14 +469,20 @@ def _profile(image: Image.Image) -> bytes:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1 (none) if the EXIF data are damaged."""
+    """Return the EXIF orientation of a picture in memory; 1 (none) if the data are damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except DECODER_ERRORS:
         return 1
 
 
-def _orientation_of(data: bytes) -> int:
+def _orientation_of(data: object) -> int:
+    """Return the orientation in EXIF data; 1 (none) without any and if they are damaged.
+
+    Pillow would also find one in XMP data and in texts of ImageMagick. Browsers ignore these.
+    """
+    if not isinstance(data, bytes):
+        return 1
     exif = Image.Exif()
     try:
         exif.load(data)

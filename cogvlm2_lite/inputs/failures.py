@@ -115,7 +115,7 @@ def damaged(name: str, kind: str, size: tuple[int, int] | None = None) -> ImageE
 def mostly_missing(name: str, share: float) -> ImageError:
     """Return the error for a file that ends before half of its picture."""
     return ImageError(
-        "{file} is damaged: it ends early, and {percent}% of the picture is missing.",
+        "{file} is damaged or ends early: {percent}% of the picture is missing.",
         hint=GET_AGAIN,
         file=name,
         percent=ceil(share * 100),

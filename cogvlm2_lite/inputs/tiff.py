@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cogvlm2_lite.inputs.early_end import jpeg_variant
 from cogvlm2_lite.inputs.tiff_samples import Samples, lab_to_srgb, to_bytes, undo_prediction, unpack
 from cogvlm2_lite.inputs.tiff_tags import BrokenTiffError, Directory, Source, Tag, read_directories
 from cogvlm2_lite.text import Text
@@ -117,8 +118,7 @@ def decode_page(stream: BinaryIO, page: Directory) -> TiffPage:
     """
     layout = _layout(page)
     if layout.by_pillow:
-        image = _open_with_pillow(stream, page)
-        image.load()
+        image = _load_with_pillow(stream, page, layout)
         profile = image.info.get("icc_profile", b"")
         # Pillow has already turned the picture.
         return TiffPage(image=image, alpha=None, profile=profile, orientation=1, missing=0.0)
@@ -247,7 +247,8 @@ def _layout(page: Directory) -> _Layout:
     chunk = _chunk_size(page, tiled, width, height)
     by_pillow = compression in _PILLOW_COMPRESSIONS and not (planes > 1 and compression == _JPEG)
     if by_pillow and (bits not in (1, 8) or planes > 1):
-        raise VariantError(Text("{bits} bits per sample and this compression", bits=bits))
+        variant = _variant_of_jpeg(page) if compression == _JPEG else None
+        raise VariantError(variant or Text("{bits} bits per sample in this form", bits=bits))
     low, high = _range(page, bits, form)
     layout = _Layout(
         by_pillow=by_pillow, width=width, height=height, bits=bits, form=form,
@@ -386,6 +387,27 @@ def _black_white(page: Directory) -> tuple[float, ...]:
     return values if usable else (0, 255, 128, 255, 128, 255)
 
 
+def _load_with_pillow(stream: BinaryIO, page: Directory, layout: _Layout) -> Image.Image:
+    """Decode a page in Pillow. Raises VariantError for unknown kinds of JPEG."""
+    try:
+        image = _open_with_pillow(stream, page)
+        image.load()
+    except (OSError, SyntaxError, ValueError, RuntimeError):
+        if layout.compression == _OLD_JPEG:
+            raise VariantError(Text("compression {name}", name="JPEG (old style)")) from None
+        variant = _variant_of_jpeg(page) if layout.compression == _JPEG else None
+        if variant is not None:
+            raise VariantError(variant) from None
+        raise
+    return image
+
+
+def _variant_of_jpeg(page: Directory) -> Text | None:
+    """Return the name of the variant of a page's JPEG data, if libjpeg does not decode it."""
+    offset, count = _places(page, Tag.TILE_WIDTH in page)[0]
+    return jpeg_variant(page.source.read(offset, min(count, 65_536) if count > 0 else 65_536))
+
+
 def _open_with_pillow(stream: BinaryIO, page: Directory) -> Image.Image:
     """Open a file in Pillow so that a page is the first one."""
     if page.offset != page.source.first:
@@ -455,7 +477,14 @@ class _Decoder:
         if layout.low is not None and layout.high is not None:
             return layout.low, layout.high
         unknown = VariantError(
-            Text("{bits}-bit samples whose black and white are unknown", bits=layout.bits)
+            Text(
+                {
+                    "u": "{bits}-bit samples whose black and white are unknown",
+                    "i": "signed {bits}-bit samples whose black and white are unknown",
+                    "f": "floating-point samples of {bits} bits whose black and white are unknown",
+                }[layout.form],
+                bits=layout.bits,
+            )
         )
         if layout.form == "i" and layout.bits not in (32, 64):
             raise unknown
