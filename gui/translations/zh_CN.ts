@@ -1410,10 +1410,6 @@
         <translation>这是共 {pages} 页中的第 1 页;其他页没有读取。</translation>
     </message>
     <message>
-        <source>The file ends early: less than 1% of the picture is missing.</source>
-        <translation>文件提前结束:图片缺少不到 1%。</translation>
-    </message>
-    <message>
         <source>The picture has a high dynamic range; its brightness is an approximation.</source>
         <translation>图片是高动态范围图片;其亮度只是近似值。</translation>
     </message>
@@ -1448,10 +1444,6 @@
     <message>
         <source>Run: pip install --upgrade pillow, or save it as JPEG or PNG.</source>
         <translation>请运行:pip install --upgrade pillow,或者将其另存为 JPEG 或 PNG。</translation>
-    </message>
-    <message>
-        <source>{file} is damaged: it ends early, and {percent}% of the picture is missing.</source>
-        <translation>{file} 已损坏:文件提前结束,图片缺少 {percent}%。</translation>
     </message>
     <message>
         <source>{file} is damaged: it is a {kind} picture that should have at least {needed}, but has {size}.</source>
@@ -1512,10 +1504,6 @@
     <message>
         <source>predictor {number} and {bits} bits</source>
         <translation>预测器 {number} 和 {bits} 位</translation>
-    </message>
-    <message>
-        <source>{bits} bits per sample and this compression</source>
-        <translation>每个样本 {bits} 位和这种压缩方式</translation>
     </message>
     <message>
         <source>strips or tiles of more than 1 GiB</source>
@@ -1732,6 +1720,30 @@
     <message>
         <source>{folder} has {names}, but no {index} that lists their tensors.</source>
         <translation>{folder} 中有 {names}，但没有列出其张量的 {index}。</translation>
+    </message>
+    <message>
+        <source>The file ends early or is damaged: {percent}% of the picture is missing.</source>
+        <translation>文件提前结束或已损坏:图片缺少 {percent}%。</translation>
+    </message>
+    <message>
+        <source>The file ends early or is damaged: less than 1% is missing.</source>
+        <translation>文件提前结束或已损坏:缺少不到 1%。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged or ends early: {percent}% of the picture is missing.</source>
+        <translation>{file} 已损坏或提前结束:图片缺少 {percent}%。</translation>
+    </message>
+    <message>
+        <source>signed {bits}-bit samples whose black and white are unknown</source>
+        <translation>黑白范围未知的 {bits} 位有符号样本</translation>
+    </message>
+    <message>
+        <source>floating-point samples of {bits} bits whose black and white are unknown</source>
+        <translation>黑白范围未知的 {bits} 位浮点样本</translation>
+    </message>
+    <message>
+        <source>{bits} bits per sample in this form</source>
+        <translation>这种形式的每样本 {bits} 位</translation>
     </message>
     <message>
         <source>it is read-only for this user</source>
@@ -3642,16 +3654,16 @@
         <translation>图片的颜色配置文件已损坏,已被忽略。</translation>
     </message>
     <message>
+        <source>The file is damaged: parts of the picture may be wrong.</source>
+        <translation>文件已损坏:图片的某些部分可能不正确。</translation>
+    </message>
+    <message>
         <source>The first frame of the animation shows nothing; this is frame {page} of {pages}, which shows most.</source>
         <translation>动画的第一帧没有内容;这是共 {pages} 帧中内容最多的第 {page} 帧。</translation>
     </message>
     <message>
         <source>This is picture {page} of {pages} in the file; the others were not read.</source>
         <translation>这是文件中共 {pages} 张图片的第 {page} 张;其他图片没有读取。</translation>
-    </message>
-    <message>
-        <source>The file ends early: {percent}% of the picture is missing.</source>
-        <translation>文件提前结束:图片缺少 {percent}%。</translation>
     </message>
     <message>
         <source>The picture has {count} million pixels; it was read at half its width and height.</source>
