@@ -80,22 +80,6 @@ def _not_writable(folder: Path, why: str) -> FolderError:
     )
 
 
-def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder; False for a name that is too long."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """Return whether a path is a file; False for a name that is too long."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def expand_home(path: str | Path) -> Path:
     """Return a path with a leading ~ or ~user replaced by the home folder.
 

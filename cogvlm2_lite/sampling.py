@@ -26,6 +26,7 @@ class Sampling:
                         log probabilities
     json_object         write a JSON object and nothing else (engine/json_text.py). If
                         max_new_tokens is too low, the object is incomplete
+    json_schema         a JSON schema as JSON text: write a value that it accepts and nothing else
     """
 
     max_new_tokens: int = 2048
@@ -40,6 +41,12 @@ class Sampling:
     repetition_guard: bool = True
     logprobs: int | None = None
     json_object: bool = False
+    json_schema: str = ""
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the answer must be JSON."""
+        return self.json_object or bool(self.json_schema)
 
     def __post_init__(self) -> None:
         _check_least("max_new_tokens", self.max_new_tokens, 1)

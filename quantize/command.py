@@ -18,7 +18,6 @@ from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
-from cogvlm2_lite.places import is_folder
 from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import parse_bytes
 from quantize.budget import ByteBudget, parse_budget
@@ -230,7 +229,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
 
 def _sample_pixels(options: argparse.Namespace) -> AbstractContextManager[SamplePixels | None]:
     """Return where the pictures of the samples are kept; None without a calibration."""
-    if options.calibrate == "none" or not is_folder(options.source):
+    if options.calibrate == "none" or not options.source.is_dir():
         return nullcontext()
     from cogvlm2_lite.config import read_config
     from cogvlm2_lite.samples.pixels import SamplePixels
@@ -336,7 +335,7 @@ def choose_calibration(options: argparse.Namespace) -> str:
     """
     if options.calibrate is not None:
         return ""
-    if not is_folder(options.source):
+    if not options.source.is_dir():
         options.calibrate = "none"  # open_source reports the missing folder
         return ""
     earlier = read_identity(partial_folder(options.destination.resolve()))

@@ -17,7 +17,6 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
 from cogvlm2_lite.folders.explain import explain_file
-from cogvlm2_lite.places import is_file, is_folder
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
@@ -55,9 +54,9 @@ def open_source(source: Path, destination: Path) -> Catalog:
     Raises UsageError for an impossible pair of folders, CheckpointError for a source that is
     damaged, incomplete or already quantized.
     """
-    if is_file(source):
+    if source.is_file():
         raise explain_file(source)
-    if not is_folder(source):
+    if not source.is_dir():
         raise UsageError(
             "There is no folder {folder}.",
             hint="Choose the folder that contains config.json and the .safetensors files.",

@@ -13,7 +13,6 @@ from pathlib import Path
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.folders.explain import explain_file
-from cogvlm2_lite.places import is_file, is_folder
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
@@ -36,9 +35,9 @@ def verify(folder: Path) -> Iterator[Event]:
     long runs of zeros; Verified reports that. Raises UsageError if there is no such folder, and
     CheckpointError for a folder without a manifest that is not a complete model.
     """
-    if is_file(folder):
+    if folder.is_file():
         raise explain_file(folder)
-    if not is_folder(folder):
+    if not folder.is_dir():
         raise UsageError(
             "There is no folder {folder}.",
             hint="Use the folder that quantize wrote.",

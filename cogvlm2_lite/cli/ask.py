@@ -214,8 +214,7 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
     """Return the opened picture. Raises ImageError, and UsageError for options without one."""
     if picture is None:
         for name in ("page", "tiles", "tile"):
-            value = getattr(args, name)
-            if value is not None and value is not False:  # 0 is a mistake, too
+            if getattr(args, name) not in (None, False):
                 raise UsageError(
                     "--{name} needs a picture.",
                     hint="Put the file before the question.",

@@ -80,6 +80,19 @@ def build_parser() -> Parser:
         help="fetch pictures from public http(s) addresses that requests name (never files or "
         "addresses of this computer and its network)",
     )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="reject requests with fields or values that this server does not have, instead of "
+        "ignoring them",
+    )
+    group.add_argument(
+        "--pictures",
+        choices=("newest", "refuse"),
+        default="newest",
+        help="what to do with several pictures in one conversation: use the newest one, or refuse "
+        "the request (default: newest)",
+    )
     _add_limits(parser)
     return parser
 
@@ -153,6 +166,8 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             answer_tokens=args.max_answer_tokens,
             answer_s=args.max_answer_seconds,
             remote_images=args.allow_remote_images,
+            strict=args.strict,
+            pictures=args.pictures,
         ),
         max_waiting=args.max_waiting,
     )

@@ -14,6 +14,7 @@ from cogvlm2_lite.folders.explain import explain_file
 from cogvlm2_lite.places import expand_home
 
 _HERE = Path(__file__).parent
+_MOST_SHOWN = 200
 _INCOMPLETE = "Install the package again from a complete source."
 
 
@@ -94,21 +95,14 @@ def model_folder(name: str, *, released: str = "") -> Path:
 
     released  the word for the released model, for the hint, if the command takes it
 
-    Raises NoFolderError if there is no such folder, CheckpointError if it can't be read.
+    Raises NoFolderError if there is no such folder, or if it can't be read.
     """
     folder = expand_home(name)
     if name == DEMO_WORD and not _exists(folder / "config.json"):
         return checkpoint_folder()
     try:
         mode = folder.stat().st_mode
-    except PermissionError as error:
-        raise CheckpointError(
-            "The folder {name!r} can't be read: {why}.",
-            hint="Check the path and its permissions.",
-            name=name,
-            why=error.strerror,
-        ) from error
-    except (OSError, ValueError):  # not there, or too long to be there
+    except (FileNotFoundError, NotADirectoryError):
         raise NoFolderError(
             "There is no folder {name!r}.",
             hint="Choose the folder of a downloaded checkpoint (this program downloads nothing), "
@@ -120,6 +114,13 @@ def model_folder(name: str, *, released: str = "") -> Path:
             demo=DEMO_WORD,
             released=released,
         ) from None
+    except (OSError, ValueError) as error:
+        raise NoFolderError(
+            "The folder {name!r} can't be read: {why}.",
+            hint="Check the path and its permissions.",
+            name=name[:_MOST_SHOWN],
+            why=getattr(error, "strerror", None) or error,
+        ) from error
     if stat.S_ISREG(mode):
         raise explain_file(folder)
     return folder

@@ -127,8 +127,8 @@ class Answers:
         Raises PromptTooLongError if it, or the answer that is continued, fills the context;
         UsageError if it asks for JSON and llguidance is not installed.
         """
-        if request.sampling.json_object:
-            self._json_grammar.begin()  # fails before anything is computed
+        if request.sampling.as_json:
+            self._json_grammar.begin(request.sampling.json_schema)  # fails before work begins
         prompt = encode_prompt(
             self.tokenizer,
             self.runtime.config,
@@ -347,8 +347,8 @@ class Answers:
         )
         logprobs = LogprobQueue(self.tokenizer, sampling.logprobs)
         form = None
-        if sampling.json_object:
-            form = self._json_grammar.begin()
+        if sampling.as_json:
+            form = self._json_grammar.begin(sampling.json_schema)
         position = int(prompt.position_ids[0, -1]) + len(continue_ids)
         room = min(sampling.max_new_tokens, prompt.room - len(continue_ids))
         reason = FinishReason.LENGTH

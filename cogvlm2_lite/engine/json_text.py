@@ -1,19 +1,19 @@
-"""Restricts an answer to a JSON object: computes which tokens may come next.
+"""Restricts an answer to JSON: any object, or what a JSON schema accepts.
 
-llguidance reads the grammar and computes a mask over the vocabulary for every token. The grammar is
-RFC 8259 without what many parsers reject and without what a model may continue for ever:
+llguidance reads the grammar and computes a mask over the vocabulary for every token. It reads JSON
+schemas, too. Without one, the grammar is RFC 8259 without what many parsers reject and without what
+a model may continue for ever:
 
 - the outermost value is an object, nested at most 32 deep;
 - a number has at most 32 characters and its exponent two digits, so that it stays finite and short;
 - between values is at most one space, or a line break and at most 40 spaces or tabs;
 - \\u escapes contain no surrogates; characters beyond U+FFFF are written directly.
-
-To support a JSON schema, pass another grammar to the same classes
-(LLMatcher.grammar_from_json_schema).
 """
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,15 @@ from torch import Tensor
 
 from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+MAX_SCHEMA_CHARACTERS = 100_000
 _DEEPEST = 32
+_KEPT_SCHEMAS = 16
+_BLANKS = r"( |\n[ \t]{0,40})?"
 # no_forcing: if only one text can follow, every token that starts it is allowed, not only the one
 # that the tokenizer would choose. So the model's own probabilities decide.
 _TERMINALS = r"""%llguidance {"no_forcing": true}
@@ -41,7 +45,7 @@ start: SPACE? object_1 SPACE?
 
 
 class JsonGrammar:
-    """The grammar of JSON objects over the vocabulary of a tokenizer; built once for many answers.
+    """The grammars of JSON over the vocabulary of a tokenizer; built once for many answers.
 
     end_tokens  those that end an answer; they are allowed only after the object
 
@@ -62,20 +66,49 @@ class JsonGrammar:
             eos_token=sorted(end_tokens),
             slices=LLTokenizer.json_slices(),
         )
-        # deep_copy is cheap: copies share the parsed grammar.
-        self._matcher = LLMatcher(vocabulary, LLMatcher.grammar_from_lark(_grammar()), log_level=0)
-        assert not self._matcher.is_error(), self._matcher.get_error()
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._of_objects = LLMatcher(
+            vocabulary, LLMatcher.grammar_from_lark(_grammar()), log_level=0
+        )
+        assert not self._of_objects.is_error(), self._of_objects.get_error()
+        self._of_schemas: OrderedDict[str, LLMatcher] = OrderedDict()
 
-    def begin(self) -> JsonAnswer:
-        """Return the state of a new answer."""
-        return JsonAnswer(self._matcher.deep_copy())
+    def begin(self, schema: str = "") -> JsonAnswer:
+        """Return the state of a new answer.
+
+        schema  a JSON schema as JSON text; "": any object
+
+        Raises UsageError for a schema that can't be used, with the reason.
+        """
+        matcher = self._of_schema(schema) if schema else self._of_objects
+        # deep_copy is cheap: copies share the parsed grammar.
+        return JsonAnswer(matcher.deep_copy(), self._tokenizer)
+
+    def _of_schema(self, schema: str) -> LLMatcher:
+        """Return the matcher of a schema; those of the latest ones are kept."""
+        from llguidance import LLMatcher
+
+        matcher = self._of_schemas.get(schema)
+        if matcher is None:
+            grammar = LLMatcher.grammar_from_lark(_schema_grammar(schema))
+            matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+            if matcher.is_error():
+                reason, *_ = matcher.get_error().splitlines()
+                raise _unusable(reason)
+            self._of_schemas[schema] = matcher
+            if len(self._of_schemas) > _KEPT_SCHEMAS:
+                self._of_schemas.popitem(last=False)
+        self._of_schemas.move_to_end(schema)
+        return matcher
 
 
 class JsonAnswer:
-    """The tokens of one answer that must be a JSON object."""
+    """The tokens of one answer that must be JSON."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer) -> None:
         self._matcher = matcher
+        self._tokenizer = tokenizer
 
     def allowed(self, vocab: int) -> Tensor:
         """Return which tokens the answer may continue with, [vocab] bool.
@@ -88,14 +121,17 @@ class JsonAnswer:
         return torch.from_numpy(allowed).bool()
 
     def push(self, token: int) -> bool:
-        """Add an allowed token; True when the object is complete.
+        """Add an allowed token; True when the value is complete.
+
+        A number is complete only when an end token is chosen: more digits might follow.
 
         Raises UsageError for a token that is not allowed: an answer to continue may not be JSON.
         """
         if not self._matcher.try_consume_tokens([token]):
-            raise UsageError("The answer so far is not the beginning of a JSON object.")
+            raise UsageError("The answer so far is not the beginning of the JSON that it must be.")
         self._check()
-        return self._matcher.is_accepting()
+        in_number = self._tokenizer.token_bytes(token)[-1:].isdigit()
+        return self._matcher.is_accepting() and not in_number
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -120,6 +156,29 @@ class _Vocabulary:
 
     def __call__(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
+
+
+def _schema_grammar(schema: str) -> str:
+    """Return the grammar of a schema. Raises UsageError for one that is no JSON object."""
+    if len(schema) > MAX_SCHEMA_CHARACTERS:
+        raise _unusable(Text("it has more than {most} characters", most=MAX_SCHEMA_CHARACTERS))
+    try:
+        value = json.loads(schema)
+    except (ValueError, RecursionError):
+        raise _unusable(Text("it is not JSON")) from None
+    if not isinstance(value, dict):
+        raise _unusable(Text("it must be an object"))
+    spaced = {**value, "x-guidance": {"whitespace_pattern": _BLANKS}}
+    return f'%llguidance {{"no_forcing": true}}\nstart: %json {json.dumps(spaced)}'
+
+
+def _unusable(reason: str) -> UsageError:
+    return UsageError(
+        "The JSON schema can't be used: {why}.",
+        hint="Simplify the schema, or use json_object and name the fields in the question.",
+        param="json_schema",
+        why=reason,
+    )
 
 
 def _grammar() -> str:

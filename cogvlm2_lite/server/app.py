@@ -22,12 +22,12 @@ from cogvlm2_lite.server import markdown
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
-from cogvlm2_lite.server.guard import NOTICE_HEADER, Access, App, Guard
+from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, Access, App, Guard
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.remote import RemotePictures
-from cogvlm2_lite.server.replies import CompletionReply, Reply
-from cogvlm2_lite.server.requests import AnswerRequest, R, answer_request, read_request
-from cogvlm2_lite.server.response_bodies import Health, Markdown, Model, ModelList, Plan
+from cogvlm2_lite.server.replies import CompletionReply, Reply, report_of
+from cogvlm2_lite.server.requests import AnswerRequest, R, read_asked
+from cogvlm2_lite.server.response_bodies import Health, Markdown, Model, ModelList, Plan, Report
 from cogvlm2_lite.server.responses import ResponseReply
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.server.validation import read_json
@@ -36,17 +36,26 @@ from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 
 _KEEP_ALIVE_S = 10.0
+_MOST_IN_HEADER = 40
+_MOST_LOGGED = 1000
+"""How many names of ignored fields the log may have: clients choose them."""
 
 
 def make_app(
-    service: Service, access: Access, *, model: str, pictures: RemotePictures | None = None
+    service: Service,
+    access: Access,
+    *,
+    model: str,
+    created: int = 0,
+    pictures: RemotePictures | None = None,
 ) -> App:
     """Return the ASGI application.
 
     model     name of the model in the API
+    created   when the model was made, in seconds since 1970
     pictures  fetches pictures from the web; None: none are fetched
     """
-    handlers = _Handlers(service, model, pictures)
+    handlers = _Handlers(service, model, created, pictures)
     routes = [
         Route("/v1/models", handlers.models),
         Route("/v1/models/{name}", handlers.model),
@@ -97,17 +106,28 @@ class _TracebackLog:
 
 
 class _Handlers:
-    def __init__(self, service: Service, model: str, pictures: RemotePictures | None) -> None:
+    def __init__(
+        self, service: Service, model: str, created: int, pictures: RemotePictures | None
+    ) -> None:
         self._service = service
         self._model = model
+        self._created = created
         self._pictures = pictures
+        self._logged: set[str] = set()
 
     async def models(self, _: Request) -> Response:
-        return _json(ModelList(data=[Model(id=self._model)]))
+        return _json(ModelList(data=[self._described()]))
 
     async def model(self, request: Request) -> Response:
         self._check_name(request.path_params["name"])
-        return _json(Model(id=self._model))
+        return _json(self._described())
+
+    def _described(self) -> Model:
+        loaded = self._service.loaded
+        context = loaded.context if loaded else None
+        return Model(
+            id=self._model, created=self._created, context_length=context, max_model_len=context
+        )
 
     async def health(self, _: Request) -> Response:
         state = self._service.state
@@ -171,7 +191,10 @@ class _Handlers:
     async def responses(self, request: Request) -> Response:
         def reply(asked: AnswerRequest, body: ResponseRequest) -> Reply:
             with_logprobs = asked.sampling.logprobs is not None
-            return ResponseReply(self._model, body, with_logprobs=with_logprobs)
+            continued = bool(asked.continue_from)
+            return ResponseReply(
+                self._model, body, with_logprobs=with_logprobs, continued=continued
+            )
 
         return await self._answer(request, ResponseRequest, reply)
 
@@ -182,6 +205,8 @@ class _Handlers:
             progress=asked.progress,
             with_logprobs=asked.sampling.logprobs is not None,
             usage_chunk=asked.usage_chunk,
+            continued=bool(asked.continue_from),
+            function=asked.function,
         )
 
     async def _answer(
@@ -192,8 +217,9 @@ class _Handlers:
         try:
             raw = await self._read(request, reserved)
             # A large picture takes time to read and to hash; other requests must not wait for it.
-            body = await asyncio.to_thread(lambda: read_request(read_json(raw), kind))
-            asked = await asyncio.to_thread(answer_request, body, self._service.limits)
+            limits = self._service.limits
+            body, asked = await asyncio.to_thread(lambda: read_asked(read_json(raw), kind, limits))
+            self._log_ignored(asked.ignored)
             if asked.model is not None:
                 self._check_name(asked.model)
             if asked.image_url:
@@ -205,6 +231,14 @@ class _Handlers:
         events = self._service.answer(asked, peer)
         made = reply(asked, body)
         return _Answering(events, made, asked, self._service, request.url.path, reserved)
+
+    def _log_ignored(self, names: Iterable[str]) -> None:
+        """Name each ignored field once in the log."""
+        new = [name for name in names if name not in self._logged]
+        if new and len(self._logged) < _MOST_LOGGED:
+            self._logged.update(new)
+            names = ", ".join(map(ascii, new))
+            sys.stderr.write(f"Ignored fields of requests: {names} (serve --strict rejects them)\n")
 
     async def _with_picture(self, asked: AnswerRequest, reserved: _Reservation) -> AnswerRequest:
         assert self._pictures is not None, "addresses are accepted only if they can be fetched"
@@ -225,7 +259,7 @@ class _Handlers:
             ) from None
 
     def _check_name(self, name: str) -> None:
-        if name != self._model:
+        if name.removesuffix(":latest") != self._model:
             raise ApiError(
                 404,
                 Text("Unknown model. The model of this server is {name}.", name=self._model),
@@ -269,7 +303,7 @@ class _Answering(Response):
         self._asked = asked
         self._service = service
         self._path = path
-        self._opened: PictureOpened | None = None
+        reply.report = report_of(asked, None)
         self._send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -302,7 +336,7 @@ class _Answering(Response):
                     await self._stream(events)
                 else:
                     reply = await self._collect(events)
-                    response = _json(reply, headers=_notice_headers(self._opened))
+                    response = _json(reply, headers=_report_headers(self._reply.report))
                     await response(scope, receive, self._send)
         except ApiError as raised:
             error = raised.for_field(self._asked.messages_field)
@@ -314,22 +348,26 @@ class _Answering(Response):
 
     async def _collect(self, events: AsyncIterator[Event]) -> object:
         async for event in events:
-            if isinstance(event, PictureOpened):
-                self._opened = event
+            self._note(event)
             for _ in self._reply.chunks(event):
                 continue
             if isinstance(event, Finished):
                 return self._reply.whole(event)
         raise AssertionError("an answer ends with Finished")
 
+    def _note(self, event: Event) -> None:
+        """Add how the picture was read to the reply."""
+        if isinstance(event, PictureOpened):
+            self._reply.report = report_of(self._asked, event)
+
     async def _stream(self, events: AsyncIterator[Event]) -> None:
         """Send chunks. An error before the work begins still gets its own HTTP status."""
         early = [await anext(events)]
         while isinstance(early[-1], TurnsDropped | PictureOpened):
+            self._note(early[-1])
             early.append(await anext(events))
-        self._opened = next((event for event in early if isinstance(event, PictureOpened)), None)
         headers = {"content-type": "text/event-stream; charset=utf-8"}
-        headers |= _notice_headers(self._opened)
+        headers |= _report_headers(self._reply.report)
         await self._send(
             {
                 "type": "http.response.start",
@@ -339,7 +377,7 @@ class _Answering(Response):
         )
         keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
-            await self._chunks(self._reply.begin(self._opened))
+            await self._chunks(self._reply.begin())
             for event in early:
                 await self._chunks(self._reply.chunks(event))
             async for event in events:
@@ -371,12 +409,20 @@ def _check_type(request: Request) -> None:
         raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
 
 
-def _notice_headers(opened: PictureOpened | None) -> dict[str, str]:
-    """Return the header with the notices about a picture, in ASCII; none without a notice."""
-    if opened is None or not opened.notices:
+def _report_headers(report: Report | None) -> dict[str, str]:
+    """Return the headers about what was not read as it stands, in ASCII."""
+    if report is None:
         return {}
-    text = " ".join(opened.notices).encode("ascii", errors="backslashreplace").decode()
-    return {NOTICE_HEADER: "".join(letter if letter >= " " else " " for letter in text)}
+    found = {
+        NOTICE_HEADER: " ".join(report.notices),
+        IGNORED_HEADER: ", ".join(report.ignored[:_MOST_IN_HEADER]),
+    }
+    return {name: _header_text(text) for name, text in found.items() if text}
+
+
+def _header_text(text: str) -> str:
+    escaped = text.encode("ascii", errors="backslashreplace").decode()
+    return "".join(letter if " " <= letter < "\x7f" else " " for letter in escaped)
 
 
 async def _left(receive: Receive) -> None:

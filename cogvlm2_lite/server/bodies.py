@@ -202,16 +202,34 @@ class StreamOptions(Body, frozen=True, kw_only=True):
     include_obfuscation: Annotated[Flag, Meta(description="Ignored: there is none.")] = None
 
 
+FormType = Literal["text", "json_object", "json_schema"]
+Schema = Annotated[dict[str, Any], Meta(description="A JSON schema that the answer must match.")]
+
+
+class NamedSchema(Body, frozen=True, kw_only=True):
+    """A JSON schema in the form of OpenAI's chat API."""
+
+    schema: Schema
+    name: str | None = None
+    description: Ignored = None
+    strict: Annotated[Any, Meta(description="Ignored: the answer always matches.")] = None
+
+
 class ResponseFormat(Body, frozen=True, kw_only=True):
     """The form of an answer."""
 
-    type: Literal["text", "json_object"]
+    type: FormType
+    json_schema: NamedSchema | None = None
 
 
-Format = Annotated[
-    ResponseFormat | None,
-    words("{text} or {object}", text='{"type": "text"}', object='{"type": "json_object"}'),
-]
+class TextFormat(Body, frozen=True, kw_only=True):
+    """The form of a response."""
+
+    type: FormType
+    schema: Schema | None = None
+    name: str | None = None
+    description: Ignored = None
+    strict: Annotated[Any, Meta(description="Ignored: the answer always matches.")] = None
 
 
 class _Request(Body, frozen=True, kw_only=True):
@@ -304,7 +322,7 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
     ] = None
     logprobs: Annotated[Flag, Meta(description="Return the log probability of each token.")] = None
     top_logprobs: TopLogprobs = None
-    response_format: Format = None
+    response_format: ResponseFormat | None = None
 
 
 class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
@@ -323,7 +341,7 @@ class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
 class TextOptions(Body, frozen=True, kw_only=True):
     """The form of a response."""
 
-    format: Format = None
+    format: TextFormat | None = None
     verbosity: Annotated[Any, unsupported()] = None
 
 

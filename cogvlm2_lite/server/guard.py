@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NOTICE_HEADER = "x-cogvlm2-notice"
 """The header with the notices about a picture."""
+IGNORED_HEADER = "x-cogvlm2-ignored"
+"""The header with the names of fields that were left out of a request."""
 
+_ORIGIN_SCHEMES = (
+    "http", "https", "app", "tauri", "capacitor", "vscode-webview", "chrome-extension",
+    "moz-extension",
+)  # fmt: skip
+"""Of pages, and of desktop programs that are made of pages (Obsidian, Tauri, editors, browsers)."""
+_EXPOSED = f"{NOTICE_HEADER}, {IGNORED_HEADER}".encode()
+_CLIENT_HEADERS = "authorization, content-type, x-api-key"
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OPEN_PATHS = PATHS | {"/health"}
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -78,7 +89,7 @@ class Access:
             )
         for origin in self.origins:
             parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+            if parts.scheme not in _ORIGIN_SCHEMES or not parts.netloc or parts.path:
                 raise UsageError(
                     "{origin!r} is not an origin.",
                     hint="Write it like http://localhost:3000.",
@@ -120,7 +131,8 @@ class Guard:
             await _reply(outgoing, error.status, dumps(error.body()))
             return
         if scope["method"] == "OPTIONS":
-            await _reply(outgoing, 204, b"")
+            asked = headers.get("access-control-request-headers", "")
+            await _reply(outgoing, 204, b"", _names(asked) if allowed else "")
             return
         await self._app(scope, receive, outgoing)
 
@@ -134,8 +146,10 @@ class Guard:
         if not self._access.key or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            given = headers.get("x-api-key", "")
         # Digests have one length, so the time does not depend on the key's length or beginning.
-        if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given), self._digest):
+        if not hmac.compare_digest(_digest(given), self._digest):
             raise ApiError(401, "The API key is missing or wrong.", "invalid_api_key")
 
     def _host_allowed(self, value: str) -> bool:
@@ -197,9 +211,8 @@ def _adding(send: Send, origin: str) -> Send:
             if origin:
                 cors = [
                     (b"access-control-allow-origin", origin.encode("latin-1")),
-                    (b"access-control-allow-headers", b"authorization, content-type"),
                     (b"access-control-allow-methods", b"GET, POST"),
-                    (b"access-control-expose-headers", NOTICE_HEADER.encode()),
+                    (b"access-control-expose-headers", _EXPOSED),
                     (b"vary", b"origin"),
                 ]
             message = {**message, "headers": [*message["headers"], *_HEADERS, *cors]}
@@ -208,8 +221,16 @@ def _adding(send: Send, origin: str) -> Send:
     return sending
 
 
-async def _reply(send: Send, status: int, body: bytes) -> None:
+def _names(asked: str) -> str:
+    """Return the header names that a browser asks for; those of every client without any."""
+    names = [name.strip() for name in asked.lower().split(",")]
+    return ", ".join(name for name in names if _HEADER_NAME.fullmatch(name)) or _CLIENT_HEADERS
+
+
+async def _reply(send: Send, status: int, body: bytes, allowed_headers: str = "") -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if allowed_headers:
+        headers.append((b"access-control-allow-headers", allowed_headers.encode()))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cogvlm2_lite.units import MIB
 
@@ -23,6 +24,10 @@ class Limits:
     body_s          for a request to arrive
     remote_images   pictures may be web addresses (remote.py); otherwise none is ever opened
     remote_s        for such a picture to arrive
+    strict          reject fields, values and conversations that OpenAI's API or this server lacks;
+                    otherwise tolerance.py rewrites them first
+    pictures        of several different pictures in a conversation, "newest" uses the newest one,
+                    "refuse" is an error
     """
 
     body_bytes: int = 132 * MIB
@@ -34,3 +39,5 @@ class Limits:
     body_s: float = 60.0
     remote_images: bool = False
     remote_s: float = 20.0
+    strict: bool = False
+    pictures: Literal["newest", "refuse"] = "newest"

@@ -25,6 +25,8 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
 _DATA_URL_HEAD = re.compile(DATA_URL_HEAD)
+DEFAULT_QUESTION = "Describe this image."
+"""The question about a picture that came without words."""
 
 
 class Messages:
@@ -48,8 +50,18 @@ class Messages:
     def question(self) -> str:
         return "\n".join(self._questions)
 
+    @property
+    def continue_from(self) -> str:
+        """The answer to continue, if the conversation ends with one."""
+        return "\n".join(self._answers or ())
+
     def read(self, messages: Sequence[ChatMessage] | Sequence[Item]) -> None:
-        """Read all messages. The last one must be the user's."""
+        """Read all messages.
+
+        The last one must be the user's. A server that is not strict also continues an answer, takes
+        instructions at the end for the question, and asks for a description of a picture that came
+        without words.
+        """
         for index, message in enumerate(messages):
             where = f"{self.field}[{index}]"
             separator = "\n" if message.role == "user" else ""
@@ -58,8 +70,11 @@ class Messages:
                 self._answer(text, where)
             else:
                 self.ask(text)
-        if messages[-1].role != "user":
+        if messages[-1].role != "user" and self._limits.strict:
             reject(self.field, "{param} must end with a message of the user, the question.")
+        has_picture = self.picture is not None or bool(self.picture_url)
+        if not self.question.strip() and has_picture and not self._limits.strict:
+            self._questions = [DEFAULT_QUESTION]
         self.check()
 
     def check(self) -> None:
@@ -78,7 +93,7 @@ class Messages:
         self._questions.append(text)
 
     def _answer(self, text: str, where: str) -> None:
-        if not self._questions:
+        if not self._questions and self._limits.strict:
             reject(where, "{param} is an answer without a question before it.")
         self._answers = [*(self._answers or ()), text]
 

@@ -210,16 +210,17 @@ def _requests(limits: Limits) -> dict[str, _Schema]:
     schemas = _components(_REQUESTS)
     open_names = {part.__name__ for part in Part.__subclasses__()}
     for name, schema in schemas.items():
-        if name not in open_names:
+        if name not in open_names and limits.strict:
             schema["additionalProperties"] = False
     return {name: _limited(schema, limits) for name, schema in schemas.items()}
 
 
 def _replies() -> dict[str, _Schema]:
     schemas = _components(replies.ALL)
-    for schema in schemas.values():
+    for name, schema in schemas.items():
         if "properties" in schema:
-            schema["required"] = list(schema["properties"])
+            optional = replies.OPTIONAL.get(name, ())
+            schema["required"] = [field for field in schema["properties"] if field not in optional]
     return schemas
 
 

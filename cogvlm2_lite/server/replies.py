@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import msgspec
@@ -26,7 +27,9 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.logprobs import chosen_tokens, completion_logprobs, extend
+from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.server.response_bodies import (
+    CalledFunction,
     ChatAnswer,
     ChatChoice,
     ChatCompletion,
@@ -34,14 +37,16 @@ from cogvlm2_lite.server.response_bodies import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
-    PictureReport,
     PromptTokensDetails,
+    Report,
     Response,
+    ToolCall,
     Usage,
 )
 from cogvlm2_lite.server.response_bodies import FinishReason as Reason
 from cogvlm2_lite.text import TEXTS, with_templates
 
+FINGERPRINT = f"cogvlm2-lite-{version('cogvlm2-lite')}"
 Logprobs = ChatLogprobs | CompletionLogprobs
 REASONS: Mapping[FinishReason, Reason] = {
     FinishReason.EOS: "stop",
@@ -53,14 +58,19 @@ REASONS: Mapping[FinishReason, Reason] = {
 
 
 class Reply(Protocol):
-    """Builds the reply to one request, from the events of its answer."""
+    """Builds the reply to one request, from the events of its answer.
+
+    report  how the request was read; set before `begin` and `whole`
+    """
+
+    report: Report | None
 
     def whole(self, finished: Finished) -> ChatCompletion | Completion | Response:
         """Return the reply to a request without stream, after `chunks` got all events."""
         ...
 
-    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
-        """Return the stream's first chunks. opened: how the request's picture was read."""
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """Return the stream's first chunks."""
         ...
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
@@ -89,6 +99,8 @@ class CompletionReply:
     progress     report progress before the first token
     with_logprobs       logprobs were asked for
     usage_chunk  end a stream with the token counts
+    continued    the answer continues a text that the client has
+    function     the answer is the arguments of this function; "": it is text
     """
 
     def __init__(
@@ -99,15 +111,22 @@ class CompletionReply:
         progress: bool = False,
         with_logprobs: bool = False,
         usage_chunk: bool = False,
+        continued: bool = False,
+        function: str = "",
     ) -> None:
+        self.report: Report | None = None
+        self._function = function
+        self._call_id = f"call_{secrets.token_hex(12)}"
         self._model = model
+        # Most answers begin with the space that follows "Answer:"; other texts keep their spaces.
+        self._strips = chat and not continued
         self._usage_chunk = usage_chunk
         self._chat = chat
         self._progress = progress
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._text = ""
-        self._picture: PictureReport | None = None
+        self._reused_tokens = 0
         # The logprobs so far; None if they were not requested.
         self._logprobs: Logprobs | None = None
         if with_logprobs:
@@ -124,13 +143,18 @@ class CompletionReply:
         if self._chat:
             assert not isinstance(logprobs, CompletionLogprobs)
             answer = ChatAnswer(content=self._text)
+            if self._function:
+                call = CalledFunction(name=self._function, arguments=self._text)
+                calls = [ToolCall(id=self._call_id, function=call)]
+                answer = ChatAnswer(content=None, tool_calls=calls)
             return ChatCompletion(
                 id=self._id,
                 created=self._created,
                 model=self._model,
                 choices=[ChatChoice(message=answer, finish_reason=reason, logprobs=logprobs)],
-                usage=usage(finished),
-                cogvlm2=self._picture,
+                usage=usage(finished, self._reused_tokens),
+                cogvlm2=self.report,
+                system_fingerprint=FINGERPRINT,
             )
         assert not isinstance(logprobs, ChatLogprobs)
         return Completion(
@@ -138,26 +162,34 @@ class CompletionReply:
             created=self._created,
             model=self._model,
             choices=[CompletionChoice(text=self._text, finish_reason=reason, logprobs=logprobs)],
-            usage=usage(finished),
+            usage=usage(finished, self._reused_tokens),
+            system_fingerprint=FINGERPRINT,
         )
 
-    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
+    def begin(self) -> Iterator[dict[str, Any]]:
         """Return the stream's first chunk."""
         if self._chat:
-            first = self._chunk({"role": "assistant", "content": ""}, None)
-            yield first if opened is None else {**first, "cogvlm2": picture_report(opened)}
+            delta: dict[str, Any] = {"role": "assistant", "content": ""}
+            if self._function:
+                call = {"name": self._function, "arguments": ""}
+                one = {"index": 0, "id": self._call_id, "type": "function", "function": call}
+                delta = {"role": "assistant", "content": None, "tool_calls": [one]}
+            first = self._chunk(delta, None)
+            yield first if self.report is None else {**first, "cogvlm2": self.report}
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the chunks that report an event."""
+        if isinstance(event, Prefilled):
+            self._reused_tokens = event.reused_tokens
         match event:
             case PictureOpened():
-                self._picture = picture_report(event)
+                return
             case TextDelta():
                 yield from self._delta(event)
             case Finished():
                 yield self._chunk({} if self._chat else "", REASONS[event.reason])
                 if self._usage_chunk:
-                    counts = usage(event)
+                    counts = usage(event, self._reused_tokens)
                     yield {**self._frame(), "choices": [], "usage": counts}
             case _:
                 if self._progress:
@@ -177,12 +209,17 @@ class CompletionReply:
         return b"data: [DONE]\n\n"
 
     def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
-        # Most answers begin with the space that follows "Answer:"; bare text keeps its spaces.
-        text = event.text if self._text or not self._chat else event.text.lstrip()
+        text = event.text.lstrip() if self._strips and not self._text else event.text
         logprobs = self._take_logprobs(event.tokens, event.text)
         self._text += text
         if text or event.tokens:
-            yield self._chunk({"content": text} if self._chat else text, None, logprobs)
+            yield self._chunk(self._piece(text) if self._chat else text, None, logprobs)
+
+    def _piece(self, text: str) -> dict[str, Any]:
+        """Return the change that a piece of the answer makes to a chat's message."""
+        if self._function:
+            return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+        return {"content": text}
 
     def _take_logprobs(self, tokens: Sequence[TokenLogprobs], text: str) -> Logprobs | None:
         """Return the logprobs of a piece, and store them for the complete reply."""
@@ -197,7 +234,7 @@ class CompletionReply:
 
     def _chunk(
         self,
-        delta: dict[str, str] | str,
+        delta: dict[str, Any] | str,
         reason: str | None,
         logprobs: Logprobs | None = None,
     ) -> dict[str, Any]:
@@ -208,24 +245,38 @@ class CompletionReply:
     def _frame(self) -> dict[str, Any]:
         """Return what all chunks of a stream have."""
         name = "chat.completion.chunk" if self._chat else "text_completion"
-        return {"id": self._id, "object": name, "created": self._created, "model": self._model}
+        return {
+            "id": self._id,
+            "object": name,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": FINGERPRINT,
+        }
 
 
-def picture_report(opened: PictureOpened) -> PictureReport:
-    """Return how a picture was read, in the form of replies."""
-    texts = with_templates({"notices": list(opened.notices)}).get(TEXTS, {})
-    return PictureReport(
-        page=opened.page, pages=opened.pages, notices=list(map(str, opened.notices)), texts=texts
+def report_of(asked: AnswerRequest, opened: PictureOpened | None) -> Report | None:
+    """Return how a request was read; None if it was read as it stands."""
+    if opened is None and not asked.ignored and not asked.notices:
+        return None
+    notices = [*asked.notices, *(opened.notices if opened else ())]
+    return Report(
+        ignored=list(asked.ignored),
+        page=opened.page if opened else 1,
+        pages=opened.pages if opened else 1,
+        notices=list(map(str, notices)),
+        texts=with_templates({"notices": notices}).get(TEXTS, {}),
     )
 
 
-def usage(finished: Finished) -> Usage:
-    """Return OpenAI's counts."""
+def usage(finished: Finished, reused_tokens: int) -> Usage:
+    """Return OpenAI's counts. reused_tokens: those of the prompt that were in the cache."""
     return Usage(
         prompt_tokens=finished.prompt_tokens,
         completion_tokens=finished.completion_tokens,
         total_tokens=finished.prompt_tokens + finished.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(image_tokens=finished.image_tokens),
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=reused_tokens, image_tokens=finished.image_tokens
+        ),
     )
 
 

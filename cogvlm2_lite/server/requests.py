@@ -5,8 +5,9 @@ This module uses neither the network nor the file system nor the engine.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cogvlm2_lite.sampling import Sampling
@@ -20,12 +21,18 @@ from cogvlm2_lite.server.bodies import (
 )
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.messages import Messages
+from cogvlm2_lite.server.tolerance import tolerate
 from cogvlm2_lite.server.validation import read_body, reject, shown
-from cogvlm2_lite.text import Text
+from cogvlm2_lite.text import Text, marked
 
 AskingBody = ChatRequest | CompletionRequest | ResponseRequest
 R = TypeVar("R", ChatRequest, CompletionRequest, ResponseRequest)
 _DEFAULT_TOKENS = 2048
+_NO_SCHEMA = marked("{param} is missing: it must be a JSON schema.")
+_ONE_OF_SEVERAL = marked(
+    "The conversation has {count} pictures, and the model takes one: the answer is about the "
+    "newest."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,10 @@ class AnswerRequest:
     client          the `user` field; waiting clients take turns
     truncate        leave out the oldest turns of a conversation that is too long
     progress        report progress before the first token, in chunks of our own kind
+    continue_from   the beginning of the answer, which is continued; "": none
+    function        the answer is the arguments of this function, as JSON; "": it is text
+    ignored         names of the request's fields that were left out
+    notices         what else was not done as the request asked
     """
 
     model: str | None
@@ -56,13 +67,14 @@ class AnswerRequest:
     messages_field: str = "messages"
     client: str = ""
     truncate: bool = False
+    continue_from: str = ""
+    function: str = ""
+    ignored: tuple[str, ...] = ()
+    notices: tuple[Text, ...] = ()
 
 
 def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
     """Read the body of a request. Raises ApiError that names the field at fault."""
-    _check_form(values.get("response_format"), "response_format")
-    if isinstance(options := values.get("text"), dict):
-        _check_form(options.get("format"), "text.format")
     if isinstance(items := values.get("input"), list):
         for index, item in enumerate(items):
             # Items of other types have no role, and their type is the better error.
@@ -77,14 +89,20 @@ def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
     return read_body(values, kind)
 
 
-def _check_form(form: object, param: str) -> None:
-    if isinstance(form, dict) and form.get("type") == "json_schema":
-        reject(
-            param,
-            "{param} can't be json_schema on this server: use json_object and name the fields in "
-            "the question.",
-            "unsupported_value",
-        )
+def read_asked(values: Mapping[str, Any], kind: type[R], limits: Limits) -> tuple[R, AnswerRequest]:
+    """Return the body of a request and its question; ApiError names the field at fault."""
+    if limits.strict:
+        body = read_request(values, kind)
+        return body, answer_request(body, limits)
+    newest = limits.pictures == "newest"
+    tolerated = tolerate(values, kind, answer_tokens=limits.answer_tokens, newest_picture=newest)
+    body = read_request(tolerated.values, kind)
+    asked = answer_request(body, limits)
+    notices: tuple[Text, ...] = ()
+    if newest and tolerated.pictures > 1:
+        notices = (Text(_ONE_OF_SEVERAL, count=tolerated.pictures),)
+    asked = replace(asked, function=tolerated.function, ignored=tolerated.ignored, notices=notices)
+    return body, asked
 
 
 def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
@@ -102,14 +120,22 @@ def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
 
 
 def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:
-    json_object = body.response_format is not None and body.response_format.type == "json_object"
-    if json_object and body.stop:
-        reject("stop", "{param} can't be combined with json_object: it would cut the object off.")
+    form = body.response_format
+    json_object = form is not None and form.type == "json_object"
+    schema = None
+    if form is not None and form.type == "json_schema":
+        if form.json_schema is None:
+            reject("response_format.json_schema", _NO_SCHEMA)
+        schema = form.json_schema.schema
+    if (json_object or schema is not None) and body.stop:
+        reject("stop", "{param} can't be combined with JSON: it would cut the answer off.")
     messages = Messages(limits)
     messages.read(body.messages)
     limit_field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     logprobs = _logprobs(body.logprobs is True, body.top_logprobs, '"logprobs": true')
-    sampling = _sampling(body, limit_field, limits, logprobs, json_object=json_object)
+    sampling = _sampling(
+        body, limit_field, limits, logprobs, json_object=json_object, schema=schema
+    )
     return _request(body, messages, sampling, limits, template=body.template)
 
 
@@ -125,7 +151,14 @@ def _response(body: ResponseRequest, limits: Limits) -> AnswerRequest:
         messages.read(body.input)
     logprobs = _logprobs(bool(body.include), body.top_logprobs, f'"include": ["{LOGPROBS}"]')
     json_object = form is not None and form.type == "json_object"
-    sampling = _sampling(body, "max_output_tokens", limits, logprobs, json_object=json_object)
+    schema = None
+    if form is not None and form.type == "json_schema":
+        if form.schema is None:
+            reject("text.format.schema", _NO_SCHEMA)
+        schema = form.schema
+    sampling = _sampling(
+        body, "max_output_tokens", limits, logprobs, json_object=json_object, schema=schema
+    )
     return _request(body, messages, sampling, limits)
 
 
@@ -168,6 +201,9 @@ def _request(
         usage_chunk=options.include_usage is True,
         progress=options.include_progress is True,
         messages_field=messages.field,
+        continue_from=f" {messages.continue_from.strip()}"
+        if messages.continue_from.strip()
+        else "",
         client=(body.user or "")[:200],
         truncate=truncation == "auto",
     )
@@ -180,6 +216,7 @@ def _sampling(
     logprobs: int | None,
     *,
     json_object: bool = False,
+    schema: Mapping[str, Any] | None = None,
 ) -> Sampling:
     """Return the settings of the answer.
 
@@ -209,6 +246,7 @@ def _sampling(
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=logprobs,
         json_object=json_object,
+        json_schema="" if schema is None else json.dumps(schema),
     )
 
 

@@ -1,6 +1,6 @@
 """The types of the JSON bodies that the server sends; the OpenAPI document is generated from them.
 
-All fields of a type are always there, and later versions may add more.
+All fields of a type are always there, except for those in OPTIONAL; later versions may add more.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from cogvlm2_lite.worker.client import EngineState
@@ -50,8 +51,9 @@ class CompletionLogprobs(Struct, frozen=True, kw_only=True):
 
 
 class PromptTokensDetails(Struct, frozen=True, kw_only=True):
-    """The kinds of prompt tokens."""
+    """The kinds of prompt tokens. cached_tokens were computed for an earlier request."""
 
+    cached_tokens: Count
     image_tokens: Count
 
 
@@ -64,26 +66,48 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens_details: PromptTokensDetails
 
 
-class PictureReport(Struct, frozen=True, kw_only=True):
-    """How a picture was read that has several pages, or a notice. Not part of OpenAI's API.
+class Report(Struct, frozen=True, kw_only=True):
+    """How a request was read, if not as it stands. Not part of OpenAI's API.
 
-    page, pages  the page or frame that was read, from 1, and how many the file has
+    ignored      names of fields that were left out
+    page, pages  the page or frame of the picture that was read, from 1, and how many there are
     notices      sentences for a person
     texts        the templates of the notices with their values, for translation
     """
 
+    ignored: list[str]
     page: Count
     pages: Count
     notices: list[str]
     texts: Mapping[str, Any]
 
 
-class ChatAnswer(Struct, frozen=True, kw_only=True):
-    """The message of a chat's answer."""
+class CalledFunction(Struct, frozen=True, kw_only=True):
+    """A function, and its arguments as JSON text."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """The call of the function that a request named."""
+
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class ChatAnswer(Struct, frozen=True, kw_only=True):
+    """The message of a chat's answer.
+
+    content     null if a function is called
+    tool_calls  only there if the request named a function to call
+    """
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -103,7 +127,8 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: Annotated[list[ChatChoice], Meta(min_length=1, max_length=1)]
     usage: Usage
-    cogvlm2: PictureReport | None
+    cogvlm2: Report | None
+    system_fingerprint: str
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -124,6 +149,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     model: str
     choices: Annotated[list[CompletionChoice], Meta(min_length=1, max_length=1)]
     usage: Usage
+    system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
 
 
@@ -197,7 +223,7 @@ class ResponseSettings(Struct, frozen=True, kw_only=True):
     text: dict[str, Any]
     truncation: Literal["auto", "disabled"]
     user: str | None
-    cogvlm2: PictureReport | None
+    cogvlm2: Report | None
     object: Literal["response"] = "response"
     parallel_tool_calls: bool = False
     previous_response_id: None = None
@@ -217,13 +243,37 @@ class Response(ResponseSettings, frozen=True, kw_only=True):
     error: None = None
 
 
+class Modalities(Struct, frozen=True, kw_only=True):
+    """What a model reads and writes."""
+
+    input_modalities: list[str] = msgspec.field(default_factory=lambda: ["text", "image"])
+    output_modalities: list[str] = msgspec.field(default_factory=lambda: ["text"])
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a model can do."""
+
+    vision: bool = True
+    completion: bool = True
+    tools: bool = False
+
+
 class Model(Struct, frozen=True, kw_only=True):
-    """The one model."""
+    """The one model.
+
+    created         when its folder was made, in seconds since 1970
+    context_length  tokens of question, picture and answer together; null while it is loading.
+                    Other servers call it max_model_len
+    """
 
     id: str
+    created: Count
+    context_length: Count | None
+    max_model_len: Count | None
     object: Literal["model"] = "model"
-    created: Count = 0
     owned_by: str = "cogvlm2-lite"
+    architecture: Modalities = Modalities()
+    capabilities: Capabilities = Capabilities()
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
@@ -287,3 +337,6 @@ class Error(Struct, frozen=True, kw_only=True):
 ALL = (
     ChatCompletion, Completion, Response, Model, ModelList, Plan, Health, Markdown, Document, Error,
 )  # fmt: skip
+
+OPTIONAL = {"ChatAnswer": ("tool_calls",)}
+"""Fields that some replies lack, by type."""

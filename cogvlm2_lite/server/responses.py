@@ -9,21 +9,29 @@ from typing import Any, Literal
 
 import msgspec
 
-from cogvlm2_lite.events import Event, Finished, PictureOpened, Prefilled, TextDelta
+from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
 from cogvlm2_lite.server.api_errors import ApiError, dumps
-from cogvlm2_lite.server.bodies import ResponseRequest
+from cogvlm2_lite.server.bodies import ResponseRequest, TextFormat
 from cogvlm2_lite.server.logprobs import chosen_tokens
-from cogvlm2_lite.server.replies import REASONS, picture_report
+from cogvlm2_lite.server.replies import REASONS
 from cogvlm2_lite.server.response_bodies import (
     ChosenToken,
     IncompleteDetails,
     InputTokensDetails,
     OutputMessage,
     OutputText,
+    Report,
     Response,
     ResponseSettings,
     ResponseUsage,
 )
+
+
+def _form(form: TextFormat | None) -> dict[str, Any]:
+    """Return the form of an answer as the reply repeats it."""
+    if form is None or form.type != "json_schema":
+        return {"type": form.type if form is not None else "text"}
+    return {"type": form.type, "name": form.name or "answer", "schema": form.schema}
 
 
 class ResponseReply:
@@ -32,10 +40,15 @@ class ResponseReply:
     model   the name of the model
     body    the request, whose settings the reply repeats
     with_logprobs  logprobs were asked for
+    continued      the answer continues a text that the client has
     """
 
-    def __init__(self, model: str, body: ResponseRequest, *, with_logprobs: bool) -> None:
+    def __init__(
+        self, model: str, body: ResponseRequest, *, with_logprobs: bool, continued: bool = False
+    ) -> None:
+        self.report: Report | None = None
         self._with_logprobs = with_logprobs
+        self._strips = not continued
         self._text = ""
         self._logprobs: list[ChosenToken] = []
         self._number = 0
@@ -51,7 +64,7 @@ class ResponseReply:
             metadata=body.metadata or {},
             temperature=body.temperature or 0.0,
             top_p=body.top_p or 1.0,
-            text={"format": {"type": form.type if form is not None else "text"}},
+            text={"format": _form(form)},
             truncation=body.truncation or "disabled",
             user=body.user,
             cogvlm2=None,
@@ -61,17 +74,15 @@ class ResponseReply:
         """Return the reply to a request without stream, after `chunks` got all events."""
         cut = REASONS[finished.reason] == "length"
         return Response(
-            **msgspec.structs.asdict(self._settings),
+            **self._known(),
             status="incomplete" if cut else "completed",
             incomplete_details=IncompleteDetails() if cut else None,
             output=[self._message("incomplete" if cut else "completed", [self._part()])],
             usage=self._usage(finished),
         )
 
-    def begin(self, opened: PictureOpened | None) -> Iterator[dict[str, Any]]:
+    def begin(self) -> Iterator[dict[str, Any]]:
         """Return the stream's first events."""
-        if opened is not None:
-            self._take_picture(opened)
         frame = self._frame("in_progress")
         yield self._event("response.created", response=frame)
         yield self._event("response.in_progress", response=frame)
@@ -82,13 +93,11 @@ class ResponseReply:
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the events of the stream that report an event of the engine."""
         match event:
-            case PictureOpened():
-                self._take_picture(event)
             case Prefilled():
                 self._reused_tokens = event.reused_tokens
             case TextDelta():
                 # Most answers begin with the space that follows "Answer:".
-                text = event.text if self._text else event.text.lstrip()
+                text = event.text.lstrip() if self._strips and not self._text else event.text
                 logprobs = chosen_tokens(event.tokens) if self._with_logprobs else []
                 self._text += text
                 self._logprobs += logprobs
@@ -115,9 +124,9 @@ class ResponseReply:
         """Empty: response.completed is the last event."""
         return b""
 
-    def _take_picture(self, opened: PictureOpened) -> None:
-        report = picture_report(opened)
-        self._settings = msgspec.structs.replace(self._settings, cogvlm2=report)
+    def _known(self) -> dict[str, Any]:
+        """Return the fields that are known from the beginning."""
+        return {**msgspec.structs.asdict(self._settings), "cogvlm2": self.report}
 
     def _frame(self, status: str) -> dict[str, Any]:
         """Return the response before its end."""
@@ -127,7 +136,7 @@ class ResponseReply:
             "output": [],
             "usage": None,
         }
-        return {**msgspec.structs.asdict(self._settings), "status": status, **missing}
+        return {**self._known(), "status": status, **missing}
 
     def _end(self, response: Response) -> Iterator[dict[str, Any]]:
         done = "response.output_text.done"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvicorn
 
@@ -70,7 +72,13 @@ class LocalServer:
         limits = options.limits
         if pictures is None and limits.remote_images:
             pictures = RemotePictures(most_bytes=limits.picture_bytes, timeout_s=limits.remote_s)
-        app = make_app(self.service, options.access, model=options.model, pictures=pictures)
+        app = make_app(
+            self.service,
+            options.access,
+            model=options.model,
+            created=_made(options.load.folder),
+            pictures=pictures,
+        )
         config = uvicorn.Config(
             app,
             http="h11",
@@ -139,6 +147,14 @@ def serve(
         engine.stop()
     if server.service.failure is not None:
         raise server.service.failure
+
+
+def _made(folder: Path) -> int:
+    """Return when a model folder was made, in seconds since 1970."""
+    try:
+        return int((folder / "config.json").stat().st_mtime)
+    except OSError:
+        return int(time.time())  # the engine will say what is wrong with the folder
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Event, Finished, TurnsDropped
+from cogvlm2_lite.events import Event, Finished, TextDelta, TurnsDropped
 from cogvlm2_lite.server.api_errors import ApiError, api_error_of
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
@@ -153,11 +153,17 @@ class Service:
             self._queue.release()
             raise
         async with aclosing(running.events(self.limits.answer_s)) as events:
+            given = asked.continue_from
             async for event in events:
                 if isinstance(event, TurnsDropped) and not asked.truncate:
                     raise _too_long(event.count)
                 self.metrics.watch(event)
-                yield event
+                if isinstance(event, TextDelta) and given:
+                    # The engine repeats the text that it continues; the client has it.
+                    yield TextDelta(text=event.text.removeprefix(given), tokens=event.tokens)
+                    given = ""
+                else:
+                    yield event
 
     async def _until_ready(self) -> None:
         """Wait while the engine restarts, so that requests in the queue survive its death."""
@@ -235,6 +241,7 @@ class _Running:
             history=asked.history,
             sampling=asked.sampling,
             template=asked.template,
+            continue_from=asked.continue_from,
         )
         try:
             self._engine.submit(ask, deliver)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, NoReturn, TypeVar
@@ -111,6 +112,37 @@ def faults(given: object, made: object, where: str = "") -> Iterator[ApiError]:
     elif isinstance(made, list) and isinstance(given, list):
         for index, pair in enumerate(zip(given, made, strict=True)):
             yield from faults(*pair, f"{where}[{index}]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRule:
+    """What a field of a body accepts.
+
+    values  those that mean a feature is not used that this server lacks; None: it has the feature
+    body    the object that the field holds; None for others
+    """
+
+    values: tuple[object, ...] | None
+    body: type[msgspec.Struct] | None
+
+    def rejects(self, value: object) -> bool:
+        """Return whether a value asks for a feature that this server lacks."""
+        return self.values is not None and not _is_one_of(value, self.values)
+
+
+@cache
+def field_rules(kind: type[msgspec.Struct]) -> Mapping[str, FieldRule]:
+    """Return the rules of a body's fields by name."""
+    rules = {}
+    for name, field in _fields(kind).items():
+        if field is not None:
+            structs = _structs(field.type)
+            lacking = "why" in _extra(field.type)
+            rules[name] = FieldRule(
+                values=tuple(_enum(field.type)) if lacking else None,
+                body=structs[0].cls if len(structs) == 1 else None,
+            )
+    return rules
 
 
 def reject(param: str, template: str, code: str = "invalid_value", **values: object) -> NoReturn:
@@ -332,14 +364,14 @@ def _tag(body: Body) -> str:
 
 
 @cache
-def _info(kind: type[Body]) -> inspect.StructType:
+def _info(kind: type[msgspec.Struct]) -> inspect.StructType:
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     return info
 
 
 @cache
-def _fields(kind: type[Body]) -> Mapping[str, inspect.Field | None]:
+def _fields(kind: type[msgspec.Struct]) -> Mapping[str, inspect.Field | None]:
     """Return the fields of a body by name; None stands for its tag."""
     info = _info(kind)
     tag = {info.tag_field: None} if info.tag_field else {}

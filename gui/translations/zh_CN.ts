@@ -1246,14 +1246,6 @@
         <translation>请求的正文必须是 JSON 对象。</translation>
     </message>
     <message>
-        <source>{param} can&apos;t be combined with json_object: it would cut the object off.</source>
-        <translation>{param} 不能与 json_object 一起使用：它会截断对象。</translation>
-    </message>
-    <message>
-        <source>{param} can&apos;t be json_schema on this server: use json_object and name the fields in the question.</source>
-        <translation>{param} 在此服务器上不能是 json_schema：请使用 json_object，并在问题中写明字段。</translation>
-    </message>
-    <message>
         <source>{param} needs {option} as well.</source>
         <translation>{param} 还需要 {option}。</translation>
     </message>
@@ -1718,6 +1710,18 @@
         <translation>{folder} 中只有 pickle 格式的权重（{names}），打开它们可能会运行任意程序。</translation>
     </message>
     <message>
+        <source>The JSON schema can&apos;t be used: {why}.</source>
+        <translation>无法使用这个 JSON Schema：{why}。</translation>
+    </message>
+    <message>
+        <source>Simplify the schema, or use json_object and name the fields in the question.</source>
+        <translation>请简化该 Schema，或使用 json_object 并在问题中写明字段。</translation>
+    </message>
+    <message>
+        <source>The answer so far is not the beginning of the JSON that it must be.</source>
+        <translation>已有的回答不是所要求 JSON 的开头。</translation>
+    </message>
+    <message>
         <source>{folder} has {names}, but no {index} that lists their tensors.</source>
         <translation>{folder} 中有 {names}，但没有列出其张量的 {index}。</translation>
     </message>
@@ -1764,6 +1768,18 @@
     <message>
         <source>{path} is not a folder</source>
         <translation>{path} 不是文件夹</translation>
+    </message>
+    <message>
+        <source>{param} is missing: it must be a JSON schema.</source>
+        <translation>缺少 {param}：它必须是 JSON Schema。</translation>
+    </message>
+    <message>
+        <source>The conversation has {count} pictures, and the model takes one: the answer is about the newest.</source>
+        <translation>对话中有 {count} 张图片，而模型只接受一张：回答针对最新的一张。</translation>
+    </message>
+    <message>
+        <source>{param} can&apos;t be combined with JSON: it would cut the answer off.</source>
+        <translation>{param} 不能与 JSON 同时使用：它会截断回答。</translation>
     </message>
     <message>
         <source>{file} has no weight_map.</source>
@@ -2176,10 +2192,6 @@
     <message>
         <source>--count must be 1 or more, not {value}.</source>
         <translation>--count 必须是 1 或更大，而不是 {value}。</translation>
-    </message>
-    <message>
-        <source>{text} or {object}</source>
-        <translation>{text} 或 {object}</translation>
     </message>
     <message>
         <source>a list that contains only {name}</source>
@@ -3134,12 +3146,16 @@
         <translation>请不要使用 json_object。</translation>
     </message>
     <message>
-        <source>The answer so far is not the beginning of a JSON object.</source>
-        <translation>目前的回答不是一个 JSON 对象的开头。</translation>
-    </message>
-    <message>
         <source>The answer can&apos;t be kept JSON any longer: {why}.</source>
         <translation>无法让回答继续保持为 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>it has more than {most} characters</source>
+        <translation>它超过 {most} 个字符</translation>
+    </message>
+    <message>
+        <source>it must be an object</source>
+        <translation>它必须是一个对象</translation>
     </message>
     <message>
         <source>Answers in JSON need the package llguidance, which is not installed.</source>
@@ -3148,6 +3164,10 @@
     <message>
         <source>Install it with: pip install &quot;cogvlm2-lite[server]&quot;</source>
         <translation>用以下命令安装：pip install &quot;cogvlm2-lite[server]&quot;</translation>
+    </message>
+    <message>
+        <source>it is not JSON</source>
+        <translation>它不是 JSON</translation>
     </message>
     <message>
         <source>{param} must be 1 or more, not {value}.</source>

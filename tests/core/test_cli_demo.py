@@ -187,14 +187,3 @@ def test_the_shipped_model_answers_its_own_pictures_right(capsys: Capture) -> No
     for asked in FIRST.questions:
         assert f"Q: {asked.question}\nA: {asked.answer}\n" in shown.out
     assert "The right answer is" not in shown.err
-
-
-def test_a_second_demo_says_that_it_checks_the_copy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
-) -> None:
-    monkeypatch.setenv("COGVLM2_LITE_CACHE", str(tmp_path))
-    first, second = (converted_folder(Console()) for _ in range(2))
-    assert first == second
-    shown = capsys.readouterr().out
-    assert shown.count("1. Convert it to 4 bits") == 1
-    assert shown.count("1. Check its 4-bit copy") == 1

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -243,28 +242,3 @@ def test_no_color_and_pipes_get_no_escape_sequences(
     console.heading("heading")
     console.remark("remark")
     assert out.getvalue() + err.getvalue() == "heading\nremark\n"
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["ask", "{}", "What?"], ["chat", "{}"], ["serve", "{}"], ["gui", "{}"], ["plan", "{}"],
-        ["bench", "{}"], ["compare", "{}", "demo"], ["compare", "demo", "{}"],
-        ["quantize", "{}", "x", "--yes"], ["verify", "{}"],
-    ],
-)  # fmt: skip
-def test_a_missing_model_folder_is_the_same_mistake_for_every_command(
-    argv: list[str], tmp_path: Path, capsys: Capture
-) -> None:
-    for missing in ("none", "~none", "x" * 300, os.fsdecode(b"\xff\n")):
-        folder = str(tmp_path / missing) if missing[0] != "~" else missing
-        assert main([word.format(folder) for word in argv]) == 2
-        shown = capsys.readouterr().err
-        assert shown.startswith("Error: There is no folder")
-        assert len(shown.splitlines()) == 2
-
-
-def test_plan_and_bench_name_the_released_model(capsys: Capture) -> None:
-    for command in ("plan", "bench"):
-        assert main([command, "20b"]) == 2
-        assert "`19b` for the released model" in capsys.readouterr().err

@@ -9,8 +9,7 @@ import pytest
 
 import cogvlm2_lite
 from cogvlm2_lite.architectures.architecture import Phase
-from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.errors import DoesNotFitError, NoFolderError, PromptTooLongError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, PromptTooLongError, UsageError
 from cogvlm2_lite.events import Finished, Streaming
 from cogvlm2_lite.memory.plan import RESERVE_BYTES
 from cogvlm2_lite.units import MIB
@@ -91,9 +90,3 @@ def test_senseless_budgets_are_refused_at_once(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         load(folder, **options)
-
-
-def test_the_included_model_has_a_name_and_a_missing_folder_is_named() -> None:
-    assert cogvlm2_lite.load("demo", "cpu").folder == checkpoint_folder()
-    with pytest.raises(NoFolderError, match="There is no folder 'no-such-model'"):
-        cogvlm2_lite.load("no-such-model")

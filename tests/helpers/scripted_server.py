@@ -140,14 +140,15 @@ def running(
     max_waiting: int = 8,
     grace_s: float = 0.1,
     pictures: RemotePictures | None = None,
+    model: str = "scripted",
 ) -> Iterator[LocalServer]:
     """Run a server in a thread; it is stopped at the end."""
     options = Options(
         load=LoadOptions(folder=Path("nowhere")),
-        model="scripted",
+        model=model,
         access=access or Access(),
         port=0,
-        limits=limits or Limits(),
+        limits=limits or Limits(strict=True),
         max_waiting=max_waiting,
         grace_s=grace_s,
     )

@@ -48,7 +48,7 @@ def test_an_answer_has_openais_shape_and_exact_counts(client: httpx.Client) -> N
         "prompt_tokens": 14,
         "completion_tokens": 3,
         "total_tokens": 17,
-        "prompt_tokens_details": {"image_tokens": 9},
+        "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 9},
     }
 
 
@@ -146,10 +146,14 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"logprobs": 1}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "between 0 and 20"),
-        ({"response_format": {"type": "json_schema"}}, "response_format", "json_object"),
-        ({"response_format": {"type": "yaml"}}, "response_format", "must be"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "JSON schema",
+        ),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "must be"),
         ({"response_format": "json_object"}, "response_format", "must be"),
-        ({"response_format": {"type": "json_object"}, "stop": "}"}, "stop", "json_object"),
+        ({"response_format": {"type": "json_object"}, "stop": "}"}, "stop", "JSON"),
         ({"frequency_penalty": 2.5}, "frequency_penalty", "between -2 and 2"),
         ({"presence_penalty": "x"}, "presence_penalty", "must be a number between -2 and 2"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
@@ -238,6 +242,7 @@ NOTICE = PictureOpened(
     page=2, pages=3, notices=(Text("{file} is page 2 of {pages}.", file="图.tif", pages=3),)
 )
 REPORT = {
+    "ignored": [],
     "page": 2,
     "pages": 3,
     "notices": ["图.tif is page 2 of 3."],

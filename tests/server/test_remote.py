@@ -349,7 +349,7 @@ def test_odd_addresses_are_a_400(url: str) -> None:
 
 def test_one_picture_per_conversation_holds_for_addresses(web: Web) -> None:
     asked = Asked()
-    limits = Limits(remote_images=True)
+    limits = Limits(remote_images=True, strict=True)
     one, other = picture(web.url("/a.png")), picture(web.url("/b.png"))
     with (
         running(asked.engine, limits=limits, pictures=asked.pictures) as server,

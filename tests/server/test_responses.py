@@ -125,7 +125,7 @@ def test_items_become_turns_and_instructions_stand_before_the_first(
         ({"background": True}, "background", "not supported"),
         ({"max_tokens": 3}, "max_tokens", "did you mean max_output_tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens", "1 or more"),
-        ({"text": {"format": {"type": "json_schema"}}}, "text.format", "json_object"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema", "JSON schema"),
         ({"include": ["file_search_call.results"]}, "include", "contains only"),
         ({"top_logprobs": 2}, "top_logprobs", "include"),
         ({"metadata": 3}, "metadata", "object"),

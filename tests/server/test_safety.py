@@ -281,7 +281,7 @@ def test_a_fault_shows_no_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("cogvlm2_lite.server.app.answer_request", broken)
+    monkeypatch.setattr("cogvlm2_lite.server.app.read_asked", broken)
     with running() as server, client_of(server) as client:
         reply = ask(client)
     assert reply.status_code == 500

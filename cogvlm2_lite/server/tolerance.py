@@ -1,0 +1,481 @@
+"""Rewrites requests as programs send them into the form that bodies.py describes.
+
+Programs send fields of other servers, values that others clamp, and conversations in forms that
+OpenAI's API does not have. Everything that would be an error and has one sensible meaning is
+rewritten here, before the request is checked; what a program asked for and does not get is listed.
+What has no sensible meaning is left as it is, so that the check reports it. With `--strict`
+nothing here runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+from urllib.parse import unquote, unquote_to_bytes
+
+from msgspec import Struct
+
+from cogvlm2_lite.server.bodies import (
+    LOGPROBS,
+    ChatRequest,
+    CompletionRequest,
+    ResponseRequest,
+)
+from cogvlm2_lite.server.validation import Body, FieldRule, field_rules
+
+MAX_STOPS = 16
+_LEAST_TOP_P = 1e-6
+_LARGEST_SEED = 2**63 - 1
+_IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
+_UNTYPED = frozenset({"", "image", "image/*", "application/octet-stream", "*/*"})
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_\-\s]{38,}")
+_DRAWING = re.compile(r"(?i)\s*data:image/svg\+xml(;(?!base64,)[^;,]*)*,")
+"""An SVG drawing as text; there is no decoder for it, so the model gets the text."""
+_URL_SAFE = str.maketrans("-_", "+/")
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+_DETAILS = frozenset({"auto", "low", "high", "original"})
+_OTHER_NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
+"""Names of llama.cpp's server for fields that OpenAI's API has, or that this one adds."""
+
+_ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_NEVER_IGNORED = frozenset(
+    {
+        "n", "suffix", "echo", "modalities", "tool_choice", "function_call", "store", "background",
+        "conversation", "previous_response_id", "prompt",
+    }
+)  # fmt: skip
+"""Features that this server lacks, and without which an answer would not be what was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerated:
+    """A request in the form that bodies.py describes.
+
+    values     the JSON object
+    ignored    names of fields that were left out, such as "min_p" or "stream_options.x"
+    function   name of the function that must be called: the answer is its arguments; "": none
+    pictures   how many different pictures the conversation had; the newest one is left
+    """
+
+    values: dict[str, Any]
+    ignored: tuple[str, ...]
+    function: str
+    pictures: int
+
+
+def tolerate(
+    values: Mapping[str, Any], kind: type[Body], *, answer_tokens: int, newest_picture: bool = True
+) -> Tolerated:
+    """Return a request without what the check would reject and other servers accept.
+
+    values          JSON of the request; not changed
+    answer_tokens   the most tokens of an answer; higher limits are lowered to it
+    newest_picture  leave out all but the newest picture; otherwise several are an error
+    """
+    reader = _Reader(answer_tokens, newest_picture=newest_picture)
+    read = reader.request(dict(values), kind)
+    return Tolerated(
+        values=read,
+        ignored=tuple(reader.ignored),
+        function=reader.function,
+        pictures=len(reader.pictures),
+    )
+
+
+def normal_data_url(url: str) -> str:
+    """Return a picture's data: URL in its usual form; other texts are returned as they are.
+
+    Accepted are base64 alone, a missing or general type, capital letters, blanks, line breaks,
+    percent escapes, the alphabet for URLs, and missing padding.
+    """
+    text = url.strip()
+    if text[:5].lower() != "data:":
+        bare = _BARE_BASE64.match(text[:200]) and ":" not in text[:200]
+        return f"data:image/png;base64,{_normal_base64(text)}" if bare else url
+    head, comma, data = text[5:].partition(",")
+    if not comma or len(head) > 1000:
+        return url
+    kind, *parameters = (part.strip().lower() for part in head.split(";"))
+    if kind == "base64":
+        kind, parameters = "", [kind]
+    if kind in _UNTYPED:
+        kind = "image/png"  # the decoder looks at the bytes
+    if not _IMAGE_TYPE.fullmatch(kind):
+        return url
+    if "base64" in parameters:
+        data = _normal_base64(unquote(data) if "%" in data[:4096] else data)
+    else:
+        data = base64.b64encode(unquote_to_bytes(data)).decode()
+    return f"data:{kind};base64,{data}"
+
+
+def _normal_base64(data: str) -> str:
+    data = "".join(data.split()).translate(_URL_SAFE).rstrip("=")
+    return data + "=" * (-len(data) % 4)
+
+
+class _Reader:
+    """Rewrites one request.
+
+    ignored   names of what was left out, in order; each once
+    function  the function that must be called
+    pictures  the addresses of the conversation's different pictures, oldest first
+    """
+
+    def __init__(self, answer_tokens: int, *, newest_picture: bool) -> None:
+        self._answer_tokens = answer_tokens
+        self._newest_picture = newest_picture
+        self.ignored: dict[str, None] = {}
+        self.function = ""
+        self.pictures: dict[str, None] = {}
+
+    def request(self, values: dict[str, Any], kind: type[Body]) -> dict[str, Any]:
+        """Return the request without what the check would reject."""
+        for other, name in _OTHER_NAMES.items():
+            if other in values and name not in values and name in field_rules(kind):
+                values[name] = values.pop(other)
+        self._clamp(values)
+        if kind is ChatRequest:
+            self._call_named(values)
+            self._choose_form(values)
+        self._choose_tools(values)
+        if isinstance(values.get("model"), str):
+            values["model"] = values["model"].removesuffix(":latest")
+        if kind is ChatRequest and isinstance(values.get("messages"), list):
+            values["messages"] = self._conversation(values["messages"], _CHAT)
+        if kind is ResponseRequest and isinstance(values.get("input"), list):
+            values["input"] = self._conversation(values["input"], _RESPONSES)
+        if kind is CompletionRequest and values.get("prompt") == "":
+            values["prompt"] = " "  # plain text to continue may be empty, which no prompt is
+        return self._known(values, kind)
+
+    # --- fields ----------------------------------------------------------------------------------
+
+    def _known(self, values: dict[str, Any], kind: type[Struct], where: str = "") -> dict[str, Any]:
+        """Leave out unknown fields, and known ones that ask for what this server lacks."""
+        rules, known = field_rules(kind), {}
+        for name, value in values.items():
+            rule = rules.get(name)
+            if rule is None or (name not in _NEVER_IGNORED and rule.rejects(value)):
+                self._ignore(f"{where}{name}", value)
+            else:
+                known[name] = self._known_inside(name, value, rule, where)
+        return known
+
+    def _known_inside(self, name: str, value: object, rule: FieldRule, where: str) -> object:
+        if rule.body is not None and isinstance(value, dict):
+            return self._known(value, rule.body, f"{where}{name}.")
+        return value
+
+    def _ignore(self, name: str, value: object) -> None:
+        """Note a field that is left out; one without a value asked for nothing."""
+        if value is not None and value != [] and value != {}:
+            self.ignored[name[:60]] = None
+
+    def _clamp(self, values: dict[str, Any]) -> None:
+        """Replace numbers that mean "no limit" or "any", as other servers do."""
+        for name in _ANSWER_LIMITS:
+            limit = values.get(name)
+            if _is_whole(limit):
+                if limit == 0:
+                    del values[name]
+                elif limit < 0 or limit > self._answer_tokens:
+                    values[name] = self._answer_tokens
+        if _is_whole(values.get("top_k")) and values["top_k"] < 0:
+            values["top_k"] = 0
+        seed = values.get("seed")
+        if seed == -1:
+            del values["seed"]
+        elif _is_whole(seed):
+            values["seed"] = seed & _LARGEST_SEED
+        if values.get("top_p") == 0 and not isinstance(values["top_p"], bool):
+            values["top_p"] = _LEAST_TOP_P
+        if values.get("logprobs") == 0 and "messages" in values:
+            values["logprobs"] = False
+        if not isinstance(values.get("user"), str | None):
+            self._ignore("user", values.pop("user"))
+        if isinstance(values.get("include"), list):
+            known = [name for name in values["include"] if name == LOGPROBS]
+            for name in values["include"]:
+                if name not in known:
+                    self._ignore(f"include.{name}", name)
+            values["include"] = known
+        self._choose_stops(values)
+
+    def _choose_stops(self, values: dict[str, Any]) -> None:
+        stop = values.get("stop")
+        if stop == "":
+            del values["stop"]
+        elif isinstance(stop, list):
+            kept = [text for text in stop if text not in ("", None)]
+            if len(kept) > MAX_STOPS:
+                self._ignore("stop", kept)
+            values["stop"] = kept[:MAX_STOPS]
+
+    def _choose_tools(self, values: dict[str, Any]) -> None:
+        """Leave tools out unless one is required: a model without them answers in words."""
+        for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+            if values.get(choice) in ("auto", "none", None):
+                self._ignore(tools, values.pop(tools, None))
+                values.pop(choice, None)
+
+    def _call_named(self, values: dict[str, Any]) -> None:
+        """Turn a function that must be called into a form of the answer: its arguments."""
+        for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+            name = _function(values.get(choice)).get("name")
+            listed = values.get(tools)
+            for tool in listed if isinstance(listed, list) else ():
+                function = _function(tool)
+                if isinstance(name, str) and function.get("name") == name:
+                    self.function = name
+                    schema = function.get("parameters") or {"type": "object"}
+                    values["response_format"] = _json_form(schema)
+                    del values[tools], values[choice]
+                    return
+
+    def _choose_form(self, values: dict[str, Any]) -> None:
+        """Read JSON schemas at the places where other servers have them."""
+        form = values.get("response_format")
+        schema = values.pop("guided_json", None)
+        if isinstance(schema, str):
+            schema = _parsed(schema)
+        if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
+            schema = form.get("schema") or schema
+        if isinstance(schema, dict) and schema:
+            values["response_format"] = form = _json_form(schema)
+        if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
+            self._ignore("stop", values.pop("stop", None))  # it would cut the answer off
+
+    # --- conversations ---------------------------------------------------------------------------
+
+    def _conversation(self, messages: list[Any], form: _Form) -> list[Any]:
+        """Return the messages with known roles, fields and parts, and the newest picture alone."""
+        read = [new for message in messages for new in self._message(message, form)]
+        *_, newest = [None, *self.pictures]
+        found = [
+            (message, part)
+            for message in read
+            if isinstance(message, dict)
+            for part in _parts(message)
+            if _is_picture(part)
+        ]
+        keep: tuple[Any, Any] | None = None
+        for message, part in reversed(found):
+            if message["role"] == "user" and _address(part) == newest:
+                keep = message, part
+                break
+        pictures = [part for _, part in found]
+        for message, part in found:
+            movable = message["role"] != "user" or self._newest_picture
+            if movable and (keep is None or part is not keep[1]):
+                message["content"] = [one for one in _parts(message) if one is not part]
+        if keep is None and pictures:
+            self._attach(read, pictures[-1], form)
+        return [message for message in read if not _is_empty(message)] or read
+
+    def _attach(self, messages: list[Any], picture: dict[str, Any], form: _Form) -> None:
+        """Add a picture of another role to the last message of the user."""
+        users = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
+        if not users:
+            users = [{"role": "user", "content": []}]
+            messages += users
+        content = users[-1]["content"]
+        texts = [{"type": form.text, "text": content}] if isinstance(content, str) else content
+        users[-1]["content"] = [*texts, picture]
+
+    def _message(self, message: object, form: _Form) -> Iterator[Any]:
+        """Yield a message in the form of the API; none if it says nothing to this model."""
+        if not isinstance(message, dict):
+            yield message
+            return
+        kind = message.get("type")
+        if form is _RESPONSES and kind in ("function_call", "function_call_output", "reasoning"):
+            yield from self._tool_item(message, kind, form)
+            return
+        role = message.get("role")
+        role = role.strip().lower() if isinstance(role, str) else role
+        content = self._content(message, role, form)
+        if role in ("tool", "function"):
+            yield {"role": "user", "content": _tool_result(message.get("name"), _words(content))}
+            return
+        calls = [*_calls(message.get("tool_calls")), *_calls([message.get("function_call")])]
+        if role == "assistant" and calls:
+            content = "\n".join(filter(None, [_words(content), *calls]))
+        known = ("role", "content", "tool_calls", "function_call", "images", *form.message_fields)
+        for name, value in message.items():
+            if name not in known:
+                self._ignore(f"{form.field}.{name}", value)
+        kept = {name: message[name] for name in form.message_fields if name in message}
+        yield {**kept, "role": role, "content": content}
+
+    def _tool_item(self, item: dict[str, Any], kind: str, form: _Form) -> Iterator[Any]:
+        """Yield an item about a tool as a message."""
+        match kind:
+            case "function_call":
+                text = _call(item.get("name"), item.get("arguments"))
+                yield {"role": "assistant", "content": text}
+            case "function_call_output":
+                yield {"role": "user", "content": _tool_result(None, item.get("output"))}
+            case _:
+                self._ignore(f"{form.field}.{kind}", item)
+
+    def _content(self, message: dict[str, Any], role: object, form: _Form) -> Any:
+        """Return a message's content: a text, or a list of parts that the API has."""
+        content = message.get("content")
+        if content is None:
+            content = ""
+        images = message.get("images")
+        if isinstance(images, list) and images and role == "user" and form is _CHAT:
+            texts = content if isinstance(content, list) else [content] if content else []
+            content = [*texts, *({"type": "image_url", "image_url": url} for url in images)]
+        if not isinstance(content, list):
+            return content
+        text = form.answer if role == "assistant" else form.text
+        return [part for raw in content for part in self._part(raw, text, form)]
+
+    def _part(self, part: object, text: str, form: _Form) -> Iterator[Any]:
+        """Yield a part of a message in the form of the API; none if it is ignored."""
+        if isinstance(part, str):
+            yield {"type": text, "text": part}
+            return
+        if not isinstance(part, dict):
+            yield part
+            return
+        match part.get("type"):
+            case kind if kind in _TEXT_PARTS and isinstance(part.get("text"), str | None):
+                yield {"type": text, "text": part.get("text") or ""}
+            case "refusal" if isinstance(part.get("refusal"), str):
+                yield {"type": text, "text": part["refusal"]}
+            case kind if kind in _THOUGHTS:
+                self._ignore(f"{form.field}.{kind}", part)
+            case "image_url" | "input_image" if (url := _address(part)) is not None:
+                if drawing := _DRAWING.match(url):
+                    self._ignore("image/svg+xml", url)
+                    yield {"type": text, "text": unquote(url[drawing.end() :])}
+                    return
+                url = normal_data_url(url)
+                self.pictures.pop(url, None)
+                self.pictures[url] = None
+                yield {"type": form.picture, "image_url": {"url": url, **_options_of(part)}}
+            case _:
+                yield part
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """What the messages of an API look like.
+
+    field           of the request that has them
+    text, answer, picture  types of parts: of the user's text, of an answer's, of a picture
+    message_fields  fields of a message that stay, besides role and content
+    """
+
+    field: str
+    text: str
+    answer: str
+    picture: str
+    message_fields: tuple[str, ...]
+
+
+_CHAT = _Form(
+    field="messages", text="text", answer="text", picture="image_url", message_fields=("name",)
+)
+_RESPONSES = _Form(
+    field="input",
+    text="input_text",
+    answer="output_text",
+    picture="input_image",
+    message_fields=("type", "id", "status", "phase"),
+)
+
+
+def _json_form(schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _function(tool: object) -> dict[str, Any]:
+    """Return what a tool or a choice names, in the newer or the older form."""
+    if not isinstance(tool, dict):
+        return {}
+    function = tool.get("function")
+    return function if isinstance(function, dict) else tool
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _parts(message: dict[str, Any]) -> list[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
+
+
+def _is_picture(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("image_url", "input_image")
+
+
+def _address(part: dict[str, Any]) -> str | None:
+    """Return the address in a picture's part; None if it has none."""
+    value = part.get("image_url")
+    url = value.get("url") if isinstance(value, dict) else value
+    return url if isinstance(url, str) else None
+
+
+def _options_of(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the known options of a picture's part, which may be at either of two places."""
+    inner = part["image_url"] if isinstance(part["image_url"], dict) else {}
+    found = {name: value for name, value in (*inner.items(), *part.items()) if value is not None}
+    options = {"page": found["page"]} if "page" in found else {}
+    if found.get("detail") in _DETAILS:
+        options["detail"] = found["detail"]
+    return options
+
+
+def _is_empty(message: object) -> bool:
+    """Return whether a message says nothing. An answer without words still ends its turn."""
+    if not isinstance(message, dict) or message.get("role") == "assistant":
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return not any(_is_picture(part) or _words([part]).strip() for part in content)
+    return content == ""
+
+
+def _words(content: object) -> str:
+    """Return the text of a message's content."""
+    if isinstance(content, str):
+        return content
+    parts: Iterable[Any] = content if isinstance(content, list) else ()
+    texts = (part.get("text", part) if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text if isinstance(text, str) else json.dumps(text) for text in texts)
+
+
+def _calls(calls: object) -> Iterator[str]:
+    """Yield past tool calls as text."""
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            function = call.get("function")
+            named = function if isinstance(function, dict) else call
+            yield _call(named.get("name"), named.get("arguments"))
+
+
+def _call(name: object, arguments: object) -> str:
+    given = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    return f"[Call of {name}: {given}]"
+
+
+def _tool_result(name: object, result: object) -> str:
+    text = result if isinstance(result, str) else _words(result)
+    return f"[Result of {name}: {text}]" if isinstance(name, str) else f"[Result: {text}]"
