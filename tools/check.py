@@ -23,8 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PACKAGES = ("cogvlm2_lite", "quantize", "gui")
-# A worker per core: many tests wait for a child program. Long tests are moved to idle workers.
-WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# A worker per core: many tests wait for a child program. Waiting tests move to idle workers.
+WORKERS = min(CORES, 4)
 
 
 def main() -> int:
@@ -37,13 +38,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         measured = Path(place) / "coverage.json"
         # SlipCover changes the bytecode and not the interpreter's tracing, so it costs little.
+        parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
         coverage = ["slipcover", "--source", ",".join(PACKAGES), "--json", "--out", str(measured)]
         checks = {
             "lint": ["ruff", "check", "."],
             "format": ["ruff", "format", "--check", "."],
             "types": ["mypy"],
             "imports": ["lint-imports", "--no-logo"],
-            "tests": [*coverage, "-m", "pytest", *WORKERS, *chosen, *options.pytest_arguments],
+            "tests": [*coverage, "-m", "pytest", *parallel, *chosen, *options.pytest_arguments],
         }
         failed = [name for name, command in checks.items() if not passes(name, command)]
         if measured.exists():
@@ -75,8 +77,11 @@ def passes(name: str, command: list[str]) -> bool:
     """Run one check, showing its output and how long it took."""
     print(f"\n== {name}: {' '.join(command)}", flush=True)
     began = time.perf_counter()
-    # Idle threads of torch must sleep: on shared machines spinning ones cost a factor of four.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    # Idle threads of torch must sleep: on shared machines spinning ones cost a factor of four. With
+    # more threads than cores they wait for each other: two workers with two threads each took up to
+    # ten times as long on two busy cores.
+    threads = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, CORES // WORKERS))}
+    environment = {**threads, **os.environ}
     program = str(SCRIPTS / command[0])
     done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, check=False)
     print(f"== {name}: {time.perf_counter() - began:.0f} s, exit {done.returncode}", flush=True)

@@ -52,7 +52,7 @@ def calibrate_with(
             samples=samples,
             tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
             chosen=frozenset(t.name for t in recipe.tensors if t.kind == "nf4"),
-            how=Calibration(),
+            how=Calibration(descents=1),  # more passes take most of the time and test nothing more
             compute=choose_compute("cpu", "float32"),
             folder=folder,
             identity=identity,
