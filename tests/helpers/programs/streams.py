@@ -65,7 +65,11 @@ def run_all(cases: list[dict[str, Any]], folder: Path) -> int:
     for case in cases:
         outcome = run(case, folder)
         if outcome is None:
-            return main(case["argv"])
+            code = main(case["argv"])
+            if "torch" in sys.modules:  # whose own end takes a second
+                sys.stdout.flush()
+                os._exit(code)
+            return code
         sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()
     return 0
