@@ -529,6 +529,7 @@ STRANGE = [
     b"-dash.png",
     "长".encode() * 83 + b".png",
     b"n" * 251 + b".png",
+    "next\u0085line\u202e.png".encode(),
     "surrogate \U0001f600.png".encode(),
 ]
 
