@@ -39,6 +39,7 @@ _PILLOW = threading.RLock()
 thread at a time may change them."""
 
 _MOSTLY = 0.5
+_DAMAGE = Text("The file is damaged: parts of the picture may be wrong.")
 _ORIENTATION = 0x0112
 _PILLOW_FORMATS = {"WebP": "WEBP", "HEIC": "HEIF"}
 _LINEAR, _SRGB_CURVE, _PQ, _HLG = 8, 13, 16, 18
@@ -208,8 +209,7 @@ def _repaired_jpeg(file: _File, data: bytes) -> tuple[Image.Image, tuple[Text, .
         image = _open_jpeg(file, BytesIO(ended))
         image.load()
     missing = max(early_end.grey_share(image), early_end.constant_share(image))
-    damage = Text("The file is damaged: parts of the picture may be wrong.")
-    return image, file.early_end(missing) or (damage,)
+    return image, file.early_end(missing) or (_DAMAGE,)
 
 
 def _open_jpeg(file: _File, stream: BinaryIO) -> Image.Image:
@@ -251,12 +251,14 @@ def _repaired_png(file: _File, png: PngFile) -> Decoded:
     """Decode a PNG file that ends early, or that has a flaw in a chunk without pixels."""
     missing = png.missing_share()
     notices = file.early_end(missing)
-    with _allow_early_end(missing > 0):
-        try:
-            opened = _frames(file, file.open(png.pixels_only(animated=True)))
-        except DECODER_ERRORS:
-            opened = _frames(file, file.open(png.pixels_only(animated=False)))
-    return replace(opened, notices=notices + opened.notices)
+    for animated in (True, False):
+        with suppress(*DECODER_ERRORS), _allow_early_end(missing > 0):
+            opened = _frames(file, file.open(png.pixels_only(animated=animated)))
+            return replace(opened, notices=notices + opened.notices)
+    # The decoder gives up at some place in the data. What it has read so far is kept.
+    with _allow_early_end():
+        opened = _frames(file, file.open(png.pixels_only(animated=False)))
+    return replace(opened, notices=(notices or (_DAMAGE,)) + opened.notices)
 
 
 def _png_profile(png: PngFile) -> tuple[bytes, tuple[Text, ...]]:
@@ -372,11 +374,12 @@ def _other(file: _File) -> Decoded:
 @contextmanager
 def _allow_early_end(allowed: bool = True) -> Iterator[None]:
     """Let Pillow keep the rows that it could decode of a file that ends early."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = allowed
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _frames(file: _File, image: Image.Image) -> Decoded:

@@ -70,8 +70,9 @@ class PngFile:
         """
         parts = [SIGNATURE]
         kept = _PIXEL_CHUNKS if animated else _PIXEL_CHUNKS - _ANIMATION_CHUNKS
-        for chunk in self.chunks:
-            if chunk.kind in kept and chunk.kind != b"IEND":
+        for number, chunk in enumerate(self.chunks):
+            repeated_header = chunk.kind == b"IHDR" and number > 0
+            if chunk.kind in kept and chunk.kind != b"IEND" and not repeated_header:
                 parts += _written(chunk.kind, self._data(chunk))
         return BytesIO(b"".join([*parts, *_written(b"IEND", b"")]))
 

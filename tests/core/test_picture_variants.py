@@ -198,6 +198,17 @@ def test_a_compressed_tiff_that_ends_early_is_read(compression: str) -> None:
             open_image(bytes(data))
 
 
+def test_a_flaw_in_the_pixels_of_a_png_leaves_the_rows_before_it() -> None:
+    rows = bytearray(b"".join(b"\0" + row.tobytes() for row in np.asarray(SIGN)))
+    rows[30 * 121] = 9  # no filter has this number
+    data = sign_png()
+    header = data[:33]
+    body = chunk(b"IDAT", zlib.compress(bytes(rows))) + chunk(b"IEND", b"")
+    opened = open_image(header + body)
+    assert "parts of the picture may be wrong" in opened.notices[0]
+    assert (opened.rgb[:30] == np.asarray(SIGN)[:30]).all()
+
+
 def test_zeros_at_the_end_of_a_download_count_as_missing() -> None:
     data = encoded(Image.fromarray(ROAD), "JPEG", quality=95)
     cut = len(data) // 5
