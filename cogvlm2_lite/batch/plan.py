@@ -72,13 +72,10 @@ class Task:
     @cached_property
     def settings_key(self) -> str:
         """16 hexadecimal digits that differ for settings that may change an answer."""
-        content = [
-            asdict(self.sampling),
-            self.template,
-            self.upright,
-            self.page,
-            self.numbers,
-        ]
+        usual = asdict(Sampling())
+        # Only what was changed: a setting that a later version adds does not make old answers void.
+        sampling = {n: v for n, v in asdict(self.sampling).items() if v != usual[n]}
+        content = [sampling, self.template, self.upright, self.page, self.numbers]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, PictureOpened
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.worker.client import Outcome
@@ -410,6 +411,14 @@ def test_other_settings_are_asked_again_and_the_same_are_not(
         assert again(tmp_path, *options) == 0
     assert again(tmp_path) == 0
     assert again(tmp_path, "--vram", "8GiB", "--parallel", "2", "--device", "cpu") == 0
+
+
+def test_the_key_of_settings_is_the_same_in_every_version(tmp_path: Path) -> None:
+    """Another value here makes all saved answers void: people would wait for them again."""
+    task = Task(folder=tmp_path, question="What?", output=tmp_path)
+    assert task.settings_key == "3074ffa8fce6c0f3"
+    other = replace(task, sampling=Sampling(temperature=0.5), numbers=("auto", "exact", "full"))
+    assert other.settings_key == "5b04654b3d92880f"
 
 
 def test_another_model_is_asked_again_and_a_copy_of_it_is_not(
