@@ -35,7 +35,6 @@ from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 
-_KEEP_ALIVE_S = 10.0
 _MOST_IN_HEADER = 40
 _MOST_LOGGED = 1000
 """How many names of ignored fields the log may have: clients choose them."""
@@ -228,9 +227,10 @@ class _Handlers:
             reserved.release()
             raise
         peer = request.client.host if request.client else ""
-        events = self._service.answer(asked, peer)
+        waits = asyncio.Event()
+        events = self._service.answer(asked, peer, on_wait=waits.set)
         made = reply(asked, body)
-        return _Answering(events, made, asked, self._service, request.url.path, reserved)
+        return _Answering(events, made, asked, self._service, request.url.path, reserved, waits)
 
     def _log_ignored(self, names: Iterable[str]) -> None:
         """Name each ignored field once in the log."""
@@ -285,7 +285,10 @@ class _Reservation:
 
 
 class _Answering(Response):
-    """Sends an answer, complete or as a stream, and ends it if the client disconnects."""
+    """Sends an answer, complete or as a stream, and ends it if the client disconnects.
+
+    waits  set when the request waits for other requests or for the engine
+    """
 
     def __init__(
         self,
@@ -295,8 +298,10 @@ class _Answering(Response):
         service: Service,
         path: str,
         reserved: _Reservation,
+        waits: asyncio.Event,
     ) -> None:
         super().__init__()
+        self._waits = waits
         self._reserved = reserved
         self._events = events
         self._reply = reply
@@ -361,11 +366,42 @@ class _Answering(Response):
             self._reply.report = report_of(self._asked, event)
 
     async def _stream(self, events: AsyncIterator[Event]) -> None:
-        """Send chunks. An error before the work begins still gets its own HTTP status."""
+        """Send chunks.
+
+        An error before the work begins has its own HTTP status. A request that waits, or whose
+        work does not begin soon, gets the beginning of its stream at once; an error is then a
+        part of the stream.
+        """
+        limits = self._service.limits
+        early = asyncio.ensure_future(self._until_begun(events))
+        waits = asyncio.ensure_future(self._waits.wait())
+        try:
+            await asyncio.wait(
+                (early, waits), timeout=limits.status_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if early.done():
+                early.result()
+            await self._begin_stream()
+            keep_alive = asyncio.ensure_future(self._keep_alive(at_once=not early.done()))
+            try:
+                await self._send_events(early, events)
+            finally:
+                keep_alive.cancel()
+            await self._data(self._reply.end, more=False)
+        finally:
+            for task in (early, waits):
+                task.cancel()
+            await asyncio.gather(early, waits, return_exceptions=True)
+
+    async def _until_begun(self, events: AsyncIterator[Event]) -> list[Event]:
+        """Return the events up to the first one of the work itself."""
         early = [await anext(events)]
         while isinstance(early[-1], TurnsDropped | PictureOpened):
             self._note(early[-1])
             early.append(await anext(events))
+        return early
+
+    async def _begin_stream(self) -> None:
         headers = {"content-type": "text/event-stream; charset=utf-8"}
         headers |= _report_headers(self._reply.report)
         await self._send(
@@ -375,28 +411,37 @@ class _Answering(Response):
                 "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             }
         )
-        keep_alive = asyncio.ensure_future(self._keep_alive())
+
+    async def _send_events(
+        self, early: Awaitable[Iterable[Event]], events: AsyncIterator[Event]
+    ) -> None:
+        """Send the chunks of all events; the first one waits for the report about the picture."""
+        begun = False
         try:
+            first = await early
+            begun = True
             await self._chunks(self._reply.begin())
-            for event in early:
+            for event in first:
                 await self._chunks(self._reply.chunks(event))
             async for event in events:
                 await self._chunks(self._reply.chunks(event))
         except ApiError as error:
+            if not begun:
+                await self._chunks(self._reply.begin())
             await self._chunks(self._reply.failed(error.for_field(self._asked.messages_field)))
-        finally:
-            keep_alive.cancel()
-        await self._data(self._reply.end, more=False)
 
     async def _chunks(self, chunks: Iterable[Mapping[str, Any]]) -> None:
         for chunk in chunks:
             await self._data(self._reply.framed(chunk))
 
-    async def _keep_alive(self) -> None:
-        """Send a comment regularly, because proxies close idle connections."""
-        while True:
-            await asyncio.sleep(_KEEP_ALIVE_S)
-            await self._data(b": still working\n\n")
+    async def _keep_alive(self, *, at_once: bool) -> None:
+        """Send a comment regularly, because clients and proxies close silent connections."""
+        comment = self._reply.comment
+        if comment and at_once:
+            await self._data(comment)
+        while comment:
+            await asyncio.sleep(self._service.limits.comment_s)
+            await self._data(comment)
 
     async def _data(self, data: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})

@@ -22,6 +22,9 @@ class Limits:
     answer_tokens   of one answer
     answer_s        of one answer, from its start
     body_s          for a request to arrive
+    status_s        for an error to have its own HTTP status in a stream that does not wait; then
+                    the stream begins
+    comment_s       between the comments of a stream
     remote_images   pictures may be web addresses (remote.py); otherwise none is ever opened
     remote_s        for such a picture to arrive
     strict          reject fields, values and conversations that OpenAI's API or this server lacks;
@@ -37,6 +40,8 @@ class Limits:
     answer_tokens: int = 8192
     answer_s: float = 1800.0
     body_s: float = 60.0
+    status_s: float = 2.0
+    comment_s: float = 10.0
     remote_images: bool = False
     remote_s: float = 20.0
     strict: bool = False

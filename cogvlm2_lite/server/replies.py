@@ -47,6 +47,7 @@ from cogvlm2_lite.server.response_bodies import FinishReason as Reason
 from cogvlm2_lite.text import TEXTS, with_templates
 
 FINGERPRINT = f"cogvlm2-lite-{version('cogvlm2-lite')}"
+COMMENT = b": still working\n\n"
 Logprobs = ChatLogprobs | CompletionLogprobs
 REASONS: Mapping[FinishReason, Reason] = {
     FinishReason.EOS: "stop",
@@ -83,6 +84,11 @@ class Reply(Protocol):
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
         """Return the bytes of a chunk in a stream."""
+        ...
+
+    @property
+    def comment(self) -> bytes:
+        """What a stream sends while there is no chunk; clients ignore it. b"": nothing."""
         ...
 
     @property
@@ -202,6 +208,11 @@ class CompletionReply:
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
         """Return a server-sent event."""
         return b"data: " + dumps(chunk) + b"\n\n"
+
+    @property
+    def comment(self) -> bytes:
+        """A comment of server-sent events."""
+        return COMMENT
 
     @property
     def end(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.text import Text
@@ -38,8 +39,12 @@ class RequestQueue:
         self._slots = slots
         self._fill_slots()
 
-    async def acquire(self, client: str, *, retry_after: int) -> None:
+    async def acquire(
+        self, client: str, *, retry_after: int, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
         """Wait for a slot; `release` must follow. Raises ApiError 429 if too many wait.
+
+        on_wait  called if there is no free slot and the queue has a place
 
         A caller that is cancelled while it waits leaves the queue.
         """
@@ -53,6 +58,7 @@ class RequestQueue:
                 "queue_full",
                 retry_after=retry_after,
             )
+        on_wait()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(future)
         try:

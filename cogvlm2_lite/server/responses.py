@@ -13,7 +13,7 @@ from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.bodies import ResponseRequest, TextFormat
 from cogvlm2_lite.server.logprobs import chosen_tokens
-from cogvlm2_lite.server.replies import REASONS
+from cogvlm2_lite.server.replies import COMMENT, REASONS
 from cogvlm2_lite.server.response_bodies import (
     ChosenToken,
     IncompleteDetails,
@@ -32,6 +32,13 @@ def _form(form: TextFormat | None) -> dict[str, Any]:
     if form is None or form.type != "json_schema":
         return {"type": form.type if form is not None else "text"}
     return {"type": form.type, "name": form.name or "answer", "schema": form.schema}
+
+
+def _code(error: ApiError) -> str:
+    """Return one of the few codes that this API has for errors in a stream."""
+    if error.code == "invalid_image":
+        return error.code
+    return {400: "invalid_prompt", 429: "rate_limit_exceeded"}.get(error.status, "server_error")
 
 
 class ResponseReply:
@@ -111,13 +118,18 @@ class ResponseReply:
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Return the last event of a stream that an error ended."""
-        reason = {"code": "server_error", "message": str(error.message), **error.template()}
+        reason = {"code": _code(error), "message": str(error.message), **error.template()}
         response = {**self._frame("failed"), "error": reason}
         yield self._event("response.failed", response=response)
 
     def framed(self, chunk: Mapping[str, Any]) -> bytes:
         """Return a server-sent event; in this API each has a name."""
         return f"event: {chunk['type']}\n".encode() + b"data: " + dumps(chunk) + b"\n\n"
+
+    @property
+    def comment(self) -> bytes:
+        """A comment of server-sent events."""
+        return COMMENT
 
     @property
     def end(self) -> bytes:

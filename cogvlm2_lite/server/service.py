@@ -137,16 +137,22 @@ class Service:
                 reason = self._engine.reason or "The model is not loaded."
                 raise api_error_of(EngineError(reason, hint=hint))
 
-    async def answer(self, asked: AnswerRequest, peer: str) -> AsyncGenerator[Event, None]:
+    async def answer(
+        self, asked: AnswerRequest, peer: str, *, on_wait: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Event, None]:
         """Answer a request; yields the engine's events. Closing it frees the slot within one token.
+
+        on_wait  called if the request has to wait for other requests or for the engine
 
         Raises ApiError, also in the middle of an answer.
         """
         self.check_ready()
-        await self._queue.acquire(f"{peer} {asked.client}", retry_after=self._retry_after())
+        await self._queue.acquire(
+            f"{peer} {asked.client}", retry_after=self._retry_after(), on_wait=on_wait
+        )
         running = _Running(self._engine, self._end)
         try:
-            await self._until_ready()
+            await self._until_ready(on_wait)
             running.begin(asked)
             self._running.add(running.request)
         except BaseException:
@@ -165,11 +171,12 @@ class Service:
                 else:
                     yield event
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, on_wait: Callable[[], None]) -> None:
         """Wait while the engine restarts, so that requests in the queue survive its death."""
         while self._draining or self._engine.state is not EngineState.READY:
             if self._draining or self._engine.state is EngineState.EMPTY:
                 self.check_ready()
+            on_wait()
             self._ready.clear()
             await self._ready.wait()
 
