@@ -32,6 +32,8 @@ _GROUP_BYTES = 16 * MIB
 _MOST_GROUP_BYTES = GIB
 _NONE, _LZW, _DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, (8, 32946), 32773, 34925, 50000
 _BYTE_COMPRESSIONS = {_NONE, _LZW, *_DEFLATE, _PACKBITS, _LZMA, _ZSTD}
+_MOST_RATIO = {_NONE: 1, _PACKBITS: 64, _LZW: 3000, 8: 1100, 32946: 1100}
+"""To how many bytes one byte can be decompressed at most."""
 _OLD_JPEG, _JPEG = 6, 7
 _PILLOW_COMPRESSIONS = {2, 3, 4, 32771, _OLD_JPEG, _JPEG}  # the first four are fax
 _COMPRESSION_NAMES = {
@@ -439,6 +441,7 @@ class _Decoder:
     def decode(self) -> _Decoded:
         """Return the pixels of the page as 8-bit colors."""
         layout = self._layout
+        self._check_stored_bytes()
         low, high = self._black_and_white()
         grey = layout.model in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
         shape = (layout.height, layout.width)
@@ -467,6 +470,20 @@ class _Decoder:
             result.colors[rows] = colors
         result.missing = lost_pixels / (layout.width * layout.height)
         return result
+
+    def _check_stored_bytes(self) -> None:
+        """Raise BrokenTiffError if the file is far too small for its pixels."""
+        layout, size = self._layout, self._source.size
+        most = _MOST_RATIO.get(layout.compression)
+        if most is None or (0, 0) in layout.places:  # chunks of zeros are not stored
+            return
+        stored = sum(
+            min(count if count >= 0 else size, max(0, size - offset))
+            for offset, count in layout.places
+        )
+        needed = layout.group_bytes * layout.down // most
+        if stored < needed // 2:
+            raise BrokenTiffError("too few bytes", end=size + needed - stored)
 
     def _black_and_white(self) -> tuple[float, float]:
         """Return the values of black and white (of no ink and full ink).

@@ -6,6 +6,7 @@ floating-point samples, planes, CIELAB, alpha at any depth.
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,31 @@ def _unpack_bits(
         shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
         parts = used[:, :, None] >> shifts & np.uint8((1 << bits) - 1)
         return parts.reshape(height, used.shape[1] * each)[:, :count]
-    single = np.unpackbits(used, axis=1, count=count * bits).reshape(height, count, bits)
+    # Every few samples a byte begins with a new one; those at the same place are read together.
+    size = bits // gcd(bits, 8)
+    width = -(-used.shape[1] // size) * size
+    groups = np.pad(used, ((0, 0), (0, width - used.shape[1]))).reshape(height, -1, size)
     kind = np.uint16 if bits <= 16 else np.uint32 if bits <= 32 else np.uint64
-    values = np.zeros((height, count), dtype=kind)
-    for place in range(bits):
-        values <<= kind(1)
-        values |= single[:, :, place]
-    return values
+    columns = [_bits_at(groups, place, bits).astype(kind) for place in range(0, size * 8, bits)]
+    values: NDArray[np.unsignedinteger[Any]] = np.stack(columns, axis=2).reshape(height, -1)
+    return values[:, :count]
+
+
+def _bits_at(groups: NDArray[np.uint8], place: int, bits: int) -> NDArray[np.uint64]:
+    """Return the number in some bits of each group of bytes, [rows, groups]."""
+    first, last = place // 8, (place + bits - 1) // 8
+    kind = np.uint32 if last - first < 4 else np.uint64
+    values = np.zeros(groups.shape[:2], dtype=kind)
+    behind = (last + 1) * 8 - place - bits
+    if last - first == 8:  # nine bytes: the last one is added without its other bits
+        for byte in range(first, last):
+            values = values << kind(8) | groups[:, :, byte]
+        values = values << kind(8 - behind) | (groups[:, :, last] >> np.uint8(behind))
+    else:
+        for byte in range(first, last + 1):
+            values = values << kind(8) | groups[:, :, byte]
+        values >>= kind(behind)
+    return (values & kind((1 << bits) - 1)).astype(np.uint64)
 
 
 def to_bytes(samples: Samples, low: float, high: float) -> NDArray[np.uint8]:
