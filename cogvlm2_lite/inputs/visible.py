@@ -11,7 +11,7 @@ from cogvlm2_lite.text import Text
 EXTREME_SHAPE = 3.0
 """The ratio of the sides from which on a picture that is squashed to a square loses too much."""
 
-_SMALL = 512
+_SMALL, _MEDIUM = 512, 1024
 _NOTHING = 3
 _FAINT = 40
 _LIGHT = 220
@@ -82,7 +82,10 @@ def detail(small: Image.Image) -> float:
 
 def small_copy(frame: Image.Image) -> Image.Image:
     """Return a small copy of a frame, on white."""
-    small = frame.convert("RGBA")
+    share = min(1.0, _MEDIUM / max(frame.size))
+    size = (max(1, round(frame.width * share)), max(1, round(frame.height * share)))
+    # Every few pixels of a large frame are enough, and cost little memory.
+    small = frame.resize(size, Image.Resampling.NEAREST).convert("RGBA")
     small.thumbnail((_SMALL, _SMALL), Image.Resampling.BOX)
     return _composite(small, _WHITE)
 
