@@ -22,7 +22,7 @@ from cogvlm2_lite.server import markdown
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
-from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, Access, App, Guard
+from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, OPEN_PATHS, Access, App, Guard
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply, report_of
@@ -47,12 +47,14 @@ def make_app(
     model: str,
     created: int = 0,
     pictures: RemotePictures | None = None,
+    most_requests: int = 320,
 ) -> App:
     """Return the ASGI application.
 
-    model     name of the model in the API
-    created   when the model was made, in seconds since 1970
-    pictures  fetches pictures from the web; None: none are fetched
+    model          name of the model in the API
+    created        when the model was made, in seconds since 1970
+    pictures       fetches pictures from the web; None: none are fetched
+    most_requests  requests with the key that may be in progress; further ones get a 429
     """
     handlers = _Handlers(service, model, created, pictures)
     routes = [
@@ -85,7 +87,31 @@ def make_app(
         },
     )
     app.router.redirect_slashes = False  # a redirect would contain the client's Host
-    return Guard(_TracebackLog(app), access)
+    return Guard(_RequestLimit(_TracebackLog(app), most_requests), access)
+
+
+class _RequestLimit:
+    """Middleware behind the guard: bounds the requests in progress, but not those without a key."""
+
+    def __init__(self, app: App, most: int) -> None:
+        self._app = app
+        self._most = most
+        self._count = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        if self._count >= self._most:
+            text = Text("{count} requests are already in progress.", count=self._count)
+            error = ApiError(429, text, "queue_full", retry_after=5)
+            await _json(error.body(), error.status, error.headers())(scope, receive, send)
+            return
+        self._count += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count -= 1
 
 
 class _TracebackLog:
@@ -168,7 +194,8 @@ class _Handlers:
         _check_type(request)
         reserved = _Reservation(self._service)
         try:
-            values = read_json(await self._read(request, reserved))
+            raw = await self._read(request, reserved)
+            values = await asyncio.to_thread(read_json, raw)
         finally:
             reserved.release()
         texts = markdown.read_texts(values)
@@ -235,7 +262,7 @@ class _Handlers:
     def _log_ignored(self, names: Iterable[str]) -> None:
         """Name each ignored field once in the log."""
         new = [name for name in names if name not in self._logged]
-        if new and len(self._logged) < _MOST_LOGGED:
+        if new := new[: _MOST_LOGGED - len(self._logged)]:
             self._logged.update(new)
             names = ", ".join(map(ascii, new))
             sys.stderr.write(f"Ignored fields of requests: {names} (serve --strict rejects them)\n")
@@ -247,9 +274,10 @@ class _Handlers:
         reserved.add(len(picture))
         return replace(asked, image=picture, image_url="")
 
-    async def _read(self, request: Request, reserved: _Reservation) -> bytes:
+    async def _read(self, request: Request, reserved: _Reservation) -> bytearray:
         """Return the body, within the limits of size and time."""
         limits = self._service.limits
+        _check_encoding(request)
         try:
             async with asyncio.timeout(limits.body_s):
                 return await _body(request, limits.body_bytes, reserved)
@@ -454,6 +482,14 @@ def _check_type(request: Request) -> None:
         raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
 
 
+def _check_encoding(request: Request) -> None:
+    """Reject compressed bodies: their size is not known before they are read."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        text = Text("The body is compressed ({name}). Send it uncompressed.", name=encoding[:40])
+        raise ApiError(415, text, "wrong_content_encoding")
+
+
 def _report_headers(report: Report | None) -> dict[str, str]:
     """Return the headers about what was not read as it stands, in ASCII."""
     if report is None:
@@ -476,7 +512,7 @@ async def _left(receive: Receive) -> None:
         continue
 
 
-async def _body(request: Request, most: int, reserved: _Reservation) -> bytes:
+async def _body(request: Request, most: int, reserved: _Reservation) -> bytearray:
     """Read a request's body; ApiError 413 before more than `most` bytes are reserved."""
     text = Text("The request has more than {most}.", most=format_bytes(most))
     too_large = ApiError(413, text, "too_large")
@@ -489,7 +525,7 @@ async def _body(request: Request, most: int, reserved: _Reservation) -> bytes:
         pieces += piece
         if len(pieces) > most:
             raise too_large
-    return bytes(pieces)
+    return pieces
 
 
 def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -39,7 +39,8 @@ _ORIGIN_SCHEMES = (
 _EXPOSED = f"{NOTICE_HEADER}, {IGNORED_HEADER}".encode()
 _CLIENT_HEADERS = "authorization, content-type, x-api-key"
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_OPEN_PATHS = PATHS | {"/health"}
+OPEN_PATHS = PATHS | {"/health"}
+"""What needs no key."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -137,13 +138,20 @@ class Guard:
         await self._app(scope, receive, outgoing)
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may see another end of the body, and so another next request.
+            raise ApiError(
+                400,
+                "The request has both Content-Length and Transfer-Encoding. Send one of them.",
+                "ambiguous_length",
+            )
         if not self._host_allowed(headers.get("host", "")):
             raise ApiError(403, "This server does not answer under that host name.", "host_refused")
         if not self._origin_allowed(headers):
             raise ApiError(
                 403, "Pages of other websites may not use this server.", "origin_refused"
             )
-        if not self._access.key or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
+        if not self._access.key or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
@@ -231,6 +239,8 @@ async def _reply(send: Send, status: int, body: bytes, allowed_headers: str = ""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if allowed_headers:
         headers.append((b"access-control-allow-headers", allowed_headers.encode()))
+    if status == 400:  # where the next request begins is not certain
+        headers.append((b"connection", b"close"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -22,6 +22,9 @@ class Limits:
     answer_tokens   of one answer
     answer_s        of one answer, from its start
     body_s          for a request to arrive
+    header_s        for the header of a request to arrive, and for the next request of a connection
+    stalled_s       for a client to read what was sent
+    idle_connections  connections without a request; another one closes the oldest of them
     status_s        for an error to have its own HTTP status in a stream that does not wait; then
                     the stream begins
     comment_s       between the comments of a stream
@@ -40,6 +43,9 @@ class Limits:
     answer_tokens: int = 8192
     answer_s: float = 1800.0
     body_s: float = 60.0
+    header_s: float = 15.0
+    stalled_s: float = 60.0
+    idle_connections: int = 128
     status_s: float = 2.0
     comment_s: float = 10.0
     remote_images: bool = False

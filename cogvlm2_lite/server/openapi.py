@@ -33,7 +33,7 @@ _STATUSES = {
     404: "There is no model of that name.",
     408: "The request took too long to arrive.",
     413: "The request or its picture is too large.",
-    415: "The Content-Type is not application/json.",
+    415: "The Content-Type is not application/json, or the body is compressed.",
     429: "Too many requests are waiting, or they use too much memory.",
     500: "Internal server error; the server's log has the details.",
     503: "The model is loading, has died or does not fit into memory.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -14,6 +15,7 @@ import uvicorn
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
+from cogvlm2_lite.server.connections import http_protocol
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
@@ -78,17 +80,17 @@ class LocalServer:
             model=options.model,
             created=_made(options.load.folder),
             pictures=pictures,
+            most_requests=options.max_waiting * 4 + 64,
         )
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=http_protocol(limits),
             ws="none",
             log_level="warning",
             access_log=False,  # questions are never logged
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=options.max_waiting * 4 + 64,
-            timeout_keep_alive=15,
+            timeout_keep_alive=math.ceil(limits.header_s),
             timeout_graceful_shutdown=10,
             h11_max_incomplete_event_size=64 * 1024,
         )

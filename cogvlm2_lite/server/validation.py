@@ -19,11 +19,13 @@ import msgspec
 from msgspec import inspect
 
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.server.json_bounds import check_bounds
 from cogvlm2_lite.text import Text, listed, marked
 
 B = TypeVar("B", bound="Body")
 _PLACE = re.compile(r" - at `\$([^`]*)`$")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_GZIP = b"\x1f\x8b"
 _LARGEST = 2**63 - 1
 
 
@@ -56,14 +58,17 @@ def words(template: str, **values: str) -> msgspec.Meta:
     return msgspec.Meta(extra={"words": Text(template, **values)})
 
 
-def read_json(body: bytes) -> dict[str, Any]:
+def read_json(body: bytes | bytearray) -> dict[str, Any]:
     """Return the JSON object in a request's body. Raises ApiError for anything else."""
+    if body.startswith(_GZIP):
+        text = Text("The body is compressed ({name}). Send it uncompressed.", name="gzip")
+        raise ApiError(415, text, "wrong_content_encoding")
+    check_bounds(body)
     try:
+        # Windows programs begin UTF-8 with a byte order mark.
         value = json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, parse_float=_read_number
+            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_read_number
         )
-    except RecursionError:
-        raise ApiError(400, "The JSON of the request is nested too deeply.") from None
     except ValueError:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ApiError(400, "The body of the request is not JSON in UTF-8.") from None
     if not isinstance(value, dict):

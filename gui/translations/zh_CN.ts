@@ -1254,10 +1254,6 @@
         <translation>文本有 {count} 个字符，超过 {most}：没有这么长的上下文。</translation>
     </message>
     <message>
-        <source>The JSON of the request is nested too deeply.</source>
-        <translation>请求的 JSON 嵌套过深。</translation>
-    </message>
-    <message>
         <source>The body of the request is not JSON in UTF-8.</source>
         <translation>请求的正文不是 UTF-8 编码的 JSON。</translation>
     </message>
@@ -1768,6 +1764,30 @@
     <message>
         <source>{path} is not a folder</source>
         <translation>{path} 不是文件夹</translation>
+    </message>
+    <message>
+        <source>The body is compressed ({name}). Send it uncompressed.</source>
+        <translation>请求正文经过压缩（{name}）。请发送未压缩的正文。</translation>
+    </message>
+    <message>
+        <source>{count} requests are already in progress.</source>
+        <translation>已有 {count} 个请求正在处理。</translation>
+    </message>
+    <message>
+        <source>The request&apos;s header took more than {seconds:g} s.</source>
+        <translation>请求头在 {seconds:g} 秒内没有到齐。</translation>
+    </message>
+    <message>
+        <source>The request has both Content-Length and Transfer-Encoding. Send one of them.</source>
+        <translation>请求同时带有 Content-Length 和 Transfer-Encoding。请只发送其中一个。</translation>
+    </message>
+    <message>
+        <source>The JSON of the request has more than {most} values. Send fewer.</source>
+        <translation>请求的 JSON 超过 {most} 个值。请减少数量。</translation>
+    </message>
+    <message>
+        <source>The JSON of the request is nested too deeply: more than {most} levels.</source>
+        <translation>请求的 JSON 嵌套过深：超过 {most} 层。</translation>
     </message>
     <message>
         <source>{param} is missing: it must be a JSON schema.</source>
