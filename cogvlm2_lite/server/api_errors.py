@@ -77,12 +77,26 @@ class ApiError(Exception):
         return {"retry-after": str(self.retry_after)} if self.retry_after else {}
 
 
-def api_error_of(error: CogVLM2LiteError) -> ApiError:
-    """Return the reply for an error of the engine. It names no file of this machine."""
+def context_error(context: int, why: Text) -> ApiError:
+    """Return the reply for a conversation that does not fit into the context.
+
+    Client libraries recognise the error by its first sentence, which is OpenAI's.
+    """
+    text = Text(
+        "This model's maximum context length is {context} tokens. {why}", context=context, why=why
+    )
+    return ApiError(400, text, "context_length_exceeded", "messages")
+
+
+def api_error_of(error: CogVLM2LiteError, context: int = 0) -> ApiError:
+    """Return the reply for an error of the engine. It names no file of this machine.
+
+    context  tokens of question, picture and answer together
+    """
     text = error.text
     match error:
         case PromptTooLongError():
-            return ApiError(400, text, "context_length_exceeded", "messages")
+            return context_error(context, text)
         case ImageError():
             return ApiError(400, text, "invalid_image", "messages")
         case UsageError():

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, TextDelta, TurnsDropped
-from cogvlm2_lite.server.api_errors import ApiError, api_error_of
+from cogvlm2_lite.server.api_errors import ApiError, api_error_of, context_error
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
 from cogvlm2_lite.server.request_queue import RequestQueue
@@ -162,7 +162,7 @@ class Service:
             given = asked.continue_from
             async for event in events:
                 if isinstance(event, TurnsDropped) and not asked.truncate:
-                    raise _too_long(event.count)
+                    raise _too_long(event.count, running.context)
                 self.metrics.watch(event)
                 if isinstance(event, TextDelta) and given:
                     # The engine repeats the text that it continues; the client has it.
@@ -253,7 +253,13 @@ class _Running:
         try:
             self._engine.submit(ask, deliver)
         except CogVLM2LiteError as error:
-            raise api_error_of(error) from error
+            raise api_error_of(error, self.context) from error
+
+    @property
+    def context(self) -> int:
+        """Tokens of question, picture and answer together."""
+        loaded = self._engine.loaded
+        return loaded.context if loaded else 0
 
     def _take(self, outcome: Outcome) -> None:
         self._outcomes.put_nowait(outcome)
@@ -269,7 +275,7 @@ class _Running:
             while True:
                 outcome = await self._outcomes.get()
                 if isinstance(outcome, CogVLM2LiteError):
-                    raise api_error_of(outcome)
+                    raise api_error_of(outcome, self.context)
                 yield outcome
                 if isinstance(outcome, Finished):
                     return
@@ -287,15 +293,11 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None
         return
 
 
-def _too_long(count: int) -> ApiError:
-    return ApiError(
-        400,
-        Text(
-            "The conversation is too long for the model's context by its oldest turns ({count}). "
-            "Leave them out, or send {option} to let the server do so.",
-            count=count,
-            option='"truncation": "auto"',
-        ),
-        "context_length_exceeded",
-        "messages",
+def _too_long(count: int, context: int) -> ApiError:
+    text = Text(
+        "The conversation is too long for it by its oldest turns ({count}). Leave them out, or "
+        "send {option} to let the server do so.",
+        count=count,
+        option='"truncation": "auto"',
     )
+    return context_error(context, text)

@@ -1554,8 +1554,8 @@
         <translation>请给出其他 --port；0 表示任意空闲端口。</translation>
     </message>
     <message>
-        <source>The conversation is too long for the model&apos;s context by its oldest turns ({count}). Leave them out, or send {option} to let the server do so.</source>
-        <translation>对话太长，最早的几轮（{count}）超出了模型的上下文。请去掉它们，或发送 {option} 让服务器来做。</translation>
+        <source>The conversation is too long for it by its oldest turns ({count}). Leave them out, or send {option} to let the server do so.</source>
+        <translation>对话太长，最早的几轮（{count}）超出了上下文。请去掉它们，或发送 {option} 让服务器来做。</translation>
     </message>
     <message>
         <source>The waiting requests already use too much memory.</source>
@@ -1764,6 +1764,10 @@
     <message>
         <source>{path} is not a folder</source>
         <translation>{path} 不是文件夹</translation>
+    </message>
+    <message>
+        <source>This model&apos;s maximum context length is {context} tokens. {why}</source>
+        <translation>模型的上下文最多 {context} 个词元。{why}</translation>
     </message>
     <message>
         <source>The body is compressed ({name}). Send it uncompressed.</source>

@@ -290,3 +290,14 @@ def test_other_programs_may_send_the_key_in_a_header_of_its_own() -> None:
         assert preflight.status_code == 204
         allowed = preflight.headers["access-control-allow-headers"]
         assert allowed == "x-stainless-lang, authorization"
+
+
+def test_client_libraries_recognise_a_conversation_that_is_too_long(
+    tolerant: httpx.Client, engine: ScriptedEngine
+) -> None:
+    """litellm and others look for OpenAI's sentence and not for the code."""
+    turns = [turn for _ in range(101) for turn in (HELLO, {"role": "assistant", "content": "b"})]
+    reply = tolerant.post("/v1/chat/completions", json={"messages": [*turns, HELLO]})
+    error = reply.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "This model's maximum context length is 64 tokens." in error["message"]
