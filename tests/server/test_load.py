@@ -204,7 +204,7 @@ def is_closed_while_sending(line: socket.socket, data: bytes, pause_s: float = 0
 
 @pytest.mark.parametrize("sent", [b"", b"GET", GET, GET + b"\r\n", GET + b"\r\n" + GET])
 def test_a_connection_without_a_whole_header_is_closed(sent: bytes) -> None:
-    with running(limits=Limits(header_s=0.1)) as server, line_to(server, sent) as line:
+    with running(limits=Limits(header_s=0.3)) as server, line_to(server, sent) as line:
         found = rest(line)
     assert found.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
     # A client that has sent a part of a header learns the reason.
@@ -214,7 +214,7 @@ def test_a_connection_without_a_whole_header_is_closed(sent: bytes) -> None:
 @pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
 def test_a_header_byte_by_byte_does_not_hold_a_connection(before: bytes) -> None:
     with (
-        running(limits=Limits(header_s=0.1)) as server,
+        running(limits=Limits(header_s=0.3)) as server,
         line_to(server, before + GET + b"X: ") as line,
     ):
         is_closed_while_sending(line, b"x")
@@ -223,7 +223,7 @@ def test_a_header_byte_by_byte_does_not_hold_a_connection(before: bytes) -> None
 def test_a_body_byte_by_byte_after_the_reply_does_not_hold_a_connection() -> None:
     access = Access(key=KEY)
     with (
-        running(access=access, limits=Limits(header_s=0.1)) as server,
+        running(access=access, limits=Limits(header_s=0.3)) as server,
         line_to(server, POST + b"Content-Length: 100000\r\n\r\n") as line,
     ):
         assert line.recv(100).startswith(b"HTTP/1.1 401")
@@ -232,7 +232,7 @@ def test_a_body_byte_by_byte_after_the_reply_does_not_hold_a_connection() -> Non
 
 def test_a_request_in_progress_and_a_slow_body_are_not_cut_off() -> None:
     engine = ScriptedEngine()
-    with running(engine, limits=Limits(header_s=0.1)) as server, client_of(server) as client:
+    with running(engine, limits=Limits(header_s=0.3)) as server, client_of(server) as client:
         replies: list[int] = []
         waiting = in_thread(lambda: replies.append(ask(client, "wait").status_code))
         assert engine.begun.wait(PATIENCE_S)
