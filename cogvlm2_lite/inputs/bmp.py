@@ -83,6 +83,16 @@ def read_header(head: bytes) -> BmpHeader | None:
     )  # fmt: skip
 
 
+def with_file_header(data: bytes) -> bytes:
+    """Return a bitmap without a file's header, as the clipboard has it, as a BMP file."""
+    size, _, _, _, bits, compression = struct.unpack_from("<IiiHHI", data)
+    used = struct.unpack_from("<I", data, 32)[0]
+    colors = (used or 1 << bits) if bits <= 8 else used
+    masks = {_MASKS: 12, _ALPHA_MASKS: 16}.get(compression, 0) if size == 40 else 0
+    start = _HEAD + size + masks + 4 * colors
+    return struct.pack("<2sIII", b"BM", _HEAD + len(data), 0, min(start, 0xFFFFFFFF)) + data
+
+
 def decode(data: bytes, header: BmpHeader) -> tuple[NDArray[np.uint8], float]:
     """Return the pixels [height, width, 3 or 4] of a file, and the share that is missing."""
     there = data[header.start : header.start + header.row_bytes * header.height]

@@ -237,14 +237,51 @@ def _png(file: _File) -> Decoded:
     repaired = opened is None
     if opened is None:
         opened = _repaired_png(file, png)
+    bits, alpha_bits = png.significant_bits()
+    if 0 < bits < 16 and png.header()[2] == 16 and opened.pages == 1:
+        opened = replace(opened, image=_small_samples(file, png, opened.image, bits, alpha_bits))
     profile, notice = _png_profile(png)
     orientation = opened.orientation
     if repaired and b"eXIf" in png.colors:
         orientation = _orientation_of(png.colors[b"eXIf"])
     return replace(
         opened, profile=profile, orientation=orientation,
-        significant_bits=png.significant_bits(), notices=opened.notices + notice,
+        significant_bits=bits, notices=opened.notices + notice,
     )  # fmt: skip
+
+
+def _small_samples(
+    file: _File, png: PngFile, image: Image.Image, bits: int, alpha_bits: int
+) -> Image.Image:
+    """Return a picture of 16 bits in color, or with alpha, whose samples are not scaled to 16 bits.
+
+    Pillow keeps the upper 8 bits of these, which leaves such a picture almost black. Greys alone
+    are read with all bits (`wide_grey`).
+    """
+    if image.mode not in ("RGB", "RGBA") or "transparency" in image.info:
+        return image
+    upper = np.asarray(image)
+    if upper[..., :3].max() > ((1 << bits) - 1) >> 8:
+        return image
+    # Pillow has no name for both bytes of a sample, but one for the lower ones.
+    with _allow_early_end():
+        again = file.open(png.pixels_only(animated=False))
+        if not isinstance(again, ImageFile.ImageFile) or not again.tile:
+            return image
+        stored = again.tile[0].args
+        lower_bytes = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+        if stored not in lower_bytes:
+            return image
+        again.tile = [again.tile[0]._replace(args=lower_bytes[stored])]
+        lower = np.asarray(again)
+    if stored == "LA;16B":
+        lower = lower[..., [1, 1, 1, 3]]
+    values = upper.astype(np.uint16) << 8 | lower
+    top = np.full(values.shape[2], _top_of(values[..., :3], bits), dtype=np.float32)
+    if values.shape[2] == 4 and 0 < alpha_bits < 16:
+        top[3] = _top_of(values[..., 3], alpha_bits)
+    scaled = np.rint(values * (np.float32(255) / top))
+    return Image.fromarray(np.minimum(scaled, 255).astype(np.uint8))
 
 
 def _repaired_png(file: _File, png: PngFile) -> Decoded:
@@ -326,6 +363,9 @@ def _webp(file: _File) -> Decoded:
 
 def _bmp(file: _File) -> Decoded:
     """Decode a BMP file. Pillow reads the usual forms, our own code the others."""
+    if not file.head.startswith(b"BM"):
+        whole = bmp.with_file_header(file.whole())
+        file.stream, file.head = BytesIO(whole), whole[: len(file.head)]
     header = bmp.read_header(file.head)
     one_bit_alpha = header is not None and header.bits == 16 and header.masks[3] != 0
     if not one_bit_alpha:

@@ -203,6 +203,12 @@ def unreadable(head: bytes, name: str) -> ImageError:
                 file=name,
                 kind=kind,
             )
+    if head.startswith(_LFS):
+        return ImageError(
+            "{file} is a Git LFS pointer: the picture itself was not downloaded.",
+            hint="Run `git lfs pull` in its folder, or download the file itself.",
+            file=name,
+        )
     if _is_text(head):
         message = (
             "What was read is text, not a picture."
@@ -231,7 +237,13 @@ _PICTURES = (
     ("GIF", rb"GIF8[79]a"),
     ("TIFF", rb"II[*+]\x00|MM\x00[*+]"),
     ("BMP", rb"BM.{12}[\x0c-\x7f\x80-\xff]\x00\x00\x00"),
+    # The same without the 14 bytes that a file has in front, as in the clipboard.
+    (
+        "BMP",
+        rb"[\x28\x6c\x7c]\x00\x00\x00.{8}\x01\x00[\x01\x02\x04\x08\x10\x18\x20]\x00[\x00-\x06]\x00{3}",
+    ),
 )
+_LFS = b"version https://git-lfs.github.com/spec/"
 _HEIC_BRANDS = {
     b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1",
     b"mif2",

@@ -295,6 +295,11 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         image = image.convert("LA")
     if image.mode == "LA":
         return image.getchannel("L"), image.getchannel("A")
+    if image.mode in ("1", "L"):  # kept grey: a profile may be for greys only
+        if not image.has_transparency_data:
+            return image.convert("L"), None
+        layer = image.convert("LA")
+        return layer.getchannel("L"), layer.getchannel("A")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return layer.convert("RGB"), layer.getchannel("A")

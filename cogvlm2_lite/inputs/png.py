@@ -116,9 +116,17 @@ class PngFile:
             )
         return exponent, found
 
-    def significant_bits(self) -> int:
-        """Return how many bits of a grey sample are significant; 0 if the file does not say."""
-        return max(self.colors.get(b"sBIT", b"\0")[:1], default=0)
+    def significant_bits(self) -> tuple[int, int]:
+        """Return how many bits of a color and of alpha are significant; 0 for what is not said."""
+        bits = self.colors.get(b"sBIT", b"")
+        _, _, _, kind = self.header()
+        colors = 3 if kind in (2, 3, 6) else 1
+        return max(bits[:colors], default=0), max(bits[colors : colors + 1], default=0)
+
+    def header(self) -> tuple[int, int, int, int]:
+        """Return width, height, bits of a sample, and the type of the colors; zeros without any."""
+        header = next((self._data(c) for c in self.chunks if c.kind == b"IHDR"), b"")
+        return struct.unpack_from(">IIBB", header) if len(header) == 13 else (0, 0, 0, 0)
 
     def missing_share(self) -> float:
         """Return the share of the first picture's pixels that the file does not have, 0 to 1.

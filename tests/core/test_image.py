@@ -367,6 +367,7 @@ def test_a_source_of_another_type_is_named(source: Any) -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"<?xml version='1.0'?>\n<!-- x -->\n<svg />", "SVG"),
         (b"<!DOCTYPE html><html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
         (b"8BPS\x00\x01" + bytes(20), "Photoshop"),
         (b"PK\x03\x04" + bytes(20), "ZIP"),
         (b"\x00\x00\x01\x00" + bytes(20), "icon"),

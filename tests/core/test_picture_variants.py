@@ -361,6 +361,72 @@ def test_twelve_significant_bits_in_a_png_are_scaled_by_their_range() -> None:
     assert difference(open_image(data), grey[..., None]) <= 1
 
 
+def png_of_16_bits(samples: np.ndarray, color_type: int, extra: bytes) -> bytes:
+    height, width, _ = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples))
+    parts = ((b"IHDR", header), (b"sBIT", extra), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+@pytest.mark.parametrize("color_type", [2, 4, 6])
+@pytest.mark.parametrize("alpha_bits", [12, 16])
+def test_twelve_significant_bits_of_colors_and_of_alpha_are_scaled(
+    most: int, color_type: int, alpha_bits: int
+) -> None:
+    right = np.asarray(SIGN if color_type != 4 else SIGN.convert("L").convert("RGB"))
+    colors = right[..., :1] if color_type == 4 else right
+    samples = np.rint(colors * (4095 / 255)).astype(np.uint16) * (1 if most == 4095 else 16)
+    bits = bytes([12] * colors.shape[2])
+    if color_type != 2:
+        opaque = 65535 if most == 65535 else (1 << alpha_bits) - 1
+        solid = np.full((*right.shape[:2], 1), opaque, dtype=np.uint16)
+        samples, bits = np.concatenate([samples, solid], axis=2), bits + bytes([alpha_bits])
+    opened = open_image(png_of_16_bits(samples, color_type, bits))
+    assert difference(opened, right) <= 1
+    assert opened.notices == ()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_a_profile_for_greys_fits_pictures_of_two_greys_and_with_transparency(mode: str) -> None:
+    profile = gamma_of_greys(1.0)
+    image = SIGN.convert("L").convert(mode)
+    options = {} if mode != "L" else {"transparency": int(np.asarray(image)[0, 0])}
+    opened = open_image(encoded(image, "PNG", icc_profile=profile, **options))
+    assert opened.notices == ()
+    if mode != "1":
+        plain = open_image(encoded(image, "PNG", **options))
+        assert (opened.rgb.astype(int) - plain.rgb).max() > 20
+    fax = encoded(SIGN.convert("1"), "TIFF", compression="group4", icc_profile=profile)
+    assert open_image(fax).notices == ()
+
+
+def gamma_of_greys(gamma: float) -> bytes:
+    """A color profile (ICC.1:2001) of greys."""
+    tags = (
+        (b"wtpt", struct.pack(">4s4x3i", b"XYZ ", 0xF6D6, 0x10000, 0xD32D)),
+        (b"kTRC", struct.pack(">4s4xIHxx", b"curv", 1, round(gamma * 256))),
+    )
+    directory, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags:
+        directory += struct.pack(">4sII", name, 156 + len(body), len(data))
+        body += data
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s28x3I", 156 + len(body), b"", 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"",
+        b"acsp", 0xF6D6, 0x10000, 0xD32D,
+    )  # fmt: skip
+    return head.ljust(128, b"\0") + directory + body
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_a_bitmap_without_the_header_of_a_file_is_read(mode: str) -> None:
+    image = SIGN.convert(mode)
+    opened = open_image(encoded(image, "DIB"))
+    assert opened.format == "BMP"
+    assert difference(opened, np.asarray(image.convert("RGB"))) == 0
+
+
 def test_light_content_on_a_transparent_ground_is_shown() -> None:
     opened = open_image(PICTURES / "white_logo.png")
     assert opened.rgb.min() == 0
