@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from cogvlm2_lite.batch.answered import Answered
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.file_names import escape_line, unescape_name
-from cogvlm2_lite.inputs.failures import check_file_size
+from cogvlm2_lite.folders.downloads import UNFINISHED
+from cogvlm2_lite.inputs.failures import check_file_size, picture_kind
 from cogvlm2_lite.inputs.formats import (
     FOREIGN_SUFFIXES,
     kind_of,
@@ -25,7 +26,6 @@ from cogvlm2_lite.inputs.formats import (
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text, listed, marked
 
-_UNFINISHED = frozenset({".part", ".partial", ".crdownload", ".download", ".opdownload"})
 _SETTLED_S = 2.0
 """A file that is younger may change again without a new time: file systems count in steps of up to
 two seconds."""
@@ -63,8 +63,10 @@ def find_pictures(folder: Path, *, recursive: bool) -> Found:
             left_out[FOREIGN_SUFFIXES[suffix], ""] += 1
         elif kind := kind_of(name):
             left_out[kind, missing_package(kind)] += 1
-        elif suffix in _UNFINISHED and kind_of(name.removesuffix(name[-len(suffix) :])):
+        elif suffix in UNFINISHED and kind_of(name.removesuffix(name[-len(suffix) :])):
             places[_DOWNLOAD] += 1
+        elif _is_picture_by_content(folder / name, tuple(suffixes)):
+            places[_NO_SUFFIX] += 1
     texts = [_left_out(count, kind, package) for (kind, package), count in left_out.items()]
     texts += [Text(template, count=count) for template, count in places.items()]
     if not names:
@@ -94,6 +96,21 @@ _UNREAD = marked("folders that can't be read: {count}")
 _LINKED = marked("folders that are links: {count}")
 _BELOW = marked("subfolders that were not searched: {count}")
 _DOWNLOAD = marked("unfinished downloads: {count}")
+_NO_SUFFIX = marked("pictures whose names do not end like those of pictures (.jpg): {count}")
+
+
+def _is_picture_by_content(file: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a file without a suffix, or with more behind it (.jpg_large), is a picture."""
+    if file.suffix and not file.suffix.lower().startswith(suffixes):
+        return False
+    try:
+        # Looked at first: opening a pipe would block.
+        if not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            return bool(picture_kind(stream.read(256)))
+    except OSError:
+        return False
 
 
 def _walk(folder: Path, *, recursive: bool, left_out: Counter[str]) -> Iterator[str]:
@@ -170,9 +187,18 @@ def _real_name(line: str, folder: Path) -> str:
     return line if name == line or os.path.lexists(folder / line) else name
 
 
+def _below(name: str, folder: Path) -> str:
+    """Return a name relative to the folder; one that is not below it stays as it is."""
+    path = PurePosixPath(name)
+    for start in (folder.absolute(), folder.resolve()):
+        if path.is_relative_to(start.as_posix()):
+            return path.relative_to(start.as_posix()).as_posix()
+    return path.as_posix()
+
+
 def check_names(names: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Return chosen names, each once. Raises UsageError for one that leads out of the folder."""
-    chosen = tuple(dict.fromkeys(PurePosixPath(name).as_posix() for name in names if name))
+    chosen = tuple(dict.fromkeys(_below(name, folder) for name in names if name))
     for name in chosen:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:

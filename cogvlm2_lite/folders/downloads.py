@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cogvlm2_lite.errors import CheckpointError
 
-_UNFINISHED = (
+UNFINISHED = (
     ".aria2", ".part", ".partial", ".incomplete", ".crdownload", ".download", ".opdownload",
     ".downloading", ".filepart", ".xltd", ".td", ".!ut", ".!qb", ".tmp", ".temp",
 )  # fmt: skip
@@ -60,7 +60,7 @@ def _unfinished(folder: Path) -> Iterator[Path]:
     for file in files_in(folder):
         name = file.name.lower()
         # rsync writes to .NAME.XXXXXX first.
-        if name.endswith(_UNFINISHED) or re.fullmatch(r"\..+\.safetensors\.\w{6}", name):
+        if name.endswith(UNFINISHED) or re.fullmatch(r"\..+\.safetensors\.\w{6}", name):
             yield file
     # Safari makes a folder of this name.
     yield from (entry for entry in folder.glob("*.download") if entry.is_dir())

@@ -1734,6 +1734,10 @@
         <translation>{file} 已损坏或提前结束:图片缺少 {percent}%。</translation>
     </message>
     <message>
+        <source>{file} is a Git LFS pointer: the picture itself was not downloaded.</source>
+        <translation>{file} 是 Git LFS 指针文件：图片本身尚未下载。</translation>
+    </message>
+    <message>
         <source>signed {bits}-bit samples whose black and white are unknown</source>
         <translation>黑白范围未知的 {bits} 位有符号样本</translation>
     </message>
@@ -3016,6 +3020,10 @@
     <message>
         <source>unfinished downloads: {count}</source>
         <translation>未完成的下载：{count} 个</translation>
+    </message>
+    <message>
+        <source>pictures whose names do not end like those of pictures (.jpg): {count}</source>
+        <translation>文件名没有图片扩展名（如 .jpg）的图片：{count} 个</translation>
     </message>
     <message>
         <source>Free some space, or close the program that has the table open. Then run the same command to resume.</source>

@@ -596,7 +596,11 @@ def test_lists_of_names_are_read_as_notepad_writes_them(tmp_path: Path) -> None:
         engine = Speaker()
         assert batch(tmp_path, engine, "--overwrite", "--only", str(file)) == 0
         assert len(engine.asked) == 2
-    for line in ("../x.png", "/x.png", ".", "a\0.png"):
+    file.write_text(f"{tmp_path / 'a.png'}\n{tmp_path / 'c.png'}\n")
+    engine = Speaker()
+    assert batch(tmp_path, engine, "--overwrite", "--only", str(file)) == 0
+    assert len(engine.asked) == 2
+    for line in ("../x.png", "/x.png", ".", "a\0.png", str(tmp_path), f"{tmp_path}/../x.png"):
         file.write_text(line)
         with pytest.raises(UsageError, match="is not a path below"):
             batch(tmp_path, Speaker(), "--only", str(file))
@@ -626,6 +630,24 @@ def test_files_left_out_are_counted_by_kind(
     shown = capsys.readouterr().err
     assert "12 HEIC files need pillow-heif" in shown
     assert "1 SVG file can't be opened" in shown
+
+
+def test_pictures_under_other_names_and_unfinished_ones_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "mmexport1700000000").write_bytes(data)
+    (tmp_path / "photo.jpg_large").write_bytes(data)
+    (tmp_path / "notes").write_text("a text")
+    (tmp_path / "d.jpg.aria2").touch()
+    (tmp_path / "e.png.incomplete").touch()
+    engine = Speaker()
+    assert batch(tmp_path, engine, "--no-text") == 0
+    assert len(engine.asked) == 1
+    shown = capsys.readouterr().err
+    assert "pictures whose names do not end like those of pictures (.jpg): 2" in shown
+    assert "unfinished downloads: 2" in shown
 
 
 @posix
