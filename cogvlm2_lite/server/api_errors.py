@@ -1,4 +1,4 @@
-"""Error replies in the form of OpenAI's API."""
+"""Error replies in the forms of OpenAI's and Ollama's APIs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cogvlm2_lite.errors import (
     PromptTooLongError,
     UsageError,
 )
-from cogvlm2_lite.server.response_bodies import Error, ErrorDetail
+from cogvlm2_lite.server.response_bodies import Error, ErrorDetail, OllamaError
 from cogvlm2_lite.text import Text
 
 _TYPES = {
@@ -109,6 +109,13 @@ def api_error_of(error: CogVLM2LiteError, context: int = 0) -> ApiError:
             return ApiError(
                 500, "The model can't answer; the server's log has the reason.", "engine_error"
             )
+
+
+def reply_body(error: ApiError, path: str) -> Error | OllamaError:
+    """Return the JSON of an error in the form of the API that a path belongs to."""
+    if path.startswith("/api/"):
+        return OllamaError(error=str(error.message))
+    return error.body()
 
 
 def dumps(value: object) -> bytes:

@@ -1,4 +1,4 @@
-"""The routes: OpenAI's API, the health of the server, and the web page."""
+"""The routes: OpenAI's API, Ollama's, the health of the server, and the web page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,10 +19,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cogvlm2_lite.events import Event, Finished, PictureOpened, TurnsDropped
 from cogvlm2_lite.server import markdown
-from cogvlm2_lite.server.api_errors import ApiError, dumps
+from cogvlm2_lite.server.api_errors import ApiError, dumps, reply_body
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, OPEN_PATHS, Access, App, Guard
+from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.ollama_routes import ModelCard, OllamaRoutes
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply, report_of
@@ -35,6 +37,9 @@ from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 
+B = TypeVar("B")
+_FROM_BROWSERS = ("origin", "referer", "sec-fetch-site")
+"""Headers of which a browser sends at least one with every form."""
 _MOST_IN_HEADER = 40
 _MOST_LOGGED = 1000
 """How many names of ignored fields the log may have: clients choose them."""
@@ -45,18 +50,20 @@ def make_app(
     access: Access,
     *,
     model: str,
-    created: int = 0,
+    card: ModelCard,
     pictures: RemotePictures | None = None,
     most_requests: int = 320,
 ) -> App:
     """Return the ASGI application.
 
     model          name of the model in the API
-    created        when the model was made, in seconds since 1970
+    card           what is known of the model's folder
     pictures       fetches pictures from the web; None: none are fetched
     most_requests  requests with the key that may be in progress; further ones get a 429
     """
-    handlers = _Handlers(service, model, created, pictures)
+    handlers = _Handlers(service, model, card, pictures)
+    ollama = OllamaRoutes(service, model, card, answer=handlers.answer, read=handlers.values)
+    assets = read_assets()
     routes = [
         Route("/v1/models", handlers.models),
         Route("/v1/models/{name}", handlers.model),
@@ -68,7 +75,9 @@ def make_app(
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.document),
         Route("/page/markdown", handlers.markdown, methods=["POST"]),
-        *(Route(path, _asset(*asset)) for path, asset in read_assets().items()),
+        *ollama.routes(),
+        Route("/", _page(*assets.pop("/"))),
+        *(Route(path, _asset(*asset)) for path, asset in assets.items()),
     ]
 
     @asynccontextmanager
@@ -132,11 +141,11 @@ class _TracebackLog:
 
 class _Handlers:
     def __init__(
-        self, service: Service, model: str, created: int, pictures: RemotePictures | None
+        self, service: Service, model: str, card: ModelCard, pictures: RemotePictures | None
     ) -> None:
         self._service = service
         self._model = model
-        self._created = created
+        self._card = card
         self._pictures = pictures
         self._logged: set[str] = set()
 
@@ -151,12 +160,15 @@ class _Handlers:
         loaded = self._service.loaded
         context = loaded.context if loaded else None
         return Model(
-            id=self._model, created=self._created, context_length=context, max_model_len=context
+            id=self._model,
+            created=self._card.created,
+            context_length=context,
+            max_model_len=context,
         )
 
     async def health(self, _: Request) -> Response:
         state = self._service.state
-        status = 200 if state is EngineState.READY else 503
+        status = 200 if state is EngineState.READY or self._service.on_demand else 503
         return _json(Health(status=state), status)
 
     async def plan(self, _: Request) -> Response:
@@ -191,28 +203,31 @@ class _Handlers:
 
     async def markdown(self, request: Request) -> Response:
         """Parse answers into trees of elements, for the page."""
+        texts = markdown.read_texts(await self.values(request))
+        parsed = await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))
+        return _json(Markdown(texts=parsed))
+
+    async def values(self, request: Request) -> dict[str, Any]:
+        """Return the JSON object of a small request."""
         _check_type(request)
         reserved = _Reservation(self._service)
         try:
             raw = await self._read(request, reserved)
-            values = await asyncio.to_thread(read_json, raw)
+            return await asyncio.to_thread(read_json, raw)
         finally:
             reserved.release()
-        texts = markdown.read_texts(values)
-        parsed = await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))
-        return _json(Markdown(texts=parsed))
 
     async def chat(self, request: Request) -> Response:
         def reply(asked: AnswerRequest, _: ChatRequest) -> Reply:
             return self._completion(asked, chat=True)
 
-        return await self._answer(request, ChatRequest, reply)
+        return await self.answer(request, _reader(ChatRequest), reply)
 
     async def completions(self, request: Request) -> Response:
         def reply(asked: AnswerRequest, _: CompletionRequest) -> Reply:
             return self._completion(asked, chat=False)
 
-        return await self._answer(request, CompletionRequest, reply)
+        return await self.answer(request, _reader(CompletionRequest), reply)
 
     async def responses(self, request: Request) -> Response:
         def reply(asked: AnswerRequest, body: ResponseRequest) -> Reply:
@@ -222,7 +237,7 @@ class _Handlers:
                 self._model, body, with_logprobs=with_logprobs, continued=continued
             )
 
-        return await self._answer(request, ResponseRequest, reply)
+        return await self.answer(request, _reader(ResponseRequest), reply)
 
     def _completion(self, asked: AnswerRequest, *, chat: bool) -> Reply:
         return CompletionReply(
@@ -235,16 +250,20 @@ class _Handlers:
             function=asked.function,
         )
 
-    async def _answer(
-        self, request: Request, kind: type[R], reply: Callable[[AnswerRequest, R], Reply]
+    async def answer(
+        self,
+        request: Request,
+        read: Callable[[Mapping[str, Any], Limits], tuple[B, AnswerRequest]],
+        reply: Callable[[AnswerRequest, B], Reply],
     ) -> Response:
+        """Read a request with `read` and return its answer in the form of `reply`."""
         _check_type(request)
         reserved = _Reservation(self._service)
         try:
             raw = await self._read(request, reserved)
             # A large picture takes time to read and to hash; other requests must not wait for it.
             limits = self._service.limits
-            body, asked = await asyncio.to_thread(lambda: read_asked(read_json(raw), kind, limits))
+            body, asked = await asyncio.to_thread(lambda: read(read_json(raw), limits))
             self._log_ignored(asked.ignored)
             if asked.model is not None:
                 self._check_name(asked.model)
@@ -255,7 +274,8 @@ class _Handlers:
             raise
         peer = request.client.host if request.client else ""
         waits = asyncio.Event()
-        events = self._service.answer(asked, peer, on_wait=waits.set)
+        call = self._service.answer if asked.question else self._service.load
+        events = call(asked, peer, on_wait=waits.set)
         made = reply(asked, body)
         return _Answering(events, made, asked, self._service, request.url.path, reserved, waits)
 
@@ -374,7 +394,7 @@ class _Answering(Response):
         except ApiError as raised:
             error = raised.for_field(self._asked.messages_field)
             status = error.status
-            response = _json(error.body(), status, error.headers())
+            response = _json(reply_body(error, self._path), status, error.headers())
             await response(scope, receive, self._send)
         finally:
             self._service.metrics.add("requests_total", path=self._path, status=str(status))
@@ -430,7 +450,7 @@ class _Answering(Response):
         return early
 
     async def _begin_stream(self) -> None:
-        headers = {"content-type": "text/event-stream; charset=utf-8"}
+        headers = {"content-type": self._reply.content_type}
         headers |= _report_headers(self._reply.report)
         await self._send(
             {
@@ -476,9 +496,13 @@ class _Answering(Response):
 
 
 def _check_type(request: Request) -> None:
-    """Reject other types: pages of other websites can send forms without a preflight request."""
+    """Reject other types: pages of other websites can send forms without a preflight request.
+
+    Ollama's users send requests with curl and without a type; curl is no browser.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    from_browser = any(name in request.headers for name in _FROM_BROWSERS)
+    if kind != "application/json" and (from_browser or not request.url.path.startswith("/api/")):
         raise ApiError(415, "The Content-Type must be application/json.", "wrong_content_type")
 
 
@@ -532,23 +556,40 @@ def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(dumps(value), status, headers, media_type="application/json")
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return _json(error.body(), error.status, error.headers())
+    return _json(reply_body(error, request.url.path), error.status, error.headers())
 
 
-async def _fault(_: Request, __: Exception) -> Response:
+async def _fault(request: Request, _: Exception) -> Response:
     error = ApiError(500, "Internal server error; the server's log has the details.", "fault")
-    return _json(error.body(), 500)
+    return _json(reply_body(error, request.url.path), 500)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: Text("There is no such page."), 405: Text("This page does not allow that method.")}
     reply = ApiError(
         error.status_code, text.get(error.status_code, "The request is not understood.")
     )
-    return _json(reply.body(), error.status_code, error.headers)
+    return _json(reply_body(reply, request.url.path), error.status_code, error.headers)
+
+
+def _reader(kind: type[R]) -> Callable[[Mapping[str, Any], Limits], tuple[R, AnswerRequest]]:
+    """Return the function that reads a request of OpenAI's API."""
+    return lambda values, limits: read_asked(values, kind, limits)
+
+
+def _page(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return a handler that sends the page to browsers, and Ollama's greeting to its clients."""
+
+    async def serve(request: Request) -> Response:
+        accepted = request.headers.get("accept", "*/*")
+        if accepted != "*/*" and "text/html" not in accepted:
+            return Response("Ollama is running", media_type="text/plain")
+        return Response(content, headers={"content-type": kind})
+
+    return serve
 
 
 def _asset(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:

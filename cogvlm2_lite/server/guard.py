@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.server.api_errors import ApiError, dumps
+from cogvlm2_lite.server.api_errors import ApiError, dumps, reply_body
 from cogvlm2_lite.server.assets import PATHS
 
 Scope = MutableMapping[str, Any]
@@ -129,7 +129,7 @@ class Guard:
         try:
             self._check(scope, headers)
         except ApiError as error:
-            await _reply(outgoing, error.status, dumps(error.body()))
+            await _reply(outgoing, error.status, dumps(reply_body(error, scope["path"])))
             return
         if scope["method"] == "OPTIONS":
             asked = headers.get("access-control-request-headers", "")

@@ -6,11 +6,12 @@ adds what msgspec does not know: the limits of this server, and that unknown fie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
+from cogvlm2_lite.server import ollama_bodies as bodies
 from cogvlm2_lite.server import response_bodies as replies
 from cogvlm2_lite.server.bodies import (
     DATA_URL,
@@ -21,11 +22,13 @@ from cogvlm2_lite.server.bodies import (
     ResponseRequest,
 )
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.validation import Part
+from cogvlm2_lite.server.validation import Body, OpenBody
 
 _Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
-_REQUESTS = (ChatRequest, CompletionRequest, ResponseRequest, MarkdownRequest)
+_REQUESTS = (
+    ChatRequest, CompletionRequest, ResponseRequest, MarkdownRequest, *bodies.REQUESTS,
+)  # fmt: skip
 _STATUSES = {
     400: "The request is invalid; `param` names the field at fault.",
     401: "The API key is missing or wrong.",
@@ -55,8 +58,8 @@ def document(limits: Limits) -> dict[str, Any]:
         "info": {
             "title": "CogVLM2 Lite",
             "version": "1",
-            "description": "The part of OpenAI's API that one model for pictures and text needs. "
-            "Unknown fields are rejected.",
+            "description": "The parts of OpenAI's and Ollama's APIs that one model for pictures "
+            "and text needs.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"key": []}],
@@ -83,6 +86,7 @@ def document(limits: Limits) -> dict[str, Any]:
             "/v1/plan": _reading(
                 "plan", "Report what is in memory in which phase.", replies.Plan, 503
             ),
+            **_ollama(),
             "/health": _health(),
             "/metrics": _metrics(),
             "/page/markdown": _markdown(),
@@ -191,8 +195,8 @@ def _markdown() -> dict[str, Any]:
     }
 
 
-def _errors(*statuses: int) -> dict[str, Any]:
-    content = {"application/json": {"schema": _ref(replies.Error)}}
+def _errors(*statuses: int, kind: type = replies.Error) -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref(kind)}}
     return {
         str(status): {
             "description": _STATUSES[status],
@@ -203,23 +207,97 @@ def _errors(*statuses: int) -> dict[str, Any]:
     }
 
 
+def _ollama() -> dict[str, Any]:
+    """Return the paths of Ollama's API."""
+    chat = _ollama_asking(
+        "ollamaChat", "Answer a conversation.", bodies.OllamaChatRequest, bodies.OllamaChatReply
+    )
+    generate = _ollama_asking(
+        "ollamaGenerate", "Answer a prompt.", bodies.OllamaGenerateRequest,
+        bodies.OllamaGenerateReply,
+    )  # fmt: skip
+    show = _ollama_sending(
+        "ollamaShow", "Describe the model.", bodies.OllamaModelRequest, bodies.OllamaShown
+    )
+    embed, embeddings = (
+        _ollama_sending(name, "Not supported.", bodies.OllamaEmbedRequest, None)
+        for name in ("ollamaEmbed", "ollamaEmbeddings")
+    )
+    return {
+        "/api/chat": chat,
+        "/api/generate": generate,
+        "/api/tags": _ollama_reading("ollamaTags", "List the one model.", bodies.OllamaTags),
+        "/api/show": show,
+        "/api/ps": _ollama_reading(
+            "ollamaLoaded", "List the model while it is in memory.", bodies.OllamaLoadedModels
+        ),
+        "/api/version": _ollama_reading(
+            "ollamaVersion", "Return the version of the API.", bodies.OllamaVersion
+        ),
+        "/api/embed": embed,
+        "/api/embeddings": embeddings,
+    }
+
+
+def _ollama_asking(name: str, summary: str, request: type, reply: type) -> dict[str, Any]:
+    operation = _asking(name, summary, request, reply)
+    post = operation["post"]
+    # One line of the stream; a stream is the default.
+    post["responses"]["200"]["content"] = {
+        "application/json": {"schema": _ref(reply)},
+        "application/x-ndjson": {"schema": _ref(reply)},
+    }
+    post["responses"] |= _errors(*_STATUSES, kind=replies.OllamaError)
+    return operation
+
+
+def _ollama_sending(name: str, summary: str, request: type, reply: type | None) -> dict[str, Any]:
+    """Return an operation with a small request; reply: None if it always fails."""
+    found = {"application/json": {"schema": _ref(reply)}} if reply else {}
+    done = {"200": {"description": summary, "content": found}} if reply else {}
+    statuses = (400, 401, 403, 404, 408, 413, 415, 429, 500)
+    return {
+        "post": {
+            "operationId": name,
+            "summary": summary,
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _ref(request)}},
+            },
+            "responses": {**done, **_errors(*statuses, kind=replies.OllamaError)},
+        }
+    }
+
+
+def _ollama_reading(name: str, summary: str, reply: type) -> dict[str, Any]:
+    operation = _reading(name, summary, reply)
+    operation["get"]["responses"] |= _errors(401, 403, 500, kind=replies.OllamaError)
+    return operation
+
+
 # --- schemas -------------------------------------------------------------------------------------
 
 
 def _requests(limits: Limits) -> dict[str, _Schema]:
     schemas = _components(_REQUESTS)
-    open_names = {part.__name__ for part in Part.__subclasses__()}
+    open_names = {kind.__name__ for kind in _with_subclasses(OpenBody)}
     for name, schema in schemas.items():
         if name not in open_names and limits.strict:
             schema["additionalProperties"] = False
     return {name: _limited(schema, limits) for name, schema in schemas.items()}
 
 
+def _with_subclasses(kind: type[Body]) -> Iterator[type[Body]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
 def _replies() -> dict[str, _Schema]:
-    schemas = _components(replies.ALL)
+    schemas = _components((*replies.ALL, *bodies.REPLIES))
     for name, schema in schemas.items():
         if "properties" in schema:
-            optional = replies.OPTIONAL.get(name, ())
+            optional = {**replies.OPTIONAL, **bodies.OPTIONAL}.get(name, ())
             schema["required"] = [field for field in schema["properties"] if field not in optional]
     return schemas
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from cogvlm2_lite.events import (
     Event,
@@ -39,7 +40,6 @@ from cogvlm2_lite.server.response_bodies import (
     CompletionLogprobs,
     PromptTokensDetails,
     Report,
-    Response,
     ToolCall,
     Usage,
 )
@@ -47,7 +47,9 @@ from cogvlm2_lite.server.response_bodies import FinishReason as Reason
 from cogvlm2_lite.text import TEXTS, with_templates
 
 FINGERPRINT = f"cogvlm2-lite-{version('cogvlm2-lite')}"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 COMMENT = b": still working\n\n"
+"""A server-sent event without data."""
 Logprobs = ChatLogprobs | CompletionLogprobs
 REASONS: Mapping[FinishReason, Reason] = {
     FinishReason.EOS: "stop",
@@ -61,12 +63,14 @@ REASONS: Mapping[FinishReason, Reason] = {
 class Reply(Protocol):
     """Builds the reply to one request, from the events of its answer.
 
-    report  how the request was read; set before `begin` and `whole`
+    report        how the request was read; set before `begin` and `whole`
+    content_type  of a stream
     """
 
     report: Report | None
+    content_type: str
 
-    def whole(self, finished: Finished) -> ChatCompletion | Completion | Response:
+    def whole(self, finished: Finished) -> Struct:
         """Return the reply to a request without stream, after `chunks` got all events."""
         ...
 
@@ -108,6 +112,8 @@ class CompletionReply:
     continued    the answer continues a text that the client has
     function     the answer is the arguments of this function; "": it is text
     """
+
+    content_type = EVENT_STREAM
 
     def __init__(
         self,

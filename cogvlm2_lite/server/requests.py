@@ -51,6 +51,8 @@ class AnswerRequest:
     function        the answer is the arguments of this function, as JSON; "": it is text
     ignored         names of the request's fields that were left out
     notices         what else was not done as the request asked
+    keep_s          seconds that the model stays in memory after the last request; None: always
+    waits           wait while the model is loading; otherwise that is an error
     """
 
     model: str | None
@@ -71,6 +73,8 @@ class AnswerRequest:
     function: str = ""
     ignored: tuple[str, ...] = ()
     notices: tuple[Text, ...] = ()
+    keep_s: float | None = None
+    waits: bool = False
 
 
 def read_request(values: Mapping[str, Any], kind: type[R]) -> R:

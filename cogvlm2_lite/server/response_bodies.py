@@ -334,6 +334,12 @@ class Error(Struct, frozen=True, kw_only=True):
     error: ErrorDetail
 
 
+class OllamaError(Struct, frozen=True, kw_only=True):
+    """The reply of every request to Ollama's API that failed."""
+
+    error: str
+
+
 ALL = (
     ChatCompletion, Completion, Response, Model, ModelList, Plan, Health, Markdown, Document, Error,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.bodies import ResponseRequest, TextFormat
 from cogvlm2_lite.server.logprobs import chosen_tokens
-from cogvlm2_lite.server.replies import COMMENT, REASONS
+from cogvlm2_lite.server.replies import COMMENT, EVENT_STREAM, REASONS
 from cogvlm2_lite.server.response_bodies import (
     ChosenToken,
     IncompleteDetails,
@@ -49,6 +49,8 @@ class ResponseReply:
     with_logprobs  logprobs were asked for
     continued      the answer continues a text that the client has
     """
+
+    content_type = EVENT_STREAM
 
     def __init__(
         self, model: str, body: ResponseRequest, *, with_logprobs: bool, continued: bool = False

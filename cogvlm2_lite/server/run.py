@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import uvicorn
 
@@ -18,6 +16,7 @@ from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.connections import http_protocol
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.ollama_routes import card_of
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
@@ -78,7 +77,7 @@ class LocalServer:
             self.service,
             options.access,
             model=options.model,
-            created=_made(options.load.folder),
+            card=card_of(options.load.folder),
             pictures=pictures,
             most_requests=options.max_waiting * 4 + 64,
         )
@@ -149,14 +148,6 @@ def serve(
         engine.stop()
     if server.service.failure is not None:
         raise server.service.failure
-
-
-def _made(folder: Path) -> int:
-    """Return when a model folder was made, in seconds since 1970."""
-    try:
-        return int((folder / "config.json").stat().st_mtime)
-    except OSError:
-        return int(time.time())  # the engine will say what is wrong with the folder
 
 
 def listen(host: str, port: int) -> socket.socket:

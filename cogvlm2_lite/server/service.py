@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Event, Finished, TextDelta, TurnsDropped
+from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta, TurnsDropped
 from cogvlm2_lite.server.api_errors import ApiError, api_error_of, context_error
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.metrics import Metrics
@@ -16,7 +16,7 @@ from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, News, Outcome, WorkerEngine, error_of
-from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed
+from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed, Unloaded
 
 _RESTART_DELAYS_S = (0.0, 0.0, 5.0, 30.0)
 """Delay before a restart, by the number of deaths without an answer in between."""
@@ -49,6 +49,11 @@ class Service:
         self._running: set[int] = set()
         self._draining = False
         self._reserved_bytes = 0
+        self._keep_s: float | None = None
+        self._unload_timer: asyncio.TimerHandle | None = None
+        self._users = 0
+        self._unloading = False
+        self._on_demand = False
         self._deaths = 0
         self._answers_at_death = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,7 +64,25 @@ class Service:
 
     @property
     def loaded(self) -> Loaded | None:
-        return self._engine.loaded
+        return None if self._unloading else self._engine.loaded
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether the model was unloaded, and the next request loads it again."""
+        return self._on_demand and self._engine.state in (EngineState.EMPTY, EngineState.LOADING)
+
+    @property
+    def keep_s(self) -> float | None:
+        """Seconds until the model is unloaded if no request comes; None: it stays."""
+        timer = self._unload_timer
+        if timer is None:
+            return self._keep_s
+        return max(timer.when() - asyncio.get_running_loop().time(), 0.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request needs the model, also one that waits for it."""
+        return bool(self._users or self._running)
 
     @property
     def waiting(self) -> int:
@@ -81,6 +104,8 @@ class Service:
 
     async def stop(self) -> None:
         """End the engine's process."""
+        self._keep_s = None
+        self._schedule_unload()
         for task in self._tasks:
             task.cancel()
         await asyncio.to_thread(self._engine.stop)
@@ -100,8 +125,7 @@ class Service:
         try:
             async with asyncio.timeout(timeout_s):
                 while self._running:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._until_changed()
         except TimeoutError:
             return
 
@@ -121,21 +145,25 @@ class Service:
         rounds = (self.waiting + 1) / self._queue.slots
         return min(math.ceil(rounds * max(self.metrics.seconds_per_answer, 1.0)), 600)
 
-    def check_ready(self) -> None:
-        """Raise ApiError 503 with the reason if no request can be answered now."""
+    def check_ready(self, *, waits: bool = False) -> None:
+        """Raise ApiError 503 with the reason if no request can be answered now.
+
+        waits  the request waits until the model is loaded
+        """
         if self._draining:
             raise ApiError(503, "The server is shutting down.", "shutting_down")
-        match self._engine.state:
-            case EngineState.READY:
-                return
-            case EngineState.LOADING:
-                text = "The model is loading."
-                raise ApiError(503, text, "model_loading", retry_after=5)
-            case _:
-                again = self._engine.state is EngineState.DEAD
-                hint = "It is being restarted." if again else ""
-                reason = self._engine.reason or "The model is not loaded."
-                raise api_error_of(EngineError(reason, hint=hint))
+        state = self._engine.state
+        loading = waits and state is EngineState.LOADING
+        if state is not EngineState.READY and not loading and not self.on_demand:
+            raise self._not_ready()
+
+    def _not_ready(self) -> ApiError:
+        if self._engine.state is EngineState.LOADING:
+            return ApiError(503, "The model is loading.", "model_loading", retry_after=5)
+        again = self._engine.state is EngineState.DEAD
+        hint = "It is being restarted." if again else ""
+        reason = self._engine.reason or "The model is not loaded."
+        return api_error_of(EngineError(reason, hint=hint))
 
     async def answer(
         self, asked: AnswerRequest, peer: str, *, on_wait: Callable[[], None] = lambda: None
@@ -146,7 +174,70 @@ class Service:
 
         Raises ApiError, also in the middle of an answer.
         """
-        self.check_ready()
+        self.check_ready(waits=asked.waits)
+        with self._use(asked.keep_s):
+            async with aclosing(self._events(asked, peer, on_wait)) as events:
+                async for event in events:
+                    yield event
+
+    async def load(
+        self, asked: AnswerRequest, peer: str, *, on_wait: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Event, None]:
+        """Load the model, or unload it if the request keeps it for 0 s; yields Finished.
+
+        The parameters are those of `answer`.
+        """
+        if asked.keep_s != 0:
+            self.check_ready(waits=True)
+        with self._use(asked.keep_s):
+            if asked.keep_s != 0:
+                await self._until_ready(on_wait)
+        while self._unloading:
+            await self._until_changed()
+        yield Finished(
+            text="",
+            reason=FinishReason.EOS,
+            prompt_tokens=0,
+            image_tokens=0,
+            completion_tokens=0,
+            encode_s=0.0,
+            prefill_s=0.0,
+            decode_s=0.0,
+        )
+
+    @contextmanager
+    def _use(self, keep_s: float | None) -> Iterator[None]:
+        """Keep the model in memory, and afterwards for `keep_s` if no other request comes."""
+        self._keep_s = keep_s
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._schedule_unload()
+
+    def _schedule_unload(self) -> None:
+        """Unload the model when its time is over; requests in the engine come first."""
+        if self._unload_timer is not None:
+            self._unload_timer.cancel()
+            self._unload_timer = None
+        if self._keep_s is None or self.busy:
+            return
+        if self._keep_s == 0:
+            self._unload()
+        else:
+            loop = asyncio.get_running_loop()
+            self._unload_timer = loop.call_later(self._keep_s, self._unload)
+
+    def _unload(self) -> None:
+        self._unload_timer = None
+        if self._engine.state is EngineState.READY and not self._unloading:
+            self._unloading = self._on_demand = True
+            self._engine.unload()
+
+    async def _events(
+        self, asked: AnswerRequest, peer: str, on_wait: Callable[[], None]
+    ) -> AsyncGenerator[Event, None]:
         await self._queue.acquire(
             f"{peer} {asked.client}", retry_after=self._retry_after(), on_wait=on_wait
         )
@@ -172,36 +263,67 @@ class Service:
                     yield event
 
     async def _until_ready(self, on_wait: Callable[[], None]) -> None:
-        """Wait while the engine restarts, so that requests in the queue survive its death."""
-        while self._draining or self._engine.state is not EngineState.READY:
-            if self._draining or self._engine.state is EngineState.EMPTY:
+        """Wait while the engine restarts or loads; requests in the queue survive its death.
+
+        A model that was unloaded is loaded again.
+        """
+        tried = False
+        while True:
+            if self._draining:
                 self.check_ready()
+            state = self._engine.state
+            if state is EngineState.READY and not self._unloading:
+                return
+            if state is EngineState.EMPTY:
+                if tried or not self._on_demand:
+                    raise self._not_ready()
+                self._reload()
+                tried = True
             on_wait()
             self._ready.clear()
             await self._ready.wait()
+
+    def _reload(self) -> None:
+        try:
+            self._engine.reload()
+        except CogVLM2LiteError as error:  # its process has just ended
+            raise api_error_of(error) from error
+
+    async def _until_changed(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     def _end(self, request: int) -> None:
         """Free the slot of a request that the engine has finished, even if the client has left."""
         self._running.discard(request)
         self._changed.set()
         self._queue.release()
+        self._schedule_unload()
 
     def _take_news(self, news: News) -> None:
         match news:
             case Loaded():
+                self._on_demand = False
                 self._queue.set_slots(news.parallel)
                 self._ready.set()
                 self.on_loaded(news)
+                self._schedule_unload()
+            case LoadFailed() if self._on_demand:
+                self._ready.set()  # the requests that wait fail, and the next one tries again
             case LoadFailed():
                 self.failure = error_of(news)
                 self._ready.set()
                 self._on_load_failure()
+            case Unloaded():
+                self._unloading = False
+                self._changed.set()
+                self._ready.set()
             case Died():
+                self._unloading = False
+                self._changed.set()
                 self.metrics.add("engine_deaths_total")
                 self._deaths = self._deaths + 1 if not self._answered_since() else 1
                 self._begin_restart()
-            case _:
-                return
 
     def _answered_since(self) -> bool:
         """Return whether an answer was completed since the last death."""

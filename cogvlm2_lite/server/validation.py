@@ -33,8 +33,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     """An object that clients send. Unknown fields are rejected."""
 
 
-class Part(Body, frozen=True, kw_only=True, tag_field="type"):
+class OpenBody(Body, frozen=True, kw_only=True):
     """An object that clients send. Unknown fields are ignored."""
+
+
+class Part(OpenBody, frozen=True, kw_only=True, tag_field="type"):
+    """An object with a type. Unknown fields are ignored."""
 
 
 def unsupported(
@@ -105,7 +109,7 @@ def faults(given: object, made: object, where: str = "") -> Iterator[ApiError]:
                 tag, param = describe(inspect.LiteralType((_tag(made),))), _join(where, name)
                 yield field_error(param, _MISSING, expected=tag)
         for name in given:
-            if name not in fields and not isinstance(made, Part):
+            if name not in fields and not isinstance(made, OpenBody):
                 yield _unknown(_join(where, name), name, fields)
         for name, field in fields.items():
             if name in given and field is not None:

@@ -1798,6 +1798,26 @@
         <translation>请求的 JSON 嵌套过深：超过 {most} 层。</translation>
     </message>
     <message>
+        <source>{param} must be a picture in base64, because this server opens neither web addresses nor files.</source>
+        <translation>{param} 必须是 base64 编码的图片，因为此服务器既不打开网址也不打开文件。</translation>
+    </message>
+    <message>
+        <source>a number of seconds or a duration such as &quot;5m&quot;</source>
+        <translation>秒数，或如“5m”的时长</translation>
+    </message>
+    <message>
+        <source>&quot;json&quot; or a JSON schema</source>
+        <translation>&quot;json&quot; 或 JSON schema</translation>
+    </message>
+    <message>
+        <source>This model does not support embeddings: it answers questions about pictures.</source>
+        <translation>此模型不支持嵌入向量：它回答关于图片的问题。</translation>
+    </message>
+    <message>
+        <source>model {name!r} not found: the model of this server is {model!r}</source>
+        <translation>找不到模型 {name!r}：此服务器的模型是 {model!r}</translation>
+    </message>
+    <message>
         <source>{param} is missing: it must be a JSON schema.</source>
         <translation>缺少 {param}：它必须是 JSON Schema。</translation>
     </message>

@@ -24,7 +24,7 @@ from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, Outcome, WorkerEngine
-from cogvlm2_lite.worker.protocol import Ask, Died
+from cogvlm2_lite.worker.protocol import Ask, Died, LoadFailed, Unloaded
 from tests.helpers.waiting import PATIENCE_S
 from tests.helpers.worker_engine import FakeEngine
 
@@ -41,6 +41,8 @@ class ScriptedEngine(FakeEngine):
         super().__init__(parallel=parallel)
         self.error = error
         self.extra: list[Event] = []
+        self.reloads = 0
+        self.reload_error: str | None = None
         self.go = threading.Event()
         self.begun = threading.Event()
         self.over = threading.Event()
@@ -65,6 +67,21 @@ class ScriptedEngine(FakeEngine):
         super().stop(timeout_s)
         for flag in self._cancels.values():
             flag.set()
+
+    def unload(self) -> None:
+        super().unload()
+        self.on_news(Unloaded())
+
+    def reload(self) -> None:
+        self.reloads += 1
+        self.state = EngineState.LOADING
+        if self.reload_error is None:
+            self.load()
+        else:
+            self.state, self.reason = EngineState.EMPTY, self.reload_error
+            self.on_news(
+                LoadFailed(kind="EngineError", message=Text(self.reload_error), hint=Text())
+            )
 
     def die(self) -> None:
         """End as a killed process does."""

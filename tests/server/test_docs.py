@@ -64,6 +64,21 @@ def test_the_example_for_the_openai_package(served: Served, tmp_path: Path) -> N
     assert run([sys.executable, "-c", code], tmp_path).strip() == "ROAD"
 
 
+OLLAMA_ADDRESS = "http://127.0.0.1:11434"
+
+
+def test_the_examples_for_ollama(served: Served, tmp_path: Path) -> None:
+    section = re.search(r"### Programs for Ollama\n(.*?)\n## ", PAGE, re.DOTALL)
+    assert section is not None
+    start, curl, python = re.findall(r"```\w+\n(.*?)```", section[1], re.DOTALL)
+    assert start.endswith("serve my-model --port 11434\n")
+    code = python.replace(OLLAMA_ADDRESS, served.address)
+    assert run([sys.executable, "-c", code], tmp_path).strip() == "ROAD"
+    if shutil.which("curl") and shutil.which("bash"):
+        command = curl.replace(OLLAMA_ADDRESS, served.address)
+        assert '"response":"ROAD"' in run(["bash", "-c", command], tmp_path)
+
+
 def test_what_open_webui_sends_is_understood(served: Served) -> None:
     with httpx.Client(
         base_url=f"{served.address}/v1",

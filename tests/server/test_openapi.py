@@ -93,7 +93,12 @@ def test_every_route_is_in_the_document(client: httpx.Client) -> None:
     assert found == document(Limits(strict=True))
     for path in found["paths"]:
         reply = client.delete(path.replace("{name}", "scripted"))
-        assert (reply.status_code, reply.json()["error"]["type"]) == (405, "invalid_request_error")
+        assert reply.status_code == 405
+        error = reply.json()["error"]
+        if path.startswith("/api/"):
+            assert "does not allow that method" in error
+        else:
+            assert error["type"] == "invalid_request_error"
 
 
 ADDRESSES = {

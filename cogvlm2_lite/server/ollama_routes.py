@@ -1,0 +1,232 @@
+"""The routes of Ollama's API. They answer with the same queue and engine as OpenAI's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cogvlm2_lite.server.api_errors import ApiError, dumps
+from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.ollama import (
+    OllamaReply,
+    Only,
+    read_chat,
+    read_generate,
+    timestamp,
+)
+from cogvlm2_lite.server.ollama_bodies import (
+    OllamaDetails,
+    OllamaEmbedRequest,
+    OllamaLoadedModel,
+    OllamaLoadedModels,
+    OllamaModel,
+    OllamaModelRequest,
+    OllamaRequest,
+    OllamaShown,
+    OllamaTags,
+    OllamaVersion,
+)
+from cogvlm2_lite.server.replies import Reply
+from cogvlm2_lite.server.requests import AnswerRequest
+from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.server.validation import read_body
+from cogvlm2_lite.text import Text
+
+O = TypeVar("O", bound=OllamaRequest)  # noqa: E741 - a type variable
+Values = Mapping[str, Any]
+
+_VERSION = "0.12.6"
+"""The version of Ollama whose API this follows; programs compare it with what they need."""
+
+_FOR_EVER_S = 100 * 365.25 * 86400
+"""When a model expires that always stays in memory; Ollama's own program shows it as "Forever"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of the model before it is loaded.
+
+    created       when its folder was made, in seconds since 1970
+    size          bytes of its files
+    digest        64 hexadecimal digits; other files have another one
+    quantization  such as "NF4"; "" if its configuration does not name any
+    """
+
+    created: int
+    size: int = 0
+    digest: str = "0" * 64
+    quantization: str = ""
+
+
+def card_of(folder: Path) -> ModelCard:
+    """Return the card of a model folder. The engine reports what is wrong with a folder."""
+    try:
+        created = int((folder / "config.json").stat().st_mtime)
+        config = (folder / "config.json").read_bytes()
+        files = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+    except OSError:
+        return ModelCard(created=int(time.time()))
+    return ModelCard(
+        created=created,
+        size=sum(size for _, size in files),
+        digest=hashlib.sha256(config + dumps(files)).hexdigest(),
+        quantization=_quantization(config),
+    )
+
+
+def _quantization(config: bytes) -> str:
+    try:
+        kind = json.loads(config)["quantization_config"]["bnb_4bit_quant_type"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return kind.upper() if isinstance(kind, str) else ""
+
+
+class AnswerCall(Protocol):
+    """Reads a request with `read` and sends its answer in the form of `reply`."""
+
+    def __call__(
+        self,
+        request: Request,
+        read: Callable[[Values, Limits], tuple[O, AnswerRequest]],
+        reply: Callable[[AnswerRequest, O], Reply],
+    ) -> Awaitable[Response]: ...
+
+
+class OllamaRoutes:
+    """The handlers of Ollama's API.
+
+    model   name of the model in the API
+    answer  answers a request
+    read    returns the JSON object of a request
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        model: str,
+        card: ModelCard,
+        *,
+        answer: AnswerCall,
+        read: Callable[[Request], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._service = service
+        self._model = model
+        self._name = model if ":" in model else f"{model}:latest"
+        self._card = card
+        self._answer = answer
+        self._read = read
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/api/chat", self._chat, methods=["POST"]),
+            Route("/api/generate", self._generate, methods=["POST"]),
+            Route("/api/tags", self._tags),
+            Route("/api/show", self._show, methods=["POST"]),
+            Route("/api/ps", self._loaded),
+            Route("/api/version", self._version),
+            Route("/api/embed", self._embed, methods=["POST"]),
+            Route("/api/embeddings", self._embed, methods=["POST"]),
+        ]
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._answer(request, self._checked(read_chat), self._reply(chat=True))
+
+    async def _generate(self, request: Request) -> Response:
+        return await self._answer(request, self._checked(read_generate), self._reply(chat=False))
+
+    def _checked(
+        self, read: Callable[[Values, Limits], tuple[O, AnswerRequest]]
+    ) -> Callable[[Values, Limits], tuple[O, AnswerRequest]]:
+        """Return a function that also checks the name of the model."""
+
+        def checked(values: Values, limits: Limits) -> tuple[O, AnswerRequest]:
+            self._check_name(values.get("model"))
+            return read(values, limits)
+
+        return checked
+
+    def _reply(self, *, chat: bool) -> Callable[[AnswerRequest, OllamaRequest], Reply]:
+        def reply(asked: AnswerRequest, body: OllamaRequest) -> Reply:
+            only: Only | None = None
+            if not asked.question:
+                only = "unload" if asked.keep_s == 0 else "load"
+            return OllamaReply(body.model or self._name, asked, chat=chat, only=only)
+
+        return reply
+
+    async def _tags(self, _: Request) -> Response:
+        model = OllamaModel(
+            name=self._name,
+            model=self._name,
+            modified_at=timestamp(self._card.created),
+            size=self._card.size,
+            digest=self._card.digest,
+            details=self._details(),
+        )
+        return _json(OllamaTags(models=[model]))
+
+    async def _show(self, request: Request) -> Response:
+        body = read_body(await self._read(request), OllamaModelRequest)
+        self._check_name(body.model or body.name)
+        info: dict[str, Any] = {"general.architecture": "cogvlm2", "general.basename": self._model}
+        if (loaded := self._service.loaded) is not None:
+            info["cogvlm2.context_length"] = loaded.context
+            info["cogvlm2.image_tokens"] = loaded.image_tokens
+        modified_at = timestamp(self._card.created)
+        return _json(OllamaShown(details=self._details(), model_info=info, modified_at=modified_at))
+
+    async def _loaded(self, _: Request) -> Response:
+        loaded = self._service.loaded
+        if loaded is None:
+            return _json(OllamaLoadedModels(models=[]))
+        keep_s = self._service.keep_s
+        devices = loaded.plan.get("devices", ())
+        model = OllamaLoadedModel(
+            name=self._name,
+            model=self._name,
+            size=loaded.plan["peak_bytes"],
+            digest=self._card.digest,
+            details=self._details(),
+            expires_at=timestamp(time.time() + (_FOR_EVER_S if keep_s is None else keep_s)),
+            size_vram=sum(d["peak_bytes"] for d in devices if d["device"] != "cpu"),
+            context_length=loaded.context,
+        )
+        return _json(OllamaLoadedModels(models=[model]))
+
+    async def _version(self, _: Request) -> Response:
+        return _json(OllamaVersion(version=_VERSION))
+
+    async def _embed(self, request: Request) -> Response:
+        body = read_body(await self._read(request), OllamaEmbedRequest)
+        self._check_name(body.model)
+        text = "This model does not support embeddings: it answers questions about pictures."
+        raise ApiError(400, text, "unsupported")
+
+    def _details(self) -> OllamaDetails:
+        return OllamaDetails(quantization_level=self._card.quantization)
+
+    def _check_name(self, name: object) -> None:
+        """Raise ApiError if a name is another model's. Names of wrong types are found later."""
+        known = (self._model, self._name, "")
+        if isinstance(name, str) and name not in known:
+            text = Text(
+                "model {name!r} not found: the model of this server is {model!r}",
+                name=name[:100],
+                model=self._name,
+            )
+            raise ApiError(404, text, "model_not_found", "model")
+
+
+def _json(value: object) -> Response:
+    return Response(dumps(value), media_type="application/json")
