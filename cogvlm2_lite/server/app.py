@@ -289,7 +289,7 @@ class _Handlers:
 
     async def _with_picture(self, asked: AnswerRequest, reserved: _Reservation) -> AnswerRequest:
         assert self._pictures is not None, "addresses are accepted only if they can be fetched"
-        self._service.check_ready()  # fetch nothing if the server can't answer
+        self._service.check_ready(waits=asked.waits)  # fetch nothing if the server can't answer
         picture = await self._pictures.fetch(asked.image_url)
         reserved.add(len(picture))
         return replace(asked, image=picture, image_url="")

@@ -165,7 +165,8 @@ def _asked(
         _, asked = read_asked(values, ChatRequest, replace(limits, strict=False))
     except ApiError as error:
         _raise_renamed(error, param_of)
-    return replace(asked, keep_s=keep_s, waits=True)
+    ignored = tuple(_FIELDS.get(name, name) for name in asked.ignored)
+    return replace(asked, keep_s=keep_s, waits=True, ignored=ignored)
 
 
 def _raise_renamed(error: ApiError, param_of: Callable[[str], str]) -> NoReturn:

@@ -188,7 +188,8 @@ def test_a_stream_that_fails_ends_with_an_error() -> None:
 
 
 def test_formats_are_json_or_a_schema(client: ollama.Client, http: httpx.Client) -> None:
-    client.chat("demo", [HELLO], format="json", options={"stop": ["x"]})
+    body = {"messages": [HELLO], "format": "json", "options": {"stop": ["x"]}}
+    assert http.post("/api/chat", json=body).headers["x-cogvlm2-ignored"] == "options.stop"
     sampling = ENGINE.asked[-1].sampling
     assert (sampling.json_object, sampling.stop) == (True, ())
     schema = {"type": "object", "properties": {"sign": {"type": "string"}}}

@@ -355,7 +355,8 @@ async function updateState() {
   try {
     const health = await (await fetch("/health")).json();
     const ready = health.status === "ready";
-    at("state").textContent = ready ? words.ready : words.loading;
+    const waiting = health.status === "empty" ? words.unloaded : words.loading;
+    at("state").textContent = ready ? words.ready : waiting;
     if (!ready) {
       plan = null; // the plan may be different after loading
       return showMemory();
