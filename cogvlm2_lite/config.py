@@ -14,10 +14,9 @@ from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.architectures.others import other_model
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.folders.contents import (
-    HEAD_BYTES,
     message_in_place,
     server_message,
-    wrong_content,
+    unreadable_json,
 )
 from cogvlm2_lite.folders.explain import CONFIG_NAME, explain_no_config
 from cogvlm2_lite.text import marked
@@ -44,9 +43,9 @@ def read_config(folder: Path) -> ModelConfig:
         raise explain_no_config(folder) from None
     except RecursionError:
         raise CheckpointError("{file} is nested too deeply.", file=path) from None
-    except (OSError, msgspec.DecodeError) as error:
-        if found := wrong_content(path, content[:HEAD_BYTES], len(content)):
-            raise found from error
+    except msgspec.DecodeError as error:
+        raise unreadable_json(path, content, error) from error
+    except OSError as error:
         raise CheckpointError("{file} can't be read: {why}.", file=path, why=error) from error
     if not isinstance(raw, dict):
         raise CheckpointError("{file} does not contain a JSON object.", file=path)

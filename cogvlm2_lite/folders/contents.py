@@ -72,6 +72,22 @@ def wrong_content(file: Path, head: bytes, size: int) -> CheckpointError | None:
     return _text_content(file, head, size)
 
 
+def unreadable_json(file: Path, content: bytes, error: Exception) -> CheckpointError:
+    """Return the error for a JSON file that can't be parsed: what it is, or that it is cut."""
+    if found := wrong_content(file, content[:HEAD_BYTES], len(content)):
+        return found
+    if not content.strip():
+        return CheckpointError(
+            "{file} is empty.", hint="Continue or repeat its download.", file=file
+        )
+    return CheckpointError(
+        "{file} can't be read: {why}.",
+        hint="The file is not complete, or it was changed. Copy or download it again.",
+        file=file,
+        why=error,
+    )
+
+
 def server_message(raw: Mapping[str, Any]) -> str | None:
     """Return the message if a JSON object is a server's error; None for any other object."""
     if len(raw) > 6 or "architectures" in raw or "hidden_size" in raw:
@@ -122,7 +138,9 @@ def _text_content(file: Path, head: bytes, size: int) -> CheckpointError | None:
     try:
         parsed = json.loads(text)
     except ValueError:
-        return message_in_place(file, _shortened(text)) if " " in text else None
+        # The beginning of a JSON object is a file that was cut.
+        is_message = " " in text and not text.startswith(("{", "["))
+        return message_in_place(file, _shortened(text)) if is_message else None
     except RecursionError:
         return None
     message = server_message(parsed) if isinstance(parsed, dict) else None
@@ -130,7 +148,7 @@ def _text_content(file: Path, head: bytes, size: int) -> CheckpointError | None:
 
 
 def _message_text(head: bytes, size: int) -> str | None:
-    """Return a short file as text if it is printable text and not the begin of a JSON object."""
+    """Return a short file as text if it is printable text."""
     if not 8 < size <= min(_LONGEST_MESSAGE, len(head)):
         return None
     try:

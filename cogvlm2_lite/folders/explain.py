@@ -136,6 +136,14 @@ def _other_kind(folder: Path) -> CheckpointError | None:
     return None
 
 
+def explain_no_file(folder: Path, name: str) -> CheckpointError | None:
+    """Return the error for a missing file that is there under another name or in part; or None."""
+    if other := saved_as(folder, name):
+        return _renamed(folder, other, name)
+    begun = [file for file in unfinished_downloads(folder) if file.name.startswith(name)]
+    return _unfinished_error(folder, name) if begun else None
+
+
 def _config_saved_as(folder: Path) -> CheckpointError | None:
     other = saved_as(folder, CONFIG_NAME)
     return None if other is None else _renamed(folder, other, CONFIG_NAME)

@@ -15,7 +15,8 @@ from typing import Any
 import tokenizers
 
 from cogvlm2_lite.errors import CheckpointError
-from cogvlm2_lite.folders.contents import HEAD_BYTES, wrong_content
+from cogvlm2_lite.folders.contents import unreadable_json
+from cogvlm2_lite.folders.explain import explain_no_file
 
 # The clean-up of the released decode (`clean_up_tokenization_spaces` in transformers 4), in order.
 _CLEAN_UP = (
@@ -179,15 +180,15 @@ def _read_json(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
         content = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
+        raise explain_no_file(path.parent, path.name) or CheckpointError(
             "{folder} has no {file}, so text can't be turned into tokens.",
             hint="Copy {file} from the original checkpoint into the folder.",
             folder=path.parent,
             file=path.name,
         ) from None
-    except (OSError, ValueError) as error:
-        if found := wrong_content(path, raw[:HEAD_BYTES], len(raw)):
-            raise found from error
+    except ValueError as error:
+        raise unreadable_json(path, raw, error) from error
+    except OSError as error:
         raise CheckpointError("{file} can't be read: {why}.", file=path, why=error) from error
     if not isinstance(content, dict):
         raise CheckpointError("{file} does not contain a JSON object.", file=path)

@@ -3362,6 +3362,10 @@
         <translation>请下载文件本身，而不是介绍它的网页。如果网站要求，请先登录并接受许可协议。</translation>
     </message>
     <message>
+        <source>The file is not complete, or it was changed. Copy or download it again.</source>
+        <translation>文件不完整或已被改动。请重新复制或下载。</translation>
+    </message>
+    <message>
         <source>{file} contains a message of the server instead of the file: {message}</source>
         <translation>{file} 中是服务器返回的消息，而不是文件内容：{message}</translation>
     </message>
@@ -3392,6 +3396,10 @@
     <message>
         <source>{file} is a packed archive.</source>
         <translation>{file} 是压缩包。</translation>
+    </message>
+    <message>
+        <source>{file} is empty.</source>
+        <translation>{file} 是空文件。</translation>
     </message>
     <message>
         <source>unknown size</source>

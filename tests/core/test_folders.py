@@ -22,6 +22,7 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.folders.downloads import unfinished_downloads
 from cogvlm2_lite.folders.explain import INDEX_NAME, SINGLE_NAME, models_below
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.weights.catalog import Catalog
 from tests.helpers.checkpoints import CHECKPOINT, golden_tensors, write_folder
 from tests.helpers.folders import write_tokenizer
@@ -126,6 +127,42 @@ def test_a_small_file_that_is_something_else_is_named(
     error = refusal(folder)
     assert name in error.message
     assert says in error.message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("kept", "says", "advice"),
+    [(0, "is empty", "repeat its download"), (100, "can't be read", "is not complete")],
+)
+def test_a_small_file_that_was_not_downloaded_completely_is_named(
+    folder: Path, name: str, kept: int, says: str, advice: str
+) -> None:
+    write_tokenizer(folder)
+    text = (folder / name).read_text()
+    (folder / name).write_text(text[: min(kept, len(text) // 2)])
+    error = refusal(folder) if name == "config.json" else tokenizer_error(folder)
+    assert f"{name} {says}" in error.message
+    assert advice in error.hint
+
+
+def tokenizer_error(folder: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        Tokenizer.from_folder(folder)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("tokenizer.json.part", "downloads that have not finished: 1 (tokenizer.json.part"),
+        ("tokenizer (1).json", "has tokenizer (1).json, but no tokenizer.json"),
+        ("gone", "has no tokenizer.json, so text can't be turned into tokens"),
+    ],
+)
+def test_a_tokenizer_under_another_name_is_found(folder: Path, other: str, says: str) -> None:
+    write_tokenizer(folder)
+    (folder / "tokenizer.json").rename(folder / other)
+    assert says in tokenizer_error(folder).message
 
 
 def test_a_file_that_ends_early_is_counted_in_bytes(folder: Path) -> None:
