@@ -217,8 +217,8 @@ def _message(message: OllamaMessage, where: str, limits: Limits) -> dict[str, An
     made: dict[str, Any] = {"role": message.role, "content": parts}
     if message.tool_calls:
         made["tool_calls"] = message.tool_calls
-    if message.tool_name:
-        made["name"] = message.tool_name
+    if name := message.tool_name or message.name:
+        made["name"] = name
     return made
 
 

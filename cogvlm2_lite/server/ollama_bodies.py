@@ -51,7 +51,8 @@ class OllamaMessage(OpenBody, frozen=True, kw_only=True):
     content: str | list[Any] | None = None
     images: Pictures = None
     tool_calls: Annotated[Any, Meta(description="Past calls; they become text.")] = None
-    tool_name: str | None = None
+    tool_name: Annotated[str | None, Meta(description="The tool of a result.")] = None
+    name: Annotated[str | None, Meta(description="An older name of `tool_name`.")] = None
 
 
 class OllamaRequest(OpenBody, frozen=True, kw_only=True):

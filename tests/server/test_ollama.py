@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -260,6 +261,63 @@ def test_home_assistant(http: httpx.Client) -> None:
     assert read[-1]["cogvlm2"]["ignored"] == ["options.num_ctx", "tools"]
 
 
+def test_home_assistant_with_the_asynchronous_client(address: str) -> None:
+    """As a task with a picture and a structure: message objects, a schema, tools of none."""
+    schema = {"type": "object", "properties": {"cars": {"type": "integer"}}, "required": ["cars"]}
+    messages = [
+        ollama.Message(role="system", content="You are a Home Assistant expert."),
+        ollama.Message(
+            role="user", content="How many cars?", images=[ollama.Image(value=PICTURES["sign"])]
+        ),
+    ]
+
+    async def ask() -> list[str | None]:
+        async with ollama.AsyncClient(host=address, timeout=PATIENCE_S) as client:
+            assert [model.model for model in (await client.list()).models] == ["demo:latest"]
+            stream = await client.chat(
+                model="demo:latest", messages=messages, tools=None, stream=True, keep_alive=-1,
+                options={"num_ctx": 8192}, think=None, format=schema,
+            )  # fmt: skip
+            return [part.message.content async for part in stream]
+
+    pieces = asyncio.run(ask())
+    assert "".join(piece or "" for piece in pieces).endswith("How many cars?")
+    asked = ENGINE.asked[-1]
+    assert asked.image == PICTURES["sign"].read_bytes()
+    assert json.loads(asked.sampling.json_schema) == schema
+
+
+def test_frigate(client: ollama.Client, http: httpx.Client) -> None:
+    assert not client.show("demo").get("error")
+    options = {"temperature": 0.5, "repeat_penalty": 1.05, "presence_penalty": 0.3}
+    frames = [b"the first frame of a clip, as bytes of JPEG", BYTES]
+    reply = client.generate("demo", "Describe the person.", images=frames, options=options)
+    assert str(reply["response"]).strip() == "Describe the person."
+    assert ENGINE.asked[-1].image == BYTES
+    past: list[dict[str, Any]] = [
+        {"role": "user", "content": "Who was there?"},
+        {"role": "assistant", "content": "",
+         "tool_calls": [{"function": {"name": "search", "arguments": {"label": "person"}}}]},
+        {"role": "tool", "content": "[]", "tool_call_id": "call_1", "name": "search"},
+    ]  # fmt: skip
+    client.chat("demo", past, options=options)
+    assert ENGINE.asked[-1].question == "[Result: []]"
+    lines(http.post("/api/chat", json={"messages": past}))
+    assert ENGINE.asked[-1].question == "[Result of search: []]"
+
+
+def test_photoprism(http: httpx.Client) -> None:
+    body = {
+        "model": "demo:latest", "system": "Return JSON.", "prompt": "List labels.", "suffix": "",
+        "format": "json", "images": [f"data:image/jpeg;base64,{PICTURE}"], "stream": False,
+        "raw": False, "context": None, "think": "false", "keep_alive": None,
+        "options": {"temperature": 0.01, "top_p": 0.9, "seed": 3421, "stop": None, "min_p": 0.1},
+    }  # fmt: skip
+    reply = http.post("/api/generate", json=body).json()
+    assert (reply["done"], reply["response"]) == (True, "Return JSON. List labels.")
+    assert ENGINE.asked[-1].sampling.json_object
+
+
 def test_llmvision(http: httpx.Client) -> None:
     body = {
         "model": "demo", "stream": False,
@@ -489,8 +547,9 @@ def test_a_real_model_behind_serve() -> None:
             message = {"role": "user", "content": question, "images": [PICTURES["sign"]]}
             options = {"temperature": 0, "num_predict": 20}
             assert model.model is not None
-            reply = client.chat(model.model, [message], options=options, keep_alive=0)
-            assert (reply.message.content, reply.done_reason) == ("ROAD", "stop")
+            for _ in range(2):  # the second one comes while the model is being unloaded
+                reply = client.chat(model.model, [message], options=options, keep_alive=0)
+                assert (reply.message.content, reply.done_reason) == ("ROAD", "stop")
             wait_until_unloaded(client)
             assert client.generate("demo").done_reason == "load"
             sign = PICTURES["sign"]

@@ -13,6 +13,7 @@ from msgspec import structs
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.events import PictureOpened, Progress, TextDelta
 from cogvlm2_lite.text import Text
+from tests.helpers.chat_client import client_of
 from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S
@@ -412,3 +413,15 @@ def test_with_a_key_the_page_asks_for_it(browser: Any) -> None:
         page.wait_for_selector(".again")
         assert page.inner_text(".said") == "hello"
         context.close()
+
+
+def test_a_model_that_was_unloaded_is_named(browser: Any) -> None:
+    engine = ScriptedEngine()
+    with running(engine) as server, client_of(server) as client:
+        for page in opened(browser, server.address):
+            assert client.post("/api/generate", json={"keep_alive": 0}).status_code == 200
+            page.reload()
+            shows(page, "#state", "The next question loads the model")
+            client.post("/api/generate", json={})
+            page.reload()
+            shows(page, "#state", "Ready")
