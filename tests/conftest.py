@@ -5,8 +5,14 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.helpers")  # their failures show values too
+
+
+# A busy machine may take any time for an example: tests are never timed.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
