@@ -267,4 +267,7 @@ _FOREIGN = (
     (Text("a ZIP archive or an office document"), rb"PK\x03\x04"),
     (Text("an icon file"), rb"\x00\x00[\x01\x02]\x00|icns"),
     (Text("a PostScript file"), rb"%!PS"),
+    (Text("a QOI picture"), rb"qoif"),
+    (Text("a DICOM picture"), rb".{128}DICM"),
+    (Text("a DirectDraw texture"), rb"DDS "),
 )

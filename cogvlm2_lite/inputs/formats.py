@@ -49,6 +49,10 @@ FOREIGN_SUFFIXES: Mapping[str, str] = MappingProxyType(
             ("Radiance HDR", ".hdr"),
             ("GIMP", ".xcf"),
             ("DjVu", ".djvu"),
+            ("JPEG XR", ".jxr .wdp .hdp"),
+            ("QOI", ".qoi"),
+            ("DICOM", ".dcm"),
+            ("DDS", ".dds"),
             (Text("video"), ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .3gp"),
         )
         for suffix in suffixes.split()

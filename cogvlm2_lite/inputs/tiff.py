@@ -41,7 +41,7 @@ _COMPRESSION_NAMES = {
     32909: "Pixar", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG",
     34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 34713: "Nikon", 34887: "LERC",
     34892: "lossy DNG",
-    34933: "PNG",
+    34933: "PNG", 22610: "JPEG XR", 34934: "JPEG XR",
     50001: "WebP",
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
