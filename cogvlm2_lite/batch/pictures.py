@@ -47,7 +47,7 @@ def find_pictures(folder: Path, *, recursive: bool) -> Found:
     """
     if not folder.is_dir():
         raise UsageError(
-            "There is no folder {folder}.",
+            "{folder} is not a folder." if folder.exists() else "There is no folder {folder}.",
             hint="Use the folder that contains the pictures.",
             folder=folder,
         )

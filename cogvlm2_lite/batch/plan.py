@@ -194,6 +194,7 @@ class _Survey:
     old      those that do not record their model
     again    pictures to ask again, by reason
     persons  text files that this program did not write; ours: those that will be replaced
+    foreign  those of `persons` to which no answer can be added
     """
 
     task: Task
@@ -204,6 +205,7 @@ class _Survey:
     old: int = 0
     again: Counter[str] = field(default_factory=Counter)
     persons: int = 0
+    foreign: int = 0
     ours: int = 0
 
     def add(self, name: str) -> bool:
@@ -217,7 +219,7 @@ class _Survey:
             self._look_at_text(records[place], records)
             return True
         owner = self.files.owner(name, records) if self.files else Owner.NOBODY
-        self.persons += owner is Owner.PERSON
+        self._count_persons(name, owner)
         if owner is Owner.PERSON and self.task.existing is Existing.SKIP:
             return False
         self.ours += owner is Owner.PROGRAM
@@ -266,7 +268,12 @@ class _Survey:
             return
         if writing is not None and writing.content is not None:
             self.rewrite.append(answered.picture)
-        self.persons += owner is Owner.PERSON
+        self._count_persons(answered.picture, owner)
+
+    def _count_persons(self, name: str, owner: Owner) -> None:
+        if owner is Owner.PERSON and self.files is not None:
+            self.persons += 1
+            self.foreign += not self.files.takes_answer(name)
 
     def notes(self) -> list[Text]:
         """Return what was found, as sentences."""
@@ -291,6 +298,14 @@ class _Survey:
                     "{count}. {what}",
                     count=self.persons,
                     what=_EXISTING[self.task.existing],
+                )
+            )
+        if self.foreign:
+            found.append(
+                Text(
+                    "{count} of these are not in UTF-8, so nothing is added: they are kept, and "
+                    "their answers are in answers.jsonl.",
+                    count=self.foreign,
                 )
             )
         if self.ours:

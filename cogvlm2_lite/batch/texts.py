@@ -85,6 +85,19 @@ class TextFiles:
             return Owner.NOBODY
         return Owner.PERSON if self._record(file, content, records) is None else Owner.PROGRAM
 
+    def takes_answer(self, picture: str) -> bool:
+        """Return whether an answer can be added to a person's file, which must be in UTF-8 then.
+
+        A file that can't be read is an error of its picture, later.
+        """
+        if self.existing not in (Existing.APPEND, Existing.PREPEND):
+            return True
+        try:
+            content = _read(self.folder / self.name_of(picture))
+        except OSError:
+            return True
+        return content is None or _is_utf_8(content)
+
     def plan(self, answered: Answered, records: Sequence[Answered]) -> tuple[Owner, Writing | None]:
         """Return whose an answer's text file is, and what to write; None: it is to be kept.
 

@@ -1738,6 +1738,18 @@
         <translation>{file} 是 Git LFS 指针文件：图片本身尚未下载。</translation>
     </message>
     <message>
+        <source>a QOI picture</source>
+        <translation>QOI 图片</translation>
+    </message>
+    <message>
+        <source>a DICOM picture</source>
+        <translation>DICOM 图片</translation>
+    </message>
+    <message>
+        <source>a DirectDraw texture</source>
+        <translation>DirectDraw 纹理文件</translation>
+    </message>
+    <message>
         <source>signed {bits}-bit samples whose black and white are unknown</source>
         <translation>黑白范围未知的 {bits} 位有符号样本</translation>
     </message>
@@ -3044,6 +3056,10 @@
     <message>
         <source>pictures whose names do not end like those of pictures (.jpg): {count}</source>
         <translation>文件名没有图片扩展名（如 .jpg）的图片：{count} 个</translation>
+    </message>
+    <message>
+        <source>{count} of these are not in UTF-8, so nothing is added: they are kept, and their answers are in answers.jsonl.</source>
+        <translation>其中 {count} 个不是 UTF-8 编码，因此不添加内容：它们保持不变，其答案在 answers.jsonl 中。</translation>
     </message>
     <message>
         <source>Free some space, or close the program that has the table open. Then run the same command to resume.</source>

@@ -160,6 +160,30 @@ def test_an_answer_is_added_to_a_caption_once(
         assert (tmp_path / "a.txt").read_bytes() == expected + b"and a dog"
 
 
+@pytest.mark.parametrize("how", ["append", "prepend"])
+def test_captions_that_can_not_take_an_answer_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    for number, encoding in enumerate(("utf-8", "gbk", "utf-16")):
+        picture(tmp_path / f"{encoding}.png", number)
+        (tmp_path / f"{encoding}.txt").write_bytes("我的猫".encode(encoding))
+    told = "2 of these are not in UTF-8, so nothing is added"
+    for _ in range(2):  # asked now, and from saved answers
+        assert batch(tmp_path, Speaker(), "--existing", how) == 0
+        shown = capsys.readouterr().err
+        assert told in shown
+    assert "a cat" in (tmp_path / "utf-8.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "gbk.txt").read_bytes() == "我的猫".encode("gbk")
+    batch(tmp_path, Speaker())
+    assert told not in capsys.readouterr().err
+
+
+def test_a_picture_in_place_of_the_folder_is_no_missing_folder(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a\.png is not a folder"):
+        batch(tmp_path / "a.png", Speaker())
+
+
 def test_an_answer_that_was_edited_by_hand_is_a_persons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
