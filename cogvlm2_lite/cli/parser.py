@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -58,11 +59,14 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
             near = get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = "Did you mean {near}?" if near else "See `{command} --help`."
+            if unknown[0].startswith("-") and os.path.lexists(unknown[0]):
+                hint = "If the file of this name is meant, write ./{name}."
             raise UsageError(
                 "{command} has no option {name!r}."
                 if unknown[0].startswith("-")
                 else "{command} does not take the argument {name!r}.",
-                hint="Did you mean {near}?" if near else "See `{command} --help`.",
+                hint=hint,
                 command=self.prog,
                 name=unknown[0],
                 near="".join(near),

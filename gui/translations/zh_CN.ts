@@ -3102,6 +3102,10 @@
         <translation>--context 必须大于或等于 1，不能是 {value}。</translation>
     </message>
     <message>
+        <source>If the file of this name is meant, write ./{name}.</source>
+        <translation>如果指的是这个名称的文件，请写成 ./{name}。</translation>
+    </message>
+    <message>
         <source>The output can&apos;t be written: {why}.</source>
         <translation>无法写入输出：{why}。</translation>
     </message>

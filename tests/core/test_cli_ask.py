@@ -49,6 +49,17 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
+def test_a_file_name_that_looks_like_an_option_is_recognized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-photo.png").touch()
+    for name, hint in (("-photo.png", "write ./-photo.png"), ("-x", "See `cogvlm2-lite ask")):
+        with pytest.raises(UsageError, match="has no option") as caught:
+            main(["demo", name, "What?"])
+        assert hint in caught.value.hint
+
+
 def test_the_answer_and_nothing_else_goes_to_standard_output(
     folder: str, photo: str, capsys: Capture
 ) -> None:
