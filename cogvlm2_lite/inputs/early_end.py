@@ -70,10 +70,12 @@ def grey_share(image: Image.Image) -> float:
     grey = np.asarray(np.logical_and(flat >= 127, flat <= 129).all(axis=2))
     rows = _tail(np.asarray(grey.all(axis=1)))
     partly = 0
-    for block in (8, 16):
+    for block in {8, 16, height % 8 or 8, height % 16 or 16}:
         above = grey[max(0, height - rows - block) : height - rows]
-        if above.size:
-            partly = max(partly, _tail(np.asarray(above.all(axis=0))) * above.shape[0])
+        # The first row of a block is mixed with the colors above it.
+        known = above[1:] if above.shape[0] > 1 else above
+        if known.size:
+            partly = max(partly, _tail(np.asarray(known.all(axis=0))) * above.shape[0])
     return float((rows * width + partly) / (width * height))
 
 

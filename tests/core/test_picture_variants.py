@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFilter
 
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.errors import ImageError
@@ -184,6 +184,18 @@ def test_an_early_end_is_reported_with_its_share() -> None:
     opened = open_image(PICTURES / "cut2pct.jpg")
     assert opened.notices == ("The file ends early or is damaged: 11% of the picture is missing.",)
     assert np.abs(opened.rgb[:380].astype(int) - ROAD[:380]).mean() < 3
+
+
+@pytest.mark.parametrize("height", [194, 199, 200, 208])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_a_jpeg_that_ends_in_its_last_row_of_blocks_is_reported(
+    height: int, subsampling: int
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (height, 160, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1))
+    data = encoded(image, "JPEG", quality=90, subsampling=subsampling)
+    assert "ends early" in open_image(data[: int(len(data) * 0.975)]).notices[0]
+    assert open_image(data[:-2]).notices == ()  # only the end mark is missing
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
