@@ -195,6 +195,7 @@ class _Survey:
     again    pictures to ask again, by reason
     persons  text files that this program did not write; ours: those that will be replaced
     foreign  those of `persons` to which no answer can be added
+    edited   those that had the answer before a person edited them; it is not added again
     """
 
     task: Task
@@ -206,6 +207,7 @@ class _Survey:
     again: Counter[str] = field(default_factory=Counter)
     persons: int = 0
     foreign: int = 0
+    edited: int = 0
     ours: int = 0
 
     def add(self, name: str) -> bool:
@@ -268,7 +270,11 @@ class _Survey:
             return
         if writing is not None and writing.content is not None:
             self.rewrite.append(answered.picture)
+        before = self.foreign
         self._count_persons(answered.picture, owner)
+        adds = self.task.existing in (Existing.APPEND, Existing.PREPEND)
+        if owner is Owner.PERSON and writing is None and adds:
+            self.edited += self.foreign == before
 
     def _count_persons(self, name: str, owner: Owner) -> None:
         if owner is Owner.PERSON and self.files is not None:
@@ -306,6 +312,14 @@ class _Survey:
                     "{count} of these are not in UTF-8, so nothing is added: they are kept, and "
                     "their answers are in answers.jsonl.",
                     count=self.foreign,
+                )
+            )
+        if self.edited:
+            found.append(
+                Text(
+                    "{count} of these had the answer before they were edited, so it is not added "
+                    "again.",
+                    count=self.edited,
                 )
             )
         if self.ours:

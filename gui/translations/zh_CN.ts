@@ -3062,6 +3062,10 @@
         <translation>其中 {count} 个不是 UTF-8 编码，因此不添加内容：它们保持不变，其答案在 answers.jsonl 中。</translation>
     </message>
     <message>
+        <source>{count} of these had the answer before they were edited, so it is not added again.</source>
+        <translation>其中 {count} 个在被编辑之前已有该答案，因此不再添加。</translation>
+    </message>
+    <message>
         <source>Free some space, or close the program that has the table open. Then run the same command to resume.</source>
         <translation>请释放一些空间，或关闭打开该表格的程序，然后运行同一命令以继续。</translation>
     </message>

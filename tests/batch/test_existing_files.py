@@ -178,6 +178,19 @@ def test_captions_that_can_not_take_an_answer_are_counted(
     assert told not in capsys.readouterr().err
 
 
+def test_an_edited_caption_gets_no_answer_again_and_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+    assert batch(tmp_path, Speaker()) == 0
+    (tmp_path / "a.txt").write_text("my cat")
+    assert batch(tmp_path, Speaker(), "--existing", "append") == 0
+    assert (tmp_path / "a.txt").read_text() == "my cat"
+    told = "1 of these had the answer before they were edited, so it is not added again."
+    assert told in capsys.readouterr().err
+
+
 def test_a_picture_in_place_of_the_folder_is_no_missing_folder(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     with pytest.raises(UsageError, match=r"a\.png is not a folder"):
