@@ -237,8 +237,13 @@ def _png(file: _File) -> Decoded:
     repaired = opened is None
     if opened is None:
         opened = _repaired_png(file, png)
+    _, _, depth, color_type = png.header()
+    transparent = opened.image.info.get("transparency")
+    if color_type == 0 and depth in (2, 4) and isinstance(transparent, int):
+        # Pillow scales greys of 2 and 4 bits to 8, but not the transparent one.
+        opened.image.info["transparency"] = transparent * 255 // ((1 << depth) - 1)
     bits, alpha_bits = png.significant_bits()
-    if 0 < bits < 16 and png.header()[2] == 16 and opened.pages == 1:
+    if 0 < bits < 16 and depth == 16 and opened.pages == 1:
         opened = replace(opened, image=_small_samples(file, png, opened.image, bits, alpha_bits))
     profile, notice = _png_profile(png)
     orientation = opened.orientation

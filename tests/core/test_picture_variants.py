@@ -400,6 +400,27 @@ def test_twelve_significant_bits_of_colors_and_of_alpha_are_scaled(
     assert opened.notices == ()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_few_bits_is_white(bits: int) -> None:
+    top = (1 << bits) - 1
+    values = np.tile(np.arange(8, dtype=np.uint8) * top // 7, (8, 1))
+    clear = int(values[0, 3]) if bits > 1 else 0
+    stored = np.packbits(
+        np.unpackbits(values[..., None], axis=2)[..., -bits:].reshape(8, -1), axis=1
+    )
+    header = struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in stored))
+    parts = (
+        (b"IHDR", header), (b"tRNS", struct.pack(">H", clear)), (b"IDAT", rows), (b"IEND", b""),
+    )  # fmt: skip
+    opened = open_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    if bits > 1:  # of two greys, white is left, and so the ground is black
+        right = np.where(values == clear, 255, np.rint(values * (255 / top)))
+        assert difference(opened, right[..., None]) == 0
+    else:
+        assert "shown on black" in opened.notices[0]
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])
 def test_a_profile_for_greys_fits_pictures_of_two_greys_and_with_transparency(mode: str) -> None:
     profile = gamma_of_greys(1.0)
