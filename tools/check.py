@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PACKAGES = ("cogvlm2_lite", "quantize", "gui")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# A worker per core: many tests wait for a child program. Waiting tests move to idle workers.
-WORKERS = min(CORES, 4)
+# More workers than cores: many tests wait for a child program. Each takes up to 1.7 GB of memory.
+WORKERS = min(CORES + CORES // 2, 6)
 
 
 def main() -> int:
