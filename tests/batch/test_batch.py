@@ -374,7 +374,7 @@ def test_only_the_named_pictures_are_asked_about(tmp_path: Path) -> None:
         "",
         "gone.png can't be read: No such file or directory.",
     ]
-    for name in ("../p1.png", str(tmp_path / "p1.png")):
+    for name in ("../p1.png", str(tmp_path.parent / "p1.png")):
         with pytest.raises(UsageError, match="is not a path below"):
             run(tmp_path, engine, only=(name,))
 
