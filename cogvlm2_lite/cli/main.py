@@ -68,6 +68,12 @@ COMMANDS = (
         prints_result=False,
     ),
     Command(
+        name="mcp",
+        target="cogvlm2_lite.cli.mcp:main",
+        summary="let programs with an MCP client ask about pictures in some folders",
+        prints_result=False,
+    ),
+    Command(
         name="gui",
         target="gui.command:main",
         summary="open the window",

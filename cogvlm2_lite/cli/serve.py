@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, read_key
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.errors import OutputError, UsageError
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
-from cogvlm2_lite.places import expand_home
 
-KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
 _EPILOG = f"""\
 The chat page is at http://127.0.0.1:8000, OpenAI's API at http://127.0.0.1:8000/v1. By default only
 this computer can reach the server. Any other --host requires an API key, from --api-key-file, from
@@ -52,13 +50,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="port to listen on; 0 picks a free one (default: 8000)",
     )
-    group.add_argument(
-        "--api-key",
-        type=as_text,
-        metavar="KEY",
-        help="require this key; other users can see it in `ps`",
-    )
-    group.add_argument("--api-key-file", metavar="FILE", help="require the key in this file")
+    add_key_options(group)
     group.add_argument(
         "--allow-host",
         action="append",
@@ -157,7 +149,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         model=args.name or (DEMO_WORD if args.model == DEMO_WORD else folder.resolve().name),
         access=Access(
             host=args.host,
-            key=_key(args),
+            key=read_key(args),
             names=tuple(name.lower() for name in args.allow_host),
             origins=tuple(args.allow_origin),
         ),
@@ -191,17 +183,3 @@ def _check_limits(args: argparse.Namespace) -> None:
             raise UsageError("--{name} must be above 0.", name=name.replace("_", "-"))
     if not 0 <= args.port <= 65535:
         raise UsageError("--port must be between 0 and 65535, not {value}.", value=args.port)
-
-
-def _key(args: argparse.Namespace) -> str:
-    """Return the key from the options or the environment; "" if there is none."""
-    if args.api_key and args.api_key_file:
-        raise UsageError("There are two API keys.", hint="Use only --api-key-file.")
-    if args.api_key_file:
-        try:
-            return expand_home(args.api_key_file).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                "The file with the API key can't be read: {why}.", why=error
-            ) from error
-    return args.api_key or os.environ.get(KEY_VARIABLE, "")

@@ -1,4 +1,4 @@
-"""Closes connections that hold a socket without a request.
+"""Opens the server's port, and closes connections that hold a socket without a request.
 
 Clients need no key for a connection, so connections must not use up what requests need: sockets
 are limited here, and requests where their key is known (app.py).
@@ -7,14 +7,44 @@ are limited here, and requests where their key is known (app.py).
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.text import Text
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 picks a free one. Raises UsageError with the reason."""
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        # With the protocol given, asyncio turns off Nagle's delay (40 ms per reply).
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":  # on Windows this option would let two programs share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            "The server can't listen on {host}, port {port}: {why}.",
+            hint="Choose another --port; 0 picks a free one.",
+            host=host,
+            port=port,
+            why=reason,
+        ) from error
+    return listener
 
 
 def http_protocol(limits: Limits) -> type[H11Protocol]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 import uvicorn
 
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.app import make_app
-from cogvlm2_lite.server.connections import http_protocol
+from cogvlm2_lite.server.connections import http_protocol, listen
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.ollama_routes import card_of
@@ -148,30 +146,3 @@ def serve(
         engine.stop()
     if server.service.failure is not None:
         raise server.service.failure
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 picks a free one. Raises UsageError with the reason."""
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )[0]
-        # With the protocol given, asyncio turns off Nagle's delay (40 ms per reply).
-        listener = socket.socket(family, kind, protocol)
-        if os.name == "posix":  # on Windows this option would let two programs share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        if listener is not None:
-            listener.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            "The server can't listen on {host}, port {port}: {why}.",
-            hint="Choose another --port; 0 picks a free one.",
-            host=host,
-            port=port,
-            why=reason,
-        ) from error
-    return listener

@@ -1762,6 +1762,34 @@
         <translation>这种形式的每样本 {bits} 位</translation>
     </message>
     <message>
+        <source>The arguments can&apos;t be used: {why}.</source>
+        <translation>无法使用这些参数：{why}。</translation>
+    </message>
+    <message>
+        <source>The tool&apos;s input schema lists what it takes.</source>
+        <translation>该工具的输入模式列出了它接受的参数。</translation>
+    </message>
+    <message>
+        <source>Use a path that list_pictures returns.</source>
+        <translation>请使用 list_pictures 返回的路径。</translation>
+    </message>
+    <message>
+        <source>{file!r} is outside the folders that may be used: {folders}.</source>
+        <translation>{file!r} 不在允许使用的文件夹内：{folders}。</translation>
+    </message>
+    <message>
+        <source>The answer reached max_tokens before the JSON was complete.</source>
+        <translation>回答在 JSON 完整之前已达到 max_tokens。</translation>
+    </message>
+    <message>
+        <source>Use a larger max_tokens, or a schema with fewer or shorter values.</source>
+        <translation>请使用更大的 max_tokens，或使用值更少或更短的模式。</translation>
+    </message>
+    <message>
+        <source>The answer took too long and was stopped.</source>
+        <translation>回答耗时过长，已停止。</translation>
+    </message>
+    <message>
         <source>it is read-only for this user</source>
         <translation>当前用户只能读取它</translation>
     </message>
@@ -3100,6 +3128,30 @@
     <message>
         <source>Redirect it to a file: &gt; result.txt</source>
         <translation>请将其重定向到文件：&gt; result.txt</translation>
+    </message>
+    <message>
+        <source>No folder is named, so no picture could be used.</source>
+        <translation>未指定文件夹，因此无法使用任何图片。</translation>
+    </message>
+    <message>
+        <source>Add --folder FOLDER with the folder that contains the pictures.</source>
+        <translation>请添加 --folder FOLDER，指定包含图片的文件夹。</translation>
+    </message>
+    <message>
+        <source>--port and the API key are for --http.</source>
+        <translation>--port 和 API 密钥用于 --http。</translation>
+    </message>
+    <message>
+        <source>Add --http.</source>
+        <translation>请添加 --http。</translation>
+    </message>
+    <message>
+        <source>This command needs the package {package}, which is not installed.</source>
+        <translation>此命令需要软件包 {package}，但它未安装。</translation>
+    </message>
+    <message>
+        <source>Install it: pip install &quot;cogvlm2-lite[mcp]&quot;</source>
+        <translation>安装它：pip install &quot;cogvlm2-lite[mcp]&quot;</translation>
     </message>
     <message>
         <source>--context must be 1 or more, not {value}.</source>

@@ -19,9 +19,10 @@ from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server import app
 from cogvlm2_lite.server.assets import read_assets
+from cogvlm2_lite.server.connections import listen
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.run import LocalServer, listen
+from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.units import MIB
 from tests.helpers.chat_client import CHAT, KEY, ask, client_of, in_thread, picture, text, user
 from tests.helpers.scripted_server import ScriptedEngine, running

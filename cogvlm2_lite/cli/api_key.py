@@ -1,0 +1,37 @@
+"""The API key of `serve` and `mcp --http`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cogvlm2_lite.cli.words import as_text
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.places import expand_home
+
+KEY_VARIABLE = "COGVLM2_LITE_API_KEY"
+
+
+def add_key_options(group: argparse._ArgumentGroup) -> None:
+    """Declare --api-key and --api-key-file."""
+    group.add_argument(
+        "--api-key",
+        type=as_text,
+        metavar="KEY",
+        help="require this key; other users can see it in `ps`",
+    )
+    group.add_argument("--api-key-file", metavar="FILE", help="require the key in this file")
+
+
+def read_key(args: argparse.Namespace) -> str:
+    """Return the key from the options or the environment; "" if there is none."""
+    if args.api_key and args.api_key_file:
+        raise UsageError("There are two API keys.", hint="Use only --api-key-file.")
+    if args.api_key_file:
+        try:
+            return expand_home(args.api_key_file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                "The file with the API key can't be read: {why}.", why=error
+            ) from error
+    return args.api_key or os.environ.get(KEY_VARIABLE, "")

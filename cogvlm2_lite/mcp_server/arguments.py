@@ -1,0 +1,137 @@
+"""The arguments and results of the tools; their JSON schemas are what clients see."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.server.messages import DEFAULT_QUESTION
+
+_MOST_LETTERS = 400_000
+
+_Path = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=10_000,
+        description="Path of the picture file, absolute or relative to one of the allowed folders",
+    ),
+]
+_Page = Annotated[
+    int | None,
+    Meta(
+        description="Page of a TIFF file or frame of an animation, counted from 1 (default: the "
+        "first)"
+    ),
+]
+_Tokens = Annotated[int, Meta(ge=1, le=8192, description="Maximum length of the answer in tokens")]
+
+
+class _Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the arguments."""
+
+
+class AskArguments(_Arguments, frozen=True, kw_only=True):
+    """The arguments of ask_picture."""
+
+    path: _Path
+    question: Annotated[
+        str, Meta(max_length=_MOST_LETTERS, description="The question about the picture")
+    ] = DEFAULT_QUESTION
+    page: _Page = None
+    max_tokens: _Tokens = 2048
+
+
+class ExtractArguments(_Arguments, frozen=True, kw_only=True):
+    """The arguments of extract."""
+
+    path: _Path
+    schema: Annotated[
+        dict[str, Any],
+        Meta(description="JSON schema of the value to return; describe each field in it"),
+    ]
+    question: Annotated[
+        str,
+        Meta(max_length=_MOST_LETTERS, description="What to read from the picture"),
+    ] = ""
+    page: _Page = None
+    max_tokens: _Tokens = 4096
+
+
+class ListArguments(_Arguments, frozen=True, kw_only=True):
+    """The arguments of list_pictures."""
+
+    folder: Annotated[
+        str | None, Meta(description="List only this folder (default: all allowed folders)")
+    ] = None
+    contains: Annotated[
+        str, Meta(description="List only paths that contain this text, in upper or lower case")
+    ] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Maximum number of paths")] = 200
+
+
+class AskResult(Struct, kw_only=True):
+    """The result of ask_picture."""
+
+    answer: Annotated[str, Meta(description="The model's answer")]
+    finish_reason: Annotated[
+        str, Meta(description="Why the answer ended: eos, length (it is cut off), repetition")
+    ]
+    page: Annotated[int, Meta(description="The page that was read, counted from 1")]
+    pages: Annotated[int, Meta(description="Number of pages in the file")]
+    notices: Annotated[
+        list[str], Meta(description="What a person should know of how the picture was read")
+    ]
+
+
+class ExtractResult(Struct, kw_only=True):
+    """The result of extract."""
+
+    value: Annotated[Any, Meta(description="The value, which matches the schema")]
+    page: Annotated[int, Meta(description="The page that was read, counted from 1")]
+    pages: Annotated[int, Meta(description="Number of pages in the file")]
+    notices: Annotated[
+        list[str], Meta(description="What a person should know of how the picture was read")
+    ]
+
+
+class ListResult(Struct, kw_only=True):
+    """The result of list_pictures."""
+
+    folders: Annotated[list[str], Meta(description="The allowed folders")]
+    pictures: Annotated[list[str], Meta(description="Paths of picture files")]
+    total: Annotated[int, Meta(description="How many there are, also those above the limit")]
+
+
+A = TypeVar("A", bound=_Arguments)
+
+
+def read_arguments(values: dict[str, Any], kind: type[A]) -> A:
+    """Return the arguments of a call. Raises UsageError that names the one at fault."""
+    if isinstance(text := values.get("schema"), str):  # some models write the schema as a text
+        try:
+            values = {**values, "schema": msgspec.json.decode(text)}
+        except msgspec.DecodeError:
+            raise UsageError(
+                "The JSON schema can't be used: {why}.", why="it is not JSON", param="schema"
+            ) from None
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            "The arguments can't be used: {why}.",
+            hint="The tool's input schema lists what it takes.",
+            why=str(error),
+        ) from None
+
+
+def schema_of(kind: type[Struct]) -> dict[str, Any]:
+    """Return the JSON schema of arguments or a result, without references."""
+    _, found = msgspec.json.schema_components([kind])
+    schema = dict(found[kind.__name__])
+    del schema["title"]
+    schema.pop("description", None)
+    return schema

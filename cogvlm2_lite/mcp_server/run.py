@@ -1,0 +1,171 @@
+"""Serves the tools over standard input and output, or over HTTP on this computer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
+
+from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.mcp_server.folders import AllowedFolders
+from cogvlm2_lite.mcp_server.tools import Tools
+from cogvlm2_lite.server.connections import http_protocol, listen
+from cogvlm2_lite.server.guard import Access, Guard
+from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
+from cogvlm2_lite.worker.protocol import Loaded
+
+_MAX_WAITING = 64
+_GRACE_S = 1.0
+_PATH = "/mcp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `mcp`.
+
+    folders    the client may use pictures in them
+    version    of this program
+    access     who may use the HTTP server
+    port       of the HTTP server; 0: any free one
+    on_remark  called with what a person should know of the model, and with the reason if it can't
+               be loaded
+    """
+
+    load: LoadOptions
+    folders: tuple[Path, ...]
+    version: str
+    access: Access = field(default_factory=Access)
+    port: int = 0
+    on_remark: Callable[[str], None] = lambda _: None
+
+
+def make_service(options: Options, engine: WorkerEngine) -> Service:
+    """Return the service that loads the model and answers.
+
+    If the model can't be loaded, each call gets the reason: a client shows that, but not what a
+    server wrote before it ended.
+    """
+
+    def show_failure() -> None:
+        if service.failure is not None:
+            options.on_remark(service.failure.text)
+
+    def show_remarks(loaded: Loaded) -> None:
+        remark = loaded.plan.get("remark")
+        for text in (*([remark] if remark else []), *loaded.warnings):
+            options.on_remark(text)
+
+    service = Service(engine, Limits(), max_waiting=_MAX_WAITING, on_load_failure=show_failure)
+    service.on_loaded = show_remarks
+    return service
+
+
+def serve_stdio(options: Options) -> None:
+    """Serve one client over standard input and output, until it closes standard input."""
+    folders = AllowedFolders(options.folders)
+    # A thread reads standard input, which can't be interrupted. So Ctrl-C ends this process at
+    # once; the engine's process then ends, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    engine = EngineProcess(options.load)
+    service = make_service(options, engine)
+    try:
+        asyncio.run(_serve_stdio(service, Tools(service, folders, version=options.version)))
+    finally:
+        engine.stop()
+
+
+async def _serve_stdio(service: Service, tools: Tools) -> None:
+    service.start()  # the model is loaded while the client connects
+    server = tools.server()
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
+    await service.stop()
+
+
+class HttpServer:
+    """An open port of this computer and its server.
+
+    Raises UsageError if the port can't be opened.
+    """
+
+    def __init__(self, options: Options, engine: WorkerEngine) -> None:
+        folders = AllowedFolders(options.folders)
+        self._listener = listen(options.access.host, options.port)
+        service = make_service(options, engine)
+        # The guard checks Host, Origin and the key, here as in `serve`.
+        unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        app = (
+            Tools(service, folders, version=options.version)
+            .server()
+            .streamable_http_app(streamable_http_path=_PATH, transport_security=unchecked)
+        )
+        config = uvicorn.Config(
+            Guard(app, options.access),
+            http=http_protocol(service.limits),
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=math.ceil(service.limits.header_s),
+            timeout_graceful_shutdown=1,  # clients keep a stream open as long as they run
+        )
+        self._server = _Server(config, service)
+
+    @property
+    def address(self) -> str:
+        """The address that clients connect to."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{host}:{port}{_PATH}"
+
+    def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or `stop`."""
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._listener.close()
+
+    def stop(self) -> None:
+        """Stop; may be called from any thread."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that loads the model at its start and ends answers at its end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._service.drain(_GRACE_S)
+        await super().shutdown(sockets)
+        await self._service.stop()
+
+
+def serve_http(options: Options, *, on_listening: Callable[[str], None]) -> None:
+    """Serve over HTTP until SIGINT or SIGTERM.
+
+    on_listening  called with the address when the port is open, before the model is loaded
+    """
+    engine = EngineProcess(options.load)
+    server = HttpServer(options, engine)
+    on_listening(server.address)
+    try:
+        server.run()
+    finally:
+        engine.stop()
