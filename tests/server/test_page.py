@@ -16,7 +16,7 @@ from cogvlm2_lite.text import Text
 from tests.helpers.chat_client import client_of
 from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_server import ScriptedEngine, running
-from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -194,7 +194,7 @@ def test_a_notice_is_shown_and_another_page_can_be_asked_about(
     page.reload()
     playwright.expect(page.locator(".note")).to_contain_text("page 1 of 3")
     page.click(".other-page")
-    assert page.input_value("#page") == "2"
+    playwright.expect(page.locator("#page")).to_have_value("2")
     assert page.input_value("#question") == "what is it"
     engine.extra = []
     page.press("#question", "Enter")
@@ -322,6 +322,251 @@ def test_conversations_are_found_again(page: Any) -> None:
     shows(page, ".said", "about a red bus")
 
 
+def said_after_reload(page: Any, count: int) -> list[str]:
+    page.reload()
+    page.wait_for_selector(f"#turns > li:nth-child({count}) .again")
+    texts: list[str] = page.locator(".said").all_inner_texts()
+    return texts
+
+
+def opened_again(page: Any) -> Any:
+    """Open a second tab of the same browser; it shows the conversation that was opened last."""
+    tab = page.context.new_page()
+    tab.set_default_timeout(PATIENCE_S * 1000)
+    tab.goto(page.url)
+    shows(tab, "#state", "Ready")
+    return tab
+
+
+def test_a_click_on_the_open_conversation_loses_no_answer(page: Any) -> None:
+    for words in ("first", "second"):
+        ask(page, words)
+        shows(page, ".said >> nth=-1", words)
+        page.wait_for_selector(".again")
+        page.click("#conversations .open .name")
+    ask(page, "third")
+    page.wait_for_selector("#turns > li:nth-child(3) .again")
+    assert said_after_reload(page, 3) == ["first", "second", "third"]
+
+
+def test_an_answer_goes_on_while_other_conversations_are_open(
+    page: Any, engine: ScriptedEngine
+) -> None:
+    ask(page, "please wait and end")
+    shows(page, ".said", "please wait")
+    page.click("#conversations .open .name")  # stopped the answer before
+    page.click("#new")
+    page.wait_for_selector("#conversations .busy")
+    assert page.inner_text("#send") == "Ask"
+    ask(page, "another")
+    shows(page, "#send", "Stop")
+    page.click("text=please wait and end")
+    shows(page, ".said", "please wait")
+    page.click("#language")
+    page.click("#language")  # draws the answer in progress again
+    engine.go.set()
+    shows(page, ".said", "please wait and end")
+    page.wait_for_selector(".again")
+    engine.go.clear()
+    page.click("#conversations .name >> nth=0")
+    shows(page, ".said", "another")
+    page.wait_for_selector(".again")
+    assert page.locator("#conversations .busy").count() == 0
+
+
+KEPT = """(name) => new Promise((done) => {
+    const request = indexedDB.open('cogvlm2-lite');
+    request.onsuccess = () => {
+        const base = request.result;
+        base.transaction(name).objectStore(name).getAll().onsuccess = (event) => {
+            base.close();
+            done(event.target.result);
+        };
+    };
+})"""
+
+
+def kept(page: Any, store: str) -> list[dict[str, Any]]:
+    """Return what an object store of the page contains."""
+    found: list[dict[str, Any]] = page.evaluate(KEPT, store)
+    return found
+
+
+def turn_kept(page: Any, index: int) -> dict[str, Any]:
+    turn: dict[str, Any] = kept(page, "talks")[0]["turns"][index]
+    return turn
+
+
+def test_a_growing_answer_survives_the_end_of_the_page(page: Any, engine: ScriptedEngine) -> None:
+    ask(page, "please wait")
+    shows(page, ".said", "please wait")
+    wait_until(lambda: turn_kept(page, 0)["versions"][0]["answer"].strip() == "please wait")
+    page.evaluate("window.onpagehide = null")  # as if the browser had crashed
+    assert said_after_reload(page, 1) == ["please wait"]
+    assert "Stopped because the page was closed." in page.inner_text(".note")
+
+
+def test_a_question_that_is_being_typed_survives_a_reload(page: Any) -> None:
+    page.fill("#question", "half a que")
+    page.reload()
+    becomes_true(page, "document.getElementById('question').value === 'half a que'")
+
+
+def test_try_again_keeps_the_earlier_answer(page: Any, engine: ScriptedEngine) -> None:
+    for words in ("one", "two"):
+        ask(page, words)
+        shows(page, ".said >> nth=-1", words)
+        page.wait_for_selector(".again")
+    engine.extra = [TextDelta(text="better:")]
+    page.click(".again")
+    shows(page, ".said >> nth=-1", "better: two")
+    engine.extra = []
+    page.wait_for_selector(".again")
+    assert list(engine.asked[-1].history) == [("one", "one")]
+    page.click(".older")
+    shows(page, ".said >> nth=-1", "two")
+    assert page.is_disabled(".older")
+    wait_until(lambda: turn_kept(page, 1)["chosen"] == turn_kept(page, 1)["versions"][0]["id"])
+    assert said_after_reload(page, 2) == ["one", "two"]
+    ask(page, "three")  # the answer that is shown is the one that is sent
+    page.wait_for_selector("#turns > li:nth-child(3) .again")
+    assert list(engine.asked[-1].history) == [("one", "one"), ("two", "two")]
+    page.click(".newer")
+    shows(page, ".said >> nth=1", "better: two")
+
+
+def test_two_tabs_add_to_one_conversation(page: Any, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    page.wait_for_selector(".again")
+    tab = opened_again(page)
+    shows(tab, ".said", "first")
+    ask(tab, "please wait")
+    shows(page, ".said >> nth=1", "please wait")  # without a reload
+    playwright.expect(page.locator(".note >> nth=1")).to_contain_text("in another tab")
+    engine.go.set()
+    tab.wait_for_selector("#turns > li:nth-child(2) .again")
+    engine.go.clear()
+    page.wait_for_selector("#turns > li:nth-child(2) .again")
+    for one, words in ((page, "from here"), (tab, "from there")):
+        ask(one, words)
+        one.wait_for_selector("#turns > li:nth-child(3)")
+    page.wait_for_selector("#turns > li:nth-child(4) .again")
+    expected = ["first", "please wait", "from here", "from there"]
+    assert said_after_reload(page, 4) == expected
+    assert said_after_reload(tab, 4) == expected
+
+
+def test_tabs_that_can_not_talk_overwrite_nothing(browser: Any, address: str) -> None:
+    for page in opened(browser, address):
+        page.context.add_init_script("BroadcastChannel.prototype.postMessage = () => {}")
+        page.reload()
+        ask(page, "first")
+        page.wait_for_selector(".again")
+        tab = opened_again(page)
+        tab.wait_for_selector(".again")
+        for one, words in ((page, "from here"), (tab, "from there")):
+            ask(one, words)
+            shows(one, ".said >> nth=-1", words)
+            one.wait_for_selector(".again")
+        assert said_after_reload(page, 3) == ["first", "from here", "from there"]
+
+
+def test_a_conversation_that_another_tab_deleted_stays_deleted(
+    page: Any, engine: ScriptedEngine
+) -> None:
+    ask(page, "please wait")
+    shows(page, ".said", "please wait")
+    tab = opened_again(page)
+    tab.click("[aria-label='Delete: please wait']")
+    page.wait_for_selector("#welcome")  # the answer was stopped
+    assert kept(page, "talks") == kept(page, "texts") == kept(page, "pictures") == []
+
+
+OLD_STORE = """(count) => new Promise((done) => {
+    const request = indexedDB.open('cogvlm2-lite', 1);
+    request.onupgradeneeded = () => request.result.createObjectStore('talks', { keyPath: 'id' });
+    request.onsuccess = () => {
+        window.base = request.result;
+        const transaction = window.base.transaction('talks', 'readwrite');
+        for (let id = 1; id <= count; id += 1) {
+            transaction.objectStore('talks').put({
+                id, name: `conversation ${id}`, picturePage: 0, pictureTurn: id % 3 ? 0 : -1,
+                picture: id % 3 ? 'data:image/png;base64,' + btoa('x'.repeat(1000) + id) : null,
+                pictureName: 'a.png', turns: [
+                    { question: 'what is it', answer: `A bus with number N${id}N`, note: '5 tokens', bad: false },
+                    { question: 'more', answer: 'It is *red*', note: '', bad: false, page: 1, pages: 3 },
+                ],
+            });
+        }
+        transaction.oncomplete = () => done(null);
+    };
+})"""  # noqa: E501
+
+
+def test_conversations_of_the_first_version_are_taken_over(
+    browser: Any, address: str, engine: ScriptedEngine
+) -> None:
+    context = browser.new_context(locale="en-US")
+    old = context.new_page()
+    old.goto(f"{address}/favicon.svg")
+    old.evaluate(OLD_STORE, 300)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.add_init_script(
+        """globalThis.reads = [];
+        for (const name of ['get', 'getAll', 'openCursor']) {
+            const real = IDBObjectStore.prototype[name];
+            IDBObjectStore.prototype[name] = function (...values) {
+                globalThis.reads.push(this.name);
+                return real.apply(this, values);
+            };
+        }"""
+    )
+    page.goto(address)
+    playwright.expect(page.locator("#message")).to_contain_text("all other tabs")
+    old.evaluate("window.base.close()")  # the first version of the page does it only at its end
+    rows = page.locator("#conversations .name")
+    playwright.expect(rows).to_have_count(200)
+    shows(page, "#message", "")
+    page.evaluate("globalThis.reads.length = 0")
+    page.fill("#search", "n77n BUS")
+    playwright.expect(rows).to_have_text(["conversation 77"])
+    page.fill("#search", "")
+    page.click("text=Show all 300")
+    playwright.expect(rows).to_have_count(300)
+    assert page.evaluate("globalThis.reads") == []  # the list reads no conversation and no picture
+    page.fill("#search", "n77n")
+    rows.click()
+    shows(page, ".said >> nth=0", "A bus with number N77N")
+    shows(page, ".said em", "red")
+    assert page.locator(".note >> nth=0").inner_text().startswith("5 tokens")
+    assert page.evaluate("globalThis.reads.filter((name) => name === 'pictures').length") == 1
+    assert (len(kept(page, "pictures")), len(kept(page, "talks"))) == (200, 300)
+    ask(page, "and now")
+    page.wait_for_selector("#turns > li:nth-child(3) .again")
+    assert engine.asked[-1].image == b"x" * 1000 + b"77"
+    assert engine.asked[-1].history[1] == ("more", "It is *red*")
+    context.close()
+
+
+def test_what_can_not_be_stored_is_named_and_shown(browser: Any, address: str) -> None:
+    for page in opened(browser, address):
+        page.add_init_script(
+            """const put = IDBObjectStore.prototype.put;
+            IDBObjectStore.prototype.put = function (value) {
+                if (this.name === 'pictures') this.transaction.abort(); else put.call(this, value);
+            };"""
+        )
+        page.reload()
+        shows(page, "#state", "Ready")
+        drop_picture(page)
+        ask(page, "hello")
+        shows(page, ".said", "hello")
+        playwright.expect(page.locator("#message")).to_contain_text("can't store")
+        page.wait_for_selector(".again")
+        assert said_after_reload(page, 1) == ["hello"]  # the words are stored
+
+
 def test_the_keyboard_is_enough(page: Any, engine: ScriptedEngine) -> None:
     engine.over.clear()
     page.evaluate("document.activeElement.blur()")
@@ -408,6 +653,13 @@ def test_with_a_key_the_page_asks_for_it(browser: Any) -> None:
         page = context.new_page()
         page.goto(server.address)
         ask(page, "hello")
+        shows(page, "#key-label", "This server requires an API key.")
+        page.fill("#key", "a-wrong-key")
+        page.press("#key", "Enter")
+        shows(page, "#key-label", "The API key is wrong. Enter the right one.")
+        page.keyboard.press("Escape")  # came back for ever before
+        shows(page, ".note.bad", "This server requires an API key. Try again")
+        page.click(".again")
         page.fill("#key", key)
         page.click("#key-ok")
         page.wait_for_selector(".again")

@@ -2,8 +2,9 @@
 // The chat page. It uses no library and no build step. The API key is kept until the tab is closed.
 
 import { takePicture } from "./camera.js";
+import { addTurn, addVersion, choose, merge, newConversation, newId, pictureTurn, shown } from "./conversation.js";
 import { build, copyButton, make } from "./elements.js";
-import { find, load, openHistory, remove, save } from "./history.js";
+import { announce, find, inquire, load, loadPicture, onNews, openHistory, remove, save } from "./history.js";
 import { drawMemory, readMetrics } from "./memory.js";
 import { TEXT } from "./words.js";
 
@@ -16,34 +17,90 @@ const at = (id) => document.getElementById(id);
 let language = localStorage.getItem("language")
   || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 let words = TEXT[language];
-// {id, name, picture, pictureName, picturePage, turns: [{question, answer, note, bad, pages}]}
-let conversation = null;
+let conversation = newConversation(); // the one that is shown; conversation.js has its fields
+let opening = 0; // counts the conversations that were opened: a slow load must not replace a later choice
+const views = new Map(); // the id of each turn that is shown: its elements
+const jobs = new Map(); // the id of a conversation: its answer in progress, also if it is not shown
+const elsewhere = new Set(); // the ids of answers that another tab receives
+const unsaved = new Map(); // the id of each picture that is not stored yet: {id, url, refused by the browser}
 let picture = null; // {url: a data: URL, name, page: 0 if none was chosen}, for the next question
-let running = null; // AbortController of the answer in progress
 let plan = null; // from /v1/plan
 let phase = "decode"; // the phase in the memory bar
 let heldBytes = 0; // as last reported by the engine
 const RENDER_MS = 300; // minimum time between two renderings of a growing answer
+const SAVE_MS = 1000; // time between two saves of a growing answer
+const MOST_ROWS = 200; // of the list of conversations, until the button for all of them is used
+let allRows = false;
+let keyAsked = null; // a promise while the dialog for the key is open
 
 // --- history -----------------------------------------------------------------------------------
 
-async function listConversations() {
-  const { total, conversations } = await find(at("search").value);
+function listConversations() {
+  const { total, found } = find(at("search").value);
   at("search").hidden = total < 2;
-  const none = conversations.length || !total ? [] : [make("li", "none", words.nothing)];
-  at("conversations").replaceChildren(...none, ...conversations.map((one) => {
-    const row = make("li", conversation && one.id === conversation.id ? "open" : "");
-    const name = make("button", "quiet name", one.name);
-    name.onclick = () => { show(one); closeMenu(); };
-    const away = make("button", "quiet", "×");
-    away.setAttribute("aria-label", `${words.delete}: ${one.name}`);
-    away.onclick = async () => {
-      await remove(one.id);
-      if (conversation && conversation.id === one.id) fresh(); else listConversations();
-    };
-    row.append(name, away);
-    return row;
-  }));
+  const rows = (allRows ? found : found.slice(0, MOST_ROWS)).map(listRow);
+  if (total && !found.length) rows.push(make("li", "none", words.nothing));
+  if (found.length > rows.length) {
+    const more = make("button", "quiet", words.showAll(found.length));
+    more.onclick = () => { allRows = true; listConversations(); };
+    rows.push(make("li"));
+    rows.at(-1).append(more);
+  }
+  at("conversations").replaceChildren(...rows);
+}
+
+function listRow(one) {
+  const row = make("li", one.id === conversation.id ? "open" : "");
+  row.classList.toggle("busy", jobs.has(one.id));
+  const name = make("button", "quiet name", one.name);
+  name.onclick = () => { open(one.id); closeMenu(); };
+  const away = make("button", "quiet", "×");
+  away.setAttribute("aria-label", `${words.delete}: ${one.name}`);
+  away.onclick = async () => {
+    await remove(one.id);
+    forget(one.id);
+  };
+  row.append(name, away);
+  return row;
+}
+
+// Saves a conversation: before a request, so that a crash loses no question, and while an answer grows.
+async function store(mine) {
+  const job = jobs.get(mine.id);
+  if (job) job.savedLength = job.version.answer.length;
+  if (job) job.version.revision += 1;
+  const running = job && job.version.id;
+  const added = mine.turns.map(({ picture: one }) => one && unsaved.get(one.id)).filter((one) => one && !one.refused);
+  let state = await save(mine, added, running);
+  if (state === "saved") for (const { id } of added) unsaved.delete(id);
+  if (state === "full" && added.length) { // at least the words, if the pictures are too large
+    for (const one of added) one.refused = true;
+    state = await save(mine, [], running);
+    showMessage(words.notStored);
+  }
+  if (state === "full" || state === "closed") showMessage(words.notStored);
+  if (state === "deleted") forget(mine.id); else if (mine === conversation) refresh();
+}
+
+// Stops and hides a conversation that was deleted, here or in another tab.
+function forget(id) {
+  const job = jobs.get(id);
+  if (job) job.stop.abort();
+  if (conversation.id === id) fresh(); else listConversations();
+}
+
+async function readNews({ changed, running, ended, removed, asked }) {
+  if (asked && jobs.has(asked)) announce(asked, { running: jobs.get(asked).version.id });
+  if (removed) forget(removed);
+  if (!changed) return;
+  listConversations();
+  if (changed !== conversation.id) return;
+  const mine = conversation;
+  const kept = await load(changed);
+  if (running) elsewhere.add(running);
+  if (ended) elsewhere.delete(ended);
+  if (kept) merge(mine, kept);
+  if (mine === conversation) refresh();
 }
 
 // --- display -----------------------------------------------------------------------------------
@@ -53,7 +110,7 @@ function translate() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const [id, text] of [["language", words.other], ["new", words.new], ["welcome", words.welcome],
     ["hint", words.hint], ["page-label", words.page], ["key-label", words.key], ["camera-take", words.take],
-    ["camera-cancel", words.cancel], ["send", running ? words.stop : words.send]]) {
+    ["camera-cancel", words.cancel], ["send", jobs.has(conversation.id) ? words.stop : words.send]]) {
     at(id).textContent = text;
   }
   at("question").placeholder = words.placeholder;
@@ -76,26 +133,34 @@ function closeMenu() {
   at("menu").setAttribute("aria-expanded", "false");
 }
 
-function drawTurn(turn, index) {
+function drawTurn(turn) {
   const row = make("li");
   const asked = make("div", "asked");
-  if (index === conversation.pictureTurn && conversation.picture) {
-    const image = make("img");
-    image.onerror = () => image.replaceWith(make("div", "file", conversation.pictureName || words.noPreview));
-    image.src = conversation.picture;
-    image.alt = "";
-    asked.append(image);
-  }
+  if (turn.picture) asked.append(drawPicture(turn.picture));
   asked.append(turn.question);
   const said = make("div", "said");
   const rendered = make("div");
-  const tail = make("span", "tail", turn.answer);
+  const version = shown(turn);
+  const tail = make("span", "tail", version.answer);
   said.append(rendered, tail);
-  const note = make("div", `note${turn.bad ? " bad" : ""}`, turn.note || "");
+  const note = make("div", "note");
   row.append(asked, said, note);
   at("turns").append(row);
-  return { row, rendered, tail, note, shown: 0, asking: false, pause: RENDER_MS };
+  const drawn = { row, rendered, tail, note, version, shown: 0, asking: false, pause: RENDER_MS };
+  views.set(turn.id, drawn);
+  return drawn;
 }
+
+function drawPicture({ id, name }) {
+  const image = make("img");
+  image.alt = "";
+  const failed = () => image.replaceWith(make("div", "file", name || words.noPreview));
+  image.onerror = failed;
+  pictureUrl(id).then((url) => { if (url) image.src = url; else failed(); });
+  return image;
+}
+
+async function pictureUrl(id) { return unsaved.has(id) ? unsaved.get(id).url : loadPicture(id); }
 
 // Returns a tree of elements for each text, or null if the server returns an error.
 async function markdown(texts) {
@@ -115,70 +180,137 @@ function place(drawn, nodes, answer, length) {
 }
 
 // Shows a growing answer: Markdown up to the last rendering, then plain text.
-async function grown(turn, drawn) {
-  drawn.tail.textContent = turn.answer.slice(drawn.shown);
+async function grown(drawn) {
+  drawn.tail.textContent = drawn.version.answer.slice(drawn.shown);
   if (drawn.asking) return;
   drawn.asking = true;
   await new Promise((done) => setTimeout(done, drawn.pause));
   const began = performance.now();
-  await settle(turn, drawn);
+  await settle(drawn);
   drawn.pause = Math.max(RENDER_MS, 5 * (performance.now() - began)); // render long answers less often
   drawn.asking = false;
 }
 
-async function settle(turn, drawn) {
-  const answer = turn.answer;
+async function settle(drawn) {
+  const answer = drawn.version.answer;
   if (answer.length === drawn.shown) return; // rendering again would reset what the user selected
   const found = await markdown([answer]);
-  if (found && answer.length >= drawn.shown) place(drawn, found[0], turn.answer, answer.length);
+  if (found && answer.length >= drawn.shown) place(drawn, found[0], drawn.version.answer, answer.length);
 }
 
 // Renders the answers of an opened conversation, a few at a time.
-async function settleAll(turns) {
-  for (let begin = 0; begin < turns.length;) {
+async function settleAll(all) {
+  for (let begin = 0; begin < all.length;) {
     let end = begin + 1;
-    let characters = turns[begin][0].answer.length;
-    while (end < turns.length && (characters += turns[end][0].answer.length) < 30000) end += 1;
-    const group = turns.slice(begin, end);
-    const found = await markdown(group.map(([turn]) => turn.answer));
-    group.forEach(([turn, drawn], index) => {
-      if (found) place(drawn, found[index], turn.answer, turn.answer.length);
+    let characters = all[begin].version.answer.length;
+    while (end < all.length && (characters += all[end].version.answer.length) < 30000) end += 1;
+    const group = all.slice(begin, end);
+    const texts = group.map((drawn) => drawn.version.answer);
+    const found = await markdown(texts);
+    group.forEach((drawn, index) => {
+      const length = texts[index].length;
+      if (found && length > drawn.shown) place(drawn, found[index], drawn.version.answer, length);
     });
     begin = end;
   }
 }
 
-function addButtons(turn, drawn) {
-  if (turn.answer) {
-    drawn.note.append(" ", copyButton(words, () => turn.answer));
-  }
-  if (turn.pages > 1) {
-    const other = make("button", "quiet other-page", words.otherPage);
-    other.onclick = () => { if (!running) choosePage(turn); };
-    drawn.note.append(" ", other);
-  }
-  if (turn === conversation.turns.at(-1)) {
-    const again = make("button", "quiet again", words.again);
-    again.onclick = () => { if (!running) { conversation.turns.pop(); drawn.row.remove(); ask(turn.question); } };
-    drawn.note.append(" ", again);
-  }
+// Returns a text that changes when the note of an answer must be drawn again.
+function noteState(turn, version) {
+  const job = jobs.get(conversation.id);
+  return `${version.done} ${version.note} ${elsewhere.has(version.id)} ${turn.versions.length} ${Boolean(job)}`;
 }
 
-function show(one) {
-  if (running) running.abort();
-  conversation = one;
-  choosePicture(null);
-  at("turns").replaceChildren();
-  const drawn = conversation.turns.map((turn, index) => [turn, drawTurn(turn, index)]);
-  drawn.forEach(([turn, row]) => addButtons(turn, row));
-  settleAll(drawn.filter(([turn]) => turn.answer));
-  at("turns").scrollTop = at("turns").scrollHeight;
-  localStorage.setItem("open", String(conversation.id));
+// Shows the note below an answer and its buttons.
+function drawNote(turn, drawn) {
+  const { version, note } = drawn;
+  drawn.state = noteState(turn, version);
+  const job = jobs.get(conversation.id);
+  const here = Boolean(job) && job.version === version;
+  const stopped = elsewhere.has(version.id) ? words.elsewhere : words.reload;
+  note.textContent = here ? job.note : version.done ? version.note : stopped;
+  note.classList.toggle("bad", version.bad);
+  if (here) return;
+  const add = (kind, text, work) => {
+    const button = make("button", `quiet ${kind}`, text);
+    button.type = "button";
+    button.onclick = work;
+    note.append(" ", button);
+    return button;
+  };
+  if (version.answer) note.append(" ", copyButton(words, () => version.answer));
+  if (version.pages > 1) add("other-page", words.otherPage, () => choosePage(turn, version));
+  if (turn === conversation.turns.at(-1) && !job) add("again", words.again, () => answer(conversation, turn));
+  const count = turn.versions.length;
+  if (count < 2 || job) return;
+  const place = turn.versions.indexOf(version);
+  const turnTo = (next) => async () => {
+    choose(turn, turn.versions[next]);
+    draw();
+    await store(conversation);
+  };
+  const older = add("older", "‹", turnTo(place - 1));
+  note.append(` ${place + 1}/${count} `);
+  const newer = add("newer", "›", turnTo(place + 1));
+  older.setAttribute("aria-label", words.older);
+  newer.setAttribute("aria-label", words.newerAnswer);
+  older.disabled = !place;
+  newer.disabled = place === count - 1;
+}
+
+function atEnd() {
+  const list = at("turns");
+  return list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+}
+
+function draw() {
+  const list = at("turns");
+  const top = atEnd() ? Infinity : list.scrollTop;
+  views.clear();
+  list.replaceChildren();
+  for (const turn of conversation.turns) drawNote(turn, drawTurn(turn));
+  settleAll([...views.values()].filter((drawn) => drawn.version.answer));
+  list.scrollTop = Math.min(top, list.scrollHeight);
+  at("send").textContent = jobs.has(conversation.id) ? words.stop : words.send;
   listConversations();
 }
 
+// Shows what has changed: an answer that grew in another tab, or what it added.
+function refresh() {
+  const drawn = conversation.turns.map((turn) => views.get(turn.id));
+  const same = conversation.turns.every((turn, index) => drawn[index] && drawn[index].version === shown(turn));
+  if (!same || drawn.length !== views.size) return draw();
+  conversation.turns.forEach((turn, index) => {
+    const { version, tail, shown: length, state } = drawn[index];
+    if (version.answer.length !== length + tail.textContent.length) grown(drawn[index]);
+    // Drawing a note again takes the focus of its buttons.
+    if (state !== noteState(turn, version)) drawNote(turn, drawn[index]);
+  });
+}
+
+function show(one) {
+  opening += 1;
+  conversation = one;
+  choosePicture(null);
+  draw();
+  at("turns").scrollTop = at("turns").scrollHeight;
+  for (const kept of [sessionStorage, localStorage]) kept.setItem("open", String(conversation.id));
+  const unfinished = conversation.turns.some((turn) => turn.versions.some((version) => !version.done));
+  if (unfinished && !jobs.has(conversation.id)) inquire(conversation.id);
+}
+
+// Opens a stored conversation; one whose answer is in progress is the object that the answer is added to.
+async function open(id) {
+  if (id === conversation.id) return;
+  opening += 1;
+  const mine = opening;
+  const one = jobs.has(id) ? jobs.get(id).mine : await load(id);
+  if (mine !== opening) return;
+  if (one) show(one); else listConversations();
+}
+
 function fresh() {
-  show({ id: Date.now(), name: "", picture: null, pictureTurn: -1, turns: [] });
+  show(newConversation());
   closeMenu();
   at("question").focus();
 }
@@ -196,10 +328,12 @@ function choosePicture(chosen) {
 }
 
 // Starts a conversation about the next page of the picture; the model takes one page at a time.
-function choosePage(turn) {
-  const { picture: url, pictureName: name } = conversation;
+async function choosePage(turn, version) {
+  const { picture: { id, name } } = pictureTurn(conversation);
+  const url = await pictureUrl(id);
+  if (!url) return showMessage(words.lostPicture);
   fresh();
-  choosePicture({ url, name, page: turn.page < turn.pages ? turn.page + 1 : 1 });
+  choosePicture({ url, name, page: version.page < version.pages ? version.page + 1 : 1 });
   at("question").value = turn.question;
   grow();
 }
@@ -211,7 +345,7 @@ function takeFile(file) {
   if (file.size > MAX_PICTURE) return showMessage(words.large);
   const reader = new FileReader();
   reader.onload = () => {
-    if (conversation.picture) fresh(); // the model takes one picture per conversation
+    if (pictureTurn(conversation)) fresh(); // the model takes one picture per conversation
     choosePicture({ url: reader.result, name: file.name, page: 0 });
     at("question").focus();
   };
@@ -226,22 +360,39 @@ function headers() {
   return { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
 }
 
-function askForKey() {
-  return new Promise((done) => {
-    at("key-dialog").onclose = () => { sessionStorage.setItem("key", at("key").value); done(); };
+// Returns whether a key was entered. Answers that wait for a key share one dialog.
+function askForKey(wrong) {
+  at("key-label").textContent = wrong ? words.wrongKey : words.key;
+  keyAsked = keyAsked || new Promise((done) => {
+    at("key-dialog").returnValue = "";
+    at("key-dialog").onclose = () => {
+      keyAsked = null;
+      const entered = at("key-dialog").returnValue === "ok" && at("key").value.trim();
+      if (entered) sessionStorage.setItem("key", entered);
+      done(Boolean(entered));
+    };
     at("key-dialog").showModal();
+    at("key").select();
   });
+  return keyAsked;
 }
 
-function messages() {
+// Returns the messages of a conversation up to the question of a turn.
+async function messages(mine, last) {
   const list = [];
-  conversation.turns.forEach((turn, index) => {
-    const text = { type: "text", text: turn.question };
-    const image = { type: "image_url", image_url: { url: conversation.picture } };
-    if (conversation.picturePage) image.page = conversation.picturePage;
-    list.push({ role: "user", content: index === conversation.pictureTurn ? [image, text] : [text] });
-    if (index < conversation.turns.length - 1) list.push({ role: "assistant", content: turn.answer });
-  });
+  for (const turn of mine.turns) {
+    const content = [{ type: "text", text: turn.question }];
+    if (turn.picture) {
+      const url = await pictureUrl(turn.picture.id);
+      if (!url) throw new Error(words.lostPicture);
+      const image = { type: "image_url", image_url: { url } };
+      if (turn.picture.page) image.page = turn.picture.page;
+      content.unshift(image);
+    }
+    list.push({ role: "user", content });
+    if (turn === last) return list;
+    list.push({ role: "assistant", content: shown(turn).answer });
+  }
   return list;
 }
 
@@ -263,51 +414,69 @@ async function* events(body) {
 }
 
 async function ask(question) {
-  const mine = conversation;
+  let asked;
   if (picture) {
-    mine.picture = picture.url;
-    mine.pictureName = picture.name;
-    mine.picturePage = Number(at("page").value) || 0;
-    mine.pictureTurn = mine.turns.length;
+    asked = { id: newId(), name: picture.name, page: Number(at("page").value) || 0 };
+    unsaved.set(asked.id, { id: asked.id, url: picture.url });
     choosePicture(null);
   }
-  const turn = { question, answer: "", note: words.reload, bad: false };
-  mine.turns.push(turn);
-  mine.name = mine.name || question.slice(0, 60);
-  await save(mine); // before the request, so that a crash loses no question
-  listConversations();
-  const drawn = drawTurn(turn, mine.turns.length - 1);
-  drawn.note.textContent = words.waiting;
-  at("turns").scrollTop = at("turns").scrollHeight;
-  running = new AbortController();
-  at("send").textContent = words.stop;
-  try {
-    turn.note = await read(turn, drawn, running.signal);
-  } catch (error) {
-    turn.bad = error.name !== "AbortError";
-    turn.note = turn.bad ? error.message : words.stopped;
-  }
-  running = null;
-  phase = "decode";
-  showMemory();
-  at("send").textContent = words.send;
-  drawn.note.textContent = turn.note;
-  drawn.note.classList.toggle("bad", turn.bad);
-  await save(mine);
-  if (turn.answer) await settle(turn, drawn);
-  if (conversation === mine) addButtons(turn, drawn);
+  await answer(conversation, addTurn(conversation, question, asked));
 }
 
-async function read(turn, drawn, signal) {
+// Adds an answer to a turn. It goes on if another conversation is opened.
+async function answer(mine, turn) {
+  const version = addVersion(turn);
+  const job = { mine, turn, version, stop: new AbortController(), note: words.waiting, savedLength: -1 };
+  jobs.set(mine.id, job);
+  draw();
+  at("turns").scrollTop = at("turns").scrollHeight;
+  await store(mine);
+  listConversations();
+  const timer = setInterval(() => { if (version.answer.length !== job.savedLength) store(mine); }, SAVE_MS);
+  try {
+    version.note = await receive(job);
+  } catch (error) {
+    version.bad = error.name !== "AbortError";
+    version.note = version.bad ? error.message : words.stopped;
+  }
+  clearInterval(timer);
+  version.done = true;
+  version.revision += 1;
+  jobs.delete(mine.id);
+  phase = "decode";
+  showMemory();
+  listConversations();
+  if (mine === conversation) at("send").textContent = words.send;
+  await store(mine);
+  const drawn = view(job);
+  if (drawn) await settle(drawn);
+}
+
+// Returns the elements of an answer in progress, or undefined if it is not shown.
+function view({ mine, turn, version }) {
+  const drawn = mine === conversation ? views.get(turn.id) : undefined;
+  return drawn && drawn.version === version ? drawn : undefined;
+}
+
+function showProgress(job, text) {
+  job.note = text;
+  const drawn = view(job);
+  if (drawn) drawn.note.textContent = text;
+}
+
+async function receive(job) {
+  const { mine, turn, version, stop: { signal } } = job;
   const body = JSON.stringify({
-    messages: messages(), stream: true, truncation: "auto",
+    messages: await messages(mine, turn), stream: true, truncation: "auto",
     stream_options: { include_usage: true, include_progress: true },
   });
   const began = performance.now();
-  const reply = await fetch("/v1/chat/completions", { method: "POST", headers: headers(), body, signal });
+  const sent = headers();
+  const reply = await fetch("/v1/chat/completions", { method: "POST", headers: sent, body, signal });
   if (reply.status === 401) {
-    await askForKey();
-    return read(turn, drawn, signal);
+    const changed = sent.authorization !== headers().authorization; // by the dialog of another answer
+    if (changed || await askForKey(Boolean(sent.authorization))) return receive(job);
+    throw new Error(words.key);
   }
   if (!reply.ok) throw new Error((await reply.json()).error.message);
   let note = "";
@@ -318,27 +487,27 @@ async function read(turn, drawn, signal) {
     if (chunk.usage) tokens = chunk.usage.completion_tokens;
     const report = chunk.cogvlm2 || {};
     if (report.phase) {
-      drawn.note.textContent = `${words[report.phase]} ${Math.round(100 * report.done / report.total)}%`;
+      showProgress(job, `${words[report.phase]} ${Math.round(100 * report.done / report.total)}%`);
       phase = report.phase;
       heldBytes = report.held_bytes;
       showMemory();
     }
     if (report.dropped_turns) note += `${words.dropped(report.dropped_turns)} `;
     if (report.notices) for (const notice of report.notices) note += `${notice} `;
-    if (report.pages) Object.assign(turn, { page: report.page, pages: report.pages });
+    if (report.pages) Object.assign(version, { page: report.page, pages: report.pages });
     if (report.notice) { note += `${report.notice} `; ended = true; }
     const choice = chunk.choices[0];
     if (!choice) continue;
     if (choice.finish_reason === "length" && !ended) note += `${words.cut} `;
     const text = choice.delta.content || "";
     if (text) {
-      const list = at("turns");
-      const low = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-      turn.answer += text;
-      grown(turn, drawn);
-      drawn.note.textContent = "";
+      const low = atEnd();
+      version.answer += text;
+      const drawn = view(job);
+      if (drawn) grown(drawn);
+      showProgress(job, "");
       if (phase !== "decode") { phase = "decode"; showMemory(); }
-      if (low) list.scrollTop = list.scrollHeight;
+      if (low && drawn) at("turns").scrollTop = at("turns").scrollHeight;
     }
   }
   return note + words.tokens(tokens, ((performance.now() - began) / 1000).toFixed(1));
@@ -365,7 +534,7 @@ async function updateState() {
     if (!counters) return; // the key is not known yet
     const found = readMetrics(await counters.text());
     if (found.requests_waiting) at("state").textContent += ` · ${words.queue(found.requests_waiting)}`;
-    if (!running) heldBytes = found.memory_held_bytes || 0;
+    if (!jobs.size) heldBytes = found.memory_held_bytes || 0;
     if (!plan || plan.peak_bytes !== found.memory_planned_bytes) {
       const reply = await get("/v1/plan");
       plan = reply ? (await reply.json()).plan : null;
@@ -380,27 +549,35 @@ async function updateState() {
 
 at("composer").onsubmit = (event) => {
   event.preventDefault();
-  if (running) return running.abort();
+  if (jobs.has(conversation.id)) return stop();
   const question = at("question").value.trim();
   if (!question) return at("question").focus();
   at("question").value = "";
+  sessionStorage.removeItem("draft");
   grow();
   showMessage("");
   ask(question);
 };
+function stop() {
+  const job = jobs.get(conversation.id);
+  if (job) job.stop.abort();
+}
 function grow() {
   at("question").style.height = "auto";
   at("question").style.height = `${at("question").scrollHeight}px`;
 }
-at("question").oninput = grow;
+at("question").oninput = () => {
+  sessionStorage.setItem("draft", at("question").value);
+  grow();
+};
 at("question").onkeydown = (event) => {
   // isComposing: this Enter ends the input of a Chinese word and must not send.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (!running) at("composer").requestSubmit();
+  if (!jobs.has(conversation.id)) at("composer").requestSubmit();
 };
 document.onkeydown = (event) => {
-  if (event.key === "Escape" && running) running.abort();
+  if (event.key === "Escape") stop();
   if (event.altKey && event.code === "KeyN") { event.preventDefault(); fresh(); }
   const typing = event.target.closest("input, textarea, dialog");
   if (event.key === "/" && !typing) { event.preventDefault(); at("question").focus(); }
@@ -416,7 +593,7 @@ at("language").onclick = () => {
   localStorage.setItem("language", language);
   translate();
   updateState();
-  if (!running) show(conversation);
+  draw();
 };
 at("pick").onclick = () => at("file").click();
 for (const field of [at("file"), at("camera-file")]) {
@@ -446,12 +623,23 @@ document.onpaste = (event) => {
   if (file) { event.preventDefault(); takeFile(file); }
 };
 
+window.onpagehide = () => {
+  for (const { mine, version } of jobs.values()) {
+    store(mine); // the browser usually completes what was begun
+    announce(mine.id, { ended: version.id });
+  }
+};
+
 async function begin() {
   translate();
-  await openHistory();
-  const last = Number(localStorage.getItem("open"));
+  draw();
+  at("question").value = sessionStorage.getItem("draft") || "";
+  onNews(readNews);
+  await openHistory((trouble) => showMessage(trouble ? words[trouble] : ""));
+  const last = Number(sessionStorage.getItem("open") || localStorage.getItem("open"));
   const kept = last ? await load(last) : undefined;
-  if (kept) show(kept); else fresh();
+  if (kept && !conversation.turns.length) show(kept);
+  else if (!conversation.turns.length) fresh();
   updateState();
   setInterval(updateState, 5000);
 }
