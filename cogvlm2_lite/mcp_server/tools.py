@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -149,13 +150,7 @@ class Tools:
         question = f"{asked.question}\n\n{wanted}" if asked.question.strip() else wanted
         sampling = Sampling(max_new_tokens=asked.max_tokens, json_schema=schema)
         answer = await self._answer(asked, question, sampling, progress)
-        try:
-            value = json.loads(answer.finished.text)
-        except ValueError:
-            raise EngineError(
-                "The answer reached max_tokens before the JSON was complete.",
-                hint="Use a larger max_tokens, or a schema with fewer or shorter values.",
-            ) from None
+        value = read_value(answer.finished)
         return ExtractResult(
             value=value, page=answer.page, pages=answer.pages, notices=answer.notices
         )
@@ -204,6 +199,30 @@ class Tools:
                     case _:
                         await progress.show(event)
         raise AssertionError("an answer ends with Finished")
+
+
+def read_value(finished: Finished) -> Any:
+    """Return the value of an answer in JSON; EngineError if it is cut off or has a huge number."""
+    if finished.reason is FinishReason.LENGTH:
+        raise EngineError(
+            "The answer reached max_tokens before the JSON was complete.",
+            hint="Use a larger max_tokens, or a schema with fewer or shorter values.",
+        )
+    try:
+        return json.loads(finished.text, parse_float=_finite)
+    except ValueError as error:
+        raise EngineError(
+            "The answer can't be read as JSON: {why}.",
+            hint="Use a schema with a maximum for each number and each length.",
+            why=error,
+        ) from None
+
+
+def _finite(text: str) -> float:
+    """Return a number; JSON for clients can't have an infinite one."""
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
 
 
 def _tool(name: str, description: str, arguments: type[Struct], result: type[Struct]) -> types.Tool:

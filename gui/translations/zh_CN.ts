@@ -1786,6 +1786,14 @@
         <translation>请使用更大的 max_tokens，或使用值更少或更短的模式。</translation>
     </message>
     <message>
+        <source>The answer can&apos;t be read as JSON: {why}.</source>
+        <translation>无法将回答读取为 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>Use a schema with a maximum for each number and each length.</source>
+        <translation>请使用为每个数字和每个长度都规定了最大值的模式。</translation>
+    </message>
+    <message>
         <source>The answer took too long and was stopped.</source>
         <translation>回答耗时过长，已停止。</translation>
     </message>

@@ -24,16 +24,16 @@ from mcp.types import CallToolResult, TextContent
 from cogvlm2_lite.cli.mcp import main
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import CogVLM2LiteError, ImageError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError, ImageError, UsageError
 from cogvlm2_lite.events import PictureOpened, Progress
 from cogvlm2_lite.mcp_server.folders import AllowedFolders
 from cogvlm2_lite.mcp_server.run import HttpServer, Options, make_service
-from cogvlm2_lite.mcp_server.tools import Tools
+from cogvlm2_lite.mcp_server.tools import Tools, read_value
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState
-from cogvlm2_lite.worker.protocol import LoadFailed
-from tests.helpers.scripted_server import ScriptedEngine
+from cogvlm2_lite.worker.protocol import Ask, LoadFailed
+from tests.helpers.scripted_server import ScriptedEngine, finished
 from tests.helpers.waiting import PATIENCE_S
 
 T = TypeVar("T")
@@ -246,10 +246,18 @@ def test_a_schema_may_be_written_as_a_text(folder: Path) -> None:
         values = {"path": "a.png", "schema": json.dumps(SCHEMA), "question": "Read it."}
         return await client.call_tool("extract", values)
 
-    assert "before the JSON was complete" in text_of(in_session(folder, use, engine))
+    assert "The answer can't be read as JSON" in text_of(in_session(folder, use, engine))
     (ask,) = engine.asked
     assert json.loads(ask.sampling.json_schema) == SCHEMA
     assert ask.question.startswith("Read it.\n\nAnswer with JSON")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
+def test_a_number_that_json_readers_can_not_hold_is_an_error(number: str) -> None:
+    ask = Ask(request=1, question=f'{{"count": {number}}}')
+    with pytest.raises(EngineError, match="can't be read as JSON"):
+        read_value(finished(ask))
+    assert read_value(finished(Ask(request=1, question='{"count": 1.5}'))) == {"count": 1.5}
 
 
 def test_progress_only_increases_and_notices_come_with_the_answer(folder: Path) -> None:
