@@ -15,6 +15,7 @@ _FILES = {
     "/camera.js": ("camera.js", _SCRIPT),
     "/memory.js": ("memory.js", _SCRIPT),
     "/history.js": ("history.js", _SCRIPT),
+    "/markdown.js": ("markdown.js", _SCRIPT),
     "/conversation.js": ("conversation.js", _SCRIPT),
 }
 

@@ -7,6 +7,7 @@ the page loads nothing, and links go to http(s) or mail addresses only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ Node = str | dict[str, Any]
 MOST_LETTERS = 40_000
 _LONGEST = 20_000  # characters: a malicious text of this length takes a second
 _SCHEMES = ("http://", "https://", "mailto:")
+_BARE = re.compile(r"(?<![\w/])https?://[\w!#$%&'()*+,./:;=?@\[\]~-]+", re.ASCII | re.IGNORECASE)
+"""A link without markup. ASCII only: Chinese text continues without a space."""
 _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
     ["table", "strikethrough"]
 )
@@ -54,7 +57,7 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
     """Yield the nodes of a token: none, one, or those of its children."""
     match node.type:
         case "text":
-            yield node.content
+            yield from _find_links(node.content)
         case "softbreak" | "hardbreak":
             yield {"tag": "br", "children": []}
         case "code_inline":
@@ -65,7 +68,7 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
         case "image":
             yield _link(str(node.attrs.get("src", "")), [node.content])
         case "link":
-            yield _link(str(node.attrs.get("href", "")), _children(node))
+            yield _link(str(node.attrs.get("href", "")), _without_links(_children(node)))
         case "inline":
             yield from _children(node)
         case "paragraph" if node.hidden:  # in a list without empty lines
@@ -80,6 +83,38 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
             yield {"tag": node.tag, "align": align, "children": _children(node)}
         case _:
             yield {"tag": node.tag, "children": _children(node)}
+
+
+def _find_links(text: str) -> Iterator[Node]:
+    """Yield a text in parts: its web addresses become links, without the punctuation after them."""
+    end = 0
+    for found in _BARE.finditer(text):
+        address = found[0].rstrip(".,:;!?'*_~")
+        while address.endswith((")", "]")) and address.count(address[-1]) > address.count(
+            "(" if address[-1] == ")" else "["
+        ):
+            address = address[:-1].rstrip(".,:;!?'*_~")
+        if not address.partition("://")[2]:
+            continue
+        if found.start() > end:
+            yield text[end : found.start()]
+        yield {"tag": "a", "href": address, "children": [address]}
+        end = found.start() + len(address)
+    if end < len(text):
+        yield text[end:]
+
+
+def _without_links(nodes: list[Node]) -> list[Node]:
+    """Replace links by their texts: a link can't contain another one."""
+    plain: list[Node] = []
+    for node in nodes:
+        if isinstance(node, str):
+            plain.append(node)
+        elif node["tag"] == "a":
+            plain += node["children"]
+        else:
+            plain.append({**node, "children": _without_links(node["children"])})
+    return plain
 
 
 def _link(address: str, children: list[Node]) -> Node:

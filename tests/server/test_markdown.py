@@ -60,6 +60,27 @@ def test_links_to_other_things_than_the_web_are_text(address: str) -> None:
     assert all(e["tag"] != "a" for e in elements(parse(f"[click]({address}) ![x]({address})")))
 
 
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("see https://a.example/b_c_d?x=1&y=(2), please", ["https://a.example/b_c_d?x=1&y=(2)"]),
+        ("(see http://a.example/b.) And HTTPS://B.example!", ["http://a.example/b", "HTTPS://B.example"]),
+        ("[1](https://a.example) and <https://b.example/>", ["https://a.example", "https://b.example/"]),
+        ("[https://a.example](https://b.example) **https://c.example**", ["https://b.example", "https://c.example"]),
+        ("`https://a.example` and\n\n    https://b.example", []),
+        ("请看https://a.example/b。谢谢", ["https://a.example/b"]),
+        ("| https://a.example/x |\n|--|\n| http://b.example |", ["https://a.example/x", "http://b.example"]),
+        ("http:// and xhttp://a.example and ftp://b.example and //c.example", []),
+        ("https://a.example/" + ")" * 15_000, ["https://a.example/"]),
+    ],
+)  # fmt: skip
+def test_web_addresses_in_a_text_are_links(text: str, links: list[str]) -> None:
+    nodes = parse(text)
+    assert [e["href"] for e in elements(nodes) if e["tag"] == "a"] == links
+    assert all(link in words(nodes) or "](" in text for link in links)
+    assert words(nodes).count(")") == 15_000 or len(text) < 15_000
+
+
 def test_tables_lists_and_code_keep_their_form() -> None:
     found = elements(parse("| a | b |\n|:-:|--:|\n| 1 | 2 |\n\n3. x\n4. y\n\n```python\nf()\n```"))
     assert [e["align"] for e in found if e["tag"] == "td"] == ["center", "right"]

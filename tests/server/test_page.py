@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,13 @@ def test_a_conversation_outlives_a_reload_and_can_be_deleted(page: Any) -> None:
     assert page.inner_text(".said") == "keep me"
     assert page.locator(".asked img").count() == 1
     page.click("[aria-label='Delete: keep me']")
+    shows(page, "#sure-text", "Delete “keep me” and its picture?")
+    page.click("#sure-cancel")
+    page.click("[aria-label='Delete: keep me']")
+    page.keyboard.press("Escape")
+    assert page.inner_text(".said") == "keep me"
+    page.click("[aria-label='Delete: keep me']")
+    page.click("#sure-ok")
     page.wait_for_selector("#welcome")
     assert page.locator("#conversations li").count() == 0
 
@@ -478,8 +486,66 @@ def test_a_conversation_that_another_tab_deleted_stays_deleted(
     shows(page, ".said", "please wait")
     tab = opened_again(page)
     tab.click("[aria-label='Delete: please wait']")
+    tab.click("#sure-ok")
     page.wait_for_selector("#welcome")  # the answer was stopped
     assert kept(page, "talks") == kept(page, "texts") == kept(page, "pictures") == []
+
+
+def test_a_conversation_is_renamed_in_all_tabs_and_exported(page: Any) -> None:
+    drop_picture(page)
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    tab = opened_again(page)
+    page.click(".rename")
+    assert page.input_value("#sure-field") == "what is it"
+    page.fill("#sure-field", "The ../sign: at 5")
+    page.press("#sure-field", "Enter")
+    shows(page, "#conversations .name", "The ../sign: at 5")
+    shows(tab, "#conversations .name", "The ../sign: at 5")
+    ask(tab, "and\nmore")  # does not bring the old name back
+    tab.wait_for_selector("#turns > li:nth-child(2) .again")
+    page.wait_for_selector("#turns > li:nth-child(2) .again")
+    shows(page, "#conversations .name", "The ../sign: at 5")
+    with page.expect_download() as download:
+        page.click(".export")
+    assert download.value.suggested_filename == "The sign at 5.md"
+    picture = base64.b64encode(SIGN.read_bytes()).decode()
+    assert Path(download.value.path()).read_text(encoding="utf-8") == (
+        "# The ../sign: at 5\n\n![][picture 1]\n\n> what is it\n\nwhat is it\n\n"
+        f"> and\n> more\n\nand more\n\n[picture 1]: data:image/png;base64,{picture}\n"
+    )
+
+
+def test_a_very_long_answer_keeps_its_form(page: Any, engine: ScriptedEngine) -> None:
+    rows = "".join(f"| {n} | x |\n" for n in range(1200))
+    items = "".join(f"{n}. item **{n}**\n" for n in range(1, 1001))
+    code = "".join(f"f({n})\n" for n in range(2500))
+    engine.extra = [
+        TextDelta(
+            text=f"| a | b |\n|---|--:|\n{rows}\n## Items\n\n{items}\n"
+            f"~~~python\n{code}~~~\n\n{'word ' * 5000}*end*\n\n"
+        )
+    ]
+    ask(page, "fine")
+    page.wait_for_selector(".again")
+    engine.extra = []
+    page.reload()
+    page.wait_for_selector(".said em")
+    counts = page.evaluate(
+        "['tbody tr', 'th', 'h2', 'li', 'li strong', 'em'].map("
+        "(name) => document.querySelectorAll('.said ' + name).length)"
+    )
+    assert counts[0] == 1200
+    assert counts[1] in {2, 4}  # the head of the table is repeated
+    assert counts[2:] == [1, 1000, 1000, 1]
+    assert page.evaluate(
+        "[...document.querySelectorAll('.said ol > li')].every((li, n) => "
+        "li.parentElement.start + [...li.parentElement.children].indexOf(li) === n + 1)"
+    )
+    blocks = "[...document.querySelectorAll('.said pre')].map((one) => one.textContent).join('')"
+    assert page.evaluate(blocks) == code
+    assert not page.locator(".tail").inner_text()
+    assert "word word end" in page.inner_text(".said")
 
 
 OLD_STORE = """(count) => new Promise((done) => {

@@ -5,6 +5,7 @@ import { takePicture } from "./camera.js";
 import { addTurn, addVersion, choose, merge, newConversation, newId, pictureTurn, shown } from "./conversation.js";
 import { build, copyButton, make } from "./elements.js";
 import { announce, find, inquire, load, loadPicture, onNews, openHistory, remove, save } from "./history.js";
+import { parseAll } from "./markdown.js";
 import { drawMemory, readMetrics } from "./memory.js";
 import { TEXT } from "./words.js";
 
@@ -37,7 +38,7 @@ let keyAsked = null; // a promise while the dialog for the key is open
 
 function listConversations() {
   const { total, found } = find(at("search").value);
-  at("search").hidden = total < 2;
+  at("search").hidden = total < 2 && !at("search").value; // its words hide conversations
   const rows = (allRows ? found : found.slice(0, MOST_ROWS)).map(listRow);
   if (total && !found.length) rows.push(make("li", "none", words.nothing));
   if (found.length > rows.length) {
@@ -57,11 +58,64 @@ function listRow(one) {
   const away = make("button", "quiet", "×");
   away.setAttribute("aria-label", `${words.delete}: ${one.name}`);
   away.onclick = async () => {
+    if (!await confirmed(words.sure(one.name), words.delete)) return;
     await remove(one.id);
     forget(one.id);
   };
-  row.append(name, away);
+  row.append(name);
+  if (one.id === conversation.id) row.append(...openRowButtons());
+  row.append(away);
   return row;
+}
+
+function openRowButtons() {
+  return [["rename", "✎", rename], ["export", "↓", exportConversation]].map(([word, sign, work]) => {
+    const button = make("button", `quiet ${word}`, sign);
+    button.title = words[word];
+    button.setAttribute("aria-label", words[word]);
+    button.onclick = () => work(conversation);
+    return button;
+  });
+}
+
+// Shows a question with the button for "yes", and a field if a text is given. Returns whether it was used.
+function confirmed(question, yes, text) {
+  at("sure-text").textContent = question;
+  at("sure-ok").textContent = yes;
+  at("sure-field").hidden = text === undefined;
+  at("sure-field").value = text || "";
+  at("sure-dialog").returnValue = "";
+  at("sure-dialog").showModal();
+  if (text !== undefined) at("sure-field").select();
+  return new Promise((done) => {
+    at("sure-dialog").onclose = () => done(at("sure-dialog").returnValue === "ok");
+  });
+}
+
+async function rename(mine) {
+  if (!await confirmed(words.rename, words.save, mine.name)) return;
+  const name = at("sure-field").value.trim().slice(0, 200);
+  if (!name) return;
+  Object.assign(mine, { name, namedAt: Date.now() });
+  await store(mine);
+  listConversations();
+}
+
+// Saves the conversation, as it is shown, as a Markdown file with its pictures in it.
+async function exportConversation(mine) {
+  const parts = [`# ${mine.name}`];
+  const pictures = [];
+  for (const turn of mine.turns) {
+    const url = turn.picture && await pictureUrl(turn.picture.id);
+    if (url) parts.push(`![][picture ${pictures.push(url)}]`);
+    parts.push(turn.question.replace(/^/gm, "> "), shown(turn).answer.trim());
+  }
+  parts.push(...pictures.map((url, index) => `[picture ${index + 1}]: ${url}`));
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([`${parts.filter(Boolean).join("\n\n")}\n`], { type: "text/markdown" }));
+  link.download = `${mine.name.replace(/[^\p{L}\p{N}]+/gu, " ").trim().slice(0, 60) || "CogVLM2 Lite"}.md`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 // Saves a conversation: before a request, so that a crash loses no question, and while an answer grows.
@@ -110,7 +164,7 @@ function translate() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const [id, text] of [["language", words.other], ["new", words.new], ["welcome", words.welcome],
     ["hint", words.hint], ["page-label", words.page], ["key-label", words.key], ["camera-take", words.take],
-    ["camera-cancel", words.cancel], ["send", jobs.has(conversation.id) ? words.stop : words.send]]) {
+    ["camera-cancel", words.cancel], ["sure-cancel", words.cancel], ["send", jobs.has(conversation.id) ? words.stop : words.send]]) {
     at(id).textContent = text;
   }
   at("question").placeholder = words.placeholder;
@@ -163,7 +217,9 @@ function drawPicture({ id, name }) {
 async function pictureUrl(id) { return unsaved.has(id) ? unsaved.get(id).url : loadPicture(id); }
 
 // Returns a tree of elements for each text, or null if the server returns an error.
-async function markdown(texts) {
+const markdown = (texts) => parseAll(texts, parse);
+
+async function parse(texts) {
   try {
     const body = JSON.stringify({ texts });
     const reply = await fetch("/page/markdown", { method: "POST", headers: headers(), body });
@@ -610,6 +666,7 @@ at("thumb").onerror = () => {
   at("thumb").hidden = true;
   at("thumb-name").textContent = picture.name || words.noPreview;
 };
+at("sure-cancel").onclick = () => at("sure-dialog").close("");
 at("drop-picture").onclick = () => choosePicture(null);
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
 document.ondragleave = () => document.body.classList.remove("over");
