@@ -103,6 +103,14 @@ class CandidateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     logprob: float
 
 
+def token_text(data: bytes) -> str:
+    r"""Return a token's bytes as text; bytes of an incomplete character as \xe4\xbd."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(f"\\x{byte:02x}" for byte in data)
+
+
 class TokenLogprobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token of the answer, and the most likely tokens at its position, in order."""
 

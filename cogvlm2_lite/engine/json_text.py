@@ -4,7 +4,7 @@ llguidance reads the grammar and computes a mask over the vocabulary for every t
 schemas, too. Without one, the grammar is RFC 8259 without what many parsers reject and without what
 a model may continue for ever:
 
-- the outermost value is an object, nested at most 32 deep;
+- the outermost value is an object, nested at most 32 deep; before it is at most one space;
 - a number has at most 32 characters and its exponent two digits, so that it stays finite and short;
 - between values is at most one space, or a line break and at most 40 spaces or tabs;
 - \\u escapes contain no surrogates; characters beyond U+FFFF are written directly.
@@ -40,7 +40,7 @@ STRING: /"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u([0-9abcefABCEF][0-9a-fA-F]{3}|[dD]
 DECIMAL: /-?(0|[1-9][0-9]*)(\.[0-9]+)?/ & /[-.0-9]{1,32}/
 EXPONENT: /[eE][+-]?[0-9]{1,2}/
 NUMBER: DECIMAL EXPONENT?
-start: SPACE? object_1 SPACE?
+start: " "? object_1 SPACE?
 """  # noqa: E501 - a regular expression can't be wrapped
 
 

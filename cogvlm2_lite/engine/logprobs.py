@@ -6,7 +6,7 @@ from collections import deque
 
 from torch import Tensor
 
-from cogvlm2_lite.events import CandidateToken, TokenLogprobs
+from cogvlm2_lite.events import CandidateToken, TokenLogprobs, token_text
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
 _LOWEST = -9999.0  # OpenAI's stand-in for minus infinity, which JSON lacks
@@ -69,15 +69,7 @@ class LogprobQueue:
         data = self._tokenizer.token_bytes(token)
         # max() in this order turns a NaN of a broken model into the lowest value, too.
         return CandidateToken(
-            token=_text(data) if data else self._tokenizer.token_name(token),
+            token=token_text(data) if data else self._tokenizer.token_name(token),
             data=tuple(data) if data else None,
             logprob=max(_LOWEST, logprob),
         )
-
-
-def _text(data: bytes) -> str:
-    r"""Return a token's bytes as text; bytes of an incomplete character as \xe4\xbd."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "".join(f"\\x{byte:02x}" for byte in data)

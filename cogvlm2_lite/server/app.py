@@ -234,7 +234,11 @@ class _Handlers:
             with_logprobs = asked.sampling.logprobs is not None
             continued = bool(asked.continue_from)
             return ResponseReply(
-                self._model, body, with_logprobs=with_logprobs, continued=continued
+                self._model,
+                body,
+                with_logprobs=with_logprobs,
+                continued=continued,
+                functions=asked.functions,
             )
 
         return await self.answer(request, _reader(ResponseRequest), reply)
@@ -247,7 +251,11 @@ class _Handlers:
             with_logprobs=asked.sampling.logprobs is not None,
             usage_chunk=asked.usage_chunk,
             continued=bool(asked.continue_from),
-            function=asked.function,
+            functions=asked.functions,
+            required=asked.required,
+            count=asked.count,
+            prompts=asked.prompts if asked.echo else (),
+            answers=len(list(asked.each())),
         )
 
     async def answer(
@@ -400,13 +408,14 @@ class _Answering(Response):
             self._service.metrics.add("requests_total", path=self._path, status=str(status))
 
     async def _collect(self, events: AsyncIterator[Event]) -> object:
+        finished = None
         async for event in events:
             self._note(event)
             for _ in self._reply.chunks(event):
                 continue
-            if isinstance(event, Finished):
-                return self._reply.whole(event)
-        raise AssertionError("an answer ends with Finished")
+            finished = event if isinstance(event, Finished) else None
+        assert finished is not None, "an answer ends with Finished"
+        return self._reply.whole(finished)
 
     def _note(self, event: Event) -> None:
         """Add how the picture was read to the reply."""

@@ -17,6 +17,9 @@ from cogvlm2_lite.text import Text
 MAX_MESSAGES = 2000
 MAX_URL_CHARACTERS = 4000
 MAX_TEXTS = 500
+MAX_ANSWERS = 8
+MAX_PROMPTS = 8
+LARGEST_SEED = 2**63 - 1
 DATA_URL_HEAD = r"data:image/[a-zA-Z0-9.+-]{1,40}(;[a-zA-Z0-9=._-]{1,60}){0,4};base64,"
 _BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 DATA_URL = f"^{DATA_URL_HEAD}{_BASE64}$"
@@ -25,7 +28,7 @@ LOGPROBS = "message.output_text.logprobs"
 Ignored = Annotated[Any, Meta(description="Ignored.")]
 Flag = bool | None
 Penalty = Annotated[float, Meta(ge=-2, le=2)] | None
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)] | None
+Count = Annotated[int, Meta(ge=0, le=LARGEST_SEED)] | None
 TopLogprobs = Annotated[
     Annotated[int, Meta(ge=0, le=20)] | None,
     Meta(description="How many of the most likely tokens to return for each token."),
@@ -278,12 +281,8 @@ class _CompletionRequest(_Request, frozen=True, kw_only=True):
         Penalty, Meta(description="Subtracted once when the token was chosen before.")
     ] = None
     n: Annotated[
-        Any,
-        unsupported(
-            1,
-            code="unsupported_value",
-            why=Text("must be 1: the model gives one answer per request"),
-        ),
+        Annotated[int, Meta(ge=1, le=MAX_ANSWERS)] | None,
+        Meta(description="Number of answers, computed one after another; the seed counts up."),
     ] = None
     metadata: Ignored = None
     store: Ignored = None
@@ -297,7 +296,6 @@ class _CompletionRequest(_Request, frozen=True, kw_only=True):
     verbosity: Annotated[Any, unsupported()] = None
     web_search_options: Annotated[Any, unsupported()] = None
     suffix: Annotated[Any, unsupported("")] = None
-    echo: Annotated[Any, unsupported(False)] = None
     best_of: Annotated[Any, unsupported(1)] = None
 
 
@@ -316,6 +314,7 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
     messages: Annotated[list[ChatMessage], _CONVERSATION]
     max_completion_tokens: AnswerTokens = None
     truncation: Truncation = None
+    echo: Annotated[Any, unsupported(False)] = None
     template: Annotated[
         Literal["chat", "vqa"] | None,
         Meta(description="The prompt's template; vqa: short answers."),
@@ -330,8 +329,11 @@ class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
 
     prompt: (
         Annotated[str, Meta(min_length=1)]
-        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=1)]
+        | Annotated[
+            list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_PROMPTS)
+        ]
     )
+    echo: Annotated[Flag, Meta(description="Put the prompt before each answer.")] = None
     logprobs: Annotated[
         Annotated[int, Meta(ge=0, le=5)] | None,
         Meta(description="Return the logprob of each token, and of this many most likely ones."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cogvlm2_lite.events import CandidateToken, TokenLogprobs
+from cogvlm2_lite.events import CandidateToken, TextDelta, TokenLogprobs, token_text
 from cogvlm2_lite.server.response_bodies import (
     ChatLogprobs,
     ChosenToken,
@@ -27,6 +27,37 @@ def chosen_tokens(tokens: Sequence[TokenLogprobs]) -> list[ChosenToken]:
         )
         for score in tokens
     ]
+
+
+def stripped(delta: TextDelta) -> tuple[str, tuple[TokenLogprobs, ...]]:
+    """Return the beginning of an answer without its first blanks, and the tokens it consists of.
+
+    The tokens lose the same bytes, so that they join to the text. The other candidates lose their
+    blanks, too: the answer would have been without them.
+    """
+    text = delta.text.lstrip()
+    count = len(delta.text.encode(errors="replace")) - len(text.encode(errors="replace"))
+    found = []
+    for score in delta.tokens:
+        if count:
+            data = score.chosen.data or ()
+            kept = data[min(count, len(data)) :]
+            count -= len(data) - len(kept)
+            top = tuple(_with_data(one, _without_blanks(one.data)) for one in score.top)
+            score = TokenLogprobs(chosen=_with_data(score.chosen, kept), top=top)
+        found.append(score)
+    return text, tuple(found)
+
+
+def _without_blanks(data: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(bytes(data or ()).lstrip())
+
+
+def _with_data(one: CandidateToken, data: tuple[int, ...]) -> CandidateToken:
+    """Return a candidate with other bytes; one without bytes, a special token, stays."""
+    if one.data is None or data == one.data:
+        return one
+    return CandidateToken(token=token_text(bytes(data)), data=data, logprob=one.logprob)
 
 
 def completion_logprobs(

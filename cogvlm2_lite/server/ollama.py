@@ -21,7 +21,7 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.bodies import ChatRequest
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.logprobs import chosen_tokens
+from cogvlm2_lite.server.logprobs import chosen_tokens, stripped
 from cogvlm2_lite.server.ollama_bodies import (
     OllamaChatReply,
     OllamaChatRequest,
@@ -309,9 +309,11 @@ class OllamaReply:
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the lines that report an event."""
         if isinstance(event, TextDelta):
-            text = event.text.lstrip() if self._strips and not self._text else event.text
+            text, tokens = event.text, event.tokens
+            if self._strips and not self._text:
+                text, tokens = stripped(event)
             self._text += text
-            logprobs = chosen_tokens(event.tokens)
+            logprobs = chosen_tokens(tokens)
             self._logprobs += logprobs
             if text or logprobs:
                 yield self._line(text, logprobs)

@@ -27,13 +27,20 @@ from cogvlm2_lite.events import (
     TurnsDropped,
 )
 from cogvlm2_lite.server.api_errors import ApiError, dumps
-from cogvlm2_lite.server.logprobs import chosen_tokens, completion_logprobs, extend
+from cogvlm2_lite.server.calls import CallReader
+from cogvlm2_lite.server.logprobs import (
+    chosen_tokens,
+    completion_logprobs,
+    extend,
+    stripped,
+)
 from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.server.response_bodies import (
     CalledFunction,
     ChatAnswer,
     ChatChoice,
     ChatCompletion,
+    ChatFinishReason,
     ChatLogprobs,
     Completion,
     CompletionChoice,
@@ -101,8 +108,28 @@ class Reply(Protocol):
         ...
 
 
+class _Answer:
+    """One answer of a reply, while its events come.
+
+    number     of the answer in the reply
+    text       the answer so far
+    logprobs   those of its tokens so far; None if they were not requested
+    call       the call that the answer is; None if it is text
+    """
+
+    def __init__(
+        self, number: int, text: str, logprobs: Logprobs | None, call: CallReader | None
+    ) -> None:
+        self.number = number
+        self.text = text
+        self.logprobs = logprobs
+        self.call = call
+        self.call_id = f"call_{secrets.token_hex(12)}"
+        self.reused_tokens = 0
+
+
 class CompletionReply:
-    """Builds the reply to one request.
+    """Builds the reply to one request, with one answer or several.
 
     model        the name of the model
     chat         the form of /v1/chat/completions; else that of /v1/completions
@@ -110,7 +137,11 @@ class CompletionReply:
     with_logprobs       logprobs were asked for
     usage_chunk  end a stream with the token counts
     continued    the answer continues a text that the client has
-    function     the answer is the arguments of this function; "": it is text
+    functions    the answer calls one of these (calls.py); (): it is text
+    required     the request left it to the model which of them it calls
+    answers      number of answers that will come
+    count        number of answers to each prompt
+    prompts      texts that are put before their answers; (): none
     """
 
     content_type = EVENT_STREAM
@@ -124,11 +155,15 @@ class CompletionReply:
         with_logprobs: bool = False,
         usage_chunk: bool = False,
         continued: bool = False,
-        function: str = "",
+        functions: Sequence[str] = (),
+        required: bool = False,
+        answers: int = 1,
+        count: int = 1,
+        prompts: Sequence[str] = (),
     ) -> None:
         self.report: Report | None = None
-        self._function = function
-        self._call_id = f"call_{secrets.token_hex(12)}"
+        self._functions = functions
+        self._required = required
         self._model = model
         # Most answers begin with the space that follows "Answer:"; other texts keep their spaces.
         self._strips = chat and not continued
@@ -137,75 +172,123 @@ class CompletionReply:
         self._progress = progress
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._created = int(time.time())
-        self._text = ""
-        self._reused_tokens = 0
-        # The logprobs so far; None if they were not requested.
-        self._logprobs: Logprobs | None = None
-        if with_logprobs:
-            self._logprobs = ChatLogprobs(content=[]) if chat else completion_logprobs(())
+        self._with_logprobs = with_logprobs
+        self._answers = answers
+        self._count = count
+        self._prompts = prompts
+        self._choices: list[ChatChoice | CompletionChoice] = []
+        self._usage: Usage | None = None
+        self._answer = self._new_answer(0)
 
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return self._text
+    def _new_answer(self, number: int) -> _Answer:
+        logprobs: Logprobs | None = None
+        if self._with_logprobs:
+            logprobs = ChatLogprobs(content=[]) if self._chat else completion_logprobs(())
+        text = self._prompts[number // self._count] if self._prompts else ""
+        call = CallReader(self._functions) if self._functions else None
+        return _Answer(number, text, logprobs, call)
 
-    def whole(self, finished: Finished) -> ChatCompletion | Completion:
+    def whole(self, _: Finished) -> ChatCompletion | Completion:
         """Return the reply to a request without stream, after `chunks` got all events."""
-        reason, logprobs = REASONS[finished.reason], self._logprobs
+        assert self._usage is not None
         if self._chat:
-            assert not isinstance(logprobs, CompletionLogprobs)
-            answer = ChatAnswer(content=self._text)
-            if self._function:
-                call = CalledFunction(name=self._function, arguments=self._text)
-                calls = [ToolCall(id=self._call_id, function=call)]
-                answer = ChatAnswer(content=None, tool_calls=calls)
             return ChatCompletion(
                 id=self._id,
                 created=self._created,
                 model=self._model,
-                choices=[ChatChoice(message=answer, finish_reason=reason, logprobs=logprobs)],
-                usage=usage(finished, self._reused_tokens),
+                choices=[one for one in self._choices if isinstance(one, ChatChoice)],
+                usage=self._usage,
                 cogvlm2=self.report,
                 system_fingerprint=FINGERPRINT,
             )
-        assert not isinstance(logprobs, ChatLogprobs)
         return Completion(
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=[CompletionChoice(text=self._text, finish_reason=reason, logprobs=logprobs)],
-            usage=usage(finished, self._reused_tokens),
+            choices=[one for one in self._choices if isinstance(one, CompletionChoice)],
+            usage=self._usage,
             system_fingerprint=FINGERPRINT,
+        )
+
+    def _choice(self, reason: ChatFinishReason) -> ChatChoice | CompletionChoice:
+        """Return the current answer, which is complete."""
+        answer = self._answer
+        if not self._chat:
+            assert not isinstance(answer.logprobs, ChatLogprobs)
+            assert reason != "tool_calls"
+            return CompletionChoice(
+                text=answer.text,
+                finish_reason=reason,
+                logprobs=answer.logprobs,
+                index=answer.number,
+            )
+        message = ChatAnswer(content=answer.text)
+        if answer.call is not None:
+            message = ChatAnswer(content=None)
+            if answer.call.name:
+                call = CalledFunction(name=answer.call.name, arguments=answer.call.arguments)
+                calls = [ToolCall(id=answer.call_id, function=call)]
+                message = ChatAnswer(content=None, tool_calls=calls)
+        assert not isinstance(answer.logprobs, CompletionLogprobs)
+        return ChatChoice(
+            message=message, finish_reason=reason, logprobs=answer.logprobs, index=answer.number
         )
 
     def begin(self) -> Iterator[dict[str, Any]]:
         """Return the stream's first chunk."""
-        if self._chat:
-            delta: dict[str, Any] = {"role": "assistant", "content": ""}
-            if self._function:
-                call = {"name": self._function, "arguments": ""}
-                one = {"index": 0, "id": self._call_id, "type": "function", "function": call}
-                delta = {"role": "assistant", "content": None, "tool_calls": [one]}
-            first = self._chunk(delta, None)
-            yield first if self.report is None else {**first, "cogvlm2": self.report}
+        for chunk in self._begin_answer():
+            yield chunk if self.report is None else {**chunk, "cogvlm2": self.report}
+
+    def _begin_answer(self) -> Iterator[dict[str, Any]]:
+        if not self._chat:
+            if self._answer.text:  # the prompt
+                yield self._chunk(self._answer.text, None)
+        elif self._answer.call is None:
+            yield self._chunk({"role": "assistant", "content": ""}, None)
+        else:
+            delta: dict[str, Any] = {"role": "assistant", "content": None}
+            if self._answer.call.name:
+                delta |= self._begin_call(self._answer.call.name)
+            yield self._chunk(delta, None)
+
+    def _begin_call(self, name: str) -> dict[str, Any]:
+        call = {"name": name, "arguments": ""}
+        one = {"index": 0, "id": self._answer.call_id, "type": "function", "function": call}
+        return {"tool_calls": [one]}
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the chunks that report an event."""
         if isinstance(event, Prefilled):
-            self._reused_tokens = event.reused_tokens
+            self._answer.reused_tokens = event.reused_tokens
         match event:
             case PictureOpened():
                 return
             case TextDelta():
                 yield from self._delta(event)
             case Finished():
-                yield self._chunk({} if self._chat else "", REASONS[event.reason])
-                if self._usage_chunk:
-                    counts = usage(event, self._reused_tokens)
-                    yield {**self._frame(), "choices": [], "usage": counts}
+                yield from self._finish(event)
             case _:
                 if self._progress:
                     yield {**self._frame(), "choices": [], **_progress_report(event)}
+
+    def _finish(self, finished: Finished) -> Iterator[dict[str, Any]]:
+        """Return the last chunks of an answer, and the first one of the next answer."""
+        reason: ChatFinishReason = REASONS[finished.reason]
+        call, number = self._answer.call, self._answer.number
+        if call is not None:
+            if piece := call.finish(complete=reason == "stop"):
+                yield self._chunk(_arguments(piece), None)
+            if self._required and reason == "stop":
+                reason = "tool_calls"
+        yield self._chunk({} if self._chat else "", reason)
+        self._choices.append(self._choice(reason))
+        counts = usage(finished, self._answer.reused_tokens)
+        self._usage = _sum(self._usage, counts, same_prompt=number % self._count > 0)
+        if number + 1 < self._answers:
+            self._answer = self._new_answer(number + 1)
+            yield from self._begin_answer()
+        elif self._usage_chunk:
+            yield {**self._frame(), "choices": [], "usage": self._usage}
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Return the chunk that reports a failure in the middle of a stream."""
@@ -226,27 +309,36 @@ class CompletionReply:
         return b"data: [DONE]\n\n"
 
     def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
-        text = event.text.lstrip() if self._strips and not self._text else event.text
-        logprobs = self._take_logprobs(event.tokens, event.text)
-        self._text += text
-        if text or event.tokens:
-            yield self._chunk(self._piece(text) if self._chat else text, None, logprobs)
+        answer, text, tokens = self._answer, event.text, event.tokens
+        if self._strips and not answer.text:
+            text, tokens = stripped(event)
+        logprobs = self._take_logprobs(tokens, event.text)
+        answer.text += text
+        if answer.call is not None:
+            yield from self._call_delta(answer.call, text, logprobs)
+        elif text or event.tokens:
+            yield self._chunk({"content": text} if self._chat else text, None, logprobs)
 
-    def _piece(self, text: str) -> dict[str, Any]:
-        """Return the change that a piece of the answer makes to a chat's message."""
-        if self._function:
-            return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
-        return {"content": text}
+    def _call_delta(
+        self, call: CallReader, text: str, logprobs: Logprobs | None
+    ) -> Iterator[dict[str, Any]]:
+        known = bool(call.name)
+        piece = call.push(text)
+        if call.name and not known:
+            yield self._chunk(self._begin_call(call.name), None)
+        if piece or logprobs:
+            yield self._chunk(_arguments(piece) if piece else {}, None, logprobs)
 
     def _take_logprobs(self, tokens: Sequence[TokenLogprobs], text: str) -> Logprobs | None:
         """Return the logprobs of a piece, and store them for the complete reply."""
-        if self._logprobs is None:
+        answer = self._answer
+        if answer.logprobs is None:
             return None
         if self._chat:
             logprobs: Logprobs = ChatLogprobs(content=chosen_tokens(tokens))
         else:
-            logprobs = completion_logprobs(tokens, text, len(self._text))
-        extend(self._logprobs, logprobs)
+            logprobs = completion_logprobs(tokens, text, len(answer.text))
+        extend(answer.logprobs, logprobs)
         return logprobs
 
     def _chunk(
@@ -255,7 +347,11 @@ class CompletionReply:
         reason: str | None,
         logprobs: Logprobs | None = None,
     ) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": logprobs}
+        choice: dict[str, Any] = {
+            "index": self._answer.number,
+            "finish_reason": reason,
+            "logprobs": logprobs,
+        }
         choice["delta" if self._chat else "text"] = delta
         return {**self._frame(), "choices": [choice]}
 
@@ -295,6 +391,32 @@ def usage(finished: Finished, reused_tokens: int) -> Usage:
             cached_tokens=reused_tokens, image_tokens=finished.image_tokens
         ),
     )
+
+
+def _sum(before: Usage | None, counts: Usage, *, same_prompt: bool) -> Usage:
+    """Add the counts of an answer; a prompt with several answers counts once."""
+    if before is None:
+        return counts
+    prompt, details = before.prompt_tokens, before.prompt_tokens_details
+    if not same_prompt:
+        prompt += counts.prompt_tokens
+        more = counts.prompt_tokens_details
+        details = PromptTokensDetails(
+            cached_tokens=details.cached_tokens + more.cached_tokens,
+            image_tokens=details.image_tokens + more.image_tokens,
+        )
+    completion = before.completion_tokens + counts.completion_tokens
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=details,
+    )
+
+
+def _arguments(piece: str) -> dict[str, Any]:
+    """Return the change of a chat's message by a piece of a call's arguments."""
+    return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 
 def _progress_report(event: Event) -> dict[str, Any]:

@@ -40,18 +40,24 @@ class RequestQueue:
         self._fill_slots()
 
     async def acquire(
-        self, client: str, *, retry_after: int, on_wait: Callable[[], None] = lambda: None
+        self,
+        client: str,
+        *,
+        retry_after: int,
+        admitted: bool = False,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait for a slot; `release` must follow. Raises ApiError 429 if too many wait.
 
-        on_wait  called if there is no free slot and the queue has a place
+        admitted  wait even if too many do: work of this request has been through the queue
+        on_wait   called if there is no free slot and the queue has a place
 
         A caller that is cancelled while it waits leaves the queue.
         """
         if self._taken < self._slots:
             self._taken += 1
             return
-        if self.waiting >= self._most:
+        if self.waiting >= self._most and not admitted:
             raise ApiError(
                 429,
                 Text("{count} requests are already waiting.", count=self.waiting),

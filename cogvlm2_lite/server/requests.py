@@ -6,13 +6,14 @@ This module uses neither the network nor the file system nor the engine.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import (
+    LARGEST_SEED,
     LOGPROBS,
     ChatRequest,
     CompletionRequest,
@@ -48,7 +49,12 @@ class AnswerRequest:
     truncate        leave out the oldest turns of a conversation that is too long
     progress        report progress before the first token, in chunks of our own kind
     continue_from   the beginning of the answer, which is continued; "": none
-    function        the answer is the arguments of this function, as JSON; "": it is text
+    functions       the answer calls one of these (calls.py); (): it is text
+    required        the request left it to the model which of them it calls
+    prompts         texts that are continued one after another; (): there is only the question
+    count           answers to each prompt, one after another, with seeds that count up
+    echo            the reply begins with the prompt
+    follows         an earlier answer of the same request has been through the queue
     ignored         names of the request's fields that were left out
     notices         what else was not done as the request asked
     keep_s          seconds that the model stays in memory after the last request; None: always
@@ -70,11 +76,26 @@ class AnswerRequest:
     client: str = ""
     truncate: bool = False
     continue_from: str = ""
-    function: str = ""
+    functions: tuple[str, ...] = ()
+    required: bool = False
+    prompts: tuple[str, ...] = ()
+    count: int = 1
+    echo: bool = False
+    follows: bool = False
     ignored: tuple[str, ...] = ()
     notices: tuple[Text, ...] = ()
     keep_s: float | None = None
     waits: bool = False
+
+    def each(self) -> Iterator[AnswerRequest]:
+        """Yield a request for each answer."""
+        seed = self.sampling.seed
+        for prompt_number, prompt in enumerate(self.prompts or (self.question,)):
+            for number in range(self.count):
+                own = None if seed is None else (seed + number) & LARGEST_SEED
+                sampling = replace(self.sampling, seed=own)
+                follows = prompt_number + number > 0
+                yield replace(self, question=prompt, sampling=sampling, follows=follows)
 
 
 def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
@@ -105,7 +126,13 @@ def read_asked(values: Mapping[str, Any], kind: type[R], limits: Limits) -> tupl
     notices: tuple[Text, ...] = ()
     if newest and tolerated.pictures > 1:
         notices = (Text(_ONE_OF_SEVERAL, count=tolerated.pictures),)
-    asked = replace(asked, function=tolerated.function, ignored=tolerated.ignored, notices=notices)
+    asked = replace(
+        asked,
+        functions=tolerated.functions,
+        required=tolerated.required,
+        ignored=tolerated.ignored,
+        notices=notices,
+    )
     return body, asked
 
 
@@ -116,9 +143,13 @@ def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
             return _chat(body, limits)
         case CompletionRequest():
             messages = Messages(limits, "prompt")
-            messages.ask(body.prompt if isinstance(body.prompt, str) else body.prompt[0])
+            prompts = (body.prompt,) if isinstance(body.prompt, str) else tuple(body.prompt)
+            if body.echo and body.logprobs is not None:
+                reject("echo", "{param} can't be combined with logprobs: the prompt has none.")
+            messages.ask("\n".join(prompts))
             sampling = _sampling(body, "max_tokens", limits, body.logprobs)
-            return _request(body, messages, sampling, limits, template="base")
+            asked = _request(body, messages, sampling, limits, template="base")
+            return replace(asked, question=prompts[0], prompts=prompts, echo=body.echo is True)
         case ResponseRequest():
             return _response(body, limits)
 
@@ -192,6 +223,7 @@ def _request(
         raise ApiError(400, text, "context_length_exceeded", messages.field)
     options = body.stream_options or StreamOptions()
     truncation = None if isinstance(body, CompletionRequest) else body.truncation
+    answers = None if isinstance(body, ResponseRequest) else body.n
     return AnswerRequest(
         model=body.model or None,
         question=messages.question,
@@ -210,6 +242,7 @@ def _request(
         else "",
         client=(body.user or "")[:200],
         truncate=truncation == "auto",
+        count=answers or 1,
     )
 
 

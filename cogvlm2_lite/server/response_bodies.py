@@ -15,6 +15,9 @@ from cogvlm2_lite.worker.client import EngineState
 
 Count = Annotated[int, Meta(ge=0)]
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
+MOST_CHOICES = 64
+"""8 prompts with 8 answers each."""
 
 
 class TokenLogprob(Struct, frozen=True, kw_only=True):
@@ -114,7 +117,7 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     """The answer of a chat."""
 
     message: ChatAnswer
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
     logprobs: ChatLogprobs | None
     index: Count = 0
 
@@ -125,7 +128,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     id: str
     created: Count
     model: str
-    choices: Annotated[list[ChatChoice], Meta(min_length=1, max_length=1)]
+    choices: Annotated[list[ChatChoice], Meta(min_length=1, max_length=MOST_CHOICES)]
     usage: Usage
     cogvlm2: Report | None
     system_fingerprint: str
@@ -147,7 +150,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     id: str
     created: Count
     model: str
-    choices: Annotated[list[CompletionChoice], Meta(min_length=1, max_length=1)]
+    choices: Annotated[list[CompletionChoice], Meta(min_length=1, max_length=MOST_CHOICES)]
     usage: Usage
     system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
@@ -162,14 +165,26 @@ class OutputText(Struct, frozen=True, kw_only=True):
     annotations: list[Any] = []
 
 
-class OutputMessage(Struct, frozen=True, kw_only=True):
+ItemStatus = Literal["completed", "incomplete", "in_progress"]
+
+
+class OutputMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
     """The message of a response."""
 
     id: str
-    status: Literal["completed", "incomplete", "in_progress"]
+    status: ItemStatus
     content: list[OutputText]
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
+
+
+class FunctionCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
+    """The call of a function in a response; the arguments are JSON text."""
+
+    id: str
+    call_id: str
+    status: ItemStatus
+    name: str
+    arguments: str
 
 
 class InputTokensDetails(Struct, frozen=True, kw_only=True):
@@ -238,7 +253,7 @@ class Response(ResponseSettings, frozen=True, kw_only=True):
 
     status: Literal["completed", "incomplete"]
     incomplete_details: IncompleteDetails | None
-    output: list[OutputMessage]
+    output: list[OutputMessage | FunctionCall]
     usage: ResponseUsage
     error: None = None
 

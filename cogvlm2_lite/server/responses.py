@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from cogvlm2_lite.events import Event, Finished, Prefilled, TextDelta
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.bodies import ResponseRequest, TextFormat
-from cogvlm2_lite.server.logprobs import chosen_tokens
+from cogvlm2_lite.server.calls import CallReader
+from cogvlm2_lite.server.logprobs import chosen_tokens, stripped
 from cogvlm2_lite.server.replies import COMMENT, EVENT_STREAM, REASONS
 from cogvlm2_lite.server.response_bodies import (
     ChosenToken,
+    FunctionCall,
     IncompleteDetails,
     InputTokensDetails,
+    ItemStatus,
     OutputMessage,
     OutputText,
     Report,
@@ -48,21 +51,31 @@ class ResponseReply:
     body    the request, whose settings the reply repeats
     with_logprobs  logprobs were asked for
     continued      the answer continues a text that the client has
+    functions      the answer calls one of these (calls.py); (): it is text
     """
 
     content_type = EVENT_STREAM
 
     def __init__(
-        self, model: str, body: ResponseRequest, *, with_logprobs: bool, continued: bool = False
+        self,
+        model: str,
+        body: ResponseRequest,
+        *,
+        with_logprobs: bool,
+        continued: bool = False,
+        functions: Sequence[str] = (),
     ) -> None:
         self.report: Report | None = None
         self._with_logprobs = with_logprobs
         self._strips = not continued
         self._text = ""
         self._logprobs: list[ChosenToken] = []
+        self._call = CallReader(functions) if functions else None
+        self._call_begun = False
         self._number = 0
         self._reused_tokens = 0
-        self._message_id = f"msg_{secrets.token_hex(16)}"
+        self._item_id = f"{'fc' if functions else 'msg'}_{secrets.token_hex(16)}"
+        self._call_id = f"call_{secrets.token_hex(12)}"
         form = body.text.format if body.text is not None else None
         self._settings = ResponseSettings(
             id=f"resp_{secrets.token_hex(16)}",
@@ -86,7 +99,7 @@ class ResponseReply:
             **self._known(),
             status="incomplete" if cut else "completed",
             incomplete_details=IncompleteDetails() if cut else None,
-            output=[self._message("incomplete" if cut else "completed", [self._part()])],
+            output=[self._item("incomplete" if cut else "completed")],
             usage=self._usage(finished),
         )
 
@@ -95,9 +108,10 @@ class ResponseReply:
         frame = self._frame("in_progress")
         yield self._event("response.created", response=frame)
         yield self._event("response.in_progress", response=frame)
-        item = self._message("in_progress", [])
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._of_part("response.content_part.added", part=self._part())
+        if self._call is None:
+            item = OutputMessage(id=self._item_id, status="in_progress", content=[])
+            yield self._event("response.output_item.added", output_index=0, item=item)
+            yield self._of_part("response.content_part.added", part=self._part())
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """Return the events of the stream that report an event of the engine."""
@@ -105,18 +119,35 @@ class ResponseReply:
             case Prefilled():
                 self._reused_tokens = event.reused_tokens
             case TextDelta():
-                # Most answers begin with the space that follows "Answer:".
-                text = event.text.lstrip() if self._strips and not self._text else event.text
-                logprobs = chosen_tokens(event.tokens) if self._with_logprobs else []
-                self._text += text
-                self._logprobs += logprobs
-                if text or logprobs:
-                    name = "response.output_text.delta"
-                    yield self._of_part(name, delta=text, logprobs=logprobs)
+                yield from self._delta(event)
             case Finished():
+                if self._call is not None:
+                    piece = self._call.finish(complete=REASONS[event.reason] != "length")
+                    yield from self._call_delta(self._call, piece)
                 yield from self._end(self.whole(event))
             case _:
                 return
+
+    def _delta(self, event: TextDelta) -> Iterator[dict[str, Any]]:
+        text, tokens = event.text, event.tokens
+        if self._strips and not self._text:
+            text, tokens = stripped(event)  # most answers begin with the space after "Answer:"
+        logprobs = chosen_tokens(tokens) if self._with_logprobs else []
+        self._text += text
+        self._logprobs += logprobs
+        if self._call is not None:
+            yield from self._call_delta(self._call, self._call.push(text))
+        elif text or logprobs:
+            yield self._of_part("response.output_text.delta", delta=text, logprobs=logprobs)
+
+    def _call_delta(self, call: CallReader, piece: str) -> Iterator[dict[str, Any]]:
+        """Return the events about a piece of a call's arguments; the first one has the name."""
+        if call.name and not self._call_begun:
+            self._call_begun = True
+            item = self._made_call(call, "in_progress", "")
+            yield self._event("response.output_item.added", output_index=0, item=item)
+        if piece:
+            yield self._of_item("response.function_call_arguments.delta", delta=piece)
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
         """Return the last event of a stream that an error ended."""
@@ -153,11 +184,17 @@ class ResponseReply:
         return {**self._known(), "status": status, **missing}
 
     def _end(self, response: Response) -> Iterator[dict[str, Any]]:
-        done = "response.output_text.done"
-        yield self._of_part(done, text=self._text, logprobs=self._logprobs)
-        yield self._of_part("response.content_part.done", part=self._part())
-        item = response.output[0]
-        yield self._event("response.output_item.done", output_index=0, item=item)
+        if self._call is None:
+            done = "response.output_text.done"
+            yield self._of_part(done, text=self._text, logprobs=self._logprobs)
+            yield self._of_part("response.content_part.done", part=self._part())
+        elif self._call_begun:
+            done = "response.function_call_arguments.done"
+            call = self._call
+            yield self._of_item(done, name=call.name, arguments=call.arguments)
+        if self._call is None or self._call_begun:
+            item = response.output[0]
+            yield self._event("response.output_item.done", output_index=0, item=item)
         yield self._event(f"response.{response.status}", response=response)
 
     def _event(self, kind: str, **values: Any) -> dict[str, Any]:
@@ -165,17 +202,29 @@ class ResponseReply:
         self._number += 1
         return event
 
+    def _of_item(self, kind: str, **values: Any) -> dict[str, Any]:
+        return self._event(kind, item_id=self._item_id, output_index=0, **values)
+
     def _of_part(self, kind: str, **values: Any) -> dict[str, Any]:
-        place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **values)
+        return self._of_item(kind, content_index=0, **values)
 
     def _part(self) -> OutputText:
         return OutputText(text=self._text, logprobs=list(self._logprobs))
 
-    def _message(
-        self, status: Literal["completed", "incomplete", "in_progress"], content: list[OutputText]
-    ) -> OutputMessage:
-        return OutputMessage(id=self._message_id, status=status, content=content)
+    def _item(self, status: ItemStatus) -> OutputMessage | FunctionCall:
+        """Return what the answer is: a message or a call."""
+        if self._call is not None:
+            return self._made_call(self._call, status, self._call.arguments)
+        return OutputMessage(id=self._item_id, status=status, content=[self._part()])
+
+    def _made_call(self, call: CallReader, status: ItemStatus, arguments: str) -> FunctionCall:
+        return FunctionCall(
+            id=self._item_id,
+            call_id=self._call_id,
+            status=status,
+            name=call.name,
+            arguments=arguments,
+        )
 
     def _usage(self, finished: Finished) -> ResponseUsage:
         return ResponseUsage(

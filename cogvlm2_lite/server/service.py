@@ -170,15 +170,19 @@ class Service:
     ) -> AsyncGenerator[Event, None]:
         """Answer a request; yields the engine's events. Closing it frees the slot within one token.
 
+        A request for several answers gets them one after another; each ends with Finished.
+
         on_wait  called if the request has to wait for other requests or for the engine
 
         Raises ApiError, also in the middle of an answer.
         """
         self.check_ready(waits=asked.waits)
         with self._use(asked.keep_s):
-            async with aclosing(self._events(asked, peer, on_wait)) as events:
-                async for event in events:
-                    yield event
+            for one in asked.each():
+                self.check_ready(waits=asked.waits)
+                async with aclosing(self._events(one, peer, on_wait)) as events:
+                    async for event in events:
+                        yield event
 
     async def load(
         self, asked: AnswerRequest, peer: str, *, on_wait: Callable[[], None] = lambda: None
@@ -239,7 +243,10 @@ class Service:
         self, asked: AnswerRequest, peer: str, on_wait: Callable[[], None]
     ) -> AsyncGenerator[Event, None]:
         await self._queue.acquire(
-            f"{peer} {asked.client}", retry_after=self._retry_after(), on_wait=on_wait
+            f"{peer} {asked.client}",
+            retry_after=self._retry_after(),
+            admitted=asked.follows,
+            on_wait=on_wait,
         )
         running = _Running(self._engine, self._end)
         try:

@@ -20,16 +20,17 @@ from urllib.parse import unquote, unquote_to_bytes
 from msgspec import Struct
 
 from cogvlm2_lite.server.bodies import (
+    LARGEST_SEED,
     LOGPROBS,
     ChatRequest,
     CompletionRequest,
     ResponseRequest,
 )
+from cogvlm2_lite.server.calls import call_schema
 from cogvlm2_lite.server.validation import Body, FieldRule, field_rules
 
 MAX_STOPS = 16
 _LEAST_TOP_P = 1e-6
-_LARGEST_SEED = 2**63 - 1
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _UNTYPED = frozenset({"", "image", "image/*", "application/octet-stream", "*/*"})
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_\-\s]{38,}")
@@ -42,6 +43,7 @@ _DETAILS = frozenset({"auto", "low", "high", "original"})
 _OTHER_NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 """Names of llama.cpp's server for fields that OpenAI's API has, or that this one adds."""
 
+_TOOL_FIELDS = (("tools", "tool_choice"), ("functions", "function_call"))
 _ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NEVER_IGNORED = frozenset(
     {
@@ -58,13 +60,15 @@ class Tolerated:
 
     values     the JSON object
     ignored    names of fields that were left out, such as "min_p" or "stream_options.x"
-    function   name of the function that must be called: the answer is its arguments; "": none
+    functions  names of the functions one of which must be called: the answer is in calls.py's form
+    required   the request left the choice to the model, and did not name the function
     pictures   how many different pictures the conversation had; the newest one is left
     """
 
     values: dict[str, Any]
     ignored: tuple[str, ...]
-    function: str
+    functions: tuple[str, ...]
+    required: bool
     pictures: int
 
 
@@ -82,7 +86,8 @@ def tolerate(
     return Tolerated(
         values=read,
         ignored=tuple(reader.ignored),
-        function=reader.function,
+        functions=reader.functions,
+        required=reader.required,
         pictures=len(reader.pictures),
     )
 
@@ -123,7 +128,7 @@ class _Reader:
     """Rewrites one request.
 
     ignored   names of what was left out, in order; each once
-    function  the function that must be called
+    functions, required  those of Tolerated
     pictures  the addresses of the conversation's different pictures, oldest first
     """
 
@@ -131,7 +136,8 @@ class _Reader:
         self._answer_tokens = answer_tokens
         self._newest_picture = newest_picture
         self.ignored: dict[str, None] = {}
-        self.function = ""
+        self.functions: tuple[str, ...] = ()
+        self.required = False
         self.pictures: dict[str, None] = {}
 
     def request(self, values: dict[str, Any], kind: type[Body]) -> dict[str, Any]:
@@ -140,8 +146,9 @@ class _Reader:
             if other in values and name not in values and name in field_rules(kind):
                 values[name] = values.pop(other)
         self._clamp(values)
+        if kind is not CompletionRequest:
+            self._call_function(values, kind)
         if kind is ChatRequest:
-            self._call_named(values)
             self._choose_form(values)
         self._choose_tools(values)
         if isinstance(values.get("model"), str):
@@ -150,8 +157,13 @@ class _Reader:
             values["messages"] = self._conversation(values["messages"], _CHAT)
         if kind is ResponseRequest and isinstance(values.get("input"), list):
             values["input"] = self._conversation(values["input"], _RESPONSES)
-        if kind is CompletionRequest and values.get("prompt") == "":
-            values["prompt"] = " "  # plain text to continue may be empty, which no prompt is
+        if kind is CompletionRequest:
+            # Plain text to continue may be empty, which no prompt is.
+            prompt = values.get("prompt")
+            if isinstance(prompt, list):
+                values["prompt"] = [text if text != "" else " " for text in prompt]
+            elif prompt == "":
+                values["prompt"] = " "
         return self._known(values, kind)
 
     # --- fields ----------------------------------------------------------------------------------
@@ -192,7 +204,7 @@ class _Reader:
         if seed == -1:
             del values["seed"]
         elif _is_whole(seed):
-            values["seed"] = seed & _LARGEST_SEED
+            values["seed"] = seed & LARGEST_SEED
         if values.get("top_p") == 0 and not isinstance(values["top_p"], bool):
             values["top_p"] = _LEAST_TOP_P
         if values.get("logprobs") == 0 and "messages" in values:
@@ -219,24 +231,34 @@ class _Reader:
 
     def _choose_tools(self, values: dict[str, Any]) -> None:
         """Leave tools out unless one is required: a model without them answers in words."""
-        for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        for tools, choice in _TOOL_FIELDS:
             if values.get(choice) in ("auto", "none", None):
                 self._ignore(tools, values.pop(tools, None))
                 values.pop(choice, None)
+                values.pop("parallel_tool_calls", None)
 
-    def _call_named(self, values: dict[str, Any]) -> None:
+    def _call_function(self, values: dict[str, Any], kind: type[Body]) -> None:
         """Turn a function that must be called into a form of the answer: its arguments."""
-        for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
-            name = _function(values.get(choice)).get("name")
-            listed = values.get(tools)
-            for tool in listed if isinstance(listed, list) else ():
-                function = _function(tool)
-                if isinstance(name, str) and function.get("name") == name:
-                    self.function = name
-                    schema = function.get("parameters") or {"type": "object"}
-                    values["response_format"] = _json_form(schema)
-                    del values[tools], values[choice]
-                    return
+        for tools, choice in _TOOL_FIELDS:
+            listed, asked = values.get(tools), values.get(choice)
+            name = _function(asked).get("name")
+            functions = [_function(tool) for tool in listed] if isinstance(listed, list) else []
+            found = [
+                one
+                for one in functions
+                if isinstance(one.get("name"), str) and (asked == "required" or one["name"] == name)
+            ]
+            if found:
+                self.functions = tuple(one["name"] for one in found)
+                self.required = asked == "required"
+                form = _json_form(call_schema({one["name"]: _parameters(one) for one in found}))
+                if kind is ChatRequest:
+                    values["response_format"] = form
+                else:
+                    values["text"] = {"format": {"type": form["type"], **form["json_schema"]}}
+                for field in (tools, choice, "parallel_tool_calls"):
+                    values.pop(field, None)
+                return
 
     def _choose_form(self, values: dict[str, Any]) -> None:
         """Read JSON schemas at the places where other servers have them."""
@@ -411,6 +433,12 @@ def _function(tool: object) -> dict[str, Any]:
         return {}
     function = tool.get("function")
     return function if isinstance(function, dict) else tool
+
+
+def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a function's arguments."""
+    schema = function.get("parameters")
+    return schema if isinstance(schema, dict) and schema else {"type": "object"}
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

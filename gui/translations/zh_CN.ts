@@ -1878,6 +1878,10 @@
         <translation>{param} 不能与 JSON 同时使用：它会截断回答。</translation>
     </message>
     <message>
+        <source>{param} can&apos;t be combined with logprobs: the prompt has none.</source>
+        <translation>{param} 不能与 logprobs 同时使用：提示词没有对数概率。</translation>
+    </message>
+    <message>
         <source>{file} has no weight_map.</source>
         <translation>{file} 中没有 weight_map。</translation>
     </message>
@@ -2296,10 +2300,6 @@
     <message>
         <source>can&apos;t be used: the model has no tools</source>
         <translation>无法使用：模型没有工具</translation>
-    </message>
-    <message>
-        <source>must be 1: the model gives one answer per request</source>
-        <translation>必须是 1：模型对每个请求只给一个回答</translation>
     </message>
     <message>
         <source>must be false: this server stores no answers</source>

@@ -91,7 +91,7 @@ def test_what_is_no_json_object_or_could_go_on_for_ever_is_refused(text: bytes) 
 @pytest.mark.parametrize(
     "text",
     [
-        b" {}", b'\n{\n\t "a" : 1 }', b'{"a":-0.5e-10}', b'{"a":' + b"9" * 32 + b"}",
+        b" {}", b' {\n\t "a" : 1 }', b'{"a":-0.5e-10}', b'{"a":' + b"9" * 32 + b"}",
         b'{"\\u00e9\\uD7ff":"\\/"}',
         b'{"a":' * 32 + b"1" + b"}" * 32, b'{"a":[[],{},"",true,false,null]}\n',
         b'{"a":"\xf4\x8f\xbf\xbf\xe0\xa0\x80"}',

@@ -98,7 +98,7 @@ def test_likelihoods_have_openais_shape_whole_and_streamed(client: httpx.Client)
         one = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
         return {**one, "top_logprobs": [one, one]}
 
-    expected = [entry(" hello"), entry(" there")]
+    expected = [entry("hello"), entry(" there")]
     whole = ask(client, logprobs=True, top_logprobs=2).json()["choices"][0]
     assert whole["logprobs"] == {"content": expected, "refusal": None}
     lines = ask(client, logprobs=True, top_logprobs=2, stream=True).text.splitlines()
@@ -139,7 +139,7 @@ def test_likelihoods_of_bare_text_are_lists(client: httpx.Client) -> None:
         ({"max_tokens": 0}, "max_tokens", "1 or more"),
         ({"max_completion_tokens": 9999}, "max_completion_tokens", "8192"),
         ({"seed": -1}, "seed", "between"),
-        ({"n": 2}, "n", "must be 1"),
+        ({"n": 9}, "n", "between 1 and 8"),
         ({"stop": [""]}, "stop", "characters"),
         ({"stop": False}, "stop", "string of 1 to 200 characters or a list"),
         ({"stream": 1}, "stream", "true or false"),

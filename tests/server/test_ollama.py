@@ -206,7 +206,7 @@ def test_formats_are_json_or_a_schema(client: ollama.Client, http: httpx.Client)
 def test_logprobs(client: ollama.Client) -> None:
     reply = client.chat("demo", [HELLO], logprobs=True, top_logprobs=2)
     assert reply.logprobs is not None
-    assert [one.token for one in reply.logprobs] == [" hello", " there"]
+    assert [one.token for one in reply.logprobs] == ["hello", " there"]
     assert [len(one.top_logprobs or ()) for one in reply.logprobs] == [2, 2]
 
 

@@ -154,7 +154,7 @@ def test_likelihoods_come_with_their_bytes_whole_and_streamed(client: openai.Ope
     assert choice.logprobs is not None
     content = choice.logprobs.content or []
     data = b"".join(bytes(one.bytes or []) for one in content)
-    assert data.decode().strip() == choice.message.content
+    assert data.decode() == choice.message.content
     assert all(one.logprob <= 0 and len(one.top_logprobs) == 2 for one in content)
     # Greedy decoding chose the likeliest one each time.
     assert [one.token for one in content] == [one.top_logprobs[0].token for one in content]
@@ -181,6 +181,7 @@ def test_a_json_object_can_always_be_read_unless_it_was_cut(client: openai.OpenA
         if choice.finish_reason == "stop":
             ended += 1
             assert isinstance(json.loads(choice.message.content or ""), dict)
+        assert (choice.message.content or "")[:1] == "{"
     assert 0 < ended < 6
 
 

@@ -158,11 +158,11 @@ def test_likelihoods_and_json_are_asked_for_in_this_apis_words(
     include = ["message.output_text.logprobs"]
     reply = put(client, include=include, top_logprobs=1, text={"format": {"type": "json_object"}})
     part = reply.json()["output"][0]["content"][0]
-    assert [one["token"] for one in part["logprobs"]] == [" hello", " there"]
+    assert [one["token"] for one in part["logprobs"]] == ["hello", " there"]
     assert engine.asked[-1].sampling.json_object
     streamed = events(put(client, include=include, stream=True))
     deltas = [e for e in streamed if e["type"] == "response.output_text.delta"]
-    assert [one["token"] for e in deltas for one in e["logprobs"]] == [" hello", " there"]
+    assert [one["token"] for e in deltas for one in e["logprobs"]] == ["hello", " there"]
 
 
 def test_an_answer_that_was_cut_is_incomplete(engine: ScriptedEngine, client: httpx.Client) -> None:

@@ -1,0 +1,315 @@
+"""Client packages that ask for answers of a given type, against a server whose answers match it.
+
+The engine writes what a test lays down, and checks it with the grammar of the schema that arrived:
+so a schema that a package writes must be usable, and the package must find the answer in the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel, Field
+
+import cogvlm2_lite
+from cogvlm2_lite.engine.json_text import JsonGrammar
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
+from cogvlm2_lite.events import Prefilled, TextDelta
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.server.calls import CallReader
+from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.worker.client import Outcome
+from cogvlm2_lite.worker.protocol import Ask
+from tests.helpers.scripted_server import ScriptedEngine, finished, running
+
+DEMO = Path(cogvlm2_lite.__file__).parent / "demo" / "checkpoint"
+TOKENIZER = Tokenizer.from_folder(DEMO)
+GRAMMAR = JsonGrammar(TOKENIZER, [TOKENIZER.encode("<|end_of_text|>")[0]])
+
+
+class Color(Enum):
+    """The color of a sign."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Sign(BaseModel):
+    """One sign."""
+
+    text: str
+    color: Color
+    height_m: Annotated[float, Field(gt=0)] | None = None
+
+
+class Bus(BaseModel):
+    """One bus."""
+
+    kind: Literal["bus"]
+    seats: int = Field(ge=1, le=99)
+
+
+class Car(BaseModel):
+    """One car."""
+
+    kind: Literal["car"]
+    plate: str = Field(pattern=r"^[A-Z]{2}[0-9]{2}$")
+
+
+class Scene(BaseModel):
+    """What is in a picture."""
+
+    signs: list[Sign] = Field(max_length=3)
+    vehicle: Bus | Car
+    weather: Literal["sunny", "rain"]
+    numbers: dict[str, int] = {}
+
+
+SCENE: dict[str, Any] = {
+    "signs": [{"text": "ROAD", "color": "red", "height_m": 2.5}],
+    "vehicle": {"kind": "car", "plate": "AB12"},
+    "weather": "rain",
+    "numbers": {},
+}
+WANTED = Scene.model_validate(SCENE)
+ASKED: Any = [{"role": "user", "content": "What is in the picture?"}]
+
+
+PARSED = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+"""The package's type of `parsed` is not the one that it puts there."""
+
+
+class WritingEngine(ScriptedEngine):
+    """Writes `texts` one after another; a text that its schema does not accept is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: deque[str] = deque()
+
+    def _answer(self, ask: Ask, deliver: Callable[[Outcome], None]) -> None:
+        text = self.texts.popleft() if self.texts else json.dumps(SCENE)
+        try:
+            self._check(text, ask.sampling.json_schema)
+        except CogVLM2LiteError as error:
+            deliver(error)
+            return
+        deliver(Prefilled(tokens=5, reused_tokens=0, seconds=0.1))
+        for begin in range(0, len(text), 9):
+            deliver(TextDelta(text=text[begin : begin + 9]))
+        deliver(finished(ask))
+
+    def _check(self, text: str, schema: str) -> None:
+        if not schema:
+            return
+        answer, complete = GRAMMAR.begin(schema), False
+        for token in TOKENIZER.encode(text):
+            complete = answer.push(token)
+        if not complete:
+            raise EngineError("The answer is not complete.")
+
+
+@pytest.fixture(scope="module")
+def engine() -> WritingEngine:
+    return WritingEngine()
+
+
+@pytest.fixture(scope="module")
+def address(engine: WritingEngine) -> Iterator[str]:
+    with running(engine, limits=Limits(), model="demo") as server:
+        yield f"{server.address}/v1"
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@PARSED
+def test_openai_parses_a_chat_and_takes_its_message_back(client: openai.OpenAI) -> None:
+    made = client.chat.completions.parse(model="demo", messages=ASKED, response_format=Scene)
+    message = made.choices[0].message
+    assert message.parsed == WANTED
+    more: Any = [*ASKED, message.model_dump(mode="json"), *ASKED]
+    again = client.chat.completions.parse(model="demo", messages=more, response_format=Scene)
+    assert again.choices[0].message.parsed == WANTED
+
+
+def test_openai_parses_a_stream(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(
+        model="demo", messages=ASKED, response_format=Scene
+    ) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == WANTED
+
+
+def test_openai_parses_a_response_and_its_stream(client: openai.OpenAI) -> None:
+    made = client.responses.parse(model="demo", input="What is there?", text_format=Scene)
+    assert made.output_parsed == WANTED
+    with client.responses.stream(model="demo", input="What is there?", text_format=Scene) as stream:
+        assert stream.get_final_response().output_parsed == WANTED
+    given: Any = [{"role": "user", "content": "?"}, *made.output, {"role": "user", "content": "?"}]
+    assert client.responses.create(model="demo", input=given).output_text
+
+
+@pytest.mark.parametrize("choice", ["required", "named"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_openai_parses_the_arguments_of_a_tool(
+    client: openai.OpenAI, choice: str, streamed: bool
+) -> None:
+    tool = openai.pydantic_function_tool(Scene)
+    named: Any = {"type": "function", "function": {"name": "Scene"}}
+    asked: Any = {
+        "model": "demo",
+        "messages": ASKED,
+        "tools": [tool],
+        "tool_choice": choice if choice == "required" else named,
+        "parallel_tool_calls": False,
+    }
+    if streamed:
+        with client.chat.completions.stream(**asked) as stream:
+            made = stream.get_final_completion()
+    else:
+        made = client.chat.completions.parse(**asked)
+    [call] = made.choices[0].message.tool_calls or ()
+    assert call.function.name == "Scene"
+    assert call.function.parsed_arguments == WANTED
+    result = {"role": "tool", "tool_call_id": call.id, "content": "done"}
+    message = made.choices[0].message.model_dump(mode="json")
+    more: Any = [*ASKED, message, result]
+    assert client.chat.completions.create(model="demo", messages=more).choices
+
+
+class Place(BaseModel):
+    """Where a picture was taken, with a schema that refers to itself."""
+
+    name: str
+    inside: Place | None = None
+
+
+PLACE = {"name": "Rome", "inside": {"name": "}Italy }", "inside": None}}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_required_call_of_several_tools_is_the_one_that_was_chosen(
+    client: openai.OpenAI, engine: WritingEngine, streamed: bool
+) -> None:
+    tools: Any = [openai.pydantic_function_tool(kind) for kind in (Scene, Place)]
+    for name, arguments in (("Place", PLACE), ("Scene", SCENE)):
+        engine.texts.append(json.dumps({"name": name, "arguments": arguments}))
+        asked: Any = {"model": "demo", "messages": ASKED, "tools": tools}
+        if streamed:
+            with client.chat.completions.stream(**asked, tool_choice="required") as stream:
+                made: Any = stream.get_final_completion()
+        else:
+            made = client.chat.completions.create(**asked, tool_choice="required")
+        [choice] = made.choices
+        [call] = choice.message.tool_calls
+        assert (call.function.name, choice.finish_reason) == (name, "tool_calls")
+        assert json.loads(call.function.arguments) == arguments
+        assert choice.message.content is None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_response_is_the_call_of_a_function(
+    client: openai.OpenAI, engine: WritingEngine, streamed: bool
+) -> None:
+    tools: Any = [
+        {"type": "function", "name": kind.__name__, "parameters": kind.model_json_schema()}
+        for kind in (Scene, Place)
+    ]
+    engine.texts.append(json.dumps({"name": "Place", "arguments": PLACE}))
+    asked: Any = {"model": "demo", "input": "Where is it?", "tools": tools}
+    if streamed:
+        with client.responses.stream(**asked, tool_choice="required") as stream:
+            made: Any = stream.get_final_response()
+    else:
+        made = client.responses.create(**asked, tool_choice="required")
+    [call] = made.output
+    assert (call.type, call.name, call.status) == ("function_call", "Place", "completed")
+    assert json.loads(call.arguments) == PLACE
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    given: Any = [{"role": "user", "content": "Where?"}, call, result]
+    assert client.responses.create(model="demo", input=given).output_text
+    named: Any = {"type": "function", "name": "Scene"}
+    made = client.responses.create(**asked, tool_choice=named)
+    assert json.loads(made.output[0].arguments) == SCENE
+
+
+def test_a_call_that_was_cut_off_has_what_there_is() -> None:
+    for functions, whole in (
+        (["f"], '{"a": {"b": 1}}'),
+        (["f", "g"], json.dumps({"name": "g", "arguments": {"a": {"b": 1}}})),
+    ):
+        for length in range(len(whole) + 1):
+            for step in (1, 7):
+                reader = CallReader(functions)
+                pieces = [
+                    reader.push(whole[begin : min(begin + step, length)])
+                    for begin in range(0, length, step)
+                ]
+                pieces.append(reader.finish(complete=length == len(whole)))
+                assert "".join(pieces) == reader.arguments
+                assert '{"a": {"b": 1}}'.startswith(reader.arguments.removesuffix("}"))
+        assert (reader.name, reader.arguments) == (functions[-1], '{"a": {"b": 1}}')
+
+
+@PARSED
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+def test_langchain_gets_structured_output(address: str, method: Any) -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+    with httpx.Client() as plain:
+        chat = langchain_openai.ChatOpenAI(
+            model="demo", base_url=address, api_key="none", http_client=plain, max_retries=0
+        )
+        typed = chat.with_structured_output(Scene, method=method)
+        assert typed.invoke("What is there?") == WANTED
+        assert list(typed.stream("What is there?"))[-1] == WANTED
+
+
+@pytest.mark.parametrize("mode", ["JSON_SCHEMA", "TOOLS", "JSON", "MD_JSON"])
+def test_instructor_gets_structured_output(address: str, mode: str) -> None:
+    instructor = pytest.importorskip("instructor")
+    with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as plain:
+        client = instructor.from_openai(plain, mode=instructor.Mode[mode])
+        made = client.chat.completions.create(
+            model="demo", messages=ASKED, response_model=Scene, max_retries=0
+        )
+    assert made.model_dump() == WANTED.model_dump()
+
+
+def agent_answer(address: str, api: str, output: Any) -> object:
+    """Return what an agent of pydantic-ai gets for an output type."""
+    agents = pytest.importorskip("pydantic_ai")
+    models = pytest.importorskip("pydantic_ai.models.openai")
+    providers = pytest.importorskip("pydantic_ai.providers.openai")
+    made = models.OpenAIChatModel if api == "chat" else models.OpenAIResponsesModel
+
+    async def ask() -> object:
+        async with openai.AsyncOpenAI(base_url=address, api_key="none", max_retries=0) as client:
+            model = made("demo", provider=providers.OpenAIProvider(openai_client=client))
+            return (await agents.Agent(model, output_type=output).run("What is there?")).output
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("output", ["NativeOutput", "ToolOutput", "PromptedOutput"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_pydantic_ai_gets_structured_output(address: str, output: str, api: str) -> None:
+    kind = getattr(pytest.importorskip("pydantic_ai"), output)
+    assert agent_answer(address, api, kind(Scene)) == WANTED
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_pydantic_ai_chooses_one_of_several_outputs(
+    address: str, engine: WritingEngine, api: str
+) -> None:
+    engine.texts.append(json.dumps({"name": "final_result_Place", "arguments": PLACE}))
+    assert agent_answer(address, api, [Scene, Place]) == Place.model_validate(PLACE)
