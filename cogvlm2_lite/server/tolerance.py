@@ -27,6 +27,7 @@ from cogvlm2_lite.server.bodies import (
     ResponseRequest,
 )
 from cogvlm2_lite.server.calls import call_schema
+from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.server.validation import Body, FieldRule, field_rules
 
 MAX_STOPS = 16
@@ -164,7 +165,10 @@ class _Reader:
                 values["prompt"] = [text if text != "" else " " for text in prompt]
             elif prompt == "":
                 values["prompt"] = " "
-        return self._known(values, kind)
+        known = self._known(values, kind)
+        self._choose_schema(_inside(known, "response_format", "json_schema"))
+        self._choose_schema(_inside(known, "text", "format"))
+        return known
 
     # --- fields ----------------------------------------------------------------------------------
 
@@ -272,6 +276,13 @@ class _Reader:
             values["response_format"] = form = _json_form(schema)
         if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
             self._ignore("stop", values.pop("stop", None))  # it would cut the answer off
+
+    def _choose_schema(self, holder: object) -> None:
+        """Leave keywords out of a JSON schema that answers can't be held to."""
+        if isinstance(holder, dict) and isinstance(holder.get("schema"), dict):
+            holder["schema"], ignored = usable_schema(holder["schema"])
+            for name in ignored:
+                self._ignore(f"json_schema.{name}", name)
 
     # --- conversations ---------------------------------------------------------------------------
 
@@ -418,6 +429,13 @@ _RESPONSES = _Form(
 
 def _json_form(schema: object) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
+def _inside(values: object, *names: str) -> object:
+    """Return the value at a path of names; None if there is none."""
+    for name in names:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
 
 
 def _parsed(text: str) -> object:

@@ -261,6 +261,46 @@ def test_a_call_that_was_cut_off_has_what_there_is() -> None:
         assert (reader.name, reader.arguments) == (functions[-1], '{"a": {"b": 1}}')
 
 
+STRING = {"type": "string"}
+NAMED = {"type": "object", "properties": {"not": STRING}, "required": ["not"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "ignored"),
+    [
+        (NAMED, {"not": "a"}, []),
+        (NAMED | {"not": {"required": ["b"]}}, {"not": "a"}, ["not"]),
+        (NAMED | {"minProperties": 1}, {"not": "a"}, []),
+        ({"type": "object", "minProperties": 1, "properties": {"a": STRING}}, {},
+         ["minProperties"]),
+        ({"type": "array", "items": STRING, "uniqueItems": True}, ["a", "a"], ["uniqueItems"]),
+        ({"type": "array", "items": STRING, "uniqueItems": False}, ["a"], []),
+        ({"type": "array", "items": {"$ref": "#/$defs/A"}, "$defs": {"A": NAMED | {"if": {}}}},
+         [{"not": "a"}], ["if"]),
+        (STRING | {"format": "file-path"}, "/a", ["format"]),
+        (STRING | {"format": "date"}, "2024-05-17", []),
+        (STRING | {"pattern": "^(?!a)b$"}, "x", ["pattern"]),
+        (STRING | {"pattern": "^b$"}, "b", []),
+        ({"type": "array", "items": {"oneOf": [{"type": "number"}, {"type": "integer"}]}}, [1.5],
+         ["oneOf"]),
+        ({"oneOf": [STRING, {"type": "integer"}]}, "a", []),
+        ({"oneOf": [NAMED, {"type": "object"}], "discriminator": {"propertyName": "not"}},
+         {"not": "a"}, []),
+    ],
+)  # fmt: skip
+def test_keywords_that_answers_cannot_be_held_to_are_ignored_and_named(
+    client: openai.OpenAI, engine: WritingEngine, schema: Any, answer: Any, ignored: list[str]
+) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    engine.texts.append(json.dumps(answer))
+    made: Any = client.chat.completions.create(
+        model="demo", messages=ASKED, response_format=form, max_tokens=9
+    )
+    assert json.loads(made.choices[0].message.content) == answer
+    names = [f"json_schema.{name}" for name in ignored]
+    assert (made.cogvlm2 or {"ignored": []})["ignored"] == names
+
+
 @PARSED
 @pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
 def test_langchain_gets_structured_output(address: str, method: Any) -> None:
