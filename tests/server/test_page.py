@@ -548,6 +548,55 @@ def test_a_very_long_answer_keeps_its_form(page: Any, engine: ScriptedEngine) ->
     assert "word word end" in page.inner_text(".said")
 
 
+def test_a_clock_that_was_set_back_changes_no_order(page: Any) -> None:
+    ask(page, "first")
+    page.wait_for_selector(".again")
+    page.evaluate("Date.now = () => 1000")
+    ask(page, "second")
+    page.wait_for_selector("#turns > li:nth-child(2) .again")
+    assert said_after_reload(page, 2) == ["first", "second"]
+
+
+def test_without_a_connection_to_the_store_the_answer_is_shown(page: Any) -> None:
+    page.evaluate(
+        "() => { IDBDatabase.prototype.transaction = () => { throw new Error('closed'); }; }"
+    )
+    ask(page, "hello")
+    page.wait_for_selector(".again")
+    assert page.inner_text(".said") == "hello"
+    playwright.expect(page.locator("#message")).to_contain_text("can't store")
+
+
+def test_the_newest_words_stay_in_view(page: Any, engine: ScriptedEngine) -> None:
+    engine.extra = [TextDelta(text="# heading\n- item\n\n" * 60)]
+    ask(page, "please wait")
+    page.wait_for_selector(".said h1")
+    end = "(() => { const t = document.getElementById('turns');"
+    end += " return t.scrollHeight - t.scrollTop - t.clientHeight; })()"
+    assert page.evaluate(end) < 60
+    engine.extra = []
+    engine.go.set()
+    page.wait_for_selector(".again")
+    engine.go.clear()
+    becomes_true(page, "document.querySelector('.tail').textContent === ''")
+    assert page.evaluate(end) < 60
+
+
+def test_the_picture_is_enlarged(page: Any) -> None:
+    drop_picture(page)
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    page.click(".asked img")
+    becomes_true(page, "document.getElementById('picture-large').naturalWidth > 0")
+    page.click("#picture-large")
+    assert page.is_hidden("#picture-dialog")
+    page.focus(".asked img")
+    page.keyboard.press("Enter")
+    assert page.is_visible("#picture-large")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#picture-dialog")
+
+
 OLD_STORE = """(count) => new Promise((done) => {
     const request = indexedDB.open('cogvlm2-lite', 1);
     request.onupgradeneeded = () => request.result.createObjectStore('talks', { keyPath: 'id' });

@@ -13,15 +13,20 @@ export function newConversation() {
   return { id: Date.now() + Math.random(), name: "", namedAt: 0, stored: false, turns: [] };
 }
 
+// Returns the time for a new entry; it is later than the others even if the clock was set back.
+const later = (entries) => Math.max(Date.now(), ...entries.map((one) => one.at + 1));
+
 export function addTurn(conversation, question, picture) {
-  const turn = { id: newId(), at: Date.now(), question, picture, versions: [], chosen: "", chosenAt: 0 };
+  const at = later(conversation.turns);
+  const turn = { id: newId(), at, question, picture, versions: [], chosen: "", chosenAt: 0 };
   conversation.turns.push(turn);
   conversation.name = conversation.name || question.slice(0, 60);
   return turn;
 }
 
 export function addVersion(turn) {
-  const version = { id: newId(), at: Date.now(), revision: 0, answer: "", note: "", bad: false, done: false };
+  const at = later(turn.versions);
+  const version = { id: newId(), at, revision: 0, answer: "", note: "", bad: false, done: false };
   turn.versions.push(version);
   choose(turn, version);
   return version;
@@ -29,7 +34,7 @@ export function addVersion(turn) {
 
 export function choose(turn, version) {
   turn.chosen = version.id;
-  turn.chosenAt = Date.now();
+  turn.chosenAt = Math.max(Date.now(), turn.chosenAt + 1);
 }
 
 export function shown(turn) {

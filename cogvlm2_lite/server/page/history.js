@@ -23,7 +23,11 @@ export async function openHistory(trouble) {
     base = null;
     trouble("newer");
   };
-  for (const one of await read("texts", (store) => store.getAll())) texts.set(one.id, one);
+  base.onclose = () => { // for example, the user has deleted what the browser stores
+    base = null;
+    trouble("notStored");
+  };
+  for (const one of await read("texts", (store) => store.getAll()) || []) texts.set(one.id, one);
 }
 
 function opened(trouble) {
@@ -53,22 +57,21 @@ function upgrade(database, transaction, from) {
 }
 
 function read(name, work) {
-  return new Promise((done) => {
-    if (!base) return done(undefined);
+  return new Promise((done, fail) => {
     const request = work(base.transaction(name).objectStore(name));
     request.onsuccess = () => done(request.result);
-    request.onerror = () => done(undefined);
-  });
+    request.onerror = () => fail(request.error);
+  }).catch(() => undefined); // also if there is no connection
 }
 
 // Calls work with the object stores; returns whether everything was written.
 function write(work) {
-  return new Promise((done) => {
-        const transaction = base.transaction(STORES, "readwrite");
+  return new Promise((done, fail) => {
+    const transaction = base.transaction(STORES, "readwrite");
     transaction.oncomplete = () => done(true);
-    transaction.onabort = () => done(false); // for example, the disk is full
+    transaction.onabort = () => fail(transaction.error); // for example, the disk is full
     work(...STORES.map((name) => transaction.objectStore(name)));
-  });
+  }).catch(() => false); // also if there is no connection
 }
 
 export const load = (id) => read("talks", (store) => store.get(id));

@@ -96,7 +96,7 @@ async function rename(mine) {
   if (!await confirmed(words.rename, words.save, mine.name)) return;
   const name = at("sure-field").value.trim().slice(0, 200);
   if (!name) return;
-  Object.assign(mine, { name, namedAt: Date.now() });
+  Object.assign(mine, { name, namedAt: Math.max(Date.now(), mine.namedAt + 1) });
   await store(mine);
   listConversations();
 }
@@ -121,8 +121,11 @@ async function exportConversation(mine) {
 // Saves a conversation: before a request, so that a crash loses no question, and while an answer grows.
 async function store(mine) {
   const job = jobs.get(mine.id);
-  if (job) job.savedLength = job.version.answer.length;
-  if (job) job.version.revision += 1;
+  if (job) {
+    job.savedLength = job.version.answer.length;
+    job.savedAt = performance.now();
+    job.version.revision += 1;
+  }
   const running = job && job.version.id;
   const added = mine.turns.map(({ picture: one }) => one && unsaved.get(one.id)).filter((one) => one && !one.refused);
   let state = await save(mine, added, running);
@@ -207,7 +210,16 @@ function drawTurn(turn) {
 
 function drawPicture({ id, name }) {
   const image = make("img");
-  image.alt = "";
+  image.alt = words.enlarge;
+  image.title = words.enlarge;
+  image.tabIndex = 0;
+  image.setAttribute("role", "button");
+  const enlarge = () => {
+    at("picture-large").src = image.src;
+    at("picture-dialog").showModal();
+  };
+  image.onclick = enlarge;
+  image.onkeydown = (event) => { if (event.key === "Enter") enlarge(); };
   const failed = () => image.replaceWith(make("div", "file", name || words.noPreview));
   image.onerror = failed;
   pictureUrl(id).then((url) => { if (url) image.src = url; else failed(); });
@@ -230,9 +242,11 @@ async function parse(texts) {
 }
 
 function place(drawn, nodes, answer, length) {
+  const low = atEnd();
   drawn.rendered.replaceChildren(...build(nodes, words));
   drawn.shown = length;
   drawn.tail.textContent = answer.slice(length);
+  if (low) at("turns").scrollTop = at("turns").scrollHeight;
 }
 
 // Shows a growing answer: Markdown up to the last rendering, then plain text.
@@ -344,13 +358,18 @@ function refresh() {
   });
 }
 
+// Keeps which conversation a reload, or the next tab, shows.
+function remember() {
+  for (const kept of [sessionStorage, localStorage]) kept.setItem("open", String(conversation.id));
+}
+
 function show(one) {
   opening += 1;
   conversation = one;
   choosePicture(null);
   draw();
   at("turns").scrollTop = at("turns").scrollHeight;
-  for (const kept of [sessionStorage, localStorage]) kept.setItem("open", String(conversation.id));
+  remember();
   const unfinished = conversation.turns.some((turn) => turn.versions.some((version) => !version.done));
   if (unfinished && !jobs.has(conversation.id)) inquire(conversation.id);
 }
@@ -482,7 +501,7 @@ async function ask(question) {
 // Adds an answer to a turn. It goes on if another conversation is opened.
 async function answer(mine, turn) {
   const version = addVersion(turn);
-  const job = { mine, turn, version, stop: new AbortController(), note: words.waiting, savedLength: -1 };
+  const job = { mine, turn, version, stop: new AbortController(), note: words.waiting, savedLength: 0, savedAt: 0 };
   jobs.set(mine.id, job);
   draw();
   at("turns").scrollTop = at("turns").scrollHeight;
@@ -562,6 +581,8 @@ async function receive(job) {
       const drawn = view(job);
       if (drawn) grown(drawn);
       showProgress(job, "");
+      // The timer alone is slow in a tab that is not shown.
+      if (performance.now() - job.savedAt >= SAVE_MS) store(mine);
       if (phase !== "decode") { phase = "decode"; showMemory(); }
       if (low && drawn) at("turns").scrollTop = at("turns").scrollHeight;
     }
@@ -666,6 +687,7 @@ at("thumb").onerror = () => {
   at("thumb").hidden = true;
   at("thumb-name").textContent = picture.name || words.noPreview;
 };
+at("picture-dialog").onclick = () => at("picture-dialog").close();
 at("sure-cancel").onclick = () => at("sure-dialog").close("");
 at("drop-picture").onclick = () => choosePicture(null);
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
@@ -690,14 +712,18 @@ window.onpagehide = () => {
 async function begin() {
   translate();
   draw();
+  updateState();
+  setInterval(updateState, 5000);
   at("question").value = sessionStorage.getItem("draft") || "";
   onNews(readNews);
   await openHistory((trouble) => showMessage(trouble ? words[trouble] : ""));
   const last = Number(sessionStorage.getItem("open") || localStorage.getItem("open"));
   const kept = last ? await load(last) : undefined;
-  if (kept && !conversation.turns.length) show(kept);
-  else if (!conversation.turns.length) fresh();
-  updateState();
-  setInterval(updateState, 5000);
+  // What was asked or chosen in the meantime stays.
+  const early = new Set([conversation, ...[...jobs.values()].map((job) => job.mine)]);
+  for (const mine of early) if (mine.turns.length) store(mine);
+  if (!conversation.turns.length && !picture) return show(kept || conversation);
+  remember();
+  listConversations();
 }
 begin();

@@ -27,7 +27,7 @@ export const TEXT = {
     newer: "A newer version of this page was opened in another tab. Reload this tab; until then nothing is stored.",
     lostPicture: "The picture of this conversation is not stored any more. Begin a new conversation.",
     elsewhere: "The answer is being written in another tab.", older: "Previous answer", newerAnswer: "Next answer",
-    showAll: (n) => `Show all ${n}`,
+    showAll: (n) => `Show all ${n}`, enlarge: "Enlarge the picture",
     tokens: (n, s) => `${n} tokens in ${s} s`, reload: "Stopped because the page was closed.",
   },
   zh: {
@@ -55,7 +55,7 @@ export const TEXT = {
     newer: "另一个标签页打开了此页面的新版本。请重新加载本标签页，在此之前不会保存任何内容。",
     lostPicture: "此对话的图片已不在浏览器中。请开始新对话。",
     elsewhere: "另一个标签页正在接收回答。", older: "上一个回答", newerAnswer: "下一个回答",
-    showAll: (n) => `显示全部 ${n} 个`,
+    showAll: (n) => `显示全部 ${n} 个`, enlarge: "放大图片",
     tokens: (n, s) => `${n} 个词元，${s} 秒`, reload: "已停止：页面已关闭。",
   },
 };
