@@ -188,7 +188,7 @@ def _writing(
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the content of a text file; None if there is none.
+    """Return the content of a text file; None if the file does not exist.
 
     Raises OSError for what this program never writes: a folder, a link, a device, a huge file.
     """

@@ -401,7 +401,7 @@ class _Questions:
 
 
 def _no_answer(answer: str, reason: FinishReason, *, retried: bool) -> Text:
-    """Return why an answer is none to keep; "" for a good one."""
+    """Return why an answer must not be saved; "" if it may be."""
     if reason is FinishReason.REPETITION:
         if retried:
             return Text("The answer repeated itself, and so did a second one with sampling.")

@@ -24,7 +24,7 @@ def add_key_options(group: argparse._ArgumentGroup) -> None:
 
 
 def read_key(args: argparse.Namespace) -> str:
-    """Return the key from the options or the environment; "" if there is none."""
+    """Return the key from the options or the environment; "" without a key."""
     if args.api_key and args.api_key_file:
         raise UsageError("There are two API keys.", hint="Use only --api-key-file.")
     if args.api_key_file:

@@ -55,7 +55,7 @@ class BmpHeader:
 
 
 def read_header(head: bytes) -> BmpHeader | None:
-    """Return the header of a BMP file, or None if there is none.
+    """Return the header of a BMP file; None if it has no readable header.
 
     head  the first 128 bytes or more
     """

@@ -51,7 +51,7 @@ class Decoded:
     """A decoded picture, before its colors are converted and transparency is resolved.
 
     image            of any mode
-    alpha            mode L; None if the image's mode has it, or if there is none
+    alpha            mode L; None if the image's mode contains it, or if the picture is opaque
     kind             "JPEG", "PNG", ...
     original_size    (width, height) as stored
     profile          the color profile; empty for sRGB

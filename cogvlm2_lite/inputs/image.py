@@ -67,7 +67,7 @@ class OpenedImage:
     sha256         hash of size and pixels: equal for the same picture under any name or format
     format         "JPEG", "PNG", ... or "memory" for a picture that was not read from a file
     original_size  (width, height) as stored, before rotation
-    name           file name for messages, in one line, or "The picture" if there is none
+    name           file name for messages, in one line; "The picture" without a file
     page, pages    the page or frame that was read, from 1, and how many the file has
     notices        how the picture was read, where a person would not expect it
     """

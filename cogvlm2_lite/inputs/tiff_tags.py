@@ -168,7 +168,8 @@ class Directory:
 def read_directories(source: Source) -> list[Directory]:
     """Return the directories of a file in their order.
 
-    A broken directory after the first ends the list. Raises BrokenTiffError if there is none.
+    A broken directory after the first ends the list. Raises BrokenTiffError if no directory can be
+    read.
     """
     found: list[Directory] = []
     seen: set[int] = set()

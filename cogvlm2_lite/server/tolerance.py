@@ -48,7 +48,7 @@ _TOOL_FIELDS = (("tools", "tool_choice"), ("functions", "function_call"))
 _ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NEVER_IGNORED = frozenset(
     {
-        "n", "suffix", "echo", "modalities", "tool_choice", "function_call", "store", "background",
+        "suffix", "echo", "modalities", "tool_choice", "function_call", "store", "background",
         "conversation", "previous_response_id", "prompt",
     }
 )  # fmt: skip
