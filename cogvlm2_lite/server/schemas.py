@@ -1,14 +1,20 @@
-"""Leaves out of a JSON schema what answers can't be held to, as other servers do.
+"""Makes a JSON schema one that answers can be held to, as other servers do.
 
 Programs generate schemas from their types, and rarely need each keyword: pydantic writes
 uniqueItems for a set, and a format for a path. An answer matches the rest of the schema; what was
 left out is reported.
+
+A schema without additionalProperties allows fields of any name. A program that lists properties
+never wants others, and a small model that may write them often does so until its answer is cut
+off. So an answer has only the fields that the schema lists. Whole numbers without bounds get those
+that every JSON reader has without loss. Such an answer also matches the schema as it was sent.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 _UNKNOWN = frozenset(
@@ -27,36 +33,86 @@ _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """Keywords whose values are schemas by name."""
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _SCHEMAS = frozenset({"items", "additionalProperties", "additionalItems"})
+_OBJECTS = frozenset({"additionalProperties", "patternProperties", "minProperties"})
+_NUMBERS = frozenset(
+    {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
+)
+_VALUES = frozenset({"properties", "type"})
+_COMBINED = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
+_MOST = 2**53 - 1
+"""The largest whole number that a reader of JSON with 64-bit floats has without loss."""
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[bB]|\\[1-9]")
 
 
 def usable_schema(schema: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a schema that answers can be held to, and the keywords that were left out."""
     ignored: dict[str, None] = {}
-    return _usable(schema, ignored), tuple(ignored)
+    narrow = not any(_is_combined(one) for one in _all_schemas(schema))
+    return _usable(schema, ignored, narrow=narrow), tuple(ignored)
 
 
-def _usable(schema: Any, ignored: dict[str, None]) -> Any:
+def _usable(schema: Any, ignored: dict[str, None], *, narrow: bool) -> Any:
     if not isinstance(schema, Mapping):
         return schema  # true, false, or not a schema
+    inner_of = partial(_usable, ignored=ignored, narrow=narrow)
     found: dict[str, Any] = {}
     for name, value in schema.items():
         if _left_out(name, value, schema):
             if value is not False:
                 ignored[name] = None
         elif name in _NAMED and isinstance(value, Mapping):
-            found[name] = {key: _usable(inner, ignored) for key, inner in value.items()}
+            found[name] = {key: inner_of(inner) for key, inner in value.items()}
         elif name == "oneOf" and isinstance(value, list) and "anyOf" not in schema:
             if not _disjoint(value, schema):
                 ignored[name] = None
-            found["anyOf"] = [_usable(inner, ignored) for inner in value]
+            found["anyOf"] = [inner_of(inner) for inner in value]
         elif name in _LISTS and isinstance(value, list):
-            found[name] = [_usable(inner, ignored) for inner in value]
+            found[name] = [inner_of(inner) for inner in value]
         elif name in _SCHEMAS:
-            found[name] = _usable(value, ignored)
+            found[name] = inner_of(value)
         else:
             found[name] = value
+    if narrow:
+        if _is_open(schema):
+            found["additionalProperties"] = False
+        kinds = set(_names(schema.get("type")))
+        if "integer" in kinds and "number" not in kinds and not _NUMBERS & schema.keys():
+            found["minimum"], found["maximum"] = -_MOST, _MOST
     return found
+
+
+def _is_open(schema: Mapping[str, Any]) -> bool:
+    """Return whether a schema lists all the properties that it needs, and allows any others."""
+    properties, required = schema.get("properties"), schema.get("required")
+    return (
+        isinstance(properties, Mapping)
+        and bool(properties)
+        and set(_names(required)) <= properties.keys()
+        and not _OBJECTS & schema.keys()
+    )
+
+
+def _is_combined(schema: Mapping[str, Any]) -> bool:
+    """Return whether a value must match several schemas, which may list different properties."""
+    parts = schema.get("allOf")
+    several = isinstance(parts, list) and len(parts) > 1
+    return several or bool(_VALUES & schema.keys() and _COMBINED & schema.keys())
+
+
+def _all_schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Iterate over a schema and all schemas in it."""
+    if not isinstance(schema, Mapping):
+        return
+    yield schema
+    for name, value in schema.items():
+        if name in _NAMED and isinstance(value, Mapping):
+            inner: Iterable[Any] = value.values()
+        elif name in _LISTS and isinstance(value, list):
+            inner = value
+        else:
+            inner = [value] if name in _SCHEMAS else []
+        for one in inner:
+            yield from _all_schemas(one)
 
 
 def _left_out(name: str, value: Any, schema: Mapping[str, Any]) -> bool:
@@ -72,6 +128,8 @@ def _left_out(name: str, value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _names(values: Any) -> Iterable[str]:
+    if isinstance(values, str):
+        return [values]
     return [one for one in values if isinstance(one, str)] if isinstance(values, Iterable) else ()
 
 

@@ -26,6 +26,7 @@ from cogvlm2_lite.events import Prefilled, TextDelta
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.server.calls import CallReader
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.worker.client import Outcome
 from cogvlm2_lite.worker.protocol import Ask
 from tests.helpers.scripted_server import ScriptedEngine, finished, running
@@ -299,6 +300,47 @@ def test_keywords_that_answers_cannot_be_held_to_are_ignored_and_named(
     assert json.loads(made.choices[0].message.content) == answer
     names = [f"json_schema.{name}" for name in ignored]
     assert (made.cogvlm2 or {"ignored": []})["ignored"] == names
+
+
+OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+PART = {"type": "object", "properties": {"b": STRING}}
+WIDE = 2**53
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted", "unwanted"),
+    [
+        (OPEN, {"a": 1}, [{"a": 1, "b": 1}, {"a": WIDE}, {"a": -WIDE}]),
+        ({"type": "array", "items": {"$ref": "#/$defs/A"}, "$defs": {"A": OPEN}}, [{"a": 1}],
+         [[{"a": 1, "b": 2}]]),
+        (OPEN | {"properties": {"a": OPEN}}, {"a": {"a": 1}}, [{"a": {"a": 1, "b": 1}}]),
+        ({"anyOf": [OPEN, {"type": "null"}]}, {"a": 1}, [{"a": 1, "b": 1}]),
+        ({"type": "array", "items": {"type": ["integer", "null"]}}, [None, 1], [[WIDE]]),
+        # Schemas that need fields or numbers which they don't list keep them.
+        (OPEN | {"additionalProperties": True}, {"a": 1, "b": 1}, []),
+        (OPEN | {"patternProperties": {"^x": STRING}}, {"a": 1, "x1": "b"}, []),
+        (OPEN | {"required": ["a", "c"]}, {"a": 1, "c": 1}, []),
+        ({"type": "object"}, {"b": 1}, []),
+        ({"type": "object", "properties": {}}, {"b": 1}, []),
+        ({"allOf": [OPEN, PART]}, {"a": 1, "b": "c"}, []),
+        (OPEN | {"allOf": [PART]}, {"a": 1, "b": "c"}, []),
+        (OPEN | {"$ref": "#/$defs/B", "$defs": {"B": PART}}, {"a": 1, "b": "c"}, []),
+        ({"type": "array", "items": {"type": "integer", "minimum": WIDE}}, [WIDE], [[1]]),
+        ({"type": "array", "items": {"enum": [WIDE]}}, [WIDE], [[1]]),
+    ],
+)  # fmt: skip
+def test_an_answer_has_only_the_fields_and_numbers_that_a_schema_lists(
+    schema: Any, wanted: Any, unwanted: list[Any]
+) -> None:
+    used, ignored = usable_schema(schema)
+    assert ignored == ()
+    for value in (wanted, *unwanted):
+        answer = GRAMMAR.begin(json.dumps(used))
+        try:
+            complete = [answer.push(token) for token in TOKENIZER.encode(json.dumps(value))][-1]
+        except CogVLM2LiteError:
+            complete = False
+        assert complete == (value == wanted), value
 
 
 @PARSED
