@@ -107,6 +107,12 @@ class OllamaModelRequest(OpenBody, frozen=True, kw_only=True):
     name: str | None = None
 
 
+class OllamaPullRequest(OllamaModelRequest, frozen=True, kw_only=True):
+    """The body of /api/pull: there is nothing to download."""
+
+    stream: Annotated[Flag, Meta(description="Send lines of JSON (default).")] = None
+
+
 class OllamaEmbedRequest(OpenBody, frozen=True, kw_only=True):
     """The body of /api/embed and /api/embeddings, which this model can't answer."""
 
@@ -222,10 +228,22 @@ class OllamaVersion(Struct, frozen=True, kw_only=True):
     version: str
 
 
-REQUESTS = (OllamaChatRequest, OllamaGenerateRequest, OllamaModelRequest, OllamaEmbedRequest)
+class OllamaStatus(Struct, frozen=True, kw_only=True):
+    """The reply of /api/pull, or one line of it; only a line about a file has the last fields."""
+
+    status: str
+    digest: str | msgspec.UnsetType = msgspec.UNSET
+    total: Count | msgspec.UnsetType = msgspec.UNSET
+    completed: Count | msgspec.UnsetType = msgspec.UNSET
+
+
+REQUESTS = (
+    OllamaChatRequest, OllamaGenerateRequest, OllamaModelRequest, OllamaPullRequest,
+    OllamaEmbedRequest,
+)  # fmt: skip
 REPLIES = (
     OllamaChatReply, OllamaGenerateReply, OllamaTags, OllamaLoadedModels, OllamaShown,
-    OllamaVersion, OllamaError,
+    OllamaVersion, OllamaStatus, OllamaError,
 )  # fmt: skip
 
 _LAST_LINE = tuple(
@@ -234,5 +252,6 @@ _LAST_LINE = tuple(
 OPTIONAL = {
     "OllamaChatReply": _LAST_LINE,
     "OllamaGenerateReply": (*_LAST_LINE, "context"),
+    "OllamaStatus": ("digest", "total", "completed"),
 }
 """Fields that some replies lack, by type."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.server.api_errors import ApiError, dumps
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.ollama import (
@@ -30,8 +32,10 @@ from cogvlm2_lite.server.ollama_bodies import (
     OllamaLoadedModels,
     OllamaModel,
     OllamaModelRequest,
+    OllamaPullRequest,
     OllamaRequest,
     OllamaShown,
+    OllamaStatus,
     OllamaTags,
     OllamaVersion,
 )
@@ -40,6 +44,7 @@ from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.server.validation import read_body
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.catalog import Catalog
 
 O = TypeVar("O", bound=OllamaRequest)  # noqa: E741 - a type variable
 Values = Mapping[str, Any]
@@ -58,13 +63,15 @@ class ModelCard:
     created       when its folder was made, in seconds since 1970
     size          bytes of its files
     digest        64 hexadecimal digits; other files have another one
-    quantization  such as "NF4"; "" if its configuration does not name any
+    quantization  how most weights are stored, such as "NF4" or "BF16"; "": not known
+    parameters    how many the model has; 0: not known
     """
 
     created: int
     size: int = 0
     digest: str = "0" * 64
     quantization: str = ""
+    parameters: int = 0
 
 
 def card_of(folder: Path) -> ModelCard:
@@ -75,20 +82,30 @@ def card_of(folder: Path) -> ModelCard:
         files = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
     except OSError:
         return ModelCard(created=int(time.time()))
-    return ModelCard(
+    card = ModelCard(
         created=created,
         size=sum(size for _, size in files),
         digest=hashlib.sha256(config + dumps(files)).hexdigest(),
-        quantization=_quantization(config),
     )
-
-
-def _quantization(config: bytes) -> str:
     try:
-        kind = json.loads(config)["quantization_config"]["bnb_4bit_quant_type"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return kind.upper() if isinstance(kind, str) else ""
+        tensors = Catalog.open(folder, read_config(folder)).tensors.values()
+    except CogVLM2LiteError:
+        return card
+    kinds: Counter[str] = Counter()
+    for tensor in tensors:
+        kind = tensor.dtype if tensor.kind == "dense" else tensor.kind
+        kinds[kind.upper()] += tensor.spec.numel
+    [(most, _)] = kinds.most_common(1)
+    return replace(card, quantization=most, parameters=kinds.total())
+
+
+def short_number(count: int) -> str:
+    """Return a number of parameters as Ollama writes it: "19.5B", "494.03M"."""
+    for unit, letter, digits in ((10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 0)):
+        if count >= unit:
+            whole = count % unit == 0
+            return f"{count / unit:.{0 if whole else digits}f}{letter}"
+    return str(count)
 
 
 class AnswerCall(Protocol):
@@ -137,6 +154,13 @@ class OllamaRoutes:
             Route("/api/version", self._version),
             Route("/api/embed", self._embed, methods=["POST"]),
             Route("/api/embeddings", self._embed, methods=["POST"]),
+            Route("/api/pull", self._pull, methods=["POST"]),
+            Route("/api/push", self._push, methods=["POST"]),
+            Route("/api/create", self._create, methods=["POST"]),
+            Route("/api/copy", self._copy, methods=["POST"]),
+            Route("/api/delete", self._delete, methods=["DELETE"]),
+            Route("/api/blobs/{digest}", self._find_blob, methods=["HEAD"]),
+            Route("/api/blobs/{digest}", self._add_blob, methods=["POST"]),
         ]
 
     async def _chat(self, request: Request) -> Response:
@@ -180,6 +204,8 @@ class OllamaRoutes:
         body = read_body(await self._read(request), OllamaModelRequest)
         self._check_name(body.model or body.name)
         info: dict[str, Any] = {"general.architecture": "cogvlm2", "general.basename": self._model}
+        if self._card.parameters:
+            info["general.parameter_count"] = self._card.parameters
         if (loaded := self._service.loaded) is not None:
             info["cogvlm2.context_length"] = loaded.context
             info["cogvlm2.image_tokens"] = loaded.image_tokens
@@ -213,8 +239,60 @@ class OllamaRoutes:
         text = "This model does not support embeddings: it answers questions about pictures."
         raise ApiError(400, text, "unsupported")
 
+    async def _pull(self, request: Request) -> Response:
+        """Reply as Ollama does when it has the model already; it has no other one."""
+        body = read_body(await self._read(request), OllamaPullRequest)
+        self._check_name(body.model or body.name)
+        if body.stream is False:
+            return _json(OllamaStatus(status="success"))
+        layer: dict[str, Any] = {
+            "digest": f"sha256:{self._card.digest}",
+            "total": self._card.size,
+            "completed": self._card.size,
+        }
+        steps = (
+            OllamaStatus(status="pulling manifest"),
+            OllamaStatus(status=f"pulling {self._card.digest[:12]}", **layer),
+            OllamaStatus(status="verifying sha256 digest"),
+            OllamaStatus(status="writing manifest"),
+            OllamaStatus(status="success"),
+        )
+        lines = b"".join(dumps(step) + b"\n" for step in steps)
+        return Response(lines, media_type="application/x-ndjson")
+
+    async def _push(self, request: Request) -> Response:
+        await self._refuse(request)
+
+    async def _create(self, request: Request) -> Response:
+        await self._refuse(request, names=())
+
+    async def _copy(self, request: Request) -> Response:
+        await self._refuse(request, names=("source",))
+
+    async def _delete(self, request: Request) -> Response:
+        await self._refuse(request)
+
+    async def _refuse(self, request: Request, names: Sequence[str] = ("model", "name")) -> NoReturn:
+        """Raise ApiError for a request to change the models.
+
+        names  fields with the name of a model, which must be the one of this server
+        """
+        values = await self._read(request)
+        for name in names:
+            self._check_name(values.get(name))
+        raise _no_change()
+
+    async def _find_blob(self, _: Request) -> Response:
+        return Response(status_code=404)
+
+    async def _add_blob(self, _: Request) -> Response:
+        raise _no_change()
+
     def _details(self) -> OllamaDetails:
-        return OllamaDetails(quantization_level=self._card.quantization)
+        return OllamaDetails(
+            quantization_level=self._card.quantization,
+            parameter_size=short_number(self._card.parameters) if self._card.parameters else "",
+        )
 
     def _check_name(self, name: object) -> None:
         """Raise ApiError if a name is another model's. Names of wrong types are found later."""
@@ -226,6 +304,14 @@ class OllamaRoutes:
                 model=self._name,
             )
             raise ApiError(404, text, "model_not_found", "model")
+
+
+def _no_change() -> ApiError:
+    text = Text(
+        "this server has one model, and its models can't be changed over the API: start "
+        "`cogvlm2-lite serve` with another folder"
+    )
+    return ApiError(400, text, "unsupported")
 
 
 def _json(value: object) -> Response:

@@ -223,7 +223,14 @@ def _ollama() -> dict[str, Any]:
         _ollama_sending(name, "Not supported.", bodies.OllamaEmbedRequest, None)
         for name in ("ollamaEmbed", "ollamaEmbeddings")
     )
+    pull = _ollama_sending(
+        "ollamaPull", "Report that the model is there.", bodies.OllamaPullRequest,
+        bodies.OllamaStatus,
+    )  # fmt: skip
+    pulled = pull["post"]["responses"]["200"]["content"]
+    pulled["application/x-ndjson"] = {"schema": _ref(bodies.OllamaStatus)}
     return {
+        "/api/pull": pull,
         "/api/chat": chat,
         "/api/generate": generate,
         "/api/tags": _ollama_reading("ollamaTags", "List the one model.", bodies.OllamaTags),

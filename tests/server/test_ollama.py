@@ -7,18 +7,23 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import ollama
 import pytest
 
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.events import PictureOpened
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.ollama import keep_alive_s
+from cogvlm2_lite.server.ollama_routes import short_number
 from cogvlm2_lite.server.run import LocalServer
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.worker.client import EngineState
 from tests.helpers.chat_client import KEY, client_of, in_thread
 from tests.helpers.scripted_server import ScriptedEngine, running
@@ -155,13 +160,28 @@ def test_the_client_lists_and_shows_the_model(client: ollama.Client) -> None:
         assert shown.details.family == "cogvlm2"
 
 
+CHANGED = "models can't be changed over the API: start `cogvlm2-lite serve`"
+PICTURES_FILE = Path(__file__)
+"""Any file: a blob of a model, as `ollama create` sends it."""
+
+
 def test_the_client_sees_errors_as_text(client: ollama.Client) -> None:
     cases: list[tuple[Any, int, str]] = [
         (lambda: client.chat("llava", [HELLO]), 404, "model 'llava' not found"),
         (lambda: client.show("llava"), 404, "not found"),
         (lambda: client.embed("demo", "text"), 400, "does not support embeddings"),
         (lambda: client.embeddings("demo", "text"), 400, "does not support embeddings"),
-        (lambda: client.pull("demo"), 404, "no such page"),
+        (lambda: client.pull("llava"), 404, "model 'llava' not found"),
+        (lambda: list(client.pull("llava", stream=True)), 404, "model 'llava' not found"),
+        (lambda: client.push("demo"), 400, CHANGED),
+        (lambda: list(client.push("demo", stream=True)), 400, CHANGED),
+        (lambda: client.push("llava"), 404, "not found"),
+        (lambda: client.create("new", from_="demo", system="Be short."), 400, CHANGED),
+        (lambda: client.copy("demo", "other"), 400, CHANGED),
+        (lambda: client.copy("llava", "other"), 404, "not found"),
+        (lambda: client.delete("demo"), 400, CHANGED),
+        (lambda: client.delete("llava"), 404, "not found"),
+        (lambda: client.create_blob(PICTURES_FILE), 400, CHANGED),
         (
             lambda: client.generate("demo", "x", options={"temperature": 9.0}),
             400,
@@ -175,6 +195,35 @@ def test_the_client_sees_errors_as_text(client: ollama.Client) -> None:
             work()
         assert raised.value.status_code == status
         assert words in raised.value.error
+
+
+@pytest.mark.parametrize("name", ["demo", "demo:latest"])
+def test_a_model_that_is_there_is_pulled_as_ollama_does_it(
+    client: ollama.Client, name: str
+) -> None:
+    assert client.pull(name).status == "success"
+    steps = list(client.pull(name, stream=True))
+    assert [step.status for step in steps if step.digest is None] == [
+        "pulling manifest", "verifying sha256 digest", "writing manifest", "success",
+    ]  # fmt: skip
+    [layer] = [step for step in steps if step.digest is not None]
+    assert layer.status == f"pulling {layer.digest.removeprefix('sha256:')[:12]}"
+    assert layer.total == layer.completed
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [
+        (19_503_443_200, "19.5B"), (8_000_000_000, "8B"), (494_030_000, "494.03M"),
+        (7_000_000, "7M"), (22_400, "22K"), (999, "999"),
+    ],
+)  # fmt: skip
+def test_parameters_are_counted_as_ollama_writes_them(count: int, written: str) -> None:
+    assert short_number(count) == written
+
+
+def test_a_blob_is_never_there(http: httpx.Client) -> None:
+    assert http.head("/api/blobs/sha256:" + "0" * 64).status_code == 404
 
 
 def test_a_stream_that_fails_ends_with_an_error() -> None:
@@ -436,7 +485,9 @@ def test_the_guard_covers_every_route_and_answers_in_ollamas_form() -> None:
     paths = [
         ("GET", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("POST", "/api/show"),
         ("POST", "/api/chat"), ("POST", "/api/generate"), ("POST", "/api/embed"),
-        ("POST", "/api/embeddings"), ("POST", "/api/nothing"),
+        ("POST", "/api/embeddings"), ("POST", "/api/nothing"), ("POST", "/api/pull"),
+        ("POST", "/api/push"), ("POST", "/api/create"), ("POST", "/api/copy"),
+        ("DELETE", "/api/delete"), ("POST", "/api/blobs/sha256:0"),
     ]  # fmt: skip
     with running(access=Access(key=KEY), limits=Limits()) as server, client_of(server) as http:
         for method, path in paths:
@@ -543,6 +594,12 @@ def test_a_real_model_behind_serve() -> None:
             [model] = client.list().models
             assert model.size is not None
             assert model.size > 10**6
+            details, shown = model.details, client.show(model.model)
+            tensors = Catalog.open(model_folder("demo"), read_config(model_folder("demo"))).tensors
+            count = sum(tensor.spec.numel for tensor in tensors.values())
+            assert shown.modelinfo["general.parameter_count"] == count
+            assert details.parameter_size == f"{count / 1e6:.2f}M"
+            assert details.quantization_level == tensors["lm_head.weight"].dtype == "BF16"
             question = "What is written on the sign?"
             message = {"role": "user", "content": question, "images": [PICTURES["sign"]]}
             options = {"temperature": 0, "num_predict": 20}
