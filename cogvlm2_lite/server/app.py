@@ -253,6 +253,7 @@ class _Handlers:
             continued=bool(asked.continue_from),
             functions=asked.functions,
             required=asked.required,
+            old_call=asked.old_call,
             count=asked.count,
             prompts=asked.prompts if asked.echo else (),
             answers=len(list(asked.each())),

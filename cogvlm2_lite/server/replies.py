@@ -139,6 +139,7 @@ class CompletionReply:
     continued    the answer continues a text that the client has
     functions    the answer calls one of these (calls.py); (): it is text
     required     the request left it to the model which of them it calls
+    old_call     the call has OpenAI's older form, `function_call`
     answers      number of answers that will come
     count        number of answers to each prompt
     prompts      texts that are put before their answers; (): none
@@ -157,6 +158,7 @@ class CompletionReply:
         continued: bool = False,
         functions: Sequence[str] = (),
         required: bool = False,
+        old_call: bool = False,
         answers: int = 1,
         count: int = 1,
         prompts: Sequence[str] = (),
@@ -164,6 +166,7 @@ class CompletionReply:
         self.report: Report | None = None
         self._functions = functions
         self._required = required
+        self._old_call = old_call
         self._model = model
         # Most answers begin with the space that follows "Answer:"; other texts keep their spaces.
         self._strips = chat and not continued
@@ -215,10 +218,9 @@ class CompletionReply:
         answer = self._answer
         if not self._chat:
             assert not isinstance(answer.logprobs, ChatLogprobs)
-            assert reason != "tool_calls"
             return CompletionChoice(
                 text=answer.text,
-                finish_reason=reason,
+                finish_reason="length" if reason == "length" else "stop",
                 logprobs=answer.logprobs,
                 index=answer.number,
             )
@@ -228,7 +230,11 @@ class CompletionReply:
             if answer.call.name:
                 call = CalledFunction(name=answer.call.name, arguments=answer.call.arguments)
                 calls = [ToolCall(id=answer.call_id, function=call)]
-                message = ChatAnswer(content=None, tool_calls=calls)
+                message = (
+                    ChatAnswer(content=None, function_call=call)
+                    if self._old_call
+                    else ChatAnswer(content=None, tool_calls=calls)
+                )
         assert not isinstance(answer.logprobs, CompletionLogprobs)
         return ChatChoice(
             message=message, finish_reason=reason, logprobs=answer.logprobs, index=answer.number
@@ -253,6 +259,8 @@ class CompletionReply:
 
     def _begin_call(self, name: str) -> dict[str, Any]:
         call = {"name": name, "arguments": ""}
+        if self._old_call:
+            return {"function_call": call}
         one = {"index": 0, "id": self._answer.call_id, "type": "function", "function": call}
         return {"tool_calls": [one]}
 
@@ -277,8 +285,10 @@ class CompletionReply:
         call, number = self._answer.call, self._answer.number
         if call is not None:
             if piece := call.finish(complete=reason == "stop"):
-                yield self._chunk(_arguments(piece), None)
-            if self._required and reason == "stop":
+                yield self._chunk(self._arguments(piece), None)
+            if reason == "stop" and self._old_call:
+                reason = "function_call"
+            elif reason == "stop" and self._required:
                 reason = "tool_calls"
         yield self._chunk({} if self._chat else "", reason)
         self._choices.append(self._choice(reason))
@@ -327,7 +337,14 @@ class CompletionReply:
         if call.name and not known:
             yield self._chunk(self._begin_call(call.name), None)
         if piece or logprobs:
-            yield self._chunk(_arguments(piece) if piece else {}, None, logprobs)
+            yield self._chunk(self._arguments(piece) if piece else {}, None, logprobs)
+
+    def _arguments(self, piece: str) -> dict[str, Any]:
+        """Return the change of the message by a piece of a call's arguments."""
+        call = {"arguments": piece}
+        if self._old_call:
+            return {"function_call": call}
+        return {"tool_calls": [{"index": 0, "function": call}]}
 
     def _take_logprobs(self, tokens: Sequence[TokenLogprobs], text: str) -> Logprobs | None:
         """Return the logprobs of a piece, and store them for the complete reply."""
@@ -412,11 +429,6 @@ def _sum(before: Usage | None, counts: Usage, *, same_prompt: bool) -> Usage:
         total_tokens=prompt + completion,
         prompt_tokens_details=details,
     )
-
-
-def _arguments(piece: str) -> dict[str, Any]:
-    """Return the change of a chat's message by a piece of a call's arguments."""
-    return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 
 def _progress_report(event: Event) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class AnswerRequest:
     continue_from   the beginning of the answer, which is continued; "": none
     functions       the answer calls one of these (calls.py); (): it is text
     required        the request left it to the model which of them it calls
+    old_call        the call is answered in OpenAI's older form, `function_call`
     prompts         texts that are continued one after another; (): there is only the question
     count           answers to each prompt, one after another, with seeds that count up
     echo            the reply begins with the prompt
@@ -78,6 +79,7 @@ class AnswerRequest:
     continue_from: str = ""
     functions: tuple[str, ...] = ()
     required: bool = False
+    old_call: bool = False
     prompts: tuple[str, ...] = ()
     count: int = 1
     echo: bool = False
@@ -130,6 +132,7 @@ def read_asked(values: Mapping[str, Any], kind: type[R], limits: Limits) -> tupl
         asked,
         functions=tolerated.functions,
         required=tolerated.required,
+        old_call=tolerated.old_call,
         ignored=tolerated.ignored,
         notices=notices,
     )

@@ -15,7 +15,7 @@ from cogvlm2_lite.worker.client import EngineState
 
 Count = Annotated[int, Meta(ge=0)]
 FinishReason = Literal["stop", "length"]
-ChatFinishReason = Literal["stop", "length", "tool_calls"]
+ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 MOST_CHOICES = 64
 """8 prompts with 8 answers each."""
 
@@ -103,14 +103,16 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 class ChatAnswer(Struct, frozen=True, kw_only=True):
     """The message of a chat's answer.
 
-    content     null if a function is called
-    tool_calls  only there if the request named a function to call
+    content        null if a function is called
+    tool_calls     only there if a function of `tools` had to be called
+    function_call  only there if a function of `functions`, the older form, had to be called
     """
 
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: CalledFunction | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -359,5 +361,5 @@ ALL = (
     ChatCompletion, Completion, Response, Model, ModelList, Plan, Health, Markdown, Document, Error,
 )  # fmt: skip
 
-OPTIONAL = {"ChatAnswer": ("tool_calls",)}
+OPTIONAL = {"ChatAnswer": ("tool_calls", "function_call")}
 """Fields that some replies lack, by type."""

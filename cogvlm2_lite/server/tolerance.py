@@ -13,7 +13,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -28,7 +28,7 @@ from cogvlm2_lite.server.bodies import (
 )
 from cogvlm2_lite.server.calls import call_schema
 from cogvlm2_lite.server.schemas import usable_schema
-from cogvlm2_lite.server.validation import Body, FieldRule, field_rules
+from cogvlm2_lite.server.validation import Body, FieldRule, field_rules, reject
 
 MAX_STOPS = 16
 _LEAST_TOP_P = 1e-6
@@ -63,6 +63,7 @@ class Tolerated:
     ignored    names of fields that were left out, such as "min_p" or "stream_options.x"
     functions  names of the functions one of which must be called: the answer is in calls.py's form
     required   the request left the choice to the model, and did not name the function
+    old_call   the request has `functions`, OpenAI's older form of `tools`
     pictures   how many different pictures the conversation had; the newest one is left
     """
 
@@ -70,6 +71,7 @@ class Tolerated:
     ignored: tuple[str, ...]
     functions: tuple[str, ...]
     required: bool
+    old_call: bool
     pictures: int
 
 
@@ -89,6 +91,7 @@ def tolerate(
         ignored=tuple(reader.ignored),
         functions=reader.functions,
         required=reader.required,
+        old_call=reader.old_call,
         pictures=len(reader.pictures),
     )
 
@@ -129,7 +132,7 @@ class _Reader:
     """Rewrites one request.
 
     ignored   names of what was left out, in order; each once
-    functions, required  those of Tolerated
+    functions, required, old_call  those of Tolerated
     pictures  the addresses of the conversation's different pictures, oldest first
     """
 
@@ -139,6 +142,7 @@ class _Reader:
         self.ignored: dict[str, None] = {}
         self.functions: tuple[str, ...] = ()
         self.required = False
+        self.old_call = False
         self.pictures: dict[str, None] = {}
 
     def request(self, values: dict[str, Any], kind: type[Body]) -> dict[str, Any]:
@@ -236,7 +240,8 @@ class _Reader:
     def _choose_tools(self, values: dict[str, Any]) -> None:
         """Leave tools out unless one is required: a model without them answers in words."""
         for tools, choice in _TOOL_FIELDS:
-            if values.get(choice) in ("auto", "none", None):
+            asked = _ToolChoice.read(values.get(choice))
+            if asked is not None and not asked.required:
                 self._ignore(tools, values.pop(tools, None))
                 values.pop(choice, None)
                 values.pop("parallel_tool_calls", None)
@@ -244,25 +249,32 @@ class _Reader:
     def _call_function(self, values: dict[str, Any], kind: type[Body]) -> None:
         """Turn a function that must be called into a form of the answer: its arguments."""
         for tools, choice in _TOOL_FIELDS:
-            listed, asked = values.get(tools), values.get(choice)
-            name = _function(asked).get("name")
+            asked = _ToolChoice.read(values.get(choice))
+            if asked is None or not asked.required:
+                continue
+            listed = values.get(tools)
             functions = [_function(tool) for tool in listed] if isinstance(listed, list) else []
-            found = [
-                one
+            found = {
+                name: _parameters(one)
                 for one in functions
-                if isinstance(one.get("name"), str) and (asked == "required" or one["name"] == name)
-            ]
-            if found:
-                self.functions = tuple(one["name"] for one in found)
-                self.required = asked == "required"
-                form = _json_form(call_schema({one["name"]: _parameters(one) for one in found}))
-                if kind is ChatRequest:
-                    values["response_format"] = form
-                else:
-                    values["text"] = {"format": {"type": form["type"], **form["json_schema"]}}
-                for field in (tools, choice, "parallel_tool_calls"):
-                    values.pop(field, None)
-                return
+                if isinstance(name := one.get("name"), str) and asked.takes(name)
+            }
+            if not found:
+                reject(
+                    choice,
+                    "{param} requires the call of a function, and {tools} does not have it.",
+                    tools=tools,
+                )
+            self.functions, self.required = tuple(found), not asked.named
+            self.old_call = tools == "functions"
+            form = _json_form(call_schema(found))
+            if kind is ChatRequest:
+                values["response_format"] = form
+            else:
+                values["text"] = {"format": {"type": form["type"], **form["json_schema"]}}
+            for field in (tools, choice, "parallel_tool_calls"):
+                values.pop(field, None)
+            return
 
     def _choose_form(self, values: dict[str, Any]) -> None:
         """Read JSON schemas at the places where other servers have them."""
@@ -397,6 +409,50 @@ class _Reader:
                 yield {"type": form.picture, "image_url": {"url": url, **_options_of(part)}}
             case _:
                 yield part
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToolChoice:
+    """What a request says about the call of functions.
+
+    required  a function must be called
+    names     those that may be called; None: all
+    named     the request names the one function, and leaves the model no choice
+    """
+
+    required: bool
+    names: tuple[object, ...] | None = None
+    named: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Return whether a function may be called."""
+        return self.names is None or name in self.names
+
+    @staticmethod
+    def read(value: object) -> _ToolChoice | None:
+        """Return the meaning of a `tool_choice` or `function_call`; None if it has none here."""
+        if isinstance(value, dict) and value.get("type") == "allowed_tools":
+            inner = value.get("allowed_tools")
+            allowed = inner if isinstance(inner, dict) else value
+            choice = _ToolChoice.read(allowed.get("mode"))
+            tools = allowed.get("tools")
+            if choice is None or not isinstance(tools, list):
+                return None
+            return replace(choice, names=tuple(_function(tool).get("name") for tool in tools))
+        name = _function(value).get("name")
+        if isinstance(name, str):
+            return _ToolChoice(required=True, names=(name,), named=True)
+        word = value.get("type") if isinstance(value, dict) else value
+        match word:
+            case "required" | "any":
+                return _ToolChoice(required=True)
+            case None | "auto" | "none":
+                return _ANY_OR_NONE
+        return None
+
+
+_ANY_OR_NONE = _ToolChoice(required=False)
+"""The model may answer in words, which it always does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1858,6 +1858,10 @@
         <translation>&quot;json&quot; 或 JSON schema</translation>
     </message>
     <message>
+        <source>this server has one model, and its models can&apos;t be changed over the API: start `cogvlm2-lite serve` with another folder</source>
+        <translation>此服务器只有一个模型，不能通过 API 更改模型：请用另一个文件夹启动 `cogvlm2-lite serve`</translation>
+    </message>
+    <message>
         <source>This model does not support embeddings: it answers questions about pictures.</source>
         <translation>此模型不支持嵌入向量：它回答关于图片的问题。</translation>
     </message>
@@ -1880,6 +1884,10 @@
     <message>
         <source>{param} can&apos;t be combined with logprobs: the prompt has none.</source>
         <translation>{param} 不能与 logprobs 同时使用：提示词没有对数概率。</translation>
+    </message>
+    <message>
+        <source>{param} requires the call of a function, and {tools} does not have it.</source>
+        <translation>{param} 要求调用一个函数，但 {tools} 中没有该函数。</translation>
     </message>
     <message>
         <source>{file} has no weight_map.</source>

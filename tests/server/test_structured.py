@@ -244,6 +244,113 @@ def test_a_response_is_the_call_of_a_function(
     assert json.loads(made.output[0].arguments) == SCENE
 
 
+FUNCTIONS: Any = [
+    {"name": kind.__name__, "parameters": kind.model_json_schema()} for kind in (Scene, Place)
+]
+"""Scene and Place in OpenAI's older form."""
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_function_of_the_older_fields_is_called_in_the_older_form(
+    client: openai.OpenAI, engine: WritingEngine, streamed: bool
+) -> None:
+    asked: Any = {"model": "demo", "messages": ASKED, "functions": FUNCTIONS}
+    create: Any = client.chat.completions.create
+    engine.texts.append(json.dumps(PLACE))
+    made = create(**asked, function_call={"name": "Place"}, stream=streamed)
+    if streamed:
+        chunks = [chunk.choices[0] for chunk in made]
+        calls = [c.delta.function_call for c in chunks if c.delta.function_call]
+        name = "".join(call.name or "" for call in calls)
+        arguments, reason = "".join(c.arguments for c in calls), chunks[-1].finish_reason
+        assert not any(c.delta.tool_calls or c.delta.content for c in chunks)
+    else:
+        [choice] = made.choices
+        call, reason = choice.message.function_call, choice.finish_reason
+        name, arguments = call.name, call.arguments
+        assert choice.message.content is None
+        assert choice.message.tool_calls is None
+        result = {"role": "function", "name": "Place", "content": "done"}
+        again: Any = [*ASKED, choice.message.model_dump(mode="json"), result]
+        assert create(model="demo", messages=again, functions=FUNCTIONS).choices
+    assert (name, json.loads(arguments), reason) == ("Place", PLACE, "function_call")
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", None])
+def test_a_function_of_the_older_fields_that_need_not_be_called_is_not(
+    client: openai.OpenAI, engine: WritingEngine, choice: Any
+) -> None:
+    engine.texts.append("A sign.")
+    create: Any = client.chat.completions.create
+    [made] = create(model="demo", messages=ASKED, functions=FUNCTIONS, function_call=choice).choices
+    assert (made.message.content, made.finish_reason) == ("A sign.", "stop")
+    assert made.message.function_call is None
+
+
+TOOLS: Any = [{"type": "function", "function": function} for function in FUNCTIONS]
+ONLY_PLACE = [{"type": "function", "function": {"name": "Place"}}]
+
+
+def allowed(mode: str, names: Any = ONLY_PLACE) -> dict[str, Any]:
+    """A `tool_choice` of the chat API that leaves some of the tools."""
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
+
+
+def test_allowed_tools_that_are_required_are_the_only_ones(
+    client: openai.OpenAI, engine: WritingEngine
+) -> None:
+    create: Any = client.chat.completions.create
+    engine.texts.append(json.dumps(PLACE))
+    made = create(model="demo", messages=ASKED, tools=TOOLS, tool_choice=allowed("required"))
+    [call] = made.choices[0].message.tool_calls
+    assert (call.function.name, made.choices[0].finish_reason) == ("Place", "tool_calls")
+    assert json.loads(call.function.arguments) == PLACE
+    engine.texts.append("A sign.")
+    made = create(model="demo", messages=ASKED, tools=TOOLS, tool_choice=allowed("auto"))
+    assert made.choices[0].message.content == "A sign."
+    for number, names in enumerate((["Place"], ["Scene", "Place"])):
+        tools: Any = [{"type": "function", **function} for function in FUNCTIONS]
+        some: Any = [{"type": "function", "name": name} for name in names]
+        choice: Any = {"type": "allowed_tools", "mode": "required", "tools": some}
+        answer = {"name": "Place", "arguments": PLACE} if number else PLACE
+        engine.texts.append(json.dumps(answer))
+        asked: Any = {"model": "demo", "input": "Where?", "tools": tools}
+        [item] = client.responses.create(**asked, tool_choice=choice).output
+        assert json.loads(item.arguments) == PLACE
+        assert item.name == "Place"
+        engine.texts.append("A sign.")
+        auto: Any = {**choice, "mode": "auto"}
+        assert client.responses.create(**asked, tool_choice=auto).output_text == "A sign."
+
+
+@pytest.mark.parametrize(
+    ("choice", "status"),
+    [
+        (allowed("required", [{"type": "function", "function": {"name": "Other"}}]), 400),
+        (allowed("required", []), 400),
+        (allowed("perhaps"), 400),
+        ({"type": "allowed_tools"}, 400),
+        ({"type": "function", "function": {"name": "Other"}}, 400),
+        ({"type": "web_search_preview"}, 400),
+        ("sometimes", 400),
+        ({"type": "auto"}, 200),
+        ({"type": "none"}, 200),
+        ("any", 200),
+        ({"type": "any"}, 200),
+        ({"type": "tool", "name": "Scene"}, 200),
+        ({"name": "Scene"}, 200),
+    ],
+)
+def test_other_forms_of_tool_choice(
+    client: openai.OpenAI, engine: WritingEngine, choice: Any, status: int
+) -> None:
+    body = {"messages": ASKED, "tools": TOOLS[:1], "tool_choice": choice}
+    reply = httpx.post(f"{client.base_url}chat/completions", json=body)
+    assert reply.status_code == status, reply.text
+    if status == 400:
+        assert reply.json()["error"]["param"] == "tool_choice"
+
+
 def test_a_call_that_was_cut_off_has_what_there_is() -> None:
     for functions, whole in (
         (["f"], '{"a": {"b": 1}}'),
