@@ -2,7 +2,8 @@
 
 HTML is never generated. The tokens of markdown-it become plain values, and the page creates
 elements only for tags in its own list. HTML in an answer stays text, pictures become links because
-the page loads nothing, and links go to http(s) or mail addresses only.
+the page loads nothing, and links go to http(s) or mail addresses only. Formulas become MathML; one
+that can't be shown becomes a code with its source.
 """
 
 from __future__ import annotations
@@ -12,23 +13,102 @@ from collections.abc import Iterator
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
 from markdown_it.tree import SyntaxTreeNode
 
+from cogvlm2_lite.formulas import Formula, MathElement, formula_at, to_mathml
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import MarkdownRequest
 from cogvlm2_lite.server.validation import read_body
 from cogvlm2_lite.text import Text
 
 Node = str | dict[str, Any]
-"""A text, or {"tag", "children"} and possibly "href", "start", "align" or "language"."""
+"""A text, or {"tag", "children"} and possibly "href", "start", "align" or "language".
+
+An element of MathML has "math", its attributes; `math` itself also has "source", the LaTeX.
+"""
 
 MOST_LETTERS = 40_000
 _LONGEST = 20_000  # characters: a malicious text of this length takes a second
 _SCHEMES = ("http://", "https://", "mailto:")
 _BARE = re.compile(r"(?<![\w/])https?://[\w!#$%&'()*+,./:;=?@\[\]~-]+", re.ASCII | re.IGNORECASE)
 """A link without markup. ASCII only: Chinese text continues without a space."""
+_MOST_FORMULA_LINES = 200
+_ENDS = re.compile(r"\$\$|\\\]|\\end\{")
+
+
+def _formula_block(state: StateBlock, begin: int, end: int, silent: bool) -> bool:
+    """Read a formula that begins a line and ends one: no line of it is a list or a heading."""
+    if state.sCount[begin] - state.blkIndent >= 4:  # a block of code
+        return False
+    start = state.bMarks[begin] + state.tShift[begin]
+    if not state.src.startswith(("$$", "\\[", "\\begin{"), start):
+        return False
+    lines: list[str] = []
+    paragraph: list[str] | None = None
+    formula = None
+    for line in range(begin, min(end, begin + _MOST_FORMULA_LINES)):
+        empty = state.isEmpty(line)
+        if not empty and state.sCount[line] < state.blkIndent:
+            break  # the end of the list item
+        if empty and paragraph is None:
+            paragraph = lines.copy()
+        lines.append(state.getLines(line, line + 1, state.blkIndent, False).lstrip())
+        if not _ENDS.search(lines[-1], 0 if len(lines) > 1 else 2):
+            continue
+        formula = formula_at("\n".join(lines), 0)
+        if formula is None:
+            return False
+        if formula.closed:
+            break
+    if formula is None or not formula.closed:
+        lines = lines if paragraph is None else paragraph
+        formula = formula_at("\n".join(lines), 0)
+    if formula is None or not formula.display:
+        return False
+    after = "\n".join(lines)[len(formula.source) :].strip()
+    if after.strip(".,;:。，；："):
+        return False  # the paragraph goes on; _formula_in_line reads it
+    if silent:
+        return True
+    token = state.push("formula_block", "", 0)
+    token.meta = {"formula": formula, "after": after}
+    token.map = [begin, begin + len(lines)]
+    state.line = begin + len(lines)
+    return True
+
+
+def _formula_in_line(state: StateInline, silent: bool) -> bool:
+    """Read a formula in a text. It is before the rule of escapes, which drops the "\\" of "\\("."""
+    if state.src[state.pos] not in "\\$":
+        return False
+    formula = formula_at(state.src[: state.posMax], state.pos)
+    source = formula.source if formula else ""
+    if formula is None and state.src.startswith((r"\(", r"\["), state.pos) and _has_no_end(state):
+        source = state.src[state.pos : state.pos + 2]  # not an escape: it has no other end either
+    if not source:
+        return False
+    if not silent:
+        if formula:
+            state.push("formula", "", 0).meta = {"formula": formula, "after": ""}
+        else:
+            state.pending += source
+    state.pos += len(source)
+    return True
+
+
+def _has_no_end(state: StateInline) -> bool:
+    closing = r"\)" if state.src[state.pos + 1] == "(" else r"\]"
+    return closing not in state.src[state.pos : state.posMax]
+
+
 _PARSER = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
     ["table", "strikethrough"]
+)
+_PARSER.inline.ruler.before("escape", "formula", _formula_in_line)
+_PARSER.block.ruler.before(
+    "fence", "formula", _formula_block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
 )
 
 
@@ -60,6 +140,11 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
             yield from _find_links(node.content)
         case "softbreak" | "hardbreak":
             yield {"tag": "br", "children": []}
+        case "formula":
+            yield _formula(node.meta["formula"])
+        case "formula_block":
+            children = [_formula(node.meta["formula"]), node.meta["after"]]
+            yield {"tag": "p", "children": [child for child in children if child]}
         case "code_inline":
             yield {"tag": "code", "children": [node.content]}
         case "fence" | "code_block":
@@ -83,6 +168,18 @@ def _nodes(node: SyntaxTreeNode) -> Iterator[Node]:
             yield {"tag": node.tag, "align": align, "children": _children(node)}
         case _:
             yield {"tag": node.tag, "children": _children(node)}
+
+
+def _formula(formula: Formula) -> Node:
+    made = to_mathml(formula)
+    if made is None:
+        return {"tag": "code", "children": [formula.source]}
+    return {**_math(made), "source": formula.source}
+
+
+def _math(element: MathElement) -> dict[str, Any]:
+    children = [one if isinstance(one, str) else _math(one) for one in element.children]
+    return {"tag": element.tag, "math": element.attributes, "children": children}
 
 
 def _find_links(text: str) -> Iterator[Node]:

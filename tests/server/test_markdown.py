@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cogvlm2_lite.formulas import TAGS as MATH_TAGS
 from cogvlm2_lite.server.markdown import MOST_LETTERS, parse
 from tests.helpers.chat_client import client_of
 from tests.helpers.scripted_server import running
@@ -16,10 +18,10 @@ from tests.helpers.scripted_server import running
 TAGS = {
     "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre",
     "code", "em", "strong", "s", "span", "a", "table", "thead", "tbody", "tr", "th", "td",
-}  # fmt: skip
+} | MATH_TAGS  # fmt: skip
 PIECES = st.sampled_from(
     ["# ", "- ", "1. ", "> ", "```", "`", "*", "**", "_", "~~", "[", "](", ")", "![", "<", ">", "|",
-     "|--|", "\n", "\n\n", "    ", "\\", "&lt;", "<b>", "http://a.b", "javascript:x", "word", "的"]
+     "|--|", "\n", "\n\n", "    ", "\\", "&lt;", "<b>", "$", "$$", "\\(", "\\)", "\\[", "\\]", "x^2", "http://a.b", "javascript:x", "word", "的"]  # noqa: E501
 ) | st.text(max_size=5)  # fmt: skip
 
 
@@ -109,3 +111,49 @@ def test_the_page_asks_for_several_texts_at_once() -> None:
             client.post(path, content="{}", headers={"content-type": "text/plain"}).status_code
             == 415
         )
+
+
+def outline(node: Any) -> str:
+    """Return a node as text: «a formula», and the tags of other elements."""
+    if isinstance(node, str):
+        return node
+    if node["tag"] == "math":
+        return f"«{node['source']}»"
+    return f"<{node['tag']}>{''.join(map(outline, node['children']))}</{node['tag']}>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"So \(a*b*c\), $_y x_$.", r"<p>So «\(a*b*c\)», <code>$_y x_$</code>.</p>"),
+        ("$$\nx = 1\n- y\n= 3\n\n$$\nnext", "<p>«$$\nx = 1\n- y\n= 3\n\n$$»</p><p>next</p>"),
+        ("text\n\\[ x \\].\n- a", "<p>text</p><p>«\\[ x \\]».</p><ul><li>a</li></ul>"),
+        ("\\[ x \\] and\nmore", "<p>«\\[ x \\]» and<br></br>more</p>"),
+        ("- a:\n  \\[\n  x\n  \\]\n- b", "<ul><li>a:<p>«\\[\nx\n\\]»</p></li><li>b</li></ul>"),
+        ("> $$a\n> + b$$\n> c", "<blockquote><p>«$$a\n+ b$$»</p><p>c</p></blockquote>"),
+        (
+            "| a |\n|--|\n| $x^2$ |",
+            "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>«$x^2$»</td></tr></tbody></table>",
+        ),
+        (r"# $x$ **\(y\)** [l $z$](http://a.b)", r"<h1>«$x$» <strong>«\(y\)»</strong> <a>l «$z$»</a></h1>"),  # noqa: E501
+        ("`$x$`\n\n    \\(z\\)\n\n```\n$$x$$\n```", "<p><code>$x$</code></p><pre>\\(z\\)\n</pre><pre>$$x$$\n</pre>"),  # noqa: E501
+        (r"$5 and $6, \$7, \(no end, \[see it\]", r"<p>$5 and $6, $7, \(no end, [see it]</p>"),
+        (r"broken $\foo x$ and \(\frac{1}{", r"<p>broken <code>$\foo x$</code> and <code>\(\frac{1}{</code></p>"),  # noqa: E501
+        ("\\[\nx = *a*\n\ntext", "<p><code>\\[\nx = *a*</code></p><p>text</p>"),
+        (r"\begin{align} a &= b \\ c &= d \end{align}", r"<p>«\begin{align} a &= b \\ c &= d \end{align}»</p>"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_formulas_are_not_read_as_markdown(text: str, expected: str) -> None:
+    pytest.importorskip("latex2mathml")
+    assert "".join(map(outline, parse(text))) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["$" * 10_000, r"\(" * 5000, r"\[x^" * 2500, "$$\n" * 2500, "${" * 5000, "$$x\n" * 2500,
+     "\\begin{align}\n" * 700, "> $$\n" * 2000],
+)  # fmt: skip
+def test_malicious_formulas_take_no_long_time(text: str) -> None:
+    began = time.process_time()
+    parse(text)
+    assert time.process_time() - began < 3

@@ -303,6 +303,36 @@ def test_markdown_is_shown_and_nothing_of_it_is_loaded(
     page.wait_for_selector(".said table")  # shown so again when it comes out of the history
 
 
+FORMULAS = r"""The area is \(A = \pi r^2\) and costs $5 to $6:
+
+\[
+\begin{aligned}
+x &= \frac{-b \pm \sqrt{b^2 - 4ac}}{2a} \\
+- y &= \sum_{i=1}^{n} \mathbf{v}_i
+\end{aligned}
+\]
+
+Broken: $\foo{<b>}$, \(\href{javascript:alert(1)}{x}\)
+"""
+
+
+def test_formulas_are_shown_and_prices_stay(page: Any, engine: ScriptedEngine) -> None:
+    pytest.importorskip("latex2mathml")
+    engine.extra = [TextDelta(text=FORMULAS)]
+    ask(page, "fine")
+    page.wait_for_selector(".again")
+    engine.extra = []
+    page.wait_for_selector(".said math[display=block] mfrac")
+    assert page.locator(".said math").count() == 3
+    assert "and costs $5 to $6:" in page.inner_text(".said p >> nth=0")
+    assert page.inner_text(".said code") == r"$\foo{<b>}$"
+    assert page.locator(".said [href], .said img").count() == 0
+    assert page.get_attribute(".formula >> nth=0", "title") == r"\(A = \pi r^2\)"
+    # MathML that the browser does not know would have no height of its own.
+    tall = "document.querySelector('.said mfrac').getBoundingClientRect().height"
+    assert page.evaluate(f"{tall} > 30")
+
+
 def test_an_answer_shows_while_it_is_written(page: Any, engine: ScriptedEngine) -> None:
     engine.extra = [TextDelta(text="**bold** and")]
     ask(page, "please wait")

@@ -5,6 +5,14 @@
 const TAGS = new Set(["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li",
   "blockquote", "pre", "code", "em", "strong", "s", "span", "a",
   "table", "thead", "tbody", "tr", "th", "td"]);
+// MathML; the server sends only these (cogvlm2_lite/formulas.py), and they are checked once more.
+const MATH = "http://www.w3.org/1998/Math/MathML";
+const MATH_TAGS = new Set(["math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot",
+  "mstyle", "mpadded", "mphantom", "menclose", "msub", "msup", "msubsup", "munder", "mover", "munderover",
+  "mmultiscripts", "mprescripts", "mtable", "mtr", "mtd"]);
+const MATH_ATTRIBUTES = new Set(["display", "mathvariant", "stretchy", "fence", "form", "separator", "accent",
+  "accentunder", "displaystyle", "columnalign", "columnspacing", "notation", "width", "height", "depth", "lspace", "rspace",
+  "voffset", "minsize", "maxsize", "linethickness", "mathsize", "scriptlevel"]);
 const ALIGNS = new Set(["left", "center", "right"]);
 
 export function make(name, kind, text) {
@@ -39,7 +47,23 @@ export function build(nodes, words) {
   return nodes.map((node) => typeof node === "string" ? node : element(node, words));
 }
 
+function math(node) {
+  const made = document.createElementNS(MATH, MATH_TAGS.has(node.tag) ? node.tag : "mrow");
+  for (const [name, value] of Object.entries(node.math)) if (MATH_ATTRIBUTES.has(name)) made.setAttribute(name, value);
+  made.append(...node.children.map((child) => typeof child === "string" ? child : math(child)));
+  return made;
+}
+
+// A formula scrolls if it is too wide. Its LaTeX is shown when the pointer is over it.
+function formula(node) {
+  const frame = make("span", node.math.display === "block" ? "formula block" : "formula");
+  frame.title = node.source;
+  frame.append(math(node));
+  return frame;
+}
+
 function element(node, words) {
+  if (node.math) return formula(node);
   const made = make(TAGS.has(node.tag) ? node.tag : "span");
   made.append(...build(node.children, words));
   if (node.tag === "a") return link(made, node.href);
