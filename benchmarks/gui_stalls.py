@@ -1,11 +1,19 @@
-"""Measure how long the window's event loop is blocked while the demo model streams.
+"""Measure how long the window's event loop is blocked.
 
     python -m benchmarks.gui_stalls [--questions 20]
 
-Offscreen, a timer of 5 ms records its delays while answers stream from the real engine in its
-process, and while a script streams one long answer of 2000 words, with headings, lists, tables and
-code, at 200 words per second. Also measured: the time from starting Python to the first painted
-window. Writes benchmarks/results/gui_stalls.json.
+Offscreen. Each turn of the event loop is measured by the clock and by the CPU time of its thread:
+on a machine that does other work, too, the clock also counts how long the thread waited for a core.
+
+- demo: answers of the demo model in its process
+- long_answer: one answer of 2000 words, with headings, lists, tables and code, 200 words/s
+- table: a table of 200 rows, 80 words/s
+- open, answer, theme, zoom, scroll: a conversation of 100 long turns
+- search: ten letters in 2,000 conversations, and the end of the search
+- close: until the window is closed
+
+Also measured: the time from starting Python to the first painted window. Writes
+benchmarks/results/gui_stalls.json.
 """
 
 from __future__ import annotations
@@ -21,13 +29,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from PySide6.QtCore import QTimer  # noqa: E402
+from PySide6.QtCore import QEvent  # noqa: E402
 from PySide6.QtWidgets import QApplication  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
@@ -45,9 +55,9 @@ from cogvlm2_lite.worker.protocol import Ask, Loaded  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
 from gui.background.engine import EngineClient, start_process  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
+from gui.data.history import History  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "gui_stalls.json"
-TICK_MS = 5
 PARAGRAPH = "The sign **on the left** says that the road is closed from here to the bridge. "
 LONG = "".join(
     f"## Part {part}\n\n{PARAGRAPH * 4}\n\n- first of {part}\n- second\n\n"
@@ -64,28 +74,75 @@ PAINT = (
 )
 
 
+ROWS = 200
+TABLE = "| number | sign | meaning | place |\n|---:|---|---|---|\n" + "".join(
+    f"| {row} | sign {row} | **Road** closed | left side |\n" for row in range(ROWS)
+)
+TURNS = 100
+CONVERSATIONS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of the event loop, in ms: by the clock, and CPU time of the thread."""
+
+    wall_ms: float
+    cpu_ms: float
+
+
+class Loop:
+    """Runs the event loop and measures each of its turns."""
+
+    def __init__(self, app: QApplication) -> None:
+        self._app = app
+        self.turns: list[Turn] = []
+
+    def run(self, until: Callable[[], bool], *, at_least_s: float = 0.0) -> None:
+        """Run until something has happened."""
+        began = time.monotonic()
+        while not until() or time.monotonic() < began + at_least_s:
+            assert time.monotonic() < began + 120, "nothing happened for two minutes"
+            self.measure(self._app.processEvents)
+            time.sleep(0.001)
+
+    def measure(self, work: Callable[[], object]) -> None:
+        """Count some work as one turn."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        work()
+        cpu = time.thread_time() - cpu
+        self.turns.append(Turn(wall_ms=1000 * (time.perf_counter() - wall), cpu_ms=1000 * cpu))
+
+    def report(self) -> dict[str, object]:
+        """Return the turns since the last report in numbers."""
+        turns, self.turns = self.turns, []
+        busy = [turn for turn in turns if turn.cpu_ms > 0.2] or turns
+        walls = sorted(turn.wall_ms for turn in busy)
+        return {
+            "turns": len(busy),
+            "median_ms": statistics.median(walls),
+            "p95_ms": walls[int(0.95 * len(walls))],
+            "longest_ms": walls[-1],
+            "longest_cpu_ms": max(turn.cpu_ms for turn in busy),
+            "over_100_ms": sum(wall > 100 for wall in walls),
+            "cpu_over_100_ms": sum(turn.cpu_ms > 100 for turn in busy),
+        }
+
+
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=20)
     options = parser.parse_args()
-    paints = [first_paint_s() for _ in range(5)]
-    late, long = stalls_ms(options.questions), long_answer_ms()
-    report = {
+    report: dict[str, object] = {
         "machine": describe_machine(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "first_paint_s": statistics.median(first_paint_s() for _ in range(5)),
         "questions": options.questions,
-        "ticks": len(late),
-        "median_ms": statistics.median(late),
-        "p95_ms": sorted(late)[int(0.95 * len(late))],
-        "longest_ms": max(late),
-        "long_answer": {
-            "words": len(LONG.split(" ")),
-            "median_ms": statistics.median(long),
-            "p95_ms": sorted(long)[int(0.95 * len(long))],
-            "longest_ms": max(long),
-        },
-        "first_paint_s": statistics.median(paints),
+        "demo": demo(options.questions),
+        "long_answer": {"words": len(LONG.split(" ")), **streamed(LONG, 200)},
+        "table": {"rows": ROWS, **streamed(TABLE, 80)},
+        "long_conversation": {"turns": TURNS, **long_conversation()},
+        "search": {"conversations": CONVERSATIONS, **search()},
     }
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
@@ -99,36 +156,119 @@ def first_paint_s() -> float:
     return float(done.stdout)
 
 
-def stalls_ms(questions: int) -> list[float]:
-    """Return the delay of each tick, in ms, while the demo model's answers stream."""
-    with _window(start_process) as (chat, wait):
+def demo(questions: int) -> dict[str, object]:
+    """Stream answers of the demo model."""
+    with _window(start_process) as (_, chat, loop):
         chat.panel.load((checkpoint_folder().parent / "pictures" / "shapes.png").read_bytes())
-        wait(lambda: bool(chat.save_state()[1]))
-        return _late(chat, wait, questions)
+        loop.run(lambda: bool(chat.save_state()[1]))
+        loop.report()
+        for _ in range(questions):
+            _ask(chat, loop)
+        return loop.report()
 
 
-def long_answer_ms() -> list[float]:
-    """Return the same for one long answer, which takes longer to draw with every token."""
-    with _window(ScriptedEngine) as (chat, wait):
-        return _late(chat, wait, 1)
+def streamed(text: str, words_per_s: float) -> dict[str, object]:
+    """Stream one long answer, which takes longer to draw with every token."""
+    with _window(partial(ScriptedEngine, text=text, words_per_s=words_per_s)) as opened:
+        _, chat, loop = opened
+        _ask(chat, loop)
+        return loop.report()
 
 
-Wait = Callable[[Callable[[], bool]], None]
+def long_conversation() -> dict[str, object]:
+    """Open, scroll, continue, theme and zoom a conversation of long turns."""
+    found: dict[str, object] = {}
+    with _window(partial(ScriptedEngine, text=PARAGRAPH * 20, words_per_s=80)) as opened:
+        program, chat, loop = opened
+        number = write_conversation(program.history, TURNS)
+        chat.reload_list()
+        loop.run(lambda: True, at_least_s=0.5)
+        loop.report()
+        loop.measure(lambda: chat.list.itemClicked.emit(chat.list.item(0)))
+        loop.run(lambda: True, at_least_s=1)
+        assert chat.conversation is not None
+        assert chat.conversation.id == number
+        found["open"] = loop.report()
+        bar = chat.transcript.verticalScrollBar()
+        for value in range(bar.maximum(), 0, -bar.maximum() // 100):
+            loop.measure(partial(bar.setValue, value))
+            loop.run(lambda: True, at_least_s=0.02)
+        found["scroll"] = loop.report()
+        bar.setValue(bar.maximum())
+        _ask(chat, loop)
+        found["answer"] = loop.report()
+        settings = program.settings
+        for name, key, values in (
+            ("theme", "theme", ("dark", "light")),
+            ("zoom", "font_points", (12, 13, 12, 11)),
+        ):
+            took = []
+            for value in values:
+                began = time.perf_counter()
+                loop.measure(partial(settings.set, key, value))
+                loop.run(lambda: True, at_least_s=0.1)
+                took.append(time.perf_counter() - began - 0.1)
+                loop.run(lambda: True, at_least_s=0.5)
+            found[name] = {"seconds": max(took), **loop.report()}
+        began = time.perf_counter()
+        program.close()
+        found["close_s"] = time.perf_counter() - began
+    return found
+
+
+def search() -> dict[str, object]:
+    """Search in many conversations, letter by letter."""
+    with _window(ScriptedEngine) as (program, chat, loop):
+        write_many(program.history, CONVERSATIONS)
+        loop.measure(chat.reload_list)
+        listed = loop.report()
+        for end in range(1, 11):
+            loop.measure(partial(chat.search.setText, "number 199"[:end]))
+            loop.run(lambda: True, at_least_s=0.15)
+        loop.run(lambda: chat.list.count() == 11)
+        typed = loop.report()
+        loop.measure(chat.search.clear)
+        loop.run(lambda: chat.list.count() == CONVERSATIONS)
+        return {"list": listed, "type": typed, "clear": loop.report()}
+
+
+def write_conversation(history: History, turns: int) -> int:
+    """Write a conversation of long turns; return its number."""
+    conversation, parent = history.create(title="Long"), None
+    for number in range(turns):
+        turn = history.ask(conversation, f"Question {number}: " + PARAGRAPH * 3, parent)
+        text = LONG[: len(LONG) // 6]
+        conversation.append(turn.id, text)
+        history.write(conversation.finish(turn.id, finished(text)))
+        parent = turn.id
+    return conversation.id
+
+
+def write_many(history: History, count: int) -> None:
+    """Write many short conversations."""
+    for number in range(count):
+        conversation = history.create(title=f"Conversation number {number}")
+        turn = history.ask(conversation, f"What about {number}?", None)
+        conversation.append(turn.id, PARAGRAPH)
+        history.write(conversation.finish(turn.id, finished(PARAGRAPH * 20)))
+
+
+def finished(text: str) -> Finished:
+    """Return the end of an answer."""
+    return Finished(
+        text=text, reason=FinishReason.EOS, prompt_tokens=1, image_tokens=0,
+        completion_tokens=len(text.split(" ")), encode_s=0, prefill_s=0, decode_s=1,
+    )  # fmt: skip
 
 
 @contextmanager
-def _window(make: Callable[[LoadOptions], WorkerEngine]) -> Iterator[tuple[ChatPage, Wait]]:
-    """Open a window with a loaded model; yield its chat page and a function that waits."""
+def _window(
+    make: Callable[[LoadOptions], WorkerEngine],
+) -> Iterator[tuple[Program, ChatPage, Loop]]:
+    """Open a window with a loaded model; yield it, its chat page and its event loop."""
     app = QApplication.instance() or make_app()
     assert isinstance(app, QApplication)
-
-    def wait(until: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
-        while not until():
-            assert time.monotonic() < end, "nothing happened for a minute"
-            app.processEvents()
-            time.sleep(0.001)
-
+    loop = Loop(app)
     with tempfile.TemporaryDirectory() as data:
         program = Program(app, Path(data), EngineClient(make))
         program.window.show_page("chat")
@@ -136,37 +276,26 @@ def _window(make: Callable[[LoadOptions], WorkerEngine]) -> Iterator[tuple[ChatP
         chat = program.window.page("chat")
         assert isinstance(chat, ChatPage)
         chat.open_demo()
-        wait(lambda: program.engine.client.state is EngineState.READY)
-        yield chat, wait
+        loop.run(lambda: program.engine.client.state is EngineState.READY)
+        loop.report()
+        yield program, chat, loop
         program.close()
+        program.window.deleteLater()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
 
-def _late(chat: ChatPage, wait: Wait, questions: int) -> list[float]:
-    late: list[float] = []
-    timer, last = QTimer(), time.perf_counter()
-
-    def tick() -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if chat.busy:
-            late.append(max(0.0, 1000 * (now - last) - TICK_MS))
-        last = now
-
-    timer.timeout.connect(tick)
-    timer.start(TICK_MS)
-    for _ in range(questions):
-        chat.composer.setPlainText("What do you see?")
-        chat.send()
-        wait(lambda: not chat.busy)
-    timer.stop()
-    return late
+def _ask(chat: ChatPage, loop: Loop) -> None:
+    chat.composer.setPlainText("What do you see?")
+    loop.measure(chat.send)
+    loop.run(lambda: not chat.busy)
 
 
 class ScriptedEngine:
     """An engine that streams one long answer, in its own thread."""
 
-    def __init__(self, options: LoadOptions) -> None:
+    def __init__(self, options: LoadOptions, text: str = "Yes.", words_per_s: float = 80) -> None:
         self.options = options
+        self._text, self._words_per_s = text, words_per_s
         self.on_news: Callable[[News], None] = ignore_news
         self.state = EngineState.STOPPED
         self.loaded: Loaded | None = None
@@ -202,17 +331,12 @@ class ScriptedEngine:
         return ask.request
 
     def _stream(self, deliver: Callable[[Outcome], None]) -> None:
-        pieces = [word + " " for word in LONG.split(" ")]
-        for piece in pieces:
+        pieces = [word + " " for word in self._text.split(" ")]
+        began = time.monotonic()
+        for number, piece in enumerate(pieces):
             deliver(TextDelta(text=piece))
-            time.sleep(0.005)
-        text = "".join(pieces)
-        deliver(
-            Finished(
-                text=text, reason=FinishReason.EOS, prompt_tokens=1, image_tokens=0,
-                completion_tokens=len(pieces), encode_s=0, prefill_s=0, decode_s=1,
-            )
-        )  # fmt: skip
+            time.sleep(max(0.0, began + number / self._words_per_s - time.monotonic()))
+        deliver(finished("".join(pieces)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from gui.data.state import Conversation
 from gui.translation import error_text, translate
 
 _DRAW_MS = 40
+_SLOWEST_DRAW_MS = 500
+_DRAW_SHARE = 0.25
+"""New text is drawn so rarely that drawing takes at most this share of the time."""
 _WRITE_S = 0.5
 """A running answer is saved at least this often."""
 
@@ -54,6 +57,10 @@ class Answering(QObject):
         self.turn = 0
         self._clock = QTimer(self)
         self._clock.setInterval(_DRAW_MS)
+        self._drawn = QTimer(self)
+        self._drawn.setSingleShot(True)
+        self._drawn.timeout.connect(self._adapt)
+        self._began_drawing = 0.0
         self._clock.timeout.connect(self._tick)
         engine.outcome.connect(self._on_outcome)
 
@@ -120,9 +127,14 @@ class Answering(QObject):
 
     def _tick(self) -> None:
         """Draw and save new text. On a timer, because the next token may take long."""
+        self._began_drawing = time.perf_counter()
         self.changed.emit()
+        self._drawn.start(0)  # after the text is laid out and painted
         if self._unwritten and time.monotonic() - self._written > _WRITE_S:
             self._write()
+
+    def _adapt(self) -> None:
+        self._clock.setInterval(draw_interval_ms(time.perf_counter() - self._began_drawing))
 
     def _write(self) -> None:
         conversation, self._written = self.conversation, time.monotonic()
@@ -132,3 +144,8 @@ class Answering(QObject):
                 self._history.write(conversation.turns[self.turn])
             except HistoryError as error:
                 self.failed.emit(error_text(error))
+
+
+def draw_interval_ms(took_s: float) -> int:
+    """Return the time to the next drawing of the answer, from how long the last one took."""
+    return round(min(max(_DRAW_MS, 1000 * took_s / _DRAW_SHARE), _SLOWEST_DRAW_MS))

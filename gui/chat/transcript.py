@@ -1,12 +1,19 @@
-"""The questions and answers of a conversation, with buttons for each."""
+"""The questions and answers of a conversation, with buttons for each.
+
+Only what is seen, and a little more, has widgets: a conversation of a hundred long answers opens as
+fast as a short one.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from PySide6.QtCore import QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtCore import QEvent, QPoint, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -21,6 +28,12 @@ from gui import theme
 from gui.chat.answer import Answer
 from gui.data.state import Conversation, Status, Turn
 
+_MARGIN = 24
+_TURN_SPACING = 28
+_SPACING = 8
+_SLICE_S = 0.02
+"""Widgets are made for so long at a time; between, the window handles other events."""
+
 
 class TurnView(QWidget):
     """One question with its answer and buttons.
@@ -28,20 +41,37 @@ class TurnView(QWidget):
     again, edit  (turn id)
     resume       (turn id) continue the answer where it stopped
     choose       (turn id) show another branch
+    grown        its height changed
     """
 
     again = Signal(int)
     edit = Signal(int)
     resume = Signal(int)
     choose = Signal(int)
+    grown = Signal()
 
-    def __init__(self, turn: Turn, siblings: list[int]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        turn: Turn,
+        siblings: list[int],
+        parent: QWidget | None = None,
+        *,
+        lazy: bool = False,
+    ) -> None:
+        """Make the view. lazy: the parts of the answer are made when they are seen."""
+        super().__init__(parent)
         self.turn = turn
         self._last = True
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(8)
+        self._head = self._make_head(turn)
+        self.answer = Answer(self, lazy=lazy)
+        self._foot = self._make_foot(turn, siblings)
+        self.show_turn(turn)
+        self.answer.grown.connect(self._answer_grown)
+
+    def _make_head(self, turn: Turn) -> QWidget:
+        head = QWidget(self)
+        row = QHBoxLayout(head)
+        row.setContentsMargins(0, 0, 0, 0)
         asked = QFrame()
         asked.setProperty("kind", "asked")
         inner = QHBoxLayout(asked)
@@ -55,46 +85,85 @@ class TurnView(QWidget):
         )
         self.question.setAccessibleName(self.tr("Question"))
         inner.addWidget(self.question)
-        row = QHBoxLayout()
         row.addStretch(1)
         row.addWidget(asked, 4)
-        column.addLayout(row)
-        self.answer = Answer()
-        column.addWidget(self.answer)
-        self.notes = QLabel()
-        self.notes.setProperty("kind", "soft")
-        self.notes.setWordWrap(True)
-        column.addWidget(self.notes)
-        self.error = QLabel()
-        self.error.setProperty("kind", "bad")
-        self.error.setWordWrap(True)
-        column.addWidget(self.error)
-        foot = QHBoxLayout()
-        foot.setSpacing(2)
+        return head
+
+    def _make_foot(self, turn: Turn, siblings: list[int]) -> QWidget:
+        foot = QWidget(self)
+        column = QVBoxLayout(foot)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(_SPACING)
+        self.notes = self._line(column, "soft")
+        self.error = self._line(column, "bad")
+        row = QHBoxLayout()
+        row.setSpacing(2)
         self._tools = [
-            self._tool(foot, "copy", self.tr("Copy as text"), self._copy),
-            self._tool(foot, "markdown", self.tr("Copy as Markdown"), self._copy_markdown),
-            self._tool(foot, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
-            self._tool(foot, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
+            self._tool(row, "copy", self.tr("Copy as text"), self._copy),
+            self._tool(row, "markdown", self.tr("Copy as Markdown"), self._copy_markdown),
+            self._tool(row, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
+            self._tool(row, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
         ]
         self.continue_button = QPushButton(self.tr("Continue"))
         self.continue_button.setIcon(theme.icon("continue"))
         self.continue_button.setProperty("kind", "quiet")
         self.continue_button.setToolTip(self.tr("Continue the answer where it stopped"))
         self.continue_button.clicked.connect(lambda: self.resume.emit(turn.id))
-        foot.addWidget(self.continue_button)
+        row.addWidget(self.continue_button)
         if len(siblings) > 1:
             at = siblings.index(turn.id)
-            self._branch(foot, "previous", self.tr("Earlier version"), siblings, at - 1)
-            foot.addWidget(QLabel(f"{at + 1}/{len(siblings)}"))
-            self._branch(foot, "next", self.tr("Later version"), siblings, at + 1)
-        foot.addStretch(1)
-        column.addLayout(foot)
-        self.stats = QLabel()
-        self.stats.setProperty("kind", "soft")
-        self.stats.setWordWrap(True)
-        column.addWidget(self.stats)
-        self.show_turn(turn)
+            self._branch(row, "previous", self.tr("Earlier version"), siblings, at - 1)
+            row.addWidget(QLabel(f"{at + 1}/{len(siblings)}"))
+            self._branch(row, "next", self.tr("Later version"), siblings, at + 1)
+        row.addStretch(1)
+        column.addLayout(row)
+        self.stats = self._line(column, "soft")
+        return foot
+
+    def _line(self, column: QVBoxLayout, kind: str) -> QLabel:
+        label = QLabel()
+        label.setProperty("kind", kind)
+        label.setWordWrap(True)
+        column.addWidget(label)
+        return label
+
+    def fit(self, width: int) -> int:
+        """Lay everything out for a width in pixels and return the height."""
+        y = _fit(self._head, width) + _SPACING
+        self.answer.move(0, y)
+        y += self.answer.fit(width) + _SPACING
+        self._foot.move(0, y)
+        y += _fit(self._foot, width)
+        self.resize(width, y)
+        return y
+
+    def reveal(self, top: int, bottom: int, room: int) -> bool:
+        """Make a part of the answer that is between two heights. Arguments as for Answer."""
+        y = self.answer.y()
+        return self.answer.reveal(top - y, bottom - y, room)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it has the focus or selected text, which would be lost with it."""
+        focus = QGuiApplication.focusObject()
+        if isinstance(focus, QWidget) and self.isAncestorOf(focus):
+            return True
+        return self.question.hasSelectedText() or self.answer.has_selection
+
+    @property
+    def leaves(self) -> list[QWidget]:
+        """Its parts that exist now, from top to bottom."""
+        return [self._head, *self.answer.made, self._foot]
+
+    @property
+    def focus_chain(self) -> list[QWidget]:
+        """The widgets that Tab reaches, in order."""
+        tools = self._foot.findChildren(QAbstractButton)
+        return [self.question, *self.answer.focus_chain, *tools]
+
+    def _answer_grown(self) -> None:
+        self.fit(self.width())
+        self.grown.emit()
 
     def show_turn(self, turn: Turn) -> None:
         """Show the current state of a turn."""
@@ -112,6 +181,7 @@ class TurnView(QWidget):
             tool.setVisible(turn.status.is_over)
         self.continue_button.setVisible(turn.is_cut and self._last)
         self.stats.setText(self._stats())
+        self.stats.setVisible(bool(self.stats.text()))
 
     def set_last(self, last: bool) -> None:
         """Set whether this is the last turn: only its answer can be continued."""
@@ -158,6 +228,16 @@ class TurnView(QWidget):
         return button
 
 
+@dataclass(eq=False)
+class _Row:
+    """A turn of the transcript. view: None while it is not seen."""
+
+    turn: Turn
+    siblings: list[int]
+    height: int
+    view: TurnView | None = None
+
+
 class Transcript(QScrollArea):
     """All turns of the branch that is shown. Signals as in TurnView."""
 
@@ -168,72 +248,208 @@ class Transcript(QScrollArea):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setProperty("kind", "clear")
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName(self.tr("Conversation"))
-        self._views: dict[int, TurnView] = {}
+        self._rows: list[_Row] = []
         self._follow = True
-        self.verticalScrollBar().rangeChanged.connect(self._stay_at_end)
-        self.verticalScrollBar().valueChanged.connect(self._note_place)
+        self._arranging = False
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._arrange)
+        self.verticalScrollBar().valueChanged.connect(self._scrolled)
         self.show_conversation(None)
 
     def show_conversation(self, conversation: Conversation | None) -> None:
-        """Show a conversation from the start."""
-        body = QWidget()
-        outer = QHBoxLayout(body)
-        outer.setContentsMargins(24, 24, 24, 24)
-        self._column = QVBoxLayout()
-        self._column.setSpacing(28)
-        self._column.addStretch(1)
-        self._views = {}
+        """Show a conversation; its end is seen first."""
+        self._arranging = True  # the new body has another height
+        self._body = QWidget()
+        self.setWidget(self._body)
+        self._rows = []
         for turn in conversation.path() if conversation else ():
             assert conversation is not None
             self._add(turn, [other.id for other in conversation.siblings(turn)])
-        outer.addStretch(1)
-        outer.addLayout(self._column, 12)
-        outer.addStretch(1)
-        self.setWidget(body)
+        self._arranging = False
         self._follow = True
-        QTimer.singleShot(0, self._stay_at_end)
+        self._arrange()
 
     def show_new(self, conversation: Conversation, turn: Turn) -> None:
         """Show a turn that was just asked.
 
-        It is added to the shown turns if it continues them, because building a long conversation
-        again would block the window.
+        It is added to the shown turns if it continues them, so that these keep their widgets.
         """
-        if [*self._views, turn.id] != [shown.id for shown in conversation.path()]:
+        shown = [row.turn.id for row in self._rows]
+        if [*shown, turn.id] != [wanted.id for wanted in conversation.path()]:
             self.show_conversation(conversation)
             return
         self._add(turn, [other.id for other in conversation.siblings(turn)])
         self._follow = True
-        QTimer.singleShot(0, self._stay_at_end)
-
-    def _add(self, turn: Turn, siblings: list[int]) -> None:
-        for before in self._views.values():
-            before.set_last(False)
-        view = TurnView(turn, siblings)
-        view.again.connect(self.again)
-        view.edit.connect(self.edit)
-        view.resume.connect(self.resume)
-        view.choose.connect(self.choose)
-        self._column.insertWidget(self._column.count() - 1, view)
-        self._views[turn.id] = view
+        self._arrange()
 
     def show_turn(self, turn: Turn) -> None:
         """Update one turn."""
-        if turn.id in self._views:
-            self._views[turn.id].show_turn(turn)
+        for row in self._rows:
+            if row.turn.id == turn.id:
+                row.turn = turn
+                if row.view is not None:
+                    self._arranging = True  # once, when all its parts are updated
+                    row.view.show_turn(turn)
+                    self._arranging = False
+                self._arrange()
 
     def view_of(self, turn_id: int) -> TurnView:
-        """Return the view of a turn that is shown."""
-        return self._views[turn_id]
+        """Return the view of a turn, with its complete answer."""
+        (row,) = (row for row in self._rows if row.turn.id == turn_id)
+        view = self._view(row)
+        _ = view.answer.parts
+        self._arrange()
+        return view
 
-    def _note_place(self, value: int) -> None:
-        self._follow = value >= self.verticalScrollBar().maximum() - 24
+    @property
+    def views(self) -> list[TurnView]:
+        """The views that exist now."""
+        return [row.view for row in self._rows if row.view is not None]
 
-    def _stay_at_end(self) -> None:
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Lay the turns out for the new width."""
+        super().resizeEvent(event)
+        self._arrange()
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Lay the turns out for another font or style."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._later.start()
+
+    def _add(self, turn: Turn, siblings: list[int]) -> None:
+        if self._rows and self._rows[-1].view is not None:
+            self._rows[-1].view.set_last(False)
+        letters = len(turn.question) + len(turn.answer)
+        self._rows.append(_Row(turn, siblings, 150 + letters // 3))
+
+    def _view(self, row: _Row) -> TurnView:
+        """Return the view of a row; make it if there is none."""
+        if row.view is None:
+            view = TurnView(row.turn, row.siblings, self._body, lazy=True)
+            view.set_last(row is self._rows[-1])
+            view.again.connect(self.again)
+            view.edit.connect(self.edit)
+            view.resume.connect(self.resume)
+            view.choose.connect(self.choose)
+            view.show()
+            row.view, row.height = view, view.fit(self._width())
+            view.grown.connect(self._arrange)
+        return row.view
+
+    def _width(self) -> int:
+        """Return the width of a turn in pixels."""
+        return max((self.viewport().width() - 2 * _MARGIN) * 12 // 14, 100)
+
+    def _arrange(self) -> None:
+        """Give every turn its place, and make and remove widgets as they are seen or not.
+
+        What is read stays where it is on the screen: the end, or else the topmost part.
+        """
+        if self._arranging:
+            return
+        self._arranging = True
+        end = time.monotonic() + _SLICE_S
+        anchor = None if self._follow else self._anchor()
+        self._place(anchor)
+        made = False
+        while self._make_next():
+            made = True
+            self._place(anchor)
+            if time.monotonic() > end:
+                self._later.start()
+                break
+        if made:
+            self._set_tab_order()
+        self._arranging = False
+
+    def _set_tab_order(self) -> None:
+        """Let Tab go from top to bottom, in whatever order the widgets were made."""
+        before: QWidget = self
+        for view in self.views:
+            for widget in view.focus_chain:
+                QWidget.setTabOrder(before, widget)
+                before = widget
+
+    def _place(self, anchor: tuple[QWidget, int] | None) -> None:
+        width, y = self._width(), _MARGIN
+        left = (self.viewport().width() - width) // 2
+        body, bar = self._body, self.verticalScrollBar()
+        places = []
+        for row in self._rows:
+            if row.view is not None:
+                row.height = row.view.fit(width)
+                places.append((row.view, y))
+            y += row.height + _TURN_SPACING
+        high = y - _TURN_SPACING + _MARGIN
+        body.resize(self.viewport().width(), max(high, self.viewport().height()))
+        for view, place in places:
+            view.move(left, place)
         if self._follow:
-            self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
+            bar.setValue(bar.maximum())
+        elif anchor is not None:
+            part, shown_at = anchor
+            bar.setValue(part.mapTo(body, QPoint(0, 0)).y() - shown_at)
+
+    def _anchor(self) -> tuple[QWidget, int] | None:
+        """Return the first part that is seen, and its distance from the upper edge."""
+        value = self.verticalScrollBar().value()
+        for view in self.views:
+            if view.y() + view.height() <= value:
+                continue
+            for part in view.leaves:
+                at = part.mapTo(self._body, QPoint(0, 0)).y() - value
+                if at + part.height() > 0:
+                    return part, at
+        return None
+
+    def _make_next(self) -> bool:
+        """Make one widget that is seen or nearly seen; returns whether there was one.
+
+        The nearest ones come first, because the time for this is limited.
+        """
+        room = self.viewport().height()
+        value = self.verticalScrollBar().value()
+        return self._reveal(value, value + room, 4 * room) or self._reveal(
+            value - room // 2, value + room + room // 2, 3 * room
+        )
+
+    def _reveal(self, top: int, bottom: int, room: int) -> bool:
+        y = _MARGIN
+        for row in self._rows:
+            seen = y < bottom and y + row.height > top
+            if seen:
+                made = row.view is None
+                view = self._view(row)
+                if view.reveal(top - y, bottom - y, room) or made:
+                    return True
+            elif row.view is not None:
+                far = y > bottom + room or y + row.height < top - room
+                if far and not row.view.in_use:
+                    row.view.hide()
+                    row.view.deleteLater()
+                    row.view = None
+            y += row.height + _TURN_SPACING
+        return False
+
+    def _scrolled(self, value: int) -> None:
+        if self._arranging:
+            return
+        self._follow = value >= self.verticalScrollBar().maximum() - 24
+        self._arrange()
+
+
+def _fit(box: QWidget, width: int) -> int:
+    """Give a widget with a layout this width, and the height that it needs; return the height."""
+    layout = box.layout()
+    assert layout is not None
+    layout.activate()
+    height = layout.heightForWidth(width) if layout.hasHeightForWidth() else box.sizeHint().height()
+    box.resize(width, height)
+    return height

@@ -1,0 +1,254 @@
+"""Writes Markdown into a text document chunk by chunk: what is finished is not laid out again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtGui import (
+    QBrush,
+    QColor,
+    QFont,
+    QFontMetricsF,
+    QTextBlock,
+    QTextBlockFormat,
+    QTextCharFormat,
+    QTextCursor,
+    QTextDocument,
+    QTextDocumentFragment,
+    QTextFrameFormat,
+    QTextLength,
+    QTextList,
+    QTextTable,
+    QTextTableFormat,
+)
+
+from gui import theme
+from gui.chat.blocks import Chunk
+
+_MARKDOWN = (
+    QTextDocument.MarkdownFeature.MarkdownDialectGitHub
+    | QTextDocument.MarkdownFeature.MarkdownNoHTML
+)
+_PADDING = 6
+_OVERLAP = -4
+"""Top margin of a table's next piece, which puts its upper line on the last one before."""
+_MOST_AT_ONCE = 6000
+"""Characters that are written before the window gets its next turn; those of tables count more."""
+_TABLE_WEIGHT = 5
+
+
+class DocumentWriter:
+    """Shows chunks in a document.
+
+    written  chunks that were written so far, to see that finished ones are not written again
+    """
+
+    def __init__(self, document: QTextDocument) -> None:
+        document.setUndoRedoEnabled(False)
+        self._document = document
+        self._wanted: Sequence[Chunk] = ()
+        self._shown: list[Chunk] = []
+        self._ends: list[tuple[int, QTextBlockFormat]] = []  # before each chunk
+        self._width = 0
+        self.written = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all chunks are in the document."""
+        return len(self._shown) == len(self._wanted)
+
+    def show(self, chunks: Sequence[Chunk], *, at_once: bool = False) -> None:
+        """Show chunks: those that are shown already stay, the others are replaced.
+
+        Of a long text only the beginning is written; `proceed` writes more.
+        at_once  write all of it
+        """
+        same = 0
+        for old, new in zip(self._shown, chunks, strict=False):
+            if old != new:
+                break
+            same += 1
+        self._wanted = chunks
+        if same < len(self._shown):
+            self._remove(same)
+        self.proceed(at_once=at_once)
+
+    def proceed(self, *, at_once: bool = False) -> None:
+        """Write the next chunks."""
+        weight = 0
+        cursor = QTextCursor(self._document)
+        cursor.beginEditBlock()
+        while not self.complete and (at_once or weight < _MOST_AT_ONCE):
+            chunk = self._wanted[len(self._shown)]
+            cursor.movePosition(QTextCursor.MoveOperation.End)
+            self._ends.append((cursor.position(), cursor.blockFormat()))
+            table = _write(cursor, chunk, self._width, first=not self._shown)
+            self._shown.append(chunk)
+            self.written += 1
+            weight += len(chunk.markdown) * (_TABLE_WEIGHT if table else 1)
+        cursor.endEditBlock()
+
+    def restyle(self) -> None:
+        """Write everything again, after a change of theme or font."""
+        if self._shown:
+            self._remove(0)
+            self.proceed(at_once=True)
+
+    def set_width(self, width: int) -> None:
+        """Set the width for tables in several pieces, in pixels."""
+        if width != self._width:
+            self._width = width
+            if any(chunk.columns for chunk in self._shown):
+                self.restyle()
+
+    def _remove(self, keep: int) -> None:
+        position, form = self._ends[keep]
+        del self._shown[keep:], self._ends[keep:]
+        if not keep:
+            self._document.clear()
+            return
+        cursor = QTextCursor(self._document)
+        cursor.setPosition(position)
+        cursor.movePosition(QTextCursor.MoveOperation.End, QTextCursor.MoveMode.KeepAnchor)
+        cursor.removeSelectedText()
+        cursor.setBlockFormat(form)
+
+
+def plain_text(document: QTextDocument) -> str:
+    """Return the text of a document; a table as lines with tabs between the cells."""
+    lines: list[str] = []
+    place = document.rootFrame().begin()
+    while not place.atEnd():
+        frame, block = place.currentFrame(), place.currentBlock()
+        if isinstance(frame, QTextTable):
+            lines += _table_lines(frame)
+        elif not _is_between_tables(block):
+            lines.append(block.text().replace("\u2028", "\n"))
+        place += 1
+    return "\n".join(lines)
+
+
+def _table_lines(table: QTextTable) -> list[str]:
+    rows = range(table.rows())
+    return [
+        "\t".join(_cell_text(table, row, column) for column in range(table.columns()))
+        for row in rows
+    ]
+
+
+def _cell_text(table: QTextTable, row: int, column: int) -> str:
+    cell = table.cellAt(row, column)
+    cursor = cell.firstCursorPosition()
+    cursor.setPosition(cell.lastCursorPosition().position(), QTextCursor.MoveMode.KeepAnchor)
+    return cursor.selection().toPlainText()
+
+
+def _is_between_tables(block: QTextBlock) -> bool:
+    """Whether a block is one of the empty ones that Qt keeps around a table."""
+    if block.text():
+        return False
+    near = [QTextCursor(other) for other in (block.previous(), block.next()) if other.isValid()]
+    return any(cursor.currentTable() is not None for cursor in near)
+
+
+def _write(cursor: QTextCursor, chunk: Chunk, width: int, *, first: bool) -> bool:
+    """Write a chunk at the end of the document. Returns whether it is a table."""
+    read = QTextDocument()
+    read.setDefaultFont(cursor.document().defaultFont())
+    read.setMarkdown(chunk.markdown, _MARKDOWN)
+    tables = [frame for frame in read.rootFrame().childFrames() if isinstance(frame, QTextTable)]
+    for table in tables:
+        _style(table, chunk, width)
+    if tables:
+        cursor.insertFragment(QTextDocumentFragment(read))
+    else:
+        _copy_blocks(cursor, read, first=first)
+    return bool(tables)
+
+
+def _copy_blocks(cursor: QTextCursor, read: QTextDocument, *, first: bool) -> None:
+    """Copy paragraphs and lists. insertFragment would lose the format of the first paragraph."""
+    lists: dict[int, QTextList] = {}
+    block = read.begin()
+    if not block.text() and block.next().isValid() and block.textList() is None:
+        block = block.next()  # Qt begins a horizontal line with an empty paragraph
+    written = 0
+    while block.isValid():
+        form, letters = block.blockFormat(), block.charFormat()
+        form.setObjectIndex(-1)  # the list is one of the other document
+        if first and not written:
+            cursor.setBlockFormat(form)
+            cursor.setBlockCharFormat(letters)
+        else:
+            cursor.insertBlock(form, letters)
+        source = block.textList()
+        if source is not None:
+            known = lists.get(source.objectIndex())
+            if known is None:
+                lists[source.objectIndex()] = cursor.createList(source.format())
+            else:
+                known.add(cursor.block())
+        _copy_letters(cursor, block)
+        written += 1
+        block = block.next()
+
+
+def _copy_letters(cursor: QTextCursor, block: QTextBlock) -> None:
+    place = block.begin()
+    while not place.atEnd():
+        piece = place.fragment()
+        form = piece.charFormat()
+        if form.isImageFormat():
+            cursor.insertImage(form.toImageFormat())
+        else:
+            cursor.insertText(piece.text(), form)
+        place += 1
+
+
+def _style(table: QTextTable, chunk: Chunk, width: int) -> None:
+    """Set thin lines, cell padding and a bold head row."""
+    colours = theme.current()
+    if chunk.continues:
+        table.removeRows(0, 1)
+    form = table.format()
+    form.setBorder(1)
+    form.setBorderStyle(QTextFrameFormat.BorderStyle.BorderStyle_Solid)
+    form.setBorderBrush(QBrush(QColor(colours.line)))
+    form.setBorderCollapse(True)
+    form.setCellPadding(_PADDING)
+    form.setCellSpacing(0)
+    form.setTopMargin(_OVERLAP if chunk.continues else 8)
+    form.setBottomMargin(0 if chunk.columns else 8)
+    if chunk.columns:
+        font = table.document().defaultFont()
+        font.setWeight(QFont.Weight.DemiBold)  # as in the head
+        metrics = QFontMetricsF(font)
+        _set_widths(form, [metrics.horizontalAdvance(text) for text in chunk.columns], width)
+    table.setFormat(form)
+    if chunk.continues:
+        return
+    for column in range(table.columns()):
+        cell = table.cellAt(0, column)
+        shape = cell.format()
+        shape.setBackground(QBrush(QColor(colours.code)))
+        cell.setFormat(shape)
+        bold = QTextCharFormat()
+        bold.setFontWeight(600)
+        cursor = cell.firstCursorPosition()
+        cursor.setPosition(cell.lastCursorPosition().position(), QTextCursor.MoveMode.KeepAnchor)
+        cursor.mergeCharFormat(bold)
+        cursor.mergeBlockFormat(QTextBlockFormat())
+
+
+def _set_widths(form: QTextTableFormat, texts: Sequence[float], width: int) -> None:
+    """Set fixed columns, so that the pieces of a table stand exactly below each other.
+
+    texts  width of the longest text of each column
+    width  of the document, which the table does not exceed
+    """
+    columns = [1.05 * text + 2 * _PADDING + 4 for text in texts]
+    if width and sum(columns) > width:
+        columns = [min(column, 0.6 * width) for column in columns]
+        columns = [column * (width - 2) / sum(columns) for column in columns]
+    fixed = QTextLength.Type.FixedLength
+    form.setColumnWidthConstraints([QTextLength(fixed, round(column)) for column in columns])
