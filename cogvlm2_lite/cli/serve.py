@@ -80,10 +80,10 @@ def build_parser() -> Parser:
     )
     group.add_argument(
         "--pictures",
-        choices=("newest", "refuse"),
+        choices=("newest", "sheet", "refuse"),
         default="newest",
-        help="what to do with several pictures in one conversation: use the newest one, or refuse "
-        "the request (default: newest)",
+        help="what to do with several pictures in one conversation: use the newest one, put up to "
+        "nine on one sheet with numbers, or refuse the request (default: newest)",
     )
     _add_limits(parser)
     return parser

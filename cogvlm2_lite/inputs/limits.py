@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from cogvlm2_lite.units import MIB
 
+MOST_ON_SHEET = 9
+"""Pictures on one sheet. More would be too small: of nine, each has 448 of the 1344 pixels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:

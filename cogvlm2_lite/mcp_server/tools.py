@@ -37,6 +37,7 @@ from cogvlm2_lite.mcp_server.folders import AllowedFolders
 from cogvlm2_lite.mcp_server.progress import ProgressReport
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.api_errors import ApiError
+from cogvlm2_lite.server.messages import Picture
 from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.server.service import Service
 
@@ -178,8 +179,7 @@ class Tools:
         request = AnswerRequest(
             model=None,
             question=question,
-            image=image,
-            page=asked.page,
+            pictures=(Picture(data=image, page=asked.page),),
             sampling=sampling,
             waits=True,
         )

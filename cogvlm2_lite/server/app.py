@@ -276,8 +276,8 @@ class _Handlers:
             self._log_ignored(asked.ignored)
             if asked.model is not None:
                 self._check_name(asked.model)
-            if asked.image_url:
-                asked = await self._with_picture(asked, reserved)
+            if any(picture.url for picture in asked.pictures):
+                asked = await self._with_pictures(asked, reserved)
         except BaseException:
             reserved.release()
             raise
@@ -296,12 +296,27 @@ class _Handlers:
             names = ", ".join(map(ascii, new))
             sys.stderr.write(f"Ignored fields of requests: {names} (serve --strict rejects them)\n")
 
-    async def _with_picture(self, asked: AnswerRequest, reserved: _Reservation) -> AnswerRequest:
+    async def _with_pictures(self, asked: AnswerRequest, reserved: _Reservation) -> AnswerRequest:
+        """Fetch the pictures of which only the address is known."""
         assert self._pictures is not None, "addresses are accepted only if they can be fetched"
         self._service.check_ready(waits=asked.waits)  # fetch nothing if the server can't answer
-        picture = await self._pictures.fetch(asked.image_url)
-        reserved.add(len(picture))
-        return replace(asked, image=picture, image_url="")
+        most = self._service.limits.picture_bytes
+        found, total = [], 0
+        for picture in asked.pictures:
+            if picture.data is None:
+                data = await self._pictures.fetch(picture.url)
+                reserved.add(len(data))
+                picture = replace(picture, data=data, url="")
+            found.append(picture)
+            total += len(picture.data or b"")
+            if len(asked.pictures) > 1 and total > most:
+                text = Text(
+                    "The pictures have {size} or more together, more than {most}.",
+                    size=format_bytes(total),
+                    most=format_bytes(most),
+                )
+                raise ApiError(413, text, "image_too_large", asked.messages_field)
+        return replace(asked, pictures=tuple(found))
 
     async def _read(self, request: Request, reserved: _Reservation) -> bytearray:
         """Return the body, within the limits of size and time."""

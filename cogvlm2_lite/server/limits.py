@@ -33,7 +33,8 @@ class Limits:
     strict          reject fields, values and conversations that OpenAI's API or this server lacks;
                     otherwise tolerance.py rewrites them first
     pictures        of several different pictures in a conversation, "newest" uses the newest one,
-                    "refuse" is an error
+                    "sheet" puts the newest nine on one sheet, "refuse" is an error; with `strict`
+                    they are always an error
     """
 
     body_bytes: int = 132 * MIB
@@ -51,4 +52,4 @@ class Limits:
     remote_images: bool = False
     remote_s: float = 20.0
     strict: bool = False
-    pictures: Literal["newest", "refuse"] = "newest"
+    pictures: Literal["newest", "sheet", "refuse"] = "newest"

@@ -1,4 +1,4 @@
-"""Converts the messages of a request to turns, a question and at most one picture."""
+"""Converts the messages of a request to turns, a question and its pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import (
@@ -29,8 +30,22 @@ DEFAULT_QUESTION = "Describe this image."
 """The question about a picture that came without words."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of a request.
+
+    data  the bytes of its file; None: only its address is known yet
+    url   the web address from which the server has to fetch it
+    page  the page or frame, from 1; None: the one that open_image chooses
+    """
+
+    data: bytes | None = field(default=None, repr=False)
+    url: str = ""
+    page: int | None = None
+
+
 class Messages:
-    """Collects finished turns, the question and the conversation's picture.
+    """Collects finished turns, the question and the conversation's pictures.
 
     field  the field of the request that has the messages
     """
@@ -38,13 +53,15 @@ class Messages:
     def __init__(self, limits: Limits, field: str = "messages") -> None:
         self.field = field
         self._limits = limits
-        self._digest = ""
+        self._pictures: dict[str, Picture] = {}
         self._questions: list[str] = []
         self._answers: list[str] | None = None
         self.turns: list[tuple[str, str]] = []
-        self.picture: bytes | None = None
-        self.picture_url = ""
-        self.page: int | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The different pictures, in the order in which they came."""
+        return tuple(self._pictures.values())
 
     @property
     def question(self) -> str:
@@ -72,8 +89,7 @@ class Messages:
                 self.ask(text)
         if messages[-1].role != "user" and self._limits.strict:
             reject(self.field, "{param} must end with a message of the user, the question.")
-        has_picture = self.picture is not None or bool(self.picture_url)
-        if not self.question.strip() and has_picture and not self._limits.strict:
+        if not self.question.strip() and self._pictures and not self._limits.strict:
             self._questions = [DEFAULT_QUESTION]
         self.check()
 
@@ -98,7 +114,7 @@ class Messages:
         self._answers = [*(self._answers or ()), text]
 
     def _texts(self, content: str | Sequence[AnyPart], where: str) -> list[str]:
-        """Return the texts of a message's parts, and keep its picture."""
+        """Return the texts of a message's parts, and keep its pictures."""
         if isinstance(content, str):
             return [content]
         texts = []
@@ -111,21 +127,22 @@ class Messages:
         return texts
 
     def _take(self, picture: bytes | str, page: int | None) -> None:
-        """Store the file or the address of the conversation's picture, and its page."""
+        """Store the file or the address of a picture, and its page."""
         data = picture if isinstance(picture, bytes) else picture.encode(errors="replace")
         digest = f"{hashlib.sha256(data).hexdigest()} {page}"
-        if self._digest and digest != self._digest:
+        several = self._limits.pictures == "sheet" and not self._limits.strict
+        if self._pictures and digest not in self._pictures and not several:
             reject(
                 self.field,
                 "{param} has two different pictures, but the model takes one per conversation: ask "
                 "about each in a separate conversation.",
                 "too_many_images",
             )
-        self._digest, self.page = digest, page
-        if isinstance(picture, bytes):
-            self.picture = picture
-        else:
-            self.picture_url = picture
+        self._pictures[digest] = (
+            Picture(data=picture, page=page)
+            if isinstance(picture, bytes)
+            else Picture(url=picture, page=page)
+        )
 
 
 def _page(part: ImagePart | InputImagePart) -> int | None:

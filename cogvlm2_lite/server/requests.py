@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from cogvlm2_lite.inputs.limits import MOST_ON_SHEET
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import (
@@ -21,7 +22,7 @@ from cogvlm2_lite.server.bodies import (
     StreamOptions,
 )
 from cogvlm2_lite.server.limits import Limits
-from cogvlm2_lite.server.messages import Messages
+from cogvlm2_lite.server.messages import Messages, Picture
 from cogvlm2_lite.server.tolerance import tolerate
 from cogvlm2_lite.server.validation import read_body, reject, shown
 from cogvlm2_lite.text import Text, marked
@@ -35,15 +36,22 @@ _ONE_OF_SEVERAL = marked(
     "newest."
 )
 
+_ON_A_SHEET = marked(
+    "The conversation has {count} pictures, and the model takes one: they are on one sheet, with "
+    "the numbers 1 to {count}."
+)
+_NEWEST_ON_A_SHEET = marked(
+    "The conversation has {count} pictures, and the model takes one: the newest {most} are on one "
+    "sheet, with the numbers 1 to {most}."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRequest:
     """The question and settings of one request.
 
     model           the requested name; None: any
-    image           bytes of the picture's file
-    image_url       its address instead, for the server to fetch
-    page            the page or frame of the picture, from 1; None: the one that open_image chooses
+    pictures        one picture, or several for one sheet; (): none
     messages_field  the request's field that holds the conversation
     client          the `user` field; waiting clients take turns
     truncate        leave out the oldest turns of a conversation that is too long
@@ -65,9 +73,7 @@ class AnswerRequest:
     model: str | None
     question: str
     history: tuple[tuple[str, str], ...] = ()
-    image: bytes | None = field(default=None, repr=False)
-    image_url: str = ""
-    page: int | None = None
+    pictures: tuple[Picture, ...] = ()
     sampling: Sampling
     template: str | None = None
     stream: bool = False
@@ -121,13 +127,15 @@ def read_asked(values: Mapping[str, Any], kind: type[R], limits: Limits) -> tupl
     if limits.strict:
         body = read_request(values, kind)
         return body, answer_request(body, limits)
-    newest = limits.pictures == "newest"
-    tolerated = tolerate(values, kind, answer_tokens=limits.answer_tokens, newest_picture=newest)
+    tolerated = tolerate(values, kind, answer_tokens=limits.answer_tokens, pictures=limits.pictures)
     body = read_request(tolerated.values, kind)
     asked = answer_request(body, limits)
     notices: tuple[Text, ...] = ()
-    if newest and tolerated.pictures > 1:
-        notices = (Text(_ONE_OF_SEVERAL, count=tolerated.pictures),)
+    if tolerated.pictures > 1 and limits.pictures != "refuse":
+        template = _ONE_OF_SEVERAL
+        if limits.pictures == "sheet":
+            template = _ON_A_SHEET if tolerated.pictures <= MOST_ON_SHEET else _NEWEST_ON_A_SHEET
+        notices = (Text(template, count=tolerated.pictures, most=MOST_ON_SHEET),)
     asked = replace(
         asked,
         functions=tolerated.functions,
@@ -231,9 +239,7 @@ def _request(
         model=body.model or None,
         question=messages.question,
         history=tuple(messages.turns),
-        image=messages.picture,
-        image_url=messages.picture_url,
-        page=messages.page,
+        pictures=messages.pictures,
         sampling=sampling,
         template=template,
         stream=body.stream is True,

@@ -16,7 +16,14 @@ from cogvlm2_lite.server.request_queue import RequestQueue
 from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineState, News, Outcome, WorkerEngine, error_of
-from cogvlm2_lite.worker.protocol import Ask, Died, Loaded, LoadFailed, Unloaded
+from cogvlm2_lite.worker.protocol import (
+    Ask,
+    Died,
+    Loaded,
+    LoadFailed,
+    SheetPicture,
+    Unloaded,
+)
 
 _RESTART_DELAYS_S = (0.0, 0.0, 5.0, 30.0)
 """Delay before a restart, by the number of deaths without an answer in between."""
@@ -369,11 +376,17 @@ class _Running:
             _call(loop, lambda: self._take(outcome))
 
         self.request = self._engine.new_request()
+        files = [picture.data or b"" for picture in asked.pictures]
+        sheet = asked.pictures if len(asked.pictures) > 1 else ()
         ask = Ask(
             request=self.request,
             question=asked.question,
-            image=asked.image,
-            page=asked.page,
+            image=b"".join(files) if files else None,
+            page=asked.pictures[0].page if files and not sheet else None,
+            sheet=tuple(
+                SheetPicture(nbytes=len(file), page=picture.page)
+                for file, picture in zip(files, sheet, strict=False)
+            ),
             history=asked.history,
             sampling=asked.sampling,
             template=asked.template,

@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 from urllib.parse import unquote, unquote_to_bytes
 
 from msgspec import Struct
 
+from cogvlm2_lite.inputs.limits import MOST_ON_SHEET
 from cogvlm2_lite.server.bodies import (
     LARGEST_SEED,
     LOGPROBS,
@@ -29,6 +30,9 @@ from cogvlm2_lite.server.bodies import (
 from cogvlm2_lite.server.calls import call_schema
 from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.server.validation import Body, FieldRule, field_rules, reject
+
+SeveralPictures = Literal["newest", "sheet", "refuse"]
+"""What becomes of several pictures in a conversation."""
 
 MAX_STOPS = 16
 _LEAST_TOP_P = 1e-6
@@ -64,7 +68,8 @@ class Tolerated:
     functions  names of the functions one of which must be called: the answer is in calls.py's form
     required   the request left the choice to the model, and did not name the function
     old_call   the request has `functions`, OpenAI's older form of `tools`
-    pictures   how many different pictures the conversation had; the newest one is left
+    pictures   how many different pictures the conversation had; the newest one is left, or the
+               newest nine for a sheet
     """
 
     values: dict[str, Any]
@@ -76,15 +81,20 @@ class Tolerated:
 
 
 def tolerate(
-    values: Mapping[str, Any], kind: type[Body], *, answer_tokens: int, newest_picture: bool = True
+    values: Mapping[str, Any],
+    kind: type[Body],
+    *,
+    answer_tokens: int,
+    pictures: SeveralPictures = "newest",
 ) -> Tolerated:
     """Return a request without what the check would reject and other servers accept.
 
     values          JSON of the request; not changed
     answer_tokens   the most tokens of an answer; higher limits are lowered to it
-    newest_picture  leave out all but the newest picture; otherwise several are an error
+    pictures        of several ones, leave the newest, or those of a sheet, whose numbers are put
+                    into the texts; "refuse" leaves all of them, which is an error
     """
-    reader = _Reader(answer_tokens, newest_picture=newest_picture)
+    reader = _Reader(answer_tokens, pictures)
     read = reader.request(dict(values), kind)
     return Tolerated(
         values=read,
@@ -136,9 +146,9 @@ class _Reader:
     pictures  the addresses of the conversation's different pictures, oldest first
     """
 
-    def __init__(self, answer_tokens: int, *, newest_picture: bool) -> None:
+    def __init__(self, answer_tokens: int, several: SeveralPictures) -> None:
         self._answer_tokens = answer_tokens
-        self._newest_picture = newest_picture
+        self._several = several
         self.ignored: dict[str, None] = {}
         self.functions: tuple[str, ...] = ()
         self.required = False
@@ -299,9 +309,8 @@ class _Reader:
     # --- conversations ---------------------------------------------------------------------------
 
     def _conversation(self, messages: list[Any], form: _Form) -> list[Any]:
-        """Return the messages with known roles, fields and parts, and the newest picture alone."""
+        """Return the messages with known roles, fields and parts, and the pictures that count."""
         read = [new for message in messages for new in self._message(message, form)]
-        *_, newest = [None, *self.pictures]
         found = [
             (message, part)
             for message in read
@@ -309,6 +318,17 @@ class _Reader:
             for part in _parts(message)
             if _is_picture(part)
         ]
+        if self._several == "sheet" and len({_identity(part) for _, part in found}) > 1:
+            self._number(read, found, form)
+        else:
+            self._keep_newest(read, found, form)
+        return [message for message in read if not _is_empty(message)] or read
+
+    def _keep_newest(
+        self, read: list[Any], found: list[tuple[dict[str, Any], Any]], form: _Form
+    ) -> None:
+        """Leave the newest picture alone; one of another role becomes the user's."""
+        *_, newest = [None, *self.pictures]
         keep: tuple[Any, Any] | None = None
         for message, part in reversed(found):
             if message["role"] == "user" and _address(part) == newest:
@@ -316,22 +336,41 @@ class _Reader:
                 break
         pictures = [part for _, part in found]
         for message, part in found:
-            movable = message["role"] != "user" or self._newest_picture
+            movable = message["role"] != "user" or self._several != "refuse"
             if movable and (keep is None or part is not keep[1]):
                 message["content"] = [one for one in _parts(message) if one is not part]
         if keep is None and pictures:
-            self._attach(read, pictures[-1], form)
-        return [message for message in read if not _is_empty(message)] or read
+            _add(_users(read)[-1], form, after=[pictures[-1]])
 
-    def _attach(self, messages: list[Any], picture: dict[str, Any], form: _Form) -> None:
-        """Add a picture of another role to the last message of the user."""
-        users = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
-        if not users:
-            users = [{"role": "user", "content": []}]
-            messages += users
-        content = users[-1]["content"]
-        texts = [{"type": form.text, "text": content}] if isinstance(content, str) else content
-        users[-1]["content"] = [*texts, picture]
+    def _number(
+        self, read: list[Any], found: list[tuple[dict[str, Any], Any]], form: _Form
+    ) -> None:
+        """Move the newest pictures to the end, and write their numbers where they were.
+
+        The numbers count in the order in which the pictures first came, so that a picture keeps its
+        number when the conversation goes on.
+        """
+        self.pictures = {_identity(part): None for _, part in found}
+        newest = list({_identity(part): None for _, part in reversed(found)})[:MOST_ON_SHEET]
+        kept = [identity for identity in self.pictures if identity in newest]
+        numbers = {identity: number for number, identity in enumerate(kept, 1)}
+        has_words = _last_question_has_words(read)
+        pictures: dict[str, Any] = {}
+        for message, part in found:
+            number = numbers.get(identity := _identity(part))
+            if number is not None:
+                pictures[identity] = part
+            kind = form.answer if message["role"] == "assistant" else form.text
+            words = f"[Picture {number}]" if number else "[A picture that is no longer shown]"
+            # Only the parts of the user's messages are joined by line breaks.
+            end = "" if message["role"] == "user" else "\n"
+            text = {"type": kind, "text": words + end}
+            message["content"] = [text if one is part else one for one in _parts(message)]
+        users = _users(read)
+        opening = f"The image shows {len(kept)} pictures with the numbers 1 to {len(kept)}."
+        _add(users[0], form, before=[{"type": form.text, "text": opening}])
+        asked = [] if has_words else [{"type": form.text, "text": "Describe each picture."}]
+        _add(users[-1], form, after=[*asked, *(pictures[identity] for identity in kept)])
 
     def _message(self, message: object, form: _Form) -> Iterator[Any]:
         """Yield a message in the form of the API; none if it says nothing to this model."""
@@ -526,6 +565,48 @@ def _parts(message: dict[str, Any]) -> list[Any]:
 
 def _is_picture(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") in ("image_url", "input_image")
+
+
+def _identity(part: dict[str, Any]) -> str:
+    """Return the address and the page of a picture's part; equal for the same picture."""
+    return f"{_options_of(part).get('page')} {_address(part)}"
+
+
+def _users(messages: list[Any]) -> list[dict[str, Any]]:
+    """Return the messages of the user; if there is none, one is added."""
+    users = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
+    if not users:
+        users = [{"role": "user", "content": []}]
+        messages += users
+    return users
+
+
+def _add(
+    message: dict[str, Any], form: _Form, *, before: Sequence[Any] = (), after: Sequence[Any] = ()
+) -> None:
+    """Add parts to a message."""
+    content = message["content"]
+    parts = [{"type": form.text, "text": content}] if isinstance(content, str) else content
+    message["content"] = [*before, *parts, *after]
+
+
+def _last_question_has_words(messages: list[Any]) -> bool:
+    """Return whether the user's last question is more than pictures."""
+    answered = [isinstance(one, dict) and one.get("role") == "assistant" for one in messages]
+    end = len(messages)
+    while end and answered[end - 1]:
+        end -= 1
+    begin = end
+    while begin and not answered[begin - 1]:
+        begin -= 1
+    last = [one for one in messages[begin:end] if isinstance(one, dict)]
+    return any(_words(_without_pictures(one.get("content"))).strip() for one in last)
+
+
+def _without_pictures(content: object) -> object:
+    if not isinstance(content, list):
+        return content
+    return [part for part in content if not _is_picture(part)]
 
 
 def _address(part: dict[str, Any]) -> str | None:

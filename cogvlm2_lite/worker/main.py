@@ -30,8 +30,9 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.forecast.table import plan_as_dict
-from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.limits import ImageLimits
+from cogvlm2_lite.inputs.sheet import PictureFile, open_sheet
 from cogvlm2_lite.worker.heartbeat import HEARTBEAT_S, StepTimer
 from cogvlm2_lite.worker.protocol import (
     Ask,
@@ -186,14 +187,9 @@ class Worker:
             raise UsageError("No model is loaded.", hint="Load one first.")
         from cogvlm2_lite.engine.answer import Request
 
-        image = None
-        if ask.image is not None:
-            image = open_image(
-                ask.image, upright=ask.upright, page=ask.page, limits=self._opened.limits
-            )
         request = Request(
             question=ask.question,
-            image=image,
+            image=_picture(ask, self._opened.limits),
             history=ask.history,
             sampling=ask.sampling,
             template=ask.template,
@@ -235,6 +231,19 @@ class Worker:
                 param=error.param,
             )
         )
+
+
+def _picture(ask: Ask, limits: ImageLimits) -> OpenedImage | None:
+    """Return the picture of a question, which may be a sheet of several; None: it has none."""
+    if ask.image is None:
+        return None
+    if not ask.sheet:
+        return open_image(ask.image, upright=ask.upright, page=ask.page, limits=limits)
+    files, begin = [], 0
+    for one in ask.sheet:
+        files.append(PictureFile(data=ask.image[begin : begin + one.nbytes], page=one.page))
+        begin += one.nbytes
+    return open_sheet(files, upright=ask.upright, limits=limits)
 
 
 def _open(options: LoadOptions) -> _Opened:

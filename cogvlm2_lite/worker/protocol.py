@@ -48,11 +48,20 @@ class Load(_Message, frozen=True, kw_only=True):
     options: LoadOptions
 
 
+class SheetPicture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A picture of a sheet: the bytes of its file, and its page as in Ask."""
+
+    nbytes: Number
+    page: Number | None = None
+
+
 class Ask(_Message, frozen=True, kw_only=True):
     """Answer a question; answered by Emitted messages, the last one with Finished, or by Failed.
 
     image  the bytes of a picture file, decoded in the engine's process
     page   the page or frame of the picture, from 1; None: the one that open_image chooses
+    sheet  the pictures to put on one sheet (inputs/sheet.py); image has their files, one after the
+           other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
     """
 
@@ -60,6 +69,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     question: str
     image: bytes | None = None
     page: Number | None = None
+    sheet: tuple[SheetPicture, ...] = ()
     history: tuple[tuple[str, str], ...] = ()
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     template: str | None = None

@@ -1750,6 +1750,14 @@
         <translation>DirectDraw 纹理文件</translation>
     </message>
     <message>
+        <source>Picture {number}: {why}</source>
+        <translation>图片 {number}：{why}</translation>
+    </message>
+    <message>
+        <source>The sheet of pictures</source>
+        <translation>拼图</translation>
+    </message>
+    <message>
         <source>signed {bits}-bit samples whose black and white are unknown</source>
         <translation>黑白范围未知的 {bits} 位有符号样本</translation>
     </message>
@@ -1830,6 +1838,10 @@
         <translation>已有 {count} 个请求正在处理。</translation>
     </message>
     <message>
+        <source>The pictures have {size} or more together, more than {most}.</source>
+        <translation>这些图片合计至少 {size}，超过 {most}。</translation>
+    </message>
+    <message>
         <source>The request&apos;s header took more than {seconds:g} s.</source>
         <translation>请求头在 {seconds:g} 秒内没有到齐。</translation>
     </message>
@@ -1876,6 +1888,14 @@
     <message>
         <source>The conversation has {count} pictures, and the model takes one: the answer is about the newest.</source>
         <translation>对话中有 {count} 张图片，而模型只接受一张：回答针对最新的一张。</translation>
+    </message>
+    <message>
+        <source>The conversation has {count} pictures, and the model takes one: they are on one sheet, with the numbers 1 to {count}.</source>
+        <translation>对话中有 {count} 张图片，而模型只接受一张：它们被拼在一张图上，编号为 1 到 {count}。</translation>
+    </message>
+    <message>
+        <source>The conversation has {count} pictures, and the model takes one: the newest {most} are on one sheet, with the numbers 1 to {most}.</source>
+        <translation>对话中有 {count} 张图片，而模型只接受一张：最新的 {most} 张被拼在一张图上，编号为 1 到 {most}。</translation>
     </message>
     <message>
         <source>{param} can&apos;t be combined with JSON: it would cut the answer off.</source>

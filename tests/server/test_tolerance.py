@@ -74,7 +74,12 @@ def test_a_request_of_another_program_gets_the_wanted_status(
         assert reply.status_code == wanted, reply.text[:300]
 
 
-SCHEMA = {"type": "object", "properties": {"sign": {"type": "string"}}, "required": ["sign"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"sign": {"type": "string"}},
+    "required": ["sign"],
+    "additionalProperties": False,
+}
 HELLO = {"role": "user", "content": "hello"}
 
 
