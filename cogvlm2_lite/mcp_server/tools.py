@@ -39,6 +39,7 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.messages import Picture
 from cogvlm2_lite.server.requests import AnswerRequest
+from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.server.service import Service
 
 _INSTRUCTIONS = """\
@@ -149,12 +150,15 @@ class Tools:
         schema = json.dumps(asked.schema, ensure_ascii=False)
         wanted = f"Answer with JSON that matches this JSON schema: {schema}"
         question = f"{asked.question}\n\n{wanted}" if asked.question.strip() else wanted
-        sampling = Sampling(max_new_tokens=asked.max_tokens, json_schema=schema)
+        usable, ignored = usable_schema(asked.schema)
+        sampling = Sampling(max_new_tokens=asked.max_tokens, json_schema=json.dumps(usable))
         answer = await self._answer(asked, question, sampling, progress)
         value = read_value(answer.finished)
-        return ExtractResult(
-            value=value, page=answer.page, pages=answer.pages, notices=answer.notices
-        )
+        notices = answer.notices
+        if ignored:
+            names = ", ".join(ignored)
+            notices = [*notices, f"The value may not match these keywords of the schema: {names}"]
+        return ExtractResult(value=value, page=answer.page, pages=answer.pages, notices=notices)
 
     async def _list(self, values: dict[str, Any], progress: ProgressReport) -> Struct:
         asked = read_arguments(values, ListArguments)

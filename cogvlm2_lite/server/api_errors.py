@@ -17,8 +17,11 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.server.response_bodies import Error, ErrorDetail, OllamaError
-from cogvlm2_lite.text import Text
+from cogvlm2_lite.text import Text, marked
 
+NO_EMBEDDINGS = marked(
+    "This model does not support embeddings: it answers questions about pictures."
+)
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",

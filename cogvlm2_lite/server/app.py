@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from cogvlm2_lite.events import Event, Finished, PictureOpened, TurnsDropped
 from cogvlm2_lite.server import markdown
-from cogvlm2_lite.server.api_errors import ApiError, dumps, reply_body
+from cogvlm2_lite.server.api_errors import NO_EMBEDDINGS, ApiError, dumps, reply_body
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
 from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, OPEN_PATHS, Access, App, Guard
@@ -65,11 +65,8 @@ def make_app(
     ollama = OllamaRoutes(service, model, card, answer=handlers.answer, read=handlers.values)
     assets = read_assets()
     routes = [
-        Route("/v1/models", handlers.models),
-        Route("/v1/models/{name}", handlers.model),
-        Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
-        Route("/v1/completions", handlers.completions, methods=["POST"]),
-        Route("/v1/responses", handlers.responses, methods=["POST"]),
+        *handlers.openai_routes("/v1"),
+        *handlers.openai_routes(""),  # programs whose address was set without /v1
         Route("/v1/plan", handlers.plan),
         Route("/health", handlers.health),
         Route("/metrics", handlers.metrics),
@@ -149,6 +146,17 @@ class _Handlers:
         self._pictures = pictures
         self._logged: set[str] = set()
 
+    def openai_routes(self, prefix: str) -> list[Route]:
+        """Return the routes of OpenAI's API below a path."""
+        return [
+            Route(f"{prefix}/models", self.models),
+            Route(f"{prefix}/models/{{name}}", self.model),
+            Route(f"{prefix}/chat/completions", self.chat, methods=["POST"]),
+            Route(f"{prefix}/completions", self.completions, methods=["POST"]),
+            Route(f"{prefix}/responses", self.responses, methods=["POST"]),
+            Route(f"{prefix}/embeddings", self.embeddings, methods=["POST"]),
+        ]
+
     async def models(self, _: Request) -> Response:
         return _json(ModelList(data=[self._described()]))
 
@@ -165,6 +173,10 @@ class _Handlers:
             context_length=context,
             max_model_len=context,
         )
+
+    async def embeddings(self, request: Request) -> Response:
+        await self.values(request)
+        raise ApiError(400, NO_EMBEDDINGS, "unsupported")
 
     async def health(self, _: Request) -> Response:
         state = self._service.state
@@ -593,7 +605,13 @@ async def _fault(request: Request, _: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = {404: Text("There is no such page."), 405: Text("This page does not allow that method.")}
+    text = {
+        404: Text(
+            "This server has no {path}. OpenAI's API begins with /v1, and Ollama's with /api.",
+            path=request.url.path[:100],
+        ),
+        405: Text("This page does not allow that method."),
+    }
     reply = ApiError(
         error.status_code, text.get(error.status_code, "The request is not understood.")
     )

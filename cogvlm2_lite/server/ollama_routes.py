@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.server.api_errors import ApiError, dumps
+from cogvlm2_lite.server.api_errors import NO_EMBEDDINGS, ApiError, dumps
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.ollama import (
     OllamaReply,
@@ -236,8 +236,7 @@ class OllamaRoutes:
     async def _embed(self, request: Request) -> Response:
         body = read_body(await self._read(request), OllamaEmbedRequest)
         self._check_name(body.model)
-        text = "This model does not support embeddings: it answers questions about pictures."
-        raise ApiError(400, text, "unsupported")
+        raise ApiError(400, NO_EMBEDDINGS, "unsupported")
 
     async def _pull(self, request: Request) -> Response:
         """Reply as Ollama does when it has the model already; it has no other one."""

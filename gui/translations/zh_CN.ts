@@ -1062,10 +1062,6 @@
         <translation>Content-Type 必须是 application/json。</translation>
     </message>
     <message>
-        <source>There is no such page.</source>
-        <translation>没有这个页面。</translation>
-    </message>
-    <message>
         <source>This page does not allow that method.</source>
         <translation>此页面不允许该方法。</translation>
     </message>
@@ -1876,6 +1872,10 @@
     <message>
         <source>This model does not support embeddings: it answers questions about pictures.</source>
         <translation>此模型不支持嵌入向量：它回答关于图片的问题。</translation>
+    </message>
+    <message>
+        <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
+        <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
     <message>
         <source>model {name!r} not found: the model of this server is {model!r}</source>

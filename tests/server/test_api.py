@@ -538,3 +538,32 @@ def hang_up(client: httpx.Client) -> None:
     for connection in pool.connections:
         stream = connection._connection._network_stream
         stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("prefix", ["/v1", ""])
+def test_an_address_works_with_and_without_v1(client: httpx.Client, prefix: str) -> None:
+    """Programs add only the last part to the address that a person gives them."""
+    [model] = client.get(f"{prefix}/models").json()["data"]
+    assert client.get(f"{prefix}/models/{model['id']}").status_code == 200
+    asked = {"messages": [{"role": "user", "content": "hello"}]}
+    for path, body in (
+        ("chat/completions", asked),
+        ("completions", {"prompt": "hello"}),
+        ("responses", {"input": "hello"}),
+    ):
+        assert client.post(f"{prefix}/{path}", json=body).status_code == 200
+    refused = client.post(f"{prefix}/embeddings", json={"model": model["id"], "input": "hello"})
+    assert refused.status_code == 400
+    assert "does not support embeddings" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/v1/chat/completions", "/v1/api/chat", "/v1/images/edits"])
+def test_another_address_is_an_error_that_names_the_right_ones(
+    client: httpx.Client, path: str
+) -> None:
+    reply = client.post(path, json={})
+    assert reply.status_code == 404
+    message = reply.json()["error"]["message"]
+    assert message == (
+        f"This server has no {path}. OpenAI's API begins with /v1, and Ollama's with /api."
+    )

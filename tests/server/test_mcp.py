@@ -20,6 +20,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import CallToolResult, TextContent
+from msgspec import structs
 
 from cogvlm2_lite.cli.mcp import main
 from cogvlm2_lite.demo.shipped import sample_pictures
@@ -31,7 +32,7 @@ from cogvlm2_lite.mcp_server.run import HttpServer, Options, make_service
 from cogvlm2_lite.mcp_server.tools import Tools, read_value
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.worker.client import EngineState
+from cogvlm2_lite.worker.client import EngineState, Outcome
 from cogvlm2_lite.worker.protocol import Ask, LoadFailed
 from tests.helpers.scripted_server import ScriptedEngine, finished
 from tests.helpers.waiting import PATIENCE_S
@@ -250,6 +251,36 @@ def test_a_schema_may_be_written_as_a_text(folder: Path) -> None:
     (ask,) = engine.asked
     assert json.loads(ask.sampling.json_schema) == SCHEMA
     assert ask.question.startswith("Read it.\n\nAnswer with JSON")
+
+
+class CountingEngine(ScriptedEngine):
+    """Answers {"count": 2}, and keeps the schema that it got."""
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        self.schema: dict[str, Any] = json.loads(ask.sampling.json_schema)
+        return super().submit(structs.replace(ask, question='{"count": 2}'), deliver)
+
+
+def test_a_value_has_only_what_its_schema_lists(folder: Path) -> None:
+    engine = CountingEngine()
+    schema = {
+        "type": "object",
+        "properties": {"count": {"type": "integer"}},
+        "required": ["count"],
+        "not": {"required": ["kind"]},
+    }
+
+    async def use(client: Client) -> CallToolResult:
+        return await client.call_tool("extract", {"path": "a.png", "schema": schema})
+
+    result = in_session(folder, use, engine)
+    assert result.structured_content is not None
+    assert result.structured_content["value"] == {"count": 2}
+    notices = ["The value may not match these keywords of the schema: not"]
+    assert result.structured_content["notices"] == notices
+    assert engine.schema["additionalProperties"] is False
+    assert engine.schema["properties"]["count"]["maximum"] == 2**53 - 1
+    assert "not" not in engine.schema
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
