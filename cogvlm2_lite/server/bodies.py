@@ -20,6 +20,9 @@ MAX_TEXTS = 500
 MAX_ANSWERS = 8
 MAX_PROMPTS = 8
 LARGEST_SEED = 2**63 - 1
+MOST_TOP_LOGPROBS = 20
+MOST_LOGPROBS = 5
+"""In /v1/completions."""
 DATA_URL_HEAD = r"data:image/[a-zA-Z0-9.+-]{1,40}(;[a-zA-Z0-9=._-]{1,60}){0,4};base64,"
 _BASE64 = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 DATA_URL = f"^{DATA_URL_HEAD}{_BASE64}$"
@@ -30,7 +33,7 @@ Flag = bool | None
 Penalty = Annotated[float, Meta(ge=-2, le=2)] | None
 Count = Annotated[int, Meta(ge=0, le=LARGEST_SEED)] | None
 TopLogprobs = Annotated[
-    Annotated[int, Meta(ge=0, le=20)] | None,
+    Annotated[int, Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None,
     Meta(description="How many of the most likely tokens to return for each token."),
 ]
 # The document states the server's own limit as the maximum.
@@ -335,7 +338,7 @@ class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
     )
     echo: Annotated[Flag, Meta(description="Put the prompt before each answer.")] = None
     logprobs: Annotated[
-        Annotated[int, Meta(ge=0, le=5)] | None,
+        Annotated[int, Meta(ge=0, le=MOST_LOGPROBS)] | None,
         Meta(description="Return the logprob of each token, and of this many most likely ones."),
     ] = None
 

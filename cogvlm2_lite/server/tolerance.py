@@ -23,6 +23,8 @@ from cogvlm2_lite.inputs.limits import MOST_ON_SHEET
 from cogvlm2_lite.server.bodies import (
     LARGEST_SEED,
     LOGPROBS,
+    MOST_LOGPROBS,
+    MOST_TOP_LOGPROBS,
     ChatRequest,
     CompletionRequest,
     ResponseRequest,
@@ -44,6 +46,13 @@ _DRAWING = re.compile(r"(?i)\s*data:image/svg\+xml(;(?!base64,)[^;,]*)*,")
 _URL_SAFE = str.maketrans("-_", "+/")
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+_WITHOUT_WORDS = frozenset(
+    {
+        "reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response",
+        "compaction",
+    }
+)  # fmt: skip
+"""Items of a response that say nothing to this model."""
 _DETAILS = frozenset({"auto", "low", "high", "original"})
 _OTHER_NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 """Names of llama.cpp's server for fields that OpenAI's API has, or that this one adds."""
@@ -227,6 +236,12 @@ class _Reader:
             values["top_p"] = _LEAST_TOP_P
         if values.get("logprobs") == 0 and "messages" in values:
             values["logprobs"] = False
+        if "prompt" in values and isinstance(enabled := values.get("logprobs"), bool):
+            values["logprobs"] = 1 if enabled else None  # the form of chats
+        for name, most in (("logprobs", MOST_LOGPROBS), ("top_logprobs", MOST_TOP_LOGPROBS)):
+            counts = name == "top_logprobs" or "prompt" in values
+            if counts and _is_whole(count := values.get(name)) and count > most:
+                values[name] = most
         if not isinstance(values.get("user"), str | None):
             self._ignore("user", values.pop("user"))
         if isinstance(values.get("include"), list):
@@ -289,6 +304,8 @@ class _Reader:
     def _choose_form(self, values: dict[str, Any]) -> None:
         """Read JSON schemas at the places where other servers have them."""
         form = values.get("response_format")
+        if form in ("text", "json_object"):
+            values["response_format"] = form = {"type": form}
         schema = values.pop("guided_json", None)
         if isinstance(schema, str):
             schema = _parsed(schema)
@@ -378,14 +395,19 @@ class _Reader:
             yield message
             return
         kind = message.get("type")
-        if form is _RESPONSES and kind in ("function_call", "function_call_output", "reasoning"):
+        if (
+            form is _RESPONSES
+            and isinstance(kind, str)
+            and kind != "message"
+            and "role" not in message
+        ):
             yield from self._tool_item(message, kind, form)
             return
         role = message.get("role")
         role = role.strip().lower() if isinstance(role, str) else role
         content = self._content(message, role, form)
         if role in ("tool", "function"):
-            yield {"role": "user", "content": _tool_result(message.get("name"), _words(content))}
+            yield {"role": "user", "content": _tool_result(message.get("name"), content, form)}
             return
         calls = [*_calls(message.get("tool_calls")), *_calls([message.get("function_call")])]
         if role == "assistant" and calls:
@@ -400,13 +422,25 @@ class _Reader:
     def _tool_item(self, item: dict[str, Any], kind: str, form: _Form) -> Iterator[Any]:
         """Yield an item about a tool as a message."""
         match kind:
-            case "function_call":
-                text = _call(item.get("name"), item.get("arguments"))
+            case "function_call" | "custom_tool_call" | "mcp_call":
+                text = _call(item.get("name"), item.get("arguments", item.get("input")))
                 yield {"role": "assistant", "content": text}
-            case "function_call_output":
-                yield {"role": "user", "content": _tool_result(None, item.get("output"))}
-            case _:
+                if item.get("output") is not None:  # of an mcp_call
+                    yield {"role": "user", "content": _tool_result(None, item["output"], form)}
+            case "local_shell_call" | "shell_call" | "apply_patch_call":
+                text = _call(kind, item.get("action", item.get("operation")))
+                yield {"role": "assistant", "content": text}
+            case kind if kind.endswith("_call_output"):
+                output = item.get("output")
+                if isinstance(output, dict) and "image_url" in output:
+                    output = [{**output, "type": "input_image"}]  # a computer's screenshot
+                if isinstance(output, list):
+                    output = [part for raw in output for part in self._part(raw, form.text, form)]
+                yield {"role": "user", "content": _tool_result(None, output, form)}
+            case kind if kind in _WITHOUT_WORDS or kind.endswith("_call"):
                 self._ignore(f"{form.field}.{kind}", item)
+            case _:
+                yield item  # such as a reference to an item that is not here
 
     def _content(self, message: dict[str, Any], role: object, form: _Form) -> Any:
         """Return a message's content: a text, or a list of parts that the API has."""
@@ -437,6 +471,8 @@ class _Reader:
                 yield {"type": text, "text": part["refusal"]}
             case kind if kind in _THOUGHTS:
                 self._ignore(f"{form.field}.{kind}", part)
+            case "file" | "input_file" if (url := _picture_file(part)) is not None:
+                yield from self._part({"type": form.picture, "image_url": url}, text, form)
             case "image_url" | "input_image" if (url := _address(part)) is not None:
                 if drawing := _DRAWING.match(url):
                     self._ignore("image/svg+xml", url)
@@ -659,6 +695,17 @@ def _call(name: object, arguments: object) -> str:
     return f"[Call of {name}: {given}]"
 
 
-def _tool_result(name: object, result: object) -> str:
-    text = result if isinstance(result, str) else _words(result)
-    return f"[Result of {name}: {text}]" if isinstance(name, str) else f"[Result: {text}]"
+def _tool_result(name: object, result: object, form: _Form) -> str | list[Any]:
+    """Return the content of a message with the result of a tool, which may have pictures."""
+    text = result if isinstance(result, str) else _words(_without_pictures(result))
+    words = f"[Result of {name}: {text}]" if isinstance(name, str) else f"[Result: {text}]"
+    pictures = [part for part in result if _is_picture(part)] if isinstance(result, list) else []
+    return [{"type": form.text, "text": words}, *pictures] if pictures else words
+
+
+def _picture_file(part: dict[str, Any]) -> str | None:
+    """Return the data: URL of a file part that holds a picture; None for other files."""
+    inner = part.get("file")
+    data = (inner if isinstance(inner, dict) else part).get("file_data")
+    found = isinstance(data, str) and data[:11].lower() == "data:image/"
+    return data if found else None

@@ -26,6 +26,8 @@ from tests.helpers.scripted_server import ScriptedEngine, running
 
 JSON = {"content-type": "application/json"}
 REQUESTS = Path(__file__).with_name("requests")
+MORE: dict[str, dict[str, Any]] = json.loads((REQUESTS / "more.json").read_text(encoding="utf-8"))
+"""Bodies in the form of further programs, all of which are answered."""
 EXPECTED: dict[str, dict[str, Any]] = json.loads((REQUESTS / "expected.json").read_text())
 
 
@@ -72,6 +74,12 @@ def test_a_request_of_another_program_gets_the_wanted_status(
         assert 400 <= reply.status_code < 500, reply.text[:300]
     else:
         assert reply.status_code == wanted, reply.text[:300]
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_request_of_one_more_program_is_answered(tolerant: httpx.Client, name: str) -> None:
+    reply = tolerant.post(path_of(MORE[name]), json=MORE[name])
+    assert reply.status_code == 200, reply.text[:300]
 
 
 SCHEMA = {
@@ -126,6 +134,9 @@ def test_what_was_left_out_is_in_the_reply_the_header_and_once_in_the_log(
         ({"stop": ["", "x", None]}, "stop", ("x",)),
         ({"stop": ""}, "stop", ()),
         ({"repeat_penalty": 1.1}, "repetition_penalty", 1.1),
+        ({"logprobs": True, "top_logprobs": 50}, "logprobs", 20),
+        ({"response_format": "json_object"}, "json_object", True),
+        ({"response_format": "text"}, "json_object", False),
         ({"response_format": {"type": "json_object"}, "stop": "x"}, "stop", ()),
         ({"response_format": {"type": "json_object"}, "stop": "x"}, "json_object", True),
         ({"guided_json": SCHEMA}, "json_schema", json.dumps(SCHEMA)),
@@ -207,6 +218,86 @@ def data_url(color: str) -> tuple[str, bytes]:
     file = BytesIO()
     Image.new("RGB", (30, 20), color).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), file.getvalue()
+
+
+def test_pictures_in_the_results_of_tools_are_shown_to_the_model(
+    tolerant: httpx.Client, engine: ScriptedEngine
+) -> None:
+    red, of_red = data_url("red")
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    turns = [
+        HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "name": "look", "content": [{"type": "text", "text": "ok"}, part(red)]},
+    ]
+    ask, _ = asked_by(tolerant, engine, messages=turns)
+    assert (ask.image, ask.question) == (of_red, "[Result of look: ok]")
+    for output in ([{"type": "input_image", "image_url": red}], {"image_url": red}):
+        items = [{"type": "computer_call_output", "call_id": "1", "output": output}]
+        reply = tolerant.post("/v1/responses", json={"input": items})
+        assert reply.status_code == 200, reply.text
+        assert engine.asked[-1].image == of_red
+
+
+def test_a_file_part_may_hold_a_picture(tolerant: httpx.Client, engine: ScriptedEngine) -> None:
+    red, of_red = data_url("red")
+    file = {"filename": "a.png", "file_data": red}
+    turns = [{"role": "user", "content": [{"type": "file", "file": file}]}]
+    ask, _ = asked_by(tolerant, engine, messages=turns)
+    assert ask.image == of_red
+    for pdf in ({"file_data": "data:application/pdf;base64,AAAA"}, {"file_id": "file-1"}, {}):
+        turns = [{"role": "user", "content": [{"type": "file", "file": pdf}]}]
+        reply = tolerant.post("/v1/chat/completions", json={"messages": turns})
+        assert reply.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("item", "history"),
+    [
+        ({"type": "custom_tool_call", "name": "patch", "input": "x"}, "[Call of patch: x]"),
+        ({"type": "mcp_call", "name": "f", "arguments": "{}", "output": None}, "[Call of f: {}]"),
+        (
+            {"type": "local_shell_call", "action": {"command": ["ls"]}},
+            '[Call of local_shell_call: {"command": ["ls"]}]',
+        ),
+    ],
+)
+def test_calls_of_a_response_become_text(
+    tolerant: httpx.Client, engine: ScriptedEngine, item: dict[str, Any], history: str
+) -> None:
+    for result in ("custom_tool_call_output", "local_shell_call_output", "function_call_output"):
+        items = [HELLO, item, {"type": result, "call_id": "1", "output": "done"}]
+        reply = tolerant.post("/v1/responses", json={"input": items})
+        assert reply.status_code == 200, reply.text
+        ask = engine.asked[-1]
+        assert (ask.history, ask.question) == ((("hello", history),), "[Result: done]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("reasoning", 200),
+        ("web_search_call", 200),
+        ("mcp_list_tools", 200),
+        ("item_reference", 400),
+    ],
+)
+def test_items_that_say_nothing_are_ignored_but_not_those_that_are_elsewhere(
+    tolerant: httpx.Client, kind: str, status: int
+) -> None:
+    reply = tolerant.post("/v1/responses", json={"input": [{"type": kind, "id": "x"}, HELLO]})
+    assert reply.status_code == status
+    if status == 200:
+        assert reply.json()["cogvlm2"]["ignored"] == [f"input.{kind}"]
+
+
+@pytest.mark.parametrize(("given", "count"), [(False, None), (True, 1), (9, 5), (0, 0)])
+def test_logprobs_of_a_completion_are_clamped(
+    tolerant: httpx.Client, engine: ScriptedEngine, given: Any, count: int | None
+) -> None:
+    reply = tolerant.post("/v1/completions", json={"prompt": "hello", "logprobs": given})
+    assert reply.status_code == 200, reply.text
+    assert engine.asked[-1].sampling.logprobs == count
 
 
 def test_of_several_pictures_the_newest_counts_wherever_it_is(
