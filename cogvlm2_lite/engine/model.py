@@ -92,7 +92,7 @@ class Model:
         self.config = config
         self.compute = compute
         self.runtime = runtime
-        self._replanner = replanner
+        self.replanner = replanner
         self._store = store
 
     @property
@@ -104,10 +104,14 @@ class Model:
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer. Raises CheckpointError if the folder has none."""
         tokenizer = Tokenizer.from_folder(self.folder)
+        return Engine(Answers(self.runtime, tokenizer, self.replanner, self.pictures))
+
+    @cached_property
+    def pictures(self) -> PictureCache:
+        """The pictures kept between questions, within the limit of the memory plan."""
         first, arena = self.plan.devices[0], self.runtime.arenas[0]
         limit, counts = self.plan.picture_cache_bytes, arena if first.budget.in_ram else None
-        pictures = PictureCache(limit, self._store, counts)
-        return Engine(Answers(self.runtime, tokenizer, self._replanner, pictures))
+        return PictureCache(limit, self._store, counts)
 
     def answer(
         self,

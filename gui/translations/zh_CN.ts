@@ -3414,6 +3414,22 @@
         <translation>请等待，或取消其中一个。</translation>
     </message>
     <message>
+        <source>The prompt has {count} tokens; the context has room for {context}.</source>
+        <translation>提示有 {count} 个 token；上下文只能容纳 {context} 个。</translation>
+    </message>
+    <message>
+        <source>Shorten the prompt, or load the model with a longer context.</source>
+        <translation>请缩短提示，或用更长的上下文加载模型。</translation>
+    </message>
+    <message>
+        <source>The context of {context} tokens is full.</source>
+        <translation>{context} 个 token 的上下文已满。</translation>
+    </message>
+    <message>
+        <source>Load the model with a longer context, or generate fewer tokens.</source>
+        <translation>请用更长的上下文加载模型，或少生成一些 token。</translation>
+    </message>
+    <message>
         <source>{reference} and {other} have different tokenizers, so their answers can&apos;t be compared.</source>
         <translation>{reference} 与 {other} 的分词器不同，无法比较它们的回答。</translation>
     </message>
@@ -3836,6 +3852,154 @@
     <message>
         <source>from rates ({source}; {numbers})</source>
         <translation>依据速率（{source}；{numbers}）</translation>
+    </message>
+    <message>
+        <source>Unknown arguments of from_pretrained: {names}.</source>
+        <translation>from_pretrained 的未知参数：{names}。</translation>
+    </message>
+    <message>
+        <source>Its own options are {options}, device and dtype.</source>
+        <translation>它自己的选项有 {options}、device 和 dtype。</translation>
+    </message>
+    <message>
+        <source>device and device_map name different devices: {names}.</source>
+        <translation>device 和 device_map 指定了不同的设备：{names}。</translation>
+    </message>
+    <message>
+        <source>max_memory must be like {example}.</source>
+        <translation>max_memory 的形式必须类似 {example}。</translation>
+    </message>
+    <message>
+        <source>{param} has no effect here: weights are used as they are in the folder.</source>
+        <translation>{param} 在这里不起作用：权重按文件夹中的形式使用。</translation>
+    </message>
+    <message>
+        <source>Make a 4-bit folder once with `cogvlm2-lite quantize`, and load that folder.</source>
+        <translation>请先用 `cogvlm2-lite quantize` 制作一次 4 位文件夹，再加载该文件夹。</translation>
+    </message>
+    <message>
+        <source>CogVLM2 Lite can&apos;t load a model with {param}.</source>
+        <translation>CogVLM2 Lite 无法用 {param} 加载模型。</translation>
+    </message>
+    <message>
+        <source>A device_map that places single modules can&apos;t be used: {places}.</source>
+        <translation>不能使用逐个指定模块位置的 device_map：{places}。</translation>
+    </message>
+    <message>
+        <source>Use device_map=&quot;auto&quot; with vram= and ram=; the memory plan decides which weights are where.</source>
+        <translation>请使用 device_map=&quot;auto&quot; 以及 vram= 和 ram=；由内存规划决定各权重放在哪里。</translation>
+    </message>
+    <message>
+        <source>There is no folder {name!r}, and the Hugging Face cache does not have the model.</source>
+        <translation>没有文件夹 {name!r}，Hugging Face 缓存中也没有该模型。</translation>
+    </message>
+    <message>
+        <source>Download it with `hf download {name}`, or pass the path of its folder.</source>
+        <translation>请用 `hf download {name}` 下载，或传入其文件夹的路径。</translation>
+    </message>
+    <message>
+        <source>The model can&apos;t be saved from here: its weights are unchanged in {folder}.</source>
+        <translation>无法从这里保存模型：其权重原样保存在 {folder} 中。</translation>
+    </message>
+    <message>
+        <source>Copy that folder.</source>
+        <translation>请复制该文件夹。</translation>
+    </message>
+    <message>
+        <source>A CogVLM2 model without weights can&apos;t be made.</source>
+        <translation>无法创建没有权重的 CogVLM2 模型。</translation>
+    </message>
+    <message>
+        <source>Load one with from_pretrained(FOLDER).</source>
+        <translation>请用 from_pretrained(FOLDER) 加载。</translation>
+    </message>
+    <message>
+        <source>The model takes input_ids, and no inputs_embeds.</source>
+        <translation>模型只接受 input_ids，不接受 inputs_embeds。</translation>
+    </message>
+    <message>
+        <source>The model takes no {names}; it derives positions from input_ids.</source>
+        <translation>模型不接受 {names}；它由 input_ids 推导位置。</translation>
+    </message>
+    <message>
+        <source>The model does not return attentions or hidden states.</source>
+        <translation>模型不返回注意力或隐藏状态。</translation>
+    </message>
+    <message>
+        <source>The model takes only a cache that it returned, not {kind}.</source>
+        <translation>模型只接受由它自己返回的缓存，不接受 {kind}。</translation>
+    </message>
+    <message>
+        <source>The model runs on {device} and can&apos;t be moved to {other}.</source>
+        <translation>模型运行在 {device} 上，不能移到 {other}。</translation>
+    </message>
+    <message>
+        <source>Choose the device at loading: from_pretrained(FOLDER, device_map=&quot;{other}&quot;).</source>
+        <translation>请在加载时选择设备：from_pretrained(FOLDER, device_map=&quot;{other}&quot;)。</translation>
+    </message>
+    <message>
+        <source>The model computes in {kind} and can&apos;t be converted to {other}.</source>
+        <translation>模型以 {kind} 计算，不能转换为 {other}。</translation>
+    </message>
+    <message>
+        <source>Choose the number type at loading: from_pretrained(FOLDER, dtype={other}).</source>
+        <translation>请在加载时选择数值类型：from_pretrained(FOLDER, dtype={other})。</translation>
+    </message>
+    <message>
+        <source>The cache has {expected} rows, and input_ids has {count}.</source>
+        <translation>缓存有 {expected} 行，而 input_ids 有 {count} 行。</translation>
+    </message>
+    <message>
+        <source>An array of the shape {shape} is not a picture.</source>
+        <translation>形状为 {shape} 的数组不是图片。</translation>
+    </message>
+    <message>
+        <source>A picture has the shape [height, width, 3] or [3, height, width].</source>
+        <translation>图片的形状是 [height, width, 3] 或 [3, height, width]。</translation>
+    </message>
+    <message>
+        <source>The array is not a picture: {why}.</source>
+        <translation>该数组不是图片：{why}。</translation>
+    </message>
+    <message>
+        <source>The picture&apos;s base64 text is not valid: {why}.</source>
+        <translation>图片的 base64 文本无效：{why}。</translation>
+    </message>
+    <message>
+        <source>The picture {url} can&apos;t be downloaded: {why}.</source>
+        <translation>无法下载图片 {url}：{why}。</translation>
+    </message>
+    <message>
+        <source>Messages may have parts of the types text and image, not {kind!r}.</source>
+        <translation>消息只能包含 text 和 image 类型的部分，不能是 {kind!r}。</translation>
+    </message>
+    <message>
+        <source>The model reads pictures and text, no videos and no audio.</source>
+        <translation>模型读取图片和文本，不读取视频和音频。</translation>
+    </message>
+    <message>
+        <source>The text has a place for a picture, but no picture was passed.</source>
+        <translation>文本中有图片的位置，但没有传入图片。</translation>
+    </message>
+    <message>
+        <source>{count} pictures can&apos;t be assigned to {texts} texts.</source>
+        <translation>{count} 张图片无法分配给 {texts} 段文本。</translation>
+    </message>
+    <message>
+        <source>Pass a list with one picture, or a list of pictures, for each text.</source>
+        <translation>请为每段文本传入一张图片或一个图片列表。</translation>
+    </message>
+    <message>
+        <source>max_length is {most}, but bos and the picture have {count} tokens.</source>
+        <translation>max_length 为 {most}，但 bos 和图片共有 {count} 个 token。</translation>
+    </message>
+    <message>
+        <source>input_ids has places for {count} image tokens; {pictures} pictures have {expected}.</source>
+        <translation>input_ids 有 {count} 个图像 token 的位置；{pictures} 张图片有 {expected} 个。</translation>
+    </message>
+    <message>
+        <source>Make input_ids and pixel_values with the processor.</source>
+        <translation>请用处理器生成 input_ids 和 pixel_values。</translation>
     </message>
     <message>
         <source>{bits} bits per pixel</source>

@@ -1,0 +1,1 @@
+"""Tests of CogVLM2 in transformers."""
