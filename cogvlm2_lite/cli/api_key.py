@@ -1,4 +1,4 @@
-"""The API key of `serve` and `mcp --http`."""
+"""Who may use the port of `serve` and `mcp --http`: the API key, and the origins of pages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ def add_key_options(group: argparse._ArgumentGroup) -> None:
         help="require this key; other users can see it in `ps`",
     )
     group.add_argument("--api-key-file", metavar="FILE", help="require the key in this file")
+
+
+def add_origin_option(group: argparse._ArgumentGroup) -> None:
+    """Declare --allow-origin."""
+    group.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this website use the API, such as http://localhost:3000; may be "
+        "repeated",
+    )
 
 
 def read_key(args: argparse.Namespace) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, read_key
+from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, add_origin_option, read_key
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
+from cogvlm2_lite.cli.extras import needs_extra
+from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.places import expand_home
@@ -43,6 +44,7 @@ def build_parser() -> Parser:
         help="clients may use the pictures in this folder and its subfolders; may be repeated",
     )
     add_compute_options(parser)
+    add_parallel_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(
         "--http",
@@ -56,6 +58,7 @@ def build_parser() -> Parser:
         help="port to listen on with --http; 0 picks a free one (default: 8001)",
     )
     add_key_options(group)
+    add_origin_option(group)
     return parser
 
 
@@ -63,14 +66,8 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     """Run `mcp` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
-    try:
+    with needs_extra("mcp"):
         from cogvlm2_lite.mcp_server.run import Options, serve_http, serve_stdio
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "This command needs the package {package}, which is not installed.",
-            hint='Install it: pip install "cogvlm2-lite[mcp]"',
-            package=error.name,
-        ) from None
     from cogvlm2_lite.server.guard import Access
 
     if not args.folder:
@@ -78,8 +75,11 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
             "No folder is named, so no picture could be used.",
             hint="Add --folder FOLDER with the folder that contains the pictures.",
         )
-    if not args.http and (args.port is not None or args.api_key or args.api_key_file):
-        raise UsageError("--port and the API key are for --http.", hint="Add --http.")
+    of_http = (args.port is not None, args.api_key, args.api_key_file, args.allow_origin)
+    if not args.http and any(of_http):
+        raise UsageError(
+            "--port, --allow-origin and the API key are for --http.", hint="Add --http."
+        )
     port = 8001 if args.port is None else args.port
     if not 0 <= port <= 65535:
         raise UsageError("--port must be between 0 and 65535, not {value}.", value=port)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     options = Options(
         load=load_options(args, model_folder(args.model).resolve()),
         folders=tuple(expand_home(folder) for folder in args.folder),
-        access=Access(key=read_key(args) if args.http else ""),
+        access=Access(key=read_key(args) if args.http else "", origins=tuple(args.allow_origin)),
         version=__version__,
         port=port,
         on_remark=console.remark,  # standard output carries the protocol

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, read_key
+from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, add_origin_option, read_key
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.extras import needs_extra
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
@@ -58,14 +59,7 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="accept requests for this host name; may be repeated",
     )
-    group.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let pages of this website use the API, such as http://localhost:3000; may be "
-        "repeated",
-    )
+    add_origin_option(group)
     group.add_argument(
         "--allow-remote-images",
         action="store_true",
@@ -131,14 +125,8 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     """Run `serve` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
-    try:
+    with needs_extra("server"):
         from cogvlm2_lite.server.run import Options, serve
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "The server needs the package {package}, which is not installed.",
-            hint='Install it: pip install "cogvlm2-lite[server]"',
-            package=error.name,
-        ) from None
     from cogvlm2_lite.server.guard import Access
     from cogvlm2_lite.server.limits import Limits
 

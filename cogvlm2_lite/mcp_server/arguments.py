@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server.messages import DEFAULT_QUESTION
 
 _MOST_LETTERS = 400_000
+_MOST_TURNS = 100
 
 _Path = Annotated[
     str,
@@ -34,6 +36,15 @@ class _Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the arguments."""
 
 
+class PastTurn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An earlier question about a picture, and its answer."""
+
+    question: Annotated[str, Meta(max_length=_MOST_LETTERS, description="An earlier question")]
+    answer: Annotated[
+        str, Meta(max_length=_MOST_LETTERS, description="The answer that ask_picture gave")
+    ]
+
+
 class AskArguments(_Arguments, frozen=True, kw_only=True):
     """The arguments of ask_picture."""
 
@@ -41,6 +52,14 @@ class AskArguments(_Arguments, frozen=True, kw_only=True):
     question: Annotated[
         str, Meta(max_length=_MOST_LETTERS, description="The question about the picture")
     ] = DEFAULT_QUESTION
+    history: Annotated[
+        list[PastTurn],
+        Meta(
+            max_length=_MOST_TURNS,
+            description="Earlier questions about the same picture and their answers, oldest first, "
+            "so that the question can refer to them (default: none)",
+        ),
+    ] = []
     page: _Page = None
     max_tokens: _Tokens = 2048
 
@@ -130,8 +149,20 @@ def read_arguments(values: dict[str, Any], kind: type[A]) -> A:
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:
     """Return the JSON schema of arguments or a result, without references."""
-    _, found = msgspec.json.schema_components([kind])
-    schema = dict(found[kind.__name__])
-    del schema["title"]
+    _, found = msgspec.json.schema_components([kind], ref_template="{name}")
+    schema = _without_references(found[kind.__name__], found)
+    assert isinstance(schema, dict)
     schema.pop("description", None)
     return schema
+
+
+def _without_references(schema: Any, found: Mapping[str, Any]) -> Any:
+    """Return a schema with what it refers to at its place; not all clients follow references."""
+    if isinstance(schema, list):
+        return [_without_references(one, found) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _without_references(found[schema["$ref"]], found)
+    kept = {name: value for name, value in schema.items() if name != "title"}
+    return {name: _without_references(value, found) for name, value in kept.items()}

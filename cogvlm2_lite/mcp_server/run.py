@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.mcp_server.folders import AllowedFolders
 from cogvlm2_lite.mcp_server.tools import Tools
-from cogvlm2_lite.server.connections import http_protocol, listen
 from cogvlm2_lite.server.guard import Access, Guard
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.listening import ListeningServer
+from cogvlm2_lite.server.run import remarks_of
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 from cogvlm2_lite.worker.protocol import Loaded
@@ -61,8 +59,7 @@ def make_service(options: Options, engine: WorkerEngine) -> Service:
             options.on_remark(service.failure.text)
 
     def show_remarks(loaded: Loaded) -> None:
-        remark = loaded.plan.get("remark")
-        for text in (*([remark] if remark else []), *loaded.warnings):
+        for text in remarks_of(loaded):
             options.on_remark(text)
 
     service = Service(engine, Limits(), max_waiting=_MAX_WAITING, on_load_failure=show_failure)
@@ -92,7 +89,7 @@ async def _serve_stdio(service: Service, tools: Tools) -> None:
     await service.stop()
 
 
-class HttpServer:
+class HttpServer(ListeningServer):
     """An open port of this computer and its server.
 
     Raises UsageError if the port can't be opened.
@@ -100,7 +97,7 @@ class HttpServer:
 
     def __init__(self, options: Options, engine: WorkerEngine) -> None:
         folders = AllowedFolders(options.folders)
-        self._listener = listen(options.access.host, options.port)
+        super().__init__(options.access, options.port)
         service = make_service(options, engine)
         # The guard checks Host, Origin and the key, here as in `serve`.
         unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -109,52 +106,14 @@ class HttpServer:
             .server()
             .streamable_http_app(streamable_http_path=_PATH, transport_security=unchecked)
         )
-        config = uvicorn.Config(
-            Guard(app, options.access),
-            http=http_protocol(service.limits),
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=math.ceil(service.limits.header_s),
-            timeout_graceful_shutdown=1,  # clients keep a stream open as long as they run
-        )
-        self._server = _Server(config, service)
+        # Clients keep a stream open as long as they run, so connections are closed soon.
+        guarded = Guard(app, options.access)
+        self.answer_with(guarded, service, grace_s=_GRACE_S, close_s=1, starts=True)
 
     @property
     def address(self) -> str:
         """The address that clients connect to."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://{host}:{port}{_PATH}"
-
-    def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or `stop`."""
-        try:
-            self._server.run(sockets=[self._listener])
-        finally:
-            self._listener.close()
-
-    def stop(self) -> None:
-        """Stop; may be called from any thread."""
-        self._server.should_exit = True
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that loads the model at its start and ends answers at its end."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.start()
-        await super().startup(sockets)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._service.drain(_GRACE_S)
-        await super().shutdown(sockets)
-        await self._service.stop()
+        return f"{super().address}{_PATH}"
 
 
 def serve_http(options: Options, *, on_listening: Callable[[str], None]) -> None:

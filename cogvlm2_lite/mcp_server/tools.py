@@ -21,7 +21,14 @@ from mcp.server import Server, ServerRequestContext
 from msgspec import Struct, to_builtins
 
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
-from cogvlm2_lite.events import Finished, FinishReason, Notice, PictureOpened, Replanned
+from cogvlm2_lite.events import (
+    Finished,
+    FinishReason,
+    Notice,
+    PictureOpened,
+    Replanned,
+    TurnsDropped,
+)
 from cogvlm2_lite.file_names import escape_line, to_json, valid_text
 from cogvlm2_lite.mcp_server.arguments import (
     AskArguments,
@@ -134,9 +141,9 @@ class Tools:
 
     async def _ask(self, values: dict[str, Any], progress: ProgressReport) -> Struct:
         asked = read_arguments(values, AskArguments)
-        answer = await self._answer(
-            asked, asked.question, Sampling(max_new_tokens=asked.max_tokens), progress
-        )
+        sampling = Sampling(max_new_tokens=asked.max_tokens)
+        history = tuple((turn.question, turn.answer) for turn in asked.history)
+        answer = await self._answer(asked, asked.question, sampling, progress, history)
         return AskResult(
             answer=valid_text(answer.finished.text.strip()),
             finish_reason=answer.finished.reason.value,
@@ -177,12 +184,18 @@ class Tools:
         question: str,
         sampling: Sampling,
         progress: ProgressReport,
+        history: tuple[tuple[str, str], ...] = (),
     ) -> _Answer:
-        """Answer a question about a picture; a call that is cancelled ends within one token."""
+        """Answer a question about a picture; a call that is cancelled ends within one token.
+
+        history  earlier questions and answers; the oldest ones are left out if they are too long
+        """
         image = await asyncio.to_thread(self._folders.read, asked.path)
         request = AnswerRequest(
             model=None,
             question=question,
+            history=history,
+            truncate=True,
             pictures=(Picture(data=image, page=asked.page),),
             sampling=sampling,
             waits=True,
@@ -194,6 +207,11 @@ class Tools:
                     case PictureOpened():
                         page, pages = event.page, event.pages
                         notices += map(str, event.notices)
+                    case TurnsDropped():
+                        notices.append(
+                            "The conversation is longer than the model's context, so the oldest "
+                            f"turns were left out ({event.count})."
+                        )
                     case Notice() | Replanned():
                         notices.append(str(event.text))
                     case Finished(reason=FinishReason.CANCELLED):

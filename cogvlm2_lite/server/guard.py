@@ -36,7 +36,7 @@ _ORIGIN_SCHEMES = (
     "moz-extension",
 )  # fmt: skip
 """Of pages, and of desktop programs that are made of pages (Obsidian, Tauri, editors, browsers)."""
-_EXPOSED = f"{NOTICE_HEADER}, {IGNORED_HEADER}".encode()
+_EXPOSED = f"{NOTICE_HEADER}, {IGNORED_HEADER}, mcp-session-id, mcp-protocol-version".encode()
 _CLIENT_HEADERS = "authorization, content-type, x-api-key"
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
 OPEN_PATHS = PATHS | {"/health"}
@@ -219,7 +219,7 @@ def _adding(send: Send, origin: str) -> Send:
             if origin:
                 cors = [
                     (b"access-control-allow-origin", origin.encode("latin-1")),
-                    (b"access-control-allow-methods", b"GET, POST"),
+                    (b"access-control-allow-methods", b"GET, POST, DELETE"),
                     (b"access-control-expose-headers", _EXPOSED),
                     (b"vary", b"origin"),
                 ]

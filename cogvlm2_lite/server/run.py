@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import uvicorn
-
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.server.app import make_app
-from cogvlm2_lite.server.connections import http_protocol, listen
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.listening import ListeningServer
 from cogvlm2_lite.server.ollama_routes import card_of
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.service import Service
@@ -40,20 +36,7 @@ class Options:
     grace_s: float = 20.0
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that lets answers finish, or ends them, before it closes connections."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, grace_s: float) -> None:
-        super().__init__(config)
-        self._service = service
-        self._grace_s = grace_s
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._service.drain(self._grace_s)
-        await super().shutdown(sockets)
-
-
-class LocalServer:
+class LocalServer(ListeningServer):
     """An open port and its server.
 
     pictures  fetches pictures from the web; None: as the options require
@@ -64,7 +47,7 @@ class LocalServer:
     def __init__(
         self, options: Options, engine: WorkerEngine, pictures: RemotePictures | None = None
     ) -> None:
-        self._listener = listen(options.access.host, options.port)
+        super().__init__(options.access, options.port)
         self.service = Service(
             engine, options.limits, max_waiting=options.max_waiting, on_load_failure=self.stop
         )
@@ -79,36 +62,7 @@ class LocalServer:
             pictures=pictures,
             most_requests=options.max_waiting * 4 + 64,
         )
-        config = uvicorn.Config(
-            app,
-            http=http_protocol(limits),
-            ws="none",
-            log_level="warning",
-            access_log=False,  # questions are never logged
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=math.ceil(limits.header_s),
-            timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
-        self._server = _Server(config, self.service, options.grace_s)
-
-    @property
-    def address(self) -> str:
-        """The page's address."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-    def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or `stop`."""
-        try:
-            self._server.run(sockets=[self._listener])
-        finally:
-            self._listener.close()
-
-    def stop(self) -> None:
-        """Let answers finish within grace_s, then stop; may be called from any thread."""
-        self._server.should_exit = True
+        self.answer_with(app, self.service, grace_s=options.grace_s, close_s=10, starts=False)
 
 
 def remarks_of(loaded: Loaded) -> list[str]:

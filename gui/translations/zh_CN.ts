@@ -1874,6 +1874,14 @@
         <translation>此模型不支持嵌入向量：它回答关于图片的问题。</translation>
     </message>
     <message>
+        <source>Install it: pip install &quot;cogvlm2-lite[{extra}]&quot;</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>--port, --allow-origin and the API key are for --http.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
@@ -3026,14 +3034,6 @@
         <translation>有两个 API 密钥。</translation>
     </message>
     <message>
-        <source>The server needs the package {package}, which is not installed.</source>
-        <translation>服务器需要软件包 {package}，但它没有安装。</translation>
-    </message>
-    <message>
-        <source>Install it: pip install &quot;cogvlm2-lite[server]&quot;</source>
-        <translation>请安装：pip install &quot;cogvlm2-lite[server]&quot;</translation>
-    </message>
-    <message>
         <source>--{name} must be above 0.</source>
         <translation>--{name} 必须大于 0。</translation>
     </message>
@@ -3174,20 +3174,12 @@
         <translation>请添加 --folder FOLDER，指定包含图片的文件夹。</translation>
     </message>
     <message>
-        <source>--port and the API key are for --http.</source>
-        <translation>--port 和 API 密钥用于 --http。</translation>
-    </message>
-    <message>
         <source>Add --http.</source>
         <translation>请添加 --http。</translation>
     </message>
     <message>
         <source>This command needs the package {package}, which is not installed.</source>
         <translation>此命令需要软件包 {package}，但它未安装。</translation>
-    </message>
-    <message>
-        <source>Install it: pip install &quot;cogvlm2-lite[mcp]&quot;</source>
-        <translation>安装它：pip install &quot;cogvlm2-lite[mcp]&quot;</translation>
     </message>
     <message>
         <source>--context must be 1 or more, not {value}.</source>

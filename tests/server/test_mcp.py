@@ -26,7 +26,9 @@ from cogvlm2_lite.cli.mcp import main
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError, ImageError, UsageError
-from cogvlm2_lite.events import PictureOpened, Progress
+from cogvlm2_lite.events import PictureOpened, Progress, TurnsDropped
+from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.mcp_server.folders import AllowedFolders
 from cogvlm2_lite.mcp_server.run import HttpServer, Options, make_service
 from cogvlm2_lite.mcp_server.tools import Tools, read_value
@@ -109,7 +111,7 @@ def in_session(
     return asyncio.run(asyncio.wait_for(session(), PATIENCE_S))
 
 
-def call(folder: Path, tool: str, engine: ScriptedEngine | None = None, **values: Any) -> str:
+def call(folder: Path, tool: str, engine: ScriptedEngine | None = None, /, **values: Any) -> str:
     """Call a tool that fails, and return the text of its error."""
 
     async def use(client: Client) -> CallToolResult:
@@ -331,6 +333,68 @@ def test_a_cancelled_call_stops_the_answer(folder: Path) -> None:
     assert in_session(folder, use, engine) == "red bus"
 
 
+def test_a_follow_up_question_has_the_earlier_ones(folder: Path) -> None:
+    engine = ScriptedEngine()
+
+    async def use(client: Client) -> CallToolResult:
+        [tool] = [t for t in (await client.list_tools()).tools if t.name == "ask_picture"]
+        turn = tool.input_schema["properties"]["history"]["items"]
+        assert set(turn["properties"]) == {"question", "answer"}
+        history = [{"question": "What is it?", "answer": "A bus."}]
+        values = {"path": "a.png", "question": "Its color?", "history": history}
+        await client.call_tool("ask_picture", values)
+        engine.extra = [TurnsDropped(count=1)]
+        return await client.call_tool("ask_picture", values)
+
+    result = in_session(folder, use, engine)
+    assert [ask.history for ask in engine.asked] == [(("What is it?", "A bus."),)] * 2
+    [notice] = result.structured_content["notices"]
+    assert "oldest" in notice
+    wrong = call(folder, "ask_picture", path="a.png", history=[{"question": "x"}])
+    assert "missing required field `answer`" in wrong
+
+
+def test_calls_are_answered_at_once_with_parallel(folder: Path) -> None:
+    engine = ScriptedEngine(parallel=2)
+
+    async def use(client: Client) -> list[str]:
+        values = {"path": "a.png", "question": "one wait"}
+        first = asyncio.create_task(client.call_tool("ask_picture", values))
+        assert await asyncio.to_thread(engine.begun.wait, PATIENCE_S)
+        second = await client.call_tool("ask_picture", {**values, "question": "two"})
+        assert not first.done()
+        engine.go.set()
+        return [text_of(second), text_of(await first)]
+
+    assert in_session(folder, use, engine) == ["two", "one wait"]
+
+
+class OpeningEngine(ScriptedEngine):
+    """Opens the pictures, as the real engine does."""
+
+    def submit(self, ask: Ask, deliver: Callable[[Outcome], None]) -> int:
+        try:
+            open_image(ask.image or b"", page=ask.page, limits=ImageLimits(max_pixels=1000))
+        except ImageError as error:
+            deliver(error)
+            return ask.request
+        return super().submit(ask, deliver)
+
+
+def test_pictures_that_are_too_large_are_errors(folder: Path) -> None:
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(513 * 2**20)  # a hole, which takes no space
+    assert "huge.png" in (text := call(folder, "ask_picture", path="huge.png"))
+    assert "MiB" in text
+    assert "million pixels" in call(folder, "ask_picture", OpeningEngine(), path="a.png")
+
+
+@pytest.mark.parametrize("name", ["..", "/etc", "sub/../..", "nothing"])
+def test_folders_outside_are_not_listed(folder: Path, name: str) -> None:
+    text = call(folder, "list_pictures", folder=name)
+    assert "is outside the folders" in text or "There is no file 'nothing'" in text
+
+
 def test_a_client_connects_while_the_model_is_loading(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,10 +481,37 @@ def test_http_checks_host_origin_and_key_as_the_server_does(folder: Path) -> Non
             assert httpx.post(address, headers=wrong, json={}).status_code == status
 
 
+def test_pages_of_allowed_origins_can_use_the_tools(folder: Path) -> None:
+    origin = "http://localhost:6274"
+    headers = {"Origin": origin}
+
+    async def session(address: str) -> int:
+        async with (
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(streamable_http_client(address, http_client=http)) as client,
+        ):
+            return len((await client.list_tools()).tools)
+
+    with served(folder, access=Access(origins=(origin,))) as address:
+        assert asyncio.run(asyncio.wait_for(session(address), PATIENCE_S)) == 3
+        asked = {"access-control-request-headers": "content-type, mcp-session-id"}
+        preflight = httpx.options(address, headers={**headers, **asked})
+        allowed = preflight.headers
+        assert preflight.status_code == 204
+        assert allowed["access-control-allow-origin"] == origin
+        assert allowed["access-control-allow-headers"] == asked["access-control-request-headers"]
+        assert "DELETE" in allowed["access-control-allow-methods"]
+        assert "mcp-session-id" in allowed["access-control-expose-headers"]
+        assert httpx.post(address, headers={"Origin": "http://x.example"}).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
         (["demo"], "No folder is named"),
+        (["demo", "--folder", ".", "--allow-origin", "http://x.example"], "are for --http"),
+        (["demo", "--folder", ".", "--http", "--allow-origin", "x.example"], "is not an origin"),
+        (["demo", "--folder", ".", "--parallel", "0"], "parallel"),
         (["demo", "--folder", "/nowhere"], "There is no folder /nowhere"),
         (["demo", "--folder", ".", "--port", "1"], "are for --http"),
         (["demo", "--folder", ".", "--http", "--port", "70000"], "between 0 and 65535"),
