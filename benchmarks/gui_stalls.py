@@ -54,6 +54,7 @@ from cogvlm2_lite.worker.client import (  # noqa: E402
 from cogvlm2_lite.worker.protocol import Ask, Loaded  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
 from gui.background.engine import EngineClient, start_process  # noqa: E402
+from gui.chat.dropped import DroppedContent  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
 from gui.data.history import History  # noqa: E402
 
@@ -159,8 +160,9 @@ def first_paint_s() -> float:
 def demo(questions: int) -> dict[str, object]:
     """Stream answers of the demo model."""
     with _window(start_process) as (_, chat, loop):
-        chat.panel.load((checkpoint_folder().parent / "pictures" / "shapes.png").read_bytes())
-        loop.run(lambda: bool(chat.save_state()[1]))
+        shapes = checkpoint_folder().parent / "pictures" / "shapes.png"
+        chat.take(DroppedContent(files=(shapes,)))
+        loop.run(lambda: bool(chat.picture))
         loop.report()
         for _ in range(questions):
             _ask(chat, loop)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gui.background.attachments import Attachments
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
 from gui.data.history import History
@@ -19,12 +20,14 @@ class Context:
     open_model  open a model folder in the engine, and remember it
     show_page   show a page by its name in `gui.window.PAGES`
     send_files  show a page and pass it picture files (its `receive`)
+    attachments reads the pictures of conversations; it outlives the pages
     """
 
     settings: Preferences
     engine: EngineBridge
     history: History
     tasks: Tasks
+    attachments: Attachments
     data: Path
     open_model: Callable[[Path], None]
     show_page: Callable[[str], None]

@@ -25,11 +25,14 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.worker.client import EngineState
 from gui import theme
+from gui.background.attachments import Attachments
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
+from gui.chat.dropped import DroppedContent, is_folder
 from gui.context import Context, model_name
 from gui.data.history import History
 from gui.data.settings import Preferences
+from gui.drops import Drops
 from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
@@ -82,6 +85,19 @@ class FileReceiver(Protocol):
         ...
 
 
+@runtime_checkable
+class ContentReceiver(Protocol):
+    """The page that uses pictures that are dropped or pasted."""
+
+    def take(self, content: DroppedContent) -> None:
+        """Use a picture, files or an address."""
+        ...
+
+    def show_message(self, text: str) -> None:
+        """Show a message."""
+        ...
+
+
 class MainWindow(QMainWindow):
     """The window. Pages are made when they are first shown.
 
@@ -104,16 +120,19 @@ class MainWindow(QMainWindow):
         self._made: dict[str, QWidget] = {}
         self._retranslating = False
         self.tasks = Tasks(self)
+        self.attachments = Attachments(self.tasks, history, self)
         self.context = Context(
             settings=settings,
             engine=engine,
             history=history,
             tasks=self.tasks,
+            attachments=self.attachments,
             data=data,
             open_model=self.open_model,
             show_page=self.show_page,
             send_files=self.send_files,
         )
+        self.drops = Drops(self, self.take, self._say_no_picture)
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.timeout.connect(self._unload_idle)
@@ -152,12 +171,38 @@ class MainWindow(QMainWindow):
         assert isinstance(page, FileReceiver)
         page.receive(files)
 
+    def take(self, content: DroppedContent) -> None:
+        """Use what was dropped or pasted on any page. Folders go to the batch page."""
+        batch = self._stack.currentWidget() is self._made.get("batch")
+        if content.files and (batch or any(map(is_folder, content.files))):
+            self.send_files("batch", content.files)
+            return
+        self.show_page("chat")
+        page = self._made["chat"]
+        assert isinstance(page, ContentReceiver)
+        page.take(content)
+
+    def _paste(self) -> None:
+        """Use the clipboard while no text field has the focus."""
+        if not self.drops.paste():
+            self._show_in_chat(self.tr("There is no picture on the clipboard."))
+
+    def _say_no_picture(self) -> None:
+        self._show_in_chat(self.tr("This is not a picture."))
+
+    def _show_in_chat(self, text: str) -> None:
+        self.show_page("chat")
+        page = self._made["chat"]
+        assert isinstance(page, ContentReceiver)
+        page.show_message(text)
+
     def _make(self, name: str) -> QWidget:
         if name not in self._made:
             module, _, function = self._rows[name].target.partition(":")
             make: Callable[[Context], QWidget] = getattr(importlib.import_module(module), function)
             self._made[name] = make(self.context)
             self._stack.addWidget(self._made[name])
+            self.drops.watch(self._made[name])
         return self._made[name]
 
     def warn_unsaved(self, reason: str) -> None:
@@ -187,6 +232,7 @@ class MainWindow(QMainWindow):
             closing = getattr(widget, "shut_down", None)
             if closing is not None:
                 closing()
+        self.attachments.shut_down()
         self.tasks.close()
         self.context.engine.client.close()
         super().closeEvent(event)
@@ -297,6 +343,7 @@ class MainWindow(QMainWindow):
         self._add_action("Ctrl+-", lambda: self._zoom(-1))
         self._add_action("Ctrl+0", lambda: points.set("font_points", 11))
         self._add_action("Ctrl+,", partial(self.show_page, "settings"))
+        self._add_action("Ctrl+V", self._paste)
         self._add_action("F1", self.show_shortcuts)
         self._add_action("Ctrl+Q", self.close)
 

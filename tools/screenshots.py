@@ -25,6 +25,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.worker.client import EngineState  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
 from gui.batch.page import BatchPage  # noqa: E402
+from gui.chat.dropped import DroppedContent  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
 from gui.data.state import Conversation, Status, Turn  # noqa: E402
 from gui.memory.page import MemoryPage  # noqa: E402
@@ -105,8 +106,8 @@ class Photographer:
         """Ask questions about a picture in a new conversation."""
         self.chat.start_new()
         data = (PICTURES / picture).read_bytes()
-        self.chat.panel.load(data)
-        self.wait(20, lambda: self.chat.save_state()[1] == data)
+        self.chat.take(DroppedContent(data=data))
+        self.wait(20, lambda: self.chat.picture == data)
         self.wait(1)
         for question in questions:
             self.chat.composer.setPlainText(question)

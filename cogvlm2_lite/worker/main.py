@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 from cogvlm2_lite import events
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import (
@@ -30,13 +32,16 @@ from cogvlm2_lite.errors import (
     UsageError,
 )
 from cogvlm2_lite.forecast.table import plan_as_dict
+from cogvlm2_lite.inputs.failures import check_size
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.inputs.sheet import PictureFile, open_sheet
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.heartbeat import HEARTBEAT_S, StepTimer
 from cogvlm2_lite.worker.protocol import (
     Ask,
     CancelRequest,
+    DecodedImage,
     Emitted,
     Failed,
     Heartbeat,
@@ -237,6 +242,8 @@ def _picture(ask: Ask, limits: ImageLimits) -> OpenedImage | None:
     """Return the picture of a question, which may be a sheet of several; None: it has none."""
     if ask.image is None:
         return None
+    if ask.decoded is not None:
+        return _of_pixels(ask.image, ask.decoded, limits)
     if not ask.sheet:
         return open_image(ask.image, upright=ask.upright, page=ask.page, limits=limits)
     files, begin = [], 0
@@ -244,6 +251,24 @@ def _picture(ask: Ask, limits: ImageLimits) -> OpenedImage | None:
         files.append(PictureFile(data=ask.image[begin : begin + one.nbytes], page=one.page))
         begin += one.nbytes
     return open_sheet(files, upright=ask.upright, limits=limits)
+
+
+def _of_pixels(data: bytes, known: DecodedImage, limits: ImageLimits) -> OpenedImage:
+    """Return a picture that was decoded before.
+
+    Raises ImageError, and UsageError for pixels of another size.
+    """
+    if len(data) != 3 * known.width * known.height:
+        raise UsageError(
+            "The picture has {count} bytes, which are not {width} by {height} pixels.",
+            count=len(data), width=known.width, height=known.height,
+        )  # fmt: skip
+    check_size((known.width, known.height), Text("The picture"), limits)
+    pixels = np.frombuffer(data, np.uint8).reshape(known.height, known.width, 3)
+    return OpenedImage(
+        rgb=pixels, sha256=known.sha256, format=known.format, original_size=known.original_size,
+        name=Text("The picture"), page=known.page, pages=known.pages, notices=known.notices,
+    )  # fmt: skip
 
 
 def _open(options: LoadOptions) -> _Opened:

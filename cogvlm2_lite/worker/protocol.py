@@ -55,19 +55,35 @@ class SheetPicture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     page: Number | None = None
 
 
+class DecodedImage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an Ask with pixels says about them; the fields are those of inputs.image.OpenedImage."""
+
+    width: Number
+    height: Number
+    sha256: str
+    format: str
+    original_size: tuple[Count, Count]
+    page: Number = 1
+    pages: Number = 1
+    notices: tuple[Text, ...] = ()
+
+
 class Ask(_Message, frozen=True, kw_only=True):
     """Answer a question; answered by Emitted messages, the last one with Finished, or by Failed.
 
-    image  the bytes of a picture file, decoded in the engine's process
-    page   the page or frame of the picture, from 1; None: the one that open_image chooses
-    sheet  the pictures to put on one sheet (inputs/sheet.py); image has their files, one after the
-           other. (): there is one picture or none
+    image    the bytes of a picture file, decoded in the engine's process
+    decoded  set: `image` is the pixels of a picture that the owner has decoded before,
+             [height, width, 3] bytes
+    page     the page or frame of the picture, from 1; None: the one that open_image chooses
+    sheet    the pictures to put on one sheet (inputs/sheet.py); image has their files, one after
+             the other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
     """
 
     request: Number
     question: str
     image: bytes | None = None
+    decoded: DecodedImage | None = None
     page: Number | None = None
     sheet: tuple[SheetPicture, ...] = ()
     history: tuple[tuple[str, str], ...] = ()

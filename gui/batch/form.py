@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.batch.texts import Existing
+from cogvlm2_lite.inputs.formats import kind_of
 from gui.batch.run import Job
 from gui.data.settings import Preferences
 from gui.presets import PresetButton
@@ -137,10 +138,16 @@ class JobForm(QWidget):
         self._settings.set("batch_output", values.output)
 
     def choose(self, files: Sequence[Path]) -> None:
-        """Use chosen pictures instead of a whole folder, or one folder."""
+        """Use chosen pictures instead of a whole folder, or one folder.
+
+        With other files, a folder stands for the pictures in it.
+        """
         if len(files) == 1 and files[0].is_dir():
             self.folder.setText(str(files[0]))
             self._choose_only(None)
+            return
+        files = [picture for file in files for picture in _pictures(file)]
+        if not files:
             return
         folder = Path(os.path.commonpath([file.parent for file in files]))
         self.folder.setText(str(folder))
@@ -226,3 +233,13 @@ class JobForm(QWidget):
             line.setText(folder)
             if line is self.folder:
                 self._choose_only(None)
+
+
+def _pictures(path: Path) -> list[Path]:
+    """Return the pictures of a folder without its subfolders; a file as it is."""
+    if not path.is_dir():
+        return [path]
+    try:
+        return sorted(file for file in path.iterdir() if kind_of(file))
+    except OSError:  # the folder may not be read
+        return []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from PySide6.QtCore import QEvent, QMimeData, QObject, QSize, Qt, Signal
-from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -21,7 +19,9 @@ from cogvlm2_lite.events import Progress
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 from gui import theme
+from gui.chat.chip import PictureChip
 from gui.chat.sampling import SamplingButton
+from gui.chat.several import SeveralFiles
 from gui.data.settings import Preferences
 from gui.presets import PresetButton
 
@@ -30,18 +30,16 @@ class Composer(QWidget):
     """The question field with its buttons and the status line.
 
     asked    the user sent the question
-    stopped  the user stopped the answer
-
-    paste  called with pasted content; returns True if it used a picture in it
+    stopped  the user stopped the answer, or the wait for the picture
     """
 
     asked = Signal()
     stopped = Signal()
 
-    def __init__(self, settings: Preferences, paste: Callable[[QMimeData], bool]) -> None:
+    def __init__(self, settings: Preferences) -> None:
         super().__init__()
-        self._paste = paste
         self._busy = False
+        self._waiting = False
         self._state = EngineState.STOPPED
         column = QVBoxLayout(self)
         column.setContentsMargins(24, 8, 24, 12)
@@ -50,6 +48,9 @@ class Composer(QWidget):
         card.setProperty("kind", "card")
         inner = QVBoxLayout(card)
         inner.setContentsMargins(12, 10, 10, 8)
+        self.chip, self.several = PictureChip(), SeveralFiles()
+        inner.addWidget(self.several)
+        inner.addWidget(self.chip)
         self.text = QPlainTextEdit()
         self.text.setProperty("kind", "clear")
         self.text.setPlaceholderText(self.tr("Ask about the picture"))
@@ -68,7 +69,7 @@ class Composer(QWidget):
         self.send_button = QToolButton()
         self.send_button.setIconSize(QSize(20, 20))
         self.send_button.clicked.connect(
-            lambda: self.stopped.emit() if self._busy else self.asked.emit()
+            lambda: self.stopped.emit() if self._busy or self._waiting else self.asked.emit()
         )
         row.addWidget(self.send_button)
         inner.addLayout(row)
@@ -93,11 +94,19 @@ class Composer(QWidget):
         self.text.setPlainText(question)
         self.text.setFocus()
 
-    def show_state(self, state: EngineState, *, busy: bool) -> None:
-        """Show the engine's state. busy: an answer is being generated."""
-        self._state, self._busy = state, busy
+    def show_state(self, state: EngineState, *, busy: bool, waiting: bool = False) -> None:
+        """Show the engine's state.
+
+        busy     an answer is being generated
+        waiting  the question is asked as soon as its picture is ready
+        """
+        self._state, self._busy, self._waiting = state, busy, waiting
+        self.text.setReadOnly(waiting)
         self._draw()
-        if not busy:
+        if waiting and not busy:
+            self.progress.hide()
+            self.status.setText(self.tr("Waiting for the picture…"))
+        elif not busy:
             self.progress.hide()
             self.status.setText(
                 {
@@ -124,22 +133,20 @@ class Composer(QWidget):
         self.progress.show()
 
     def _draw(self) -> None:
-        self.send_button.setIcon(theme.icon("stop" if self._busy else "send"))
-        text = self.tr("Stop (Esc)") if self._busy else self.tr("Send (Enter)")
+        stops = self._busy or self._waiting
+        self.send_button.setIcon(theme.icon("stop" if stops else "send"))
+        text = self.tr("Stop (Esc)") if stops else self.tr("Send (Enter)")
         self.send_button.setToolTip(text)
         self.send_button.setAccessibleName(text)
         question = bool(self.text.toPlainText().strip())
         ready = self._state is EngineState.READY
-        self.send_button.setEnabled(self._busy or (ready and question))
+        self.send_button.setEnabled(stops or (ready and question))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Send with Enter (Shift+Enter starts a new line), and use pictures that are pasted."""
+        """Send with Enter (Shift+Enter starts a new line)."""
         if watched is self.text and isinstance(event, QKeyEvent):
             if event.type() is not QEvent.Type.KeyPress:
                 return False
-            if event.matches(QKeySequence.StandardKey.Paste):
-                mime = QGuiApplication.clipboard().mimeData()
-                return not mime.hasText() and self._paste(mime)
             enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
             broken = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
             if enter and not broken:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,12 @@ from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.units import format_bytes
 
 _KINDS = ("png", "jpeg", "webp", "bmp", "gif", "tiff", "avif", "heic", "heif")
-_EMBEDDED = re.compile(rb"""<img[^>]{0,4096}?src=["'](data:image/[^"']+)["']""", re.I)
+_EMBEDDED = re.compile(
+    r"""<img\b[^>]{0,4096}?\bsrc\s*=\s*(?:"(data:image/[^"]+)"|'(data:image/[^']+)'|(data:image/[^\s>]+))""",
+    re.I,
+)
+_COPIED_FILES = "x-special/gnome-copied-files"
+_NETWORK = ("http", "https", "ftp", "ftps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,31 +36,93 @@ class DroppedContent:
     """What was dropped or pasted. At most one field is set.
 
     data   the bytes of a picture file
-    files  several files, or one folder
+    image  the pixels of a picture, if its file is not there
+    files  files and folders
     url    a network address, which is never fetched
     """
 
     data: bytes = b""
+    image: QImage | None = None
     files: tuple[Path, ...] = ()
     url: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that can be used or reported."""
+        return not (self.data or self.image is not None or self.files or self.url)
+
+    @property
+    def read(self) -> Callable[[], bytes]:
+        """A function that returns the bytes of the picture file. It may be slow for pixels."""
+        image, data = self.image, self.data
+        return (lambda: data) if image is None else (lambda: png_bytes(image))
 
 
 def read_mime(mime: QMimeData) -> DroppedContent:
     """Return the picture, files or address in a drop; an empty DroppedContent without one.
 
     A browser drops several formats at once: the image if it has it, a part of the page with the
-    image inside, and its address. Raises CogVLM2LiteError for a file that can't be read.
+    image inside, and its address. No file is read here.
     """
-    files = tuple(local_path(url) for url in mime.urls() if url.isLocalFile())
-    if len(files) > 1 or (files and is_folder(files[0])):
-        return DroppedContent(files=files)
+    urls = _urls(mime)
+    files = tuple(local_path(url) for url in urls if url.isLocalFile())
     if files:
-        return DroppedContent(data=read_file(files[0]))
-    for data in (_raw(mime), _embedded(mime)):
-        if data:
-            return DroppedContent(data=data)
-    remote = next((u for u in mime.urls() if u.scheme() in ("http", "https", "ftp")), None)
+        return DroppedContent(files=files)
+    raw = _raw(mime)
+    if raw:
+        return DroppedContent(data=raw)
+    if mime.hasImage():
+        image = mime.imageData()
+        if isinstance(image, QImage) and not image.isNull():
+            return DroppedContent(image=image)
+    embedded = _embedded(mime, urls)
+    if embedded:
+        return DroppedContent(data=embedded)
+    remote = next((url for url in urls if url.scheme() in _NETWORK), None)
     return DroppedContent(url=address(remote)) if remote is not None else DroppedContent()
+
+
+def may_have_picture(mime: QMimeData) -> bool:
+    """Return whether `read_mime` may find something, without asking for the data."""
+    return (
+        mime.hasUrls()
+        or mime.hasImage()
+        or mime.hasHtml()
+        or mime.hasFormat(_COPIED_FILES)
+        or any(mime.hasFormat(f"image/{kind}") for kind in _KINDS)
+        or bool(_urls(mime))
+    )
+
+
+def is_text(mime: QMimeData) -> bool:
+    """Return whether a text field should take this as text, although it may have a picture, too.
+
+    Spreadsheets and word processors copy an image of the text along with it. Text that is only
+    addresses describes the files or the picture next to it.
+    """
+    if not mime.hasFormat("text/plain") or any(url.isLocalFile() for url in _urls(mime)):
+        return False
+    words = mime.text().split()
+    if words and all(word.lower().startswith("data:image/") for word in words):
+        return False
+    addresses = bool(words) and all(QUrl(word).scheme() in _NETWORK for word in words)
+    if not addresses:
+        return bool(words)
+    pictured = mime.hasImage() or bool(_raw(mime)) or bool(_embedded(mime, []))
+    return not pictured and not mime.hasUrls()
+
+
+def _urls(mime: QMimeData) -> list[QUrl]:
+    """Return the addresses, also those that are written as the whole text: file:///a.png."""
+    if mime.hasUrls():
+        return mime.urls()
+    if mime.hasFormat(_COPIED_FILES):
+        lines = bytes(mime.data(_COPIED_FILES).data()).split(b"\n")[1:]
+        return [QUrl.fromEncoded(QByteArray(line.strip())) for line in lines if line.strip()]
+    words = [line.strip() for line in mime.text().splitlines() if line.strip()]
+    if words and all(word.lower().startswith(("file://", "data:image/")) for word in words):
+        return [QUrl.fromEncoded(QByteArray(word.encode())) for word in words]
+    return []
 
 
 def local_path(url: QUrl) -> Path:
@@ -116,27 +185,25 @@ def address(url: QUrl) -> str:
 
 
 def _raw(mime: QMimeData) -> bytes:
-    """Return a picture file as it is, or else the pixels as PNG."""
+    """Return a picture file as it is."""
     for form in (f"image/{kind}" for kind in _KINDS):
         if mime.hasFormat(form):
-            return bytes(mime.data(form).data())
-    if mime.hasImage():
-        image = mime.imageData()
-        if isinstance(image, QImage) and not image.isNull():
-            return png_bytes(image)
+            data = bytes(mime.data(form).data())
+            if data:
+                return data
     return b""
 
 
-def _embedded(mime: QMimeData) -> bytes:
+def _embedded(mime: QMimeData, urls: list[QUrl]) -> bytes:
     """Return an image that is embedded in an address or in HTML."""
-    for url in mime.urls():
+    for url in urls:
         if url.scheme() == "data":
             return _of_data_url(bytes(url.toEncoded().data()))
-    if mime.hasHtml():
-        found = _EMBEDDED.search(bytes(mime.data("text/html").data()))
-        if found:
-            return _of_data_url(found[1])
-    return b""
+    found = _EMBEDDED.search(mime.html()) if mime.hasHtml() else None
+    if found is None:
+        return b""
+    written = next(group for group in found.groups() if group)
+    return _of_data_url(html.unescape(written).encode())
 
 
 def _of_data_url(written: bytes) -> bytes:

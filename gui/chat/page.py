@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import (
-    QAction,
-    QDragEnterEvent,
-    QDragLeaveEvent,
-    QDropEvent,
-    QKeySequence,
-    QResizeEvent,
-)
+from PySide6.QtGui import QAction, QGuiApplication, QImage, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -24,21 +18,19 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
+from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask, Loaded
+from gui.background.attachments import AttachmentState
 from gui.chat.answering import Answering
+from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
-from gui.chat.dropped import read_file
+from gui.chat.drafts import Draft, Waiting
+from gui.chat.dropped import DroppedContent, is_folder, png_bytes, read_file, read_mime
+from gui.chat.giving import Drafts, Giving
 from gui.chat.picture import PicturePanel
-from gui.chat.picture_choice import (
-    PictureAction,
-    ReadPictures,
-    ask_about_many,
-    ask_about_second,
-    read_pictures,
-)
+from gui.chat.several import ReadPictures, read_pictures
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
@@ -53,6 +45,14 @@ _NARROW = 720
 _NARROW_PANEL = 220
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedChat:
+    """What the page shows, for a page that replaces it."""
+
+    drafts: Drafts
+    text: str
+
+
 def make(context: Context) -> QWidget:
     """Make the page."""
     return ChatPage(context)
@@ -64,25 +64,22 @@ class ChatPage(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self._conversation: Conversation | None = None
-        self._picture = b""
-        self._page: int | None = None
         self._edited: Turn | None = None
         self._closed = False
         self._warned: Loaded | None = None
         self.setProperty("kind", "page")
         self._answering = Answering(context.engine, context.history, self)
         self._answering.changed.connect(self._draw)
-        self._answering.ended.connect(self._show_state)
+        self._answering.ended.connect(self._answer_ended)
         self._answering.failed.connect(self.show_message)
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
-        self.panel.chosen.connect(lambda data: self._choose_picture(data, None))
-        self.panel.page_chosen.connect(lambda page: self._choose_picture(self._picture, page))
-        self.panel.files_dropped.connect(self._files_dropped)
-        self.panel.failed.connect(self.show_message)
+        self._giving = Giving(context, self)
+        self.panel.page_chosen.connect(self._giving.choose_page)
+        self.panel.open_wanted.connect(self.ask_for_file)
+        self.panel.paste_wanted.connect(self.paste)
+        self.panel.capture_wanted.connect(self.capture)
         self.sidebar = self._make_sidebar()
-        self.setAcceptDrops(True)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         self._splitter = splitter = QSplitter(Qt.Orientation.Horizontal)
@@ -94,6 +91,10 @@ class ChatPage(QWidget):
         splitter.setSizes([230, 560, 320])
         row.addWidget(splitter)
         context.engine.state_changed.connect(self._show_state)
+        self._giving.changed.connect(self._show_pictures)
+        self._giving.ready.connect(self._continue_asking)
+        self._giving.kept.connect(self.reload_list)
+        self._giving.failed.connect(self.show_message)
         self._keys()
         self.reload_list()
         self.show_conversation(None)
@@ -103,6 +104,11 @@ class ChatPage(QWidget):
         """True while an answer is being generated."""
         return self._answering.busy
 
+    @property
+    def waiting(self) -> bool:
+        """True while a question waits for its picture or for another answer."""
+        return bool(self._giving.waiting)
+
     def focus_input(self) -> None:
         """Focus the question field. A focus proxy would make the list unreachable by Tab."""
         self.composer.setFocus()
@@ -110,27 +116,29 @@ class ChatPage(QWidget):
     @property
     def conversation(self) -> Conversation | None:
         """The conversation that is shown."""
-        return self._conversation
+        return self._giving.draft.conversation
 
-    def save_state(self) -> tuple[int | None, bytes, str, int | None]:
-        """Return conversation, picture, question and page for a widget that replaces this one."""
-        shown, text = self._conversation, self.composer.toPlainText()
-        return (shown.id if shown else None), self._picture, text, self._page
+    @property
+    def picture(self) -> bytes:
+        """The file of the picture that the next question is about; empty until it is ready."""
+        found = self._giving.draft.picture
+        return found.data if found is not None and found.picture is not None else b""
 
-    def restore_state(self, saved: tuple[int | None, bytes, str, int | None]) -> None:
+    def save_state(self) -> SavedChat:
+        """Return what is shown and waits, for a widget that replaces this one."""
+        return SavedChat(drafts=self._giving.save(), text=self.composer.toPlainText())
+
+    def restore_state(self, saved: SavedChat) -> None:
         """Show what the replaced widget showed."""
-        conversation_id, picture, text, page = saved
-        if conversation_id is not None:
-            self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
-            self.reload_list()
-        elif picture:
-            self._picture, self._page = picture, page
-            self.panel.show_picture(picture, page)
-        self.composer.setPlainText(text)
+        self._giving.restore(saved.drafts)
+        self._show_draft()
+        self.reload_list()
+        self.composer.setPlainText(saved.text)
 
     def shut_down(self) -> None:
         """Save the text of a running answer, and ignore later events."""
         self._answering.shut_down()
+        self._giving.shut_down()
         self._closed = True
 
     # --- layout ----------------------------------------------------------------------------------
@@ -169,7 +177,13 @@ class ChatPage(QWidget):
         self._banner.restart.connect(self._context.engine.client.restart)
         self.restart_button = self._banner.restart_button
         column.addWidget(self._banner)
-        self._input = Composer(self._context.settings, self.panel.accept_mime)
+        self._input = Composer(self._context.settings)
+        self.chip, self.several = self._input.chip, self._input.several
+        self.chip.removed.connect(self._giving.remove)
+        self.chip.undone.connect(self._giving.undo)
+        self.chip.new_chosen.connect(partial(self._context.settings.set, "second_picture_new"))
+        self.several.each.connect(self._begin_conversations)
+        self.several.batch.connect(partial(self._context.send_files, "batch"))
         self._input.asked.connect(self.send)
         self._input.stopped.connect(self.stop)
         self._answering.progress.connect(self._input.show_progress)
@@ -182,8 +196,8 @@ class ChatPage(QWidget):
     def _keys(self) -> None:
         for keys, do in (
             ("Ctrl+N", self.start_new),
-            ("Ctrl+O", self.panel.ask_for_file),
-            ("Ctrl+Shift+S", self.panel.capture),
+            ("Ctrl+O", self.ask_for_file),
+            ("Ctrl+Shift+S", self.capture),
             ("Ctrl+F", self.search.setFocus),
             ("Ctrl+L", self.composer.setFocus),
             ("Ctrl+R", self._again_last),
@@ -204,25 +218,11 @@ class ChatPage(QWidget):
         if narrow:  # else the width that the panel may not use stays empty
             self._splitter.setSizes([0, self.width() - _NARROW_PANEL, _NARROW_PANEL])
 
-    # A picture may be dropped anywhere on the page; the panel shows where it will be.
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
-        """Pass the event to the picture panel."""
-        self.panel.dragEnterEvent(event)
-
-    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:  # noqa: N802 - Qt's name
-        """Pass the event to the picture panel."""
-        self.panel.dragLeaveEvent(event)
-
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """Pass the event to the picture panel."""
-        self.panel.dropEvent(event)
-
     # --- conversations ---------------------------------------------------------------------------
 
     def reload_list(self) -> None:
         """Read the list again."""
-        self.sidebar.set_current(self._conversation.id if self._conversation else None)
+        self.sidebar.set_current(self.conversation.id if self.conversation else None)
         self.sidebar.reload()
 
     def delete(self, conversation_id: int) -> None:
@@ -235,15 +235,20 @@ class ChatPage(QWidget):
 
     def show_conversation(self, conversation: Conversation | None) -> None:
         """Show a conversation, or an empty page for a new one."""
-        self._conversation, self._edited = conversation, None
-        self._picture, self._page = b"", None
-        if conversation is not None and conversation.picture:
-            try:
-                self._picture = self._context.history.picture(conversation.picture)
-                self._page = conversation.page
-            except HistoryError as error:
-                self.show_message(error_text(error))
-        self.panel.show_picture(self._picture, self._page)
+        left = self._giving.draft
+        if left.waiting is not None and left.waiting.typed:
+            left.unsent = left.waiting.question
+            self.composer.clear()
+        draft = self._giving.show(conversation)
+        if draft.unsent:
+            typed = self.composer.toPlainText()
+            self.composer.setPlainText("\n".join(filter(None, (draft.unsent, typed))))
+            draft.unsent = ""
+        self._show_draft()
+
+    def _show_draft(self) -> None:
+        """Show the conversation of the draft, which has changed."""
+        conversation, self._edited = self.conversation, None
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
@@ -263,15 +268,22 @@ class ChatPage(QWidget):
         if self._is_answering(conversation_id):
             self.show_conversation(self._answering.conversation)
             return
+        left = self._giving.left(conversation_id)
+        if left is not None:
+            self.show_conversation(left)
+            return
         self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
 
     def _renamed(self, conversation_id: int, title: str) -> None:
-        for conversation in (self._conversation, self._answering.conversation):
-            if conversation is not None and conversation.id == conversation_id:
-                conversation.title = title
+        self._giving.renamed(conversation_id, title)
+        answered = self._answering.conversation
+        if answered is not None and answered.id == conversation_id:
+            answered.title = title
 
     def _deleted(self, conversation_id: int) -> None:
-        if self._conversation is not None and self._conversation.id == conversation_id:
+        shown = self.conversation
+        self._giving.forget(conversation_id)
+        if shown is not None and shown.id == conversation_id:
             self.show_conversation(None)
 
     def _guard(self, work: Callable[[], object]) -> bool:
@@ -286,41 +298,69 @@ class ChatPage(QWidget):
     # --- pictures --------------------------------------------------------------------------------
 
     def receive(self, files: Sequence[Path]) -> None:
-        """Start a new conversation about a picture file."""
-        try:
-            data = read_file(files[0])
-        except CogVLM2LiteError as error:
-            self.show_message(error_text(error))
-            return
-        self.start_new()
-        self.panel.load(data)
+        """Start a new conversation about a picture file, or ask what to do with several."""
+        draft = self._giving.draft
+        if draft.conversation is not None or draft.given is not None:
+            self.start_new()
+        self.take(DroppedContent(files=tuple(files)))
 
-    def _choose_picture(self, data: bytes, page: int | None) -> None:
-        """Use a picture, or another page of the picture. Another page is another picture."""
-        shown = self._conversation
-        if shown is not None and shown.path() and (data, page) != (self._picture, self._page):
-            choice = ask_about_second(self)
-            if choice is PictureAction.CANCEL:
-                if data == self._picture:  # the panel shows the number of the other page
-                    self.panel.show_picture(data, self._page)
-                return
-            if choice is PictureAction.NEW:
-                self.start_new()
-                shown = None
-        if shown is not None and not self._set_picture(shown, data, page):
-            return
-        self._picture, self._page = data, page
-        self.panel.show_picture(data, page)
-        self._show_state()
+    def take(self, content: DroppedContent) -> None:
+        """Use what was dropped, pasted or opened for the shown conversation."""
+        if any(map(is_folder, content.files)):
+            self._context.send_files("batch", content.files)
+        elif len(content.files) > 1:
+            self.several.show_files(content.files)
+        elif content.files:
+            [path] = content.files
+            self._giving.give(partial(read_file, path), name=path.name, path=path)
+        elif content.url:
+            self.show_message(
+                self.tr(
+                    "{address} is a network address, and this program downloads nothing. "
+                    "Save the picture and drop the file."
+                ).format(address=content.url)
+            )
+        elif not content.is_empty:
+            self._giving.give(content.read, name=self.tr("Pasted picture"))
+        self.composer.setFocus()
 
-    def _files_dropped(self, files: list[Path]) -> None:
-        choice = ask_about_many(self, files)
-        if choice is PictureAction.BATCH:
-            self._context.send_files("batch", files)
-        elif choice is PictureAction.NEW:
-            self.show_message(self.tr("Reading the pictures…"))
-            work = partial(read_pictures, files)
-            self._context.tasks.run(work, self._begin_each, lambda error: None, self)
+    def paste(self) -> None:
+        """Use the picture on the clipboard."""
+        content = read_mime(QGuiApplication.clipboard().mimeData())
+        self.take(content)
+        if content.is_empty:
+            self.show_message(self.tr("There is no picture on the clipboard."))
+
+    def ask_for_file(self) -> None:
+        """Ask for one or more picture files."""
+        patterns = " ".join(f"*{suffix}" for suffix in readable_suffixes())
+        names, _ = QFileDialog.getOpenFileNames(
+            self, self.tr("Open pictures"), "", self.tr("Pictures") + f" ({patterns})"
+        )
+        self.take(DroppedContent(files=tuple(map(Path, names))))
+
+    def capture(self) -> None:
+        """Capture a part of the screen."""
+        if can_capture():
+            Capture(self.window(), self.captured)
+        else:
+            self.show_message(
+                self.tr(
+                    "On Wayland, programs can't capture the screen. Use the desktop's own "
+                    "screenshot key, then paste here with Ctrl+V."
+                )
+            )
+
+    def captured(self, image: QImage | None) -> None:
+        """Use a part of the screen; None if the user cancelled."""
+        if image is not None:
+            self._giving.give(lambda: png_bytes(image), name=self.tr("Screenshot"))
+
+    def _begin_conversations(self, files: Sequence[Path]) -> None:
+        """Read several pictures, and create a conversation for each."""
+        self.show_message(self.tr("Reading the pictures…"))
+        work = partial(read_pictures, files)
+        self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
     def _begin_each(self, several: ReadPictures) -> None:
         """Create a conversation for each picture, and show the first one."""
@@ -340,18 +380,13 @@ class ChatPage(QWidget):
         else:
             self._banner.hide()
 
-    def _set_picture(self, conversation: Conversation, data: bytes, page: int | None) -> bool:
-        before = conversation.picture, conversation.page
-
-        def change() -> None:
-            conversation.picture = self._context.history.save_picture(data)
-            conversation.page = page
-            self._context.history.save(conversation)
-
-        if self._guard(change):
-            return True
-        conversation.picture, conversation.page = before
-        return False
+    def _show_pictures(self) -> None:
+        """Show the pictures of the conversation in the panel and in the composer."""
+        draft, shown = self._giving.draft, self._giving.shown
+        new = self._context.settings.get("second_picture_new")
+        self.panel.show_attachment(shown, turning=shown is not draft.picture)
+        self.chip.show_draft(draft, new=new)
+        self._show_state()
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -367,93 +402,148 @@ class ChatPage(QWidget):
             self._context.open_model(Path(folder))
 
     def send(self) -> None:
-        """Ask the question in the composer."""
+        """Ask the question in the composer, as soon as its picture is ready."""
         question = self.composer.toPlainText().strip()
         if not question or not self._can_ask():
             return
-        parent = None
+        conversation, parent = self.conversation, None
         if self._edited is not None:
             parent = self._edited.parent
-        elif self._conversation is not None:
-            parent = self._conversation.leaf
-        if self._ask(question, parent):
-            self.composer.clear()
+        elif conversation is not None:
+            parent = conversation.leaf
+        self._ask_when_ready(Waiting(question=question, parent=parent, typed=True))
 
     def answer_again(self, turn_id: int) -> None:
         """Ask a question again. The earlier answer stays as another version."""
-        if self._conversation is not None and self._can_ask():
-            turn = self._conversation.turns[turn_id]
-            self._ask(turn.question, turn.parent)
+        if self.conversation is not None and self._can_ask():
+            turn = self.conversation.turns[turn_id]
+            self._ask_when_ready(Waiting(question=turn.question, parent=turn.parent))
 
     def continue_answer(self, turn_id: int) -> None:
         """Continue an answer that stopped early."""
-        conversation = self._conversation
+        conversation = self.conversation
         if (
-            conversation is None
-            or not self._can_ask()
-            or not conversation.can_continue(conversation.turns[turn_id])
+            conversation is not None
+            and self._can_ask()
+            and conversation.can_continue(conversation.turns[turn_id])
         ):
+            self._ask_when_ready(Waiting(continued=turn_id))
+
+    def _ask_when_ready(self, waiting: Waiting) -> None:
+        draft = self._giving.draft
+        if draft.waiting is None:
+            draft.waiting = waiting
+            self._continue_asking(draft)
+            self._show_state()
+
+    def _continue_asking(self, draft: Draft) -> None:
+        """Ask what waits in a conversation, if its picture is ready. It need not be shown."""
+        waiting = draft.waiting
+        if waiting is None or self._closed:
             return
+        picture = draft.picture if waiting.typed else draft.current
+        if picture is not None and picture.state is AttachmentState.READING:
+            return
+        if picture is not None and picture.state is AttachmentState.FAILED:
+            draft.waiting = None
+            if draft is self._giving.draft:
+                self._show_picture_error(picture.error)
+            return
+        if not self._can_ask():  # another answer is being generated; asked when it ends
+            return
+        draft.waiting = None
+        if waiting.continued is not None:
+            self._continue(draft, waiting.continued)
+        else:
+            self._ask(draft, waiting)
+
+    def _show_picture_error(self, error: str) -> None:
+        self._show_state()
+        self.show_message(
+            error
+            + " "
+            + self.tr("The question was not asked. Remove the picture or choose another one.")
+        )
+
+    def _continue(self, draft: Draft, turn_id: int) -> None:
+        conversation = draft.conversation
+        assert conversation is not None
         cut = conversation.turns[turn_id]
         turn = conversation.reopen(turn_id)
         if not self._guard(lambda: self._context.history.write(turn)):
             conversation.turns[turn_id] = cut
             return
         ids = cut.stats.token_ids if cut.stats is not None else ()
-        self._begin(conversation, turn, continue_from=cut.answer, continue_ids=ids)
+        self._begin(draft, turn, continue_from=cut.answer, continue_ids=ids)
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:
         """Put a question into the composer. Sending it adds another version."""
-        if self._conversation is None:
+        if self.conversation is None:
             return
-        self._edited = self._conversation.turns[turn_id]
+        self._edited = self.conversation.turns[turn_id]
         self.composer.setPlainText(self._edited.question)
         self.composer.setFocus()
 
     def stop(self) -> None:
-        """Stop the answer within one token."""
-        self._answering.stop()
+        """Stop the answer within one token, or keep a question that waits for its picture."""
+        if self._giving.draft.waiting is not None:
+            self._giving.draft.waiting = None
+            self._show_state()
+        else:
+            self._answering.stop()
 
     def _again_last(self) -> None:
-        if self._conversation is not None and self._conversation.leaf is not None:
-            self.answer_again(self._conversation.leaf)
+        if self.conversation is not None and self.conversation.leaf is not None:
+            self.answer_again(self.conversation.leaf)
 
     def _can_ask(self) -> bool:
         return not self.busy and self._context.engine.client.state is EngineState.READY
 
-    def _ask(self, question: str, parent: int | None) -> bool:
-        history = self._context.history
+    def _ask(self, draft: Draft, waiting: Waiting) -> None:
+        """Save a question and its picture, and ask the engine."""
+        parent = waiting.parent
+        shown = draft is self._giving.draft
+        if waiting.typed and draft.is_second and self._context.settings.get("second_picture_new"):
+            draft, parent = self._giving.split(draft), None
+            if shown:
+                self._show_draft()
         try:
-            if self._conversation is None:
-                name = history.save_picture(self._picture) if self._picture else ""
-                self._conversation = history.create(picture=name, page=self._page)
-            turn = history.ask(self._conversation, question, parent)
+            if waiting.typed:
+                self._giving.settle(draft)
+            assert draft.conversation is not None
+            turn = self._context.history.ask(draft.conversation, waiting.question, parent)
         except HistoryError as error:
             self.show_message(error_text(error))
-            return False
-        self._edited = None
-        self._begin(self._conversation, turn)
-        self.transcript.show_new(self._conversation, turn)
-        self._stack.setCurrentIndex(0)
+            return
+        draft.unsent = ""
+        self._begin(draft, turn)
+        if shown:
+            self._edited = None
+            if waiting.typed:
+                self.composer.clear()
+            self.transcript.show_new(draft.conversation, turn)
+            self._stack.setCurrentIndex(0)
         self.reload_list()
-        return True
 
     def _begin(
         self,
-        conversation: Conversation,
+        draft: Draft,
         turn: Turn,
         *,
         continue_from: str = "",
         continue_ids: tuple[int, ...] = (),
     ) -> None:
         """Ask the engine for the answer to a turn that is already saved."""
+        conversation = draft.conversation
+        assert conversation is not None
         self._banner.hide()
+        image, decoded = draft.current.pixels() if draft.current is not None else (None, None)
         ask = Ask(
             request=0,
             question=turn.question,
-            image=self._picture or None,
-            page=self._page,
+            image=image,
+            decoded=decoded,
             history=conversation.before(turn),
             sampling=sampling_of(self._context.settings),
             continue_from=continue_from,
@@ -463,9 +553,9 @@ class ChatPage(QWidget):
         self._show_state()
 
     def _choose_branch(self, turn_id: int) -> None:
-        if self.busy or self._conversation is None:
+        conversation = self.conversation
+        if self.busy or conversation is None:
             return
-        conversation = self._conversation
         conversation.choose(turn_id)
         self._guard(lambda: self._context.history.save(conversation))
         self.transcript.show_conversation(conversation)
@@ -474,8 +564,13 @@ class ChatPage(QWidget):
 
     def _draw(self) -> None:
         conversation = self._answering.conversation
-        if conversation is not None and conversation is self._conversation:
+        if conversation is not None and conversation is self.conversation:
             self.transcript.show_turn(conversation.turns[self._answering.turn])
+
+    def _answer_ended(self) -> None:
+        self._show_state()
+        for draft in self._giving.waiting:
+            self._continue_asking(draft)
 
     def _show_state(self) -> None:
         """Show the engine's state."""
@@ -483,7 +578,8 @@ class ChatPage(QWidget):
             return
         client = self._context.engine.client
         state, ready = client.state, client.state is EngineState.READY
-        self._input.show_state(state, busy=self.busy)
+        waiting = self._giving.draft.waiting is not None
+        self._input.show_state(state, busy=self.busy, waiting=waiting)
         model = client.options is not None
         self._welcome.show_model(model)
         ended = (EngineState.DEAD, EngineState.EMPTY)
@@ -514,6 +610,6 @@ class ChatPage(QWidget):
 
     def answered(self) -> bool:
         """Return True if the last turn of the conversation has its complete answer."""
-        if self._conversation is None or self._conversation.leaf is None:
+        if self.conversation is None or self.conversation.leaf is None:
             return False
-        return self._conversation.turns[self._conversation.leaf].status is Status.DONE
+        return self.conversation.turns[self.conversation.leaf].status is Status.DONE

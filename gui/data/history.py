@@ -80,7 +80,8 @@ class Summary:
 
 
 class History:
-    """The conversations of one user. Methods raise HistoryError and must be called from one thread.
+    """The conversations of one user. Methods raise HistoryError and must be called from one thread,
+    except those of pictures.
 
     folder      has the database and the pictures; None: everything is in memory
     most_pages  limit of the database in SQLite pages of 4 KiB; 0: no limit
@@ -311,7 +312,7 @@ class History:
     # Pictures
 
     def save_picture(self, data: bytes) -> str:
-        """Save the bytes of a picture file and return its name (sha256)."""
+        """Save the bytes of a picture file and return its name (sha256). From any thread."""
         name = hashlib.sha256(data).hexdigest()
         if self.folder is None:
             self._pictures_in_memory[name] = data
@@ -330,7 +331,10 @@ class History:
         return name
 
     def picture(self, name: str) -> bytes:
-        """Return the bytes of a saved picture. Raises HistoryError if missing or changed."""
+        """Return the bytes of a saved picture. From any thread.
+
+        Raises HistoryError if it is missing or was changed.
+        """
         try:
             data = (
                 self._pictures_in_memory[name]

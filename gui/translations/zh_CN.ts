@@ -230,12 +230,44 @@
 <context>
     <name>ChatPage</name>
     <message>
+        <source>{address} is a network address, and this program downloads nothing. Save the picture and drop the file.</source>
+        <translation>{address} 是网络地址，本程序不下载任何内容。请先保存图片，再拖入文件。</translation>
+    </message>
+    <message>
+        <source>Pasted picture</source>
+        <translation>粘贴的图片</translation>
+    </message>
+    <message>
+        <source>There is no picture on the clipboard.</source>
+        <translation>剪贴板上没有图片。</translation>
+    </message>
+    <message>
+        <source>Open pictures</source>
+        <translation>打开图片</translation>
+    </message>
+    <message>
+        <source>Pictures</source>
+        <translation>图片</translation>
+    </message>
+    <message>
+        <source>On Wayland, programs can&apos;t capture the screen. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
+        <translation>在 Wayland 上程序不能截取屏幕。请用桌面自带的截图键，再用 Ctrl+V 粘贴到这里。</translation>
+    </message>
+    <message>
+        <source>Screenshot</source>
+        <translation>屏幕截图</translation>
+    </message>
+    <message>
         <source>Reading the pictures…</source>
         <translation>正在读取图片…</translation>
     </message>
     <message>
         <source>Open a model folder</source>
         <translation>打开模型文件夹</translation>
+    </message>
+    <message>
+        <source>The question was not asked. Remove the picture or choose another one.</source>
+        <translation>问题没有发送。请移除这张图片，或选择另一张。</translation>
     </message>
     <message>
         <source>The model is unloaded.</source>
@@ -274,6 +306,10 @@
     <message>
         <source>Progress</source>
         <translation>进度</translation>
+    </message>
+    <message>
+        <source>Waiting for the picture…</source>
+        <translation>正在等待图片…</translation>
     </message>
     <message>
         <source>Ready</source>
@@ -417,6 +453,13 @@
     <message>
         <source>Choose…</source>
         <translation>选择…</translation>
+    </message>
+</context>
+<context>
+    <name>Drops</name>
+    <message>
+        <source>Drop the picture</source>
+        <translation>放下图片</translation>
     </message>
 </context>
 <context>
@@ -583,6 +626,14 @@
 </context>
 <context>
     <name>MainWindow</name>
+    <message>
+        <source>There is no picture on the clipboard.</source>
+        <translation>剪贴板上没有图片。</translation>
+    </message>
+    <message>
+        <source>This is not a picture.</source>
+        <translation>拖入的内容不是图片。</translation>
+    </message>
     <message>
         <source>Conversations are not saved</source>
         <translation>对话不会被保存</translation>
@@ -2198,6 +2249,10 @@
         <translation>引擎出现内部错误；详情见程序日志。</translation>
     </message>
     <message>
+        <source>The picture has {count} bytes, which are not {width} by {height} pixels.</source>
+        <translation>图片有 {count} 个字节，与 {width} × {height} 像素不符。</translation>
+    </message>
+    <message>
         <source>There is not enough memory to continue.</source>
         <translation>内存不足，无法继续。</translation>
     </message>
@@ -2524,6 +2579,10 @@
     <message>
         <source>sha256 differs in {names}</source>
         <translation>{names} 的 sha256 不同</translation>
+    </message>
+    <message>
+        <source>The picture was removed before it was read.</source>
+        <translation>图片在读取之前已被移除。</translation>
     </message>
     <message>
         <source>The picture took too long to read.</source>
@@ -4369,6 +4428,53 @@
     </message>
 </context>
 <context>
+    <name>PictureChip</name>
+    <message>
+        <source>Undo</source>
+        <translation>撤销</translation>
+    </message>
+    <message>
+        <source>Remove the picture</source>
+        <translation>移除图片</translation>
+    </message>
+    <message>
+        <source>Ask about it in</source>
+        <translation>提问位置：</translation>
+    </message>
+    <message>
+        <source>a new conversation</source>
+        <translation>新对话</translation>
+    </message>
+    <message>
+        <source>this conversation</source>
+        <translation>当前对话</translation>
+    </message>
+    <message>
+        <source>The earlier answers stay, although they are about the other picture.</source>
+        <translation>之前的回答会保留，尽管它们针对的是另一张图片。</translation>
+    </message>
+    <message>
+        <source>{name} was removed.</source>
+        <translation>已移除 {name}。</translation>
+    </message>
+    <message>
+        <source>Undo: use {name}</source>
+        <translation>撤销：使用 {name}</translation>
+    </message>
+    <message>
+        <source>Reading the picture…</source>
+        <translation>正在读取图片…</translation>
+    </message>
+    <message>
+        <source>It replaces {name}.</source>
+        <translation>它替换了 {name}。</translation>
+    </message>
+    <message>
+        <source>Picture for the next question: {name}</source>
+        <translation>下一个问题的图片：{name}</translation>
+    </message>
+</context>
+<context>
     <name>PicturePanel</name>
     <message>
         <source>Picture</source>
@@ -4435,10 +4541,6 @@ or open a file.</source>
         <translation>模型看到的图像</translation>
     </message>
     <message>
-        <source>Drop the picture</source>
-        <translation>放下图片</translation>
-    </message>
-    <message>
         <source>Previous page</source>
         <translation>上一页</translation>
     </message>
@@ -4447,32 +4549,8 @@ or open a file.</source>
         <translation>下一页</translation>
     </message>
     <message>
-        <source>{address} is a network address, and this program downloads nothing. Save the picture and drop the file.</source>
-        <translation>{address} 是网络地址，本程序不下载任何内容。请先保存图片，再拖入文件。</translation>
-    </message>
-    <message>
-        <source>There is no picture on the clipboard.</source>
-        <translation>剪贴板上没有图片。</translation>
-    </message>
-    <message>
         <source> of {count}</source>
         <translation> 页，共 {count} 页</translation>
-    </message>
-    <message>
-        <source>This is not a picture.</source>
-        <translation>拖入的内容不是图片。</translation>
-    </message>
-    <message>
-        <source>Pictures</source>
-        <translation>图片</translation>
-    </message>
-    <message>
-        <source>Open pictures</source>
-        <translation>打开图片</translation>
-    </message>
-    <message>
-        <source>On Wayland, programs can&apos;t capture the screen. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
-        <translation>在 Wayland 上程序不能截取屏幕。请用桌面自带的截图键，再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
         <source>{width} x {height}, {format}</source>
@@ -4738,38 +4816,22 @@ or open a file.</source>
     </message>
 </context>
 <context>
-    <name>Several</name>
+    <name>SeveralFiles</name>
     <message>
-        <source>The model takes one picture per conversation.</source>
-        <translation>每个对话只能有一张图片。</translation>
-    </message>
-    <message>
-        <source>A new conversation keeps this one in the list. If you replace the picture, the earlier answers stay, although they are about the other picture.</source>
-        <translation>新建对话时，这个对话仍留在列表中。如果替换图片，之前的回答会保留，但它们说的是另一张图片。</translation>
-    </message>
-    <message>
-        <source>New conversation with this picture</source>
-        <translation>用这张图片开始新对话</translation>
-    </message>
-    <message>
-        <source>Replace the picture</source>
-        <translation>替换图片</translation>
-    </message>
-    <message>
-        <source>One question about all of them</source>
-        <translation>对所有图片提同一个问题</translation>
+        <source>Use none of them</source>
+        <translation>全部不使用</translation>
     </message>
     <message>
         <source>One conversation for each</source>
         <translation>每张图片新建一个对话</translation>
     </message>
     <message>
-        <source>A folder was dropped.</source>
-        <translation>拖入了一个文件夹。</translation>
+        <source>One question about all of them</source>
+        <translation>对所有图片提同一个问题</translation>
     </message>
     <message>
-        <source>{count} files were dropped.</source>
-        <translation>拖入了 {count} 个文件。</translation>
+        <source>{count} files. The model takes one picture per conversation.</source>
+        <translation>{count} 个文件。模型在每个对话中只接受一张图片。</translation>
     </message>
 </context>
 <context>

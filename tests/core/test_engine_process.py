@@ -25,6 +25,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import (
     CheckpointError,
+    CogVLM2LiteError,
     DeviceError,
     EngineError,
     ImageError,
@@ -39,6 +40,7 @@ from cogvlm2_lite.events import (
     TextDelta,
     TokenLogprobs,
 )
+from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.run import remarks_of
 from cogvlm2_lite.text import Text
@@ -46,8 +48,8 @@ from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
-from cogvlm2_lite.worker.protocol import Ask, Died, Emitted, Failed, Load, Loaded
-from tests.helpers.asking import ask
+from cogvlm2_lite.worker.protocol import Ask, DecodedImage, Died, Emitted, Failed, Load, Loaded
+from tests.helpers.asking import Answer, ask
 from tests.helpers.scripted_model import small_plan
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
@@ -84,6 +86,28 @@ def test_the_process_gives_the_answer_of_the_library(engine: EngineProcess) -> N
         expected.prompt_tokens,
         expected.completion_tokens,
     )
+
+
+def test_pixels_that_the_owner_decoded_are_the_same_picture(engine: EngineProcess) -> None:
+    opened = open_image(SIGN)
+    decoded = DecodedImage(
+        width=opened.width, height=opened.height, sha256=opened.sha256, format=opened.format,
+        original_size=opened.original_size,
+    )  # fmt: skip
+    file = finished(ask(engine, QUESTION, SIGN.read_bytes()))
+    told = finished(
+        Answer(
+            engine,
+            Ask(
+                request=engine.new_request(), question=QUESTION, image=opened.rgb.tobytes(),
+                decoded=decoded, sampling=Sampling(),
+            ),
+        )
+    )  # fmt: skip
+    assert (told.text, told.token_ids) == (file.text, file.token_ids)
+    broken = Ask(request=engine.new_request(), question=QUESTION, image=b"few", decoded=decoded)
+    with pytest.raises(CogVLM2LiteError, match="3 bytes"):
+        finished(Answer(engine, broken))
 
 
 def test_importing_the_owners_side_loads_no_torch() -> None:
@@ -336,6 +360,21 @@ SCORE = TokenLogprobs(chosen=LIKELIHOOD, top=(structs.replace(LIKELIHOOD, data=N
 MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", page=2, history=(("a", "b"),)),
+    Ask(
+        request=3,
+        question="?",
+        image=bytes(6),
+        decoded=DecodedImage(
+            width=2,
+            height=1,
+            sha256="a",
+            format="PNG",
+            original_size=(1, 2),
+            page=2,
+            pages=3,
+            notices=(Text("page {page}", page=2),),
+        ),
+    ),
     Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
     protocol.CancelRequest(request=4),
     protocol.Heartbeat(stalled_s=1.5, plausible_s=120.0),
@@ -369,7 +408,7 @@ def test_a_message_survives_its_frame(message: protocol.Message) -> None:
     assert protocol.read_message(BytesIO(protocol.encode(message))) == message
 
 
-BODIES = [json.loads(protocol.encode(message)[8:]) for message in MESSAGES[2:]]
+BODIES = [json.loads(protocol.encode(message)[8:]) for message in MESSAGES[3:]]
 
 
 @given(st.binary(max_size=60))

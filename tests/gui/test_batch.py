@@ -357,7 +357,7 @@ def test_a_row_opens_a_conversation_about_its_picture(desk: Desk, child: Path) -
     page = start(desk, child)
     page.table.activated.emit(page.filter.index(1, 0))
     data = (child / "p1.png").read_bytes()
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == data, timeout=15_000)
     assert desk.chat.isVisible()
     page.cancel()
     desk.qtbot.waitUntil(lambda: not page.running)

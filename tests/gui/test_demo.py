@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import QMimeData, QUrl
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -20,6 +19,7 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.app import Program
 from gui.chat.page import ChatPage
 from gui.data.state import Status
+from tests.helpers.giving import drop, give_bytes
 
 SHAPES = checkpoint_folder().parent / "pictures" / "shapes.png"
 THREE = SHAPES.with_name("three-shapes.png")
@@ -41,8 +41,8 @@ def test_the_demo_model_answers_and_a_killed_engine_loses_nothing(
     client = program.engine.client
     chat.open_demo()
     qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)
-    chat.panel.load(SHAPES.read_bytes())
-    qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
+    give_bytes(chat, SHAPES.read_bytes())
+    qtbot.waitUntil(lambda: bool(chat.picture), timeout=30_000)
     chat.composer.setPlainText("How many shapes are there?")
     chat.send()
     qtbot.waitUntil(chat.answered, timeout=60_000)
@@ -93,12 +93,8 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
     qtbot.waitUntil(lambda: program.engine.client.state is EngineState.READY, timeout=60_000)
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(THREE))])
-    drop = QDropEvent(
-        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
-        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
-    )  # fmt: skip
-    chat.panel.dropEvent(drop)
-    qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
+    drop(chat.panel, mime)
+    qtbot.waitUntil(lambda: bool(chat.picture), timeout=30_000)
 
     # Ask: the answer comes in pieces, and they are the answer.
     ask("What is in the picture?")
@@ -160,6 +156,6 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
     assert found is not None
     assert [(turn.question, turn.answer, turn.status) for turn in found.path()] == shown
     assert len(found.turns) == 4
-    assert chat.save_state()[1] == THREE.read_bytes()
+    qtbot.waitUntil(lambda: chat.picture == THREE.read_bytes(), timeout=30_000)
     qtbot.waitUntil(chat.panel.view.isVisible, timeout=30_000)
     program.close()

@@ -12,7 +12,6 @@ from PySide6.QtGui import (
     QDesktopServices,
     QDragEnterEvent,
     QDragLeaveEvent,
-    QDropEvent,
     QGuiApplication,
     QImage,
     QKeySequence,
@@ -41,6 +40,8 @@ from gui.data.settings import SETTINGS
 from gui.data.state import Conversation
 from gui.shortcuts import ShortcutDialog
 from tests.helpers.desk import Desk, Script
+from tests.helpers.giving import asked_about
+from tests.helpers.giving import drop as drop_on
 
 PICTURES = checkpoint_folder().parent / "pictures"
 
@@ -56,15 +57,11 @@ def mime_of(*names: str) -> QMimeData:
 
 
 def drop(desk: Desk, mime: QMimeData) -> None:
-    event = QDropEvent(
-        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
-        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
-    )  # fmt: skip
-    desk.chat.panel.dropEvent(event)
+    drop_on(desk.chat.panel, mime)
 
 
 def wait_picture(desk: Desk, data: bytes) -> None:
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == data, timeout=15_000)
 
 
 def talk_of(desk: Desk) -> Conversation:
@@ -119,13 +116,13 @@ def ask_about_shapes(desk: Desk) -> Conversation:
 
 def test_a_second_picture_begins_a_conversation_of_its_own(desk: Desk) -> None:
     first = ask_about_shapes(desk)
-    with answering("New conversation with this picture") as seen:
-        drop(desk, mime_of("sign.png"))
-        wait_picture(desk, data_of("sign.png"))
-    assert seen == ["The model takes one picture per conversation."]
+    drop(desk, mime_of("sign.png"))
+    wait_picture(desk, data_of("sign.png"))
+    assert desk.chat.chip.choice.isVisible()
+    assert talk_of(desk) is first
     desk.ask("What is written?")
     assert talk_of(desk).id != first.id
-    assert desk.engine.asked[1].image == data_of("sign.png")
+    assert asked_about(desk.engine.asked[1], data_of("sign.png"))
     assert desk.engine.asked[1].history == ()
     history = desk.program.history
     assert history.picture(history.load(first.id).picture) == data_of("shapes.png")
@@ -133,11 +130,11 @@ def test_a_second_picture_begins_a_conversation_of_its_own(desk: Desk) -> None:
 
 def test_a_second_picture_can_be_refused(desk: Desk) -> None:
     first = ask_about_shapes(desk)
-    with answering("Cancel") as seen:
-        drop(desk, mime_of("sign.png"))
-        desk.qtbot.waitUntil(lambda: bool(seen), timeout=15_000)
+    drop(desk, mime_of("sign.png"))
+    wait_picture(desk, data_of("sign.png"))
+    desk.chat.chip.remove_button.click()
     assert talk_of(desk) is first
-    assert desk.chat.save_state()[1] == data_of("shapes.png")
+    assert desk.chat.picture == data_of("shapes.png")
 
 
 def test_before_the_first_question_a_picture_is_simply_another(desk: Desk) -> None:
@@ -147,7 +144,7 @@ def test_before_the_first_question_a_picture_is_simply_another(desk: Desk) -> No
     drop(desk, mime_of("sign.png"))
     wait_picture(desk, data_of("sign.png"))
     desk.ask("What is written?")
-    assert desk.engine.asked[0].image == data_of("sign.png")
+    assert asked_about(desk.engine.asked[0], data_of("sign.png"))
 
 
 def test_an_image_of_another_program_is_dropped(desk: Desk) -> None:
@@ -161,23 +158,23 @@ def test_what_is_no_picture_is_a_sentence(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl("https://example.invalid/picture.png")])
     drop(desk, mime)
-    assert "downloads nothing" in desk.chat.message
-    assert desk.chat.save_state()[1] == b""
+    desk.qtbot.waitUntil(lambda: "downloads nothing" in desk.chat.message)
+    assert desk.chat.picture == b""
 
 
 def test_the_target_shows_while_something_is_dragged_over(desk: Desk) -> None:
-    panel = desk.chat.panel
-    target = panel.findChild(QWidget, "drop")
+    window = desk.program.window
+    target = window.findChild(QWidget, "drop")
     assert not target.isVisible()
     mime = mime_of("shapes.png")
     enter = QDragEnterEvent(
         QPoint(20, 20), Qt.DropAction.CopyAction, mime,
         Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
     )  # fmt: skip
-    panel.dragEnterEvent(enter)
+    QApplication.sendEvent(window, enter)
     assert enter.isAccepted()
     assert target.isVisible()
-    panel.dragLeaveEvent(QDragLeaveEvent())
+    QApplication.sendEvent(window, QDragLeaveEvent())
     assert not target.isVisible()
 
 
@@ -194,7 +191,7 @@ def test_text_is_pasted_as_text(desk: Desk) -> None:
     QGuiApplication.clipboard().setText("from elsewhere")
     QTest.keySequence(desk.chat.composer, QKeySequence("Ctrl+V"))
     assert desk.chat.composer.toPlainText() == "from elsewhere"
-    desk.chat.panel.paste()
+    desk.chat.panel.paste_wanted.emit()
     assert desk.chat.message == "There is no picture on the clipboard."
 
 

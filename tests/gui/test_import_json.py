@@ -141,7 +141,7 @@ def test_the_window_shows_what_it_imported_and_says_what_it_refuses(
     shown = desk.chat.conversation
     assert shown is not None
     assert [turn.question for turn in shown.path()] == ["One?", "Two?"]
-    assert desk.chat.save_state()[1] == picture
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == picture)
     assert desk.chat.list.item(0).text() == "A talk"
     (tmp_path / "bad.json").write_text("{}")
     for name, why in (("bad.json", "not a conversation"), ("gone.json", "can't be read")):

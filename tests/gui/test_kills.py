@@ -28,6 +28,7 @@ from gui.chat.page import ChatPage
 from gui.data.history import History
 from gui.data.state import Conversation, Status, Turn
 from tests.helpers.desk import Desk
+from tests.helpers.giving import give_bytes
 from tests.helpers.programs.counting_engine import COMMAND, answer_of
 
 pytestmark = [
@@ -211,8 +212,8 @@ def test_the_demo_models_engine_is_killed_at_random_moments(
     client = EngineClient()
     chance = random.Random(14)
     with window(qapp, tmp_path, client) as chat:
-        chat.panel.load(SHAPES.read_bytes())
-        qtbot.waitUntil(lambda: bool(chat.save_state()[1]), timeout=30_000)
+        give_bytes(chat, SHAPES.read_bytes())
+        qtbot.waitUntil(lambda: bool(chat.picture), timeout=30_000)
         chat.open_demo()
         for _ in range(3):
             qtbot.waitUntil(lambda: client.state is EngineState.READY, timeout=60_000)

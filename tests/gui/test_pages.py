@@ -13,11 +13,11 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from gui.chat.dropped import read_file, read_mime
-from gui.chat.picture_choice import PictureAction
 from gui.data.export import to_json
 from gui.data.history import FILE, History
 from gui.data.import_json import parse_export
 from tests.helpers.desk import Desk
+from tests.helpers.giving import asked_about, drop, give_bytes
 from tests.helpers.pages import COLORS, three_pages
 
 SIGN = (checkpoint_folder().parent / "pictures" / "sign.png").read_bytes()
@@ -42,7 +42,7 @@ def shown_color(desk: Desk) -> tuple[int, ...]:
 
 def open_three_pages(desk: Desk) -> None:
     desk.open_demo()
-    desk.chat.panel.load(three_pages())
+    give_bytes(desk.chat, three_pages())
     desk.qtbot.waitUntil(desk.chat.panel.pages.isVisible, timeout=15_000)
 
 
@@ -61,7 +61,7 @@ def test_a_page_is_named_and_another_one_is_chosen_kept_and_asked_about(desk: De
     assert panel.pages.text() == "Page 3 of 3"
     assert not panel.notice.isVisible()
     desk.ask("What is it?")
-    assert (desk.engine.asked[-1].image, desk.engine.asked[-1].page) == (three_pages(), 3)
+    assert asked_about(desk.engine.asked[-1], three_pages(), 3)
     kept = desk.chat.conversation
     assert kept is not None
     desk.chat.start_new()
@@ -69,36 +69,37 @@ def test_a_page_is_named_and_another_one_is_chosen_kept_and_asked_about(desk: De
     desk.chat.show_conversation(desk.program.history.load(kept.id))
     desk.qtbot.waitUntil(panel.pages.isVisible, timeout=15_000)
     assert panel.pages.text() == "Page 3 of 3"
-    desk.chat.panel.load(SIGN)
+    give_bytes(desk.chat, SIGN)
     desk.chat.start_new()
     desk.ask("Without a picture?")
-    assert (desk.engine.asked[-1].image, desk.engine.asked[-1].page) == (None, None)
+    assert desk.engine.asked[-1].image is None
 
 
-@pytest.mark.parametrize("choice", [PictureAction.NEW, PictureAction.REPLACE, PictureAction.CANCEL])
-def test_another_page_is_another_picture(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, choice: PictureAction
-) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("gui.chat.page.ask_about_second", lambda page: asked.append(page) or choice)
+@pytest.mark.parametrize("choice", ["new", "here", "removed"])
+def test_another_page_is_another_picture(desk: Desk, choice: str) -> None:
     open_three_pages(desk)
     desk.ask("One?")
     first = desk.chat.conversation
     assert first is not None
     desk.chat.panel.pages.setValue(2)
-    desk.qtbot.waitUntil(lambda: bool(asked), timeout=15_000)
-    after = 1 if choice is PictureAction.CANCEL else 2
+    chip = desk.chat.chip
+    desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[1], timeout=15_000)
+    assert chip.choice.isVisible()
+    {"new": chip.new_button, "here": chip.here_button, "removed": chip.remove_button}[
+        choice
+    ].click()
+    after = 1 if choice == "removed" else 2
     desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[after - 1], timeout=15_000)
     desk.qtbot.waitUntil(lambda: desk.chat.panel.pages.value() == after, timeout=15_000)
     desk.ask("Two?")
-    assert desk.engine.asked[-1].page == (None if choice is PictureAction.CANCEL else 2)
-    assert (desk.chat.conversation is first) == (choice is not PictureAction.NEW)
+    assert asked_about(desk.engine.asked[-1], three_pages(), after)
+    assert (desk.chat.conversation is first) == (choice != "new")
     kept = desk.program.history.load(first.id).page
-    assert kept == (2 if choice is PictureAction.REPLACE else None)
+    assert kept == (2 if choice == "here" else None)
 
 
 def test_an_ordinary_picture_has_neither_notice_nor_pages(desk: Desk) -> None:
-    desk.chat.panel.load(SIGN)
+    give_bytes(desk.chat, SIGN)
     desk.qtbot.waitUntil(desk.chat.panel.view.isVisible, timeout=15_000)
     assert not desk.chat.panel.notice.isVisible()
     assert not desk.chat.panel.pages.isVisible()
@@ -138,21 +139,20 @@ NAMES = [
 def test_a_dropped_file_of_any_name_is_used(desk: Desk, tmp_path: Path, name: bytes) -> None:
     path = os.fsencode(tmp_path) + b"/" + name
     Path(os.fsdecode(path)).write_bytes(SIGN)
-    assert read_mime(uris(path)).data == SIGN
-    assert desk.chat.panel.accept_mime(uris(path))
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
+    assert read_mime(uris(path)).files == (Path(os.fsdecode(path)),)
+    drop(desk.chat.panel, uris(path))
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN, timeout=15_000)
 
 
-def test_files_of_any_names_become_a_conversation_each(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gui.chat.page.ask_about_many", lambda *_: PictureAction.NEW)
+def test_files_of_any_names_become_a_conversation_each(desk: Desk, tmp_path: Path) -> None:
     paths = [
         os.fsencode(tmp_path) + b"/" + name for name in (b"it's.png", b"caf\xe9.png", b"a\nb.png")
     ]
     for path in paths[:-1]:
         Path(os.fsdecode(path)).write_bytes(SIGN)
-    assert desk.chat.panel.accept_mime(uris(*paths))
+    drop(desk.chat.panel, uris(*paths))
+    desk.qtbot.waitUntil(desk.chat.several.isVisible)
+    desk.chat.several.each_button.click()
     desk.qtbot.waitUntil(lambda: desk.chat.list.count() == 2, timeout=30_000)
     titles = [desk.chat.list.item(i).text() for i in range(2)]
     assert titles == ["it's.png", "caf\\xe9.png"]
@@ -164,13 +164,13 @@ def test_a_path_may_name_this_computer(tmp_path: Path, host: str) -> None:
     (tmp_path / "a.png").write_bytes(SIGN)
     mime = QMimeData()
     mime.setUrls([QUrl(f"file://{host}{tmp_path}/a.png")])
-    assert read_mime(mime).data == SIGN
+    assert read_mime(mime).files == (tmp_path / "a.png",)
 
 
 def test_what_can_not_be_a_file_is_refused(tmp_path: Path) -> None:
     for name in (b"a\x00b.png", b"x" * 5000, b"gone.png"):
         with pytest.raises(CogVLM2LiteError, match="can't be read"):
-            read_mime(uris(os.fsencode(tmp_path) + b"/" + name))
+            read_file(read_mime(uris(os.fsencode(tmp_path) + b"/" + name)).files[0])
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, QPointF, QRect, Qt, QUrl
-from PySide6.QtGui import QColor, QDropEvent, QImage, QPixmap
+from PySide6.QtCore import QMimeData, QPoint, QRect, Qt, QUrl
+from PySide6.QtGui import QColor, QImage, QPixmap
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
@@ -20,8 +20,9 @@ from gui.background import decoder
 from gui.batch.page import BatchPage
 from gui.chat.capture import Capture, can_capture
 from gui.chat.dropped import DroppedContent, png_bytes, read_mime
-from gui.chat.picture_choice import MOST_CONVERSATIONS, PictureAction, read_pictures
+from gui.chat.several import MOST_CONVERSATIONS, read_pictures
 from tests.helpers.desk import Desk
+from tests.helpers.giving import asked_about, drop, give_bytes
 
 PICTURES = checkpoint_folder().parent / "pictures"
 SIGN = (PICTURES / "sign.png").read_bytes()
@@ -69,7 +70,8 @@ def test_what_only_looks_like_an_image_is_none(written: str) -> None:
     "url", ["https://ex\u0430mple.com/x.png", "http://10.0.0.1/x", "ftp://h/x"]
 )
 def test_an_address_in_the_network_is_never_fetched_and_said(desk: Desk, url: str) -> None:
-    assert desk.chat.panel.accept_mime(mime_of(url))
+    drop(desk.chat.panel, mime_of(url))
+    desk.qtbot.waitUntil(lambda: bool(desk.chat.message))
     assert "this program downloads nothing" in desk.chat.message
     assert "\u0430" not in desk.chat.message  # letters that only look like others show up
 
@@ -77,7 +79,7 @@ def test_an_address_in_the_network_is_never_fetched_and_said(desk: Desk, url: st
 def test_text_is_no_picture(desk: Desk) -> None:
     mime = QMimeData()
     mime.setText("hello")
-    assert not desk.chat.panel.accept_mime(mime)
+    assert read_mime(mime) == DroppedContent()
     assert read_mime(mime_of(html="<b>hi</b>")) == DroppedContent()
 
 
@@ -86,28 +88,8 @@ def test_pixels_of_another_program_become_a_file(qtbot: QtBot) -> None:
     image.fill(QColor("red"))
     mime = QMimeData()
     mime.setImageData(image)
-    opened = open_image(read_mime(mime).data)
+    opened = open_image(read_mime(mime).read())
     assert (opened.width, opened.height) == (6, 4)
-
-
-def drop(target: QWidget, mime: QMimeData) -> None:
-    target.dropEvent(
-        QDropEvent(
-            QPointF(20, 20), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
-            Qt.KeyboardModifier.NoModifier,
-        )
-    )  # fmt: skip
-
-
-def choose(monkeypatch: pytest.MonkeyPatch, which: str, choice: PictureAction) -> list[object]:
-    asked: list[object] = []
-
-    def ask(parent: QWidget, *rest: object) -> PictureAction:
-        asked.append(rest)
-        return choice
-
-    monkeypatch.setattr(f"gui.chat.page.{which}", ask)
-    return asked
 
 
 def several(tmp_path: Path) -> list[Path]:
@@ -122,71 +104,67 @@ def several(tmp_path: Path) -> list[Path]:
 
 def test_a_picture_may_be_dropped_anywhere_on_the_page(desk: Desk) -> None:
     drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN, timeout=15_000)
 
 
 def test_a_dropped_picture_is_decoded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
 
-    def counted(how: str, side: int) -> list[str]:
+    def counted(how: str, *numbers: int) -> list[str]:
         started.append(how)
-        return command(how, side)
+        return command(how, *numbers)
 
     command = decoder.child_command
     monkeypatch.setattr(decoder, "child_command", counted)
     drop(desk.chat, mime_of(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toString()))
     desk.qtbot.waitUntil(desk.chat.panel.view.isVisible, timeout=15_000)
-    assert desk.chat.save_state()[1] == SIGN
+    assert desk.chat.picture == SIGN
     desk.open_demo()
     desk.ask("What is it?")
-    assert started == ["fit"]
+    desk.chat.start_new()
+    desk.chat.list.itemActivated.emit(desk.chat.list.item(0))
+    desk.qtbot.waitUntil(desk.chat.panel.view.isVisible)
+    desk.ask("And this?")
+    assert started == ["full"]
+    assert all(asked_about(ask, SIGN) for ask in desk.engine.asked)
 
 
-def test_several_files_become_a_conversation_each(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = choose(monkeypatch, "ask_about_many", PictureAction.NEW)
+def test_several_files_become_a_conversation_each(desk: Desk, tmp_path: Path) -> None:
     files = several(tmp_path)
     drop(desk.chat.panel, mime_of(*(QUrl.fromLocalFile(str(f)).toString() for f in files)))
-    assert asked == [(files,)]
+    desk.qtbot.waitUntil(desk.chat.several.isVisible)
+    desk.chat.several.each_button.click()
     desk.qtbot.waitUntil(lambda: desk.chat.list.count() == 2, timeout=30_000)
     titles = [desk.chat.list.item(i).text() for i in range(2)]
     assert titles == ["sign.png", "chart.png"]
-    assert desk.chat.save_state()[1] == SIGN
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
     assert desk.chat.message.startswith("broken.png")
     desk.open_demo()
     desk.ask("What is it?")
-    assert desk.engine.asked[0].image == SIGN
+    assert asked_about(desk.engine.asked[0], SIGN)
     assert desk.chat.list.item(0).text() == "sign.png"
 
 
-def test_several_files_or_a_folder_go_to_the_batch_page(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    choose(monkeypatch, "ask_about_many", PictureAction.BATCH)
+def test_several_files_or_a_folder_go_to_the_batch_page(desk: Desk, tmp_path: Path) -> None:
     files = several(tmp_path)
-    desk.chat.panel.files_dropped.emit(files)
+    desk.chat.take(DroppedContent(files=tuple(files)))
+    desk.chat.several.batch_button.click()
     page = desk.program.window.page("batch")
     assert isinstance(page, BatchPage)
     assert page.isVisible()
     values = page.form.values()
     assert (values.folder, values.only) == (str(tmp_path), ("sign.png", "broken.png", "chart.png"))
-    desk.chat.panel.accept_mime(mime_of(QUrl.fromLocalFile(str(tmp_path)).toString()))
-    assert page.form.values().only is None
+    desk.program.window.show_page("about")
+    drop(desk.program.window, mime_of(QUrl.fromLocalFile(str(tmp_path)).toString()))
+    desk.qtbot.waitUntil(lambda: page.form.values().only is None)
+    assert page.isVisible()
 
 
-def test_many_files_are_offered_a_batch_only(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gui.chat import picture_choice as module
-
-    offers: list[list[PictureAction]] = []
-    monkeypatch.setattr(
-        module, "_ask", lambda *rest: offers.append([c for _, c in rest[3]]) or PictureAction.CANCEL
-    )
-    parent = QWidget()
-    qtbot.addWidget(parent)
-    for count in (2, MOST_CONVERSATIONS + 1):
-        module.ask_about_many(parent, [Path(f"{n}.png") for n in range(count)])
-    assert offers == [[PictureAction.NEW, PictureAction.BATCH], [PictureAction.BATCH]]
+@pytest.mark.parametrize("count", [2, MOST_CONVERSATIONS, MOST_CONVERSATIONS + 1])
+def test_many_files_are_offered_a_batch_only(desk: Desk, count: int) -> None:
+    desk.chat.take(DroppedContent(files=tuple(Path(f"{n}.png") for n in range(count))))
+    assert desk.chat.several.batch_button.isVisible()
+    assert desk.chat.several.each_button.isVisible() == (count <= MOST_CONVERSATIONS)
 
 
 def test_each_file_has_its_own_sentence(tmp_path: Path) -> None:
@@ -196,40 +174,40 @@ def test_each_file_has_its_own_sentence(tmp_path: Path) -> None:
     assert found.errors[1].startswith("gone.png can't be read")
 
 
-@pytest.mark.parametrize("choice", [PictureAction.NEW, PictureAction.REPLACE, PictureAction.CANCEL])
-def test_a_second_picture_begins_anew_or_takes_the_place(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, choice: PictureAction
-) -> None:
-    asked = choose(monkeypatch, "ask_about_second", choice)
+@pytest.mark.parametrize("choice", ["new", "here", "removed"])
+def test_a_second_picture_begins_anew_or_takes_the_place(desk: Desk, choice: str) -> None:
+    chip = desk.chat.chip
     desk.open_demo()
-    desk.chat.panel.load(SIGN)
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == SIGN, timeout=15_000)
-    assert asked == []
+    give_bytes(desk.chat, SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN, timeout=15_000)
+    assert not chip.choice.isVisible()
     desk.ask("One?")
     first = desk.chat.conversation
     assert first is not None
     other = (PICTURES / "chart.png").read_bytes()
-    desk.chat.panel.load(other)
-    desk.qtbot.waitUntil(lambda: len(asked) == 1, timeout=15_000)
+    give_bytes(desk.chat, other)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == other, timeout=15_000)
+    assert chip.choice.isVisible()
+    {"new": chip.new_button, "here": chip.here_button, "removed": chip.remove_button}[
+        choice
+    ].click()
+    desk.ask("Two?")
     kept = desk.program.history.picture(desk.program.history.load(first.id).picture)
-    if choice is PictureAction.NEW:
-        assert desk.chat.conversation is None
-        assert (desk.chat.save_state()[1], kept) == (other, SIGN)
-    elif choice is PictureAction.REPLACE:
-        assert desk.chat.conversation is first
-        assert (desk.chat.save_state()[1], kept) == (other, other)
-        desk.ask("Two?")
-        assert desk.engine.asked[-1].image == other
-        assert desk.engine.asked[-1].history == (("One?", "It is **red**."),)
-    else:
-        assert (desk.chat.save_state()[1], kept) == (SIGN, SIGN)
+    asked = desk.engine.asked[-1]
+    assert (desk.chat.conversation is first) == (choice != "new")
+    assert kept == (other if choice == "here" else SIGN)
+    assert asked_about(asked, SIGN if choice == "removed" else other)
+    assert asked.history == (() if choice == "new" else (("One?", "It is **red**."),))
+    # The choice is remembered.
+    give_bytes(desk.chat, SIGN if choice == "here" else other)
+    assert chip.new_button.isChecked() == (choice != "here")
 
 
 def test_wayland_is_told_and_not_tried(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_capture("xcb")
     assert can_capture("windows")
-    monkeypatch.setattr("gui.chat.picture.can_capture", lambda: can_capture("wayland"))
-    desk.chat.panel.capture()
+    monkeypatch.setattr("gui.chat.page.can_capture", lambda: can_capture("wayland"))
+    desk.chat.capture()
     assert "Wayland" in desk.chat.message
     assert desk.program.window.isVisible()
 
@@ -283,6 +261,6 @@ def test_a_capture_is_given_up_with_escape_and_takes_all_with_enter(qtbot: QtBot
 
 def test_a_capture_becomes_the_picture(desk: Desk) -> None:
     image = screen(1.0).toImage()
-    desk.chat.panel.captured(None)
-    desk.chat.panel.captured(image)
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == png_bytes(image), timeout=15_000)
+    desk.chat.captured(None)
+    desk.chat.captured(image)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == png_bytes(image), timeout=15_000)

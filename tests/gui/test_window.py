@@ -11,8 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent, QGuiApplication
+from PySide6.QtCore import QMimeData, Qt, QUrl
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -20,28 +20,31 @@ from PySide6.QtWidgets import (
     QListWidget,
     QPlainTextEdit,
     QTableView,
+    QToolButton,
     QWidget,
 )
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.events import Notice, TextDelta
+from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.text import Text
-from gui.background.decoder import preview
+from gui.background.decoder import decode
 from gui.background.engine import EngineBridge, EngineClient
 from gui.chat.answer import Prose
 from gui.data.state import Status
 from gui.pages.convert import ConvertPage
 from gui.window import PAGES
 from tests.helpers.desk import Desk, Script, ScriptedProcess
+from tests.helpers.giving import asked_about, drop, give_bytes
 
 PICTURES = checkpoint_folder().parent / "pictures"
 
 
 def give(desk: Desk, name: str = "shapes.png") -> bytes:
     data = (PICTURES / name).read_bytes()
-    desk.chat.panel.load(data)
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
+    give_bytes(desk.chat, data)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == data, timeout=15_000)
     return data
 
 
@@ -56,7 +59,7 @@ def test_a_question_about_a_picture_is_answered_and_kept(desk: Desk) -> None:
     desk.open_demo()
     data = give(desk)
     desk.ask("What colour is it?")
-    assert desk.engine.asked[0].image == data
+    assert asked_about(desk.engine.asked[0], data)
     talk = desk.chat.conversation
     assert talk is not None
     assert talk.path()[0].answer == "It is **red**."
@@ -189,44 +192,43 @@ def test_a_conversation_is_exported_with_its_picture(desk: Desk, tmp_path: Path)
 def test_a_file_that_is_dropped_is_shown(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(PICTURES / "sign.png"))])
-    event = QDropEvent(
-        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
-        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
-    )  # fmt: skip
-    desk.chat.panel.dropEvent(event)
+    drop(desk.chat.panel, mime)
     data = (PICTURES / "sign.png").read_bytes()
-    desk.qtbot.waitUntil(lambda: desk.chat.save_state()[1] == data, timeout=15_000)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == data, timeout=15_000)
     desk.qtbot.waitUntil(lambda: desk.chat.panel.view.isVisible(), timeout=15_000)
 
 
 def test_a_broken_picture_is_a_sentence(desk: Desk, tmp_path: Path) -> None:
-    desk.chat.panel.load(b"\x89PNG\r\n\x1a\n and nothing more")
-    desk.qtbot.waitUntil(lambda: bool(desk.chat.message), timeout=15_000)
-    assert "picture" in desk.chat.message.lower() or "image" in desk.chat.message.lower()
+    give_bytes(desk.chat, b"\x89PNG\r\n\x1a\n and nothing more")
+    text = desk.chat.chip.text
+    desk.qtbot.waitUntil(lambda: text.property("kind") == "bad", timeout=15_000)
+    assert "picture" in text.text().lower()
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "gone.png"))])
-    assert desk.chat.panel.accept_mime(mime)
-    assert desk.chat.message.startswith("gone.png can't be read")
+    drop(desk.chat.panel, mime)
+    desk.qtbot.waitUntil(lambda: text.text().startswith("gone.png can't be read"))
 
 
 def test_a_child_that_crashes_on_a_picture_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = subprocess.run
-
-    def crash(command: list[str], **rest: object) -> object:
-        return real([sys.executable, "-c", "import os; os.abort()"], **rest)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("gui.background.decoder.subprocess.run", crash)
+    crash = [sys.executable, "-c", "import os; os.abort()"]
+    monkeypatch.setattr("gui.background.decoder.child_command", lambda *_: crash)
     with pytest.raises(ImageError, match="decoder crashed"):
-        preview(b"x")
+        decode(b"x")
 
 
-def test_what_the_model_sees_is_a_square() -> None:
-    data = (PICTURES / "chart.png").read_bytes()
-    seen = preview(data, as_model_sees=True)
-    assert (seen.width, seen.height) == (1344, 1344)
-    assert len(seen.rgb) == 3 * 1344 * 1344
-    shown = preview(data)
-    assert (shown.width, shown.height) == (shown.original_width, shown.original_height)
+def test_a_picture_is_decoded_to_all_its_pixels() -> None:
+    found = decode((PICTURES / "chart.png").read_bytes())
+    assert (found.width, found.height) == (found.original_width, found.original_height)
+    assert len(found.rgb) == 3 * found.width * found.height
+    assert found.sha256 == open_image(PICTURES / "chart.png").sha256
+
+
+def test_what_the_model_sees_is_a_square(desk: Desk) -> None:
+    give(desk, "chart.png")
+    eye = desk.chat.panel.findChild(QToolButton, "eye")
+    eye.click()
+    view = desk.chat.panel.view
+    desk.qtbot.waitUntil(lambda: view.sceneRect().size().toTuple() == (1344, 1344))
 
 
 def test_answers_load_nothing_and_open_nothing_by_themselves(desk: Desk) -> None:

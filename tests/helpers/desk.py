@@ -117,7 +117,7 @@ class Desk:
     def ask(self, question: str) -> None:
         self.chat.composer.setPlainText(question)
         self.chat.send()
-        self._wait(lambda: not self.chat.busy)
+        self._wait(lambda: not self.chat.busy and not self.chat.waiting)
 
     def _wait(self, until: Callable[[], bool]) -> None:
         # Long, for machines on which much else runs.

@@ -22,6 +22,7 @@ from cogvlm2_lite.worker.client import EngineProcess, EngineState, WorkerEngine
 from gui.app import Program, acquire_lock, make_app
 from gui.background.engine import EngineClient, start_process
 from gui.chat.page import ChatPage
+from tests.helpers.giving import give_bytes
 from tests.helpers.programs.counting_engine import COMMAND
 
 
@@ -40,7 +41,7 @@ def main(data: Path, name: str, engine: str) -> None:
     assert isinstance(chat, ChatPage)
     if engine == "demo":
         picture = checkpoint_folder().parent / "pictures" / "shapes.png"
-        chat.panel.load(picture.read_bytes())
+        give_bytes(chat, picture.read_bytes())
     asked = 0
 
     def emit(**what: object) -> None:
@@ -53,7 +54,7 @@ def main(data: Path, name: str, engine: str) -> None:
 
     def continue_answer() -> None:
         nonlocal asked
-        pictured = engine != "demo" or bool(chat.save_state()[1])
+        pictured = engine != "demo" or bool(chat.picture)
         if client.state is EngineState.READY and pictured and not chat.busy:
             question = f"{name}.{asked}: How many shapes are there, and where are they?"
             chat.composer.setPlainText(question)

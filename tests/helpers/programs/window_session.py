@@ -16,8 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import QMimeData, QUrl
 from PySide6.QtWidgets import QPlainTextEdit
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
@@ -25,6 +24,7 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.app import Program, make_app
 from gui.chat.page import ChatPage
 from gui.window import PAGES
+from tests.helpers.giving import drop
 
 SHAPES = checkpoint_folder().parent / "pictures" / "shapes.png"
 
@@ -46,12 +46,8 @@ def main(data: Path, results: Path) -> None:
     chat.open_demo()
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(SHAPES))])
-    drop = QDropEvent(
-        QPoint(20, 20), Qt.DropAction.CopyAction, mime,
-        Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
-    )  # fmt: skip
-    chat.panel.dropEvent(drop)
-    wait(lambda: chat.save_state()[1])
+    drop(chat.panel, mime)
+    wait(lambda: chat.picture)
     wait(lambda: program.engine.client.state is EngineState.READY)
     chat.composer.setPlainText("How many shapes are there?")
     chat.send()
