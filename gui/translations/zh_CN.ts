@@ -1926,11 +1926,11 @@
     </message>
     <message>
         <source>Install it: pip install &quot;cogvlm2-lite[{extra}]&quot;</source>
-        <translation type="unfinished"></translation>
+        <translation>请安装：pip install &quot;cogvlm2-lite[{extra}]&quot;</translation>
     </message>
     <message>
         <source>--port, --allow-origin and the API key are for --http.</source>
-        <translation type="unfinished"></translation>
+        <translation>--port、--allow-origin 和 API 密钥只用于 --http。</translation>
     </message>
     <message>
         <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
