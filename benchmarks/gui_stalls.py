@@ -103,8 +103,13 @@ class Loop:
         began = time.monotonic()
         while not until() or time.monotonic() < began + at_least_s:
             assert time.monotonic() < began + 120, "nothing happened for two minutes"
-            self.measure(self._app.processEvents)
+            self.measure(self._turn)
             time.sleep(0.001)
+
+    def _turn(self) -> None:
+        self._app.processEvents()
+        # Only an event loop that Qt runs itself deletes what is to be deleted later.
+        self._app.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
     def measure(self, work: Callable[[], object]) -> None:
         """Count some work as one turn."""

@@ -46,6 +46,7 @@ class Program:
         self.data = data
         self.settings = Preferences(data / "settings.json")
         self.translator: QTranslator | None = None
+        self._language = ""
         self.apply_appearance()
         self.problem = ""
         self.history = self._open_history()
@@ -69,9 +70,8 @@ class Program:
         theme.apply(self.app, self.settings.get("theme"), self.settings.get("font_points"))
 
     def refresh_appearance(self) -> None:
-        """Apply them again after a change, and rebuild the window, whose icons have the colours."""
+        """Apply them again after a change. Another language rebuilds the window."""
         self.apply_appearance()
-        self.window.refresh()
 
     def close(self) -> None:
         """Close the window and the conversations."""
@@ -93,6 +93,9 @@ class Program:
         return history
 
     def _translate(self, language: str) -> None:
+        if language == self._language:
+            return
+        self._language = language
         if self.translator is not None:
             self.app.removeTranslator(self.translator)
             self.translator = None

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from PySide6.QtCore import QByteArray, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QByteArray, QRect, QRectF, QSize, Qt
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QGuiApplication,
+    QIcon,
+    QIconEngine,
+    QPainter,
+    QPalette,
+    QPixmap,
+    QPixmapCache,
+)
+from PySide6.QtWidgets import QApplication, QLabel
 
 from gui.desktop_entry import ICON
 
@@ -69,6 +79,10 @@ FAMILIES = (
     "Microsoft YaHei",
 )
 
+_SIZES = {"Title": 1.5, "RailButton": 0.8}
+"""Font size of the widgets of a class, in parts of plain text. Not in the stylesheet: a new one
+takes much longer to apply than a new font."""
+
 _STYLESHEET = """
 QWidget { color: $ink; }
 QMainWindow, QDialog, QMessageBox, QStackedWidget#pages, QWidget[kind="page"]
@@ -81,7 +95,7 @@ QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QW
 QLabel { background: transparent; }
 QLabel[kind="soft"] { color: $soft; }
 QLabel[kind="bad"] { color: $bad; }
-QLabel[kind="title"] { font-size: $bigpt; font-weight: 600; }
+QLabel[kind="title"] { font-weight: 600; }
 QLabel[kind="heading"] { font-weight: 600; }
 QFrame[kind="popup"] { background: $raised; border: 1px solid $line; }
 QFrame[kind="card"] { background: $raised; border: 1px solid $line; border-radius: 12px; }
@@ -111,7 +125,7 @@ QToolButton[kind="quiet"]:focus { padding: 5px; }
 QPushButton[kind="quiet"]:focus { padding: 6px 12px; }
 QToolButton[kind="rail"] {
   background: transparent; border: 1px solid transparent; border-radius: 10px; padding: 7px 2px;
-  color: $soft; font-size: $smallpt; }
+  color: $soft; }
 QToolButton[kind="rail"]:hover { background: $mine; }
 QToolButton[kind="rail"]:checked { background: $mine; color: $ink; }
 QToolButton[kind="rail"]:focus { border: 1px solid $accent; }
@@ -174,10 +188,17 @@ def colours_for(choice: str) -> Colours:
     return DARK if choice == "dark" else LIGHT
 
 
-def stylesheet(colours: Colours, points: int) -> str:
-    """Return the window's stylesheet. points: font size of plain text."""
-    sheet = _STYLESHEET.replace("$bigpt", f"{round(points * 1.5)}pt")
-    sheet = sheet.replace("$smallpt", f"{max(7, round(points * 0.8))}pt")
+class Title(QLabel):
+    """A label with the title of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setProperty("kind", "title")
+
+
+def stylesheet(colours: Colours) -> str:
+    """Return the window's stylesheet."""
+    sheet = _STYLESHEET
     # Longer names first: $accent_ink begins with $accent.
     for name, value in sorted(asdict(colours).items(), key=lambda item: -len(item[0])):
         sheet = sheet.replace(f"${name}", value)
@@ -187,18 +208,45 @@ def stylesheet(colours: Colours, points: int) -> str:
 def apply(app: QApplication, choice: str, points: int) -> Colours:
     """Apply a theme and a font size to the program. Returns the palette."""
     colours = colours_for(choice)
-    sheet = stylesheet(colours, points)
-    if app.styleSheet() == sheet:  # already applied; Qt would style every widget again
-        return colours
-    app.setStyle("Fusion")
-    app.setPalette(_palette(colours))
+    sheet = stylesheet(colours)
+    app.setProperty("colours", asdict(colours))
+    # Each of these goes over all widgets, so only what changes is set.
+    if not app.styleSheet():
+        app.setStyle("Fusion")
     font = QFont()
     font.setFamilies(list(FAMILIES))
     font.setPointSize(points)
-    app.setFont(font)
-    app.setStyleSheet(sheet)
-    app.setProperty("colours", asdict(colours))
+    if app.font() != font:
+        before = app.font().pointSize()
+        app.setFont(font)
+        for name, share in _SIZES.items():
+            # PySide6's type stubs require bytes for the name, but its code requires str.
+            app.setFont(_sized(font, points, share), name)  # type: ignore[arg-type]
+        if app.styleSheet():
+            _resize_letters(app, before, points)
+    if app.styleSheet() != sheet:
+        app.setPalette(_palette(colours))
+        app.setStyleSheet(sheet)
     return colours
+
+
+def _resize_letters(app: QApplication, before: int, points: int) -> None:
+    """Set the font size of all widgets.
+
+    Widgets that a stylesheet has styled do not follow the program's font. Applying the stylesheet
+    again takes ten times as long as this.
+    """
+    for widget in app.allWidgets():
+        share = next((_SIZES[k.__name__] for k in type(widget).mro() if k.__name__ in _SIZES), 1.0)
+        font = widget.font()
+        if font.pointSize() == _sized(font, before, share).pointSize():
+            widget.setFont(_sized(font, points, share))
+
+
+def _sized(font: QFont, points: int, share: float) -> QFont:
+    sized = QFont(font)
+    sized.setPointSize(max(7, round(points * share)))
+    return sized
 
 
 def current() -> Colours:
@@ -270,16 +318,62 @@ _PATHS = {
 
 
 def icon(name: str, colour: str | None = None, size: int = 20) -> QIcon:
-    """Return a line icon in the theme's text colour. Raises KeyError for an unknown name."""
-    made = QIcon()
-    for scale in (1, 2, 3):
-        made.addPixmap(_draw(_PATHS[name], colour or current().ink, size, scale))
-    soft = _draw(_PATHS[name], current().soft, size, 2)
-    made.addPixmap(soft, QIcon.Mode.Disabled)
-    return made
+    """Return a line icon. Raises KeyError for an unknown name.
+
+    colour  None: the theme's text colour when it is painted, so that a change of theme needs no
+            new icons
+    """
+    return QIcon(_LineIcon(_PATHS[name], colour, size))
 
 
-def _draw(path: str, colour: str, size: int, scale: int) -> QPixmap:
+class _LineIcon(QIconEngine):
+    """Draws an icon in the colours that the theme has at that time."""
+
+    def __init__(self, path: str, colour: str | None, size: int) -> None:
+        super().__init__()
+        self._path, self._colour, self._size = path, colour, size
+
+    def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
+        """Draw the icon."""
+        pixels = self._drawn(rect.size() * painter.device().devicePixelRatio(), mode)
+        painter.drawPixmap(rect, pixels)
+
+    def pixmap(self, size: QSize, mode: QIcon.Mode, state: QIcon.State) -> QPixmap:
+        """Return the icon. size: in pixels of the screen."""
+        return self._drawn(size, mode)
+
+    def actualSize(  # noqa: N802 - Qt's name
+        self, size: QSize, mode: QIcon.Mode, state: QIcon.State
+    ) -> QSize:
+        """Return the size that is drawn."""
+        return size
+
+    def availableSizes(  # noqa: N802 - Qt's name
+        self, mode: QIcon.Mode = QIcon.Mode.Normal, state: QIcon.State = QIcon.State.Off
+    ) -> list[QSize]:
+        """Return the usual size; any other is drawn as sharply."""
+        return [QSize(self._size, self._size)]
+
+    def isNull(self) -> bool:  # noqa: N802 - Qt's name
+        """Return False."""
+        return False
+
+    def clone(self) -> QIconEngine:
+        """Return a copy."""
+        return _LineIcon(self._path, self._colour, self._size)
+
+    def _drawn(self, size: QSize, mode: QIcon.Mode) -> QPixmap:
+        colours = current()
+        colour = colours.soft if mode is QIcon.Mode.Disabled else self._colour or colours.ink
+        key = f"line {size.width()} {size.height()} {colour} {self._path}"
+        pixels = QPixmap()
+        if not QPixmapCache.find(key, pixels):
+            pixels = _draw(self._path, colour, size)
+            QPixmapCache.insert(key, pixels)
+        return pixels
+
+
+def _draw(path: str, colour: str, size: QSize) -> QPixmap:
     # Imported here because tests of plain state do not need it.
     from PySide6.QtSvg import QSvgRenderer
 
@@ -288,11 +382,12 @@ def _draw(path: str, colour: str, size: int, scale: int) -> QPixmap:
         f'stroke="{colour}" stroke-width="1.8" stroke-linecap="round" '
         'stroke-linejoin="round"/></svg>'
     )
-    pixels = QPixmap(size * scale, size * scale)
-    pixels.setDevicePixelRatio(scale)
+    side = min(size.width(), size.height())
+    pixels = QPixmap(size)
     pixels.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixels)
-    QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(0, 0, size, size))
+    corner = ((size.width() - side) / 2, (size.height() - side) / 2)
+    QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(*corner, side, side))
     painter.end()
     return pixels
 

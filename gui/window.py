@@ -65,7 +65,7 @@ PAGES = tuple(
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A page whose state is moved to the new page when the language or theme changes."""
+    """A page whose state is moved to the new page when the language changes."""
 
     def save_state(self) -> Any:
         """Return the state, and stop using it."""
@@ -96,6 +96,10 @@ class ContentReceiver(Protocol):
     def show_message(self, text: str) -> None:
         """Show a message."""
         ...
+
+
+class RailButton(QToolButton):
+    """A button of the navigation rail. The theme has a font for this class."""
 
 
 class MainWindow(QMainWindow):
@@ -255,7 +259,7 @@ class MainWindow(QMainWindow):
         super().changeEvent(event)
 
     def _rebuild(self) -> None:
-        """Make rail and pages again after a change of language or theme.
+        """Make rail and pages again after a change of language.
 
         Waits until a running answer ends, because its page would be replaced.
         """
@@ -283,7 +287,7 @@ class MainWindow(QMainWindow):
         self._retranslating = False
 
     def refresh(self) -> None:
-        """Rebuild rail and pages soon, in the language and theme that are set then."""
+        """Rebuild rail and pages soon, in the language that is set then."""
         if not self._retranslating:
             self._retranslating = True
             QTimer.singleShot(0, self._rebuild)
@@ -317,7 +321,7 @@ class MainWindow(QMainWindow):
         self._buttons: dict[str, QToolButton] = {}
         for page in self._rows.values():
             title = QCoreApplication.translate("Pages", page.title)
-            button = QToolButton()
+            button = RailButton()
             button.setText(title)
             button.setIcon(theme.icon(page.name))
             button.setIconSize(QSize(22, 22))

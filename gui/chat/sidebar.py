@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -24,11 +25,12 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.context import Context
 from gui.data.export import export
-from gui.data.history import HistoryError
+from gui.data.history import HistoryError, Summary, search_file
 from gui.data.import_json import read_export
 from gui.translation import error_text
 
 _ID = Qt.ItemDataRole.UserRole
+_ROW = _ID + 1
 
 
 class Sidebar(QWidget):
@@ -55,6 +57,8 @@ class Sidebar(QWidget):
         self._is_answering = is_answering
         self._shown: int | None = None
         self._last_deleted: int | None = None
+        self._places: dict[int, int] = {}
+        self._search_number = 0
         self.setObjectName("conversations")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         column = QVBoxLayout(self)
@@ -88,6 +92,7 @@ class Sidebar(QWidget):
         made = QListWidget()
         made.setAccessibleName(self.tr("Conversations"))
         made.setFrameShape(QFrame.Shape.NoFrame)
+        made.setUniformItemSizes(True)  # else every row is measured after each change
         made.setTextElideMode(Qt.TextElideMode.ElideRight)
         made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         made.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
@@ -101,27 +106,58 @@ class Sidebar(QWidget):
         self._shown = shown
         if shown is None:
             self.list.clearSelection()
-        for place in range(self.list.count()):
-            if self.list.item(place).data(_ID) == shown:
-                self.list.setCurrentRow(place)
+        elif shown in self._places:
+            self.list.setCurrentRow(self._places[shown])
 
     def reload(self) -> None:
-        """Read the list again."""
-        self.list.clear()
+        """Read the list again. A long search goes on in a thread, and its result follows."""
+        self._search_number += 1
+        number, search = self._search_number, self.search.text()
+        history = self._context.history
         try:
-            rows = self._context.history.list(self.search.text())
+            rows = history.list_soon(search)
         except HistoryError as error:
+            self._show([])
             self.failed.emit(error_text(error))
             return
-        for row in rows:
-            item = QListWidgetItem(row.title or self.tr("New conversation"))
-            item.setData(_ID, row.id)
-            item.setToolTip(row.title)
-            if row.pinned:
-                item.setIcon(theme.icon("pin"))
-            self.list.addItem(item)
-            if row.id == self._shown:
-                self.list.setCurrentItem(item)
+        if rows is not None:
+            self._show(rows)
+            return
+        assert history.folder is not None
+
+        def failed(error: CogVLM2LiteError) -> None:
+            if number == self._search_number:
+                self.failed.emit(error_text(error))
+
+        def found(rows: list[Summary]) -> None:
+            if number == self._search_number:
+                self._show(rows)
+
+        stopped = lambda: number != self._search_number  # noqa: E731
+        self._context.tasks.run(
+            partial(search_file, history.folder, search, stopped), found, failed, self
+        )
+
+    def _show(self, rows: Sequence[Summary]) -> None:
+        self._places = {row.id: place for place, row in enumerate(rows)}
+        self.list.setUpdatesEnabled(False)
+        # What is there already is used again: making an item costs more than changing one.
+        while self.list.count() > len(rows):
+            self.list.takeItem(self.list.count() - 1)
+        have = self.list.count()
+        titles = [row.title or self.tr("New conversation") for row in rows]
+        self.list.addItems(titles[have:])
+        for place, row in enumerate(rows):
+            item = self.list.item(place)
+            if place >= have or item.data(_ROW) != (row.id, row.title, row.pinned):
+                item.setText(titles[place])
+                item.setData(_ID, row.id)
+                item.setData(_ROW, (row.id, row.title, row.pinned))
+                item.setToolTip(row.title)
+                item.setIcon(theme.icon("pin") if row.pinned else QIcon())
+        self.list.setUpdatesEnabled(True)
+        self.list.clearSelection()
+        self.list.setCurrentRow(self._places.get(self._shown, -1) if self._shown else -1)
 
     def delete(self, conversation_id: int) -> None:
         """Delete a conversation; the button below the list restores it."""

@@ -12,8 +12,8 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ UNDO_S = 3600.0
 
 _APPLICATION = 0x43563247  # "CV2G", to recognize a database of another program
 _OPEN_BUSY_MS = 2000
-_BUSY_MS = 100
+_BUSY_MS = 40
 """How long a write waits for another writer. The window is blocked meanwhile."""
+_SEARCH_S = 0.02
+"""A search on the window's thread ends after this time; a longer one needs a thread."""
+_SEARCH_STEPS = 200
+"""Instructions of SQLite between two checks of the time."""
 _MIGRATIONS = (
     """
     CREATE TABLE conversation (
@@ -68,6 +72,10 @@ class HistoryError(CogVLM2LiteError):
     """The conversations can't be read or written now. What is on disk is not changed."""
 
 
+class SearchStoppedError(HistoryError):
+    """A search was stopped before its end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """One row of the list of conversations."""
@@ -77,6 +85,9 @@ class Summary:
     pinned: bool
     picture: str
     changed: float
+
+
+Summaries = list[Summary]
 
 
 class History:
@@ -130,26 +141,23 @@ class History:
             id=number, title=title, picture=picture, page=page, created=now, changed=now
         )
 
-    def list(self, search: str = "") -> list[Summary]:
+    def list(self, search: str = "") -> Summaries:
         """Return the conversations, pinned and newest first. search: a text in titles or turns."""
-        query = (
-            "SELECT id, title, pinned, picture, changed FROM conversation c WHERE deleted IS NULL"
-        )
-        values: tuple[str, ...] = ()
-        if search.strip():
-            query += (
-                " AND (contains(title, ?) OR EXISTS (SELECT 1 FROM turn WHERE conversation = c.id"
-                " AND (contains(question, ?) OR contains(answer, ?))))"
-            )
-            values = (search.strip().casefold(),) * 3
         with _history_errors():
-            rows = self._db.execute(
-                query + " ORDER BY pinned DESC, changed DESC", values
-            ).fetchall()
-        return [
-            Summary(id=row[0], title=row[1], pinned=bool(row[2]), picture=row[3], changed=row[4])
-            for row in rows
-        ]
+            return _list(self._db, search)
+
+    def list_soon(self, search: str) -> Summaries | None:
+        """Return the same, or None if that takes too long for the window: use `search_file`."""
+        if self.folder is None:
+            return self.list(search)
+        end = time.monotonic() + _SEARCH_S
+        self._db.set_progress_handler(lambda: time.monotonic() > end, _SEARCH_STEPS)
+        try:
+            return self.list(search)
+        except SearchStoppedError:
+            return None
+        finally:
+            self._db.set_progress_handler(None, 0)
 
     def load(self, conversation_id: int) -> Conversation:
         """Read a conversation with its turns. Raises HistoryError if there is none."""
@@ -472,8 +480,40 @@ def _history_errors() -> Iterator[None]:
         ) from error
 
 
+def search_file(folder: Path, search: str, stopped: Callable[[], bool]) -> list[Summary]:
+    """Return what `History.list` returns, on any thread, with a connection of its own.
+
+    Raises SearchStoppedError soon after `stopped` returns True.
+    """
+    with _history_errors():
+        # "?" and "#" in the name would be read as parts of the address.
+        address = (folder / FILE).resolve().as_uri() + "?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=_OPEN_BUSY_MS / 1000)) as db:
+            db.create_function("contains", 2, _contains, deterministic=True)
+            db.set_progress_handler(stopped, _SEARCH_STEPS)
+            return _list(db, search)
+
+
+def _list(db: sqlite3.Connection, search: str) -> list[Summary]:
+    query = "SELECT id, title, pinned, picture, changed FROM conversation c WHERE deleted IS NULL"
+    values: tuple[str, ...] = ()
+    if search.strip():
+        query += (
+            " AND (contains(title, ?) OR EXISTS (SELECT 1 FROM turn WHERE conversation = c.id"
+            " AND (contains(question, ?) OR contains(answer, ?))))"
+        )
+        values = (search.strip().casefold(),) * 3
+    rows = db.execute(query + " ORDER BY pinned DESC, changed DESC", values).fetchall()
+    return [
+        Summary(id=row[0], title=row[1], pinned=bool(row[2]), picture=row[3], changed=row[4])
+        for row in rows
+    ]
+
+
 def _history_error(error: sqlite3.Error) -> HistoryError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return SearchStoppedError("The search was stopped.")
     known = _REASONS.get(code & 0xFF)
     if known is None:
         return HistoryError("The conversations can't be read or written: {why}.", why=error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from gui.theme import Title
 
 
 def page(title: str, *, fill: bool = False) -> tuple[QWidget, QVBoxLayout]:
@@ -19,9 +21,7 @@ def page(title: str, *, fill: bool = False) -> tuple[QWidget, QVBoxLayout]:
     column = QVBoxLayout(body)
     column.setContentsMargins(32, 28, 32, 28)
     column.setSpacing(16)
-    heading = QLabel(title)
-    heading.setProperty("kind", "title")
-    column.addWidget(heading)
+    column.addWidget(Title(title))
     content = QVBoxLayout()
     content.setSpacing(12)
     column.addLayout(content, 1 if fill else 0)

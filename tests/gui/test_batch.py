@@ -298,10 +298,10 @@ def test_a_command_that_dies_is_a_sentence(desk: Desk, child: Path) -> None:
     desk.qtbot.waitUntil(lambda: page.status.text() == "The disk is full.")
 
 
-def test_another_theme_does_not_end_a_batch(desk: Desk, child: Path) -> None:
+def test_a_rebuilt_window_does_not_end_a_batch(desk: Desk, child: Path) -> None:
     before = start(desk, child)
     command = before.command
-    desk.program.settings.set("theme", "dark")
+    desk.program.window.refresh()
     desk.qtbot.waitUntil(lambda: desk.program.window.page("batch") is not before)
     page = open_page(desk)
     assert page.command is command

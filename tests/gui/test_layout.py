@@ -94,10 +94,8 @@ def test_a_narrow_window_is_used_to_its_edge(desk: Desk) -> None:
 
 
 def test_large_letters_are_not_cut_off(desk: Desk) -> None:
-    before = desk.chat
-    desk.program.settings.set("font_points", 18)
-    desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
     talk(desk)
+    desk.program.settings.set("font_points", 18)
     assert show_all(desk) == []
 
 
