@@ -170,13 +170,13 @@ def test_a_picture_that_was_not_asked_about_is_kept_when_it_is_left(desk: Desk, 
     assert desk.chat.chip.isVisible()
 
 
-def test_a_picture_is_kept_through_a_change_of_theme(desk: Desk, gate: Gate) -> None:
+def test_a_picture_is_kept_when_the_pages_are_built_again(desk: Desk, gate: Gate) -> None:
     desk.open_demo()
     give_bytes(desk.chat, SIGN)
     desk.chat.composer.setPlainText("What is it?")
     desk.chat.send()
     before = desk.chat
-    desk.program.settings.set("theme", "dark")
+    desk.program.window.refresh()
     desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
     gate.open()
     asked(desk)
