@@ -17,22 +17,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Event, Finished, PictureOpened, TurnsDropped
 from cogvlm2_lite.server import markdown
-from cogvlm2_lite.server.api_errors import NO_EMBEDDINGS, ApiError, dumps, reply_body
+from cogvlm2_lite.server.api_errors import NO_EMBEDDINGS, ApiError, api_error_of, dumps, reply_body
 from cogvlm2_lite.server.assets import read_assets
-from cogvlm2_lite.server.bodies import ChatRequest, CompletionRequest, ResponseRequest
+from cogvlm2_lite.server.bodies import (
+    ChatRequest,
+    CompletionRequest,
+    PreviewRequest,
+    ResponseRequest,
+)
 from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, OPEN_PATHS, Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.messages import read_picture
 from cogvlm2_lite.server.ollama_routes import ModelCard, OllamaRoutes
 from cogvlm2_lite.server.openapi import document
+from cogvlm2_lite.server.preview import Previews
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.replies import CompletionReply, Reply, report_of
 from cogvlm2_lite.server.requests import AnswerRequest, R, read_asked
 from cogvlm2_lite.server.response_bodies import Health, Markdown, Model, ModelList, Plan, Report
 from cogvlm2_lite.server.responses import ResponseReply
 from cogvlm2_lite.server.service import Service
-from cogvlm2_lite.server.validation import read_json
+from cogvlm2_lite.server.validation import read_body, read_json
 from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
@@ -72,6 +80,7 @@ def make_app(
         Route("/metrics", handlers.metrics),
         Route("/openapi.json", handlers.document),
         Route("/page/markdown", handlers.markdown, methods=["POST"]),
+        Route("/page/preview", handlers.preview, methods=["POST"]),
         *ollama.routes(),
         Route("/", _page(*assets.pop("/"))),
         *(Route(path, _asset(*asset)) for path, asset in assets.items()),
@@ -145,6 +154,7 @@ class _Handlers:
         self._card = card
         self._pictures = pictures
         self._logged: set[str] = set()
+        self._previews = Previews()
 
     def openai_routes(self, prefix: str) -> list[Route]:
         """Return the routes of OpenAI's API below a path."""
@@ -218,6 +228,21 @@ class _Handlers:
         texts = markdown.read_texts(await self.values(request))
         parsed = await asyncio.to_thread(lambda: list(map(markdown.parse, texts)))
         return _json(Markdown(texts=parsed))
+
+    async def preview(self, request: Request) -> Response:
+        """Return a picture that browsers can't show as a small JPEG file, for the page."""
+        _check_type(request)
+        reserved = _Reservation(self._service)
+        try:
+            raw = await self._read(request, reserved)
+            limits = replace(self._service.limits, remote_images=False)
+            body, picture = await asyncio.to_thread(lambda: _preview(read_json(raw), limits))
+            made = await self._previews.make(picture, body.page)
+        except CogVLM2LiteError as error:
+            raise replace(api_error_of(error), param="picture") from None
+        finally:
+            reserved.release()
+        return Response(made, media_type="image/jpeg")
 
     async def values(self, request: Request) -> dict[str, Any]:
         """Return the JSON object of a small request."""
@@ -350,6 +375,14 @@ class _Handlers:
                 "model_not_found",
                 "model",
             )
+
+
+def _preview(values: dict[str, Any], limits: Limits) -> tuple[PreviewRequest, bytes]:
+    """Return the body of /page/preview and the bytes of its picture."""
+    body = read_body(values, PreviewRequest)
+    picture = read_picture(body.picture, "picture", limits)
+    assert isinstance(picture, bytes), "these limits allow no addresses"
+    return body, picture
 
 
 class _Reservation:

@@ -317,6 +317,9 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
     messages: Annotated[list[ChatMessage], _CONVERSATION]
     max_completion_tokens: AnswerTokens = None
     truncation: Truncation = None
+    continue_final_message: Annotated[
+        Flag, Meta(description="Continue the last message, which is an answer.")
+    ] = None
     echo: Annotated[Any, unsupported(False)] = None
     template: Annotated[
         Literal["chat", "vqa"] | None,
@@ -381,6 +384,13 @@ class ResponseRequest(_Request, frozen=True, kw_only=True):
     conversation: Annotated[Any, unsupported()] = None
     prompt: Annotated[Any, unsupported()] = None
     reasoning: Annotated[Any, unsupported({})] = None
+
+
+class PreviewRequest(Body, frozen=True, kw_only=True):
+    """The body of /page/preview."""
+
+    picture: PictureUrl
+    page: PictureNumber = None
 
 
 class MarkdownRequest(Body, frozen=True, kw_only=True):

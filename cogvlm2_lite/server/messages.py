@@ -72,12 +72,14 @@ class Messages:
         """The answer to continue, if the conversation ends with one."""
         return "\n".join(self._answers or ())
 
-    def read(self, messages: Sequence[ChatMessage] | Sequence[Item]) -> None:
+    def read(
+        self, messages: Sequence[ChatMessage] | Sequence[Item], *, continues: bool = False
+    ) -> None:
         """Read all messages.
 
-        The last one must be the user's. A server that is not strict also continues an answer, takes
-        instructions at the end for the question, and asks for a description of a picture that came
-        without words.
+        The last one must be the user's, or with `continues` may be an answer. A server that is not
+        strict always continues an answer, takes instructions at the end for the question, and asks
+        for a description of a picture that came without words.
         """
         for index, message in enumerate(messages):
             where = f"{self.field}[{index}]"
@@ -87,7 +89,8 @@ class Messages:
                 self._answer(text, where)
             else:
                 self.ask(text)
-        if messages[-1].role != "user" and self._limits.strict:
+        continues = continues and messages[-1].role == "assistant"
+        if messages[-1].role != "user" and self._limits.strict and not continues:
             reject(self.field, "{param} must end with a message of the user, the question.")
         if not self.question.strip() and self._pictures and not self._limits.strict:
             self._questions = [DEFAULT_QUESTION]
@@ -120,7 +123,7 @@ class Messages:
         texts = []
         for index, part in enumerate(content):
             if isinstance(part, ImagePart | InputImagePart):
-                picture = _picture(part.image_url, f"{where}[{index}].image_url", self._limits)
+                picture = read_picture(part.image_url, f"{where}[{index}].image_url", self._limits)
                 self._take(picture, _page(part))
             else:
                 texts.append(part.text)
@@ -151,7 +154,7 @@ def _page(part: ImagePart | InputImagePart) -> int | None:
     return inner if part.page is None else part.page
 
 
-def _picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
+def read_picture(value: str | ImageUrl, where: str, limits: Limits) -> bytes | str:
     """Return the bytes in a data: URL, or a web address as it is, if these are allowed.
 
     Nothing is opened here.

@@ -19,6 +19,7 @@ from cogvlm2_lite.server.bodies import (
     ChatRequest,
     CompletionRequest,
     MarkdownRequest,
+    PreviewRequest,
     ResponseRequest,
 )
 from cogvlm2_lite.server.limits import Limits
@@ -27,7 +28,8 @@ from cogvlm2_lite.server.validation import Body, OpenBody
 _Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
 _REQUESTS = (
-    ChatRequest, CompletionRequest, ResponseRequest, MarkdownRequest, *bodies.REQUESTS,
+    ChatRequest, CompletionRequest, ResponseRequest, MarkdownRequest, PreviewRequest,
+    *bodies.REQUESTS,
 )  # fmt: skip
 _STATUSES = {
     400: "The request is invalid; `param` names the field at fault.",
@@ -90,6 +92,7 @@ def document(limits: Limits) -> dict[str, Any]:
             "/health": _health(),
             "/metrics": _metrics(),
             "/page/markdown": _markdown(),
+            "/page/preview": _preview(),
             "/openapi.json": _reading("document", "Return this document.", replies.Document),
         },
         "components": {
@@ -173,6 +176,22 @@ def _metrics() -> dict[str, Any]:
             "responses": {
                 "200": {"description": "The counters.", "content": page},
                 **_errors(401, 403, 500),
+            },
+        }
+    }
+
+
+def _preview() -> dict[str, Any]:
+    """Return the operation that the page uses to show pictures of unusual formats."""
+    request = {"application/json": {"schema": _ref(PreviewRequest)}}
+    return {
+        "post": {
+            "operationId": "preview",
+            "summary": "Return a picture as a small JPEG file, for the page.",
+            "requestBody": {"required": True, "content": request},
+            "responses": {
+                "200": {"description": "The file.", "content": {"image/jpeg": {}}},
+                **_errors(400, 401, 403, 408, 413, 415, 429, 500),
             },
         }
     }

@@ -176,7 +176,7 @@ def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:
     if (json_object or schema is not None) and body.stop:
         reject("stop", "{param} can't be combined with JSON: it would cut the answer off.")
     messages = Messages(limits)
-    messages.read(body.messages)
+    messages.read(body.messages, continues=body.continue_final_message is True)
     limit_field = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     logprobs = _logprobs(body.logprobs is True, body.top_logprobs, '"logprobs": true')
     sampling = _sampling(

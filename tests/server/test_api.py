@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import threading
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cogvlm2_lite.errors import (
     CheckpointError,
@@ -35,6 +39,7 @@ from tests.helpers.chat_client import (
     text,
     user,
 )
+from tests.helpers.pages import three_pages
 from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S, wait_until
 
@@ -567,3 +572,36 @@ def test_another_address_is_an_error_that_names_the_right_ones(
     assert message == (
         f"This server has no {path}. OpenAI's API begins with /v1, and Ollama's with /api."
     )
+
+
+def test_the_page_gets_previews_within_the_limits_of_a_question(client: httpx.Client) -> None:
+    path = "/page/preview"
+    tiff = base64.b64encode(three_pages()).decode()
+    url = f"data:image/tiff;base64,{tiff}"
+    reply = client.post(path, json={"picture": url, "page": 2})
+    assert reply.headers["content-type"] == "image/jpeg"
+    with Image.open(io.BytesIO(reply.content)) as preview:
+        assert preview.size == (30, 20)
+        assert np.asarray(preview)[2, 2, 0] > 150  # the red page
+    for body, code in (
+        ({"picture": url, "page": 9}, "invalid_image"),
+        ({"picture": "data:image/tiff;base64,AAAA"}, "invalid_image"),
+        ({"picture": "https://a.example/a.png"}, "invalid_image_url"),
+        ({}, None),
+    ):
+        reply = client.post(path, json=body)
+        assert reply.status_code == 400
+        assert code in (None, reply.json()["error"]["code"])
+
+
+def test_a_strict_server_continues_an_answer_that_is_marked(
+    client: httpx.Client, engine: ScriptedEngine
+) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "so far"}]
+    path = "/v1/chat/completions"
+    assert client.post(path, json={"messages": messages}).status_code == 400
+    body = {"messages": messages, "continue_final_message": True}
+    assert client.post(path, json=body).status_code == 200
+    assert engine.asked[-1].continue_from == " so far"
+    body["messages"] = [*messages, {"role": "system", "content": "x"}]
+    assert client.post(path, json=body).status_code == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from PIL import Image
 
 from cogvlm2_lite.demo.shipped import sample_pictures
 from cogvlm2_lite.events import PictureOpened, Progress, TextDelta
+from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.text import Text
 from tests.helpers.chat_client import client_of
 from tests.helpers.pages import save_three_pages
@@ -65,7 +68,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     page.set_default_timeout(PATIENCE_S * 1000)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("console", lambda m: faults.append(m.text) if is_fault(m) else None)
     page.on(
         "request",
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else faults.append(r.url),
@@ -75,6 +78,11 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     yield page
     context.close()
     assert faults == []
+
+
+def is_fault(message: Any) -> bool:
+    """Return whether an error of the console is one; a picture without a preview is none."""
+    return message.type == "error" and "/page/preview" not in message.location["url"]
 
 
 def shows(page: Any, where: str, words: str) -> None:
@@ -190,7 +198,7 @@ def test_a_notice_is_shown_and_another_page_can_be_asked_about(
 ) -> None:
     scan = save_three_pages(tmp_path)
     page.set_input_files("#file", scan)
-    shows(page, "#thumb-name", "scan.tif")  # the browser can't show this kind
+    page.wait_for_selector("#thumb[src^=blob]")  # the browser can't show this kind
     engine.extra = [
         PictureOpened(page=1, pages=3, notices=(Text("This is page 1 of {n}.", n=3),)),
     ]
@@ -198,7 +206,7 @@ def test_a_notice_is_shown_and_another_page_can_be_asked_about(
     page.wait_for_selector(".again")
     assert engine.asked[-1].page is None
     assert page.inner_text(".note").startswith("This is page 1 of 3.")
-    assert page.inner_text(".asked .file") == "scan.tif"
+    page.wait_for_selector(".asked img[src^=blob]")
     page.reload()
     playwright.expect(page.locator(".note")).to_contain_text("page 1 of 3")
     page.click(".other-page")
@@ -219,8 +227,24 @@ def test_a_picture_of_a_kind_that_the_browser_does_not_know_is_sent(
     file.write_bytes(b"a picture of a phone")
     page.set_input_files("#file", file)
     shows(page, "#thumb-name", "IMG_1.HEIC")
+    playwright.expect(page.locator("#message")).to_contain_text("picture")
     ask(page, "what is it")
     page.wait_for_selector(".again")
+    assert engine.asked[-1].image == file.read_bytes()
+
+
+def test_a_heic_picture_is_shown_and_sent_as_it_is(
+    page: Any, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    file = tmp_path / "IMG_2.heic"
+    heif.from_pillow(Image.new("RGB", (640, 320), (200, 30, 30))).save(file)
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#thumb[src^=blob]")
+    becomes_true(page, "document.getElementById('thumb').naturalWidth === 640")
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    page.wait_for_selector(".asked img[src^=blob]")
     assert engine.asked[-1].image == file.read_bytes()
 
 
@@ -471,6 +495,112 @@ def test_try_again_keeps_the_earlier_answer(page: Any, engine: ScriptedEngine) -
     assert list(engine.asked[-1].history) == [("one", "one"), ("two", "two")]
     page.click(".newer")
     shows(page, ".said >> nth=1", "better: two")
+
+
+def test_a_question_is_edited_and_the_later_turns_are_kept(
+    page: Any, engine: ScriptedEngine
+) -> None:
+    drop_picture(page)
+    for count, words in enumerate(("one", "two", "three"), 1):
+        ask(page, words)
+        page.wait_for_selector(f"#turns > li:nth-child({count}) .again")
+    page.click(".edit >> nth=1")
+    page.fill(".editor textarea", "changed")
+    page.keyboard.press("Escape")
+    assert page.locator(".editor").count() == 0
+    page.click(".edit >> nth=1")
+    assert page.input_value(".editor textarea") == "two"
+    page.fill(".editor textarea", "half of it")
+    page.reload()  # loses nothing that was typed
+    becomes_true(page, "document.querySelector('.editor textarea')?.value === 'half of it'")
+    page.fill(".editor textarea", "changed")
+    page.press(".editor textarea", "Enter")
+    page.wait_for_selector("#turns > li:nth-child(2) .again")
+    assert page.locator(".said").all_inner_texts() == ["one", "changed"]
+    assert list(engine.asked[-1].history) == [("one", "one")]
+    assert engine.asked[-1].image == SIGN.read_bytes()
+    ask(page, "more")
+    page.wait_for_selector("#turns > li:nth-child(3) .again")
+    page.click(".older-question")
+    playwright.expect(page.locator(".said")).to_have_text(["one", "two", "three"])
+    wait_until(
+        lambda: (
+            next(iter(kept(page, "talks")[0]["edited"].values()))["id"] == turn_kept(page, 1)["id"]
+        )
+    )
+    assert said_after_reload(page, 3) == ["one", "two", "three"]
+    page.click(".newer-question")
+    playwright.expect(page.locator(".said")).to_have_text(["one", "changed", "more"])
+
+
+def test_an_answer_that_was_stopped_is_continued(page: Any, engine: ScriptedEngine) -> None:
+    engine.over.clear()
+    ask(page, "please wait")
+    shows(page, ".said", "please wait")
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator(".note")).to_contain_text("Stopped.")
+    engine.go.set()
+    page.click(".continue")
+    shows(page, ".said", "please wait please wait")  # the engine repeats the question
+    page.wait_for_selector(".again")
+    engine.go.clear()
+    assert engine.asked[-1].continue_from == " please wait"
+    assert page.locator(".continue").count() == 0
+    assert said_after_reload(page, 1) == ["please wait please wait"]
+
+
+def test_settings_are_kept_and_used(page: Any, engine: ScriptedEngine) -> None:
+    page.click("#settings")
+    for name, value in (
+        ("tokens", "77"), ("temperature", "0.5"), ("top-p", "0.9"), ("seed", "5"), ("system", "Be brief."),  # noqa: E501
+    ):  # fmt: skip
+        page.fill(f"#set-{name}", value)
+    page.click("#settings-ok")
+    page.reload()
+    assert page.get_attribute("#settings", "title") == "Settings (changed)"
+    ask(page, "hello")
+    page.wait_for_selector(".again")
+    sampling = engine.asked[-1].sampling
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (77, 0.5, 0.9)
+    assert sampling.seed == 5
+    assert engine.asked[-1].question == "Be brief.\nhello"
+    page.click("#settings")
+    page.fill("#set-temperature", "9")
+    page.click("#settings-ok")
+    assert page.is_visible("#settings-dialog")  # the browser says why
+    page.click("#settings-reset")
+    assert page.get_attribute("#set-temperature", "placeholder") == "0 (default)"
+    page.click("#settings-ok")
+    page.wait_for_selector("#settings-dialog", state="hidden")
+    page.click(".again")
+    wait_until(lambda: engine.asked[-1].question == "hello")
+    assert engine.asked[-1].sampling.max_new_tokens == 2048
+    page.wait_for_selector(".newer")
+
+
+def test_a_server_that_ends_in_the_middle_loses_no_text(browser: Any) -> None:
+    engine = ScriptedEngine()
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_S * 1000)
+    with running(engine) as server:
+        page.goto(server.address)
+        ask(page, "please wait")
+        shows(page, ".said", "please wait")
+        page.route("**/v1/chat/completions", lambda route: route.abort())
+        engine.die()
+        page.wait_for_selector(".note.bad")
+        shows(page, ".said", "please wait")
+        page.click(".continue")
+        playwright.expect(page.locator(".note")).to_contain_text(
+            "The connection to the server ended"
+        )
+        shows(page, ".said", "please wait")
+        page.unroute("**/v1/chat/completions")
+        engine.go.set()
+        page.click(".continue")
+        shows(page, ".said", "please wait please wait")
+    context.close()
 
 
 def test_two_tabs_add_to_one_conversation(page: Any, engine: ScriptedEngine) -> None:
@@ -777,13 +907,72 @@ def test_the_page_speaks_chinese(page: Any) -> None:
     shows(page, "#welcome", "就一张图片提问")
 
 
+def test_the_language_of_the_browser_is_used(browser: Any, address: str) -> None:
+    context = browser.new_context(locale="zh-TW")
+    page = context.new_page()
+    page.goto(address)
+    shows(page, "#send", "提问")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    page.click("#language")
+    assert page.evaluate("document.documentElement.lang") == "en"
+    page.reload()
+    shows(page, "#send", "Ask")
+    context.close()
+
+
+def test_every_text_is_in_both_languages(page: Any) -> None:
+    keys = """() => import('/words.js').then(({ TEXT }) => Object.values(TEXT).map(
+        (words) => Object.entries(words).map(([key, word]) => `${key} ${typeof word} ${word.length}`
+            .replace(/string .*/, word ? 'text' : 'missing'))))"""
+    english, chinese = page.evaluate(keys)
+    assert sorted(english) == sorted(chinese)  # functions with as many values, too
+    assert not any(key.endswith("missing") for key in english + chinese)
+    scripts = [content.decode() for path, (content, _) in read_assets().items() if ".js" in path]
+    used = set(re.findall(r"\bwords\.(?!js)(\w+)", "".join(scripts)))
+    assert used <= {key.split()[0] for key in english}
+
+
+def test_what_the_page_shows_has_enough_contrast() -> None:
+    css = read_assets()["/page.css"][0].decode()
+    for scheme in re.findall(r":root \{(.*?)\}", css, re.DOTALL):
+        colors = dict(re.findall(r"--([\w-]+): (#\w{6})", scheme))
+        for ink, ground in (
+            ("ink", "ground"), ("ink", "raised"), ("ink", "mine"), ("ink", "inset"), ("soft", "ground"),  # noqa: E501
+            ("soft", "raised"), ("soft", "inset"), ("accent-ink", "accent"), ("accent", "ground"), ("bad", "ground"),  # noqa: E501
+        ):  # fmt: skip
+            light, dark = sorted((luminance(colors[ink]), luminance(colors[ground])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {ground}"
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance, as WCAG defines it."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_end_of_an_answer_is_spoken_once(page: Any, engine: ScriptedEngine) -> None:
+    assert page.locator("#turns[aria-live]").count() == 0
+    ask(page, "please wait")
+    shows(page, ".said", "please wait")
+    assert page.inner_text("#spoken") == ""
+    engine.go.set()
+    playwright.expect(page.locator("#spoken")).to_contain_text("please wait 3 tokens")
+    engine.go.clear()
+    names = page.evaluate(
+        "[...document.querySelectorAll('button')].filter((one) => one.checkVisibility()"
+        " && !/\\w{2}/.test(one.textContent + (one.getAttribute('aria-label') || ''))).map((one) => one.outerHTML)"  # noqa: E501
+    )
+    assert names == ['<button id="language" class="quiet">中文</button>']
+
+
 def test_the_page_fits_a_telephone(browser: Any, address: str) -> None:
     for page in opened(
-        browser, address, viewport={"width": 360, "height": 640}, color_scheme="dark"
+        browser, address, viewport={"width": 320, "height": 640}, color_scheme="dark"
     ):
         ask(page, "a question of some length about what can be seen " * 4)
         page.wait_for_selector(".again")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 24)"
         page.click("#menu")
         assert page.is_visible("#conversations")

@@ -273,7 +273,8 @@ def test_every_file_of_the_page_is_given_and_no_other() -> None:
         for path, (content, kind) in read_assets().items():
             reply = client.get(path)  # without the key: the page itself asks for it
             assert (reply.content, reply.headers["content-type"]) == (content, kind)
-        assert client.post("/page/markdown", json={"texts": []}).status_code == 401
+        for path in ("/page/markdown", "/page/preview"):
+            assert client.post(path, json={"texts": []}).status_code == 401
 
 
 def test_a_fault_shows_no_traceback(

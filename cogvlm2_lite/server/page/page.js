@@ -2,11 +2,13 @@
 // The chat page. It uses no library and no build step. The API key is kept until the tab is closed.
 
 import { takePicture } from "./camera.js";
-import { addTurn, addVersion, choose, merge, newConversation, newId, pictureTurn, shown } from "./conversation.js";
+import { addTurn, addVersion, choose, chooseQuestion, editTurn, merge, newConversation, newId, path, pictureTurn,
+  questions, shown } from "./conversation.js";
 import { build, copyButton, make } from "./elements.js";
 import { announce, find, inquire, load, loadPicture, onNews, openHistory, remove, save } from "./history.js";
 import { parseAll } from "./markdown.js";
 import { drawMemory, readMetrics } from "./memory.js";
+import { openSettings, readSettings, sampling, showSettings } from "./settings.js";
 import { TEXT } from "./words.js";
 
 const MAX_PICTURE = 96 * 1024 * 1024;
@@ -24,6 +26,7 @@ const views = new Map(); // the id of each turn that is shown: its elements
 const jobs = new Map(); // the id of a conversation: its answer in progress, also if it is not shown
 const elsewhere = new Set(); // the ids of answers that another tab receives
 const unsaved = new Map(); // the id of each picture that is not stored yet: {id, url, refused by the browser}
+const previews = new Map(); // the address of a picture and its page: a promise of its preview from the server
 let picture = null; // {url: a data: URL, name, page: 0 if none was chosen}, for the next question
 let plan = null; // from /v1/plan
 let phase = "decode"; // the phase in the memory bar
@@ -32,6 +35,7 @@ const RENDER_MS = 300; // minimum time between two renderings of a growing answe
 const SAVE_MS = 1000; // time between two saves of a growing answer
 const MOST_ROWS = 200; // of the list of conversations, until the button for all of them is used
 let allRows = false;
+let editing = readEditing(); // {id of the turn, text}: the question that is being changed, or null
 let keyAsked = null; // a promise while the dialog for the key is open
 
 // --- history -----------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ async function rename(mine) {
 async function exportConversation(mine) {
   const parts = [`# ${mine.name}`];
   const pictures = [];
-  for (const turn of mine.turns) {
+  for (const turn of path(mine)) {
     const url = turn.picture && await pictureUrl(turn.picture.id);
     if (url) parts.push(`![][picture ${pictures.push(url)}]`);
     parts.push(turn.question.replace(/^/gm, "> "), shown(turn).answer.trim());
@@ -167,12 +171,22 @@ function translate() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const [id, text] of [["language", words.other], ["new", words.new], ["welcome", words.welcome],
     ["hint", words.hint], ["page-label", words.page], ["key-label", words.key], ["camera-take", words.take],
-    ["camera-cancel", words.cancel], ["sure-cancel", words.cancel], ["send", jobs.has(conversation.id) ? words.stop : words.send]]) {
+    ["camera-cancel", words.cancel], ["sure-cancel", words.cancel], ["settings-title", words.settings],
+    ["tokens-label", words.maxTokens], ["temperature-label", words.temperature], ["top-p-label", words.topP],
+    ["seed-label", words.seed], ["system-label", words.system], ["settings-kept", words.settingsKept],
+    ["settings-reset", words.reset], ["settings-cancel", words.cancel], ["settings-ok", words.save],
+    ["key-ok", words.ok], ["key-cancel", words.cancel], ["send", jobs.has(conversation.id) ? words.stop : words.send]]) {
     at(id).textContent = text;
   }
   at("question").placeholder = words.placeholder;
   at("question").setAttribute("aria-label", words.placeholder);
   at("search").placeholder = words.search;
+  for (const [id, text] of [["tokens", words.defaultTokens], ["temperature", words.defaultTemperature],
+    ["top-p", words.defaultTopP], ["seed", words.defaultSeed], ["system", words.defaultSystem]]) {
+    at(`set-${id}`).placeholder = text;
+  }
+  at("side").setAttribute("aria-label", words.menu);
+  showSettings(at, words);
   for (const [id, text] of [["pick", words.pick], ["camera", words.camera],
     ["drop-picture", words.remove], ["page", words.page], ["menu", words.menu], ["search", words.search]]) {
     at(id).setAttribute("aria-label", text);
@@ -194,21 +208,118 @@ function drawTurn(turn) {
   const row = make("li");
   const asked = make("div", "asked");
   if (turn.picture) asked.append(drawPicture(turn.picture));
-  asked.append(turn.question);
+  const own = editing && editing.id === turn.id;
+  asked.append(own ? editor(turn) : turn.question);
   const said = make("div", "said");
   const rendered = make("div");
   const version = shown(turn);
   const tail = make("span", "tail", version.answer);
   said.append(rendered, tail);
   const note = make("div", "note");
-  row.append(asked, said, note);
+  const questionNote = make("div", "question-note");
+  row.append(asked, questionNote, said, note);
   at("turns").append(row);
-  const drawn = { row, rendered, tail, note, version, shown: 0, asking: false, pause: RENDER_MS };
+  const drawn = { row, questionNote, rendered, tail, note, version, shown: 0, asking: false, pause: RENDER_MS };
   views.set(turn.id, drawn);
   return drawn;
 }
 
-function drawPicture({ id, name }) {
+// Shows the button that changes a question, and those that show the other forms of it.
+function drawQuestionNote(turn, row) {
+  row.replaceChildren();
+  if (jobs.has(conversation.id) || (editing && editing.id === turn.id)) return;
+  const all = questions(conversation, turn);
+  const place = all.indexOf(turn);
+  const add = (kind, sign, label, work) => {
+    const button = make("button", `quiet ${kind}`, sign);
+    button.type = "button";
+    button.title = label;
+    button.setAttribute("aria-label", label);
+    button.onclick = work;
+    row.append(button);
+    return button;
+  };
+  const turnTo = (next) => async () => {
+    chooseQuestion(conversation, all[next]);
+    draw();
+    await store(conversation);
+  };
+  if (all.length > 1) {
+    add("older-question", "‹", words.olderQuestion, turnTo(place - 1)).disabled = !place;
+    row.append(`${place + 1}/${all.length}`);
+    add("newer-question", "›", words.newerQuestion, turnTo(place + 1)).disabled = place === all.length - 1;
+  }
+  add("edit", "✎", words.edit, () => { edit({ id: turn.id, text: turn.question }); });
+}
+
+function readEditing() {
+  try { return JSON.parse(sessionStorage.getItem("editing")); } catch { return null; }
+}
+
+// Starts to change a question, or ends it with null. What is typed survives a reload.
+function edit(what) {
+  editing = what;
+  sessionStorage.setItem("editing", JSON.stringify(what));
+  draw();
+  const field = document.querySelector(".editor textarea");
+  if (what && field) field.focus(); else at("question").focus();
+}
+
+function editor(turn) {
+  const form = make("form", "editor");
+  const field = make("textarea");
+  field.value = editing.text;
+  field.rows = Math.min(10, Math.max(2, editing.text.split("\n").length, Math.ceil(editing.text.length / 40)));
+  field.setAttribute("aria-label", words.edit);
+  field.oninput = () => {
+    editing.text = field.value;
+    sessionStorage.setItem("editing", JSON.stringify(editing));
+  };
+  field.onkeydown = (event) => {
+    if (event.key === "Escape") { event.stopPropagation(); edit(null); }
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    form.requestSubmit();
+  };
+  const cancel = make("button", "quiet cancel", words.cancel);
+  cancel.type = "button";
+  cancel.onclick = () => edit(null);
+  const send = make("button", "", words.send);
+  const buttons = make("div", "buttons");
+  buttons.append(cancel, send);
+  form.append(field, buttons);
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    const question = field.value.trim();
+    if (!question || jobs.has(conversation.id)) return field.focus();
+    edit(null);
+    if (question !== turn.question) answer(conversation, editTurn(conversation, turn, question));
+  };
+  return form;
+}
+
+// Returns the address of a preview of a picture that this browser can't show, or "". report: gets the trouble.
+function preview(url, page, report = () => {}) {
+  const name = `${page} ${url}`;
+  if (!previews.has(name)) previews.set(name, makePreview(url, page));
+  return previews.get(name).then((made) => {
+    if (made.trouble) { previews.delete(name); report(made.trouble); }
+    return made.address || "";
+  });
+}
+
+async function makePreview(picture, page) {
+  try {
+    const body = JSON.stringify({ picture, ...(page ? { page } : {}) });
+    const reply = await fetch("/page/preview", { method: "POST", headers: headers(), body });
+    if (reply.ok) return { address: URL.createObjectURL(await reply.blob()) };
+    return { trouble: reply.status === 400 ? (await reply.json()).error.message : " " };
+  } catch {
+    return { trouble: " " }; // the name is shown instead
+  }
+}
+
+function drawPicture({ id, name, page }) {
   const image = make("img");
   image.alt = words.enlarge;
   image.title = words.enlarge;
@@ -221,8 +332,15 @@ function drawPicture({ id, name }) {
   image.onclick = enlarge;
   image.onkeydown = (event) => { if (event.key === "Enter") enlarge(); };
   const failed = () => image.replaceWith(make("div", "file", name || words.noPreview));
-  image.onerror = failed;
-  pictureUrl(id).then((url) => { if (url) image.src = url; else failed(); });
+  pictureUrl(id).then((url) => {
+    if (!url) return failed();
+    image.onerror = async () => {
+      image.onerror = failed;
+      const address = await preview(url, page);
+      if (address) image.src = address; else failed();
+    };
+    image.src = url;
+  });
   return image;
 }
 
@@ -288,13 +406,14 @@ async function settleAll(all) {
 // Returns a text that changes when the note of an answer must be drawn again.
 function noteState(turn, version) {
   const job = jobs.get(conversation.id);
-  return `${version.done} ${version.note} ${elsewhere.has(version.id)} ${turn.versions.length} ${Boolean(job)}`;
+  return `${version.done} ${version.note} ${elsewhere.has(version.id)} ${turn.versions.length} ${Boolean(job)} ${questions(conversation, turn).length}`;
 }
 
 // Shows the note below an answer and its buttons.
 function drawNote(turn, drawn) {
   const { version, note } = drawn;
   drawn.state = noteState(turn, version);
+  drawQuestionNote(turn, drawn.questionNote);
   const job = jobs.get(conversation.id);
   const here = Boolean(job) && job.version === version;
   const stopped = elsewhere.has(version.id) ? words.elsewhere : words.reload;
@@ -310,7 +429,12 @@ function drawNote(turn, drawn) {
   };
   if (version.answer) note.append(" ", copyButton(words, () => version.answer));
   if (version.pages > 1) add("other-page", words.otherPage, () => choosePage(turn, version));
-  if (turn === conversation.turns.at(-1) && !job) add("again", words.again, () => answer(conversation, turn));
+  if (turn === path(conversation).at(-1) && !job && (version.done || !elsewhere.has(version.id))) {
+    if (version.answer.trim() && (version.cut || !version.done)) {
+      add("continue", words.continue, () => answer(conversation, turn, version));
+    }
+    add("again", words.again, () => answer(conversation, turn));
+  }
   const count = turn.versions.length;
   if (count < 2 || job) return;
   const place = turn.versions.indexOf(version);
@@ -338,7 +462,7 @@ function draw() {
   const top = atEnd() ? Infinity : list.scrollTop;
   views.clear();
   list.replaceChildren();
-  for (const turn of conversation.turns) drawNote(turn, drawTurn(turn));
+  for (const turn of path(conversation)) drawNote(turn, drawTurn(turn));
   settleAll([...views.values()].filter((drawn) => drawn.version.answer));
   list.scrollTop = Math.min(top, list.scrollHeight);
   at("send").textContent = jobs.has(conversation.id) ? words.stop : words.send;
@@ -347,10 +471,11 @@ function draw() {
 
 // Shows what has changed: an answer that grew in another tab, or what it added.
 function refresh() {
-  const drawn = conversation.turns.map((turn) => views.get(turn.id));
-  const same = conversation.turns.every((turn, index) => drawn[index] && drawn[index].version === shown(turn));
+  const turns = path(conversation);
+  const drawn = turns.map((turn) => views.get(turn.id));
+  const same = turns.every((turn, index) => drawn[index] && drawn[index].version === shown(turn));
   if (!same || drawn.length !== views.size) return draw();
-  conversation.turns.forEach((turn, index) => {
+  turns.forEach((turn, index) => {
     const { version, tail, shown: length, state } = drawn[index];
     if (version.answer.length !== length + tail.textContent.length) grown(drawn[index]);
     // Drawing a note again takes the focus of its buttons.
@@ -452,10 +577,11 @@ function askForKey(wrong) {
   return keyAsked;
 }
 
-// Returns the messages of a conversation up to the question of a turn.
-async function messages(mine, last) {
-  const list = [];
-  for (const turn of mine.turns) {
+// Returns the messages of a conversation up to the question of a turn, and the beginning of its answer.
+async function messages(mine, last, begun) {
+  const { system } = readSettings();
+  const list = system ? [{ role: "system", content: system }] : [];
+  for (const turn of path(mine)) {
     const content = [{ type: "text", text: turn.question }];
     if (turn.picture) {
       const url = await pictureUrl(turn.picture.id);
@@ -465,7 +591,7 @@ async function messages(mine, last) {
       content.unshift(image);
     }
     list.push({ role: "user", content });
-    if (turn === last) return list;
+    if (turn === last) return begun ? [...list, { role: "assistant", content: begun }] : list;
     list.push({ role: "assistant", content: shown(turn).answer });
   }
   return list;
@@ -498,9 +624,11 @@ async function ask(question) {
   await answer(conversation, addTurn(conversation, question, asked));
 }
 
-// Adds an answer to a turn. It goes on if another conversation is opened.
-async function answer(mine, turn) {
-  const version = addVersion(turn);
+// Adds an answer to a turn, or continues one. It goes on if another conversation is opened.
+async function answer(mine, turn, cut) {
+  if (jobs.has(mine.id)) return;
+  const version = cut || addVersion(turn);
+  Object.assign(version, { answer: version.answer.trimEnd(), bad: false, cut: true, done: false });
   const job = { mine, turn, version, stop: new AbortController(), note: words.waiting, savedLength: 0, savedAt: 0 };
   jobs.set(mine.id, job);
   draw();
@@ -512,7 +640,8 @@ async function answer(mine, turn) {
     version.note = await receive(job);
   } catch (error) {
     version.bad = error.name !== "AbortError";
-    version.note = version.bad ? error.message : words.stopped;
+    const lost = error instanceof TypeError; // fetch raises it if the connection fails
+    version.note = !version.bad ? words.stopped : lost ? words.broken : error.message;
   }
   clearInterval(timer);
   version.done = true;
@@ -524,7 +653,10 @@ async function answer(mine, turn) {
   if (mine === conversation) at("send").textContent = words.send;
   await store(mine);
   const drawn = view(job);
-  if (drawn) await settle(drawn);
+  if (!drawn) return;
+  await settle(drawn);
+  // Screen readers read the complete answer once, and not each part of it.
+  at("spoken").textContent = `${drawn.rendered.textContent}${drawn.tail.textContent} ${version.note}`;
 }
 
 // Returns the elements of an answer in progress, or undefined if it is not shown.
@@ -542,7 +674,8 @@ function showProgress(job, text) {
 async function receive(job) {
   const { mine, turn, version, stop: { signal } } = job;
   const body = JSON.stringify({
-    messages: await messages(mine, turn), stream: true, truncation: "auto",
+    messages: await messages(mine, turn, version.answer), stream: true, truncation: "auto",
+    ...(version.answer ? { continue_final_message: true } : {}), ...sampling(readSettings()),
     stream_options: { include_usage: true, include_progress: true },
   });
   const began = performance.now();
@@ -557,6 +690,7 @@ async function receive(job) {
   let note = "";
   let ended = false; // a notice says why the answer ended
   let tokens = 0;
+  let complete = false;
   for await (const chunk of events(reply.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
     if (chunk.usage) tokens = chunk.usage.completion_tokens;
@@ -573,6 +707,7 @@ async function receive(job) {
     if (report.notice) { note += `${report.notice} `; ended = true; }
     const choice = chunk.choices[0];
     if (!choice) continue;
+    if (choice.finish_reason) { complete = true; version.cut = choice.finish_reason === "length"; }
     if (choice.finish_reason === "length" && !ended) note += `${words.cut} `;
     const text = choice.delta.content || "";
     if (text) {
@@ -587,6 +722,7 @@ async function receive(job) {
       if (low && drawn) at("turns").scrollTop = at("turns").scrollHeight;
     }
   }
+  if (!complete) throw new Error(words.broken);
   return note + words.tokens(tokens, ((performance.now() - began) / 1000).toFixed(1));
 }
 
@@ -659,6 +795,7 @@ document.onkeydown = (event) => {
   const typing = event.target.closest("input, textarea, dialog");
   if (event.key === "/" && !typing) { event.preventDefault(); at("question").focus(); }
 };
+at("settings").onclick = () => openSettings(at, words);
 at("search").oninput = listConversations;
 at("new").onclick = fresh;
 at("menu").onclick = () => {
@@ -682,12 +819,22 @@ at("camera").onclick = async () => {
   const file = await takePicture(at("camera-dialog"), at("camera-file"), trouble);
   if (file) takeFile(file);
 };
-at("thumb").onerror = () => {
-  if (!picture) return;
+at("thumb").onerror = async () => {
+  const mine = picture;
+  if (!mine) return;
   at("thumb").hidden = true;
-  at("thumb-name").textContent = picture.name || words.noPreview;
+  at("thumb-name").textContent = mine.name || words.noPreview;
+  if (at("thumb").src.startsWith("blob:")) return;
+  const page = Number(at("page").value) || 0;
+  const address = await preview(mine.url, page, (trouble) => { if (mine === picture) showMessage(trouble.trim()); });
+  if (!address || mine !== picture) return;
+  at("thumb").src = address;
+  at("thumb").hidden = false;
+  at("thumb-name").textContent = "";
 };
+at("page").onchange = () => { if (picture) { at("thumb").hidden = false; at("thumb").src = picture.url; } };
 at("picture-dialog").onclick = () => at("picture-dialog").close();
+at("key-cancel").onclick = () => at("key-dialog").close("");
 at("sure-cancel").onclick = () => at("sure-dialog").close("");
 at("drop-picture").onclick = () => choosePicture(null);
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
