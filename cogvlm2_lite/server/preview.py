@@ -43,13 +43,14 @@ def _decoded(picture: bytes, page: int | None) -> bytes:
             command, input=picture, capture_output=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ImageError(
-            "The picture takes more than {seconds} s to decode.", seconds=_TIMEOUT_S
-        ) from None
+        raise ImageError("The picture took too long to read.") from None
     if done.returncode == _ERROR_CODE:
         raise ImageError(Text.read(json.loads(done.stdout)))
     if done.returncode:
-        raise ImageError("The picture can't be decoded: its decoder crashed.")
+        raise ImageError(
+            "The picture can't be read: its decoder crashed.",
+            hint="Save it again as PNG or JPEG with another program.",
+        )
     return done.stdout
 
 
