@@ -13,6 +13,7 @@ _FILES = {
     "/words.js": ("words.js", _SCRIPT),
     "/elements.js": ("elements.js", _SCRIPT),
     "/camera.js": ("camera.js", _SCRIPT),
+    "/messages.js": ("messages.js", _SCRIPT),
     "/settings.js": ("settings.js", _SCRIPT),
     "/memory.js": ("memory.js", _SCRIPT),
     "/history.js": ("history.js", _SCRIPT),

@@ -41,6 +41,7 @@ from quantize import pipeline
 from quantize.recipe import QuantizeOptions
 from tests.helpers.conversion import CHECKPOINT, QUICK, SMALL_SHARDS, open_catalog, quantize
 from tools.templates import PACKAGES, NotATemplateError, find_templates, places
+from tools.write_translations import PAGE, page_messages
 
 
 @pytest.fixture
@@ -248,6 +249,10 @@ def fields(template: str) -> set[tuple[str, str, str]]:
     return {
         (name, form or "", how or "") for _, name, form, how in Formatter().parse(template) if name
     }
+
+
+def test_the_chat_page_has_the_chinese_of_what_the_server_sends() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page_messages(), "run tools/write_translations.py"
 
 
 def test_a_sentence_that_is_put_together_where_it_is_raised_is_found(tmp_path: Path) -> None:

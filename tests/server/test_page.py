@@ -14,6 +14,7 @@ from msgspec import structs
 from PIL import Image
 
 from cogvlm2_lite.demo.shipped import sample_pictures
+from cogvlm2_lite.errors import PromptTooLongError
 from cogvlm2_lite.events import PictureOpened, Progress, TextDelta
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.text import Text
@@ -80,9 +81,12 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     assert faults == []
 
 
+MAY_FAIL = ("/page/preview", "/v1/chat/completions")
+
+
 def is_fault(message: Any) -> bool:
-    """Return whether an error of the console is one; a picture without a preview is none."""
-    return message.type == "error" and "/page/preview" not in message.location["url"]
+    """Return whether an error of the console is one; the page shows those of these requests."""
+    return message.type == "error" and not message.location["url"].endswith(MAY_FAIL)
 
 
 def shows(page: Any, where: str, words: str) -> None:
@@ -918,6 +922,24 @@ def test_the_language_of_the_browser_is_used(browser: Any, address: str) -> None
     page.reload()
     shows(page, "#send", "Ask")
     context.close()
+
+
+def test_sentences_of_the_server_are_chinese_too(page: Any, engine: ScriptedEngine) -> None:
+    page.click("#language")
+    notice = Text("This is page 1 of {pages}; the others were not read.", pages=3)
+    engine.extra = [PictureOpened(page=1, pages=3, notices=(notice,))]
+    ask(page, "hello")
+    page.wait_for_selector(".again")
+    engine.extra = []
+    assert page.inner_text(".note").startswith("这是共 3 页中的第 1 页")
+    why = Text(
+        "The prompt has {count} tokens; the context has room for {context}.", count=9, context=8
+    )
+    engine.error = PromptTooLongError("{why}", why=why)
+    page.click(".again")
+    page.wait_for_selector(".note.bad")
+    engine.error = None
+    assert "提示有 9 个 token；上下文只能容纳 8 个。" in page.inner_text(".note")
 
 
 def test_every_text_is_in_both_languages(page: Any) -> None:

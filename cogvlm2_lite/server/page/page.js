@@ -9,7 +9,7 @@ import { announce, find, inquire, load, loadPicture, onNews, openHistory, remove
 import { parseAll } from "./markdown.js";
 import { drawMemory, readMetrics } from "./memory.js";
 import { openSettings, readSettings, sampling, showSettings } from "./settings.js";
-import { TEXT } from "./words.js";
+import { sentence, TEXT } from "./words.js";
 
 const MAX_PICTURE = 96 * 1024 * 1024;
 // Browsers know no type for some of these, and show not all of them.
@@ -313,7 +313,7 @@ async function makePreview(picture, page) {
     const body = JSON.stringify({ picture, ...(page ? { page } : {}) });
     const reply = await fetch("/page/preview", { method: "POST", headers: headers(), body });
     if (reply.ok) return { address: URL.createObjectURL(await reply.blob()) };
-    return { trouble: reply.status === 400 ? (await reply.json()).error.message : " " };
+    return { trouble: reply.status === 400 ? told((await reply.json()).error) : " " };
   } catch {
     return { trouble: " " }; // the name is shown instead
   }
@@ -597,6 +597,9 @@ async function messages(mine, last, begun) {
   return list;
 }
 
+// Returns the message of an error of the server.
+const told = (error) => sentence(language, error.message, error);
+
 async function* events(body) {
   // Server-sent events: lines "data: ..." between empty lines.
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -686,13 +689,13 @@ async function receive(job) {
     if (changed || await askForKey(Boolean(sent.authorization))) return receive(job);
     throw new Error(words.key);
   }
-  if (!reply.ok) throw new Error((await reply.json()).error.message);
+  if (!reply.ok) throw new Error(told((await reply.json()).error));
   let note = "";
   let ended = false; // a notice says why the answer ended
   let tokens = 0;
   let complete = false;
   for await (const chunk of events(reply.body)) {
-    if (chunk.error) throw new Error(chunk.error.message);
+    if (chunk.error) throw new Error(told(chunk.error));
     if (chunk.usage) tokens = chunk.usage.completion_tokens;
     const report = chunk.cogvlm2 || {};
     if (report.phase) {
@@ -702,9 +705,10 @@ async function receive(job) {
       showMemory();
     }
     if (report.dropped_turns) note += `${words.dropped(report.dropped_turns)} `;
-    if (report.notices) for (const notice of report.notices) note += `${notice} `;
+    const texts = report.texts || {};
+    (report.notices || []).forEach((notice, index) => { note += `${sentence(language, notice, texts.notices?.[index])} `; });
     if (report.pages) Object.assign(version, { page: report.page, pages: report.pages });
-    if (report.notice) { note += `${report.notice} `; ended = true; }
+    if (report.notice) { note += `${sentence(language, report.notice, texts.notice)} `; ended = true; }
     const choice = chunk.choices[0];
     if (!choice) continue;
     if (choice.finish_reason) { complete = true; version.cut = choice.finish_reason === "length"; }

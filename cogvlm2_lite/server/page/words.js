@@ -1,5 +1,30 @@
 "use strict";
-// All texts of the page, in both languages.
+// All texts of the page, in both languages. The server's sentences come with their templates, for translation.
+
+import { CHINESE } from "./messages.js";
+
+// Returns a sentence of the server in a language. made: its {template, values}, if the server sent them.
+export function sentence(language, text, made) {
+  if (language !== "zh" || !made || typeof made.template !== "string") return text;
+  const joined = !/\p{L}/u.test(made.template.replace(/\{[^{}]*\}/g, "")); // has other sentences as its values
+  const chinese = CHINESE[made.template] || (joined && made.template);
+  if (!chinese) return text;
+  return chinese.replace(/\{\{|\}\}|\{(\w+)(?:![rsa])?(?::([^{}]*))?\}/g, (found, name, form) => {
+    if (!name) return found[0];
+    const value = made.values[name];
+    if (value && value.template !== undefined) return sentence(language, filled(value), value);
+    const places = /\.(\d)f$/.exec(form || "");
+    return places && typeof value === "number" ? value.toFixed(Number(places[1])) : String(value);
+  });
+}
+
+// Returns a template with its values, in the language of the server.
+function filled({ template, values }) {
+  return template.replace(/\{(\w+)[^{}]*\}/g, (found, name) => {
+    const value = values[name];
+    return value && value.template !== undefined ? filled(value) : String(value ?? found);
+  });
+}
 
 export const TEXT = {
   en: {
