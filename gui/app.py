@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import signal
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from PySide6.QtCore import (
     QLockFile,
     QMessageLogContext,
     QSocketNotifier,
+    Qt,
     QtMsgType,
     QTranslator,
     qInstallMessageHandler,
@@ -31,6 +33,13 @@ from gui import theme
 from gui.background.engine import EngineBridge, EngineClient
 from gui.data.history import History, HistoryError
 from gui.data.settings import Preferences
+from gui.single import (
+    OpenRequest,
+    RequestServer,
+    activation_tokens,
+    hand_over,
+    socket_name,
+)
 from gui.translation import error_text
 from gui.window import MainWindow
 
@@ -63,6 +72,19 @@ class Program:
         self.window.show()
         if self.problem:
             self.window.warn_unsaved(self.problem)
+
+    def open(self, request: OpenRequest) -> None:
+        """Raise the window, and open what this start or a later one was asked to open."""
+        os.environ.update(request.tokens)  # Qt reads them when it raises the window
+        window = self.window
+        window.setWindowState(window.windowState() & ~Qt.WindowState.WindowMinimized)
+        window.show()
+        window.raise_()
+        window.activateWindow()
+        if request.model is not None:
+            window.open_model(request.model)
+        if request.files:
+            window.open_files(request.files)
 
     def apply_appearance(self) -> None:
         """Apply language, colours and font to the program."""
@@ -107,24 +129,35 @@ class Program:
                 self.translator = translator
 
 
-def run(*, model: Path | None = None, data: Path | None = None) -> int:
-    """Open the window, wait until it is closed, and return the exit code."""
+def run(*, model: Path | None = None, files: Sequence[Path] = (), data: Path | None = None) -> int:
+    """Open the window, wait until it is closed, and return the exit code.
+
+    files  pictures, or folders of pictures, to open
+    If the window is open already, it opens them, and this returns at once.
+    """
     data = data or data_folder()
     app = make_app()
+    tokens = activation_tokens()
+    for name in tokens:  # they are for the first window of this process only
+        os.environ.pop(name)
+    request = OpenRequest(files=tuple(map(Path.absolute, files)), model=model, tokens=tokens)
     with closed_by_signals():
-        return _run_window(app, model, data)
+        return _run_window(app, request, data)
 
 
-def _run_window(app: QApplication, model: Path | None, data: Path) -> int:
+def _run_window(app: QApplication, request: OpenRequest, data: Path) -> int:
     lock = acquire_lock(data)
+    name = socket_name(data)
     if lock is None:
+        if hand_over(name, request):
+            return 0
         QMessageBox.information(
             None,
             "CogVLM2 Lite",
             app.translate(
                 "App",
-                "CogVLM2 Lite is already open. Use that window; two windows would write the "
-                "same conversations.",
+                "CogVLM2 Lite is already open, but its window does not answer. Two windows would "
+                "write the same conversations. Wait, or end the other program, then try again.",
             ),
         )
         return 1
@@ -132,12 +165,20 @@ def _run_window(app: QApplication, model: Path | None, data: Path) -> int:
     program = Program(app, data)
     program.show()
     last = program.settings.get("model")
-    if model is not None:
-        program.window.open_model(model)
+    if request.model is not None:
+        program.window.open_model(request.model)
     elif last and (Path(last) / "config.json").exists():
         program.window.open_model(Path(last))
+    if request.files:
+        program.window.open_files(request.files)
+    server = None
+    if lock.isLocked():  # else another window may have the socket
+        server = RequestServer(name, program.window)
+        server.received.connect(program.open)
     app.styleHints().colorSchemeChanged.connect(program.refresh_appearance)
     code = app.exec()
+    if server is not None:
+        server.close()
     program.close()
     lock.unlock()
     return code

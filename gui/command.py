@@ -6,28 +6,35 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from cogvlm2_lite.cli.console import Console, has_desktop
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.file_names import escape_line
+from cogvlm2_lite.inputs.formats import FOREIGN_SUFFIXES, kind_of
 from cogvlm2_lite.places import expand_home
 
+_MODEL_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".pt", ".pth")
 _HINT = 'Install it: pip install "cogvlm2-lite[gui]"'
 
 
 def build_parser() -> Parser:
     """Declare the options of `gui`."""
     parser = Parser(
-        usage="gui [MODEL]",
+        usage="gui [MODEL] [PICTURE ...]",
         description="Open the window.",
-        epilog="examples:\n  cogvlm2-lite gui\n  cogvlm2-lite gui demo\n",
+        epilog="examples:\n  cogvlm2-lite gui\n  cogvlm2-lite gui demo\n"
+        "  cogvlm2-lite gui photo.jpg\n",
     )
     parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        help="a model folder, or `demo` (default: the one used last)",
+        "words",
+        metavar="MODEL, PICTURE",
+        nargs="*",
+        help="a model folder, or `demo` (default: the one used last), and pictures or a folder of "
+        "pictures to open; a window that is open already opens them",
     )
     parser.add_argument("--data", metavar="FOLDER", help="folder for conversations and settings")
     menu = parser.add_mutually_exclusive_group()
@@ -45,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().read(argv)
     if args.install_shortcut or args.remove_shortcut:
         return change_menu(install=args.install_shortcut)
-    folder = model_folder(args.model).resolve() if args.model else None
+    model, files = read_words(args.words)
     if find_spec("PySide6") is None:
         raise UsageError(
             "The window needs the package PySide6, which is not installed.", hint=_HINT
@@ -57,7 +64,60 @@ def main(argv: Sequence[str]) -> int:
         )
     from gui.app import run
 
-    return run(model=folder, data=expand_home(args.data) if args.data else None)
+    return run(model=model, files=files, data=expand_home(args.data) if args.data else None)
+
+
+def read_words(words: Sequence[str]) -> tuple[Path | None, tuple[Path, ...]]:
+    """Return the model folder and the pictures among the words of the command line.
+
+    Raises UsageError for a file that does not exist and for a second model, and NoFolderError for
+    a folder that does not.
+    """
+    model: Path | None = None
+    files: list[Path] = []
+    for word in words:
+        path = _local_path(word)
+        if _is_picture(path):
+            files.append(path)
+            continue
+        found = model_folder(word).resolve()
+        if model is not None:
+            raise UsageError("The window opens one model, not two.", hint="Name one model folder.")
+        model = found
+    return model, tuple(files)
+
+
+def _local_path(word: str) -> Path:
+    """Return the path that a word names; some desktops pass file: addresses."""
+    if word.lower().startswith("file://"):
+        parts = urlsplit(word)
+        return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+    return expand_home(word)
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a path is a picture or a folder of pictures, and not a model.
+
+    Raises UsageError for a picture that does not exist.
+    """
+    pictured = bool(kind_of(path)) or path.suffix.lower() in FOREIGN_SUFFIXES
+    try:
+        if path.is_dir():
+            model = (path / "config.json").exists()
+            return not model and any(kind_of(file) for file in path.iterdir())
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "{file} can't be read: {why}.",
+            hint="Check that you may read it.",
+            file=escape_line(str(path))[:200],
+            why=getattr(error, "strerror", None) or error,
+        ) from error
+    if pictured and not exists:
+        raise UsageError(
+            "There is no file {file!r}.", hint="Check the spelling of the path.", file=str(path)
+        )
+    return exists and path.suffix.lower() not in _MODEL_SUFFIXES
 
 
 def change_menu(*, install: bool, platform: str = sys.platform) -> int:

@@ -6,14 +6,30 @@ Follows the freedesktop.org specifications of desktop entries and icon themes.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cogvlm2_lite.errors import FolderError, UsageError
 from gui.data.settings import write_atomic
 
 NAME = "cogvlm2-lite"
+MIME_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/apng",
+    "image/webp",
+    "image/bmp",
+    "image/gif",
+    "image/tiff",
+    "image/avif",
+    "image/heic",
+    "image/heif",
+)
+"""The kinds of files that a desktop offers to open with this program."""
 LAUNCHER = (sys.executable, "-P", "-m", "cogvlm2_lite", "gui")
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
@@ -25,7 +41,8 @@ Type=Application
 Name=CogVLM2 Lite
 Comment=Ask about pictures, on this computer
 Comment[zh_CN]=在本机上就图片提问
-Exec={command}
+Exec={command} %F
+MimeType={types}
 Icon={name}
 Terminal=false
 Categories=Graphics;Office;
@@ -48,7 +65,11 @@ def menu_folder(environ: Mapping[str, str] = os.environ, home: Path | None = Non
 def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...]:
     """Write entry and icon below `folder` and return both files. Raises UsageError."""
     entry, icon = _files(folder)
-    text = _ENTRY.format(command=" ".join(map(_quoted, launcher)), name=NAME)
+    text = _ENTRY.format(
+        command=" ".join(map(_quoted, launcher)),
+        name=NAME,
+        types="".join(f"{t};" for t in MIME_TYPES),
+    )
     try:
         write_atomic(icon, ICON.encode())
         write_atomic(entry, text.encode())
@@ -61,6 +82,7 @@ def install(folder: Path, launcher: Sequence[str] = LAUNCHER) -> tuple[Path, ...
             why=error.strerror or error,
             folder=folder,
         ) from error
+    _update_database(entry.parent)
     return entry, icon
 
 
@@ -77,7 +99,17 @@ def remove(folder: Path) -> tuple[Path, ...]:
             why=error.strerror or error,
             folder=folder,
         ) from error
+    if found:
+        _update_database(_files(folder)[0].parent)
     return found
+
+
+def _update_database(applications: Path) -> None:
+    """Let desktops find the kinds of files of the entry, where the tool for it is installed."""
+    tool = shutil.which("update-desktop-database")
+    if tool is not None:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([tool, str(applications)], check=False, capture_output=True, timeout=20)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:

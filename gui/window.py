@@ -175,6 +175,11 @@ class MainWindow(QMainWindow):
         assert isinstance(page, FileReceiver)
         page.receive(files)
 
+    def open_files(self, files: Sequence[Path]) -> None:
+        """Start a conversation about picture files; folders go to the batch page."""
+        folders = any(map(is_folder, files))
+        self.send_files("batch" if folders else "chat", files)
+
     def take(self, content: DroppedContent) -> None:
         """Use what was dropped or pasted on any page. Folders go to the batch page."""
         batch = self._stack.currentWidget() is self._made.get("batch")

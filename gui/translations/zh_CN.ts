@@ -38,8 +38,8 @@
 <context>
     <name>App</name>
     <message>
-        <source>CogVLM2 Lite is already open. Use that window; two windows would write the same conversations.</source>
-        <translation>CogVLM2 Lite 已经打开。请使用已有的窗口；两个窗口会写入相同的对话。</translation>
+        <source>CogVLM2 Lite is already open, but its window does not answer. Two windows would write the same conversations. Wait, or end the other program, then try again.</source>
+        <translation>CogVLM2 Lite 已经打开，但它的窗口没有响应。两个窗口会写入相同的对话。请稍候，或结束另一个程序，然后重试。</translation>
     </message>
 </context>
 <context>
@@ -2623,6 +2623,18 @@
     <message>
         <source>docs/desktop.md explains how to make one on Windows and macOS.</source>
         <translation>docs/desktop.md 说明了如何在 Windows 和 macOS 上创建。</translation>
+    </message>
+    <message>
+        <source>The window opens one model, not two.</source>
+        <translation>窗口只能打开一个模型，不能打开两个。</translation>
+    </message>
+    <message>
+        <source>Name one model folder.</source>
+        <translation>请只指定一个模型文件夹。</translation>
+    </message>
+    <message>
+        <source>Check that you may read it.</source>
+        <translation>请检查您是否有权读取它。</translation>
     </message>
     <message>
         <source>Free some space; nothing that was saved is lost.</source>

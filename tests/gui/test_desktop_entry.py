@@ -54,17 +54,38 @@ def test_the_entry_starts_the_program(tmp_path: Path) -> None:
     entry, _ = install(tmp_path)
     # Qt splits at quotes too; these paths hold nothing that the two would read differently.
     program, *arguments = QProcess.splitCommand(entry_of(entry)["Exec"])
-    assert (program, *arguments) == LAUNCHER
+    assert (program, *arguments) == (*LAUNCHER, "%F")
     done = subprocess.run(
-        [program, *arguments, "--help"], capture_output=True, text=True, check=True,
+        [program, *arguments[:-1], "--help"], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert "--install-shortcut" in done.stdout
 
 
+@pytest.mark.skipif(
+    not (shutil.which("gio") and shutil.which("update-desktop-database")),
+    reason="needs gio and update-desktop-database",
+)
+def test_the_desktop_offers_the_program_for_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    for kind in ("image/jpeg", "image/webp", "image/heif"):
+        found = subprocess.run(["gio", "mime", kind], capture_output=True, text=True, check=False)
+        assert "cogvlm2-lite.desktop" in found.stdout
+
+
+def test_the_entry_names_the_kinds_that_can_be_read(tmp_path: Path) -> None:
+    entry, _ = install(tmp_path)
+    kinds = entry_of(entry)["MimeType"]
+    assert kinds.endswith(";")
+    assert set(kinds.split(";")) >= {"image/jpeg", "image/png", "image/heic", "image/avif"}
+
+
 def test_special_characters_are_quoted_as_the_specification_says(tmp_path: Path) -> None:
     entry, _ = install(tmp_path, ["/a b/$c", "100%", 'say "x"', "\\"])
-    assert entry_of(entry)["Exec"] == r'"/a b/\\$c" "100%%" "say \\"x\\"" "\\\\"'
+    assert entry_of(entry)["Exec"] == r'"/a b/\\$c" "100%%" "say \\"x\\"" "\\\\" %F'
 
 
 def test_a_folder_that_can_not_be_written_is_a_sentence(tmp_path: Path) -> None:
