@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.utils import logging
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import NoFolderError, UsageError
+from cogvlm2_lite.folders.explain import CONFIG_NAME
 
 logger = logging.get_logger(__name__)
 
@@ -55,13 +57,7 @@ def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
     models. Raises UsageError for arguments that can't have their effect, and for unknown ones.
     """
     values = {key: value for key, value in given.items() if value is not None}
-    for key in _QUANTIZED:
-        if values.pop(key, False):
-            raise UsageError(
-                "{param} has no effect here: weights are used as they are in the folder.",
-                hint="Make a 4-bit folder once with `cogvlm2-lite quantize`, and load that folder.",
-                param=key,
-            )
+    quantized = {key: values.pop(key) for key in _QUANTIZED if key in values}
     for key in _UNABLE:
         if values.pop(key, False):
             raise UsageError("CogVLM2 Lite can't load a model with {param}.", param=key)
@@ -86,11 +82,30 @@ def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
             options=", ".join(_OWN),
         )
     folder = find_folder(name, hub)
+    _check_quantization(quantized, folder)
     options = {**memory, **own}
     return Arguments(
         options=LoadOptions(folder=folder, device=device, dtype=_dtype(dtype), **options),
         loading_info=info,
     )
+
+
+def _check_quantization(requests: Mapping[str, Any], folder: Path) -> None:
+    """Raise UsageError for a quantization that the folder's weights do not have.
+
+    Programs for the released model request 4 bits for its 4-bit folder, too; that changes nothing.
+    """
+    stored = json.loads((folder / CONFIG_NAME).read_bytes()).get("quantization_config")
+    for key, request in requests.items():
+        four_bits = key == "load_in_4bit" or getattr(request, "load_in_4bit", False) is True
+        if isinstance(request, Mapping):
+            four_bits = request.get("load_in_4bit") is True
+        if request is not False and not (four_bits and stored):
+            raise UsageError(
+                "{param} can't change the weights: they are used as they are in the folder.",
+                hint="Make a 4-bit folder once with `cogvlm2-lite quantize`, and load that folder.",
+                param=key,
+            )
 
 
 def find_folder(name: str | Path, hub: Mapping[str, Any]) -> Path:

@@ -214,8 +214,8 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Return a question as the released model's method of this name does.
 
         Programs for the released code call it. images has at most one picture. Returns input_ids,
-        token_type_ids and attention_mask, each [tokens], and images: a list with [3, side, side],
-        or None.
+        token_type_ids and attention_mask, each [tokens]; images: a list with [3, side, side], or
+        None; and labels, which are None.
         """
         config, pictures = self.engine.config, list(images or ())
         if len(pictures) > config.architecture.pictures_per_conversation:
@@ -247,6 +247,7 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             "token_type_ids": types,
             "attention_mask": torch.ones_like(ids),
             "images": pixels or None,
+            "labels": None,
         }
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
@@ -316,7 +317,7 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return prompt_rows(
             input_ids,
             attention_mask[:, -input_ids.shape[1] :],
-            token_type_ids,
+            token_type_ids[:, -input_ids.shape[1] :],
             pixels,
             image_tokens=self.engine.config.vision.image_tokens,
         )

@@ -107,7 +107,7 @@ class CogVLM2Processor(ProcessorMixin):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Return input_ids, attention_mask, token_type_ids and pixel_values.
+        """Return input_ids, attention_mask and token_type_ids, a row for each text; pixel_values.
 
         images  one picture per text at most: a path, web address, base64 text, PIL image or array;
                 for several texts a list of them, or of a list for each text
@@ -139,8 +139,7 @@ class CogVLM2Processor(ProcessorMixin):
             },
             **{"padding": False, **chosen},
         )
-        single = isinstance(text, str) and return_tensors is None
-        data = {key: value[0] if single else value for key, value in padded.items()}
+        data = dict(padded.items())
         seen = [picture for picture in opened if picture is not None]
         if seen:
             data["pixel_values"] = self.image_processor.pixels(seen)
@@ -201,7 +200,8 @@ class CogVLM2Processor(ProcessorMixin):
             left = iter(given)
             groups = [[next(left, None)] if self.image_token in text else [] for text in texts]
             groups[-1].extend(left)
-        if len(groups) != len(texts) or [None] in groups:
+        missing = any(picture is None for group in groups for picture in group)
+        if missing or len(groups) != len(texts):
             raise UsageError(
                 "{count} pictures can't be assigned to {texts} texts.",
                 hint="Pass a list with one picture, or a list of pictures, for each text.",
@@ -222,6 +222,8 @@ def _flat(images: Any) -> list[Any]:
     """Return one picture, a list of them, or lists in a list as one list."""
     if images is None:
         return []
+    if getattr(images, "ndim", 0) == 4:  # a batch of arrays
+        return list(images)
     if not isinstance(images, list | tuple):
         return [images]
     return [each for item in images for each in _flat(item)]

@@ -1933,6 +1933,10 @@
         <translation>--port、--allow-origin 和 API 密钥只用于 --http。</translation>
     </message>
     <message>
+        <source>{param} can&apos;t change the weights: they are used as they are in the folder.</source>
+        <translation>{param} 不能改变权重：权重按文件夹中的形式使用。</translation>
+    </message>
+    <message>
         <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
@@ -2655,6 +2659,10 @@
     <message>
         <source>Check that its disk is connected and has free space.</source>
         <translation>请检查其磁盘已连接且有空间。</translation>
+    </message>
+    <message>
+        <source>The search was stopped.</source>
+        <translation type="unfinished"></translation>
     </message>
     <message>
         <source>This conversation no longer exists.</source>
@@ -3931,10 +3939,6 @@
     <message>
         <source>max_memory must be like {example}.</source>
         <translation>max_memory 的形式必须类似 {example}。</translation>
-    </message>
-    <message>
-        <source>{param} has no effect here: weights are used as they are in the folder.</source>
-        <translation>{param} 在这里不起作用：权重按文件夹中的形式使用。</translation>
     </message>
     <message>
         <source>Make a 4-bit folder once with `cogvlm2-lite quantize`, and load that folder.</source>
