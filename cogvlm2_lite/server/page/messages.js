@@ -1080,14 +1080,14 @@ export const CHINESE = {
     "{param} 不能与 JSON 同时使用：它会截断回答。",
   "{param} can't be combined with logprobs: the prompt has none.":
     "{param} 不能与 logprobs 同时使用：提示词没有对数概率。",
+  "{param} can't change the weights: they are used as they are in the folder.":
+    "{param} 不能改变权重：权重按文件夹中的形式使用。",
   "{param} ends with an empty question.":
     "{param} 以空的问题结尾。",
   "{param} has more than {most} characters.":
     "{param} 超过 {most} 个字符。",
   "{param} has no bytes after the comma.":
     "{param} 的逗号之后没有字节。",
-  "{param} has no effect here: weights are used as they are in the folder.":
-    "{param} 在这里不起作用：权重按文件夹中的形式使用。",
   "{param} has no valid base64 after the comma.":
     "{param} 的逗号之后不是有效的 base64。",
   "{param} has two different pictures, but the model takes one per conversation: ask about each in a separate conversation.":
