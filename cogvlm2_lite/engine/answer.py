@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import cast
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Phase
@@ -260,11 +262,13 @@ class Answers:
             )
         began = time.perf_counter()
         hidden = None
-        for start, end in split_prompt(prompt, reused):
+        parts = list(split_prompt(prompt, reused))
+        for number, (start, end) in enumerate(parts):
             chunk = make_chunk(prompt, start, end)
             seen = features if chunk.has_image else None
+            prefill = partial(self.runtime.prefill, chunk, seen, slot.cache, cancel)
             hidden = yield from self._with_replanning(
-                partial(self.runtime.prefill, chunk, seen, slot.cache, cancel), slot
+                partial(_one_of, prefill, number, len(parts)), slot
             )
             slot.cached = CachedPrompt.of(prompt, picture, end)
             if picture and chunk.has_image:
@@ -402,6 +406,21 @@ class Answers:
         tally.decode_s = time.perf_counter() - began
         yield from _explain(reason, prompt.room - len(continue_ids), sampling)
         return FinishReason.STOP if stopped else reason
+
+
+def _one_of(work: Callable[[], Steps[Result]], number: int, count: int) -> Steps[Result]:
+    """Run one of several works, and count its steps over all of them.
+
+    number  of works that are done
+    """
+    steps = work()
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return cast(Result, end.value)
+        done = number * step.total + step.done
+        yield structs.replace(step, done=done, total=count * step.total)
 
 
 def _at_once(work: Callable[[], Result]) -> Steps[Result]:

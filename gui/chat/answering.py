@@ -20,6 +20,7 @@ from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import Outcome
 from cogvlm2_lite.worker.protocol import Ask
 from gui.background.engine import EngineBridge
+from gui.chat.progress import Estimate
 from gui.data.history import History, HistoryError
 from gui.data.state import Conversation
 from gui.translation import error_text, translate
@@ -28,6 +29,7 @@ _DRAW_MS = 40
 _SLOWEST_DRAW_MS = 500
 _DRAW_SHARE = 0.25
 """New text is drawn so rarely that drawing takes at most this share of the time."""
+_REPORT_S = 0.25
 _WRITE_S = 0.5
 """A running answer is saved at least this often."""
 
@@ -36,7 +38,7 @@ class Answering(QObject):
     """The running answer. There is at most one.
 
     changed   its turn must be drawn again
-    progress  (Progress) of a phase
+    progress  (Phase) how far it is; again and again, because the time left changes
     ended     the answer ended and was saved
     failed    (message) it could not be saved
     """
@@ -61,6 +63,8 @@ class Answering(QObject):
         self._drawn.setSingleShot(True)
         self._drawn.timeout.connect(self._adapt)
         self._began_drawing = 0.0
+        self._estimate = Estimate(1)
+        self._reported = 0.0
         self._clock.timeout.connect(self._tick)
         engine.outcome.connect(self._on_outcome)
 
@@ -73,8 +77,10 @@ class Answering(QObject):
         """Ask the engine for the answer to a turn that is already saved."""
         self.conversation, self.turn = conversation, turn
         self._written = time.monotonic()
+        self._estimate = Estimate(ask.sampling.max_new_tokens)
         self._request = self._engine.client.ask(ask)
         self._clock.start()
+        self._report()
 
     def stop(self) -> None:
         """Stop the answer within one token."""
@@ -92,11 +98,12 @@ class Answering(QObject):
         conversation = self.conversation
         if self._closed or number != self._request or conversation is None:
             return
+        self._estimate.see(outcome)
         if isinstance(outcome, TextDelta):
             conversation.append(self.turn, outcome.text)
             self._unwritten = True
         elif isinstance(outcome, Progress):
-            self.progress.emit(outcome)
+            self._report()
         elif isinstance(outcome, Notice | Replanned | Streaming | TurnsDropped):
             conversation.note(self.turn, self._note(outcome))
         elif isinstance(outcome, Finished):
@@ -128,10 +135,16 @@ class Answering(QObject):
     def _tick(self) -> None:
         """Draw and save new text. On a timer, because the next token may take long."""
         self._began_drawing = time.perf_counter()
+        if time.monotonic() - self._reported > _REPORT_S:
+            self._report()
         self.changed.emit()
         self._drawn.start(0)  # after the text is laid out and painted
         if self._unwritten and time.monotonic() - self._written > _WRITE_S:
             self._write()
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        self.progress.emit(self._estimate.phase())
 
     def _adapt(self) -> None:
         self._clock.setInterval(draw_interval_ms(time.perf_counter() - self._began_drawing))

@@ -50,6 +50,11 @@ class Chunk:
     continues: bool = False
 
 
+def escape_markdown(text: str) -> str:
+    """Return Markdown that shows a text as it is."""
+    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", text)
+
+
 def split(markdown: str) -> list[Block]:
     """Split at code fences (CommonMark, section 4.5).
 

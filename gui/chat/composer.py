@@ -15,11 +15,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.events import Progress
-from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import EngineState
 from gui import theme
 from gui.chat.chip import PictureChip
+from gui.chat.progress import Phase, describe
 from gui.chat.sampling import SamplingButton
 from gui.chat.several import SeveralFiles
 from gui.data.settings import Preferences
@@ -118,19 +117,13 @@ class Composer(QWidget):
                 }[state]
             )
 
-    def show_progress(self, event: Progress) -> None:
-        """Show the progress of a phase of the answer."""
-        words = {
-            "load": self.tr("Loading"),
-            "encode": self.tr("Looking at the picture"),
-            "prefill": self.tr("Reading the question"),
-            "decode": self.tr("Answering"),
-        }
-        held = f", {format_bytes(event.held_bytes)}" if event.held_bytes else ""
-        self.status.setText(words.get(event.phase, event.phase) + held)
-        self.progress.setRange(0, max(event.total, 1))
-        self.progress.setValue(event.done)
-        self.progress.show()
+    def show_progress(self, phase: Phase) -> None:
+        """Show how far the answer is."""
+        self.status.setText(describe(phase))
+        share = phase.share if phase.name != "decode" else None
+        self.progress.setRange(0, 1000 if share is not None else 0)
+        self.progress.setValue(round(1000 * (share or 0.0)))
+        self.progress.setVisible(phase.name != "decode")
 
     def _draw(self) -> None:
         stops = self._busy or self._waiting

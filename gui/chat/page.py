@@ -30,6 +30,7 @@ from gui.chat.drafts import Draft, Waiting
 from gui.chat.dropped import DroppedContent, is_folder, png_bytes, read_file, read_mime
 from gui.chat.giving import Drafts, Giving
 from gui.chat.picture import PicturePanel
+from gui.chat.progress import Phase, describe
 from gui.chat.several import ReadPictures, read_pictures
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
@@ -186,7 +187,7 @@ class ChatPage(QWidget):
         self.several.batch.connect(partial(self._context.send_files, "batch"))
         self._input.asked.connect(self.send)
         self._input.stopped.connect(self.stop)
-        self._answering.progress.connect(self._input.show_progress)
+        self._answering.progress.connect(self._show_progress)
         self.composer, self.send_button = self._input.text, self._input.send_button
         self.presets, self.status = self._input.presets, self._input.status
         self.progress, self.sampling = self._input.progress, self._input.sampling
@@ -561,6 +562,13 @@ class ChatPage(QWidget):
         self.transcript.show_conversation(conversation)
 
     # --- state of the engine ---------------------------------------------------------------------
+
+    def _show_progress(self, phase: Phase) -> None:
+        """Show how far the answer is, in the status line and in the waiting answer."""
+        self._input.show_progress(phase)
+        conversation = self._answering.conversation
+        if conversation is not None and conversation is self.conversation:
+            self.transcript.show_waiting(self._answering.turn, describe(phase))
 
     def _draw(self) -> None:
         conversation = self._answering.conversation

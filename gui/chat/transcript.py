@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.answer import Answer
+from gui.chat.blocks import escape_markdown
 from gui.data.state import Conversation, Status, Turn
 
 _MARGIN = 24
@@ -62,6 +63,7 @@ class TurnView(QWidget):
         super().__init__(parent)
         self.turn = turn
         self._last = True
+        self._doing = ""
         self._head = self._make_head(turn)
         self.answer = Answer(self, lazy=lazy)
         self._foot = self._make_foot(turn, siblings)
@@ -168,8 +170,7 @@ class TurnView(QWidget):
     def show_turn(self, turn: Turn) -> None:
         """Show the current state of a turn."""
         self.turn = turn
-        waiting = turn.status is Status.WAITING and not turn.answer
-        self.answer.show_text(self.tr("*thinking…*") if waiting else turn.answer)
+        self._show_answer()
         self.notes.setText("\n".join(turn.notes))
         self.notes.setVisible(bool(turn.notes))
         problem = turn.error
@@ -182,6 +183,17 @@ class TurnView(QWidget):
         self.continue_button.setVisible(turn.is_cut and self._last)
         self.stats.setText(self._stats())
         self.stats.setVisible(bool(self.stats.text()))
+
+    def show_waiting(self, text: str) -> None:
+        """Show what the engine is doing, as long as there is no text of the answer."""
+        if text != self._doing:
+            self._doing = text
+            self._show_answer()
+
+    def _show_answer(self) -> None:
+        waiting = self.turn.status is Status.WAITING and not self.turn.answer
+        doing = escape_markdown(self._doing) or self.tr("Preparing…")
+        self.answer.show_text(f"*{doing}*" if waiting else self.turn.answer)
 
     def set_last(self, last: bool) -> None:
         """Set whether this is the last turn: only its answer can be continued."""
@@ -298,6 +310,12 @@ class Transcript(QScrollArea):
                     row.view.show_turn(turn)
                     self._arranging = False
                 self._arrange()
+
+    def show_waiting(self, turn_id: int, text: str) -> None:
+        """Show what the engine is doing for a turn without an answer yet."""
+        for row in self._rows:
+            if row.turn.id == turn_id and row.view is not None:
+                row.view.show_waiting(text)
 
     def view_of(self, turn_id: int) -> TurnView:
         """Return the view of a turn, with its complete answer."""

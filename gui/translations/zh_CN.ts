@@ -332,22 +332,6 @@
         <translation>没有打开的模型。</translation>
     </message>
     <message>
-        <source>Loading</source>
-        <translation>正在加载</translation>
-    </message>
-    <message>
-        <source>Looking at the picture</source>
-        <translation>正在查看图片</translation>
-    </message>
-    <message>
-        <source>Reading the question</source>
-        <translation>正在读取问题</translation>
-    </message>
-    <message>
-        <source>Answering</source>
-        <translation>正在回答</translation>
-    </message>
-    <message>
         <source>Stop (Esc)</source>
         <translation>停止 (Esc)</translation>
     </message>
@@ -4444,6 +4428,65 @@
     </message>
 </context>
 <context>
+    <name>Phase</name>
+    <message>
+        <source>Preparing</source>
+        <translation>正在准备</translation>
+    </message>
+    <message>
+        <source>Loading</source>
+        <translation>正在加载</translation>
+    </message>
+    <message>
+        <source>Looking at the picture</source>
+        <translation>正在看图片</translation>
+    </message>
+    <message>
+        <source>Reading the question</source>
+        <translation>正在读问题</translation>
+    </message>
+    <message>
+        <source>Reading the answer so far</source>
+        <translation>正在读已有的回答</translation>
+    </message>
+    <message>
+        <source>Answering</source>
+        <translation>正在回答</translation>
+    </message>
+    <message>
+        <source>{seconds:.1f} s per token</source>
+        <translation>每个 token {seconds:.1f} 秒</translation>
+    </message>
+    <message>
+        <source>{rate:.1f} tokens/s</source>
+        <translation>{rate:.1f} token/秒</translation>
+    </message>
+    <message>
+        <source>at most {time} left</source>
+        <translation>最多还要 {time}</translation>
+    </message>
+    <message>
+        <source>{percent} %</source>
+        <translation>{percent}%</translation>
+    </message>
+    <message>
+        <source>about {time} left</source>
+        <translation>大约还要 {time}</translation>
+    </message>
+    <message>
+        <source>{count} s</source>
+        <translation>{count} 秒</translation>
+    </message>
+    <message>
+        <source>{count} min</source>
+        <translation>{count} 分钟</translation>
+    </message>
+    <message>
+        <source>{hours} h {minutes} min</source>
+        <translation>{hours} 小时 {minutes} 分钟</translation>
+    </message>
+</context>
+<context>
     <name>PictureChip</name>
     <message>
         <source>Undo</source>
@@ -4959,12 +5002,12 @@ or open a file.</source>
         <translation>下一版本</translation>
     </message>
     <message>
-        <source>*thinking…*</source>
-        <translation>*思考中…*</translation>
-    </message>
-    <message>
         <source>The program ended during this answer. Answer again?</source>
         <translation>回答时程序已结束。重新回答吗？</translation>
+    </message>
+    <message>
+        <source>Preparing…</source>
+        <translation>正在准备…</translation>
     </message>
     <message>
         <source>{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, reading {prefill:.2f} s, answering {decode:.2f} s</source>

@@ -69,6 +69,16 @@ def test_the_events_come_in_order(model: Model) -> None:
     assert [e.done for e in encode] == [1, 2]
 
 
+def test_the_share_of_the_prefill_counts_all_parts_of_the_prompt(model: Model) -> None:
+    history = [("Before? " * 200, "An answer. " * 100)]
+    events = list(model.answer("Go?", image=picture(1), history=history, sampling=SHORT))
+    read = [e for e in events if isinstance(e, Progress) and e.phase == "prefill"]
+    (total,) = {event.total for event in read}
+    blocks = len(model.runtime.parts.decoder.blocks)
+    assert total > blocks  # more than one part
+    assert [event.done for event in read] == list(range(1, total + 1))
+
+
 @pytest.mark.parametrize("seed", [None, 1])
 def test_an_answer_is_what_forward_scores_highest(model: Model, seed: int | None) -> None:
     history = [("Before?", "An answer."), ("And then?", "Another one.")]

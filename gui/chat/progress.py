@@ -1,0 +1,180 @@
+"""How far an answer is: its phase, the share of the phase that is done, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PySide6.QtCore import QCoreApplication
+
+from cogvlm2_lite.events import ImageEncoded, Prefilled, Progress, Replanned, TextDelta
+from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.worker.client import Outcome
+from gui.translatable import QT_TRANSLATE_NOOP
+
+_LEAST_SHARE = 0.04
+_LEAST_S = 1.0
+"""Before this share and this time of a phase, its time left is not known well enough."""
+_TRUST = 0.2
+"""Weight of a new estimate of the time left; the rest has the one before."""
+
+_WORDS = {
+    "start": QT_TRANSLATE_NOOP("Phase", "Preparing"),
+    "load": QT_TRANSLATE_NOOP("Phase", "Loading"),
+    "encode": QT_TRANSLATE_NOOP("Phase", "Looking at the picture"),
+    "prefill": QT_TRANSLATE_NOOP("Phase", "Reading the question"),
+    "resume": QT_TRANSLATE_NOOP("Phase", "Reading the answer so far"),
+    "decode": QT_TRANSLATE_NOOP("Phase", "Answering"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """The state of a running answer.
+
+    name         "start", "load", "encode", "prefill", "resume" (reading the answer that is
+                 continued) or "decode"
+    share        done, from 0 to 1; None while it is not known
+    left_s       seconds to the end of the phase; of "decode", if the answer has its full length
+    tokens       pieces of the answer so far
+    token_s      seconds per piece; 0 while it is not known
+    held_bytes   memory in use; 0 if it is not known
+    """
+
+    name: str
+    share: float | None = None
+    left_s: float | None = None
+    tokens: int = 0
+    token_s: float = 0.0
+    held_bytes: int = 0
+
+
+class Estimate:
+    """Follows the events of one answer.
+
+    The share of a phase never goes back, unless the phase begins again because memory ran out. The
+    time left follows the measured rate slowly, so that it does not jump.
+
+    most_tokens  limit of the answer
+    clock        returns seconds
+    """
+
+    def __init__(self, most_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most_tokens, clock
+        self._name = "start"
+        self._share: float | None = None
+        self._first: tuple[float, float] | None = None  # share and time of the first event
+        self._ends: float | None = None  # when the phase will have ended
+        self._tokens, self._first_token, self._last_token = 0, 0.0, 0.0
+        self._held = 0
+        self._read = False
+
+    def see(self, event: Outcome) -> None:
+        """Take an event into account."""
+        if isinstance(event, Progress):
+            name = "resume" if event.phase == "prefill" and self._read else event.phase
+            self._held = event.held_bytes or self._held
+            self._enter(name)
+            self._advance(event.done / max(event.total, 1))
+        elif isinstance(event, ImageEncoded):
+            self._enter("prefill")
+        elif isinstance(event, Prefilled):
+            self._read = True
+            self._enter("decode")
+        elif isinstance(event, Replanned):
+            self._share = self._ends = self._first = None
+        elif isinstance(event, TextDelta):
+            self._enter("decode")
+            self._tokens += 1
+            self._last_token = self._clock()
+            self._first_token = self._first_token or self._last_token
+            self._advance(min(self._tokens / self._most, 1.0))
+
+    def phase(self) -> Phase:
+        """Return the state now."""
+        left = None if self._ends is None else max(self._ends - self._clock(), 0.0)
+        steps = self._tokens - 1
+        return Phase(
+            name=self._name,
+            share=self._share,
+            left_s=left,
+            tokens=self._tokens,
+            token_s=(self._last_token - self._first_token) / steps if steps > 0 else 0.0,
+            held_bytes=self._held,
+        )
+
+    def _enter(self, name: str) -> None:
+        if name != self._name:
+            self._name = name
+            self._share = self._ends = self._first = None
+
+    def _advance(self, share: float) -> None:
+        now = self._clock()
+        self._share = max(share, self._share or 0.0)
+        # Measured from the first event: what was before it may be the end of another phase.
+        first, began = self._first = self._first or (share, now)
+        gone, elapsed = self._share - first, now - began
+        if elapsed < _LEAST_S or gone <= 0 or (gone < _LEAST_SHARE and self._name != "decode"):
+            return
+        ends = now + elapsed * (1 - self._share) / gone
+        if self._ends is None or self._ends < now:
+            self._ends = ends
+        else:
+            self._ends += _TRUST * (ends - self._ends)
+
+
+def describe(phase: Phase) -> str:
+    """Return a phase in words, for example "Looking at the picture: 43 %, about 20 s left"."""
+    parts: list[str] = []
+    if phase.name == "decode":
+        if phase.token_s >= 1:
+            parts.append(
+                QCoreApplication.translate("Phase", "{seconds:.1f} s per token").format(
+                    seconds=phase.token_s
+                )
+            )
+        elif phase.token_s > 0:
+            parts.append(
+                QCoreApplication.translate("Phase", "{rate:.1f} tokens/s").format(
+                    rate=1 / phase.token_s
+                )
+            )
+        if phase.left_s is not None and phase.left_s >= 1:
+            parts.append(
+                QCoreApplication.translate("Phase", "at most {time} left").format(
+                    time=format_left(phase.left_s)
+                )
+            )
+    else:
+        if phase.share is not None:
+            parts.append(
+                QCoreApplication.translate("Phase", "{percent} %").format(
+                    percent=int(100 * phase.share)
+                )
+            )
+        if phase.left_s is not None and phase.left_s >= 1:
+            parts.append(
+                QCoreApplication.translate("Phase", "about {time} left").format(
+                    time=format_left(phase.left_s)
+                )
+            )
+    if phase.held_bytes:
+        parts.append(format_bytes(phase.held_bytes))
+    word = QCoreApplication.translate("Phase", _WORDS.get(phase.name, phase.name))
+    return f"{word}: {', '.join(parts)}" if parts else f"{word}…"
+
+
+def format_left(seconds: float) -> str:
+    """Return a time that is left, as exactly as it is known: 7 s, 25 s, 3 min, 1 h 20 min."""
+    if seconds < 10:
+        return QCoreApplication.translate("Phase", "{count} s").format(count=max(round(seconds), 1))
+    if seconds < 58:
+        return QCoreApplication.translate("Phase", "{count} s").format(count=5 * round(seconds / 5))
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return QCoreApplication.translate("Phase", "{count} min").format(count=minutes)
+    hours, rest = divmod(5 * round(minutes / 5), 60)
+    return QCoreApplication.translate("Phase", "{hours} h {minutes} min").format(
+        hours=hours, minutes=rest
+    )
