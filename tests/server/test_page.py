@@ -869,6 +869,33 @@ def test_the_keyboard_is_enough(page: Any, engine: ScriptedEngine) -> None:
     assert {"question", "camera", "pick"} <= set(order)
 
 
+def test_escape_in_a_dialog_stops_no_answer(page: Any, engine: ScriptedEngine) -> None:
+    ask(page, "please wait and end")
+    shows(page, ".said", "please wait")
+    page.click("#settings")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#settings-dialog", state="hidden")
+    engine.go.set()
+    shows(page, ".said", "please wait and end")
+    engine.go.clear()
+    page.wait_for_selector(".again")
+
+
+def test_a_question_waits_for_its_picture(page: Any, engine: ScriptedEngine) -> None:
+    page.evaluate(
+        """() => {
+            const read = FileReader.prototype.readAsDataURL;
+            FileReader.prototype.readAsDataURL = function (file) {
+                setTimeout(() => read.call(this, file), 300);
+            };
+        }"""
+    )
+    page.set_input_files("#file", SIGN)
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    assert engine.asked[-1].image == SIGN.read_bytes()
+
+
 def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
     mib = 2**20
     phase = {
@@ -1020,6 +1047,17 @@ def test_with_a_key_the_page_asks_for_it(browser: Any) -> None:
         page.click("#key-ok")
         page.wait_for_selector(".again")
         assert page.inner_text(".said") == "hello"
+        tab = opened_again(page)  # has no key yet: it shows the text without its form
+        shows(tab, ".said", "hello")
+        page.evaluate("sessionStorage.setItem('key', 'another-key-than-before')")
+        ask(page, "**bold**")  # as if the server had got another key
+        shows(page, "#key-label", "The API key is wrong. Enter the right one.")
+        page.reload()  # before an answer to the dialog
+        shows(page, ".asked >> nth=1", "**bold**")
+        page.click(".again")
+        page.fill("#key", key)
+        page.click("#key-ok")
+        page.wait_for_selector(".said strong")
         context.close()
 
 

@@ -28,6 +28,7 @@ const elsewhere = new Set(); // the ids of answers that another tab receives
 const unsaved = new Map(); // the id of each picture that is not stored yet: {id, url, refused by the browser}
 const previews = new Map(); // the address of a picture and its page: a promise of its preview from the server
 let picture = null; // {url: a data: URL, name, page: 0 if none was chosen}, for the next question
+let reading = null; // a promise while a picture file is read
 let plan = null; // from /v1/plan
 let phase = "decode"; // the phase in the memory bar
 let heldBytes = 0; // as last reported by the engine
@@ -534,7 +535,7 @@ async function choosePage(turn, version) {
   if (!url) return showMessage(words.lostPicture);
   fresh();
   choosePicture({ url, name, page: version.page < version.pages ? version.page + 1 : 1 });
-  at("question").value = turn.question;
+  at("question").value = at("question").value || turn.question; // what was typed stays
   grow();
 }
 
@@ -544,6 +545,9 @@ function takeFile(file) {
   if (!/^image\/./.test(kind)) return showMessage(words.notPicture);
   if (file.size > MAX_PICTURE) return showMessage(words.large);
   const reader = new FileReader();
+  const mine = new Promise((done) => { reader.onloadend = done; });
+  reading = mine;
+  mine.then(() => { if (reading === mine) reading = null; });
   reader.onload = () => {
     if (pictureTurn(conversation)) fresh(); // the model takes one picture per conversation
     choosePicture({ url: reader.result, name: file.name, page: 0 });
@@ -618,6 +622,7 @@ async function* events(body) {
 }
 
 async function ask(question) {
+  await reading; // a large picture that was chosen just before
   let asked;
   if (picture) {
     asked = { id: newId(), name: picture.name, page: Number(at("page").value) || 0 };
@@ -686,7 +691,10 @@ async function receive(job) {
   const reply = await fetch("/v1/chat/completions", { method: "POST", headers: sent, body, signal });
   if (reply.status === 401) {
     const changed = sent.authorization !== headers().authorization; // by the dialog of another answer
-    if (changed || await askForKey(Boolean(sent.authorization))) return receive(job);
+    if (changed || await askForKey(Boolean(sent.authorization))) {
+      draw(); // earlier answers and pictures needed the key, too
+      return receive(job);
+    }
     throw new Error(words.key);
   }
   if (!reply.ok) throw new Error(told((await reply.json()).error));
@@ -794,6 +802,7 @@ at("question").onkeydown = (event) => {
   if (!jobs.has(conversation.id)) at("composer").requestSubmit();
 };
 document.onkeydown = (event) => {
+  if (document.querySelector("dialog[open]")) return; // Escape closes it, and stops no answer
   if (event.key === "Escape") stop();
   if (event.altKey && event.code === "KeyN") { event.preventDefault(); fresh(); }
   const typing = event.target.closest("input, textarea, dialog");
