@@ -8,12 +8,18 @@ that they load folders of CogVLM2 in 16 or 4 bits, without remote code and withi
 docs/transformers.md has examples.
 """
 
+from importlib.metadata import version
 from importlib.util import find_spec
 
 if find_spec("transformers") is None:
     raise ImportError(
         "cogvlm2_lite.hf needs the package transformers, which is not installed. Install it with: "
         'pip install "cogvlm2-lite[hf]"'
+    )
+if tuple(int(part) for part in version("transformers").split(".")[:2]) < (5, 24):
+    raise ImportError(
+        f"cogvlm2_lite.hf needs transformers 5.24 or newer, and {version('transformers')} is "
+        'installed. Install it with: pip install "cogvlm2-lite[hf]"'
     )
 
 from cogvlm2_lite.hf.config import CogVLM2Config

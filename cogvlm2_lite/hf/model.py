@@ -43,6 +43,7 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     config_class = CogVLM2Config
     main_input_name = "input_ids"
+    hf_device_map: dict[str, Any]
     input_modalities = ["image", "text"]  # noqa: RUF012 - the name is the base class's
 
     def __init__(self, config: CogVLM2Config, *_: Any, engine: Model | None = None) -> None:
@@ -87,6 +88,9 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             config = CogVLM2Config.from_pretrained(folder)
         config.dtype = engine.runtime.dtype
         model = cls(config, engine=engine)
+        if kwargs.get("device_map") is not None:
+            # A pipeline does not move a model that has this attribute, as for other models.
+            model.hf_device_map = {"": model.device}
         model.generation_config = generation or _generation_config(folder, engine)
         # As a default for calls without a limit: transformers would warn of it at every call with
         # max_new_tokens.
@@ -96,12 +100,6 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             names = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
             return model, {name: set() for name in names}
         return model
-
-    @property
-    def hf_device_map(self) -> dict[str, Any]:
-        """The device of the whole model; programs that find this attribute do not move it."""
-        device = self.anchor.device
-        return {"": device if device.index is None else device.index}
 
     def forward(
         self,
@@ -175,31 +173,44 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         return output.to_tuple() if return_dict is False else output
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Generate tokens, as for every model of transformers; see its documentation.
 
         It ends when the context is full. Rows may be padded on either side.
         """
-        given = (
-            kwargs,
-            vars(kwargs.get("generation_config") or object),
-            vars(self.generation_config),
-        )
-        limits = [each.get(name) for each in given for name in ("max_length", "max_new_tokens")]
-        if self.longest is not None and all(limit is None for limit in limits):
+        # 1. The folder's own limit counts if the call has none.
+        if self.longest is not None and not self._limited(generation_config, kwargs):
             kwargs["max_length"] = self.longest
         ids = kwargs.get("input_ids") if inputs is None else inputs
         if isinstance(ids, Tensor) and ids.dim() == 2:
+            # 2. transformers would take the places of a picture for padding.
             if kwargs.get("attention_mask") is None:
                 kwargs["attention_mask"] = _padding_mask(ids, self.config.image_token_id)
-            mask = kwargs["attention_mask"]
-            if kwargs.get("cache") is None and kwargs.get("past_key_values") is None:
-                full = _ContextFull(self.engine.plan.context, mask)
-                criteria = kwargs.get("stopping_criteria") or []
-                kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, full])
-                if kwargs.get("use_cache") is not False:
-                    kwargs["cache"] = RowCache(self._rows)
-        return super().generate(inputs, *args, **kwargs)
+            # 3. Assisted generation needs a cache from the beginning.
+            if kwargs.get("past_key_values") is not None:
+                kwargs["cache"] = kwargs.pop("past_key_values")
+            if kwargs.get("cache") is None and kwargs.get("use_cache") is not False:
+                kwargs["cache"] = RowCache(self._rows)
+            # 4. End before the context overflows.
+            context = self.engine.plan.context
+            full = _ContextFull(context, kwargs["attention_mask"], kwargs.get("cache"))
+            criteria = kwargs.get("stopping_criteria") or []
+            kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, full])
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def _limited(self, config: GenerationConfig | None, given: dict[str, Any]) -> bool:
+        """Return whether a call, or the model's generation_config, limits the length."""
+        names = ("max_length", "max_new_tokens")
+        configs = (self.generation_config, config)
+        return any(given.get(name) is not None for name in names) or any(
+            getattr(each, name, None) is not None for each in configs for name in names
+        )
 
     def build_conversation_input_ids(
         self,
@@ -357,7 +368,8 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Tensor:
         """Run new tokens after those in the cache, one decode step per column.
 
-        Rows whose context is full are left out and get zeros: `generate` has ended them.
+        Rows whose context is full get zeros while others go on: `generate` has ended them. Raises
+        PromptTooLongError if the context of every row is full.
         """
         batch, columns = input_ids.shape
         if batch != len(cache.rows):
@@ -373,17 +385,16 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits = torch.zeros(shape, device=self.device)
         context = self.engine.plan.context
         for column in range(columns):
-            used = [
-                bool(mask[i, column]) and row.tokens < context for i, row in enumerate(cache.rows)
-            ]
-            going = [i for i in range(batch) if used[i]]
+            present = [i for i in range(batch) if bool(mask[i, column])]
+            # If no row has room, all are extended, which raises the error.
+            going = [i for i in present if cache.rows[i].tokens < context] or present
             if going:
                 values = self._rows.extend(
                     [cache.rows[i] for i in going], [int(input_ids[i, column]) for i in going]
                 )
                 for i, each in zip(going, values, strict=True):
                     logits[i, column] = each
-            cache.note(used)
+            cache.note([i in going for i in range(batch)])
         return logits
 
     def _turn_starts(self, prompt: PromptRow) -> Callable[[int], bool] | None:
@@ -413,22 +424,28 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 class _ContextFull(StoppingCriteria):
     """Ends a row when the context has no room for another token.
 
-    mask  [batch, tokens], 0 for padding of the prompt
+    mask   [batch, tokens], 0 for padding of the prompt
+    cache  counts the tokens of the rows; None: the mask does
     """
 
-    def __init__(self, context: int, mask: Tensor) -> None:
+    def __init__(self, context: int, mask: Tensor, cache: Any) -> None:
         self._context = context
         self._padding = (mask == 0).sum(-1)
+        self._cache = cache
         self._reported = False
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        rows = len(input_ids) // len(self._padding)
-        padding = self._padding.to(input_ids.device).repeat_interleave(rows)
-        full = input_ids.shape[1] - padding >= self._context
+        if isinstance(self._cache, RowCache) and len(self._cache.rows) == len(input_ids):
+            # The newest token is not in the cache yet.
+            counts = torch.tensor([row.tokens + 1 for row in self._cache.rows])
+        else:
+            repeats = len(input_ids) // len(self._padding)
+            counts = input_ids.shape[1] - self._padding.cpu().repeat_interleave(repeats)
+        full = counts >= self._context
         if bool(full.any()) and not self._reported:
             self._reported = True
             logger.warning("The context is full, so the answer ends here.")
-        return full
+        return full.to(input_ids.device)
 
 
 def _padding_mask(input_ids: Tensor, pad: int) -> Tensor:

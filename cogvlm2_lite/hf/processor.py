@@ -19,6 +19,7 @@ from cogvlm2_lite.inputs.image import OpenedImage, normalise_pixels, resize_pixe
 from cogvlm2_lite.inputs.prompt import token_types
 
 _TEXT_KEYS = ("padding", "padding_side", "pad_to_multiple_of", "max_length", "truncation")
+_HUB_KEYS = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
 _PICTURE_KEYS = ("image", "image_url", "url", "path", "base64")
 
 
@@ -81,7 +82,8 @@ class CogVLM2Processor(ProcessorMixin):
         saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "image_seq_length" in saved:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+        hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
+        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         numbers = _numbers(config)
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         token = str(tokenizer.convert_ids_to_tokens(numbers.pad_token_id))

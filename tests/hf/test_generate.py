@@ -274,8 +274,18 @@ def test_an_answer_ends_when_the_context_is_full(processor: Any) -> None:
     given = inputs(processor, PICTURES[1])
     output = model.generate(**given, max_new_tokens=40)
     assert output.shape[1] == 34
+    kept = model.generate(**given, max_new_tokens=2, return_dict_in_generate=True)
+    output = model.generate(kept.sequences, cache=kept.cache, max_new_tokens=40)
+    assert output.shape[1] == 34
+    # A short row goes on when the context of another is full.
+    both = processor(text=["Question: " + "a b c d " * 3 + "Answer:", "a"], padding=True)
+    output = model.generate(**both.convert_to_tensors("pt"), max_new_tokens=40, eos_token_id=2)
+    assert output.shape[1] - int((both["attention_mask"][1] == 0).sum()) == 34
     with pytest.raises(PromptTooLongError, match="60 tokens"):
         model(torch.full((1, 60), 5))
+    full = model(torch.full((1, 34), 5))
+    with pytest.raises(PromptTooLongError, match="34 tokens is full"):
+        model(torch.full((1, 1), 5), cache=full.cache)
 
 
 def test_without_a_limit_the_folders_own_length_counts(model: Any, processor: Any) -> None:
@@ -289,7 +299,9 @@ def test_without_a_limit_the_folders_own_length_counts(model: Any, processor: An
 
 
 def test_a_pipeline_answers_messages_and_pictures_with_texts() -> None:
-    pipe: Any = pipeline("image-text-to-text", model=str(DEMO), device_map="auto")
+    pipe: Any = pipeline("image-text-to-text", model=str(DEMO), device="cpu")
+    assert pipe.device.type == "cpu"
+    pipe = pipeline("image-text-to-text", model=str(DEMO), device_map="auto")
     first, second = PICTURES[:2]
     replies = pipe(text=messages(second), max_new_tokens=40, return_full_text=False)
     assert replies[0]["generated_text"] == " A yellow cross, a pink square and a purple diamond."

@@ -290,12 +290,26 @@ def test_folders_of_other_models_are_read_as_before(tmp_path: Path) -> None:
     assert CogVLM2ForConditionalGeneration.config_class.model_type == "cogvlm2"
 
 
-def test_without_transformers_the_import_names_the_extra() -> None:
-    code = "import sys; sys.modules['transformers'] = None; import cogvlm2_lite.hf"
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("import sys; sys.modules['transformers'] = None", "not installed"),
+        ("import importlib.metadata as m; m.version = lambda _: '4.57.1'", "4.57.1 is installed"),
+    ],
+    ids=["missing", "old"],
+)
+def test_without_a_new_transformers_the_import_says_what_to_install(
+    change: str, message: str
+) -> None:
     failed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", f"{change}; import cogvlm2_lite.hf"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert failed.returncode == 1
+    assert message in failed.stderr
     assert 'pip install "cogvlm2-lite[hf]"' in failed.stderr
 
 
