@@ -64,6 +64,12 @@ def test_the_example_for_the_openai_package(served: Served, tmp_path: Path) -> N
     assert run([sys.executable, "-c", code], tmp_path).strip() == "ROAD"
 
 
+def test_the_example_for_langchain(served: Served, tmp_path: Path) -> None:
+    pytest.importorskip("langchain_openai")
+    road, sign = run([sys.executable, "-c", block("LangChain", served)], tmp_path).splitlines()
+    assert (road, sign) == ("ROAD", "color='green'")
+
+
 OLLAMA_ADDRESS = "http://127.0.0.1:11434"
 
 
