@@ -31,6 +31,7 @@ from cogvlm2_lite import __version__
 from cogvlm2_lite.places import data_folder
 from gui import theme
 from gui.background.engine import EngineBridge, EngineClient
+from gui.background.tasks import Saver
 from gui.data.history import History, HistoryError
 from gui.data.settings import Preferences
 from gui.single import (
@@ -53,7 +54,8 @@ class Program:
     def __init__(self, app: QApplication, data: Path, client: EngineClient | None = None) -> None:
         self.app = app
         self.data = data
-        self.settings = Preferences(data / "settings.json")
+        self.saver = Saver()
+        self.settings = Preferences(data / "settings.json", run=self.saver.run)
         self.translator: QTranslator | None = None
         self._language = ""
         self.apply_appearance()
@@ -99,6 +101,7 @@ class Program:
         """Close the window and the conversations."""
         self.window.close()
         self.history.close()
+        self.saver.finish()
         self._translate("en")  # removes the translator from the application
 
     def _open_history(self) -> History:

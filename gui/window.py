@@ -109,6 +109,7 @@ class MainWindow(QMainWindow):
     """
 
     appearance_changed = Signal()
+    _unsaved = Signal()  # emitted by the thread that writes the settings
 
     def __init__(
         self,
@@ -144,6 +145,8 @@ class MainWindow(QMainWindow):
         engine.news.connect(lambda news: self._touch())
         engine.outcome.connect(lambda number, outcome: self._touch())
         settings.add_listener(self._setting_changed)
+        self._unsaved.connect(self._show_problem, Qt.ConnectionType.QueuedConnection)
+        settings.on_problem = self._unsaved.emit
         self._build()
         self._restore()
 
@@ -237,6 +240,7 @@ class MainWindow(QMainWindow):
             return
         settings = self.context.settings
         settings.set("geometry", bytes(self.saveGeometry().toBase64().data()).decode("ascii"))
+        self.hide()  # what follows may take a moment
         for widget in self._made.values():
             closing = getattr(widget, "shut_down", None)
             if closing is not None:
@@ -377,6 +381,9 @@ class MainWindow(QMainWindow):
             self.appearance_changed.emit()
         if name == "unload_minutes":
             self._touch()
+
+    def _show_problem(self) -> None:
+        """Show that the settings could not be saved."""
         show_message = getattr(self._made.get("chat"), "show_message", None)
         if self.context.settings.problem and show_message is not None:
             show_message(translate(self.context.settings.problem))

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from msgspec import structs
 from PySide6.QtCore import QObject, Signal
@@ -27,6 +28,9 @@ from cogvlm2_lite.worker.client import (
     ignore_news,
 )
 from cogvlm2_lite.worker.protocol import Ask, Loaded
+
+_CLOSE_S = 0.4
+"""The engine's process has this long to end when the window closes: it has nothing to save."""
 
 
 def start_process(options: LoadOptions) -> WorkerEngine:
@@ -132,10 +136,10 @@ class EngineClient:
         self._do(call)
 
     def close(self) -> None:
-        """Stop the process and the thread, and wait for both."""
+        """Stop the process and the thread, and wait for both. A busy process is killed."""
         if self._thread is None:
             return
-        self._do(self._end)
+        self._do(partial(self._end, timeout_s=_CLOSE_S))
         self._calls.put(None)
         self._thread.join()
         self._thread = None
@@ -162,10 +166,10 @@ class EngineClient:
         self.on_news(news)
         self.on_state()
 
-    def _end(self) -> None:
+    def _end(self, timeout_s: float = 5.0) -> None:
         if self._process is not None:
             self._process.on_news = ignore_news
-            self._process.stop()
+            self._process.stop(timeout_s)
 
     def _do(self, call: Callable[[], None]) -> None:
         if self._thread is None:

@@ -11,7 +11,8 @@ from PySide6.QtCore import QObject, QProcess, Signal
 from cogvlm2_lite.text import read_templates
 
 PROGRAM = (sys.executable, "-P", "-m", "cogvlm2_lite")
-_END_MS = 5000
+_END_MS = 400
+"""A command has this long to end when its page closes; then it is killed. Finished work is kept."""
 
 
 class Command(QObject):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,40 @@ from PySide6.QtCore import QObject, Qt, Signal
 from shiboken6 import isValid
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+
+_CLOSE_S = 0.3
+
+
+class Saver:
+    """Runs jobs on a thread. Of several that wait only the last one is run: it has all changes."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._job: Callable[[], None] | None = None
+        self._working = False
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run a job soon; it replaces one that waits."""
+        with self._changed:
+            self._job = job
+            if not self._working:
+                self._working = True
+                threading.Thread(target=self._work, name="saver").start()
+
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                job, self._job = self._job, None
+                if job is None:
+                    self._working = False
+                    self._changed.notify_all()
+                    return
+            job()
 
 
 class Tasks(QObject):
@@ -52,11 +87,20 @@ class Tasks(QObject):
         self._threads.add(thread)
         thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """True while a task is running."""
+        return bool(self._threads)
+
     def close(self) -> None:
-        """Wait for running tasks and drop their results."""
+        """Drop the results of running tasks, and wait a moment for their end.
+
+        A task that takes longer ends with the program.
+        """
         self._closed = True
+        end = time.monotonic() + _CLOSE_S
         for thread in list(self._threads):
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _finish(self, callback: Callable[[Any], None], value: object, owner: QObject) -> None:
         if not self._closed:

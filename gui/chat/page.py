@@ -360,15 +360,14 @@ class ChatPage(QWidget):
     def _begin_conversations(self, files: Sequence[Path]) -> None:
         """Read several pictures, and create a conversation for each."""
         self.show_message(self.tr("Reading the pictures…"))
-        work = partial(read_pictures, files)
+        work = partial(read_pictures, files, self._context.history.save_picture)
         self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
     def _begin_each(self, several: ReadPictures) -> None:
         """Create a conversation for each picture, and show the first one."""
         history = self._context.history
         try:
-            for name, data in reversed(several.pictures):
-                picture = history.save_picture(data)
+            for name, picture in reversed(several.pictures):
                 first = history.create(picture=picture, title=escape_line(name))
         except HistoryError as error:
             self.show_message(error_text(error))

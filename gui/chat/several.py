@@ -23,26 +23,30 @@ MOST_CONVERSATIONS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPictures:
-    """Pictures as (name, bytes), and an error message for each file that is not a picture."""
+    """Pictures as (name, name in the history), and an error message for each other file."""
 
-    pictures: tuple[tuple[str, bytes], ...]
+    pictures: tuple[tuple[str, str], ...]
     errors: tuple[str, ...]
 
 
-def read_pictures(files: Sequence[Path]) -> ReadPictures:
-    """Read files, and decode each in a child process to check that it is a picture."""
-    pictures: list[tuple[str, bytes]] = []
+def read_pictures(files: Sequence[Path], save: Callable[[bytes], str]) -> ReadPictures:
+    """Read files, decode each in a child process to check that it is a picture, and save them.
+
+    save  saves the bytes of a picture file and returns its name in the history
+    """
+    pictures: list[tuple[str, str]] = []
     errors: list[str] = []
     for file in files:
         try:
             data = read_file(file)
             decode(data)
+            saved = save(data)
         except CogVLM2LiteError as error:
             name = escape_line(file.name)
             named = "" if name in error.message else f"{name}: "
             errors.append(f"{named}{error_text(error)}")
         else:
-            pictures.append((file.name, data))
+            pictures.append((file.name, saved))
     return ReadPictures(pictures=tuple(pictures), errors=tuple(errors))
 
 

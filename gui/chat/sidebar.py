@@ -27,6 +27,7 @@ from gui.context import Context
 from gui.data.export import export
 from gui.data.history import HistoryError, Summary, search_file
 from gui.data.import_json import read_export
+from gui.data.state import Conversation
 from gui.translation import error_text
 
 _ID = Qt.ItemDataRole.UserRole
@@ -182,19 +183,46 @@ class Sidebar(QWidget):
         picture = (
             self._context.history.picture(conversation.picture) if conversation.picture else b""
         )
-        target = target if target.suffix else target.with_suffix(".md")
-        export(conversation, picture, target, replace=replace)
+        export(conversation, picture, _with_suffix(target), replace=replace)
 
-    def import_from(self, source: Path) -> None:
-        """Import a conversation that was exported as JSON, and show it."""
+    def export_soon(self, conversation_id: int, target: Path, *, replace: bool) -> None:
+        """Do the same on a thread; `failed` reports an error."""
+        history = self._context.history
         try:
-            taken = read_export(source)
-            kept = self._context.history.import_conversation(taken.conversation, taken.picture)
-        except CogVLM2LiteError as error:
+            conversation = history.load(conversation_id)
+        except HistoryError as error:
             self.failed.emit(error_text(error))
             return
-        self.reload()
-        self.selected.emit(kept.id)
+
+        def work() -> None:
+            picture = history.picture(conversation.picture) if conversation.picture else b""
+            export(conversation, picture, _with_suffix(target), replace=replace)
+
+        self._context.tasks.run(work, lambda _: None, self._show_error, self)
+
+    def import_from(self, source: Path) -> None:
+        """Import a conversation on a thread, and show it; `failed` reports an error."""
+        history = self._context.history
+
+        def read() -> tuple[Conversation, str]:
+            taken = read_export(source)
+            saved = history.save_picture(taken.picture) if taken.picture else ""
+            return taken.conversation, saved
+
+        def show(taken: tuple[Conversation, str]) -> None:
+            foreign, saved = taken
+            try:
+                kept = history.import_conversation(foreign, saved=saved)
+            except HistoryError as error:
+                self.failed.emit(error_text(error))
+                return
+            self.reload()
+            self.selected.emit(kept.id)
+
+        self._context.tasks.run(read, show, self._show_error, self)
+
+    def _show_error(self, error: CogVLM2LiteError) -> None:
+        self.failed.emit(error_text(error))
 
     def _ask_for_import(self) -> None:
         name, _ = QFileDialog.getOpenFileName(
@@ -240,9 +268,7 @@ class Sidebar(QWidget):
         if name:
             # The dialog asks before a file is replaced, but it does not know an added suffix.
             target = Path(name)
-            self._guard(
-                lambda: self.export_to(conversation_id, target, replace=bool(target.suffix))
-            )
+            self.export_soon(conversation_id, target, replace=bool(target.suffix))
 
     def _restore_deleted(self) -> None:
         if self._last_deleted is not None:
@@ -259,3 +285,7 @@ class Sidebar(QWidget):
             self.failed.emit(error_text(error))
             return False
         return True
+
+
+def _with_suffix(target: Path) -> Path:
+    return target if target.suffix else target.with_suffix(".md")

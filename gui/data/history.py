@@ -233,12 +233,15 @@ class History:
                 "UPDATE conversation SET deleted = NULL WHERE id = ?", (conversation_id,)
             )
 
-    def import_conversation(self, foreign: Conversation, picture: bytes) -> Conversation:
+    def import_conversation(
+        self, foreign: Conversation, picture: bytes = b"", *, saved: str = ""
+    ) -> Conversation:
         """Save an imported conversation completely or not at all. Returns it with new numbers.
 
         foreign  its turns in an order in which each follows its parent
+        saved    name of its picture, if it was saved before
         """
-        name = self.save_picture(picture) if picture else ""
+        name = self.save_picture(picture) if picture else saved
         now = time.time()
         numbers: dict[int | None, int | None] = {None: None}
         with self._writing():

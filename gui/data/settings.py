@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,17 +197,30 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 
+def _at_once(job: Callable[[], None]) -> None:
+    job()
+
+
+def _do_nothing() -> None:
+    return
+
+
 @dataclass
 class Preferences:
     """The values of the settings by name.
 
     path     of the JSON file; None: nothing is saved
     problem  why the file could not be read or written; "" without a problem
+    run      runs the writing of the file, perhaps on a thread; of several that wait only the last
+             one has to be run
+    on_problem  called after the writing of the file has failed, on the thread that writes
     """
 
     path: Path | None = None
     declared: tuple[Setting, ...] = SETTINGS
     problem: str = ""
+    run: Callable[[Callable[[], None]], None] = _at_once
+    on_problem: Callable[[], None] = _do_nothing
     _values: dict[str, Value] = field(default_factory=dict)
     _foreign: dict[str, Any] = field(default_factory=dict)
     _listeners: list[Callable[[str], None]] = field(default_factory=list)
@@ -254,15 +268,18 @@ class Preferences:
 
     def save(self) -> None:
         """Write the file atomically. If that fails, set `problem`."""
-        if self.path is None:
-            return
-        values = self._foreign | self._values
-        text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True)
+        if self.path is not None:
+            values = self._foreign | self._values
+            text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True)
+            self.run(partial(self._write, self.path, text))
+
+    def _write(self, path: Path, text: str) -> None:
         try:
-            write_atomic(self.path, text.encode())
+            write_atomic(path, text.encode())
         except OSError as error:
             why = error.strerror or error
             self.problem = Text("The settings can't be saved: {why}.", why=why)
+            self.on_problem()
         else:
             self.problem = ""
 

@@ -138,6 +138,7 @@ def test_the_window_shows_what_it_imported_and_says_what_it_refuses(
     picture = (checkpoint_folder().parent / "pictures" / "sign.png").read_bytes()
     export(talk(), picture, tmp_path / "talk.json")
     desk.chat.sidebar.import_from(tmp_path / "talk.json")
+    desk.qtbot.waitUntil(lambda: desk.chat.conversation is not None)
     shown = desk.chat.conversation
     assert shown is not None
     assert [turn.question for turn in shown.path()] == ["One?", "Two?"]
@@ -146,5 +147,5 @@ def test_the_window_shows_what_it_imported_and_says_what_it_refuses(
     (tmp_path / "bad.json").write_text("{}")
     for name, why in (("bad.json", "not a conversation"), ("gone.json", "can't be read")):
         desk.chat.sidebar.import_from(tmp_path / name)
-        assert why in desk.chat.message
+        desk.qtbot.waitUntil(lambda why=why: why in desk.chat.message)
     assert desk.chat.list.count() == 1

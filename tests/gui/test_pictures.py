@@ -168,7 +168,7 @@ def test_many_files_are_offered_a_batch_only(desk: Desk, count: int) -> None:
 
 
 def test_each_file_has_its_own_sentence(tmp_path: Path) -> None:
-    found = read_pictures([*several(tmp_path), tmp_path / "gone.png"])
+    found = read_pictures([*several(tmp_path), tmp_path / "gone.png"], lambda data: "saved")
     assert [name for name, _ in found.pictures] == ["sign.png", "chart.png"]
     assert found.errors[0].startswith("broken.png: ")
     assert found.errors[1].startswith("gone.png can't be read")

@@ -153,7 +153,7 @@ def test_a_read_only_folder_is_told_and_the_window_works(
     desk.open_demo()
     desk.ask("Does it work?")
     assert desk.chat.answered()
-    assert "settings can't be saved" in desk.program.settings.problem
+    desk.qtbot.waitUntil(lambda: "settings can't be saved" in desk.program.settings.problem)
     desk.program.close()
     assert contents(read_only_folder) == before
 
@@ -390,4 +390,5 @@ def test_damaged_settings_are_put_aside(tmp_path: Path, damaged: bytes) -> None:
 def test_settings_that_can_not_be_saved_are_told(desk: Desk) -> None:
     with files_limited(1):
         desk.program.settings.set("top_k", 9)
-    assert desk.chat.message.startswith("The settings can't be saved")
+        desk.program.saver.finish()
+    desk.qtbot.waitUntil(lambda: desk.chat.message.startswith("The settings can't be saved"))
