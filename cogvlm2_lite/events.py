@@ -1,8 +1,8 @@
 """The events that the engine yields while it answers. Front ends iterate over them.
 
-Their order is TurnsDropped?, PictureOpened?, Streaming?, Progress*, ImageEncoded?, Prefilled,
-TextDelta*, Notice*, Finished. Finished is always the last one, also after a cancel. Replanned may
-come anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
+Their order is TurnsDropped?, PictureOpened?, Streaming?, Progress*, ImageEncoded?, PromptScored?,
+Prefilled, TextDelta*, Notice*, Finished. Finished is always the last one, also after a cancel.
+Replanned may come anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
 """
 
 from __future__ import annotations
@@ -118,6 +118,19 @@ class TokenLogprobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     top: tuple[CandidateToken, ...] = ()
 
 
+class PromptScored(_Event, frozen=True, kw_only=True):
+    """The log probability of each text token of the prompt, if they were asked for.
+
+    text    of the prompt
+    tokens  all of them but the one that begins every prompt
+    begins  the name of that token if the question had it as its first token; "": it had not
+    """
+
+    text: str
+    tokens: tuple[TokenLogprobs, ...]
+    begins: str = ""
+
+
 class TextDelta(_Event, frozen=True, kw_only=True):
     """The next piece of the answer, in whole characters.
 
@@ -195,6 +208,7 @@ Event = (
     | Progress
     | ImageEncoded
     | Prefilled
+    | PromptScored
     | TextDelta
     | Notice
     | Streaming

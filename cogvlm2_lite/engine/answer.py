@@ -20,7 +20,7 @@ from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
 from cogvlm2_lite.engine.json_text import JsonGrammar
-from cogvlm2_lite.engine.logprobs import LogprobQueue
+from cogvlm2_lite.engine.logprobs import LogprobQueue, logprobs_of
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
@@ -30,7 +30,7 @@ from cogvlm2_lite.engine.replan import (
     out_of_memory,
 )
 from cogvlm2_lite.engine.runtime import Cancelled, Result, Runtime, Steps, Token
-from cogvlm2_lite.errors import PromptTooLongError
+from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import (
     Cancel,
     Event,
@@ -41,9 +41,11 @@ from cogvlm2_lite.events import (
     PictureOpened,
     Prefilled,
     Progress,
+    PromptScored,
     Replanned,
     Streaming,
     TextDelta,
+    TokenLogprobs,
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.image import OpenedImage, pixel_values
@@ -52,6 +54,9 @@ from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.memory.plan import MemoryPlan
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
+
+_SCORED_ROWS = 8
+"""Tokens of a prompt whose logits are computed at a time: 4 MiB with 128,256 tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,8 @@ class Request:
     history        earlier (question, answer) pairs, oldest first
     template       "chat", "vqa" or "base"; None: the one the checkpoint names
     continue_from  the text of an answer to continue; continue_ids are its tokens
+    prompt_ids     the tokens of the whole text, in place of question, history and template
+    score_prompt   report the log probability of each token of the prompt
     """
 
     question: str
@@ -71,6 +78,8 @@ class Request:
     template: str | None = None
     continue_from: str = ""
     continue_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+    score_prompt: bool = False
 
 
 @dataclass(kw_only=True)
@@ -140,6 +149,7 @@ class Answers:
             template=request.template,
             max_new_tokens=request.sampling.max_new_tokens,
             context=self.runtime.plan.context,
+            given_ids=self._checked_ids(request.prompt_ids),
         )
         continue_ids = self._ids_to_continue(request)
         if continue_ids and len(continue_ids) >= prompt.room:
@@ -186,6 +196,17 @@ class Answers:
         """Run one token of each of several answers, and return the logits [vocab] of each."""
         step = partial(self.runtime.decode_each, tokens)
         return (yield from self._with_replanning(partial(_at_once, step), *slots))
+
+    def _checked_ids(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return tokens of a prompt. Raises UsageError for one that the model does not have."""
+        vocab = self.runtime.config.vocab_size
+        if any(not 0 <= token < vocab for token in ids):
+            raise UsageError(
+                "{param} has a token that is not between 0 and {most}.",
+                param="prompt",
+                most=vocab - 1,
+            )
+        return ids
 
     def _ids_to_continue(self, request: Request) -> list[int]:
         """Return the tokens of the answer that is continued; the text decides if they disagree."""
@@ -248,7 +269,12 @@ class Answers:
             raise Cancelled
         prompt, picture, image = prepared.prompt, prepared.picture, prepared.request.image
         slot.generated = None
-        reused = yield from self._restore(prompt, picture, slot)
+        scores = prepared.request.score_prompt
+        if scores:
+            slot.clear()  # logits are not kept, so all of them are computed
+            slot.cache.truncate(0)
+        reused = 0 if scores else (yield from self._restore(prompt, picture, slot))
+        scored: list[TokenLogprobs] = []
         features = None
         if image is not None:
             began = time.perf_counter()
@@ -271,9 +297,13 @@ class Answers:
                 partial(_one_of, prefill, number, len(parts)), slot
             )
             slot.cached = CachedPrompt.of(prompt, picture, end)
+            if scores:
+                scored += yield from self._score(prepared, hidden, start, slot, cancel)
             if picture and chunk.has_image:
                 self.pictures.put(picture, slot.cache, end)
         assert hidden is not None
+        if scores:
+            yield self._prompt_scored(prepared, tuple(scored))
         last = partial(self.runtime.compute_logits, hidden[:, -1:])
         logits = yield from self._with_replanning(partial(_at_once, last), slot)
         tally.prefill_s = time.perf_counter() - began
@@ -281,6 +311,45 @@ class Answers:
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s
         )
         return logits[0, -1]
+
+    def _score(
+        self,
+        prepared: Prepared,
+        hidden: Tensor,
+        start: int,
+        slot: CacheSlot,
+        cancel: Cancel,
+    ) -> Generator[Event, None, list[TokenLogprobs]]:
+        """Return the logprobs of the text tokens that follow the positions of a chunk.
+
+        hidden  [1, tokens, hidden] of the chunk
+        start   position of its first token in the prompt
+        """
+        prompt, scored = prepared.prompt, list[TokenLogprobs]()
+        ids, types = prompt.input_ids[0].tolist(), prompt.token_type_ids[0]
+        top = prepared.request.sampling.logprobs or 0
+        for begin in range(0, hidden.shape[1], _SCORED_ROWS):
+            if cancel.is_set:
+                raise Cancelled
+            rows = hidden[:, begin : begin + _SCORED_ROWS]
+            work = partial(self.runtime.logits_of_rows, rows)
+            for place, logits in enumerate(
+                (yield from self._with_replanning(partial(_at_once, work), slot)), start + begin + 1
+            ):
+                if place < prompt.tokens and types[place] == 0:
+                    scored.append(logprobs_of(self.tokenizer, logits, ids[place], top))
+            yield Progress(phase="prefill", done=start + begin, total=prompt.tokens)
+        return scored
+
+    def _prompt_scored(self, prepared: Prepared, tokens: tuple[TokenLogprobs, ...]) -> PromptScored:
+        prompt, given = prepared.prompt, prepared.request.prompt_ids
+        bos = self.runtime.config.bos_token_id
+        text = prompt.input_ids[0, 1 + prompt.image_tokens :].tolist()
+        return PromptScored(
+            text=self.tokenizer.decode(text),
+            tokens=tokens,
+            begins=self.tokenizer.token_name(bos) if given[:1] == (bos,) else "",
+        )
 
     def _with_replanning(
         self, work: Callable[[], Steps[Result]], *slots: CacheSlot
@@ -374,6 +443,8 @@ class Answers:
             token = chooser.choose(logits, form.allowed(len(logits)) if form else None)
             tally.completion_tokens += 1
             if token in self.runtime.config.eos_token_ids:
+                if prepared.request.score_prompt:
+                    logprobs.note(logits, token, "")
                 reason = FinishReason.EOS
                 break
             tally.token_ids.append(token)
@@ -403,6 +474,9 @@ class Answers:
         logprobs.note_text(text)
         shown, stopped = stops.push(text)
         yield from _delta(shown if stopped else shown + stops.finish(), tally, logprobs)
+        if prepared.request.score_prompt and (silent := logprobs.without_text()):
+            # Who scores texts counts one entry per token, also for the end token.
+            yield TextDelta(text="", tokens=silent)
         tally.decode_s = time.perf_counter() - began
         yield from _explain(reason, prompt.room - len(continue_ids), sampling)
         return FinishReason.STOP if stopped else reason

@@ -36,7 +36,7 @@ class LogprobQueue:
         Logprobs are computed from these logits, before temperature and penalties.
         """
         if self._top is not None:
-            self._without_text.append(self._logprobs_of(logits, token, self._top))
+            self._without_text.append(logprobs_of(self._tokenizer, logits, token, self._top))
             self.note_text(text)
 
     def note_text(self, text: str) -> None:
@@ -46,6 +46,10 @@ class LogprobQueue:
             self._without_text = []
             self._made += len(text)
 
+    def without_text(self) -> tuple[TokenLogprobs, ...]:
+        """Return the tokens at the end of the answer that added no text to it."""
+        return tuple(self._without_text)
+
     def release(self, text: str) -> tuple[TokenLogprobs, ...]:
         """Return the tokens of the text that is shown now."""
         self._shown += len(text)
@@ -54,22 +58,29 @@ class LogprobQueue:
             released += self._waiting.popleft()[1]
         return tuple(released)
 
-    def _logprobs_of(self, logits: Tensor, token: int, top: int) -> TokenLogprobs:
-        logprobs = logits.float().log_softmax(-1)
-        best = logprobs.topk(min(top, logprobs.numel()))
-        return TokenLogprobs(
-            chosen=self._candidate(token, float(logprobs[token])),
-            top=tuple(
-                self._candidate(other, value)
-                for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ),
-        )
 
-    def _candidate(self, token: int, logprob: float) -> CandidateToken:
-        data = self._tokenizer.token_bytes(token)
-        # max() in this order turns a NaN of a broken model into the lowest value, too.
-        return CandidateToken(
-            token=token_text(data) if data else self._tokenizer.token_name(token),
-            data=tuple(data) if data else None,
-            logprob=max(_LOWEST, logprob),
-        )
+def logprobs_of(tokenizer: Tokenizer, logits: Tensor, token: int, top: int) -> TokenLogprobs:
+    """Return the logprob of a token, and those of the most likely tokens.
+
+    logits  [vocab] of the model in the token's place
+    top     how many of the most likely tokens
+    """
+    logprobs = logits.float().log_softmax(-1)
+    best = logprobs.topk(min(top, logprobs.numel()))
+    return TokenLogprobs(
+        chosen=_candidate(tokenizer, token, float(logprobs[token])),
+        top=tuple(
+            _candidate(tokenizer, other, value)
+            for other, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ),
+    )
+
+
+def _candidate(tokenizer: Tokenizer, token: int, logprob: float) -> CandidateToken:
+    data = tokenizer.token_bytes(token)
+    # max() in this order turns a NaN of a broken model into the lowest value, too.
+    return CandidateToken(
+        token=token_text(data) if data else tokenizer.token_name(token),
+        data=tuple(data) if data else None,
+        logprob=max(_LOWEST, logprob),
+    )

@@ -186,6 +186,17 @@ class Runtime:
         with self.residency.phase(Phase.DECODE):
             return self._logits(hidden)
 
+    def logits_of_rows(self, hidden: Tensor) -> list[Tensor]:
+        """Return the logits [vocab] float32 of each row of hidden [1, rows, hidden].
+
+        Each is computed as for a single token, so a row needs no more memory than a decode step.
+        """
+        rows = [row[None, None] for row in hidden[0].to(self.last_device)]
+        with self.residency.phase(Phase.DECODE):
+            for head in self.residency.walk([self.parts.decoder.head]):
+                logits = head.each(rows)
+        return [each[0, -1] for each in logits]
+
     def decode_one_token(self, token: int, position: int, cache: KVCache) -> Tensor:
         """Run one generated token, always a language token; return logits [vocab] float32."""
         (logits,) = self.decode_each([Token(token=token, position=position, cache=cache)])

@@ -163,12 +163,14 @@ def encode_prompt(
     template: str | None = None,
     max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
     context: int | None = None,
+    given_ids: Sequence[int] = (),
 ) -> PromptIds:
     """Return the ids of a conversation; they fit the context with room for an answer.
 
     template        as in build_prompt; None: the one that the checkpoint's config names
     max_new_tokens  maximum length of the answer
     context         tokens of the key/value cache; None: `config.max_position_embeddings`
+    given_ids       the ids of the text, in place of all templates; a first bos is not repeated
 
     Up to a quarter of the context (2048 of 8192, the answer length of the released demos) is
     reserved for the answer, and the oldest turns are dropped until the rest fits. The question
@@ -179,11 +181,14 @@ def encode_prompt(
     architecture = config.architecture
     template = config.template_version if template is None else template
     found = _find_template(template, architecture)
+    given = list(given_ids[1:] if given_ids[:1] == (config.bos_token_id,) else given_ids)
     most = config.max_position_embeddings
     context = most if context is None else min(context, most)
     image_tokens = config.vision.image_tokens if has_image else 0
 
     def text_ids(dropped: int) -> list[int]:
+        if given_ids:
+            return given
         return tokenizer.encode(
             build_prompt(query, history[dropped:], template, architecture=architecture)
         )

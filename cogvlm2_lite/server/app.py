@@ -293,6 +293,8 @@ class _Handlers:
             old_call=asked.old_call,
             count=asked.count,
             prompts=asked.prompts if asked.echo else (),
+            scored=asked.scores_prompt,
+            only_prompt=asked.only_prompt,
             answers=len(list(asked.each())),
         )
 
@@ -320,7 +322,8 @@ class _Handlers:
             raise
         peer = request.client.host if request.client else ""
         waits = asyncio.Event()
-        call = self._service.answer if asked.question else self._service.load
+        asks = asked.question or asked.prompts
+        call = self._service.answer if asks else self._service.load
         events = call(asked, peer, on_wait=waits.set)
         made = reply(asked, body)
         return _Answering(events, made, asked, self._service, request.url.path, reserved, waits)

@@ -19,6 +19,7 @@ MAX_URL_CHARACTERS = 4000
 MAX_TEXTS = 500
 MAX_ANSWERS = 8
 MAX_PROMPTS = 8
+MAX_PROMPT_TOKENS = 50_000
 LARGEST_SEED = 2**63 - 1
 MOST_TOP_LOGPROBS = 20
 MOST_LOGPROBS = 5
@@ -330,13 +331,26 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
     response_format: ResponseFormat | None = None
 
 
+PromptToken = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
 class CompletionRequest(_CompletionRequest, frozen=True, kw_only=True):
     """The body of /v1/completions: plain text, without the chat template."""
 
     prompt: (
         Annotated[str, Meta(min_length=1)]
         | Annotated[
-            list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_PROMPTS)
+            list[
+                Annotated[str, Meta(min_length=1)]
+                | PromptToken
+                | Annotated[list[PromptToken], Meta(min_length=1, max_length=MAX_PROMPT_TOKENS)]
+            ],
+            Meta(
+                min_length=1,
+                max_length=MAX_PROMPT_TOKENS,
+                description="A list is a prompt in tokens, or up to 8 prompts: texts or lists of "
+                "tokens.",
+            ),
         ]
     )
     echo: Annotated[Flag, Meta(description="Put the prompt before each answer.")] = None

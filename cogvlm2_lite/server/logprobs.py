@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cogvlm2_lite.events import CandidateToken, TextDelta, TokenLogprobs, token_text
+from cogvlm2_lite.events import (
+    CandidateToken,
+    PromptScored,
+    TextDelta,
+    TokenLogprobs,
+    token_text,
+)
 from cogvlm2_lite.server.response_bodies import (
     ChatLogprobs,
     ChosenToken,
@@ -79,6 +85,17 @@ def completion_logprobs(
         top_logprobs=[_by_key(score.top) for score in tokens],
         text_offset=offsets,
     )
+
+
+def prompt_logprobs(scored: PromptScored) -> CompletionLogprobs:
+    """Return the lists of /v1/completions for the tokens of an echoed prompt."""
+    found = completion_logprobs(scored.tokens, scored.text)
+    if scored.begins:  # the client sent this token, and expects an entry for it
+        found.tokens.insert(0, scored.begins)
+        found.token_logprobs.insert(0, None)
+        found.top_logprobs.insert(0, None)
+        found.text_offset.insert(0, 0)
+    return found
 
 
 def extend(

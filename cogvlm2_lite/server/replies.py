@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cogvlm2_lite.events import (
     Event,
@@ -20,6 +20,7 @@ from cogvlm2_lite.events import (
     PictureOpened,
     Prefilled,
     Progress,
+    PromptScored,
     Replanned,
     Streaming,
     TextDelta,
@@ -32,9 +33,10 @@ from cogvlm2_lite.server.logprobs import (
     chosen_tokens,
     completion_logprobs,
     extend,
+    prompt_logprobs,
     stripped,
 )
-from cogvlm2_lite.server.requests import AnswerRequest
+from cogvlm2_lite.server.requests import AnswerRequest, Prompt
 from cogvlm2_lite.server.response_bodies import (
     CalledFunction,
     ChatAnswer,
@@ -142,7 +144,9 @@ class CompletionReply:
     old_call     the call has OpenAI's older form, `function_call`
     answers      number of answers that will come
     count        number of answers to each prompt
-    prompts      texts that are put before their answers; (): none
+    prompts      texts or tokens that are put before their answers; (): none
+    scored       the engine reports the text and the logprobs of each prompt
+    only_prompt  answers are left out
     """
 
     content_type = EVENT_STREAM
@@ -161,7 +165,9 @@ class CompletionReply:
         old_call: bool = False,
         answers: int = 1,
         count: int = 1,
-        prompts: Sequence[str] = (),
+        prompts: Sequence[Prompt] = (),
+        scored: bool = False,
+        only_prompt: bool = False,
     ) -> None:
         self.report: Report | None = None
         self._functions = functions
@@ -179,6 +185,8 @@ class CompletionReply:
         self._answers = answers
         self._count = count
         self._prompts = prompts
+        self._scored = scored
+        self._only_prompt = only_prompt
         self._choices: list[ChatChoice | CompletionChoice] = []
         self._usage: Usage | None = None
         self._answer = self._new_answer(0)
@@ -187,7 +195,8 @@ class CompletionReply:
         logprobs: Logprobs | None = None
         if self._with_logprobs:
             logprobs = ChatLogprobs(content=[]) if self._chat else completion_logprobs(())
-        text = self._prompts[number // self._count] if self._prompts else ""
+        prompt = self._prompts[number // self._count] if self._prompts else ""
+        text = prompt if isinstance(prompt, str) and not self._scored else ""
         call = CallReader(self._functions) if self._functions else None
         return _Answer(number, text, logprobs, call)
 
@@ -272,16 +281,30 @@ class CompletionReply:
             case PictureOpened():
                 return
             case TextDelta():
-                yield from self._delta(event)
+                if not self._only_prompt:
+                    yield from self._delta(event)
+            case PromptScored():
+                yield from self._echo(event)
             case Finished():
                 yield from self._finish(event)
             case _:
                 if self._progress:
                     yield {**self._frame(), "choices": [], **_progress_report(event)}
 
+    def _echo(self, scored: PromptScored) -> Iterator[dict[str, Any]]:
+        """Return the chunk with the prompt, which comes before its answer."""
+        answer, logprobs = self._answer, None
+        answer.text = scored.text
+        if answer.logprobs is not None:
+            logprobs = prompt_logprobs(scored)
+            extend(answer.logprobs, logprobs)
+        yield self._chunk(scored.text, None, logprobs)
+
     def _finish(self, finished: Finished) -> Iterator[dict[str, Any]]:
         """Return the last chunks of an answer, and the first one of the next answer."""
         reason: ChatFinishReason = REASONS[finished.reason]
+        if self._only_prompt:
+            reason, finished = "length", structs.replace(finished, completion_tokens=0)
         call, number = self._answer.call, self._answer.number
         if call is not None:
             if piece := call.finish(complete=reason == "stop"):

@@ -16,6 +16,7 @@ from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.bodies import (
     LARGEST_SEED,
     LOGPROBS,
+    MAX_PROMPTS,
     ChatRequest,
     CompletionRequest,
     ResponseRequest,
@@ -27,6 +28,8 @@ from cogvlm2_lite.server.tolerance import tolerate
 from cogvlm2_lite.server.validation import read_body, reject, shown
 from cogvlm2_lite.text import Text, marked
 
+Prompt = str | tuple[int, ...]
+"""A text, or its tokens."""
 AskingBody = ChatRequest | CompletionRequest | ResponseRequest
 R = TypeVar("R", ChatRequest, CompletionRequest, ResponseRequest)
 _DEFAULT_TOKENS = 2048
@@ -60,9 +63,12 @@ class AnswerRequest:
     functions       the answer calls one of these (calls.py); (): it is text
     required        the request left it to the model which of them it calls
     old_call        the call is answered in OpenAI's older form, `function_call`
-    prompts         texts that are continued one after another; (): there is only the question
+    prompts         texts or tokens that are continued one after another; (): there is only the
+                    question
+    prompt_ids      the prompt in tokens, in place of the question
     count           answers to each prompt, one after another, with seeds that count up
     echo            the reply begins with the prompt
+    only_prompt     the reply has only the prompt: no token of the answer is wanted
     follows         an earlier answer of the same request has been through the queue
     ignored         names of the request's fields that were left out
     notices         what else was not done as the request asked
@@ -86,14 +92,22 @@ class AnswerRequest:
     functions: tuple[str, ...] = ()
     required: bool = False
     old_call: bool = False
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
     count: int = 1
     echo: bool = False
+    only_prompt: bool = False
     follows: bool = False
     ignored: tuple[str, ...] = ()
     notices: tuple[Text, ...] = ()
     keep_s: float | None = None
     waits: bool = False
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the reply has the prompt's logprobs, or the text of one in tokens."""
+        in_tokens = any(isinstance(prompt, tuple) for prompt in self.prompts)
+        return self.echo and (in_tokens or self.sampling.logprobs is not None)
 
     def each(self) -> Iterator[AnswerRequest]:
         """Yield a request for each answer."""
@@ -103,7 +117,10 @@ class AnswerRequest:
                 own = None if seed is None else (seed + number) & LARGEST_SEED
                 sampling = replace(self.sampling, seed=own)
                 follows = prompt_number + number > 0
-                yield replace(self, question=prompt, sampling=sampling, follows=follows)
+                question, ids = (prompt, ()) if isinstance(prompt, str) else ("", prompt)
+                yield replace(
+                    self, question=question, prompt_ids=ids, sampling=sampling, follows=follows
+                )
 
 
 def read_request(values: Mapping[str, Any], kind: type[R]) -> R:
@@ -141,6 +158,7 @@ def read_asked(values: Mapping[str, Any], kind: type[R], limits: Limits) -> tupl
         functions=tolerated.functions,
         required=tolerated.required,
         old_call=tolerated.old_call,
+        only_prompt=tolerated.only_prompt,
         ignored=tolerated.ignored,
         notices=notices,
     )
@@ -154,15 +172,32 @@ def answer_request(body: AskingBody, limits: Limits) -> AnswerRequest:
             return _chat(body, limits)
         case CompletionRequest():
             messages = Messages(limits, "prompt")
-            prompts = (body.prompt,) if isinstance(body.prompt, str) else tuple(body.prompt)
-            if body.echo and body.logprobs is not None:
-                reject("echo", "{param} can't be combined with logprobs: the prompt has none.")
-            messages.ask("\n".join(prompts))
+            prompts = _prompts(body.prompt)
+            texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+            messages.ask("\n".join(texts))
             sampling = _sampling(body, "max_tokens", limits, body.logprobs)
             asked = _request(body, messages, sampling, limits, template="base")
-            return replace(asked, question=prompts[0], prompts=prompts, echo=body.echo is True)
+            return replace(asked, prompts=prompts, echo=body.echo is True)
         case ResponseRequest():
             return _response(body, limits)
+
+
+def _prompts(given: str | list[str | int | list[int]]) -> tuple[Prompt, ...]:
+    """Return the prompts of /v1/completions: one or several, each a text or tokens."""
+    if isinstance(given, str):
+        return (given,)
+    tokens = tuple(one for one in given if isinstance(one, int))
+    if len(tokens) == len(given):
+        return (tokens,)
+    prompts = tuple(tuple(one) if isinstance(one, list) else one for one in given)
+    if tokens or len(prompts) > MAX_PROMPTS:
+        reject(
+            "prompt",
+            "{param} must be {expected}, not {value}.",
+            expected=Text("a text, tokens, or a list of up to {most} of them", most=MAX_PROMPTS),
+            value=shown(given),
+        )
+    return tuple(prompt for prompt in prompts if not isinstance(prompt, int))
 
 
 def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:

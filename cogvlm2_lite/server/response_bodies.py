@@ -45,11 +45,14 @@ class ChatLogprobs(Struct, frozen=True, kw_only=True):
 
 
 class CompletionLogprobs(Struct, frozen=True, kw_only=True):
-    """The logprobs of a completion: one entry per token in each list."""
+    """The logprobs of a completion: one entry per token in each list.
+
+    A token that begins every prompt has none, and so they are null.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[Count]
 
 

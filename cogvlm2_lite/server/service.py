@@ -391,6 +391,8 @@ class _Running:
             sampling=asked.sampling,
             template=asked.template,
             continue_from=asked.continue_from,
+            prompt_ids=asked.prompt_ids,
+            score_prompt=asked.scores_prompt,
         )
         try:
             self._engine.submit(ask, deliver)

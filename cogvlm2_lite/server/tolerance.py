@@ -77,6 +77,7 @@ class Tolerated:
     functions  names of the functions one of which must be called: the answer is in calls.py's form
     required   the request left the choice to the model, and did not name the function
     old_call   the request has `functions`, OpenAI's older form of `tools`
+    only_prompt  no token of an answer is wanted: max_tokens is 0, and the prompt is returned
     pictures   how many different pictures the conversation had; the newest one is left, or the
                newest nine for a sheet
     """
@@ -86,6 +87,7 @@ class Tolerated:
     functions: tuple[str, ...]
     required: bool
     old_call: bool
+    only_prompt: bool
     pictures: int
 
 
@@ -111,6 +113,7 @@ def tolerate(
         functions=reader.functions,
         required=reader.required,
         old_call=reader.old_call,
+        only_prompt=reader.only_prompt,
         pictures=len(reader.pictures),
     )
 
@@ -151,7 +154,7 @@ class _Reader:
     """Rewrites one request.
 
     ignored   names of what was left out, in order; each once
-    functions, required, old_call  those of Tolerated
+    functions, required, old_call, only_prompt  those of Tolerated
     pictures  the addresses of the conversation's different pictures, oldest first
     """
 
@@ -162,6 +165,7 @@ class _Reader:
         self.functions: tuple[str, ...] = ()
         self.required = False
         self.old_call = False
+        self.only_prompt = False
         self.pictures: dict[str, None] = {}
 
     def request(self, values: dict[str, Any], kind: type[Body]) -> dict[str, Any]:
@@ -169,6 +173,12 @@ class _Reader:
         for other, name in _OTHER_NAMES.items():
             if other in values and name not in values and name in field_rules(kind):
                 values[name] = values.pop(other)
+        if (
+            kind is CompletionRequest
+            and values.get("echo") is True
+            and values.get("max_tokens") == 0
+        ):
+            self.only_prompt, values["max_tokens"] = True, 1
         self._clamp(values)
         if kind is not CompletionRequest:
             self._call_function(values, kind)

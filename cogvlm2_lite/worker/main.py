@@ -200,6 +200,8 @@ class Worker:
             template=ask.template,
             continue_from=ask.continue_from,
             continue_ids=ask.continue_ids,
+            prompt_ids=ask.prompt_ids,
+            score_prompt=ask.score_prompt,
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 

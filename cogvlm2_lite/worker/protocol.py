@@ -78,6 +78,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     sheet    the pictures to put on one sheet (inputs/sheet.py); image has their files, one after
              the other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
+    prompt_ids, score_prompt     as in engine.answer.Request
     """
 
     request: Number
@@ -92,6 +93,8 @@ class Ask(_Message, frozen=True, kw_only=True):
     upright: bool = True
     continue_from: str = ""
     continue_ids: tuple[Count, ...] = ()
+    prompt_ids: tuple[Count, ...] = ()
+    score_prompt: bool = False
 
 
 class CancelRequest(_Message, frozen=True, kw_only=True):

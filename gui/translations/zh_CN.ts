@@ -1949,10 +1949,6 @@
         <translation>{param} 不能与 JSON 同时使用：它会截断回答。</translation>
     </message>
     <message>
-        <source>{param} can&apos;t be combined with logprobs: the prompt has none.</source>
-        <translation>{param} 不能与 logprobs 同时使用：提示词没有对数概率。</translation>
-    </message>
-    <message>
         <source>{param} requires the call of a function, and {tools} does not have it.</source>
         <translation>{param} 要求调用一个函数，但 {tools} 中没有该函数。</translation>
     </message>
@@ -2395,6 +2391,10 @@
     <message>
         <source>{param} must be {expected}, not {value}.</source>
         <translation>{param} 必须是 {expected}，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>a text, tokens, or a list of up to {most} of them</source>
+        <translation>一段文本、若干词元，或最多 {most} 个这样的提示组成的列表</translation>
     </message>
     <message>
         <source>{folder} has files that can&apos;t be used: {count} of {total}. {problems}</source>
@@ -3347,6 +3347,10 @@
     <message>
         <source>Ask a new question; the oldest turns are then left out.</source>
         <translation>请提一个新问题；届时会略去最早的几轮。</translation>
+    </message>
+    <message>
+        <source>{param} has a token that is not between 0 and {most}.</source>
+        <translation>{param} 中有一个词元不在 0 到 {most} 之间。</translation>
     </message>
     <message>
         <source>The answer began to repeat itself and was stopped.</source>

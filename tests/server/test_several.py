@@ -98,9 +98,12 @@ def test_every_prompt_of_a_list_has_its_answers_in_order(
         ("chat/completions", {"n": 0}, "n"),
         ("chat/completions", {"n": "2"}, "n"),
         ("completions", {"prompt": ["a"] * 9}, "prompt"),
-        ("completions", {"prompt": [1, 2]}, "prompt"),
+        ("completions", {"prompt": [1, "a"]}, "prompt"),
+        ("completions", {"prompt": [[1]] * 9}, "prompt"),
+        ("completions", {"prompt": [[]]}, "prompt"),
+        ("completions", {"prompt": [-1]}, "prompt"),
+        ("completions", {"prompt": [1.5]}, "prompt"),
         ("completions", {"prompt": []}, "prompt"),
-        ("completions", {"echo": True, "logprobs": 1}, "echo"),
     ],
 )
 def test_too_many_answers_are_an_error(
