@@ -692,6 +692,8 @@ export const CHINESE = {
     "{least} 个或更多字符的字符串",
   "a string of {least} to {most} characters":
     "{least} 到 {most} 个字符的字符串",
+  "a text, tokens, or a list of up to {most} of them":
+    "一段文本、若干词元，或最多 {most} 个这样的提示组成的列表",
   "a video":
     "视频",
   "a web page":
@@ -1078,12 +1080,12 @@ export const CHINESE = {
     "{origin!r} 不是来源（origin）。",
   "{param} can't be combined with JSON: it would cut the answer off.":
     "{param} 不能与 JSON 同时使用：它会截断回答。",
-  "{param} can't be combined with logprobs: the prompt has none.":
-    "{param} 不能与 logprobs 同时使用：提示词没有对数概率。",
   "{param} can't change the weights: they are used as they are in the folder.":
     "{param} 不能改变权重：权重按文件夹中的形式使用。",
   "{param} ends with an empty question.":
     "{param} 以空的问题结尾。",
+  "{param} has a token that is not between 0 and {most}.":
+    "{param} 中有一个词元不在 0 到 {most} 之间。",
   "{param} has more than {most} characters.":
     "{param} 超过 {most} 个字符。",
   "{param} has no bytes after the comma.":
