@@ -8,6 +8,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPlainTextEdit,
     QProgressBar,
     QToolButton,
@@ -30,6 +31,8 @@ class Composer(QWidget):
 
     asked    the user sent the question
     stopped  the user stopped the answer, or the wait for the picture
+
+    add_menu has the ways to give a picture; the page fills it
     """
 
     asked = Signal()
@@ -60,6 +63,9 @@ class Composer(QWidget):
         self.text.textChanged.connect(self._draw)
         inner.addWidget(self.text)
         row = QHBoxLayout()
+        self.add_menu = QMenu(self)
+        self.add_menu.setObjectName("add")
+        row.addWidget(self._make_add_button())
         self.presets = PresetButton(settings, self.use, self.text.toPlainText)
         row.addWidget(self.presets)
         self.sampling = SamplingButton(settings)
@@ -74,6 +80,16 @@ class Composer(QWidget):
         inner.addLayout(row)
         column.addWidget(card)
         column.addLayout(self._make_foot())
+
+    def _make_add_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setIcon(theme.icon("picture"))
+        button.setProperty("kind", "quiet")
+        button.setToolTip(self.tr("Add a picture"))
+        button.setAccessibleName(self.tr("Add a picture"))
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setMenu(self.add_menu)
+        return button
 
     def _make_foot(self) -> QHBoxLayout:
         self.status = QLabel()

@@ -143,7 +143,15 @@ def is_folder(path: Path) -> bool:
     """Return whether a path is a folder; False for a name that can't exist."""
     try:
         return path.is_dir()
-    except OSError:  # the name is too long
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; False for a name that can't exist."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
         return False
 
 

@@ -17,6 +17,7 @@ from gui.background.attachments import Attachment, AttachmentState
 from gui.chat.drafts import Draft
 from gui.context import Context
 from gui.data.history import HistoryError
+from gui.data.recent import RecentPictures
 from gui.data.state import Conversation
 from gui.translation import error_text
 
@@ -49,6 +50,8 @@ class Giving(QObject):
     def __init__(self, context: Context, parent: QObject) -> None:
         super().__init__(parent)
         self._context = context
+        kept = context.history.folder is not None
+        self.recent = RecentPictures(context.settings, kept=kept)
         self._drafts = Drafts()
         self._closed = False
         context.attachments.changed.connect(self._attachment_changed)
@@ -241,6 +244,8 @@ class Giving(QObject):
                 self._turn_back(draft, attachment)
             elif attachment is draft.given:
                 self._store(draft)
+                if attachment.path is not None and attachment.picture is not None:
+                    self.recent.add(attachment.path)
             elif attachment is draft.current and attachment.error and draft is self.draft:
                 self.failed.emit(attachment.error)
             if attachment in (draft.given, draft.current, draft.replaced):

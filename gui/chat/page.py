@@ -22,14 +22,23 @@ from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask, Loaded
+from gui import theme
 from gui.background.attachments import AttachmentState
 from gui.chat.answering import Answering
 from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
 from gui.chat.drafts import Draft, Waiting
-from gui.chat.dropped import DroppedContent, is_folder, png_bytes, read_file, read_mime
+from gui.chat.dropped import (
+    DroppedContent,
+    is_file,
+    is_folder,
+    png_bytes,
+    read_file,
+    read_mime,
+)
 from gui.chat.giving import Drafts, Giving
 from gui.chat.picture import PicturePanel
+from gui.chat.portal import PortalCapture
 from gui.chat.progress import Phase, describe
 from gui.chat.several import ReadPictures, read_pictures
 from gui.chat.sidebar import Sidebar
@@ -185,6 +194,7 @@ class ChatPage(QWidget):
         self.chip.new_chosen.connect(partial(self._context.settings.set, "second_picture_new"))
         self.several.each.connect(self._begin_conversations)
         self.several.batch.connect(partial(self._context.send_files, "batch"))
+        self._input.add_menu.aboutToShow.connect(self._fill_add_menu)
         self._input.asked.connect(self.send)
         self._input.stopped.connect(self.stop)
         self._answering.progress.connect(self._show_progress)
@@ -340,17 +350,60 @@ class ChatPage(QWidget):
         )
         self.take(DroppedContent(files=tuple(map(Path, names))))
 
+    def _fill_add_menu(self) -> None:
+        menu = self._input.add_menu
+        menu.clear()
+        menu.addAction(theme.icon("open"), self.tr("Open a file… (Ctrl+O)"), self.ask_for_file)
+        menu.addAction(theme.icon("paste"), self.tr("Paste (Ctrl+V)"), self.paste)
+        menu.addAction(
+            theme.icon("capture"),
+            self.tr("Capture a part of the screen (Ctrl+Shift+S)"),
+            self.capture,
+        )
+        recent = self._giving.recent
+        paths = recent.paths()
+        if not paths:
+            return
+        menu.addSection(self.tr("Recent pictures"))
+        names = [path.name for path in paths]
+        for path in paths:
+            name = escape_line(path.name)
+            if names.count(path.name) > 1:
+                name = f"{name} ({escape_line(str(path.parent))})"
+            action = menu.addAction(name.replace("&", "&&"), partial(self._open_recent, path))
+            action.setToolTip(escape_line(str(path)))
+        menu.addSeparator()
+        menu.addAction(self.tr("Clear the list"), recent.clear)
+
+    def _open_recent(self, path: Path) -> None:
+        if is_file(path):
+            self.take(DroppedContent(files=(path,)))
+            return
+        self._giving.recent.remove(path)
+        self.show_message(
+            self.tr("{file} no longer exists. It was removed from the recent pictures.").format(
+                file=escape_line(str(path))
+            )
+        )
+
     def capture(self) -> None:
         """Capture a part of the screen."""
         if can_capture():
             Capture(self.window(), self.captured)
         else:
-            self.show_message(
-                self.tr(
-                    "On Wayland, programs can't capture the screen. Use the desktop's own "
-                    "screenshot key, then paste here with Ctrl+V."
-                )
+            PortalCapture(self, self._captured_file, self._no_capture)
+
+    def _captured_file(self, path: Path | None) -> None:
+        if path is not None:
+            self._giving.give(partial(read_file, path), name=self.tr("Screenshot"))
+
+    def _no_capture(self) -> None:
+        self.show_message(
+            self.tr(
+                "The desktop's screenshot dialog can't be opened. Use the desktop's own "
+                "screenshot key, then paste here with Ctrl+V."
             )
+        )
 
     def captured(self, image: QImage | None) -> None:
         """Use a part of the screen; None if the user cancelled."""

@@ -250,12 +250,36 @@
         <translation>图片</translation>
     </message>
     <message>
-        <source>On Wayland, programs can&apos;t capture the screen. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
-        <translation>在 Wayland 上程序不能截取屏幕。请用桌面自带的截图键，再用 Ctrl+V 粘贴到这里。</translation>
+        <source>Open a file… (Ctrl+O)</source>
+        <translation>打开文件…（Ctrl+O）</translation>
+    </message>
+    <message>
+        <source>Paste (Ctrl+V)</source>
+        <translation>粘贴（Ctrl+V）</translation>
+    </message>
+    <message>
+        <source>Capture a part of the screen (Ctrl+Shift+S)</source>
+        <translation>截取屏幕的一部分（Ctrl+Shift+S）</translation>
+    </message>
+    <message>
+        <source>Recent pictures</source>
+        <translation>最近的图片</translation>
+    </message>
+    <message>
+        <source>Clear the list</source>
+        <translation>清空列表</translation>
+    </message>
+    <message>
+        <source>{file} no longer exists. It was removed from the recent pictures.</source>
+        <translation>{file} 已不存在，已从最近的图片中移除。</translation>
     </message>
     <message>
         <source>Screenshot</source>
         <translation>屏幕截图</translation>
+    </message>
+    <message>
+        <source>The desktop&apos;s screenshot dialog can&apos;t be opened. Use the desktop&apos;s own screenshot key, then paste here with Ctrl+V.</source>
+        <translation>无法打开桌面的截图对话框。请用桌面自带的截图键，再用 Ctrl+V 粘贴到这里。</translation>
     </message>
     <message>
         <source>Reading the pictures…</source>
@@ -298,6 +322,10 @@
     <message>
         <source>Your question</source>
         <translation>你的问题</translation>
+    </message>
+    <message>
+        <source>Add a picture</source>
+        <translation>添加图片</translation>
     </message>
     <message>
         <source>What the engine is doing</source>

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from gui.background import decoder
 from gui.batch.page import BatchPage
 from gui.chat.dropped import DroppedContent, is_text, png_bytes, read_mime
+from gui.data.history import FILE
 from tests.helpers.desk import Desk, Script
 from tests.helpers.giving import asked_about, drop, give_bytes
 from tests.helpers.pages import three_pages
@@ -371,7 +373,7 @@ def copied(**forms: bytes) -> QMimeData:
     return mime
 
 
-FILE = bytes(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toEncoded().data())
+ADDRESS = bytes(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toEncoded().data())
 
 
 @pytest.mark.parametrize(
@@ -380,8 +382,8 @@ FILE = bytes(QUrl.fromLocalFile(str(PICTURES / "sign.png")).toEncoded().data())
         (copied(text=b"words"), True),
         (copied(text=b"https://example.com/"), True),
         (copied(text=b"see file:///a.png"), True),
-        (copied(text=FILE), False),
-        (copied(text=FILE, urls=FILE), False),
+        (copied(text=ADDRESS), False),
+        (copied(text=ADDRESS, urls=ADDRESS), False),
         (copied(text=b"https://e.com/a.png", urls=b"https://e.com/a.png"), False),
         (copied(html=b'<img src="data:image/png;base64,iVBORw0KGgo=">'), False),
         (copied(text=b"  "), False),
@@ -470,3 +472,60 @@ def test_a_drag_of_the_window_itself_is_left_alone(desk: Desk) -> None:
     event.ignore()
     QApplication.sendEvent(desk.chat, event)
     assert not event.isAccepted()
+
+
+# --- recent pictures -----------------------------------------------------------------------------
+
+
+def add_menu(desk: Desk) -> list[str]:
+    menu = desk.chat.findChild(QMenu, "add")
+    menu.aboutToShow.emit()
+    return [action.text() for action in menu.actions() if action.text()]
+
+
+def choose(desk: Desk, text: str) -> None:
+    menu = desk.chat.findChild(QMenu, "add")
+    [action] = [action for action in menu.actions() if action.text() == text]
+    action.trigger()
+
+
+def test_recent_pictures_are_offered_and_leave_when_their_file_is_gone(
+    desk: Desk, tmp_path: Path
+) -> None:
+    names = ["a&b.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(SIGN)
+        desk.chat.take(DroppedContent(files=(tmp_path / name,)))
+        desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+        desk.chat.chip.remove_button.click()
+    give_bytes(desk.chat, CHART)  # without a file
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == CHART)
+    assert add_menu(desk)[3:] == ["Recent pictures", "caf\\xe9.png", "a&&b.png", "Clear the list"]
+    choose(desk, "caf\\xe9.png")
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    (tmp_path / "a&b.png").unlink()
+    choose(desk, "a&&b.png")
+    assert "a&b.png no longer exists" in desk.chat.message
+    assert add_menu(desk)[3:] == ["Recent pictures", "caf\\xe9.png", "Clear the list"]
+    choose(desk, "Clear the list")
+    assert len(add_menu(desk)) == 3
+
+
+def test_a_broken_file_is_not_recent(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    desk.chat.take(DroppedContent(files=(tmp_path / "a.png",)))
+    desk.qtbot.waitUntil(lambda: desk.chat.chip.text.property("kind") == "bad")
+    assert len(add_menu(desk)) == 3
+
+
+def test_nothing_is_recent_without_a_history(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / FILE).write_bytes(b"no database, and more than its header has" * 9)
+    desk = open_desk(tmp_path / "data")
+    assert desk.program.history.folder is None
+    desk.chat.take(DroppedContent(files=(PICTURES / "sign.png",)))
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    assert len(add_menu(desk)) == 3
+    assert desk.program.settings.get("recent_pictures") == []

@@ -168,10 +168,16 @@ def held_up(person: Person) -> Iterator[None]:
 
 
 @pytest.fixture
-def drag_source(screen: str) -> Iterator[tuple[int, int]]:
+def file(tmp_path: Path) -> Path:
+    """The file that another program has."""
+    return Path(shutil.copy(PICTURES / "shapes.png", tmp_path / "shapes.png"))
+
+
+@pytest.fixture
+def drag_source(screen: str, file: Path) -> Iterator[tuple[int, int]]:
     """A program to drag from; gives the point that drags the file."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.programs.drag_source", str(PICTURES / "shapes.png"),
+        [sys.executable, "-m", "tests.helpers.programs.drag_source", str(file),
          *map(str, SOURCE)],
         cwd=ROOT, stdout=subprocess.PIPE,
         env={**os.environ, "DISPLAY": screen, "QT_QPA_PLATFORM": "xcb"},
@@ -286,4 +292,39 @@ def test_an_image_is_dragged_out_of_another_program(
     person.drag((drag_source[0] + 100, drag_source[1]), "Picture")
     person.wait(lambda seen: seen["picture"])
     assert person.look()["said"] == ""
+    assert person.quit() == 0
+
+
+def test_a_file_is_dropped_on_text_fields_and_pages_and_stays_where_it_is(
+    start_talking: Callable[[], Person], drag_source: tuple[int, int], file: Path
+) -> None:
+    person = start_talking()
+    for control in ("Your question", "Search in conversations"):
+        person.drag(drag_source, control)
+        seen = person.wait(lambda seen: seen["given"] == "shapes.png" and seen["picture"])
+        assert (seen["question"], seen["typed"]) == ("", "")
+        person.click("Remove the picture")
+        person.wait(lambda seen: not seen["picture"])
+    person.click("Memory")
+    person.drag(drag_source, "Chat")
+    person.wait(lambda seen: seen["given"] == "shapes.png" and seen["picture"])
+    assert file.exists()
+    assert person.quit() == 0
+
+
+def test_a_person_pastes_a_file_and_presses_enter_at_once(
+    start_talking: Callable[[], Person], drag_source: tuple[int, int]
+) -> None:
+    person = start_talking()
+    person.click("Try the small demo model")
+    person.wait(lambda seen: seen["status"] == "Ready")
+    person.click("Your question")
+    person.type("What is it?")
+    person.key("ctrl+v", "Return")
+    person.wait(lambda seen: seen["answers"])
+    seen = person.look()
+    assert seen["questions"] == ["What is it?"]
+    assert seen["picture"]
+    person.key("Escape")
+    person.wait(lambda seen: not seen["busy"])
     assert person.quit() == 0

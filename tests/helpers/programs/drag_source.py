@@ -1,6 +1,8 @@
 """Another program to drag a file from: python -m tests.helpers.programs.drag_source FILE X Y
 
-A window whose left half drags the file, and whose right half drags the picture itself.
+A window whose left half drags the file, and whose right half drags the picture itself. It proposes
+to move the file, as a file manager does, and deletes it if that is what was done. The file is also
+on the clipboard.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ class Source(QLabel):
     def __init__(self, file: Path) -> None:
         super().__init__(file.name)
         self._file = file
+        copied = QMimeData()
+        copied.setUrls([QUrl.fromLocalFile(str(file))])
+        QApplication.clipboard().setMimeData(copied)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's name
         mime = QMimeData()
@@ -26,7 +31,9 @@ class Source(QLabel):
             mime.setImageData(QImage(str(self._file)))
         drag = QDrag(self)
         drag.setMimeData(mime)
-        drag.exec(Qt.DropAction.CopyAction)
+        both = Qt.DropAction.CopyAction | Qt.DropAction.MoveAction
+        if drag.exec(both, Qt.DropAction.MoveAction) is Qt.DropAction.MoveAction:
+            self._file.unlink()
 
 
 def main() -> None:

@@ -89,6 +89,7 @@ def look() -> dict[str, Any]:
         "dropping": bool(chat and chat.window().findChild(QLabel, "drop").isVisible()),
         "given": chat.chip.name.text() if chat and chat.chip.isVisible() else "",
         "focus": field.accessibleName() if field else "",
+        "question": chat.composer.toPlainText() if chat else "",
         "typed": field.text() if isinstance(field, QLineEdit) else "",
         "dialog": dialog.windowTitle() if dialog else "",
         "windows": [
