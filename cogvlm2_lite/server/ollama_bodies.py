@@ -18,11 +18,12 @@ from cogvlm2_lite.server.response_bodies import (
     OllamaError,
     Report,
 )
-from cogvlm2_lite.server.validation import OpenBody, unsupported
+from cogvlm2_lite.server.validation import OpenBody, unsupported, words
 
 Pictures = Annotated[
     list[str] | str | None,
     Meta(description="Pictures in base64; the newest one of a conversation counts."),
+    words("a list of strings, each a picture in base64"),
 ]
 Form = Annotated[
     dict[str, Any] | str | None,

@@ -1953,6 +1953,10 @@
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
     <message>
+        <source>a list of strings, each a picture in base64</source>
+        <translation>字符串列表，每个字符串是一张 base64 编码的图片</translation>
+    </message>
+    <message>
         <source>model {name!r} not found: the model of this server is {model!r}</source>
         <translation>找不到模型 {name!r}：此服务器的模型是 {model!r}</translation>
     </message>

@@ -244,7 +244,8 @@ def test_formats_are_json_or_a_schema(client: ollama.Client, http: httpx.Client)
     assert (sampling.json_object, sampling.stop) == (True, ())
     schema = {"type": "object", "properties": {"sign": {"type": "string"}}}
     client.generate("demo", "x", format=schema)
-    assert json.loads(ENGINE.asked[-1].sampling.json_schema) == schema
+    closed = schema | {"additionalProperties": False}
+    assert json.loads(ENGINE.asked[-1].sampling.json_schema) == closed
     client.chat("demo", [HELLO], format="")
     assert not ENGINE.asked[-1].sampling.json_object
     reply = http.post("/api/chat", json={"messages": [HELLO], "format": "xml"})
@@ -333,7 +334,9 @@ def test_home_assistant_with_the_asynchronous_client(address: str) -> None:
     assert "".join(piece or "" for piece in pieces).endswith("How many cars?")
     asked = ENGINE.asked[-1]
     assert asked.image == PICTURES["sign"].read_bytes()
-    assert json.loads(asked.sampling.json_schema) == schema
+    used = json.loads(asked.sampling.json_schema)
+    assert used["required"] == schema["required"]
+    assert set(used["properties"]) == set(schema["properties"])
 
 
 def test_frigate(client: ollama.Client, http: httpx.Client) -> None:
@@ -415,6 +418,16 @@ def test_a_picture_that_is_none_is_an_error(http: httpx.Client, image: str) -> N
     message = {"role": "user", "content": "x", "images": [PICTURE, image]}
     reply = http.post("/api/chat", json={"messages": [message]})
     assert reply.json()["error"].startswith("messages[0].images[1] must be")
+
+
+@pytest.mark.parametrize("image", [{"type": "Buffer", "data": [137, 80]}, [137, 80], 137])
+def test_a_picture_that_is_no_string_is_an_error(http: httpx.Client, image: object) -> None:
+    """JavaScript writes a Buffer as such an object."""
+    message = {"role": "user", "content": "x", "images": [image]}
+    reply = http.post("/api/chat", json={"messages": [message]})
+    assert reply.status_code == 400
+    wanted = "messages[0].images must be a list of strings, each a picture in base64, not a list of"
+    assert reply.json()["error"].startswith(wanted)
 
 
 def test_raw_prompts_get_no_template(http: httpx.Client) -> None:

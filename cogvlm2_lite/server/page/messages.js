@@ -654,6 +654,8 @@ export const CHINESE = {
     "任意多项的列表，每项为{item}",
   "a list of exactly {most} items, each {item}":
     "恰好 {most} 项的列表，每项为{item}",
+  "a list of strings, each a picture in base64":
+    "字符串列表，每个字符串是一张 base64 编码的图片",
   "a list of up to {most} items, each {item}":
     "最多 {most} 项的列表，每项为{item}",
   "a list of {count}":
