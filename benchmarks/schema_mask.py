@@ -126,6 +126,19 @@ def measure(grammar: JsonGrammar, tokens: list[int], schema: str) -> dict[str, f
     return {f"{name}_ms": round(statistics.median(times), 2) for name, times in named.items()}
 
 
+def count_forced(grammar: JsonGrammar, tokens: list[int], schema: str) -> int:
+    """Return how many tokens of the answer are the only ones that the schema allows.
+
+    Their choice needs no logits. A token that is not the only one may be spelled in several ways,
+    `"co` + `lor"` or `"color` + `"`, and then the model's probabilities decide.
+    """
+    answer, forced = grammar.begin(schema), 0
+    for token in tokens:
+        forced += int(answer.allowed(LlamaTokenizer.vocab_size).sum()) == 1
+        answer.push(token)
+    return forced
+
+
 def main() -> None:
     """Measure and write the result."""
     torch.set_num_threads(1)
@@ -136,6 +149,8 @@ def main() -> None:
     grammar.begin(schema)
     found = {"new_schema_ms": round(1e3 * (time.perf_counter() - began), 2)}
     tokens = tokenizer.encode(json.dumps(_ANSWER, ensure_ascii=False))
+    forced = count_forced(grammar, tokens, schema)
+    found |= {"tokens": len(tokens), "forced_tokens": forced}
     for name, form in (("schema", schema), ("object", "")):
         times = measure(grammar, tokens, form)
         found |= {f"{name}_{what}": time for what, time in times.items()}
