@@ -7,6 +7,7 @@ smaller budget keeps fewer weights resident and streams more; the answer is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -80,6 +81,23 @@ class Replanner:
             ),
             budget_bytes=tuple(d.budget.device_bytes for d in new.devices),
         )
+
+    def make_room(self, parallel: int) -> None:
+        """Switch to a plan for more conversations at once, within the same budgets.
+
+        Raises DoesNotFitError, and changes nothing, if there is none.
+        """
+        runtime, workload = self._runtime, replace(self._workload, parallel=parallel)
+        old = runtime.plan.devices
+        new = plan_memory(
+            runtime.config,
+            self._sizes,
+            [device.budget for device in old],
+            workload,
+            shares=[device.blocks for device in old],
+        )
+        self._workload = workload
+        runtime.follow(new)
 
     def _smaller(self, old: MemoryPlan) -> MemoryPlan:
         """Return the plan halfway between the old one and the smallest possible one."""

@@ -99,12 +99,14 @@ def prompt_of_ids(
 class TokenRows:
     """Computes rows of tokens with a loaded model, within its memory plan.
 
-    If memory runs out, the plan is replaced by a smaller one, as for an answer.
+    If rows need more cache than the plan has room for, a plan with more room replaces it, which
+    keeps fewer weights in memory. If memory runs out, a smaller one does, as for an answer.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._runtime = model.runtime
+        self._live: weakref.WeakSet[Row] = weakref.WeakSet()
 
     def begin(
         self, prompt: PromptIds, pixels: Tensor | None = None, *, every: bool = False
@@ -117,9 +119,12 @@ class TokenRows:
         Returns  the row, and [tokens, vocab] or [1, vocab] float32
         """
         self._check_pixels(prompt, pixels)
+        self._make_room([prompt.tokens])
         row = Row(cache=self._runtime.new_cache(), position=int(prompt.position_ids[0, -1]))
         try:
-            return row, self._prefill(prompt, pixels, row, every=every)
+            logits = self._prefill(prompt, pixels, row, every=every)
+            self._live.add(row)
+            return row, logits
         except BaseException:
             row.cache.release()  # the error may keep the row alive
             raise
@@ -130,6 +135,7 @@ class TokenRows:
         Each row gets the same logits as alone, bit for bit. Raises PromptTooLongError if a row
         fills the context.
         """
+        self._make_room([])
         context = self._model.plan.context
         if any(row.tokens >= context for row in rows):
             raise PromptTooLongError(
@@ -148,10 +154,27 @@ class TokenRows:
 
     def copy(self, row: Row) -> Row:
         """Return a row with the same tokens in a cache of its own."""
+        self._make_room([row.tokens])
         prefix = row.cache.prefix(row.tokens, torch.device("cpu"))
         twin = Row(cache=self._runtime.new_cache(), position=row.position)
         self._run(partial(_at_once, partial(twin.cache.restore, prefix)))
+        self._live.add(twin)
         return twin
+
+    def _make_room(self, more: Sequence[int]) -> None:
+        """Let the plan have room for the caches of all rows after the next step.
+
+        more  tokens of rows that are about to be made
+
+        Raises DoesNotFitError if no plan has.
+        """
+        step, context = KVCache.GROWTH, self._model.plan.context
+        lengths = [*more, *(row.tokens + 1 for row in self._live)]
+        needed = sum(min(-(-length // step) * step, context) for length in lengths)
+        parallel = -(-needed // context)
+        if parallel > self._model.plan.parallel:
+            self._model.replanner.make_room(parallel)
+            self._model.pictures.resize(self._model.plan.picture_cache_bytes)
 
     def _check_pixels(self, prompt: PromptIds, pixels: Tensor | None) -> None:
         vision = self._model.config.vision

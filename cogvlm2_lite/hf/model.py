@@ -18,7 +18,7 @@ from transformers.utils import logging
 from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.engine.model import Model, load_with
 from cogvlm2_lite.engine.token_rows import Row, TokenRows, prompt_of_ids
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.hf.arguments import read_arguments
 from cogvlm2_lite.hf.cache import RowCache
 from cogvlm2_lite.hf.config import CogVLM2Config
@@ -152,15 +152,27 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         # Weights and caches that are made here outlive the caller's inference mode.
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            if cache is not None and cache.rows:
-                logits = self._continue(input_ids, attention_mask, cache)
-            else:
-                cache = RowCache(self._rows) if cache is None else cache
-                last = isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None
-                rows = self._prompt_rows(
-                    input_ids, attention_mask, token_type_ids, pixel_values, images
-                )
-                logits = self._begin(rows, input_ids.shape[1], cache, last=last)
+            try:
+                if cache is not None and cache.rows:
+                    logits = self._continue(input_ids, attention_mask, cache)
+                else:
+                    cache = RowCache(self._rows) if cache is None else cache
+                    last = (
+                        isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None
+                    )
+                    rows = self._prompt_rows(
+                        input_ids, attention_mask, token_type_ids, pixel_values, images
+                    )
+                    logits = self._begin(rows, input_ids.shape[1], cache, last=last)
+            except DoesNotFitError as error:
+                if len(input_ids) == 1:
+                    raise
+                raise DoesNotFitError(
+                    "{count} rows at once do not fit in memory. {why}",
+                    hint="Pass fewer rows at a time, or load the model with a shorter context.",
+                    count=len(input_ids),
+                    why=error.message,
+                ) from error
             loss = None if labels is None else _loss(logits, labels)
             if isinstance(logits_to_keep, Tensor):
                 logits = logits[:, logits_to_keep]

@@ -1949,6 +1949,14 @@
         <translation>{param} 不能改变权重：权重按文件夹中的形式使用。</translation>
     </message>
     <message>
+        <source>{count} rows at once do not fit in memory. {why}</source>
+        <translation>{count} 行同时计算时内存放不下。{why}</translation>
+    </message>
+    <message>
+        <source>Pass fewer rows at a time, or load the model with a shorter context.</source>
+        <translation>请一次传入较少的行，或用较短的上下文加载模型。</translation>
+    </message>
+    <message>
         <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>

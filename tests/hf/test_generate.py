@@ -25,7 +25,7 @@ from transformers import (
 import cogvlm2_lite
 from benchmarks.fp4_folder import write_fp4
 from cogvlm2_lite.demo.shipped import SamplePicture, checkpoint_folder, sample_pictures
-from cogvlm2_lite.errors import PromptTooLongError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, PromptTooLongError, UsageError
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.hf import CogVLM2Config, CogVLM2ForConditionalGeneration, CogVLM2Processor
 from tests.helpers.answers import finished
@@ -162,6 +162,24 @@ def test_a_plan_that_streams_weights_gives_the_same_tokens(model: Any, processor
     assert max(small.engine.plan.streamed_bytes().values()) > 0
     given = inputs(processor, PICTURES[1])
     assert greedy(small, given) == greedy(model, given)
+
+
+def test_more_rows_than_planned_get_another_plan_or_a_sentence(model: Any, processor: Any) -> None:
+    small: Any = AutoModelForImageTextToText.from_pretrained(
+        DEMO, device="cpu", max_memory={"cpu": "424MiB"}, context=64
+    )
+    streamed = max(small.engine.plan.streamed_bytes().values())
+    some = processor(text=[f"Question: {n}? Answer:" for n in range(40)], return_tensors="pt",
+                     padding=True)  # fmt: skip
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(small.generate(**some, **settings), model.generate(**some, **settings))
+    assert small.engine.plan.parallel == 40
+    assert max(small.engine.plan.streamed_bytes().values()) > streamed
+    many = {key: value.repeat(9, 1) for key, value in some.items()}
+    many["input_ids"][:, -1] = torch.arange(360) % 300 + 5
+    with pytest.raises(DoesNotFitError, match="360 rows at once do not fit"):
+        small(**many, logits_to_keep=1)
+    assert small.engine.plan.parallel < 360
 
 
 # --- batches ------------------------------------------------------------------------------------

@@ -232,6 +232,8 @@ export const CHINESE = {
     "其他网站的页面不能使用此服务器。",
   "Pass a list with one picture, or a list of pictures, for each text.":
     "请为每段文本传入一张图片或一个图片列表。",
+  "Pass fewer rows at a time, or load the model with a shorter context.":
+    "请一次传入较少的行，或用较短的上下文加载模型。",
   "Picture {number}: {why}":
     "图片 {number}：{why}",
   "Please report it with the log and the output of `cogvlm2-lite doctor`.":
@@ -914,6 +916,8 @@ export const CHINESE = {
     "已有 {count} 个请求正在处理。",
   "{count} requests are already waiting.":
     "已有 {count} 个请求在等待。",
+  "{count} rows at once do not fit in memory. {why}":
+    "{count} 行同时计算时内存放不下。{why}",
   "{disk_size} are read from disk ({disk_parts})":
     "{disk_size} 来自磁盘（{disk_parts}）",
   "{file} begins with {count} zero bytes: its space was reserved, but its content was not downloaded.":
