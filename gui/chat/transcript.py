@@ -434,8 +434,8 @@ class Transcript(QScrollArea):
         """
         room = self.viewport().height()
         value = self.verticalScrollBar().value()
-        return self._reveal(value, value + room, 4 * room) or self._reveal(
-            value - room // 2, value + room + room // 2, 3 * room
+        return self._reveal(value, value + room, 2 * room) or self._reveal(
+            value - room // 2, value + room + room // 2, 3 * room // 2
         )
 
     def _reveal(self, top: int, bottom: int, room: int) -> bool:
