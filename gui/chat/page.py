@@ -85,6 +85,9 @@ class ChatPage(QWidget):
         self.panel = PicturePanel(context)
         self.panel.setMinimumWidth(180)
         self._giving = Giving(context, self)
+        self._portal = PortalCapture(self)
+        self._portal.captured.connect(self._captured_file)
+        self._portal.failed.connect(self._no_capture)
         self.panel.page_chosen.connect(self._giving.choose_page)
         self.panel.open_wanted.connect(self.ask_for_file)
         self.panel.paste_wanted.connect(self.paste)
@@ -391,11 +394,10 @@ class ChatPage(QWidget):
         if can_capture():
             Capture(self.window(), self.captured)
         else:
-            PortalCapture(self, self._captured_file, self._no_capture)
+            self._portal.start()
 
-    def _captured_file(self, path: Path | None) -> None:
-        if path is not None:
-            self._giving.give(partial(read_file, path), name=self.tr("Screenshot"))
+    def _captured_file(self, path: Path) -> None:
+        self._giving.give(partial(read_file, path), name=self.tr("Screenshot"))
 
     def _no_capture(self) -> None:
         self.show_message(

@@ -6,11 +6,10 @@ https://flatpak.github.io/xdg-desktop-portal/docs/doc-org.freedesktop.portal.Scr
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-from PySide6.QtCore import SLOT, QObject, QUrl, Slot
-from PySide6.QtDBus import QDBusConnection, QDBusMessage, QDBusPendingCallWatcher
+from PySide6.QtCore import SLOT, QObject, QUrl, Signal, Slot
+from PySide6.QtDBus import QDBusConnection, QDBusError, QDBusMessage, QDBusObjectPath
 
 from gui.chat.dropped import local_path
 
@@ -19,66 +18,73 @@ PATH = "/org/freedesktop/portal/desktop"
 INTERFACE = "org.freedesktop.portal.Screenshot"
 _REQUEST = "org.freedesktop.portal.Request"
 _CANCELLED = 1
-_RESPOND = SLOT("respond(uint,QVariantMap)").encode()
+# PySide6's type stubs require bytes, but its code requires str.
+_RESPOND: Any = SLOT("respond(uint,QVariantMap)")
+_ACCEPTED: Any = SLOT("accept(QDBusObjectPath)")
+_REFUSED: Any = SLOT("refuse(QDBusError)")
 
 
 class PortalCapture(QObject):
-    """One screenshot.
+    """Asks the desktop for screenshots, one at a time.
 
-    done    called with the file, or None if the user cancelled
-    failed  called if the desktop has no such portal, or reports an error
+    captured   (Path) the file of the screenshot
+    cancelled  the user took none
+    failed     the desktop has no such portal, or reports an error
     """
 
-    def __init__(
-        self,
-        parent: QObject,
-        done: Callable[[Path | None], object],
-        failed: Callable[[], object],
-        bus: QDBusConnection | None = None,
-    ) -> None:
+    captured = Signal(object)
+    cancelled = Signal()
+    failed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._done, self._failed = done, failed
-        self._bus = bus or QDBusConnection.sessionBus()
+        self._bus: QDBusConnection | None = None
         self._paths: list[str] = []
-        if not self._bus.isConnected():
-            self._end(self._failed)
+
+    def start(self, bus: QDBusConnection | None = None) -> None:
+        """Open the desktop's dialog. bus: other than the session's."""
+        self._end()  # of a dialog that never answered
+        self._bus = bus = bus or QDBusConnection.sessionBus()
+        if not bus.isConnected():
+            self.failed.emit()
             return
         token = f"cogvlm2_{secrets.token_hex(8)}"
-        sender = self._bus.baseService().removeprefix(":").replace(".", "_")
+        sender = bus.baseService().removeprefix(":").replace(".", "_")
         self._listen(f"{PATH}/request/{sender}/{token}")  # before the call: the answer may be fast
         call = QDBusMessage.createMethodCall(SERVICE, PATH, INTERFACE, "Screenshot")
         call.setArguments(["", {"handle_token": token, "interactive": True}])
-        self._call = QDBusPendingCallWatcher(self._bus.asyncCall(call), self)
-        self._call.finished.connect(self._called)
+        bus.callWithCallback(call, self, _ACCEPTED, _REFUSED)
 
-    def _listen(self, path: str) -> None:
-        if path not in self._paths:
-            self._paths.append(path)
-            self._bus.connect(SERVICE, path, _REQUEST, "Response", self, _RESPOND)
+    @Slot(QDBusObjectPath)
+    def accept(self, handle: QDBusObjectPath) -> None:
+        """Listen to the request of a portal that chooses its path, as those before 0.9 do."""
+        self._listen(handle.path())
 
-    def _called(self, call: QDBusPendingCallWatcher) -> None:
-        reply = call.reply()
-        if reply.type() is QDBusMessage.MessageType.ErrorMessage:
-            self._end(self._failed)
-        elif reply.arguments():  # portals before version 0.9 choose the path of the request
-            handle = reply.arguments()[0]
-            self._listen(handle if isinstance(handle, str) else handle.path())
+    @Slot(QDBusError)
+    def refuse(self, error: QDBusError) -> None:
+        """Report that there is no such portal."""
+        self._end()
+        self.failed.emit()
 
     @Slot("uint", "QVariantMap")
     def respond(self, code: int, results: dict[str, object]) -> None:
         """Use the answer of the portal. results: has the file's address as "uri"."""
         address = results.get("uri")
+        self._end()
         if code == 0 and isinstance(address, str) and QUrl(address).isLocalFile():
-            path = local_path(QUrl.fromEncoded(address.encode()))
-            self._end(lambda: self._done(path))
+            self.captured.emit(local_path(QUrl.fromEncoded(address.encode())))
         elif code == _CANCELLED:
-            self._end(lambda: self._done(None))
+            self.cancelled.emit()
         else:
-            self._end(self._failed)
+            self.failed.emit()
 
-    def _end(self, report: Callable[[], object]) -> None:
-        for path in self._paths:
-            self._bus.disconnect(SERVICE, path, _REQUEST, "Response", self, _RESPOND)
+    def _listen(self, path: str) -> None:
+        if self._bus is not None and path not in self._paths:
+            self._paths.append(path)
+            self._bus.connect(SERVICE, path, _REQUEST, "Response", self, _RESPOND)
+
+    def _end(self) -> None:
+        if self._bus is not None:
+            for path in self._paths:
+                self._bus.disconnect(SERVICE, path, _REQUEST, "Response", self, _RESPOND)
         self._paths.clear()
-        report()
-        self.deleteLater()

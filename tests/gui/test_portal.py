@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QObject
 from PySide6.QtDBus import QDBusConnection
 from pytestqt.qtbot import QtBot
 
@@ -71,8 +70,11 @@ class Outcome:
 
     def __init__(self, qtbot: QtBot, bus: QDBusConnection) -> None:
         self.reports: list[object] = []
-        self._owner = QObject()
-        PortalCapture(self._owner, self.reports.append, lambda: self.reports.append("failed"), bus)
+        self._capture = PortalCapture()
+        self._capture.captured.connect(self.reports.append)
+        self._capture.cancelled.connect(lambda: self.reports.append("cancelled"))
+        self._capture.failed.connect(lambda: self.reports.append("failed"))
+        self._capture.start(bus)
         qtbot.waitUntil(lambda: bool(self.reports), timeout=10_000)
 
 
@@ -90,7 +92,7 @@ def test_the_portal_returns_a_file(
 @pytest.mark.parametrize(
     ("words", "report"),
     [
-        (("1", ""), None),
+        (("1", ""), "cancelled"),
         (("2", ""), "failed"),
         (("0", "https://example.com/a.png"), "failed"),
         (("0", ""), "failed"),
