@@ -26,7 +26,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineState
@@ -386,18 +385,24 @@ class BatchPage(QWidget):
             self.export_to(Path(name), replace=bool(Path(name).suffix))
 
     def export_to(self, target: Path, *, replace: bool = False) -> None:
-        """Write the rows that are shown to a file. replace: the user agreed to replace it."""
-        if not target.suffix:
-            target = target.with_suffix(".csv")
-        rows = self.filter.shown()
-        try:
-            export_rows(rows, target, replace=replace)
-        except CogVLM2LiteError as error:
-            self._show_text(error_text(error))
-        else:
+        """Write the rows that are shown to a file, on a thread.
+
+        replace  the user agreed to replace it
+        """
+        file = target if target.suffix else target.with_suffix(".csv")
+        rows = tuple(self.filter.shown())
+
+        def written(_: None) -> None:
             self._show_text(
-                self.tr("{count} rows were written to {file}.").format(count=len(rows), file=target)
+                self.tr("{count} rows were written to {file}.").format(count=len(rows), file=file)
             )
+
+        self._context.tasks.run(
+            partial(export_rows, rows, file, replace=replace),
+            written,
+            lambda error: self._show_text(error_text(error)),
+            self,
+        )
 
     def _row_menu(self, place: QPoint) -> None:
         index = self.table.indexAt(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,12 @@ class ConvertPage(QWidget):
             self.bar.setValue(1000)
             self._folder = event["folder"]
             self.open_button.show()
-            self.quality.show_report(read_report(Path(self._folder)))
+            self._context.tasks.run(
+                partial(read_report, Path(self._folder)),
+                self.quality.show_report,
+                lambda error: None,  # read_report returns None for a report it can't read
+                self,
+            )
             self.plan.hide()
             self.status.setText(
                 QCoreApplication.translate("Convert", "Finished: {folder}, {size}.").format(

@@ -270,8 +270,9 @@ def test_rows_are_searched_filtered_and_exported(desk: Desk, child: Path, tmp_pa
     page.states.setCurrentIndex(page.states.findText("Failed"))
     assert [row.picture for row in page.filter.shown()] == ["p2.png"]
     page.export_to(tmp_path / "failed")
+    written = f"1 rows were written to {tmp_path / 'failed.csv'}."
+    desk.qtbot.waitUntil(lambda: page.status.text() == written)
     assert "Broken." in (tmp_path / "failed.csv").read_text(encoding="utf-8-sig")
-    assert page.status.text() == f"1 rows were written to {tmp_path / 'failed.csv'}."
     page.states.setCurrentIndex(0)
     page.search.setText("NEW")
     assert [row.picture for row in page.filter.shown()] == ["p1.png"]

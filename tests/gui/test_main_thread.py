@@ -16,6 +16,7 @@ import pytest
 from PySide6.QtCore import QProcess
 from PySide6.QtGui import QGuiApplication, QImage
 
+from gui.batch.page import BatchPage
 from tests.helpers.desk import Desk
 from tests.helpers.pages import three_pages
 
@@ -156,6 +157,16 @@ def test_several_pictures_block_nothing(desk: Desk, watch: Watch, tmp_path: Path
 def test_a_page_blocks_nothing_when_it_is_shown(desk: Desk, watch: Watch, page: str) -> None:
     desk.program.window.show_page(page)
     desk.qtbot.wait(20)
+    assert watch.calls == []
+
+
+def test_a_batch_is_exported_by_a_thread(desk: Desk, watch: Watch, tmp_path: Path) -> None:
+    desk.program.window.show_page("batch")
+    page = desk.program.window.page("batch")
+    assert isinstance(page, BatchPage)
+    page.export_to(tmp_path / "rows")
+    desk.qtbot.waitUntil(lambda: "0 rows were written" in page.status.text())
+    assert (tmp_path / "rows.csv").exists()
     assert watch.calls == []
 
 
