@@ -16,6 +16,8 @@ from gui.translatable import QT_TRANSLATE_NOOP
 _LEAST_SHARE = 0.04
 _LEAST_S = 1.0
 """Before this share and this time of a phase, its time left is not known well enough."""
+_SLOW_S = 2.0
+"""A token that takes so long is counted down: its weights are read from the disk."""
 _TRUST = 0.2
 """Weight of a new estimate of the time left; the rest has the one before."""
 
@@ -39,6 +41,7 @@ class Phase:
     left_s       seconds to the end of the phase; of "decode", if the answer has its full length
     tokens       pieces of the answer so far
     token_s      seconds per piece; 0 while it is not known
+    next_s       seconds to the next piece, where one takes long; None if that is not known
     held_bytes   memory in use; 0 if it is not known
     """
 
@@ -47,6 +50,7 @@ class Phase:
     left_s: float | None = None
     tokens: int = 0
     token_s: float = 0.0
+    next_s: float | None = None
     held_bytes: int = 0
 
 
@@ -95,12 +99,15 @@ class Estimate:
         """Return the state now."""
         left = None if self._ends is None else max(self._ends - self._clock(), 0.0)
         steps = self._tokens - 1
+        token_s = (self._last_token - self._first_token) / steps if steps > 0 else 0.0
+        slow = self._name == "decode" and token_s >= _SLOW_S
         return Phase(
             name=self._name,
             share=self._share,
             left_s=left,
             tokens=self._tokens,
-            token_s=(self._last_token - self._first_token) / steps if steps > 0 else 0.0,
+            token_s=token_s,
+            next_s=max(self._last_token + token_s - self._clock(), 0.0) if slow else None,
             held_bytes=self._held,
         )
 
@@ -134,6 +141,11 @@ def describe(phase: Phase) -> str:
                     seconds=phase.token_s
                 )
             )
+            if phase.next_s is not None and phase.next_s >= 1:
+                time_left = format_left(phase.next_s)
+                parts.append(
+                    QCoreApplication.translate("Phase", "the next in {time}").format(time=time_left)
+                )
         elif phase.token_s > 0:
             parts.append(
                 QCoreApplication.translate("Phase", "{rate:.1f} tokens/s").format(

@@ -4502,6 +4502,10 @@
         <translation>每个 token {seconds:.1f} 秒</translation>
     </message>
     <message>
+        <source>the next in {time}</source>
+        <translation>下一个还要 {time}</translation>
+    </message>
+    <message>
         <source>{rate:.1f} tokens/s</source>
         <translation>{rate:.1f} token/秒</translation>
     </message>

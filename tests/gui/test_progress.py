@@ -110,6 +110,10 @@ def test_the_phases_of_an_answer_follow_each_other() -> None:
             "Answering: 4.0 tokens/s, at most 5 min left",
         ),
         (
+            Phase(name="decode", tokens=5, token_s=12.0, next_s=7.6),
+            "Answering: 12.0 s per token, the next in 8 s",
+        ),
+        (
             Phase(name="decode", share=0.1, left_s=5000, tokens=5, token_s=12.0),
             "Answering: 12.0 s per token, at most 1 h 25 min left",
         ),
@@ -117,6 +121,19 @@ def test_the_phases_of_an_answer_follow_each_other() -> None:
 )
 def test_a_phase_in_words(phase: Phase, text: str) -> None:
     assert describe(phase) == text
+
+
+def test_a_slow_token_is_counted_down() -> None:
+    clock = Clock()
+    estimate = Estimate(1000, clock)
+    for _ in range(4):
+        clock.now += 10.0
+        estimate.see(TextDelta(text="a"))
+    left = []
+    for _ in range(12):
+        clock.now += 1.0
+        left.append(estimate.phase().next_s)
+    assert left == pytest.approx([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0])
 
 
 def test_a_time_left_in_words() -> None:
