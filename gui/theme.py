@@ -120,6 +120,7 @@ QToolButton[kind="quiet"], QPushButton[kind="quiet"] {
   background: transparent; border: 1px solid transparent; }
 QToolButton[kind="quiet"]:hover, QPushButton[kind="quiet"]:hover { background: $mine; }
 QToolButton[kind="quiet"]:checked { background: $mine; }
+QToolButton[kind="choice"]:checked { background: $accent; color: $accent_ink; }
 QToolButton[kind="quiet"]:focus, QPushButton[kind="quiet"]:focus { border: 1px solid $accent; }
 QToolButton[kind="quiet"]:focus { padding: 5px; }
 QPushButton[kind="quiet"]:focus { padding: 6px 12px; }

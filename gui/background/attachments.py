@@ -18,7 +18,6 @@ from cogvlm2_lite.worker.protocol import DecodedImage
 from gui.background.decoder import DecodedPicture, Decoding
 from gui.background.tasks import Tasks
 from gui.data.history import History, HistoryError
-from gui.translation import error_text
 
 _SHOWN_SIDE = 1344
 _THUMBNAIL_SIDE = 96
@@ -47,7 +46,7 @@ class Attachment:
     image      the same pixels as an image, which uses the memory of `picture`
     shown      the image, not larger than 1344 pixels
     thumbnail  the image, not larger than 96 pixels
-    error      why it can't be used: message and hint
+    error      why it can't be used: message and hint, a Text to be translated
     before     the page that is shown while this one is read
     """
 
@@ -171,7 +170,7 @@ class Attachments(QObject):
 
     def _failed(self, attachment: Attachment, error: CogVLM2LiteError) -> None:
         if self._running.pop(attachment, None) is not None:
-            attachment.error = error_text(error)
+            attachment.error = error.text
             self.changed.emit(attachment)
 
     def _keep(self, attachment: Attachment) -> None:

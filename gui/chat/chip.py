@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QPixmap
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QPixmap, QResizeEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QButtonGroup,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QSizePolicy,
     QStackedWidget,
     QToolButton,
     QVBoxLayout,
@@ -20,9 +22,13 @@ from PySide6.QtWidgets import (
 from gui import theme
 from gui.background.attachments import Attachment, AttachmentState
 from gui.chat.drafts import Draft
+from gui.translation import translate
 
 _SIDE = 40
-_NAME_WIDTH = 340
+_AROUND_TEXT = 120
+"""Pixels of a row that the image, the button and the margins take."""
+_NARROW_LETTERS = 52
+"""Below the width of so many letters, the choice is in a column."""
 
 
 class Spinner(QWidget):
@@ -70,6 +76,7 @@ class PictureChip(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setProperty("kind", "notice")
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         column = QVBoxLayout(self)
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(4)
@@ -86,12 +93,13 @@ class PictureChip(QFrame):
         texts.setSpacing(0)
         self.name, self.text = plain_label(), plain_label()
         self.name.setProperty("kind", "heading")
+        self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.text.setWordWrap(True)
         texts.addWidget(self.name)
         texts.addWidget(self.text)
         row.addLayout(texts, 1)
         self.undo = _quiet_button(self.tr("Undo"), self.undone.emit)
-        row.addWidget(self.undo)
+        texts.addWidget(self.undo, alignment=Qt.AlignmentFlag.AlignLeft)
         self.remove_button = QToolButton()
         self.remove_button.setIcon(theme.icon("close"))
         self.remove_button.setProperty("kind", "quiet")
@@ -105,7 +113,7 @@ class PictureChip(QFrame):
 
     def _make_choice(self) -> QWidget:
         self.choice = QWidget()
-        row = QHBoxLayout(self.choice)
+        self._choices = row = QHBoxLayout(self.choice)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
         label = QLabel(self.tr("Ask about it in"))
@@ -121,7 +129,7 @@ class PictureChip(QFrame):
         group = QButtonGroup(self.choice)
         for button in (self.new_button, self.here_button):
             button.setCheckable(True)
-            button.setProperty("kind", "quiet")
+            button.setProperty("kind", "choice")
             button.setAccessibleName(f"{label.text()} {button.text()}")
             group.addButton(button)
             row.addWidget(button)
@@ -134,7 +142,8 @@ class PictureChip(QFrame):
         """Show the given picture of a draft. new: a second picture starts a new conversation."""
         given, replaced = draft.given, draft.replaced
         self.setVisible(given is not None or replaced is not None)
-        self.choice.setVisible(draft.is_second)
+        failed = given is not None and given.state is AttachmentState.FAILED
+        self.choice.setVisible(draft.is_second and not failed)
         (self.new_button if new else self.here_button).setChecked(True)
         self.undo.setVisible(replaced is not None)
         self._left.setVisible(given is not None)
@@ -157,7 +166,7 @@ class PictureChip(QFrame):
         if state is AttachmentState.READING:
             text = self.tr("Reading the picture…")
         elif state is AttachmentState.FAILED:
-            text = given.error
+            text = translate(given.error)
         elif replaced is not None:
             text = self.tr("It replaces {name}.").format(name=replaced.name)
         if replaced is not None:
@@ -167,14 +176,28 @@ class PictureChip(QFrame):
         self._show_texts(given.name, text)
 
     def _show_texts(self, name: str, text: str) -> None:
-        metrics = self.name.fontMetrics()
-        self.name.setText(metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, _NAME_WIDTH))
         self.name.setToolTip(name)
         self.name.setVisible(bool(name))
         self.text.setText(text)
         self.text.setVisible(bool(text))
         self.setAccessibleName(self.tr("Picture for the next question: {name}").format(name=name))
         self.setAccessibleDescription(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Fit the texts and the choice to the width."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        narrow = self.width() < self.fontMetrics().averageCharWidth() * _NARROW_LETTERS
+        direction = QBoxLayout.Direction
+        self._choices.setDirection(direction.TopToBottom if narrow else direction.LeftToRight)
+        width = max(self.width() - _AROUND_TEXT, 40)
+        name, metrics = self.name.toolTip(), self.name.fontMetrics()
+        self.name.setText(metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, width))
+        self.text.setMinimumHeight(0)  # heightForWidth returns at least that
+        self.text.setFixedHeight(max(self.text.heightForWidth(width), 0))
 
 
 def plain_label() -> QLabel:

@@ -19,7 +19,7 @@ from gui.context import Context
 from gui.data.history import HistoryError
 from gui.data.recent import RecentPictures
 from gui.data.state import Conversation
-from gui.translation import error_text
+from gui.translation import error_text, translate
 
 
 @dataclass
@@ -211,7 +211,7 @@ class Giving(QObject):
             else:
                 draft.given = found
             if found.error:
-                self.failed.emit(found.error)
+                self.failed.emit(translate(found.error))
         return draft
 
     def _leave(self) -> None:
@@ -247,7 +247,7 @@ class Giving(QObject):
                 if attachment.path is not None and attachment.picture is not None:
                     self.recent.add(attachment.path)
             elif attachment is draft.current and attachment.error and draft is self.draft:
-                self.failed.emit(attachment.error)
+                self.failed.emit(translate(attachment.error))
             if attachment in (draft.given, draft.current, draft.replaced):
                 if draft is self.draft:
                     self.changed.emit()
@@ -260,7 +260,7 @@ class Giving(QObject):
         before = attachment.before
         draft.given = None if before is draft.current else before
         if draft is self.draft:
-            self.failed.emit(attachment.error)
+            self.failed.emit(translate(attachment.error))
             self.changed.emit()
         if draft.waiting is not None:
             self.ready.emit(draft)

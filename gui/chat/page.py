@@ -515,7 +515,7 @@ class ChatPage(QWidget):
     def _show_picture_error(self, error: str) -> None:
         self._show_state()
         self.show_message(
-            error
+            translate(error)
             + " "
             + self.tr("The question was not asked. Remove the picture or choose another one.")
         )

@@ -474,6 +474,34 @@ def test_a_drag_of_the_window_itself_is_left_alone(desk: Desk) -> None:
     assert not event.isAccepted()
 
 
+def test_a_long_name_and_a_long_error_fit_a_narrow_window(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / f"{'long name ' * 20}.png"
+    path.write_bytes(b"no picture")
+    desk.program.window.resize(560, 420)
+    desk.chat.take(DroppedContent(files=(path,)))
+    chip = desk.chat.chip
+    desk.qtbot.waitUntil(lambda: chip.text.property("kind") == "bad")
+    desk.qtbot.wait(50)
+    assert "…" in chip.name.text()
+    assert chip.name.toolTip() == path.name
+    tall = chip.text.height()
+    assert tall >= chip.text.heightForWidth(chip.text.width())
+    desk.program.window.resize(1180, 760)
+    desk.qtbot.waitUntil(lambda: chip.text.height() < tall)
+    desk.program.window.resize(560, 420)
+    desk.qtbot.waitUntil(lambda: chip.text.height() == tall)
+    assert desk.program.window.width() == 560
+
+
+def test_an_error_follows_the_language(desk: Desk) -> None:
+    give_bytes(desk.chat, b"no picture")
+    desk.qtbot.waitUntil(lambda: desk.chat.chip.text.property("kind") == "bad")
+    before = desk.chat
+    desk.program.settings.set("language", "zh_CN")
+    desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
+    assert "不是图片" in desk.chat.chip.text.text()
+
+
 # --- recent pictures -----------------------------------------------------------------------------
 
 
