@@ -94,11 +94,15 @@ QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QW
   { background: transparent; border: 0; }
 QLabel { background: transparent; }
 QLabel[kind="soft"] { color: $soft; }
+QLabel[kind="faint"] { color: $soft; font-size: $smallpt; }
 QLabel[kind="bad"] { color: $bad; }
 QLabel[kind="title"] { font-weight: 600; }
 QLabel[kind="heading"] { font-weight: 600; }
 QFrame[kind="popup"] { background: $raised; border: 1px solid $line; }
 QFrame[kind="card"] { background: $raised; border: 1px solid $line; border-radius: 12px; }
+QFrame[kind="overlay"] { background: $raised; border: 1px solid $line; border-radius: 9px; }
+QLabel[kind="overlay"] { background: $raised; border: 1px solid $line; border-radius: 9px;
+  padding: 4px 8px; color: $soft; }
 QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
 QFrame[kind="error"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
 QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
@@ -306,6 +310,8 @@ _PATHS = {
     "paste": "M8 5H5v15h14V5h-3M9 3h6v4H9z",
     "capture": "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M9 9h6v6H9z",
     "turn": "M19 12a7 7 0 1 1-3-5.7M16 2v5h5",
+    "part": "M6 2v16h16M2 6h16v16",
+    "full": "M14 4h6v6M20 4l-7 7M10 20H4v-6M4 20l7-7",
     "fit": "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
     "larger": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6M11 8v6",
     "smaller": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6",

@@ -293,6 +293,11 @@ class MainWindow(QMainWindow):
             assert isinstance(page, Stateful)
             page.restore_state(work)
         self.show_page(shown)
+        # Qt would show and lay out the new widgets at the next event, and until then draw none.
+        body, layout = self.centralWidget(), self.layout()
+        if body is not None and layout is not None:
+            body.setVisible(True)
+            layout.activate()
         self._retranslating = False
 
     def refresh(self) -> None:

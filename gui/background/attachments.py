@@ -15,9 +15,11 @@ from PySide6.QtGui import QImage
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.worker.protocol import DecodedImage
-from gui.background.decoder import DecodedPicture, Decoding
+from gui.background import pixels
+from gui.background.decoder import DecodedPicture, Decoding, decode
 from gui.background.tasks import Tasks
 from gui.data.history import History, HistoryError
+from gui.data.state import Part
 
 _SHOWN_SIDE = 1344
 _THUMBNAIL_SIDE = 96
@@ -83,6 +85,31 @@ class Attachment:
             pages=found.pages,
             notices=found.notices,
         )
+
+
+def cut_part(attachment: Attachment, part: Part) -> tuple[bytes, DecodedImage]:
+    """Return the pixels of a part as worker.protocol.Ask wants them. Called on a thread.
+
+    The page of the part is decoded if it is not the page of the attachment, which must be ready.
+    Raises CogVLM2LiteError.
+    """
+    found = attachment.picture
+    assert found is not None
+    if part.page != attachment.page:
+        found = decode(attachment.data, page=part.page)
+    if part.x + part.width > found.width or part.y + part.height > found.height:
+        raise CogVLM2LiteError(
+            "The part of this question is outside of the picture: the picture was replaced.",
+            hint="Choose a part of the new picture.",
+        )
+    opened = pixels.cut(found, part)
+    return opened.rgb.tobytes(), DecodedImage(
+        width=opened.width,
+        height=opened.height,
+        sha256=opened.sha256,
+        format=found.format,
+        original_size=opened.original_size,
+    )
 
 
 class _Read(NamedTuple):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from msgspec import structs
+from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Finished,
+    FinishReason,
     Notice,
     Progress,
     Replanned,
@@ -18,8 +23,9 @@ from cogvlm2_lite.events import (
 )
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import Outcome
-from cogvlm2_lite.worker.protocol import Ask
+from cogvlm2_lite.worker.protocol import Ask, DecodedImage
 from gui.background.engine import EngineBridge
+from gui.background.tasks import Tasks
 from gui.chat.progress import Estimate
 from gui.data.history import History, HistoryError
 from gui.data.state import Conversation
@@ -32,6 +38,19 @@ _DRAW_SHARE = 0.25
 _REPORT_S = 0.25
 _WRITE_S = 0.5
 """A running answer is saved at least this often."""
+
+
+Cut = Callable[[], tuple[bytes, DecodedImage]]
+"""Returns the pixels of a part."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Series:
+    """The parts that a question is asked about, one after the other. ended: their answers."""
+
+    ask: Ask
+    cuts: tuple[Cut, ...]
+    ended: list[Finished] = field(default_factory=list)
 
 
 class Answering(QObject):
@@ -48,10 +67,13 @@ class Answering(QObject):
     ended = Signal()
     failed = Signal(str)
 
-    def __init__(self, engine: EngineBridge, history: History, parent: QObject) -> None:
+    def __init__(
+        self, engine: EngineBridge, history: History, tasks: Tasks, parent: QObject
+    ) -> None:
         super().__init__(parent)
-        self._engine, self._history = engine, history
+        self._engine, self._history, self._tasks = engine, history, tasks
         self._request: int | None = None
+        self._series: _Series | None = None
         self._written = 0.0
         self._unwritten = False
         self._closed = False
@@ -71,21 +93,36 @@ class Answering(QObject):
     @property
     def busy(self) -> bool:
         """True while an answer is being generated."""
-        return self._request is not None
+        return self._request is not None or self._series is not None
 
-    def begin(self, conversation: Conversation, turn: int, ask: Ask) -> None:
-        """Ask the engine for the answer to a turn that is already saved."""
+    def begin(
+        self, conversation: Conversation, turn: int, ask: Ask, cuts: Sequence[Cut] = ()
+    ) -> None:
+        """Ask the engine for the answer to a turn that is already saved.
+
+        cuts  functions that return the pixels of the turn's parts; they are called on a thread, and
+              asked about one after the other
+        """
         self.conversation, self.turn = conversation, turn
         self._written = time.monotonic()
         self._estimate = Estimate(ask.sampling.max_new_tokens)
-        self._request = self._engine.client.ask(ask)
         self._clock.start()
+        self._note_left_out(conversation)
+        if cuts:
+            self._series = _Series(ask=ask, cuts=tuple(cuts))
+            self._ask_part(self._series)
+        else:
+            self._request = self._engine.client.ask(ask)
         self._report()
 
     def stop(self) -> None:
-        """Stop the answer within one token."""
+        """Stop the answer within one token; no further part is asked about."""
         if self._request is not None:
             self._engine.client.cancel(self._request)
+        elif self._series is not None:  # a part is being cut
+            turn = self.conversation.turns[self.turn] if self.conversation is not None else None
+            kept = turn.answer if turn is not None and len(turn.parts) == 1 else ""
+            self._finish(_cancelled(kept))
 
     def shut_down(self) -> None:
         """Save the text so far, and ignore later events."""
@@ -107,11 +144,69 @@ class Answering(QObject):
         elif isinstance(outcome, Notice | Replanned | Streaming | TurnsDropped):
             conversation.note(self.turn, self._note(outcome))
         elif isinstance(outcome, Finished):
-            conversation.finish(self.turn, outcome)
-            self._end()
+            series = self._series
+            stopped = outcome.reason is FinishReason.CANCELLED
+            if series is None or stopped or len(series.ended) + 1 == len(series.cuts):
+                self._finish(outcome)
+            else:
+                series.ended.append(outcome)
+                self._ask_part(series)
         elif isinstance(outcome, CogVLM2LiteError):
             conversation.fail(self.turn, error_text(outcome))
             self._end()
+
+    def _ask_part(self, series: _Series) -> None:
+        """Cut the next part on a thread, and ask about it."""
+        conversation, number = self.conversation, len(series.ended)
+        assert conversation is not None
+        self._request = None
+        self._estimate = Estimate(series.ask.sampling.max_new_tokens)
+        if len(series.cuts) > 1:
+            space = "\n\n" if number else ""
+            conversation.append(self.turn, space + _heading(number, series) + "\n\n")
+        self._tasks.run(
+            series.cuts[number],
+            partial(self._part_ready, series),
+            partial(self._part_failed, series),
+            self,
+        )
+
+    def _part_ready(self, series: _Series, cut: tuple[bytes, DecodedImage]) -> None:
+        if series is not self._series or self._closed:
+            return
+        conversation = self.conversation
+        assert conversation is not None
+        pixels, decoded = cut
+        ask = structs.replace(series.ask, image=pixels, decoded=decoded, page=None)
+        turn = conversation.turns[self.turn]
+        if len(series.cuts) > 1:
+            part = turn.parts[len(series.ended)]
+            ask = structs.replace(ask, history=conversation.before(turn, (part,)))
+        self._request = self._engine.client.ask(ask)
+
+    def _part_failed(self, series: _Series, error: CogVLM2LiteError) -> None:
+        if series is self._series and not self._closed and self.conversation is not None:
+            self.conversation.fail(self.turn, error_text(error))
+            self._end()
+
+    def _finish(self, outcome: Finished) -> None:
+        """End the turn. The answers about several parts become one, each with its part."""
+        conversation, series = self.conversation, self._series
+        assert conversation is not None
+        if series is not None and len(series.cuts) > 1:
+            outcome = _joined(series, outcome)
+        conversation.finish(self.turn, outcome)
+        self._end()
+
+    def _note_left_out(self, conversation: Conversation) -> None:
+        turn = conversation.turns[self.turn]
+        count = conversation.left_out(turn)
+        if count and not turn.answer:
+            text = self.tr(
+                "Earlier answers about other parts of the picture, which the model does not get: "
+                "{count}."
+            )
+            conversation.note(self.turn, text.format(count=count))
 
     def _note(self, event: Notice | Replanned | Streaming | TurnsDropped) -> str:
         if isinstance(event, Streaming):
@@ -129,7 +224,7 @@ class Answering(QObject):
         self._write()
         self._clock.stop()
         self.changed.emit()
-        self._request, self.conversation = None, None
+        self._request, self.conversation, self._series = None, None, None
         self.ended.emit()
 
     def _tick(self) -> None:
@@ -162,3 +257,41 @@ class Answering(QObject):
 def draw_interval_ms(took_s: float) -> int:
     """Return the time to the next drawing of the answer, from how long the last one took."""
     return round(min(max(_DRAW_MS, 1000 * took_s / _DRAW_SHARE), _SLOWEST_DRAW_MS))
+
+
+def _heading(number: int, series: _Series) -> str:
+    """Return the mark of the answer about a part. number: from 0."""
+    text = QCoreApplication.translate("Answering", "Part {number} of {count}")
+    return "**" + text.format(number=number + 1, count=len(series.cuts)) + "**"
+
+
+def _cancelled(text: str) -> Finished:
+    """Return the end of an answer to which nothing was added."""
+    return Finished(
+        text=text, reason=FinishReason.CANCELLED, prompt_tokens=0, image_tokens=0,
+        completion_tokens=0, encode_s=0.0, prefill_s=0.0, decode_s=0.0,
+    )  # fmt: skip
+
+
+def _joined(series: _Series, last: Finished) -> Finished:
+    """Return one end for the answers about all parts, with the sums of counts and times.
+
+    Its reason is that of the last answer, unless an earlier one reached the length limit.
+    """
+    ended = [*series.ended, last]
+    reasons = {end.reason for end in ended}
+    limited = FinishReason.LENGTH in reasons and last.reason is not FinishReason.CANCELLED
+    return structs.replace(
+        last,
+        text="\n\n".join(
+            f"{_heading(number, series)}\n\n{end.text.strip()}" for number, end in enumerate(ended)
+        ),
+        reason=FinishReason.LENGTH if limited else last.reason,
+        prompt_tokens=sum(end.prompt_tokens for end in ended),
+        image_tokens=sum(end.image_tokens for end in ended),
+        completion_tokens=sum(end.completion_tokens for end in ended),
+        encode_s=sum(end.encode_s for end in ended),
+        prefill_s=sum(end.prefill_s for end in ended),
+        decode_s=sum(end.decode_s for end in ended),
+        token_ids=(),
+    )

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gui.background.attachments import Attachment
-from gui.data.state import Conversation
+from gui.data.state import Conversation, Part
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """What is asked as soon as the picture is ready.
 
+    parts      what a question that was asked before is about
     parent     the turn before the question
     continued  the turn whose answer is continued; None for a question
     typed      the question is in the composer, and about the picture there
     """
 
     question: str = ""
+    parts: tuple[Part, ...] = ()
     parent: int | None = None
     continued: int | None = None
     typed: bool = False
@@ -33,6 +35,9 @@ class Draft:
     replaced      the picture that `given` replaced, for an undo
     waiting       what is asked when the picture is ready
     unsent        the question that waited when the conversation was left
+    rotation      quarter turns of the picture to the right
+    parts         what the next question is about; () is the whole picture
+    seen          the picture that rotation and parts belong to
     """
 
     conversation: Conversation | None = None
@@ -41,11 +46,38 @@ class Draft:
     replaced: Attachment | None = None
     waiting: Waiting | None = None
     unsent: str = ""
+    rotation: int = 0
+    parts: tuple[Part, ...] = ()
+    seen: Attachment | None = None
 
     @property
     def picture(self) -> Attachment | None:
         """The picture that the next question is about."""
         return self.given or self.current
+
+    @property
+    def about(self) -> tuple[Part, ...]:
+        """The parts that the next question is about, with the rotation of the whole picture.
+
+        The picture must be ready.
+        """
+        found = self.picture.picture if self.picture is not None else None
+        if found is None or self.seen is not self.picture:
+            return ()
+        if self.parts or not self.rotation:
+            return self.parts
+        page = self.picture.page if self.picture is not None else None
+        return (
+            Part(
+                x=0, y=0, width=found.width, height=found.height,
+                page=page, rotation=self.rotation,
+            ),
+        )  # fmt: skip
+
+    def see(self) -> None:
+        """Note that the picture is shown; another one is neither turned nor cut."""
+        if self.seen is not self.picture:
+            self.rotation, self.parts, self.seen = 0, (), self.picture
 
     @property
     def asked(self) -> bool:

@@ -171,7 +171,9 @@ class Giving(QObject):
 
     def split(self, draft: Draft) -> Draft:
         """Move the picture that was not sent to a new conversation, and return that."""
-        fresh = Draft(given=draft.given)
+        fresh = Draft(
+            given=draft.given, rotation=draft.rotation, parts=draft.parts, seen=draft.seen
+        )
         draft.given, draft.replaced = None, None
         if draft is self.draft:
             if draft.waiting is not None and draft.conversation is not None:
@@ -210,6 +212,9 @@ class Giving(QObject):
                 draft.current = found
             else:
                 draft.given = found
+            last = conversation.path()[-1:]
+            draft.rotation, draft.seen = conversation.rotation, found
+            draft.parts = tuple(part for turn in last for part in turn.parts)
             if found.error:
                 self.failed.emit(translate(found.error))
         return draft

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction, QGuiApplication, QImage, QKeySequence, QResizeEvent
+from PySide6.QtGui import QAction, QGuiApplication, QImage, QKeySequence
 from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
-    QSplitter,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -23,7 +22,7 @@ from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask, Loaded
 from gui import theme
-from gui.background.attachments import AttachmentState
+from gui.background.attachments import AttachmentState, cut_part
 from gui.chat.answering import Answering
 from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
@@ -37,6 +36,7 @@ from gui.chat.dropped import (
     read_mime,
 )
 from gui.chat.giving import Drafts, Giving
+from gui.chat.layout import ChatLayout
 from gui.chat.picture import PicturePanel
 from gui.chat.portal import PortalCapture
 from gui.chat.progress import Phase, describe
@@ -47,12 +47,8 @@ from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
 from gui.data.history import HistoryError
 from gui.data.settings import sampling_of
-from gui.data.state import Conversation, Status, Turn
+from gui.data.state import Conversation, Part, Status, Turn
 from gui.translation import error_text, translate
-
-_NARROW = 720
-"""Below this width, in pixels, the list of conversations is hidden."""
-_NARROW_PANEL = 220
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +74,11 @@ class ChatPage(QWidget):
         self._closed = False
         self._warned: Loaded | None = None
         self.setProperty("kind", "page")
-        self._answering = Answering(context.engine, context.history, self)
+        self._answering = Answering(context.engine, context.history, context.tasks, self)
         self._answering.changed.connect(self._draw)
         self._answering.ended.connect(self._answer_ended)
         self._answering.failed.connect(self.show_message)
         self.panel = PicturePanel(context)
-        self.panel.setMinimumWidth(180)
         self._giving = Giving(context, self)
         self._portal = PortalCapture(self)
         self._portal.captured.connect(self._captured_file)
@@ -92,17 +87,17 @@ class ChatPage(QWidget):
         self.panel.open_wanted.connect(self.ask_for_file)
         self.panel.paste_wanted.connect(self.paste)
         self.panel.capture_wanted.connect(self.capture)
+        self.panel.failed.connect(self.show_message)
+        self.panel.picture.chosen.connect(self._part_chosen)
+        self.panel.picture.rotated.connect(self._rotated)
         self.sidebar = self._make_sidebar()
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        self._splitter = splitter = QSplitter(Qt.Orientation.Horizontal)
-        splitter.setChildrenCollapsible(True)
-        splitter.addWidget(self.sidebar)
-        splitter.addWidget(self._make_middle())
-        splitter.addWidget(self.panel)
-        splitter.setStretchFactor(1, 1)
-        splitter.setSizes([230, 560, 320])
-        row.addWidget(splitter)
+        self.layout_of_page = ChatLayout(
+            context.settings, self.sidebar, self._make_middle(), self.panel
+        )
+        self.panel.filled.connect(self.layout_of_page.set_filled)
+        row.addWidget(self.layout_of_page)
         context.engine.state_changed.connect(self._show_state)
         self._giving.changed.connect(self._show_pictures)
         self._giving.ready.connect(self._continue_asking)
@@ -178,6 +173,7 @@ class ChatPage(QWidget):
         self.transcript.edit.connect(self.edit_question)
         self.transcript.resume.connect(self.continue_answer)
         self.transcript.choose.connect(self._choose_branch)
+        self.transcript.wanted.connect(self._show_parts)
         self._stack.addWidget(self.transcript)
         self._welcome = Welcome()
         self._welcome.demo.connect(self.open_demo)
@@ -222,15 +218,6 @@ class ChatPage(QWidget):
             action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             action.triggered.connect(lambda _=False, do=do: do())
             self.addAction(action)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Hide the list in a narrow window."""
-        super().resizeEvent(event)
-        narrow = self.width() < _NARROW
-        self.sidebar.setVisible(not narrow)
-        self.panel.setMaximumWidth(_NARROW_PANEL if narrow else 16_777_215)
-        if narrow:  # else the width that the panel may not use stays empty
-            self._splitter.setSizes([0, self.width() - _NARROW_PANEL, _NARROW_PANEL])
 
     # --- conversations ---------------------------------------------------------------------------
 
@@ -439,9 +426,50 @@ class ChatPage(QWidget):
         """Show the pictures of the conversation in the panel and in the composer."""
         draft, shown = self._giving.draft, self._giving.shown
         new = self._context.settings.get("second_picture_new")
-        self.panel.show_attachment(shown, turning=shown is not draft.picture)
+        draft.see()
+        self.transcript.pictures.show(draft.current)
+        self.panel.show_attachment(
+            shown,
+            turning=shown is not draft.picture,
+            rotation=draft.rotation,
+            parts=draft.parts,
+        )
+        self._show_target()
         self.chip.show_draft(draft, new=new)
         self._show_state()
+
+    def _show_parts(self, parts: tuple[Part, ...]) -> None:
+        """Show large what a question was about, and ask the next question about it, too."""
+        draft, view = self._giving.draft, self.panel.picture
+        page = draft.picture.page if draft.picture is not None else None
+        if any(part.page != page for part in parts):
+            return  # another page is shown now
+        rotation = parts[0].rotation if parts else 0
+        draft.rotation = rotation
+        view.turn_to(rotation)
+        if len(parts) == 1:
+            view.show_part(parts[0])
+        else:
+            view.choose_parts(parts)
+
+    def _part_chosen(self) -> None:
+        self._giving.draft.parts = self.panel.picture.marked
+        self._show_target()
+        if self.panel.picture.marked:
+            self.composer.setFocus()
+
+    def _rotated(self, rotation: int) -> None:
+        draft = self._giving.draft
+        draft.rotation, draft.parts = rotation, self.panel.picture.marked
+        if draft.conversation is not None and draft.picture is draft.current:
+            self._guard(lambda: self._keep_rotation(draft))
+
+    def _show_target(self) -> None:
+        """Show in the question field what the next question is about."""
+        count = len(self.panel.picture.marked)
+        texts = {0: self.tr("Ask about the picture"), 1: self.tr("Ask about this part")}
+        several = self.tr("Ask about each of {count} parts").format(count=count)
+        self.composer.setPlaceholderText(texts.get(count, several))
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -472,7 +500,9 @@ class ChatPage(QWidget):
         """Ask a question again. The earlier answer stays as another version."""
         if self.conversation is not None and self._can_ask():
             turn = self.conversation.turns[turn_id]
-            self._ask_when_ready(Waiting(question=turn.question, parent=turn.parent))
+            self._ask_when_ready(
+                Waiting(question=turn.question, parts=turn.parts, parent=turn.parent)
+            )
 
     def continue_answer(self, turn_id: int) -> None:
         """Continue an answer that stopped early."""
@@ -537,6 +567,10 @@ class ChatPage(QWidget):
         if self.conversation is None:
             return
         self._edited = self.conversation.turns[turn_id]
+        self._giving.draft.parts = self._edited.parts
+        if self._edited.parts:
+            self._giving.draft.rotation = self._edited.parts[0].rotation
+        self._show_pictures()
         self.composer.setPlainText(self._edited.question)
         self.composer.setFocus()
 
@@ -567,7 +601,9 @@ class ChatPage(QWidget):
             if waiting.typed:
                 self._giving.settle(draft)
             assert draft.conversation is not None
-            turn = self._context.history.ask(draft.conversation, waiting.question, parent)
+            parts = draft.about if waiting.typed else waiting.parts
+            turn = self._context.history.ask(draft.conversation, waiting.question, parent, parts)
+            self._keep_rotation(draft)
         except HistoryError as error:
             self.show_message(error_text(error))
             return
@@ -604,8 +640,18 @@ class ChatPage(QWidget):
             continue_from=continue_from,
             continue_ids=continue_ids,
         )
-        self._answering.begin(conversation, turn.id, ask)
+        if turn.parts and draft.current is not None:
+            cuts = [partial(cut_part, draft.current, part) for part in turn.parts]
+            self._answering.begin(conversation, turn.id, ask, cuts)
+        else:
+            self._answering.begin(conversation, turn.id, ask)
         self._show_state()
+
+    def _keep_rotation(self, draft: Draft) -> None:
+        conversation = draft.conversation
+        if conversation is not None and conversation.rotation != draft.rotation:
+            conversation.rotation = draft.rotation
+            self._context.history.save(conversation)
 
     def _choose_branch(self, turn_id: int) -> None:
         conversation = self.conversation

@@ -27,6 +27,8 @@ from PySide6.QtWidgets import (
 from gui import theme
 from gui.chat.answer import Answer
 from gui.chat.blocks import escape_markdown
+from gui.chat.dates import long_date, short_date
+from gui.chat.turn_picture import PictureSource, TurnPicture
 from gui.data.state import Conversation, Status, Turn
 
 _MARGIN = 24
@@ -42,6 +44,7 @@ class TurnView(QWidget):
     again, edit  (turn id)
     resume       (turn id) continue the answer where it stopped
     choose       (turn id) show another branch
+    wanted       (parts) show large what the question is about
     grown        its height changed
     """
 
@@ -49,6 +52,7 @@ class TurnView(QWidget):
     edit = Signal(int)
     resume = Signal(int)
     choose = Signal(int)
+    wanted = Signal(tuple)
     grown = Signal()
 
     def __init__(
@@ -58,26 +62,37 @@ class TurnView(QWidget):
         parent: QWidget | None = None,
         *,
         lazy: bool = False,
+        pictures: PictureSource | None = None,
     ) -> None:
-        """Make the view. lazy: the parts of the answer are made when they are seen."""
+        """Make the view.
+
+        lazy      the parts of the answer are made when they are seen
+        pictures  for a small picture of what the question is about; None: without it
+        """
         super().__init__(parent)
         self.turn = turn
         self._last = True
         self._doing = ""
-        self._head = self._make_head(turn)
+        self.picture: TurnPicture | None = None
+        self._head = self._make_head(turn, pictures)
         self.answer = Answer(self, lazy=lazy)
         self._foot = self._make_foot(turn, siblings)
         self.show_turn(turn)
         self.answer.grown.connect(self._answer_grown)
 
-    def _make_head(self, turn: Turn) -> QWidget:
+    def _make_head(self, turn: Turn, pictures: PictureSource | None) -> QWidget:
         head = QWidget(self)
         row = QHBoxLayout(head)
         row.setContentsMargins(0, 0, 0, 0)
         asked = QFrame()
         asked.setProperty("kind", "asked")
-        inner = QHBoxLayout(asked)
-        inner.setContentsMargins(14, 10, 14, 10)
+        inner = QVBoxLayout(asked)
+        inner.setContentsMargins(14, 10, 14, 6)
+        inner.setSpacing(4)
+        if pictures is not None:
+            self.picture = TurnPicture(pictures, turn.parts, asked)
+            self.picture.wanted.connect(self.wanted)
+            inner.addWidget(self.picture, alignment=Qt.AlignmentFlag.AlignLeading)
         self.question = QLabel(turn.question)
         self.question.setTextFormat(Qt.TextFormat.PlainText)
         self.question.setWordWrap(True)
@@ -87,6 +102,11 @@ class TurnView(QWidget):
         )
         self.question.setAccessibleName(self.tr("Question"))
         inner.addWidget(self.question)
+        when = QLabel(short_date(turn.created))
+        when.setProperty("kind", "faint")
+        when.setToolTip(long_date(turn.created))
+        when.setVisible(bool(turn.created))
+        inner.addWidget(when, alignment=Qt.AlignmentFlag.AlignTrailing)
         row.addStretch(1)
         row.addWidget(asked, 4)
         return head
@@ -161,7 +181,8 @@ class TurnView(QWidget):
     def focus_chain(self) -> list[QWidget]:
         """The widgets that Tab reaches, in order."""
         tools = self._foot.findChildren(QAbstractButton)
-        return [self.question, *self.answer.focus_chain, *tools]
+        head = [self.picture] if self.picture is not None else []
+        return [*head, self.question, *self.answer.focus_chain, *tools]
 
     def _answer_grown(self) -> None:
         self.fit(self.width())
@@ -242,11 +263,16 @@ class TurnView(QWidget):
 
 @dataclass(eq=False)
 class _Row:
-    """A turn of the transcript. view: None while it is not seen."""
+    """A turn of the transcript.
+
+    pictured  its bubble shows what it is about
+    view      None while it is not seen
+    """
 
     turn: Turn
     siblings: list[int]
     height: int
+    pictured: bool
     view: TurnView | None = None
 
 
@@ -257,14 +283,17 @@ class Transcript(QScrollArea):
     edit = Signal(int)
     resume = Signal(int)
     choose = Signal(int)
+    wanted = Signal(tuple)
 
     def __init__(self) -> None:
         super().__init__()
+        self.pictures = PictureSource(self)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setProperty("kind", "clear")
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName(self.tr("Conversation"))
         self._rows: list[_Row] = []
+        self._has_picture = False
         self._follow = True
         self._arranging = False
         self._later = QTimer(self)
@@ -280,6 +309,7 @@ class Transcript(QScrollArea):
         self._body = QWidget()
         self.setWidget(self._body)
         self._rows = []
+        self._has_picture = bool(conversation and conversation.picture)
         for turn in conversation.path() if conversation else ():
             assert conversation is not None
             self._add(turn, [other.id for other in conversation.siblings(turn)])
@@ -292,6 +322,7 @@ class Transcript(QScrollArea):
 
         It is added to the shown turns if it continues them, so that these keep their widgets.
         """
+        self._has_picture = bool(conversation.picture)
         shown = [row.turn.id for row in self._rows]
         if [*shown, turn.id] != [wanted.id for wanted in conversation.path()]:
             self.show_conversation(conversation)
@@ -345,17 +376,27 @@ class Transcript(QScrollArea):
         if self._rows and self._rows[-1].view is not None:
             self._rows[-1].view.set_last(False)
         letters = len(turn.question) + len(turn.answer)
-        self._rows.append(_Row(turn, siblings, 150 + letters // 3))
+        before = self._rows[-1].turn if self._rows else None
+        again = before is not None and before.parts == turn.parts == ()
+        pictured = self._has_picture and not again
+        self._rows.append(_Row(turn, siblings, 150 + letters // 3, pictured))
 
     def _view(self, row: _Row) -> TurnView:
         """Return the view of a row; make it if there is none."""
         if row.view is None:
-            view = TurnView(row.turn, row.siblings, self._body, lazy=True)
+            view = TurnView(
+                row.turn,
+                row.siblings,
+                self._body,
+                lazy=True,
+                pictures=self.pictures if row.pictured else None,
+            )
             view.set_last(row is self._rows[-1])
             view.again.connect(self.again)
             view.edit.connect(self.edit)
             view.resume.connect(self.resume)
             view.choose.connect(self.choose)
+            view.wanted.connect(self.wanted)
             view.show()
             row.view, row.height = view, view.fit(self._width())
             view.grown.connect(self._arrange)

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from cogvlm2_lite.file_names import cut_name
 from gui.data.history import HistoryError
 from gui.data.settings import write_atomic
-from gui.data.state import Conversation
+from gui.data.state import Conversation, Part
 
 _KINDS = {
     rb"\x89PNG": "png",
@@ -30,6 +31,7 @@ _PAGE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>body{{font:16px/1.5 sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}
 img{{max-width:100%}}.q{{background:#e6f0ec;border-radius:.8rem;padding:.6rem 1rem}}
+.p{{color:#616964;font-size:.9rem;margin-bottom:0}}.p:empty{{display:none}}
 .a{{white-space:pre-wrap;padding:.4rem 1rem}}</style></head>
 <body><h1>{title}</h1>{picture}
 {turns}
@@ -92,7 +94,8 @@ def to_markdown(conversation: Conversation, picture: str) -> str:
         parts.append(f"![]({picture})" if " " not in picture else f"![](<{picture}>)")
     for turn in conversation.path():
         asked = "\n".join(f"> {line}" for line in turn.question.splitlines())
-        parts += [f"*{_time(turn.created)}*", asked, turn.answer.strip()]
+        place = f"*{about(turn.parts)}*" if turn.parts else ""
+        parts += [f"*{_time(turn.created)}*", place, asked, turn.answer.strip()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -103,6 +106,7 @@ def to_html(conversation: Conversation, picture: bytes) -> str:
         kind = {"jpg": "jpeg", "tif": "tiff"}.get(picture_kind(picture), picture_kind(picture))
         image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
     turns = "\n".join(
+        f'<p class="p">{html.escape(about(turn.parts))}</p>'
         f'<p class="q">{html.escape(turn.question)}</p>'
         f'<div class="a">{html.escape(turn.answer.strip())}</div>'
         for turn in conversation.path()
@@ -122,6 +126,18 @@ def to_json(conversation: Conversation, picture: bytes) -> str:
         "turns": turns,
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def about(parts: Sequence[Part]) -> str:
+    """Return which parts of the picture a question is about; "" for the whole picture."""
+    return "; ".join(map(_place, parts))
+
+
+def _place(part: Part) -> str:
+    page = f", page {part.page}" if part.page is not None else ""
+    turned = f", turned by {90 * part.rotation} degrees" if part.rotation else ""
+    size = f"{part.width} x {part.height} pixels"
+    return f"Part of the picture: {size} at ({part.x}, {part.y}){page}{turned}"
 
 
 def picture_kind(picture: bytes) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.text import Text
 from gui.data.settings import write_atomic
-from gui.data.state import Conversation, Stats, Status, Turn, title_of
+from gui.data.state import Conversation, Part, Stats, Status, Turn, title_of
 
 FILE = "conversations.db"
 PICTURES = "pictures"
@@ -64,6 +64,7 @@ _MIGRATIONS = (
     """,
     "ALTER TABLE conversation ADD COLUMN rotation INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE conversation ADD COLUMN page INTEGER;",
+    "ALTER TABLE turn ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';",
 )
 VERSION = len(_MIGRATIONS)
 
@@ -168,7 +169,7 @@ class History:
                 (conversation_id,),
             ).fetchone()
             turns = self._db.execute(
-                "SELECT id, parent, question, answer, status, notes, error, stats, created "
+                "SELECT id, parent, question, answer, status, notes, error, stats, created, parts "
                 "FROM turn WHERE conversation = ? ORDER BY id",
                 (conversation_id,),
             ).fetchall()
@@ -249,8 +250,14 @@ class History:
             for turn in foreign.turns.values():
                 numbers[turn.id] = self._db.execute(
                     "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
-                    "error, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (number, numbers[turn.parent], *_columns(turn), turn.created),
+                    "error, stats, created, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        number,
+                        numbers[turn.parent],
+                        *_columns(turn),
+                        turn.created,
+                        _parts_text(turn.parts),
+                    ),
                 ).lastrowid
             self._db.execute(
                 "UPDATE conversation SET leaf = ? WHERE id = ?", (numbers[foreign.leaf], number)
@@ -268,7 +275,13 @@ class History:
 
     # Turns
 
-    def ask(self, conversation: Conversation, question: str, parent: int | None) -> Turn:
+    def ask(
+        self,
+        conversation: Conversation,
+        question: str,
+        parent: int | None,
+        parts: tuple[Part, ...] = (),
+    ) -> Turn:
         """Save a question and add it to the conversation, before the engine is asked.
 
         After a HistoryError the conversation is unchanged.
@@ -278,12 +291,21 @@ class History:
         with self._writing():
             self._write_unsaved()
             made = self._db.execute(
-                "INSERT INTO turn (conversation, parent, question, status, created) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (conversation.id, parent, question, Status.WAITING.value, now),
+                "INSERT INTO turn (conversation, parent, question, status, created, parts) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    conversation.id,
+                    parent,
+                    question,
+                    Status.WAITING.value,
+                    now,
+                    _parts_text(parts),
+                ),
             )
             assert made.lastrowid is not None
-            turn = Turn(id=made.lastrowid, parent=parent, question=question, created=now)
+            turn = Turn(
+                id=made.lastrowid, parent=parent, question=question, parts=parts, created=now
+            )
             title = conversation.title or title_of(question)
             self._db.execute(
                 "UPDATE conversation SET title = ?, leaf = ?, changed = ? WHERE id = ?",
@@ -523,7 +545,7 @@ def _history_error(error: sqlite3.Error) -> HistoryError:
     return HistoryError(known[0], hint=known[1])
 
 
-def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float]) -> Turn:
+def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float, str]) -> Turn:
     return Turn(
         id=row[0],
         parent=row[1],
@@ -534,7 +556,12 @@ def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float
         error=row[6],
         stats=_stats(json.loads(row[7])) if row[7] else None,
         created=row[8],
+        parts=tuple(Part(**part) for part in json.loads(row[9])),
     )
+
+
+def _parts_text(parts: tuple[Part, ...]) -> str:
+    return json.dumps([asdict(part) for part in parts])
 
 
 def _columns(turn: Turn) -> tuple[str | None, ...]:

@@ -21,13 +21,14 @@ from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 from cogvlm2_lite.weights.header import printable
-from gui.data.state import Conversation, Stats, Status, Turn
+from gui.data.state import Conversation, Part, Stats, Status, Turn
 
 MOST_BYTES = 2 * DEFAULT_LIMITS.max_file_bytes + 64 * MIB
 _HINT = "Only files that this program exported as JSON can be imported. Nothing was saved."
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """Numbers and counts that the database can hold."""
+Coordinate = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
 """Times up to the year 5138, which the system can still format."""
 
@@ -45,8 +46,19 @@ class _Stats(Struct, kw_only=True, forbid_unknown_fields=True):
     token_ids: tuple[Count, ...] = ()
 
 
+class _Part(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A Part in an exported file."""
+
+    x: Coordinate
+    y: Coordinate
+    width: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    height: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    page: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    rotation: Annotated[int, Meta(ge=0, le=3)] = 0
+
+
 class _Turn(Struct, kw_only=True):
-    """A Turn in an exported file."""
+    """A Turn in an exported file. parts: missing in files of earlier versions."""
 
     id: Count
     parent: Count | None
@@ -57,6 +69,7 @@ class _Turn(Struct, kw_only=True):
     error: str
     stats: _Stats | None
     created: Seconds
+    parts: Annotated[list[_Part], Meta(max_length=1000)] = []
 
 
 class _Export(Struct, kw_only=True):
@@ -175,6 +188,7 @@ def _turn(value: _Turn) -> Turn:
         error=_replace_surrogates(value.error),
         stats=None if value.stats is None else _stats(value.stats),
         created=value.created,
+        parts=tuple(Part(**structs.asdict(part)) for part in value.parts),
     )
 
 

@@ -195,6 +195,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="batch_question", default=""),
     Setting(name="batch_output", default=""),
     Setting(name="geometry", default=""),
+    Setting(name="list_width", default=230),
+    Setting(name="picture_share", default=0.56, lowest=0.1, highest=0.9),
+    Setting(name="picture_share_narrow", default=0.45, lowest=0.1, highest=0.9),
 )
 
 

@@ -59,10 +59,29 @@ class Stats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A rectangle of a picture, as the model gets it.
+
+    x, y, width, height  in pixels of the upright page, before the rotation
+    page                 as in Conversation
+    rotation             quarter turns to the right
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    page: int | None = None
+    rotation: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """A question with its answer.
 
     parent  the turn before it; None for a first one
+    parts   what the question is about; () is the whole picture, as it is. With several, the model
+            is asked about one after the other, and `answer` has all answers
     notes   notices of the engine: streaming, new plans, dropped turns
     error   why it failed: message and hint
     """
@@ -70,6 +89,7 @@ class Turn:
     id: int
     parent: int | None
     question: str
+    parts: tuple[Part, ...] = ()
     answer: str = ""
     status: Status = Status.WAITING
     notes: tuple[str, ...] = ()
@@ -77,10 +97,15 @@ class Turn:
     stats: Stats | None = None
     created: float = 0.0
 
+    def is_about(self, parts: tuple[Part, ...]) -> bool:
+        """Return whether the model can take the answer for one about this picture."""
+        whole_in_parts = not parts and len(self.parts) > 1 and not self.parts[0].rotation
+        return self.parts == parts or whole_in_parts
+
     @property
     def is_cut(self) -> bool:
         """Whether the answer has text but no end, so that it can be continued."""
-        if not self.status.is_over or not self.answer.strip():
+        if not self.status.is_over or not self.answer.strip() or len(self.parts) > 1:
             return False
         at_limit = self.stats is not None and self.stats.reason == FinishReason.LENGTH.value
         return self.status is not Status.DONE or at_limit
@@ -116,20 +141,40 @@ class Conversation:
             at = self.turns[at].parent
         return found[::-1]
 
-    def before(self, turn: Turn) -> tuple[tuple[str, str], ...]:
+    def before(
+        self, turn: Turn, parts: tuple[Part, ...] | None = None
+    ) -> tuple[tuple[str, str], ...]:
         """Return the (question, answer) pairs before a turn, as the model's history.
 
+        The model gets one picture and takes all answers to be about it. So only turns about the
+        same part go along, and answers about several parts with questions about the whole picture.
         Turns without an answer are left out: the prompt can't have an empty answer. The prompt adds
         a space before each answer, so the space that the model generated is removed.
+
+        parts  what the question is about; None: the parts of the turn
         """
-        pairs: list[tuple[str, str]] = []
+        about = turn.parts if parts is None else parts
+        return tuple(
+            (past.question, past.answer.strip())
+            for past in self._answered_before(turn)
+            if past.is_about(about)
+        )
+
+    def left_out(self, turn: Turn) -> int:
+        """Return how many answered turns do not go along because they are about other parts."""
+        before = self._answered_before(turn)
+        abouts = [(part,) for part in turn.parts] if len(turn.parts) > 1 else [turn.parts]
+        return sum(not any(map(past.is_about, abouts)) for past in before)
+
+    def _answered_before(self, turn: Turn) -> list[Turn]:
+        found: list[Turn] = []
         at = turn.parent
         while at is not None:
             past = self.turns[at]
             if past.answer.strip():
-                pairs.append((past.question, past.answer.strip()))
+                found.append(past)
             at = past.parent
-        return tuple(pairs[::-1])
+        return found[::-1]
 
     def siblings(self, turn: Turn) -> list[Turn]:
         """Return the turns with the same parent, including the turn itself, oldest first."""

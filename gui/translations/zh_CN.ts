@@ -27,12 +27,20 @@
 <context>
     <name>Answering</name>
     <message>
+        <source>Earlier answers about other parts of the picture, which the model does not get: {count}.</source>
+        <translation>关于图片其他部分的较早回答（模型不会收到）：{count} 条。</translation>
+    </message>
+    <message>
         <source>Memory is short: up to {size} of weights are read from RAM or disk.</source>
         <translation>内存不足：最多有 {size} 的权重要从内存或硬盘读取。</translation>
     </message>
     <message>
         <source>The oldest {count} questions no longer fit and were left out.</source>
         <translation>最早的 {count} 个问题放不下，已省略。</translation>
+    </message>
+    <message>
+        <source>Part {number} of {count}</source>
+        <translation>第 {number} 部分，共 {count} 部分</translation>
     </message>
 </context>
 <context>
@@ -286,6 +294,18 @@
         <translation>正在读取图片…</translation>
     </message>
     <message>
+        <source>Ask about the picture</source>
+        <translation>就图片提问</translation>
+    </message>
+    <message>
+        <source>Ask about this part</source>
+        <translation>就这一部分提问</translation>
+    </message>
+    <message>
+        <source>Ask about each of {count} parts</source>
+        <translation>分别就 {count} 个部分提问</translation>
+    </message>
+    <message>
         <source>Open a model folder</source>
         <translation>打开模型文件夹</translation>
     </message>
@@ -468,10 +488,33 @@
     </message>
 </context>
 <context>
+    <name>Dates</name>
+    <message>
+        <source>Yesterday {time}</source>
+        <translation>昨天 {time}</translation>
+    </message>
+    <message>
+        <source>en</source>
+        <comment>the code of this language, for dates</comment>
+        <translation>zh_CN</translation>
+    </message>
+</context>
+<context>
     <name>Drops</name>
     <message>
         <source>Drop the picture</source>
         <translation>放下图片</translation>
+    </message>
+</context>
+<context>
+    <name>FullScreen</name>
+    <message>
+        <source>The picture on the whole screen</source>
+        <translation>全屏显示的图片</translation>
+    </message>
+    <message>
+        <source>The picture of this conversation</source>
+        <translation>此对话的图片</translation>
     </message>
 </context>
 <context>
@@ -2609,6 +2652,14 @@
         <translation>{names} 的 sha256 不同</translation>
     </message>
     <message>
+        <source>The part of this question is outside of the picture: the picture was replaced.</source>
+        <translation>这个问题所指的部分在图片之外：图片已被替换。</translation>
+    </message>
+    <message>
+        <source>Choose a part of the new picture.</source>
+        <translation>请在新图片上选择一个部分。</translation>
+    </message>
+    <message>
         <source>The picture was removed before it was read.</source>
         <translation>图片在读取之前已被移除。</translation>
     </message>
@@ -4472,6 +4523,29 @@
     </message>
 </context>
 <context>
+    <name>Parts</name>
+    <message>
+        <source>The whole picture</source>
+        <translation>整张图片</translation>
+    </message>
+    <message>
+        <source>{count} overlapping parts of the picture</source>
+        <translation>图片的 {count} 个重叠部分</translation>
+    </message>
+    <message>
+        <source>Part of the picture: {width} × {height} pixels at ({x}, {y})</source>
+        <translation>图片的一部分：{width} × {height} 像素，位于 ({x}, {y})</translation>
+    </message>
+    <message>
+        <source>, page {page}</source>
+        <translation>，第 {page} 页</translation>
+    </message>
+    <message>
+        <source>, turned by {degrees}°</source>
+        <translation>，旋转 {degrees}°</translation>
+    </message>
+</context>
+<context>
     <name>Phase</name>
     <message>
         <source>Preparing</source>
@@ -4588,10 +4662,6 @@
         <translation>图片</translation>
     </message>
     <message>
-        <source>The picture of this conversation</source>
-        <translation>这个对话的图片</translation>
-    </message>
-    <message>
         <source>Drop a picture here,
 paste one with Ctrl+V,
 or open a file.</source>
@@ -4628,26 +4698,6 @@ or open a file.</source>
         <translation>截取屏幕的一部分 (Ctrl+Shift+S)</translation>
     </message>
     <message>
-        <source>Larger</source>
-        <translation>放大</translation>
-    </message>
-    <message>
-        <source>Smaller</source>
-        <translation>缩小</translation>
-    </message>
-    <message>
-        <source>Fit</source>
-        <translation>适合窗口</translation>
-    </message>
-    <message>
-        <source>Rotate the view</source>
-        <translation>旋转视图</translation>
-    </message>
-    <message>
-        <source>What the model sees</source>
-        <translation>模型看到的图像</translation>
-    </message>
-    <message>
         <source>Previous page</source>
         <translation>上一页</translation>
     </message>
@@ -4659,13 +4709,96 @@ or open a file.</source>
         <source> of {count}</source>
         <translation> 页，共 {count} 页</translation>
     </message>
+</context>
+<context>
+    <name>PictureView</name>
     <message>
-        <source>{width} x {height}, {format}</source>
-        <translation>{width} x {height}，{format}</translation>
+        <source>The picture of this conversation</source>
+        <translation>此对话的图片</translation>
     </message>
     <message>
-        <source> - as the model sees it: 1344 x 1344</source>
-        <translation> - 模型看到的大小：1344 x 1344</translation>
+        <source>Ask about the whole picture</source>
+        <translation>就整张图片提问</translation>
+    </message>
+    <message>
+        <source>Smaller</source>
+        <translation>缩小</translation>
+    </message>
+    <message>
+        <source>Show at 100 %</source>
+        <translation>按 100 % 显示</translation>
+    </message>
+    <message>
+        <source>Larger</source>
+        <translation>放大</translation>
+    </message>
+    <message>
+        <source>Fit</source>
+        <translation>适合窗口</translation>
+    </message>
+    <message>
+        <source>Ask about a part: drag a rectangle (P)</source>
+        <translation>就一部分提问：拖出一个矩形（P）</translation>
+    </message>
+    <message>
+        <source>Rotate</source>
+        <translation>旋转</translation>
+    </message>
+    <message>
+        <source>What the model sees</source>
+        <translation>模型看到的内容</translation>
+    </message>
+    <message>
+        <source>Whole screen (F)</source>
+        <translation>全屏（F）</translation>
+    </message>
+    <message>
+        <source>More</source>
+        <translation>更多</translation>
+    </message>
+    <message>
+        <source>Copy the picture</source>
+        <translation>复制图片</translation>
+    </message>
+    <message>
+        <source>Save the picture…</source>
+        <translation>保存图片…</translation>
+    </message>
+    <message>
+        <source>{width} × {height}, {format}</source>
+        <translation>{width} × {height}，{format}</translation>
+    </message>
+    <message>
+        <source>What the model sees: {side} × {side}</source>
+        <translation>模型看到的内容：{side} × {side}</translation>
+    </message>
+    <message>
+        <source>What the model sees of this part</source>
+        <translation>模型看到的这一部分</translation>
+    </message>
+    <message>
+        <source>What the model sees of part 1 of {count}</source>
+        <translation>模型看到的第 1 部分，共 {count} 部分</translation>
+    </message>
+    <message>
+        <source>Asking about this part, {width} × {height}</source>
+        <translation>就这一部分提问，{width} × {height}</translation>
+    </message>
+    <message>
+        <source>Asking about {count} parts, one after the other</source>
+        <translation>依次就 {count} 个部分提问</translation>
+    </message>
+    <message>
+        <source>picture</source>
+        <translation>图片</translation>
+    </message>
+    <message>
+        <source>part</source>
+        <translation>部分</translation>
+    </message>
+    <message>
+        <source>Save the picture</source>
+        <translation>保存图片</translation>
     </message>
 </context>
 <context>

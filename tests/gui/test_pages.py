@@ -110,6 +110,7 @@ def test_a_history_of_an_earlier_version_gets_the_column_for_pages(tmp_path: Pat
         history.create(title="old")
     with sqlite3.connect(tmp_path / FILE) as database:
         database.execute("ALTER TABLE conversation DROP COLUMN page")
+        database.execute("ALTER TABLE turn DROP COLUMN parts")
         database.execute("PRAGMA user_version = 2")
     database.close()
     with History(tmp_path) as history:

@@ -228,7 +228,7 @@ def test_what_the_model_sees_is_a_square(desk: Desk) -> None:
     eye = desk.chat.panel.findChild(QToolButton, "eye")
     eye.click()
     view = desk.chat.panel.view
-    desk.qtbot.waitUntil(lambda: view.sceneRect().size().toTuple() == (1344, 1344))
+    desk.qtbot.waitUntil(lambda: view.picture_size.toTuple() == (1344, 1344))
 
 
 def test_answers_load_nothing_and_open_nothing_by_themselves(desk: Desk) -> None:
