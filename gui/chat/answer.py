@@ -327,6 +327,11 @@ class Answer(QWidget):
         return tuple(part for part in self._parts if part is not None)
 
     @property
+    def busy(self) -> bool:
+        """Whether the end of a long text is still to be written."""
+        return any(isinstance(part, Prose) and not part.writer.complete for part in self.made)
+
+    @property
     def made(self) -> tuple[Part, ...]:
         """The widgets that exist now, in order."""
         return tuple(part for part in self._parts if part is not None)

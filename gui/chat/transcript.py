@@ -357,6 +357,11 @@ class Transcript(QScrollArea):
         return view
 
     @property
+    def busy(self) -> bool:
+        """Whether widgets of what is seen, or parts of its texts, are still to be made."""
+        return self._later.isActive() or any(view.answer.busy for view in self.views)
+
+    @property
     def views(self) -> list[TurnView]:
         """The views that exist now."""
         return [row.view for row in self._rows if row.view is not None]
