@@ -19,21 +19,28 @@ def tiles(opened: OpenedImage) -> list[OpenedImage]:
     first starts where the picture does, the last ends where it does. A picture that is at most one
     and a half times as long as its shorter side is returned as it is, alone.
     """
-    side, length = sorted((opened.width, opened.height))
-    if length <= 1.5 * side:
+    boxes = tile_boxes(opened.width, opened.height)
+    if len(boxes) == 1:
         return [opened]
-    overlap = int(side * _OVERLAP)
-    count = ceil((length - overlap) / (side - overlap))
-    starts = np.linspace(0, length - side, count).round().astype(int)
-    tall = opened.height > opened.width
     return [
         opened_image(
-            opened.rgb[start : start + side] if tall else opened.rgb[:, start : start + side],
+            opened.rgb[y : y + height, x : x + width],
             format=opened.format,
-            original_size=(side, side),
+            original_size=(width, height),
             name=opened.name,
             page=opened.page,
             pages=opened.pages,
         )
-        for start in map(int, starts)
+        for x, y, width, height in boxes
     ]
+
+
+def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Return the places (x, y, width, height) of the tiles of a picture of this size."""
+    side, length = sorted((width, height))
+    if length <= 1.5 * side:
+        return [(0, 0, width, height)]
+    overlap = int(side * _OVERLAP)
+    count = ceil((length - overlap) / (side - overlap))
+    starts = map(int, np.linspace(0, length - side, count).round())
+    return [(0, at, side, side) if height > width else (at, 0, side, side) for at in starts]

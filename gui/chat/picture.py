@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QRect, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSpinBox,
     QToolButton,
     QVBoxLayout,
@@ -19,6 +21,9 @@ from PySide6.QtWidgets import (
 from gui import theme
 from gui.background.attachments import Attachment
 from gui.background.decoder import DecodedPicture
+from gui.background.letters import LEAST_HEIGHT, letter_height, reading_parts
+from gui.background.pixels import MODEL_SIDE
+from gui.chat.parts import part_of
 from gui.chat.picture_view import PictureView
 from gui.context import Context
 from gui.data.state import Part
@@ -43,7 +48,10 @@ class PicturePanel(QWidget):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
+        self._tasks = context.tasks
         self._attachment: Attachment | None = None
+        self._measured: DecodedPicture | None = None
+        self._letters: float | None = None
         self.setObjectName("panel")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setAccessibleName(self.tr("Picture"))
@@ -52,6 +60,7 @@ class PicturePanel(QWidget):
         column.setSpacing(0)
         self.picture = PictureView(context.tasks)
         self.picture.failed.connect(self.failed)
+        self.picture.chosen.connect(self._show_hint)
         self.view = self.picture.viewer
         column.addWidget(self.picture, 1)
         invites = self.tr("Drop a picture here,\npaste one with Ctrl+V,\nor open a file.")
@@ -69,6 +78,7 @@ class PicturePanel(QWidget):
         self.notice.setWordWrap(True)
         self.notice.setAccessibleName(self.tr("How the picture was read"))
         foot.addWidget(self.notice)
+        foot.addWidget(self._make_hint())
         foot.addWidget(self._make_pages(), alignment=Qt.AlignmentFlag.AlignHCenter)
         column.addWidget(self._foot)
         self._sources = self._make_sources()
@@ -86,6 +96,20 @@ class PicturePanel(QWidget):
         text = self.tr("Capture a part of the screen (Ctrl+Shift+S)")
         self._button(row, "capture", text, self.capture_wanted.emit)
         return bar
+
+    def _make_hint(self) -> QFrame:
+        """Make the bar that says that letters are too small, with the cut that helps."""
+        self.hint = QFrame()
+        self.hint.setProperty("kind", "notice")
+        row = QHBoxLayout(self.hint)
+        row.setContentsMargins(10, 6, 6, 6)
+        self.hint_text = QLabel()
+        self.hint_text.setWordWrap(True)
+        row.addWidget(self.hint_text, 1)
+        self.parts_button = QPushButton()
+        self.parts_button.clicked.connect(self._choose_parts)
+        row.addWidget(self.parts_button)
+        return self.hint
 
     def _make_pages(self) -> QWidget:
         """Make the row that chooses a page or frame."""
@@ -132,9 +156,10 @@ class PicturePanel(QWidget):
             self.picture.show_picture(
                 found, page=attachment.page, name=attachment.name, rotation=rotation, parts=parts
             )
+        self._measure(found)
         self._show_notices(found)
         self._show_pages(found)
-        self._foot.setVisible(found is not None and bool(found.notices or found.pages > 1))
+        self._show_hint()
         self._sources.raise_()
 
     def _show_notices(self, found: DecodedPicture | None) -> None:
@@ -150,6 +175,75 @@ class PicturePanel(QWidget):
             self.pages.setSuffix(self.tr(" of {count}").format(count=found.pages))
             self.pages.setValue(found.page)
             self.pages.blockSignals(blocked)
+
+    def _measure(self, found: DecodedPicture | None) -> None:
+        """Measure the letters of another picture on a thread."""
+        if found is self._measured:
+            return
+        self._measured, self._letters = found, None
+        if found is None:
+            return
+
+        def measured(height: float | None) -> None:
+            if found is self._measured:
+                self._letters = height
+                self._show_hint()
+
+        self._tasks.run(partial(letter_height, found), measured, lambda error: None, self)
+
+    @property
+    def letters(self) -> float | None:
+        """Height of the letters in pixels; None without text, or while it is measured."""
+        return self._letters
+
+    def _show_hint(self) -> None:
+        """Say that letters will be too small for the model, and offer to cut the picture."""
+        found, marked = self.picture.found, self.picture.marked
+        boxes = self._cuts()
+        low = False
+        if found is not None and self._letters is not None:
+            longest = max(self._asked_size())
+            seen = self._letters * MODEL_SIDE / longest
+            low = seen < LEAST_HEIGHT
+            self.hint_text.setText(
+                self.tr(
+                    "Letters are about {here} pixels high and about {model} for the model, which "
+                    "needs about {least}."
+                ).format(here=round(self._letters), model=max(1, round(seen)), least=LEAST_HEIGHT)
+            )
+        text = self.tr("Ask about {count} parts instead").format(count=len(boxes))
+        self.parts_button.setText(text)
+        self.parts_button.setAccessibleName(text)
+        self.parts_button.setVisible(len(boxes) > 1)
+        self.hint_text.setVisible(low)
+        extreme = self._letters is None and len(boxes) > 2
+        shown = found is not None and len(marked) < 2 and (low or extreme)
+        self.hint.setVisible(shown)
+        pages = found is not None and (bool(found.notices) or found.pages > 1)
+        self._foot.setVisible(shown or pages)
+
+    def _asked_size(self) -> tuple[int, int]:
+        """Return width and height of what the next question is about."""
+        found, marked = self.picture.found, self.picture.marked
+        if len(marked) == 1:
+            return marked[0].width, marked[0].height
+        return (found.width, found.height) if found is not None else (1, 1)
+
+    def _cuts(self) -> list[tuple[int, int, int, int]]:
+        """Return the parts in which the letters are larger, inside of what is asked about."""
+        if self.picture.found is None:
+            return []
+        left, top = 0, 0
+        if len(self.picture.marked) == 1:
+            left, top = self.picture.marked[0].x, self.picture.marked[0].y
+        boxes = reading_parts(*self._asked_size(), self._letters, MODEL_SIDE)
+        return [(left + x, top + y, width, height) for x, y, width, height in boxes]
+
+    def _choose_parts(self) -> None:
+        page = self._attachment.page if self._attachment is not None else None
+        self.picture.choose_parts(
+            [part_of(QRect(*box), page, self.picture.rotation) for box in self._cuts()]
+        )
 
     def _button(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]

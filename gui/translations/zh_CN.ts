@@ -4686,6 +4686,14 @@ or open a file.</source>
         <translation>选择另一页或另一帧</translation>
     </message>
     <message>
+        <source>Letters are about {here} pixels high and about {model} for the model, which needs about {least}.</source>
+        <translation>文字高约 {here} 像素，在模型看来约 {model} 像素，而模型大约需要 {least} 像素。</translation>
+    </message>
+    <message>
+        <source>Ask about {count} parts instead</source>
+        <translation>改为就 {count} 个部分提问</translation>
+    </message>
+    <message>
         <source>Open picture files (Ctrl+O)</source>
         <translation>打开图片文件 (Ctrl+O)</translation>
     </message>
