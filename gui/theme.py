@@ -79,7 +79,7 @@ FAMILIES = (
     "Microsoft YaHei",
 )
 
-_SIZES = {"Title": 1.5, "RailButton": 0.8}
+_SIZES = {"Title": 1.5, "RailButton": 0.8, "SmallPrint": 0.85}
 """Font size of the widgets of a class, in parts of plain text. Not in the stylesheet: a new one
 takes much longer to apply than a new font."""
 
@@ -94,7 +94,6 @@ QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QW
   { background: transparent; border: 0; }
 QLabel { background: transparent; }
 QLabel[kind="soft"] { color: $soft; }
-QLabel[kind="faint"] { color: $soft; font-size: $smallpt; }
 QLabel[kind="bad"] { color: $bad; }
 QLabel[kind="title"] { font-weight: 600; }
 QLabel[kind="heading"] { font-weight: 600; }
@@ -199,6 +198,14 @@ class Title(QLabel):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.setProperty("kind", "title")
+
+
+class SmallPrint(QLabel):
+    """A label in small, soft letters, such as a date."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setProperty("kind", "soft")
 
 
 def stylesheet(colours: Colours) -> str:

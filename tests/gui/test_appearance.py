@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QSize
+from PySide6.QtCore import QSize, qInstallMessageHandler
 from PySide6.QtGui import QColor, QIcon
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 
@@ -35,6 +35,21 @@ def test_an_icon_has_the_colour_of_the_theme_at_once(desk: Desk) -> None:
         assert darkest(theme.icon("stop", colour="#ff0000")).name() == "#ff0000"
     sharp = icon.pixmap(QSize(24, 24), 2.0)
     assert (sharp.width(), sharp.devicePixelRatio()) == (48, 2.0)
+
+
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_qt_reads_the_whole_stylesheet(colours: theme.Colours, desk: Desk) -> None:
+    messages: list[str] = []
+    before = qInstallMessageHandler(lambda kind, context, message: messages.append(message))
+    try:
+        styled = QWidget()
+        styled.setStyleSheet(theme.stylesheet(colours))
+        styled.ensurePolished()
+        styled.grab()
+    finally:
+        qInstallMessageHandler(before)
+    assert not messages
+    assert "$" not in theme.stylesheet(colours)
 
 
 def test_a_theme_changes_while_an_answer_is_written(desk: Desk, script: Script) -> None:
