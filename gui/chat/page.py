@@ -147,6 +147,7 @@ class ChatPage(QWidget):
         """Save the text of a running answer, and ignore later events."""
         self._answering.shut_down()
         self._giving.shut_down()
+        self.sidebar.shut_down()
         self._closed = True
 
     # --- layout ----------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
+from gui.chat.dates import short_date
+from gui.chat.list_rows import ROW, RowPainter
 from gui.context import Context
 from gui.data.export import export
 from gui.data.history import HistoryError, Summary, search_file
@@ -31,7 +33,6 @@ from gui.data.state import Conversation
 from gui.translation import error_text
 
 _ID = Qt.ItemDataRole.UserRole
-_ROW = _ID + 1
 
 
 class Sidebar(QWidget):
@@ -94,13 +95,18 @@ class Sidebar(QWidget):
         made.setAccessibleName(self.tr("Conversations"))
         made.setFrameShape(QFrame.Shape.NoFrame)
         made.setUniformItemSizes(True)  # else every row is measured after each change
-        made.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self._painter = RowPainter(made, self._context.history.folder)
+        made.setItemDelegate(self._painter)
         made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         made.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         made.customContextMenuRequested.connect(self._menu)
         made.itemClicked.connect(self._chosen)
         made.itemActivated.connect(self._chosen)
         return made
+
+    def shut_down(self) -> None:
+        """Stop decoding small pictures."""
+        self._painter.close()
 
     def set_current(self, shown: int | None) -> None:
         """Highlight the conversation that is shown."""
@@ -150,10 +156,14 @@ class Sidebar(QWidget):
         self.list.addItems(titles[have:])
         for place, row in enumerate(rows):
             item = self.list.item(place)
-            if place >= have or item.data(_ROW) != (row.id, row.title, row.pinned):
+            if place >= have or item.data(ROW) != row:
                 item.setText(titles[place])
                 item.setData(_ID, row.id)
-                item.setData(_ROW, (row.id, row.title, row.pinned))
+                item.setData(ROW, row)
+                item.setData(
+                    Qt.ItemDataRole.AccessibleTextRole,
+                    f"{titles[place]}, {short_date(row.changed)}",
+                )
                 item.setToolTip(row.title)
                 item.setIcon(theme.icon("pin") if row.pinned else QIcon())
         self.list.setUpdatesEnabled(True)

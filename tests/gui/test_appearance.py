@@ -166,6 +166,11 @@ def test_a_search_in_a_thread_finds_the_same(
             search_file(folder, "strasse" * 9, lambda: True)
 
 
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK])
+def test_every_value_of_the_stylesheet_is_filled_in(colours: theme.Colours) -> None:
+    assert "$" not in theme.stylesheet(colours)
+
+
 def test_the_list_keeps_what_belongs_to_a_row_when_rows_change_places(
     desk: Desk, many: History
 ) -> None:

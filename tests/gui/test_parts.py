@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.events import FinishReason, ImageEncoded, TextDelta
 from cogvlm2_lite.inputs.image import open_image, opened_image, resize_pixels
 from cogvlm2_lite.worker.protocol import Ask
+from gui.chat.dates import short_date
+from gui.chat.list_rows import RowPainter
 from gui.chat.parts import to_turned, to_upright
 from gui.chat.viewer import Viewer
 from gui.data.export import to_html, to_markdown
 from gui.data.history import FILE, History
 from gui.data.import_json import read_export
 from gui.data.state import Part, Status
-from tests.gui.test_viewer import LEFT, NONE, button, check_pixels, drag, drawn, png, show
+from tests.gui.test_viewer import LEFT, NONE, as_array, button, check_pixels, drag, drawn, png, show
 from tests.helpers.desk import Desk, Script
 
 SHIFT = Qt.KeyboardModifier.ShiftModifier
@@ -290,6 +293,34 @@ def test_a_history_of_an_earlier_version_gets_the_column_for_parts(tmp_path: Pat
         history.ask(history.load(old.id), "?", None, (part,))
     with History(tmp_path) as history:
         assert list(history.load(old.id).turns.values())[-1].parts == (part,)
+
+
+def test_the_list_has_small_pictures_and_dates(desk: Desk) -> None:
+    at_100_percent(desk)
+    desk.ask("What?")
+    conversation = desk.chat.conversation
+    assert conversation is not None
+    rows = desk.chat.list.itemDelegate()
+    assert isinstance(rows, RowPainter)
+    desk.chat.list.viewport().repaint()
+    desk.qtbot.waitUntil(lambda: rows.image(conversation.picture) is not None, timeout=20_000)
+    item = desk.chat.list.item(0)
+    seen = as_array(desk.chat.list.viewport().grab().toImage())
+    place = desk.chat.list.visualItemRect(item)
+    small = seen[place.top() + 12 : place.top() + 38, place.left() + 12 : place.left() + 38]
+    assert len(np.unique(small.reshape(-1, 3), axis=0)) > 100  # many colors: the picture
+    spoken = item.data(Qt.ItemDataRole.AccessibleTextRole)
+    assert spoken == f"What?, {short_date(conversation.changed)}"
+
+
+def test_dates_are_short() -> None:
+    now = datetime(2026, 3, 10, 15, 30, tzinfo=UTC).astimezone()
+    assert ":" in short_date(now.timestamp(), now)
+    yesterday = (now - timedelta(days=1)).timestamp()
+    assert short_date(yesterday, now).startswith("Yesterday ")
+    assert short_date((now - timedelta(days=5)).timestamp(), now) == "5 Mar"
+    assert short_date((now - timedelta(days=400)).timestamp(), now) == "3 Feb 2025"
+    assert short_date(0) == ""
 
 
 @pytest.mark.slow
