@@ -19,7 +19,7 @@ from PySide6.QtGui import (
     QPixmap,
     QPixmapCache,
 )
-from PySide6.QtWidgets import QApplication, QLabel
+from PySide6.QtWidgets import QApplication, QLabel, QWidget
 
 from gui.desktop_entry import ICON
 
@@ -81,7 +81,8 @@ FAMILIES = (
 
 _SIZES = {"Title": 1.5, "RailButton": 0.8, "SmallPrint": 0.85}
 """Font size of the widgets of a class, in parts of plain text. Not in the stylesheet: a new one
-takes much longer to apply than a new font."""
+takes much longer to apply than a new font. Not in `QApplication.setFont` for a class either: Qt
+forgets those fonts when it applies a stylesheet."""
 
 _STYLESHEET = """
 QWidget { color: $ink; }
@@ -192,11 +193,19 @@ def colours_for(choice: str) -> Colours:
     return DARK if choice == "dark" else LIGHT
 
 
+def set_letters(widget: QWidget) -> None:
+    """Set the font of a new widget whose class has its own size."""
+    points = QGuiApplication.font().pointSize()
+    share = _SIZES[type(widget).__name__]
+    widget.setFont(_sized(QGuiApplication.font(), points, share))
+
+
 class Title(QLabel):
     """A label with the title of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        set_letters(self)
         self.setProperty("kind", "title")
 
 
@@ -205,6 +214,7 @@ class SmallPrint(QLabel):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        set_letters(self)
         self.setProperty("kind", "soft")
 
 
@@ -231,9 +241,6 @@ def apply(app: QApplication, choice: str, points: int) -> Colours:
     if app.font() != font:
         before = app.font().pointSize()
         app.setFont(font)
-        for name, share in _SIZES.items():
-            # PySide6's type stubs require bytes for the name, but its code requires str.
-            app.setFont(_sized(font, points, share), name)  # type: ignore[arg-type]
         if app.styleSheet():
             _resize_letters(app, before, points)
     if app.styleSheet() != sheet:

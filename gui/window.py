@@ -99,7 +99,11 @@ class ContentReceiver(Protocol):
 
 
 class RailButton(QToolButton):
-    """A button of the navigation rail. The theme has a font for this class."""
+    """A button of the navigation rail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        theme.set_letters(self)
 
 
 class MainWindow(QMainWindow):

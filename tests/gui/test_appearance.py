@@ -186,3 +186,14 @@ def test_the_list_keeps_what_belongs_to_a_row_when_rows_change_places(
     for row in range(30):
         desk.chat.list.itemClicked.emit(desk.chat.list.item(row))
     assert chosen == [row.id for row in many.list()]
+
+
+def test_titles_are_larger_and_the_rail_is_smaller_from_the_first_moment(desk: Desk) -> None:
+    points = QApplication.font().pointSize()
+    desk.program.window.show_page("settings")
+    titles = desk.program.window.findChildren(theme.Title)
+    rail = desk.program.window.findChildren(RailButton)
+    assert titles
+    assert rail
+    assert all(title.font().pointSize() > points for title in titles)
+    assert all(button.font().pointSize() < points for button in rail)
