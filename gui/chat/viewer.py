@@ -50,6 +50,8 @@ STEP = 1.25
 """Factor of one step of the zoom."""
 _LARGEST = 16.0
 """Largest zoom: a pixel of the picture is 16 pixels wide."""
+_LARGEST_OF_PART = 4.0
+"""Largest zoom that shows a part: pixels of a very small part say nothing."""
 _BLOCKS_FROM = 3.0
 """From this zoom on, pixels are drawn as squares and not blurred."""
 _LEAST_DRAG = 6
@@ -179,7 +181,7 @@ class Viewer(QAbstractScrollArea):
             return
         room = self._room() * self._ratio()
         zoom = min(room.width() / place.width(), room.height() / place.height())
-        self.set_zoom(min(zoom, 1.0 if zoom < 2 else zoom / 1.2))
+        self.set_zoom(min(zoom / 1.1, _LARGEST_OF_PART))
         middle = QPointF(place.center()) + QPointF(0.5, 0.5)
         self._scroll_by(self.from_picture(middle) - QPointF(self.viewport().rect().center()))
 
