@@ -1,22 +1,77 @@
-"""Controls for the declared settings."""
+"""Controls that the mouse wheel does not change by accident, and those of the declared settings.
+
+A page is scrolled with the wheel, and the pointer passes over its settings: Qt's own controls would
+take the focus and change. These pass the wheel on to the page until they have the focus by a click
+or by Tab.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import QCoreApplication
+from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLabel,
     QLineEdit,
+    QSlider,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from gui.data.settings import Preferences, Setting
+
+
+class SpinBox(QSpinBox):
+    """A field for a whole number. The wheel changes it only while it has the focus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
+        """Pass the wheel on unless this has the focus."""
+        super().wheelEvent(event) if self.hasFocus() else event.ignore()
+
+
+class DoubleSpinBox(QDoubleSpinBox):
+    """A field for a number. The wheel changes it only while it has the focus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
+        """Pass the wheel on unless this has the focus."""
+        super().wheelEvent(event) if self.hasFocus() else event.ignore()
+
+
+class ComboBox(QComboBox):
+    """A list to choose from. The wheel changes it only while it has the focus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
+        """Pass the wheel on unless this has the focus."""
+        super().wheelEvent(event) if self.hasFocus() else event.ignore()
+
+
+class Slider(QSlider):
+    """A horizontal slider. The wheel changes it only while it has the focus."""
+
+    def __init__(self) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
+        """Pass the wheel on unless this has the focus."""
+        super().wheelEvent(event) if self.hasFocus() else event.ignore()
 
 
 def make_row(settings: Preferences, setting: Setting) -> QWidget:
@@ -39,14 +94,14 @@ def make_row(settings: Preferences, setting: Setting) -> QWidget:
 def _control(settings: Preferences, setting: Setting) -> QWidget:
     name, value = setting.name, settings.get(setting.name)
     if setting.choices:
-        combo = QComboBox()
+        combo = ComboBox()
         for word, label in setting.choices:
             combo.addItem(translate_setting(label), word)
         combo.activated.connect(lambda _: settings.set(name, combo.currentData()))
         _follow(settings, name, combo, lambda new: combo.setCurrentIndex(combo.findData(new)))
         return combo
     if isinstance(value, float):
-        decimal = QDoubleSpinBox()
+        decimal = DoubleSpinBox()
         decimal.setSingleStep(0.05)
         decimal.setDecimals(2)
         _limit(decimal, setting)
@@ -54,7 +109,7 @@ def _control(settings: Preferences, setting: Setting) -> QWidget:
         decimal.valueChanged.connect(lambda new: settings.set(name, float(new)))
         return decimal
     if isinstance(value, int):
-        whole = QSpinBox()
+        whole = SpinBox()
         _limit(whole, setting)
         _follow(settings, name, whole, whole.setValue)
         # Report only finished numbers: a change of the font size builds the page again.

@@ -6,6 +6,7 @@ Widgets never name a colour; they have an object name or a `kind` property that 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import (
@@ -26,12 +27,21 @@ from gui.desktop_entry import ICON
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    """The colours by purpose, the same set as in the server's web page."""
+    """The colours by purpose, nearly the same set as in the server's web page.
 
+    line    the edge of a control or card; its contrast with what it is on is at least 3:1
+    faint   lines that only decorate
+    chosen  the selected row of a list; chosen_ink is the text on it
+    """
+
+    name: str
     ground: str
     side: str
     raised: str
     line: str
+    faint: str
+    chosen: str
+    chosen_ink: str
     ink: str
     soft: str
     accent: str
@@ -42,10 +52,14 @@ class Colours:
 
 
 LIGHT = Colours(
+    name="light",
     ground="#fbfaf7",
     side="#f3f1eb",
     raised="#ffffff",
-    line="#dcd9d0",
+    line="#86867e",
+    faint="#dcd9d0",
+    chosen="#23665a",
+    chosen_ink="#ffffff",
     ink="#1d2321",
     soft="#616964",
     accent="#23665a",
@@ -55,10 +69,14 @@ LIGHT = Colours(
     bad="#a3261b",
 )
 DARK = Colours(
+    name="dark",
     ground="#151918",
     side="#111413",
     raised="#1e2422",
-    line="#38403d",
+    line="#757f7b",
+    faint="#38403d",
+    chosen="#35796b",
+    chosen_ink="#ffffff",
     ink="#e9edea",
     soft="#9ca69f",
     accent="#6bbfab",
@@ -67,6 +85,9 @@ DARK = Colours(
     code="#101413",
     bad="#f08d80",
 )
+
+ICONS = Path(__file__).parent / "icons"
+"""Small drawings that the stylesheet names, for each palette."""
 
 FAMILIES = (
     "Inter",
@@ -88,9 +109,9 @@ _STYLESHEET = """
 QWidget { color: $ink; }
 QMainWindow, QDialog, QMessageBox, QStackedWidget#pages, QWidget[kind="page"]
   { background: $ground; }
-QWidget#rail { background: $side; border: 0; border-right: 1px solid $line; }
-QWidget#conversations { background: $side; border: 0; border-right: 1px solid $line; }
-QWidget#panel { background: $side; border: 0; border-left: 1px solid $line; }
+QWidget#rail { background: $side; border: 0; border-right: 1px solid $faint; }
+QWidget#conversations { background: $side; border: 0; border-right: 1px solid $faint; }
+QWidget#panel { background: $side; border: 0; border-left: 1px solid $faint; }
 QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QWidget > QWidget
   { background: transparent; border: 0; }
 QLabel { background: transparent; }
@@ -107,23 +128,23 @@ QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radiu
 QFrame[kind="error"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
 QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
 QFrame[kind="code"] { background: $code; border: 1px solid $line; border-radius: 10px; }
-QFrame[kind="rule"] { background: $line; border: 0; }
+QFrame[kind="rule"] { background: $faint; border: 0; }
 QPushButton, QToolButton {
   background: $raised; border: 1px solid $line; border-radius: 8px; padding: 6px 12px; }
 QToolButton { padding: 5px; }
 QPushButton:hover, QToolButton:hover { border-color: $accent; }
 QPushButton:pressed, QToolButton:pressed { background: $mine; }
-QPushButton:disabled, QToolButton:disabled { color: $soft; border-color: $line; }
+QPushButton:disabled, QToolButton:disabled { color: $soft; border-color: $faint; }
 QPushButton:focus, QToolButton:focus { border: 2px solid $accent; padding: 5px 11px; }
 QToolButton:focus { padding: 4px; }
 QPushButton[kind="main"] { background: $accent; color: $accent_ink; border-color: $accent; }
 QPushButton[kind="main"]:hover { border-color: $ink; }
 QPushButton[kind="main"]:focus { border: 2px solid $ink; }
-QPushButton[kind="main"]:disabled { background: $line; color: $soft; border-color: $line; }
+QPushButton[kind="main"]:disabled { background: $faint; color: $soft; border-color: $faint; }
 QToolButton[kind="quiet"], QPushButton[kind="quiet"] {
   background: transparent; border: 1px solid transparent; }
 QToolButton[kind="quiet"]:hover, QPushButton[kind="quiet"]:hover { background: $mine; }
-QToolButton[kind="quiet"]:checked { background: $mine; }
+QToolButton[kind="quiet"]:checked { background: $mine; border: 1px solid $accent; }
 QToolButton[kind="choice"]:checked { background: $accent; color: $accent_ink; }
 QToolButton[kind="quiet"]:focus, QPushButton[kind="quiet"]:focus { border: 1px solid $accent; }
 QToolButton[kind="quiet"]:focus { padding: 5px; }
@@ -132,40 +153,67 @@ QToolButton[kind="rail"] {
   background: transparent; border: 1px solid transparent; border-radius: 10px; padding: 7px 2px;
   color: $soft; }
 QToolButton[kind="rail"]:hover { background: $mine; }
-QToolButton[kind="rail"]:checked { background: $mine; color: $ink; }
-QToolButton[kind="rail"]:focus { border: 1px solid $accent; }
+QToolButton[kind="rail"]:checked { background: $mine; color: $ink; border: 1px solid $accent; }
+QToolButton[kind="rail"]:focus { border: 2px solid $accent; padding: 6px 1px; }
 QToolButton::menu-indicator { image: none; width: 0; }
 QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox {
   background: $raised; border: 1px solid $line; border-radius: 8px; padding: 5px 8px;
   selection-background-color: $accent; selection-color: $accent_ink; }
 QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus,
 QComboBox:focus { border: 1px solid $accent; }
-/* Not setButtonSymbols(NoButtons): with it Qt 6.11 leaves the number a width of one pixel. */
+QSpinBox, QDoubleSpinBox { padding: 5px 26px 5px 8px; }
 QSpinBox::up-button, QSpinBox::down-button, QDoubleSpinBox::up-button, QDoubleSpinBox::down-button {
-  width: 0; border: 0; }
+  subcontrol-origin: border; width: 24px; border: 0; background: transparent; }
+QSpinBox::up-button, QDoubleSpinBox::up-button { subcontrol-position: top right; }
+QSpinBox::down-button, QDoubleSpinBox::down-button { subcontrol-position: bottom right; }
+QSpinBox::up-button:hover, QDoubleSpinBox::up-button:hover, QSpinBox::down-button:hover,
+QDoubleSpinBox::down-button:hover { background: $mine; border-radius: 6px; }
+QSpinBox::up-arrow, QDoubleSpinBox::up-arrow {
+  image: url("$icons/up-$name.svg"); width: 12px; height: 12px; }
+QSpinBox::down-arrow, QDoubleSpinBox::down-arrow {
+  image: url("$icons/down-$name.svg"); width: 12px; height: 12px; }
 QComboBox QAbstractItemView { background: $raised; border: 1px solid $line;
-  selection-background-color: $mine; selection-color: $ink; }
+  selection-background-color: $chosen; selection-color: $chosen_ink; }
 QPlainTextEdit[kind="clear"], QTextBrowser[kind="clear"] {
   background: transparent; border: 0; padding: 0; }
-QListView, QTableView, QTreeView { background: transparent; border: 0; outline: 0;
-  selection-background-color: $mine; selection-color: $ink; gridline-color: $line;
+QListView, QTableView, QTreeView { background: $raised; border: 1px solid $line; outline: 0;
+  selection-background-color: $chosen; selection-color: $chosen_ink; gridline-color: $faint;
   alternate-background-color: $side; }
+QListView[kind="clear"], QTableView[kind="clear"] { background: transparent; border: 0; }
 QListView::item { border-radius: 8px; padding: 8px; margin: 1px 0; }
-QListView::item:hover { background: $raised; }
-QListView::item:selected { background: $mine; color: $ink; }
-QListView::item:selected:focus { border: 1px solid $accent; }
-QComboBox::drop-down { border: 0; width: 24px; }
-QHeaderView::section { background: $side; border: 0; border-bottom: 1px solid $line; padding: 6px; }
+QListView::item:hover { background: $mine; }
+QListView::item:selected { background: $chosen; color: $chosen_ink; }
+QListView::item:selected:focus { border: 1px solid $ink; }
+QComboBox::drop-down { border: 0; width: 26px; }
+QComboBox::down-arrow { image: url("$icons/down-$name.svg"); width: 12px; height: 12px; }
+QCheckBox, QRadioButton { spacing: 8px; background: transparent; }
+QCheckBox::indicator, QRadioButton::indicator, QAbstractItemView::indicator {
+  width: 14px; height: 14px; background: $raised; border: 1px solid $line; border-radius: 4px; }
+QRadioButton::indicator { border-radius: 8px; }
+QCheckBox::indicator:hover, QRadioButton::indicator:hover { border-color: $accent; }
+QCheckBox::indicator:focus, QRadioButton::indicator:focus { border: 2px solid $accent;
+  width: 12px; height: 12px; }
+QCheckBox::indicator:checked, QAbstractItemView::indicator:checked {
+  background: $accent; border-color: $accent; image: url("$icons/check-$name.svg"); }
+QCheckBox::indicator:checked:focus, QCheckBox::indicator:indeterminate:focus { border-color: $ink; }
+QCheckBox::indicator:indeterminate {
+  background: $accent; border-color: $accent; image: url("$icons/dash-$name.svg"); }
+QRadioButton::indicator:checked { background: $accent; border: 4px solid $raised;
+  width: 8px; height: 8px; }
+QCheckBox:disabled, QRadioButton:disabled { color: $soft; }
+QHeaderView::section { background: $side; border: 0; border-bottom: 1px solid $faint;
+  padding: 6px; }
 QTabBar::tab { padding: 6px 12px; border: 0; border-bottom: 2px solid transparent; }
 QTabBar::tab:selected { border-bottom: 2px solid $accent; }
 QTabWidget::pane { border: 0; }
 QMenu { background: $raised; border: 1px solid $line; border-radius: 8px; padding: 4px; }
-QMenu::item { padding: 6px 24px 6px 12px; border-radius: 6px; }
-QMenu::item:selected { background: $mine; }
+QMenu::item { padding: 6px 24px 6px 12px; border: 1px solid transparent; border-radius: 6px; }
+QMenu::icon { padding-left: 8px; }
+QMenu::item:selected { background: $mine; border: 1px solid $accent; }
 QMenu::item:disabled { color: $soft; }
-QMenu::separator { height: 1px; background: $line; margin: 4px 8px; }
+QMenu::separator { height: 1px; background: $faint; margin: 4px 8px; }
 QToolTip { background: $raised; color: $ink; border: 1px solid $line; padding: 4px; }
-QProgressBar { background: $line; border: 0; border-radius: 3px; max-height: 6px; min-height: 6px;
+QProgressBar { background: $faint; border: 0; border-radius: 3px; max-height: 6px; min-height: 6px;
   color: transparent; }
 QProgressBar::chunk { background: $accent; border-radius: 3px; }
 QSplitter::handle { background: transparent; }
@@ -179,7 +227,7 @@ QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
 QSlider::groove:horizontal { height: 4px; background: $line; border-radius: 2px; }
 QSlider::sub-page:horizontal { background: $accent; border-radius: 2px; }
 QSlider::handle:horizontal { background: $accent; width: 16px; margin: -6px 0; border-radius: 8px; }
-QStatusBar { background: $side; border-top: 1px solid $line; }
+QStatusBar { background: $side; border-top: 1px solid $faint; }
 QStatusBar::item { border: 0; }
 QWidget#drop { background: $mine; border: 2px dashed $accent; border-radius: 16px; }
 """
@@ -220,7 +268,7 @@ class SmallPrint(QLabel):
 
 def stylesheet(colours: Colours) -> str:
     """Return the window's stylesheet."""
-    sheet = _STYLESHEET
+    sheet = _STYLESHEET.replace("$icons", ICONS.as_posix())
     # Longer names first: $accent_ink begins with $accent.
     for name, value in sorted(asdict(colours).items(), key=lambda item: -len(item[0])):
         sheet = sheet.replace(f"${name}", value)
@@ -256,10 +304,13 @@ def _resize_letters(app: QApplication, before: int, points: int) -> None:
     again takes ten times as long as this.
     """
     for widget in app.allWidgets():
-        share = next((_SIZES[k.__name__] for k in type(widget).mro() if k.__name__ in _SIZES), 1.0)
-        font = widget.font()
+        share, font = _share(widget), widget.font()
         if font.pointSize() == _sized(font, before, share).pointSize():
             widget.setFont(_sized(font, points, share))
+
+
+def _share(widget: QWidget) -> float:
+    return next((_SIZES[k.__name__] for k in type(widget).mro() if k.__name__ in _SIZES), 1.0)
 
 
 def _sized(font: QFont, points: int, share: float) -> QFont:
@@ -385,7 +436,10 @@ class _LineIcon(QIconEngine):
 
     def _drawn(self, size: QSize, mode: QIcon.Mode) -> QPixmap:
         colours = current()
-        colour = colours.soft if mode is QIcon.Mode.Disabled else self._colour or colours.ink
+        colour = {
+            QIcon.Mode.Disabled: colours.soft,
+            QIcon.Mode.Selected: self._colour or colours.chosen_ink,
+        }.get(mode, self._colour or colours.ink)
         key = f"line {size.width()} {size.height()} {colour} {self._path}"
         pixels = QPixmap()
         if not QPixmapCache.find(key, pixels):

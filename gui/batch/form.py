@@ -11,7 +11,6 @@ from pathlib import Path
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -25,6 +24,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.inputs.formats import kind_of
 from gui.batch.run import Job
+from gui.controls import ComboBox
 from gui.data.settings import Preferences
 from gui.presets import PresetButton
 
@@ -178,7 +178,7 @@ class JobForm(QWidget):
         row = QHBoxLayout()
         row.setSpacing(16)
         label = QLabel(self.tr("Text files of your own"))
-        self.existing = QComboBox()
+        self.existing = ComboBox()
         self.existing.setAccessibleName(label.text())
         self.existing.setToolTip(
             self.tr(

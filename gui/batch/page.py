@@ -13,7 +13,6 @@ from PySide6.QtCore import QModelIndex, QPoint, QSize, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QComboBox,
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
@@ -35,6 +34,7 @@ from gui.batch.form import FormValues, JobForm
 from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_rows
 from gui.batch.table import THUMBNAIL_PX, Filter, Table, text_of
 from gui.context import Context
+from gui.controls import ComboBox
 from gui.data.settings import sampling_of
 from gui.pages.frame import page
 from gui.translation import error_text, translate
@@ -130,7 +130,7 @@ class BatchPage(QWidget):
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(lambda _: self._filter_changed())
         row.addWidget(self.search, 1)
-        self.states = QComboBox()
+        self.states = ComboBox()
         self.states.setAccessibleName(self.tr("Which pictures are shown"))
         for text, states in (
             (self.tr("All pictures"), ()),
@@ -158,6 +158,7 @@ class BatchPage(QWidget):
         table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         table.setTabKeyNavigation(False)
         table.setShowGrid(False)
+        table.setProperty("kind", "clear")
         table.setAlternatingRowColors(True)
         table.verticalHeader().hide()
         table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)

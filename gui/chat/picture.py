@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -26,6 +25,7 @@ from gui.background.pixels import MODEL_SIDE
 from gui.chat.parts import part_of
 from gui.chat.picture_view import PictureView
 from gui.context import Context
+from gui.controls import SpinBox
 from gui.data.state import Part
 from gui.translation import translate
 
@@ -117,7 +117,7 @@ class PicturePanel(QWidget):
         row = QHBoxLayout(self._page_row)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
-        self.pages = QSpinBox()
+        self.pages = SpinBox()
         self.pages.setPrefix(self.tr("Page "))
         self.pages.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.pages.setKeyboardTracking(False)  # a page is decoded when its number is complete

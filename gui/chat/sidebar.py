@@ -94,6 +94,7 @@ class Sidebar(QWidget):
         made = QListWidget()
         made.setAccessibleName(self.tr("Conversations"))
         made.setFrameShape(QFrame.Shape.NoFrame)
+        made.setProperty("kind", "clear")
         made.setUniformItemSizes(True)  # else every row is measured after each change
         self._painter = RowPainter(made, self._context.history.folder)
         made.setItemDelegate(self._painter)

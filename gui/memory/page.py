@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from PySide6.QtCore import QCoreApplication, Qt, QTimer
+from PySide6.QtCore import QCoreApplication, QTimer
 from PySide6.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QComboBox,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QSlider,
     QVBoxLayout,
     QWidget,
 )
@@ -23,6 +21,7 @@ from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.worker.client import Outcome
 from gui.context import Context, model_name
+from gui.controls import ComboBox, Slider
 from gui.memory.bars import PlanBars
 from gui.memory.meter import MeterBar, describe, read
 from gui.memory.plan import Device, PlanView, plan_for
@@ -87,7 +86,7 @@ class MemoryPage(QWidget):
 
     def _make_budget(self) -> QHBoxLayout:
         row = QHBoxLayout()
-        self.kind = QComboBox()
+        self.kind = ComboBox()
         self.kind.addItem(QCoreApplication.translate("Memory", "Video memory"), "vram")
         self.kind.addItem(QCoreApplication.translate("Memory", "RAM, without a GPU"), "ram")
         self.kind.setAccessibleName(
@@ -95,7 +94,7 @@ class MemoryPage(QWidget):
         )
         self.kind.currentIndexChanged.connect(lambda _: self._changed())
         row.addWidget(self.kind)
-        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider = Slider()
         self.slider.setRange(0, _MOST // _STEP)
         self.slider.setMinimumHeight(26)
         self.slider.setAccessibleName(

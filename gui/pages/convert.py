@@ -9,7 +9,6 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -24,6 +23,7 @@ from cogvlm2_lite.text import join
 from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context
+from gui.controls import ComboBox
 from gui.data.report import read_report
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
@@ -90,7 +90,7 @@ class ConvertPage(QWidget):
             QCoreApplication.translate("Convert", "Choose the new folder"),
         )
         grid.addWidget(QLabel(QCoreApplication.translate("Convert", "Calibration")), 2, 0)
-        self.calibrate = QComboBox()
+        self.calibrate = ComboBox()
         self.calibrate.addItem(
             QCoreApplication.translate("Convert", "None: fast, rounds to nearest"), "none"
         )

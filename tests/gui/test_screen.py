@@ -328,3 +328,23 @@ def test_a_person_pastes_a_file_and_presses_enter_at_once(
     person.key("Escape")
     person.wait(lambda seen: not seen["busy"])
     assert person.quit() == 0
+
+
+def test_the_wheel_scrolls_the_settings_and_changes_none(
+    start_talking: Callable[[], Person], tmp_path: Path
+) -> None:
+    person = start_talking()
+    person.key("alt+5")
+    names = ("Font size", "Unload when idle", "Longest answer", "Theme")
+    for name in names:
+        x, y = person.wait(lambda seen: name in seen["controls"])["controls"][name]  # noqa: B023
+        if not 0 < y < 750:
+            continue
+        person.do("mousemove", x, y, "click", "--repeat", 2, 5)
+        person.wait(lambda seen: seen["controls"][name][1] < y)  # noqa: B023
+        person.do("click", "--repeat", 9, 4)
+        person.wait(lambda seen: seen["controls"][name][1] == y)  # noqa: B023
+    file = tmp_path / "data" / "settings.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    assert not {"font_points", "unload_minutes", "max_new_tokens", "theme"} & set(kept)
+    assert person.quit() == 0
