@@ -6,9 +6,13 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from cogvlm2_lite.file_names import cut_name
+
+_MOST_NAME_BYTES = 255
 _SEAL = re.compile(rb"<!-- cogvlm2-lite ([0-9a-f]{64}) -->\n\Z")
 
 
@@ -28,6 +32,45 @@ def write_whole(target: Path, fill: Callable[[Path], object]) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_new(target: Path, data: bytes) -> None:
+    """Create a file with all of its content, and never replace one.
+
+    Raises FileExistsError if the name is taken, also by a link to nothing, and other OSErrors. It
+    leaves nothing behind then.
+    """
+    temporary = target.with_name(f".cogvlm2-{os.getpid()}-{threading.get_ident()}.new")
+    try:
+        temporary.write_bytes(data)
+        try:
+            os.link(temporary, target)  # the only step that is atomic and does not replace
+        except FileExistsError:
+            raise
+        except OSError:  # the file system has no hard links
+            _create(target, data)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _create(target: Path, data: bytes) -> None:
+    with target.open("xb") as stream:
+        try:
+            stream.write(data)
+            stream.flush()
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def free_name(target: Path) -> Path:
+    """Return the target, or the first of name-2, name-3, ... that does not exist."""
+    number, found = 1, target
+    while os.path.lexists(found):
+        number += 1
+        end = f"-{number}{target.suffix}"
+        found = target.with_name(cut_name(target.stem, _MOST_NAME_BYTES - len(end)) + end)
+    return found
 
 
 def sealed_page(html: str) -> bytes:

@@ -36,6 +36,19 @@ class SavedAnswers:
         self._whole_bytes: int | None = None
         """Where the last line begins that was cut off; None: no line was."""
         self._needs_break = False
+        self._state: tuple[int, int] | None = None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether another program wrote the file after `scan`."""
+        return self._state != self._file_state()
+
+    def _file_state(self) -> tuple[int, int] | None:
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def check_writable(self) -> None:
         """Create the folder. Raises DoesNotFitError if no answer could be saved there.
@@ -60,6 +73,7 @@ class SavedAnswers:
         """
         self._places.clear()
         self._whole_bytes, self._needs_break = None, False
+        self._state = self._file_state()
         try:
             if self._file.exists() and not stat.S_ISREG(self._file.stat().st_mode):
                 raise self._unreadable("it is not an ordinary file")

@@ -12,13 +12,13 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from cogvlm2_lite.batch.answered import Answered, WrittenText
 from cogvlm2_lite.file_names import cut_name
-from cogvlm2_lite.files import write_whole
+from cogvlm2_lite.files import write_new, write_whole
 
 _MOST_NAME_BYTES = 255
 _SUFFIX = ".txt"
@@ -49,11 +49,13 @@ class Writing:
     """The text file of an answer, and what answers.jsonl records of it.
 
     content  what to write; None: the file has it already
+    is_new   there was no file
     """
 
     path: Path
     content: bytes | None
     written: WrittenText
+    is_new: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ class TextFiles:
                 return Owner.PERSON, None
             raise
         if current is None:
-            return Owner.NOBODY, _writing(path, file, b"", own, b"")
+            return Owner.NOBODY, replace(_writing(path, file, b"", own, b""), is_new=True)
         ours = self._record(file, current, records)
         if ours is not None:
             before, after = current[: ours.start], current[ours.end :]
@@ -167,10 +169,17 @@ class TextFiles:
 
 
 def write(writing: Writing) -> None:
-    """Write a text file, all of it or nothing, unless it has its content. Raises OSError."""
+    """Write a text file, all of it or nothing, unless it has its content. Raises OSError.
+
+    A file that was created since it was planned is not replaced: that raises FileExistsError.
+    """
     content = writing.content
-    if content is not None:
-        writing.path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        return
+    writing.path.parent.mkdir(parents=True, exist_ok=True)
+    if writing.is_new:
+        write_new(writing.path, content)
+    else:
         write_whole(writing.path, lambda file: file.write_bytes(content))
 
 

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.lock import exclusive_batch
 from cogvlm2_lite.batch.pictures import read_names
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
 from cogvlm2_lite.batch.table import CSV
@@ -180,11 +182,24 @@ def _run(
         for name in planned.names:
             report.console.line(escape_line(str(task.folder / name)))
         return 0
-    control = Control()
-    if args.control:
-        threading.Thread(
-            target=control.follow, args=(control_lines,), name="control", daemon=True
-        ).start()
+    with exclusive_batch(task.output):
+        if planned.saved.is_changed:  # by a batch that ended meanwhile
+            planned = plan_batch(task)
+        control = Control()
+        if args.control:
+            threading.Thread(
+                target=control.follow, args=(control_lines,), name="control", daemon=True
+            ).start()
+        return _work(task, planned, control, report, partial(start, options))
+
+
+def _work(
+    task: Task,
+    planned: Planned,
+    control: Control,
+    report: _Reporter,
+    start: Callable[[], AbstractContextManager[WorkerEngine]],
+) -> int:
     report.planned(planned, task)
     done, failed = len(planned.known), 0
 
@@ -197,7 +212,7 @@ def _run(
 
     if planned.todo:
         planned.saved.check_writable()
-        with start(options) as engine:
+        with start() as engine:
             report.loading()
             engine.wait_ready()
             follow(engine)

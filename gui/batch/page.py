@@ -13,7 +13,6 @@ from PySide6.QtCore import QModelIndex, QPoint, QSize, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -31,12 +30,14 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
-from gui.batch.run import BatchRun, Row, RowState, RunState, arguments, export_rows
+from gui.batch.run import KINDS, BatchRun, Row, RowState, RunState, arguments, export_rows
 from gui.batch.table import THUMBNAIL_PX, Filter, Table, text_of
 from gui.context import Context
 from gui.controls import ComboBox
+from gui.data.saving import How
 from gui.data.settings import sampling_of
 from gui.pages.frame import page
+from gui.save_dialog import ask_for_target
 from gui.translation import error_text, translate
 
 _ROW = THUMBNAIL_PX + 14
@@ -378,28 +379,31 @@ class BatchPage(QWidget):
     # --- export and rows ------------------------------------------------------------------------
 
     def _ask_for_export(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self, self.tr("Export the rows shown"), "", "CSV (*.csv);;JSON Lines (*.jsonl)"
+        folder = self._run.job.folder.name if self._run is not None else ""
+        target = ask_for_target(
+            self,
+            self._context.settings,
+            title=self.tr("Export the rows shown"),
+            name=self.tr("Answers about {folder}").format(folder=folder),
+            kinds=KINDS,
         )
-        if name:
-            # The dialog asks before a file is replaced, but it does not know an added suffix.
-            self.export_to(Path(name), replace=bool(Path(name).suffix))
+        if target is not None:
+            self.export_to(target.file, target.how)
 
-    def export_to(self, target: Path, *, replace: bool = False) -> None:
-        """Write the rows that are shown to a file, on a thread.
-
-        replace  the user agreed to replace it
-        """
+    def export_to(self, target: Path, how: How = How.NEW) -> None:
+        """Write the rows that are shown to a file, on a thread. The suffix is .csv without one."""
         file = target if target.suffix else target.with_suffix(".csv")
         rows = tuple(self.filter.shown())
 
         def written(_: None) -> None:
             self._show_text(
-                self.tr("{count} rows were written to {file}.").format(count=len(rows), file=file)
+                self.tr("{count} rows were written to {file}.").format(
+                    count=len(rows), file=escape_line(str(file))
+                )
             )
 
         self._context.tasks.run(
-            partial(export_rows, rows, file, replace=replace),
+            partial(export_rows, rows, file, how),
             written,
             lambda error: self._show_text(error_text(error)),
             self,

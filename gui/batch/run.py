@@ -9,13 +9,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.batch.table import HEADER, rows_as_csv
+from cogvlm2_lite.batch.table import HEADER
 from cogvlm2_lite.batch.texts import Existing
-from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line, to_json, unescape_name
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import join
-from gui.data.settings import write_atomic
+from gui.data.saving import How, Kind, save, save_table
 
 
 class RowState(Enum):
@@ -217,34 +216,23 @@ class BatchRun:
                 self._set(row.picture, RowState.WAITING)
 
 
-def export_rows(rows: Sequence[Row], target: Path, *, replace: bool = False) -> None:
-    """Write rows as JSON Lines if the suffix is .jsonl, else as CSV.
+KINDS = (
+    Kind(suffix=".csv", label="CSV", adds=True),
+    Kind(suffix=".jsonl", label="JSON Lines", adds=True),
+)
 
-    replace  whether the user agreed to replace an existing file
 
-    Raises CogVLM2LiteError if the file exists or can't be written.
+def export_rows(rows: Sequence[Row], target: Path, how: How = How.NEW) -> None:
+    """Write rows as JSON Lines if the suffix is .jsonl, else as CSV. Raises SaveError.
+
+    Rows that are added to a table come without its head.
     """
     errors = [row.text if row.state is RowState.FAILED else "" for row in rows]
     answers = [row.text if row.state is RowState.ANSWERED else "" for row in rows]
     if target.suffix.lower() == ".jsonl":
-        table = zip((row.picture for row in rows), answers, errors, strict=True)
-        text = "".join(to_json(dict(zip(HEADER, line, strict=True))) + "\n" for line in table)
+        lines = zip((row.picture for row in rows), answers, errors, strict=True)
+        text = "".join(to_json(dict(zip(HEADER, line, strict=True))) + "\n" for line in lines)
+        save(target, text.encode(), how)
     else:
-        table = zip((row.shown_name for row in rows), answers, errors, strict=True)
-        # A byte order mark makes spreadsheets read the file as UTF-8.
-        text = "\ufeff" + rows_as_csv([HEADER, *table])
-    if not replace and target.exists():
-        raise CogVLM2LiteError(
-            "{file} already exists and is not overwritten.",
-            hint="Choose another name.",
-            file=target,
-        )
-    try:
-        write_atomic(target, text.encode())
-    except OSError as error:
-        raise CogVLM2LiteError(
-            "{file} can't be written: {why}.",
-            hint="Choose another place.",
-            file=target,
-            why=error.strerror or error,
-        ) from error
+        names = (row.shown_name for row in rows)
+        save_table([HEADER, *zip(names, answers, errors, strict=True)], target, how)

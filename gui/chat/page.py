@@ -159,6 +159,7 @@ class ChatPage(QWidget):
         side.renamed.connect(self._renamed)
         side.deleted.connect(self._deleted)
         side.failed.connect(self.show_message)
+        side.told.connect(self.show_message)
         self.list, self.search, self.undo = side.list, side.search, side.undo
         self.new_button = side.new_button
         return side
@@ -232,7 +233,7 @@ class ChatPage(QWidget):
         self.sidebar.delete(conversation_id)
 
     def export_to(self, conversation_id: int, target: Path) -> None:
-        """Write a conversation to a file. Raises HistoryError."""
+        """Write a conversation to a new file. Raises HistoryError or SaveError."""
         self.sidebar.export_to(conversation_id, target)
 
     def show_conversation(self, conversation: Conversation | None) -> None:

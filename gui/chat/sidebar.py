@@ -22,14 +22,16 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.file_names import escape_line
 from gui import theme
 from gui.chat.dates import short_date
 from gui.chat.list_rows import ROW, RowPainter
 from gui.context import Context
-from gui.data.export import export
+from gui.data.export import KINDS, export
 from gui.data.history import HistoryError, Summary, search_file
 from gui.data.import_json import read_export
 from gui.data.state import Conversation
+from gui.save_dialog import Target, ask_for_target
 from gui.translation import error_text
 
 _ID = Qt.ItemDataRole.UserRole
@@ -43,6 +45,7 @@ class Sidebar(QWidget):
     renamed        (id, title)
     deleted        (id)
     failed         (message)
+    told           (message) something was done that is not seen
 
     is_answering  returns True for the conversation that is being answered
     """
@@ -52,6 +55,7 @@ class Sidebar(QWidget):
     renamed = Signal(int, str)
     deleted = Signal(int)
     failed = Signal(str)
+    told = Signal(str)
 
     def __init__(self, context: Context, is_answering: Callable[[int], bool]) -> None:
         super().__init__()
@@ -185,31 +189,36 @@ class Sidebar(QWidget):
         self.deleted.emit(conversation_id)
         self.reload()
 
-    def export_to(self, conversation_id: int, target: Path, *, replace: bool = False) -> None:
-        """Write a conversation to a file. replace: the user agreed to replace it.
+    def export_to(self, conversation_id: int, target: Path) -> None:
+        """Write a conversation to a new file, as Markdown if its name has no suffix.
 
-        Raises HistoryError.
+        Raises HistoryError or SaveError.
         """
-        conversation = self._context.history.load(conversation_id)
-        picture = (
-            self._context.history.picture(conversation.picture) if conversation.picture else b""
-        )
-        export(conversation, picture, _with_suffix(target), replace=replace)
+        write = self._exporting(conversation_id, Target(file=_with_suffix(target)))
+        write()
 
-    def export_soon(self, conversation_id: int, target: Path, *, replace: bool) -> None:
+    def export_soon(self, conversation_id: int, target: Target) -> None:
         """Do the same on a thread; `failed` reports an error."""
-        history = self._context.history
+        saved = self.tr("The conversation was saved as {file}.").format(
+            file=escape_line(str(target.file))
+        )
         try:
-            conversation = history.load(conversation_id)
+            write = self._exporting(conversation_id, target)
         except HistoryError as error:
             self.failed.emit(error_text(error))
             return
+        self._context.tasks.run(write, lambda _: self.told.emit(saved), self._show_error, self)
 
-        def work() -> None:
+    def _exporting(self, conversation_id: int, target: Target) -> Callable[[], None]:
+        """Return the function that writes a conversation. Raises HistoryError."""
+        history = self._context.history
+        conversation = history.load(conversation_id)
+
+        def write() -> None:
             picture = history.picture(conversation.picture) if conversation.picture else b""
-            export(conversation, picture, _with_suffix(target), replace=replace)
+            export(conversation, picture, target.file, target.how)
 
-        self._context.tasks.run(work, lambda _: None, self._show_error, self)
+        return write
 
     def import_from(self, source: Path) -> None:
         """Import a conversation on a thread, and show it; `failed` reports an error."""
@@ -253,7 +262,7 @@ class Sidebar(QWidget):
         menu = QMenu(self)
         menu.addAction(self.tr("Rename"), partial(self._rename, conversation_id, item.text()))
         menu.addAction(self.tr("Pin or unpin"), partial(self._pin, conversation_id))
-        menu.addAction(self.tr("Export"), partial(self._export, conversation_id))
+        menu.addAction(self.tr("Export…"), partial(self._export, conversation_id, item.text()))
         menu.addAction(self.tr("Delete"), partial(self.delete, conversation_id))
         menu.exec(self.list.mapToGlobal(place))
 
@@ -269,17 +278,16 @@ class Sidebar(QWidget):
         self._guard(lambda: history.pin(conversation_id, not history.load(conversation_id).pinned))
         self.reload()
 
-    def _export(self, conversation_id: int) -> None:
-        name, _ = QFileDialog.getSaveFileName(
+    def _export(self, conversation_id: int, title: str) -> None:
+        target = ask_for_target(
             self,
-            self.tr("Export the conversation"),
-            "",
-            "Markdown (*.md);;HTML (*.html);;JSON (*.json)",
+            self._context.settings,
+            title=self.tr("Export the conversation"),
+            name=title,
+            kinds=KINDS,
         )
-        if name:
-            # The dialog asks before a file is replaced, but it does not know an added suffix.
-            target = Path(name)
-            self.export_soon(conversation_id, target, replace=bool(target.suffix))
+        if target is not None:
+            self.export_soon(conversation_id, target)
 
     def _restore_deleted(self) -> None:
         if self._last_deleted is not None:

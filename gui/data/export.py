@@ -1,10 +1,11 @@
-"""Exports a conversation as Markdown, HTML or JSON. No Qt here."""
+"""Exports a conversation as Markdown, HTML, JSON or text. No Qt here."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cogvlm2_lite.file_names import cut_name
-from gui.data.history import HistoryError
-from gui.data.settings import write_atomic
+from gui.data.rendering import to_html as answer_as_html
+from gui.data.rendering import to_plain
+from gui.data.saving import How, Kind, check_free, save
 from gui.data.state import Conversation, Part
 
 _KINDS = {
@@ -28,63 +30,76 @@ _KINDS = {
 
 _PAGE = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>body{{font:16px/1.5 sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}
-img{{max-width:100%}}.q{{background:#e6f0ec;border-radius:.8rem;padding:.6rem 1rem}}
-.p{{color:#616964;font-size:.9rem;margin-bottom:0}}.p:empty{{display:none}}
-.a{{white-space:pre-wrap;padding:.4rem 1rem}}</style></head>
+<style>:root{{color-scheme:light dark}}
+body{{font:16px/1.5 sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}
+img{{max-width:100%}}.q{{background:#8cb4a433;border-radius:.8rem;padding:.6rem 1rem;white-space:pre-wrap}}
+.p{{font-size:.9rem;opacity:.8;margin-bottom:0}}.p:empty{{display:none}}
+.when{{font-size:.8rem;opacity:.7;margin:1.5rem 0 .2rem}}.a{{padding:0 1rem}}
+.a h1{{font-size:1.5rem}}.a h2{{font-size:1.25rem}}.a h3{{font-size:1.1rem}}
+table{{border-collapse:collapse}}td,th{{border:1px solid #8888;padding:.25rem .6rem;text-align:left}}
+blockquote{{border-left:3px solid #8888;margin-left:0;padding-left:1rem}}
+pre{{background:#8882;border-radius:.5rem;padding:.6rem;overflow-x:auto}}</style></head>
 <body><h1>{title}</h1>{picture}
 {turns}
 </body></html>
 """  # noqa: E501 - a policy has no line breaks
 
+KINDS = (
+    Kind(suffix=".md", label="Markdown", others=(".markdown",), adds=True),
+    Kind(suffix=".html", label="HTML", others=(".htm",)),
+    Kind(suffix=".json", label="JSON"),
+    Kind(suffix=".txt", label="Text", adds=True),
+)
 
-def export(
-    conversation: Conversation, picture: bytes, target: Path, *, replace: bool = False
-) -> None:
-    """Write the branch that is shown, in the format of the file's suffix: .md, .html or .json.
 
-    The picture is written next to a Markdown file, and never replaces another one.
+def export(conversation: Conversation, picture: bytes, target: Path, how: How = How.NEW) -> None:
+    """Write a conversation in the format of the file's suffix: .md, .html, .json or .txt.
 
-    replace  whether the user agreed to replace an existing file
+    All but JSON have the branch that is shown. The picture is written next to a Markdown file, and
+    never replaces another one.
 
-    Raises HistoryError if the file exists or can't be written.
+    Raises SaveError if the file exists or can't be written.
     """
-    if not replace and target.exists():
-        raise HistoryError(
-            "{file} already exists and is not overwritten.",
-            hint="Choose another name.",
-            file=target,
-        )
-    try:
-        if target.suffix.lower() == ".json":
-            write_atomic(target, to_json(conversation, picture).encode())
-        elif target.suffix.lower() in (".html", ".htm"):
-            write_atomic(target, to_html(conversation, picture).encode())
-        else:
-            name = ""
+    between = b""
+    match target.suffix.lower():
+        case ".json":
+            data = to_json(conversation, picture)
+        case ".html" | ".htm":
+            data = to_html(conversation, picture)
+        case ".txt":
+            data, between = to_text(conversation), b"\n"
+        case _:
+            data, between = to_markdown(conversation, ""), b"\n"
             if picture:
-                name = _picture_name(target, picture)
-                write_atomic(target.with_name(name), picture)
-            write_atomic(target, to_markdown(conversation, name).encode())
-    except OSError as error:
-        raise HistoryError(
-            "{file} can't be written: {why}.",
-            hint="Choose another place.",
-            file=target,
-            why=error.strerror or error,
-        ) from error
+                check_free(target, how)
+                data = to_markdown(conversation, _save_picture(target, picture))
+    save(target, data.encode(), how, between=between)
 
 
-def _picture_name(target: Path, picture: bytes) -> str:
-    """Return a name next to a Markdown file that is free, or that has this very picture."""
+def _save_picture(target: Path, picture: bytes) -> str:
+    """Write the picture next to a Markdown file and return its name.
+
+    It gets a name that is free; a file that is this very picture is used.
+    """
     kind, number = picture_kind(picture), 1
     while True:
         end = f".{kind}" if number == 1 else f"-{number}.{kind}"
         file = target.with_name(cut_name(target.stem, 255 - len(end)) + end)
-        if not file.exists() or (file.is_file() and file.read_bytes() == picture):
+        if not os.path.lexists(file):
+            save(file, picture)
+            return file.name
+        if _has(file, picture):
             return file.name
         number += 1
+
+
+def _has(file: Path, content: bytes) -> bool:
+    try:
+        return file.is_file() and file.read_bytes() == content
+    except OSError:  # it may not be read
+        return False
 
 
 def to_markdown(conversation: Conversation, picture: str) -> str:
@@ -99,16 +114,26 @@ def to_markdown(conversation: Conversation, picture: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def to_text(conversation: Conversation) -> str:
+    """Return the shown branch as plain text: tables with tabs, formulas as they were written."""
+    parts = [conversation.title]
+    for turn in conversation.path():
+        asked = f"[{_time(turn.created)}] {turn.question}"
+        parts += [about(turn.parts), asked, to_plain(turn.answer)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
 def to_html(conversation: Conversation, picture: bytes) -> str:
-    """Return the shown branch as one HTML page that loads nothing. Texts are escaped."""
+    """Return the shown branch as one HTML page that loads nothing and runs nothing."""
     image = ""
     if picture:
         kind = {"jpg": "jpeg", "tif": "tiff"}.get(picture_kind(picture), picture_kind(picture))
         image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
     turns = "\n".join(
+        f'<p class="when">{_time(turn.created)}</p>'
         f'<p class="p">{html.escape(about(turn.parts))}</p>'
-        f'<p class="q">{html.escape(turn.question)}</p>'
-        f'<div class="a">{html.escape(turn.answer.strip())}</div>'
+        f'<p class="q">{html.escape(turn.question)}</p>\n'
+        f'<div class="a">{answer_as_html(turn.answer)}</div>'
         for turn in conversation.path()
     )
     return _PAGE.format(title=html.escape(conversation.title), picture=image, turns=turns)

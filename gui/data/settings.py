@@ -194,6 +194,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="batch_folder", default=""),
     Setting(name="batch_question", default=""),
     Setting(name="batch_output", default=""),
+    Setting(name="export_folder", default=""),
     Setting(name="geometry", default=""),
     Setting(name="list_width", default=230),
     Setting(name="picture_share", default=0.56, lowest=0.1, highest=0.9),

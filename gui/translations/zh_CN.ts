@@ -223,6 +223,10 @@
         <translation>，</translation>
     </message>
     <message>
+        <source>Answers about {folder}</source>
+        <translation>{folder} 的回答</translation>
+    </message>
+    <message>
         <source>{count} rows were written to {file}.</source>
         <translation>已将 {count} 行写入 {file}。</translation>
     </message>
@@ -1980,6 +1984,14 @@
         <translation>此模型不支持嵌入向量：它回答关于图片的问题。</translation>
     </message>
     <message>
+        <source>Wait until it has ended, or choose another folder for the answers.</source>
+        <translation>请等它结束，或为回答选择另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Make it writable, or choose another folder for the answers.</source>
+        <translation>请将其设为可写，或为回答选择另一个文件夹。</translation>
+    </message>
+    <message>
         <source>Install it: pip install &quot;cogvlm2-lite[{extra}]&quot;</source>
         <translation>请安装：pip install &quot;cogvlm2-lite[{extra}]&quot;</translation>
     </message>
@@ -3334,6 +3346,14 @@
     <message>
         <source>This command needs the package {package}, which is not installed.</source>
         <translation>此命令需要软件包 {package}，但它未安装。</translation>
+    </message>
+    <message>
+        <source>Another batch is writing its answers to {folder}.</source>
+        <translation>另一个批处理正在向 {folder} 写入回答。</translation>
+    </message>
+    <message>
+        <source>{folder} can&apos;t be written to: {why}.</source>
+        <translation>无法写入 {folder}：{why}。</translation>
     </message>
     <message>
         <source>--context must be 1 or more, not {value}.</source>
@@ -4945,6 +4965,45 @@ or open a file.</source>
     </message>
 </context>
 <context>
+    <name>Saving</name>
+    <message>
+        <source>Conversation</source>
+        <translation>对话</translation>
+    </message>
+    <message>
+        <source>The file exists</source>
+        <translation>文件已存在</translation>
+    </message>
+    <message>
+        <source>{file} exists already.</source>
+        <translation>{file} 已存在。</translation>
+    </message>
+    <message>
+        <source>It is in {folder}. What should happen?</source>
+        <translation>它位于 {folder}。要怎样处理？</translation>
+    </message>
+    <message>
+        <source>Keep it, save as {file}</source>
+        <translation>保留它，另存为 {file}</translation>
+    </message>
+    <message>
+        <source>Add at its end</source>
+        <translation>添加到它的末尾</translation>
+    </message>
+    <message>
+        <source>Replace it</source>
+        <translation>替换它</translation>
+    </message>
+    <message>
+        <source>Other name or folder…</source>
+        <translation>其他名称或文件夹…</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+</context>
+<context>
     <name>Settings</name>
     <message>
         <source>Settings</source>
@@ -5129,8 +5188,12 @@ or open a file.</source>
         <translation>置顶或取消置顶</translation>
     </message>
     <message>
-        <source>Export</source>
-        <translation>导出</translation>
+        <source>Export…</source>
+        <translation>导出…</translation>
+    </message>
+    <message>
+        <source>The conversation was saved as {file}.</source>
+        <translation>对话已保存为 {file}。</translation>
     </message>
     <message>
         <source>Delete</source>

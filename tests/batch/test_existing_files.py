@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cogvlm2_lite.batch.answered import Answered
+from cogvlm2_lite.batch.answered import Answered, WrittenText
 from cogvlm2_lite.batch.saved import JSONL
 from cogvlm2_lite.batch.table import CSV
 from cogvlm2_lite.batch.texts import choose_names
 from cogvlm2_lite.batch.work import Task, run_batch
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, UsageError
 from cogvlm2_lite.events import Event, Finished, FinishReason, PictureOpened
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
@@ -845,3 +845,36 @@ def test_whatever_a_person_and_the_program_do_nothing_of_the_persons_is_lost(ste
         batch(folder, Speaker(lambda ask: finished(f"{ask.question} A cat.")))
         for file in {"a.txt", "b.txt", "b.png.txt"} - theirs.keys():
             assert (folder / file).read_text() == "What? A cat.\n"
+
+
+# --- two batches in one folder --------------------------------------------------------------------
+
+
+def test_a_second_batch_in_the_same_folder_is_an_error(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    command = ["demo", str(tmp_path / "in"), "--question", "?", "--output", str(tmp_path / "out")]
+
+    def load(_: object) -> Any:
+        # The first batch loads its model now, so it holds the folder.
+        with pytest.raises(UsageError) as caught:
+            main(command, start=load)
+        seen.append(caught.value)
+        raise CogVLM2LiteError("stop here")
+
+    seen: list[UsageError] = []
+    with pytest.raises(CogVLM2LiteError, match="stop here"):
+        main(command, start=load)
+    assert "Another batch is writing its answers to" in seen[0].message
+    assert "another folder" in seen[0].hint
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_text_file_that_comes_while_the_picture_is_asked_about_is_kept(tmp_path: Path) -> None:
+    from cogvlm2_lite.batch.texts import Writing, write
+
+    file = tmp_path / "a.txt"
+    record = WrittenText(file="a.txt", sha256="", start=0, end=4)
+    file.write_text("mine")
+    with pytest.raises(FileExistsError):
+        write(Writing(path=file, content=b"ours", written=record, is_new=True))
+    assert file.read_text() == "mine"

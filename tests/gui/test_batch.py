@@ -26,6 +26,7 @@ from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
 from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
 from gui.batch.table import Table
+from gui.data.saving import How
 from tests.helpers.desk import Desk, Script
 
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -132,7 +133,7 @@ def test_an_export_runs_nothing_and_replaces_nothing_without_a_question(tmp_path
     with pytest.raises(CogVLM2LiteError, match="already exists"):
         export_rows(rows, tmp_path / "mine.csv")
     assert (tmp_path / "mine.csv").read_text() == "mine"
-    export_rows(rows, tmp_path / "mine.csv", replace=True)
+    export_rows(rows, tmp_path / "mine.csv", How.REPLACE)
     assert "1+1" in (tmp_path / "mine.csv").read_text()
 
 

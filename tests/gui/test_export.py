@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gui.data.export import export, picture_kind
-from gui.data.history import HistoryError
+from gui.data.saving import How, SaveError
 from gui.data.state import Conversation, Turn
 from tests.helpers.desk import finished
 
@@ -42,10 +42,10 @@ def test_an_export_replaces_nothing_without_a_question(tmp_path: Path) -> None:
     assert "![](talk-2.png)" in (tmp_path / "talk.md").read_text()
     for kind in ("md", "html", "json"):
         (tmp_path / f"mine.{kind}").write_text("mine")
-        with pytest.raises(HistoryError, match="already exists"):
+        with pytest.raises(SaveError, match="already exists"):
             export(talk(), PNG, tmp_path / f"mine.{kind}")
         assert (tmp_path / f"mine.{kind}").read_text() == "mine"
-    export(talk(), PNG, tmp_path / "talk.md", replace=True)  # the user agreed
+    export(talk(), PNG, tmp_path / "talk.md", How.REPLACE)  # the user agreed
     assert sorted(f.name for f in tmp_path.glob("talk*")) == ["talk-2.png", "talk.md", "talk.png"]
     long = tmp_path / ("n" * 252 + ".md")
     export(talk(), PNG, long)
@@ -72,7 +72,7 @@ def test_json_has_every_version(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HistoryError, match="can't be written"):
+    with pytest.raises(SaveError, match="can't be written"):
         export(talk(), b"", tmp_path / "file" / "talk.md")
 
 

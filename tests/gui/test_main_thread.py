@@ -17,6 +17,7 @@ from PySide6.QtCore import QProcess
 from PySide6.QtGui import QGuiApplication, QImage
 
 from gui.batch.page import BatchPage
+from gui.save_dialog import Target
 from tests.helpers.desk import Desk
 from tests.helpers.pages import three_pages
 
@@ -130,7 +131,7 @@ def test_export_import_and_settings_block_nothing(desk: Desk, watch: Watch, tmp_
     desk.ask("What?")
     assert chat.conversation is not None
     target = tmp_path / "talk.json"
-    chat.sidebar.export_soon(chat.conversation.id, target, replace=False)
+    chat.sidebar.export_soon(chat.conversation.id, Target(file=target))
     desk.qtbot.waitUntil(lambda: not desk.program.window.tasks.busy)
     assert target.exists()
     before = chat.list.count()
