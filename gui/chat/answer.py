@@ -279,13 +279,15 @@ class Answer(QWidget):
 
     def fit(self, width: int) -> int:
         """Lay the parts out for a width in pixels and return the height of all."""
-        if width != self.width():
+        before = self.width()
+        if width != before:
+            # First, because a part that grows is laid out again for the width of the answer.
+            self.resize(width, self.height())
             for place, part in enumerate(self._parts):
                 if part is not None:
                     self._heights[place] = part.fit(width)
-                elif self.width():
-                    self._heights[place] = self._heights[place] * self.width() // max(width, 1)
-            self.resize(width, self.height())
+                elif before:
+                    self._heights[place] = self._heights[place] * before // max(width, 1)
         self._arrange()
         return self.height()
 

@@ -201,3 +201,18 @@ def test_how_answers_are_made_is_chosen_beside_the_question(desk: Desk) -> None:
     assert boxes["Temperature"].value() == 0
     assert button.text() == "Exact"
     button.popup.close()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_every_part_follows_the_width_of_the_answer(lazy: bool, qtbot: QtBot) -> None:
+    answer = Answer(lazy=lazy)
+    qtbot.addWidget(answer)
+    answer.resize(100, 30)
+    answer.show()
+    answer.show_text(
+        "Some words that fill lines.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```\nx\n```\n\nAnd more."
+    )
+    assert answer.parts
+    for width in (300, 120, 500):
+        answer.fit(width)
+        assert {part.width() for part in answer.parts} == {width}
