@@ -15,6 +15,7 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
+    QFormLayout,
     QLabel,
     QLineEdit,
     QSlider,
@@ -74,21 +75,32 @@ class Slider(QSlider):
         super().wheelEvent(event) if self.hasFocus() else event.ignore()
 
 
-def make_row(settings: Preferences, setting: Setting) -> QWidget:
-    """Return the control of a setting with its help text below. A change is saved at once."""
+def add_setting(form: QFormLayout, settings: Preferences, setting: Setting) -> None:
+    """Add a row with a setting's label, its control, and its help text below.
+
+    A change is saved at once.
+    """
+    label = QLabel(translate_setting(setting.label))
+    holder, control = _make_row(settings, setting)
+    label.setBuddy(control)
+    form.addRow(label, holder)
+
+
+def _make_row(settings: Preferences, setting: Setting) -> tuple[QWidget, QWidget]:
     holder = QWidget()
     column = QVBoxLayout(holder)
     column.setContentsMargins(0, 0, 0, 0)
     column.setSpacing(2)
     control = _control(settings, setting)
     control.setAccessibleName(translate_setting(setting.label))
+    control.setAccessibleDescription(translate_setting(setting.help))
     control.setMaximumWidth(260)
     column.addWidget(control)
     text = QLabel(translate_setting(setting.help))
     text.setProperty("kind", "soft")
     text.setWordWrap(True)
     column.addWidget(text)
-    return holder
+    return holder, control
 
 
 def _control(settings: Preferences, setting: Setting) -> QWidget:

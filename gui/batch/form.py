@@ -59,12 +59,14 @@ class JobForm(QWidget):
             grid, 0, self.tr("Folder of pictures"), self.tr("Choose the folder of the pictures")
         )
         self.folder.textEdited.connect(lambda _: self._choose_only(None))
-        grid.addWidget(QLabel(self.tr("Question")), 1, 0, Qt.AlignmentFlag.AlignTop)
+        label = QLabel(self.tr("Question"))
+        grid.addWidget(label, 1, 0, Qt.AlignmentFlag.AlignTop)
         self.question = QPlainTextEdit()
         self.question.setAccessibleName(self.tr("Question about each picture"))
         self.question.setPlaceholderText(self.tr("Asked about each picture"))
         self.question.setFixedHeight(62)
         self.question.setTabChangesFocus(True)
+        label.setBuddy(self.question)
         grid.addWidget(self.question, 1, 1)
         presets = PresetButton(settings, self.question.setPlainText, self.question.toPlainText)
         grid.addWidget(presets, 1, 2, Qt.AlignmentFlag.AlignTop)
@@ -180,6 +182,7 @@ class JobForm(QWidget):
         label = QLabel(self.tr("Text files of your own"))
         self.existing = ComboBox()
         self.existing.setAccessibleName(label.text())
+        label.setBuddy(self.existing)
         self.existing.setToolTip(
             self.tr(
                 "What to do if a picture has a .txt file that this program did not write, or that "
@@ -217,8 +220,10 @@ class JobForm(QWidget):
         return self._few
 
     def _place(self, grid: QGridLayout, row: int, label: str, title: str) -> QLineEdit:
-        grid.addWidget(QLabel(label), row, 0)
+        text = QLabel(label)
+        grid.addWidget(text, row, 0)
         line = QLineEdit()
+        text.setBuddy(line)
         line.setAccessibleName(label)
         grid.addWidget(line, row, 1)
         button = QPushButton(self.tr("Choose…"))

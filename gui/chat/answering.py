@@ -58,13 +58,13 @@ class Answering(QObject):
 
     changed   its turn must be drawn again
     progress  (Phase) how far it is; again and again, because the time left changes
-    ended     the answer ended and was saved
+    ended     (turn) the answer ended and was saved
     failed    (message) it could not be saved
     """
 
     changed = Signal()
     progress = Signal(object)
-    ended = Signal()
+    ended = Signal(object)
     failed = Signal(str)
 
     def __init__(
@@ -224,8 +224,10 @@ class Answering(QObject):
         self._write()
         self._clock.stop()
         self.changed.emit()
+        assert self.conversation is not None
+        turn = self.conversation.turns[self.turn]
         self._request, self.conversation, self._series = None, None, None
-        self.ended.emit()
+        self.ended.emit(turn)
 
     def _tick(self) -> None:
         """Draw and save new text. On a timer, because the next token may take long."""

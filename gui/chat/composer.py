@@ -94,7 +94,7 @@ class Composer(QWidget):
     def _make_foot(self) -> QHBoxLayout:
         self.status = QLabel()
         self.status.setProperty("kind", "soft")
-        self.status.setAccessibleName(self.tr("What the engine is doing"))
+        self.status.setAccessibleDescription(self.tr("What the engine is doing"))
         self.progress = QProgressBar()
         self.progress.setAccessibleName(self.tr("Progress"))
         self.progress.setFixedWidth(120)

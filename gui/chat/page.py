@@ -22,6 +22,7 @@ from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask, Loaded
 from gui import theme
+from gui.announce import announce
 from gui.background.attachments import AttachmentState, cut_part
 from gui.chat.answering import Answering
 from gui.chat.capture import Capture, can_capture
@@ -213,7 +214,8 @@ class ChatPage(QWidget):
             ("Ctrl+F", self.search.setFocus),
             ("Ctrl+L", self.composer.setFocus),
             ("Ctrl+R", self._again_last),
-            ("Esc", self.stop),
+            ("Ctrl+Shift+C", self.copy_answer),
+            ("Esc", self.cancel),
         ):
             action = QAction(self)
             action.setShortcut(QKeySequence(keys))
@@ -576,6 +578,22 @@ class ChatPage(QWidget):
         self.composer.setPlainText(self._edited.question)
         self.composer.setFocus()
 
+    def cancel(self) -> None:
+        """Stop what is going on; with nothing to stop, close the message or leave the list."""
+        if self.busy or self._giving.draft.waiting is not None:
+            self.stop()
+        elif self._banner.isVisible():
+            self._banner.hide()
+        else:
+            self.composer.setFocus()
+
+    def copy_answer(self) -> None:
+        """Copy the last answer that is shown, as text."""
+        shown = self.conversation.path() if self.conversation is not None else []
+        answered = [turn for turn in shown if turn.answer]
+        if answered:
+            self.transcript.view_of(answered[-1].id).copy()
+
     def stop(self) -> None:
         """Stop the answer within one token, or keep a question that waits for its picture."""
         if self._giving.draft.waiting is not None:
@@ -677,10 +695,22 @@ class ChatPage(QWidget):
         if conversation is not None and conversation is self.conversation:
             self.transcript.show_turn(conversation.turns[self._answering.turn])
 
-    def _answer_ended(self) -> None:
+    def _answer_ended(self, turn: Turn) -> None:
+        self._announce(turn)
         self._show_state()
         for draft in self._giving.waiting:
             self._continue_asking(draft)
+
+    def _announce(self, turn: Turn) -> None:
+        """Let a screen reader read an answer that has ended, or why there is none."""
+        if turn.error:
+            announce(self, turn.error, urgent=True)
+        elif turn.status is Status.STOPPED:
+            announce(self, self.tr("The answer was stopped."))
+        else:
+            announce(
+                self, self.tr("The answer is complete: {text}").format(text=turn.answer.strip())
+            )
 
     def _show_state(self) -> None:
         """Show the engine's state."""

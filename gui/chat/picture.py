@@ -76,7 +76,7 @@ class PicturePanel(QWidget):
         self.notice = QLabel()
         self.notice.setTextFormat(Qt.TextFormat.PlainText)
         self.notice.setWordWrap(True)
-        self.notice.setAccessibleName(self.tr("How the picture was read"))
+        self.notice.setAccessibleDescription(self.tr("How the picture was read"))
         foot.addWidget(self.notice)
         foot.addWidget(self._make_hint())
         foot.addWidget(self._make_pages(), alignment=Qt.AlignmentFlag.AlignHCenter)

@@ -6,7 +6,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolButton, QVBoxLayout
 
 from gui import theme
-from gui.controls import make_row, translate_setting
+from gui.controls import add_setting
 from gui.data.settings import ANSWERS, Preferences, Setting
 
 
@@ -66,7 +66,7 @@ class SamplingPopup(QFrame):
         form.setHorizontalSpacing(16)
         form.setVerticalSpacing(8)
         for setting in self._declared():
-            form.addRow(translate_setting(setting.label), make_row(settings, setting))
+            add_setting(form, settings, setting)
         column.addLayout(form)
         reset = QPushButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self.reset)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QIcon
+from PySide6.QtCore import QEvent, QObject, QPoint, Qt, Signal
+from PySide6.QtGui import QAction, QIcon, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -62,7 +62,7 @@ class Sidebar(QWidget):
         self._context = context
         self._is_answering = is_answering
         self._shown: int | None = None
-        self._last_deleted: int | None = None
+        self._deleted: list[int] = []
         self._places: dict[int, int] = {}
         self._search_number = 0
         self.setObjectName("conversations")
@@ -80,8 +80,10 @@ class Sidebar(QWidget):
         self.search.setClearButtonEnabled(True)
         self.search.setAccessibleName(self.tr("Search in conversations"))
         self.search.textChanged.connect(lambda _: self.reload())
+        self.search.installEventFilter(self)
         column.addWidget(self.search)
         self.list = self._make_list()
+        self._add_keys()
         column.addWidget(self.list, 1)
         self.import_button = QPushButton(self.tr("Import…"))
         self.import_button.setProperty("kind", "quiet")
@@ -112,6 +114,38 @@ class Sidebar(QWidget):
     def shut_down(self) -> None:
         """Stop decoding small pictures."""
         self._painter.close()
+
+    def _add_keys(self) -> None:
+        """Let keys do in the list what its menu does."""
+        for keys, do in (
+            (QKeySequence.StandardKey.Delete, self._delete_current),
+            ("F2", self._rename_current),
+            (QKeySequence.StandardKey.Undo, self._restore_deleted),
+        ):
+            action = QAction(self.list)
+            action.setShortcut(QKeySequence(keys))
+            action.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+            action.triggered.connect(lambda _=False, do=do: do())
+            self.list.addAction(action)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Go from the search to the list with Down, and clear the search with Esc."""
+        if watched is not self.search or not isinstance(event, QKeyEvent):
+            return super().eventFilter(watched, event)
+        if event.type() is QEvent.Type.ShortcutOverride and event.key() == Qt.Key.Key_Escape:
+            if self.search.text():
+                event.accept()  # else Esc would stop the answer
+                return True
+        elif event.type() is QEvent.Type.KeyPress:
+            if event.key() == Qt.Key.Key_Escape and self.search.text():
+                self.search.clear()
+                return True
+            if event.key() == Qt.Key.Key_Down and self.list.count():
+                if self.list.currentRow() < 0:
+                    self.list.setCurrentRow(0)
+                self.list.setFocus(Qt.FocusReason.TabFocusReason)
+                return True
+        return False
 
     def set_current(self, shown: int | None) -> None:
         """Highlight the conversation that is shown."""
@@ -184,8 +218,8 @@ class Sidebar(QWidget):
             return
         if not self._guard(lambda: self._context.history.delete(conversation_id)):
             return
-        self._last_deleted = conversation_id
-        self.undo.show()
+        self._deleted.append(conversation_id)
+        self._show_undo()
         self.deleted.emit(conversation_id)
         self.reload()
 
@@ -260,10 +294,14 @@ class Sidebar(QWidget):
             return
         conversation_id = item.data(_ID)
         menu = QMenu(self)
-        menu.addAction(self.tr("Rename"), partial(self._rename, conversation_id, item.text()))
+        menu.addAction(
+            self.tr("Rename") + "\tF2", partial(self._rename, conversation_id, item.text())
+        )
         menu.addAction(self.tr("Pin or unpin"), partial(self._pin, conversation_id))
         menu.addAction(self.tr("Export…"), partial(self._export, conversation_id, item.text()))
-        menu.addAction(self.tr("Delete"), partial(self.delete, conversation_id))
+        keys = QKeySequence(QKeySequence.StandardKey.Delete)
+        shown = keys.toString(QKeySequence.SequenceFormat.NativeText)
+        menu.addAction(f"{self.tr('Delete')}\t{shown}", partial(self.delete, conversation_id))
         menu.exec(self.list.mapToGlobal(place))
 
     def _rename(self, conversation_id: int, title: str) -> None:
@@ -289,12 +327,44 @@ class Sidebar(QWidget):
         if target is not None:
             self.export_soon(conversation_id, target)
 
+    def _delete_current(self) -> None:
+        """Delete the row with the focus, and show the one that takes its place."""
+        row = self.list.currentRow()
+        if row < 0:
+            return
+        before = len(self._deleted)
+        self.delete(self.list.item(row).data(_ID))
+        if len(self._deleted) > before and self.list.count():
+            row = min(row, self.list.count() - 1)
+            self.list.setCurrentRow(row)
+            self.selected.emit(self.list.item(row).data(_ID))
+        self.list.setFocus()
+
+    def _rename_current(self) -> None:
+        item = self.list.currentItem()
+        if item is not None:
+            self._rename(item.data(_ID), item.text())
+
     def _restore_deleted(self) -> None:
-        if self._last_deleted is not None:
-            conversation_id = self._last_deleted
-            self._guard(lambda: self._context.history.restore(conversation_id))
-        self.undo.hide()
+        """Restore the conversation that was deleted last; the next call restores the one before."""
+        if not self._deleted:
+            return
+        conversation_id = self._deleted[-1]
+        if not self._guard(lambda: self._context.history.restore(conversation_id)):
+            return
+        self._deleted.pop()
+        self._show_undo()
         self.reload()
+        self.selected.emit(conversation_id)
+
+    def _show_undo(self) -> None:
+        count = len(self._deleted)
+        text = self.tr("Undo delete")
+        if count > 1:
+            text = self.tr("Undo delete ({count})").format(count=count)
+        self.undo.setText(text)
+        self.undo.setAccessibleName(text)
+        self.undo.setVisible(count > 0)
 
     def _guard(self, work: Callable[[], object]) -> bool:
         """Return True if `work` succeeded; emit the message of a HistoryError."""

@@ -100,7 +100,7 @@ class TurnView(QWidget):
             Qt.TextInteractionFlag.TextSelectableByMouse
             | Qt.TextInteractionFlag.TextSelectableByKeyboard
         )
-        self.question.setAccessibleName(self.tr("Question"))
+        self.question.setAccessibleDescription(self.tr("Question"))
         inner.addWidget(self.question)
         when = theme.SmallPrint(short_date(turn.created))
         when.setToolTip(long_date(turn.created))
@@ -120,7 +120,7 @@ class TurnView(QWidget):
         row = QHBoxLayout()
         row.setSpacing(2)
         self._tools = [
-            self._tool(row, "copy", self.tr("Copy as text"), self._copy),
+            self._tool(row, "copy", self.tr("Copy as text"), self.copy),
             self._tool(row, "markdown", self.tr("Copy as Markdown"), self._copy_markdown),
             self._tool(row, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
             self._tool(row, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
@@ -238,7 +238,8 @@ class TurnView(QWidget):
             return text + self.tr("; stopped")
         return text + (self.tr("; length limit reached") if self.turn.is_cut else "")
 
-    def _copy(self) -> None:
+    def copy(self) -> None:
+        """Copy the answer as text."""
         QGuiApplication.clipboard().setText(self.answer.toPlainText())
 
     def _copy_markdown(self) -> None:

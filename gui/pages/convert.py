@@ -89,7 +89,8 @@ class ConvertPage(QWidget):
             QCoreApplication.translate("Convert", "New folder"),
             QCoreApplication.translate("Convert", "Choose the new folder"),
         )
-        grid.addWidget(QLabel(QCoreApplication.translate("Convert", "Calibration")), 2, 0)
+        label = QLabel(QCoreApplication.translate("Convert", "Calibration"))
+        grid.addWidget(label, 2, 0)
         self.calibrate = ComboBox()
         self.calibrate.addItem(
             QCoreApplication.translate("Convert", "None: fast, rounds to nearest"), "none"
@@ -99,6 +100,7 @@ class ConvertPage(QWidget):
             "built-in",
         )
         self.calibrate.setAccessibleName(QCoreApplication.translate("Convert", "Calibration"))
+        label.setBuddy(self.calibrate)
         grid.addWidget(self.calibrate, 2, 1)
         column.addLayout(grid)
         row = QHBoxLayout()
@@ -304,8 +306,10 @@ class ConvertPage(QWidget):
         self._context.show_page("chat")
 
     def _place(self, grid: QGridLayout, row: int, label: str, title: str) -> QLineEdit:
-        grid.addWidget(QLabel(label), row, 0)
+        text = QLabel(label)
+        grid.addWidget(text, row, 0)
         line = QLineEdit()
+        text.setBuddy(line)
         line.setAccessibleName(label)
         grid.addWidget(line, row, 1)
         button = QPushButton(QCoreApplication.translate("Convert", "Choose…"))

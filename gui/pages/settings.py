@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QWidget
 
 from gui.context import Context
-from gui.controls import make_row, translate_setting
+from gui.controls import add_setting, translate_setting
 from gui.pages.frame import page
 from gui.translation import translate
 
@@ -26,7 +26,7 @@ def make(context: Context) -> QWidget:
         form.setVerticalSpacing(12)
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for setting in settings:
-            form.addRow(translate_setting(setting.label), make_row(context.settings, setting))
+            add_setting(form, context.settings, setting)
         column.addWidget(card)
     problem = QLabel(translate(context.settings.problem))
     problem.setProperty("kind", "bad")

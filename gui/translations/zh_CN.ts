@@ -318,6 +318,14 @@
         <translation>问题没有发送。请移除这张图片，或选择另一张。</translation>
     </message>
     <message>
+        <source>The answer was stopped.</source>
+        <translation>回答已停止。</translation>
+    </message>
+    <message>
+        <source>The answer is complete: {text}</source>
+        <translation>回答完成：{text}</translation>
+    </message>
+    <message>
         <source>The model is unloaded.</source>
         <translation>模型已卸载。</translation>
     </message>
@@ -627,8 +635,8 @@
         <translation>换行</translation>
     </message>
     <message>
-        <source>Stop the answer</source>
-        <translation>停止回答</translation>
+        <source>Stop the answer, or close a message</source>
+        <translation>停止回答，或关闭消息</translation>
     </message>
     <message>
         <source>New conversation</source>
@@ -651,8 +659,28 @@
         <translation>重新回答</translation>
     </message>
     <message>
+        <source>Copy the last answer</source>
+        <translation>复制最后一个回答</translation>
+    </message>
+    <message>
         <source>Search in conversations</source>
         <translation>搜索对话</translation>
+    </message>
+    <message>
+        <source>From the search to the list</source>
+        <translation>从搜索框到列表</translation>
+    </message>
+    <message>
+        <source>Rename the conversation in the list</source>
+        <translation>重命名列表中的对话</translation>
+    </message>
+    <message>
+        <source>Delete the conversation in the list</source>
+        <translation>删除列表中的对话</translation>
+    </message>
+    <message>
+        <source>Restore the deleted conversation, in the list</source>
+        <translation>在列表中恢复已删除的对话</translation>
     </message>
     <message>
         <source>Go to the question field</source>
@@ -5196,8 +5224,8 @@ or open a file.</source>
         <translation>对话已保存为 {file}。</translation>
     </message>
     <message>
-        <source>Delete</source>
-        <translation>删除</translation>
+        <source>Undo delete ({count})</source>
+        <translation>撤销删除（{count}）</translation>
     </message>
     <message>
         <source>Title</source>

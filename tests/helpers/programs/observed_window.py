@@ -81,7 +81,7 @@ def look() -> dict[str, Any]:
         "questions": [
             label.text()
             for label in (chat.transcript.findChildren(QLabel) if chat else [])
-            if label.accessibleName() == "Question"
+            if label.accessibleDescription() == "Question"
         ],
         "answers": [answer.toPlainText().strip() for answer in answers],
         "rows": [chat.list.item(row).text() for row in range(chat.list.count())] if chat else [],
