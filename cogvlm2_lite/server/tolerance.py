@@ -31,7 +31,8 @@ from cogvlm2_lite.server.bodies import (
 )
 from cogvlm2_lite.server.calls import call_schema
 from cogvlm2_lite.server.schemas import usable_schema
-from cogvlm2_lite.server.validation import Body, FieldRule, field_rules, reject
+from cogvlm2_lite.server.validation import Body, FieldRule, field_rules, reject, shown
+from cogvlm2_lite.text import Text, marked
 
 SeveralPictures = Literal["newest", "sheet", "refuse"]
 """What becomes of several pictures in a conversation."""
@@ -57,6 +58,7 @@ _DETAILS = frozenset({"auto", "low", "high", "original"})
 _OTHER_NAMES = {"repeat_penalty": "repetition_penalty", "n_predict": "max_tokens"}
 """Names of llama.cpp's server for fields that OpenAI's API has, or that this one adds."""
 
+_MUST_BE = marked("{param} must be {expected}, not {value}.")
 _TOOL_FIELDS = (("tools", "tool_choice"), ("functions", "function_call"))
 _ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NEVER_IGNORED = frozenset(
@@ -317,8 +319,12 @@ class _Reader:
         if form in ("text", "json_object"):
             values["response_format"] = form = {"type": form}
         schema = values.pop("guided_json", None)
-        if isinstance(schema, str):
-            schema = _parsed(schema)
+        if schema:
+            read = _parsed(schema) if isinstance(schema, str) else schema
+            if not isinstance(read, dict):
+                expected = Text("a JSON schema")
+                reject("guided_json", _MUST_BE, expected=expected, value=shown(schema))
+            schema = read
         if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
             schema = form.get("schema") or schema
         if isinstance(schema, dict) and schema:
@@ -475,11 +481,11 @@ class _Reader:
             yield part
             return
         match part.get("type"):
-            case kind if kind in _TEXT_PARTS and isinstance(part.get("text"), str | None):
+            case str(kind) if kind in _TEXT_PARTS and isinstance(part.get("text"), str | None):
                 yield {"type": text, "text": part.get("text") or ""}
             case "refusal" if isinstance(part.get("refusal"), str):
                 yield {"type": text, "text": part["refusal"]}
-            case kind if kind in _THOUGHTS:
+            case str(kind) if kind in _THOUGHTS:
                 self._ignore(f"{form.field}.{kind}", part)
             case "file" | "input_file" if (url := _picture_file(part)) is not None:
                 yield from self._part({"type": form.picture, "image_url": url}, text, form)
@@ -632,8 +638,10 @@ def _add(
 ) -> None:
     """Add parts to a message."""
     content = message["content"]
-    parts = [{"type": form.text, "text": content}] if isinstance(content, str) else content
-    message["content"] = [*before, *parts, *after]
+    if isinstance(content, str):
+        content = [{"type": form.text, "text": content}]
+    if isinstance(content, list):  # other types are an error that the check reports
+        message["content"] = [*before, *content, *after]
 
 
 def _last_question_has_words(messages: list[Any]) -> bool:
@@ -664,11 +672,13 @@ def _address(part: dict[str, Any]) -> str | None:
 
 def _options_of(part: dict[str, Any]) -> dict[str, Any]:
     """Return the known options of a picture's part, which may be at either of two places."""
-    inner = part["image_url"] if isinstance(part["image_url"], dict) else {}
+    inner = part.get("image_url")
+    inner = inner if isinstance(inner, dict) else {}
     found = {name: value for name, value in (*inner.items(), *part.items()) if value is not None}
     options = {"page": found["page"]} if "page" in found else {}
-    if found.get("detail") in _DETAILS:
-        options["detail"] = found["detail"]
+    detail = found.get("detail")
+    if isinstance(detail, str) and detail in _DETAILS:
+        options["detail"] = detail
     return options
 
 

@@ -304,12 +304,19 @@ def _either(words: Sequence[str]) -> Text:
 
 
 def _number(kind: inspect.IntType | inspect.FloatType, templates: Mapping[str, str]) -> Text:
-    most = "2^63 - 1" if kind.le == _LARGEST else f"{kind.le:g}" if kind.le is not None else ""
+    most = "" if kind.le is None else _bound(kind.le)
     if kind.gt is not None:
-        return Text(templates["above"], least=f"{kind.gt:g}", most=most)
+        return Text(templates["above"], least=_bound(kind.gt), most=most)
     if kind.ge is None:
         return Text(templates["any"])
-    return Text(templates["between" if most else "least"], least=f"{kind.ge:g}", most=most)
+    return Text(templates["between" if most else "least"], least=_bound(kind.ge), most=most)
+
+
+def _bound(number: float) -> str:
+    """Return a bound as people write it: "0.5", "2147483647", "2^63 - 1"."""
+    if number == _LARGEST:
+        return "2^63 - 1"
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _sized(

@@ -2076,6 +2076,10 @@
         <translation>{param} 要求调用一个函数，但 {tools} 中没有该函数。</translation>
     </message>
     <message>
+        <source>a JSON schema</source>
+        <translation>JSON Schema</translation>
+    </message>
+    <message>
         <source>{file} has no weight_map.</source>
         <translation>{file} 中没有 weight_map。</translation>
     </message>

@@ -638,6 +638,8 @@ export const CHINESE = {
     " JPEG XL 图片",
   "a JPEG XR picture":
     "JPEG XR 图片",
+  "a JSON schema":
+    "JSON Schema",
   "a Netpbm picture":
     "Netpbm 图片",
   "a PDF document":
