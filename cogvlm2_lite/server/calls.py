@@ -12,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*(?P<name>"(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+_VALUES = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose values are no schemas, whatever they look like."""
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+"""Keywords whose values are schemas by name, which may be the name of a keyword."""
 _END = re.compile(r"[\s}]*\Z")
 
 
@@ -42,14 +46,17 @@ def _moved(schema: Any, place: str) -> Any:
     """Return a schema whose references to itself hold at another place of a larger one."""
     if isinstance(schema, list):
         return [_moved(one, place) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        name: place + value[1:]
-        if name == "$ref" and isinstance(value, str) and value.startswith("#")
-        else _moved(value, place)
-        for name, value in schema.items()
-    }
+    if not isinstance(schema, Mapping) or isinstance(schema.get("$id"), str):
+        return schema  # references inside a schema with an address count from there
+    return {name: _moved_keyword(name, value, place) for name, value in schema.items()}
+
+
+def _moved_keyword(name: str, value: Any, place: str) -> Any:
+    if name == "$ref" and isinstance(value, str) and re.match(r"#(/|\Z)", value):
+        return place + value[1:]
+    if name in _BY_NAME and isinstance(value, Mapping):
+        return {key: _moved(one, place) for key, one in value.items()}
+    return value if name in _VALUES else _moved(value, place)
 
 
 class CallReader:

@@ -195,7 +195,7 @@ def _with_ignored(
 
 def _form(form: dict[str, Any] | str | None) -> dict[str, Any] | None:
     """Return the form of an answer as chat requests have it."""
-    if not form:
+    if form is None or form == "":
         return None
     if form == "json":
         return {"type": "json_object"}

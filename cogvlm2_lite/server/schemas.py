@@ -7,11 +7,14 @@ left out is reported.
 A schema without additionalProperties allows fields of any name. A program that lists properties
 never wants others, and a small model that may write them often does so until its answer is cut
 off. So an answer has only the fields that the schema lists. Whole numbers without bounds get those
-that every JSON reader has without loss. Such an answer also matches the schema as it was sent.
+that every JSON reader has without loss. A schema that has properties or items, but no type, allows
+any number; it is read as that of an object or a list. All these answers also match the schema as it
+was sent.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -37,8 +40,9 @@ _OBJECTS = frozenset({"additionalProperties", "patternProperties", "minPropertie
 _NUMBERS = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
 )
-_VALUES = frozenset({"properties", "type"})
+_FIELDS = frozenset({"properties", "required"})
 _COMBINED = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
+_TYPED = _COMBINED | {"type", "enum", "const"}
 _MOST = 2**53 - 1
 """The largest whole number that a reader of JSON with 64-bit floats has without loss."""
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[bB]|\\[1-9]")
@@ -72,13 +76,25 @@ def _usable(schema: Any, ignored: dict[str, None], *, narrow: bool) -> Any:
             found[name] = inner_of(value)
         else:
             found[name] = value
+    if kind := _implied_type(schema):
+        found["type"] = kind
     if narrow:
         if _is_open(schema):
             found["additionalProperties"] = False
         kinds = set(_names(schema.get("type")))
-        if "integer" in kinds and "number" not in kinds and not _NUMBERS & schema.keys():
+        whole = "integer" in kinds and "number" not in kinds
+        if whole and not (_NUMBERS | _COMBINED) & schema.keys():
             found["minimum"], found["maximum"] = -_MOST, _MOST
     return found
+
+
+def _implied_type(schema: Mapping[str, Any]) -> str | None:
+    """Return the type that a schema without a type means; None if it has one, or means none."""
+    if _TYPED & schema.keys():
+        return None
+    if isinstance(schema.get("properties"), Mapping):
+        return "object"
+    return "array" if {"items", "prefixItems"} & schema.keys() else None
 
 
 def _is_open(schema: Mapping[str, Any]) -> bool:
@@ -96,7 +112,7 @@ def _is_combined(schema: Mapping[str, Any]) -> bool:
     """Return whether a value must match several schemas, which may list different properties."""
     parts = schema.get("allOf")
     several = isinstance(parts, list) and len(parts) > 1
-    return several or bool(_VALUES & schema.keys() and _COMBINED & schema.keys())
+    return several or bool(_FIELDS & schema.keys() and _COMBINED & schema.keys())
 
 
 def _all_schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
@@ -137,6 +153,39 @@ def _disjoint(choices: list[Any], schema: Mapping[str, Any]) -> bool:
     """Return whether no value can match two of the choices, as far as it is easily seen."""
     if "discriminator" in schema or len(choices) < 2:
         return True
-    kinds = [one.get("type") if isinstance(one, Mapping) else None for one in choices]
-    names = ["number" if kind == "integer" else kind for kind in kinds]
-    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    schemas = [one for one in choices if isinstance(one, Mapping)]
+    if len(schemas) < len(choices):
+        return False
+    if _differ([_type(one) for one in schemas]) or _differ([_constants(one) for one in schemas]):
+        return True
+    required = [set(_names(one.get("required"))) for one in schemas]
+    return any(
+        _differ([_constants(_property(one, name)) for one in schemas])
+        for name in set.intersection(*required)
+    )
+
+
+def _differ(values: list[frozenset[str]]) -> bool:
+    """Return whether the sets are not empty, and no two of them have a common member."""
+    return all(values) and len(frozenset.union(*values)) == sum(map(len, values))
+
+
+def _type(schema: Mapping[str, Any]) -> frozenset[str]:
+    """Return the types that a schema allows; empty for all."""
+    names = _names(schema.get("type"))
+    return frozenset("number" if name == "integer" else name for name in names)
+
+
+def _constants(schema: Any) -> frozenset[str]:
+    """Return the only values that a schema allows, as JSON; empty if there are others."""
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    if "const" in schema:
+        return frozenset([json.dumps(schema["const"])])
+    values = schema.get("enum")
+    return frozenset(map(json.dumps, values)) if isinstance(values, list) else frozenset()
+
+
+def _property(schema: Mapping[str, Any], name: str) -> Any:
+    properties = schema.get("properties")
+    return properties.get(name) if isinstance(properties, Mapping) else None

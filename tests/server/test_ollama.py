@@ -248,6 +248,8 @@ def test_formats_are_json_or_a_schema(client: ollama.Client, http: httpx.Client)
     assert json.loads(ENGINE.asked[-1].sampling.json_schema) == closed
     client.chat("demo", [HELLO], format="")
     assert not ENGINE.asked[-1].sampling.json_object
+    client.chat("demo", [HELLO], format={})  # any JSON, as in Ollama
+    assert ENGINE.asked[-1].sampling.json_schema == "{}"
     reply = http.post("/api/chat", json={"messages": [HELLO], "format": "xml"})
     assert reply.status_code == 400
     assert reply.json() == {"error": 'format must be "json" or a JSON schema, not "xml".'}

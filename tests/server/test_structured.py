@@ -24,7 +24,7 @@ from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Prefilled, TextDelta
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.server.calls import CallReader
+from cogvlm2_lite.server.calls import CallReader, call_schema
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.worker.client import Outcome
@@ -369,8 +369,43 @@ def test_a_call_that_was_cut_off_has_what_there_is() -> None:
         assert (reader.name, reader.arguments) == (functions[-1], '{"a": {"b": 1}}')
 
 
+@pytest.mark.parametrize(
+    ("field", "more", "value"),
+    [
+        ({"$ref": "#/$defs/x"}, {"$defs": {"x": {"const": "a"}}}, "a"),
+        ({"$ref": "#x"}, {"$defs": {"x": {"$anchor": "x", "const": "a"}}}, "a"),
+        (
+            {"$ref": "#/$defs/x"},
+            {"$defs": {"x": {"const": "a"}}, "$id": "https://example.com"},
+            "a",
+        ),
+        ({"enum": [{"$ref": "#/a"}]}, {}, {"$ref": "#/a"}),
+        ({"const": {"$ref": "#"}}, {}, {"$ref": "#"}),
+    ],
+)
+def test_the_schema_of_one_of_several_functions_means_the_same_as_alone(
+    field: Any, more: dict[str, Any], value: Any
+) -> None:
+    alone = {
+        "type": "object",
+        "properties": {"default": field},
+        "required": ["default"],
+        **more,
+    }
+    answer = {"default": value}
+    calls = call_schema({"f": alone, "g": {"type": "object"}})
+    for schema, text in ((alone, answer), (calls, {"name": "f", "arguments": answer})):
+        grammar = GRAMMAR.begin(json.dumps(usable_schema(schema)[0]))
+        assert [grammar.push(token) for token in TOKENIZER.encode(json.dumps(text))][-1]
+
+
 STRING = {"type": "string"}
 NAMED = {"type": "object", "properties": {"not": STRING}, "required": ["not"]}
+
+
+def kind_of(word: str) -> dict[str, Any]:
+    """Return the schema of an object with a kind, as discriminated unions have it."""
+    return {"type": "object", "properties": {"kind": {"const": word}}, "required": ["kind"]}
 
 
 @pytest.mark.parametrize(
@@ -394,6 +429,10 @@ NAMED = {"type": "object", "properties": {"not": STRING}, "required": ["not"]}
         ({"oneOf": [STRING, {"type": "integer"}]}, "a", []),
         ({"oneOf": [NAMED, {"type": "object"}], "discriminator": {"propertyName": "not"}},
          {"not": "a"}, []),
+        ({"oneOf": [{"const": "a", "title": "A"}, {"enum": ["b", 1]}]}, "a", []),
+        ({"oneOf": [{"const": "a"}, {"enum": ["b", "a"]}]}, "a", ["oneOf"]),
+        ({"oneOf": [kind_of("cat"), kind_of("dog")]}, {"kind": "dog"}, []),
+        ({"oneOf": [kind_of("cat"), kind_of("cat")]}, {"kind": "cat"}, ["oneOf"]),
     ],
 )  # fmt: skip
 def test_keywords_that_answers_cannot_be_held_to_are_ignored_and_named(
@@ -422,11 +461,18 @@ WIDE = 2**53
          [[{"a": 1, "b": 2}]]),
         (OPEN | {"properties": {"a": OPEN}}, {"a": {"a": 1}}, [{"a": {"a": 1, "b": 1}}]),
         ({"anyOf": [OPEN, {"type": "null"}]}, {"a": 1}, [{"a": 1, "b": 1}]),
+        ({"type": "object", "oneOf": [kind_of("cat"), kind_of("dog")]}, {"kind": "cat"},
+         [{"kind": "cat", "b": 1}]),
+        # A type is implied.
+        ({"properties": {"a": {"enum": [1, "b"]}}, "required": ["a"]}, {"a": 1}, [1, "b", {}]),
+        (OPEN | {"properties": {"a": {"items": STRING}}}, {"a": ["b"]}, [{"a": "b"}]),
+        ({"anyOf": [{"properties": {"a": STRING}}, {"type": "null"}]}, None, [True]),
         ({"type": "array", "items": {"type": ["integer", "null"]}}, [None, 1], [[WIDE]]),
         # Schemas that need fields or numbers which they don't list keep them.
         (OPEN | {"additionalProperties": True}, {"a": 1, "b": 1}, []),
         (OPEN | {"patternProperties": {"^x": STRING}}, {"a": 1, "x1": "b"}, []),
         (OPEN | {"required": ["a", "c"]}, {"a": 1, "c": 1}, []),
+        ({"type": "object", "required": ["c"], "anyOf": [OPEN, PART]}, {"a": 1, "c": 1}, []),
         ({"type": "object"}, {"b": 1}, []),
         ({"type": "object", "properties": {}}, {"b": 1}, []),
         ({"allOf": [OPEN, PART]}, {"a": 1, "b": "c"}, []),
