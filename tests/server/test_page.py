@@ -958,7 +958,14 @@ def test_sentences_of_the_server_are_chinese_too(page: Any, engine: ScriptedEngi
     ask(page, "hello")
     page.wait_for_selector(".again")
     engine.extra = []
-    assert page.inner_text(".note").startswith("这是共 3 页中的第 1 页")
+    note = playwright.expect(page.locator(".note"))
+    note.to_contain_text(re.compile("^这是共 3 页中的第 1 页.* 个词元"))
+    page.click("#language")
+    note.to_contain_text(re.compile("^This is page 1 of 3.* tokens in"))
+    page.reload()
+    note.to_contain_text("This is page 1 of 3")
+    page.click("#language")
+    note.to_contain_text(re.compile("^这是共 3 页中的第 1 页"))
     why = Text(
         "The prompt has {count} tokens; the context has room for {context}.", count=9, context=8
     )
@@ -967,6 +974,8 @@ def test_sentences_of_the_server_are_chinese_too(page: Any, engine: ScriptedEngi
     page.wait_for_selector(".note.bad")
     engine.error = None
     assert "提示有 9 个 token；上下文只能容纳 8 个。" in page.inner_text(".note")
+    page.click("#language")
+    note.to_contain_text("The prompt has 9 tokens; the context has room for 8.")
 
 
 def test_every_text_is_in_both_languages(page: Any) -> None:

@@ -314,7 +314,9 @@ async function makePreview(picture, page) {
     const body = JSON.stringify({ picture, ...(page ? { page } : {}) });
     const reply = await fetch("/page/preview", { method: "POST", headers: headers(), body });
     if (reply.ok) return { address: URL.createObjectURL(await reply.blob()) };
-    return { trouble: reply.status === 400 ? told((await reply.json()).error) : " " };
+    if (reply.status !== 400) return { trouble: " " };
+    const { error } = await reply.json();
+    return { trouble: sentence(language, error.message, error) };
   } catch {
     return { trouble: " " }; // the name is shown instead
   }
@@ -404,10 +406,20 @@ async function settleAll(all) {
   }
 }
 
+// Returns the text of a stored note in the language of the page. Older ones were stored as their text.
+function noteText(note) {
+  if (typeof note === "string") return note;
+  return note.map(({ word, values, text, made }) => {
+    if (!word) return sentence(language, text, made);
+    const found = words[word];
+    return typeof found === "function" ? found(...values) : found;
+  }).join(" ");
+}
+
 // Returns a text that changes when the note of an answer must be drawn again.
 function noteState(turn, version) {
   const job = jobs.get(conversation.id);
-  return `${version.done} ${version.note} ${elsewhere.has(version.id)} ${turn.versions.length} ${Boolean(job)} ${questions(conversation, turn).length}`;
+  return `${version.done} ${noteText(version.note)} ${elsewhere.has(version.id)} ${turn.versions.length} ${Boolean(job)} ${questions(conversation, turn).length}`;
 }
 
 // Shows the note below an answer and its buttons.
@@ -418,7 +430,7 @@ function drawNote(turn, drawn) {
   const job = jobs.get(conversation.id);
   const here = Boolean(job) && job.version === version;
   const stopped = elsewhere.has(version.id) ? words.elsewhere : words.reload;
-  note.textContent = here ? job.note : version.done ? version.note : stopped;
+  note.textContent = here ? job.note : version.done ? noteText(version.note) : stopped;
   note.classList.toggle("bad", version.bad);
   if (here) return;
   const add = (kind, text, work) => {
@@ -589,7 +601,7 @@ async function messages(mine, last, begun) {
     const content = [{ type: "text", text: turn.question }];
     if (turn.picture) {
       const url = await pictureUrl(turn.picture.id);
-      if (!url) throw new Error(words.lostPicture);
+      if (!url) throw new NoteError(ours("lostPicture"));
       const image = { type: "image_url", image_url: { url } };
       if (turn.picture.page) image.page = turn.picture.page;
       content.unshift(image);
@@ -601,8 +613,19 @@ async function messages(mine, last, begun) {
   return list;
 }
 
-// Returns the message of an error of the server.
-const told = (error) => sentence(language, error.message, error);
+// An answer's note is a list of sentences, so that it can be shown in another language later:
+// {word, values} of words.js, or {text, made} of the server.
+const ours = (word, ...values) => ({ word, values });
+const theirs = (text, made) => ({ text, made: made && { template: made.template, values: made.values } });
+
+class NoteError extends Error {
+  constructor(entry) {
+    super();
+    this.note = [entry];
+  }
+}
+
+const serverError = (error) => new NoteError(theirs(error.message, error));
 
 async function* events(body) {
   // Server-sent events: lines "data: ..." between empty lines.
@@ -649,7 +672,7 @@ async function answer(mine, turn, cut) {
   } catch (error) {
     version.bad = error.name !== "AbortError";
     const lost = error instanceof TypeError; // fetch raises it if the connection fails
-    version.note = !version.bad ? words.stopped : lost ? words.broken : error.message;
+    version.note = error.note || (version.bad && !lost ? error.message : [ours(lost ? "broken" : "stopped")]);
   }
   clearInterval(timer);
   version.done = true;
@@ -664,7 +687,7 @@ async function answer(mine, turn, cut) {
   if (!drawn) return;
   await settle(drawn);
   // Screen readers read the complete answer once, and not each part of it.
-  at("spoken").textContent = `${drawn.rendered.textContent}${drawn.tail.textContent} ${version.note}`;
+  at("spoken").textContent = `${drawn.rendered.textContent}${drawn.tail.textContent} ${noteText(version.note)}`;
 }
 
 // Returns the elements of an answer in progress, or undefined if it is not shown.
@@ -695,15 +718,15 @@ async function receive(job) {
       draw(); // earlier answers and pictures needed the key, too
       return receive(job);
     }
-    throw new Error(words.key);
+    throw new NoteError(ours("key"));
   }
-  if (!reply.ok) throw new Error(told((await reply.json()).error));
-  let note = "";
+  if (!reply.ok) throw serverError((await reply.json()).error);
+  const note = [];
   let ended = false; // a notice says why the answer ended
   let tokens = 0;
   let complete = false;
   for await (const chunk of events(reply.body)) {
-    if (chunk.error) throw new Error(told(chunk.error));
+    if (chunk.error) throw serverError(chunk.error);
     if (chunk.usage) tokens = chunk.usage.completion_tokens;
     const report = chunk.cogvlm2 || {};
     if (report.phase) {
@@ -712,15 +735,15 @@ async function receive(job) {
       heldBytes = report.held_bytes;
       showMemory();
     }
-    if (report.dropped_turns) note += `${words.dropped(report.dropped_turns)} `;
+    if (report.dropped_turns) note.push(ours("dropped", report.dropped_turns));
     const texts = report.texts || {};
-    (report.notices || []).forEach((notice, index) => { note += `${sentence(language, notice, texts.notices?.[index])} `; });
+    (report.notices || []).forEach((notice, index) => { note.push(theirs(notice, texts.notices?.[index])); });
     if (report.pages) Object.assign(version, { page: report.page, pages: report.pages });
-    if (report.notice) { note += `${sentence(language, report.notice, texts.notice)} `; ended = true; }
+    if (report.notice) { note.push(theirs(report.notice, texts.notice)); ended = true; }
     const choice = chunk.choices[0];
     if (!choice) continue;
     if (choice.finish_reason) { complete = true; version.cut = choice.finish_reason === "length"; }
-    if (choice.finish_reason === "length" && !ended) note += `${words.cut} `;
+    if (choice.finish_reason === "length" && !ended) note.push(ours("cut"));
     const text = choice.delta.content || "";
     if (text) {
       const low = atEnd();
@@ -734,8 +757,8 @@ async function receive(job) {
       if (low && drawn) at("turns").scrollTop = at("turns").scrollHeight;
     }
   }
-  if (!complete) throw new Error(words.broken);
-  return note + words.tokens(tokens, ((performance.now() - began) / 1000).toFixed(1));
+  if (!complete) throw new NoteError(ours("broken"));
+  return [...note, ours("tokens", tokens, ((performance.now() - began) / 1000).toFixed(1))];
 }
 
 // --- the server --------------------------------------------------------------------------------
