@@ -104,8 +104,9 @@ class TurnView(QWidget):
         inner.addWidget(self.question)
         when = theme.SmallPrint(short_date(turn.created))
         when.setToolTip(long_date(turn.created))
-        when.setVisible(bool(turn.created))
         inner.addWidget(when, alignment=Qt.AlignmentFlag.AlignTrailing)
+        if not turn.created:
+            when.hide()
         row.addStretch(1)
         row.addWidget(asked, 4)
         return head

@@ -486,7 +486,7 @@ def test_a_long_name_and_a_long_error_fit_a_narrow_window(desk: Desk, tmp_path: 
     assert chip.name.toolTip() == path.name
     tall = chip.text.height()
     assert tall >= chip.text.heightForWidth(chip.text.width())
-    desk.program.window.resize(1180, 760)
+    desk.program.window.resize(1900, 760)
     desk.qtbot.waitUntil(lambda: chip.text.height() < tall)
     desk.program.window.resize(560, 420)
     desk.qtbot.waitUntil(lambda: chip.text.height() == tall)

@@ -126,7 +126,7 @@ def test_in_a_narrow_window_the_picture_is_above_the_conversation(desk: Desk) ->
     assert chat.sidebar.isVisible()
 
 
-@pytest.mark.parametrize("size", [(1366, 768), (700, 900)])
+@pytest.mark.parametrize("size", [(1366, 768), (700, 1000)])
 def test_the_share_that_the_user_drags_is_remembered(desk: Desk, size: tuple[int, int]) -> None:
     desk.program.window.resize(*size)
     data = png(drawn(300, 200))
