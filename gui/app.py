@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from PySide6.QtCore import (
+    QLibraryInfo,
     QLocale,
     QLockFile,
     QMessageLogContext,
@@ -56,7 +57,7 @@ class Program:
         self.data = data
         self.saver = Saver()
         self.settings = Preferences(data / "settings.json", run=self.saver.run)
-        self.translator: QTranslator | None = None
+        self.translators: list[QTranslator] = []
         self._language = ""
         self.apply_appearance()
         self.problem = ""
@@ -121,15 +122,18 @@ class Program:
         if language == self._language:
             return
         self._language = language
-        if self.translator is not None:
-            self.app.removeTranslator(self.translator)
-            self.translator = None
+        for translator in self.translators:
+            self.app.removeTranslator(translator)
+        self.translators.clear()
         name = QLocale.system().name() if language == "system" else language
         if name.startswith("zh"):
-            translator = QTranslator(self.app)
-            if translator.load(str(TRANSLATIONS / "zh_CN.qm")):
-                self.app.installTranslator(translator)
-                self.translator = translator
+            qt = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
+            # Qt's words, such as those of dialog buttons and of the menus of text fields, and ours.
+            for folder, file in ((qt, "qtbase_zh_CN.qm"), (str(TRANSLATIONS), "zh_CN.qm")):
+                translator = QTranslator(self.app)
+                if translator.load(file, folder):
+                    self.app.installTranslator(translator)
+                    self.translators.append(translator)
 
 
 def run(*, model: Path | None = None, files: Sequence[Path] = (), data: Path | None = None) -> int:

@@ -11,6 +11,7 @@ from PySide6.QtCore import QCoreApplication
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.text import Text
+from gui import wording
 
 CONTEXT = "Messages"
 
@@ -27,7 +28,7 @@ def translate(text: str) -> str:
     """
     if not isinstance(text, Text):
         return text
-    template = QCoreApplication.translate(CONTEXT, text.template) if text.template else ""
+    template = _template(text.template) if text.template else ""
     if not text.values:
         return template
     return template.format(
@@ -36,3 +37,10 @@ def translate(text: str) -> str:
             for name, value in text.values.items()
         }
     )
+
+
+def _template(template: str) -> str:
+    words = wording.WORDING.get(template)
+    if words is not None:
+        return QCoreApplication.translate(wording.CONTEXT, words)
+    return QCoreApplication.translate(CONTEXT, template)

@@ -96,7 +96,11 @@ def _reject_measure(measure: bool) -> None:
 def _described_gpus(vram: tuple[int, ...], allowance: Allowance, card: Card | None) -> Machine:
     sizes = " and ".join(format_bytes(size) for size in vram)
     return Machine(
-        label=f"{'a GPU' if len(vram) == 1 else f'{len(vram)} GPUs'} with {sizes}",
+        label=Text(
+            "a GPU with {sizes}" if len(vram) == 1 else "{count} GPUs with {sizes}",
+            count=len(vram),
+            sizes=sizes,
+        ),
         budgets=assumed_budgets(vram, allowance, free_ram_bytes()),
         rates=tuple(card.rates if card else gpu_rates("", size) for size in vram),
     )
@@ -109,7 +113,7 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
     if allowance.ram is not None and allowance.ram > free:
         remarks = (Text("This computer has only {size} of RAM free now.", size=format_bytes(free)),)
     return Machine(
-        label="the CPU",
+        label=Text("the CPU"),
         budgets=(cpu_budget(allowance, free, assumed=True),),
         remarks=remarks,
         rates=(measure_cpu(cpu) if measure else cpu.rates,),

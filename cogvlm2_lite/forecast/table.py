@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS, Forecast
 from cogvlm2_lite.memory.inventory import Unit, by_part
 from cogvlm2_lite.memory.plan import DeviceBudget, DevicePlan, MemoryPlan, PhasePlan
-from cogvlm2_lite.text import Text, join, listed
+from cogvlm2_lite.text import Text, join, listed, marked
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 Row = tuple[str, ...]
+Translate = Callable[[str], str]
 
-UNITS_OF_WORK: Mapping[Phase, str] = {
-    Phase.ENCODE: "per picture",
-    Phase.PREFILL_IMAGE: "per picture",
-    Phase.PREFILL_TEXT: "per question",
-    Phase.DECODE: "per token",
+UNITS_OF_WORK: Mapping[Phase, Text] = {
+    Phase.ENCODE: Text("per picture"),
+    Phase.PREFILL_IMAGE: Text("per picture"),
+    Phase.PREFILL_TEXT: Text("per question"),
+    Phase.DECODE: Text("per token"),
 }
 
 _WHOLE = {
@@ -35,14 +37,24 @@ _BLOCKS = {
 }
 
 
-def draw_table(plan: MemoryPlan, forecast: Forecast | None = None) -> str:
+def draw_table(
+    plan: MemoryPlan, forecast: Forecast | None = None, translate: Translate = str
+) -> str:
     """Return a plan as tables: per device a column for each phase, with its transfers and time.
 
-    forecast  None leaves out the times and shows only those transfers that are streamed
+    forecast   None leaves out the times and shows only those transfers that are streamed
+    translate  translates a text, and the name of a part or phase
     """
-    tables = [_draw_device(plan, index, forecast) for index in range(len(plan.devices))]
-    if forecast is not None:
-        tables[-1] += "\n" + "\n".join(_aligned([*_column_of(plan, forecast)], _widths(plan)))
+    columns = _column_of(plan, forecast, translate) if forecast is not None else ()
+    blocks = [
+        list(_rows(device, index, forecast, translate)) for index, device in enumerate(plan.devices)
+    ]
+    blocks[-1] += columns
+    widths = _widths(blocks)
+    tables = [
+        "\n".join([_title(device.budget, device, plan, translate), *_aligned(rows, widths)])
+        for device, rows in zip(plan.devices, blocks, strict=True)
+    ]
     return "\n\n".join(tables)
 
 
@@ -120,71 +132,86 @@ def _by_name(units: Iterable[Unit]) -> dict[str, int]:
     return {part.value: n for part, n in by_part(units).items()}
 
 
-def _draw_device(plan: MemoryPlan, index: int, forecast: Forecast | None) -> str:
-    device = plan.devices[index]
-    return "\n".join([
-        _title(device.budget, device, plan),
-        *_aligned(list(_rows(device, index, forecast)), _widths(plan)),
-    ])  # fmt: skip
-
-
-def _title(budget: DeviceBudget, device: DevicePlan, plan: MemoryPlan) -> str:
-    origin = f"\n  {budget.origin}" if budget.origin else ""
-    context = f"context {plan.context} tokens"
+def _title(budget: DeviceBudget, device: DevicePlan, plan: MemoryPlan, translate: Translate) -> str:
+    context = Text("context {context} tokens", context=plan.context)
     if plan.parallel > 1:
-        context = f"{plan.parallel} conversations of {plan.context} tokens"
-    return (
-        f"{budget.device}: {format_bytes(device.peak_bytes)} at the peak, "
-        f"{format_bytes(budget.device_bytes)} may be used; {context}{origin}"
+        context = Text(
+            "{count} conversations of {context} tokens", count=plan.parallel, context=plan.context
+        )
+    title = Text(
+        "{device}: {peak} at the peak, {budget} may be used; {context}",
+        device=budget.device,
+        peak=format_bytes(device.peak_bytes),
+        budget=format_bytes(budget.device_bytes),
+        context=context,
     )
+    origin = f"\n  {translate(budget.origin)}" if budget.origin else ""
+    return f"{translate(title)}{origin}"
 
 
-def _rows(device: DevicePlan, index: int, forecast: Forecast | None) -> Iterator[Row]:
+def _rows(
+    device: DevicePlan, index: int, forecast: Forecast | None, translate: Translate
+) -> Iterator[Row]:
     phases = device.phases
-    yield ("", *(p.phase.value for p in phases))
-    yield from _parts("", [p.resident for p in phases])
-    yield ("key/value cache", *(_cell(p.cache_bytes) for p in phases))
-    yield ("activations", *(_cell(p.scratch_bytes) for p in phases))
+    yield ("", *(translate(p.phase.value) for p in phases))
+    yield from _parts("{part}", [p.resident for p in phases], translate)
+    yield (translate("key/value cache"), *(_cell(p.cache_bytes) for p in phases))
+    yield (translate("activations"), *(_cell(p.scratch_bytes) for p in phases))
     if device.streams:
-        yield ("stream buffers", *(_cell(p.buffer_bytes) for p in phases))
-    yield ("in memory", *(_cell(p.peak_bytes) for p in phases))
+        yield (translate("stream buffers"), *(_cell(p.buffer_bytes) for p in phases))
+    yield (translate(Text("in memory")), *(_cell(p.peak_bytes) for p in phases))
     if forecast is None:
-        yield from _parts("streamed: ", [p.streamed for p in phases])
+        yield from _parts(marked("streamed: {part}"), [p.streamed for p in phases], translate)
         return
     arrivals = [forecast.arrivals[p.phase][index] for p in phases]
-    yield from _parts("from RAM: ", [a.ram for a in arrivals])
-    yield from _parts("from disk: ", [a.disk for a in arrivals])
+    yield from _parts(marked("from RAM: {part}"), [a.ram for a in arrivals], translate)
+    yield from _parts(marked("from disk: {part}"), [a.disk for a in arrivals], translate)
 
 
-def _parts(prefix: str, columns: list[tuple[Unit, ...]]) -> Iterator[Row]:
+def _parts(template: str, columns: list[tuple[Unit, ...]], translate: Translate) -> Iterator[Row]:
     """Yield one row for each part that any column has."""
     sizes = [by_part(units) for units in columns]
     for part in by_part(unit for units in columns for unit in units):
-        yield (f"{prefix}{part.value}", *(_cell(column.get(part, 0)) for column in sizes))
+        name = translate(part.value)
+        if template != "{part}":
+            name = translate(Text(template, part=name))
+        yield (name, *(_cell(column.get(part, 0)) for column in sizes))
 
 
-def _column_of(plan: MemoryPlan, forecast: Forecast) -> Iterator[Row]:
+def _column_of(plan: MemoryPlan, forecast: Forecast, translate: Translate) -> Iterator[Row]:
     phases = [p.phase for p in plan.devices[0].phases]
-    yield ("expected", *(about(forecast.seconds[phase]) for phase in phases))
-    yield ("", *(UNITS_OF_WORK[phase] for phase in phases))
+    yield (translate(Text("expected")), *(about(forecast.seconds[phase]) for phase in phases))
+    yield ("", *(translate(UNITS_OF_WORK[phase]) for phase in phases))
 
 
 def _cell(count: int) -> str:
     return format_bytes(count) if count else "-"
 
 
-def _widths(plan: MemoryPlan) -> list[int]:
+def _widths(tables: list[list[Row]]) -> list[int]:
     """Return the column widths, which are the same in all tables of a plan."""
-    first = len("from disk: language expert")
-    return [first, *(max(len(p.phase.value), 12) for p in plan.devices[0].phases)]
+    heads = tables[0][0][1:]
+    names = [text_columns(row[0]) for rows in tables for row in rows]
+    return [
+        max(len("from disk: language expert"), *names),
+        *(max(text_columns(head), 12) for head in heads),
+    ]
 
 
 def _aligned(rows: list[Row], widths: list[int]) -> list[str]:
     lines = []
     for name, *cells in rows:
-        right = "  ".join(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))
-        lines.append(f"  {name.ljust(widths[0])}  {right}".rstrip())
+        right = "  ".join(
+            " " * (width - text_columns(cell)) + cell
+            for cell, width in zip(cells, widths[1:], strict=True)
+        )
+        lines.append(f"  {name}{' ' * (widths[0] - text_columns(name))}  {right}".rstrip())
     return lines
+
+
+def text_columns(text: str) -> int:
+    """Return the width of a text in letters of fixed width; a Chinese letter has that of two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def summarize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from cogvlm2_lite.forecast.preview import (
     released_subject,
 )
 from cogvlm2_lite.forecast.rates import Rates
-from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict
+from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict, text_columns
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS
 from cogvlm2_lite.text import Text, joined
 from cogvlm2_lite.units import format_bytes
 
+_WIDTH = 98
+"""Of a line, in letters."""
 RELEASED_WORD = COGVLM2.released.word
 
 
@@ -50,12 +53,13 @@ def text(
 ) -> str:
     """Return a plan as text.
 
-    translate  translates a sentence; the table stays English
+    translate  translates a text, and the name of a part or phase
     """
-    first = f"{subject.name} on {machine.label}. {translate(found.sentence)}"
+    where = Text("{model} on {machine}.", model=translate(subject.name), machine=machine.label)
+    first = f"{translate(where)} {translate(found.sentence)}"
     blocks = [
         _wrapped(first),
-        draw_table(found.plan, found.expected),
+        draw_table(found.plan, found.expected, translate),
         "\n".join(_wrapped(translate(note)) for note in notes(machine, found)),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -156,4 +160,11 @@ def as_dict(subject: PlannedModel, machine: Machine, found: PlanPreview) -> dict
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, width=98, subsequent_indent="", break_long_words=False)
+    if text_columns(text) == len(text):
+        return textwrap.fill(text, width=_WIDTH, break_long_words=False)
+    lines = [""]
+    for piece in re.findall(r"(?:[!-~]+|.)[，。；：）、]* *", text):  # Chinese has few spaces
+        if text_columns(lines[-1] + piece.rstrip()) > _WIDTH:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)

@@ -294,14 +294,15 @@ class Sidebar(QWidget):
             return
         conversation_id = item.data(_ID)
         menu = QMenu(self)
-        menu.addAction(
-            self.tr("Rename") + "\tF2", partial(self._rename, conversation_id, item.text())
+        rename = menu.addAction(
+            self.tr("Rename"), partial(self._rename, conversation_id, item.text())
         )
         menu.addAction(self.tr("Pin or unpin"), partial(self._pin, conversation_id))
         menu.addAction(self.tr("Export…"), partial(self._export, conversation_id, item.text()))
-        keys = QKeySequence(QKeySequence.StandardKey.Delete)
-        shown = keys.toString(QKeySequence.SequenceFormat.NativeText)
-        menu.addAction(f"{self.tr('Delete')}\t{shown}", partial(self.delete, conversation_id))
+        delete = menu.addAction(self.tr("Delete"), partial(self.delete, conversation_id))
+        for action, keys in ((rename, "F2"), (delete, "Del")):
+            action.setShortcut(QKeySequence(keys))  # only shown here; the list has the keys
+            action.setShortcutVisibleInContextMenu(True)
         menu.exec(self.list.mapToGlobal(place))
 
     def _rename(self, conversation_id: int, title: str) -> None:

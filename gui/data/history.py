@@ -404,7 +404,7 @@ class History:
         if tables and application != _APPLICATION:
             raise HistoryError(
                 "{file} in {folder} is a database of another program.",
-                hint="Move it away, or choose another folder with --data.",
+                hint="Move it away, then start the program again.",
                 file=FILE,
                 folder=self.folder,
             )
@@ -458,14 +458,11 @@ _REASONS = {
     ),
     sqlite3.SQLITE_READONLY: (
         Text("The folder of the conversations can't be written to."),
-        Text("Make it writable, or choose another folder with --data or COGVLM2_LITE_DATA."),
+        Text("Make it writable, then start the program again."),
     ),
     sqlite3.SQLITE_CANTOPEN: (
         Text("The file of the conversations can't be opened."),
-        Text(
-            "Make its folder readable and writable, or choose another folder with --data or "
-            "COGVLM2_LITE_DATA."
-        ),
+        Text("Make its folder readable and writable, then start the program again."),
     ),
     sqlite3.SQLITE_BUSY: (
         Text("Another program uses the file of the conversations."),
@@ -500,7 +497,7 @@ def _history_errors() -> Iterator[None]:
     except OSError as error:
         raise HistoryError(
             "The folder of the conversations can't be used: {why}.",
-            hint="Choose another folder with --data or COGVLM2_LITE_DATA.",
+            hint="Make the folder readable and writable, then start the program again.",
             why=error.strerror or error,
         ) from error
 

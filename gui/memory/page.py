@@ -18,8 +18,10 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Progress, Replanned
 from cogvlm2_lite.forecast.table import about, rate
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.worker.client import Outcome
+from gui import theme
 from gui.context import Context, model_name
 from gui.controls import ComboBox, Slider
 from gui.memory.bars import PlanBars
@@ -164,7 +166,7 @@ class MemoryPage(QWidget):
         if size is None:  # no budget on the slider: use the settings
             vram, ram = settings.get("vram") or None, None
         folder = options.folder if options else None
-        work = partial(plan_for, folder, vram=vram, ram=ram, translate=translate)
+        work = partial(plan_for, folder, vram=vram, ram=ram, translate=_plan_word)
         self._context.tasks.run(work, self._show, self._failed, self)
 
     def use(self) -> None:
@@ -200,6 +202,7 @@ class MemoryPage(QWidget):
         )
         self.bars.show_devices(shown.devices)
         self.table.setPlainText(shown.text)
+        self.table.setFont(theme.fixed_font(shown.text))
         self.table.show()
 
     def _name(self) -> str:
@@ -233,6 +236,14 @@ class MemoryPage(QWidget):
         elif isinstance(outcome, Replanned):
             self.held.setText(translate(outcome.text))
             self.held.show()
+
+
+def _plan_word(text: str) -> str:
+    """Return a text of a plan in the window's language; parts have the names of the bars."""
+    if isinstance(text, Text):
+        return translate(text)
+    name = part_name(text)
+    return name if name != text else QCoreApplication.translate("Memory", text)
 
 
 def _needs(devices: tuple[Device, ...]) -> str:

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 from PySide6.QtCore import QCoreApplication
-from PySide6.QtGui import QFontDatabase, QGuiApplication
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.errors import CogVLM2LiteError
+from gui import theme
 from gui.context import Context
 from gui.pages.frame import page
 from gui.translation import error_text
@@ -34,7 +35,7 @@ def make(context: Context) -> QWidget:
     column.addWidget(text)
     report = QPlainTextEdit(QCoreApplication.translate("About", "Checking this computer…"))
     report.setReadOnly(True)
-    report.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+    report.setFont(theme.fixed_font(""))
     report.setMinimumHeight(360)
     report.setAccessibleName(QCoreApplication.translate("About", "Report about this computer"))
     copy = QPushButton(QCoreApplication.translate("About", "Copy the report"))

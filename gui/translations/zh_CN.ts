@@ -912,16 +912,8 @@
         <translation>无法写入对话所在的文件夹。</translation>
     </message>
     <message>
-        <source>Make it writable, or choose another folder with --data or COGVLM2_LITE_DATA.</source>
-        <translation>请使其可写，或用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
-    </message>
-    <message>
         <source>The file of the conversations can&apos;t be opened.</source>
         <translation>无法打开对话文件。</translation>
-    </message>
-    <message>
-        <source>Make its folder readable and writable, or choose another folder with --data or COGVLM2_LITE_DATA.</source>
-        <translation>请使其所在文件夹可读写，或用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
     </message>
     <message>
         <source>Close it and try again.</source>
@@ -946,6 +938,10 @@
     <message>
         <source>{file} in {folder} is a database of another program.</source>
         <translation>{folder} 中的 {file} 是另一个程序的数据库。</translation>
+    </message>
+    <message>
+        <source>Move it away, then start the program again.</source>
+        <translation>请将其移走，然后重新启动程序。</translation>
     </message>
     <message>
         <source>Install the newer version again. Nothing was changed.</source>
@@ -1961,7 +1957,7 @@
     </message>
     <message>
         <source>This model&apos;s maximum context length is {context} tokens. {why}</source>
-        <translation>模型的上下文最多 {context} 个词元。{why}</translation>
+        <translation>模型的上下文最多 {context} 个 token。{why}</translation>
     </message>
     <message>
         <source>The body is compressed ({name}). Send it uncompressed.</source>
@@ -2521,7 +2517,7 @@
     </message>
     <message>
         <source>a text, tokens, or a list of up to {most} of them</source>
-        <translation>一段文本、若干词元，或最多 {most} 个这样的提示组成的列表</translation>
+        <translation>一段文本、若干token，或最多 {most} 个这样的提示组成的列表</translation>
     </message>
     <message>
         <source>{folder} has files that can&apos;t be used: {count} of {total}. {problems}</source>
@@ -2764,6 +2760,14 @@
         <translation>请腾出空间；已保存的内容没有丢失。</translation>
     </message>
     <message>
+        <source>Make it writable, then start the program again.</source>
+        <translation>请使其可写，然后重新启动程序。</translation>
+    </message>
+    <message>
+        <source>Make its folder readable and writable, then start the program again.</source>
+        <translation>请使其文件夹可读可写，然后重新启动程序。</translation>
+    </message>
+    <message>
         <source>Another program uses the file of the conversations.</source>
         <translation>另一个程序正占用对话文件。</translation>
     </message>
@@ -2788,12 +2792,12 @@
         <translation>这个对话已不存在。</translation>
     </message>
     <message>
-        <source>Move it away, or choose another folder with --data.</source>
-        <translation>请移走它，或用 --data 指定另一个文件夹。</translation>
-    </message>
-    <message>
         <source>The conversations were written by a newer version (format {format}; this version knows {known}).</source>
         <translation>这些对话由更新的版本写入（格式 {format}；本版本支持 {known}）。</translation>
+    </message>
+    <message>
+        <source>Make the folder readable and writable, then start the program again.</source>
+        <translation>请使该文件夹可读可写，然后重新启动程序。</translation>
     </message>
     <message>
         <source>The picture can&apos;t be saved: {why}.</source>
@@ -2838,10 +2842,6 @@
     <message>
         <source>{file} is damaged: {why}.</source>
         <translation>{file} 已损坏：{why}。</translation>
-    </message>
-    <message>
-        <source>Choose another folder with --data or COGVLM2_LITE_DATA.</source>
-        <translation>请用 --data 或 COGVLM2_LITE_DATA 选择其他文件夹。</translation>
     </message>
     <message>
         <source>two turns have the same number</source>
@@ -3493,7 +3493,7 @@
     </message>
     <message>
         <source>{param} has a token that is not between 0 and {most}.</source>
-        <translation>{param} 中有一个词元不在 0 到 {most} 之间。</translation>
+        <translation>{param} 中有一个token不在 0 到 {most} 之间。</translation>
     </message>
     <message>
         <source>The answer began to repeat itself and was stopped.</source>
@@ -3868,8 +3868,20 @@
         <translation>请加上 --device cpu，或去掉 --measure。</translation>
     </message>
     <message>
+        <source>a GPU with {sizes}</source>
+        <translation>具有 {sizes} 的 GPU</translation>
+    </message>
+    <message>
+        <source>{count} GPUs with {sizes}</source>
+        <translation>{count} 个 GPU，显存 {sizes}</translation>
+    </message>
+    <message>
         <source>This computer has only {size} of RAM free now.</source>
         <translation>这台电脑现在只有 {size} 空闲内存。</translation>
+    </message>
+    <message>
+        <source>the CPU</source>
+        <translation>CPU</translation>
     </message>
     <message>
         <source>measured on this processor, {count} cores, disk stated</source>
@@ -3904,6 +3916,18 @@
         <translation>标称值：{count} 个核心，{kind}</translation>
     </message>
     <message>
+        <source>per picture</source>
+        <translation>每张图片</translation>
+    </message>
+    <message>
+        <source>per question</source>
+        <translation>每个问题</translation>
+    </message>
+    <message>
+        <source>per token</source>
+        <translation>每个 token</translation>
+    </message>
+    <message>
         <source>the vision tower</source>
         <translation>视觉塔</translation>
     </message>
@@ -3924,6 +3948,14 @@
         <translation>lm_head</translation>
     </message>
     <message>
+        <source>context {context} tokens</source>
+        <translation>上下文 {context} 个 token</translation>
+    </message>
+    <message>
+        <source>{device}: {peak} at the peak, {budget} may be used; {context}</source>
+        <translation>{device}：峰值 {peak}，可用 {budget}；{context}</translation>
+    </message>
+    <message>
         <source>about {rate} tokens/s</source>
         <translation>约每秒 {rate} 个 token</translation>
     </message>
@@ -3942,6 +3974,10 @@
     <message>
         <source>{disk_size} are read from disk ({disk_parts})</source>
         <translation>{disk_size} 来自磁盘（{disk_parts}）</translation>
+    </message>
+    <message>
+        <source>{count} conversations of {context} tokens</source>
+        <translation>{count} 个对话，每个 {context} 个 token</translation>
     </message>
     <message>
         <source>The answer to a question about a new picture starts after about {wait}.</source>
@@ -3976,12 +4012,32 @@
         <translation>在 {count} 个 GPU 上</translation>
     </message>
     <message>
+        <source>from RAM: {part}</source>
+        <translation>从内存：{part}</translation>
+    </message>
+    <message>
+        <source>from disk: {part}</source>
+        <translation>从磁盘：{part}</translation>
+    </message>
+    <message>
         <source>For each new picture {transfer}, while the computation runs.</source>
         <translation>每张新图片有 {transfer}，与计算同时进行。</translation>
     </message>
     <message>
         <source>For each new picture {transfer}, which takes about {wait} more.</source>
         <translation>每张新图片有 {transfer}，多用约 {wait}。</translation>
+    </message>
+    <message>
+        <source>in memory</source>
+        <translation>内存中</translation>
+    </message>
+    <message>
+        <source>streamed: {part}</source>
+        <translation>流式：{part}</translation>
+    </message>
+    <message>
+        <source>expected</source>
+        <translation>预计</translation>
     </message>
     <message>
         <source>{count} of {total} vision tower blocks</source>
@@ -3994,6 +4050,10 @@
     <message>
         <source>{count} of {total} language experts</source>
         <translation>{total} 个语言专家中的 {count} 个</translation>
+    </message>
+    <message>
+        <source>{model} on {machine}.</source>
+        <translation>{model}，运行于 {machine}。</translation>
     </message>
     <message>
         <source>Embedding rows are read from a memory-mapped file: up to {size} more of cached pages.</source>
@@ -5228,6 +5288,10 @@ or open a file.</source>
         <translation>对话已保存为 {file}。</translation>
     </message>
     <message>
+        <source>Delete</source>
+        <translation>删除</translation>
+    </message>
+    <message>
         <source>Undo delete ({count})</source>
         <translation>撤销删除（{count}）</translation>
     </message>
@@ -5331,6 +5395,133 @@ or open a file.</source>
     <message>
         <source>Everything stays on this computer. First choose a model.</source>
         <translation>一切都留在这台电脑上。请先选择模型。</translation>
+    </message>
+</context>
+<context>
+    <name>Wording</name>
+    <message>
+        <source>Install the CUDA build of torch and a driver, then start the program again.</source>
+        <translation>请安装 CUDA 版 torch 和驱动程序，然后重新启动程序。</translation>
+    </message>
+    <message>
+        <source>Choose “Include subfolders” to use the pictures in them, too.</source>
+        <translation>勾选“包括子文件夹”可同时使用子文件夹中的图片。</translation>
+    </message>
+    <message>
+        <source>Free some space or make its folder writable, then press Start to resume.</source>
+        <translation>请释放空间或使其文件夹可写，然后按“开始”继续。</translation>
+    </message>
+    <message>
+        <source>Choose another folder for the answers.</source>
+        <translation>请为回答选择其他文件夹。</translation>
+    </message>
+    <message>
+        <source>Move it away, or choose another folder for the answers.</source>
+        <translation>请将其移走，或为回答选择其他文件夹。</translation>
+    </message>
+    <message>
+        <source>Press Start again; saved answers are kept.</source>
+        <translation>请再次按“开始”；已保存的回答会保留。</translation>
+    </message>
+    <message>
+        <source>Free some space, or close the program that has the table open. Then press Start to resume.</source>
+        <translation>请释放空间，或关闭打开该表格的程序，然后按“开始”继续。</translation>
+    </message>
+    <message>
+        <source>Choose the folder of a downloaded checkpoint, or try the small demo model. This program downloads nothing.</source>
+        <translation>请选择已下载的检查点文件夹，或试用小型演示模型。本程序不会下载任何内容。</translation>
+    </message>
+    <message>
+        <source>The budget of video memory has no effect: the model runs on the CPU, in RAM.</source>
+        <translation>显存预算无效：模型在 CPU 上运行，使用内存。</translation>
+    </message>
+    <message>
+        <source>Start the engine again. If it happens again, the report on the page About shows which GPUs still respond.</source>
+        <translation>请重新启动引擎。如果再次发生，“关于”页面的报告会显示哪些 GPU 仍有响应。</translation>
+    </message>
+    <message>
+        <source>Close other programs, or allow more memory on the page Memory.</source>
+        <translation>请关闭其他程序，或在“内存”页面允许使用更多内存。</translation>
+    </message>
+    <message>
+        <source>Download the file itself: this is only a pointer of Git LFS.</source>
+        <translation>请下载文件本身：这只是 Git LFS 的指针文件。</translation>
+    </message>
+    <message>
+        <source>Convert the same checkpoint into the same folder again, on the page Convert: the conversion continues where it stopped.</source>
+        <translation>请在“转换”页面将同一检查点再次转换到同一文件夹：转换会从停止处继续。</translation>
+    </message>
+    <message>
+        <source>A budget of video memory needs a GPU, and the CPU was chosen.</source>
+        <translation>显存预算需要 GPU，而已选择 CPU。</translation>
+    </message>
+    <message>
+        <source>Set a budget of RAM instead.</source>
+        <translation>请改为设置内存预算。</translation>
+    </message>
+    <message>
+        <source>Answers are the same with every plan.</source>
+        <translation>任何计划下回答都相同。</translation>
+    </message>
+    <message>
+        <source>Install the package pillow-heif, or save the picture as JPEG or PNG.</source>
+        <translation>请安装 pillow-heif 包，或将图片另存为 JPEG 或 PNG。</translation>
+    </message>
+    <message>
+        <source>Install a newer version of Pillow, or save the picture as JPEG or PNG.</source>
+        <translation>请安装更新版本的 Pillow，或将图片另存为 JPEG 或 PNG。</translation>
+    </message>
+    <message>
+        <source>The budget of video memory has {given} sizes, but the number of usable GPUs is {count}.</source>
+        <translation>显存预算有 {given} 个大小，但可用 GPU 的数量为 {count}。</translation>
+    </message>
+    <message>
+        <source>Allow more memory on the page Memory. In this memory, only a context of {context} tokens would fit.</source>
+        <translation>请在“内存”页面允许使用更多内存。当前内存只能容纳 {context} 个 token的上下文。</translation>
+    </message>
+    <message>
+        <source>Please report it with the log and the report on the page About.</source>
+        <translation>请附上日志和“关于”页面的报告进行反馈。</translation>
+    </message>
+    <message>
+        <source>Choose the same calibration as before, or another new folder.</source>
+        <translation>请选择与之前相同的校准，或另选新文件夹。</translation>
+    </message>
+    <message>
+        <source>Free some space, or use another disk.</source>
+        <translation>请释放空间，或使用其他磁盘。</translation>
+    </message>
+    <message>
+        <source>Finished work is kept: press Start to continue.</source>
+        <translation>已完成的工作会保留：按“开始”继续。</translation>
+    </message>
+    <message>
+        <source>Calibrating takes about {time}. You can stop it and resume it later.</source>
+        <translation>校准约需 {time}。可以停止，稍后继续。</translation>
+    </message>
+    <message>
+        <source>Choose the same calibration as before to continue it, or another new folder.</source>
+        <translation>请选择与之前相同的校准以继续，或另选新文件夹。</translation>
+    </message>
+    <message>
+        <source>Choose a new folder on another disk, or free some space.</source>
+        <translation>请在其他磁盘上选择新文件夹，或释放空间。</translation>
+    </message>
+    <message>
+        <source>Another program changed the folder. Press Start again.</source>
+        <translation>其他程序更改了该文件夹。请再次按“开始”。</translation>
+    </message>
+    <message>
+        <source>Free some space and press Start: the conversion continues where it stopped.</source>
+        <translation>请释放空间并按“开始”：转换会从停止处继续。</translation>
+    </message>
+    <message>
+        <source>The file was changed while it was read. Put the whole file back and press Start again.</source>
+        <translation>文件在读取时被更改。请放回完整文件，然后再次按“开始”。</translation>
+    </message>
+    <message>
+        <source>The disk or the network may be failing. Finished work is kept: put a good copy of the file in its place and press Start again.</source>
+        <translation>磁盘或网络可能有故障。已完成的工作会保留：请放入完好的文件副本，然后再次按“开始”。</translation>
     </message>
 </context>
 </TS>

@@ -561,7 +561,7 @@ export const CHINESE = {
   "This model does not support embeddings: it answers questions about pictures.":
     "此模型不支持嵌入向量：它回答关于图片的问题。",
   "This model's maximum context length is {context} tokens. {why}":
-    "模型的上下文最多 {context} 个词元。{why}",
+    "模型的上下文最多 {context} 个 token。{why}",
   "This page does not allow that method.":
     "此页面不允许该方法。",
   "This server does not answer under that host name.":
@@ -632,6 +632,8 @@ export const CHINESE = {
     "DjVu 文档",
   "a GIMP picture":
     "GIMP 图片",
+  "a GPU with {sizes}":
+    "具有 {sizes} 的 GPU",
   "a JPEG 2000 picture":
     " JPEG 2000 图片",
   "a JPEG XL picture":
@@ -699,7 +701,7 @@ export const CHINESE = {
   "a string of {least} to {most} characters":
     "{least} 到 {most} 个字符的字符串",
   "a text, tokens, or a list of up to {most} of them":
-    "一段文本、若干词元，或最多 {most} 个这样的提示组成的列表",
+    "一段文本、若干token，或最多 {most} 个这样的提示组成的列表",
   "a video":
     "视频",
   "a web page":
@@ -744,6 +746,8 @@ export const CHINESE = {
     "复数",
   "compression {name}":
     "{name} 压缩",
+  "context {context} tokens":
+    "上下文 {context} 个 token",
   "cuda:{index} ({name}) has compute capability {version}, but this torch needs {least} or more":
     "cuda:{index}（{name}）的计算能力为 {version}，而这个 torch 需要 {least} 或更高",
   "cuda:{index} does not respond: {why}":
@@ -752,10 +756,16 @@ export const CHINESE = {
     "device 和 device_map 指定了不同的设备：{names}。",
   "dtype must be float32, float16 or bfloat16":
     "dtype 必须是 float32、float16 或 bfloat16",
+  "expected":
+    "预计",
   "floating-point":
     "浮点",
   "floating-point samples of {bits} bits whose black and white are unknown":
     "黑白范围未知的 {bits} 位浮点样本",
+  "from RAM: {part}":
+    "从内存：{part}",
+  "from disk: {part}":
+    "从磁盘：{part}",
   "from rates ({source}; {numbers})":
     "依据速率（{source}；{numbers}）",
   "hidden_act must be gelu in the vision tower and silu in the decoder":
@@ -770,6 +780,8 @@ export const CHINESE = {
     "图标",
   "in RAM":
     "在内存中",
+  "in memory":
+    "内存中",
   "in_channels must be 3, for red, green and blue":
     "in_channels 必须是 3，即红、绿、蓝",
   "input_ids has places for {count} image tokens; {pictures} pictures have {expected}.":
@@ -832,6 +844,12 @@ export const CHINESE = {
     "在 {count} 个 GPU 上",
   "other inks than CMYK":
     "CMYK 以外的油墨",
+  "per picture":
+    "每张图片",
+  "per question":
+    "每个问题",
+  "per token":
+    "每个 token",
   "pixel_values must have the shape [batch, {expected}], not {shape}.":
     "pixel_values 的形状必须是 [batch, {expected}]，而不是 {shape}。",
   "predictor {number}":
@@ -856,10 +874,14 @@ export const CHINESE = {
     "标称值：{card}",
   "stated: {count} cores, {kind}":
     "标称值：{count} 个核心，{kind}",
+  "streamed: {part}":
+    "流式：{part}",
   "strips or tiles of more than 1 GiB":
     "超过 1 GiB 的条带或图块",
   "template_version must be one of {names}":
     "template_version 必须是以下之一：{names}",
+  "the CPU":
+    "CPU",
   "the CPU has AVX512-BF16":
     "CPU 支持 AVX512-BF16",
   "the CPU has no bfloat16 instructions":
@@ -906,6 +928,10 @@ export const CHINESE = {
     "{compute} TFLOP/s，内存 {memory}，总线 {bus}，磁盘 {disk} GB/s",
   "{compute} TFLOP/s, memory {memory}, disk {disk} GB/s":
     "{compute} TFLOP/s，内存 {memory}，磁盘 {disk} GB/s",
+  "{count} GPUs with {sizes}":
+    "{count} 个 GPU，显存 {sizes}",
+  "{count} conversations of {context} tokens":
+    "{count} 个对话，每个 {context} 个 token",
   "{count} of {total} language experts":
     "{total} 个语言专家中的 {count} 个",
   "{count} of {total} vision experts":
@@ -920,6 +946,8 @@ export const CHINESE = {
     "已有 {count} 个请求在等待。",
   "{count} rows at once do not fit in memory. {why}":
     "{count} 行同时计算时内存放不下。{why}",
+  "{device}: {peak} at the peak, {budget} may be used; {context}":
+    "{device}：峰值 {peak}，可用 {budget}；{context}",
   "{disk_size} are read from disk ({disk_parts})":
     "{disk_size} 来自磁盘（{disk_parts}）",
   "{file} begins with {count} zero bytes: its space was reserved, but its content was not downloaded.":
@@ -1074,6 +1102,8 @@ export const CHINESE = {
     "无法把 {kind} 作为图片打开。",
   "{missing} of {count} ({names})":
     "{count} 个中的 {missing} 个（{names}）",
+  "{model} on {machine}.":
+    "{model}，运行于 {machine}。",
   "{name!r} is a file, but a model is a folder.":
     "{name!r} 是文件，而模型是文件夹。",
   "{names} and {count} more":
@@ -1093,7 +1123,7 @@ export const CHINESE = {
   "{param} ends with an empty question.":
     "{param} 以空的问题结尾。",
   "{param} has a token that is not between 0 and {most}.":
-    "{param} 中有一个词元不在 0 到 {most} 之间。",
+    "{param} 中有一个token不在 0 到 {most} 之间。",
   "{param} has more than {most} characters.":
     "{param} 超过 {most} 个字符。",
   "{param} has no bytes after the comma.":

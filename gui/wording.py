@@ -1,0 +1,149 @@
+"""How the window words messages of the core that name a command or an option of the command line.
+
+The core's hints are for the terminal: "Add --recursive to include subfolders." The window has a
+check box for that. A test finds templates of the core that are missing here.
+"""
+
+from __future__ import annotations
+
+from gui.translatable import QT_TRANSLATE_NOOP
+
+CONTEXT = "Wording"
+
+WORDING = {
+    "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.": (
+        QT_TRANSLATE_NOOP(
+            "Wording",
+            "Install the CUDA build of torch and a driver, then start the program again.",
+        )
+    ),
+    "Add --recursive to include subfolders.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose “Include subfolders” to use the pictures in them, too."
+    ),
+    "Free some space or make its folder writable, then run the same command to resume.": (
+        QT_TRANSLATE_NOOP(
+            "Wording",
+            "Free some space or make its folder writable, then press Start to resume.",
+        )
+    ),
+    "Choose another folder with --output.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose another folder for the answers."
+    ),
+    "Move it away, or choose another folder with --output.": QT_TRANSLATE_NOOP(
+        "Wording", "Move it away, or choose another folder for the answers."
+    ),
+    "Run the same command again; saved answers are kept.": QT_TRANSLATE_NOOP(
+        "Wording", "Press Start again; saved answers are kept."
+    ),
+    "Free some space, or close the program that has the table open. Then run the same command to "
+    "resume.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Free some space, or close the program that has the table open. Then press Start to "
+        "resume.",
+    ),
+    "Choose the folder of a downloaded checkpoint (this program downloads nothing), `{demo}` for "
+    "the small included model, or `{released}` for the released model.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Choose the folder of a downloaded checkpoint, or try the small demo model. This program "
+        "downloads nothing.",
+    ),
+    "Choose the folder of a downloaded checkpoint (this program downloads nothing), or `{demo}` "
+    "for the small included model.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Choose the folder of a downloaded checkpoint, or try the small demo model. This program "
+        "downloads nothing.",
+    ),
+    "--vram has no effect: the model runs on the CPU, in RAM.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The budget of video memory has no effect: the model runs on the CPU, in RAM.",
+    ),
+    "Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows which GPUs "
+    "still respond.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Start the engine again. If it happens again, the report on the page About shows which "
+        "GPUs still respond.",
+    ),
+    "Close other programs, or plan with a shorter --context.": QT_TRANSLATE_NOOP(
+        "Wording", "Close other programs, or allow more memory on the page Memory."
+    ),
+    "Run `git lfs pull` in its folder, or download the file itself.": QT_TRANSLATE_NOOP(
+        "Wording", "Download the file itself: this is only a pointer of Git LFS."
+    ),
+    "Run the same quantize command again: it continues where it stopped.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Convert the same checkpoint into the same folder again, on the page Convert: the "
+        "conversion continues where it stopped.",
+    ),
+    "--vram and --card describe a GPU, but --device cpu uses none.": QT_TRANSLATE_NOOP(
+        "Wording", "A budget of video memory needs a GPU, and the CPU was chosen."
+    ),
+    "Leave --device out, or limit the CPU with --ram.": QT_TRANSLATE_NOOP(
+        "Wording", "Set a budget of RAM instead."
+    ),
+    "Answers are the same with every plan; only --kv can change them.": QT_TRANSLATE_NOOP(
+        "Wording", "Answers are the same with every plan."
+    ),
+    'Run: pip install "cogvlm2-lite[heic]", or save it as JPEG or PNG.': QT_TRANSLATE_NOOP(
+        "Wording", "Install the package pillow-heif, or save the picture as JPEG or PNG."
+    ),
+    "Run: pip install --upgrade pillow, or save it as JPEG or PNG.": QT_TRANSLATE_NOOP(
+        "Wording", "Install a newer version of Pillow, or save the picture as JPEG or PNG."
+    ),
+    "--vram has {given} sizes, but the number of usable GPUs is {count}.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The budget of video memory has {given} sizes, but the number of usable GPUs is {count}.",
+    ),
+    "A context of {context} tokens would fit: --context {context}.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Allow more memory on the page Memory. In this memory, only a context of {context} tokens "
+        "would fit.",
+    ),
+    "Please report it with the log and the output of `cogvlm2-lite doctor`.": QT_TRANSLATE_NOOP(
+        "Wording", "Please report it with the log and the report on the page About."
+    ),
+    "Use the same samples and options as before, or add --restart.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose the same calibration as before, or another new folder."
+    ),
+    "Free some space, use fewer samples (--samples), or use another disk.": QT_TRANSLATE_NOOP(
+        "Wording", "Free some space, or use another disk."
+    ),
+    "Finished work is kept in DST.partial: run the same command again to continue.": (
+        QT_TRANSLATE_NOOP("Wording", "Finished work is kept: press Start to continue.")
+    ),
+    "Calibrating takes about {time}. You can stop it; the same command resumes it.": (
+        QT_TRANSLATE_NOOP(
+            "Wording", "Calibrating takes about {time}. You can stop it and resume it later."
+        )
+    ),
+    "Use the same options as before to continue it, or add --restart to delete it and start "
+    "over.": (
+        QT_TRANSLATE_NOOP(
+            "Wording",
+            "Choose the same calibration as before to continue it, or another new folder.",
+        )
+    ),
+    "Run the same command again with --shard-size {smaller}: a calibration so far is kept, and the "
+    "weight files are written anew. Or choose a destination on another disk.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose a new folder on another disk, or free some space."
+    ),
+    "Another program changed the folder. Run the command again.": QT_TRANSLATE_NOOP(
+        "Wording", "Another program changed the folder. Press Start again."
+    ),
+    "Free some space and run the same command again: it continues where it stopped.": (
+        QT_TRANSLATE_NOOP(
+            "Wording", "Free some space and press Start: the conversion continues where it stopped."
+        )
+    ),
+    "The file was changed while it was read. Put the whole file back and run the same command "
+    "again.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The file was changed while it was read. Put the whole file back and press Start again.",
+    ),
+    "The disk or the network may be failing. Finished work is kept: put a good copy of the file in "
+    "its place and run the same command again.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The disk or the network may be failing. Finished work is kept: put a good copy of the "
+        "file in its place and press Start again.",
+    ),
+}
+"""The window's words by the template of the core. They have no other placeholders."""
