@@ -79,7 +79,8 @@ class Messages:
 
         The last one must be the user's, or with `continues` may be an answer. A server that is not
         strict always continues an answer, takes instructions at the end for the question, and asks
-        for a description of a picture that came without words.
+        for a description of a picture that came without words. An answer to continue needs no
+        question.
         """
         for index, message in enumerate(messages):
             where = f"{self.field}[{index}]"
@@ -94,7 +95,12 @@ class Messages:
             reject(self.field, "{param} must end with a message of the user, the question.")
         if not self.question.strip() and self._pictures and not self._limits.strict:
             self._questions = [DEFAULT_QUESTION]
-        self.check()
+        if self.question.strip() or self._limits.strict or not self.continue_from.strip():
+            self.check()
+        else:
+            self._questions = [
+                " "
+            ]  # an answer to nothing is continued; "" would only load the model
 
     def check(self) -> None:
         """Raise ApiError if the question is empty."""

@@ -171,6 +171,13 @@ def test_top_p_of_zero_keeps_the_most_likely_token_alone(
     ("messages", "history", "question", "continued"),
     [
         ([HELLO, {"role": "assistant", "content": "The sign"}], (), "hello", " The sign"),
+        ([{"role": "assistant", "content": "The sign"}], (), " ", " The sign"),
+        (
+            [{"role": "user", "content": ""}, {"role": "assistant", "content": "The sign"}],
+            (),
+            " ",
+            " The sign",
+        ),
         ([HELLO, {"role": "system", "content": "briefly"}], (), "hello\nbriefly", ""),
         ([{"role": "system", "content": "nice"}], (), "nice", ""),
         ([{"role": "assistant", "content": "Hi"}, HELLO], (("", "Hi"),), "hello", ""),
