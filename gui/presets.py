@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtWidgets import QMenu, QToolButton
+from PySide6.QtGui import QTextCursor
+from PySide6.QtWidgets import QMenu, QPlainTextEdit, QToolButton
 
 from gui import theme
 from gui.data.settings import Preferences
@@ -38,6 +39,24 @@ PRESETS = (
         QT_TRANSLATE_NOOP("Presets", "Translate all text in this image into English."),
     ),
 )
+
+
+def put_question(field: QPlainTextEdit, question: str) -> None:
+    """Put a question into a field in one step that can be undone.
+
+    A preset that is there is replaced; a text that the user wrote stays above.
+    """
+    own = field.toPlainText()
+    presets = {"", *(_translate(text) for _, text in PRESETS), question}
+    cursor = QTextCursor(field.document())
+    if own.strip() in presets:
+        cursor.select(QTextCursor.SelectionType.Document)
+    else:
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        question = question if own.endswith("\n") else f"\n{question}"
+    cursor.insertText(question)
+    field.moveCursor(QTextCursor.MoveOperation.End)
+    field.setFocus()
 
 
 class PresetButton(QToolButton):

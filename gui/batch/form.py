@@ -26,7 +26,7 @@ from cogvlm2_lite.inputs.formats import kind_of
 from gui.batch.run import Job
 from gui.controls import ComboBox
 from gui.data.settings import Preferences
-from gui.presets import PresetButton
+from gui.presets import PresetButton, put_question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,9 @@ class JobForm(QWidget):
         self.question.setTabChangesFocus(True)
         label.setBuddy(self.question)
         grid.addWidget(self.question, 1, 1)
-        presets = PresetButton(settings, self.question.setPlainText, self.question.toPlainText)
+        presets = PresetButton(
+            settings, partial(put_question, self.question), self.question.toPlainText
+        )
         grid.addWidget(presets, 1, 2, Qt.AlignmentFlag.AlignTop)
         self.output = self._place(
             grid, 2, self.tr("Folder for the answers"), self.tr("Choose the folder of the answers")

@@ -23,7 +23,7 @@ from gui.chat.progress import Phase, describe
 from gui.chat.sampling import SamplingButton
 from gui.chat.several import SeveralFiles
 from gui.data.settings import Preferences
-from gui.presets import PresetButton
+from gui.presets import PresetButton, put_question
 
 
 class Composer(QWidget):
@@ -106,8 +106,7 @@ class Composer(QWidget):
 
     def use(self, question: str) -> None:
         """Put a question into the field."""
-        self.text.setPlainText(question)
-        self.text.setFocus()
+        put_question(self.text, question)
 
     def show_state(self, state: EngineState, *, busy: bool, waiting: bool = False) -> None:
         """Show the engine's state.

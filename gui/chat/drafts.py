@@ -16,6 +16,7 @@ class Waiting:
     parent     the turn before the question
     continued  the turn whose answer is continued; None for a question
     typed      the question is in the composer, and about the picture there
+    edited     the question is in the bubble of an earlier one
     """
 
     question: str = ""
@@ -23,6 +24,7 @@ class Waiting:
     parent: int | None = None
     continued: int | None = None
     typed: bool = False
+    edited: bool = False
 
 
 @dataclass(eq=False, kw_only=True)
@@ -34,7 +36,6 @@ class Draft:
     given         the picture for the next question, which the composer shows
     replaced      the picture that `given` replaced, for an undo
     waiting       what is asked when the picture is ready
-    unsent        the question that waited when the conversation was left
     rotation      quarter turns of the picture to the right
     parts         what the next question is about; () is the whole picture
     seen          the picture that rotation and parts belong to
@@ -45,7 +46,6 @@ class Draft:
     given: Attachment | None = None
     replaced: Attachment | None = None
     waiting: Waiting | None = None
-    unsent: str = ""
     rotation: int = 0
     parts: tuple[Part, ...] = ()
     seen: Attachment | None = None

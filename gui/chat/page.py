@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QAction, QGuiApplication, QImage, QKeySequence
 from PySide6.QtWidgets import (
     QFileDialog,
@@ -46,10 +46,13 @@ from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
-from gui.data.history import HistoryError
+from gui.data.history import HistoryError, Unsent
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Part, Status, Turn
 from gui.translation import error_text, translate
+
+_SAVE_MS = 500
+"""What is typed is saved so long after the last key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +74,13 @@ class ChatPage(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self._edited: Turn | None = None
+        self._handed_over = False
+        self._composed_for = 0  # the conversation whose text the composer has; 0: a new one
         self._closed = False
+        self._saving = QTimer(self)
+        self._saving.setSingleShot(True)
+        self._saving.setInterval(_SAVE_MS)
+        self._saving.timeout.connect(self._save_unsent)
         self._warned: Loaded | None = None
         self.setProperty("kind", "page")
         self._answering = Answering(context.engine, context.history, context.tasks, self)
@@ -106,7 +114,11 @@ class ChatPage(QWidget):
         self._giving.failed.connect(self.show_message)
         self._keys()
         self.reload_list()
-        self.show_conversation(None)
+        self._giving.show(None)
+        self._show_draft()
+        self._show_unsent()
+        self.composer.textChanged.connect(self._saving.start)
+        self.transcript.typed.connect(self._saving.start)
 
     @property
     def busy(self) -> bool:
@@ -135,19 +147,28 @@ class ChatPage(QWidget):
 
     def save_state(self) -> SavedChat:
         """Return what is shown and waits, for a widget that replaces this one."""
+        self._save_unsent()
+        self._handed_over = True
         return SavedChat(drafts=self._giving.save(), text=self.composer.toPlainText())
 
     def restore_state(self, saved: SavedChat) -> None:
         """Show what the replaced widget showed."""
         self._giving.restore(saved.drafts)
+        self._composed_for = self.conversation.id if self.conversation is not None else 0
         self._show_draft()
+        self._show_unsent()
         self.reload_list()
         self.composer.setPlainText(saved.text)
 
     def shut_down(self) -> None:
-        """Save the text of a running answer, and ignore later events."""
+        """Save the text of a running answer and what was typed, and ignore later events."""
+        unsent = self._unsent()
+        draft = self._giving.draft
         self._answering.shut_down()
         self._giving.shut_down()
+        if not (self._closed or self._handed_over):
+            self._keep_unsent(draft, unsent)
+        self._saving.stop()
         self.sidebar.shut_down()
         self._closed = True
 
@@ -173,7 +194,7 @@ class ChatPage(QWidget):
         self._stack = QStackedWidget()
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
-        self.transcript.edit.connect(self.edit_question)
+        self.transcript.edited.connect(self.ask_edited)
         self.transcript.resume.connect(self.continue_answer)
         self.transcript.choose.connect(self._choose_branch)
         self.transcript.wanted.connect(self._show_parts)
@@ -240,20 +261,58 @@ class ChatPage(QWidget):
 
     def show_conversation(self, conversation: Conversation | None) -> None:
         """Show a conversation, or an empty page for a new one."""
-        left = self._giving.draft
-        if left.waiting is not None and left.waiting.typed:
-            left.unsent = left.waiting.question
-            self.composer.clear()
-        draft = self._giving.show(conversation)
-        if draft.unsent:
-            typed = self.composer.toPlainText()
-            self.composer.setPlainText("\n".join(filter(None, (draft.unsent, typed))))
-            draft.unsent = ""
+        left, unsent = self._giving.draft, self._unsent()
+        self.transcript.end_edit()
+        self._giving.show(conversation)
+        self._keep_unsent(left, unsent)
+        self._composed_for = self.conversation.id if self.conversation is not None else 0
         self._show_draft()
+        self._show_unsent()
+
+    # --- what was typed and not asked
+
+    def _unsent(self) -> Unsent:
+        turn, edit = self.transcript.editing or (None, "")
+        return Unsent(text=self.composer.toPlainText(), turn=turn, edit=edit)
+
+    def _save_unsent(self) -> None:
+        self._keep_unsent(self._giving.draft, self._unsent())
+
+    def _keep_unsent(self, draft: Draft, unsent: Unsent) -> None:
+        """Save what was typed in a conversation, which may have got its number just now."""
+        self._saving.stop()
+        history, number = self._context.history, self._composed_for
+        if draft.conversation is not None and number != draft.conversation.id:
+            before, number = number, draft.conversation.id
+            self._guard(lambda: history.save_unsent(before, Unsent()))
+        self._guard(lambda: history.save_unsent(number, unsent))
+
+    def _show_unsent(self) -> None:
+        try:
+            unsent = self._context.history.unsent(self._composed_for)
+        except HistoryError as error:
+            self.show_message(error_text(error))
+            return
+        self.composer.setPlainText(unsent.text)
+        if unsent.turn is not None:
+            self.transcript.start_edit(unsent.turn, unsent.edit)
+        self._saving.stop()
+
+    def _forget_unsent(self, draft: Draft, *, before: Draft) -> None:
+        """Forget what was typed, because it was asked. before: the draft that it was typed in."""
+        numbers = {0 if d.conversation is None else d.conversation.id for d in (draft, before)}
+        shown = self._giving.draft
+        if draft is shown:
+            assert draft.conversation is not None
+            numbers.add(self._composed_for)
+            self._composed_for = draft.conversation.id
+        for number in numbers:
+            self._guard(partial(self._context.history.save_unsent, number, Unsent()))
+        self._saving.stop()
 
     def _show_draft(self) -> None:
         """Show the conversation of the draft, which has changed."""
-        conversation, self._edited = self.conversation, None
+        conversation = self.conversation
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
@@ -494,9 +553,7 @@ class ChatPage(QWidget):
         if not question or not self._can_ask():
             return
         conversation, parent = self.conversation, None
-        if self._edited is not None:
-            parent = self._edited.parent
-        elif conversation is not None:
+        if conversation is not None:
             parent = conversation.leaf
         self._ask_when_ready(Waiting(question=question, parent=parent, typed=True))
 
@@ -567,16 +624,22 @@ class ChatPage(QWidget):
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:
-        """Put a question into the composer. Sending it adds another version."""
+        """Let the user change a question in its bubble."""
+        self.transcript.start_edit(turn_id)
+
+    def ask_edited(self, turn_id: int, question: str) -> None:
+        """Ask a changed question. The earlier one stays as another version, with what followed."""
         if self.conversation is None:
             return
-        self._edited = self.conversation.turns[turn_id]
-        self._giving.draft.parts = self._edited.parts
-        if self._edited.parts:
-            self._giving.draft.rotation = self._edited.parts[0].rotation
-        self._show_pictures()
-        self.composer.setPlainText(self._edited.question)
-        self.composer.setFocus()
+        if not self._can_ask():
+            self.show_message(
+                self.tr("No question can be asked now. What you typed is kept in its place.")
+            )
+            return
+        turn = self.conversation.turns[turn_id]
+        self._ask_when_ready(
+            Waiting(question=question, parts=turn.parts, parent=turn.parent, edited=True)
+        )
 
     def cancel(self) -> None:
         """Stop what is going on; with nothing to stop, close the message or leave the list."""
@@ -611,7 +674,7 @@ class ChatPage(QWidget):
 
     def _ask(self, draft: Draft, waiting: Waiting) -> None:
         """Save a question and its picture, and ask the engine."""
-        parent = waiting.parent
+        parent, before = waiting.parent, draft
         shown = draft is self._giving.draft
         if waiting.typed and draft.is_second and self._context.settings.get("second_picture_new"):
             draft, parent = self._giving.split(draft), None
@@ -627,12 +690,15 @@ class ChatPage(QWidget):
         except HistoryError as error:
             self.show_message(error_text(error))
             return
-        draft.unsent = ""
         self._begin(draft, turn)
         if shown:
-            self._edited = None
             if waiting.typed:
                 self.composer.clear()
+            if waiting.edited:
+                self.transcript.end_edit()
+        if waiting.typed:
+            self._forget_unsent(draft, before=before)
+        if shown:
             self.transcript.show_new(draft.conversation, turn)
             self._stack.setCurrentIndex(0)
         self.reload_list()

@@ -28,6 +28,7 @@ from gui import theme
 from gui.chat.answer import Answer
 from gui.chat.blocks import escape_markdown
 from gui.chat.dates import long_date, short_date
+from gui.chat.question_editor import QuestionEditor
 from gui.chat.turn_picture import PictureSource, TurnPicture
 from gui.data.state import Conversation, Status, Turn
 
@@ -41,7 +42,9 @@ _SLICE_S = 0.02
 class TurnView(QWidget):
     """One question with its answer and buttons.
 
-    again, edit  (turn id)
+    again        (turn id)
+    edited       (turn id, new text of the question)
+    typed        a question that is being changed has another text
     resume       (turn id) continue the answer where it stopped
     choose       (turn id) show another branch
     wanted       (parts) show large what the question is about
@@ -49,7 +52,8 @@ class TurnView(QWidget):
     """
 
     again = Signal(int)
-    edit = Signal(int)
+    edited = Signal(int, str)
+    typed = Signal()
     resume = Signal(int)
     choose = Signal(int)
     wanted = Signal(tuple)
@@ -63,14 +67,18 @@ class TurnView(QWidget):
         *,
         lazy: bool = False,
         pictures: PictureSource | None = None,
+        later: Callable[[int], int] = lambda turn: 0,
     ) -> None:
         """Make the view.
 
+        later     returns how many questions follow a turn
         lazy      the parts of the answer are made when they are seen
         pictures  for a small picture of what the question is about; None: without it
         """
         super().__init__(parent)
         self.turn = turn
+        self.editor: QuestionEditor | None = None
+        self._later = later
         self._last = True
         self._doing = ""
         self.picture: TurnPicture | None = None
@@ -93,6 +101,7 @@ class TurnView(QWidget):
             self.picture = TurnPicture(pictures, turn.parts, asked)
             self.picture.wanted.connect(self.wanted)
             inner.addWidget(self.picture, alignment=Qt.AlignmentFlag.AlignLeading)
+        self._bubble = inner
         self.question = QLabel(turn.question)
         self.question.setTextFormat(Qt.TextFormat.PlainText)
         self.question.setWordWrap(True)
@@ -124,7 +133,7 @@ class TurnView(QWidget):
             self._tool(row, "copy", self.tr("Copy as text"), self.copy),
             self._tool(row, "markdown", self.tr("Copy as Markdown"), self._copy_markdown),
             self._tool(row, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
-            self._tool(row, "edit", self.tr("Edit the question"), lambda: self.edit.emit(turn.id)),
+            self._tool(row, "edit", self.tr("Edit the question"), self.start_edit),
         ]
         self.continue_button = QPushButton(self.tr("Continue"))
         self.continue_button.setIcon(theme.icon("continue"))
@@ -139,8 +148,56 @@ class TurnView(QWidget):
             self._branch(row, "next", self.tr("Later version"), siblings, at + 1)
         row.addStretch(1)
         column.addLayout(row)
+        self.versions = self._line(column, "soft")
+        self.versions.setText(self._others_with_more(siblings))
+        self.versions.setVisible(bool(self.versions.text()))
         self.stats = self._line(column, "soft")
         return foot
+
+    def _others_with_more(self, siblings: list[int]) -> str:
+        """Return which other versions of the turn have questions after them."""
+        others = {
+            place: count
+            for place, number in enumerate(siblings, 1)
+            if number != self.turn.id and (count := self._later(number))
+        }
+        return " ".join(
+            self.tr("Version {number} has 1 later question.").format(number=place)
+            if count == 1
+            else self.tr("Version {number} has {count} later questions.").format(
+                number=place, count=count
+            )
+            for place, count in others.items()
+        )
+
+    def start_edit(self, text: str | None = None) -> None:
+        """Change the question in its bubble. text: what was typed before; None: the question."""
+        if self.editor is None:
+            editor = QuestionEditor(
+                self.turn.question if text is None else text, self._later(self.turn.id)
+            )
+            editor.asked.connect(lambda text: self.edited.emit(self.turn.id, text))
+            editor.cancelled.connect(self.end_edit)
+            editor.changed.connect(self.typed)
+            editor.grown.connect(self._answer_grown)
+            self._bubble.insertWidget(self._bubble.indexOf(self.question) + 1, editor)
+            self.question.hide()
+            self.editor = editor
+            self._answer_grown()
+            self.typed.emit()
+        if text is None:
+            self.editor.begin()
+
+    def end_edit(self) -> None:
+        """Show the question as it is; what was typed is dropped."""
+        if self.editor is not None:
+            editor, self.editor = self.editor, None
+            editor.hide()
+            self._bubble.removeWidget(editor)
+            editor.deleteLater()
+            self.question.show()
+            self._answer_grown()
+            self.typed.emit()
 
     def _line(self, column: QVBoxLayout, kind: str) -> QLabel:
         label = QLabel()
@@ -166,7 +223,9 @@ class TurnView(QWidget):
 
     @property
     def in_use(self) -> bool:
-        """Whether it has the focus or selected text, which would be lost with it."""
+        """Whether it has the focus, selected or changed text, which would be lost with it."""
+        if self.editor is not None:
+            return True
         focus = QGuiApplication.focusObject()
         if isinstance(focus, QWidget) and self.isAncestorOf(focus):
             return True
@@ -182,7 +241,8 @@ class TurnView(QWidget):
         """The widgets that Tab reaches, in order."""
         tools = self._foot.findChildren(QAbstractButton)
         head = [self.picture] if self.picture is not None else []
-        return [*head, self.question, *self.answer.focus_chain, *tools]
+        asked = [self.question] if self.editor is None else self.editor.focus_chain
+        return [*head, *asked, *self.answer.focus_chain, *tools]
 
     def _answer_grown(self) -> None:
         self.fit(self.width())
@@ -266,6 +326,7 @@ class TurnView(QWidget):
 class _Row:
     """A turn of the transcript.
 
+    later     returns how many questions follow a turn
     pictured  its bubble shows what it is about
     view      None while it is not seen
     """
@@ -274,6 +335,7 @@ class _Row:
     siblings: list[int]
     height: int
     pictured: bool
+    later: Callable[[int], int]
     view: TurnView | None = None
 
 
@@ -281,7 +343,8 @@ class Transcript(QScrollArea):
     """All turns of the branch that is shown. Signals as in TurnView."""
 
     again = Signal(int)
-    edit = Signal(int)
+    edited = Signal(int, str)
+    typed = Signal()
     resume = Signal(int)
     choose = Signal(int)
     wanted = Signal(tuple)
@@ -305,7 +368,8 @@ class Transcript(QScrollArea):
         self.show_conversation(None)
 
     def show_conversation(self, conversation: Conversation | None) -> None:
-        """Show a conversation; its end is seen first."""
+        """Show a conversation; its end is seen first. A question that is being changed stays."""
+        editing = self.editing
         self._arranging = True  # the new body has another height
         self._body = QWidget()
         self.setWidget(self._body)
@@ -313,10 +377,12 @@ class Transcript(QScrollArea):
         self._has_picture = bool(conversation and conversation.picture)
         for turn in conversation.path() if conversation else ():
             assert conversation is not None
-            self._add(turn, [other.id for other in conversation.siblings(turn)])
+            self._add(turn, conversation)
         self._arranging = False
         self._follow = True
         self._arrange()
+        if editing is not None:
+            self.start_edit(*editing)
 
     def show_new(self, conversation: Conversation, turn: Turn) -> None:
         """Show a turn that was just asked.
@@ -328,7 +394,7 @@ class Transcript(QScrollArea):
         if [*shown, turn.id] != [wanted.id for wanted in conversation.path()]:
             self.show_conversation(conversation)
             return
-        self._add(turn, [other.id for other in conversation.siblings(turn)])
+        self._add(turn, conversation)
         self._follow = True
         self._arrange()
 
@@ -358,6 +424,27 @@ class Transcript(QScrollArea):
         return view
 
     @property
+    def editing(self) -> tuple[int, str] | None:
+        """The number of the turn whose question is being changed, and the text so far."""
+        for view in self.views:
+            if view.editor is not None:
+                return view.turn.id, view.editor.text.toPlainText()
+        return None
+
+    def start_edit(self, turn_id: int, text: str | None = None) -> None:
+        """Change a question in its bubble, if it is shown. text: what was typed before."""
+        self.end_edit()
+        for row in self._rows:
+            if row.turn.id == turn_id:
+                self._view(row).start_edit(text)
+                self._arrange()
+
+    def end_edit(self) -> None:
+        """Show all questions as they are."""
+        for view in self.views:
+            view.end_edit()
+
+    @property
     def busy(self) -> bool:
         """Whether widgets of what is seen, or parts of its texts, are still to be made."""
         return self._later.isActive() or any(view.answer.busy for view in self.views)
@@ -378,14 +465,15 @@ class Transcript(QScrollArea):
         if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
             self._later.start()
 
-    def _add(self, turn: Turn, siblings: list[int]) -> None:
+    def _add(self, turn: Turn, conversation: Conversation) -> None:
+        siblings = [other.id for other in conversation.siblings(turn)]
         if self._rows and self._rows[-1].view is not None:
             self._rows[-1].view.set_last(False)
         letters = len(turn.question) + len(turn.answer)
         before = self._rows[-1].turn if self._rows else None
         again = before is not None and before.parts == turn.parts == ()
         pictured = self._has_picture and not again
-        self._rows.append(_Row(turn, siblings, 150 + letters // 3, pictured))
+        self._rows.append(_Row(turn, siblings, 150 + letters // 3, pictured, conversation.later))
 
     def _view(self, row: _Row) -> TurnView:
         """Return the view of a row; make it if there is none."""
@@ -396,10 +484,12 @@ class Transcript(QScrollArea):
                 self._body,
                 lazy=True,
                 pictures=self.pictures if row.pictured else None,
+                later=row.later,
             )
             view.set_last(row is self._rows[-1])
             view.again.connect(self.again)
-            view.edit.connect(self.edit)
+            view.edited.connect(self.edited)
+            view.typed.connect(self.typed)
             view.resume.connect(self.resume)
             view.choose.connect(self.choose)
             view.wanted.connect(self.wanted)

@@ -65,6 +65,14 @@ _MIGRATIONS = (
     "ALTER TABLE conversation ADD COLUMN rotation INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE conversation ADD COLUMN page INTEGER;",
     "ALTER TABLE turn ADD COLUMN parts TEXT NOT NULL DEFAULT '[]';",
+    """
+    CREATE TABLE IF NOT EXISTS draft (
+        conversation INTEGER PRIMARY KEY,
+        text TEXT NOT NULL,
+        turn INTEGER,
+        edit TEXT NOT NULL DEFAULT ''
+    );
+    """,
 )
 VERSION = len(_MIGRATIONS)
 
@@ -91,6 +99,19 @@ class Summary:
 Summaries = list[Summary]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unsent:
+    """What was typed in a conversation and not asked.
+
+    text  of the question field
+    turn  whose question is being changed, with `edit` as its new text; None: none is
+    """
+
+    text: str = ""
+    turn: int | None = None
+    edit: str = ""
+
+
 class History:
     """The conversations of one user. Methods raise HistoryError and must be called from one thread,
     except those of pictures.
@@ -103,6 +124,7 @@ class History:
         self.folder = folder
         self._pictures_in_memory: dict[str, bytes] = {}
         self._unsaved: dict[int, Turn] = {}
+        self._drafts: dict[int, Unsent] = {}
         with _history_errors():
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -342,6 +364,34 @@ class History:
                 (*_columns(turn), turn.id),
             )
 
+    # What was not asked
+
+    def unsent(self, conversation_id: int) -> Unsent:
+        """Return what was typed in a conversation; 0 is a new one that is not saved."""
+        if conversation_id not in self._drafts:
+            with _history_errors():
+                row = self._db.execute(
+                    "SELECT text, turn, edit FROM draft WHERE conversation = ?",
+                    (conversation_id,),
+                ).fetchone()
+            self._drafts[conversation_id] = (
+                Unsent(text=row[0], turn=row[1], edit=row[2]) if row else Unsent()
+            )
+        return self._drafts[conversation_id]
+
+    def save_unsent(self, conversation_id: int, unsent: Unsent) -> None:
+        """Save what was typed. After a HistoryError it is known until the window closes."""
+        if self.unsent(conversation_id) == unsent:
+            return
+        self._drafts[conversation_id] = unsent
+        with self._writing():
+            self._db.execute("DELETE FROM draft WHERE conversation = ?", (conversation_id,))
+            if unsent != Unsent():
+                self._db.execute(
+                    "INSERT INTO draft (conversation, text, turn, edit) VALUES (?, ?, ?, ?)",
+                    (conversation_id, unsent.text, unsent.turn, unsent.edit),
+                )
+
     # Pictures
 
     def save_picture(self, data: bytes) -> str:
@@ -385,6 +435,10 @@ class History:
         limit = (time.time() if now is None else now) - UNDO_S
         with self._writing():
             self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
+            self._db.execute(
+                "DELETE FROM draft WHERE conversation != 0 "
+                "AND conversation NOT IN (SELECT id FROM conversation)"
+            )
             rows = self._db.execute("SELECT DISTINCT picture FROM conversation").fetchall()
         used = {row[0] for row in rows}
         with _history_errors():

@@ -183,6 +183,10 @@ class Conversation:
             key=lambda other: other.id,
         )
 
+    def later(self, turn_id: int) -> int:
+        """Return how many turns follow a turn in the branch that `choose` would show."""
+        return len(self._newest_below(turn_id)) - 1
+
     @property
     def running(self) -> Turn | None:
         """The turn whose answer has not ended. There is at most one."""
@@ -250,10 +254,18 @@ class Conversation:
         """Show the branch of a turn, down to its newest leaf."""
         if self.running is not None:
             raise TransitionError("An answer is still being generated.")
-        at = turn_id
-        while children := [t.id for t in self.turns.values() if t.parent == at]:
-            at = max(children)
-        self.leaf = at
+        self.leaf = self._newest_below(turn_id)[-1]
+
+    def _newest_below(self, turn_id: int) -> list[int]:
+        """Return a turn and the newest ones that follow it."""
+        newest: dict[int, int] = {}
+        for turn in self.turns.values():
+            if turn.parent is not None:
+                newest[turn.parent] = max(turn.id, newest.get(turn.parent, turn.id))
+        found = [turn_id]
+        while found[-1] in newest:
+            found.append(newest[found[-1]])
+        return found
 
     def _check_running(self, turn_id: int) -> str:
         turn = self.turns[turn_id]

@@ -318,6 +318,10 @@
         <translation>问题没有发送。请移除这张图片，或选择另一张。</translation>
     </message>
     <message>
+        <source>No question can be asked now. What you typed is kept in its place.</source>
+        <translation>现在无法提问。您输入的内容已保留在原处。</translation>
+    </message>
+    <message>
         <source>The answer was stopped.</source>
         <translation>回答已停止。</translation>
     </message>
@@ -5031,6 +5035,29 @@ or open a file.</source>
     </message>
 </context>
 <context>
+    <name>QuestionEditor</name>
+    <message>
+        <source>Change the question</source>
+        <translation>修改问题</translation>
+    </message>
+    <message>
+        <source>The later question stays with the version before this one.</source>
+        <translation>后面的一个问题保留在此前的版本中。</translation>
+    </message>
+    <message>
+        <source>The {count} later questions stay with the version before this one.</source>
+        <translation>后面的 {count} 个问题保留在此前的版本中。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Ask</source>
+        <translation>提问</translation>
+    </message>
+</context>
+<context>
     <name>SamplingButton</name>
     <message>
         <source>Answer settings</source>
@@ -5348,6 +5375,14 @@ or open a file.</source>
     <message>
         <source>Later version</source>
         <translation>下一版本</translation>
+    </message>
+    <message>
+        <source>Version {number} has 1 later question.</source>
+        <translation>版本 {number} 后面还有 1 个问题。</translation>
+    </message>
+    <message>
+        <source>Version {number} has {count} later questions.</source>
+        <translation>版本 {number} 后面还有 {count} 个问题。</translation>
     </message>
     <message>
         <source>The program ended during this answer. Answer again?</source>

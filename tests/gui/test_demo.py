@@ -126,8 +126,8 @@ def test_drop_ask_stream_stop_again_edit_search_export_restart(
     qtbot.waitUntil(lambda: not chat.busy, timeout=60_000)
     again = talk.path()[1]
     assert (again.question, again.status) == (stopped.question, Status.DONE)
-    chat.edit_question(again.id)
-    ask("Is the cross right of the square?")
+    chat.ask_edited(again.id, "Is the cross right of the square?")
+    qtbot.waitUntil(lambda: not chat.busy, timeout=60_000)
     assert len(talk.siblings(talk.path()[1])) == 3
 
     # Search, export, and a second conversation.

@@ -225,8 +225,8 @@ def test_a_part_survives_reload_regenerate_edit_and_export(
     desk.chat.answer_again(turn.id)  # as it was asked, whatever is chosen now
     desk.qtbot.waitUntil(lambda: not desk.chat.busy and len(desk.engine.asked) == 1)
     assert np.array_equal(got(desk.engine.asked[-1]), cut(part))
-    desk.chat.edit_question(turn.id)
-    desk.ask("What is there?")
+    desk.chat.ask_edited(turn.id, "What is there?")
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy and len(desk.engine.asked) == 2)
     assert the_part(desk) == part
     assert np.array_equal(got(desk.engine.asked[-1]), cut(part))
 

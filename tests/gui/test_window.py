@@ -141,9 +141,14 @@ def test_asking_again_and_editing_make_versions(desk: Desk) -> None:
     first = talk.path()[0].id
     desk.chat.answer_again(first)
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
-    desk.chat.edit_question(first)
-    assert desk.chat.composer.toPlainText() == "First?"
-    desk.ask("Second?")
+    shown = talk.path()[0].id
+    desk.chat.edit_question(shown)
+    editor = desk.chat.transcript.view_of(shown).editor
+    assert editor is not None
+    assert editor.text.toPlainText() == "First?"
+    editor.text.setPlainText("Second?")
+    editor.ask_button.click()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
     assert len(talk.path()) == 1
     assert [t.question for t in talk.siblings(talk.path()[0])] == ["First?", "First?", "Second?"]
     desk.chat.transcript.choose.emit(first)
