@@ -386,6 +386,7 @@ _PATHS = {
     "plus": "M12 5v14M5 12h14",
     "send": "M12 20V5M6 11l6-6 6 6",
     "stop": "M7 7h10v10H7z",
+    "table": "M4 5h16v14H4zM4 10h16M4 14.5h16M10 5v14",
     "copy": "M9 9h11v11H9zM5 15H4V4h11v1",
     "again": "M20 12a8 8 0 1 1-2.5-5.8M20 3v5h-5",
     "edit": "M5 19l1-4L16 5l3 3L9 18zM14 7l3 3",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QEvent, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import QEvent, QMimeData, QRectF, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
+    QColor,
     QFontDatabase,
     QGuiApplication,
+    QPainter,
+    QPaintEvent,
     QResizeEvent,
     QTextCursor,
     QTextDocument,
@@ -26,8 +29,9 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.blocks import Block, Code, Splitter, Text, chunks
+from gui.chat.copying import show_copied
 from gui.chat.dropped import address
-from gui.chat.markdown import DocumentWriter, plain_text
+from gui.chat.markdown import QUOTE_PX, DocumentWriter, plain_text, quote_level
 
 _SCHEMES = ("http", "https", "mailto")
 _SPACING = 8
@@ -90,6 +94,31 @@ class Prose(QTextBrowser):
             self.writer.proceed(at_once=True)
             self._grow()
         return plain_text(self.document())
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw a bar at the left of each quote."""
+        super().paintEvent(event)
+        if not self.writer.has_quotes:
+            return
+        painter = QPainter(self.viewport())
+        painter.translate(-self.horizontalScrollBar().value(), 0)
+        layout, block = self.document().documentLayout(), self.document().begin()
+        colour = QColor(theme.current().accent)
+        while block.isValid():
+            place = layout.blockBoundingRect(block)
+            for level in range(quote_level(block)):
+                left = QUOTE_PX * level + self.document().documentMargin()
+                painter.fillRect(QRectF(left, place.top(), 3, place.height()), colour)
+            block = block.next()
+
+    def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802 - Qt's name
+        """Return what is selected as text, with tabs in tables and marks in lists, and as HTML."""
+        mime = super().createMimeDataFromSelection()
+        mime.html()  # Qt fills it when it is first read, and would replace the text then
+        part = QTextDocument()
+        QTextCursor(part).insertFragment(self.textCursor().selection())
+        mime.setText(plain_text(part))
+        return mime
 
     def loadResource(self, kind: int, name: QUrl | str) -> Any:  # noqa: N802 - Qt's name
         """Load nothing."""
@@ -183,6 +212,7 @@ class CodeBlock(QFrame):
     def copy(self) -> None:
         """Put the code on the clipboard."""
         QGuiApplication.clipboard().setText(self.text.toPlainText())
+        show_copied(self.copy_button)
 
     def show_code(self, block: Code) -> None:
         """Show a code block. What is shown already stays, and only the rest is added."""

@@ -152,6 +152,16 @@ def _is_table(lines: list[str], at: int) -> bool:
     return len(_cells(lines[at])) == len(_cells(lines[at + 1]))
 
 
+def has_table(markdown: str) -> bool:
+    """Return whether an answer has a table outside of code, at the start of lines."""
+    for block in split(markdown):
+        if isinstance(block, Text):
+            lines = block.markdown.split("\n")
+            if any(_is_table(lines, at) for at in range(len(lines))):
+                return True
+    return False
+
+
 def _cells(line: str) -> list[str]:
     inner = line.strip().removeprefix("|")
     if inner.endswith("|") and not inner.endswith("\\|"):

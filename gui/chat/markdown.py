@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from PySide6.QtGui import (
     QBrush,
     QColor,
     QFont,
+    QFontDatabase,
     QFontMetricsF,
     QTextBlock,
     QTextBlockFormat,
@@ -15,13 +17,16 @@ from PySide6.QtGui import (
     QTextCursor,
     QTextDocument,
     QTextDocumentFragment,
+    QTextFormat,
     QTextFrameFormat,
     QTextLength,
     QTextList,
+    QTextListFormat,
     QTextTable,
     QTextTableFormat,
 )
 
+from cogvlm2_lite.formulas import formula_at
 from gui import theme
 from gui.chat.blocks import Chunk
 
@@ -30,6 +35,16 @@ _MARKDOWN = (
     | QTextDocument.MarkdownFeature.MarkdownNoHTML
 )
 _PADDING = 6
+QUOTE_PX = 18
+"""Width of the margin of a quote, in pixels."""
+_HEADINGS = {1: 2, 2: 1}
+"""Steps of Qt's font sizes above the text: 1.5 and 1.2 times as large."""
+_FIXED = QFontDatabase.SystemFont.FixedFont
+_CODE_OR_FORMULA = re.compile(
+    r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|\\\\|\\\$|\\\(|\\\[|\\begin\{|\$+", re.DOTALL
+)
+_CLOSING = {"\\(": "\\)", "\\[": "\\]"}
+_FIRST_PLACE, _MOST_FORMULAS = 0xE000, 6000  # characters for private use
 _OVERLAP = -4
 """Top margin of a table's next piece, which puts its upper line on the last one before."""
 _MOST_AT_ONCE = 6000
@@ -51,6 +66,11 @@ class DocumentWriter:
         self._ends: list[tuple[int, QTextBlockFormat]] = []  # before each chunk
         self._width = 0
         self.written = 0
+
+    @property
+    def has_quotes(self) -> bool:
+        """Whether a shown chunk may have a quote."""
+        return any(">" in chunk.markdown for chunk in self._shown)
 
     @property
     def complete(self) -> bool:
@@ -123,9 +143,24 @@ def plain_text(document: QTextDocument) -> str:
         if isinstance(frame, QTextTable):
             lines += _table_lines(frame)
         elif not _is_between_tables(block):
-            lines.append(block.text().replace("\u2028", "\n"))
+            lines.append(_mark(block) + block.text().replace("\u2028", "\n"))
         place += 1
     return "\n".join(lines)
+
+
+def _mark(block: QTextBlock) -> str:
+    """Return what stands before a list's item: spaces for its depth, and a dash or number."""
+    if block.blockFormat().objectIndex() < 0:
+        return ""
+    items = block.textList()
+    form = items.format()
+    numbered = form.style() is QTextListFormat.Style.ListDecimal
+    mark = items.itemText(block).strip() if numbered else "-"
+    boxes = {
+        QTextBlockFormat.MarkerType.Checked: "[x] ",
+        QTextBlockFormat.MarkerType.Unchecked: "[ ] ",
+    }
+    return f"{'  ' * (form.indent() - 1)}{mark} {boxes.get(block.blockFormat().marker(), '')}"
 
 
 def _table_lines(table: QTextTable) -> list[str]:
@@ -155,7 +190,9 @@ def _write(cursor: QTextCursor, chunk: Chunk, width: int, *, first: bool) -> boo
     """Write a chunk at the end of the document. Returns whether it is a table."""
     read = QTextDocument()
     read.setDefaultFont(cursor.document().defaultFont())
-    read.setMarkdown(chunk.markdown, _MARKDOWN)
+    text, formulas = _hide_formulas(chunk.markdown)
+    read.setMarkdown(text, _MARKDOWN)
+    _show_formulas(read, formulas)
     tables = [frame for frame in read.rootFrame().childFrames() if isinstance(frame, QTextTable)]
     for table in tables:
         _style(table, chunk, width)
@@ -164,6 +201,66 @@ def _write(cursor: QTextCursor, chunk: Chunk, width: int, *, first: bool) -> boo
     else:
         _copy_blocks(cursor, read, first=first)
     return bool(tables)
+
+
+def _hide_formulas(markdown: str) -> tuple[str, list[str]]:
+    """Replace each formula by a character that Markdown leaves alone; return text and formulas.
+
+    Markdown would drop the backslashes of \\( and read * and _ in a formula as emphasis.
+    """
+    if "$" not in markdown and "\\" not in markdown:
+        return markdown, []
+    formulas: list[str] = []
+    parts: list[str] = []
+    at = 0
+    for found in _CODE_OR_FORMULA.finditer(markdown):
+        if found.start() < at or found[0].startswith(("`", "\\\\", "\\$")):
+            continue
+        formula = formula_at(markdown, found.start())
+        if formula is not None:
+            source = formula.source
+        elif found[0] in ("\\(", "\\[") and _CLOSING[found[0]] not in markdown[found.end() :]:
+            source = found[0]  # not an escape: it has no other end either
+        else:
+            continue
+        if len(formulas) == _MOST_FORMULAS:
+            break
+        parts += [markdown[at : found.start()], chr(_FIRST_PLACE + len(formulas))]
+        formulas.append(source)
+        at = found.start() + len(source)
+    return "".join(parts) + markdown[at:], formulas
+
+
+def _show_formulas(document: QTextDocument, formulas: list[str]) -> None:
+    """Write the formulas into their places, exactly as the answer has them."""
+    for number, source in enumerate(formulas):
+        cursor = document.find(chr(_FIRST_PLACE + number))
+        if cursor.isNull():
+            continue
+        form = cursor.charFormat()
+        form.setFontFamilies(QFontDatabase.systemFont(_FIXED).families())
+        form.setForeground(QBrush(QColor(theme.current().accent)))
+        cursor.insertText(source.replace("\n", "\u2028"), form)
+
+
+def quote_level(block: QTextBlock) -> int:
+    """Return in how many quotes a paragraph is."""
+    return block.blockFormat().intProperty(QTextFormat.Property.BlockQuoteLevel)
+
+
+def _shape(form: QTextBlockFormat) -> None:
+    """Set the margins of a quote, which has a bar at its left."""
+    level = form.intProperty(QTextFormat.Property.BlockQuoteLevel)
+    if level:
+        form.setLeftMargin(QUOTE_PX * level)
+        form.setRightMargin(0)
+
+
+def _size_heading(form: QTextCharFormat, level: int) -> None:
+    """Set the size of a heading in proportion to the text; Qt's largest is twice as large."""
+    if level:
+        form.setProperty(QTextFormat.Property.FontSizeAdjustment, _HEADINGS.get(level, 0))
+        form.setFontWeight(QFont.Weight.DemiBold)
 
 
 def _copy_blocks(cursor: QTextCursor, read: QTextDocument, *, first: bool) -> None:
@@ -175,6 +272,8 @@ def _copy_blocks(cursor: QTextCursor, read: QTextDocument, *, first: bool) -> No
     written = 0
     while block.isValid():
         form, letters = block.blockFormat(), block.charFormat()
+        _shape(form)
+        _size_heading(letters, form.headingLevel())
         form.setObjectIndex(-1)  # the list is one of the other document
         if first and not written:
             cursor.setBlockFormat(form)
@@ -188,16 +287,17 @@ def _copy_blocks(cursor: QTextCursor, read: QTextDocument, *, first: bool) -> No
                 lists[source.objectIndex()] = cursor.createList(source.format())
             else:
                 known.add(cursor.block())
-        _copy_letters(cursor, block)
+        _copy_letters(cursor, block, form.headingLevel())
         written += 1
         block = block.next()
 
 
-def _copy_letters(cursor: QTextCursor, block: QTextBlock) -> None:
+def _copy_letters(cursor: QTextCursor, block: QTextBlock, heading: int) -> None:
     place = block.begin()
     while not place.atEnd():
         piece = place.fragment()
         form = piece.charFormat()
+        _size_heading(form, heading)
         if form.isImageFormat():
             cursor.insertImage(form.toImageFormat())
         else:

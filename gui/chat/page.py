@@ -47,8 +47,11 @@ from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
 from gui.context import Context
 from gui.data.history import HistoryError, Unsent
+from gui.data.rendering import tables
+from gui.data.saving import Kind, save_table
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Part, Status, Turn
+from gui.save_dialog import ask_for_target
 from gui.translation import error_text, translate
 
 _SAVE_MS = 500
@@ -195,6 +198,7 @@ class ChatPage(QWidget):
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
         self.transcript.edited.connect(self.ask_edited)
+        self.transcript.table_wanted.connect(self._save_table)
         self.transcript.resume.connect(self.continue_answer)
         self.transcript.choose.connect(self._choose_branch)
         self.transcript.wanted.connect(self._show_parts)
@@ -746,6 +750,29 @@ class ChatPage(QWidget):
         conversation.choose(turn_id)
         self._guard(lambda: self._context.history.save(conversation))
         self.transcript.show_conversation(conversation)
+
+    def _save_table(self, turn_id: int, place: int) -> None:
+        """Ask where to save a table of an answer, and save it as CSV."""
+        conversation = self.conversation
+        if conversation is None:
+            return
+        rows = tables(conversation.turns[turn_id].answer)[place]
+        target = ask_for_target(
+            self,
+            self._context.settings,
+            title=self.tr("Save the table"),
+            name=conversation.title,
+            kinds=(Kind(suffix=".csv", label="CSV", adds=True),),
+        )
+        if target is None:
+            return
+        saved = self.tr("The table was saved as {file}.").format(file=escape_line(str(target.file)))
+        self._context.tasks.run(
+            partial(save_table, rows, target.file, target.how),
+            lambda _: self.show_message(saved),
+            lambda error: self.show_message(error_text(error)),
+            self,
+        )
 
     # --- state of the engine ---------------------------------------------------------------------
 

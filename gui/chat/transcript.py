@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from PySide6.QtCore import QEvent, QPoint, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
@@ -17,6 +18,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPushButton,
     QScrollArea,
     QToolButton,
@@ -26,10 +28,12 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.chat.answer import Answer
-from gui.chat.blocks import escape_markdown
+from gui.chat.blocks import escape_markdown, has_table
+from gui.chat.copying import copy_answer, copy_table, show_copied
 from gui.chat.dates import long_date, short_date
 from gui.chat.question_editor import QuestionEditor
 from gui.chat.turn_picture import PictureSource, TurnPicture
+from gui.data.rendering import tables
 from gui.data.state import Conversation, Status, Turn
 
 _MARGIN = 24
@@ -44,6 +48,7 @@ class TurnView(QWidget):
 
     again        (turn id)
     edited       (turn id, new text of the question)
+    table_wanted (turn id, place) save a table of the answer
     typed        a question that is being changed has another text
     resume       (turn id) continue the answer where it stopped
     choose       (turn id) show another branch
@@ -53,6 +58,7 @@ class TurnView(QWidget):
 
     again = Signal(int)
     edited = Signal(int, str)
+    table_wanted = Signal(int, int)
     typed = Signal()
     resume = Signal(int)
     choose = Signal(int)
@@ -135,6 +141,11 @@ class TurnView(QWidget):
             self._tool(row, "again", self.tr("Answer again"), lambda: self.again.emit(turn.id)),
             self._tool(row, "edit", self.tr("Edit the question"), self.start_edit),
         ]
+        self.table_button = self._tool(row, "table", self.tr("Copy or save a table"), lambda: None)
+        self.table_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.table_button)
+        menu.aboutToShow.connect(self._fill_table_menu)
+        self.table_button.setMenu(menu)
         self.continue_button = QPushButton(self.tr("Continue"))
         self.continue_button.setIcon(theme.icon("continue"))
         self.continue_button.setProperty("kind", "quiet")
@@ -261,6 +272,7 @@ class TurnView(QWidget):
         self.error.setVisible(bool(problem))
         for tool in self._tools:
             tool.setVisible(turn.status.is_over)
+        self.table_button.setVisible(turn.status.is_over and has_table(turn.answer))
         self.continue_button.setVisible(turn.is_cut and self._last)
         self.stats.setText(self._stats())
         self.stats.setVisible(bool(self.stats.text()))
@@ -300,11 +312,29 @@ class TurnView(QWidget):
         return text + (self.tr("; length limit reached") if self.turn.is_cut else "")
 
     def copy(self) -> None:
-        """Copy the answer as text."""
-        QGuiApplication.clipboard().setText(self.answer.toPlainText())
+        """Copy the answer as text and as HTML."""
+        copy_answer(self.turn.answer)
+        show_copied(self._tools[0])
 
     def _copy_markdown(self) -> None:
         QGuiApplication.clipboard().setText(self.turn.answer.strip())
+        show_copied(self._tools[1])
+
+    def _fill_table_menu(self) -> None:
+        menu = self.table_button.menu()
+        menu.clear()
+        found = tables(self.turn.answer)
+        for number, rows in enumerate(found, 1):
+            name = self.tr("Table {number}").format(number=number) if len(found) > 1 else ""
+            copy, save = self.tr("Copy the table"), self.tr("Save as CSV…")
+            if name:
+                copy, save = f"{name}: {copy}", f"{name}: {save}"
+            menu.addAction(copy, partial(self._copy_table, rows))
+            menu.addAction(save, partial(self.table_wanted.emit, self.turn.id, number - 1))
+
+    def _copy_table(self, rows: list[list[str]]) -> None:
+        copy_table(rows)
+        show_copied(self.table_button)
 
     def _branch(self, row: QHBoxLayout, icon: str, text: str, siblings: list[int], to: int) -> None:
         button = self._tool(row, icon, text, lambda: self.choose.emit(siblings[to]))
@@ -344,6 +374,7 @@ class Transcript(QScrollArea):
 
     again = Signal(int)
     edited = Signal(int, str)
+    table_wanted = Signal(int, int)
     typed = Signal()
     resume = Signal(int)
     choose = Signal(int)
@@ -490,6 +521,7 @@ class Transcript(QScrollArea):
             view.again.connect(self.again)
             view.edited.connect(self.edited)
             view.typed.connect(self.typed)
+            view.table_wanted.connect(self.table_wanted)
             view.resume.connect(self.resume)
             view.choose.connect(self.choose)
             view.wanted.connect(self.wanted)

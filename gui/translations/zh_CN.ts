@@ -322,6 +322,14 @@
         <translation>现在无法提问。您输入的内容已保留在原处。</translation>
     </message>
     <message>
+        <source>Save the table</source>
+        <translation>保存表格</translation>
+    </message>
+    <message>
+        <source>The table was saved as {file}.</source>
+        <translation>表格已保存为 {file}。</translation>
+    </message>
+    <message>
         <source>The answer was stopped.</source>
         <translation>回答已停止。</translation>
     </message>
@@ -501,6 +509,13 @@
     <message>
         <source>Choose…</source>
         <translation>选择…</translation>
+    </message>
+</context>
+<context>
+    <name>Copying</name>
+    <message>
+        <source>Copied</source>
+        <translation>已复制</translation>
     </message>
 </context>
 <context>
@@ -5361,6 +5376,10 @@ or open a file.</source>
         <translation>修改问题</translation>
     </message>
     <message>
+        <source>Copy or save a table</source>
+        <translation>复制或保存表格</translation>
+    </message>
+    <message>
         <source>Continue</source>
         <translation>继续</translation>
     </message>
@@ -5403,6 +5422,18 @@ or open a file.</source>
     <message>
         <source>; length limit reached</source>
         <translation>；因长度上限而结束</translation>
+    </message>
+    <message>
+        <source>Table {number}</source>
+        <translation>表格 {number}</translation>
+    </message>
+    <message>
+        <source>Copy the table</source>
+        <translation>复制表格</translation>
+    </message>
+    <message>
+        <source>Save as CSV…</source>
+        <translation>另存为 CSV…</translation>
     </message>
 </context>
 <context>
