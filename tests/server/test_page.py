@@ -257,6 +257,18 @@ def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
         "#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
     )
     shows(page, "#message", "This is not a picture file.")
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b""})
+    shows(page, "#message", "The file is empty.")
+
+
+def test_a_question_is_edited_within_its_bubble_on_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 700})
+    drop_picture(page)
+    ask(page, "what is it")
+    page.wait_for_selector(".again")
+    page.click("[aria-label='Edit the question']")
+    bubble, field = (page.locator(one).bounding_box() for one in (".asked", ".editor textarea"))
+    assert field["x"] + field["width"] < bubble["x"] + bubble["width"] - 5
     assert page.is_hidden("#preview")
 
 

@@ -555,6 +555,7 @@ function takeFile(file) {
   showMessage("");
   const kind = file.type || `image/${SUFFIXES[file.name.split(".").at(-1).toLowerCase()] || ""}`;
   if (!/^image\/./.test(kind)) return showMessage(words.notPicture);
+  if (file.size === 0) return showMessage(words.emptyFile);
   if (file.size > MAX_PICTURE) return showMessage(words.large);
   const reader = new FileReader();
   const mine = new Promise((done) => { reader.onloadend = done; });
