@@ -36,6 +36,9 @@ from gui.drops import Drops
 from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
+_FRAME, _TITLE_BAR = 4, 32
+"""Room in pixels for what the desktop draws around a window."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -424,8 +427,13 @@ class MainWindow(QMainWindow):
     def _restore(self) -> None:
         geometry = self.context.settings.get("geometry")
         if not (geometry and self.restoreGeometry(QByteArray.fromBase64(geometry.encode()))):
-            self.resize(1180, 760)
+            self.resize(_first_size(self.screen().availableSize()))
         self.setMinimumSize(560, 420)
+
+
+def _first_size(room: QSize) -> QSize:
+    """Return the size of the first window, which fits the screen with its title bar."""
+    return QSize(1180, 760).boundedTo(room - QSize(2 * _FRAME, _TITLE_BAR + _FRAME))
 
 
 def _focus_into(page: QWidget) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QIcon, QImage, QPainter, QPixmap
-from PySide6.QtWidgets import QListWidget, QStyledItemDelegate, QStyleOptionViewItem
+from PySide6.QtWidgets import QListWidget, QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from gui import theme
 from gui.background.thumbnails import Thumbnails
@@ -94,6 +94,10 @@ class RowPainter(QStyledItemDelegate):
         row = index.data(ROW)
         if not isinstance(row, Summary):
             return
+        colours = theme.current()
+        ink, soft = colours.ink, colours.soft
+        if option.state & QStyle.StateFlag.State_Selected:
+            ink = soft = colours.chosen_ink
         painter.save()
         room = option.rect.adjusted(_PADDING, _PADDING - 1, -_PADDING, 1 - _PADDING)
         left_to_right = option.direction is Qt.LayoutDirection.LeftToRight
@@ -106,17 +110,17 @@ class RowPainter(QStyledItemDelegate):
             index.data(), Qt.TextElideMode.ElideRight, room.width()
         )
         painter.setFont(option.font)
-        painter.setPen(QColor(theme.current().ink))
+        painter.setPen(QColor(ink))
         painter.drawText(room, align | Qt.AlignmentFlag.AlignTop, title)
         font, metrics = _small(option.font)
         painter.setFont(font)
-        painter.setPen(QColor(theme.current().soft))
+        painter.setPen(QColor(soft))
         painter.drawText(room, align | Qt.AlignmentFlag.AlignBottom, short_date(row.changed))
         if row.pinned:
             side = metrics.height()
             x = room.right() - side if left_to_right else room.left()
             place = QRect(x, room.bottom() - side, side, side)
-            theme.icon("pin", theme.current().soft).paint(painter, place)
+            theme.icon("pin", soft).paint(painter, place)
         painter.restore()
 
     def _draw_picture(

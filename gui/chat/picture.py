@@ -64,7 +64,8 @@ class PicturePanel(QWidget):
         self.view = self.picture.viewer
         column.addWidget(self.picture, 1)
         invites = self.tr("Drop a picture here,\npaste one with Ctrl+V,\nor open a file.")
-        self._empty = QLabel(invites)
+        self._empty = QLabel(invites.replace("\n", " "))
+        self._empty.setContentsMargins(12, 44, 12, 4)  # the buttons stand above it
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setProperty("kind", "soft")
         self._empty.setWordWrap(True)

@@ -37,6 +37,8 @@ from gui.data.rendering import tables
 from gui.data.state import Conversation, Status, Turn
 
 _MARGIN = 24
+_LINE = 80
+"""Letters in a line at most: the eye loses its place in longer ones."""
 _TURN_SPACING = 28
 _SPACING = 8
 _SLICE_S = 0.02
@@ -532,7 +534,8 @@ class Transcript(QScrollArea):
 
     def _width(self) -> int:
         """Return the width of a turn in pixels."""
-        return max((self.viewport().width() - 2 * _MARGIN) * 12 // 14, 100)
+        room = (self.viewport().width() - 2 * _MARGIN) * 12 // 14
+        return max(min(room, _LINE * self.fontMetrics().averageCharWidth()), 100)
 
     def _arrange(self) -> None:
         """Give every turn its place, and make and remove widgets as they are seen or not.

@@ -106,6 +106,7 @@ class MemoryPage(QWidget):
         row.addWidget(self.slider, 1)
         self.amount = QLabel()
         self.amount.setMinimumWidth(130)
+        self.amount.setWordWrap(True)
         row.addWidget(self.amount)
         self.use_button = QPushButton(QCoreApplication.translate("Memory", "Use this budget"))
         self.use_button.setToolTip(

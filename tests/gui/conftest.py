@@ -71,6 +71,8 @@ def open_desk(
         program = Program(qapp, data, EngineClient(make))
         opened.append(program)
         program.settings.set("language", "en")
+        if not program.settings.get("geometry"):  # the screen of this platform is small
+            program.window.resize(1180, 760)
         program.show()
         return Desk(program, made, qtbot)
 

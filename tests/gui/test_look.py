@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QCompleter,
     QDial,
+    QDialog,
     QLabel,
     QLineEdit,
     QListWidget,
@@ -34,10 +39,13 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.events import TextDelta
 from gui import theme
+from gui.chat.answer import Prose
 from gui.controls import ComboBox, DoubleSpinBox, Slider, SpinBox
 from gui.window import PAGES, RailButton
-from tests.helpers.desk import Desk
+from tests.gui.test_layout import show_all
+from tests.helpers.desk import Desk, Script
 
 THEMES = ("light", "dark")
 
@@ -74,7 +82,7 @@ def dressed(request: pytest.FixtureRequest, desk: Desk) -> theme.Colours:
 @pytest.fixture
 def board(desk: Desk, dressed: theme.Colours) -> Iterator[QWidget]:
     """A page to put controls on."""
-    page = QWidget()
+    page = QDialog()
     page.setProperty("kind", "page")
     QVBoxLayout(page)
     page.resize(420, 700)
@@ -191,6 +199,23 @@ def test_the_selection_of_a_list_is_seen(board: QWidget, dressed: theme.Colours)
     palette = text.palette()
     assert contrast(palette.highlight().color(), dressed.raised) >= 3
     assert contrast(palette.highlight().color(), palette.highlightedText().color()) >= 4.5
+
+
+def test_a_chosen_conversation_can_be_read(desk: Desk, dressed: theme.Colours) -> None:
+    row = desk.program.history.create(title="Chosen")
+    desk.chat.reload_list()
+    desk.chat.show_conversation(desk.program.history.load(row.id))
+    view = desk.chat.list
+    place = view.visualItemRect(view.item(0))
+    image = view.viewport().grab().toImage()
+    ground = image.pixelColor(place.right() - 6, place.center().y())
+    assert contrast(ground, dressed.side) >= 3
+    middle = place.center().y()
+    title = QRect(place.left(), place.top(), place.width() - 30, middle - place.top())
+    date = QRect(place.left(), middle, place.width() - 30, place.bottom() - middle)
+    for part in (title, date):
+        inside = part.adjusted(4, 3, -4, -3)
+        assert strongest(image, inside, ground) >= 4.5
 
 
 def test_a_completer_and_the_list_of_a_combo_are_read(
@@ -358,3 +383,84 @@ def test_a_title_is_larger_than_text_from_the_start(desk: Desk) -> None:
     assert {label.font().pointSize() for label in plain} == {points}
     for button in window.findChildren(RailButton):
         assert button.font().pointSize() < points
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def test_lines_of_an_answer_are_not_longer_than_the_eye_follows(desk: Desk, script: Script) -> None:
+    words = "The quick brown fox jumps over the lazy dog near the river bank. " * 30
+    script.events = [TextDelta(text=words)]
+    desk.program.window.resize(2600, 900)
+    desk.open_demo()
+    desk.ask("Long?")
+    conversation = desk.chat.conversation
+    assert conversation is not None
+    (prose,) = desk.chat.transcript.view_of(conversation.path()[0].id).answer.parts
+    assert isinstance(prose, Prose)
+    for points in (11, 20):
+        desk.program.settings.set("font_points", points)
+        QTest.qWait(50)
+        layout = prose.document().firstBlock().layout()
+        letters = [layout.lineAt(line).textLength() for line in range(layout.lineCount() - 1)]
+        assert 60 <= max(letters) <= 95, (points, letters)
+
+
+def test_the_first_window_fits_a_small_screen_and_large_letters(
+    desk: Desk, script: Script, tmp_path: Path
+) -> None:
+    script.events = [TextDelta(text="It is a long answer about the picture. " * 20)]
+    window = desk.program.window
+    window.resize(902, 476)  # 1366 x 768 at a scale of 1.5
+    desk.program.settings.set("font_points", 20)
+    assert (window.width(), window.height()) == (902, 476)
+    desk.open_demo()
+    desk.ask("What is in the picture, and where does it stand?")
+    assert show_all(desk) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("Xvfb"), reason="needs Xvfb")
+def test_a_first_start_on_a_small_screen_shows_the_whole_window(tmp_path: Path) -> None:
+    """Really: a screen of 1366 x 768 pixels, at a scale of 1.5."""
+    read, write = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1366x768x24", "-nolisten", "tcp"],
+        pass_fds=[write], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(write)
+    with os.fdopen(read) as told:
+        number = told.readline().strip()
+    code = (
+        "import sys; from pathlib import Path; from gui.app import Program, make_app\n"
+        "app = make_app(); program = Program(app, Path(sys.argv[1])); program.show()\n"
+        "window = program.window; room = window.screen().availableGeometry()\n"
+        "print(room.width(), room.height(), window.width(), window.height())\n"
+        "program.close()"
+    )
+    own = {"DISPLAY": f":{number}", "QT_QPA_PLATFORM": "xcb", "QT_SCALE_FACTOR": "1.5"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "data")], env={**os.environ, **own},
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait()
+    screen_width, screen_height, width, height = map(int, done.stdout.split())
+    assert (screen_width, screen_height) == (911, 512)
+    assert width <= screen_width - 8
+    assert height <= screen_height - 36
+
+
+def test_the_list_comes_back_after_a_narrow_window_and_its_width_is_saved(
+    desk: Desk, open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk.program.settings.set("list_width", 300)
+    for width, listed in ((1180, True), (600, False), (1180, True)):
+        desk.program.window.resize(width, 700)
+        desk.qtbot.waitUntil(lambda listed=listed: desk.chat.sidebar.isVisible() is listed)
+    desk.qtbot.waitUntil(lambda: abs(desk.chat.sidebar.width() - 300) < 5)
+    outer = desk.chat.layout_of_page.outer
+    outer.moveSplitter(260, 1)
+    assert abs(desk.program.settings.get("list_width") - 260) < 5
