@@ -112,7 +112,26 @@ def _is_combined(schema: Mapping[str, Any]) -> bool:
     """Return whether a value must match several schemas, which may list different properties."""
     parts = schema.get("allOf")
     several = isinstance(parts, list) and len(parts) > 1
-    return several or bool(_FIELDS & schema.keys() and _COMBINED & schema.keys())
+    combined = bool(_FIELDS & schema.keys() and _COMBINED & schema.keys())
+    return several or (combined and not _only_requires(schema))
+
+
+def _only_requires(schema: Mapping[str, Any]) -> bool:
+    """Return whether the alternatives of a schema only require some of its properties."""
+    if {"$ref", "allOf"} & schema.keys() or not isinstance(schema.get("properties"), Mapping):
+        return False
+    alternatives = [
+        one
+        for name in ("anyOf", "oneOf")
+        if isinstance(listed := schema.get(name), list)
+        for one in listed
+    ]
+    return all(
+        isinstance(one, Mapping)
+        and one.keys() <= {"required", "title", "description"}
+        and set(_names(one.get("required"))) <= schema["properties"].keys()
+        for one in alternatives
+    )
 
 
 def _all_schemas(schema: Any) -> Iterator[Mapping[str, Any]]:

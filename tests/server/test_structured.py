@@ -463,6 +463,10 @@ WIDE = 2**53
         ({"anyOf": [OPEN, {"type": "null"}]}, {"a": 1}, [{"a": 1, "b": 1}]),
         ({"type": "object", "oneOf": [kind_of("cat"), kind_of("dog")]}, {"kind": "cat"},
          [{"kind": "cat", "b": 1}]),
+        (OPEN | {"anyOf": [{"required": ["a"]}, {"required": []}]}, {"a": 1}, [{"a": 1, "b": 1}]),
+        ({"type": "object", "properties": {"a": STRING, "b": STRING},
+          "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+         {"b": "c"}, [{}, {"a": "c", "c": 1}]),
         # A type is implied.
         ({"properties": {"a": {"enum": [1, "b"]}}, "required": ["a"]}, {"a": 1}, [1, "b", {}]),
         (OPEN | {"properties": {"a": {"items": STRING}}}, {"a": ["b"]}, [{"a": "b"}]),
@@ -473,6 +477,7 @@ WIDE = 2**53
         (OPEN | {"patternProperties": {"^x": STRING}}, {"a": 1, "x1": "b"}, []),
         (OPEN | {"required": ["a", "c"]}, {"a": 1, "c": 1}, []),
         ({"type": "object", "required": ["c"], "anyOf": [OPEN, PART]}, {"a": 1, "c": 1}, []),
+        (OPEN | {"anyOf": [{"required": ["c"]}]}, {"a": 1, "c": 1}, []),
         ({"type": "object"}, {"b": 1}, []),
         ({"type": "object", "properties": {}}, {"b": 1}, []),
         ({"allOf": [OPEN, PART]}, {"a": 1, "b": "c"}, []),
