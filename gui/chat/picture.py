@@ -30,6 +30,29 @@ from gui.data.state import Part
 from gui.translation import translate
 
 
+class Invitation(QLabel):
+    """The text of an empty panel. It is left out where it has no room."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._whole = text
+        self.setContentsMargins(12, 44, 12, 4)  # the buttons stand above it
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Show the text if it fits."""
+        super().resizeEvent(event)
+        margins = self.contentsMargins()
+        room = self.contentsRect()
+        wrap = Qt.TextFlag.TextWordWrap
+        needed = self.fontMetrics().boundingRect(0, 0, room.width(), 10_000, wrap, self._whole)
+        fits = needed.height() + margins.top() + margins.bottom() <= self.height()
+        self.setText(self._whole if fits else "")
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return no size: the text may be left out."""
+        return QSize(0, 0)
+
+
 class PicturePanel(QWidget):
     """The panel.
 
@@ -64,8 +87,7 @@ class PicturePanel(QWidget):
         self.view = self.picture.viewer
         column.addWidget(self.picture, 1)
         invites = self.tr("Drop a picture here,\npaste one with Ctrl+V,\nor open a file.")
-        self._empty = QLabel(invites.replace("\n", " "))
-        self._empty.setContentsMargins(12, 44, 12, 4)  # the buttons stand above it
+        self._empty = Invitation(invites.replace("\n", " "))
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setProperty("kind", "soft")
         self._empty.setWordWrap(True)
