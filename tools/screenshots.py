@@ -1,6 +1,9 @@
 """Make docs/screenshots/ with the real window and the demo model: python tools/screenshots.py
 
 Runs offscreen. The pictures are the same every time, except for the seconds under an answer.
+
+python tools/screenshots.py --all FOLDER writes every page in every look of LOOKS (light, dark,
+Chinese, small, large letters) into a folder, to look at; they are not part of the repository.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from PySide6.QtWidgets import QApplication, QWidget  # noqa: E402
+from PySide6.QtWidgets import QApplication, QPlainTextEdit, QWidget  # noqa: E402
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.worker.client import EngineState  # noqa: E402
@@ -30,6 +34,7 @@ from gui.chat.page import ChatPage  # noqa: E402
 from gui.data.state import Conversation, Status, Turn  # noqa: E402
 from gui.memory.page import MemoryPage  # noqa: E402
 from gui.pages.convert import ConvertPage  # noqa: E402
+from gui.window import PAGES  # noqa: E402
 
 TARGET = ROOT / "docs" / "screenshots"
 PICTURES = checkpoint_folder().parent / "pictures"
@@ -52,6 +57,29 @@ orange,7
 ```
 
 The [format](https://datatracker.ietf.org/doc/html/rfc4180) has"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How the window looks in a set of pictures of all pages. size: in pixels at scale 1"""
+
+    theme: str = "light"
+    language: str = "en"
+    points: int = 11
+    size: tuple[int, int] = (1180, 760)
+    scale: float = 1
+
+
+SMALL = (902, 476)
+"""The first window on a screen of 1366 x 768 pixels at a scale of 1.5."""
+LOOKS = {
+    "light": Look(),
+    "dark": Look(theme="dark"),
+    "chinese": Look(language="zh_CN"),
+    "small": Look(size=SMALL, scale=1.5),
+    "large": Look(points=20),
+    "small-large-dark": Look(theme="dark", points=20, size=SMALL, scale=1.5),
+}
 
 
 class Photographer:
@@ -97,10 +125,10 @@ class Photographer:
             self._app.processEvents()
             time.sleep(0.01)
 
-    def take(self, name: str) -> None:
+    def take(self, name: str, folder: Path = TARGET) -> None:
         """Write a picture of the window."""
         self.wait(1)
-        self.program.window.grab().save(str(TARGET / f"{name}.png"))
+        self.program.window.grab().save(str(folder / f"{name}.png"))
 
     def ask_about(self, picture: str, *questions: str) -> None:
         """Ask questions about a picture in a new conversation."""
@@ -192,14 +220,56 @@ def memory(shooter: Photographer, name: str, gib: float) -> None:
     shooter.take(name)
 
 
+def every_page(shooter: Photographer, look: Look, name: str, folder: Path) -> None:
+    """Take a picture of every page in one look, and of an empty chat and the shortcuts."""
+    window = shooter.program.window
+    window.resize(*look.size)
+    shooter.program.settings.set("font_points", look.points)
+    shooter.set("theme", look.theme)
+    if look.language != "en":
+        shooter.set("language", look.language)
+    shooter.take(f"welcome-{name}", folder)
+    conversations(shooter)
+    for page in PAGES:
+        shooter.show(page.name)
+        shooter.wait(60 if page.name == "about" else 3, partial(_is_checked, window, page.name))
+        shooter.take(f"{page.name}-{name}", folder)
+    shooter.show("chat")
+    shooter.chat.show_message("The settings can't be saved: No space left on device.")
+    shooter.take(f"message-{name}", folder)
+
+
+def _is_checked(window: QWidget, page: str) -> bool:
+    """Return whether the report of the page About is there."""
+    reports = [field.toPlainText() for field in window.findChildren(QPlainTextEdit)]
+    return page == "about" and any("bitsandbytes" in report for report in reports)
+
+
+def take_all(folder: Path) -> None:
+    """Write every page in every look, each look in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, look in LOOKS.items():
+        command = [sys.executable, __file__, "--look", name, str(folder)]
+        scaled = {**os.environ, "QT_SCALE_FACTOR": str(look.scale)}
+        subprocess.run(command, env=scaled, check=True)
+
+
 def main() -> None:
     """Take all pictures, or only one in a window of another scale."""
+    if "--all" in sys.argv:
+        take_all(Path(sys.argv[-1]))
+        return
     TARGET.mkdir(parents=True, exist_ok=True)
     app = make_app()
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
         shooter = Photographer(app, data / "window")
         program = shooter.program
+        if "--look" in sys.argv:
+            look = sys.argv[-2]
+            every_page(shooter, LOOKS[look], look, Path(sys.argv[-1]))
+            program.close()
+            return
         if "--scaled" in sys.argv:
             program.window.resize(900, 600)
             conversations(shooter)

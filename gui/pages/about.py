@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from PySide6.QtCore import QCoreApplication
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
 
@@ -42,7 +42,7 @@ def make(context: Context) -> QWidget:
     copy.setAccessibleName(QCoreApplication.translate("About", "Copy the report"))
     copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(report.toPlainText()))
     column.addWidget(report)
-    column.addWidget(copy)
+    column.addWidget(copy, alignment=Qt.AlignmentFlag.AlignLeading)
 
     def failed(error: CogVLM2LiteError) -> None:
         report.setPlainText(error_text(error))
