@@ -19,6 +19,7 @@ class Context:
 
     open_model  open a model folder in the engine, and remember it
     show_page   show a page by its name in `gui.window.PAGES`
+    open_conversation  show a conversation by its number
     send_files  show a page and pass it picture files (its `receive`)
     attachments reads the pictures of conversations; it outlives the pages
     """
@@ -31,6 +32,7 @@ class Context:
     data: Path
     open_model: Callable[[Path], None]
     show_page: Callable[[str], None]
+    open_conversation: Callable[[int], None]
     send_files: Callable[[str, Sequence[Path]], None]
 
 

@@ -100,6 +100,10 @@ class ContentReceiver(Protocol):
         """Show a message."""
         ...
 
+    def open_conversation(self, conversation_id: int) -> None:
+        """Show a conversation."""
+        ...
+
 
 class RailButton(QToolButton):
     """A button of the navigation rail."""
@@ -142,6 +146,7 @@ class MainWindow(QMainWindow):
             data=data,
             open_model=self.open_model,
             show_page=self.show_page,
+            open_conversation=self.open_conversation,
             send_files=self.send_files,
         )
         self.drops = Drops(self, self.take, self._say_no_picture)
@@ -177,6 +182,13 @@ class MainWindow(QMainWindow):
         self._stack.setCurrentWidget(page)
         self._buttons[name].setChecked(True)
         _focus_into(page)
+
+    def open_conversation(self, conversation_id: int) -> None:
+        """Show a conversation on the page "Chat"."""
+        self.show_page("chat")
+        page = self._made["chat"]
+        assert isinstance(page, ContentReceiver)
+        page.open_conversation(conversation_id)
 
     def send_files(self, name: str, files: Sequence[Path]) -> None:
         """Show a page and pass it picture files."""

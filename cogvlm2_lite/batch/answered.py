@@ -11,6 +11,9 @@ from typing import Any
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.file_names import escape_name, unescape_name
 
+EDITED = "edited"
+"""The reason of an answer that a person wrote or changed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenText:
@@ -34,7 +37,7 @@ class Answered:
     picture  its path relative to the folder, with / between names
     answer   empty if there was an error, except if the answer repeated itself
     error    one sentence and a hint, empty without an error; a Text in the run that made it
-    reason   why the answer ended (FinishReason)
+    reason   why the answer ended (FinishReason), or EDITED
     notices  what a person would not expect of how the picture was read
     sha256   of the picture's file
     stamp    size and times of that file: with the same ones it need not be read again

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from cogvlm2_lite.batch.answered import Answered
+from cogvlm2_lite.batch.answered import EDITED, Answered
 from cogvlm2_lite.batch.pictures import (
     Found,
     check_names,
@@ -86,6 +87,8 @@ class Planned:
     names    all pictures, in order
     known    the answers of earlier runs that stand
     rewrite  pictures with an answer whose text file has to be written (again)
+    others   the places of the answers to the same question about other pictures, which the table
+             keeps if only some pictures are asked about
     notes    sentences for the user: what exists and what will happen
     saved, files, table  where the answers go; table is None without one
     """
@@ -97,6 +100,7 @@ class Planned:
     saved: SavedAnswers
     files: TextFiles | None
     table: Table | None
+    others: Mapping[str, int]
 
     @cached_property
     def todo(self) -> tuple[str, ...]:
@@ -126,7 +130,20 @@ def plan_batch(task: Task) -> Planned:
         saved=saved,
         files=files,
         table=table,
+        others={} if task.only is None and task.limit is None else _others(task, saved, names),
     )
+
+
+def _others(task: Task, saved: SavedAnswers, names: Sequence[str]) -> dict[str, int]:
+    """Return the places of the newest answers to the question about other pictures."""
+    found = {}
+    for picture in saved.pictures - set(names):
+        places = saved.places(picture)
+        records = saved.read_at(places)
+        fits = [p for p, r in zip(places, records, strict=True) if r.question == task.question]
+        if fits and os.path.lexists(task.folder / picture):
+            found[picture] = fits[-1]
+    return found
 
 
 def _pictures(task: Task) -> Found:
@@ -217,7 +234,8 @@ class _Survey:
         place = None if self.task.overwrite else self._standing(name, records)
         if place is not None:
             self.known[name] = places[place]
-            self.old += not records[place].is_recorded
+            last = records[place]
+            self.old += not last.is_recorded and last.reason != EDITED
             self._look_at_text(records[place], records)
             return True
         owner = self.files.owner(name, records) if self.files else Owner.NOBODY
@@ -236,7 +254,9 @@ class _Survey:
             answered = records[index]
             if not answered.stands or answered.question != task.question:
                 continue
-            if not answered.is_recorded or not task.model:
+            if answered.reason == EDITED:
+                same = True  # a person's words stand for every model
+            elif not answered.is_recorded or not task.model:
                 # Unknown models and settings are taken to be the same, but not after a run of
                 # another model, which this answer may have been left for.
                 same = not newer

@@ -119,6 +119,11 @@ class SavedAnswers:
     def _remember(self, picture: str, place: int) -> None:
         self._places[picture] = (*self._places.get(picture, ()), place)
 
+    @property
+    def pictures(self) -> frozenset[str]:
+        """The pictures that have lines."""
+        return frozenset(self._places)
+
     def places(self, picture: str) -> Sequence[int]:
         """Return the places of a picture's lines, the newest last."""
         return self._places.get(picture, ())

@@ -64,6 +64,11 @@ class Table:
         """Whether answers.csv is a person's."""
         return self.file.name != CSV
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether this run wrote the table."""
+        return self._begun
+
     def begin(self, answers: Iterable[Answered]) -> None:
         """Write the table with the answers of earlier runs."""
         self._begun = True

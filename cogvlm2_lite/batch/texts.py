@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from cogvlm2_lite.batch.answered import Answered, WrittenText
+from cogvlm2_lite.batch.answered import EDITED, Answered, WrittenText
 from cogvlm2_lite.file_names import cut_name
 from cogvlm2_lite.files import write_new, write_whole
 
@@ -63,6 +63,7 @@ class TextFiles:
     """The text files of a batch.
 
     folder    they are below it, each at the place of its picture
+    own_edits  files of answers that a person changed in the window are this program's, too
     names     of those that are not called like their picture with .txt, by picture
     """
 
@@ -71,6 +72,7 @@ class TextFiles:
     existing: Existing
     prefix: str = ""
     suffix: str = ""
+    own_edits: bool = False
 
     def name_of(self, picture: str) -> str:
         """Return the path of a picture's text file, relative to the folder."""
@@ -155,6 +157,8 @@ class TextFiles:
         digest = hashlib.sha256(content).hexdigest()
         for record in records:
             if record.text is not None:
+                if record.reason == EDITED and not self.own_edits:
+                    continue  # a person's
                 if record.text.sha256 == digest:
                     return record.text
             elif record.stands and not record.sha256:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cogvlm2_lite.batch.answered import Answered
+from cogvlm2_lite.batch.answered import EDITED, Answered
 from cogvlm2_lite.batch.control import Control
+from cogvlm2_lite.batch.lock import exclusive_batch
 from cogvlm2_lite.batch.pictures import PictureFile, find_pictures, read_picture
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
 from cogvlm2_lite.batch.saved import JSONL
 from cogvlm2_lite.batch.table import CSV
-from cogvlm2_lite.batch.texts import write
+from cogvlm2_lite.batch.texts import Existing, write
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
@@ -33,7 +34,7 @@ from cogvlm2_lite.worker.protocol import Ask
 
 __all__ = [
     "CSV", "JSONL", "Answered", "BatchEvent", "BatchProgress", "Paused", "PictureStarted",
-    "Planned", "Resumed", "Task", "find_pictures", "plan_batch", "run_batch",
+    "Planned", "Resumed", "Task", "edit_answer", "find_pictures", "plan_batch", "run_batch",
 ]  # fmt: skip
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
@@ -69,6 +70,39 @@ class Resumed:
 
 
 BatchEvent = PictureStarted | BatchProgress | Paused | Resumed
+
+
+def edit_answer(task: Task, picture: str, answer: str) -> bool:
+    """Save the answer that a person wrote or changed. Returns whether its text file has it.
+
+    It counts as the person's: it stands for every model, and its text file is kept by later runs. A
+    text file that another program changed is kept. Raises UsageError while a batch runs in the
+    folder, and DoesNotFitError if nothing can be written.
+    """
+    with exclusive_batch(task.output):
+        planned = plan_batch(replace(task, only=(picture,), overwrite=False))
+        records = planned.saved.records(picture)
+        same = [record for record in records if record.question == task.question]
+        last = same[-1] if same else Answered(picture=picture, question=task.question)
+        edited = replace(last, answer=answer, error="", reason=EDITED, text=None)
+        writing = None
+        if planned.files is not None:
+            files = replace(planned.files, own_edits=True, existing=Existing.KEEP)
+            try:
+                _, writing = files.plan(edited, records)
+            except OSError:
+                writing = None
+        if writing is not None:
+            edited = replace(edited, text=writing.written)
+        results = _Results(planned)
+        results.put(planned.saved.add(edited), picture)
+        if writing is not None:
+            try:
+                write(writing)
+            except OSError:
+                writing = None
+        results.finish()
+    return planned.files is None or writing is not None
 
 
 def run_batch(
@@ -153,7 +187,11 @@ class _Results:
 
     def __init__(self, planned: Planned) -> None:
         self._planned = planned
-        self._places = dict(planned.known.places)
+        self._places = {**planned.others, **planned.known.places}
+        names = planned.names
+        if planned.others:
+            names = tuple(sorted({*names, *planned.others}, key=lambda name: name.split("/")))
+        self._names = names
         self._table = planned.table
 
     def begin(self) -> None:
@@ -174,10 +212,14 @@ class _Results:
         """Save an answer; a failure to write its text file becomes its error."""
         answered = self._write(answered, again=False)
         if self._table is not None:
-            if len(self._places) == 1:
+            if not self._table.is_begun:
                 self._table.begin([])
             self._table.add(answered)
         return answered
+
+    def put(self, place: int, picture: str) -> None:
+        """Note the place of a picture's newest answer."""
+        self._places[picture] = place
 
     def finish(self) -> None:
         """Write the table in the order of the pictures."""
@@ -185,7 +227,7 @@ class _Results:
             self._table.finish(self._in_order())
 
     def _in_order(self) -> Iterator[Answered]:
-        for name in self._planned.names:
+        for name in self._names:
             if name in self._places:
                 yield from self._planned.saved.read_at([self._places[name]])
 

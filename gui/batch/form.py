@@ -42,6 +42,8 @@ class FormValues:
     only: tuple[str, ...] | None
     existing: Existing
     overwrite: bool
+    prefix: str
+    suffix: str
 
 
 class JobForm(QWidget):
@@ -85,11 +87,14 @@ class JobForm(QWidget):
         )
         always.setProperty("kind", "soft")
         always.setWordWrap(True)
-        grid.addWidget(always, 5, 0, 1, 3)
-        grid.addWidget(self._make_few(), 6, 0, 1, 3)
+        grid.addLayout(self._make_words(), 5, 0, 1, 3)
+        grid.addWidget(always, 6, 0, 1, 3)
+        grid.addWidget(self._make_few(), 7, 0, 1, 3)
         self.folder.setText(settings.get("batch_folder"))
         self.question.setPlainText(settings.get("batch_question"))
         self.output.setText(settings.get("batch_output"))
+        self.prefix.setText(settings.get("batch_prefix"))
+        self.suffix.setText(settings.get("batch_suffix"))
 
     def job(self) -> Job | None:
         """Return the job, or None while the folder or the question is missing."""
@@ -106,6 +111,8 @@ class JobForm(QWidget):
             only=values.only,
             existing=values.existing,
             overwrite=values.overwrite,
+            prefix=values.prefix,
+            suffix=values.suffix,
         )
 
     def values(self) -> FormValues:
@@ -120,6 +127,8 @@ class JobForm(QWidget):
             only=self._only,
             existing=self.existing.currentData(),
             overwrite=self.overwrite.isChecked(),
+            prefix=self.prefix.text(),
+            suffix=self.suffix.text(),
         )
 
     def set_values(self, values: FormValues) -> None:
@@ -132,6 +141,8 @@ class JobForm(QWidget):
         self.csv.setChecked(values.table)
         self.existing.setCurrentIndex(self.existing.findData(values.existing))
         self.overwrite.setChecked(values.overwrite)
+        self.prefix.setText(values.prefix)
+        self.suffix.setText(values.suffix)
         self._choose_only(values.only)
 
     def remember(self) -> None:
@@ -140,6 +151,8 @@ class JobForm(QWidget):
         self._settings.set("batch_folder", values.folder)
         self._settings.set("batch_question", values.question)
         self._settings.set("batch_output", values.output)
+        self._settings.set("batch_prefix", values.prefix)
+        self._settings.set("batch_suffix", values.suffix)
 
     def choose(self, files: Sequence[Path]) -> None:
         """Use chosen pictures instead of a whole folder, or one folder.
@@ -175,6 +188,24 @@ class JobForm(QWidget):
         for box in (self.recursive, self.texts, self.csv):
             row.addWidget(box)
         row.addStretch(1)
+        return row
+
+    def _make_words(self) -> QHBoxLayout:
+        """Return the row with the words around each answer."""
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        self.prefix, self.suffix = QLineEdit(), QLineEdit()
+        for line, text in (
+            (self.prefix, self.tr("Text before each answer")),
+            (self.suffix, self.tr("Text after it")),
+        ):
+            label = QLabel(text)
+            label.setBuddy(line)
+            line.setAccessibleName(text)
+            line.setToolTip(self.tr("In the .txt files only, for example a trigger word"))
+            self.texts.toggled.connect(line.setEnabled)
+            row.addWidget(label)
+            row.addWidget(line, 1)
         return row
 
     def _make_choices(self) -> QHBoxLayout:

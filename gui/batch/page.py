@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import QModelIndex, QPoint, QSize, Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtCore import QModelIndex, QPoint, QSize, Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
@@ -24,6 +25,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.batch.work import edit_answer
+from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineState
@@ -31,11 +34,14 @@ from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
 from gui.batch.run import KINDS, BatchRun, Row, RowState, RunState, arguments, export_rows
-from gui.batch.table import THUMBNAIL_PX, Filter, Table, text_of
+from gui.batch.table import THUMBNAIL_PX, AnswerEditor, Filter, Table, text_of
+from gui.chat.dropped import read_file
 from gui.context import Context
 from gui.controls import ComboBox
+from gui.data.history import HistoryError
 from gui.data.saving import How
 from gui.data.settings import sampling_of
+from gui.data.state import Conversation, Status, Turn
 from gui.pages.frame import page
 from gui.save_dialog import ask_for_target
 from gui.translation import error_text, translate
@@ -121,6 +127,9 @@ class BatchPage(QWidget):
         self.cancel_button = self._push(row, self.cancel)
         self.cancel_button.setText(self.tr("Cancel"))
         row.addStretch(1)
+        self.again_button = self._push(row, self._ask_failed_again)
+        self.folder_button = self._push(row, self._open_folder)
+        self.folder_button.setText(self.tr("Open the folder"))
         return row
 
     def _make_filter(self) -> QHBoxLayout:
@@ -169,7 +178,13 @@ class BatchPage(QWidget):
         table.setColumnWidth(0, 4 * THUMBNAIL_PX)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._row_menu)
-        table.activated.connect(self._ask_more)
+        table.activated.connect(self._activated)
+        table.setEditTriggers(
+            QAbstractItemView.EditTrigger.EditKeyPressed
+            | QAbstractItemView.EditTrigger.DoubleClicked
+        )
+        table.setItemDelegateForColumn(1, AnswerEditor(table))
+        self._rows.edited.connect(self._save_edited)
         return table
 
     def _push(self, row: QHBoxLayout, do: Callable[[], None]) -> QPushButton:
@@ -189,18 +204,29 @@ class BatchPage(QWidget):
 
     def start(self) -> None:
         """Start, or resume an earlier run."""
-        client, job = self._context.engine.client, self.form.job()
-        if self.running:
-            return
-        if job is None:
+        job = self.form.job()
+        if job is None and not self.running:
             self._show_text(self.tr("Choose a folder and write a question first."))
-            return
+        elif job is not None and self._begin(BatchRun(job=job)):
+            self.form.remember()
+            self.form.overwrite.setChecked(False)  # a resumed run asks only what is left
+
+    def ask_again(self, rows: Sequence[Row]) -> None:
+        """Ask again about some pictures, with the question of the run that is shown."""
+        if self._run is not None and rows:
+            self._begin(self._run.again(self._run.job, [row.picture for row in rows]))
+
+    def _begin(self, run: BatchRun) -> bool:
+        """Start the command. Returns False, with a message, if that is not possible now."""
+        client, job = self._context.engine.client, run.job
+        if self.running:
+            return False
         if client.options is None:
             self._show_text(self.tr("Open a model first, on the Chat page."))
-            return
+            return False
         if client.answering:
             self._show_text(self.tr("The chat is still writing an answer. Stop it first."))
-            return
+            return False
         try:
             self._only_file = _write_names(job.only)
         except OSError as error:
@@ -209,14 +235,12 @@ class BatchPage(QWidget):
                     why=error.strerror or error
                 )
             )
-            return
-        self.form.remember()
-        self.form.overwrite.setChecked(False)  # a resumed run asks only what is left
+            return False
         settings = self._context.settings
         # Keep one model in memory, not two: if one just fits, a second one would stream or fail.
         self._reload = client.state is EngineState.READY
         client.unload()
-        self._run = BatchRun(job=job)
+        self._run = run
         self.command.start(
             arguments(
                 job,
@@ -229,6 +253,7 @@ class BatchPage(QWidget):
         )
         self._show_rows()
         self._show()
+        return True
 
     def pause_or_resume(self) -> None:
         """Pause after the current picture, with the model in memory; or resume."""
@@ -326,6 +351,11 @@ class BatchPage(QWidget):
         self.start_button.setVisible(not (running and held))
         self.export_button.setEnabled(run is not None and bool(run.rows))
         self.form.setEnabled(not running)
+        self._rows.locked = running
+        failed = run.failed if run is not None else 0
+        self.again_button.setText(self.tr("Ask again about {count} failed").format(count=failed))
+        self.again_button.setVisible(failed > 0 and not running)
+        self.folder_button.setVisible(run is not None)
         if run is not None:
             self.bar.setRange(0, max(len(run.rows), 1))
             self.bar.setValue(run.done)
@@ -415,13 +445,85 @@ class BatchPage(QWidget):
             return
         menu = QMenu(self)
         menu.addAction(self.tr("Ask more about this picture"), partial(self._ask_more, index))
+        edit = menu.addAction(self.tr("Edit the answer"), partial(self._edit, index))
+        again = menu.addAction(
+            self.tr("Ask again about this picture"), lambda: self.ask_again([self._row(index)])
+        )
+        for action in (edit, again):
+            action.setEnabled(not self.running)
         menu.addAction(self.tr("Copy the answer"), partial(self._copy, index))
         menu.exec(self.table.viewport().mapToGlobal(place))
 
+    def _activated(self, index: QModelIndex) -> None:
+        """Open a conversation, except where the same click edits the answer."""
+        if self.table.state() is not QAbstractItemView.State.EditingState:
+            self._ask_more(index)
+
+    def _edit(self, index: QModelIndex) -> None:
+        self.table.edit(index.siblingAtColumn(1))
+
+    def _ask_failed_again(self) -> None:
+        if self._run is not None:
+            self.ask_again([row for row in self._run.rows if row.state is RowState.FAILED])
+
+    def _open_folder(self) -> None:
+        if self._run is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._run.job.target)))
+
+    def _save_edited(self, place: int, text: str) -> None:
+        """Save an answer that the user changed, on a thread."""
+        run = self._run
+        if run is None or self.running:
+            return
+        row = run.rows[place]
+        run.edited(place, text)
+        self._rows.show_row(place, run.rows[place])
+
+        def saved(written: bool) -> None:
+            self._show()
+            if written:
+                self._show_text(self.tr("The answer was saved."))
+            else:
+                self._show_text(
+                    self.tr(
+                        "The answer was saved in answers.jsonl. The text file of {picture} was "
+                        "changed by another program, and is kept."
+                    ).format(picture=row.shown_name)
+                )
+
+        def failed(error: CogVLM2LiteError) -> None:
+            run.set_back(row)
+            self._rows.show_row(place, row)
+            self._show_text(error_text(error))
+
+        work = partial(edit_answer, run.job.task, row.file, text)
+        self._context.tasks.run(work, saved, failed, self)
+
     def _ask_more(self, index: QModelIndex) -> None:
-        """Start a conversation about a row's picture."""
-        path = self._rows.path(self.filter.mapToSource(index).row())
-        self._context.send_files("chat", [path])
+        """Start a conversation about a row's picture, with its question and answer."""
+        row, path = self._row(index), self._rows.path(self.filter.mapToSource(index).row())
+        if row.state is not RowState.ANSWERED or self._run is None:
+            self._context.send_files("chat", [path])
+            return
+        history, question = self._context.history, self._run.job.question
+
+        def read() -> str:
+            return history.save_picture(read_file(path))
+
+        def show(picture: str) -> None:
+            turn = Turn(
+                id=1, parent=None, question=question, answer=row.text, status=Status.DONE,
+                created=time.time(),
+            )  # fmt: skip
+            made = Conversation(id=0, title=row.shown_name, leaf=1, turns={1: turn})
+            try:
+                kept = history.import_conversation(made, saved=picture)
+            except HistoryError as error:
+                self._show_text(error_text(error))
+                return
+            self._context.open_conversation(kept.id)
+
+        self._context.tasks.run(read, show, lambda error: self._show_text(error_text(error)), self)
 
     def _copy(self, index: QModelIndex) -> None:
         QGuiApplication.clipboard().setText(text_of(self._row(index)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from cogvlm2_lite.batch.plan import Task
 from cogvlm2_lite.batch.table import HEADER
 from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.file_names import escape_line, to_json, unescape_name
@@ -78,6 +79,7 @@ class Job:
     only    names of chosen pictures below the folder; None: all
     existing  what to do with text files that this program did not write
     overwrite  ask again about pictures that have an answer
+    prefix, suffix  words around each answer in the text files
     """
 
     folder: Path
@@ -89,11 +91,27 @@ class Job:
     only: tuple[str, ...] | None = None
     existing: Existing = Existing.KEEP
     overwrite: bool = False
+    prefix: str = ""
+    suffix: str = ""
 
     @property
     def target(self) -> Path:
         """The folder of answers.jsonl."""
         return self.output or self.folder
+
+    @property
+    def task(self) -> Task:
+        """The same for the functions of `cogvlm2_lite.batch`."""
+        return Task(
+            folder=self.folder,
+            question=self.question,
+            output=self.target,
+            next_to_pictures=self.output is None,
+            texts=self.texts,
+            table=self.table,
+            prefix=self.prefix,
+            suffix=self.suffix,
+        )
 
 
 def arguments(
@@ -113,7 +131,8 @@ def arguments(
         ("--overwrite", job.overwrite),
     ):
         found += [option] if wanted else []
-    for option, value in (("--vram", vram), ("--ram", ram)):
+    words = (("--prefix", job.prefix), ("--suffix", job.suffix))
+    for option, value in (("--vram", vram), ("--ram", ram), *words):
         found += [f"{option}={value}"] if value else []
     return [
         *found,
@@ -132,6 +151,7 @@ class BatchRun:
     skipped       pictures that earlier runs answered
     seconds_left  None while it is unknown
     error         why the batch failed, a message
+    partial       only some of the rows are asked about; the others stay
     notes         messages: what existed before, and what happens to it
     """
 
@@ -142,6 +162,7 @@ class BatchRun:
     seconds_left: float | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+    partial: bool = False
     _places: dict[str, int] = field(default_factory=dict)
     _counts: Counter[RowState] = field(default_factory=Counter)
 
@@ -153,6 +174,21 @@ class BatchRun:
     @property
     def failed(self) -> int:
         return self._counts[RowState.FAILED]
+
+    def again(self, job: Job, names: Sequence[str]) -> BatchRun:
+        """Return a run that asks about some of the pictures again. Their names are as in rows."""
+        only = tuple(unescape_name(name) for name in names)
+        return BatchRun(
+            job=replace(job, only=only, overwrite=True), rows=list(self.rows), partial=True
+        )
+
+    def edited(self, place: int, answer: str) -> None:
+        """Note the answer that the user wrote."""
+        self._set(self.rows[place].picture, RowState.ANSWERED, answer)
+
+    def set_back(self, row: Row) -> None:
+        """Set a row back, because its change could not be saved."""
+        self._set(row.picture, row.state, row.text, row.notices)
 
     def apply_event(self, event: Mapping[str, Any]) -> int | None:
         """Apply an event. Returns the index of the row that changed, or None if all may have."""
@@ -188,10 +224,13 @@ class BatchRun:
             self._end(RunState.STOPPED if stopped else RunState.FAILED)
 
     def _plan(self, names: Sequence[str], known: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = [Row(picture=name) for name in names]
-        self._counts = Counter({RowState.WAITING: len(names)})
-        self._places = {name: place for place, name in enumerate(names)}
-        self.skipped = len(known)
+        if not self.partial:
+            self.rows = [Row(picture=name) for name in names]
+        self._places = {row.picture: place for place, row in enumerate(self.rows)}
+        self._counts = Counter(row.state for row in self.rows)
+        self.skipped = 0 if self.partial else len(known)
+        for name in names if self.partial else ():
+            self._set(name, RowState.WAITING)
         for answered in known:
             self._answered(answered)
 

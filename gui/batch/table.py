@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
+    QAbstractItemModel,
     QAbstractTableModel,
     QCoreApplication,
+    QEvent,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
     QSize,
     QSortFilterProxyModel,
     Qt,
+    Signal,
 )
-from PySide6.QtGui import QColor, QImage, QPixmap
+from PySide6.QtGui import QColor, QImage, QKeyEvent, QPixmap
+from PySide6.QtWidgets import QPlainTextEdit, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from gui import theme
 from gui.background.thumbnails import SIDE, Thumbnails
@@ -35,13 +39,20 @@ _WORDS = {
 
 
 class Table(QAbstractTableModel):
-    """The rows of a batch. Thumbnails are requested when a row is first shown."""
+    """The rows of a batch. Thumbnails are requested when a row is first shown.
+
+    edited   (place, text) the user changed an answer
+    locked   answers can't be changed, because a batch runs
+    """
+
+    edited = Signal(int, str)
 
     def __init__(self, parent: QObject, thumbnails: Thumbnails) -> None:
         super().__init__(parent)
         self._folder = Path()
         self._rows: list[Row] = []
         self._pixmaps: dict[str, QPixmap | None] = {}
+        self.locked = False
         self._thumbnails = thumbnails
         thumbnails.ready.connect(self._show_thumbnail)
 
@@ -89,12 +100,31 @@ class Table(QAbstractTableModel):
             return self._of_picture(row, role)
         if role == _Role.DisplayRole:
             return text_of(row)
+        if role == _Role.EditRole:
+            return row.text if row.state is RowState.ANSWERED else ""
         if role == _Role.ToolTipRole:
             return "\n".join([_answer_text(row), *map(translate, row.notices)]).strip() or None
         if role == _Role.ForegroundRole and row.state is not RowState.ANSWERED:
             colours = theme.current()
             return QColor(colours.bad if row.state is RowState.FAILED else colours.soft)
         return None
+
+    def flags(self, index: _Index) -> Qt.ItemFlag:
+        """Implement Qt's model interface."""
+        flags = super().flags(index)
+        if index.column() == 1 and not self.locked:
+            flags |= Qt.ItemFlag.ItemIsEditable
+        return flags
+
+    def setData(self, index: _Index, value: Any, role: int = _Role.EditRole) -> bool:  # noqa: N802 - Qt's
+        """Implement Qt's model interface; the page saves the answer."""
+        text = str(value).strip()
+        row = self._rows[index.row()]
+        before = row.text if row.state is RowState.ANSWERED else ""
+        if role != _Role.EditRole or self.locked or not text or text == before:
+            return False
+        self.edited.emit(index.row(), text)
+        return True
 
     def _of_picture(self, row: Row, role: int) -> Any:
         if role in (_Role.DisplayRole, _Role.ToolTipRole):
@@ -120,6 +150,42 @@ class Table(QAbstractTableModel):
         self._pixmaps[name] = pixmap
         # Updating all visible rows is cheaper than searching ten thousand for the one that changed.
         self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
+
+
+class AnswerEditor(QStyledItemDelegate):
+    """Edits an answer in its cell. Enter saves, Shift+Enter starts a line, Esc cancels."""
+
+    def createEditor(  # noqa: N802 - Qt's name
+        self, parent: QWidget, option: QStyleOptionViewItem, index: _Index
+    ) -> QWidget:
+        """Return the field."""
+        field = QPlainTextEdit(parent)
+        field.setAccessibleName(QCoreApplication.translate("Batch", "Answer"))
+        return field
+
+    def setEditorData(self, editor: QWidget, index: _Index) -> None:  # noqa: N802 - Qt's name
+        """Put the answer into the field."""
+        assert isinstance(editor, QPlainTextEdit)
+        editor.setPlainText(index.data(_Role.EditRole))
+        editor.selectAll()
+
+    def setModelData(  # noqa: N802 - Qt's name
+        self, editor: QWidget, model: QAbstractItemModel, index: _Index
+    ) -> None:
+        """Pass the new answer on."""
+        assert isinstance(editor, QPlainTextEdit)
+        model.setData(index, editor.toPlainText(), _Role.EditRole)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Save with Enter."""
+        if isinstance(watched, QPlainTextEdit) and isinstance(event, QKeyEvent):
+            enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+            broken = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+            if event.type() is QEvent.Type.KeyPress and enter and not broken:
+                self.commitData.emit(watched)
+                self.closeEditor.emit(watched)
+                return True
+        return super().eventFilter(watched, event)
 
 
 class Filter(QSortFilterProxyModel):

@@ -342,6 +342,11 @@ class ChatPage(QWidget):
             return
         self._guard(lambda: self.show_conversation(self._context.history.load(conversation_id)))
 
+    def open_conversation(self, conversation_id: int) -> None:
+        """Show a conversation that was saved by another page."""
+        self._open(conversation_id)
+        self.reload_list()
+
     def _renamed(self, conversation_id: int, title: str) -> None:
         self._giving.renamed(conversation_id, title)
         answered = self._answering.conversation

@@ -38,11 +38,11 @@ class QuestionEditor(QWidget):
         self.note = QLabel()
         self.note.setProperty("kind", "soft")
         self.note.setWordWrap(True)
-        self.note.setVisible(later > 0)
         texts = {1: self.tr("The later question stays with the version before this one.")}
         several = self.tr("The {count} later questions stay with the version before this one.")
         self.note.setText(texts.get(later, several.format(count=later)))
         column.addWidget(self.note)
+        self.note.setVisible(later > 0)
         row = QHBoxLayout()
         row.addStretch(1)
         self.cancel_button = QPushButton(self.tr("Cancel"))

@@ -194,6 +194,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="batch_folder", default=""),
     Setting(name="batch_question", default=""),
     Setting(name="batch_output", default=""),
+    Setting(name="batch_prefix", default=""),
+    Setting(name="batch_suffix", default=""),
     Setting(name="export_folder", default=""),
     Setting(name="geometry", default=""),
     Setting(name="list_width", default=230),

@@ -103,6 +103,10 @@
         <translation>取消</translation>
     </message>
     <message>
+        <source>Open the folder</source>
+        <translation>打开文件夹</translation>
+    </message>
+    <message>
         <source>Search in names and answers</source>
         <translation>在文件名和回答中搜索</translation>
     </message>
@@ -167,6 +171,10 @@
         <translation>暂停</translation>
     </message>
     <message>
+        <source>Ask again about {count} failed</source>
+        <translation>重新询问 {count} 个失败的图片</translation>
+    </message>
+    <message>
         <source>Reading the folder…</source>
         <translation>正在读取文件夹…</translation>
     </message>
@@ -207,6 +215,14 @@
         <translation>{count} 张失败</translation>
     </message>
     <message>
+        <source>The answer was saved.</source>
+        <translation>回答已保存。</translation>
+    </message>
+    <message>
+        <source>The answer was saved in answers.jsonl. The text file of {picture} was changed by another program, and is kept.</source>
+        <translation>回答已保存到 answers.jsonl。{picture} 的文本文件已被其他程序修改，因此保持不变。</translation>
+    </message>
+    <message>
         <source>Export the rows shown</source>
         <translation>导出显示的行</translation>
     </message>
@@ -233,6 +249,14 @@
     <message>
         <source>Ask more about this picture</source>
         <translation>继续询问这张图片</translation>
+    </message>
+    <message>
+        <source>Edit the answer</source>
+        <translation>编辑回答</translation>
+    </message>
+    <message>
+        <source>Ask again about this picture</source>
+        <translation>重新询问这张图片</translation>
     </message>
     <message>
         <source>Copy the answer</source>
@@ -601,6 +625,18 @@
     <message>
         <source>One CSV table</source>
         <translation>一个 CSV 表格</translation>
+    </message>
+    <message>
+        <source>Text before each answer</source>
+        <translation>每个回答前的文字</translation>
+    </message>
+    <message>
+        <source>Text after it</source>
+        <translation>回答后的文字</translation>
+    </message>
+    <message>
+        <source>In the .txt files only, for example a trigger word</source>
+        <translation>仅用于 .txt 文件，例如触发词</translation>
     </message>
     <message>
         <source>Text files of your own</source>

@@ -24,8 +24,8 @@ from PIL import Image
 from cogvlm2_lite.batch.answered import Answered, WrittenText
 from cogvlm2_lite.batch.saved import JSONL
 from cogvlm2_lite.batch.table import CSV
-from cogvlm2_lite.batch.texts import choose_names
-from cogvlm2_lite.batch.work import Task, run_batch
+from cogvlm2_lite.batch.texts import Existing, choose_names
+from cogvlm2_lite.batch.work import Task, edit_answer, run_batch
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, UsageError
@@ -878,3 +878,43 @@ def test_a_text_file_that_comes_while_the_picture_is_asked_about_is_kept(tmp_pat
     with pytest.raises(FileExistsError):
         write(Writing(path=file, content=b"ours", written=record, is_new=True))
     assert file.read_text() == "mine"
+
+
+# --- answers that a person changes ----------------------------------------------------------------
+
+
+def test_an_edited_answer_stands_for_every_model_and_its_text_is_the_persons(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    batch(tmp_path, Speaker())
+    task = Task(folder=tmp_path, question="What?", output=tmp_path)
+    saved = Answered.read((tmp_path / JSONL).read_bytes().splitlines()[0])
+    task = replace(task, question=saved.question)
+    assert edit_answer(task, "a.png", "my own words")
+    assert edit_answer(task, "a.png", "my better words")
+    assert (tmp_path / "a.txt").read_text() == "my better words\n"
+    with (tmp_path / CSV).open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert [row[0] for row in rows] == ["picture", "a.png", "b.png"]
+    assert rows[1][1] == "my better words"
+    other = Speaker()
+    list(run_batch(replace(task, model="another"), other))
+    assert (tmp_path / "a.txt").read_text() == "my better words\n"
+    list(run_batch(replace(task, existing=Existing.APPEND), Speaker()))
+    assert (tmp_path / "a.txt").read_text() == "my better words\n"
+    (tmp_path / "a.txt").write_text("changed elsewhere")
+    assert not edit_answer(task, "a.png", "once more")
+    assert (tmp_path / "a.txt").read_text() == "changed elsewhere"
+
+
+def test_a_run_about_some_pictures_keeps_the_rows_of_the_others(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / name)
+    batch(tmp_path, Speaker())
+    saved = Answered.read((tmp_path / JSONL).read_bytes().splitlines()[0])
+    task = Task(folder=tmp_path, question=saved.question, output=tmp_path)
+    list(run_batch(replace(task, only=("b.png",), overwrite=True), Speaker()))
+    with (tmp_path / CSV).open(encoding="utf-8-sig", newline="") as stream:
+        assert [row[0] for row in csv.reader(stream)] == ["picture", "a.png", "b.png", "c.png"]

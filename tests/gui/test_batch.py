@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QImage
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtGui import QDesktopServices, QImage
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QPlainTextEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.batch.texts import Existing
@@ -383,3 +384,92 @@ def test_the_demo_model_answers_a_folder(desk: Desk, tmp_path: Path) -> None:
     assert (folder / "shapes.txt").read_text() == "4\n"
     assert "1 failed" in page.status.text()
     assert page.save_state().only_file is None
+
+
+# --- answers in the hands of a person -------------------------------------------------------------
+
+
+def finished_page(desk: Desk, child: Path) -> BatchPage:
+    page = start(desk, child)
+    page.command.send_line("\n")
+    desk.qtbot.waitUntil(lambda: not page.running)
+    return page
+
+
+def test_an_answer_is_edited_in_its_cell_and_saved(desk: Desk, child: Path) -> None:
+    page = finished_page(desk, child)
+    cell = page.filter.index(1, 1)
+    page.table.setCurrentIndex(cell)
+    page.table.edit(cell)
+    [field] = page.table.viewport().findChildren(QPlainTextEdit)
+    assert field.toPlainText() == "new"
+    field.setPlainText("a better caption")
+    QTest.keyClick(field, Qt.Key.Key_Return)
+    desk.qtbot.waitUntil(lambda: page.status.text() == "The answer was saved.")
+    assert page.filter.shown()[1].text == "a better caption"
+    assert (child / "p1.txt").read_text() == "a better caption\n"
+    [line] = (child / "answers.jsonl").read_text().splitlines()
+    assert json.loads(line)["answer"] == "a better caption"
+    (child / "p1.txt").write_text("mine")  # another program
+    assert page.table.model().setData(cell, "again")
+    desk.qtbot.waitUntil(lambda: "is kept" in page.status.text())
+    assert (child / "p1.txt").read_text() == "mine"
+
+
+def test_an_answer_can_not_be_edited_while_the_command_writes(desk: Desk, child: Path) -> None:
+    page = start(desk, child)
+    assert not page.filter.flags(page.filter.index(0, 1)) & Qt.ItemFlag.ItemIsEditable
+    page.cancel()
+    desk.qtbot.waitUntil(lambda: not page.running)
+    assert page.filter.flags(page.filter.index(0, 1)) & Qt.ItemFlag.ItemIsEditable
+
+
+def test_failed_pictures_are_asked_again_and_the_others_stay(desk: Desk, child: Path) -> None:
+    page = finished_page(desk, child)
+    assert page.again_button.text() == "Ask again about 1 failed"
+    page.again_button.click()
+    saved = page.save_state()
+    run = saved.run
+    assert run is not None
+    assert (run.job.only, run.job.overwrite, run.partial) == (("p2.png",), True, True)
+    assert [row.text for row in run.rows] == ["old", "new", "Broken."]
+    run.apply_event(plan("p2.png"))
+    run.apply_event(answered("p2.png", "it is better"))
+    assert [row.text for row in run.rows] == ["old", "new", "it is better"]
+    assert (run.done, run.failed) == (3, 0)
+    saved.command.end()
+
+
+def test_words_around_answers_reach_the_command_and_are_remembered(desk: Desk, child: Path) -> None:
+    page = open_page(desk)
+    page.form.folder.setText(str(child))
+    page.form.question.setPlainText("What?")
+    page.form.prefix.setText("ohwx man, ")
+    page.form.suffix.setText(", photo")
+    job = page.form.job()
+    assert job is not None
+    line = arguments(job, child, Sampling(), vram="", ram="", only_file=None)
+    assert "--prefix=ohwx man, " in line
+    assert "--suffix=, photo" in line
+    page.form.remember()
+    assert desk.program.settings.get("batch_prefix") == "ohwx man, "
+
+
+def test_a_row_opens_a_conversation_with_its_answer(desk: Desk, child: Path) -> None:
+    page = finished_page(desk, child)
+    page.table.activated.emit(page.filter.index(1, 0))
+    desk.qtbot.waitUntil(lambda: desk.chat.conversation is not None, timeout=15_000)
+    conversation = desk.chat.conversation
+    assert conversation is not None
+    assert [(t.question, t.answer) for t in conversation.path()] == [("What?", "new")]
+    data = (child / "p1.png").read_bytes()
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == data, timeout=15_000)
+    assert desk.chat.isVisible()
+
+
+def test_the_folder_is_opened(desk: Desk, child: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
+    page = finished_page(desk, child)
+    page.folder_button.click()
+    assert opened == [str(child)]
