@@ -249,11 +249,14 @@ def quote_level(block: QTextBlock) -> int:
 
 
 def _shape(form: QTextBlockFormat) -> None:
-    """Set the margins of a quote, which has a bar at its left."""
+    """Set the margins of headings, and of quotes, which have a bar at their left."""
     level = form.intProperty(QTextFormat.Property.BlockQuoteLevel)
     if level:
         form.setLeftMargin(QUOTE_PX * level)
         form.setRightMargin(0)
+    if form.headingLevel():
+        form.setTopMargin(14)
+        form.setBottomMargin(4)
 
 
 def _size_heading(form: QTextCharFormat, level: int) -> None:
@@ -298,6 +301,8 @@ def _copy_letters(cursor: QTextCursor, block: QTextBlock, heading: int) -> None:
         piece = place.fragment()
         form = piece.charFormat()
         _size_heading(form, heading)
+        if form.fontFixedPitch():  # Qt names a family that need not exist
+            form.setFontFamilies(QFontDatabase.systemFont(_FIXED).families())
         if form.isImageFormat():
             cursor.insertImage(form.toImageFormat())
         else:

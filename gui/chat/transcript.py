@@ -195,6 +195,7 @@ class TurnView(QWidget):
             editor.grown.connect(self._answer_grown)
             self._bubble.insertWidget(self._bubble.indexOf(self.question) + 1, editor)
             self.question.hide()
+            editor.show()  # now: its layout would show it later, and it would have no height yet
             self.editor = editor
             self._answer_grown()
             self.typed.emit()

@@ -49,6 +49,9 @@ def test_a_question_changes_in_its_bubble_and_the_later_ones_are_kept(desk: Desk
     assert desk.chat.composer.toPlainText() == "my draft"
     assert not view_of(desk, 0).question.isVisible()
     assert editor.note.text() == "The 2 later questions stay with the version before this one."
+    assert editor.height() >= editor.sizeHint().height()
+    for widget in (editor.ask_button, editor.cancel_button):
+        assert widget.height() >= widget.minimumSizeHint().height()
     editor.text.setPlainText("Uno?")
     QTest.keyClick(editor.text, Qt.Key.Key_Return)
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
