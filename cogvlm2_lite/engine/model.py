@@ -55,6 +55,7 @@ from cogvlm2_lite.memory.plan import (
     plan_memory,
     plan_most_parallel,
 )
+from cogvlm2_lite.memory.residency import Preloaded
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
@@ -177,11 +178,15 @@ class Model:
         an error: the first answer replans. Raises DeviceError when the GPU is lost, and
         CheckpointError if the folder has no tokenizer.
         """
+        for step in self.preload():
+            held = self.runtime.held_bytes
+            yield Progress(phase="load", done=step.units, total=step.total_units, held_bytes=held)
+
+    def preload(self) -> Iterator[Preloaded]:
+        """Do the same as `warm_up`, but yield how many bytes are loaded."""
         _ = self.engine  # reads the tokenizer, before minutes of loading
         try:
-            for done, total in self.runtime.residency.preload():
-                held = self.runtime.held_bytes
-                yield Progress(phase="load", done=done, total=total, held_bytes=held)
+            yield from self.runtime.residency.preload()
         except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
             if not out_of_memory(error):
                 raise device_lost(error) from error

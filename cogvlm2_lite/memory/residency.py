@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol, TypeVar
 
@@ -48,6 +49,16 @@ class Loader(Protocol):
 
 
 Piece = TypeVar("Piece", bound=HasSlots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preloaded:
+    """How much `preload` has loaded: units and their bytes in memory."""
+
+    units: int
+    total_units: int
+    nbytes: int
+    total_nbytes: int
 
 
 class Residency:
@@ -124,8 +135,8 @@ class Residency:
         """The current phase, or the last one between two; None before the first."""
         return self._current_phase
 
-    def preload(self) -> Iterator[tuple[int, int]]:
-        """Load what decoding needs and no phase releases; yields (units done, units).
+    def preload(self) -> Iterator[Preloaded]:
+        """Load what decoding needs and no phase releases; yields the progress after each unit.
 
         If this is not called, the first answer loads them, and the user waits longer for it.
         """
@@ -140,10 +151,16 @@ class Residency:
             for unit in in_use_order(plan.resident)
             if unit.key in kept and unit.part in plan.parts
         ]
+        sizes = [unit.nbytes for unit in units]
         with self.phase(Phase.DECODE):
             for done, unit in enumerate(units, 1):
                 self._load((unit.key,))
-                yield done, len(units)
+                yield Preloaded(
+                    units=done,
+                    total_units=len(units),
+                    nbytes=sum(sizes[:done]),
+                    total_nbytes=sum(sizes),
+                )
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:

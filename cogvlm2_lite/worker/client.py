@@ -38,6 +38,7 @@ from cogvlm2_lite.worker.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Loading,
     Shutdown,
     Unload,
     Unloaded,
@@ -48,7 +49,7 @@ from cogvlm2_lite.worker.protocol import (
 Outcome = Event | CogVLM2LiteError
 """What is delivered for an answer: events, then Finished or an error as the last one."""
 
-News = Loaded | LoadFailed | Unloaded | Died
+News = Loading | Loaded | LoadFailed | Unloaded | Died
 """What the engine reports that belongs to no answer."""
 
 _TICK_S = 0.5
@@ -105,7 +106,7 @@ class LocalEngine(Protocol):
 class WorkerEngine(Protocol):
     """A model in a worker process: what `serve`, `batch` and the window use of EngineProcess.
 
-    on_news  called from another thread with Loaded, LoadFailed, Unloaded and Died
+    on_news  called from another thread with Loading, Loaded, LoadFailed, Unloaded and Died
     """
 
     options: LoadOptions
@@ -184,7 +185,9 @@ class EngineProcess:
     """The engine in its own process. All methods may be called from any thread.
 
     options   the model folder to open at every start
-    on_news   called from a thread of this class with Loaded, LoadFailed, Unloaded and Died
+    on_news   called from a thread of this class with Loading, Loaded, LoadFailed, Unloaded, Died
+    warm_up   load the weights that every token needs before the model counts as loaded, and
+              report the progress with Loading; False: the first answer loads them
     patience  a process without any message for longer is considered hung, and is ended
     command   starts the process; tests pass others
     """
@@ -194,11 +197,13 @@ class EngineProcess:
         options: LoadOptions,
         *,
         on_news: Callable[[News], None] = ignore_news,
+        warm_up: bool = False,
         patience: Patience | None = None,
         command: Sequence[str] = _COMMAND,
     ) -> None:
         self.options = options
         self.on_news = on_news
+        self._warm_up = warm_up
         self._patience = patience or Patience()
         self._command = tuple(command)
         self._lock = threading.RLock()
@@ -258,7 +263,7 @@ class EngineProcess:
                 name="watchdog",
                 daemon=True,
             ).start()
-            self._send(Load(options=self.options))
+            self._send(Load(options=self.options, warm_up=self._warm_up))
 
     def wait_ready(self, timeout_s: float | None = None) -> Loaded:
         """Wait until the model is loaded.
@@ -302,7 +307,7 @@ class EngineProcess:
         """Load the model again after `unload`."""
         with self._lock:
             self._set_state(EngineState.LOADING)
-            self._send(Load(options=self.options))
+            self._send(Load(options=self.options, warm_up=self._warm_up))
 
     def restart(self) -> None:
         """Start a new process; end the current one first if there is one."""
@@ -389,6 +394,8 @@ class EngineProcess:
                         self._last_heartbeat = message
                     case Emitted() | Failed():
                         self._deliver(message)
+                    case Loading():
+                        self.on_news(message)
                     case Loaded() | LoadFailed() | Unloaded():
                         self._handle_news(message)
         except CutOffError:

@@ -48,6 +48,7 @@ from cogvlm2_lite.worker.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Loading,
     Report,
     Shutdown,
     Unload,
@@ -96,7 +97,7 @@ class Worker:
                     self._opened = None
                     self._send(Unloaded())
                 case Load():
-                    self._load(work.options)
+                    self._load(work)
                 case Ask():
                     self._begin(work)
                 case None:
@@ -169,15 +170,22 @@ class Worker:
         residency = opened.model.runtime.residency
         return str(residency.current_phase), residency.steps + self._emitted
 
-    def _load(self, options: LoadOptions) -> None:
+    def _load(self, load: Load) -> None:
         self._opened = None
         try:
-            self._opened = _open(options)
+            self._opened = _open(load.options)
+            if load.warm_up:
+                self._warm_up(self._opened.model)
             self._send(_describe(self._opened.model))
         except CogVLM2LiteError as error:
             self._send(_load_failed(error))
         except Exception as error:  # noqa: BLE001 - the outer edge of a process
             self._send(_load_failed(_fault(error)))
+
+    def _warm_up(self, model: Model) -> None:
+        for step in model.preload():
+            self._emitted += 1  # progress, for the heartbeat
+            self._send(Loading(done_bytes=step.nbytes, total_bytes=step.total_nbytes))
 
     def _begin(self, ask: Ask) -> None:
         try:

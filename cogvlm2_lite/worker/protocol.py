@@ -43,9 +43,13 @@ class _Message(
 
 
 class Load(_Message, frozen=True, kw_only=True):
-    """Open a model folder; answered by Loaded or LoadFailed."""
+    """Open a model folder; answered by Loaded or LoadFailed.
+
+    warm_up  first load the weights that every token needs; Loading reports the progress
+    """
 
     options: LoadOptions
+    warm_up: bool = False
 
 
 class SheetPicture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +113,13 @@ class Unload(_Message, frozen=True, kw_only=True):
 
 class Shutdown(_Message, frozen=True, kw_only=True):
     """End the process."""
+
+
+class Loading(_Message, frozen=True, kw_only=True):
+    """How much of the weights is in memory that a Load with warm_up loads."""
+
+    done_bytes: Count
+    total_bytes: Count
 
 
 class Loaded(_Message, frozen=True, kw_only=True):
@@ -183,7 +194,7 @@ class Died:
 
 
 Command = Load | Ask | CancelRequest | Unload | Shutdown
-Report = Loaded | LoadFailed | Unloaded | Emitted | Failed | Heartbeat
+Report = Loading | Loaded | LoadFailed | Unloaded | Emitted | Failed | Heartbeat
 Message = Command | Report
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}

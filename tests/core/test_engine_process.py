@@ -226,6 +226,22 @@ def test_unloading_gives_the_model_back_and_loading_again_answers() -> None:
     assert [type(n) for n in news] == [Loaded, protocol.Unloaded, Loaded]
 
 
+def test_warming_up_reports_the_bytes_and_ends_with_a_model_that_is_ready() -> None:
+    news: list[News] = []
+    options = LoadOptions(folder=checkpoint_folder())
+    with EngineProcess(options, on_news=news.append, warm_up=True) as process:
+        process.wait_ready(WAIT_S)
+        *steps, last = news
+        loading = [step for step in steps if isinstance(step, protocol.Loading)]
+        assert isinstance(last, Loaded)
+        assert len(loading) == len(steps) > 1
+        done = [step.done_bytes for step in loading]
+        assert done == sorted(done)
+        assert {step.total_bytes for step in loading} == {done[-1]}
+        assert done[-1] > 2_000_000, "most of the demo model's language part"
+        assert finished(ask(process, QUESTION, SIGN.read_bytes())).text
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a POSIX signal")
 @pytest.mark.parametrize("moment", range(3))
 def test_a_kill_at_a_random_moment_ends_every_answer_and_a_restart_works(moment: int) -> None:
