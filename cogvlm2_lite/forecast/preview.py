@@ -15,9 +15,11 @@ from cogvlm2_lite.forecast.times import Forecast, forecast
 from cogvlm2_lite.memory.budget import check_context, useful_devices
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
 from cogvlm2_lite.memory.plan import (
+    RESERVE_BYTES,
     MemoryPlan,
     Offload,
     Workload,
+    least_bytes,
     picture_bytes,
     plan_memory,
     plan_most_parallel,
@@ -83,6 +85,17 @@ class PlanPreview:
     load_s: float
     packed_bytes: int
     picture_bytes: int
+
+
+def least_budget_bytes(subject: PlannedModel, *, itemsize: int, packed: bool) -> int:
+    """Return the smallest --vram or --ram with which a model runs, with a context of full length.
+
+    itemsize, packed  of the machine, as in Machine
+    """
+    workload = Workload(
+        context=check_context(subject.config, None), itemsize=itemsize, kv_itemsize=itemsize
+    )
+    return least_bytes(subject.config, subject.weigh(itemsize, packed), workload) + RESERVE_BYTES
 
 
 def preview(

@@ -140,7 +140,7 @@ def _title(budget: DeviceBudget, device: DevicePlan, plan: MemoryPlan, translate
         )
     title = Text(
         "{device}: {peak} at the peak, {budget} may be used; {context}",
-        device=budget.device,
+        device="RAM" if budget.in_ram else budget.device,
         peak=format_bytes(device.peak_bytes),
         budget=format_bytes(budget.device_bytes),
         context=context,

@@ -247,9 +247,7 @@ def plan_memory(
     # 1. Spread the blocks over the devices, unless an earlier plan did.
     shares = shares or share_blocks(config, budgets)
     # 2. Only the parts that some phase of the workload needs take part.
-    architecture = config.architecture
-    needed = frozenset[Part]().union(*(architecture.phases[phase] for phase in workload.phases))
-    units = [unit for unit in list_units(sizes, architecture.keep_order) if unit.part in needed]
+    units = _needed_units(config, sizes, workload)
     # 3. Each device is planned for itself: its units within its budget.
     last = len(budgets) - 1
     devices = tuple(
@@ -267,6 +265,17 @@ def plan_memory(
         picture_cache_bytes=_picture_cache_bytes(config, devices, on_host, workload),
         parallel=workload.parallel,
     )
+
+
+def least_bytes(config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload) -> int:
+    """Return the memory of a single device below which `plan_memory` raises DoesNotFitError."""
+    budget = DeviceBudget(device="", device_bytes=0)
+    [share] = share_blocks(config, [replace(budget, device_bytes=1)])
+    units = _units_on(_needed_units(config, sizes, workload), share, is_last=True)
+    phases = (
+        _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
+    )
+    return max(phase.peak_bytes for phase in phases)
 
 
 def plan_most_parallel(plan_for: Callable[[int], MemoryPlan], wanted: int) -> MemoryPlan:
@@ -320,6 +329,14 @@ def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[d
     return shares
 
 
+def _needed_units(
+    config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload
+) -> list[Unit]:
+    architecture = config.architecture
+    needed = frozenset[Part]().union(*(architecture.phases[phase] for phase in workload.phases))
+    return [unit for unit in list_units(sizes, architecture.keep_order) if unit.part in needed]
+
+
 def _units_on(
     units: Sequence[Unit], share: Mapping[Part, range], is_last: bool
 ) -> tuple[Unit, ...]:
@@ -366,7 +383,9 @@ def _check_nothing_moves(plan: DevicePlan, units: Sequence[Unit]) -> None:
     held = sum(unit.nbytes for unit in units)
     everything = held + max(phase.cache_bytes + phase.scratch_bytes for phase in plan.phases)
     raise DoesNotFitError(
-        "The whole model needs {least} on {device}, where {usable}, and --offload is never.",
+        "The whole model needs {least} of RAM, where {usable}, and --offload is never."
+        if plan.budget.in_ram
+        else "The whole model needs {least} on {device}, where {usable}, and --offload is never.",
         hint="Leave --offload at auto: the answers are the same, but slower.",
         param="offload",
         least=format_bytes(everything),
@@ -527,7 +546,10 @@ def _does_not_fit(
     if shorter >= config.vision.image_tokens + 512:
         hint = "A context of {context} tokens would fit: --context {context}."
     return DoesNotFitError(
-        "{phase} needs at least {least} on {device}, where {usable}: {missing} more is needed.",
+        "{phase} needs at least {least} of RAM, where {usable}: {missing} more is needed."
+        if budget.in_ram
+        else "{phase} needs at least {least} on {device}, where {usable}: {missing} more is "
+        "needed.",
         hint=hint,
         context=shorter,
         phase=PHASE_NAMES[plan.phase],

@@ -21,6 +21,7 @@ from cogvlm2_lite.memory.plan import (
     MemoryPlan,
     Offload,
     Workload,
+    least_bytes,
     plan_memory,
     plan_most_parallel,
 )
@@ -135,6 +136,27 @@ def test_the_missing_bytes_are_all_that_is_missing() -> None:
     named = re.search(r"needs at least (\S+ \S+) on gpu", caught.value.message)
     assert named is not None
     plan_bytes(int(parse_bytes(named.group(1)) * 1.005))
+
+
+@pytest.mark.parametrize("with_picture", [True, False])
+def test_the_least_memory_is_exactly_what_a_plan_needs(with_picture: bool) -> None:
+    workload = Workload(context=8192, with_picture=with_picture)
+    least = least_bytes(REAL, SIZES, workload)
+    for budget_bytes in (least, least - 1):
+        budget = DeviceBudget(device="gpu", device_bytes=budget_bytes)
+        if budget_bytes == least:
+            assert plan_memory(REAL, SIZES, [budget], workload).peak_bytes == least
+        else:
+            with pytest.raises(DoesNotFitError):
+                plan_memory(REAL, SIZES, [budget], workload)
+
+
+def test_without_a_gpu_the_memory_is_called_ram() -> None:
+    budget = DeviceBudget(device="cpu", device_bytes=GIB, in_ram=True)
+    with pytest.raises(DoesNotFitError, match=r"needs at least \S+ GiB of RAM, where"):
+        plan_memory(REAL, SIZES, [budget], Workload(context=8192))
+    plan = plan_memory(REAL, SIZES, [replace(budget, device_bytes=9 * GIB)], Workload(context=8192))
+    assert draw_table(plan).startswith("RAM: ")
 
 
 def test_the_shorter_context_that_is_offered_fits() -> None:
