@@ -17,7 +17,6 @@ from types import TracebackType
 
 from PySide6.QtCore import (
     QLibraryInfo,
-    QLocale,
     QLockFile,
     QMessageLogContext,
     QSocketNotifier,
@@ -42,7 +41,7 @@ from gui.single import (
     hand_over,
     socket_name,
 )
-from gui.translation import error_text
+from gui.translation import error_text, is_chinese
 from gui.window import MainWindow
 
 _LOG = logging.getLogger("cogvlm2_lite.gui")
@@ -125,8 +124,7 @@ class Program:
         for translator in self.translators:
             self.app.removeTranslator(translator)
         self.translators.clear()
-        name = QLocale.system().name() if language == "system" else language
-        if name.startswith("zh"):
+        if is_chinese(language):
             qt = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
             # Qt's words, such as those of dialog buttons and of the menus of text fields, and ours.
             for folder, file in ((qt, "qtbase_zh_CN.qm"), (str(TRANSLATIONS), "zh_CN.qm")):
@@ -171,11 +169,10 @@ def _run_window(app: QApplication, request: OpenRequest, data: Path) -> int:
     log_to_file(data)
     program = Program(app, data)
     program.show()
-    last = program.settings.get("model")
     if request.model is not None:
         program.window.open_model(request.model)
-    elif last and (Path(last) / "config.json").exists():
-        program.window.open_model(Path(last))
+    else:
+        program.window.load_model()  # the last one
     if request.files:
         program.window.open_files(request.files)
     server = None

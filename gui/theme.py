@@ -111,6 +111,7 @@ QWidget { color: $ink; }
 QMainWindow, QDialog, QMessageBox, QStackedWidget#pages, QWidget[kind="page"]
   { background: $ground; }
 QWidget#rail { background: $side; border: 0; border-right: 1px solid $faint; }
+QWidget#models { background: $side; border: 0; border-bottom: 1px solid $faint; }
 QWidget#conversations { background: $side; border: 0; border-right: 1px solid $faint; }
 QWidget#panel { background: $side; border: 0; border-left: 1px solid $faint; }
 QWidget[kind="clear"], QScrollArea[kind="clear"], QScrollArea[kind="clear"] > QWidget > QWidget
@@ -157,6 +158,9 @@ QToolButton[kind="rail"]:hover { background: $mine; }
 QToolButton[kind="rail"]:checked { background: $mine; color: $ink; border: 1px solid $accent; }
 QToolButton[kind="rail"]:focus { border: 2px solid $accent; padding: 6px 1px; }
 QToolButton::menu-indicator { image: none; width: 0; }
+QToolButton[kind="menu"] { padding-right: 24px; }
+QToolButton[kind="menu"]::menu-indicator { image: url("$icons/down-$name.svg"); width: 12px;
+  height: 12px; subcontrol-origin: padding; subcontrol-position: center right; right: 8px; }
 QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox {
   background: $raised; border: 1px solid $line; border-radius: 8px; padding: 5px 8px;
   selection-background-color: $accent; selection-color: $accent_ink; }
@@ -381,6 +385,7 @@ _PATHS = {
     "batch": "M4 5h7v6H4zM13 5h7v6h-7zM4 13h7v6H4zM13 13h7v6h-7z",
     "convert": "M4 8h13M13 4l4 4-4 4M20 16H7M11 12l-4 4 4 4",
     "memory": "M6 6h12v12H6zM9 2v4M15 2v4M9 18v4M15 18v4M2 9h4M2 15h4M18 9h4M18 15h4",
+    "model": "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
     "settings": "M4 7h9M17 7h3M4 17h3M11 17h9M13 5h4v4h-4zM7 15h4v4H7z",
     "about": "M12 3a9 9 0 1 0 .01 0zM12 11v6M12 7.5v.5",
     "plus": "M12 5v14M5 12h14",

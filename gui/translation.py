@@ -7,7 +7,7 @@ tools/templates.py collects them from the sources.
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication
+from PySide6.QtCore import QCoreApplication, QLocale
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.text import Text
@@ -16,13 +16,19 @@ from gui import wording
 CONTEXT = "Messages"
 
 
+def is_chinese(language: str) -> bool:
+    """Return whether the window is in Chinese. language: the setting; "system" is the system's"""
+    name = QLocale.system().name() if language == "system" else language
+    return name.startswith("zh")
+
+
 def error_text(error: CogVLM2LiteError) -> str:
     """Return an error's message and hint in the window's language."""
     return translate(error.text)
 
 
 def translate(text: str) -> str:
-    """Return a message of the core in the window's language.
+    """Return a message of the core in the window's language and words (gui/wording.py).
 
     Other strings, such as an answer or a message saved by an earlier version, stay as they are.
     """

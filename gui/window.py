@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from gui.context import Context, model_name
 from gui.data.history import History
 from gui.data.settings import Preferences
 from gui.drops import Drops
+from gui.model_bar import ModelBar
 from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
@@ -145,11 +146,15 @@ class MainWindow(QMainWindow):
             attachments=self.attachments,
             data=data,
             open_model=self.open_model,
+            load_model=self.load_model,
+            choose_model=lambda: self.model_bar.ask_for_folder(),
+            use=self._touch,
             show_page=self.show_page,
             open_conversation=self.open_conversation,
             send_files=self.send_files,
         )
         self.drops = Drops(self, self.take, self._say_no_picture)
+        self._budget: tuple[LoadOptions, dict[str, str]] | None = None
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.timeout.connect(self._unload_idle)
@@ -162,19 +167,56 @@ class MainWindow(QMainWindow):
         self._build()
         self._restore()
 
-    def open_model(self, folder: Path) -> None:
-        """Open a model folder, and remember it for the next start."""
-        settings = self.context.settings
-        settings.set("model", str(folder))
-        recent = [str(folder), *(r for r in settings.get("recent_models") if r != str(folder))]
-        settings.set("recent_models", recent[:8])
-        self.context.engine.client.open(
-            LoadOptions(
-                folder=folder,
-                vram=settings.get("vram") or None,
-                ram=settings.get("ram") or None,
+    def open_model(self, folder: Path, budget: Mapping[str, str] | None = None) -> None:
+        """Open a model folder. It is remembered for the next start once it is loaded.
+
+        budget  new values of the settings "vram" and "ram", which are set then, too
+        """
+        client = self.context.engine.client
+        if client.answering:
+            self._show_in_chat(self.tr("An answer is being written. Wait for it or stop it first."))
+            return
+        if client.lent:
+            self._show_in_chat(
+                self.tr("A batch is running. Wait until it ends, or cancel it first.")
             )
+            return
+        options = self._load_options(folder, budget or {})
+        self._budget = (options, dict(budget)) if budget else None
+        client.open(options)
+
+    def load_model(self) -> None:
+        """Load the model again after an unload, a crash or a failed load, with today's settings.
+
+        Without a model, the last one of an earlier session is opened.
+        """
+        client, last = self.context.engine.client, self.context.settings.get("model")
+        options = client.options
+        if options is None and client.failure is not None:
+            options = client.failure.options
+        if options is None and last:
+            self.open_model(Path(last))
+        elif options is not None:
+            client.restart(self._load_options(options.folder, {}))
+
+    def _load_options(self, folder: Path, budget: Mapping[str, str]) -> LoadOptions:
+        settings = self.context.settings
+        return LoadOptions(
+            folder=folder,
+            vram=budget.get("vram", settings.get("vram")) or None,
+            ram=budget.get("ram", settings.get("ram")) or None,
         )
+
+    def _remember_model(self, options: LoadOptions) -> None:
+        """Remember a model that was loaded, and the budget that was chosen for it."""
+        settings, folder = self.context.settings, str(options.folder)
+        settings.set("model", folder)
+        recent = [folder, *(r for r in settings.get("recent_models") if r != folder)]
+        settings.set("recent_models", recent[:8])
+        if self._budget is not None and self._budget[0] == options:
+            for name, value in self._budget[1].items():
+                settings.set(name, value)
+            self._budget = None
 
     def show_page(self, name: str) -> None:
         """Show a page; make it if it was never shown."""
@@ -334,6 +376,8 @@ class MainWindow(QMainWindow):
         row.addWidget(self._make_rail())
         column = QVBoxLayout()
         column.setSpacing(0)
+        self.model_bar = ModelBar(self.context)
+        column.addWidget(self.model_bar)
         self._stack = QStackedWidget()
         self._stack.setObjectName("pages")
         column.addWidget(self._stack, 1)
@@ -422,18 +466,19 @@ class MainWindow(QMainWindow):
 
     def _unload_idle(self) -> None:
         chat = self._made.get("chat")
-        if getattr(chat, "busy", False):
+        if getattr(chat, "busy", False) or getattr(chat, "waiting", False):
             self._touch()
             return
         self.context.engine.client.unload()
 
     def _show_state(self) -> None:
-        """Show the open model in the window's title."""
+        """Show the open model in the window's title, and remember it once it is loaded."""
         client = self.context.engine.client
-        options = client.options
+        options = client.opening or client.options
         name = model_name(options.folder) if options else ""
         self.setWindowTitle(f"{name} - CogVLM2 Lite" if name else "CogVLM2 Lite")
-        if client.state is EngineState.READY:
+        if client.state is EngineState.READY and options is not None:
+            self._remember_model(options)
             self._touch()
 
     def _restore(self) -> None:

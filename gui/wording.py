@@ -10,7 +10,24 @@ from gui.translatable import QT_TRANSLATE_NOOP
 
 CONTEXT = "Wording"
 
+_SETTINGS = QT_TRANSLATE_NOOP("Wording", "Choose the memory again on the page Settings.")
+
 WORDING = {
+    "Give one size for all GPUs, or one for each.": _SETTINGS,
+    "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.": _SETTINGS,
+    "Write it like 16GiB, or auto for what is free.": _SETTINGS,
+    "{value!r} is not a size for {option}.": QT_TRANSLATE_NOOP(
+        "Wording", "{value!r} in the settings is not a size."
+    ),
+    "{value} for {option} is more than any computer has.": QT_TRANSLATE_NOOP(
+        "Wording", "{value} in the settings is more than any computer has."
+    ),
+    "{size} for {option} is too small for any plan.": QT_TRANSLATE_NOOP(
+        "Wording", "{size} in the settings is too small for any plan."
+    ),
+    "Close other programs, allow more memory, or use another device.": QT_TRANSLATE_NOOP(
+        "Wording", "Close other programs, or allow more memory on the page Memory."
+    ),
     "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.": (
         QT_TRANSLATE_NOOP(
             "Wording",

@@ -278,7 +278,6 @@ def main() -> None:
             return
         shooter.take("welcome")
         memory(shooter, "memory", 8)
-        memory(shooter, "memory-too-small", 0.5)
         shooter.set("theme", "dark")
         memory(shooter, "memory-dark", 5)
         shooter.set("theme", "light")

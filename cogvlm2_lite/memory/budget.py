@@ -25,8 +25,8 @@ from cogvlm2_lite.units import MIB, format_bytes, parse_bytes
 AUTO = "auto"
 
 _MOST_BYTES = 1 << 50
-VRAM_HINT = "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free."
-RAM_HINT = "Write it like 16GiB, or auto for what is free."
+VRAM_HINT = Text("Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.")
+RAM_HINT = Text("Write it like 16GiB, or auto for what is free.")
 
 
 @dataclass(frozen=True, kw_only=True)

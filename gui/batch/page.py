@@ -57,7 +57,6 @@ class BatchState:
     command: Command
     form: FormValues
     only_file: Path | None
-    reload: bool
 
 
 def make(context: Context) -> QWidget:
@@ -77,7 +76,6 @@ class BatchPage(QWidget):
         self._run: BatchRun | None = None
         self.command = Command(self)
         self._only_file: Path | None = None
-        self._reload = False
         self.setAcceptDrops(False)
         outer = QHBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -221,6 +219,9 @@ class BatchPage(QWidget):
         client, job = self._context.engine.client, run.job
         if self.running:
             return False
+        if client.opening is not None or client.state is EngineState.LOADING:
+            self._show_text(self.tr("The model is still loading. Wait until it is ready."))
+            return False
         if client.options is None:
             self._show_text(self.tr("Open a model first, on the Chat page."))
             return False
@@ -238,8 +239,7 @@ class BatchPage(QWidget):
             return False
         settings = self._context.settings
         # Keep one model in memory, not two: if one just fits, a second one would stream or fail.
-        self._reload = client.state is EngineState.READY
-        client.unload()
+        client.lend()
         self._run = run
         self.command.start(
             arguments(
@@ -285,7 +285,6 @@ class BatchPage(QWidget):
             command=self.command,
             form=self.form.values(),
             only_file=self._only_file,
-            reload=self._reload,
         )
         self.command.event_received.disconnect(self._on_event)
         self.command.ended.disconnect(self._ended)
@@ -296,7 +295,7 @@ class BatchPage(QWidget):
 
     def restore_state(self, saved: BatchState) -> None:
         """Continue with the state of the replaced page."""
-        self._run, self._only_file, self._reload = saved.run, saved.only_file, saved.reload
+        self._run, self._only_file = saved.run, saved.only_file
         self._connect_command(saved.command)
         saved.command.setParent(self)
         self.form.set_values(saved.form)
@@ -331,9 +330,7 @@ class BatchPage(QWidget):
                 self.command.reason or self.tr("The command ended without giving a reason.")
             )
             self._show_rows()
-        if self._reload:
-            self._reload = False
-            self._context.engine.client.restart()
+        self._context.engine.client.take_back()
         self._show()
 
     # --- display ---------------------------------------------------------------------------------

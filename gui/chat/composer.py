@@ -119,7 +119,11 @@ class Composer(QWidget):
         self._draw()
         if waiting and not busy:
             self.progress.hide()
-            self.status.setText(self.tr("Waiting for the picture…"))
+            self.status.setText(
+                self.tr("Waiting for the picture…")
+                if state is EngineState.READY
+                else self.tr("Waiting for the model. The question is asked when it is loaded.")
+            )
         elif not busy:
             self.progress.hide()
             self.status.setText(
@@ -147,8 +151,7 @@ class Composer(QWidget):
         self.send_button.setToolTip(text)
         self.send_button.setAccessibleName(text)
         question = bool(self.text.toPlainText().strip())
-        ready = self._state is EngineState.READY
-        self.send_button.setEnabled(stops or (ready and question))
+        self.send_button.setEnabled(stops or question)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Send with Enter (Shift+Enter starts a new line)."""

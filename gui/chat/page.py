@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
@@ -24,6 +25,7 @@ from cogvlm2_lite.worker.protocol import Ask, Loaded
 from gui import theme
 from gui.announce import announce
 from gui.background.attachments import AttachmentState, cut_part
+from gui.background.engine import LoadError
 from gui.chat.answering import Answering
 from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
@@ -45,7 +47,7 @@ from gui.chat.several import ReadPictures, read_pictures
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
 from gui.chat.welcome import Banner, Welcome
-from gui.context import Context
+from gui.context import Context, demo_folder, model_name
 from gui.data.history import HistoryError, Unsent
 from gui.data.rendering import tables
 from gui.data.saving import Kind, save_table
@@ -85,6 +87,8 @@ class ChatPage(QWidget):
         self._saving.setInterval(_SAVE_MS)
         self._saving.timeout.connect(self._save_unsent)
         self._warned: Loaded | None = None
+        self._engine_state = context.engine.client.state
+        self._failure: LoadError | None = None
         self.setProperty("kind", "page")
         self._answering = Answering(context.engine, context.history, context.tasks, self)
         self._answering.changed.connect(self._draw)
@@ -110,7 +114,7 @@ class ChatPage(QWidget):
         )
         self.panel.filled.connect(self.layout_of_page.set_filled)
         row.addWidget(self.layout_of_page)
-        context.engine.state_changed.connect(self._show_state)
+        context.engine.state_changed.connect(self._engine_changed)
         self._giving.changed.connect(self._show_pictures)
         self._giving.ready.connect(self._continue_asking)
         self._giving.kept.connect(self.reload_list)
@@ -203,16 +207,20 @@ class ChatPage(QWidget):
         self.transcript.choose.connect(self._choose_branch)
         self.transcript.wanted.connect(self._show_parts)
         self._stack.addWidget(self.transcript)
-        self._welcome = Welcome()
+        self._welcome = Welcome(self._context)
         self._welcome.demo.connect(self.open_demo)
-        self._welcome.folder.connect(self._ask_for_model)
+        self._welcome.folder.connect(self._context.choose_model)
+        self._welcome.memory.connect(partial(self._context.show_page, "memory"))
+        self._welcome.sample.connect(self.ask_sample)
         self._welcome.convert.connect(partial(self._context.show_page, "convert"))
         self.demo_button = self._welcome.demo_button
         self._stack.addWidget(self._welcome)
         column.addWidget(self._stack, 1)
         self._banner = Banner()
-        self._banner.restart.connect(self._context.engine.client.restart)
+        self._banner.restart.connect(self._try_again)
+        self._banner.memory.connect(partial(self._context.show_page, "memory"))
         self.restart_button = self._banner.restart_button
+        self.memory_button = self._banner.memory_button
         column.addWidget(self._banner)
         self._input = Composer(self._context.settings)
         self.chip, self.several = self._input.chip, self._input.several
@@ -226,6 +234,7 @@ class ChatPage(QWidget):
         self._input.stopped.connect(self.stop)
         self._answering.progress.connect(self._show_progress)
         self.composer, self.send_button = self._input.text, self._input.send_button
+        self.composer.textChanged.connect(self._context.use)
         self.presets, self.status = self._input.presets, self._input.status
         self.progress, self.sampling = self._input.progress, self._input.sampling
         column.addWidget(self._input)
@@ -547,19 +556,32 @@ class ChatPage(QWidget):
 
     def open_demo(self) -> None:
         """Open the demo model."""
-        from cogvlm2_lite.demo.shipped import checkpoint_folder
+        folder = demo_folder()
+        if folder is None:
+            self.show_message(self.tr("The demo model is not part of this installation."))
+        else:
+            self._context.open_model(folder)
 
-        self._context.open_model(checkpoint_folder())
+    def ask_sample(self, path: Path, question: str) -> None:
+        """Ask a question about a sample picture. Without a model, the demo model is opened first.
 
-    def _ask_for_model(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, self.tr("Open a model folder"))
-        if folder:
-            self._context.open_model(Path(folder))
+        A question that is in the composer is kept, and not asked.
+        """
+        client = self._context.engine.client
+        if client.options is None and client.opening is None:
+            self.open_demo()
+        draft = self._giving.draft
+        if draft.conversation is not None or draft.given is not None:
+            self.start_new()
+        self.take(DroppedContent(files=(path,)))
+        if not self.composer.toPlainText().strip():
+            self.composer.setPlainText(question)
+            self.send()
 
     def send(self) -> None:
-        """Ask the question in the composer, as soon as its picture is ready."""
+        """Ask the question in the composer, as soon as its picture and the model are ready."""
         question = self.composer.toPlainText().strip()
-        if not question or not self._can_ask():
+        if not question or self.busy or not self._load():
             return
         conversation, parent = self.conversation, None
         if conversation is not None:
@@ -568,7 +590,7 @@ class ChatPage(QWidget):
 
     def answer_again(self, turn_id: int) -> None:
         """Ask a question again. The earlier answer stays as another version."""
-        if self.conversation is not None and self._can_ask():
+        if self.conversation is not None and not self.busy and self._load():
             turn = self.conversation.turns[turn_id]
             self._ask_when_ready(
                 Waiting(question=turn.question, parts=turn.parts, parent=turn.parent)
@@ -579,8 +601,9 @@ class ChatPage(QWidget):
         conversation = self.conversation
         if (
             conversation is not None
-            and self._can_ask()
+            and not self.busy
             and conversation.can_continue(conversation.turns[turn_id])
+            and self._load()
         ):
             self._ask_when_ready(Waiting(continued=turn_id))
 
@@ -640,10 +663,12 @@ class ChatPage(QWidget):
         """Ask a changed question. The earlier one stays as another version, with what followed."""
         if self.conversation is None:
             return
-        if not self._can_ask():
+        if self.busy:
             self.show_message(
                 self.tr("No question can be asked now. What you typed is kept in its place.")
             )
+            return
+        if not self._load():
             return
         turn = self.conversation.turns[turn_id]
         self._ask_when_ready(
@@ -677,6 +702,26 @@ class ChatPage(QWidget):
     def _again_last(self) -> None:
         if self.conversation is not None and self.conversation.leaf is not None:
             self.answer_again(self.conversation.leaf)
+
+    def _load(self) -> bool:
+        """Load the model unless it is loaded or loading. Returns False if there is none."""
+        client = self._context.engine.client
+        if client.state in (EngineState.READY, EngineState.LOADING):
+            return True
+        self._context.load_model()
+        if client.options is not None or client.opening is not None:
+            return True
+        self.show_message(
+            self.tr("No model is open. Choose one with the button at the top, then send again.")
+        )
+        return False
+
+    def _try_again(self) -> None:
+        failure = self._context.engine.client.failure
+        if failure is not None and failure.kept is not None:
+            self._context.open_model(failure.options.folder)
+        else:
+            self._context.load_model()
 
     def _can_ask(self) -> bool:
         return not self.busy and self._context.engine.client.state is EngineState.READY
@@ -810,6 +855,33 @@ class ChatPage(QWidget):
                 self, self.tr("The answer is complete: {text}").format(text=turn.answer.strip())
             )
 
+    def _engine_changed(self) -> None:
+        """Ask what waits for the model once it is loaded, or give it back if loading failed."""
+        client, before = self._context.engine.client, self._engine_state
+        state = self._engine_state = client.state
+        new_failure = client.failure is not None and client.failure is not self._failure
+        stopped = before is EngineState.LOADING and state is not EngineState.READY
+        if new_failure or (stopped and state is not EngineState.LOADING):
+            for draft in self._giving.waiting:
+                draft.waiting = None
+        self._show_state()
+        if state is EngineState.READY and before is not state and not self._closed:
+            for draft in self._giving.waiting:
+                self._continue_asking(draft)
+
+    def _show_failure(self, failure: LoadError) -> None:
+        """Show which model could not be loaded, why, and what to do."""
+        text = self.tr("{model} can't be opened: {why}").format(
+            model=model_name(failure.options.folder), why=error_text(failure.error)
+        )
+        if failure.kept is not None:
+            text += " " + self.tr("The model {model} is still used.").format(
+                model=model_name(failure.kept.folder)
+            )
+        self._banner.show_message(
+            text, again=True, memory=isinstance(failure.error, DoesNotFitError)
+        )
+
     def _show_state(self) -> None:
         """Show the engine's state."""
         if self._closed:
@@ -818,15 +890,15 @@ class ChatPage(QWidget):
         state, ready = client.state, client.state is EngineState.READY
         waiting = self._giving.draft.waiting is not None
         self._input.show_state(state, busy=self.busy, waiting=waiting)
-        model = client.options is not None
-        self._welcome.show_model(model)
-        ended = (EngineState.DEAD, EngineState.EMPTY)
-        if model and (state in ended or (client.reason and not ready)):
-            self._banner.show_message(
-                translate(client.reason) or self.tr("The model is unloaded."), restart=True
-            )
-        elif self.restart_button.isVisible() and ready:
-            self._banner.hide()
+        options, failure = client.opening or client.options, client.failure
+        self._welcome.show_model(options.folder if options is not None else None)
+        if failure is not None and failure is not self._failure:
+            self._show_failure(failure)
+        elif state is EngineState.DEAD:
+            self._banner.show_message(translate(client.reason), restart=True)
+        elif failure is None and (ready or state is EngineState.LOADING):
+            self._banner.hide_offer()
+        self._failure = failure
         if ready and client.loaded is not self._warned:
             self._warned = client.loaded
             self._warn()

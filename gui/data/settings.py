@@ -119,7 +119,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="",
         label=QT_TRANSLATE_NOOP("Settings", "Video memory"),
         help=QT_TRANSLATE_NOOP(
-            "Settings", "The most the model may use, for example 6GiB. Empty: all that is free."
+            "Settings", "The most the model may use on each GPU, the next time it is loaded."
         ),
         group=MODEL,
     ),
@@ -128,7 +128,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="",
         label=QT_TRANSLATE_NOOP("Settings", "RAM"),
         help=QT_TRANSLATE_NOOP(
-            "Settings", "The most the model may use, for example 12GiB. Empty: all that is free."
+            "Settings", "The most the model may use, the next time it is loaded."
         ),
         group=MODEL,
     ),

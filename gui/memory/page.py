@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
-from PySide6.QtCore import QCoreApplication, QTimer
+from PySide6.QtCore import QCoreApplication, QSignalBlocker, Qt, QTimer
 from PySide6.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
@@ -15,13 +16,14 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.errors import CogVLM2LiteError
+from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError
 from cogvlm2_lite.events import Progress, Replanned
 from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.worker.client import Outcome
 from gui import theme
+from gui.budget import Limits, Range, limits_for, read_budget
 from gui.context import Context, model_name
 from gui.controls import ComboBox, Slider
 from gui.memory.bars import PlanBars
@@ -33,7 +35,10 @@ from gui.translation import error_text, translate
 
 _STEP = GIB // 4
 _MOST = 24 * GIB
+"""The slider ends here, so that cards can be planned for which are not in this computer."""
 _METER_MS = 500
+_FREE = "free"
+"""The choice of all memory that is free, instead of a kind and an amount."""
 
 
 def make(context: Context) -> QWidget:
@@ -52,10 +57,20 @@ class MemoryPage(QWidget):
         self._context = context
         self._closed = False
         self._most_held = 0
+        self._limits: tuple[Path | None, Limits] | None = None
+        self._first_model: str | None = None
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         widget, column = page(QCoreApplication.translate("Memory", "Memory"))
         outer.addWidget(widget)
+        self.model = ComboBox()
+        self.model.setAccessibleName(QCoreApplication.translate("Memory", "Model to plan for"))
+        self.model.setSizeAdjustPolicy(
+            ComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.model.setMinimumContentsLength(24)
+        self.model.activated.connect(lambda _: self._changed())
+        column.addWidget(self.model)
         self.needs = QLabel()
         self.needs.setWordWrap(True)
         self.needs.setProperty("kind", "heading")
@@ -64,6 +79,10 @@ class MemoryPage(QWidget):
         self.summary.setWordWrap(True)
         column.addWidget(self.summary)
         column.addLayout(self._make_budget())
+        self.reason = QLabel()
+        self.reason.setWordWrap(True)
+        self.reason.setProperty("kind", "soft")
+        column.addWidget(self.reason)
         self.bars = PlanBars()
         column.addWidget(self.bars)
         column.addLayout(self._make_meter())
@@ -82,6 +101,7 @@ class MemoryPage(QWidget):
         self._clock = QTimer(self)
         self._clock.setInterval(_METER_MS)
         self._clock.timeout.connect(self.measure)
+        self._show_setting()
         self._changed()
         context.engine.state_changed.connect(self._changed)
         context.engine.outcome.connect(self._on_outcome)
@@ -91,30 +111,39 @@ class MemoryPage(QWidget):
         self.kind = ComboBox()
         self.kind.addItem(QCoreApplication.translate("Memory", "Video memory"), "vram")
         self.kind.addItem(QCoreApplication.translate("Memory", "RAM, without a GPU"), "ram")
+        self.kind.addItem(QCoreApplication.translate("Memory", "Memory that is free now"), _FREE)
+        self.kind.setCurrentIndex(2)
         self.kind.setAccessibleName(
             QCoreApplication.translate("Memory", "Kind of memory to plan for")
         )
-        self.kind.currentIndexChanged.connect(lambda _: self._changed())
+        self.kind.currentIndexChanged.connect(lambda _: self._kind_changed())
         row.addWidget(self.kind)
         self.slider = Slider()
-        self.slider.setRange(0, _MOST // _STEP)
+        self.slider.setRange(1, _MOST // _STEP)
         self.slider.setMinimumHeight(26)
         self.slider.setAccessibleName(
             QCoreApplication.translate("Memory", "Amount of memory to plan for")
         )
-        self.slider.valueChanged.connect(lambda _: self._changed())
+        self.slider.valueChanged.connect(lambda _: self._slid())
         row.addWidget(self.slider, 1)
         self.amount = QLabel()
-        self.amount.setMinimumWidth(130)
+        self.amount.setMinimumWidth(90)
         self.amount.setWordWrap(True)
         row.addWidget(self.amount)
         self.use_button = QPushButton(QCoreApplication.translate("Memory", "Use this budget"))
-        self.use_button.setToolTip(
-            QCoreApplication.translate("Memory", "Reload the model with this budget")
-        )
         self.use_button.clicked.connect(self.use)
         row.addWidget(self.use_button)
         return row
+
+    def _show_setting(self) -> None:
+        """Begin with the budget of the settings, if there is one."""
+        for index, kind in enumerate(("vram", "ram")):
+            nbytes = read_budget(self._context.settings.get(kind))
+            if nbytes:
+                with QSignalBlocker(self.slider), QSignalBlocker(self.kind):
+                    self.kind.setCurrentIndex(index)
+                    self.slider.setValue(_steps(nbytes))
+                return
 
     def _make_meter(self) -> QVBoxLayout:
         column = QVBoxLayout()
@@ -158,41 +187,163 @@ class MemoryPage(QWidget):
 
     def plan(self) -> None:
         """Plan again, on a thread."""
-        options = self._context.engine.client.options
-        size = str(self.slider.value() * _STEP) if self.slider.value() else None
-        on_gpu = self.kind.currentData() == "vram"
-        settings = self._context.settings
-        vram = size if on_gpu else None
-        ram = None if on_gpu else size
-        if size is None:  # no budget on the slider: use the settings
-            vram, ram = settings.get("vram") or None, None
-        folder = options.folder if options else None
-        work = partial(plan_for, folder, vram=vram, ram=ram, translate=_plan_word)
-        self._context.tasks.run(work, self._show, self._failed, self)
+        kind, size = self.kind.currentData(), self._budget
+        work = partial(
+            _read,
+            self._folder,
+            vram=size if kind == "vram" else None,
+            ram=size if kind == "ram" else None,
+        )
+        self._context.tasks.run(work, partial(self._show, self._folder), self._failed, self)
 
     def use(self) -> None:
-        """Reload the model with the budget of the slider."""
-        client = self._context.engine.client
-        if client.options is None:
+        """Load the model with this budget. It is remembered when the model is loaded."""
+        if self._folder is not None and self.use_button.isEnabled():
+            kind = self.kind.currentData()
+            budget = {"vram": "", "ram": ""} if kind == _FREE else {kind: self._budget or ""}
+            self._context.open_model(self._folder, budget)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The chosen model; None: the released one in 4 bits."""
+        chosen = self.model.currentData()
+        return Path(chosen) if chosen else None
+
+    @property
+    def _budget(self) -> str | None:
+        """The chosen amount, as the settings keep it; None: what is free."""
+        if self.kind.currentData() == _FREE:
+            return None
+        return f"{self.slider.value() * _STEP / GIB:g}GiB"
+
+    def _fill_models(self) -> None:
+        """List the open model, one that could not be loaded, the released one, and recent ones."""
+        client, settings = self._context.engine.client, self._context.settings
+        options, failure = client.opening or client.options, client.failure
+        folders = [str(options.folder)] if options is not None else []
+        if failure is not None:
+            folders.append(str(failure.options.folder))
+        released = QCoreApplication.translate("Memory", "CogVLM2 19B in 4 bits")
+        items = {folder: model_name(Path(folder)) for folder in folders}
+        items[""] = released
+        items |= {f: model_name(Path(f)) for f in settings.get("recent_models") if f not in items}
+        first = folders[-1] if folders else ""
+        shown = {self.model.itemData(i): self.model.itemText(i) for i in range(self.model.count())}
+        if shown == items and first == self._first_model:
             return
-        budget = self.slider.value() * _STEP
-        amount = f"{budget / GIB:g}GiB" if budget else ""
-        self._context.settings.set(str(self.kind.currentData()), amount)
-        self._context.open_model(client.options.folder)
+        chosen = self.model.currentData() if first == self._first_model else first
+        self._first_model = first
+        self.model.clear()
+        for folder, name in items.items():
+            self.model.addItem(name, folder)
+            self.model.setItemData(self.model.count() - 1, folder, Qt.ItemDataRole.ToolTipRole)
+        self.model.setCurrentIndex(max(0, self.model.findData(chosen)))
+
+    def _kind_changed(self) -> None:
+        self._bound()
+        self._changed()
+
+    def _slid(self) -> None:
+        """Plan for the amount of the slider."""
+        if self.kind.currentData() == _FREE:
+            self.kind.setCurrentIndex(0)
+        self._changed()
+
+    def _bound(self) -> None:
+        """Let the slider begin at what the model needs at least."""
+        kind, known = self.kind.currentData(), self._limits
+        if known is None or known[0] != self._folder or kind == _FREE:
+            return
+        limits = known[1].of(kind)
+        with QSignalBlocker(self.slider):
+            self.slider.setRange(_steps(limits.least), max(_MOST, limits.most) // _STEP)
 
     def _changed(self) -> None:
         if self._closed:
             return
-        client, budget = self._context.engine.client, self.slider.value() * _STEP
-        self.amount.setText(
-            format_bytes(budget)
-            if budget
-            else QCoreApplication.translate("Memory", "memory that is free now")
-        )
-        self.use_button.setEnabled(client.options is not None and not client.answering)
+        self._fill_models()
+        self._show_choice()
         self._wait.start()
 
-    def _show(self, shown: PlanView) -> None:
+    def _show_choice(self) -> None:
+        """Show the amount, and whether it can be used, with the reason."""
+        self.amount.setText("" if self._budget is None else format_bytes(self._bytes))
+        known = self._limits[1] if self._limits and self._limits[0] == self._folder else None
+        possible, reason = self._judge(known)
+        self.use_button.setEnabled(possible)
+        self.use_button.setToolTip(reason)
+        self.reason.setText(reason)
+
+    def _judge(self, limits: Limits | None) -> tuple[bool, str]:
+        """Return whether the budget can be used, and a sentence about it."""
+        client, kind = self._context.engine.client, self.kind.currentData()
+        told = [] if limits is None else [_about_gpus(limits)]
+        if limits is not None and kind != _FREE:
+            told.append(self._about_range(limits.of(kind), kind))
+        if self._folder is None:
+            told.append(
+                QCoreApplication.translate(
+                    "Memory",
+                    "This model is planned without a download. To use it, open its folder first.",
+                )
+            )
+        elif client.answering or client.lent:
+            told.append(
+                QCoreApplication.translate("Memory", "The model is working. Wait until it ends.")
+            )
+        elif kind == "ram" and limits is not None and limits.gpus:
+            told.append(
+                QCoreApplication.translate(
+                    "Memory", "The model runs on the GPU of this computer: choose video memory."
+                )
+            )
+        fits = kind == _FREE or (
+            limits is not None and limits.of(kind).least <= self._bytes <= limits.of(kind).most
+        )
+        free = self._folder is not None and not (client.answering or client.lent)
+        here = kind != "ram" or limits is None or not limits.gpus
+        return fits and free and here, " ".join(filter(None, told))
+
+    @property
+    def _bytes(self) -> int:
+        return self.slider.value() * _STEP
+
+    def _about_range(self, limits: Range, kind: str) -> str:
+        """Return how much the model needs, and how much this computer has."""
+        if kind == "vram":
+            least = QCoreApplication.translate(
+                "Memory", "The model needs at least {least} of video memory."
+            )
+            most = QCoreApplication.translate(
+                "Memory", "The GPU of this computer has {most}, so this plan is for another one."
+            )
+            none = QCoreApplication.translate("Memory", "This plan is for another computer.")
+        else:
+            least = QCoreApplication.translate("Memory", "The model needs at least {least} of RAM.")
+            most = none = QCoreApplication.translate(
+                "Memory", "This computer has {most} of RAM, so this plan is for another one."
+            )
+        told = least.format(least=format_bytes(limits.least))
+        if self._bytes > limits.most:
+            told += " " + (most if limits.most else none).format(most=format_bytes(limits.most))
+        return told
+
+    def _show(self, folder: Path | None, read: tuple[Limits, PlanView | CogVLM2LiteError]) -> None:
+        if folder != self._folder:
+            return
+        limits, shown = read
+        before = self.slider.value()
+        self._limits = (folder, limits)
+        self._bound()
+        self._show_choice()
+        if before != self.slider.value():  # the chosen amount was too small for any plan
+            self._wait.start()
+        elif isinstance(shown, CogVLM2LiteError):
+            self._failed(shown)
+        else:
+            self._show_plan(shown)
+
+    def _show_plan(self, shown: PlanView) -> None:
         self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
         self.summary.setText(
             QCoreApplication.translate(
@@ -207,17 +358,15 @@ class MemoryPage(QWidget):
         self.table.show()
 
     def _name(self) -> str:
-        options = self._context.engine.client.options
-        if options is None:
-            return QCoreApplication.translate("Memory", "CogVLM2 19B in 4 bits")
-        return model_name(options.folder)
+        return self.model.currentText()
 
     def _failed(self, error: CogVLM2LiteError) -> None:
-        self.needs.setText(
-            QCoreApplication.translate("Memory", "{model} does not fit in this memory.").format(
-                model=self._name()
-            )
+        words = (
+            QCoreApplication.translate("Memory", "{model} does not fit in this memory.")
+            if isinstance(error, DoesNotFitError)
+            else QCoreApplication.translate("Memory", "{model} can't be planned.")
         )
+        self.needs.setText(words.format(model=self._name()))
         self.summary.setText(error_text(error))
         self.bars.show_devices(())
         self.table.hide()
@@ -245,6 +394,37 @@ def _plan_word(text: str) -> str:
         return translate(text)
     name = part_name(text)
     return name if name != text else QCoreApplication.translate("Memory", text)
+
+
+def _read(
+    folder: Path | None, *, vram: str | None, ram: str | None
+) -> tuple[Limits, PlanView | CogVLM2LiteError]:
+    """Return the limits of a model and its plan, or why there is none."""
+    limits = limits_for(folder)
+    try:
+        return limits, plan_for(folder, vram=vram, ram=ram, translate=_plan_word)
+    except DoesNotFitError as error:
+        return limits, error
+
+
+def _steps(nbytes: int) -> int:
+    """Return the first position of the slider that is at least so many bytes."""
+    return -(-nbytes // _STEP)
+
+
+def _about_gpus(limits: Limits) -> str:
+    """Return which GPUs there are, in words."""
+    if limits.gpus:
+        return QCoreApplication.translate("Memory", "GPU of this computer: {names}.").format(
+            names=", ".join(limits.gpus)
+        )
+    told = QCoreApplication.translate(
+        "Memory",
+        "This computer has no GPU that can be used: the model runs on the processor, in RAM.",
+    )
+    if limits.trouble:
+        told += f" ({translate(limits.trouble)})"
+    return told
 
 
 def _needs(devices: tuple[Device, ...]) -> str:

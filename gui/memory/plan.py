@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.backends.registry import backends
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.forecast.preview import PlannedModel
 
 CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
 
@@ -126,10 +129,10 @@ def plan_for(
     """
     from cogvlm2_lite.forecast.machine import find_machine
     from cogvlm2_lite.forecast.preview import preview
-    from cogvlm2_lite.forecast.text import RELEASED_WORD, as_dict, find_subject, text
+    from cogvlm2_lite.forecast.text import as_dict, text
     from cogvlm2_lite.memory.budget import read_allowance
 
-    subject = find_subject(str(folder) if folder else RELEASED_WORD, None)
+    subject = _subject(folder)
     machine = find_machine("cpu" if ram else "auto", read_allowance(vram, ram))
     found = preview(subject, machine)
     values = as_dict(subject, machine, found)
@@ -139,3 +142,9 @@ def plan_for(
         devices=devices_of(values["plan"]),
         text=text(subject, machine, found, translate),
     )
+
+
+def _subject(folder: Path | None) -> PlannedModel:
+    from cogvlm2_lite.forecast.text import RELEASED_WORD, find_subject
+
+    return find_subject(str(folder) if folder else RELEASED_WORD, None)

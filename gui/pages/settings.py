@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QWidget
 
+from gui.budget import BudgetRow
 from gui.context import Context
 from gui.controls import add_setting, translate_setting
 from gui.pages.frame import page
@@ -26,7 +27,13 @@ def make(context: Context) -> QWidget:
         form.setVerticalSpacing(12)
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for setting in settings:
-            add_setting(form, context.settings, setting)
+            if setting.name in ("vram", "ram"):
+                row = BudgetRow(context, setting)
+                label = QLabel(translate_setting(setting.label))
+                label.setBuddy(row.box)
+                form.addRow(label, row)
+            else:
+                add_setting(form, context.settings, setting)
         column.addWidget(card)
     problem = QLabel(translate(context.settings.problem))
     problem.setProperty("kind", "bad")

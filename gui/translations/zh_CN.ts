@@ -53,6 +53,10 @@
 <context>
     <name>Banner</name>
     <message>
+        <source>Choose the memory</source>
+        <translation>选择内存</translation>
+    </message>
+    <message>
         <source>Restart</source>
         <translation>重新启动</translation>
     </message>
@@ -63,6 +67,10 @@
     <message>
         <source>Close the message</source>
         <translation>关闭消息</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>重试</translation>
     </message>
 </context>
 <context>
@@ -141,6 +149,10 @@
     <message>
         <source>Choose a folder and write a question first.</source>
         <translation>请先选择文件夹并写下问题。</translation>
+    </message>
+    <message>
+        <source>The model is still loading. Wait until it is ready.</source>
+        <translation>模型仍在加载。请等它就绪。</translation>
     </message>
     <message>
         <source>Open a model first, on the Chat page.</source>
@@ -334,8 +346,16 @@
         <translation>分别就 {count} 个部分提问</translation>
     </message>
     <message>
-        <source>Open a model folder</source>
-        <translation>打开模型文件夹</translation>
+        <source>The demo model is not part of this installation.</source>
+        <translation>此安装不包含演示模型。</translation>
+    </message>
+    <message>
+        <source>{model} can&apos;t be opened: {why}</source>
+        <translation>无法打开 {model}：{why}</translation>
+    </message>
+    <message>
+        <source>The model {model} is still used.</source>
+        <translation>仍在使用模型 {model}。</translation>
     </message>
     <message>
         <source>The question was not asked. Remove the picture or choose another one.</source>
@@ -344,6 +364,10 @@
     <message>
         <source>No question can be asked now. What you typed is kept in its place.</source>
         <translation>现在无法提问。您输入的内容已保留在原处。</translation>
+    </message>
+    <message>
+        <source>No model is open. Choose one with the button at the top, then send again.</source>
+        <translation>没有打开模型。请用上方的按钮选择一个，然后重新发送。</translation>
     </message>
     <message>
         <source>Save the table</source>
@@ -360,10 +384,6 @@
     <message>
         <source>The answer is complete: {text}</source>
         <translation>回答完成：{text}</translation>
-    </message>
-    <message>
-        <source>The model is unloaded.</source>
-        <translation>模型已卸载。</translation>
     </message>
 </context>
 <context>
@@ -406,6 +426,10 @@
     <message>
         <source>Waiting for the picture…</source>
         <translation>正在等待图片…</translation>
+    </message>
+    <message>
+        <source>Waiting for the model. The question is asked when it is loaded.</source>
+        <translation>正在等待模型。加载完成后会提出问题。</translation>
     </message>
     <message>
         <source>Ready</source>
@@ -769,6 +793,14 @@
 <context>
     <name>MainWindow</name>
     <message>
+        <source>An answer is being written. Wait for it or stop it first.</source>
+        <translation>正在生成回答。请等它完成，或先停止。</translation>
+    </message>
+    <message>
+        <source>A batch is running. Wait until it ends, or cancel it first.</source>
+        <translation>批处理正在进行。请等它结束，或先取消。</translation>
+    </message>
+    <message>
         <source>There is no picture on the clipboard.</source>
         <translation>剪贴板上没有图片。</translation>
     </message>
@@ -828,10 +860,6 @@
         <translation>使用此限额</translation>
     </message>
     <message>
-        <source>Reload the model with this budget</source>
-        <translation>在此限额内重新加载模型</translation>
-    </message>
-    <message>
         <source>The first word about a new picture takes about {wait}; then the model writes about {rate} tokens per second.</source>
         <translation>对新图片提问后，约 {wait} 出现第一个词；之后每秒生成约 {rate} 个 token。</translation>
     </message>
@@ -840,12 +868,64 @@
         <translation>CogVLM2 19B(4 位)</translation>
     </message>
     <message>
+        <source>Model to plan for</source>
+        <translation>要规划的模型</translation>
+    </message>
+    <message>
+        <source>Memory that is free now</source>
+        <translation>当前空闲的内存</translation>
+    </message>
+    <message>
+        <source>This model is planned without a download. To use it, open its folder first.</source>
+        <translation>规划此模型不需要下载。要使用它，请先打开它的文件夹。</translation>
+    </message>
+    <message>
+        <source>The model is working. Wait until it ends.</source>
+        <translation>模型正在工作。请等它结束。</translation>
+    </message>
+    <message>
+        <source>The model runs on the GPU of this computer: choose video memory.</source>
+        <translation>模型在这台电脑的 GPU 上运行：请选择显存。</translation>
+    </message>
+    <message>
+        <source>The model needs at least {least} of video memory.</source>
+        <translation>模型至少需要 {least} 显存。</translation>
+    </message>
+    <message>
+        <source>The GPU of this computer has {most}, so this plan is for another one.</source>
+        <translation>这台电脑的 GPU 有 {most}，因此这是为另一块显卡做的规划。</translation>
+    </message>
+    <message>
+        <source>This plan is for another computer.</source>
+        <translation>这是为另一台电脑做的规划。</translation>
+    </message>
+    <message>
+        <source>The model needs at least {least} of RAM.</source>
+        <translation>模型至少需要 {least} 内存。</translation>
+    </message>
+    <message>
+        <source>This computer has {most} of RAM, so this plan is for another one.</source>
+        <translation>这台电脑有 {most} 内存，因此这是为另一台电脑做的规划。</translation>
+    </message>
+    <message>
         <source>{model} does not fit in this memory.</source>
         <translation>这样放不下 {model}。</translation>
     </message>
     <message>
+        <source>{model} can&apos;t be planned.</source>
+        <translation>无法规划 {model}。</translation>
+    </message>
+    <message>
         <source>The model&apos;s weights and buffers: {now} now, {most} at most.</source>
         <translation>模型的权重和缓冲区：现在 {now}，最多 {most}。</translation>
+    </message>
+    <message>
+        <source>GPU of this computer: {names}.</source>
+        <translation>这台电脑的 GPU：{names}。</translation>
+    </message>
+    <message>
+        <source>This computer has no GPU that can be used: the model runs on the processor, in RAM.</source>
+        <translation>这台电脑没有可用的 GPU：模型在处理器上运行，使用内存。</translation>
     </message>
     <message>
         <source>needs {peak} of {budget} of RAM</source>
@@ -874,10 +954,6 @@
     <message>
         <source>{clauses}.</source>
         <translation>{clauses}。</translation>
-    </message>
-    <message>
-        <source>memory that is free now</source>
-        <translation>当前空闲的部分</translation>
     </message>
     <message>
         <source>vision tower</source>
@@ -2091,6 +2167,22 @@
         <translation>请一次传入较少的行，或用较短的上下文加载模型。</translation>
     </message>
     <message>
+        <source>Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.</source>
+        <translation>请写成 8GiB 的形式，两块 GPU 写成 8GiB,12GiB，或写 auto 使用空闲的显存。</translation>
+    </message>
+    <message>
+        <source>Write it like 16GiB, or auto for what is free.</source>
+        <translation>请写成 16GiB 的形式，或写 auto 使用空闲的内存。</translation>
+    </message>
+    <message>
+        <source>The whole model needs {least} of RAM, where {usable}, and --offload is never.</source>
+        <translation>整个模型需要 {least} 内存，{usable}，而 --offload 为 never。</translation>
+    </message>
+    <message>
+        <source>{phase} needs at least {least} of RAM, where {usable}: {missing} more is needed.</source>
+        <translation>{phase}至少需要 {least} 内存，{usable}：还差 {missing}。</translation>
+    </message>
+    <message>
         <source>This server has no {path}. OpenAI&apos;s API begins with /v1, and Ollama&apos;s with /api.</source>
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
@@ -2763,6 +2855,14 @@
         <translation>读取图片用时过长。</translation>
     </message>
     <message>
+        <source>It was moved or deleted, or its disk is not connected. Choose another folder.</source>
+        <translation>它已被移动或删除，或所在磁盘未连接。请选择另一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Check that the disk is connected and that you may read the folder.</source>
+        <translation>请检查磁盘是否已连接，以及您是否有权读取该文件夹。</translation>
+    </message>
+    <message>
         <source>No model is open.</source>
         <translation>没有打开模型。</translation>
     </message>
@@ -2773,6 +2873,18 @@
     <message>
         <source>The engine can&apos;t be started: {why}.</source>
         <translation>无法启动引擎：{why}。</translation>
+    </message>
+    <message>
+        <source>Free some memory, or install the program again.</source>
+        <translation>请释放一些内存，或重新安装程序。</translation>
+    </message>
+    <message>
+        <source>The engine ended while it loaded the model: {why}</source>
+        <translation>引擎在加载模型时结束：{why}</translation>
+    </message>
+    <message>
+        <source>Close other programs, or plan with less memory.</source>
+        <translation>请关闭其他程序，或用较少的内存规划。</translation>
     </message>
     <message>
         <source>The window needs the package PySide6, which is not installed.</source>
@@ -4652,6 +4764,89 @@
     </message>
 </context>
 <context>
+    <name>ModelBar</name>
+    <message>
+        <source>Progress of loading</source>
+        <translation>加载进度</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Cancel loading the model</source>
+        <translation>取消加载模型</translation>
+    </message>
+    <message>
+        <source>No model</source>
+        <translation>无模型</translation>
+    </message>
+    <message>
+        <source>Model: {name}</source>
+        <translation>模型：{name}</translation>
+    </message>
+    <message>
+        <source>Open a model folder</source>
+        <translation>打开模型文件夹</translation>
+    </message>
+    <message>
+        <source>Unloaded while a batch is running.</source>
+        <translation>批处理期间已卸载。</translation>
+    </message>
+    <message>
+        <source>The engine has stopped. The next question starts it again.</source>
+        <translation>引擎已停止。下一个问题会重新启动它。</translation>
+    </message>
+    <message>
+        <source>Unloaded. The next question loads it again.</source>
+        <translation>已卸载。下一个问题会重新加载它。</translation>
+    </message>
+    <message>
+        <source>Choose a model.</source>
+        <translation>请选择模型。</translation>
+    </message>
+    <message>
+        <source>Ready. It runs on the processor, without a GPU.</source>
+        <translation>就绪。在处理器上运行，不使用 GPU。</translation>
+    </message>
+    <message>
+        <source>Ready. It runs on the GPU ({device}).</source>
+        <translation>就绪。在 GPU（{device}）上运行。</translation>
+    </message>
+    <message>
+        <source>Ready.</source>
+        <translation>就绪。</translation>
+    </message>
+    <message>
+        <source>Open a model folder…</source>
+        <translation>打开模型文件夹…</translation>
+    </message>
+    <message>
+        <source>Open the demo model</source>
+        <translation>打开演示模型</translation>
+    </message>
+    <message>
+        <source>Load again</source>
+        <translation>重新加载</translation>
+    </message>
+    <message>
+        <source>Unload</source>
+        <translation>卸载</translation>
+    </message>
+    <message>
+        <source>Convert a downloaded checkpoint…</source>
+        <translation>转换已下载的检查点…</translation>
+    </message>
+    <message>
+        <source>Memory of the model…</source>
+        <translation>模型的内存…</translation>
+    </message>
+    <message>
+        <source>To change the model, stop the answer first.</source>
+        <translation>要更换模型，请先停止回答。</translation>
+    </message>
+</context>
+<context>
     <name>Overlay</name>
     <message>
         <source>Choose a part of the screen</source>
@@ -5240,16 +5435,16 @@ or open a file.</source>
         <translation>显存</translation>
     </message>
     <message>
-        <source>The most the model may use, for example 6GiB. Empty: all that is free.</source>
-        <translation>模型最多可用的量，例如 6GiB。留空：使用空闲的部分。</translation>
+        <source>The most the model may use on each GPU, the next time it is loaded.</source>
+        <translation>下次加载时，模型在每块 GPU 上最多可用的显存。</translation>
+    </message>
+    <message>
+        <source>The most the model may use, the next time it is loaded.</source>
+        <translation>下次加载时，模型最多可用的内存。</translation>
     </message>
     <message>
         <source>RAM</source>
         <translation>内存</translation>
-    </message>
-    <message>
-        <source>The most the model may use, for example 12GiB. Empty: all that is free.</source>
-        <translation>模型最多可用的量，例如 12GiB。留空：使用空闲的部分。</translation>
     </message>
     <message>
         <source>Longest answer</source>
@@ -5290,6 +5485,26 @@ or open a file.</source>
     <message>
         <source>Above 1, words that already occurred become less likely. 1: off.</source>
         <translation>大于 1 时，已出现的词可能性降低。1：关闭。</translation>
+    </message>
+    <message>
+        <source>All that is free</source>
+        <translation>全部空闲内存</translation>
+    </message>
+    <message>
+        <source>No GPU</source>
+        <translation>无 GPU</translation>
+    </message>
+    <message>
+        <source>Checking this computer…</source>
+        <translation>正在检查这台电脑…</translation>
+    </message>
+    <message>
+        <source>The model needs at least {least}; this computer has {most}.</source>
+        <translation>模型至少需要 {least}；这台电脑有 {most}。</translation>
+    </message>
+    <message>
+        <source>This computer has no GPU that can be used.</source>
+        <translation>这台电脑没有可用的 GPU。</translation>
     </message>
 </context>
 <context>
@@ -5475,6 +5690,10 @@ or open a file.</source>
 <context>
     <name>Welcome</name>
     <message>
+        <source>First steps</source>
+        <translation>开始使用</translation>
+    </message>
+    <message>
         <source>Ask about a picture</source>
         <translation>就一张图片提问</translation>
     </message>
@@ -5487,12 +5706,32 @@ or open a file.</source>
         <translation>打开模型文件夹</translation>
     </message>
     <message>
+        <source>Try it with a sample picture</source>
+        <translation>用示例图片试一试</translation>
+    </message>
+    <message>
+        <source>The demo model (11 MB) is part of this program. It knows only drawn pictures like these: flat shapes, signs with capital letters or digits, and bar charts, in English and Chinese. About photographs and everything else its answers are wrong.</source>
+        <translation>演示模型（11 MB）是本程序的一部分。它只认识这样的绘制图片：平面图形、带大写字母或数字的牌子，以及柱状图，支持英文和中文。对于照片和其他任何内容，它的回答都是错误的。</translation>
+    </message>
+    <message>
+        <source>The real model: CogVLM2 19B</source>
+        <translation>正式模型：CogVLM2 19B</translation>
+    </message>
+    <message>
+        <source>It reads photographs, documents and diagrams. Download the folder cogvlm2-llama3-chat-19B (English) or cogvlm2-llama3-chinese-chat-19B (English and Chinese), 39 GB, for example from the pages of THUDM on Hugging Face or ModelScope. This program downloads nothing. Then convert the folder once to 4 bits (12 GB) on the page Convert. The page Memory shows how it would run on this computer, without the download.</source>
+        <translation>它能看懂照片、文档和图表。请下载文件夹 cogvlm2-llama3-chat-19B（英文）或 cogvlm2-llama3-chinese-chat-19B（中英文），39 GB，例如从 Hugging Face 或 ModelScope 上 THUDM 的页面下载。本程序不下载任何内容。然后在“转换”页面把该文件夹转换一次，成为 4 位模型（12 GB）。“内存”页面无需下载即可显示它在这台电脑上如何运行。</translation>
+    </message>
+    <message>
         <source>Convert a downloaded checkpoint</source>
         <translation>转换已下载的权重</translation>
     </message>
     <message>
-        <source>Drop a picture on the right and write a question below.</source>
-        <translation>把图片拖到右侧，在下方写下问题。</translation>
+        <source>See what it needs on this computer</source>
+        <translation>查看它在这台电脑上需要多少内存</translation>
+    </message>
+    <message>
+        <source>Drop a picture anywhere in this window and write a question below.</source>
+        <translation>把图片拖到此窗口的任意位置，然后在下方写下问题。</translation>
     </message>
     <message>
         <source>Everything stays on this computer. First choose a model.</source>
@@ -5544,6 +5783,22 @@ or open a file.</source>
     <message>
         <source>Close other programs, or allow more memory on the page Memory.</source>
         <translation>请关闭其他程序，或在“内存”页面允许使用更多内存。</translation>
+    </message>
+    <message>
+        <source>Choose the memory again on the page Settings.</source>
+        <translation>请在“设置”页面重新选择内存。</translation>
+    </message>
+    <message>
+        <source>{value!r} in the settings is not a size.</source>
+        <translation>设置中的 {value!r} 不是大小。</translation>
+    </message>
+    <message>
+        <source>{value} in the settings is more than any computer has.</source>
+        <translation>设置中的 {value} 超过任何电脑的内存。</translation>
+    </message>
+    <message>
+        <source>{size} in the settings is too small for any plan.</source>
+        <translation>设置中的 {size} 对任何规划都太小。</translation>
     </message>
     <message>
         <source>Download the file itself: this is only a pointer of Git LFS.</source>

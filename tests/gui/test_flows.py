@@ -366,12 +366,10 @@ def test_an_idle_model_gives_its_memory_back_and_is_loaded_again(
     desk.open_demo()
     desk.program.settings.set("unload_minutes", 1)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.EMPTY)
-    desk.program.engine.state_changed.emit()
-    assert desk.chat.message == "The model is unloaded."
+    desk.qtbot.waitUntil(lambda: desk.chat.status.text() == "The model is unloaded.")
     desk.program.settings.set("unload_minutes", 0)
-    desk.chat.restart_button.click()
-    desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
-    desk.qtbot.waitUntil(lambda: desk.chat.message == "")
+    desk.ask("Are you there?")
+    assert desk.chat.answered()
 
 
 def test_a_model_whose_files_are_not_complete_is_warned_about_once(desk: Desk) -> None:

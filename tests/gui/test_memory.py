@@ -9,19 +9,30 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QColor
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
+from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.events import Progress, Replanned, TextDelta
 from cogvlm2_lite.forecast.table import rate
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB
 from gui import theme
+from gui.budget import BudgetBox, Limits, Range, limits_for
 from gui.data.report import FILE, PAGE, read_report
 from gui.memory.bars import PlanBars, colour_of
 from gui.memory.meter import MeterBar, Reading, read
 from gui.memory.page import MemoryPage
-from gui.memory.plan import Bar, Device, devices_of, parts_of, plan_for
+from gui.memory.plan import (
+    Bar,
+    Device,
+    PlanView,
+    devices_of,
+    parts_of,
+    plan_for,
+)
 from gui.pages.quality import QualityCard
 from gui.part_names import NAMES
 from tests.helpers.desk import Desk, Script
@@ -114,12 +125,131 @@ def test_the_slider_redraws_the_plan_and_says_what_is_needed(desk: Desk) -> None
         "projector, vision tower, vision expert will be read from RAM."
     )
     assert "looking at a picture" in page.bars.accessibleDescription()
-    page.slider.setValue(2)
-    desk.qtbot.waitUntil(lambda: "does not fit" in page.needs.text(), timeout=10_000)
-    assert "more is needed" in page.summary.text()
     page.kind.setCurrentIndex(1)
     page.slider.setValue(64)
     desk.qtbot.waitUntil(lambda: " of RAM" in page.needs.text(), timeout=10_000)
+
+
+@pytest.mark.parametrize("kind", ["vram", "ram"])
+def test_a_budget_in_which_the_model_does_not_fit_can_not_be_chosen(desk: Desk, kind: str) -> None:
+    least = limits_for(None).of(kind).least
+    page = open_page(desk)
+    page.kind.setCurrentIndex(page.kind.findData(kind))
+    page.slider.setValue(1)
+    desk.qtbot.waitUntil(lambda: "at least 2.39 GiB" in page.reason.text(), timeout=10_000)
+    desk.qtbot.waitUntil(lambda: page.slider.value() == 10, timeout=10_000)
+    page.slider.setValue(0)
+    assert page.slider.value() == 10, "2.5 GiB is the first step above the least"
+    assert plan_with(kind, least).devices
+    with pytest.raises(DoesNotFitError):
+        plan_with(kind, least - 1)
+
+
+def plan_with(kind: str, nbytes: int) -> PlanView:
+    amount = str(nbytes)
+    return plan_for(
+        None, vram=amount if kind == "vram" else None, ram=amount if kind == "ram" else None
+    )
+
+
+def test_what_this_computer_does_not_have_is_planned_and_not_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = Range(least=GIB, most=8 * GIB)
+    gpu = Limits(vram=Range(least=GIB, most=6 * GIB), ram=most, gpus=("RTX 3050",))
+    cpu = Limits(vram=Range(least=GIB, most=0), ram=most)
+    found = [cpu]
+    monkeypatch.setattr("gui.memory.page.limits_for", lambda folder: found[0])
+    desk.open_demo()
+    page = open_page(desk)
+
+    def chosen(kind: str, gib: int) -> tuple[bool, str]:
+        page.reason.clear()
+        page.kind.setCurrentIndex(page.kind.findData(kind))
+        page.slider.setValue(4 * gib)
+        page.plan()
+        desk.qtbot.waitUntil(lambda: "at least" in page.reason.text(), timeout=10_000)
+        return page.use_button.isEnabled(), page.reason.text()
+
+    no_gpu = "This computer has no GPU that can be used: the model runs on the processor, in RAM."
+    assert chosen("vram", 4) == (
+        False,
+        f"{no_gpu} The model needs at least 1.00 GiB of video memory. "
+        "This plan is for another computer.",
+    )
+    assert chosen("ram", 8) == (True, f"{no_gpu} The model needs at least 1.00 GiB of RAM.")
+    possible, reason = chosen("ram", 9)
+    assert (possible, reason.endswith("has 8.00 GiB of RAM, so this plan is for another one.")) == (
+        False, True,
+    )  # fmt: skip
+    found[0] = gpu
+    page.plan()
+    desk.qtbot.waitUntil(lambda: "GPU of this computer: RTX 3050." in page.reason.text())
+    assert chosen("vram", 6)[0]
+    assert not chosen("vram", 7)[0]
+    assert not chosen("ram", 4)[0], "the model runs on the GPU"
+
+
+def test_the_released_model_can_be_planned_while_another_one_is_open(desk: Desk) -> None:
+    desk.open_demo()
+    page = open_page(desk)
+    assert page.model.currentText() == "demo"
+    page.model.setCurrentIndex(page.model.findText("CogVLM2 19B in 4 bits"))
+    page.model.activated.emit(page.model.currentIndex())
+    page.slider.setValue(32)
+    desk.qtbot.waitUntil(lambda: "of 7.62 GiB on GPU" in page.needs.text(), timeout=10_000)
+    assert page.needs.text().startswith("CogVLM2 19B in 4 bits needs 7.")
+    assert not page.use_button.isEnabled()
+    assert "To use it, open its folder first." in page.reason.text()
+    desk.program.engine.state_changed.emit()
+    assert page.model.currentText() == "CogVLM2 19B in 4 bits", "the choice stays"
+
+
+def budget_box(desk: Desk, label: str) -> BudgetBox:
+    desk.program.window.show_page("settings")
+    page = desk.program.window.page("settings")
+    assert page is not None
+    [box] = [b for b in page.findChildren(BudgetBox) if b.accessibleName() == label]
+    return box
+
+
+def test_the_settings_take_only_budgets_that_are_possible(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(
+        vram=Range(least=GIB, most=0), ram=Range(least=5 * GIB // 2 - 1, most=8 * GIB + 5)
+    )
+    monkeypatch.setattr("gui.budget.limits_for", lambda folder: limits)
+    box, settings = budget_box(desk, "RAM"), desk.program.settings
+    desk.qtbot.waitUntil(lambda: box.maximum() == 8)
+    assert box.text() == "All that is free"
+    box.stepUp()
+    assert settings.get("ram") == "2.5GiB"
+    box.stepDown()
+    assert settings.get("ram") == ""
+    box.selectAll()
+    QTest.keyClicks(box, "1")
+    QTest.keyClick(box, Qt.Key.Key_Return)
+    assert (settings.get("ram"), box.value()) == ("2.5GiB", 2.5)
+    box.selectAll()
+    QTest.keyClicks(box, "99")
+    QTest.keyClick(box, Qt.Key.Key_Return)
+    assert LoadOptions(folder=Path(), ram=settings.get("ram")).ram in ("2.5GiB", "8GiB")
+    assert box.value() <= 8
+    assert not budget_box(desk, "Video memory").isEnabled()
+    shown = [label.text() for label in desk.program.window.findChildren(QLabel)]
+    assert "This computer has no GPU that can be used." in shown
+    assert "The model needs at least 2.50 GiB; this computer has 8.00 GiB." in shown
+
+
+def test_a_budget_of_an_earlier_version_is_shown_as_it_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.program.settings.set("ram", "512MiB")
+    box = budget_box(desk, "RAM")
+    desk.qtbot.waitUntil(lambda: box.maximum() < 4096)
+    assert box.value() == 0.5
+    assert desk.program.settings.get("ram") == "512MiB"
 
 
 def test_a_budget_is_used_for_the_open_model(desk: Desk) -> None:
@@ -128,10 +258,11 @@ def test_a_budget_is_used_for_the_open_model(desk: Desk) -> None:
     desk.open_demo()
     page.kind.setCurrentIndex(1)
     page.slider.setValue(10)
-    assert page.use_button.isEnabled()
+    desk.qtbot.waitUntil(page.use_button.isEnabled, timeout=10_000)
     first = desk.engine
     page.use_button.click()
     desk.qtbot.waitUntil(lambda: desk.engine is not first)
+    desk.qtbot.waitUntil(lambda: bool(desk.program.settings.get("ram")))
     assert desk.engine.options.ram == "2.5GiB"
     assert desk.program.settings.get("ram") == "2.5GiB"
 

@@ -170,7 +170,6 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "no conversation": lambda d: History(d).load(77),
     "no picture": lambda d: History(d).picture("0" * 64),
     "too little": lambda _: plan_for(None, vram="300MiB", ram=None),
-    "a shorter context": lambda _: plan_for(None, vram="1.9GiB", ram=None),
     "long question": lambda _: ask_too_much(None),
     "longer context": lambda _: ask_too_much(4096),
     "no model": lambda d: read_config(d),

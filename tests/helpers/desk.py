@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import EngineError
+from cogvlm2_lite.errors import CogVLM2LiteError, EngineError
 from cogvlm2_lite.events import Event, Finished, FinishReason, TextDelta
 from cogvlm2_lite.worker.client import EngineState, Outcome
-from cogvlm2_lite.worker.protocol import Ask
+from cogvlm2_lite.worker.protocol import Ask, Loaded, LoadFailed, Loading
 from gui.app import Program
 from gui.chat.page import ChatPage
 from tests.helpers.worker_engine import FakeEngine
@@ -34,12 +34,14 @@ class Script:
     hold    keep answers open after their events, until `let_go` or a cancel
     ends    the reason with which an answer finishes
     starts  False: the process can't be started
+    loads   False: a model stays loading until `end_load` or `fail_load` of its process
     """
 
     events: Sequence[Event] = (TextDelta(text="It is "), TextDelta(text="**red**."))
     hold: bool = False
     ends: FinishReason = FinishReason.EOS
     starts: bool = True
+    loads: bool = True
 
 
 class ScriptedProcess(FakeEngine):
@@ -53,7 +55,31 @@ class ScriptedProcess(FakeEngine):
     def start(self) -> None:
         if not self.script.starts:
             raise FileNotFoundError(2, "No such file or directory")
-        super().start()
+        if self.script.loads:
+            super().start()
+        else:
+            self.starts, self.state = self.starts + 1, EngineState.LOADING
+
+    def reload(self) -> None:
+        if self.script.loads:
+            super().reload()
+        else:
+            self.state = EngineState.LOADING
+
+    def report_load(self, done_bytes: int, total_bytes: int) -> None:
+        """Report how much of the model is loaded."""
+        self.on_news(Loading(done_bytes=done_bytes, total_bytes=total_bytes))
+
+    def end_load(self) -> None:
+        """End a load that `loads` keeps open."""
+        self.loaded = Loaded(plan={}, compute="cpu, float32: because", context=64, image_tokens=9)
+        self.become_ready()
+        self.on_news(self.loaded)
+
+    def fail_load(self, error: CogVLM2LiteError) -> None:
+        """Let the model not be opened."""
+        self.state, self.reason = EngineState.EMPTY, error.message
+        self.on_news(LoadFailed(kind=type(error).__name__, message=error.message, hint=error.hint))
 
     def become_ready(self) -> None:
         self.state, self.reason = EngineState.READY, ""  # nothing is reported about the model

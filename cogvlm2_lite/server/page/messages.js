@@ -522,6 +522,8 @@ export const CHINESE = {
     "文本超过 {most} 个字符。",
   "The waiting requests already use too much memory.":
     "等待中的请求已占用过多内存。",
+  "The whole model needs {least} of RAM, where {usable}, and --offload is never.":
+    "整个模型需要 {least} 内存，{usable}，而 --offload 为 never。",
   "The whole model needs {least} on {device}, where {usable}, and --offload is never.":
     "整个模型在 {device} 上需要 {least}，{usable}，而 --offload 为 never。",
   "The {count} tensors of {file} end at byte {end}, but the file has {size} bytes.":
@@ -618,8 +620,12 @@ export const CHINESE = {
     "请等待，或取消那个回答。",
   "What was read is text, not a picture.":
     "读取到的是文本，不是图片。",
+  "Write it like 16GiB, or auto for what is free.":
+    "请写成 16GiB 的形式，或写 auto 使用空闲的内存。",
   "Write it like 8GiB, 512MiB or 16GB.":
     "请写成 8GiB、512MiB 或 16GB 的形式。",
+  "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.":
+    "请写成 8GiB 的形式，两块 GPU 写成 8GiB,12GiB，或写 auto 使用空闲的显存。",
   "Write it like http://localhost:3000.":
     "请写成 http://localhost:3000 的形式。",
   "YCbCr colors in this form":
@@ -1162,6 +1168,8 @@ export const CHINESE = {
     "{param} 要求调用一个函数，但 {tools} 中没有该函数。",
   "{path} is not a folder":
     "{path} 不是文件夹",
+  "{phase} needs at least {least} of RAM, where {usable}: {missing} more is needed.":
+    "{phase}至少需要 {least} 内存，{usable}：还差 {missing}。",
   "{phase} needs at least {least} on {device}, where {usable}: {missing} more is needed.":
     "{phase}在 {device} 上至少需要 {least}，{usable}：还差 {missing}。",
   "{ram_size} are copied from RAM ({ram_parts})":
