@@ -149,7 +149,7 @@ def test_a_read_only_folder_is_told_and_the_window_works(
     desk = open_desk(read_only_folder)
     text = warning_of(desk)
     assert "can't be" in text
-    assert "--data" in text
+    assert "Make it writable" in text
     desk.open_demo()
     desk.ask("Does it work?")
     assert desk.chat.answered()
