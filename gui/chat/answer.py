@@ -125,13 +125,13 @@ class Prose(QTextBrowser):
         return None
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Write tables again, whose lines have the colours of the theme."""
+        """Write text again that has colours of the theme."""
         super().changeEvent(event)
         if event.type() in (QEvent.Type.FontChange, QEvent.Type.PaletteChange):
             self._dressing.start()  # once for all events of the change
 
     def _restyle(self) -> None:
-        if self.document().rootFrame().childFrames():
+        if self.writer.has_colours:
             self.writer.restyle()
         self._grow()
 

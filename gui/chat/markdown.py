@@ -68,6 +68,12 @@ class DocumentWriter:
         self.written = 0
 
     @property
+    def has_colours(self) -> bool:
+        """Whether a shown chunk may have a table, a formula or code, with colours of the theme."""
+        signs = "|", "`", "$", "\\"
+        return any(sign in chunk.markdown for chunk in self._shown for sign in signs)
+
+    @property
     def has_quotes(self) -> bool:
         """Whether a shown chunk may have a quote."""
         return any(">" in chunk.markdown for chunk in self._shown)
@@ -266,6 +272,24 @@ def _size_heading(form: QTextCharFormat, level: int) -> None:
         form.setFontWeight(QFont.Weight.DemiBold)
 
 
+def _code_form(form: QTextCharFormat) -> QTextCharFormat:
+    """Return the format of code in a line, with what else holds for it.
+
+    Qt's own format has all properties of a font, and its hints win over the name of the family.
+    """
+    made = QTextCharFormat()
+    made.setFontFamilies(QFontDatabase.systemFont(_FIXED).families())
+    made.setFontWeight(form.fontWeight())
+    made.setFontItalic(form.fontItalic())
+    made.setFontStrikeOut(form.fontStrikeOut())
+    made.setBackground(QBrush(QColor(theme.current().code)))
+    if form.isAnchor():
+        made.setAnchor(True)
+        made.setAnchorHref(form.anchorHref())
+        made.setForeground(form.foreground())
+    return made
+
+
 def _copy_blocks(cursor: QTextCursor, read: QTextDocument, *, first: bool) -> None:
     """Copy paragraphs and lists. insertFragment would lose the format of the first paragraph."""
     lists: dict[int, QTextList] = {}
@@ -300,9 +324,9 @@ def _copy_letters(cursor: QTextCursor, block: QTextBlock, heading: int) -> None:
     while not place.atEnd():
         piece = place.fragment()
         form = piece.charFormat()
+        if form.boolProperty(QTextFormat.Property.FontFixedPitch):
+            form = _code_form(form)
         _size_heading(form, heading)
-        if form.fontFixedPitch():  # Qt names a family that need not exist
-            form.setFontFamilies(QFontDatabase.systemFont(_FIXED).families())
         if form.isImageFormat():
             cursor.insertImage(form.toImageFormat())
         else:

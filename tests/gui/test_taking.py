@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QAbstractButton
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.events import TextDelta
+from gui import theme
 from gui.chat.answer import Prose
 from gui.chat.blocks import chunks
 from gui.chat.markdown import DocumentWriter, plain_text
@@ -17,6 +18,8 @@ from gui.chat.transcript import TurnView
 from gui.data.rendering import to_html, to_plain
 from tests.helpers.desk import Desk, Script
 from tests.helpers.dialogs import save_as, working
+
+pytestmark = pytest.mark.usefixtures("qapp")  # fonts need a program
 
 ANSWER = """The *sum* of \\(a_1 * b_1\\) costs $5 or $6:
 
@@ -183,3 +186,23 @@ def test_text_of_lists_in_lists_and_links() -> None:
     assert to_plain("- a\n\n  b\n- [c](https://x.y)") == "- a\n\n  b\n- c (https://x.y)"
     assert to_plain("3. a\n4. b") == "3. a\n4. b"
     assert "<script" not in to_html("<script>alert(1)</script>")
+
+
+def test_formulas_and_code_follow_the_theme(desk: Desk, script: Script) -> None:
+    desk.program.settings.set("theme", "light")
+    view = view_of(desk, script, r"\(x\) and `code`")
+    [prose] = view.answer.parts
+    assert isinstance(prose, Prose)
+
+    def colours() -> list[str]:
+        cursor = QTextCursor(prose.document())
+        found = []
+        for place in (1, 14):
+            cursor.setPosition(place)
+            form = cursor.charFormat()
+            found.append((form.foreground() if place == 1 else form.background()).color().name())
+        return found
+
+    assert colours() == [theme.LIGHT.accent, theme.LIGHT.code]
+    desk.program.settings.set("theme", "dark")
+    desk.qtbot.waitUntil(lambda: colours() == [theme.DARK.accent, theme.DARK.code])

@@ -16,6 +16,8 @@ from gui.chat.markdown import DocumentWriter, plain_text
 from gui.chat.transcript import Transcript, TurnView
 from gui.data.state import Conversation, Status, Turn
 
+pytestmark = pytest.mark.usefixtures("qapp")  # fonts need a program
+
 HEAD = "| number | name |\n|---:|---|\n"
 TEXTS = [
     "# One\n\npara **b** and `c`\n\n- a\n- b\n  - c\n\n1. x\n2. y\n\n> quote\n\n---\n\nend",
