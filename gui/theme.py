@@ -50,6 +50,7 @@ class Colours:
     mine: str
     code: str
     bad: str
+    warn: str
 
 
 LIGHT = Colours(
@@ -68,6 +69,7 @@ LIGHT = Colours(
     mine="#e6f0ec",
     code="#f1efe8",
     bad="#a3261b",
+    warn="#8a5a00",
 )
 DARK = Colours(
     name="dark",
@@ -85,6 +87,7 @@ DARK = Colours(
     mine="#23362f",
     code="#101413",
     bad="#f08d80",
+    warn="#e0b060",
 )
 
 ICONS = Path(__file__).parent / "icons"
@@ -127,6 +130,8 @@ QFrame[kind="overlay"] { background: $raised; border: 1px solid $line; border-ra
 QLabel[kind="overlay"] { background: $raised; border: 1px solid $line; border-radius: 9px;
   padding: 4px 8px; color: $soft; }
 QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
+QFrame[kind="warning"] { background: $raised; border: 1px solid $warn; border-radius: 10px; }
+QToolButton[kind="picture"] { background: transparent; border: 0; padding: 0; }
 QFrame[kind="error"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
 QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
 QFrame[kind="code"] { background: $code; border: 1px solid $line; border-radius: 10px; }
@@ -413,6 +418,7 @@ _PATHS = {
     "larger": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6M11 8v6",
     "smaller": "M11 5a6 6 0 1 0 .01 0zM15.5 15.5L20 20M8 11h6",
     "eye": "M2 12c4-7 16-7 20 0-4 7-16 7-20 0zM12 9a3 3 0 1 0 .01 0z",
+    "warning": "M12 4l9 16H3zM12 10v5M12 17.5v.5",
     "close": "M6 6l12 12M18 6L6 18",
     "sliders": "M4 8h8M16 8h4M4 16h3M11 16h9M12 6h4v4h-4zM7 14h4v4H7z",
     "list": "M4 6h16M4 12h16M4 18h16",

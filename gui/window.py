@@ -28,6 +28,7 @@ from gui import theme
 from gui.background.attachments import Attachments
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
+from gui.chat.banner import MessageKind
 from gui.chat.dropped import DroppedContent, is_folder
 from gui.context import Context, model_name
 from gui.data.history import History
@@ -97,12 +98,16 @@ class ContentReceiver(Protocol):
         """Use a picture, files or an address."""
         ...
 
-    def show_message(self, text: str) -> None:
+    def show_message(self, text: str, *, kind: MessageKind, cause: str) -> None:
         """Show a message."""
         ...
 
     def open_conversation(self, conversation_id: int) -> None:
         """Show a conversation."""
+        ...
+
+    def clear_message(self, cause: str) -> None:
+        """Remove a message whose cause is gone."""
         ...
 
 
@@ -174,7 +179,9 @@ class MainWindow(QMainWindow):
         """
         client = self.context.engine.client
         if client.answering:
-            self._show_in_chat(self.tr("An answer is being written. Wait for it or stop it first."))
+            self._show_in_chat(
+                self.tr("An answer is being written. Wait for it or stop it first."), cause="list"
+            )
             return
         if client.lent:
             self._show_in_chat(
@@ -263,11 +270,11 @@ class MainWindow(QMainWindow):
     def _say_no_picture(self) -> None:
         self._show_in_chat(self.tr("This is not a picture."))
 
-    def _show_in_chat(self, text: str) -> None:
+    def _show_in_chat(self, text: str, cause: str = "picture") -> None:
         self.show_page("chat")
         page = self._made["chat"]
         assert isinstance(page, ContentReceiver)
-        page.show_message(text)
+        page.show_message(text, kind=MessageKind.INFO, cause=cause)
 
     def _make(self, name: str) -> QWidget:
         if name not in self._made:
@@ -451,10 +458,15 @@ class MainWindow(QMainWindow):
             self._touch()
 
     def _show_problem(self) -> None:
-        """Show that the settings could not be saved."""
-        show_message = getattr(self._made.get("chat"), "show_message", None)
-        if self.context.settings.problem and show_message is not None:
-            show_message(translate(self.context.settings.problem))
+        """Show that the settings could not be saved, until they are."""
+        page: Any = self._made.get("chat")
+        problem = self.context.settings.problem
+        if not isinstance(page, ContentReceiver):
+            return
+        if problem:
+            page.show_message(translate(problem), kind=MessageKind.WARNING, cause="settings")
+        else:
+            page.clear_message("settings")
 
     def _touch(self) -> None:
         """Restart the idle timer."""

@@ -58,6 +58,7 @@ class Answering(QObject):
 
     changed   its turn must be drawn again
     progress  (Phase) how far it is; again and again, because the time left changes
+    written   the text is on disk again, after `failed`
     ended     (turn) the answer ended and was saved
     failed    (message) it could not be saved
     """
@@ -66,6 +67,7 @@ class Answering(QObject):
     progress = Signal(object)
     ended = Signal(object)
     failed = Signal(str)
+    written = Signal()
 
     def __init__(
         self, engine: EngineBridge, history: History, tasks: Tasks, parent: QObject
@@ -76,6 +78,7 @@ class Answering(QObject):
         self._series: _Series | None = None
         self._written = 0.0
         self._unwritten = False
+        self._write_failed = False
         self._closed = False
         self.conversation: Conversation | None = None
         self.turn = 0
@@ -253,7 +256,12 @@ class Answering(QObject):
             try:
                 self._history.write(conversation.turns[self.turn])
             except HistoryError as error:
+                self._write_failed = True
                 self.failed.emit(error_text(error))
+            else:
+                if self._write_failed:
+                    self._write_failed = False
+                    self.written.emit()
 
 
 def draw_interval_ms(took_s: float) -> int:

@@ -27,6 +27,7 @@ from gui.announce import announce
 from gui.background.attachments import AttachmentState, cut_part
 from gui.background.engine import LoadError
 from gui.chat.answering import Answering
+from gui.chat.banner import Banner, MessageKind
 from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
 from gui.chat.drafts import Draft, Waiting
@@ -46,7 +47,7 @@ from gui.chat.progress import Phase, describe
 from gui.chat.several import ReadPictures, read_pictures
 from gui.chat.sidebar import Sidebar
 from gui.chat.transcript import Transcript
-from gui.chat.welcome import Banner, Welcome
+from gui.chat.welcome import Welcome
 from gui.context import Context, demo_folder, model_name
 from gui.data.history import HistoryError, Unsent
 from gui.data.rendering import tables
@@ -93,7 +94,8 @@ class ChatPage(QWidget):
         self._answering = Answering(context.engine, context.history, context.tasks, self)
         self._answering.changed.connect(self._draw)
         self._answering.ended.connect(self._answer_ended)
-        self._answering.failed.connect(self.show_message)
+        self._answering.failed.connect(partial(self.show_message, cause="save"))
+        self._answering.written.connect(lambda: self._banner.clear("save"))
         self.panel = PicturePanel(context)
         self._giving = Giving(context, self)
         self._portal = PortalCapture(self)
@@ -118,7 +120,7 @@ class ChatPage(QWidget):
         self._giving.changed.connect(self._show_pictures)
         self._giving.ready.connect(self._continue_asking)
         self._giving.kept.connect(self.reload_list)
-        self._giving.failed.connect(self.show_message)
+        self._giving.failed.connect(partial(self.show_message, cause="picture"))
         self._keys()
         self.reload_list()
         self._giving.show(None)
@@ -187,8 +189,8 @@ class ChatPage(QWidget):
         side.selected.connect(self._open)
         side.renamed.connect(self._renamed)
         side.deleted.connect(self._deleted)
-        side.failed.connect(self.show_message)
-        side.told.connect(self.show_message)
+        side.failed.connect(partial(self.show_message, cause="list"))
+        side.told.connect(partial(self.show_message, kind=MessageKind.INFO, cause="list"))
         self.list, self.search, self.undo = side.list, side.search, side.undo
         self.new_button = side.new_button
         return side
@@ -400,7 +402,9 @@ class ChatPage(QWidget):
                 self.tr(
                     "{address} is a network address, and this program downloads nothing. "
                     "Save the picture and drop the file."
-                ).format(address=content.url)
+                ).format(address=content.url),
+                kind=MessageKind.INFO,
+                cause="picture",
             )
         elif not content.is_empty:
             self._giving.give(content.read, name=self.tr("Pasted picture"))
@@ -411,7 +415,11 @@ class ChatPage(QWidget):
         content = read_mime(QGuiApplication.clipboard().mimeData())
         self.take(content)
         if content.is_empty:
-            self.show_message(self.tr("There is no picture on the clipboard."))
+            self.show_message(
+                self.tr("There is no picture on the clipboard."),
+                kind=MessageKind.INFO,
+                cause="picture",
+            )
 
     def ask_for_file(self) -> None:
         """Ask for one or more picture files."""
@@ -482,7 +490,7 @@ class ChatPage(QWidget):
 
     def _begin_conversations(self, files: Sequence[Path]) -> None:
         """Read several pictures, and create a conversation for each."""
-        self.show_message(self.tr("Reading the pictures…"))
+        self.show_message(self.tr("Reading the pictures…"), kind=MessageKind.INFO, cause="reading")
         work = partial(read_pictures, files, self._context.history.save_picture)
         self._context.tasks.run(work, self._begin_each, lambda error: None, self)
 
@@ -493,19 +501,21 @@ class ChatPage(QWidget):
             for name, picture in reversed(several.pictures):
                 first = history.create(picture=picture, title=escape_line(name))
         except HistoryError as error:
-            self.show_message(error_text(error))
+            self.show_message(error_text(error), cause="reading")
             return
         if several.pictures:
             self.show_conversation(first)
         self.reload_list()
         if several.errors:
-            self.show_message("\n".join(several.errors))
+            self.show_message("\n".join(several.errors), cause="reading")
         else:
-            self._banner.hide()
+            self._banner.clear("reading")
 
     def _show_pictures(self) -> None:
         """Show the pictures of the conversation in the panel and in the composer."""
         draft, shown = self._giving.draft, self._giving.shown
+        if draft.picture is None or draft.picture.state is not AttachmentState.FAILED:
+            self._banner.clear("picture")
         new = self._context.settings.get("second_picture_new")
         draft.see()
         self.transcript.pictures.show(draft.current)
@@ -680,7 +690,7 @@ class ChatPage(QWidget):
         if self.busy or self._giving.draft.waiting is not None:
             self.stop()
         elif self._banner.isVisible():
-            self._banner.hide()
+            self._banner.dismiss()
         else:
             self.composer.setFocus()
 
@@ -768,7 +778,7 @@ class ChatPage(QWidget):
         """Ask the engine for the answer to a turn that is already saved."""
         conversation = draft.conversation
         assert conversation is not None
-        self._banner.hide()
+        self._banner.clear("", "list", "reading")
         image, decoded = draft.current.pixels() if draft.current is not None else (None, None)
         ask = Ask(
             request=0,
@@ -839,6 +849,7 @@ class ChatPage(QWidget):
             self.transcript.show_turn(conversation.turns[self._answering.turn])
 
     def _answer_ended(self, turn: Turn) -> None:
+        self._banner.clear("list")
         self._announce(turn)
         self._show_state()
         for draft in self._giving.waiting:
@@ -879,7 +890,7 @@ class ChatPage(QWidget):
                 model=model_name(failure.kept.folder)
             )
         self._banner.show_message(
-            text, again=True, memory=isinstance(failure.error, DoesNotFitError)
+            text, cause="model", again=True, memory=isinstance(failure.error, DoesNotFitError)
         )
 
     def _show_state(self) -> None:
@@ -895,9 +906,9 @@ class ChatPage(QWidget):
         if failure is not None and failure is not self._failure:
             self._show_failure(failure)
         elif state is EngineState.DEAD:
-            self._banner.show_message(translate(client.reason), restart=True)
+            self._banner.show_message(translate(client.reason), cause="model", restart=True)
         elif failure is None and (ready or state is EngineState.LOADING):
-            self._banner.hide_offer()
+            self._banner.clear("model")
         self._failure = failure
         if ready and client.loaded is not self._warned:
             self._warned = client.loaded
@@ -907,11 +918,26 @@ class ChatPage(QWidget):
         """Show what is wrong with the files of the model that has just been loaded."""
         warnings = self._warned.warnings if self._warned is not None else ()
         if warnings:
-            self._banner.show_message(" ".join(translate(warning) for warning in warnings))
+            self._banner.show_message(
+                " ".join(map(translate, warnings)), kind=MessageKind.WARNING, cause="files"
+            )
+        else:
+            self._banner.clear("files")
 
-    def show_message(self, text: str) -> None:
-        """Show a message above the composer."""
-        self._banner.show_message(text)
+    def show_message(
+        self, text: str, *, kind: MessageKind = MessageKind.ERROR, cause: str = ""
+    ) -> None:
+        """Show a message above the composer. cause: for `clear_message`"""
+        self._banner.show_message(text, kind=kind, cause=cause)
+
+    def clear_message(self, cause: str) -> None:
+        """Remove the message with a cause that is gone."""
+        self._banner.clear(cause)
+
+    @property
+    def message_kind(self) -> MessageKind:
+        """The kind of the message that is shown."""
+        return MessageKind(self._banner.frame.property("kind"))
 
     @property
     def message(self) -> str:

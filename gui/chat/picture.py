@@ -87,7 +87,7 @@ class PicturePanel(QWidget):
         self.view = self.picture.viewer
         column.addWidget(self.picture, 1)
         invites = self.tr("Drop a picture here,\npaste one with Ctrl+V,\nor open a file.")
-        self._empty = Invitation(invites.replace("\n", " "))
+        self._empty = Invitation(invites.replace("，\n", "，").replace("\n", " "))
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setProperty("kind", "soft")
         self._empty.setWordWrap(True)

@@ -1,4 +1,4 @@
-"""The page of an empty conversation with the first steps, and the banner for messages."""
+"""The page of an empty conversation with the first steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QFrame,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QScrollArea,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -125,70 +123,3 @@ class Welcome(QScrollArea):
         button.clicked.connect(lambda: do())
         column.addWidget(button, alignment=Qt.AlignmentFlag.AlignHCenter)
         return button
-
-
-class Banner(QWidget):
-    """A message above the composer, with buttons for what helps.
-
-    restart  the user wants to start the engine, or to open the model, again
-    memory   the user wants to choose another budget
-    """
-
-    restart = Signal()
-    memory = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        frame = QFrame()
-        frame.setProperty("kind", "error")
-        row = QHBoxLayout(frame)
-        row.setContentsMargins(12, 8, 8, 8)
-        self._text = QLabel()
-        self._text.setTextFormat(Qt.TextFormat.PlainText)  # a file name may look like HTML
-        self._text.setWordWrap(True)
-        row.addWidget(self._text, 1)
-        self.memory_button = QPushButton(self.tr("Choose the memory"))
-        self.memory_button.setAccessibleName(self.tr("Choose the memory"))
-        self.memory_button.clicked.connect(self.memory)
-        row.addWidget(self.memory_button)
-        self.restart_button = QPushButton(self.tr("Restart"))
-        self.restart_button.setAccessibleName(self.tr("Restart the engine"))
-        self.restart_button.clicked.connect(self.restart)
-        row.addWidget(self.restart_button)
-        close = QToolButton()
-        close.setIcon(theme.icon("close"))
-        close.setProperty("kind", "quiet")
-        close.setAccessibleName(self.tr("Close the message"))
-        close.setToolTip(self.tr("Close the message"))
-        close.clicked.connect(self.hide)
-        row.addWidget(close)
-        around = QVBoxLayout(self)
-        around.setContentsMargins(24, 0, 24, 0)
-        around.addWidget(frame)
-        self.hide()
-
-    @property
-    def text(self) -> str:
-        return self._text.text()
-
-    def hide_offer(self) -> None:
-        """Hide a message that offers to load the model: it is loaded, or loading."""
-        if self.restart_button.isVisibleTo(self):
-            self.hide()
-
-    def show_message(
-        self, text: str, *, restart: bool = False, again: bool = False, memory: bool = False
-    ) -> None:
-        """Show a message.
-
-        restart  show the button that restarts the engine
-        again    show it as a button that tries to open the model again
-        memory   show the button that leads to the budget
-        """
-        self._text.setText(text)
-        name = self.tr("Try again") if again else self.tr("Restart")
-        self.restart_button.setText(name)
-        self.restart_button.setAccessibleName(name if again else self.tr("Restart the engine"))
-        self.restart_button.setVisible(restart or again)
-        self.memory_button.setVisible(memory)
-        self.show()

@@ -220,7 +220,7 @@ class Preferences:
     problem  why the file could not be read or written; "" without a problem
     run      runs the writing of the file, perhaps on a thread; of several that wait only the last
              one has to be run
-    on_problem  called after the writing of the file has failed, on the thread that writes
+    on_problem  called after `problem` has changed by writing the file, on the thread that writes
     """
 
     path: Path | None = None
@@ -288,7 +288,9 @@ class Preferences:
             self.problem = Text("The settings can't be saved: {why}.", why=why)
             self.on_problem()
         else:
-            self.problem = ""
+            recovered, self.problem = bool(self.problem), ""
+            if recovered:
+                self.on_problem()
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -101,6 +102,11 @@ class ConvertPage(QWidget):
         )
         self.calibrate.setAccessibleName(QCoreApplication.translate("Convert", "Calibration"))
         label.setBuddy(self.calibrate)
+        # As wide as the field above it, and not as its longest line.
+        self.calibrate.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.calibrate.setMinimumContentsLength(12)
         grid.addWidget(self.calibrate, 2, 1)
         column.addLayout(grid)
         row = QHBoxLayout()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QGuiApplication
@@ -166,7 +168,7 @@ def spoken(widget: QWidget) -> str:
 
 
 def plain(text: str) -> str:
-    return text.replace("&", "").replace("…", "").casefold().strip()
+    return re.sub(r"\W+", "", text).casefold()
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
@@ -186,7 +188,8 @@ def test_what_is_spoken_contains_what_is_written(desk: Desk, language: str) -> N
                 written = plain(widget.text())
                 if not widget.text().isascii() and language == "en":
                     continue  # the names of languages
-                if len(written) > 1 and written not in plain(spoken(widget)):
+                cut = "…" in widget.text() and "\n" in widget.text()  # a name that has no room
+                if len(written) > 1 and not cut and written not in plain(spoken(widget)):
                     hidden.append(f"{page.name}: {widget.text()!r} is {spoken(widget)!r}")
     assert not hidden
 
