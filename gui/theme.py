@@ -131,7 +131,6 @@ QLabel[kind="overlay"] { background: $raised; border: 1px solid $line; border-ra
   padding: 4px 8px; color: $soft; }
 QFrame[kind="notice"] { background: $mine; border: 1px solid $line; border-radius: 10px; }
 QFrame[kind="warning"] { background: $raised; border: 1px solid $warn; border-radius: 10px; }
-QToolButton[kind="picture"] { background: transparent; border: 0; padding: 0; }
 QFrame[kind="error"] { background: $raised; border: 1px solid $bad; border-radius: 10px; }
 QFrame[kind="asked"] { background: $mine; border: 0; border-radius: 14px; }
 QFrame[kind="code"] { background: $code; border: 1px solid $line; border-radius: 10px; }

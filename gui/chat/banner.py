@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -40,6 +41,24 @@ class _Message:
     memory: bool
 
 
+class _Mark(QWidget):
+    """A small icon in the colours that the theme has when it is painted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self.setFixedSize(18, 18)
+
+    def show_icon(self, name: str) -> None:
+        """Show another icon."""
+        self._name = name
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw the icon."""
+        theme.icon(self._name).paint(QPainter(self), self.rect())
+
+
 class Banner(QWidget):
     """Messages of three kinds; the newest is shown, and it goes when its cause goes.
 
@@ -56,9 +75,7 @@ class Banner(QWidget):
         self.frame = QFrame()
         row = QHBoxLayout(self.frame)
         row.setContentsMargins(12, 8, 8, 8)
-        self._icon = QToolButton()
-        self._icon.setProperty("kind", "picture")
-        self._icon.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._icon = _Mark()
         row.addWidget(self._icon)
         self._text = QLabel()
         self._text.setTextFormat(Qt.TextFormat.PlainText)  # a file name may look like HTML
@@ -68,7 +85,8 @@ class Banner(QWidget):
         self.memory_button.setAccessibleName(self.tr("Choose the memory"))
         self.memory_button.clicked.connect(self.memory)
         row.addWidget(self.memory_button)
-        self.restart_button = QPushButton()
+        self.restart_button = QPushButton(self.tr("Restart"))
+        self.restart_button.setAccessibleName(self.tr("Restart the engine"))
         self.restart_button.clicked.connect(self.restart)
         row.addWidget(self.restart_button)
         close = QToolButton()
@@ -135,7 +153,7 @@ class Banner(QWidget):
         self.restart_button.setAccessibleName(full)
         self.restart_button.setVisible(bool(message.button))
         self.memory_button.setVisible(message.memory)
-        self._icon.setIcon(theme.icon(_ICONS[message.kind]))
+        self._icon.show_icon(_ICONS[message.kind])
         if self.frame.property("kind") != message.kind.value:
             self.frame.setProperty("kind", message.kind.value)
             self.frame.style().unpolish(self.frame)
