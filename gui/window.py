@@ -141,6 +141,7 @@ class MainWindow(QMainWindow):
         self._rows = {page.name: page for page in pages}
         self._made: dict[str, QWidget] = {}
         self._retranslating = False
+        self._closed = False
         self.tasks = Tasks(self)
         self.attachments = Attachments(self.tasks, history, self)
         self.context = Context(
@@ -316,6 +317,7 @@ class MainWindow(QMainWindow):
         self.attachments.shut_down()
         self.tasks.close()
         self.context.engine.client.close()
+        self._closed = True
         super().closeEvent(event)
 
     def _agree_to_lose(self) -> bool:
@@ -340,6 +342,8 @@ class MainWindow(QMainWindow):
 
         Waits until a running answer ends, because its page would be replaced.
         """
+        if self._closed:
+            return
         chat = self._made.get("chat")
         if getattr(chat, "busy", False):
             QTimer.singleShot(200, self._rebuild)

@@ -214,7 +214,7 @@ def test_a_person_drops_a_picture_asks_and_finds_all_again(
     person.key("ctrl+r")
     person.wait(lambda seen: "2/2" in seen["controls"] and not seen["busy"])
     person.click("Edit the question")
-    person.wait(lambda seen: seen["focus"] == "Your question")
+    person.wait(lambda seen: seen["focus"] == "Change the question")
     person.key("ctrl+a")
     person.type("Where is the triangle?")
     person.key("Return")
