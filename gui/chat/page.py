@@ -204,6 +204,7 @@ class ChatPage(QWidget):
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
         self.transcript.edited.connect(self.ask_edited)
+        self.transcript.left.connect(self.focus_input)
         self.transcript.table_wanted.connect(self._save_table)
         self.transcript.resume.connect(self.continue_answer)
         self.transcript.choose.connect(self._choose_branch)
@@ -255,7 +256,8 @@ class ChatPage(QWidget):
         ):
             action = QAction(self)
             action.setShortcut(QKeySequence(keys))
-            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            if keys == "Esc":  # elsewhere in the window it leaves something else
+                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             action.triggered.connect(lambda _=False, do=do: do())
             self.addAction(action)
 

@@ -15,6 +15,7 @@ from PySide6.QtCore import QEvent, QPoint, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
+    QApplication,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -52,6 +53,7 @@ class TurnView(QWidget):
     edited       (turn id, new text of the question)
     table_wanted (turn id, place) save a table of the answer
     typed        a question that is being changed has another text
+    left         a question is no longer changed, and the focus needs another place
     resume       (turn id) continue the answer where it stopped
     choose       (turn id) show another branch
     wanted       (parts) show large what the question is about
@@ -62,6 +64,7 @@ class TurnView(QWidget):
     edited = Signal(int, str)
     table_wanted = Signal(int, int)
     typed = Signal()
+    left = Signal()
     resume = Signal(int)
     choose = Signal(int)
     wanted = Signal(tuple)
@@ -206,12 +209,16 @@ class TurnView(QWidget):
         """Show the question as it is; what was typed is dropped."""
         if self.editor is not None:
             editor, self.editor = self.editor, None
+            focus = QApplication.focusWidget()
+            focused = focus is not None and editor.isAncestorOf(focus)
             editor.hide()
             self._bubble.removeWidget(editor)
             editor.deleteLater()
             self.question.show()
             self._answer_grown()
             self.typed.emit()
+            if focused:  # or Qt moves the focus out of the page
+                self.left.emit()
 
     def _line(self, column: QVBoxLayout, kind: str) -> QLabel:
         label = QLabel()
@@ -379,6 +386,7 @@ class Transcript(QScrollArea):
     edited = Signal(int, str)
     table_wanted = Signal(int, int)
     typed = Signal()
+    left = Signal()
     resume = Signal(int)
     choose = Signal(int)
     wanted = Signal(tuple)
@@ -524,6 +532,7 @@ class Transcript(QScrollArea):
             view.again.connect(self.again)
             view.edited.connect(self.edited)
             view.typed.connect(self.typed)
+            view.left.connect(self.left)
             view.table_wanted.connect(self.table_wanted)
             view.resume.connect(self.resume)
             view.choose.connect(self.choose)

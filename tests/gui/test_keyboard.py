@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui.window import PAGES
+from gui.window import PAGES, RailButton
 from tests.helpers.desk import Desk
 
 CONTROLS = (
@@ -60,3 +60,28 @@ def test_tab_reaches_every_control(desk: Desk, page: str) -> None:
         reached.append(name_of(focus))
         QTest.keyClick(focus, Qt.Key.Key_Tab)
     assert wanted - set(reached) == set(), reached[-12:]
+
+
+def test_the_focus_comes_back_to_the_composer_from_a_changed_question(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("First?")
+    desk.program.window.activateWindow()
+    conversation = desk.chat.conversation
+    assert conversation is not None
+    turn = conversation.path()[0].id
+    desk.chat.edit_question(turn)
+    editor = desk.chat.transcript.view_of(turn).editor
+    assert editor is not None
+    desk.qtbot.waitUntil(lambda: editor.text.hasFocus())
+    QTest.keyClick(editor.text, Qt.Key.Key_Escape)
+    assert QApplication.focusWidget() is desk.chat.composer
+
+
+def test_a_new_conversation_is_begun_wherever_the_focus_is(desk: Desk) -> None:
+    desk.open_demo()
+    desk.ask("First?")
+    rail = desk.program.window.findChildren(RailButton)[0]
+    desk.program.window.activateWindow()
+    rail.setFocus()
+    QTest.keyClick(rail, Qt.Key.Key_N, Qt.KeyboardModifier.ControlModifier)
+    assert desk.chat.conversation is None

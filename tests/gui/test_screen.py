@@ -231,7 +231,7 @@ def test_a_person_drops_a_picture_asks_and_finds_all_again(
 
     # Export it from the list's menu.
     person.click("row: How many shapes are there?", button=3)
-    person.click("menu: Export")
+    person.click("menu: Export…")
     person.wait(lambda seen: seen["dialog"])
     person.focus()
     person.type(str(tmp_path / "talk.md"))
