@@ -380,6 +380,7 @@ def test_a_model_whose_files_are_not_complete_is_warned_about_once(desk: Desk) -
     )
     desk.program.engine.state_changed.emit()
     assert desk.chat.message == "lm_head is empty. Answers may be wrong."
+    desk.chat.cancel()  # Esc
     desk.ask("Read the sign.")
     desk.program.engine.state_changed.emit()
     assert desk.chat.message == ""

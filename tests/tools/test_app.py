@@ -33,6 +33,8 @@ def test_its_fault_is_the_commands_fault() -> None:
 def test_nothing_that_is_left_out_is_imported() -> None:
     for package in OURS:
         for file in (ROOT / package).rglob("*.py"):
+            if file.parent == ROOT / "cogvlm2_lite" / "hf":  # for programs that have transformers
+                continue
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom):
