@@ -14,19 +14,18 @@ renamed. So a killed run can be resumed at any time, and DEST never looks finish
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from cogvlm2_lite.errors import ConversionError
+from cogvlm2_lite.lock_file import hold_lock
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
@@ -130,28 +129,19 @@ def exclusive_run(destination: Path) -> Iterator[None]:
 
     Raises ConversionError when another run holds it.
     """
-    from filelock import FileLock, Timeout  # 0.2 s, and a plan needs no lock
-
     file = destination.with_name(destination.name + ".lock")
-    # Without the fallback: a soft lock would outlive a run that was killed.
-    lock = FileLock(file, timeout=_LOCK_WAIT_S, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConversionError(
-            "Another run is writing {folder} now ({file} is locked: {why}).",
-            hint="Wait until it has ended, or choose another destination.",
-            folder=destination,
-            file=file.name,
-            why=os.strerror(errno.EAGAIN),
-        ) from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(file, wait_s=_LOCK_WAIT_S))
+        except BlockingIOError as error:
+            raise ConversionError(
+                "Another run is writing {folder} now ({file} is locked: {why}).",
+                hint="Wait until it has ended, or choose another destination.",
+                folder=destination,
+                file=file.name,
+                why=error.strerror,
+            ) from error
         yield
-    finally:
-        # The file is deleted before the lock is released: a run that waits then makes a new one.
-        if sys.platform != "win32":
-            file.unlink(missing_ok=True)
-        lock.release()
 
 
 # --- what an earlier run left ---------------------------------------------------------------------

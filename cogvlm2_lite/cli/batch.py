@@ -182,7 +182,9 @@ def _run(
         for name in planned.names:
             report.console.line(escape_line(str(task.folder / name)))
         return 0
-    with exclusive_batch(task.output):
+    with exclusive_batch(task.output) as notices:
+        for notice in notices:
+            report.console.remark(valid_text(str(notice)))
         if planned.saved.is_changed:  # by a batch that ended meanwhile
             planned = plan_batch(task)
         control = Control()

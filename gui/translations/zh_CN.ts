@@ -3555,6 +3555,10 @@
         <translation>无法写入 {folder}：{why}。</translation>
     </message>
     <message>
+        <source>The file system of {folder} has no locks. Start no second batch there before this one has ended.</source>
+        <translation>{folder} 所在的文件系统不支持文件锁。请在本次批处理结束之前，不要在该文件夹中启动另一个批处理。</translation>
+    </message>
+    <message>
         <source>--context must be 1 or more, not {value}.</source>
         <translation>--context 必须大于或等于 1，不能是 {value}。</translation>
     </message>

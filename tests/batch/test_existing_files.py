@@ -869,6 +869,21 @@ def test_a_second_batch_in_the_same_folder_is_an_error(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_folder_without_locks_is_said_once_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def has_no_locks(*_: object, **__: object) -> None:
+        raise NotImplementedError("the file system has no flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", has_no_locks)
+    picture(tmp_path / "in" / "a.png")
+    command = ["demo", str(tmp_path / "in"), "--question", "?", "--output", str(tmp_path / "out")]
+    engine = Speaker(lambda ask: finished("A cat."))
+    assert main(command, start=lambda _: nullcontext(engine)) == 0
+    assert capsys.readouterr().err.count("has no locks") == 1
+    assert (tmp_path / "out" / "a.txt").read_text() == "A cat.\n"
+
+
 def test_a_text_file_that_comes_while_the_picture_is_asked_about_is_kept(tmp_path: Path) -> None:
     from cogvlm2_lite.batch.texts import Writing, write
 
