@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtCore import QCoreApplication, QSize, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import (
     QComboBox,
@@ -20,11 +20,31 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QSlider,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from gui import theme
 from gui.data.settings import Preferences, Setting
+
+
+def tool_button(icon: str, text: str, do: Callable[[], object], size: int = 18) -> QToolButton:
+    """Make a small button without a frame.
+
+    icon  a name for `theme.icon`; "" for none
+    text  its tool tip, and its name for a screen reader
+    size  of the icon, in pixels
+    """
+    button = QToolButton()
+    if icon:
+        button.setIcon(theme.icon(icon))
+    button.setIconSize(QSize(size, size))
+    button.setToolTip(text)
+    button.setAccessibleName(text)
+    button.setProperty("kind", "quiet")
+    button.clicked.connect(lambda: do())
+    return button
 
 
 class SpinBox(QSpinBox):

@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui import theme
 from gui.background.attachments import Attachment
 from gui.background.decoder import DecodedPicture
 from gui.background.letters import LEAST_HEIGHT, letter_height, reading_parts
@@ -25,7 +24,7 @@ from gui.background.pixels import MODEL_SIDE
 from gui.chat.parts import part_of
 from gui.chat.picture_view import PictureView
 from gui.context import Context
-from gui.controls import SpinBox
+from gui.controls import SpinBox, tool_button
 from gui.data.state import Part
 from gui.translation import translate
 
@@ -271,13 +270,7 @@ class PicturePanel(QWidget):
     def _button(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]
     ) -> QToolButton:
-        button = QToolButton()
-        button.setIcon(theme.icon(icon))
-        button.setIconSize(QSize(18, 18))
-        button.setToolTip(text)
-        button.setAccessibleName(text)
-        button.setProperty("kind", "quiet")
-        button.clicked.connect(lambda: do())
+        button = tool_button(icon, text, do)
         row.addWidget(button)
         return button
 

@@ -20,12 +20,12 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
-from gui import theme
 from gui.background import pixels
 from gui.background.decoder import DecodedPicture
 from gui.background.tasks import Tasks
 from gui.chat import parts as places
 from gui.chat.viewer import STEP, FullScreen, Viewer
+from gui.controls import tool_button
 from gui.data.settings import write_atomic
 from gui.data.state import Part
 from gui.translation import error_text
@@ -119,14 +119,7 @@ class PictureView(QWidget):
     def _tool(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]
     ) -> QToolButton:
-        button = QToolButton()
-        if icon:
-            button.setIcon(theme.icon(icon))
-        button.setIconSize(QSize(18, 18))
-        button.setToolTip(text)
-        button.setAccessibleName(text)
-        button.setProperty("kind", "quiet")
-        button.clicked.connect(lambda: do())
+        button = tool_button(icon, text, do)
         row.addWidget(button)
         return button
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from PySide6.QtCore import QEvent, QPoint, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -34,6 +34,7 @@ from gui.chat.copying import copy_answer, copy_table, show_copied
 from gui.chat.dates import long_date, short_date
 from gui.chat.question_editor import QuestionEditor
 from gui.chat.turn_picture import PictureSource, TurnPicture
+from gui.controls import tool_button
 from gui.data.rendering import tables
 from gui.data.state import Conversation, Status, Turn
 
@@ -351,13 +352,7 @@ class TurnView(QWidget):
         button.setEnabled(0 <= to < len(siblings))
 
     def _tool(self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], None]) -> QToolButton:
-        button = QToolButton()
-        button.setIcon(theme.icon(icon))
-        button.setIconSize(QSize(16, 16))
-        button.setToolTip(text)
-        button.setAccessibleName(text)
-        button.setProperty("kind", "quiet")
-        button.clicked.connect(lambda: do())
+        button = tool_button(icon, text, do, 16)
         row.addWidget(button)
         return button
 
