@@ -85,7 +85,7 @@ class Replanner:
     def make_room(self, parallel: int) -> None:
         """Switch to a plan for more conversations at once, within the same budgets.
 
-        Raises DoesNotFitError, and changes nothing, if there is none.
+        Raises DoesNotFitError, and changes nothing, if no plan fits.
         """
         runtime, workload = self._runtime, replace(self._workload, parallel=parallel)
         old = runtime.plan.devices

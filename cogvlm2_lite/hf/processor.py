@@ -50,7 +50,7 @@ class CogVLM2Processor(ProcessorMixin):
     """Converts text and a picture to the tensors that the model reads.
 
     A prompt is bos, the picture's places, and the text. The picture comes first, wherever its
-    marker (`image_token`) is in the text, and also if there is none. bos is added once.
+    marker (`image_token`) is in the text, and also without a marker. bos is added once.
 
     image_seq_length  places of a picture
     image_token_id    the id that marks them, and that pads shorter rows on the left

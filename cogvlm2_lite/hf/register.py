@@ -42,7 +42,7 @@ def _name_the_model_type() -> None:
     left out, so that nothing asks for, or runs, remote code.
     """
     read: Any = PreTrainedConfig.__dict__["get_config_dict"].__func__
-    if getattr(read, "names_cogvlm2", False):
+    if read.__module__ == __name__:  # wrapped by an earlier call
         return
 
     def get_config_dict(cls: Any, /, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -52,6 +52,5 @@ def _name_the_model_type() -> None:
             content["model_type"] = CogVLM2Config.model_type
         return content, others
 
-    get_config_dict.names_cogvlm2 = True  # type: ignore[attr-defined]
     get_config_dict.__doc__ = read.__doc__
     setattr(PreTrainedConfig, "get_config_dict", classmethod(get_config_dict))  # noqa: B010

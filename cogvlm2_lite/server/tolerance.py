@@ -579,7 +579,7 @@ def _json_form(schema: object) -> dict[str, Any]:
 
 
 def _inside(values: object, *names: str) -> object:
-    """Return the value at a path of names; None if there is none."""
+    """Return the value at a path of names, or None if a name on the path is missing."""
     for name in names:
         values = values.get(name) if isinstance(values, dict) else None
     return values
@@ -625,7 +625,7 @@ def _identity(part: dict[str, Any]) -> str:
 
 
 def _users(messages: list[Any]) -> list[dict[str, Any]]:
-    """Return the messages of the user; if there is none, one is added."""
+    """Return the messages of the user. One is added to a conversation without any."""
     users = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
     if not users:
         users = [{"role": "user", "content": []}]
