@@ -46,6 +46,7 @@ from gui.controls import ComboBox, DoubleSpinBox, Slider, SpinBox
 from gui.window import PAGES, RailButton
 from tests.gui.test_layout import show_all
 from tests.helpers.desk import Desk, Script
+from tests.helpers.screen import screen_of
 
 THEMES = ("light", "dark")
 
@@ -423,14 +424,6 @@ def test_the_first_window_fits_a_small_screen_and_large_letters(
 @pytest.mark.skipif(not shutil.which("Xvfb"), reason="needs Xvfb")
 def test_a_first_start_on_a_small_screen_shows_the_whole_window(tmp_path: Path) -> None:
     """Really: a screen of 1366 x 768 pixels, at a scale of 1.5."""
-    read, write = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1366x768x24", "-nolisten", "tcp"],
-        pass_fds=[write], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(write)
-    with os.fdopen(read) as told:
-        number = told.readline().strip()
     code = (
         "import sys; from pathlib import Path; from gui.app import Program, make_app\n"
         "app = make_app(); program = Program(app, Path(sys.argv[1])); program.show()\n"
@@ -438,15 +431,12 @@ def test_a_first_start_on_a_small_screen_shows_the_whole_window(tmp_path: Path) 
         "print(room.width(), room.height(), window.width(), window.height())\n"
         "program.close()"
     )
-    own = {"DISPLAY": f":{number}", "QT_QPA_PLATFORM": "xcb", "QT_SCALE_FACTOR": "1.5"}
-    try:
+    with screen_of("1366x768") as display:
+        own = {"DISPLAY": display, "QT_QPA_PLATFORM": "xcb", "QT_SCALE_FACTOR": "1.5"}
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "data")], env={**os.environ, **own},
             capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
-    finally:
-        server.terminate()
-        server.wait()
     screen_width, screen_height, width, height = map(int, done.stdout.split())
     assert (screen_width, screen_height) == (911, 512)
     assert width <= screen_width - 8

@@ -21,6 +21,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from gui.data.history import History
 from gui.data.state import Status
 from tests.helpers.programs.counting_engine import WORDS
+from tests.helpers.screen import screen_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,19 +38,9 @@ SOURCE = (1300, 100)
 
 @pytest.fixture(scope="module")
 def screen() -> Iterator[str]:
-    """A screen of 1600 x 900; gives the value for DISPLAY."""
-    read, write = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1600x900x24", "-nolisten", "tcp"],
-        pass_fds=[write], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(write)
-    with os.fdopen(read) as told:
-        number = told.readline().strip()
-    assert number, "Xvfb did not start"
-    yield f":{number}"
-    server.terminate()
-    server.wait()
+    """A screen of 1600 x 900; yields the value for DISPLAY."""
+    with screen_of("1600x900") as display:
+        yield display
 
 
 class Person:
