@@ -6,6 +6,7 @@ Widgets never name a colour; they have an object name or a `kind` property that 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QRect, QRectF, QSize, Qt
@@ -426,13 +427,17 @@ _PATHS = {
 }
 
 
+@cache  # so that Qt never deletes an engine that Python still has, or the other way round
 def icon(name: str, colour: str | None = None, size: int = 20) -> QIcon:
-    """Return a line icon. Raises KeyError for an unknown name.
+    """Return a line icon, which must not be changed. Raises KeyError for an unknown name.
 
     colour  None: the theme's text colour when it is painted, so that a change of theme needs no
             new icons
     """
     return QIcon(_LineIcon(_PATHS[name], colour, size))
+
+
+_CLONES: list[QIconEngine] = []
 
 
 class _LineIcon(QIconEngine):
@@ -468,8 +473,9 @@ class _LineIcon(QIconEngine):
         return False
 
     def clone(self) -> QIconEngine:
-        """Return a copy."""
-        return _LineIcon(self._path, self._colour, self._size)
+        """Return a copy. Qt owns it, which PySide does not know: Python must not delete it."""
+        _CLONES.append(_LineIcon(self._path, self._colour, self._size))
+        return _CLONES[-1]
 
     def _drawn(self, size: QSize, mode: QIcon.Mode) -> QPixmap:
         colours = current()
@@ -497,10 +503,9 @@ def _draw(path: str, colour: str, size: QSize) -> QPixmap:
     side = min(size.width(), size.height())
     pixels = QPixmap(size)
     pixels.fill(Qt.GlobalColor.transparent)
-    painter = QPainter(pixels)
-    corner = ((size.width() - side) / 2, (size.height() - side) / 2)
-    QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(*corner, side, side))
-    painter.end()
+    with QPainter(pixels) as painter:
+        corner = ((size.width() - side) / 2, (size.height() - side) / 2)
+        QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(*corner, side, side))
     return pixels
 
 
@@ -513,8 +518,7 @@ def app_icon() -> QIcon:
     for size in (16, 32, 64, 128, 256):
         pixels = QPixmap(size, size)
         pixels.fill(Qt.GlobalColor.transparent)
-        painter = QPainter(pixels)
-        QSvgRenderer(drawing).render(painter)
-        painter.end()
+        with QPainter(pixels) as painter:
+            QSvgRenderer(drawing).render(painter)
         made.addPixmap(pixels)
     return made

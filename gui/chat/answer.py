@@ -100,16 +100,16 @@ class Prose(QTextBrowser):
         super().paintEvent(event)
         if not self.writer.has_quotes:
             return
-        painter = QPainter(self.viewport())
-        painter.translate(-self.horizontalScrollBar().value(), 0)
-        layout, block = self.document().documentLayout(), self.document().begin()
-        colour = QColor(theme.current().accent)
-        while block.isValid():
-            place = layout.blockBoundingRect(block)
-            for level in range(quote_level(block)):
-                left = QUOTE_PX * level + self.document().documentMargin()
-                painter.fillRect(QRectF(left, place.top(), 3, place.height()), colour)
-            block = block.next()
+        with QPainter(self.viewport()) as painter:
+            painter.translate(-self.horizontalScrollBar().value(), 0)
+            layout, block = self.document().documentLayout(), self.document().begin()
+            colour = QColor(theme.current().accent)
+            while block.isValid():
+                place = layout.blockBoundingRect(block)
+                for level in range(quote_level(block)):
+                    left = QUOTE_PX * level + self.document().documentMargin()
+                    painter.fillRect(QRectF(left, place.top(), 3, place.height()), colour)
+                block = block.next()
 
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802 - Qt's name
         """Return what is selected as text, with tabs in tables and marks in lists, and as HTML."""

@@ -56,7 +56,8 @@ class _Mark(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw the icon."""
-        theme.icon(self._name).paint(QPainter(self), self.rect())
+        with QPainter(self) as painter:
+            theme.icon(self._name).paint(painter, self.rect())
 
 
 class Banner(QWidget):

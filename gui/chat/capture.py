@@ -128,20 +128,20 @@ class Overlay(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw the screen darker outside of the rectangle."""
-        painter = QPainter(self)
-        painter.drawPixmap(self.rect(), self._shot)
-        painter.fillRect(self.rect(), QColor(0, 0, 0, 110))
-        if not self.chosen.isEmpty():
-            painter.save()
-            painter.setClipRect(self.chosen)
+        with QPainter(self) as painter:
             painter.drawPixmap(self.rect(), self._shot)
-            painter.restore()
-            painter.setPen(QPen(QColor(theme.current().accent), 2))
-            painter.drawRect(self.chosen)
-            return
-        painter.setPen(QColor("white"))
-        painter.drawText(
-            self.rect(),
-            Qt.AlignmentFlag.AlignCenter,
-            self.tr("Draw a rectangle. Enter captures the whole screen, Esc cancels."),
-        )
+            painter.fillRect(self.rect(), QColor(0, 0, 0, 110))
+            if not self.chosen.isEmpty():
+                painter.save()
+                painter.setClipRect(self.chosen)
+                painter.drawPixmap(self.rect(), self._shot)
+                painter.restore()
+                painter.setPen(QPen(QColor(theme.current().accent), 2))
+                painter.drawRect(self.chosen)
+                return
+            painter.setPen(QColor("white"))
+            painter.drawText(
+                self.rect(),
+                Qt.AlignmentFlag.AlignCenter,
+                self.tr("Draw a rectangle. Enter captures the whole screen, Esc cancels."),
+            )

@@ -55,10 +55,10 @@ class Spinner(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw the arc."""
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(theme.current().accent), 3))
-        painter.drawArc(QRectF(9, 9, _SIDE - 18, _SIDE - 18), 16 * self._angle, 16 * 270)
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(QPen(QColor(theme.current().accent), 3))
+            painter.drawArc(QRectF(9, 9, _SIDE - 18, _SIDE - 18), 16 * self._angle, 16 * 270)
 
 
 class PictureChip(QFrame):

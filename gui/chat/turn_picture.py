@@ -104,15 +104,14 @@ class TurnPicture(QToolButton):
         width = sum(image.width() for image in small) + round(_GAP * ratio) * (len(small) - 1)
         drawn = QPixmap(width, round(HEIGHT * ratio))
         drawn.fill(Qt.GlobalColor.transparent)
-        painter = QPainter(drawn)
-        x = 0
-        for image in small:
-            y = (drawn.height() - image.height()) // 2
-            painter.drawImage(x, y, image)
-            if image is small[0] and not turned_whole:
-                self._mark(painter, QPointF(x, y), image.width() / size.width())
-            x += image.width() + round(_GAP * ratio)
-        painter.end()
+        with QPainter(drawn) as painter:
+            x = 0
+            for image in small:
+                y = (drawn.height() - image.height()) // 2
+                painter.drawImage(x, y, image)
+                if image is small[0] and not turned_whole:
+                    self._mark(painter, QPointF(x, y), image.width() / size.width())
+                x += image.width() + round(_GAP * ratio)
         drawn.setDevicePixelRatio(ratio)
         self.setIconSize(QSize(round(width / ratio), HEIGHT))
         self.setIcon(QIcon(drawn))

@@ -370,19 +370,19 @@ class Viewer(QAbstractScrollArea):
         """Draw the visible part of the level that fits the zoom, and the chosen parts."""
         if not self._levels:
             return
-        painter = QPainter(self.viewport())
-        scale = self._zoom / self._ratio()
-        origin = self._origin()
-        whole = QRectF(
-            origin.x(),
-            origin.y(),
-            self.picture_size.width() * scale,
-            self.picture_size.height() * scale,
-        )
-        exposed = whole.intersected(QRectF(event.rect()))
-        if not exposed.isEmpty():
-            self._draw_picture(painter, whole, exposed)
-        self._draw_parts(painter, whole)
+        with QPainter(self.viewport()) as painter:
+            scale = self._zoom / self._ratio()
+            origin = self._origin()
+            whole = QRectF(
+                origin.x(),
+                origin.y(),
+                self.picture_size.width() * scale,
+                self.picture_size.height() * scale,
+            )
+            exposed = whole.intersected(QRectF(event.rect()))
+            if not exposed.isEmpty():
+                self._draw_picture(painter, whole, exposed)
+            self._draw_parts(painter, whole)
 
     def _draw_picture(self, painter: QPainter, whole: QRectF, exposed: QRectF) -> None:
         """Draw the exposed pixels of the best level."""

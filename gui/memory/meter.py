@@ -60,16 +60,17 @@ class MeterBar(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw the bar."""
-        painter, colours, at = QPainter(self), theme.current(), 0.0
-        painter.fillRect(self.rect(), QColor(colours.code))
-        for count, colour in (
-            (self._reading.engine, colours.accent),
-            (self._reading.others, colours.soft),
-        ):
-            start, at = at, at + self.width() * count / self._reading.total
-            box = QRect(round(start), 0, round(at) - round(start), self.height())
-            turned = QStyle.visualRect(self.layoutDirection(), self.rect(), box)
-            painter.fillRect(turned, QBrush(QColor(colour), Qt.BrushStyle.SolidPattern))
+        colours, at = theme.current(), 0.0
+        with QPainter(self) as painter:
+            painter.fillRect(self.rect(), QColor(colours.code))
+            for count, colour in (
+                (self._reading.engine, colours.accent),
+                (self._reading.others, colours.soft),
+            ):
+                start, at = at, at + self.width() * count / self._reading.total
+                box = QRect(round(start), 0, round(at) - round(start), self.height())
+                turned = QStyle.visualRect(self.layoutDirection(), self.rect(), box)
+                painter.fillRect(turned, QBrush(QColor(colour), Qt.BrushStyle.SolidPattern))
 
 
 def describe(reading: Reading) -> str:

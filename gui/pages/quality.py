@@ -92,24 +92,25 @@ class PartBars(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw the bars."""
-        painter, colours, metrics = QPainter(self), theme.current(), self.fontMetrics()
+        colours, metrics = theme.current(), self.fontMetrics()
         label = max((metrics.horizontalAdvance(part_name(p.part)) for p in self._parts), default=0)
         amount = max((metrics.horizontalAdvance(_sizes_text(p)) for p in self._parts), default=0)
-        room = max(self.width() - label - amount - 2 * _GAP, 40)
+        x, room = label + _GAP, max(self.width() - label - amount - 2 * _GAP, 40)
         most = max((p.source_bytes for p in self._parts), default=1) or 1
-        for place, part in enumerate(self._parts):
-            y, x = place * self._row(), label + _GAP
-            painter.setPen(QColor(colours.ink))
-            self._text(painter, QRect(0, y, label, self._row()), part_name(part.part))
-            self._text(painter, QRect(x + room + _GAP, y, amount, self._row()), _sizes_text(part))
-            top = y + (self._row() - 2 * _BAR) // 2
-            for count, colour in (
-                (part.source_bytes, colours.line),
-                (part.result_bytes, colours.accent),
-            ):
-                box = QRect(x, top, max(round(room * count / most), 1), _BAR)
-                painter.fillRect(self._mirrored(box), QColor(colour))
-                top += _BAR
+        with QPainter(self) as painter:
+            for place, part in enumerate(self._parts):
+                y, high = place * self._row(), self._row()
+                painter.setPen(QColor(colours.ink))
+                self._text(painter, QRect(0, y, label, high), part_name(part.part))
+                self._text(painter, QRect(x + room + _GAP, y, amount, high), _sizes_text(part))
+                top = y + (high - 2 * _BAR) // 2
+                for count, colour in (
+                    (part.source_bytes, colours.line),
+                    (part.result_bytes, colours.accent),
+                ):
+                    box = QRect(x, top, max(round(room * count / most), 1), _BAR)
+                    painter.fillRect(self._mirrored(box), QColor(colour))
+                    top += _BAR
 
     def _row(self) -> int:
         return max(self.fontMetrics().height(), 2 * _BAR) + 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -61,8 +60,6 @@ def open_desk(
     qapp: QApplication, qtbot: QtBot, made: list[ScriptedProcess], script: Script
 ) -> Iterator[Callable[[Path], Desk]]:
     """Opens a window on a data folder, as often as a test starts the program."""
-    # PySide crashed once when garbage of an earlier window was collected while a new one was made.
-    gc.disable()
     stray = StrayWindows(qapp)
     opened: list[Program] = []
 
@@ -85,8 +82,6 @@ def open_desk(
         program.window.deleteLater()  # or every later change of dress goes over its widgets too
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
     opened.clear()
-    gc.collect()
-    gc.enable()
     qapp.removeEventFilter(stray)
     assert not stray.seen, "shown before they had a parent"
 
