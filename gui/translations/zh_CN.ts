@@ -1515,10 +1515,6 @@
         <translation>文本有 {count} 个字符，超过 {most}：没有这么长的上下文。</translation>
     </message>
     <message>
-        <source>The body of the request is not JSON in UTF-8.</source>
-        <translation>请求的正文不是 UTF-8 编码的 JSON。</translation>
-    </message>
-    <message>
         <source>The server can&apos;t listen on {host}, port {port}: {why}.</source>
         <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
     </message>
@@ -2167,6 +2163,10 @@
         <translation>请一次传入较少的行，或用较短的上下文加载模型。</translation>
     </message>
     <message>
+        <source>Choose page 1.</source>
+        <translation>请选择第 1 页。</translation>
+    </message>
+    <message>
         <source>Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.</source>
         <translation>请写成 8GiB 的形式，两块 GPU 写成 8GiB,12GiB，或写 auto 使用空闲的显存。</translation>
     </message>
@@ -2221,6 +2221,22 @@
     <message>
         <source>a JSON schema</source>
         <translation>JSON Schema</translation>
+    </message>
+    <message>
+        <source>The request has {value}, which is not a number in JSON.</source>
+        <translation>请求中有 {value}，它不是 JSON 中的数字。</translation>
+    </message>
+    <message>
+        <source>The number {value} in the request is too large.</source>
+        <translation>请求中的数字 {value} 太大。</translation>
+    </message>
+    <message>
+        <source>The body of the request is not UTF-8.</source>
+        <translation>请求正文不是 UTF-8。</translation>
+    </message>
+    <message>
+        <source>The body of the request is not JSON: see line {line}, column {column}.</source>
+        <translation>请求正文不是 JSON：见第 {line} 行第 {column} 列。</translation>
     </message>
     <message>
         <source>{file} has no weight_map.</source>
