@@ -750,18 +750,6 @@
         <translation>从搜索框到列表</translation>
     </message>
     <message>
-        <source>Rename the conversation in the list</source>
-        <translation>重命名列表中的对话</translation>
-    </message>
-    <message>
-        <source>Delete the conversation in the list</source>
-        <translation>删除列表中的对话</translation>
-    </message>
-    <message>
-        <source>Restore the deleted conversation, in the list</source>
-        <translation>在列表中恢复已删除的对话</translation>
-    </message>
-    <message>
         <source>Go to the question field</source>
         <translation>转到问题框</translation>
     </message>
@@ -770,8 +758,16 @@
         <translation>切换页面</translation>
     </message>
     <message>
+        <source>Everywhere</source>
+        <translation>所有页面</translation>
+    </message>
+    <message>
         <source>Larger or smaller text</source>
         <translation>放大或缩小文字</translation>
+    </message>
+    <message>
+        <source>Text in its usual size</source>
+        <translation>恢复默认字号</translation>
     </message>
     <message>
         <source>Settings</source>
@@ -784,6 +780,114 @@
     <message>
         <source>Quit</source>
         <translation>退出</translation>
+    </message>
+    <message>
+        <source>Chat</source>
+        <translation>对话</translation>
+    </message>
+    <message>
+        <source>List of conversations</source>
+        <translation>对话列表</translation>
+    </message>
+    <message>
+        <source>Clear the search</source>
+        <translation>清除搜索</translation>
+    </message>
+    <message>
+        <source>Rename the conversation</source>
+        <translation>重命名对话</translation>
+    </message>
+    <message>
+        <source>Delete the conversation</source>
+        <translation>删除对话</translation>
+    </message>
+    <message>
+        <source>Restore the deleted conversation</source>
+        <translation>恢复已删除的对话</translation>
+    </message>
+    <message>
+        <source>The picture, after a click on it</source>
+        <translation>图片（先点击图片）</translation>
+    </message>
+    <message>
+        <source>Larger or smaller</source>
+        <translation>放大或缩小</translation>
+    </message>
+    <message>
+        <source>Fit the whole picture</source>
+        <translation>适合窗口，显示整张图片</translation>
+    </message>
+    <message>
+        <source>100 %: a pixel is a pixel of the screen</source>
+        <translation>100 %：图片的一个像素就是屏幕的一个像素</translation>
+    </message>
+    <message>
+        <source>Move the picture</source>
+        <translation>移动图片</translation>
+    </message>
+    <message>
+        <source>Up by a screen</source>
+        <translation>向上一屏</translation>
+    </message>
+    <message>
+        <source>Down by a screen</source>
+        <translation>向下一屏</translation>
+    </message>
+    <message>
+        <source>To the upper left corner, or to the lower edge</source>
+        <translation>到左上角，或到下边缘</translation>
+    </message>
+    <message>
+        <source>The whole screen, or back</source>
+        <translation>进入或退出全屏</translation>
+    </message>
+    <message>
+        <source>Begin a rectangle, to ask about a part</source>
+        <translation>开始画矩形，以便就一部分提问</translation>
+    </message>
+    <message>
+        <source>Move the rectangle; with Ctrl by one pixel</source>
+        <translation>移动矩形；按住 Ctrl 每次移动一个像素</translation>
+    </message>
+    <message>
+        <source>Change its size; with Ctrl by one pixel</source>
+        <translation>改变矩形大小；按住 Ctrl 每次一个像素</translation>
+    </message>
+    <message>
+        <source>Ask about the part in the rectangle</source>
+        <translation>就矩形内的部分提问</translation>
+    </message>
+    <message>
+        <source>Cancel the rectangle, or leave the whole screen</source>
+        <translation>取消矩形，或退出全屏</translation>
+    </message>
+    <message>
+        <source>While a part of the screen is captured</source>
+        <translation>截取屏幕时</translation>
+    </message>
+    <message>
+        <source>Capture the whole screen</source>
+        <translation>截取整个屏幕</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>While a question or a batch answer is changed</source>
+        <translation>修改问题或批处理答案时</translation>
+    </message>
+    <message>
+        <source>Begin, in the table of answers</source>
+        <translation>在答案表格中开始修改</translation>
+    </message>
+    <message>
+        <source>Ask the changed question, or save the answer</source>
+        <translation>提出修改后的问题，或保存答案</translation>
+    </message>
+    <message>
+        <source>Leave it as it was</source>
+        <translation>保持原样</translation>
     </message>
     <message>
         <source>Keyboard shortcuts</source>
@@ -3841,6 +3945,14 @@
     <message>
         <source>Close other programs, or allow less with --vram or --ram: more is then streamed.</source>
         <translation>请关闭其他程序，或用 --vram 或 --ram 限制用量：这样会有更多权重随用随取。</translation>
+    </message>
+    <message>
+        <source>{file} has no readable picture: {why}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Unknown protocol {name!r}.</source>
+        <translation type="unfinished"></translation>
     </message>
     <message>
         <source>The answers of the reference need {size} in {folder}, which has {free} free.</source>

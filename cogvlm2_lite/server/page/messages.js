@@ -70,8 +70,6 @@ export const CHINESE = {
     "请给出其他 --port；0 表示任意空闲端口。",
   "Choose one file in it.":
     "请选择其中的一个文件。",
-  "Choose one of {names}.":
-    "请选择以下之一：{names}。",
   "Choose page 1.":
     "请选择第 1 页。",
   "Choose the device at loading: from_pretrained(FOLDER, device_map=\"{other}\").":
@@ -438,8 +436,6 @@ export const CHINESE = {
     "模型的词表中没有能让回答继续成为 JSON 的 token。",
   "The number {value} in the request is too large.":
     "请求中的数字 {value} 太大。",
-  "The picture":
-    "这张图片",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
