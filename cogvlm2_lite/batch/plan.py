@@ -116,7 +116,7 @@ def plan_batch(task: Task) -> Planned:
     """
     found = _pictures(task)
     saved, text_names = SavedAnswers(task.output), _RecordedNames()
-    answers = map(text_names.see, saved.scan())
+    answers = map(text_names.see, saved.scan_answers())
     table = choose_table(task.output, answers) if task.table else None
     deque(answers, maxlen=0)
     files = _text_files(task, found.names, text_names) if task.texts else None

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cogvlm2_lite.batch.answered import EDITED, Answered
-from cogvlm2_lite.batch.control import Control
-from cogvlm2_lite.batch.lock import exclusive_batch
 from cogvlm2_lite.batch.pictures import PictureFile, find_pictures, read_picture
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
 from cogvlm2_lite.batch.saved import JSONL
 from cogvlm2_lite.batch.table import CSV
 from cogvlm2_lite.batch.texts import Existing, write
+from cogvlm2_lite.control import Control
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
     EngineError,
 )
 from cogvlm2_lite.events import Finished, FinishReason, PictureOpened
+from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
@@ -79,7 +79,7 @@ def edit_answer(task: Task, picture: str, answer: str) -> bool:
     text file that another program changed is kept. Raises UsageError while a batch runs in the
     folder, and DoesNotFitError if nothing can be written.
     """
-    with exclusive_batch(task.output):
+    with exclusive_folder(task.output, "batch"):
         planned = plan_batch(replace(task, only=(picture,), overwrite=False))
         records = planned.saved.records(picture)
         same = [record for record in records if record.question == task.question]
@@ -95,7 +95,7 @@ def edit_answer(task: Task, picture: str, answer: str) -> bool:
         if writing is not None:
             edited = replace(edited, text=writing.written)
         results = _Results(planned)
-        results.put(planned.saved.add(edited), picture)
+        results.put(planned.saved.add_answer(edited), picture)
         if writing is not None:
             try:
                 write(writing)
@@ -241,13 +241,13 @@ class _Results:
                 if writing is not None:
                     answered = replace(answered, text=writing.written)
             if not again or (writing is not None and writing.content is not None):
-                self._places[answered.picture] = saved.add(answered)
+                self._places[answered.picture] = saved.add_answer(answered)
             if writing is not None:
                 write(writing)
         except OSError as error:
             why = Text("The text file can't be written: {why}.", why=error.strerror or error)
             answered = replace(answered, error=why, text=None)
-            self._places[answered.picture] = saved.add(answered)
+            self._places[answered.picture] = saved.add_answer(answered)
         return answered
 
 

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.batch.control import Control
-from cogvlm2_lite.batch.lock import exclusive_batch
 from cogvlm2_lite.batch.pictures import read_names
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
 from cogvlm2_lite.batch.table import CSV
@@ -37,9 +35,11 @@ from cogvlm2_lite.cli.parser import (
     sampling_of,
 )
 from cogvlm2_lite.cli.words import as_text
+from cogvlm2_lite.control import Control
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
+from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
 from cogvlm2_lite.text import Text, with_templates
 from cogvlm2_lite.units import format_seconds
@@ -182,7 +182,7 @@ def _run(
         for name in planned.names:
             report.console.line(escape_line(str(task.folder / name)))
         return 0
-    with exclusive_batch(task.output) as notices:
+    with exclusive_folder(task.output, "batch") as notices:
         for notice in notices:
             report.console.remark(valid_text(str(notice)))
         if planned.saved.is_changed:  # by a batch that ended meanwhile

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cogvlm2_lite.batch.control import Control
 from cogvlm2_lite.batch.work import (
     CSV,
     JSONL,
@@ -29,6 +28,7 @@ from cogvlm2_lite.batch.work import (
     run_batch,
 )
 from cogvlm2_lite.cli.batch import main
+from cogvlm2_lite.control import Control
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageError

@@ -1,4 +1,4 @@
-"""Only one batch writes in a folder: two would mix their tables and count the same lines."""
+"""Only one command writes its answers in a folder: two would ask and count the same twice."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.lock_file import hold_lock
 from cogvlm2_lite.text import Text
 
-LOCK = ".cogvlm2-batch.lock"
-
 
 @contextmanager
-def exclusive_batch(folder: Path) -> Iterator[tuple[Text, ...]]:
+def exclusive_folder(folder: Path, command: str) -> Iterator[tuple[Text, ...]]:
     """Hold the lock of a folder of answers; the system frees it when the process ends.
 
-    Yields what the user should know: a file system without locks can't keep another batch out.
-    The folder is created. Raises UsageError if another batch holds the lock, and DoesNotFitError if
-    nothing can be written there.
+    command  the command that writes there; each has a lock of its own
+
+    Yields what the user should know: a file system without locks can't keep another command out.
+    The folder is created. Raises UsageError if another process holds the lock, and DoesNotFitError
+    if nothing can be written there.
     """
     notices: tuple[Text, ...] = ()
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold_lock(folder / LOCK))
+            held.enter_context(hold_lock(folder / f".cogvlm2-{command}.lock"))
         except BlockingIOError as error:
             raise UsageError(
-                "Another batch is writing its answers to {folder}.",
+                "Another {command} is writing its answers to {folder}.",
                 hint="Wait until it has ended, or choose another folder for the answers.",
+                command=command,
                 folder=folder,
             ) from error
         except OSError as error:
@@ -43,9 +44,10 @@ def exclusive_batch(folder: Path) -> Iterator[tuple[Text, ...]]:
                 ) from error
             notices = (
                 Text(
-                    "The file system of {folder} has no locks. Start no second batch there before "
-                    "this one has ended.",
+                    "The file system of {folder} has no locks. Start no second {command} there "
+                    "before this one has ended.",
                     folder=folder,
+                    command=command,
                 ),
             )
         yield notices

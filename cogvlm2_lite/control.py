@@ -1,4 +1,4 @@
-"""Pauses, resumes and stops a batch from another thread."""
+"""Pauses, resumes and stops long work from another thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Control:
-    """The requested state of a batch.
+    """The requested state of a batch or an evaluation.
 
     A pause begins when the answers in progress are done, a stop at once.
     """
@@ -26,7 +26,7 @@ class Control:
         return self._stopped
 
     def pause(self) -> None:
-        """Pause before the next picture; the model stays in memory."""
+        """Pause before the next question; the model stays in memory."""
         if not self._stopped:
             self._going.clear()
 
@@ -40,7 +40,7 @@ class Control:
         self._going.set()
 
     def wait(self) -> None:
-        """Block while the batch is paused."""
+        """Block while the work is paused."""
         self._going.wait()
 
     def follow(self, lines: Iterable[str]) -> None:
