@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from PySide6.QtCore import QCoreApplication, QRect, QSize
 
 from gui.data.state import Part
-from gui.translation import fill
 
 
 def turned_size(size: QSize, quarters: int) -> QSize:
@@ -60,20 +59,16 @@ def describe(parts: Sequence[Part]) -> str:
         return QCoreApplication.translate("Parts", "The whole picture")
     if len(parts) > 1:
         text = QCoreApplication.translate("Parts", "{count} overlapping parts of the picture")
-        return fill(text, count=len(parts))
+        return text.format(count=len(parts))
     part = parts[0]
-    text = fill(
-        QCoreApplication.translate(
-            "Parts", "Part of the picture: {width} × {height} pixels at ({x}, {y})"
-        ),
-        width=part.width,
-        height=part.height,
-        x=part.x,
-        y=part.y,
-    )
+    text = QCoreApplication.translate(
+        "Parts", "Part of the picture: {width} × {height} pixels at ({x}, {y})"
+    ).format(width=part.width, height=part.height, x=part.x, y=part.y)
     if part.page is not None:
-        text += fill(QCoreApplication.translate("Parts", ", page {page}"), page=part.page)
+        text += QCoreApplication.translate("Parts", ", page {page}").format(page=part.page)
     if part.rotation:
         degrees = 90 * part.rotation
-        text += fill(QCoreApplication.translate("Parts", ", turned by {degrees}°"), degrees=degrees)
+        text += QCoreApplication.translate("Parts", ", turned by {degrees}°").format(
+            degrees=degrees
+        )
     return text

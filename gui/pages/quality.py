@@ -10,7 +10,6 @@ from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.data.report import ConversionReport, PartReport
 from gui.part_names import part_name
-from gui.translation import fill
 
 _BAR, _GAP = 8, 10
 
@@ -44,10 +43,9 @@ class QualityCard(QFrame):
         self.setVisible(report is not None)
         if report is None:
             return
-        text = fill(
-            QCoreApplication.translate(
-                "Quality", "{after} instead of {before}, {times:.1f} times smaller."
-            ),
+        text = QCoreApplication.translate(
+            "Quality", "{after} instead of {before}, {times:.1f} times smaller."
+        ).format(
             after=format_bytes(report.result_bytes),
             before=format_bytes(report.source_bytes),
             times=report.source_bytes / max(report.result_bytes, 1),

@@ -750,6 +750,18 @@
         <translation>从搜索框到列表</translation>
     </message>
     <message>
+        <source>Rename the conversation in the list</source>
+        <translation>重命名列表中的对话</translation>
+    </message>
+    <message>
+        <source>Delete the conversation in the list</source>
+        <translation>删除列表中的对话</translation>
+    </message>
+    <message>
+        <source>Restore the deleted conversation, in the list</source>
+        <translation>在列表中恢复已删除的对话</translation>
+    </message>
+    <message>
         <source>Go to the question field</source>
         <translation>转到问题框</translation>
     </message>
@@ -758,16 +770,8 @@
         <translation>切换页面</translation>
     </message>
     <message>
-        <source>Everywhere</source>
-        <translation>所有页面</translation>
-    </message>
-    <message>
         <source>Larger or smaller text</source>
         <translation>放大或缩小文字</translation>
-    </message>
-    <message>
-        <source>Text in its usual size</source>
-        <translation>恢复默认字号</translation>
     </message>
     <message>
         <source>Settings</source>
@@ -780,114 +784,6 @@
     <message>
         <source>Quit</source>
         <translation>退出</translation>
-    </message>
-    <message>
-        <source>Chat</source>
-        <translation>对话</translation>
-    </message>
-    <message>
-        <source>List of conversations</source>
-        <translation>对话列表</translation>
-    </message>
-    <message>
-        <source>Clear the search</source>
-        <translation>清除搜索</translation>
-    </message>
-    <message>
-        <source>Rename the conversation</source>
-        <translation>重命名对话</translation>
-    </message>
-    <message>
-        <source>Delete the conversation</source>
-        <translation>删除对话</translation>
-    </message>
-    <message>
-        <source>Restore the deleted conversation</source>
-        <translation>恢复已删除的对话</translation>
-    </message>
-    <message>
-        <source>The picture, after a click on it</source>
-        <translation>图片（先点击图片）</translation>
-    </message>
-    <message>
-        <source>Larger or smaller</source>
-        <translation>放大或缩小</translation>
-    </message>
-    <message>
-        <source>Fit the whole picture</source>
-        <translation>适合窗口，显示整张图片</translation>
-    </message>
-    <message>
-        <source>100 %: a pixel is a pixel of the screen</source>
-        <translation>100 %：图片的一个像素就是屏幕的一个像素</translation>
-    </message>
-    <message>
-        <source>Move the picture</source>
-        <translation>移动图片</translation>
-    </message>
-    <message>
-        <source>Up by a screen</source>
-        <translation>向上一屏</translation>
-    </message>
-    <message>
-        <source>Down by a screen</source>
-        <translation>向下一屏</translation>
-    </message>
-    <message>
-        <source>To the upper left corner, or to the lower edge</source>
-        <translation>到左上角，或到下边缘</translation>
-    </message>
-    <message>
-        <source>The whole screen, or back</source>
-        <translation>进入或退出全屏</translation>
-    </message>
-    <message>
-        <source>Begin a rectangle, to ask about a part</source>
-        <translation>开始画矩形，以便就一部分提问</translation>
-    </message>
-    <message>
-        <source>Move the rectangle; with Ctrl by one pixel</source>
-        <translation>移动矩形；按住 Ctrl 每次移动一个像素</translation>
-    </message>
-    <message>
-        <source>Change its size; with Ctrl by one pixel</source>
-        <translation>改变矩形大小；按住 Ctrl 每次一个像素</translation>
-    </message>
-    <message>
-        <source>Ask about the part in the rectangle</source>
-        <translation>就矩形内的部分提问</translation>
-    </message>
-    <message>
-        <source>Cancel the rectangle, or leave the whole screen</source>
-        <translation>取消矩形，或退出全屏</translation>
-    </message>
-    <message>
-        <source>While a part of the screen is captured</source>
-        <translation>截取屏幕时</translation>
-    </message>
-    <message>
-        <source>Capture the whole screen</source>
-        <translation>截取整个屏幕</translation>
-    </message>
-    <message>
-        <source>Cancel</source>
-        <translation>取消</translation>
-    </message>
-    <message>
-        <source>While a question or a batch answer is changed</source>
-        <translation>修改问题或批处理答案时</translation>
-    </message>
-    <message>
-        <source>Begin, in the table of answers</source>
-        <translation>在答案表格中开始修改</translation>
-    </message>
-    <message>
-        <source>Ask the changed question, or save the answer</source>
-        <translation>提出修改后的问题，或保存答案</translation>
-    </message>
-    <message>
-        <source>Leave it as it was</source>
-        <translation>保持原样</translation>
     </message>
     <message>
         <source>Keyboard shortcuts</source>
@@ -1619,6 +1515,10 @@
         <translation>文本有 {count} 个字符，超过 {most}：没有这么长的上下文。</translation>
     </message>
     <message>
+        <source>The body of the request is not JSON in UTF-8.</source>
+        <translation>请求的正文不是 UTF-8 编码的 JSON。</translation>
+    </message>
+    <message>
         <source>The server can&apos;t listen on {host}, port {port}: {why}.</source>
         <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
     </message>
@@ -2267,8 +2167,8 @@
         <translation>请一次传入较少的行，或用较短的上下文加载模型。</translation>
     </message>
     <message>
-        <source>Choose page 1.</source>
-        <translation>请选择第 1 页。</translation>
+        <source>{file} has lines that {command} did not write.</source>
+        <translation>{file} 中有并非由 {command} 写入的行。</translation>
     </message>
     <message>
         <source>Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.</source>
@@ -2325,22 +2225,6 @@
     <message>
         <source>a JSON schema</source>
         <translation>JSON Schema</translation>
-    </message>
-    <message>
-        <source>The request has {value}, which is not a number in JSON.</source>
-        <translation>请求中有 {value}，它不是 JSON 中的数字。</translation>
-    </message>
-    <message>
-        <source>The number {value} in the request is too large.</source>
-        <translation>请求中的数字 {value} 太大。</translation>
-    </message>
-    <message>
-        <source>The body of the request is not UTF-8.</source>
-        <translation>请求正文不是 UTF-8。</translation>
-    </message>
-    <message>
-        <source>The body of the request is not JSON: see line {line}, column {column}.</source>
-        <translation>请求正文不是 JSON：见第 {line} 行第 {column} 列。</translation>
     </message>
     <message>
         <source>{file} has no weight_map.</source>
@@ -3359,10 +3243,6 @@
         <translation>请用 --output 指定其他文件夹。</translation>
     </message>
     <message>
-        <source>{file} has lines that batch did not write.</source>
-        <translation>{file} 中有并非批量处理写入的行。</translation>
-    </message>
-    <message>
         <source>Move it away, or choose another folder with --output.</source>
         <translation>请把它移走，或用 --output 指定其他文件夹。</translation>
     </message>
@@ -3667,16 +3547,8 @@
         <translation>此命令需要软件包 {package}，但它未安装。</translation>
     </message>
     <message>
-        <source>Another batch is writing its answers to {folder}.</source>
-        <translation>另一个批处理正在向 {folder} 写入回答。</translation>
-    </message>
-    <message>
         <source>{folder} can&apos;t be written to: {why}.</source>
         <translation>无法写入 {folder}：{why}。</translation>
-    </message>
-    <message>
-        <source>The file system of {folder} has no locks. Start no second batch there before this one has ended.</source>
-        <translation>{folder} 所在的文件系统不支持文件锁。请在本次批处理结束之前，不要在该文件夹中启动另一个批处理。</translation>
     </message>
     <message>
         <source>--context must be 1 or more, not {value}.</source>
@@ -3948,11 +3820,67 @@
     </message>
     <message>
         <source>{file} has no readable picture: {why}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} 中没有可读取的图片：{why}。</translation>
     </message>
     <message>
         <source>Unknown protocol {name!r}.</source>
-        <translation type="unfinished"></translation>
+        <translation>未知的协议 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Choose another folder with --output, or add --restart to ask everything again.</source>
+        <translation>请用 --output 选择其他文件夹，或加上 --restart 以重新提问全部问题。</translation>
+    </message>
+    <message>
+        <source>The answers in {folder} were made with {name} {value}, and now it is {found}.</source>
+        <translation>{folder} 中的回答所用的{name}是 {value}，而现在是 {found}。</translation>
+    </message>
+    <message>
+        <source>Add --restart to ask everything again, or choose another folder with --output.</source>
+        <translation>请加上 --restart 以重新提问全部问题，或用 --output 选择其他文件夹。</translation>
+    </message>
+    <message>
+        <source>The answers in {folder} were computed with {value}, and now it is {found}.</source>
+        <translation>{folder} 中的回答是用 {value} 计算的，而现在是 {found}。</translation>
+    </message>
+    <message>
+        <source>Use --device and --dtype as before, add --restart to ask everything again, or choose another folder with --output.</source>
+        <translation>请使用与之前相同的 --device 和 --dtype，或加上 --restart 以重新提问全部问题，或用 --output 选择其他文件夹。</translation>
+    </message>
+    <message>
+        <source>{model} and {other} can&apos;t be compared: the first was asked with {name} {value}, the second with {found}.</source>
+        <translation>无法比较 {model} 和 {other}：前者提问时的{name}是 {value}，后者是 {found}。</translation>
+    </message>
+    <message>
+        <source>Ask both with the same data and options.</source>
+        <translation>请用相同的数据和选项对两者提问。</translation>
+    </message>
+    <message>
+        <source>the benchmark</source>
+        <translation>基准测试</translation>
+    </message>
+    <message>
+        <source>the model</source>
+        <translation>模型</translation>
+    </message>
+    <message>
+        <source>the data with the md5</source>
+        <translation>数据（md5）</translation>
+    </message>
+    <message>
+        <source>the protocol</source>
+        <translation>协议</translation>
+    </message>
+    <message>
+        <source>the template</source>
+        <translation>模板</translation>
+    </message>
+    <message>
+        <source>{folder} has answers, but no {file} that says what was asked.</source>
+        <translation>{folder} 中有回答，但没有说明提问内容的 {file}。</translation>
+    </message>
+    <message>
+        <source>evaluate did not write it</source>
+        <translation>它不是由 evaluate 写入的</translation>
     </message>
     <message>
         <source>The answers of the reference need {size} in {folder}, which has {free} free.</source>
@@ -3977,6 +3905,14 @@
     <message>
         <source>Set the environment variable TMPDIR to a folder that can be written.</source>
         <translation>请将环境变量 TMPDIR 设为可写的文件夹。</translation>
+    </message>
+    <message>
+        <source>Another {command} is writing its answers to {folder}.</source>
+        <translation>另一个 {command} 正在向 {folder} 写入回答。</translation>
+    </message>
+    <message>
+        <source>The file system of {folder} has no locks. Start no second {command} there before this one has ended.</source>
+        <translation>{folder} 所在的文件系统不支持文件锁。请在本次 {command} 结束之前，不要在该文件夹中启动另一个。</translation>
     </message>
     <message>
         <source>Get the safetensors version of the model, with its config.json.</source>

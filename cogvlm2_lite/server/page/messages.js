@@ -44,6 +44,8 @@ export const CHINESE = {
     "约 {wait} 后开始回答。",
   "An array of the shape {shape} is not a picture.":
     "形状为 {shape} 的数组不是图片。",
+  "Another {command} is writing its answers to {folder}.":
+    "另一个 {command} 正在向 {folder} 写入回答。",
   "Answers are the same with every plan; only --kv can change them.":
     "任何计划下回答都相同；只有 --kv 可能改变回答。",
   "Answers in JSON need the package llguidance, which is not installed.":
@@ -68,10 +70,10 @@ export const CHINESE = {
     "请选择 1 到 {pages} 之间的页码。",
   "Choose another --port; 0 picks a free one.":
     "请给出其他 --port；0 表示任意空闲端口。",
+  "Choose another folder with --output.":
+    "请用 --output 指定其他文件夹。",
   "Choose one file in it.":
     "请选择其中的一个文件。",
-  "Choose page 1.":
-    "请选择第 1 页。",
   "Choose the device at loading: from_pretrained(FOLDER, device_map=\"{other}\").":
     "请在加载时选择设备：from_pretrained(FOLDER, device_map=\"{other}\")。",
   "Choose the folder that contains config.json and the .safetensors files, or copy config.json from where the weights came from.":
@@ -144,6 +146,8 @@ export const CHINESE = {
     "每张新图片有 {transfer}，与计算同时进行。",
   "For each token {transfer}, so {speed}.":
     "每个 token 有 {transfer}，因此{speed}。",
+  "Free some space or make its folder writable, then run the same command to resume.":
+    "请腾出空间或使其所在文件夹可写，然后运行同一命令继续。",
   "Get the file again or save it again from the program that made it.":
     "请重新获取该文件，或从制作它的程序再保存一次。",
   "Get the safetensors version of the model, with its config.json.":
@@ -194,6 +198,8 @@ export const CHINESE = {
     "请先用 `cogvlm2-lite quantize` 制作一次 4 位文件夹，再加载该文件夹。",
   "Make input_ids and pixel_values with the processor.":
     "请用处理器生成 input_ids 和 pixel_values。",
+  "Make it writable, or choose another folder for the answers.":
+    "请将其设为可写，或为回答选择另一个文件夹。",
   "Make one: python -c \"import secrets; print(secrets.token_urlsafe(32))\"":
     "生成一个：python -c \"import secrets; print(secrets.token_urlsafe(32))\"",
   "Memory ran out, and no plan needs less than {size}.":
@@ -208,6 +214,8 @@ export const CHINESE = {
     "请将它合并到训练时所用的模型中，并使用合并后的文件夹。",
   "Messages may have parts of the types text and image, not {kind!r}.":
     "消息只能包含 text 和 image 类型的部分，不能是 {kind!r}。",
+  "Move it away, or choose another folder with --output.":
+    "请把它移走，或用 --output 指定其他文件夹。",
   "No GPU is used: {why}.":
     "没有使用 GPU：{why}。",
   "No NVIDIA GPU can be used: {why}.":
@@ -244,6 +252,8 @@ export const CHINESE = {
     "读入图片和问题",
   "Run `git lfs pull` in its folder, or download the file itself.":
     "请在该文件夹中运行 `git lfs pull`，或下载文件本身。",
+  "Run the same command again; saved answers are kept.":
+    "请再次运行同一命令；已保存的回答会保留。",
   "Run the same download again: it fetches only what is missing.":
     "请重新运行同一下载：它只会获取缺少的部分。",
   "Run the same quantize command again: it continues where it stopped.":
@@ -304,10 +314,8 @@ export const CHINESE = {
     "该数组不是图片：{why}。",
   "The body is compressed ({name}). Send it uncompressed.":
     "请求正文经过压缩（{name}）。请发送未压缩的正文。",
-  "The body of the request is not JSON: see line {line}, column {column}.":
-    "请求正文不是 JSON：见第 {line} 行第 {column} 列。",
-  "The body of the request is not UTF-8.":
-    "请求正文不是 UTF-8。",
+  "The body of the request is not JSON in UTF-8.":
+    "请求的正文不是 UTF-8 编码的 JSON。",
   "The body of the request must be a JSON object.":
     "请求的正文必须是 JSON 对象。",
   "The cache folder {folder} can't be written: {why}.":
@@ -380,6 +388,8 @@ export const CHINESE = {
     "文件已损坏:图片的某些部分可能不正确。",
   "The file is not complete, or it was changed. Copy or download it again.":
     "文件不完整或已被改动。请重新复制或下载。",
+  "The file system of {folder} has no locks. Start no second {command} there before this one has ended.":
+    "{folder} 所在的文件系统不支持文件锁。请在本次 {command} 结束之前，不要在该文件夹中启动另一个。",
   "The first answer also reads the weights from disk and packs them, about {wait}.":
     "第一个回答还要从磁盘读取并打包权重，约 {wait}。",
   "The first answer also reads the weights from disk, about {wait}.":
@@ -434,8 +444,6 @@ export const CHINESE = {
     "模型只接受由它自己返回的缓存，不接受 {kind}。",
   "The model's vocabulary has no token with which the answer could continue as JSON.":
     "模型的词表中没有能让回答继续成为 JSON 的 token。",
-  "The number {value} in the request is too large.":
-    "请求中的数字 {value} 太大。",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
@@ -506,8 +514,6 @@ export const CHINESE = {
     "请求超过 {most}。",
   "The request has text that is not valid Unicode.":
     "请求中有无效的 Unicode 文本。",
-  "The request has {value}, which is not a number in JSON.":
-    "请求中有 {value}，它不是 JSON 中的数字。",
   "The request took more than {seconds:g} s.":
     "请求用时超过 {seconds:g} 秒。",
   "The request's header took more than {seconds:g} s.":
@@ -614,6 +620,8 @@ export const CHINESE = {
     "请使用发布的 16 位检查点、quantize 生成的文件夹，或 bitsandbytes 的 4 位文件夹。",
   "Use {folder}.":
     "请使用 {folder}。",
+  "Wait until it has ended, or choose another folder for the answers.":
+    "请等它结束，或为回答选择另一个文件夹。",
   "Wait until it is ready.":
     "请等它就绪。",
   "Wait until the file is complete, then start again.":
@@ -976,6 +984,8 @@ export const CHINESE = {
     "{file} 在 {tensor} 之前有 {count} 字节的重叠。",
   "{file} has format version {format!r}; this program knows version {known}.":
     "{file} 的格式版本是 {format!r}；本程序支持版本 {known}。",
+  "{file} has lines that {command} did not write.":
+    "{file} 中有并非由 {command} 写入的行。",
   "{file} has more than 16 MiB, so it is not a manifest.":
     "{file} 超过 16 MiB，不是清单文件。",
   "{file} has more than the {most} million pixels that a picture may have.":
@@ -1054,8 +1064,12 @@ export const CHINESE = {
     "{file} 中有文件名 {name!r}；只允许文件夹内普通的 .safetensors 文件名。",
   "{file} needs more memory than is free ({width} x {height} pixels).":
     "{file} 需要的内存超过空闲内存（{width} x {height} 像素）。",
+  "{file} was changed by another program during this run.":
+    "运行期间，{file} 被其他程序更改。",
   "{file} was changed while the model was in use: it had {old} bytes, now {new}.":
     "{file} 在模型使用期间被更改：原为 {old} 字节，现为 {new} 字节。",
+  "{folder} can't be written to: {why}.":
+    "无法写入 {folder}：{why}。",
   "{folder} has files that can't be used: {count} of {total}. {problems}":
     "{folder} 中有无法使用的文件：{total} 个中的 {count} 个。{problems}",
   "{folder} has its weights as {format} ({names}), which CogVLM2 Lite can't read.":
