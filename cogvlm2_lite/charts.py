@@ -43,8 +43,8 @@ figure{{margin:0;overflow-x:auto}}svg{{width:100%;min-width:34rem;height:auto;di
 {_DRAWING_STYLE}"""
 
 
-def document(title: str, body: str) -> str:
-    """Return a complete page; title is plain text, body is HTML."""
+def document(title: str, body: str, head: str = "") -> str:
+    """Return a complete page; title is plain text, body is HTML, head is more HTML of its head."""
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -54,7 +54,7 @@ def document(title: str, body: str) -> str:
 <title>{escape(title)}</title>
 <style>
 {_STYLE}</style>
-</head>
+{head}</head>
 <body>
 <main>
 <h1>{escape(title)}</h1>
@@ -96,6 +96,15 @@ def bars(rows: Sequence[tuple[str, float, float, float]], form: str, what: str) 
     return (
         f'<svg viewBox="0 0 680 {16 + 30 * len(rows)}" role="img" aria-label="{escape(what)}">'
         f"{''.join(drawn)}</svg>"
+    )
+
+
+def card(name: str, value: str, note: str) -> str:
+    """Return a number with its name above and a note below, as HTML; lines of the note are kept."""
+    lines = "<br>".join(escape(line) for line in note.splitlines())
+    return (
+        f'<div class="card">{escape(name)}<b>{escape(value)}</b>'
+        f'<span class="soft">{lines}</span></div>'
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cogvlm2_lite.charts import by_depth, bytes_by_part, document, table
+from cogvlm2_lite.charts import by_depth, bytes_by_part, card, document, table
 from cogvlm2_lite.evaluate.compare import Comparison
 from cogvlm2_lite.evaluate.matrices import MatrixError
 from cogvlm2_lite.evaluate.metrics import Measured
@@ -77,10 +77,7 @@ def _written(found: Comparison) -> str:
 
 def _card(name: str, measured: Measured, form: str, what: str) -> str:
     low, high = format(measured.low, form), format(measured.high, form)
-    return (
-        f'<div class="card">{name}<b>{format(measured.value, form)}</b>'
-        f'<span class="soft">[{low}, {high}]<br>{what}</span></div>'
-    )
+    return card(name, format(measured.value, form), f"[{low}, {high}]\n{what}")
 
 
 def _exact(found: Comparison) -> str:

@@ -2155,6 +2155,10 @@
         <translation>--port、--allow-origin 和 API 密钥只用于 --http。</translation>
     </message>
     <message>
+        <source>Free some space, or check that you may write there, and start again. The answers are kept.</source>
+        <translation>请腾出一些空间，或检查您是否有写入权限，然后重新开始。已有的回答会保留。</translation>
+    </message>
+    <message>
         <source>{param} can&apos;t change the weights: they are used as they are in the folder.</source>
         <translation>{param} 不能改变权重：权重按文件夹中的形式使用。</translation>
     </message>
@@ -3817,6 +3821,62 @@
     <message>
         <source>Close other programs, or allow less with --vram or --ram: more is then streamed.</source>
         <translation>请关闭其他程序，或用 --vram 或 --ram 限制用量：这样会有更多权重随用随取。</translation>
+    </message>
+    <message>
+        <source>{file} is not a complete grade file of MM-Vet&apos;s evaluator: {why}.</source>
+        <translation>{file} 不是 MM-Vet 评测程序的完整评分文件：{why}。</translation>
+    </message>
+    <message>
+        <source>Scores are numbers from 0 to 1, one for each run. Let the evaluator finish, and name its file ...-grade-Nruns.json.</source>
+        <translation>评分是 0 到 1 之间的数，每轮一个。请等评测程序运行完，再指定它的文件 ...-grade-Nruns.json。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged or cut: {why}.</source>
+        <translation>{file} 已损坏或不完整：{why}。</translation>
+    </message>
+    <message>
+        <source>Write or copy the file again.</source>
+        <translation>请重新写入或复制该文件。</translation>
+    </message>
+    <message>
+        <source>{file} has no predictions.</source>
+        <translation>{file} 中没有预测结果。</translation>
+    </message>
+    <message>
+        <source>Let VLMEvalKit answer first.</source>
+        <translation>请先让 VLMEvalKit 回答。</translation>
+    </message>
+    <message>
+        <source>{file} is neither a .tsv nor a .json file.</source>
+        <translation>{file} 既不是 .tsv 文件，也不是 .json 文件。</translation>
+    </message>
+    <message>
+        <source>Let VLMEvalKit write its predictions with PRED_FORMAT=tsv or PRED_FORMAT=json.</source>
+        <translation>请用 PRED_FORMAT=tsv 或 PRED_FORMAT=json 让 VLMEvalKit 写出预测结果。</translation>
+    </message>
+    <message>
+        <source>{file} has no column {name!r}.</source>
+        <translation>{file} 没有 {name!r} 列。</translation>
+    </message>
+    <message>
+        <source>A prediction file of VLMEvalKit has the columns index and prediction.</source>
+        <translation>VLMEvalKit 的预测文件有 index 和 prediction 两列。</translation>
+    </message>
+    <message>
+        <source>Free some space, or check that you may write there.</source>
+        <translation>请腾出一些空间，或检查您是否有写入权限。</translation>
+    </message>
+    <message>
+        <source>{file}, row {row}: {data} has no question with the index {index!r}.</source>
+        <translation>{file} 第 {row} 行：{data} 中没有 index 为 {index!r} 的问题。</translation>
+    </message>
+    <message>
+        <source>Name the prediction file of this benchmark and of this version of its data.</source>
+        <translation>请指定该基准及其这一版数据的预测文件。</translation>
+    </message>
+    <message>
+        <source>Check the spelling of the path, and that you may read it.</source>
+        <translation>请检查路径的拼写，以及您是否有读取权限。</translation>
     </message>
     <message>
         <source>{file} has no readable picture: {why}.</source>
