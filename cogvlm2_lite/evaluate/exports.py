@@ -267,21 +267,27 @@ def _check_columns(path: Path, columns: Sequence[str] | Mapping[str, Any]) -> No
 # --- grades ---------------------------------------------------------------------------------------
 
 
-def read_grades(path: Path) -> Grades:
+def read_grades(path: Path, data: Data | None = None) -> Grades:
     """Return the grades of a file that MM-Vet's evaluator wrote (..._grade-Nruns.json).
 
-    Raises UsageError for another file, for grades that are not numbers from 0 to 1, and for
-    questions with different numbers of grades.
+    data  the questions that the grades belong to; their ids may be the numbers of VLMEvalKit's file
+          instead of "v1_0", ...
+
+    Raises UsageError for another file, for grades that are not numbers from 0 to 1, for questions
+    with different numbers of grades, and for a question that the data does not have.
     """
     content = _json(path)
     if not isinstance(content, dict) or not content:
         raise _no_grades(path, "it is not an object with an entry for each question")
+    ids = {mmvet_id(item.id): item.id for item in data.items} if data is not None else {}
     judges: dict[str, None] = {}
     scores: dict[str, tuple[float, ...]] = {}
     for name, entry in content.items():
-        scores[name] = tuple(_grades(path, name, entry))
-        models = entry.get("model", [])
-        judges |= dict.fromkeys(str(model) for model in models if isinstance(models, list))
+        if data is not None and mmvet_id(name) not in ids:
+            raise _no_grades(path, f"{data.name} has no question {escape_line(name)[:100]!r}")
+        scores[ids.get(mmvet_id(name)) or name] = tuple(_grades(path, name, entry))
+        models = entry.get("model")
+        judges |= dict.fromkeys(map(str, models if isinstance(models, list) else []))
     runs = {len(found) for found in scores.values()}
     if len(runs) > 1:
         raise _no_grades(path, f"some questions have {min(runs)} grades and others {max(runs)}")
