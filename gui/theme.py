@@ -25,6 +25,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 
 from gui.desktop_entry import ICON
+from gui.standard_icons import IconColours, IconStyle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +318,7 @@ def apply(app: QApplication, choice: str, points: int) -> Colours:
     app.setProperty("colours", asdict(colours))
     # Each of these goes over all widgets, so only what changes is set.
     if not app.styleSheet():
-        app.setStyle("Fusion")
+        app.setStyle(IconStyle(_icon_colours))
     font = QFont()
     font.setFamilies(list(FAMILIES))
     font.setPointSize(points)
@@ -359,6 +360,11 @@ def current() -> Colours:
     app = QApplication.instance()
     applied = app.property("colours") if app else None
     return Colours(**applied) if applied else LIGHT
+
+
+def _icon_colours() -> IconColours:
+    colours = current()
+    return IconColours(ground=colours.raised, ink=colours.ink, soft=colours.soft)
 
 
 def _palette(colours: Colours) -> QPalette:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QPoint, QPointF, QRect, Qt
-from PySide6.QtGui import QColor, QImage, QWheelEvent
+from PySide6.QtGui import QColor, QIcon, QImage, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
     QCompleter,
     QDial,
     QDialog,
+    QFileDialog,
     QLabel,
     QLineEdit,
     QListWidget,
@@ -33,8 +34,10 @@ from PySide6.QtWidgets import (
     QScrollArea,
     QScrollBar,
     QSpinBox,
+    QStyle,
     QTabBar,
     QTableWidget,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -454,3 +457,44 @@ def test_the_list_comes_back_after_a_narrow_window_and_its_width_is_saved(
     outer = desk.chat.layout_of_page.outer
     outer.moveSplitter(260, 1)
     assert abs(desk.program.settings.get("list_width") - 260) < 5
+
+
+# --- icons of Qt's own dialogs -------------------------------------------------------------------
+
+
+def icon_contrast(icon: QIcon, side: int, ground: str) -> float:
+    """The contrast of the pixel of an icon that stands out most."""
+    image = icon.pixmap(side, side).toImage()
+    seen = [pixel for pixel in pixels(image, image.rect()) if pixel.alpha() > 200]
+    return max(contrast(pixel.name(), ground) for pixel in seen)
+
+
+def test_every_standard_icon_is_seen(desk: Desk, dressed: theme.Colours) -> None:
+    style, checked = QApplication.style(), 0
+    box = QDialog()
+    for kind in QStyle.StandardPixmap:
+        icon = style.standardIcon(kind, None, box)
+        if not icon.isNull():
+            assert icon_contrast(icon, 16, dressed.raised) >= 3, kind
+        small = style.standardPixmap(kind, None)
+        if not small.isNull():
+            assert icon_contrast(QIcon(small), 16, dressed.raised) >= 3, kind
+            checked += 1
+    assert checked > 40
+
+
+def test_the_arrows_of_the_file_dialog_are_seen(desk: Desk, dressed: theme.Colours) -> None:
+    dialog = QFileDialog(desk.program.window)
+    dialog.setOption(QFileDialog.Option.DontUseNativeDialog)
+    dialog.setDirectory("/")
+    dialog.show()
+    desk.qtbot.waitExposed(dialog)
+    shown = dialog.grab().toImage()
+    for name in ("backButton", "forwardButton", "toParentButton", "newFolderButton"):
+        button = dialog.findChild(QToolButton, name)
+        assert button is not None
+        place = QRect(button.mapTo(dialog, QPoint(0, 0)), button.size()).adjusted(8, 8, -8, -8)
+        ground = shown.pixelColor(place.topLeft())
+        assert strongest(shown, place, ground) >= 3, name
+    dialog.close()
+    dialog.deleteLater()
