@@ -127,9 +127,22 @@ def score_groups(
     return found, incomplete
 
 
-def picture_of(item: Item, answered: Answered) -> str:
-    """Return a text that is equal for answers about one picture."""
-    return answered.picture or picture_key(item) or f"no picture: {item.id}"
+def pictures_of(items: Sequence[Item], answers: Mapping[str, Answered]) -> dict[str, str]:
+    """Return a text for each item that is equal for items about one picture, by id.
+
+    The hash of the picture that was asked about; an answer that failed may not have one.
+    """
+    hashes = {
+        picture_key(item): answers[item.id].picture
+        for item in items
+        if item.id in answers and answers[item.id].picture
+    }
+    found = {}
+    for item in items:
+        hashed = answers[item.id].picture if item.id in answers else ""
+        key = picture_key(item)
+        found[item.id] = hashed or hashes.get(key, key) or f"no picture: {item.id}"
+    return found
 
 
 def _check_ids(data: Data, answers: Mapping[str, Answered], grades: Grades | None) -> None:
