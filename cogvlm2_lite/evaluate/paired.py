@@ -125,7 +125,7 @@ def compare_runs(
     if not common:
         raise UsageError(
             "The two runs have no question of {data} in common that both answered.",
-            hint="Use the same --limit and --seed for both.",
+            hint="Use the same limit and the same seed for both.",
             data=data.name,
         )
     for item in common:
@@ -178,7 +178,7 @@ def _check_same_question(item: Item, a: Answered, b: Answered) -> None:
     raise UsageError(
         "The two runs can't be compared: the question {id!r} was asked with different words or "
         "another picture.",
-        hint="Use the same data and --protocol for both.",
+        hint="Use the same data and the same protocol for both.",
         id=item.id[:100],
     )
 

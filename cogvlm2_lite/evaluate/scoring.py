@@ -2,8 +2,23 @@
 
     score("anls", "official", prediction="1,200", answers=["$1,200"])
 
-`metric` names what is scored, `rules` the rule set (evaluate/rules), and the keywords are the
-answer, the references and what else the metric needs. docs/evaluation.md lists them.
+| metric | rules | keywords | returns |
+| --- | --- | --- | --- |
+| vqa_accuracy | official, vlmevalkit, vlmevalkit_2024 | prediction, answers | 0 to 1 |
+| anls | the same | prediction, answers | 0 to 1 |
+| chartqa_relaxed | the same | prediction, answer: a text, the text of a list, or a list | right? |
+| ocrbench_hit | official, vlmevalkit | prediction or prediction_missing, answers, category | 1, 0 |
+| ocrbench_total | vlmevalkit | rows of category, answers, prediction | hits by part |
+| mmmu_choice | official, vlmevalkit, vlmevalkit_2024 | response, options | {"letter": ...} |
+| mmmu_open | the same | response, answer: a text or a list | right? |
+| mmmu_total | official | answers, predictions: both by id | number and accuracy by part |
+| mmbench_match | vlmevalkit, vlmevalkit_2024 | prediction, options by letter | {"letter": ...} |
+| mmbench_circular | vlmevalkit | rows, answers: pairs of index and letter | hits, accuracy |
+| mmvet_total | official, vlmevalkit | items with scores, or judge_text | totals, or the grade |
+| paired_binary | own | questions, only_a_right, only_b_right | loss, interval, p |
+| paired_cluster | own | rows of picture, score of A, score of B | change, its error, p |
+
+Results have the form that the reference program gives them. evaluate/rules has the rule sets.
 """
 
 from __future__ import annotations

@@ -2155,6 +2155,14 @@
         <translation>--port、--allow-origin 和 API 密钥只用于 --http。</translation>
     </message>
     <message>
+        <source>Use the same data and the same protocol for both.</source>
+        <translation>请对两者使用相同的数据和相同的协议。</translation>
+    </message>
+    <message>
+        <source>Use the same limit and the same seed for both.</source>
+        <translation>请对两者使用相同的数量限制和相同的随机种子。</translation>
+    </message>
+    <message>
         <source>Free some space, or check that you may write there, and start again. The answers are kept.</source>
         <translation>请腾出一些空间，或检查您是否有写入权限，然后重新开始。已有的回答会保留。</translation>
     </message>
@@ -3799,6 +3807,22 @@
         <translation>请用更长的上下文加载模型，或少生成一些 token。</translation>
     </message>
     <message>
+        <source>There is an answer to the question {id!r}, but {data} has no such question.</source>
+        <translation>有一个对问题 {id!r} 的回答，但 {data} 中没有这个问题。</translation>
+    </message>
+    <message>
+        <source>Take the data that the questions came from.</source>
+        <translation>请使用这些问题所来自的数据。</translation>
+    </message>
+    <message>
+        <source>There is a grade of the question {id!r}, but {data} has no such question.</source>
+        <translation>有一个对问题 {id!r} 的评分，但 {data} 中没有这个问题。</translation>
+    </message>
+    <message>
+        <source>Take the grades of answers to these questions.</source>
+        <translation>请使用针对这些问题的回答的评分。</translation>
+    </message>
+    <message>
         <source>{reference} and {other} have different tokenizers, so their answers can&apos;t be compared.</source>
         <translation>{reference} 与 {other} 的分词器不同，无法比较它们的回答。</translation>
     </message>
@@ -3881,6 +3905,30 @@
     <message>
         <source>{file} has no readable picture: {why}.</source>
         <translation>{file} 中没有可读取的图片：{why}。</translation>
+    </message>
+    <message>
+        <source>less than 1 point lost</source>
+        <translation>损失不到 1 分</translation>
+    </message>
+    <message>
+        <source>a loss is shown</source>
+        <translation>已证实有损失</translation>
+    </message>
+    <message>
+        <source>not graded</source>
+        <translation>未评分</translation>
+    </message>
+    <message>
+        <source>not decided with {questions} questions</source>
+        <translation>{questions} 个问题不足以判定</translation>
+    </message>
+    <message>
+        <source>The two runs can&apos;t be compared: the question {id!r} was asked with different words or another picture.</source>
+        <translation>无法比较这两次运行：问题 {id!r} 的提问文字或图片不同。</translation>
+    </message>
+    <message>
+        <source>The two runs have no question of {data} in common that both answered.</source>
+        <translation>这两次运行没有都回答过的 {data} 问题。</translation>
     </message>
     <message>
         <source>Unknown protocol {name!r}.</source>
