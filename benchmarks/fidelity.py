@@ -26,9 +26,9 @@ from its float32 logits. Ids, types, positions, expert masks and greedy tokens m
 column to 2e-4 and puts nine typical mistakes into the code to show that each would be noticed. The
 real weights were not available: this page proves the mathematics, not the answers of the 19B model.
 
-These are equal bit for bit, too: preprocessing (`preprocess_golden.safetensors`), prompts
+These are equal bit for bit, too: preprocessing (`preprocess_golden.safetensors.xz`), prompts
 (`prompts.json`), and the RoPE tables of the real size in bfloat16 and float16
-(`rope_tables_real.safetensors`).
+(`rope_tables_real.safetensors.xz`).
 
 In half precision, greedy tokens may differ where two candidates are closer than the rounding error;
 such rows show "differs".

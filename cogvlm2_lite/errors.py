@@ -6,6 +6,7 @@ CogVLM2LiteError
 ├── PromptTooLongError    a question longer than the context
 ├── CheckpointError       a model folder that is damaged, incomplete or of another model
 │   └── NoFolderError     a model folder that does not exist
+├── AdapterError          an adapter (LoRA) that is damaged, not supported or of another model
 ├── DoesNotFitError       not enough memory or disk space
 ├── ConversionError       quantize or verify can't continue
 ├── DeviceError           a device that is missing or can't be used
@@ -86,6 +87,10 @@ class NoFolderError(CheckpointError):
     """A model folder that does not exist: a wrong argument, as for `quantize` and `verify`."""
 
     exit_code = UsageError.exit_code
+
+
+class AdapterError(CogVLM2LiteError):
+    """An adapter that is damaged, of a kind that is not supported, or of another model."""
 
 
 class DoesNotFitError(CogVLM2LiteError):

@@ -27,6 +27,7 @@ from cogvlm2_lite.batch.work import (
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
+    add_adapter_options,
     add_compute_options,
     add_parallel_option,
     add_picture_options,
@@ -142,6 +143,7 @@ def build_parser() -> Parser:
         "means stop",
     )
     add_compute_options(parser)
+    add_adapter_options(parser)
     add_parallel_option(parser)
     add_picture_options(parser)
     add_sampling_options(parser)
@@ -253,7 +255,7 @@ def _task(args: argparse.Namespace, model: Path) -> Task:
         template=args.template,
         upright=not args.as_stored,
         page=args.page,
-        model=identify_model(model),
+        model=identify_model(model, args.adapter),
         numbers=(args.dtype, args.rope, args.kv),
     )
 

@@ -8,7 +8,13 @@ from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, add_origin_option, read_key
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.extras import needs_extra
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_adapter_options,
+    add_compute_options,
+    add_parallel_option,
+    load_options,
+)
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.places import expand_home
@@ -44,6 +50,7 @@ def build_parser() -> Parser:
         help="clients may use the pictures in this folder and its subfolders; may be repeated",
     )
     add_compute_options(parser)
+    add_adapter_options(parser)
     add_parallel_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(

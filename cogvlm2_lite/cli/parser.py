@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: Parser) -> None:
-    """Declare MODEL, the options of `add_compute_options`, --keep-pictures and --show-plan."""
+    """Declare MODEL, --keep-pictures, --show-plan, and options for computing and adapters."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -97,6 +97,7 @@ def add_model_options(parser: Parser) -> None:
         "model",
     )
     add_compute_options(parser)
+    add_adapter_options(parser)
     parser.add_argument(
         "--keep-pictures",
         metavar="SIZE",
@@ -108,12 +109,31 @@ def add_model_options(parser: Parser) -> None:
     )
 
 
+def add_adapter_options(parser: Parser) -> None:
+    """Declare --adapter and --any-base."""
+    parser.add_argument(
+        "--adapter",
+        metavar="FOLDER",
+        type=Path,
+        help="use a LoRA adapter: a folder with adapter_model.safetensors, as peft and other "
+        "programs write it (default: none)",
+    )
+    parser.add_argument(
+        "--any-base",
+        action="store_true",
+        help="use the adapter even if it was trained on another model of the same shape",
+    )
+
+
 def add_compute_options(parser: Parser) -> None:
     """Declare the options for device, number types and memory; `load_options` reads them.
 
-    A command may declare --parallel, --keep-pictures and --max-megapixels after this.
+    A command may declare --parallel, --keep-pictures, --max-megapixels and the options of
+    `add_adapter_options` after this.
     """
-    parser.set_defaults(parallel=1, keep_pictures=None, max_megapixels=None)
+    parser.set_defaults(
+        parallel=1, keep_pictures=None, max_megapixels=None, adapter=None, any_base=False
+    )
     group = parser.add_argument_group("device")
     group.add_argument(
         "--device",
@@ -196,6 +216,8 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
         max_picture_pixels=DEFAULT_LIMITS.max_pixels
         if megapixels is None
         else int(megapixels * 1e6),
+        adapter=args.adapter,
+        any_base=args.any_base,
     )
 
 

@@ -9,7 +9,13 @@ from contextlib import suppress
 from cogvlm2_lite.cli.api_key import KEY_VARIABLE, add_key_options, add_origin_option, read_key
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.extras import needs_extra
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, add_parallel_option, load_options
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_adapter_options,
+    add_compute_options,
+    add_parallel_option,
+    load_options,
+)
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.errors import OutputError, UsageError
@@ -36,6 +42,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
     add_compute_options(parser)
+    add_adapter_options(parser)
     add_parallel_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(

@@ -61,7 +61,9 @@ from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.adapter import Adapter, read_adapter
 from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 from cogvlm2_lite.weights.zeros import look_for_zeros
 
@@ -305,6 +307,8 @@ def load(
     kv: str = "full",
     parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
+    adapter: str | Path | None = None,
+    any_base: bool = False,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
 
@@ -321,10 +325,13 @@ def load(
     parallel conversations that `Model.engine` may answer at once; fewer if memory is short, see
              Model.plan. `Model.answer` needs one
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
+    adapter  folder of a LoRA adapter that every answer uses, as peft writes it; None: no adapter
+    any_base accept an adapter that was trained on another model of the same shape
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
     for a damaged or unknown folder, DoesNotFitError if there is not enough memory, DeviceError if
-    a device can't be used, and UsageError for an invalid argument.
+    a device can't be used, AdapterError if the adapter is damaged, not supported or made for
+    another model, and UsageError for an invalid argument.
     """
     return load_with(
         LoadOptions(
@@ -339,6 +346,8 @@ def load(
             kv=kv,
             parallel=parallel,
             pictures=pictures,
+            adapter=None if adapter is None else Path(adapter),
+            any_base=any_base,
         )
     )
 
@@ -359,6 +368,10 @@ def load_with(options: LoadOptions) -> Model:
         )
     compute = choose_compute(options.device, options.dtype)
     catalog = Catalog.open(folder, config)
+    adapter = None
+    if options.adapter is not None:
+        base = source_fingerprint(catalog, folder)
+        adapter = read_adapter(options.adapter, config, base=base, any_base=options.any_base)
     try:
         model = open_model(
             folder,
@@ -371,12 +384,14 @@ def load_with(options: LoadOptions) -> Model:
             parallel=parallel,
             pictures=options.pictures,
             weights=(catalog, None),
+            adapter=adapter,
         )
     except DEVICE_ERROR as error:
         raise device_lost(error) from error
     found = look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES)
     model.warnings = tuple(zeros.warning for zeros in islice(found, 1))
-    model.remarks = (*model.warnings, *_remarks(model, allowance))
+    about_adapter = () if adapter is None else adapter.remarks
+    model.remarks = (*model.warnings, *_remarks(model, allowance), *about_adapter)
     return model
 
 
@@ -441,6 +456,7 @@ def open_model(
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
     weights: tuple[Catalog, PieceReader | None] | None = None,
+    adapter: Adapter | None = None,
 ) -> Model:
     """Open a model folder within given budgets. Most callers want `load`, which decides them.
 
@@ -453,13 +469,19 @@ def open_model(
     arenas   as for Runtime
     weights  a catalog of the folder that is already open, and a reader of its bytes other than its
              files (`bench`) or None
+    adapter  the adapter that every answer uses
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
     devices = [backend_of(b.device).torch_device(b.device) for b in budgets]
-    loaders = [WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader) for d in devices]
+    adapters = [] if adapter is None else [adapter]
+    loaders = [
+        WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader, adapters=adapters)
+        for d in devices
+    ]
     itemsize = compute.dtype.itemsize
-    sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs)
+    low_rank = {name: pair.numel for each in adapters for name, pair in each.pairs.items()}
+    sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs, low_rank=low_rank)
     workload = Workload(
         context=context or config.max_position_embeddings,
         itemsize=itemsize,
@@ -481,11 +503,14 @@ def open_model(
         rope=rope,
         kv=kv,
         arenas=arenas,
+        adapter=adapter,
     )
     store = None
     if pictures is not None:
         numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
         identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
+        if adapter is not None:
+            identity += f" {adapter.sha256} {adapter.acts_on}"
         store = PictureStore(pictures[0], identity, pictures[1])
     replanner = Replanner(runtime, sizes, workload)
     return Model(folder, config, runtime, replanner, compute, store)

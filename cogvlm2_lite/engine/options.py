@@ -29,4 +29,6 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kv: str = "full"
     parallel: int = 1
     pictures: tuple[Path, int] | None = None
+    adapter: Path | None = None
+    any_base: bool = False
     max_picture_pixels: int = DEFAULT_LIMITS.max_pixels

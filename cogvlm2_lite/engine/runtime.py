@@ -26,6 +26,8 @@ from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotation
+from cogvlm2_lite.weights.adapter import BEHIND_PICTURE, Adapter
+from cogvlm2_lite.weights.slots import Adapted
 
 _ALL_LANGUAGE = Routing(vision=None)
 
@@ -72,6 +74,7 @@ class Runtime:
     arenas   account for the bytes of the devices; None: new ones
     capture  captures decode steps as graphs; None: that of the first device's backend, if it has
              one
+    adapter  acts in every step; the loaders must have it too
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class Runtime:
         kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
         capture: CaptureGraph | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.config = config
+        self._adapter = adapter
         self.dtype = dtype
         self._kv = kv
         self._devices = tuple(devices)
@@ -144,17 +149,31 @@ class Runtime:
         Returns       [batch, image tokens with boi and eoi, hidden]
         """
         residency, devices = self.residency, self.vision_devices
-        hidden = pixel_values.to(devices[0], self.dtype)
+        hidden, adapted = pixel_values.to(devices[0], self.dtype), self._adapted_picture
         with residency.phase(Phase.ENCODE):
             for embedding in residency.walk([self.parts.tower.embedding]):
                 hidden = embedding(hidden)
         for done, block in enumerate(self.parts.tower.blocks, 1):
             check_cancel(cancel)
             with residency.at(Phase.ENCODE, block):
-                hidden = block(hidden.to(devices[done - 1]))
+                hidden = block(hidden.to(devices[done - 1]), adapted)
             yield self.progress("encode", done, len(devices))
         with residency.at(Phase.ENCODE, self.parts.projector):
-            return self.parts.projector(hidden.to(self.last_device))
+            return self.parts.projector(hidden.to(self.last_device), adapted)
+
+    @property
+    def _adapted_picture(self) -> Adapted | None:
+        """The adapter for the vision tower and the projector."""
+        if self._adapter is None or self._adapter.acts_on == BEHIND_PICTURE:
+            return None
+        return Adapted(name=self._adapter.name)
+
+    def _adapted(self, chunk: Chunk) -> Adapted | None:
+        """Return the adapter for the decoder, with the rows of a chunk on which it acts."""
+        if self._adapter is None or self._adapter.acts_on != BEHIND_PICTURE:
+            return self._adapted_picture
+        rows = behind_picture(chunk)
+        return Adapted(name=self._adapter.name, rows=rows) if bool(rows.any()) else None
 
     def prefill(
         self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
@@ -305,6 +324,7 @@ class Runtime:
             causal=False,
             cache=token.cache,
             place=place,
+            adapted=None if self._adapter is None else Adapted(name=self._adapter.name),
         )
 
     @property
@@ -354,7 +374,18 @@ class Runtime:
             mask=mask,
             causal=first,
             cache=cache,
+            adapted=_adapted_on(self._adapted(chunk), device),
         )
+
+
+def behind_picture(chunk: Chunk) -> Tensor:
+    """Return which tokens are neither bos nor an image token nor before one, [batch, tokens]."""
+    before = chunk.image_mask.flip(1).cumsum(1).flip(1) > 0  # an image token is here or later
+    return ~before & (chunk.position_ids > 0)
+
+
+def _adapted_on(adapted: Adapted | None, device: torch.device) -> Adapted | None:
+    return None if adapted is None else adapted.to(device)
 
 
 class DecodeInputs:

@@ -131,15 +131,22 @@ def in_use_order(units: Iterable[Unit]) -> Iterator[Unit]:
     return iter(sorted(units, key=lambda unit: (step_of(unit), unit.part.value)))
 
 
-def unit_sizes(catalog: Catalog, *, itemsize: int, packed: bool) -> dict[UnitKey, int]:
+def unit_sizes(
+    catalog: Catalog, *, itemsize: int, packed: bool, low_rank: Mapping[str, int] | None = None
+) -> dict[UnitKey, int]:
     """Return the bytes in memory of each unit.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
     packed    whether 4-bit matrices get a copy in the layout of the CPU's decoding kernel: half a
               byte per weight and a 2-byte scale per 64
+    low_rank  numbers that adapters add to matrices, by name
     """
-
+    added = low_rank or {}
     return sum_by_unit(
-        (tensor.spec, held_bytes(tensor, itemsize=itemsize, packs=packed))
+        (
+            tensor.spec,
+            held_bytes(tensor, itemsize=itemsize, packs=packed)
+            + added.get(tensor.spec.name, 0) * itemsize,
+        )
         for tensor in catalog.tensors.values()
     )

@@ -15,7 +15,7 @@ from cogvlm2_lite.model.full_attention import Attend, reference
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
-from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
+from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +42,34 @@ class Routing:
         return Routing(vision=self.vision.to(device), language=self.language.to(device))
 
     def apply(
-        self, x: Tensor, language: Callable[[Tensor], Tensor], vision: Callable[[Tensor], Tensor]
+        self, x: Tensor, language: Project, vision: Project, adapted: Adapted | None = None
     ) -> Tensor:
-        """Return the rows of x [batch, tokens, width], each processed by its expert, in order."""
+        """Return the rows of x [batch, tokens, width], each processed by its expert, in order.
+
+        adapted  its rows are [batch, tokens]
+        """
         if self.vision is None or self.language is None:
-            return language(x)
+            return language(x, adapted)
         # Gather each expert's rows, run both experts, scatter the results back: an expert never
         # computes rows of the other one.
         rows = x.flatten(0, 1)
-        out_language, out_vision = language(rows[self.language]), vision(rows[self.vision])
+        out_language = language(rows[self.language], _of_rows(adapted, self.language))
+        out_vision = vision(rows[self.vision], _of_rows(adapted, self.vision))
         out = out_vision.new_empty((rows.shape[0], out_vision.shape[1]))
         out[self.vision] = out_vision
         out[self.language] = out_language
         return out.reshape(*x.shape[:2], -1)
+
+
+Project = Callable[[Tensor, Adapted | None], Tensor]
+"""Projects rows [..., width]; the second argument is the adapter that acts on them."""
+
+
+def _of_rows(adapted: Adapted | None, rows: Tensor) -> Adapted | None:
+    """Return the adapter for some rows of the flattened [batch * tokens]."""
+    if adapted is None or adapted.rows is None:
+        return adapted
+    return Adapted(name=adapted.name, rows=adapted.rows.flatten()[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +83,7 @@ class Step:
     cache     stores the keys and values
     place     place of a single token in the cache, if the step may become a CUDA graph; None: the
               tokens are appended
+    adapted   the adapter that acts, with rows [batch, tokens]; None: no adapter
     """
 
     routing: Routing
@@ -76,6 +92,7 @@ class Step:
     causal: bool
     cache: KVCache
     place: Place | None = None
+    adapted: Adapted | None = None
 
     def on(self, device: torch.device) -> Step:
         """Return the step with its tensors on a device; the cache's layers stay on theirs."""
@@ -91,6 +108,7 @@ class Step:
             causal=self.causal,
             cache=self.cache,
             place=None if self.place is None else self.place.to(device),
+            adapted=None if self.adapted is None else self.adapted.to(device),
         )
 
 
@@ -111,16 +129,20 @@ class Expert:
         self.up = Linear(f"{base}.mlp.{name}_mlp.up_proj.weight", hidden, inner)
         self.down = Linear(f"{base}.mlp.{name}_mlp.down_proj.weight", inner, hidden)
 
-    def mlp(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
         # In place: a picture's gate alone takes 63 MiB, and allocating memory takes time too.
-        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))
+        gate = F.silu(self.gate(x, adapted), inplace=True)
+        return self.down(gate.mul_(self.up(x, adapted)), adapted)
 
-    def mlp_each(self, xs: Sequence[Tensor]) -> list[Tensor]:
+    def mlp_each(
+        self, xs: Sequence[Tensor], adapted: Sequence[Adapted | None] | None = None
+    ) -> list[Tensor]:
         """Return `mlp` of each x [1, 1, hidden], bit-identical to a call for it alone."""
-        gates, ups = self.gate.each(xs), self.up.each(xs)
+        gates, ups = self.gate.each(xs, adapted), self.up.each(xs, adapted)
         return self.down.each(
-            [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)]
+            [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)],
+            adapted,
         )
 
     def slots(self) -> Iterator[WeightSlot]:
@@ -154,14 +176,16 @@ class DecoderBlock:
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         """[batch, tokens, hidden] -> the same; the cache gains this layer's keys and values."""
         route, language, vision = step.routing.apply, self.language, self.vision
+        adapted = step.adapted
         # x + dense(attention(qkv(norm(x)))), then x + mlp(norm(x)); each projection is routed.
         # The calls are nested so that no variable keeps an intermediate result alive.
         x = x + route(
-            self.attend(route(self.attention_norm(x), language.qkv, vision.qkv), step),
+            self.attend(route(self.attention_norm(x), language.qkv, vision.qkv, adapted), step),
             language.dense,
             vision.dense,
+            adapted,
         )
-        return x + route(self.mlp_norm(x), language.mlp, vision.mlp)
+        return x + route(self.mlp_norm(x), language.mlp, vision.mlp, adapted)
 
     def each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
         """Run one language token of each of several sequences, xs [1, 1, hidden] each.
@@ -169,11 +193,11 @@ class DecoderBlock:
         Each result is bit-identical to that of `__call__` for it alone: the projections guarantee
         it, and everything else runs one by one. The gain is that weights are read once.
         """
-        language = self.language
-        qkvs = language.qkv.each([self.attention_norm(x) for x in xs])
+        language, adapted = self.language, [step.adapted for step in steps]
+        qkvs = language.qkv.each([self.attention_norm(x) for x in xs], adapted)
         mixed = [self.attend(qkv, step) for qkv, step in zip(qkvs, steps, strict=True)]
-        xs = [x + y for x, y in zip(xs, language.dense.each(mixed), strict=True)]
-        added = language.mlp_each([self.mlp_norm(x) for x in xs])
+        xs = [x + y for x, y in zip(xs, language.dense.each(mixed, adapted), strict=True)]
+        added = language.mlp_each([self.mlp_norm(x) for x in xs], adapted)
         return [x + y for x, y in zip(xs, added, strict=True)]
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:

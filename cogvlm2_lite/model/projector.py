@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
+from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 NORM_EPS = 1e-5
 """LayerNorm eps inside the projector: torch's default in the released code; no config has it."""
@@ -37,9 +37,9 @@ class Projector:
         self.boi = Vector(f"{base}.boi", (1, 1, hidden))
         self.eoi = Vector(f"{base}.eoi", (1, 1, hidden))
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, 1 + patches, vision hidden] -> [batch, image tokens, hidden] with boi and eoi."""
-        y = self.project(self.downsample(x))
+        y = self.project(self.downsample(x), adapted)
         ends = (self.boi.tensor, self.eoi.tensor)
         boi, eoi = (end.expand(y.shape[0], -1, -1) for end in ends)
         return torch.cat((boi, y, eoi), dim=1)
@@ -50,10 +50,11 @@ class Projector:
         merged = F.conv2d(grid, self.kernel.tensor, self.kernel_bias.tensor, stride=2)
         return merged.flatten(2).transpose(1, 2)
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, tokens, vision hidden] -> [batch, tokens, hidden]."""
-        h = F.gelu(self.norm(self.linear(x)))
-        return self.down(F.silu(self.gate(h), inplace=True).mul_(self.up(h)))
+        h = F.gelu(self.norm(self.linear(x, adapted)))
+        gate = F.silu(self.gate(h, adapted), inplace=True)
+        return self.down(gate.mul_(self.up(h, adapted)), adapted)
 
     def slots(self) -> Iterator[WeightSlot]:
         yield from (self.kernel, self.kernel_bias, self.boi, self.eoi)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.norms import LayerNorm
-from cogvlm2_lite.weights.slots import Linear, Vector, WeightSlot
+from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 
 class PatchEmbedding:
@@ -54,10 +54,10 @@ class VisionBlock:
         self.attention_norm = LayerNorm(f"{base}.input_layernorm", width, eps)
         self.mlp_norm = LayerNorm(f"{base}.post_attention_layernorm", width, eps)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, 1 + patches, hidden] -> the same shape."""
-        x = x + self.attention_norm(self.dense(self.attend(self.qkv(x))))
-        return x + self.mlp_norm(self.fc2(gelu_in_place(self.fc1(x))))
+        x = x + self.attention_norm(self.dense(self.attend(self.qkv(x, adapted)), adapted))
+        return x + self.mlp_norm(self.fc2(gelu_in_place(self.fc1(x, adapted)), adapted))
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Attend in both directions, [batch, tokens, 3 * hidden] -> [batch, tokens, hidden].

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.header import Shard
-from cogvlm2_lite.weights.manifest import MANIFEST_NAME
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "cogvlm2_lite_adapter.json")
 
 _DIGITS = 16
 _SAMPLE_BYTES = 4096
 _SMALL_FILES = ("config.json", "tokenizer.json", MANIFEST_NAME)
 
 
-def identify_model(folder: Path) -> str:
+def identify_model(folder: Path, adapter: Path | None = None) -> str:
     """Return 16 hexadecimal digits that differ for models that answer differently.
 
     They depend on the config, the headers, the tokenizer and the manifest, which has the hash of
     every tensor. A folder without a manifest has two models of one size told apart by a sample of
     each tensor, since reading 39 GB would take minutes. The path does not matter.
+
+    adapter  folder of an adapter that acts, which counts as a part of the model
 
     Raises CheckpointError for a folder that can't be opened as a model.
     """
@@ -31,18 +36,31 @@ def identify_model(folder: Path) -> str:
     for shard in catalog.shards:
         digest.update(f"{shard.file.name} {shard.size} {shard.header_sha256}\n".encode())
     try:
-        for name in _SMALL_FILES:
-            file = folder / name
-            content = file.read_bytes() if file.is_file() else b""
-            digest.update(hashlib.sha256(content).digest())
+        _add_files(digest, folder, _SMALL_FILES)
         if not (folder / MANIFEST_NAME).is_file():
             for shard in catalog.shards:
                 _add_samples(digest, shard)
+        if adapter is not None:
+            _add_files(digest, adapter, ADAPTER_FILES)
     except OSError as error:
         raise CheckpointError(
             "{file} can't be read: {why}.", file=folder, why=error.strerror or error
         ) from error
     return digest.hexdigest()[:_DIGITS]
+
+
+def source_fingerprint(catalog: Catalog, folder: Path) -> str:
+    """Return the fingerprint of the checkpoint that a folder is, or was converted from."""
+    manifest = read_manifest(folder)
+    found = "" if manifest is None else manifest.source.get("fingerprint", "")
+    return found or catalog.fingerprint()
+
+
+def _add_files(digest: hashlib._Hash, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        file = folder / name
+        content = file.read_bytes() if file.is_file() else b""
+        digest.update(hashlib.sha256(content).digest())
 
 
 def _add_samples(digest: hashlib._Hash, shard: Shard) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.weights.adapter import Adapter, Pair
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.slots import Linear, StoredWeight, WeightSlot
+from cogvlm2_lite.weights.slots import Linear, LowRank, StoredWeight, WeightSlot
 from cogvlm2_lite.weights.storage import WeightTarget, make_weight
 
 
@@ -29,6 +31,7 @@ class WeightLoader:
 
     kernels  how 4-bit matrices are multiplied; None: the fastest that work here
     reader   the source of the bytes; None: the catalog's files
+    adapters are loaded with the matrices that they change
 
     One thread may fill slots while another one multiplies. Two threads must not multiply at the
     same time, because all weights of a loader share its scratch buffers.
@@ -42,11 +45,13 @@ class WeightLoader:
         dtype: torch.dtype,
         kernels: KernelChoice | None = None,
         reader: PieceReader | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self.catalog = catalog
         self.kernels = kernels or choose_kernels(device, dtype)
         self.scratch = Scratch(device)
         self._reader = reader or Reader(catalog)
+        self._adapters = tuple(adapters)
         self._upload = backend_of(device).upload(device)
         self._target = WeightTarget(
             device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch
@@ -60,9 +65,9 @@ class WeightLoader:
     def fill(self, slot: WeightSlot) -> int:
         """Load the weight into the slot; return its bytes, mapped file pages included.
 
-        The number is that of footprint.held_bytes. On the CPU a matrix that is stored in the
-        compute dtype stays a view of its file. The inv_freq vectors and the embedding keep their
-        stored type, and stay in host memory.
+        The number is that of footprint.held_bytes, and what adapters add. On the CPU a matrix that
+        is stored in the compute dtype stays a view of its file. The inv_freq vectors and the
+        embedding keep their stored type, and stay in host memory.
 
         Raises CheckpointError if the file was changed or its values are not valid for its kind.
         """
@@ -71,7 +76,8 @@ class WeightLoader:
             if isinstance(slot, Linear):
                 _check_shape(stored, (slot.out_features, slot.in_features))
                 slot.stored = self._weight(stored)
-                return slot.stored.nbytes
+                slot.adapters = self._low_rank(slot.name)
+                return slot.stored.nbytes + sum(pair.nbytes for pair in slot.adapters.values())
             _check_shape(stored, slot.shape)
             slot.value = self._vector(stored)
             return slot.value.nbytes
@@ -81,6 +87,7 @@ class WeightLoader:
         self._upload.wait_for_computing()
         if isinstance(slot, Linear):
             slot.stored = None
+            slot.adapters = {}
         else:
             slot.value = None
 
@@ -89,6 +96,19 @@ class WeightLoader:
         pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
         packed = self.packs and stored.spec.decodes
         return make_weight(stored, pieces, self._target, packed=packed)
+
+    def _low_rank(self, matrix: str) -> dict[str, LowRank]:
+        return {
+            adapter.name: self._upload_pair(adapter.pairs[matrix])
+            for adapter in self._adapters
+            if matrix in adapter.pairs
+        }
+
+    def _upload_pair(self, pair: Pair) -> LowRank:
+        device, dtype = self._target.device, self._target.dtype
+        # The scale goes into one matrix, in float32, so that it is rounded once.
+        down, up = self._upload.send(pair.down), self._upload.send(pair.up * pair.scale)
+        return LowRank(down=down.to(device, dtype), up=up.to(device, dtype))
 
     def _vector(self, stored: StoredTensor) -> Tensor:
         value = self._reader.read(stored)["weight"]

@@ -31,6 +31,15 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )
 
 
+def map_shard(shard: Shard) -> dict[str, Tensor]:
+    """Return all tensors of a file as views of it, by name.
+
+    Raises CheckpointError if the file has changed since its header was read, or can't be read.
+    """
+    file = _MappedFile(shard)
+    return {name: _view(file, piece) for name, piece in shard.pieces.items()}
+
+
 class Reader:
     """Reads the pieces of a catalog as CPU tensors, without copying if possible.
 
@@ -55,11 +64,15 @@ class Reader:
 
     def view(self, piece: Piece) -> Tensor:
         """Return one piece as a view of its file; errors as in read."""
-        dtype = TORCH_DTYPES[piece.dtype]
-        flat = self._files[piece.file].bytes(piece.begin, piece.end)
-        if piece.begin % dtype.itemsize:
-            flat = flat.clone()  # torch's kernels may require aligned numbers
-        return flat.view(dtype).view(piece.shape)
+        return _view(self._files[piece.file], piece)
+
+
+def _view(file: _MappedFile, piece: Piece) -> Tensor:
+    dtype = TORCH_DTYPES[piece.dtype]
+    flat = file.bytes(piece.begin, piece.end)
+    if piece.begin % dtype.itemsize:
+        flat = flat.clone()  # torch's kernels may require aligned numbers
+    return flat.view(dtype).view(piece.shape)
 
 
 class _MappedFile:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import Tensor, dtype
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 class StoredWeight(Protocol):
@@ -42,8 +44,67 @@ class StoredWeight(Protocol):
         xs  one row each, [1, 1, in_features]; kernels that can read the matrix once for all do so
         """
 
-    def dequantize(self, to: dtype) -> Tensor:
+    def dequantize(self, to: torch.dtype) -> Tensor:
         """Return the dequantized matrix [out_features, in_features] in a floating dtype."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LowRank:
+    """What an adapter (LoRA) adds to one matrix: up @ down, of low rank.
+
+    down  [rank, in_features], the compute dtype
+    up    [out_features, rank], the compute dtype, with the adapter's scale in it
+    """
+
+    down: Tensor
+    up: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.down.nbytes + self.up.nbytes
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return y + x @ down.T @ up.T; y is changed in place if no gradient is needed.
+
+        x  [..., in_features]
+        y  [..., out_features]
+        """
+        low = F.linear(x, self.down)
+        if y.requires_grad or low.requires_grad:
+            return y + F.linear(low, self.up)
+        # In place: for a picture's gate a sum would take another 63 MiB, which no plan has.
+        y.view(-1, y.shape[-1]).addmm_(low.view(-1, low.shape[-1]), self.up.t())
+        return y
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapted:
+    """The adapter that acts on a run of tokens, and on which rows of it.
+
+    name  key of Linear.adapters
+    rows  bool, in the leading shape of x, True where it acts; None: on all rows
+    """
+
+    name: str
+    rows: Tensor | None = None
+
+    def to(self, device: torch.device) -> Adapted:
+        """Return the same with its rows on a device."""
+        return self if self.rows is None else Adapted(name=self.name, rows=self.rows.to(device))
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """The product with a stored weight, for every storage kind; the weight gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stored: StoredWeight, bias: Tensor | None) -> Tensor:
+        ctx.stored = stored
+        return stored.multiply(x, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        stored: StoredWeight = ctx.stored
+        return gradients[0] @ stored.dequantize(gradients[0].dtype), None, None
 
 
 @dataclass(eq=False)
@@ -63,7 +124,10 @@ class Vector:
 
 @dataclass(eq=False)
 class Linear:
-    """A slot for a linear layer: name and sizes, and the stored weight while it is loaded."""
+    """A slot for a linear layer: name and sizes, and the stored weight while it is loaded.
+
+    With gradients enabled the product is differentiable with respect to x and the adapters.
+    """
 
     name: str
     """Tensor name of the matrix, with its ".weight"."""
@@ -72,21 +136,49 @@ class Linear:
     has_bias: bool = False
     stored: StoredWeight | None = None
     bias: Vector | None = field(init=False, default=None)
+    adapters: dict[str, LowRank] = field(init=False, default_factory=dict)
+    """By adapter name; an adapter need not have every matrix."""
 
     def __post_init__(self) -> None:
         if self.has_bias:
             name = self.name.removesuffix(".weight") + ".bias"
             self.bias = Vector(name, (self.out_features,))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x @ weight.T + bias, [..., in_features] -> [..., out_features]."""
-        assert self.stored is not None, f"{self.name} is not in memory"
-        return self.stored.multiply(x, self.bias.tensor if self.bias else None)
+    def __call__(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
+        """Return x @ weight.T + bias, and what the adapter adds to it.
 
-    def each(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        x        [..., in_features]
+        adapted  None: no adapter acts
+        Returns  [..., out_features]
+        """
+        assert self.stored is not None, f"{self.name} is not in memory"
+        bias = self.bias.tensor if self.bias else None
+        if x.requires_grad:
+            y: Tensor = _FrozenProduct.apply(x, self.stored, bias)  # type: ignore[no-untyped-call]
+        else:
+            y = self.stored.multiply(x, bias)
+        pair = None if adapted is None else self.adapters.get(adapted.name)
+        if adapted is None or pair is None:
+            return y
+        if adapted.rows is None:
+            return pair.add_to(y, x)
+        changed = y.clone()
+        changed[adapted.rows] = pair.add_to(y[adapted.rows], x[adapted.rows])
+        return changed
+
+    def each(
+        self, xs: Sequence[Tensor], adapted: Sequence[Adapted | None] | None = None
+    ) -> list[Tensor]:
         """Return the result for each x [1, 1, in_features], bit-identical to `__call__` of it."""
         assert self.stored is not None, f"{self.name} is not in memory"
-        return self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
+        ys = self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
+        if adapted is None or not self.adapters:
+            return ys
+        pairs = [None if one is None else self.adapters.get(one.name) for one in adapted]
+        return [
+            y if pair is None else pair.add_to(y, x)
+            for x, y, pair in zip(xs, ys, pairs, strict=True)
+        ]
 
 
 WeightSlot = Vector | Linear

@@ -2239,6 +2239,134 @@
         <translation>JSON Schema</translation>
     </message>
     <message>
+        <source>{folder} can&apos;t be used: its setting {key} is {value}, which is not supported.</source>
+        <translation>无法使用 {folder}：它的设置 {key} 是 {value}，本程序不支持。</translation>
+    </message>
+    <message>
+        <source>Only plain LoRA adapters are.</source>
+        <translation>只支持普通的 LoRA 适配器。</translation>
+    </message>
+    <message>
+        <source>There is no adapter folder {folder}.</source>
+        <translation>没有适配器文件夹 {folder}。</translation>
+    </message>
+    <message>
+        <source>An adapter is a folder with {name}.</source>
+        <translation>适配器是一个含有 {name} 的文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} has no {name}.</source>
+        <translation>{folder} 中没有 {name}。</translation>
+    </message>
+    <message>
+        <source>Files in pickle format (.bin) can run programs and are not opened. Save the adapter with safetensors.</source>
+        <translation>pickle 格式的文件（.bin）可以运行程序，因此不会打开。请用 safetensors 保存适配器。</translation>
+    </message>
+    <message>
+        <source>Copy the adapter again.</source>
+        <translation>请重新复制适配器。</translation>
+    </message>
+    <message>
+        <source>{folder} was trained on another model of the same shape.</source>
+        <translation>{folder} 是在另一个相同形状的模型上训练的。</translation>
+    </message>
+    <message>
+        <source>Use the model it was made for, or --any-base to use it all the same.</source>
+        <translation>请使用训练它时的模型，或用 --any-base 仍然使用它。</translation>
+    </message>
+    <message>
+        <source>{folder} was made with init_lora_weights {value}, which also changes the base model.</source>
+        <translation>{folder} 是用 init_lora_weights {value} 制作的，这也会改变基础模型。</translation>
+    </message>
+    <message>
+        <source>Convert it to plain LoRA with peft: save_pretrained(..., path_initial_model_for_weight_conversion=...).</source>
+        <translation>请用 peft 把它转换为普通的 LoRA：save_pretrained(..., path_initial_model_for_weight_conversion=...)。</translation>
+    </message>
+    <message>
+        <source>{file}: {key} has a pattern that is not allowed.</source>
+        <translation>{file}：{key} 含有不允许的模式。</translation>
+    </message>
+    <message>
+        <source>Write the names of the modules in full.</source>
+        <translation>请写出模块的完整名称。</translation>
+    </message>
+    <message>
+        <source>The matrices of {file} have different ranks.</source>
+        <translation>{file} 的矩阵的秩不同。</translation>
+    </message>
+    <message>
+        <source>{file} has several adapters.</source>
+        <translation>{file} 含有多个适配器。</translation>
+    </message>
+    <message>
+        <source>{file} has no tensors.</source>
+        <translation>{file} 中没有张量。</translation>
+    </message>
+    <message>
+        <source>{folder}: {tensor} has the rank {rank}, but the settings say {stated}.</source>
+        <translation>{folder}：{tensor} 的秩是 {rank}，但设置中写的是 {stated}。</translation>
+    </message>
+    <message>
+        <source>The two files do not belong together. Copy the adapter again.</source>
+        <translation>这两个文件不属于同一个适配器。请重新复制适配器。</translation>
+    </message>
+    <message>
+        <source>{folder}: {tensor} has values that are not finite numbers.</source>
+        <translation>{folder}：{tensor} 含有不是有限数的值。</translation>
+    </message>
+    <message>
+        <source>Its training failed. Use an earlier state of it.</source>
+        <translation>它的训练失败了。请使用较早的状态。</translation>
+    </message>
+    <message>
+        <source>Update CogVLM2 Lite.</source>
+        <translation>请更新 CogVLM2 Lite。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged.</source>
+        <translation>{file} 已损坏。</translation>
+    </message>
+    <message>
+        <source>{file}: {tensor} has the type {dtype}; adapters are float32, float16 or bfloat16.</source>
+        <translation>{file}：{tensor} 的类型是 {dtype}；适配器应为 float32、float16 或 bfloat16。</translation>
+    </message>
+    <message>
+        <source>The adapter {name} does not say for which model it was made.</source>
+        <translation>适配器 {name} 没有说明它是为哪个模型制作的。</translation>
+    </message>
+    <message>
+        <source>The adapter {name} changes nothing: it is zero.</source>
+        <translation>适配器 {name} 不改变任何结果：它全为零。</translation>
+    </message>
+    <message>
+        <source>{file} has more than 1 MiB, so it is no adapter&apos;s.</source>
+        <translation>{file} 超过 1 MiB，因此不是适配器的文件。</translation>
+    </message>
+    <message>
+        <source>{file}: {key} must be a positive number, not {value}.</source>
+        <translation>{file}：{key} 必须是正数，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{file} has the tensor {tensor}, which is no part of an adapter of this model.</source>
+        <translation>{file} 含有张量 {tensor}，它不属于此模型的适配器。</translation>
+    </message>
+    <message>
+        <source>The adapter was made for another model, or trains more than linear layers.</source>
+        <translation>这个适配器是为另一个模型制作的，或者训练了线性层以外的部分。</translation>
+    </message>
+    <message>
+        <source>{file} has only one of the two matrices of {tensor}.</source>
+        <translation>{file} 只含有 {tensor} 的两个矩阵之一。</translation>
+    </message>
+    <message>
+        <source>{file}: the matrices of {tensor} have the shapes {down} and {up}; this model needs [rank, {columns}] and [{rows}, rank].</source>
+        <translation>{file}：{tensor} 的矩阵形状是 {down} 和 {up}；此模型需要 [秩, {columns}] 和 [{rows}, 秩]。</translation>
+    </message>
+    <message>
+        <source>The adapter was made for another model.</source>
+        <translation>这个适配器是为另一个模型制作的。</translation>
+    </message>
+    <message>
         <source>{file} has no weight_map.</source>
         <translation>{file} 中没有 weight_map。</translation>
     </message>
@@ -4021,6 +4149,22 @@
     <message>
         <source>The file system of {folder} has no locks. Start no second {command} there before this one has ended.</source>
         <translation>{folder} 所在的文件系统不支持文件锁。请在本次 {command} 结束之前，不要在该文件夹中启动另一个。</translation>
+    </message>
+    <message>
+        <source>{param} must be above 0, not {value}.</source>
+        <translation>{param} 必须大于 0，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>The samples have no labels, so there is nothing to train.</source>
+        <translation>这些样本没有标签，因此没有可训练的内容。</translation>
+    </message>
+    <message>
+        <source>{name} of sample {number} must have the shape [1, tokens], not {shape}.</source>
+        <translation>样本 {number} 的 {name} 的形状必须是 [1, tokens]，而不是 {shape}。</translation>
+    </message>
+    <message>
+        <source>{name} must be between 0 and {most}.</source>
+        <translation>{name} 必须在 0 和 {most} 之间。</translation>
     </message>
     <message>
         <source>Get the safetensors version of the model, with its config.json.</source>

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from cogvlm2_lite.engine import model as model_module
 from cogvlm2_lite.engine.model import Model
@@ -25,6 +24,7 @@ from tests.helpers.goldens import (
     make_chunk,
     open_golden_model,
 )
+from tests.helpers.packed import load_packed
 
 FLOAT32_TOLERANCE = 2e-4
 """A float64 re-implementation stays within 4e-5; the smallest structural bug makes 3e-3."""
@@ -133,7 +133,7 @@ def test_a_prompt_in_pieces_equals_a_prompt_in_one(model: Model, golden: Golden)
 
 
 def test_rope_tables_of_the_real_size_are_equal_to_the_bit() -> None:
-    tables = load_file(GOLDEN / "rope_tables_real.safetensors")
+    tables = load_packed(GOLDEN / "rope_tables_real.safetensors.xz")
     assert torch.equal(inverse_frequencies(128), tables["inv_freq_fp32"])
     for dtype, name, rows in (
         (torch.bfloat16, "bf16", 8192),
@@ -146,7 +146,7 @@ def test_rope_tables_of_the_real_size_are_equal_to_the_bit() -> None:
 
 
 def test_the_frequencies_come_from_the_checkpoint() -> None:
-    tables = load_file(GOLDEN / "rope_tables_real.safetensors")
+    tables = load_packed(GOLDEN / "rope_tables_real.safetensors.xz")
     stored = tables["inv_freq_bf16_if_computed_under_bf16_default"]
     table = rotary_table(stored, 512, mode=RopeMode.REFERENCE, dtype=torch.bfloat16)
     steps = torch.arange(512, dtype=torch.bfloat16)
@@ -155,7 +155,7 @@ def test_the_frequencies_come_from_the_checkpoint() -> None:
 
 
 def test_exact_rope_ignores_the_rounded_frequencies() -> None:
-    tables = load_file(GOLDEN / "rope_tables_real.safetensors")
+    tables = load_packed(GOLDEN / "rope_tables_real.safetensors.xz")
     table = rotary_table(tables["inv_freq_bf16"], 8192, mode=RopeMode.EXACT, dtype=torch.bfloat16)
     phases = torch.outer(torch.arange(8192).double(), tables["inv_freq_fp32"].double())
     assert table.cos.dtype == torch.float32
@@ -216,7 +216,9 @@ def positions_counting_every_patch(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_pre_norm_vision_tower(patch: pytest.MonkeyPatch) -> None:
-    def pre_norm(self: vision_module.VisionBlock, x: torch.Tensor) -> torch.Tensor:
+    def pre_norm(
+        self: vision_module.VisionBlock, x: torch.Tensor, adapted: object = None
+    ) -> torch.Tensor:
         x = x + self.dense(self.attend(self.qkv(self.attention_norm(x))))
         return x + self.fc2(F.gelu(self.fc1(self.mlp_norm(x))))
 

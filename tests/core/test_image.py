@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.numpy import load_file
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
 from cogvlm2_lite.inputs.limits import ImageLimits
+from tests.helpers.packed import load_packed
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "preprocess_golden.safetensors")
+_PACKED = load_packed(Path(__file__).parents[1] / "golden" / "preprocess_golden.safetensors.xz")
+GOLDEN = {name: tensor.numpy() for name, tensor in _PACKED.items()}
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -40,6 +40,8 @@ export const CHINESE = {
     "请加上 --device cpu，或去掉 --measure。",
   "Add one with --api-key-file, or use --host 127.0.0.1.":
     "请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。",
+  "An adapter is a folder with {name}.":
+    "适配器是一个含有 {name} 的文件夹。",
   "An answer starts after about {wait}.":
     "约 {wait} 后开始回答。",
   "An array of the shape {shape} is not a picture.":
@@ -100,10 +102,14 @@ export const CHINESE = {
     "请用同一程序继续下载，直到完成后再试。",
   "Continue the download with the same program until {mark} disappears. The size of the file says nothing, because its space was reserved at the beginning.":
     "请用同一程序继续下载，直到 {mark} 消失。文件大小不能说明问题，因为空间在开始时就已预留。",
+  "Convert it to plain LoRA with peft: save_pretrained(..., path_initial_model_for_weight_conversion=...).":
+    "请用 peft 把它转换为普通的 LoRA：save_pretrained(..., path_initial_model_for_weight_conversion=...)。",
   "Copy or download {index} from where the weights came from.":
     "请从权重的来源复制或下载 {index}。",
   "Copy that folder.":
     "请复制该文件夹。",
+  "Copy the adapter again.":
+    "请重新复制适配器。",
   "Copy the file itself into the folder.":
     "请把文件本身复制到该文件夹。",
   "Copy tokenizer.json from the original checkpoint into the folder.":
@@ -140,6 +146,8 @@ export const CHINESE = {
     "全部保留{place}，{speed}。",
   "Expected times are calculated {source}. A question is assumed to have {count} tokens.":
     "预计时间由计算得出，{source}。一个问题按 {count} 个 token 计。",
+  "Files in pickle format (.bin) can run programs and are not opened. Save the adapter with safetensors.":
+    "pickle 格式的文件（.bin）可以运行程序，因此不会打开。请用 safetensors 保存适配器。",
   "For each new picture {transfer}, which takes about {wait} more.":
     "每张新图片有 {transfer}，多用约 {wait}。",
   "For each new picture {transfer}, while the computation runs.":
@@ -180,6 +188,8 @@ export const CHINESE = {
     "它自己的选项有 {options}、device 和 dtype。",
   "Its snapshots have no complete model. Run the download again until it ends.":
     "其 snapshots 中没有完整的模型。请重新运行下载，直到完成。",
+  "Its training failed. Use an earlier state of it.":
+    "它的训练失败了。请使用较早的状态。",
   "Keep one of the two models in this folder.":
     "请在此文件夹中只保留两个模型之一。",
   "Leave --device out, or limit the CPU with --ram.":
@@ -232,6 +242,8 @@ export const CHINESE = {
     "在 {host} 上其他电脑也能使用模型，但没有给出 API 密钥。",
   "Only 4-bit weights in the layout of transformers with bitsandbytes can be read.":
     "只能读取 transformers 与 bitsandbytes 布局的 4 位权重。",
+  "Only plain LoRA adapters are.":
+    "只支持普通的 LoRA 适配器。",
   "Open a JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF picture.":
     "请打开 JPEG、PNG、WebP、BMP、GIF、TIFF 或 AVIF 图片。",
   "Opening the picture's address took more than {seconds:g} s.":
@@ -302,6 +314,14 @@ export const CHINESE = {
     "请求的 JSON 嵌套过深：超过 {most} 层。",
   "The JSON schema can't be used: {why}.":
     "无法使用这个 JSON Schema：{why}。",
+  "The adapter was made for another model, or trains more than linear layers.":
+    "这个适配器是为另一个模型制作的，或者训练了线性层以外的部分。",
+  "The adapter was made for another model.":
+    "这个适配器是为另一个模型制作的。",
+  "The adapter {name} changes nothing: it is zero.":
+    "适配器 {name} 不改变任何结果：它全为零。",
+  "The adapter {name} does not say for which model it was made.":
+    "适配器 {name} 没有说明它是为哪个模型制作的。",
   "The answer began to repeat itself and was stopped.":
     "回答开始重复自身，已被停止。",
   "The answer can't be kept JSON any longer: {why}.":
@@ -414,6 +434,8 @@ export const CHINESE = {
     "已知的显卡有 {names}。其他显卡请给出显存：--vram 8GiB。",
   "The manifest is damaged. Copy it again, or run quantize again.":
     "清单文件已损坏。请重新复制，或重新运行 quantize。",
+  "The matrices of {file} have different ranks.":
+    "{file} 的矩阵的秩不同。",
   "The memory plan does not match the weights: {unit} has {filled} bytes, planned were {planned}.":
     "内存计划与权重不符：{unit} 有 {filled} 字节，计划为 {planned} 字节。",
   "The model can't answer; the server's log has the reason.":
@@ -518,6 +540,8 @@ export const CHINESE = {
     "请求用时超过 {seconds:g} 秒。",
   "The request's header took more than {seconds:g} s.":
     "请求头在 {seconds:g} 秒内没有到齐。",
+  "The samples have no labels, so there is nothing to train.":
+    "这些样本没有标签，因此没有可训练的内容。",
   "The server can't listen on {host}, port {port}: {why}.":
     "服务器无法监听 {host} 的端口 {port}：{why}。",
   "The server is shutting down.":
@@ -530,6 +554,8 @@ export const CHINESE = {
     "文本有 {count} 个字符，超过 {most}：没有这么长的上下文。",
   "The texts have more than {most} characters.":
     "文本超过 {most} 个字符。",
+  "The two files do not belong together. Copy the adapter again.":
+    "这两个文件不属于同一个适配器。请重新复制适配器。",
   "The waiting requests already use too much memory.":
     "等待中的请求已占用过多内存。",
   "The whole model needs {least} of RAM, where {usable}, and --offload is never.":
@@ -542,6 +568,8 @@ export const CHINESE = {
     "{name} 计算核在这里无法工作：{why}。",
   "There is no GPU {device}.":
     "没有 GPU {device}。",
+  "There is no adapter folder {folder}.":
+    "没有适配器文件夹 {folder}。",
   "There is no file {file!r}.":
     "没有文件 {file!r}。",
   "There is no folder {name!r}, and the Hugging Face cache does not have the model.":
@@ -604,6 +632,8 @@ export const CHINESE = {
     "请将其解压，并使用包含 config.json 的文件夹。",
   "Update CogVLM2 Lite, or run quantize again with this version.":
     "请更新 CogVLM2 Lite，或用此版本重新运行 quantize。",
+  "Update CogVLM2 Lite.":
+    "请更新 CogVLM2 Lite。",
   "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.":
     "请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。",
   "Use device_map=\"auto\" with vram= and ram=; the memory plan decides which weights are where.":
@@ -616,6 +646,8 @@ export const CHINESE = {
     "请使用 {names} 之一，或 cuda:1。",
   "Use one of {names}.":
     "请使用以下之一：{names}。",
+  "Use the model it was made for, or --any-base to use it all the same.":
+    "请使用训练它时的模型，或用 --any-base 仍然使用它。",
   "Use the released 16-bit checkpoint, a folder that quantize wrote, or a 4-bit folder of bitsandbytes.":
     "请使用发布的 16 位检查点、quantize 生成的文件夹，或 bitsandbytes 的 4 位文件夹。",
   "Use {folder}.":
@@ -640,6 +672,8 @@ export const CHINESE = {
     "请写成 8GiB 的形式，两块 GPU 写成 8GiB,12GiB，或写 auto 使用空闲的显存。",
   "Write it like http://localhost:3000.":
     "请写成 http://localhost:3000 的形式。",
+  "Write the names of the modules in full.":
+    "请写出模块的完整名称。",
   "YCbCr colors in this form":
     "这种形式的 YCbCr 颜色",
   "a DICOM picture":
@@ -986,22 +1020,32 @@ export const CHINESE = {
     "{file} 的格式版本是 {format!r}；本程序支持版本 {known}。",
   "{file} has lines that {command} did not write.":
     "{file} 中有并非由 {command} 写入的行。",
+  "{file} has more than 1 MiB, so it is no adapter's.":
+    "{file} 超过 1 MiB，因此不是适配器的文件。",
   "{file} has more than 16 MiB, so it is not a manifest.":
     "{file} 超过 16 MiB，不是清单文件。",
   "{file} has more than the {most} million pixels that a picture may have.":
     "{file} 的像素超过图片上限 {most} 百万像素。",
   "{file} has no pixels ({width} x {height}).":
     "{file} 没有像素（{width} x {height}）。",
+  "{file} has no tensors.":
+    "{file} 中没有张量。",
   "{file} has no weight_map.":
     "{file} 中没有 weight_map。",
+  "{file} has only one of the two matrices of {tensor}.":
+    "{file} 只含有 {tensor} 的两个矩阵之一。",
   "{file} has only one page, so page {page} can't be read.":
     "{file} 只有一页,无法读取第 {page} 页。",
   "{file} has only {size} bytes, too few for a header.":
     "{file} 只有 {size} 字节，放不下文件头。",
+  "{file} has several adapters.":
+    "{file} 含有多个适配器。",
   "{file} has tensors that are in {other} too: {count} ({names}).":
     "{file} 中有 {other} 中也有的张量：{count} 个（{names}）。",
   "{file} has tensors that {index} does not list: {count} ({names}).":
     "{file} 中有 {index} 没有列出的张量：{count} 个（{names}）。",
+  "{file} has the tensor {tensor}, which is no part of an adapter of this model.":
+    "{file} 含有张量 {tensor}，它不属于此模型的适配器。",
   "{file} has {kind} grey values outside of 0 to {most}, so black and white are not defined.":
     "{file} 的{kind}灰度值超出 0 到 {most}，无法确定黑与白。",
   "{file} has {pages} pages, so page {page} can't be read.":
@@ -1034,6 +1078,8 @@ export const CHINESE = {
     "{file} 是{variant}的 {kind} 图片,本程序无法读取。",
   "{file} is damaged or ends early: {percent}% of the picture is missing.":
     "{file} 已损坏或提前结束:图片缺少 {percent}%。",
+  "{file} is damaged.":
+    "{file} 已损坏。",
   "{file} is damaged: it is a {kind} picture that should have at least {needed}, but has {size}.":
     "{file} 已损坏:这张 {kind} 图片至少应有 {needed},但只有 {size}。",
   "{file} is damaged: it starts as a {kind} picture of {width} x {height} pixels, but the rest can't be decoded.":
@@ -1068,6 +1114,16 @@ export const CHINESE = {
     "运行期间，{file} 被其他程序更改。",
   "{file} was changed while the model was in use: it had {old} bytes, now {new}.":
     "{file} 在模型使用期间被更改：原为 {old} 字节，现为 {new} 字节。",
+  "{file}: the matrices of {tensor} have the shapes {down} and {up}; this model needs [rank, {columns}] and [{rows}, rank].":
+    "{file}：{tensor} 的矩阵形状是 {down} 和 {up}；此模型需要 [秩, {columns}] 和 [{rows}, 秩]。",
+  "{file}: {key} has a pattern that is not allowed.":
+    "{file}：{key} 含有不允许的模式。",
+  "{file}: {key} must be a positive number, not {value}.":
+    "{file}：{key} 必须是正数，而不是 {value}。",
+  "{file}: {tensor} has the type {dtype}; adapters are float32, float16 or bfloat16.":
+    "{file}：{tensor} 的类型是 {dtype}；适配器应为 float32、float16 或 bfloat16。",
+  "{folder} can't be used: its setting {key} is {value}, which is not supported.":
+    "无法使用 {folder}：它的设置 {key} 是 {value}，本程序不支持。",
   "{folder} can't be written to: {why}.":
     "无法写入 {folder}：{why}。",
   "{folder} has files that can't be used: {count} of {total}. {problems}":
@@ -1084,6 +1140,8 @@ export const CHINESE = {
     "{folder} 中没有 safetensors 权重。",
   "{folder} has no {file}, so text can't be turned into tokens.":
     "{folder} 中没有 {file}，无法把文字转换为 token。",
+  "{folder} has no {name}.":
+    "{folder} 中没有 {name}。",
   "{folder} has no {what} yet, but downloads that have not finished: {count} ({names}).":
     "{folder} 中还没有 {what}，但有 {count} 个尚未完成的下载（{names}）。",
   "{folder} has only packed archives ({names}).":
@@ -1114,6 +1172,14 @@ export const CHINESE = {
     "{folder} 缺少文件：{which}。其中有尚未完成的下载：{names}。",
   "{folder} lacks files: {which}. {link} is a link to {target}, which does not exist.":
     "{folder} 缺少文件：{which}。{link} 是指向 {target} 的链接，而后者不存在。",
+  "{folder} was made with init_lora_weights {value}, which also changes the base model.":
+    "{folder} 是用 init_lora_weights {value} 制作的，这也会改变基础模型。",
+  "{folder} was trained on another model of the same shape.":
+    "{folder} 是在另一个相同形状的模型上训练的。",
+  "{folder}: {tensor} has the rank {rank}, but the settings say {stated}.":
+    "{folder}：{tensor} 的秩是 {rank}，但设置中写的是 {stated}。",
+  "{folder}: {tensor} has values that are not finite numbers.":
+    "{folder}：{tensor} 含有不是有限数的值。",
   "{index} lists tensors in {file} ({names}), but no file has {tensor}.":
     "{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。",
   "{index} lists tensors in {file} ({names}), but {tensor} is in {other}.":
@@ -1134,8 +1200,12 @@ export const CHINESE = {
     "{names} 以及另外 {count} 个",
   "{names} or {last}":
     "{names} 或 {last}",
+  "{name} must be between 0 and {most}.":
+    "{name} 必须在 0 和 {most} 之间。",
   "{name} must have the shape of input_ids, {expected}, not {shape}.":
     "{name} 的形状必须与 input_ids 相同，即 {expected}，而不是 {shape}。",
+  "{name} of sample {number} must have the shape [1, tokens], not {shape}.":
+    "样本 {number} 的 {name} 的形状必须是 [1, tokens]，而不是 {shape}。",
   "{name} was requested":
     "指定了 {name}",
   "{origin!r} is not an origin.":
@@ -1168,6 +1238,8 @@ export const CHINESE = {
     "{param} 必须是 base64 编码的图片，因为此服务器既不打开网址也不打开文件。",
   "{param} must be above 0 and at most {most}, not {value}.":
     "{param} 必须大于 0 且不超过 {most}，而不是 {value}。",
+  "{param} must be above 0, not {value}.":
+    "{param} 必须大于 0，而不是 {value}。",
   "{param} must be between {least} and {most}, not {value}.":
     "{param} 必须在 {least} 到 {most} 之间，而不是 {value}。",
   "{param} must be {expected}, not {value}.":

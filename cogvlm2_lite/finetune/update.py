@@ -1,0 +1,68 @@
+"""One step of the optimizer, and the learning rate over a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+WARM_UP = 0.05
+"""Share of the steps over which the rate rises."""
+FINAL = 0.1
+"""Share of the rate at the end."""
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Return the factor of the learning rate at a step, from 0: warm-up, then a cosine to a tenth.
+
+    Source: the schedule of this project; the released demo has a constant rate.
+    """
+    warm = max(1, round(WARM_UP * steps))
+    rise = min(1.0, (step + 1) / warm)
+    share = max(0, step - warm) / max(1, steps - warm)
+    return rise * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Numbers of AdamW, and the limit of the gradient's norm."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+class Optimizer:
+    """AdamW on float32 leaves whose gradients are accumulated by someone else.
+
+    torch's optimizer does the arithmetic. Gradients are zeroed and never removed: a matrix that no
+    sample of a step touched has the gradient zero, so its moments decay as in the released code.
+    """
+
+    def __init__(self, leaves: Sequence[Tensor], settings: OptimizerSettings) -> None:
+        self.leaves = list(leaves)
+        self._settings = settings
+        self._adam = torch.optim.AdamW(
+            self.leaves,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            foreach=False,
+        )
+
+    def step(self, rate: float) -> float:
+        """Clip the gradients, apply a step, zero the gradients; return the norm before clipping.
+
+        Gradients that are not finite change nothing: the norm returned is then not finite either.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self.leaves, self._settings.max_grad_norm))
+        if math.isfinite(norm):
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+            self._adam.step()
+        self._adam.zero_grad(set_to_none=False)
+        return norm
