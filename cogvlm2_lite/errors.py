@@ -10,6 +10,7 @@ CogVLM2LiteError
 ├── DoesNotFitError       not enough memory or disk space
 ├── ConversionError       quantize or verify can't continue
 ├── DeviceError           a device that is missing or can't be used
+├── DataError             benchmark files that are missing, damaged or without answers
 ├── FolderError           a folder of this program that can't be found or written
 ├── OutputError           standard output that can't be written
 └── EngineError           the engine's process ended or failed
@@ -103,6 +104,10 @@ class ConversionError(CogVLM2LiteError):
 
 class DeviceError(CogVLM2LiteError):
     """A device that is missing or can't be used as requested."""
+
+
+class DataError(CogVLM2LiteError):
+    """A benchmark's files that are missing, damaged or without answers."""
 
 
 class FolderError(CogVLM2LiteError):

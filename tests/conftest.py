@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -31,3 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack small data sets in every layout of the benchmarks, with expected.json."""
+    folder = tmp_path_factory.mktemp("layouts")
+    archive = Path(__file__).parent / "golden" / "evaluate" / "layouts.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder

@@ -82,6 +82,39 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = {
 published. OCRBench in hits of 1000, the others in points."""
 
 
+_SUBJECTS = {
+    "Art and Design": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine "
+    "Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health",
+    "Humanities and Social Science": "History Literature Sociology Psychology",
+    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
+    "Electronics Energy_and_Power Materials Mechanical_Engineering",
+}
+DISCIPLINES: Mapping[str, str] = {
+    subject: discipline for discipline, names in _SUBJECTS.items() for subject in names.split()
+}
+"""MMMU: the discipline of each subject."""
+
+
+OCRBENCH_CATEGORIES = frozenset(
+    (
+        "Regular Text Recognition",
+        "Irregular Text Recognition",
+        "Artistic Text Recognition",
+        "Handwriting Recognition",
+        "Digit String Recognition",
+        "Non-Semantic Text Recognition",
+        "Scene Text-centric VQA",
+        "Doc-oriented VQA",
+        "Key Information Extraction",
+        "Handwritten Mathematical Expression Recognition",
+    )
+)
+MMVET_CAPABILITIES = frozenset(("rec", "ocr", "know", "gen", "spat", "math"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnownFile:
     """A published file.

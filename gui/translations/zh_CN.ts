@@ -4031,8 +4031,244 @@
         <translation>请检查路径的拼写，以及您是否有读取权限。</translation>
     </message>
     <message>
+        <source>{file} is not in UTF-8 ({where}).</source>
+        <translation>{file} 不是 UTF-8 编码（{where}）。</translation>
+    </message>
+    <message>
+        <source>Save it in UTF-8, or get it again.</source>
+        <translation>请另存为 UTF-8 编码，或重新获取该文件。</translation>
+    </message>
+    <message>
+        <source>Get the file again.</source>
+        <translation>请重新获取该文件。</translation>
+    </message>
+    <message>
+        <source>{file} is a Git LFS pointer: the download is incomplete.</source>
+        <translation>{file} 是 Git LFS 指针：下载不完整。</translation>
+    </message>
+    <message>
+        <source>{file} is not a text file in UTF-8.</source>
+        <translation>{file} 不是 UTF-8 文本文件。</translation>
+    </message>
+    <message>
+        <source>Save it in UTF-8.</source>
+        <translation>请另存为 UTF-8 编码。</translation>
+    </message>
+    <message>
+        <source>{where} names the picture {name!r}, which is outside of the data folder.</source>
+        <translation>{where} 引用的图片 {name!r} 位于数据文件夹之外。</translation>
+    </message>
+    <message>
+        <source>Use an unchanged copy of the file.</source>
+        <translation>请使用未经修改的文件副本。</translation>
+    </message>
+    <message>
+        <source>{count} of {all} picture files are missing; the first is {name}.</source>
+        <translation>{all} 个图片文件中缺少 {count} 个，第一个是 {name}。</translation>
+    </message>
+    <message>
+        <source>Put the pictures of the benchmark next to its file, as its authors pack them.</source>
+        <translation>请按作者发布的目录结构，把基准测试的图片放在其文件旁边。</translation>
+    </message>
+    <message>
+        <source>The picture {name} is a Git LFS pointer: the download is incomplete.</source>
+        <translation>图片 {name} 是 Git LFS 指针：下载不完整。</translation>
+    </message>
+    <message>
+        <source>Run `git lfs pull` in its folder, or download the pictures themselves.</source>
+        <translation>请在其文件夹中运行 `git lfs pull`，或下载图片本身。</translation>
+    </message>
+    <message>
+        <source>Several files have the questions of {title}: {first} and {second}.</source>
+        <translation>有多个文件包含 {title} 的问题：{first} 和 {second}。</translation>
+    </message>
+    <message>
+        <source>Name one of them with --data.</source>
+        <translation>请用 --data 指定其中一个。</translation>
+    </message>
+    <message>
+        <source>{file} has no answers (its authors keep them); take the files of the split {right!r}.</source>
+        <translation>{file} 没有答案（作者未公开）；请使用划分 {right!r} 的文件。</translation>
+    </message>
+    <message>
+        <source>{file} is the split {split!r}, but {title} is asked with the split {right!r}.</source>
+        <translation>{file} 是划分 {split!r}，而 {title} 使用划分 {right!r} 提问。</translation>
+    </message>
+    <message>
+        <source>Name a file of that split, or the folder.</source>
+        <translation>请指定该划分的文件，或指定文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has no answers (its authors keep them); take the validation file, {instead}.</source>
+        <translation>{file} 没有答案（作者未公开）；请使用验证集文件 {instead}。</translation>
+    </message>
+    <message>
+        <source>{file} has no answers; take {instead}.</source>
+        <translation>{file} 没有答案；请使用 {instead}。</translation>
+    </message>
+    <message>
+        <source>With --export, answers for a server can be written without a score.</source>
+        <translation>使用 --export 可以写出供服务器评分的回答，但不计算分数。</translation>
+    </message>
+    <message>
+        <source>Put {file} into {folder}, or name a file or folder with --data.</source>
+        <translation>请把 {file} 放入 {folder}，或用 --data 指定文件或文件夹。</translation>
+    </message>
+    <message>
+        <source>No files of {title} were found in {places}.</source>
+        <translation>在 {places} 中未找到 {title} 的文件。</translation>
+    </message>
+    <message>
+        <source>Unknown benchmark {name!r}: it is neither a name nor a file.</source>
+        <translation>未知的基准测试 {name!r}：它既不是名称，也不是文件。</translation>
+    </message>
+    <message>
+        <source>Choose one of {names}, or the path of a data file.</source>
+        <translation>请选择 {names} 之一，或给出数据文件的路径。</translation>
+    </message>
+    <message>
+        <source>The demo benchmark is not part of this installation.</source>
+        <translation>此安装不包含演示基准测试。</translation>
+    </message>
+    <message>
+        <source>There is no file or folder {path}.</source>
+        <translation>没有文件或文件夹 {path}。</translation>
+    </message>
+    <message>
+        <source>Check the spelling.</source>
+        <translation>请检查拼写。</translation>
+    </message>
+    <message>
+        <source>{folder} has files of several benchmarks: {names}.</source>
+        <translation>{folder} 中有多个基准测试的文件：{names}。</translation>
+    </message>
+    <message>
+        <source>Name the benchmark, and this folder with --data.</source>
+        <translation>请指定基准测试的名称，并用 --data 指定此文件夹。</translation>
+    </message>
+    <message>
+        <source>The questions in {file} are not in the layout of a known benchmark.</source>
+        <translation>{file} 中问题的格式不属于任何已知的基准测试。</translation>
+    </message>
+    <message>
+        <source>Use the file of the benchmark&apos;s authors, or a TSV file as VLMEvalKit has them.</source>
+        <translation>请使用基准测试作者的文件，或 VLMEvalKit 格式的 TSV 文件。</translation>
+    </message>
+    <message>
+        <source>{file} has the questions of {named}, not of {wanted}.</source>
+        <translation>{file} 中是 {named} 的问题，而不是 {wanted} 的问题。</translation>
+    </message>
+    <message>
+        <source>Name the other benchmark, or another file.</source>
+        <translation>请指定另一个基准测试，或另一个文件。</translation>
+    </message>
+    <message>
+        <source>{file} has no name of a benchmark; by its columns it is read as {title}.</source>
+        <translation>{file} 的文件名不属于任何基准测试；根据其列，按 {title} 读取。</translation>
+    </message>
+    <message>
+        <source>{file} in {folder} belongs to no benchmark that is known here.</source>
+        <translation>{folder} 中的 {file} 不属于任何已知的基准测试。</translation>
+    </message>
+    <message>
+        <source>{folder} has no file {file}, which belongs to the others there.</source>
+        <translation>{folder} 中缺少文件 {file}，它与其中的其他文件属于同一组。</translation>
+    </message>
+    <message>
+        <source>The download may be incomplete.</source>
+        <translation>下载可能不完整。</translation>
+    </message>
+    <message>
+        <source>{file} has no answers.</source>
+        <translation>{file} 没有答案。</translation>
+    </message>
+    <message>
+        <source>Add a column &apos;answer&apos;.</source>
+        <translation>请添加列 &apos;answer&apos;。</translation>
+    </message>
+    <message>
+        <source>{folder} has no files of a known benchmark.</source>
+        <translation>{folder} 中没有已知基准测试的文件。</translation>
+    </message>
+    <message>
+        <source>Name the data file itself.</source>
+        <translation>请直接指定数据文件。</translation>
+    </message>
+    <message>
+        <source>The Arrow files in {cache} are not read: download the data set into {hub} with `hf download --repo-type dataset`, or name a file or folder with --data.</source>
+        <translation>不读取 {cache} 中的 Arrow 文件：请用 `hf download --repo-type dataset` 把数据集下载到 {hub}，或用 --data 指定文件或文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has {count} questions; the published set of {title} has {all}.</source>
+        <translation>{file} 有 {count} 个问题；公开的 {title} 有 {all} 个。</translation>
+    </message>
+    <message>
+        <source>{folder} has too many folders to search.</source>
+        <translation>{folder} 中的文件夹太多，无法搜索。</translation>
+    </message>
+    <message>
+        <source>Name the data file with --data.</source>
+        <translation>请用 --data 指定数据文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not a TSV, JSON or parquet file.</source>
+        <translation>{file} 不是 TSV、JSON 或 parquet 文件。</translation>
+    </message>
+    <message>
+        <source>Use a file of the benchmark in one of these formats.</source>
+        <translation>请使用这些格式之一的基准测试文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not one of the published editions (its md5 is {md5}).</source>
+        <translation>{file} 不是已公开的版本之一（其 md5 为 {md5}）。</translation>
+    </message>
+    <message>
         <source>{file} has no readable picture: {why}.</source>
         <translation>{file} 中没有可读取的图片：{why}。</translation>
+    </message>
+    <message>
+        <source>{file} has no list of questions.</source>
+        <translation>{file} 中没有问题列表。</translation>
+    </message>
+    <message>
+        <source>Use the file of the benchmark&apos;s authors.</source>
+        <translation>请使用基准测试作者的文件。</translation>
+    </message>
+    <message>
+        <source>{file} is not a JSON object.</source>
+        <translation>{file} 不是 JSON 对象。</translation>
+    </message>
+    <message>
+        <source>{file} is there without {absent}, which is the other half of the benchmark.</source>
+        <translation>有 {file}，但缺少 {absent}，它是该基准测试的另一半。</translation>
+    </message>
+    <message>
+        <source>Put both files into one folder.</source>
+        <translation>请把两个文件放在同一个文件夹中。</translation>
+    </message>
+    <message>
+        <source>{file} has no questions.</source>
+        <translation>{file} 中没有问题。</translation>
+    </message>
+    <message>
+        <source>{file} has {size}, more than the {most} that a JSON file of questions may have.</source>
+        <translation>{file} 的大小为 {size}，超过了问题 JSON 文件的上限 {most}。</translation>
+    </message>
+    <message>
+        <source>{file} is not valid JSON: {why}.</source>
+        <translation>{file} 不是有效的 JSON：{why}。</translation>
+    </message>
+    <message>
+        <source>The download may be incomplete; get it again.</source>
+        <translation>下载可能不完整；请重新获取。</translation>
+    </message>
+    <message>
+        <source>{where} has no text {key!r}.</source>
+        <translation>{where} 没有文本 {key!r}。</translation>
+    </message>
+    <message>
+        <source>byte {place}</source>
+        <translation>第 {place} 字节</translation>
     </message>
     <message>
         <source>less than 1 point lost</source>
@@ -4059,8 +4295,60 @@
         <translation>这两次运行没有都回答过的 {data} 问题。</translation>
     </message>
     <message>
+        <source>{file} has no rows.</source>
+        <translation>{file} 中没有数据行。</translation>
+    </message>
+    <message>
+        <source>{where} has options that are not a list.</source>
+        <translation>{where} 的选项不是列表。</translation>
+    </message>
+    <message>
+        <source>the file was changed</source>
+        <translation>文件已被更改</translation>
+    </message>
+    <message>
+        <source>Reading parquet files needs the package pyarrow, which is not installed.</source>
+        <translation>读取 parquet 文件需要 pyarrow 包，但它尚未安装。</translation>
+    </message>
+    <message>
+        <source>Run: pip install &quot;cogvlm2-lite[evaluate]&quot;</source>
+        <translation>请运行：pip install &quot;cogvlm2-lite[evaluate]&quot;</translation>
+    </message>
+    <message>
         <source>Unknown protocol {name!r}.</source>
         <translation>未知的协议 {name!r}。</translation>
+    </message>
+    <message>
+        <source>{where} has the index {id!r}, but MMBench numbers its rows.</source>
+        <translation>{where} 的索引为 {id!r}，但 MMBench 的行使用数字编号。</translation>
+    </message>
+    <message>
+        <source>{count} of {all} questions have no answer; the first has the id {id}.</source>
+        <translation>{all} 个问题中有 {count} 个没有答案，第一个的编号为 {id}。</translation>
+    </message>
+    <message>
+        <source>Use a complete copy of the file.</source>
+        <translation>请使用完整的文件副本。</translation>
+    </message>
+    <message>
+        <source>{where} has no question.</source>
+        <translation>{where} 没有问题。</translation>
+    </message>
+    <message>
+        <source>{where} has the id {id!r}, which another row has, so their answers could not be told apart.</source>
+        <translation>{where} 的编号 {id!r} 与另一行相同，因此无法区分它们的回答。</translation>
+    </message>
+    <message>
+        <source>Options and hints such as &apos;None&apos; or &apos;N/A&apos; are left out of the prompt, because VLMEvalKit reads them as missing (questions concerned: {count}).</source>
+        <translation>&apos;None&apos;、&apos;N/A&apos; 之类的选项和提示不写入提示词，因为 VLMEvalKit 把它们读作缺失值（涉及 {count} 个问题）。</translation>
+    </message>
+    <message>
+        <source>Of several pictures, only the first is shown: the model takes one (questions concerned: {count}).</source>
+        <translation>有多张图片时只显示第一张：模型只接受一张图片（涉及 {count} 个问题）。</translation>
+    </message>
+    <message>
+        <source>Questions whose answer is none of their options count as wrong: {count}.</source>
+        <translation>答案不在选项中的问题按错误计算：{count} 个。</translation>
     </message>
     <message>
         <source>Choose another folder with --output, or add --restart to ask everything again.</source>
@@ -4141,6 +4429,70 @@
     <message>
         <source>Set the environment variable TMPDIR to a folder that can be written.</source>
         <translation>请将环境变量 TMPDIR 设为可写的文件夹。</translation>
+    </message>
+    <message>
+        <source>The limit must be 1 or more questions, not {limit}.</source>
+        <translation>问题数量上限必须至少为 1，而不是 {limit}。</translation>
+    </message>
+    <message>
+        <source>{file} has a header but no rows.</source>
+        <translation>{file} 只有表头，没有数据行。</translation>
+    </message>
+    <message>
+        <source>{file}, row {number} has {width} cells, but the header has {columns}.</source>
+        <translation>{file} 的第 {number} 行有 {width} 个单元格，而表头有 {columns} 个。</translation>
+    </message>
+    <message>
+        <source>{file} ends in the middle of row {number}: the file is cut.</source>
+        <translation>{file} 在第 {number} 行中间结束：文件被截断。</translation>
+    </message>
+    <message>
+        <source>{file} has no pictures: all image cells are empty.</source>
+        <translation>{file} 中没有图片：所有图片单元格都是空的。</translation>
+    </message>
+    <message>
+        <source>The pictures of {file} were saved again as JPEG of quality 75, so they differ from those of the full file.</source>
+        <translation>{file} 的图片已重新保存为质量 75 的 JPEG，因此与完整文件中的图片不同。</translation>
+    </message>
+    <message>
+        <source>{where} names the row {id!r} for its picture, but no row with this index has one.</source>
+        <translation>{where} 的图片引用了第 {id!r} 行，但没有该索引的行包含图片。</translation>
+    </message>
+    <message>
+        <source>{where} has no picture.</source>
+        <translation>{where} 没有图片。</translation>
+    </message>
+    <message>
+        <source>{file} has a row of more than {most}; a quotation mark may be missing.</source>
+        <translation>{file} 中有一行超过 {most}；可能缺少引号。</translation>
+    </message>
+    <message>
+        <source>Use a TSV file as VLMEvalKit has them, with tabs between the columns.</source>
+        <translation>请使用 VLMEvalKit 格式的 TSV 文件，各列以制表符分隔。</translation>
+    </message>
+    <message>
+        <source>{file} has no pictures: neither a column &apos;image&apos; nor &apos;image_path&apos;.</source>
+        <translation>{file} 中没有图片：既没有列 &apos;image&apos;，也没有列 &apos;image_path&apos;。</translation>
+    </message>
+    <message>
+        <source>Use a TSV file as VLMEvalKit has them.</source>
+        <translation>请使用 VLMEvalKit 格式的 TSV 文件。</translation>
+    </message>
+    <message>
+        <source>Rows of {file} without a picture are left out, as in VLMEvalKit: {count}.</source>
+        <translation>与 VLMEvalKit 一样，省略 {file} 中没有图片的行：{count} 行。</translation>
+    </message>
+    <message>
+        <source>it is not valid base64</source>
+        <translation>不是有效的 base64</translation>
+    </message>
+    <message>
+        <source>row {number}</source>
+        <translation>第 {number} 行</translation>
+    </message>
+    <message>
+        <source>header</source>
+        <translation>表头</translation>
     </message>
     <message>
         <source>Another {command} is writing its answers to {folder}.</source>

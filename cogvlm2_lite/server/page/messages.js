@@ -64,8 +64,6 @@ export const CHINESE = {
     "请不要使用 json_object。",
   "Available GPUs: {names}.":
     "可用的 GPU：{names}。",
-  "Check the path and the permissions of the file.":
-    "请检查路径和文件的权限。",
   "Check the spelling of the path.":
     "请检查路径的拼写。",
   "Choose a page from 1 to {pages}.":
@@ -262,8 +260,6 @@ export const CHINESE = {
     "读入文字",
   "Prefill with picture":
     "读入图片和问题",
-  "Run `git lfs pull` in its folder, or download the file itself.":
-    "请在该文件夹中运行 `git lfs pull`，或下载文件本身。",
   "Run the same command again; saved answers are kept.":
     "请再次运行同一命令；已保存的回答会保留。",
   "Run the same download again: it fetches only what is missing.":
@@ -1086,8 +1082,6 @@ export const CHINESE = {
     "{file} 已损坏：开头像是 {width} x {height} 像素的 {kind} 图片，但其余部分无法解码。",
   "{file} is damaged: it starts as a {kind} picture, but can't be decoded.":
     "{file} 已损坏：开头像是 {kind} 图片，但无法解码。",
-  "{file} is empty (0 bytes).":
-    "{file} 是空文件（0 字节）。",
   "{file} is empty.":
     "{file} 是空文件。",
   "{file} is in no known picture format.":
@@ -1332,8 +1326,6 @@ export const CHINESE = {
     "{where} 有 {size} 字节，但形状为 {shape} 的 {dtype} 需要 {expected} 字节。",
   "{where} is nested too deeply.":
     "{where} 的嵌套过深。",
-  "{where} is not a JSON object.":
-    "{where} 不是 JSON 对象。",
   "{where} is not valid JSON: {why}.":
     "{where} 不是有效的 JSON：{why}。",
   "{where} is not valid UTF-8.":
