@@ -118,6 +118,9 @@ def compare_runs(
 ) -> Paired:
     """Return how much model B lost against model A on the items that both answered.
 
+    grades_a, grades_b  of MM-Vet. Grades belong to one model's answers: if both are the same, they
+                        count only where the answers are the same, too
+
     Items that one of them could not answer are left out. Raises UsageError if there is no common
     answer, or if the models were asked with different words or pictures.
     """
@@ -131,6 +134,8 @@ def compare_runs(
     for item in common:
         _check_same_question(item, answers_a[item.id], answers_b[item.id])
     changed = sum(answers_a[i.id].answer != answers_b[i.id].answer for i in common) / len(common)
+    if changed and grades_a == grades_b:
+        grades_a = grades_b = None
     pairs = _pairs(data, common, (answers_a, answers_b), (grades_a, grades_b))
     if not pairs.a:
         return _undecidable(data.benchmark, changed)

@@ -242,6 +242,11 @@ def test_mmvet_without_grades_only_counts_changed_answers() -> None:
     ]
     found = compare_runs(data_of("mmvet", items), items, first, second, *grades)
     assert found.loss == pytest.approx(10)
+    # One file of grades says nothing about the answers of another model.
+    found = compare_runs(data_of("mmvet", items), items, first, second, grades[0], grades[0])
+    assert found.verdict == "not graded"
+    found = compare_runs(data_of("mmvet", items), items, first, first, grades[0], grades[0])
+    assert (found.loss, found.mean_a) == (0, 50)
 
 
 def test_the_overall_line_is_the_mean_of_the_losses() -> None:

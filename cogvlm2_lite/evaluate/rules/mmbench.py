@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 FIRST_PASS = 1_000_000
-"""Rows of the first pass have a lower index; index modulo this number is equal in a group."""
+"""Rows of the first pass have a lower index. Modulo this number it is equal in a group."""
 
 NO_API_ANSWER = "Failed to obtain answer via API"
 REFUSALS = (
@@ -128,7 +128,7 @@ def vlmevalkit_circular(
         letter = choose(str(row["prediction"]), _row_options(row)).letter
         groups[_group(row)].append(letter == letters[row["index"]])
     firsts = sorted(
-        (row for row in known if row["index"] < FIRST_PASS), key=lambda row: int(row["index"])
+        (row for row in known if row["index"] == _group(row)), key=lambda row: int(row["index"])
     )
     hits = [(row, int(all(groups[row["index"]]))) for row in firsts]
     return {
