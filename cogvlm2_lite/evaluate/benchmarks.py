@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cogvlm2_lite.evaluate.rules import mmmu
+
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
@@ -82,18 +84,8 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = {
 published. OCRBench in hits of 1000, the others in points."""
 
 
-_SUBJECTS = {
-    "Art and Design": "Art Art_Theory Design Music",
-    "Business": "Accounting Economics Finance Manage Marketing",
-    "Science": "Biology Chemistry Geography Math Physics",
-    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine "
-    "Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health",
-    "Humanities and Social Science": "History Literature Sociology Psychology",
-    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science "
-    "Electronics Energy_and_Power Materials Mechanical_Engineering",
-}
 DISCIPLINES: Mapping[str, str] = {
-    subject: discipline for discipline, names in _SUBJECTS.items() for subject in names.split()
+    subject: discipline for discipline, names in mmmu.DISCIPLINES.items() for subject in names
 }
 """MMMU: the discipline of each subject."""
 

@@ -37,7 +37,9 @@ def wilson(share: float, questions: int) -> tuple[float, float]:
     center = (share + Z**2 / (2 * questions)) / denominator
     spread = share * (1 - share) / questions + Z**2 / (4 * questions**2)
     half = Z * math.sqrt(spread) / denominator
-    return max(0.0, center - half), min(1.0, center + half)
+    # At the ends of the scale the interval ends there, too, but for rounding.
+    low = center - half if share > 0 else 0.0
+    return low, center + half if share < 1 else 1.0
 
 
 def tango(questions: int, only_a: int, only_b: int) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from cogvlm2_lite.evaluate.answers import Answered
 from cogvlm2_lite.evaluate.intervals import Clusters, percentiles, wilson
 from cogvlm2_lite.evaluate.items import Data, Item
 from cogvlm2_lite.evaluate.rules import mmbench, mmmu, mmvet, ocrbench
+from cogvlm2_lite.evaluate.subsets import countable
 from cogvlm2_lite.events import FinishReason
 
 __all__ = ("Grades", "ItemScore", "Part", "Score", "score_answers")
@@ -55,7 +56,7 @@ class Score:
     low, high the 95 % interval, in points
     unit      "points"; "hits" for OCRBench
     asked     questions with an answer (MMBench: rows), those with an error included
-    of        questions in the data
+    of        questions in the data; of MMMU, without those of the split "dev"
     beside    points by other rule sets and bounds, by name
     counts    "errors", "token_limit", "empty", "no_letter", "not_graded", "groups" (of rotations,
               that count), "incomplete_groups", and for each rule that decided "rule_letter", ...
@@ -129,7 +130,7 @@ def score_answers(
         high=high,
         unit="points",
         asked=len(asked),
-        of=len(data.items),
+        of=len(countable(data)),
         parts=tuple(_parts(data.benchmark, units)),
         beside=_beside(data, asked, answers, scored),
         counts=_counts(asked, answers, scored),

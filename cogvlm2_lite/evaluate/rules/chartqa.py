@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import warnings
 from collections.abc import Sequence
 
+from cogvlm2_lite.evaluate.literals import list_of_texts
 from cogvlm2_lite.evaluate.rules import given, references
 
 TOLERANCE = 0.05
@@ -47,19 +46,8 @@ def read_answers(answer: object) -> list[str]:
     """
     if not isinstance(answer, str):
         return references(answer)
-    return references(found) if (found := _literal_list(answer)) is not None else [answer]
-
-
-def _literal_list(text: str) -> list[object] | None:
-    if "[" not in text:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
-            found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return found if isinstance(found, list) else None
+    found = list_of_texts(answer)
+    return [answer] if found is None else list(found)
 
 
 def _any(found: Sequence[bool]) -> bool:
