@@ -16,15 +16,20 @@ from pathlib import Path
 from types import TracebackType
 
 from PySide6.QtCore import (
+    QEvent,
     QLibraryInfo,
     QLockFile,
     QMessageLogContext,
+    QObject,
     QSocketNotifier,
     Qt,
+    QTimer,
     QtMsgType,
     QTranslator,
+    Signal,
     qInstallMessageHandler,
 )
+from PySide6.QtGui import QFileOpenEvent
 from PySide6.QtWidgets import QApplication, QMessageBox
 
 from cogvlm2_lite import __version__
@@ -48,6 +53,38 @@ _LOG = logging.getLogger("cogvlm2_lite.gui")
 TRANSLATIONS = Path(__file__).parent / "translations"
 
 
+class Application(QApplication):
+    """Qt's application, which macOS sends the files that are opened with the program.
+
+    files_opened  (paths) the user opened them in the Finder, or dropped them on the icon
+    """
+
+    files_opened = Signal(list)
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(arguments)
+        self._opened: list[Path] = []
+        self._collecting = QTimer(self)
+        self._collecting.setSingleShot(True)
+        self._collecting.setInterval(0)  # several files come in one event each
+        self._collecting.timeout.connect(self._report_opened)
+
+    def event(self, event: QEvent) -> bool:
+        """Take the files of open events."""
+        if isinstance(event, QFileOpenEvent):
+            file = event.file() or event.url().toLocalFile()
+            if file:
+                self._opened.append(Path(file).absolute())
+                self._collecting.start()
+                event.accept()
+                return True
+        return super().event(event)
+
+    def _report_opened(self) -> None:
+        opened, self._opened = self._opened, []
+        self.files_opened.emit(opened)
+
+
 class Program:
     """The objects that exist as long as the window."""
 
@@ -67,6 +104,9 @@ class Program:
         )
         self.window.appearance_changed.connect(self.refresh_appearance)
         self.window.setWindowIcon(theme.app_icon())
+        self._opening = (
+            app.files_opened.connect(self._open_files) if isinstance(app, Application) else None
+        )
 
     def show(self) -> None:
         """Show the window, with a warning if conversations can't be saved."""
@@ -88,6 +128,10 @@ class Program:
         if request.files:
             window.open_files(request.files)
 
+    def _open_files(self, files: list[Path]) -> None:
+        """Open what the system sent, as a second start with these files does."""
+        self.open(OpenRequest(files=tuple(files), tokens={}))
+
     def apply_appearance(self) -> None:
         """Apply language, colours and font to the program."""
         self._translate(self.settings.get("language"))
@@ -99,6 +143,9 @@ class Program:
 
     def close(self) -> None:
         """Close the window and the conversations."""
+        if self._opening is not None:
+            QObject.disconnect(self._opening)
+            self._opening = None
         self.window.close()
         self.history.close()
         self.saver.finish()
@@ -234,9 +281,9 @@ def acquire_lock(data: Path) -> QLockFile | None:
     return lock
 
 
-def make_app() -> QApplication:
+def make_app() -> Application:
     """Create Qt's application with the program's name."""
-    app = QApplication([sys.argv[0] or "cogvlm2-lite"])
+    app = Application([sys.argv[0] or "cogvlm2-lite"])
     app.setApplicationName("cogvlm2-lite")
     app.setApplicationDisplayName("CogVLM2 Lite")
     app.setApplicationVersion(__version__)

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from cogvlm2_lite.engine.options import LoadOptions
-from gui.app import Program
+from gui.app import Application, Program
 from gui.background.engine import EngineClient
 from gui.chat.viewer import FullScreen
 from gui.window import MainWindow
@@ -42,6 +42,12 @@ class StrayWindows(QObject):
             if plain and type(watched) not in _WINDOWS:
                 self.seen.append(f"{type(watched).__name__} {watched.property('kind') or ''}")
         return False
+
+
+@pytest.fixture(scope="session")
+def qapp_cls() -> type[QApplication]:
+    """The class of the application that pytest-qt makes."""
+    return Application
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QFileOpenEvent
+from PySide6.QtWidgets import QApplication
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import NoFolderError, UsageError
@@ -213,3 +216,51 @@ def test_a_first_start_opens_its_files(desk: Desk) -> None:
     program: Program = desk.program
     program.open(request(PICTURES / "sign.png"))
     desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+
+
+# --- files that macOS sends ----------------------------------------------------------------------
+
+
+def test_open_events_of_the_system_are_a_second_start_with_these_files(
+    desk: Desk, tmp_path: Path, qapp: QApplication
+) -> None:
+    window, picture = desk.program.window, tmp_path / "a picture 图.png"
+    picture.write_bytes(SIGN)
+    window.show_page("settings")
+    window.showMinimized()
+    assert QApplication.sendEvent(qapp, QFileOpenEvent(str(picture)))
+    desk.qtbot.waitUntil(lambda: desk.chat.chip.name.toolTip() == picture.name)
+    assert desk.chat.isVisible()
+    assert not window.isMinimized()
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN, timeout=20_000)
+
+
+def test_open_events_for_several_files_and_a_folder(
+    desk: Desk, tmp_path: Path, qapp: QApplication
+) -> None:
+    for name in ("sign.png", "chart.png"):  # the Finder sends one event for each
+        url = QUrl.fromLocalFile(str(PICTURES / name))
+        QApplication.postEvent(qapp, QFileOpenEvent(url))
+    desk.qtbot.waitUntil(desk.chat.several.isVisible)
+    assert desk.chat.several.text.text().startswith("2 files.")
+    QApplication.sendEvent(qapp, QFileOpenEvent(str(PICTURES)))
+    desk.qtbot.waitUntil(lambda: desk.program.window.page("batch") is not None)
+    desk.qtbot.waitUntil(desk.program.window.page("batch").isVisible)
+
+
+def test_an_open_event_with_an_address_or_a_broken_file_is_no_trouble(
+    desk: Desk, tmp_path: Path, qapp: QApplication
+) -> None:
+    QApplication.sendEvent(qapp, QFileOpenEvent(QUrl("https://example.org/a.png")))
+    desk.qtbot.wait(20)
+    assert not desk.chat.chip.isVisible()
+    QApplication.sendEvent(qapp, QFileOpenEvent(str(tmp_path / "gone.png")))
+    desk.qtbot.waitUntil(lambda: "gone.png" in desk.chat.chip.text.text(), timeout=20_000)
+
+
+def test_the_program_has_the_application_that_takes_open_events() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", "from gui.app import make_app; print(type(make_app()).__name__)"],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert answer.stdout.strip() == "Application"

@@ -129,7 +129,7 @@ def main() -> int:
         notifier.activated.connect(answer)
         return app
 
-    gui_app.make_app = make_and_watch
+    gui_app.make_app = make_and_watch  # type: ignore[assignment]
     if sys.argv[2] == "talking":
         gui_app.EngineClient = talking_client  # type: ignore[attr-defined, assignment]
     return gui_app.run(data=Path(sys.argv[1]))
