@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
@@ -16,7 +17,7 @@ from cogvlm2_lite.file_names import escape_line
 from gui.background.attachments import Attachment, AttachmentState
 from gui.chat.drafts import Draft
 from gui.context import Context
-from gui.data.history import HistoryError
+from gui.data.history import Given, HistoryError
 from gui.data.recent import RecentPictures
 from gui.data.state import Conversation
 from gui.translation import error_text, translate
@@ -175,6 +176,8 @@ class Giving(QObject):
             given=draft.given, rotation=draft.rotation, parts=draft.parts, seen=draft.seen
         )
         draft.given, draft.replaced = None, None
+        self._store(draft)
+        self._store(fresh)
         if draft is self.draft:
             if draft.waiting is not None and draft.conversation is not None:
                 self._drafts.left[draft.conversation.id] = draft
@@ -185,7 +188,7 @@ class Giving(QObject):
     def settle(self, draft: Draft) -> Conversation:
         """Save the given picture as the one of its conversation. Raises HistoryError."""
         history, given = self._context.history, draft.given
-        conversation = draft.conversation
+        conversation, number = draft.conversation, _number(draft)
         saved, page = "", None
         if given is not None:
             saved, page = given.saved or history.save_picture(given.data), given.page
@@ -196,6 +199,7 @@ class Giving(QObject):
             self._save_picture(conversation, saved, page)
         if given is not None:
             draft.current, draft.given = given, None
+        self._guard(partial(history.save_given, number, None))
         self._context.attachments.cancel(draft.replaced)
         draft.replaced = None
         if draft is self.draft:
@@ -204,6 +208,7 @@ class Giving(QObject):
 
     def _enter(self, conversation: Conversation | None) -> Draft:
         draft = Draft(conversation=conversation)
+        unsent = self._unsent(_number(draft))
         if conversation is not None and conversation.picture:
             found = self._context.attachments.of_history(
                 conversation.picture, conversation.page, escape_line(conversation.title)
@@ -217,7 +222,19 @@ class Giving(QObject):
             draft.parts = tuple(part for turn in last for part in turn.parts)
             if found.error:
                 self.failed.emit(translate(found.error))
+        if unsent is not None and (conversation is None or conversation.turns):
+            draft.given = self._context.attachments.of_history(
+                unsent.picture, unsent.page, unsent.name
+            )
         return draft
+
+    def _unsent(self, number: int) -> Given | None:
+        """Return the picture that was given and not sent before the program ended."""
+        try:
+            return self._context.history.given(number)
+        except HistoryError as error:
+            self.failed.emit(error_text(error))
+            return None
 
     def _leave(self) -> None:
         """Keep the shown conversation if it has something to be sent."""
@@ -226,6 +243,8 @@ class Giving(QObject):
         if draft.waiting is None:
             self._context.attachments.cancel(current)
         if draft.waiting is None and (given is None or given.error):
+            if draft.conversation is None and given is not None:
+                self._forget_new()
             return
         if draft.conversation is None:
             try:
@@ -236,6 +255,7 @@ class Giving(QObject):
                 self.failed.emit(error_text(error))
                 return
             self._store(draft)
+            self._forget_new()
             self.kept.emit()
         stored = given is not None and not draft.asked and draft.conversation.picture
         if draft.waiting is not None or not (stored and given is not None and given.picture):
@@ -264,6 +284,7 @@ class Giving(QObject):
         """Use the page before again, because another one can't be read."""
         before = attachment.before
         draft.given = None if before is draft.current else before
+        self._store(draft)
         if draft is self.draft:
             self.failed.emit(translate(attachment.error))
             self.changed.emit()
@@ -271,16 +292,35 @@ class Giving(QObject):
             self.ready.emit(draft)
 
     def _store(self, draft: Draft) -> None:
-        """Save the picture of a conversation that has no question yet."""
+        """Save which picture was given and not sent, for the next start after a kill.
+
+        Until another one is ready, the one before counts.
+        """
         conversation, given = draft.conversation, draft.given
-        if conversation is None or conversation.turns:
+        if given is None or given.state is AttachmentState.READY:
+            self._guard(partial(self._store_ready, conversation, given))
+
+    def _store_ready(self, conversation: Conversation | None, given: Attachment | None) -> None:
+        history = self._context.history
+        saved, page = "", None
+        if given is not None:
+            saved, page = given.saved or history.save_picture(given.data), given.page
+            given.saved = saved
+        if conversation is not None and not conversation.turns:
+            self._save_picture(conversation, saved, page)
             return
-        ready = given is not None and given.state is AttachmentState.READY
-        if given is not None and not ready:
-            return
+        number = conversation.id if conversation is not None else 0
+        unsent = Given(picture=saved, page=page, name=given.name) if given is not None else None
+        history.save_given(number, unsent)
+
+    def _forget_new(self) -> None:
+        """Forget what was given to a new conversation, which is left now."""
+        self._guard(partial(self._context.history.save_given, 0, None))
+
+    def _guard(self, work: Callable[[], object]) -> None:
+        """Do something that may fail; report that."""
         try:
-            saved = (given.saved or self._context.history.save_picture(given.data)) if given else ""
-            self._save_picture(conversation, saved, given.page if given is not None else None)
+            work()
         except HistoryError as error:
             self.failed.emit(error_text(error))
 
@@ -294,3 +334,8 @@ class Giving(QObject):
         except HistoryError:
             conversation.picture, conversation.page = before
             raise
+
+
+def _number(draft: Draft) -> int:
+    """Return the number of a draft's conversation; 0 is a new one."""
+    return draft.conversation.id if draft.conversation is not None else 0

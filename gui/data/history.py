@@ -73,6 +73,14 @@ _MIGRATIONS = (
         edit TEXT NOT NULL DEFAULT ''
     );
     """,
+    """
+    CREATE TABLE IF NOT EXISTS given (
+        conversation INTEGER PRIMARY KEY,
+        picture TEXT NOT NULL,
+        page INTEGER,
+        name TEXT NOT NULL
+    );
+    """,
 )
 VERSION = len(_MIGRATIONS)
 
@@ -110,6 +118,20 @@ class Unsent:
     text: str = ""
     turn: int | None = None
     edit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A picture that was given to a conversation and not asked about.
+
+    picture  its name in the history
+    page     as in Conversation
+    name     of the file, or where the picture comes from
+    """
+
+    picture: str
+    page: int | None
+    name: str
 
 
 class History:
@@ -392,6 +414,29 @@ class History:
                     (conversation_id, unsent.text, unsent.turn, unsent.edit),
                 )
 
+    def given(self, conversation_id: int) -> Given | None:
+        """Return the picture that a conversation was given last; 0 is a new one."""
+        with _history_errors():
+            row = self._db.execute(
+                "SELECT picture, page, name FROM given WHERE conversation = ?", (conversation_id,)
+            ).fetchone()
+        return Given(picture=row[0], page=row[1], name=row[2]) if row else None
+
+    def save_given(self, conversation_id: int, given: Given | None) -> None:
+        """Save which picture a conversation was given; None: it has no picture to be asked about.
+
+        The picture itself is saved already.
+        """
+        if self.given(conversation_id) == given:
+            return
+        with self._writing():
+            self._db.execute("DELETE FROM given WHERE conversation = ?", (conversation_id,))
+            if given is not None:
+                self._db.execute(
+                    "INSERT INTO given (conversation, picture, page, name) VALUES (?, ?, ?, ?)",
+                    (conversation_id, given.picture, given.page, given.name),
+                )
+
     # Pictures
 
     def save_picture(self, data: bytes) -> str:
@@ -431,15 +476,18 @@ class History:
         return data
 
     def purge(self, now: float | None = None) -> None:
-        """Remove conversations deleted UNDO_S ago, and pictures without a conversation."""
+        """Remove conversations deleted UNDO_S ago, and pictures that none has or was given."""
         limit = (time.time() if now is None else now) - UNDO_S
         with self._writing():
             self._db.execute("DELETE FROM conversation WHERE deleted < ?", (limit,))
-            self._db.execute(
-                "DELETE FROM draft WHERE conversation != 0 "
-                "AND conversation NOT IN (SELECT id FROM conversation)"
-            )
-            rows = self._db.execute("SELECT DISTINCT picture FROM conversation").fetchall()
+            for table in ("draft", "given"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE conversation != 0 "
+                    "AND conversation NOT IN (SELECT id FROM conversation)"
+                )
+            rows = self._db.execute(
+                "SELECT picture FROM conversation UNION SELECT picture FROM given"
+            ).fetchall()
         used = {row[0] for row in rows}
         with _history_errors():
             if self.folder is None or not (self.folder / PICTURES).is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -557,3 +558,107 @@ def test_nothing_is_recent_without_a_history(
     desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
     assert len(add_menu(desk)) == 3
     assert desk.program.settings.get("recent_pictures") == []
+
+
+# --- a kill before the question ------------------------------------------------------------------
+
+
+def killed(desk: Desk, to: Path) -> Path:
+    """Return a data folder as a kill at this moment would leave it."""
+    assert desk.program.history.folder is not None
+    shutil.copytree(desk.program.history.folder, to)
+    return to
+
+
+def chip_of(desk: Desk) -> str:
+    return desk.chat.chip.name.toolTip() if desk.chat.chip.isVisible() else ""
+
+
+def test_a_pasted_picture_survives_a_kill_before_it_is_asked_about(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    give_bytes(desk.chat, SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    desk = open_desk(killed(desk, tmp_path / "killed"))
+    assert chip_of(desk) == "Pasted picture"
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    assert desk.chat.list.count() == 0  # it was not left
+    desk.open_demo()
+    desk.ask("What is it?")
+    assert asked_about(desk.engine.asked[-1], SIGN)
+    again = open_desk(killed(desk, tmp_path / "asked"))
+    assert chip_of(again) == ""
+    assert again.chat.list.count() == 1
+
+
+def test_a_second_picture_survives_a_kill_with_its_conversation(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    desk.open_demo()
+    give_bytes(desk.chat, SIGN)
+    desk.ask("What is it?")
+    desk.chat.take(DroppedContent(files=(PICTURES / "chart.png",)))
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == CHART)
+    desk = open_desk(killed(desk, tmp_path / "killed"))
+    assert chip_of(desk) == ""
+    desk.chat.list.itemActivated.emit(desk.chat.list.item(0))
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == CHART, timeout=20_000)
+    assert chip_of(desk) == "chart.png"
+    assert desk.chat.chip.choice.isVisible()
+    desk.program.close()  # also after an ordinary end
+    desk = open_desk(tmp_path / "killed")
+    desk.chat.list.itemActivated.emit(desk.chat.list.item(0))
+    desk.qtbot.waitUntil(lambda: chip_of(desk) == "chart.png")
+    desk.chat.chip.remove_button.click()
+    again = open_desk(killed(desk, tmp_path / "removed"))
+    again.chat.list.itemActivated.emit(again.chat.list.item(0))
+    again.qtbot.waitUntil(lambda: again.chat.picture == SIGN, timeout=20_000)
+    assert chip_of(again) == ""
+
+
+def test_a_picture_that_was_removed_is_gone_at_the_next_start(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    give_bytes(desk.chat, SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    desk.chat.chip.remove_button.click()
+    again = open_desk(killed(desk, tmp_path / "removed"))
+    assert chip_of(again) == ""
+    assert list((tmp_path / "removed" / "pictures").iterdir()) == []
+    desk.chat.chip.undo.click()
+    again = open_desk(killed(desk, tmp_path / "back"))
+    again.qtbot.waitUntil(lambda: again.chat.picture == SIGN)
+
+
+def test_the_picture_that_replaced_another_one_is_the_one_that_comes_back(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    give_bytes(desk.chat, SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    desk.chat.take(DroppedContent(files=(PICTURES / "chart.png",)))
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == CHART)
+    again = open_desk(killed(desk, tmp_path / "killed"))
+    assert chip_of(again) == "chart.png"
+    desk.chat.start_new()  # leaves it in the list
+    again = open_desk(killed(desk, tmp_path / "left"))
+    assert chip_of(again) == ""
+    assert again.chat.list.item(0).text() == "chart.png"
+
+
+def test_a_picture_of_a_kill_whose_file_is_gone_says_so_and_can_be_removed(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    give_bytes(desk.chat, SIGN)
+    desk.qtbot.waitUntil(lambda: desk.chat.picture == SIGN)
+    folder = killed(desk, tmp_path / "killed")
+    for file in (folder / "pictures").iterdir():
+        file.unlink()
+    desk = open_desk(folder)
+    desk.qtbot.waitUntil(lambda: "no longer exists" in desk.chat.chip.text.text(), timeout=20_000)
+    desk.chat.chip.remove_button.click()
+    assert chip_of(open_desk(killed(desk, tmp_path / "again"))) == ""

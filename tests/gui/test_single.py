@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import NoFolderError, UsageError
 from gui.app import Program
 from gui.command import read_words
+from gui.data.history import FILE
 from gui.single import OpenRequest, RequestServer, hand_over, socket_name
 from tests.helpers.desk import Desk
 
@@ -93,11 +96,21 @@ def test_a_second_start_hands_its_file_to_the_window_also_after_a_kill(
     windows[0].look()
     assert start_again(data, name, cwd=tmp_path) == 0
     windows[0].wait_given("it's caf\\xe9 图.png")
+    wait_saved(data)
     windows[0].kill()
     windows.append(Window(data))
-    windows[1].look()
+    windows[1].wait_given("it's caf\\xe9 图.png")  # it was not asked about
     assert start_again(data, str(PICTURES / "chart.png")) == 0
     windows[1].wait_given("chart.png")
+
+
+def wait_saved(data: Path) -> None:
+    """Wait until a picture that was given would survive a kill."""
+    end = time.monotonic() + 30
+    with closing(sqlite3.connect(data / FILE)) as database:
+        while not database.execute("SELECT count(*) FROM given").fetchone()[0]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def from_elsewhere(desk: Desk, name: str, request: OpenRequest) -> None:
