@@ -67,7 +67,7 @@ def _units(data: Data) -> Iterator[_Unit]:
     stratum = BENCHMARKS[data.benchmark].stratum
     for one in together.values():
         # An item's place in the file must not matter, so the least id stands for all.
-        first = min(one, key=lambda item: ids[item.id])
+        first = min(one, key=lambda item: (len(ids[item.id]), ids[item.id]))
         yield _Unit(
             id=first.group if rotated else ids[first.id],
             stratum=first.labels.get(stratum, ""),
