@@ -15,6 +15,7 @@ from cogvlm2_lite.units import GIB, format_bytes, parse_bytes
 from gui.context import Context
 from gui.controls import DoubleSpinBox, translate_setting
 from gui.data.settings import Setting
+from gui.translation import fill
 
 _STEP_GIB = 0.25
 _MOST_GIB = 4096.0
@@ -152,9 +153,13 @@ class BudgetRow(QWidget):
         self.box.set_limits(mine)
         self.box.blockSignals(blocked)
         if mine.most:
-            text = QCoreApplication.translate(
-                "Settings", "The model needs at least {least}; this computer has {most}."
-            ).format(least=format_bytes(mine.least), most=format_bytes(mine.most))
+            text = fill(
+                QCoreApplication.translate(
+                    "Settings", "The model needs at least {least}; this computer has {most}."
+                ),
+                least=format_bytes(mine.least),
+                most=format_bytes(mine.most),
+            )
         else:
             text = QCoreApplication.translate(
                 "Settings", "This computer has no GPU that can be used."

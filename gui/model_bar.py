@@ -26,6 +26,7 @@ from cogvlm2_lite.worker.protocol import Loaded, Loading
 from gui import theme
 from gui.chat.progress import Estimate, Phase, describe
 from gui.context import Context, demo_folder, model_name
+from gui.translation import fill
 
 _TICK_MS = 250
 _MOST_NAME = 32
@@ -115,7 +116,7 @@ class ModelBar(QWidget):
         name = model_name(folder) if folder is not None else self.tr("No model")
         self.button.setText(self._short(name))
         self.button.setToolTip(str(folder) if folder is not None else "")
-        self.button.setAccessibleName(self.tr("Model: {name}").format(name=self._short(name)))
+        self.button.setAccessibleName(fill(self.tr("Model: {name}"), name=self._short(name)))
         loading = state is EngineState.LOADING
         if loading and not self._clock.isActive():
             self._estimate = Estimate(1)
@@ -154,7 +155,7 @@ class ModelBar(QWidget):
         if any(backend.uses_ram and backend.kind == device for backend in backends()):
             return self.tr("Ready. It runs on the processor, without a GPU.")
         if device:
-            return self.tr("Ready. It runs on the GPU ({device}).").format(device=device)
+            return fill(self.tr("Ready. It runs on the GPU ({device})."), device=device)
         return self.tr("Ready.")
 
     def _take_news(self, news: News) -> None:

@@ -14,6 +14,7 @@ from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.files import free_name
 from gui.data.saving import How, Kind, name_from, with_suffix
 from gui.data.settings import Preferences
+from gui.translation import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +75,22 @@ def _ask_about(parent: QWidget, file: Path, *, adds: bool) -> tuple[Target | Non
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle(QCoreApplication.translate("Saving", "The file exists"))
     box.setText(
-        QCoreApplication.translate("Saving", "{file} exists already.").format(
-            file=escape_line(file.name)
+        fill(
+            QCoreApplication.translate("Saving", "{file} exists already."),
+            file=escape_line(file.name),
         )
     )
     box.setInformativeText(
-        QCoreApplication.translate("Saving", "It is in {folder}. What should happen?").format(
-            folder=escape_line(str(file.parent))
+        fill(
+            QCoreApplication.translate("Saving", "It is in {folder}. What should happen?"),
+            folder=escape_line(str(file.parent)),
         )
     )
     role = QMessageBox.ButtonRole
     keep = box.addButton(
-        QCoreApplication.translate("Saving", "Keep it, save as {file}").format(
-            file=escape_line(free.name)
+        fill(
+            QCoreApplication.translate("Saving", "Keep it, save as {file}"),
+            file=escape_line(free.name),
         ),
         role.AcceptRole,
     )

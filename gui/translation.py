@@ -7,6 +7,9 @@ tools/templates.py collects them from the sources.
 
 from __future__ import annotations
 
+import re
+from string import Formatter
+
 from PySide6.QtCore import QCoreApplication, QLocale
 
 from cogvlm2_lite.errors import CogVLM2LiteError
@@ -14,6 +17,9 @@ from cogvlm2_lite.text import Text
 from gui import wording
 
 CONTEXT = "Messages"
+_MARK = re.compile("[\u3001-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
+_CHINESE = re.compile("[\u2e80-\u303f\u3400-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]")
+"""Marks that are as wide as a Chinese letter, and Chinese letters with these marks."""
 
 
 def is_chinese(language: str) -> bool:
@@ -37,12 +43,47 @@ def translate(text: str) -> str:
     template = _template(text.template) if text.template else ""
     if not text.values:
         return template
-    return template.format(
-        **{
-            name: translate(value) if isinstance(value, str) else value
-            for name, value in text.values.items()
-        }
-    )
+    values = {n: translate(v) if isinstance(v, str) else v for n, v in text.values.items()}
+    return fill(template, **values)
+
+
+def fill(template: str, /, **values: object) -> str:
+    """Return a template with its values, as str.format does.
+
+    A template in Chinese has blanks around its placeholders for names in Latin letters. Next to
+    Chinese text, such a blank is left out.
+    """
+    filled = ""
+    formatter = Formatter()
+    for literal, name, form, conversion in formatter.parse(template):
+        filled = _append(filled, literal)
+        if name is not None:
+            value = formatter.convert_field(formatter.get_field(name, (), values)[0], conversion)
+            filled = _append(filled, format(value, form or ""))
+    return filled
+
+
+def sentences(*texts: str) -> str:
+    """Return sentences joined with blanks, which Chinese has not. Empty ones are left out."""
+    joined = ""
+    for text in filter(None, texts):
+        joined = _append(f"{joined} " if joined else "", text)
+    return joined
+
+
+def _append(left: str, right: str) -> str:
+    """Return two texts as one, without a single blank between them that stands in Chinese."""
+    before, after = left.removesuffix(" "), right.removeprefix(" ")
+    blanks = len(left) - len(before) + len(right) - len(after)
+    if blanks == 1 and _is_chinese(before[-1:], after[:1]):
+        return before + after
+    return left + right
+
+
+def _is_chinese(before: str, after: str) -> bool:
+    """Return whether two letters need no blank: both Chinese, or one a full-width mark."""
+    chinese = bool(_CHINESE.match(before)) and bool(_CHINESE.match(after))
+    return chinese or bool(_MARK.match(before) and after) or bool(before and _MARK.match(after))
 
 
 def _template(template: str) -> str:

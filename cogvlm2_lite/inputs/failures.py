@@ -56,7 +56,11 @@ def check_page(page: int | None, pages: int, name: str) -> None:
         if pages == 1
         else "{file} has {pages} pages, so page {page} can't be read."
     )
-    hint = Text("Choose a page from 1 to {pages}.", pages=pages)
+    hint = (
+        Text("Choose page 1.")
+        if pages == 1
+        else Text("Choose a page from 1 to {pages}.", pages=pages)
+    )
     raise ImageError(message, hint=hint, file=name, pages=pages, page=page)
 
 

@@ -27,6 +27,8 @@ _PLACE = re.compile(r" - at `\$([^`]*)`$")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _GZIP = b"\x1f\x8b"
 _LARGEST = 2**63 - 1
+_MOST_SHOWN = 40
+"""So many digits of a number are repeated in an error."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +71,22 @@ def read_json(body: bytes | bytearray) -> dict[str, Any]:
         raise ApiError(415, text, "wrong_content_encoding")
     check_bounds(body)
     try:
-        # Windows programs begin UTF-8 with a byte order mark.
+        decoded = body.decode("utf-8-sig")  # Windows programs begin UTF-8 with a byte order mark
+    except UnicodeDecodeError:
+        raise ApiError(400, "The body of the request is not UTF-8.") from None
+    try:
         value = json.loads(
-            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_read_number
+            decoded, parse_constant=_no_constant, parse_float=_read_number, parse_int=_read_int
         )
-    except ValueError:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ApiError(400, "The body of the request is not JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise ApiError(
+            400,
+            Text(
+                "The body of the request is not JSON: see line {line}, column {column}.",
+                line=error.lineno,
+                column=error.colno,
+            ),
+        ) from None
     if not isinstance(value, dict):
         raise ApiError(400, "The body of the request must be a JSON object.")
     return value
@@ -414,12 +426,25 @@ def _join(where: str, name: str) -> str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise ApiError(400, Text("The request has {value}, which is not a number in JSON.", value=name))
 
 
 def _read_number(text: str) -> float | int:
     """Read a number with a point or an exponent: JSON has one kind, so 3.0 is a whole number."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(text)
+        raise _too_large(text)
     return int(number) if number.is_integer() and abs(number) <= _LARGEST else number
+
+
+def _read_int(text: str) -> int:
+    """Read a whole number. Python reads none with more than 4300 digits."""
+    try:
+        return int(text)
+    except ValueError:
+        raise _too_large(text) from None
+
+
+def _too_large(number: str) -> ApiError:
+    shown = number if len(number) <= _MOST_SHOWN else f"{number[:_MOST_SHOWN]}…"
+    return ApiError(400, Text("The number {value} in the request is too large.", value=shown))

@@ -27,6 +27,7 @@ from gui.batch.run import Job
 from gui.controls import ComboBox
 from gui.data.settings import Preferences
 from gui.presets import PresetButton, put_question
+from gui.translation import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class JobForm(QWidget):
         self._few.setVisible(names is not None)
         self.recursive.setVisible(names is None)
         if names is not None:
-            self.chosen.setText(self.tr("Only {count} selected pictures.").format(count=len(names)))
+            self.chosen.setText(fill(self.tr("Only {count} selected pictures."), count=len(names)))
 
     def _make_boxes(self) -> QHBoxLayout:
         self.recursive = QCheckBox(self.tr("Include subfolders"))

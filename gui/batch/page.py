@@ -44,7 +44,7 @@ from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Status, Turn
 from gui.pages.frame import page
 from gui.save_dialog import ask_for_target
-from gui.translation import error_text, translate
+from gui.translation import error_text, fill, sentences, translate
 
 _ROW = THUMBNAIL_PX + 14
 
@@ -232,8 +232,9 @@ class BatchPage(QWidget):
             self._only_file = _write_names(job.only)
         except OSError as error:
             self._show_text(
-                self.tr("A temporary file can't be written: {why}.").format(
-                    why=error.strerror or error
+                fill(
+                    self.tr("A temporary file can't be written: {why}."),
+                    why=error.strerror or error,
                 )
             )
             return False
@@ -350,14 +351,14 @@ class BatchPage(QWidget):
         self.form.setEnabled(not running)
         self._rows.locked = running
         failed = run.failed if run is not None else 0
-        self.again_button.setText(self.tr("Ask again about {count} failed").format(count=failed))
+        self.again_button.setText(fill(self.tr("Ask again about {count} failed"), count=failed))
         self.again_button.setVisible(failed > 0 and not running)
         self.folder_button.setVisible(run is not None)
         if run is not None:
             self.bar.setRange(0, max(len(run.rows), 1))
             self.bar.setValue(run.done)
             self._show_text(self._sentence(run))
-            self.notes.setText(" ".join(translate(note) for note in run.notes))
+            self.notes.setText(sentences(*map(translate, run.notes)))
         self.notes.setVisible(bool(self.notes.text()))
 
     def _sentence(self, run: BatchRun) -> str:
@@ -367,31 +368,29 @@ class BatchPage(QWidget):
             case RunState.LOADING:
                 return self.tr("Loading the model…")
             case RunState.PAUSING:
-                return self._counts(run) + " " + self.tr("Pausing after this picture.")
+                return sentences(self._counts(run), self.tr("Pausing after this picture."))
             case RunState.PAUSED:
-                return self._counts(run) + " " + self.tr("Paused; the model stays in memory.")
+                return sentences(self._counts(run), self.tr("Paused; the model stays in memory."))
             case RunState.STOPPING:
                 return self.tr("Stopping…")
             case RunState.FAILED:
                 return translate(run.error)
             case RunState.FINISHED | RunState.STOPPED:
-                text = self._counts(run) + " "
-                return text + self.tr("Answers: {folder}").format(folder=run.job.target)
+                where = fill(self.tr("Answers: {folder}"), folder=run.job.target)
+                return sentences(self._counts(run), where)
             case _:
                 left = ""
                 if run.seconds_left is not None:
-                    left = " " + self.tr("{time} left.").format(
-                        time=format_seconds(run.seconds_left)
-                    )
-                return self._counts(run) + left
+                    left = fill(self.tr("{time} left."), time=format_seconds(run.seconds_left))
+                return sentences(self._counts(run), left)
 
     def _counts(self, run: BatchRun) -> str:
-        clauses = [self.tr("{done} of {total} pictures").format(done=run.done, total=len(run.rows))]
+        clauses = [fill(self.tr("{done} of {total} pictures"), done=run.done, total=len(run.rows))]
         if run.skipped:
-            clauses.append(self.tr("{count} of them answered before").format(count=run.skipped))
+            clauses.append(fill(self.tr("{count} of them answered before"), count=run.skipped))
         if run.failed:
-            clauses.append(self.tr("{count} failed").format(count=run.failed))
-        return self.tr("{counts}.").format(counts=self.tr(", ").join(clauses))
+            clauses.append(fill(self.tr("{count} failed"), count=run.failed))
+        return fill(self.tr("{counts}."), counts=self.tr(", ").join(clauses))
 
     def _show_text(self, text: str) -> None:
         self.status.setText(text)
@@ -411,7 +410,7 @@ class BatchPage(QWidget):
             self,
             self._context.settings,
             title=self.tr("Export the rows shown"),
-            name=self.tr("Answers about {folder}").format(folder=folder),
+            name=fill(self.tr("Answers about {folder}"), folder=folder),
             kinds=KINDS,
         )
         if target is not None:
@@ -424,8 +423,10 @@ class BatchPage(QWidget):
 
         def written(_: None) -> None:
             self._show_text(
-                self.tr("{count} rows were written to {file}.").format(
-                    count=len(rows), file=escape_line(str(file))
+                fill(
+                    self.tr("{count} rows were written to {file}."),
+                    count=len(rows),
+                    file=escape_line(str(file)),
                 )
             )
 
@@ -482,10 +483,13 @@ class BatchPage(QWidget):
                 self._show_text(self.tr("The answer was saved."))
             else:
                 self._show_text(
-                    self.tr(
-                        "The answer was saved in answers.jsonl. The text file of {picture} was "
-                        "changed by another program, and is kept."
-                    ).format(picture=row.shown_name)
+                    fill(
+                        self.tr(
+                            "The answer was saved in answers.jsonl. The text file of {picture} was "
+                            "changed by another program, and is kept."
+                        ),
+                        picture=row.shown_name,
+                    )
                 )
 
         def failed(error: CogVLM2LiteError) -> None:

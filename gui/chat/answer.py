@@ -32,6 +32,7 @@ from gui.chat.blocks import Block, Code, Splitter, Text, chunks
 from gui.chat.copying import show_copied
 from gui.chat.dropped import address
 from gui.chat.markdown import QUOTE_PX, DocumentWriter, plain_text, quote_level
+from gui.translation import fill
 
 _SCHEMES = ("http", "https", "mailto")
 _SPACING = 8
@@ -159,7 +160,7 @@ class Prose(QTextBrowser):
         asked = QMessageBox.question(
             self,
             self.tr("Open this address?"),
-            self.tr("The answer links to\n\n{address}").format(address=address(url)),
+            fill(self.tr("The answer links to\n\n{address}"), address=address(url)),
             QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No,
             QMessageBox.StandardButton.No,
         )

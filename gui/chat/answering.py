@@ -29,7 +29,7 @@ from gui.background.tasks import Tasks
 from gui.chat.progress import Estimate
 from gui.data.history import History, HistoryError
 from gui.data.state import Conversation
-from gui.translation import error_text, translate
+from gui.translation import error_text, fill, translate
 
 _DRAW_MS = 40
 _SLOWEST_DRAW_MS = 500
@@ -209,17 +209,19 @@ class Answering(QObject):
                 "Earlier answers about other parts of the picture, which the model does not get: "
                 "{count}."
             )
-            conversation.note(self.turn, text.format(count=count))
+            conversation.note(self.turn, fill(text, count=count))
 
     def _note(self, event: Notice | Replanned | Streaming | TurnsDropped) -> str:
         if isinstance(event, Streaming):
             needs = max(event.picture_bytes, event.prompt_bytes, event.token_bytes)
-            return self.tr(
-                "Memory is short: up to {size} of weights are read from RAM or disk."
-            ).format(size=format_bytes(needs))
+            return fill(
+                self.tr("Memory is short: up to {size} of weights are read from RAM or disk."),
+                size=format_bytes(needs),
+            )
         if isinstance(event, TurnsDropped):
-            return self.tr("The oldest {count} questions no longer fit and were left out.").format(
-                count=event.count
+            return fill(
+                self.tr("The oldest {count} questions no longer fit and were left out."),
+                count=event.count,
             )
         return translate(event.text)
 
@@ -272,7 +274,7 @@ def draw_interval_ms(took_s: float) -> int:
 def _heading(number: int, series: _Series) -> str:
     """Return the mark of the answer about a part. number: from 0."""
     text = QCoreApplication.translate("Answering", "Part {number} of {count}")
-    return "**" + text.format(number=number + 1, count=len(series.cuts)) + "**"
+    return "**" + fill(text, number=number + 1, count=len(series.cuts)) + "**"
 
 
 def _cancelled(text: str) -> Finished:

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 from gui import theme
 from gui.background.attachments import Attachment, AttachmentState
 from gui.chat.drafts import Draft
-from gui.translation import translate
+from gui.translation import fill, translate
 
 _SIDE = 40
 _AROUND_TEXT = 120
@@ -152,8 +152,8 @@ class PictureChip(QFrame):
             self._show_given(given, replaced)
         elif replaced is not None:
             self._spinner.set_running(False)
-            self._show_texts("", self.tr("{name} was removed.").format(name=replaced.name))
-            self.undo.setAccessibleName(self.tr("Undo: use {name}").format(name=replaced.name))
+            self._show_texts("", fill(self.tr("{name} was removed."), name=replaced.name))
+            self.undo.setAccessibleName(fill(self.tr("Undo: use {name}"), name=replaced.name))
 
     def _show_given(self, given: Attachment, replaced: Attachment | None) -> None:
         state = given.state
@@ -168,9 +168,9 @@ class PictureChip(QFrame):
         elif state is AttachmentState.FAILED:
             text = translate(given.error)
         elif replaced is not None:
-            text = self.tr("It replaces {name}.").format(name=replaced.name)
+            text = fill(self.tr("It replaces {name}."), name=replaced.name)
         if replaced is not None:
-            self.undo.setAccessibleName(self.tr("Undo: use {name}").format(name=replaced.name))
+            self.undo.setAccessibleName(fill(self.tr("Undo: use {name}"), name=replaced.name))
         self.text.setProperty("kind", "bad" if state is AttachmentState.FAILED else "soft")
         self.text.style().polish(self.text)
         self._show_texts(given.name, text)
@@ -180,7 +180,7 @@ class PictureChip(QFrame):
         self.name.setVisible(bool(name))
         self.text.setText(text)
         self.text.setVisible(bool(text))
-        self.setAccessibleName(self.tr("Picture for the next question: {name}").format(name=name))
+        self.setAccessibleName(fill(self.tr("Picture for the next question: {name}"), name=name))
         self.setAccessibleDescription(text)
         self._fit()
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
 
+from gui.translation import fill
+
 
 def short_date(seconds: float, now: datetime | None = None) -> str:
     """Return a time as a person would write it: only the time today, only the day long ago."""
@@ -20,7 +22,7 @@ def short_date(seconds: float, now: datetime | None = None) -> str:
     if days == 0:
         return time
     if days == 1:
-        return QCoreApplication.translate("Dates", "Yesterday {time}").format(time=time)
+        return fill(QCoreApplication.translate("Dates", "Yesterday {time}"), time=time)
     chinese = locale.language() is QLocale.Language.Chinese
     if then.year == now.year:
         return locale.toString(moment.date(), "M月d日" if chinese else "d MMM")

@@ -55,7 +55,7 @@ from gui.data.saving import Kind, save_table
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Part, Status, Turn
 from gui.save_dialog import ask_for_target
-from gui.translation import error_text, translate
+from gui.translation import error_text, fill, sentences, translate
 
 _SAVE_MS = 500
 """What is typed is saved so long after the last key."""
@@ -401,10 +401,13 @@ class ChatPage(QWidget):
             self._giving.give(partial(read_file, path), name=path.name, path=path)
         elif content.url:
             self.show_message(
-                self.tr(
-                    "{address} is a network address, and this program downloads nothing. "
-                    "Save the picture and drop the file."
-                ).format(address=content.url),
+                fill(
+                    self.tr(
+                        "{address} is a network address, and this program downloads nothing. "
+                        "Save the picture and drop the file."
+                    ),
+                    address=content.url,
+                ),
                 kind=MessageKind.INFO,
                 cause="picture",
             )
@@ -462,8 +465,9 @@ class ChatPage(QWidget):
             return
         self._giving.recent.remove(path)
         self.show_message(
-            self.tr("{file} no longer exists. It was removed from the recent pictures.").format(
-                file=escape_line(str(path))
+            fill(
+                self.tr("{file} no longer exists. It was removed from the recent pictures."),
+                file=escape_line(str(path)),
             )
         )
 
@@ -561,7 +565,7 @@ class ChatPage(QWidget):
         """Show in the question field what the next question is about."""
         count = len(self.panel.picture.marked)
         texts = {0: self.tr("Ask about the picture"), 1: self.tr("Ask about this part")}
-        several = self.tr("Ask about each of {count} parts").format(count=count)
+        several = fill(self.tr("Ask about each of {count} parts"), count=count)
         self.composer.setPlaceholderText(texts.get(count, several))
 
     # --- asking ----------------------------------------------------------------------------------
@@ -650,9 +654,10 @@ class ChatPage(QWidget):
     def _show_picture_error(self, error: str) -> None:
         self._show_state()
         self.show_message(
-            translate(error)
-            + " "
-            + self.tr("The question was not asked. Remove the picture or choose another one.")
+            sentences(
+                translate(error),
+                self.tr("The question was not asked. Remove the picture or choose another one."),
+            )
         )
 
     def _continue(self, draft: Draft, turn_id: int) -> None:
@@ -828,7 +833,7 @@ class ChatPage(QWidget):
         )
         if target is None:
             return
-        saved = self.tr("The table was saved as {file}.").format(file=escape_line(str(target.file)))
+        saved = fill(self.tr("The table was saved as {file}."), file=escape_line(str(target.file)))
         self._context.tasks.run(
             partial(save_table, rows, target.file, target.how),
             lambda _: self.show_message(saved),
@@ -865,7 +870,7 @@ class ChatPage(QWidget):
             announce(self, self.tr("The answer was stopped."))
         else:
             announce(
-                self, self.tr("The answer is complete: {text}").format(text=turn.answer.strip())
+                self, fill(self.tr("The answer is complete: {text}"), text=turn.answer.strip())
             )
 
     def _engine_changed(self) -> None:
@@ -884,13 +889,14 @@ class ChatPage(QWidget):
 
     def _show_failure(self, failure: LoadError) -> None:
         """Show which model could not be loaded, why, and what to do."""
-        text = self.tr("{model} can't be opened: {why}").format(
-            model=model_name(failure.options.folder), why=error_text(failure.error)
+        text = fill(
+            self.tr("{model} can't be opened: {why}"),
+            model=model_name(failure.options.folder),
+            why=error_text(failure.error),
         )
         if failure.kept is not None:
-            text += " " + self.tr("The model {model} is still used.").format(
-                model=model_name(failure.kept.folder)
-            )
+            kept = model_name(failure.kept.folder)
+            text = sentences(text, fill(self.tr("The model {model} is still used."), model=kept))
         self._banner.show_message(
             text, cause="model", again=True, memory=isinstance(failure.error, DoesNotFitError)
         )
@@ -921,7 +927,7 @@ class ChatPage(QWidget):
         warnings = self._warned.warnings if self._warned is not None else ()
         if warnings:
             self._banner.show_message(
-                " ".join(map(translate, warnings)), kind=MessageKind.WARNING, cause="files"
+                sentences(*map(translate, warnings)), kind=MessageKind.WARNING, cause="files"
             )
         else:
             self._banner.clear("files")

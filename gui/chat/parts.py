@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PySide6.QtCore import QCoreApplication, QRect, QSize
 
 from gui.data.state import Part
+from gui.translation import fill
 
 
 def turned_size(size: QSize, quarters: int) -> QSize:
@@ -59,16 +60,20 @@ def describe(parts: Sequence[Part]) -> str:
         return QCoreApplication.translate("Parts", "The whole picture")
     if len(parts) > 1:
         text = QCoreApplication.translate("Parts", "{count} overlapping parts of the picture")
-        return text.format(count=len(parts))
+        return fill(text, count=len(parts))
     part = parts[0]
-    text = QCoreApplication.translate(
-        "Parts", "Part of the picture: {width} × {height} pixels at ({x}, {y})"
-    ).format(width=part.width, height=part.height, x=part.x, y=part.y)
+    text = fill(
+        QCoreApplication.translate(
+            "Parts", "Part of the picture: {width} × {height} pixels at ({x}, {y})"
+        ),
+        width=part.width,
+        height=part.height,
+        x=part.x,
+        y=part.y,
+    )
     if part.page is not None:
-        text += QCoreApplication.translate("Parts", ", page {page}").format(page=part.page)
+        text += fill(QCoreApplication.translate("Parts", ", page {page}"), page=part.page)
     if part.rotation:
         degrees = 90 * part.rotation
-        text += QCoreApplication.translate("Parts", ", turned by {degrees}°").format(
-            degrees=degrees
-        )
+        text += fill(QCoreApplication.translate("Parts", ", turned by {degrees}°"), degrees=degrees)
     return text

@@ -26,7 +26,7 @@ from gui.chat.picture_view import PictureView
 from gui.context import Context
 from gui.controls import SpinBox, tool_button
 from gui.data.state import Part
-from gui.translation import translate
+from gui.translation import fill, translate
 
 
 class Invitation(QLabel):
@@ -194,7 +194,7 @@ class PicturePanel(QWidget):
         if found is not None:
             blocked = self.pages.blockSignals(True)
             self.pages.setRange(1, found.pages)
-            self.pages.setSuffix(self.tr(" of {count}").format(count=found.pages))
+            self.pages.setSuffix(fill(self.tr(" of {count}"), count=found.pages))
             self.pages.setValue(found.page)
             self.pages.blockSignals(blocked)
 
@@ -228,12 +228,17 @@ class PicturePanel(QWidget):
             seen = self._letters * MODEL_SIDE / longest
             low = seen < LEAST_HEIGHT
             self.hint_text.setText(
-                self.tr(
-                    "Letters are about {here} pixels high and about {model} for the model, which "
-                    "needs about {least}."
-                ).format(here=round(self._letters), model=max(1, round(seen)), least=LEAST_HEIGHT)
+                fill(
+                    self.tr(
+                        "Letters are about {here} pixels high and about {model} for the model, "
+                        "which needs about {least}."
+                    ),
+                    here=round(self._letters),
+                    model=max(1, round(seen)),
+                    least=LEAST_HEIGHT,
+                )
             )
-        text = self.tr("Ask about {count} parts instead").format(count=len(boxes))
+        text = fill(self.tr("Ask about {count} parts instead"), count=len(boxes))
         self.parts_button.setText(text)
         self.parts_button.setAccessibleName(text)
         self.parts_button.setVisible(len(boxes) > 1)

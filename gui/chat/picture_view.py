@@ -28,7 +28,7 @@ from gui.chat.viewer import STEP, FullScreen, Viewer
 from gui.controls import tool_button
 from gui.data.settings import write_atomic
 from gui.data.state import Part
-from gui.translation import error_text
+from gui.translation import error_text, fill
 
 _GAP = 10
 """Pixels between the tools and the edge."""
@@ -280,11 +280,14 @@ class PictureView(QWidget):
         found = self._found
         if found is None:
             return
-        text = self.tr("{width} × {height}, {format}").format(
-            width=found.original_width, height=found.original_height, format=found.format
+        text = fill(
+            self.tr("{width} × {height}, {format}"),
+            width=found.original_width,
+            height=found.original_height,
+            format=found.format,
         )
         if self.eye.isChecked():
-            text = self.tr("What the model sees: {side} × {side}").format(side=pixels.MODEL_SIDE)
+            text = fill(self.tr("What the model sees: {side} × {side}"), side=pixels.MODEL_SIDE)
         self.facts.setText(text)
         self._show_target()
 
@@ -306,8 +309,8 @@ class PictureView(QWidget):
         self.target.setVisible(bool(self._parts) and self._found is not None)
         if self.eye.isChecked():
             texts = {1: self.tr("What the model sees of this part")}
-            several = self.tr("What the model sees of part 1 of {count}").format(
-                count=len(self._parts)
+            several = fill(
+                self.tr("What the model sees of part 1 of {count}"), count=len(self._parts)
             )
             self.target_text.setText(texts.get(len(self._parts), several))
         elif len(self._parts) == 1:
@@ -315,14 +318,17 @@ class PictureView(QWidget):
             size = QSize(part.width, part.height)
             turned = places.turned_size(size, self._rotation)
             self.target_text.setText(
-                self.tr("Asking about this part, {width} × {height}").format(
-                    width=turned.width(), height=turned.height()
+                fill(
+                    self.tr("Asking about this part, {width} × {height}"),
+                    width=turned.width(),
+                    height=turned.height(),
                 )
             )
         elif self._parts:
             self.target_text.setText(
-                self.tr("Asking about {count} parts, one after the other").format(
-                    count=len(self._parts)
+                fill(
+                    self.tr("Asking about {count} parts, one after the other"),
+                    count=len(self._parts),
                 )
             )
         self._place()

@@ -12,6 +12,7 @@ from cogvlm2_lite.events import ImageEncoded, Prefilled, Progress, Replanned, Te
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.worker.client import Outcome
 from gui.translatable import QT_TRANSLATE_NOOP
+from gui.translation import fill
 
 _LEAST_SHARE = 0.04
 _LEAST_S = 1.0
@@ -137,38 +138,43 @@ def describe(phase: Phase) -> str:
     if phase.name == "decode":
         if phase.token_s >= 1:
             parts.append(
-                QCoreApplication.translate("Phase", "{seconds:.1f} s per token").format(
-                    seconds=phase.token_s
+                fill(
+                    QCoreApplication.translate("Phase", "{seconds:.1f} s per token"),
+                    seconds=phase.token_s,
                 )
             )
             if phase.next_s is not None and phase.next_s >= 1:
                 time_left = format_left(phase.next_s)
                 parts.append(
-                    QCoreApplication.translate("Phase", "the next in {time}").format(time=time_left)
+                    fill(QCoreApplication.translate("Phase", "the next in {time}"), time=time_left)
                 )
         elif phase.token_s > 0:
             parts.append(
-                QCoreApplication.translate("Phase", "{rate:.1f} tokens/s").format(
-                    rate=1 / phase.token_s
+                fill(
+                    QCoreApplication.translate("Phase", "{rate:.1f} tokens/s"),
+                    rate=1 / phase.token_s,
                 )
             )
         if phase.left_s is not None and phase.left_s >= 1:
             parts.append(
-                QCoreApplication.translate("Phase", "at most {time} left").format(
-                    time=format_left(phase.left_s)
+                fill(
+                    QCoreApplication.translate("Phase", "at most {time} left"),
+                    time=format_left(phase.left_s),
                 )
             )
     else:
         if phase.share is not None:
             parts.append(
-                QCoreApplication.translate("Phase", "{percent} %").format(
-                    percent=int(100 * phase.share)
+                fill(
+                    QCoreApplication.translate("Phase", "{percent} %"),
+                    percent=int(100 * phase.share),
                 )
             )
         if phase.left_s is not None and phase.left_s >= 1:
             parts.append(
-                QCoreApplication.translate("Phase", "about {time} left").format(
-                    time=format_left(phase.left_s)
+                fill(
+                    QCoreApplication.translate("Phase", "about {time} left"),
+                    time=format_left(phase.left_s),
                 )
             )
     if phase.held_bytes:
@@ -180,13 +186,13 @@ def describe(phase: Phase) -> str:
 def format_left(seconds: float) -> str:
     """Return a time that is left, as exactly as it is known: 7 s, 25 s, 3 min, 1 h 20 min."""
     if seconds < 10:
-        return QCoreApplication.translate("Phase", "{count} s").format(count=max(round(seconds), 1))
+        return fill(QCoreApplication.translate("Phase", "{count} s"), count=max(round(seconds), 1))
     if seconds < 58:
-        return QCoreApplication.translate("Phase", "{count} s").format(count=5 * round(seconds / 5))
+        return fill(QCoreApplication.translate("Phase", "{count} s"), count=5 * round(seconds / 5))
     minutes = round(seconds / 60)
     if minutes < 60:
-        return QCoreApplication.translate("Phase", "{count} min").format(count=minutes)
+        return fill(QCoreApplication.translate("Phase", "{count} min"), count=minutes)
     hours, rest = divmod(5 * round(minutes / 5), 60)
-    return QCoreApplication.translate("Phase", "{hours} h {minutes} min").format(
-        hours=hours, minutes=rest
+    return fill(
+        QCoreApplication.translate("Phase", "{hours} h {minutes} min"), hours=hours, minutes=rest
     )

@@ -6,6 +6,8 @@ from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QTextCursor
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
+from gui.translation import fill
+
 _FEWEST_LINES, _MOST_LINES = 2, 12
 
 
@@ -40,7 +42,7 @@ class QuestionEditor(QWidget):
         self.note.setWordWrap(True)
         texts = {1: self.tr("The later question stays with the version before this one.")}
         several = self.tr("The {count} later questions stay with the version before this one.")
-        self.note.setText(texts.get(later, several.format(count=later)))
+        self.note.setText(texts.get(later, fill(several, count=later)))
         column.addWidget(self.note)
         self.note.setVisible(later > 0)
         row = QHBoxLayout()

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolBut
 from gui import theme
 from gui.controls import add_setting
 from gui.data.settings import ANSWERS, Preferences, Setting
+from gui.translation import fill
 
 
 class SamplingButton(QToolButton):
@@ -42,7 +43,7 @@ class SamplingButton(QToolButton):
 
     def _draw(self) -> None:
         temperature = self._settings.get("temperature")
-        text = self.tr("Varied {temperature:.2f}").format(temperature=temperature)
+        text = fill(self.tr("Varied {temperature:.2f}"), temperature=temperature)
         self.setText(text if temperature else self.tr("Exact"))
         self.setAccessibleName(f"{self.tr('Answer settings')}: {self.text()}")
 

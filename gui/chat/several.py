@@ -15,7 +15,7 @@ from gui import theme
 from gui.background.decoder import decode
 from gui.chat.chip import plain_label
 from gui.chat.dropped import read_file
-from gui.translation import error_text
+from gui.translation import error_text, fill
 
 MOST_CONVERSATIONS = 20
 """With more files, only a batch is offered and not one conversation for each."""
@@ -94,7 +94,7 @@ class SeveralFiles(QFrame):
         """Ask what to do with several files."""
         self._files = list(files)
         text = self.tr("{count} files. The model takes one picture per conversation.")
-        self.text.setText(text.format(count=len(files)))
+        self.text.setText(fill(text, count=len(files)))
         self.each_button.setVisible(len(files) <= MOST_CONVERSATIONS)
         self.show()
 

@@ -32,7 +32,7 @@ from gui.data.history import HistoryError, Summary, search_file
 from gui.data.import_json import read_export
 from gui.data.state import Conversation
 from gui.save_dialog import Target, ask_for_target
-from gui.translation import error_text
+from gui.translation import error_text, fill
 
 _ID = Qt.ItemDataRole.UserRole
 
@@ -233,8 +233,8 @@ class Sidebar(QWidget):
 
     def export_soon(self, conversation_id: int, target: Target) -> None:
         """Do the same on a thread; `failed` reports an error."""
-        saved = self.tr("The conversation was saved as {file}.").format(
-            file=escape_line(str(target.file))
+        saved = fill(
+            self.tr("The conversation was saved as {file}."), file=escape_line(str(target.file))
         )
         try:
             write = self._exporting(conversation_id, target)
@@ -362,7 +362,7 @@ class Sidebar(QWidget):
         count = len(self._deleted)
         text = self.tr("Undo delete")
         if count > 1:
-            text = self.tr("Undo delete ({count})").format(count=count)
+            text = fill(self.tr("Undo delete ({count})"), count=count)
         self.undo.setText(text)
         self.undo.setAccessibleName(text)
         self.undo.setVisible(count > 0)

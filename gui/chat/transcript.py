@@ -37,6 +37,7 @@ from gui.chat.turn_picture import PictureSource, TurnPicture
 from gui.controls import tool_button
 from gui.data.rendering import tables
 from gui.data.state import Conversation, Status, Turn
+from gui.translation import fill, sentences
 
 _MARGIN = 24
 _LINE = 80
@@ -178,13 +179,17 @@ class TurnView(QWidget):
             for place, number in enumerate(siblings, 1)
             if number != self.turn.id and (count := self._later(number))
         }
-        return " ".join(
-            self.tr("Version {number} has 1 later question.").format(number=place)
-            if count == 1
-            else self.tr("Version {number} has {count} later questions.").format(
-                number=place, count=count
+        return sentences(
+            *(
+                fill(self.tr("Version {number} has 1 later question."), number=place)
+                if count == 1
+                else fill(
+                    self.tr("Version {number} has {count} later questions."),
+                    number=place,
+                    count=count,
+                )
+                for place, count in others.items()
             )
-            for place, count in others.items()
         )
 
     def start_edit(self, text: str | None = None) -> None:
@@ -308,10 +313,11 @@ class TurnView(QWidget):
         stats = self.turn.stats
         if stats is None:
             return ""
-        text = self.tr(
-            "{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, "
-            "reading {prefill:.2f} s, answering {decode:.2f} s"
-        ).format(
+        text = fill(
+            self.tr(
+                "{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, "
+                "reading {prefill:.2f} s, answering {decode:.2f} s"
+            ),
             tokens=stats.completion_tokens,
             rate=stats.tokens_per_s,
             encode=stats.encode_s,
@@ -336,7 +342,7 @@ class TurnView(QWidget):
         menu.clear()
         found = tables(self.turn.answer)
         for number, rows in enumerate(found, 1):
-            name = self.tr("Table {number}").format(number=number) if len(found) > 1 else ""
+            name = fill(self.tr("Table {number}"), number=number) if len(found) > 1 else ""
             copy, save = self.tr("Copy the table"), self.tr("Save as CSV…")
             if name:
                 copy, save = f"{name}: {copy}", f"{name}: {save}"

@@ -12,6 +12,7 @@ from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.memory.plan import Bar, Device, parts_of
 from gui.part_names import part_name
+from gui.translation import fill
 
 _COLOURS = {
     "language expert": "#2f8f7a",
@@ -217,9 +218,8 @@ class PlanBars(QWidget):
 
 
 def _title(device: Device) -> str:
-    return QCoreApplication.translate(
-        "Memory", "{device}: {peak} at the peak, {budget} may be used"
-    ).format(
+    return fill(
+        QCoreApplication.translate("Memory", "{device}: {peak} at the peak, {budget} may be used"),
         device="RAM" if device.in_ram else device.name,
         peak=format_bytes(device.peak_bytes),
         budget=format_bytes(device.budget_bytes),

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QStyle, QWidget
 
 from cogvlm2_lite.units import format_bytes
 from gui import theme
+from gui.translation import fill
 
 _HEIGHT = 18
 
@@ -75,9 +76,10 @@ class MeterBar(QWidget):
 
 def describe(reading: Reading) -> str:
     """Return a reading as text."""
-    return QCoreApplication.translate(
-        "Memory", "RAM now: engine {engine}, other programs {others}, {free} of {total} free."
-    ).format(
+    return fill(
+        QCoreApplication.translate(
+            "Memory", "RAM now: engine {engine}, other programs {others}, {free} of {total} free."
+        ),
         engine=format_bytes(reading.engine),
         others=format_bytes(reading.others),
         free=format_bytes(reading.free),

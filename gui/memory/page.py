@@ -31,7 +31,7 @@ from gui.memory.meter import MeterBar, describe, read
 from gui.memory.plan import Device, PlanView, plan_for
 from gui.pages.frame import page
 from gui.part_names import part_name
-from gui.translation import error_text, translate
+from gui.translation import error_text, fill, sentences, translate
 
 _STEP = GIB // 4
 _MOST = 24 * GIB
@@ -302,7 +302,7 @@ class MemoryPage(QWidget):
         )
         free = self._folder is not None and not (client.answering or client.lent)
         here = kind != "ram" or limits is None or not limits.gpus
-        return fits and free and here, " ".join(filter(None, told))
+        return fits and free and here, sentences(*told)
 
     @property
     def _bytes(self) -> int:
@@ -323,9 +323,10 @@ class MemoryPage(QWidget):
             most = none = QCoreApplication.translate(
                 "Memory", "This computer has {most} of RAM, so this plan is for another one."
             )
-        told = least.format(least=format_bytes(limits.least))
+        told = fill(least, least=format_bytes(limits.least))
         if self._bytes > limits.most:
-            told += " " + (most if limits.most else none).format(most=format_bytes(limits.most))
+            here = fill(most if limits.most else none, most=format_bytes(limits.most))
+            told = sentences(told, here)
         return told
 
     def _show(self, folder: Path | None, read: tuple[Limits, PlanView | CogVLM2LiteError]) -> None:
@@ -346,11 +347,15 @@ class MemoryPage(QWidget):
     def _show_plan(self, shown: PlanView) -> None:
         self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
         self.summary.setText(
-            QCoreApplication.translate(
-                "Memory",
-                "The first word about a new picture takes about {wait}; then the model "
-                "writes about {rate} tokens per second.",
-            ).format(wait=about(shown.first_token_s), rate=rate(shown.tokens_per_s))
+            fill(
+                QCoreApplication.translate(
+                    "Memory",
+                    "The first word about a new picture takes about {wait}; then the model "
+                    "writes about {rate} tokens per second.",
+                ),
+                wait=about(shown.first_token_s),
+                rate=rate(shown.tokens_per_s),
+            )
         )
         self.bars.show_devices(shown.devices)
         self.table.setPlainText(shown.text)
@@ -366,7 +371,7 @@ class MemoryPage(QWidget):
             if isinstance(error, DoesNotFitError)
             else QCoreApplication.translate("Memory", "{model} can't be planned.")
         )
-        self.needs.setText(words.format(model=self._name()))
+        self.needs.setText(fill(words, model=self._name()))
         self.summary.setText(error_text(error))
         self.bars.show_devices(())
         self.table.hide()
@@ -378,9 +383,13 @@ class MemoryPage(QWidget):
         if isinstance(outcome, Progress) and outcome.held_bytes:
             self._most_held = max(self._most_held, outcome.held_bytes)
             self.held.setText(
-                QCoreApplication.translate(
-                    "Memory", "The model's weights and buffers: {now} now, {most} at most."
-                ).format(now=format_bytes(outcome.held_bytes), most=format_bytes(self._most_held))
+                fill(
+                    QCoreApplication.translate(
+                        "Memory", "The model's weights and buffers: {now} now, {most} at most."
+                    ),
+                    now=format_bytes(outcome.held_bytes),
+                    most=format_bytes(self._most_held),
+                )
             )
             self.held.show()
         elif isinstance(outcome, Replanned):
@@ -415,8 +424,9 @@ def _steps(nbytes: int) -> int:
 def _about_gpus(limits: Limits) -> str:
     """Return which GPUs there are, in words."""
     if limits.gpus:
-        return QCoreApplication.translate("Memory", "GPU of this computer: {names}.").format(
-            names=", ".join(limits.gpus)
+        return fill(
+            QCoreApplication.translate("Memory", "GPU of this computer: {names}."),
+            names=", ".join(limits.gpus),
         )
     told = QCoreApplication.translate(
         "Memory",
@@ -430,11 +440,10 @@ def _about_gpus(limits: Limits) -> str:
 def _needs(devices: tuple[Device, ...]) -> str:
     """Return how much memory is needed, and which parts are read from RAM or disk."""
     clauses = [
-        (
+        fill(
             QCoreApplication.translate("Memory", "needs {peak} of {budget} of RAM")
             if device.in_ram
-            else QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}")
-        ).format(
+            else QCoreApplication.translate("Memory", "needs {peak} of {budget} on {device}"),
             peak=format_bytes(device.peak_bytes),
             budget=format_bytes(device.budget_bytes),
             device=device.name,
@@ -448,6 +457,6 @@ def _needs(devices: tuple[Device, ...]) -> str:
     ):
         parts = dict.fromkeys(part for device in devices for part in device.parts_from(where))
         if parts:
-            clauses.append(words.format(parts=comma.join(map(part_name, parts))))
+            clauses.append(fill(words, parts=comma.join(map(part_name, parts))))
     text = QCoreApplication.translate("Memory", "; ").join(clauses)
-    return QCoreApplication.translate("Memory", "{clauses}.").format(clauses=text)
+    return fill(QCoreApplication.translate("Memory", "{clauses}."), clauses=text)

@@ -14,7 +14,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from gui import theme
 from gui.context import Context
 from gui.pages.frame import page
-from gui.translation import error_text
+from gui.translation import error_text, fill
 
 _DOCTOR = (sys.executable, "-P", "-m", "cogvlm2_lite", "doctor")
 
@@ -23,13 +23,16 @@ def make(context: Context) -> QWidget:
     """Make the page. A child process writes the report, because that loads torch."""
     widget, column = page(QCoreApplication.translate("About", "About"))
     text = QLabel(
-        QCoreApplication.translate(
-            "About",
-            "CogVLM2 Lite {version}. This program and its demo model are under the Apache "
-            "License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta "
-            "Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this "
-            "computer: there are no update checks and no telemetry.",
-        ).format(version=__version__)
+        fill(
+            QCoreApplication.translate(
+                "About",
+                "CogVLM2 Lite {version}. This program and its demo model are under the Apache "
+                "License 2.0. Weights of CogVLM2 are under the CogVLM2 License and the Meta "
+                "Llama 3 Community License. Qt is used under the LGPL. Nothing leaves this "
+                "computer: there are no update checks and no telemetry.",
+            ),
+            version=__version__,
+        )
     )
     text.setWordWrap(True)
     column.addWidget(text)

@@ -29,7 +29,7 @@ from gui.data.report import read_report
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
 from gui.part_names import part_name
-from gui.translation import translate
+from gui.translation import fill, translate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,18 +226,21 @@ class ConvertPage(QWidget):
         elif kind == "progress":
             self.bar.setValue(round(1000 * event["share"]))
             self.status.setText(
-                QCoreApplication.translate("Convert", "{share:.0%} written, {left} left").format(
-                    share=event["share"], left=format_seconds(event["seconds_left"])
+                fill(
+                    QCoreApplication.translate("Convert", "{share:.0%} written, {left} left"),
+                    share=event["share"],
+                    left=format_seconds(event["seconds_left"]),
                 )
             )
         elif kind == "calibration":
             self.bar.setValue(round(1000 * event["done"] / event["total"]))
             self.status.setText(
-                QCoreApplication.translate(
-                    "Convert",
-                    "Calibrated {done} of {total} blocks, {left} left. Error so far: {ratio:.2f} "
-                    "of round to nearest.",
-                ).format(
+                fill(
+                    QCoreApplication.translate(
+                        "Convert",
+                        "Calibrated {done} of {total} blocks, {left} left. Error so far: "
+                        "{ratio:.2f} of round to nearest.",
+                    ),
                     done=event["done"],
                     total=event["total"],
                     left=format_seconds(event["seconds_left"]),
@@ -247,9 +250,11 @@ class ConvertPage(QWidget):
         elif kind == "measuring":
             self.bar.setValue(round(1000 * event["done"] / event["total"]))
             self.status.setText(
-                QCoreApplication.translate(
-                    "Convert", "Measured {done} of {total} blocks on held-out samples, {left} left"
-                ).format(
+                fill(
+                    QCoreApplication.translate(
+                        "Convert",
+                        "Measured {done} of {total} blocks on held-out samples, {left} left",
+                    ),
                     done=event["done"],
                     total=event["total"],
                     left=format_seconds(event["seconds_left"]),
@@ -268,8 +273,10 @@ class ConvertPage(QWidget):
             )
             self.plan.hide()
             self.status.setText(
-                QCoreApplication.translate("Convert", "Finished: {folder}, {size}.").format(
-                    folder=event["folder"], size=format_bytes(event["result_bytes"])
+                fill(
+                    QCoreApplication.translate("Convert", "Finished: {folder}, {size}."),
+                    folder=event["folder"],
+                    size=format_bytes(event["result_bytes"]),
                 )
             )
         elif kind == "paused":
@@ -289,9 +296,13 @@ class ConvertPage(QWidget):
             f"{format_bytes(row['result_bytes'])}"
             for row in event["parts"]
         ]
-        room = QCoreApplication.translate(
-            "Convert", "{size} will be written; {free} is free on that disk."
-        ).format(size=format_bytes(event["result_bytes"]), free=format_bytes(event["free_bytes"]))
+        room = fill(
+            QCoreApplication.translate(
+                "Convert", "{size} will be written; {free} is free on that disk."
+            ),
+            size=format_bytes(event["result_bytes"]),
+            free=format_bytes(event["free_bytes"]),
+        )
         self.plan.setText("\n".join([*lines, room]))
 
     def _ended(self) -> None:

@@ -10,6 +10,7 @@ from cogvlm2_lite.units import format_bytes
 from gui import theme
 from gui.data.report import ConversionReport, PartReport
 from gui.part_names import part_name
+from gui.translation import fill
 
 _BAR, _GAP = 8, 10
 
@@ -43,9 +44,10 @@ class QualityCard(QFrame):
         self.setVisible(report is not None)
         if report is None:
             return
-        text = QCoreApplication.translate(
-            "Quality", "{after} instead of {before}, {times:.1f} times smaller."
-        ).format(
+        text = fill(
+            QCoreApplication.translate(
+                "Quality", "{after} instead of {before}, {times:.1f} times smaller."
+            ),
             after=format_bytes(report.result_bytes),
             before=format_bytes(report.source_bytes),
             times=report.source_bytes / max(report.result_bytes, 1),

@@ -750,18 +750,6 @@
         <translation>从搜索框到列表</translation>
     </message>
     <message>
-        <source>Rename the conversation in the list</source>
-        <translation>重命名列表中的对话</translation>
-    </message>
-    <message>
-        <source>Delete the conversation in the list</source>
-        <translation>删除列表中的对话</translation>
-    </message>
-    <message>
-        <source>Restore the deleted conversation, in the list</source>
-        <translation>在列表中恢复已删除的对话</translation>
-    </message>
-    <message>
         <source>Go to the question field</source>
         <translation>转到问题框</translation>
     </message>
@@ -770,8 +758,16 @@
         <translation>切换页面</translation>
     </message>
     <message>
+        <source>Everywhere</source>
+        <translation>所有页面</translation>
+    </message>
+    <message>
         <source>Larger or smaller text</source>
         <translation>放大或缩小文字</translation>
+    </message>
+    <message>
+        <source>Text in its usual size</source>
+        <translation>恢复默认字号</translation>
     </message>
     <message>
         <source>Settings</source>
@@ -784,6 +780,114 @@
     <message>
         <source>Quit</source>
         <translation>退出</translation>
+    </message>
+    <message>
+        <source>Chat</source>
+        <translation>对话</translation>
+    </message>
+    <message>
+        <source>List of conversations</source>
+        <translation>对话列表</translation>
+    </message>
+    <message>
+        <source>Clear the search</source>
+        <translation>清除搜索</translation>
+    </message>
+    <message>
+        <source>Rename the conversation</source>
+        <translation>重命名对话</translation>
+    </message>
+    <message>
+        <source>Delete the conversation</source>
+        <translation>删除对话</translation>
+    </message>
+    <message>
+        <source>Restore the deleted conversation</source>
+        <translation>恢复已删除的对话</translation>
+    </message>
+    <message>
+        <source>The picture, after a click on it</source>
+        <translation>图片（先点击图片）</translation>
+    </message>
+    <message>
+        <source>Larger or smaller</source>
+        <translation>放大或缩小</translation>
+    </message>
+    <message>
+        <source>Fit the whole picture</source>
+        <translation>适合窗口，显示整张图片</translation>
+    </message>
+    <message>
+        <source>100 %: a pixel is a pixel of the screen</source>
+        <translation>100 %：图片的一个像素就是屏幕的一个像素</translation>
+    </message>
+    <message>
+        <source>Move the picture</source>
+        <translation>移动图片</translation>
+    </message>
+    <message>
+        <source>Up by a screen</source>
+        <translation>向上一屏</translation>
+    </message>
+    <message>
+        <source>Down by a screen</source>
+        <translation>向下一屏</translation>
+    </message>
+    <message>
+        <source>To the upper left corner, or to the lower edge</source>
+        <translation>到左上角，或到下边缘</translation>
+    </message>
+    <message>
+        <source>The whole screen, or back</source>
+        <translation>进入或退出全屏</translation>
+    </message>
+    <message>
+        <source>Begin a rectangle, to ask about a part</source>
+        <translation>开始画矩形，以便就一部分提问</translation>
+    </message>
+    <message>
+        <source>Move the rectangle; with Ctrl by one pixel</source>
+        <translation>移动矩形；按住 Ctrl 每次移动一个像素</translation>
+    </message>
+    <message>
+        <source>Change its size; with Ctrl by one pixel</source>
+        <translation>改变矩形大小；按住 Ctrl 每次一个像素</translation>
+    </message>
+    <message>
+        <source>Ask about the part in the rectangle</source>
+        <translation>就矩形内的部分提问</translation>
+    </message>
+    <message>
+        <source>Cancel the rectangle, or leave the whole screen</source>
+        <translation>取消矩形，或退出全屏</translation>
+    </message>
+    <message>
+        <source>While a part of the screen is captured</source>
+        <translation>截取屏幕时</translation>
+    </message>
+    <message>
+        <source>Capture the whole screen</source>
+        <translation>截取整个屏幕</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>While a question or a batch answer is changed</source>
+        <translation>修改问题或批处理答案时</translation>
+    </message>
+    <message>
+        <source>Begin, in the table of answers</source>
+        <translation>在答案表格中开始修改</translation>
+    </message>
+    <message>
+        <source>Ask the changed question, or save the answer</source>
+        <translation>提出修改后的问题，或保存答案</translation>
+    </message>
+    <message>
+        <source>Leave it as it was</source>
+        <translation>保持原样</translation>
     </message>
     <message>
         <source>Keyboard shortcuts</source>
@@ -1515,10 +1619,6 @@
         <translation>文本有 {count} 个字符，超过 {most}：没有这么长的上下文。</translation>
     </message>
     <message>
-        <source>The body of the request is not JSON in UTF-8.</source>
-        <translation>请求的正文不是 UTF-8 编码的 JSON。</translation>
-    </message>
-    <message>
         <source>The server can&apos;t listen on {host}, port {port}: {why}.</source>
         <translation>服务器无法监听 {host} 的端口 {port}：{why}。</translation>
     </message>
@@ -2179,6 +2279,10 @@
         <translation>请一次传入较少的行，或用较短的上下文加载模型。</translation>
     </message>
     <message>
+        <source>Choose page 1.</source>
+        <translation>请选择第 1 页。</translation>
+    </message>
+    <message>
         <source>{file} has lines that {command} did not write.</source>
         <translation>{file} 中有并非由 {command} 写入的行。</translation>
     </message>
@@ -2237,6 +2341,22 @@
     <message>
         <source>a JSON schema</source>
         <translation>JSON Schema</translation>
+    </message>
+    <message>
+        <source>The request has {value}, which is not a number in JSON.</source>
+        <translation>请求中有 {value}，它不是 JSON 中的数字。</translation>
+    </message>
+    <message>
+        <source>The number {value} in the request is too large.</source>
+        <translation>请求中的数字 {value} 太大。</translation>
+    </message>
+    <message>
+        <source>The body of the request is not UTF-8.</source>
+        <translation>请求正文不是 UTF-8。</translation>
+    </message>
+    <message>
+        <source>The body of the request is not JSON: see line {line}, column {column}.</source>
+        <translation>请求正文不是 JSON：见第 {line} 行第 {column} 列。</translation>
     </message>
     <message>
         <source>{folder} can&apos;t be used: its setting {key} is {value}, which is not supported.</source>

@@ -74,6 +74,8 @@ export const CHINESE = {
     "请用 --output 指定其他文件夹。",
   "Choose one file in it.":
     "请选择其中的一个文件。",
+  "Choose page 1.":
+    "请选择第 1 页。",
   "Choose the device at loading: from_pretrained(FOLDER, device_map=\"{other}\").":
     "请在加载时选择设备：from_pretrained(FOLDER, device_map=\"{other}\")。",
   "Choose the folder that contains config.json and the .safetensors files, or copy config.json from where the weights came from.":
@@ -330,8 +332,10 @@ export const CHINESE = {
     "该数组不是图片：{why}。",
   "The body is compressed ({name}). Send it uncompressed.":
     "请求正文经过压缩（{name}）。请发送未压缩的正文。",
-  "The body of the request is not JSON in UTF-8.":
-    "请求的正文不是 UTF-8 编码的 JSON。",
+  "The body of the request is not JSON: see line {line}, column {column}.":
+    "请求正文不是 JSON：见第 {line} 行第 {column} 列。",
+  "The body of the request is not UTF-8.":
+    "请求正文不是 UTF-8。",
   "The body of the request must be a JSON object.":
     "请求的正文必须是 JSON 对象。",
   "The cache folder {folder} can't be written: {why}.":
@@ -462,6 +466,8 @@ export const CHINESE = {
     "模型只接受由它自己返回的缓存，不接受 {kind}。",
   "The model's vocabulary has no token with which the answer could continue as JSON.":
     "模型的词表中没有能让回答继续成为 JSON 的 token。",
+  "The number {value} in the request is too large.":
+    "请求中的数字 {value} 太大。",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
@@ -532,6 +538,8 @@ export const CHINESE = {
     "请求超过 {most}。",
   "The request has text that is not valid Unicode.":
     "请求中有无效的 Unicode 文本。",
+  "The request has {value}, which is not a number in JSON.":
+    "请求中有 {value}，它不是 JSON 中的数字。",
   "The request took more than {seconds:g} s.":
     "请求用时超过 {seconds:g} 秒。",
   "The request's header took more than {seconds:g} s.":

@@ -3,19 +3,41 @@
 
 import { CHINESE } from "./messages.js";
 
+// Marks that are as wide as a Chinese letter, and Chinese letters with these marks.
+const MARK = "[\\u3001-\\u303f\\uff01-\\uff0f\\uff1a-\\uff20\\uff3b-\\uff40\\uff5b-\\uff65]";
+const LETTER = "[\\p{Script=Han}\\u3001-\\u303f\\uff01-\\uff65]";
+const MARK_END = new RegExp(`${MARK}$`, "u"), MARK_START = new RegExp(`^${MARK}`, "u");
+const CHINESE_END = new RegExp(`${LETTER}$`, "u"), CHINESE_START = new RegExp(`^${LETTER}`, "u");
+
 // Returns a sentence of the server in a language. made: its {template, values}, if the server sent them.
 export function sentence(language, text, made) {
   if (language !== "zh" || !made || typeof made.template !== "string") return text;
   const joined = !/\p{L}/u.test(made.template.replace(/\{[^{}]*\}/g, "")); // has other sentences as its values
   const chinese = CHINESE[made.template] || (joined && made.template);
   if (!chinese) return text;
-  return chinese.replace(/\{\{|\}\}|\{(\w+)(?:![rsa])?(?::([^{}]*))?\}/g, (found, name, form) => {
-    if (!name) return found[0];
-    const value = made.values[name];
-    if (value && value.template !== undefined) return sentence(language, filled(value), value);
-    const places = /\.(\d)f$/.exec(form || "");
-    return places && typeof value === "number" ? value.toFixed(Number(places[1])) : String(value);
-  });
+  let whole = "", at = 0;
+  for (const found of chinese.matchAll(/\{\{|\}\}|\{(\w+)(?:![rsa])?(?::([^{}]*))?\}/g)) {
+    const [source, name, form] = found;
+    whole = appended(whole, chinese.slice(at, found.index));
+    whole = appended(whole, name ? shownValue(language, made.values[name], form) : source[0]);
+    at = found.index + source.length;
+  }
+  return appended(whole, chinese.slice(at));
+}
+
+function shownValue(language, value, form) {
+  if (value && value.template !== undefined) return sentence(language, filled(value), value);
+  const places = /\.(\d)f$/.exec(form || "");
+  return places && typeof value === "number" ? value.toFixed(Number(places[1])) : String(value);
+}
+
+// Returns two texts as one, without a single blank between them that stands in Chinese (gui/translation.py).
+function appended(left, right) {
+  const before = left.replace(/ $/, ""), after = right.replace(/^ /, "");
+  const blanks = left.length - before.length + right.length - after.length;
+  const chinese = CHINESE_END.test(before) && CHINESE_START.test(after);
+  const mark = (MARK_END.test(before) && after) || (before && MARK_START.test(after));
+  return blanks === 1 && (chinese || mark) ? before + after : left + right;
 }
 
 // Returns a template with its values, in the language of the server.
