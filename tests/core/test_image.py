@@ -299,8 +299,9 @@ def test_a_picture_alone_has_one_page() -> None:
     for source in (encoded(halves(), "PNG"), halves()):
         opened = open_image(source, page=1)
         assert (opened.page, opened.pages, opened.notices) == (1, 1, ())
-        with pytest.raises(ImageError, match="only one page"):
+        with pytest.raises(ImageError, match="only one page") as caught:
             open_image(source, page=2)
+        assert caught.value.hint == "Choose page 1."
 
 
 def test_a_telephone_jpeg_with_a_second_picture_behind_it_gives_the_first() -> None:

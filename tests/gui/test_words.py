@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from string import Formatter
+from xml.etree import ElementTree
 
 import pytest
 from PySide6.QtCore import Qt
@@ -20,13 +23,16 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.forecast.table import text_columns
 from cogvlm2_lite.text import Text
+from gui.app import TRANSLATIONS
 from gui.memory.page import MemoryPage
 from gui.memory.plan import plan_for
 from gui.shortcuts import ShortcutDialog
-from gui.translation import error_text, translate
+from gui.translation import error_text, fill, sentences, translate
 from gui.window import PAGES
 from gui.wording import WORDING
+from tests.gui.test_viewer import drawn, png
 from tests.helpers.desk import Desk
+from tests.helpers.giving import give_bytes
 from tools.templates import find_templates, places
 
 COMMAND = re.compile(r"(?<![\w}-])--?[a-z][a-z-]+|cogvlm2-lite |`|pip install|same command|DST")
@@ -132,6 +138,76 @@ def test_buttons_and_menus_of_qt_are_chinese(chinese: Desk) -> None:
     assert len(texts) > 15
     for text in texts:
         assert re.search(r"[\u4e00-\u9fff]", text), text
+
+
+STRAY = re.compile(r"[\u3001-\u9fff\uff01-\uff65] [\u3001-\u9fff\uff01-\uff65]")
+"""A blank between two Chinese letters."""
+
+
+def test_a_message_about_a_pasted_picture_has_no_blank_inside_of_chinese(chinese: Desk) -> None:
+    chip = chinese.chat.chip
+    give_bytes(chinese.chat, b"\x89PNG\r\n\x1a\n" + b"0" * 400)
+    chinese.qtbot.waitUntil(lambda: "损坏" in chip.text.text(), timeout=20_000)
+    assert "这张图片已损坏" in chip.text.text()
+    assert not STRAY.search(chip.text.text())
+    give_bytes(chinese.chat, png(drawn(40, 30)))
+    draft = chinese.chat._giving.draft
+    chinese.qtbot.waitUntil(lambda: draft.given is not None and draft.given.picture is not None)
+    chinese.chat.chip.remove_button.click()
+    assert chip.text.text() == "已移除粘贴的图片。"
+
+
+def test_no_template_has_a_blank_next_to_chinese_that_is_put_in() -> None:
+    checked = 0
+    for message in ElementTree.parse(TRANSLATIONS / "zh_CN.ts").iter("translation"):
+        template = message.text or ""
+        fields = list(Formatter().parse(template)) if "{" in template else []
+        names = {name: "图片" for _, name, form, _ in fields if name and not form}
+        if names and all(name in names for _, name, _, _ in fields if name):
+            before = len(STRAY.findall(re.sub(r"\{.*?\}", "x", template)))
+            assert len(STRAY.findall(fill(template, **names))) == before, template
+            checked += 1
+    assert checked > 300
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "wanted"),
+    [
+        ("{file} 已损坏", "照片", "照片已损坏"),
+        ("{file} 已损坏", "a.png", "a.png 已损坏"),
+        ("{file} 已损坏", "图片.png", "图片.png 已损坏"),
+        ("打开 {file} 吗？", "照片", "打开照片吗？"),
+        ("打开 {file}", "a.png", "打开 a.png"),
+        ("{count} 张 {file}", "照片", "3 张照片"),
+        ("{file} is gone", "照片", "照片 is gone"),
+        ("My {file}: {count:.1f}%", "my photo", "My my photo: 3.0%"),
+        ("{file!r}  已", "照片", "'照片'  已"),
+        ("{{{file}}}", "照片", "{照片}"),
+    ],
+)
+def test_a_blank_stays_next_to_letters_that_are_not_chinese(
+    template: str, value: str, wanted: str
+) -> None:
+    assert fill(template, file=value, count=3) == wanted
+
+
+def test_sentences_have_a_blank_between_them_only_where_the_language_has_one() -> None:
+    assert sentences("One.", "", "Two.") == "One. Two."
+    assert sentences("已损坏。", "请重新下载。") == "已损坏。请重新下载。"
+    assert sentences("已损坏。", "a.png 还在。") == "已损坏。a.png 还在。"
+    joined = Text("{part1} {part2}", part1="已损坏。", part2="请重新下载。")
+    assert translate(joined) == "已损坏。请重新下载。"
+
+
+def test_translated_texts_get_their_values_by_fill() -> None:
+    for file in sorted(Path("gui").rglob("*.py")):
+        if file.name in ("desktop_entry.py", "export.py"):  # files, which have their own rules
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr == "format":
+                assert not node.keywords, f"{file}:{node.lineno} needs gui.translation.fill"
 
 
 def test_english_comes_back(chinese: Desk) -> None:

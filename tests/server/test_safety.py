@@ -18,11 +18,13 @@ from starlette.types import Receive
 from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server import app
+from cogvlm2_lite.server.api_errors import ApiError
 from cogvlm2_lite.server.assets import read_assets
 from cogvlm2_lite.server.connections import listen
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.run import LocalServer
+from cogvlm2_lite.server.validation import read_json
 from cogvlm2_lite.units import MIB
 from tests.helpers.chat_client import CHAT, KEY, ask, client_of, in_thread, picture, text, user
 from tests.helpers.scripted_server import ScriptedEngine, running
@@ -251,6 +253,25 @@ def test_hostile_json_is_a_400(body: bytes) -> None:
     with running() as server, client_of(server) as client:
         reply = client.post(CHAT, content=body, headers={"content-type": "application/json"})
         assert reply.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"temperature": NaN}', "The request has NaN, which is not a number in JSON."),
+        (b'{"a": [-Infinity]}', "The request has -Infinity, which is not a number in JSON."),
+        (b'{"temperature": 1e999}', "The number 1e999 in the request is too large."),
+        (b'{"a": -1.5e400}', "The number -1.5e400 in the request is too large."),
+        (b"[" + b"9" * 5000 + b"]", f"The number {'9' * 40}… in the request is too large."),
+        (b'{"a": "\xff"}', "The body of the request is not UTF-8."),
+        (b'{"a":\n "b}', "The body of the request is not JSON: see line 2, column 2."),
+        (b"", "The body of the request is not JSON: see line 1, column 1."),
+    ],
+)  # fmt: skip
+def test_a_body_that_can_not_be_read_says_the_true_reason(body: bytes, why: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_json(body)
+    assert (refused.value.status, refused.value.message) == (400, why)
 
 
 @pytest.mark.parametrize(
