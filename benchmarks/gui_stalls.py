@@ -10,6 +10,8 @@ on a machine that does other work, too, the clock also counts how long the threa
 - table: a table of 200 rows, 80 words/s
 - open, answer, theme, zoom, scroll: a conversation of 100 long turns
 - search: ten letters in 2,000 conversations, and the end of the search
+- batch: a batch of 5,000 pictures begins, is answered, filtered, and ends
+- pages: every page is shown for the first and the second time, and gets another theme and font size
 - close: until the window is closed
 
 Also measured: the time from starting Python to the first painted window. Writes
@@ -19,6 +21,7 @@ benchmarks/results/gui_stalls.json.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -40,7 +43,6 @@ sys.path.insert(0, str(ROOT))
 from PySide6.QtCore import QEvent  # noqa: E402
 from PySide6.QtWidgets import QApplication  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.engine.options import LoadOptions  # noqa: E402
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta  # noqa: E402
@@ -54,9 +56,13 @@ from cogvlm2_lite.worker.client import (  # noqa: E402
 from cogvlm2_lite.worker.protocol import Ask, Loaded  # noqa: E402
 from gui.app import Program, make_app  # noqa: E402
 from gui.background.engine import EngineClient, start_process  # noqa: E402
+from gui.background.json_lines import Command  # noqa: E402
+from gui.batch.page import BatchPage, BatchState  # noqa: E402
+from gui.batch.run import BatchRun, Job  # noqa: E402
 from gui.chat.dropped import DroppedContent  # noqa: E402
 from gui.chat.page import ChatPage  # noqa: E402
 from gui.data.history import History  # noqa: E402
+from gui.window import PAGES  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "gui_stalls.json"
 PARAGRAPH = "The sign **on the left** says that the road is closed from here to the bridge. "
@@ -81,6 +87,7 @@ TABLE = "| number | sign | meaning | place |\n|---:|---|---|---|\n" + "".join(
 )
 TURNS = 100
 CONVERSATIONS = 2000
+PICTURES = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +147,6 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=20)
     options = parser.parse_args()
     report: dict[str, object] = {
-        "machine": describe_machine(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "first_paint_s": statistics.median(first_paint_s() for _ in range(5)),
         "questions": options.questions,
@@ -149,7 +155,14 @@ def main() -> None:
         "table": {"rows": ROWS, **streamed(TABLE, 80)},
         "long_conversation": {"turns": TURNS, **long_conversation()},
         "search": {"conversations": CONVERSATIONS, **search()},
+        "batch": {"pictures": PICTURES, **batch()},
+        "pages": pages(),
     }
+    assert "torch" not in sys.modules, "the window must not load torch"
+    # Only now: it imports torch, which the window does not, and so slows garbage collections down.
+    from benchmarks.machine import describe_machine
+
+    report = {"machine": describe_machine(), **report}
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
 
@@ -239,6 +252,71 @@ def search() -> dict[str, object]:
         return {"list": listed, "type": typed, "clear": loop.report()}
 
 
+def batch() -> dict[str, object]:
+    """Show the events of a batch of many pictures, as its command would send them."""
+    found: dict[str, object] = {}
+    with _window(ScriptedEngine) as (program, _, loop):
+        program.window.show_page("batch")
+        shown = program.window.page("batch")
+        assert isinstance(shown, BatchPage)
+        loop.run(lambda: True, at_least_s=0.5)
+        loop.report()
+        names = [f"folder/picture {number:05}.jpg" for number in range(PICTURES)]
+        known = [{"picture": name, "answer": PARAGRAPH, "error": ""} for name in names[:-20]]
+        run = BatchRun(job=Job(folder=Path("none"), question="What?"))
+        form = shown.form.values()
+        state = BatchState(run=run, command=Command(shown), form=form, only_file=None)
+        shown.restore_state(state)
+
+        def send(**event: object) -> None:
+            loop.measure(partial(shown.command.event_received.emit, event))
+            loop.run(lambda: True, at_least_s=0.1)
+
+        send(event="plan", pictures=names, known=known)
+        send(event="loading")
+        found["plan"] = loop.report()
+        for name in names[-20:]:
+            send(event="asking", picture=name)
+            answered = {"picture": name, "answer": PARAGRAPH, "error": ""}
+            send(event="answered", answered=answered, seconds_left=1.0)
+        found["answers"] = loop.report()
+        for end in range(1, 6):
+            loop.measure(partial(shown.search.setText, "00199"[:end]))
+            loop.run(lambda: True, at_least_s=0.1)
+        loop.measure(shown.search.clear)
+        loop.run(lambda: True, at_least_s=0.1)
+        found["filter"] = loop.report()
+        found["appearance"] = _appearances(program, loop)
+        send(event="finished", left=0)
+        found["end"] = loop.report()
+    return found
+
+
+def pages() -> dict[str, object]:
+    """Show every page, and change theme and font size there."""
+    found: dict[str, object] = {}
+    with _window(ScriptedEngine) as (program, _, loop):
+        for visit in ("first", "again"):
+            for page in PAGES:
+                loop.measure(partial(program.window.show_page, page.name))
+                loop.run(lambda: True, at_least_s=0.3)
+            found[visit] = loop.report()
+        for page in PAGES:
+            program.window.show_page(page.name)
+            loop.run(lambda: True, at_least_s=0.3)
+            loop.report()
+            found[page.name] = _appearances(program, loop)
+    return found
+
+
+def _appearances(program: Program, loop: Loop) -> dict[str, object]:
+    for key, values in (("theme", ("dark", "light")), ("font_points", (12, 11))):
+        for value in values:
+            loop.measure(partial(program.settings.set, key, value))
+            loop.run(lambda: True, at_least_s=0.3)
+    return loop.report()
+
+
 def write_conversation(history: History, turns: int) -> int:
     """Write a conversation of long turns; return its number."""
     conversation, parent = history.create(title="Long"), None
@@ -280,9 +358,11 @@ def _window(
         program = Program(app, Path(data), EngineClient(make))
         program.window.show_page("chat")
         program.window.show()
+        program.settle()
         chat = program.window.page("chat")
         assert isinstance(chat, ChatPage)
         chat.open_demo()
+        loop.run(lambda: gc.get_freeze_count() > 0, at_least_s=0.1)
         loop.run(lambda: program.engine.client.state is EngineState.READY)
         loop.report()
         yield program, chat, loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import logging.handlers
 import os
@@ -50,6 +51,8 @@ from gui.translation import error_text, is_chinese
 from gui.window import MainWindow
 
 _LOG = logging.getLogger("cogvlm2_lite.gui")
+_SETTLE_MS = 500
+"""After the first paint, and before most people click."""
 TRANSLATIONS = Path(__file__).parent / "translations"
 
 
@@ -114,6 +117,11 @@ class Program:
         self.window.show()
         if self.problem:
             self.window.warn_unsaved(self.problem)
+
+    def settle(self) -> None:
+        """Do soon after the start what would stop the window for a moment later."""
+        # A garbage collection would look at all classes and functions again, which takes 40 ms.
+        self.window.prepare_pages(gc.freeze)
 
     def open(self, request: OpenRequest) -> None:
         """Raise the window, and open what this start or a later one was asked to open."""
@@ -227,6 +235,7 @@ def _run_window(app: QApplication, request: OpenRequest, data: Path) -> int:
         server = RequestServer(name, program.window)
         server.received.connect(program.open)
     app.styleHints().colorSchemeChanged.connect(program.refresh_appearance)
+    QTimer.singleShot(_SETTLE_MS, program.window, program.settle)
     code = app.exec()
     if server is not None:
         server.close()

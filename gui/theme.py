@@ -5,11 +5,12 @@ Widgets never name a colour; they have an object name or a `kind` property that 
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, QRect, QRectF, QSize, Qt
+from PySide6.QtCore import QByteArray, QEvent, QRect, QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -23,6 +24,7 @@ from PySide6.QtGui import (
     QPixmapCache,
 )
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
+from shiboken6 import isValid
 
 from gui.desktop_entry import ICON
 from gui.standard_icons import IconColours, IconStyle
@@ -110,6 +112,9 @@ _SIZES = {"Title": 1.5, "RailButton": 0.8, "SmallPrint": 0.85}
 """Font size of the widgets of a class, in parts of plain text. Not in the stylesheet: a new one
 takes much longer to apply than a new font. Not in `QApplication.setFont` for a class either: Qt
 forgets those fonts when it applies a stylesheet."""
+
+_SLICE_S = 0.02
+"""Hidden widgets are styled for so long at a time; between, the window handles other events."""
 
 _STYLESHEET = """
 QWidget { color: $ink; }
@@ -329,8 +334,76 @@ def apply(app: QApplication, choice: str, points: int) -> Colours:
             _resize_letters(app, before, points)
     if app.styleSheet() != sheet:
         app.setPalette(_palette(colours))
-        app.setStyleSheet(sheet)
+        _set_stylesheet(app, sheet)
     return colours
+
+
+def _set_stylesheet(app: QApplication, sheet: str) -> None:
+    """Apply a stylesheet: at once to what is seen, and soon to hidden widgets.
+
+    `setStyleSheet` alone styles each widget once for each of its parents, at once. After `unpolish`
+    it knows of no widget that is styled, and only reads the sheet.
+    """
+    if not app.styleSheet():
+        app.setStyleSheet(sheet)
+        return
+    app.style().unpolish(app)
+    app.setStyleSheet(sheet)
+    hidden = []
+    for widget in app.allWidgets():
+        if widget.isVisible():
+            _style(widget)
+        else:
+            hidden.append(widget)
+    _hidden_widgets(app).begin(hidden)
+
+
+def finish_styling() -> None:
+    """Apply the stylesheet to hidden widgets now, because one of them is about to be seen."""
+    app = QApplication.instance()
+    if isinstance(app, QApplication):
+        _hidden_widgets(app).finish()
+
+
+def _style(widget: QWidget) -> None:
+    widget.style().polish(widget)
+    QApplication.sendEvent(widget, QEvent(QEvent.Type.StyleChange))
+
+
+class _HiddenWidgets(QTimer):
+    """Styles widgets that are not seen, a few in each turn of the event loop."""
+
+    def __init__(self, app: QApplication) -> None:
+        super().__init__(app)
+        self._waiting: list[QWidget] = []
+        self.timeout.connect(self._proceed)
+
+    def begin(self, widgets: list[QWidget]) -> None:
+        """Style these widgets soon."""
+        self._waiting = widgets
+        self.start(0)
+
+    def finish(self) -> None:
+        """Style all of them now."""
+        while self._waiting:
+            widget = self._waiting.pop()
+            if isValid(widget):
+                _style(widget)
+        self.stop()
+
+    def _proceed(self) -> None:
+        end = time.monotonic() + _SLICE_S
+        while self._waiting and time.monotonic() < end:
+            widget = self._waiting.pop()
+            if isValid(widget):
+                _style(widget)
+        if not self._waiting:
+            self.stop()
+
+
+@cache
+def _hidden_widgets(app: QApplication) -> _HiddenWidgets:
+    return _HiddenWidgets(app)
 
 
 def _resize_letters(app: QApplication, before: int, points: int) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Row:
     def shown_name(self) -> str:
         """The name as one line."""
         return escape_line(self.file)
+
+    @cached_property
+    def searched(self) -> str:
+        """The name and the text, as they are compared with a search."""
+        return f"{self.shown_name}\n{self.text}".casefold()
 
 
 class RunState(Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -194,22 +193,21 @@ class Filter(QSortFilterProxyModel):
     def __init__(self, parent: QObject, table: Table) -> None:
         super().__init__(parent)
         self._table = table
-        self._text = ""
-        self._keep: Callable[[Row], bool] = lambda row: True
+        self._wanted = ""
+        self._states: tuple[RowState, ...] = ()
         self.setSourceModel(table)
 
     def show_only(self, text: str, states: tuple[RowState, ...]) -> None:
         """Show rows whose name or text contains `text`, in one of `states`; no states: all."""
-        wanted = text.strip().casefold()
-        self._keep = lambda row: (
-            (not states or row.state in states)
-            and (wanted in row.shown_name.casefold() or wanted in row.text.casefold())
-        )
+        self._wanted, self._states = text.strip().casefold(), states
         self.invalidate()
 
     def filterAcceptsRow(self, source_row: int, source_parent: _Index) -> bool:  # noqa: N802 - Qt's
         """Implement Qt's model interface."""
-        return self._keep(self._table.row(source_row))
+        row = self._table.row(source_row)
+        if self._states and row.state not in self._states:
+            return False
+        return not self._wanted or self._wanted in row.searched
 
     def shown(self) -> list[Row]:
         """Return the rows that are shown, in order."""

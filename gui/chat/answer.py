@@ -132,7 +132,7 @@ class Prose(QTextBrowser):
             self._dressing.start()  # once for all events of the change
 
     def _restyle(self) -> None:
-        if self.writer.has_colours:
+        if self.writer.outdated:
             self.writer.restyle()
         self._grow()
 

@@ -4,22 +4,61 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
+from PySide6.QtCore import QCoreApplication, QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QIcon, QImage, QPainter, QPixmap
-from PySide6.QtWidgets import QListWidget, QStyle, QStyledItemDelegate, QStyleOptionViewItem
+from PySide6.QtWidgets import (
+    QListWidget,
+    QListWidgetItem,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+)
 
 from gui import theme
 from gui.background.thumbnails import Thumbnails
 from gui.chat.dates import short_date
 from gui.data.history import PICTURES, Summary
 
+ID = Qt.ItemDataRole.UserRole
+"""The role of a conversation's number."""
 ROW = Qt.ItemDataRole.UserRole + 1
 """The role of a row's Summary."""
+_Role = Qt.ItemDataRole
 _SIDE = 36
 _PADDING = 9
 _GAP = 9
 _MOST_KEPT = 400
+
+
+class ConversationItem(QListWidgetItem):
+    """A row of the list. Its texts are made when they are needed: the list may be long."""
+
+    def __init__(self, row: Summary) -> None:
+        super().__init__()
+        self._row = row
+
+    def show_row(self, row: Summary) -> None:
+        """Show another conversation. The list must be drawn again."""
+        self._row = row
+
+    def data(self, role: int) -> Any:
+        """Return what Qt or the painter asks for."""
+        row = self._row
+        if role == ROW:
+            return row
+        if role == ID:
+            return row.id
+        if role == _Role.ToolTipRole:
+            return row.title
+        if role == _Role.DecorationRole:
+            return theme.icon("pin") if row.pinned else None
+        if role in (_Role.DisplayRole, _Role.EditRole, _Role.AccessibleTextRole):
+            title = row.title or QCoreApplication.translate("Sidebar", "New conversation")
+            accessible = role == _Role.AccessibleTextRole
+            return f"{title}, {short_date(row.changed)}" if accessible else title
+        return None
 
 
 class RowPainter(QStyledItemDelegate):

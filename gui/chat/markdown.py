@@ -65,6 +65,7 @@ class DocumentWriter:
         self._shown: list[Chunk] = []
         self._ends: list[tuple[int, QTextBlockFormat]] = []  # before each chunk
         self._width = 0
+        self._look: tuple[str, str] | None = None  # of what is shown
         self.written = 0
 
     @property
@@ -72,6 +73,14 @@ class DocumentWriter:
         """Whether a shown chunk may have a table, a formula or code, with colours of the theme."""
         signs = "|", "`", "$", "\\"
         return any(sign in chunk.markdown for chunk in self._shown for sign in signs)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what is shown has colours of another theme, or the sizes of another font."""
+        return self.has_colours and self._look != self._look_now()
+
+    def _look_now(self) -> tuple[str, str]:
+        return theme.current().name, self._document.defaultFont().key()
 
     @property
     def has_quotes(self) -> bool:
@@ -102,6 +111,8 @@ class DocumentWriter:
     def proceed(self, *, at_once: bool = False) -> None:
         """Write the next chunks."""
         weight = 0
+        if not self._shown:
+            self._look = self._look_now()
         cursor = QTextCursor(self._document)
         cursor.beginEditBlock()
         while not self.complete and (at_once or weight < _MOST_AT_ONCE):

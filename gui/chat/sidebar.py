@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, QObject, QPoint, Qt, Signal
-from PySide6.QtGui import QAction, QIcon, QKeyEvent, QKeySequence
+from PySide6.QtGui import QAction, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -24,8 +24,7 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
 from gui import theme
-from gui.chat.dates import short_date
-from gui.chat.list_rows import ROW, RowPainter
+from gui.chat.list_rows import ID, ConversationItem, RowPainter
 from gui.context import Context
 from gui.data.export import KINDS, export
 from gui.data.history import HistoryError, Summary, search_file
@@ -33,8 +32,6 @@ from gui.data.import_json import read_export
 from gui.data.state import Conversation
 from gui.save_dialog import Target, ask_for_target
 from gui.translation import error_text, fill
-
-_ID = Qt.ItemDataRole.UserRole
 
 
 class Sidebar(QWidget):
@@ -188,23 +185,16 @@ class Sidebar(QWidget):
         self._places = {row.id: place for place, row in enumerate(rows)}
         self.list.setUpdatesEnabled(False)
         # What is there already is used again: making an item costs more than changing one.
-        while self.list.count() > len(rows):
-            self.list.takeItem(self.list.count() - 1)
         have = self.list.count()
-        titles = [row.title or self.tr("New conversation") for row in rows]
-        self.list.addItems(titles[have:])
+        while have > len(rows):
+            have -= 1
+            self.list.takeItem(have)
         for place, row in enumerate(rows):
-            item = self.list.item(place)
-            if place >= have or item.data(ROW) != row:
-                item.setText(titles[place])
-                item.setData(_ID, row.id)
-                item.setData(ROW, row)
-                item.setData(
-                    Qt.ItemDataRole.AccessibleTextRole,
-                    f"{titles[place]}, {short_date(row.changed)}",
-                )
-                item.setToolTip(row.title)
-                item.setIcon(theme.icon("pin") if row.pinned else QIcon())
+            item = self.list.item(place) if place < have else None
+            if isinstance(item, ConversationItem):
+                item.show_row(row)
+            else:
+                self.list.addItem(ConversationItem(row))
         self.list.setUpdatesEnabled(True)
         self.list.clearSelection()
         self.list.setCurrentRow(self._places.get(self._shown, -1) if self._shown else -1)
@@ -286,13 +276,13 @@ class Sidebar(QWidget):
             self.import_from(Path(name))
 
     def _chosen(self, item: QListWidgetItem) -> None:
-        self.selected.emit(item.data(_ID))
+        self.selected.emit(item.data(ID))
 
     def _menu(self, place: QPoint) -> None:
         item = self.list.itemAt(place)
         if item is None:
             return
-        conversation_id = item.data(_ID)
+        conversation_id = item.data(ID)
         menu = QMenu(self)
         rename = menu.addAction(
             self.tr("Rename"), partial(self._rename, conversation_id, item.text())
@@ -334,17 +324,17 @@ class Sidebar(QWidget):
         if row < 0:
             return
         before = len(self._deleted)
-        self.delete(self.list.item(row).data(_ID))
+        self.delete(self.list.item(row).data(ID))
         if len(self._deleted) > before and self.list.count():
             row = min(row, self.list.count() - 1)
             self.list.setCurrentRow(row)
-            self.selected.emit(self.list.item(row).data(_ID))
+            self.selected.emit(self.list.item(row).data(ID))
         self.list.setFocus()
 
     def _rename_current(self) -> None:
         item = self.list.currentItem()
         if item is not None:
-            self._rename(item.data(_ID), item.text())
+            self._rename(item.data(ID), item.text())
 
     def _restore_deleted(self) -> None:
         """Restore the conversation that was deleted last; the next call restores the one before."""

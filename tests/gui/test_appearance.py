@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QSize, qInstallMessageHandler
-from PySide6.QtGui import QColor, QIcon
+from PySide6.QtCore import QEvent, QObject, QSize, qInstallMessageHandler
+from PySide6.QtGui import QColor, QIcon, QImage
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 
 from cogvlm2_lite.events import TextDelta
@@ -19,6 +20,19 @@ from gui.window import RailButton
 from tests.helpers.desk import Desk, Script
 
 TABLE = "| a | b |\n|---|---|\n| 1 | 2 |\n\n```\ncode\n```\n"
+
+
+class StyleCounter(QObject):
+    """Counts how often widgets are styled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: collections.Counter[QObject] = collections.Counter()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() is QEvent.Type.StyleChange:
+            self.seen[watched] += 1
+        return False
 
 
 def darkest(icon: QIcon) -> QColor:
@@ -77,6 +91,55 @@ def test_a_theme_changes_while_an_answer_is_written(desk: Desk, script: Script) 
     assert desk.chat.busy
     desk.engine_says_all()
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+
+
+def test_a_change_of_theme_styles_each_widget_once(desk: Desk, script: Script) -> None:
+    script.events = [TextDelta(text=TABLE)]
+    desk.open_demo()
+    desk.ask("Table?")
+    desk.program.window.show_page("settings")
+    desk.program.window.show_page("chat")
+
+    counter, app = StyleCounter(), QApplication.instance()
+    assert isinstance(app, QApplication)
+    widgets = app.allWidgets()
+    app.installEventFilter(counter)
+    desk.program.settings.set("theme", "dark")
+    at_once = {widget for widget in widgets if counter.seen[widget]}
+    assert {widget for widget in widgets if widget.isVisible()} == at_once
+    desk.qtbot.waitUntil(lambda: set(widgets) <= set(counter.seen))
+    app.removeEventFilter(counter)
+    assert set(counter.seen.values()) == {1}
+
+
+def test_a_change_of_theme_looks_as_qt_applies_it(desk: Desk, script: Script) -> None:
+    script.events = [TextDelta(text=TABLE)]
+    desk.open_demo()
+    desk.ask("Table?")
+    app, window = QApplication.instance(), desk.program.window
+    assert isinstance(app, QApplication)
+    flash = app.cursorFlashTime()
+    app.setCursorFlashTime(0)
+    pages = ("settings", "batch", "chat")
+    for page in pages:
+        window.show_page(page)
+
+    def images() -> list[QImage]:
+        found = []
+        for page in pages:
+            window.show_page(page)
+            desk.qtbot.wait(10)
+            found.append(window.grab().toImage())
+        return found
+
+    try:
+        for name, colours in (("dark", theme.DARK), ("light", theme.LIGHT)):
+            desk.program.settings.set("theme", name)
+            changed = images()
+            app.setStyleSheet(theme.stylesheet(colours) + "\n")  # a new one for Qt
+            assert changed == images(), name
+    finally:
+        app.setCursorFlashTime(flash)
 
 
 def test_another_font_size_reaches_every_text_and_is_no_new_stylesheet(
