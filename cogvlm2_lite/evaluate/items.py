@@ -12,7 +12,7 @@ from PIL import Image
 
 from cogvlm2_lite.errors import ImageError
 from cogvlm2_lite.inputs import failures
-from cogvlm2_lite.inputs.decoding import DECODER_ERRORS, pillow
+from cogvlm2_lite.inputs.decoding import DECODER_ERRORS, pillow, register_heic
 from cogvlm2_lite.inputs.formats import missing_package
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS, ImageLimits
 from cogvlm2_lite.text import Text
@@ -62,9 +62,10 @@ class Item:
               mmmu      subject, discipline, question_type (multiple-choice, open), split
               mmvet     capability, joined by commas: "ocr,math"
               ocrbench  category
-              vqa       category, where the file has it
-    fields    what an export needs: `question_id` (textvqa: int, mmmu: text), `questionId` (docvqa:
-              int), `row`: the object of OCRBench.json
+              vqa       category and l2-category, where the file has them
+    fields    what an export needs: `question_id` (textvqa: int; mmmu and mmvet: text),
+              `questionId` (docvqa: int), `row`: the object of OCRBench.json, if the file has its
+              keys
     """
 
     id: str
@@ -135,6 +136,8 @@ def plain_rgb(data: bytes, name: str = "", *, limits: ImageLimits = DEFAULT_LIMI
     size = (0, 0)
     with pillow(limits):
         try:
+            if kind == "HEIC":
+                register_heic()
             image = Image.open(BytesIO(data), formats=_formats(kind))
             size = image.size
             failures.check_size(size, name, limits)

@@ -182,7 +182,7 @@ def _pictures(
         stored = value.get("bytes") if isinstance(value, dict) else value
         if stored:
             data = stored.encode() if isinstance(stored, str) else stored
-            key = hashlib.blake2b(data, digest_size=16).hexdigest()
+            key = hashlib.sha256(data).hexdigest()
             yield ParquetPicture(
                 path=path, group=group, row=number, column=column, name=where, key=key
             )
@@ -253,15 +253,21 @@ def _chartqa(
 def _ocrbench(
     values: Mapping[str, Any], where: str, place: int, pictures: tuple[Picture, ...]
 ) -> Row:
-    answers = _texts(values, "answer")
+    found = _texts(values, "answer")
+    answers = [found] if isinstance(found, str) else list(found or ())
+    question, category = _text(values, "question"), _text(values, "question_type")
     return Row(
         where=where,
         id=str(place),
-        question=_text(values, "question"),
-        answer=[answers] if isinstance(answers, str) else answers,
-        labels={"category": _text(values, "question_type")},
+        question=question,
+        answer=answers,
+        labels={"category": category},
         pictures=pictures,
-    )
+        source={
+            "dataset_name": _text(values, "dataset"), "id": str(place), "image_path": "",
+            "question": question, "answers": answers, "type": category,
+        },
+    )  # fmt: skip
 
 
 def _mmmu(values: Mapping[str, Any], where: str, _: int, pictures: tuple[Picture, ...]) -> Row:
@@ -319,7 +325,7 @@ _WANTED: Mapping[str, frozenset[str]] = {
     "chartqa": frozenset(
         ("type", "question", "answer", "query", "label", "human_or_machine")
     ),
-    "ocrbench": frozenset(("question", "question_type", "answer")),
+    "ocrbench": frozenset(("dataset", "question", "question_type", "answer")),
     "mmmu": frozenset(("id", "question", "options", "answer")),
     "mmvet": frozenset(("question_id", "question", "answer", "capability")),
     "mmbench": _MMBENCH,

@@ -33,7 +33,7 @@ class Row:
               capability, question_types
     question_id  the id in the benchmark's original files, if this row has it
     group     MMBench's g_index, if the file has it
-    source    the object of OCRBench.json
+    source    the object of OCRBench.json, where the file has its keys
     """
 
     where: str
@@ -139,10 +139,8 @@ def _fields(benchmark: str, row: Row, question_id: str) -> Iterator[tuple[str, A
         yield "questionId", _number(id)
     elif (benchmark == "mmmu" and question_id) or benchmark == "mmvet":
         yield "question_id", question_id
-    elif benchmark == "ocrbench":
-        made = {"id": _number(row.id), "question": row.question, "type": row.labels.get("category")}
-        answers = list(_references(benchmark, row))
-        yield "row", dict(row.source) if row.source else {**made, "answers": answers}
+    elif row.source:
+        yield "row", dict(row.source)
 
 
 def _number(id: str) -> int | str:

@@ -137,7 +137,7 @@ class _File:
 
     def _formats(self) -> tuple[str, ...]:
         if self.kind == "HEIC":
-            _register_heic()
+            register_heic()
         return (_PILLOW_FORMATS.get(self.kind, self.kind),)
 
     def whole(self) -> bytes:
@@ -161,7 +161,8 @@ class _File:
         )
 
 
-def _register_heic() -> None:
+def register_heic() -> None:
+    """Let Pillow open HEIC files."""
     import pillow_heif  # an optional package, which takes a moment to load
 
     pillow_heif.register_heif_opener(thumbnails=False)

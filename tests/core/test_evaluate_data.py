@@ -363,6 +363,92 @@ def test_pictures_that_are_pointers_are_refused(layouts: Path, tmp_path: Path) -
         find_data("mmvet", tmp_path)
 
 
+# Further forms of the same layouts
+
+
+def test_chartqa_may_have_its_list_under_data(layouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(layouts / "original" / "chartqa", tmp_path / "chartqa")
+    for file in tmp_path.rglob("test_*.json"):
+        file.write_text(json.dumps({"data": json.loads(file.read_text())}), encoding="utf-8")
+    data = find_data("chartqa", tmp_path)
+    assert [item.id for item in data.items][2:4] == ["human_2", "augmented_0"]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["train_images", "train_val_images/train_images", "val_images", "images", "../train_images"],
+)
+def test_pictures_of_textvqa_are_found_where_people_put_them(
+    folder: str, layouts: Path, tmp_path: Path
+) -> None:
+    source = layouts / "original" / "textvqa"
+    shutil.copytree(source / "train_images", tmp_path / "set" / folder)
+    (tmp_path / "set").mkdir(exist_ok=True)
+    shutil.copy(source / "TextVQA_0.5.1_val.json", tmp_path / "set")
+    assert len(find_data("textvqa", tmp_path).items) == 5
+
+
+def test_the_questions_of_mmmu_are_known_without_a_column_of_ids(
+    layouts: Path, tmp_path: Path
+) -> None:
+    csv.field_size_limit(10**9)
+    file = layouts / "lmudata" / "MMMU_DEV_VAL.tsv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    named = find_data("mmmu", file)
+    for dropped in (["id"], ["id", "category", "l2-category", "split"], ["image_path"]):
+        kept = [{k: v for k, v in one.items() if k not in dropped} for one in rows]
+        found = find_data("mmmu", write_tsv(tmp_path / "MMMU_DEV_VAL.tsv", kept))
+        for one, other in zip(found.items, named.items, strict=True):
+            assert (one.labels, one.fields) == (other.labels, other.fields)
+
+
+def test_another_mirror_of_docvqa_has_numbers_for_ids(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "questionId": [49153, 24580], "question": ["q", "r"], "question_types": [["form"], []],
+        "image": [{"bytes": png(), "path": None}] * 2, "docId": [1, 2],
+        "ucsf_document_id": ["a", "b"], "ucsf_document_page_no": ["1", "2"],
+        "answers": [["6"], ["7", "seven"]],
+    }  # fmt: skip
+    write_parquet(tmp_path / "validation" / "0000.parquet", columns)
+    data = find_data("docvqa", tmp_path)
+    assert [(item.id, item.answers) for item in data.items] == [
+        ("49153", ("6",)), ("24580", ("7", "seven")),
+    ]  # fmt: skip
+    assert data.items[0].fields == {"questionId": 49153}
+    assert picture_key(data.items[0]) == picture_key(data.items[1])
+
+
+def test_the_chinese_folder_of_mmbench_has_numbers_and_missing_values(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "index": [7, 1_000_007], "question": ["是什么？"] * 2, "hint": ["nan", None],
+        "answer": ["A", "B"], "A": ["圆", "方"], "B": ["方", "圆"], "C": ["nan", None],
+        "D": ["nan", None], "category": ["c"] * 2, "image": [{"bytes": png(), "path": None}] * 2,
+        "source": ["s"] * 2, "L2-category": ["l"] * 2, "comment": ["nan"] * 2, "split": ["dev"] * 2,
+    }  # fmt: skip
+    for folder in ("cn", "data"):  # with the language in the folder's name, and without
+        file = write_parquet(tmp_path / folder / "dev-00000-of-00001.parquet", columns)
+        first, second = find_data("mmbench_cn", file.parent).items
+        assert (first.group, second.group, second.id) == ("7", "7", "1000007")
+        assert (first.options, first.hint) == ({"A": "圆", "B": "方"}, "")
+        with pytest.raises(DataError):
+            find_data("mmbench", file.parent)
+
+
+@pytest.mark.parametrize(
+    ("file", "benchmark"),
+    [
+        ("mmbench_dev_20230712.tsv", "mmbench"),
+        ("MMBench_DEV_CN_V11.tsv", "mmbench_cn"),
+        ("mmbench_dev_cn_legacy.tsv", "mmbench_cn"),
+    ],
+)
+def test_other_editions_of_mmbench_are_found(file: str, benchmark: str, tmp_path: Path) -> None:
+    write_tsv(tmp_path / file, [row(1, A="x", B="y", answer="A", category="c")])
+    assert find_data(benchmark, tmp_path).benchmark == benchmark
+    assert find_data(str(tmp_path / file)).benchmark == benchmark
+
+
 # Files without answers
 
 
@@ -621,6 +707,14 @@ def _bomb() -> bytes:
 def test_a_hostile_picture_is_an_error(make: Callable[[], bytes], message: str) -> None:
     with pytest.raises(ImageError, match=message):
         plain_rgb(make())
+
+
+def test_every_kind_of_picture_that_ask_reads_is_read() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF"):
+        buffer = BytesIO()
+        Image.new("RGB", (64, 48), "red").save(buffer, kind)
+        assert plain_rgb(buffer.getvalue()).size == (64, 48)
 
 
 def test_a_picture_file_above_the_limit_is_not_decoded() -> None:
