@@ -2,7 +2,7 @@
 
 A page is scrolled with the wheel, and the pointer passes over its settings: Qt's own controls would
 take the focus and change. These pass the wheel on to the page until they have the focus by a click
-or by Tab.
+or by Tab. A closed list never changes: after a choice it has the focus, and the pointer is on it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.data.settings import Preferences, Setting
+
+_LEAST_LETTERS = 16
+"""Letters, with the arrow, that a list shows at least."""
 
 
 def tool_button(icon: str, text: str, do: Callable[[], object], size: int = 18) -> QToolButton:
@@ -72,15 +75,21 @@ class DoubleSpinBox(QDoubleSpinBox):
 
 
 class ComboBox(QComboBox):
-    """A list to choose from. The wheel changes it only while it has the focus."""
+    """A list to choose from. The wheel scrolls it while it is open, and changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
-        """Pass the wheel on unless this has the focus."""
-        super().wheelEvent(event) if self.hasFocus() else event.ignore()
+        """Pass the wheel on to the page."""
+        event.ignore()
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return room for a short word: a long one must not make the page wider than the window."""
+        least = super().minimumSizeHint()
+        short = self.fontMetrics().averageCharWidth() * _LEAST_LETTERS
+        return QSize(min(least.width(), short), least.height())
 
 
 class Slider(QSlider):

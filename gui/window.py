@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QMainWindow,
     QMessageBox,
+    QScrollArea,
     QStackedWidget,
     QToolButton,
     QVBoxLayout,
@@ -38,6 +39,7 @@ from gui.model_bar import ModelBar
 from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
+_LEAST_BUTTON = 70
 _FRAME, _TITLE_BAR = 4, 32
 """Room in pixels for what the desktop draws around a window."""
 
@@ -117,6 +119,14 @@ class RailButton(QToolButton):
     def __init__(self) -> None:
         super().__init__()
         theme.set_letters(self)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return at least the width that makes all buttons equal in letters of usual size."""
+        return super().sizeHint().expandedTo(QSize(_LEAST_BUTTON, 0))
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the same: the word below an icon is never shortened."""
+        return self.sizeHint()
 
 
 class MainWindow(QMainWindow):
@@ -428,7 +438,6 @@ class MainWindow(QMainWindow):
             button.setCheckable(True)
             button.setProperty("kind", "rail")
             button.setAccessibleName(title)
-            button.setMinimumWidth(70)
             button.clicked.connect(partial(self.show_page, page.name))
             self._group.addButton(button)
             self._buttons[page.name] = button
@@ -521,18 +530,15 @@ def _first_size(room: QSize) -> QSize:
 
 
 def _focus_into(page: QWidget) -> None:
-    """Focus a page: its own choice (`focus_input`), or the first control that Tab would reach.
+    """Focus a page: its own choice (`focus_input`), or the scrolling area that its controls are in.
 
-    Without this a page that was chosen by a shortcut would not receive its own shortcuts.
+    Without this a page that was chosen by a shortcut would not receive its own shortcuts. A control
+    is not focused: the mouse wheel would change it while it scrolls the page.
     """
     focus_input = getattr(page, "focus_input", None)
     if focus_input is not None:
         focus_input()
         return
-    at = page.nextInFocusChain()
-    while at is not None and at is not page:
-        reached = at.focusPolicy().value & Qt.FocusPolicy.TabFocus.value
-        if page.isAncestorOf(at) and reached and at.isEnabled() and at.isVisibleTo(page):
-            at.setFocus(Qt.FocusReason.OtherFocusReason)
-            return
-        at = at.nextInFocusChain()
+    area = page if isinstance(page, QScrollArea) else page.findChild(QScrollArea)
+    if area is not None:
+        area.setFocus(Qt.FocusReason.OtherFocusReason)

@@ -26,6 +26,7 @@ from cogvlm2_lite.inputs.formats import kind_of
 from gui.batch.run import Job
 from gui.controls import ComboBox
 from gui.data.settings import Preferences
+from gui.flow import FlowLayout
 from gui.presets import PresetButton, put_question
 from gui.translation import fill
 
@@ -146,6 +147,10 @@ class JobForm(QWidget):
         self.suffix.setText(values.suffix)
         self._choose_only(values.only)
 
+    def focus_missing(self) -> None:
+        """Focus the folder while it is empty, else the question."""
+        (self.question if self.folder.text().strip() else self.folder).setFocus()
+
     def remember(self) -> None:
         """Save folders and question for the next start of the window."""
         values = self.values()
@@ -178,23 +183,20 @@ class JobForm(QWidget):
         if names is not None:
             self.chosen.setText(fill(self.tr("Only {count} selected pictures."), count=len(names)))
 
-    def _make_boxes(self) -> QHBoxLayout:
+    def _make_boxes(self) -> FlowLayout:
         self.recursive = QCheckBox(self.tr("Include subfolders"))
         self.texts = QCheckBox(self.tr("A .txt file for each picture"))
         self.csv = QCheckBox(self.tr("One CSV table"))
         self.texts.setChecked(True)
         self.csv.setChecked(True)
-        row = QHBoxLayout()
-        row.setSpacing(16)
+        row = FlowLayout(spacing=16)
         for box in (self.recursive, self.texts, self.csv):
             row.addWidget(box)
-        row.addStretch(1)
         return row
 
-    def _make_words(self) -> QHBoxLayout:
+    def _make_words(self) -> FlowLayout:
         """Return the row with the words around each answer."""
-        row = QHBoxLayout()
-        row.setSpacing(8)
+        row = FlowLayout()
         self.prefix, self.suffix = QLineEdit(), QLineEdit()
         for line, text in (
             (self.prefix, self.tr("Text before each answer")),
@@ -205,14 +207,15 @@ class JobForm(QWidget):
             line.setAccessibleName(text)
             line.setToolTip(self.tr("In the .txt files only, for example a trigger word"))
             self.texts.toggled.connect(line.setEnabled)
-            row.addWidget(label)
-            row.addWidget(line, 1)
+            pair = QHBoxLayout()
+            pair.addWidget(label)
+            pair.addWidget(line, 1)
+            row.add_layout(pair)
         return row
 
-    def _make_choices(self) -> QHBoxLayout:
+    def _make_choices(self) -> FlowLayout:
         """Return the row about what exists already."""
-        row = QHBoxLayout()
-        row.setSpacing(16)
+        row, pair = FlowLayout(spacing=16), QHBoxLayout()
         label = QLabel(self.tr("Text files of your own"))
         self.existing = ComboBox()
         self.existing.setAccessibleName(label.text())
@@ -233,10 +236,10 @@ class JobForm(QWidget):
             self.existing.addItem(text, existing)
         self.texts.toggled.connect(self.existing.setEnabled)
         self.overwrite = QCheckBox(self.tr("Ask again about answered pictures"))
-        row.addWidget(label)
-        row.addWidget(self.existing)
+        pair.addWidget(label)
+        pair.addWidget(self.existing)
+        row.add_layout(pair)
         row.addWidget(self.overwrite)
-        row.addStretch(1)
         return row
 
     def _make_few(self) -> QWidget:

@@ -42,6 +42,7 @@ from gui.data.history import HistoryError
 from gui.data.saving import How
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Status, Turn
+from gui.flow import FlowLayout
 from gui.pages.frame import page
 from gui.save_dialog import ask_for_target
 from gui.translation import error_text, fill, sentences, translate
@@ -117,27 +118,27 @@ class BatchPage(QWidget):
 
     # --- layout ----------------------------------------------------------------------------------
 
-    def _make_buttons(self) -> QHBoxLayout:
-        row = QHBoxLayout()
+    def _make_buttons(self) -> FlowLayout:
+        row = FlowLayout()
         self.start_button = self._push(row, self.start)
         self.start_button.setProperty("kind", "main")
         self.pause_button = self._push(row, self.pause_or_resume)
         self.cancel_button = self._push(row, self.cancel)
         self.cancel_button.setText(self.tr("Cancel"))
-        row.addStretch(1)
+        row.add_stretch()
         self.again_button = self._push(row, self._ask_failed_again)
         self.folder_button = self._push(row, self._open_folder)
         self.folder_button.setText(self.tr("Open the folder"))
         return row
 
-    def _make_filter(self) -> QHBoxLayout:
-        row = QHBoxLayout()
+    def _make_filter(self) -> FlowLayout:
+        row = FlowLayout()
         self.search = QLineEdit()
         self.search.setPlaceholderText(self.tr("Search in names and answers"))
         self.search.setAccessibleName(self.tr("Search in names and answers"))
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(lambda _: self._filter_changed())
-        row.addWidget(self.search, 1)
+        row.addWidget(self.search)
         self.states = ComboBox()
         self.states.setAccessibleName(self.tr("Which pictures are shown"))
         for text, states in (
@@ -185,7 +186,7 @@ class BatchPage(QWidget):
         self._rows.edited.connect(self._save_edited)
         return table
 
-    def _push(self, row: QHBoxLayout, do: Callable[[], None]) -> QPushButton:
+    def _push(self, row: FlowLayout, do: Callable[[], None]) -> QPushButton:
         button = QPushButton()
         button.clicked.connect(lambda _=False: do())
         row.addWidget(button)
@@ -199,12 +200,18 @@ class BatchPage(QWidget):
             self._show_text(self.tr("A batch is running. Wait until it ends, or cancel it first."))
             return
         self.form.choose(files)
+        self.focus_input()
+
+    def focus_input(self) -> None:
+        """Focus the first of folder and question that is missing, or the question."""
+        self.form.focus_missing()
 
     def start(self) -> None:
         """Start, or resume an earlier run."""
         job = self.form.job()
         if job is None and not self.running:
             self._show_text(self.tr("Choose a folder and write a question first."))
+            self.focus_input()
         elif job is not None and self._begin(BatchRun(job=job)):
             self.form.remember()
             self.form.overwrite.setChecked(False)  # a resumed run asks only what is left

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -19,6 +20,7 @@ from PySide6.QtWidgets import (
 
 from gui import theme
 from gui.announce import announce
+from gui.flow import FlowLayout
 
 
 class MessageKind(Enum):
@@ -29,6 +31,10 @@ class MessageKind(Enum):
     ERROR = "error"
 
 
+_LEAST_LETTERS = 40
+"""The text has at least the width of so many letters, or the buttons are below it."""
+_AROUND_TEXT = 130
+"""Pixels of a row that the icon, the button that closes it, and the margins take."""
 _ICONS = {MessageKind.INFO: "about", MessageKind.WARNING: "warning", MessageKind.ERROR: "warning"}
 
 
@@ -81,15 +87,19 @@ class Banner(QWidget):
         self._text = QLabel()
         self._text.setTextFormat(Qt.TextFormat.PlainText)  # a file name may look like HTML
         self._text.setWordWrap(True)
-        row.addWidget(self._text, 1)
+        self._texts = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._texts.addWidget(self._text, 1)
+        row.addLayout(self._texts, 1)
+        buttons = FlowLayout()
+        self._texts.addLayout(buttons)
         self.memory_button = QPushButton(self.tr("Choose the memory"))
         self.memory_button.setAccessibleName(self.tr("Choose the memory"))
         self.memory_button.clicked.connect(self.memory)
-        row.addWidget(self.memory_button)
+        buttons.addWidget(self.memory_button)
         self.restart_button = QPushButton(self.tr("Restart"))
         self.restart_button.setAccessibleName(self.tr("Restart the engine"))
         self.restart_button.clicked.connect(self.restart)
-        row.addWidget(self.restart_button)
+        buttons.addWidget(self.restart_button)
         close = QToolButton()
         close.setIcon(theme.icon("close"))
         close.setProperty("kind", "quiet")
@@ -137,6 +147,10 @@ class Banner(QWidget):
         self._messages = [m for m in self._messages if m.cause not in causes]
         self._draw()
 
+    def has(self, cause: str) -> bool:
+        """Return whether there is a message with this cause."""
+        return any(message.cause == cause for message in self._messages)
+
     def dismiss(self) -> None:
         """Remove the message that is shown; the one before is shown again."""
         self._messages = self._messages[:-1]
@@ -160,3 +174,17 @@ class Banner(QWidget):
             self.frame.style().unpolish(self.frame)
             self.frame.style().polish(self.frame)
         self.show()
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Put the buttons next to the text, or below it where that leaves little room."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        shown = [b for b in (self.memory_button, self.restart_button) if b.isVisibleTo(self)]
+        taken = sum(button.sizeHint().width() for button in shown) + _AROUND_TEXT
+        least = _LEAST_LETTERS * self.fontMetrics().averageCharWidth()
+        direction = QBoxLayout.Direction
+        narrow = bool(shown) and self.width() - taken < least
+        self._texts.setDirection(direction.TopToBottom if narrow else direction.LeftToRight)

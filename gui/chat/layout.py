@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QWidget
 
@@ -11,9 +11,11 @@ from gui.data.settings import Preferences
 NARROW = 720
 """Below this width, in pixels, the list of conversations is hidden."""
 STACKED = 960
-"""Below this width the picture is above the conversation."""
+"""Below this width the picture is above the conversation. It grows with the letters."""
+_POINTS = 11
+"""The size of letters that STACKED is for."""
 _LEAST_PICTURE = 340
-"""The tools of the picture need this width."""
+"""Room for the tools of the picture, unless it asks for more."""
 _EMPTY_WIDTH = 300
 _EMPTY_HEIGHT = 130
 """Room for the panel while it has no picture."""
@@ -69,15 +71,22 @@ class ChatLayout(QWidget):
         super().showEvent(event)
         self._adapt()
 
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Adapt to the size of the letters."""
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            QTimer.singleShot(0, self, self._adapt)  # the others have the new font then, too
+
     def _adapt(self) -> None:
         self._side.setVisible(self.width() >= NARROW)
-        stacked = self.width() < STACKED
+        stacked = self.width() < STACKED * max(1.0, self.font().pointSize() / _POINTS)
         if stacked != self.stacked:
             self.inner.setOrientation(
                 Qt.Orientation.Vertical if stacked else Qt.Orientation.Horizontal
             )
             self.inner.insertWidget(0 if stacked else 1, self._picture)
-        self._picture.setMinimumWidth(_LEAST_PICTURE if not stacked else 0)
+        least = max(_LEAST_PICTURE, self._picture.minimumSizeHint().width())
+        self._picture.setMinimumWidth(least if not stacked else 0)
         self._set_sizes()
 
     def _set_sizes(self) -> None:

@@ -63,10 +63,14 @@ _SAVE_MS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class SavedChat:
-    """What the page shows, for a page that replaces it."""
+    """What the page shows, for a page that replaces it.
+
+    model_message  whether a message about the model is shown
+    """
 
     drafts: Drafts
     text: str
+    model_message: bool
 
 
 def make(context: Context) -> QWidget:
@@ -158,7 +162,11 @@ class ChatPage(QWidget):
         """Return what is shown and waits, for a widget that replaces this one."""
         self._save_unsent()
         self._handed_over = True
-        return SavedChat(drafts=self._giving.save(), text=self.composer.toPlainText())
+        return SavedChat(
+            drafts=self._giving.save(),
+            text=self.composer.toPlainText(),
+            model_message=self._banner.has("model"),
+        )
 
     def restore_state(self, saved: SavedChat) -> None:
         """Show what the replaced widget showed."""
@@ -168,6 +176,8 @@ class ChatPage(QWidget):
         self._show_unsent()
         self.reload_list()
         self.composer.setPlainText(saved.text)
+        if not saved.model_message:  # it was closed on the page before
+            self._banner.clear("model")
 
     def shut_down(self) -> None:
         """Save the text of a running answer and what was typed, and ignore later events."""
@@ -215,6 +225,7 @@ class ChatPage(QWidget):
         self._welcome.folder.connect(self._context.choose_model)
         self._welcome.memory.connect(partial(self._context.show_page, "memory"))
         self._welcome.sample.connect(self.ask_sample)
+        self._welcome.left.connect(self.focus_input)
         self._welcome.convert.connect(partial(self._context.show_page, "convert"))
         self.demo_button = self._welcome.demo_button
         self._stack.addWidget(self._welcome)
@@ -333,6 +344,7 @@ class ChatPage(QWidget):
         self.transcript.show_conversation(conversation)
         empty = conversation is None or not conversation.path()
         self._stack.setCurrentIndex(1 if empty else 0)
+        self._welcome.scroll_to_top()
         self.sidebar.set_current(conversation.id if conversation else None)
         self._show_state()
 
@@ -729,7 +741,8 @@ class ChatPage(QWidget):
         if client.options is not None or client.opening is not None:
             return True
         self.show_message(
-            self.tr("No model is open. Choose one with the button at the top, then send again.")
+            self.tr("No model is open. Choose one with the button at the top, then send again."),
+            cause="model",
         )
         return False
 

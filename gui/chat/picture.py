@@ -80,7 +80,7 @@ class PicturePanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
-        self.picture = PictureView(context.tasks)
+        self.picture = PictureView(context.tasks, context.settings)
         self.picture.failed.connect(self.failed)
         self.picture.chosen.connect(self._show_hint)
         self.view = self.picture.viewer
@@ -123,14 +123,14 @@ class PicturePanel(QWidget):
         """Make the bar that says that letters are too small, with the cut that helps."""
         self.hint = QFrame()
         self.hint.setProperty("kind", "notice")
-        row = QHBoxLayout(self.hint)
-        row.setContentsMargins(10, 6, 6, 6)
+        column = QVBoxLayout(self.hint)
+        column.setContentsMargins(10, 6, 10, 6)
         self.hint_text = QLabel()
         self.hint_text.setWordWrap(True)
-        row.addWidget(self.hint_text, 1)
+        column.addWidget(self.hint_text)
         self.parts_button = QPushButton()
         self.parts_button.clicked.connect(self._choose_parts)
-        row.addWidget(self.parts_button)
+        column.addWidget(self.parts_button, alignment=Qt.AlignmentFlag.AlignLeft)
         return self.hint
 
     def _make_pages(self) -> QWidget:
@@ -286,3 +286,4 @@ class PicturePanel(QWidget):
         right = self.layoutDirection() is Qt.LayoutDirection.LeftToRight
         self._sources.move(self.width() - self._sources.width() - 10 if right else 10, 8)
         self._sources.raise_()
+        self.picture.set_corner(self._sources.size() + QSize(10, 8))

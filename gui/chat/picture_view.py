@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QMargins, QRect, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QMargins, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QImage, QResizeEvent
 from PySide6.QtWidgets import (
-    QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -26,8 +25,10 @@ from gui.background.tasks import Tasks
 from gui.chat import parts as places
 from gui.chat.viewer import STEP, FullScreen, Viewer
 from gui.controls import tool_button
-from gui.data.settings import write_atomic
+from gui.data.saving import How, Kind, SaveError, save
+from gui.data.settings import Preferences
 from gui.data.state import Part
+from gui.save_dialog import ask_for_target
 from gui.translation import error_text, fill
 
 _GAP = 10
@@ -46,9 +47,9 @@ class PictureView(QWidget):
     rotated = Signal(int)
     failed = Signal(str)
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, settings: Preferences) -> None:
         super().__init__()
-        self._tasks = tasks
+        self._tasks, self._settings = tasks, settings
         self._found: DecodedPicture | None = None
         self._page: int | None = None
         self._name = ""
@@ -57,6 +58,8 @@ class PictureView(QWidget):
         self._levels: pixels.Levels | None = None
         self._asked_for = 0
         self._full: FullScreen | None = None
+        self._corner = QSize()
+        self._target_whole = ""
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self.viewer = Viewer()
@@ -96,7 +99,7 @@ class PictureView(QWidget):
         self.zoom_button = self._tool(
             row, "", self.tr("Show at 100 %"), lambda: self.viewer.set_zoom(1.0)
         )
-        self.zoom_button.setMinimumWidth(self.fontMetrics().horizontalAdvance("1000 %") + 12)
+        self.zoom_button.setMinimumWidth(self._zoom_width())
         self._tool(row, "larger", self.tr("Larger"), lambda: self.viewer.zoom_by(STEP))
         self._tool(row, "fit", self.tr("Fit"), self.viewer.fit)
         self.part_button = self._tool(
@@ -115,6 +118,9 @@ class PictureView(QWidget):
         menu.addAction(self.tr("Save the picture…"), self._ask_for_file)
         more.setMenu(menu)
         return bar
+
+    def _zoom_width(self) -> int:
+        return self.fontMetrics().horizontalAdvance("1000 %") + 12
 
     def _tool(
         self, row: QHBoxLayout, icon: str, text: str, do: Callable[[], object]
@@ -307,31 +313,30 @@ class PictureView(QWidget):
     def _show_target(self) -> None:
         """Show what the next question is about, unless it is the whole picture."""
         self.target.setVisible(bool(self._parts) and self._found is not None)
+        self._target_whole = self._describe_target()
+        self.target_text.setText(self._target_whole)
+        self.target_text.setToolTip(self._target_whole)
+        self._place()
+
+    def _describe_target(self) -> str:
         if self.eye.isChecked():
             texts = {1: self.tr("What the model sees of this part")}
             several = fill(
                 self.tr("What the model sees of part 1 of {count}"), count=len(self._parts)
             )
-            self.target_text.setText(texts.get(len(self._parts), several))
-        elif len(self._parts) == 1:
+            return texts.get(len(self._parts), several)
+        if len(self._parts) == 1:
             part = self._parts[0]
             size = QSize(part.width, part.height)
             turned = places.turned_size(size, self._rotation)
-            self.target_text.setText(
-                fill(
-                    self.tr("Asking about this part, {width} × {height}"),
-                    width=turned.width(),
-                    height=turned.height(),
-                )
+            return fill(
+                self.tr("Asking about this part, {width} × {height}"),
+                width=turned.width(),
+                height=turned.height(),
             )
-        elif self._parts:
-            self.target_text.setText(
-                fill(
-                    self.tr("Asking about {count} parts, one after the other"),
-                    count=len(self._parts),
-                )
-            )
-        self._place()
+        return fill(
+            self.tr("Asking about {count} parts, one after the other"), count=len(self._parts)
+        )
 
     # --- tools -----------------------------------------------------------------------------------
 
@@ -390,25 +395,46 @@ class PictureView(QWidget):
         stem = Path(self._name).stem or self.tr("picture")
         if self._parts:
             stem += "-" + self.tr("part")
-        name, _ = QFileDialog.getSaveFileName(
-            self, self.tr("Save the picture"), f"{stem}.png", "PNG (*.png)"
+        target = ask_for_target(
+            self,
+            self._settings,
+            title=self.tr("Save the picture"),
+            name=stem,
+            kinds=(Kind(suffix=".png", label="PNG"),),
         )
-        if name:
-            path = Path(name)
-            self.save(path if path.suffix else path.with_suffix(".png"))
+        if target is not None:
+            self.save(target.file, target.how)
 
-    def save(self, path: Path) -> None:
-        """Write the part, or the whole picture, as PNG. The file dialog has asked to replace it."""
+    def save(self, path: Path, how: How = How.NEW) -> None:
+        """Write the part, or the whole picture, as PNG."""
         found, part = self._found, next(iter(self.parts), None)
         if found is not None:
             self._tasks.run(
-                lambda: _write_png(path, found, part), lambda _: None, self._report, self
+                lambda: _write_png(path, found, part, how), lambda _: None, self._report, self
             )
 
     def _report(self, error: CogVLM2LiteError) -> None:
         self.failed.emit(error_text(error))
 
     # --- places of the tools ---------------------------------------------------------------------
+
+    def set_corner(self, size: QSize) -> None:
+        """Set how much of the upper corner at the end of the line another widget covers."""
+        if size != self._corner:
+            self._corner = size
+            self._place()
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the width that the tools need."""
+        return QSize(self.tools.sizeHint().width() + 2, 0)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Place the tools again if the letters have another size."""
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            self.zoom_button.setMinimumWidth(self._zoom_width())
+            self.updateGeometry()
+            self._place()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """Keep the tools at their edges."""
@@ -422,24 +448,41 @@ class PictureView(QWidget):
         room = self.rect()
         middle = room.center().x()
         self.tools.move(middle - self.tools.width() // 2, room.bottom() - self.tools.height() - 6)
-        left = self.layoutDirection() is Qt.LayoutDirection.LeftToRight
-        for widget in (self.facts, self.target):  # one of them is shown
-            widget.move(_GAP if left else room.right() - widget.width() - _GAP, _GAP)
+        # In a very low view the tools would hang over its edge, and there is nothing to see.
+        low = room.height() < self.tools.height() + 12
+        self.tools.setVisible(self._found is not None and not low)
         asked = self.target.isVisibleTo(self)
         self.facts.setVisible(self._found is not None and not asked)
+        self._elide_target(room.width() - 2 * _GAP)
+        text = self.target if asked else self.facts
+        beside = text.width() + self._corner.width() + 2 * _GAP <= room.width()
+        down = _GAP if beside else max(_GAP, self._corner.height() + 4)
+        left = self.layoutDirection() is Qt.LayoutDirection.LeftToRight
+        text.move(_GAP if left else room.right() - text.width() - _GAP, down)
         for widget in (self.facts, self.target, self.tools):
             widget.raise_()
-        top = max(self.facts.height(), self.target.height()) + _GAP + 4
+        top = max(down + text.height(), self._corner.height()) + 4
         self.viewer.set_margins(QMargins(8, top, 8, self.tools.height() + 12))
 
+    def _elide_target(self, room: int) -> None:
+        """Shorten the text of the target, so that its button stays in view."""
+        whole, label = self._target_whole, self.target_text
+        around = self.target.sizeHint().width() - label.sizeHint().width()
+        elided = label.fontMetrics().elidedText(
+            whole, Qt.TextElideMode.ElideRight, max(0, room - around)
+        )
+        if elided != label.text():
+            label.setText(elided)
+            self.target.adjustSize()
 
-def _write_png(path: Path, found: DecodedPicture, part: Part | None) -> None:
+
+def _write_png(path: Path, found: DecodedPicture, part: Part | None, how: How) -> None:
     try:
-        write_atomic(path, pixels.png_of(found, part))
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise CogVLM2LiteError(
+        save(path, pixels.png_of(found, part), how)
+    except ValueError as error:  # a zero byte in the name
+        raise SaveError(
             "{file} can't be written: {why}.",
             hint="Choose another place.",
             file=escape_line(path.name),
-            why=(error.strerror if isinstance(error, OSError) else None) or error,
+            why=error,
         ) from error

@@ -15,6 +15,7 @@ from gui import theme
 from gui.background.decoder import decode
 from gui.chat.chip import plain_label
 from gui.chat.dropped import read_file
+from gui.flow import FlowLayout
 from gui.translation import error_text, fill
 
 MOST_CONVERSATIONS = 20
@@ -67,7 +68,7 @@ class SeveralFiles(QFrame):
         column = QVBoxLayout(self)
         column.setContentsMargins(10, 6, 8, 6)
         column.setSpacing(4)
-        head, row = QHBoxLayout(), QHBoxLayout()
+        head, row = QHBoxLayout(), FlowLayout()
         self.text = plain_label()
         self.text.setWordWrap(True)
         head.addWidget(self.text, 1)
@@ -85,7 +86,6 @@ class SeveralFiles(QFrame):
         for button in (self.each_button, self.batch_button):
             button.setAccessibleName(button.text())
             row.addWidget(button)
-        row.addStretch(1)
         column.addLayout(head)
         column.addLayout(row)
         self.hide()

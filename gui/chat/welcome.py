@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
+    QApplication,
     QFrame,
     QLabel,
     QPushButton,
@@ -16,8 +18,12 @@ from PySide6.QtWidgets import (
 )
 
 from gui import theme
-from gui.chat.samples import SampleGrid
+from gui.chat.samples import SampleGrid, in_two_lines
 from gui.context import Context, is_demo
+
+_MARGIN = 24
+_AROUND_TEXT = 40
+"""Pixels of a button that its edge and padding take."""
 
 
 class Welcome(QScrollArea):
@@ -25,6 +31,7 @@ class Welcome(QScrollArea):
 
     demo, folder, convert, memory  the user chose this step
     sample                         (path, question) the user chose a sample picture
+    left                           the button that has the focus is about to be hidden
     """
 
     demo = Signal()
@@ -32,9 +39,11 @@ class Welcome(QScrollArea):
     convert = Signal()
     memory = Signal()
     sample = Signal(object, str)
+    left = Signal()
 
     def __init__(self, context: Context) -> None:
         super().__init__()
+        self._buttons: list[QPushButton] = []
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -42,11 +51,12 @@ class Welcome(QScrollArea):
         self.setAccessibleName(self.tr("First steps"))
         body = QWidget()
         column = QVBoxLayout(body)
-        column.setContentsMargins(24, 20, 24, 20)
+        column.setContentsMargins(_MARGIN, 20, _MARGIN, 20)
         column.setSpacing(10)
         column.addStretch(1)
         title = theme.Title(self.tr("Ask about a picture"))
         title.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        title.setWordWrap(True)
         column.addWidget(title)
         self._text = self._label(column, "soft", centred=True)
         self._steps = QWidget()
@@ -97,6 +107,9 @@ class Welcome(QScrollArea):
     def show_model(self, folder: Path | None) -> None:
         """Show the first steps, or what the open model can do. folder: None without a model"""
         small = folder is None or is_demo(folder)
+        focused = QApplication.focusWidget()
+        if folder is not None and focused is not None and self._steps.isAncestorOf(focused):
+            self.left.emit()  # Qt would focus the next button, and scroll to it
         self._steps.setVisible(folder is None)
         self.knows.setVisible(small)
         self._real.setVisible(small)
@@ -105,6 +118,29 @@ class Welcome(QScrollArea):
             if folder is None
             else self.tr("Drop a picture anywhere in this window and write a question below.")
         )
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Fit the buttons to the width."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Fit the buttons to the letters."""
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            self._fit()
+
+    def _fit(self) -> None:
+        """Break the texts of buttons that are too wide: the page can't be scrolled sideways."""
+        room = self.viewport().width() - 2 * _MARGIN
+        for button in self._buttons:
+            text = button.accessibleName()
+            fits = self.fontMetrics().horizontalAdvance(text) + _AROUND_TEXT <= room
+            button.setText(text if fits else in_two_lines(text))
+
+    def scroll_to_top(self) -> None:
+        """Show the first lines."""
+        self.verticalScrollBar().setValue(0)
 
     def _label(self, column: QVBoxLayout, kind: str, *, centred: bool = False) -> QLabel:
         label = QLabel()
@@ -121,5 +157,6 @@ class Welcome(QScrollArea):
         button.setAccessibleName(text)
         button.setMinimumWidth(280)
         button.clicked.connect(lambda: do())
+        self._buttons.append(button)
         column.addWidget(button, alignment=Qt.AlignmentFlag.AlignHCenter)
         return button

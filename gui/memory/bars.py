@@ -117,10 +117,11 @@ class PlanBars(QWidget):
         if painter is None:
             return
         colours, room = theme.current(), self._room(sizes)
-        self._text(painter, QRect(0, y, sizes.label, _BAR), part_name(bar.phase))
+        middle = y + (_BAR - sizes.line) // 2  # large letters are higher than the bar
+        self._text(painter, QRect(0, middle, sizes.label, sizes.line), part_name(bar.phase))
         self._box(painter, QRect(sizes.label, y, room, _BAR), QBrush(QColor(colours.code)))
         self._pieces(painter, sizes.label, y, _BAR, bar.held, scale)
-        end = QRect(sizes.label + room + _GAP, y, sizes.amount - _GAP, sizes.line)
+        end = QRect(sizes.label + room + _GAP, middle, sizes.amount - _GAP, sizes.line)
         self._text(painter, end, format_bytes(bar.held_bytes))
         if bar.streamed:
             self._pieces(

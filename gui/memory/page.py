@@ -58,6 +58,7 @@ class MemoryPage(QWidget):
         self._closed = False
         self._most_held = 0
         self._limits: tuple[Path | None, Limits] | None = None
+        self._unplanned: Path | None = None
         self._first_model: str | None = None
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -217,11 +218,11 @@ class MemoryPage(QWidget):
         return f"{self.slider.value() * _STEP / GIB:g}GiB"
 
     def _fill_models(self) -> None:
-        """List the open model, one that could not be loaded, the released one, and recent ones."""
+        """List the open model, one that did not fit, the released one, and recent ones."""
         client, settings = self._context.engine.client, self._context.settings
         options, failure = client.opening or client.options, client.failure
         folders = [str(options.folder)] if options is not None else []
-        if failure is not None:
+        if failure is not None and isinstance(failure.error, DoesNotFitError):
             folders.append(str(failure.options.folder))
         released = QCoreApplication.translate("Memory", "CogVLM2 19B in 4 bits")
         items = {folder: model_name(Path(folder)) for folder in folders}
@@ -302,7 +303,8 @@ class MemoryPage(QWidget):
         )
         free = self._folder is not None and not (client.answering or client.lent)
         here = kind != "ram" or limits is None or not limits.gpus
-        return fits and free and here, sentences(*told)
+        planned = self._unplanned is None or self._unplanned != self._folder
+        return fits and free and here and planned, sentences(*told)
 
     @property
     def _bytes(self) -> int:
@@ -345,6 +347,7 @@ class MemoryPage(QWidget):
             self._show_plan(shown)
 
     def _show_plan(self, shown: PlanView) -> None:
+        self._set_unplanned(None)
         self.needs.setText(f"{self._name()} {_needs(shown.devices)}")
         self.summary.setText(
             fill(
@@ -371,10 +374,17 @@ class MemoryPage(QWidget):
             if isinstance(error, DoesNotFitError)
             else QCoreApplication.translate("Memory", "{model} can't be planned.")
         )
+        self._set_unplanned(None if isinstance(error, DoesNotFitError) else self._folder)
         self.needs.setText(fill(words, model=self._name()))
         self.summary.setText(error_text(error))
         self.bars.show_devices(())
         self.table.hide()
+
+    def _set_unplanned(self, folder: Path | None) -> None:
+        """Set which model has no plan, because its files can't be used."""
+        if folder != self._unplanned:
+            self._unplanned = folder
+            self._show_choice()
 
     def _on_outcome(self, number: int, outcome: Outcome) -> None:
         """Show the memory that the engine reports, and new plans."""

@@ -1,0 +1,241 @@
+"""What a new user met in the first hour with the window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, QPointF, QRect, Qt
+from PySide6.QtGui import QWheelEvent
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import (
+    QAbstractScrollArea,
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QWidget,
+)
+from pytestqt.qtbot import QtBot
+
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from gui.batch.page import BatchPage
+from gui.chat.dropped import DroppedContent
+from gui.chat.welcome import Welcome
+from gui.data.state import Part
+from gui.flow import FlowLayout
+from gui.memory.page import MemoryPage
+from gui.window import PAGES, RailButton
+from tests.gui.test_layout import cut_off
+from tests.helpers.desk import Desk, Script
+
+LEFT = Qt.MouseButton.LeftButton
+SHAPES = checkpoint_folder().parent / "pictures" / "shapes.png"
+
+
+def give(desk: Desk) -> None:
+    """Give a picture, and wait until it is shown."""
+    desk.chat.take(DroppedContent(files=(SHAPES,)))
+    desk.qtbot.waitUntil(lambda: desk.chat.panel.picture.found is not None, timeout=20_000)
+
+
+def in_window(widget: QWidget) -> QRect:
+    return QRect(widget.mapTo(widget.window(), QPoint(0, 0)), widget.size())
+
+
+# --- the first steps -----------------------------------------------------------------------------
+
+
+def test_opening_the_demo_model_keeps_the_first_steps_in_view(desk: Desk) -> None:
+    chat = desk.chat
+    desk.program.window.activateWindow()
+    (welcome,) = chat.findChildren(Welcome)
+    desk.qtbot.waitUntil(lambda: welcome.verticalScrollBar().maximum() > 0)
+    chat.composer.setPlainText("How many shapes are there?")
+    chat.send()
+    assert "No model is open" in chat.message
+    chat.demo_button.setFocus()
+    QTest.mouseClick(chat.demo_button, LEFT)
+    desk.qtbot.waitUntil(lambda: chat.status.text() == "Ready")
+    assert chat.message == ""  # its cause is gone
+    assert chat.composer.hasFocus()
+    assert welcome.verticalScrollBar().value() == 0
+    welcome.verticalScrollBar().setValue(99)
+    chat.start_new()
+    assert welcome.verticalScrollBar().value() == 0
+
+
+# --- the wheel -----------------------------------------------------------------------------------
+
+
+def test_the_wheel_changes_nothing_on_a_page_that_was_just_opened(desk: Desk) -> None:
+    window = desk.program.window
+    window.activateWindow()
+    for page in PAGES:
+        window.show_page(page.name)
+        focused = QApplication.focusWidget()
+        assert isinstance(focused, QAbstractScrollArea | QLineEdit), page.name
+    window.show_page("settings")
+    shown = window.page("settings")
+    assert shown is not None
+    box = shown.findChildren(QComboBox)[0]
+    box.setFocus(Qt.FocusReason.MouseFocusReason)  # as after a choice: the pointer is still on it
+    middle = QPointF(box.rect().center())
+    down = QWheelEvent(
+        middle, box.mapToGlobal(middle), QPoint(), QPoint(0, -360), Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    before = box.currentIndex()
+    QApplication.sendEvent(box, down)
+    assert box.currentIndex() == before
+    assert not down.isAccepted()  # so the page scrolls
+
+
+# --- room ----------------------------------------------------------------------------------------
+
+
+def test_a_row_without_room_goes_on_in_the_next_line(qtbot: QtBot) -> None:
+    holder = QWidget()
+    qtbot.addWidget(holder)
+    flow = FlowLayout()
+    holder.setLayout(flow)
+    buttons = [QPushButton("m" * 20) for _ in range(4)]
+    for button in buttons[:3]:
+        flow.addWidget(button)
+    flow.add_stretch()
+    flow.addWidget(buttons[3])
+    wide = flow.sizeHint().width()
+    for width, lines in ((wide + 80, 1), (wide // 2 + 1, 2), (wide // 4, 4)):
+        holder.resize(width, flow.heightForWidth(width))
+        flow.setGeometry(holder.rect())
+        assert len({button.y() for button in buttons}) == lines, width
+        assert all(holder.rect().contains(button.geometry()) for button in buttons)
+    assert flow.minimumSize().width() == buttons[0].sizeHint().width()
+    holder.resize(wide + 80, 50)
+    flow.setGeometry(holder.rect())
+    assert buttons[3].geometry().right() == holder.rect().right()
+    holder.setLayoutDirection(Qt.LayoutDirection.RightToLeft)
+    flow.setGeometry(holder.rect())
+    assert buttons[3].geometry().left() == 0
+
+
+@pytest.mark.parametrize("size", [(1180, 732), (902, 476)])
+def test_letters_of_20_points_have_room(desk: Desk, size: tuple[int, int]) -> None:
+    window = desk.program.window
+    window.resize(*size)
+    desk.program.settings.set("font_points", 20)
+    give(desk)
+    for page in PAGES:
+        window.show_page(page.name)
+        made = window.page(page.name)
+        assert made is not None
+        desk.qtbot.waitUntil(lambda: not cut_off(made), timeout=3000)  # noqa: B023
+        for area in [made, *made.findChildren(QScrollArea)]:
+            if isinstance(area, QScrollArea) and area.isVisible():
+                desk.qtbot.waitUntil(
+                    lambda: area.widget().width() <= area.viewport().width(),  # noqa: B023
+                    timeout=3000,
+                )
+    for button in window.findChildren(RailButton):
+        assert button.width() >= button.fontMetrics().horizontalAdvance(button.text()) + 4
+    window.show_page("chat")
+    panel = desk.chat.panel
+    tools = panel.picture.tools
+    assert not tools.isVisible() or panel.picture.rect().contains(tools.geometry())
+
+
+def test_nothing_covers_the_button_that_goes_back_to_the_whole_picture(desk: Desk) -> None:
+    desk.program.settings.set("picture_share", 0.3)
+    give(desk)
+    view = desk.chat.panel.picture
+    view.choose_parts([Part(x=0, y=y, width=100, height=100) for y in (0, 100, 200)])
+    for width in (1180, 1010):
+        desk.program.window.resize(width, 700)
+        desk.qtbot.wait(30)
+        close = in_window(view.whole_button)
+        top = desk.program.window.childAt(close.center())
+        assert top is view.whole_button, (width, top)
+
+
+def test_several_files_and_errors_leave_the_picture_its_half(desk: Desk) -> None:
+    chat = desk.chat
+    give(desk)
+    desk.qtbot.wait(30)
+    before = chat.panel.width()
+    chat.several.show_files([SHAPES, SHAPES])
+    chat.show_message("Too long a sentence. " * 12)
+    desk.qtbot.wait(50)
+    assert chat.panel.width() == before
+    assert cut_off(chat) == []
+    chat._banner.show_message("Too long a sentence. " * 12, cause="model", again=True)
+    desk.qtbot.wait(50)
+    text, button = chat._banner._text, chat.restart_button
+    assert in_window(button).top() > in_window(text).bottom()  # the text has the whole width
+    assert cut_off(chat) == []
+
+
+# --- other pages ---------------------------------------------------------------------------------
+
+
+def test_the_question_of_a_batch_can_be_typed_at_once(desk: Desk, tmp_path: Path) -> None:
+    window = desk.program.window
+    window.activateWindow()
+    window.send_files("batch", [tmp_path])
+    page = window.page("batch")
+    assert isinstance(page, BatchPage)
+    assert page.form.question.hasFocus()
+    page.form.folder.clear()
+    page.start()
+    assert page.form.folder.hasFocus()
+
+
+def test_the_memory_page_shows_the_open_model_after_a_wrong_folder(
+    desk: Desk, script: Script, tmp_path: Path
+) -> None:
+    desk.open_demo()
+    demo = desk.program.engine.client.options
+    assert demo is not None
+    wrong = tmp_path / "llama"
+    wrong.mkdir()
+    (wrong / "config.json").write_text('{"model_type": "llama"}')
+    desk.program.window.open_model(wrong)
+    desk.qtbot.waitUntil(lambda: "llama" in desk.chat.message)
+    desk.program.window.show_page("memory")
+    page = desk.program.window.page("memory")
+    assert isinstance(page, MemoryPage)
+    assert page.model.currentData() == str(demo.folder)
+    assert page.model.findData(str(wrong)) < 0
+
+
+def test_a_model_that_can_not_be_planned_has_no_budget_to_use(desk: Desk, tmp_path: Path) -> None:
+    desk.program.settings.set("recent_models", [str(tmp_path)])
+    desk.program.window.show_page("memory")
+    page = desk.program.window.page("memory")
+    assert isinstance(page, MemoryPage)
+    page.kind.setCurrentIndex(page.kind.findData("free"))
+    page.model.setCurrentIndex(page.model.findData(str(tmp_path)))
+    desk.qtbot.waitUntil(lambda: "can't be planned" in page.needs.text(), timeout=10_000)
+    assert not page.use_button.isEnabled()
+
+
+def test_saving_a_picture_replaces_no_file_unasked(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(desk)
+    mine = tmp_path / "mine.png"
+    mine.write_text("my own")
+    picture = desk.chat.panel.picture
+    picture.save(mine)
+    desk.qtbot.waitUntil(lambda: "already exists" in desk.chat.message)
+    asked: list[str] = []
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_, **__: (str(tmp_path / "mine"), "PNG (*.png)")
+    )
+    monkeypatch.setattr(
+        "gui.save_dialog._ask_about", lambda parent, file, adds: (asked.append(file.name), False)
+    )
+    picture._ask_for_file()
+    assert asked == ["mine.png"]
+    assert mine.read_text() == "my own"
