@@ -73,18 +73,35 @@ class Attachment:
 
     def pixels(self) -> tuple[bytes, DecodedImage]:
         """Return the pixels as worker.protocol.Ask wants them. The state must be READY."""
+        assert self.picture is not None
+        return _for_engine(self.picture)
+
+    @property
+    def page_of_several(self) -> int | None:
+        """The page that is used of a file with several; None for a file with one."""
         found = self.picture
-        assert found is not None
-        return found.rgb, DecodedImage(
-            width=found.width,
-            height=found.height,
-            sha256=found.sha256,
-            format=found.format,
-            original_size=(found.original_width, found.original_height),
-            page=found.page,
-            pages=found.pages,
-            notices=found.notices,
-        )
+        return found.page if found is not None and found.pages > 1 else None
+
+
+def whole_page(attachment: Attachment, page: int) -> tuple[bytes, DecodedImage]:
+    """Return the pixels of a page as worker.protocol.Ask wants them. Called on a thread.
+
+    The attachment must be ready. Raises CogVLM2LiteError.
+    """
+    return _for_engine(decode(attachment.data, page=page))
+
+
+def _for_engine(found: DecodedPicture) -> tuple[bytes, DecodedImage]:
+    return found.rgb, DecodedImage(
+        width=found.width,
+        height=found.height,
+        sha256=found.sha256,
+        format=found.format,
+        original_size=(found.original_width, found.original_height),
+        page=found.page,
+        pages=found.pages,
+        notices=found.notices,
+    )
 
 
 def cut_part(attachment: Attachment, part: Part) -> tuple[bytes, DecodedImage]:

@@ -521,7 +521,7 @@ class BatchPage(QWidget):
         def show(picture: str) -> None:
             turn = Turn(
                 id=1, parent=None, question=question, answer=row.text, status=Status.DONE,
-                created=time.time(),
+                created=time.time(), file=row.shown_name,
             )  # fmt: skip
             made = Conversation(id=0, title=row.shown_name, leaf=1, turns={1: turn})
             try:

@@ -124,7 +124,7 @@ class Answering(QObject):
             self._engine.client.cancel(self._request)
         elif self._series is not None:  # a part is being cut
             turn = self.conversation.turns[self.turn] if self.conversation is not None else None
-            kept = turn.answer if turn is not None and len(turn.parts) == 1 else ""
+            kept = turn.answer if turn is not None and len(turn.parts) < 2 else ""
             self._finish(_cancelled(kept))
 
     def shut_down(self) -> None:

@@ -13,6 +13,7 @@ class Waiting:
     """What is asked as soon as the picture is ready.
 
     parts      what a question that was asked before is about
+    page, file of which picture, as in Turn
     parent     the turn before the question
     continued  the turn whose answer is continued; None for a question
     typed      the question is in the composer, and about the picture there
@@ -21,6 +22,8 @@ class Waiting:
 
     question: str = ""
     parts: tuple[Part, ...] = ()
+    page: int | None = None
+    file: str = ""
     parent: int | None = None
     continued: int | None = None
     typed: bool = False

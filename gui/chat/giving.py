@@ -210,8 +210,10 @@ class Giving(QObject):
         draft = Draft(conversation=conversation)
         unsent = self._unsent(_number(draft))
         if conversation is not None and conversation.picture:
+            named = [turn.file for turn in conversation.turns.values() if turn.file]
+            name = named[-1] if named else escape_line(conversation.title)
             found = self._context.attachments.of_history(
-                conversation.picture, conversation.page, escape_line(conversation.title)
+                conversation.picture, conversation.page, name
             )
             if conversation.turns:
                 draft.current = found

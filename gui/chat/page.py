@@ -24,9 +24,9 @@ from cogvlm2_lite.worker.client import EngineState
 from cogvlm2_lite.worker.protocol import Ask, Loaded
 from gui import theme
 from gui.announce import announce
-from gui.background.attachments import AttachmentState, cut_part
+from gui.background.attachments import Attachment, AttachmentState, cut_part, whole_page
 from gui.background.engine import LoadError
-from gui.chat.answering import Answering
+from gui.chat.answering import Answering, Cut
 from gui.chat.banner import Banner, MessageKind
 from gui.chat.capture import Capture, can_capture
 from gui.chat.composer import Composer
@@ -621,7 +621,13 @@ class ChatPage(QWidget):
         if self.conversation is not None and not self.busy and self._load():
             turn = self.conversation.turns[turn_id]
             self._ask_when_ready(
-                Waiting(question=turn.question, parts=turn.parts, parent=turn.parent)
+                Waiting(
+                    question=turn.question,
+                    parts=turn.parts,
+                    page=turn.page,
+                    file=turn.file,
+                    parent=turn.parent,
+                )
             )
 
     def continue_answer(self, turn_id: int) -> None:
@@ -701,7 +707,14 @@ class ChatPage(QWidget):
             return
         turn = self.conversation.turns[turn_id]
         self._ask_when_ready(
-            Waiting(question=question, parts=turn.parts, parent=turn.parent, edited=True)
+            Waiting(
+                question=question,
+                parts=turn.parts,
+                page=turn.page,
+                file=turn.file,
+                parent=turn.parent,
+                edited=True,
+            )
         )
 
     def cancel(self) -> None:
@@ -769,7 +782,12 @@ class ChatPage(QWidget):
                 self._giving.settle(draft)
             assert draft.conversation is not None
             parts = draft.about if waiting.typed else waiting.parts
-            turn = self._context.history.ask(draft.conversation, waiting.question, parent, parts)
+            file, page = waiting.file, waiting.page
+            if draft.current is not None and not file:
+                file, page = draft.current.name, draft.current.page_of_several
+            turn = self._context.history.ask(
+                draft.conversation, waiting.question, parent, parts, file=file, page=page
+            )
             self._keep_rotation(draft)
         except HistoryError as error:
             self.show_message(error_text(error))
@@ -810,11 +828,7 @@ class ChatPage(QWidget):
             continue_from=continue_from,
             continue_ids=continue_ids,
         )
-        if turn.parts and draft.current is not None:
-            cuts = [partial(cut_part, draft.current, part) for part in turn.parts]
-            self._answering.begin(conversation, turn.id, ask, cuts)
-        else:
-            self._answering.begin(conversation, turn.id, ask)
+        self._answering.begin(conversation, turn.id, ask, _cuts(turn, draft.current))
         self._show_state()
 
     def _keep_rotation(self, draft: Draft) -> None:
@@ -970,3 +984,13 @@ class ChatPage(QWidget):
         if self.conversation is None or self.conversation.leaf is None:
             return False
         return self.conversation.turns[self.conversation.leaf].status is Status.DONE
+
+
+def _cuts(turn: Turn, picture: Attachment | None) -> list[Cut]:
+    """Return functions that return the pixels for a turn; none for the picture that is shown."""
+    if picture is None:
+        return []
+    if turn.parts:
+        return [partial(cut_part, picture, part) for part in turn.parts]
+    other = turn.file == picture.name and turn.page != picture.page_of_several
+    return [partial(whole_page, picture, turn.page)] if other and turn.page is not None else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QCoreApplication, QRect, QSize
 
-from gui.data.state import Part
+from gui.data.state import Part, Turn
 from gui.translation import fill
 
 
@@ -54,10 +54,19 @@ def is_whole(part: Part, size: QSize) -> bool:
     return rectangle(part) == QRect(0, 0, size.width(), size.height())
 
 
-def describe(parts: Sequence[Part]) -> str:
-    """Return a text for the parts that a question is about."""
+def describe_turn(turn: Turn) -> str:
+    """Return a text for what a question is about, with the name of the file."""
+    text = describe(turn.parts, turn.page)
+    if not turn.file:
+        return text
+    return fill(QCoreApplication.translate("Parts", "{part} ({file})"), part=text, file=turn.file)
+
+
+def describe(parts: Sequence[Part], page: int | None = None) -> str:
+    """Return a text for the parts that a question is about. page: of the whole picture"""
     if not parts:
-        return QCoreApplication.translate("Parts", "The whole picture")
+        text = QCoreApplication.translate("Parts", "The whole picture")
+        return text + (_page(page) if page is not None else "")
     if len(parts) > 1:
         text = QCoreApplication.translate("Parts", "{count} overlapping parts of the picture")
         return fill(text, count=len(parts))
@@ -72,8 +81,12 @@ def describe(parts: Sequence[Part]) -> str:
         y=part.y,
     )
     if part.page is not None:
-        text += fill(QCoreApplication.translate("Parts", ", page {page}"), page=part.page)
+        text += _page(part.page)
     if part.rotation:
         degrees = 90 * part.rotation
         text += fill(QCoreApplication.translate("Parts", ", turned by {degrees}°"), degrees=degrees)
     return text
+
+
+def _page(page: int) -> str:
+    return fill(QCoreApplication.translate("Parts", ", page {page}"), page=page)

@@ -111,7 +111,7 @@ class TurnView(QWidget):
         inner.setContentsMargins(14, 10, 14, 6)
         inner.setSpacing(4)
         if pictures is not None:
-            self.picture = TurnPicture(pictures, turn.parts, asked)
+            self.picture = TurnPicture(pictures, turn, asked)
             self.picture.wanted.connect(self.wanted)
             inner.addWidget(self.picture, alignment=Qt.AlignmentFlag.AlignLeading)
         self._bubble = inner
@@ -514,7 +514,7 @@ class Transcript(QScrollArea):
             self._rows[-1].view.set_last(False)
         letters = len(turn.question) + len(turn.answer)
         before = self._rows[-1].turn if self._rows else None
-        again = before is not None and before.parts == turn.parts == ()
+        again = before is not None and _sources(before) == _sources(turn) and not turn.parts
         pictured = self._has_picture and not again
         self._rows.append(_Row(turn, siblings, 150 + letters // 3, pictured, conversation.later))
 
@@ -644,6 +644,11 @@ class Transcript(QScrollArea):
             return
         self._follow = value >= self.verticalScrollBar().maximum() - 24
         self._arrange()
+
+
+def _sources(turn: Turn) -> tuple[object, ...]:
+    """Return what a question is about."""
+    return turn.parts, turn.page, turn.file
 
 
 def _fit(box: QWidget, width: int) -> int:

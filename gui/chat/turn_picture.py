@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from PySide6.QtCore import QObject, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QIcon, QImage, QPainter, QPen, QPixmap, QTransform
 from PySide6.QtWidgets import QToolButton, QWidget
@@ -11,7 +9,7 @@ from PySide6.QtWidgets import QToolButton, QWidget
 from gui import theme
 from gui.background.attachments import Attachment
 from gui.chat import parts as places
-from gui.data.state import Part
+from gui.data.state import Part, Turn
 
 HEIGHT = 72
 _WIDEST = 150
@@ -43,9 +41,14 @@ class PictureSource(QObject):
         found = self._attachment.picture if self._attachment is not None else None
         return QSize(found.width, found.height) if found is not None else QSize()
 
-    @property
-    def page(self) -> int | None:
-        return self._attachment.page if self._attachment is not None else None
+    def has(self, turn: Turn) -> bool:
+        """Return whether the picture is the page that a question is about."""
+        found = self._attachment
+        if found is None:
+            return False
+        if turn.parts:
+            return all(part.page == found.page for part in turn.parts)
+        return turn.page is None or turn.page == found.page_of_several
 
     def whole(self) -> QImage:
         """Return the picture, upright and not larger than 1344 pixels."""
@@ -74,22 +77,25 @@ class TurnPicture(QToolButton):
 
     wanted = Signal(tuple)
 
-    def __init__(self, source: PictureSource, parts: Sequence[Part], parent: QWidget) -> None:
+    def __init__(self, source: PictureSource, turn: Turn, parent: QWidget) -> None:
         super().__init__(parent)
-        self._source, self._parts = source, tuple(parts)
-        text = places.describe(self._parts)
+        self._source, self._turn, self._parts = source, turn, turn.parts
+        text = places.describe_turn(turn)
         self.setToolTip(text)
         self.setAccessibleName(text)
         self.setProperty("kind", "quiet")
         self.setIconSize(QSize(HEIGHT, HEIGHT))
-        self.clicked.connect(lambda: self.wanted.emit(self._parts))
+        self.clicked.connect(self._show_large)
         source.changed.connect(self._draw)
         self._draw()
 
+    def _show_large(self) -> None:
+        if self._source.has(self._turn):  # else another page would be shown
+            self.wanted.emit(self._parts)
+
     def _draw(self) -> None:
         whole, size = self._source.whole(), self._source.size
-        pages = {part.page for part in self._parts} or {self._source.page}
-        if whole.isNull() or pages != {self._source.page}:
+        if whole.isNull() or not self._source.has(self._turn):
             self.setIcon(theme.icon("picture"))
             return
         images = [whole]

@@ -16,7 +16,7 @@ from cogvlm2_lite.file_names import cut_name
 from gui.data.rendering import to_html as answer_as_html
 from gui.data.rendering import to_plain
 from gui.data.saving import How, Kind, check_free, save
-from gui.data.state import Conversation, Part
+from gui.data.state import Conversation, Part, Turn
 
 _KINDS = {
     rb"\x89PNG": "png",
@@ -110,7 +110,7 @@ def to_markdown(conversation: Conversation, picture: str) -> str:
     for turn in conversation.path():
         asked = "\n".join(f"> {line}" for line in turn.question.splitlines())
         place = f"*{about(turn.parts)}*" if turn.parts else ""
-        parts += [f"*{_time(turn.created)}*", place, asked, turn.answer.strip()]
+        parts += [f"*{_escaped(_head(turn))}*", place, asked, turn.answer.strip()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -118,7 +118,7 @@ def to_text(conversation: Conversation) -> str:
     """Return the shown branch as plain text: tables with tabs, formulas as they were written."""
     parts = [conversation.title]
     for turn in conversation.path():
-        asked = f"[{_time(turn.created)}] {turn.question}"
+        asked = f"[{_head(turn)}] {turn.question}"
         parts += [about(turn.parts), asked, to_plain(turn.answer)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -130,7 +130,7 @@ def to_html(conversation: Conversation, picture: bytes) -> str:
         kind = {"jpg": "jpeg", "tif": "tiff"}.get(picture_kind(picture), picture_kind(picture))
         image = f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
     turns = "\n".join(
-        f'<p class="when">{_time(turn.created)}</p>'
+        f'<p class="when">{html.escape(_head(turn))}</p>'
         f'<p class="p">{html.escape(about(turn.parts))}</p>'
         f'<p class="q">{html.escape(turn.question)}</p>\n'
         f'<div class="a">{answer_as_html(turn.answer)}</div>'
@@ -169,6 +169,17 @@ def picture_kind(picture: bytes) -> str:
     """Return the suffix of a picture file by its first bytes."""
     kinds = (kind for head, kind in _KINDS.items() if re.match(head, picture, re.DOTALL))
     return next(kinds, "tif")
+
+
+def _head(turn: Turn) -> str:
+    """Return when a question was asked, and about which file and page."""
+    page = f"page {turn.page}" if turn.page is not None else ""
+    return ", ".join(filter(None, (_time(turn.created), turn.file, page)))
+
+
+def _escaped(text: str) -> str:
+    """Return Markdown that shows a text as it is, inside of a line."""
+    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", text)
 
 
 def _time(seconds: float) -> str:

@@ -81,6 +81,13 @@ _MIGRATIONS = (
         name TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE IF NOT EXISTS source (
+        turn INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
+        file TEXT NOT NULL,
+        page INTEGER
+    );
+    """,
 )
 VERSION = len(_MIGRATIONS)
 
@@ -213,8 +220,9 @@ class History:
                 (conversation_id,),
             ).fetchone()
             turns = self._db.execute(
-                "SELECT id, parent, question, answer, status, notes, error, stats, created, parts "
-                "FROM turn WHERE conversation = ? ORDER BY id",
+                "SELECT id, parent, question, answer, status, notes, error, stats, created, parts, "
+                "file, page FROM turn LEFT JOIN source ON source.turn = turn.id "
+                "WHERE conversation = ? ORDER BY id",
                 (conversation_id,),
             ).fetchall()
         if row is None:
@@ -292,7 +300,7 @@ class History:
         with self._writing():
             number = self._insert_conversation(foreign.title, name, foreign.page, now)
             for turn in foreign.turns.values():
-                numbers[turn.id] = self._db.execute(
+                numbers[turn.id] = made = self._db.execute(
                     "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
                     "error, stats, created, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -303,6 +311,7 @@ class History:
                         _parts_text(turn.parts),
                     ),
                 ).lastrowid
+                self._insert_source(made, turn.file, turn.page)
             self._db.execute(
                 "UPDATE conversation SET leaf = ? WHERE id = ?", (numbers[foreign.leaf], number)
             )
@@ -317,6 +326,12 @@ class History:
         assert made.lastrowid is not None
         return made.lastrowid
 
+    def _insert_source(self, turn: int | None, file: str, page: int | None) -> None:
+        if file or page is not None:
+            self._db.execute(
+                "INSERT INTO source (turn, file, page) VALUES (?, ?, ?)", (turn, file, page)
+            )
+
     # Turns
 
     def ask(
@@ -325,8 +340,13 @@ class History:
         question: str,
         parent: int | None,
         parts: tuple[Part, ...] = (),
+        *,
+        file: str = "",
+        page: int | None = None,
     ) -> Turn:
         """Save a question and add it to the conversation, before the engine is asked.
+
+        parts, file, page  as in Turn
 
         After a HistoryError the conversation is unchanged.
         """
@@ -347,8 +367,15 @@ class History:
                 ),
             )
             assert made.lastrowid is not None
+            self._insert_source(made.lastrowid, file, page)
             turn = Turn(
-                id=made.lastrowid, parent=parent, question=question, parts=parts, created=now
+                id=made.lastrowid,
+                parent=parent,
+                question=question,
+                parts=parts,
+                page=page,
+                file=file,
+                created=now,
             )
             title = conversation.title or title_of(question)
             self._db.execute(
@@ -644,7 +671,7 @@ def _history_error(error: sqlite3.Error) -> HistoryError:
     return HistoryError(known[0], hint=known[1])
 
 
-def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float, str]) -> Turn:
+def _turn(row: tuple[Any, ...]) -> Turn:
     return Turn(
         id=row[0],
         parent=row[1],
@@ -656,6 +683,8 @@ def _turn(row: tuple[int, int | None, str, str, str, str, str, str | None, float
         stats=_stats(json.loads(row[7])) if row[7] else None,
         created=row[8],
         parts=tuple(Part(**part) for part in json.loads(row[9])),
+        file=row[10] or "",
+        page=row[11],
     )
 
 

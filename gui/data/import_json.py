@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, structs
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
@@ -58,7 +59,7 @@ class _Part(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Turn(Struct, kw_only=True):
-    """A Turn in an exported file. parts: missing in files of earlier versions."""
+    """A Turn in an exported file. parts, page and file: missing in files of earlier versions."""
 
     id: Count
     parent: Count | None
@@ -70,6 +71,8 @@ class _Turn(Struct, kw_only=True):
     stats: _Stats | None
     created: Seconds
     parts: Annotated[list[_Part], Meta(max_length=1000)] = []
+    page: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    file: str = ""
 
 
 class _Export(Struct, kw_only=True):
@@ -189,6 +192,8 @@ def _turn(value: _Turn) -> Turn:
         stats=None if value.stats is None else _stats(value.stats),
         created=value.created,
         parts=tuple(Part(**structs.asdict(part)) for part in value.parts),
+        page=value.page,
+        file=escape_line(_replace_surrogates(value.file)),
     )
 
 

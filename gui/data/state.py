@@ -82,6 +82,8 @@ class Turn:
     parent  the turn before it; None for a first one
     parts   what the question is about; () is the whole picture, as it is. With several, the model
             is asked about one after the other, and `answer` has all answers
+    page    of the file, which has several, from 1; None: it has one, or an earlier version asked
+    file    name of the picture's file, or where the picture came from; "" without a picture
     notes   notices of the engine: streaming, new plans, dropped turns
     error   why it failed: message and hint
     """
@@ -90,6 +92,8 @@ class Turn:
     parent: int | None
     question: str
     parts: tuple[Part, ...] = ()
+    page: int | None = None
+    file: str = ""
     answer: str = ""
     status: Status = Status.WAITING
     notes: tuple[str, ...] = ()

@@ -5679,6 +5679,10 @@
 <context>
     <name>Parts</name>
     <message>
+        <source>{part} ({file})</source>
+        <translation>{part}（{file}）</translation>
+    </message>
+    <message>
         <source>The whole picture</source>
         <translation>整张图片</translation>
     </message>

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,14 @@ from PySide6.QtCore import QMimeData, QSysInfo, QUrl
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, ImageError
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
-from gui.chat.dropped import read_file, read_mime
-from gui.data.export import to_json
+from gui.chat.dropped import DroppedContent, read_file, read_mime
+from gui.data.export import to_html, to_json, to_markdown, to_text
 from gui.data.history import FILE, History
 from gui.data.import_json import parse_export
+from gui.data.state import Conversation, Status
 from tests.helpers.desk import Desk
 from tests.helpers.giving import asked_about, drop, give_bytes
-from tests.helpers.pages import COLORS, three_pages
+from tests.helpers.pages import COLORS, save_three_pages, three_pages
 
 SIGN = (checkpoint_folder().parent / "pictures" / "sign.png").read_bytes()
 
@@ -96,6 +99,102 @@ def test_another_page_is_another_picture(desk: Desk, choice: str) -> None:
     assert (desk.chat.conversation is first) == (choice != "new")
     kept = desk.program.history.load(first.id).page
     assert kept == (2 if choice == "here" else None)
+
+
+def about_two_pages(desk: Desk, folder: Path) -> Conversation:
+    """Ask about page 1, which nobody chose, and then about page 2, in one conversation."""
+    desk.open_demo()
+    desk.chat.take(DroppedContent(files=(save_three_pages(folder),)))
+    desk.qtbot.waitUntil(desk.chat.panel.pages.isVisible, timeout=15_000)
+    desk.ask("One?")
+    desk.chat.panel.pages.setValue(2)
+    desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[1], timeout=15_000)
+    desk.chat.chip.here_button.click()
+    desk.ask("Two?")
+    assert desk.chat.conversation is not None
+    return desk.chat.conversation
+
+
+def test_a_turn_keeps_its_page_and_the_name_of_the_file(
+    open_desk: Callable[[Path], Desk], tmp_path: Path
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    asked = about_two_pages(desk, tmp_path)
+    desk.program.close()
+    desk = open_desk(tmp_path / "data")
+    desk.open_demo()
+    kept = desk.program.history.load(asked.id)
+    assert [(turn.page, turn.file) for turn in kept.path()] == [(1, "scan.tif"), (2, "scan.tif")]
+    desk.chat.show_conversation(kept)
+    desk.qtbot.waitUntil(lambda: shown_color(desk) == COLORS[1], timeout=15_000)
+    first, second = (desk.chat.transcript.view_of(turn.id).picture for turn in kept.path())
+    assert first is not None
+    assert second is not None
+    assert first.accessibleName() == "The whole picture, page 1 (scan.tif)"
+    assert second.accessibleName() == "The whole picture, page 2 (scan.tif)"
+    desk.chat.answer_again(kept.path()[0].id)  # about its own page, whatever is shown
+    desk.qtbot.waitUntil(lambda: len(desk.engine.asked) == 1 and not desk.chat.busy)
+    assert asked_about(desk.engine.asked[-1], three_pages(), 1)
+    desk.chat.ask_edited(kept.path()[0].id, "And this?")
+    desk.qtbot.waitUntil(lambda: len(desk.engine.asked) == 2 and not desk.chat.busy)
+    assert asked_about(desk.engine.asked[-1], three_pages(), 1)
+    assert kept.path()[-1].page == 1
+    desk.ask("What else?")
+    assert asked_about(desk.engine.asked[-1], three_pages(), 2)
+
+
+def test_exports_name_file_and_page_of_each_turn(desk: Desk, tmp_path: Path) -> None:
+    conversation = about_two_pages(desk, tmp_path)
+    for text in (
+        to_markdown(conversation, ""), to_html(conversation, b""), to_text(conversation)
+    ):  # fmt: skip
+        assert re.findall(r"scan\.tif, page (\d)", text) == ["1", "2"]
+    taken = parse_export(to_json(conversation, three_pages()).encode(), "x").conversation
+    kept = desk.program.history.import_conversation(taken, three_pages())
+    assert [(turn.page, turn.file) for turn in kept.path()] == [(1, "scan.tif"), (2, "scan.tif")]
+
+
+def test_an_odd_name_of_a_file_does_not_break_an_export(tmp_path: Path) -> None:
+    with History(tmp_path) as history:
+        talk = history.create(title="odd")
+        history.ask(talk, "?", None, file="a_b*<i>[x](y).png", page=7)
+    assert r", a\_b\*\<i\>\[x\](y).png, page 7*" in to_markdown(talk, "")
+    assert ", a_b*&lt;i&gt;[x](y).png, page 7<" in to_html(talk, b"")
+    assert ", a_b*<i>[x](y).png, page 7] ?" in to_text(talk)
+
+
+def test_an_ordinary_picture_has_no_page_but_its_name(desk: Desk) -> None:
+    desk.open_demo()
+    give_bytes(desk.chat, SIGN)
+    desk.ask("What?")
+    conversation = desk.chat.conversation
+    assert conversation is not None
+    [turn] = desk.program.history.load(conversation.id).path()
+    assert (turn.page, turn.file) == (None, "Pasted picture")
+    desk.chat.start_new()
+    desk.ask("Without?")
+    assert desk.chat.conversation is not None
+    [turn] = desk.program.history.load(desk.chat.conversation.id).path()
+    assert (turn.page, turn.file) == (None, "")
+
+
+def test_a_history_without_sources_of_turns_still_opens(tmp_path: Path) -> None:
+    with History(tmp_path) as history:
+        old = history.create(title="old")
+        history.ask(old, "Old?", None)
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("DROP TABLE source")
+        database.execute("DROP TABLE given")
+        database.execute("PRAGMA user_version = 5")
+    database.close()
+    with History(tmp_path) as history:
+        again = history.load(old.id)
+        [turn] = again.path()
+        assert (turn.question, turn.page, turn.file) == ("Old?", None, "")
+        history.write(again._change(turn.id, status=Status.DONE, answer="Yes."))
+        history.ask(again, "New?", turn.id, file="a.tif", page=3)
+        assert [(t.file, t.page) for t in history.load(old.id).path()] == [("", None), ("a.tif", 3)]
+        assert history.given(0) is None
 
 
 def test_an_ordinary_picture_has_neither_notice_nor_pages(desk: Desk) -> None:
