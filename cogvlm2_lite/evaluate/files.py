@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from cogvlm2_lite.errors import DataError
 from cogvlm2_lite.evaluate.items import DataFile, Picture, read_picture_file
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.text import Text
 
 GET_AGAIN = "Get the file again."
@@ -40,16 +41,18 @@ def check_start(path: Path, stream: BinaryIO, *, text: bool = True) -> None:
     head = stream.read(_POINTER_BYTES)
     stream.seek(0)
     if not head:
-        raise DataError("{file} is empty (0 bytes).", hint=GET_AGAIN, file=path.name)
+        raise DataError("{file} is empty (0 bytes).", hint=GET_AGAIN, file=escape_line(path.name))
     if head.startswith(_POINTER):
         raise DataError(
             "{file} is a Git LFS pointer: the download is incomplete.",
             hint="Run `git lfs pull` in its folder, or download the file itself.",
-            file=path.name,
+            file=escape_line(path.name),
         )
     if text and b"\0" in head:
         raise DataError(
-            "{file} is not a text file in UTF-8.", hint="Save it in UTF-8.", file=path.name
+            "{file} is not a text file in UTF-8.",
+            hint="Save it in UTF-8.",
+            file=escape_line(path.name),
         )
 
 
@@ -58,7 +61,7 @@ def not_utf8(path: Path, where: Text) -> DataError:
     return DataError(
         "{file} is not in UTF-8 ({where}).",
         hint="Save it in UTF-8, or get it again.",
-        file=path.name,
+        file=escape_line(path.name),
         where=where,
     )
 
@@ -125,7 +128,7 @@ def check_pictures(pictures: Sequence[Picture | str]) -> None:
             hint="Put the pictures of the benchmark next to its file, as its authors pack them.",
             count=len(missing),
             all=len(pictures),
-            name=missing[0][:200],
+            name=escape_line(missing[0][:200]),
         )
     pointer = next((one for one in pictures if _is_pointer(one)), None)
     if pointer is not None:

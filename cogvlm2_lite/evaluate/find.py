@@ -23,12 +23,14 @@ from cogvlm2_lite.evaluate.benchmarks import (
     NAMES,
     OCRBENCH_CATEGORIES,
 )
-from cogvlm2_lite.evaluate.items import Data, DataFile, Item
+from cogvlm2_lite.evaluate.files import check_pictures, is_file
+from cogvlm2_lite.evaluate.items import Data, DataFile, Item, Picture
 from cogvlm2_lite.evaluate.literals import list_of_texts
 from cogvlm2_lite.evaluate.original import LAYOUTS, benchmark_of_json, read_original
 from cogvlm2_lite.evaluate.rows import Row, check_answers, item_notices, items_of
 from cogvlm2_lite.evaluate.subsets import count_questions, countable
 from cogvlm2_lite.evaluate.tsv import read_tsv
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.places import expand_home
 from cogvlm2_lite.text import Text
 
@@ -115,8 +117,12 @@ def _in_path(benchmark: str, path: Path) -> _Source:
     """Return the source in a file or folder that the user has named."""
     if not _exists(path):
         raise DataError("There is no file or folder {path}.", hint="Check the spelling.", path=path)
-    if not path.is_dir():
+    if is_file(path):
         return _Source(benchmark=benchmark, paths=tuple(_with_shards(path)))
+    if not path.is_dir():
+        raise DataError(
+            "{path} is neither a file nor a folder.", hint="Name a data file.", path=path
+        )
     wanted = [benchmark] if benchmark and benchmark != "vqa" else list(_HUB_FOLDERS)
     found = [source for name in wanted if (source := _in_folder(name, path))]
     if len({source.paths for source in found}) > 1:
@@ -264,7 +270,7 @@ def _in_parquet(benchmark: str, files: Sequence[Path]) -> _Source | None:
         if place not in checked:
             checked[place] = parquet.benchmark_of(path) == kind
         if checked[place]:
-            groups.setdefault(_root(path), []).append(path)
+            groups.setdefault(_root(kind, path), []).append(path)
     if len(groups) > 1:
         raise _ambiguous(benchmark, [paths[0] for paths in groups.values()])
     for paths in groups.values():
@@ -283,12 +289,12 @@ def _is_foreign(path: Path, benchmark: str) -> bool:
     return False
 
 
-def _root(path: Path) -> Path:
-    """Return the data set's folder. MMMU has a folder for each subject."""
-    split = parquet.split_of(path)
-    if path.parent.name == split:  # converted by Hugging Face: <config>/<split>/0000.parquet
-        return path.parent.parent.parent
-    return path.parent.parent
+def _root(benchmark: str, path: Path) -> Path:
+    """Return the folder of the files that belong together. MMMU has one for each subject."""
+    folder = path.parent
+    if folder.name == parquet.split_of(path):  # converted by Hugging Face: <config>/<split>/0000
+        folder = folder.parent
+    return folder.parent if benchmark == "mmmu" and folder.name in DISCIPLINES else folder
 
 
 def _with_shards(path: Path) -> Iterator[Path]:
@@ -324,12 +330,13 @@ def _read(source: _Source, name: str, *, answers_needed: bool) -> Data:
     """Read and check all questions of a source."""
     path = source.paths[0]
     suffix = path.suffix.lower()
+    pictures: list[Picture | str] = []
     if suffix == ".tsv":
         benchmark, rows, files, notices = _from_tsv(source)
     elif suffix == ".json":
         benchmark = source.benchmark or benchmark_of_json(path)
         _check_known(benchmark, path, LAYOUTS)
-        rows, files = read_original(benchmark, path)
+        rows, files, pictures = read_original(benchmark, path)
         notices = ()
     elif suffix == ".parquet":
         benchmark, rows, files = _from_parquet(source, answers_needed=answers_needed)
@@ -338,13 +345,14 @@ def _read(source: _Source, name: str, *, answers_needed: bool) -> Data:
         raise DataError(
             "{file} is not a TSV, JSON or parquet file.",
             hint="Use a file of the benchmark in one of these formats.",
-            file=path.name,
+            file=escape_line(path.name),
         )
     if not source.benchmark and suffix != ".tsv":
         name = benchmark
     items = items_of(benchmark, rows)
     if answers_needed:
         _check_answers(benchmark, path, items)
+    check_pictures(pictures)
     files = [_compared(file) for file in files]
     found = Data(benchmark=benchmark, name=name, files=tuple(files), items=tuple(items))
     remarks = [*notices, *_file_notices(found), *item_notices(benchmark, items)]
@@ -356,7 +364,7 @@ def _check_known(benchmark: str, path: Path, kinds: Iterable[str]) -> None:
         raise DataError(
             "The questions in {file} are not in the layout of a known benchmark.",
             hint="Use the file of the benchmark's authors, or a TSV file as VLMEvalKit has them.",
-            file=path.name,
+            file=escape_line(path.name),
         )
 
 
@@ -369,7 +377,7 @@ def _from_tsv(
         raise DataError(
             "{file} has the questions of {named}, not of {wanted}.",
             hint="Name the other benchmark, or another file.",
-            file=path.name,
+            file=escape_line(path.name),
             named=named,
             wanted=source.benchmark,
         )
@@ -380,7 +388,7 @@ def _from_tsv(
         benchmark = _by_content(found.columns, found.rows)
         read_as = Text(
             "{file} has no name of a benchmark; by its columns it is read as {title}.",
-            file=path.name,
+            file=escape_line(path.name),
             title=BENCHMARKS[benchmark].title,
         )
         notices = (*notices, read_as)
@@ -424,8 +432,8 @@ def _from_parquet(
         raise DataError(
             "{file} in {folder} belongs to no benchmark that is known here.",
             hint="Choose one of {names}.",
-            file=path.name,
-            folder=path.parent.name,
+            file=escape_line(path.name),
+            folder=escape_line(path.parent.name),
             names=", ".join(NAMES),
         )
     if kind == "mmbench" and folder not in _LANGUAGES:
@@ -434,7 +442,7 @@ def _from_parquet(
         raise DataError(
             "{file} has the questions of {named}, not of {wanted}.",
             hint="Name the other benchmark, or another file.",
-            file=path.name,
+            file=escape_line(path.name),
             named=benchmark,
             wanted=wanted,
         )
@@ -454,7 +462,7 @@ def _from_parquet(
             raise DataError(
                 "{file} has the questions of {named}, not of {wanted}.",
                 hint="Name the other benchmark, or another file.",
-                file=path.name,
+                file=escape_line(path.name),
                 named=found,
                 wanted=wanted,
             )
@@ -472,7 +480,7 @@ def _check_split(benchmark: str, path: Path) -> None:
         if split == "test"
         else "{file} is the split {split!r}, but {title} is asked with the split {right!r}.",
         hint="Name a file of that split, or the folder.",
-        file=path.name,
+        file=escape_line(path.name),
         split=split,
         title=BENCHMARKS[benchmark].title,
         right=right[0],
@@ -490,13 +498,15 @@ def _check_answers(benchmark: str, path: Path, items: Sequence[Item]) -> None:
     if path.suffix == ".json" and layout is not None and layout.instead:
         instead = layout.instead
     if not instead:
-        raise DataError("{file} has no answers.", hint="Add a column 'answer'.", file=path.name)
+        raise DataError(
+            "{file} has no answers.", hint="Add a column 'answer'.", file=escape_line(path.name)
+        )
     raise DataError(
         "{file} has no answers (its authors keep them); take the validation file, {instead}."
         if path.name in KNOWN_FILES or path.suffix != ".tsv"
         else "{file} has no answers; take {instead}.",
         hint="With --export, answers for a server can be written without a score.",
-        file=path.name,
+        file=escape_line(path.name),
         instead=instead,
     )
 
@@ -511,14 +521,14 @@ def _file_notices(data: Data) -> Iterator[Text]:
         if file.known is False:
             yield Text(
                 "{file} is not one of the published editions (its md5 is {md5}).",
-                file=file.path.name,
+                file=escape_line(file.path.name),
                 md5=file.md5,
             )
     count, all_ = count_questions(countable(data)), BENCHMARKS[data.benchmark].questions
     if all_ is not None and count != all_:
         yield Text(
             "{file} has {count} questions; the published set of {title} has {all}.",
-            file=data.files[0].path.name,
+            file=escape_line(data.files[0].path.name),
             count=count,
             title=BENCHMARKS[data.benchmark].title,
             all=all_,
@@ -560,7 +570,8 @@ def _arrow_cache(benchmark: str) -> Path | None:
     folder = expand_home(named) if named else _cache_home() / "datasets"
     wanted = benchmark.removesuffix("_cn")
     for one in _listed(folder):
-        if named_benchmark(one.name.rpartition("___")[2]).removesuffix("_cn") == wanted:
+        name = one.name.rpartition("___")[2].replace("_", "")  # "DocVQA" is "doc_vqa" there
+        if named_benchmark(name).removesuffix("_cn") == wanted:
             return one
     return None
 
@@ -594,7 +605,8 @@ def _files_of(folder: Path, *, depth: int) -> list[Path]:
         if len(here.relative_to(folder).parts) >= depth:
             folders.clear()
         folders.sort()
-        found += [here / name for name in names if name.lower().endswith(_SUFFIXES)]
+        matching = (here / name for name in names if name.lower().endswith(_SUFFIXES))
+        found += [one for one in matching if is_file(one)]
     return sorted(found)
 
 

@@ -13,7 +13,6 @@ from cogvlm2_lite.errors import DataError
 from cogvlm2_lite.evaluate.files import (
     GET_AGAIN,
     FilePicture,
-    check_pictures,
     check_start,
     find_inside,
     hash_file,
@@ -22,10 +21,11 @@ from cogvlm2_lite.evaluate.files import (
 )
 from cogvlm2_lite.evaluate.items import DataFile, Picture
 from cogvlm2_lite.evaluate.rows import Row
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB, format_bytes
 
-_MOST_BYTES = 1024 * MIB
+_MOST_BYTES = 256 * MIB
 _SUFFIXES = (".jpg", ".png", ".jpeg", "")
 
 
@@ -63,7 +63,7 @@ class _Finder:
         for name in tried:
             path = find_inside(self._folders, name, where)
             if path is not None:
-                found = FilePicture(path=path, name=f"{where}: {path.name}")
+                found = FilePicture(path=path, name=f"{where}: {escape_line(path.name)}")
                 self.pictures.append(found)
                 return (found,)
         self.pictures.append(tried[0])
@@ -81,8 +81,14 @@ def benchmark_of_json(path: Path) -> str:
     return next((name for name, layout in LAYOUTS.items() if layout.keys <= keys), "")
 
 
-def read_original(benchmark: str, path: Path) -> tuple[list[Row], list[DataFile]]:
-    """Read a JSON file, and those that belong to it. Raises DataError."""
+def read_original(
+    benchmark: str, path: Path
+) -> tuple[list[Row], list[DataFile], list[Picture | str]]:
+    """Read a JSON file, and those that belong to it. Raises DataError.
+
+    Returns the rows, the files, and all pictures, or the names of missing ones: a file without
+    answers is reported before its pictures are.
+    """
     layout = LAYOUTS[benchmark]
     paths = [path]
     if path.name in layout.parts:
@@ -91,18 +97,17 @@ def read_original(benchmark: str, path: Path) -> tuple[list[Row], list[DataFile]
             raise DataError(
                 "{file} is there without {absent}, which is the other half of the benchmark.",
                 hint="Put both files into one folder.",
-                file=path.name,
+                file=escape_line(path.name),
                 absent=absent[0],
             )
     finder = _Finder(path.parent / folder for folder in layout.folders)
     rows: list[Row] = []
     for one in paths:
-        found = list(layout.read(_content(one), one.name, finder))
+        found = list(layout.read(_content(one), escape_line(one.name), finder))
         if not found:
-            raise DataError("{file} has no questions.", hint=GET_AGAIN, file=one.name)
+            raise DataError("{file} has no questions.", hint=GET_AGAIN, file=escape_line(one.name))
         rows += found
-    check_pictures(finder.pictures)
-    return rows, [hash_file(one) for one in paths]
+    return rows, [hash_file(one) for one in paths], finder.pictures
 
 
 def _content(path: Path) -> Any:
@@ -111,7 +116,7 @@ def _content(path: Path) -> Any:
         if size > _MOST_BYTES:
             raise DataError(
                 "{file} has {size}, more than the {most} that a JSON file of questions may have.",
-                file=path.name,
+                file=escape_line(path.name),
                 size=format_bytes(size),
                 most=format_bytes(_MOST_BYTES),
             )
@@ -126,7 +131,7 @@ def _content(path: Path) -> Any:
         raise DataError(
             "{file} is not valid JSON: {why}.",
             hint="The download may be incomplete; get it again.",
-            file=path.name,
+            file=escape_line(path.name),
             why=str(error)[:200] or type(error).__name__,
         ) from error
 
@@ -235,7 +240,7 @@ def _mmvet(content: Any, name: str, finder: _Finder) -> Iterator[Row]:
     if not isinstance(content, dict):
         raise DataError("{file} is not a JSON object.", hint=GET_AGAIN, file=name)
     for id, values in content.items():
-        one = _Object(values, f"{name}, {id[:40]}")
+        one = _Object(values, escape_line(f"{name}, {id[:40]}"))
         yield Row(
             where=one.where,
             id=id,
@@ -253,7 +258,7 @@ LAYOUTS: Mapping[str, Layout] = {
         keys=frozenset({"question_id", "image_id", "question"}),
         read=_textvqa,
         folders=(
-            "train_images", "train_val_images/train_images", "val_images", "images",
+            "train_images", "train_val_images/train_images", "val_images", "images", "test_images",
             "../train_images", "../train_val_images/train_images", "../images",
         ),
         withheld=re.compile(r"TextVQA_[\d.]+_test\.json"),

@@ -26,6 +26,7 @@ from cogvlm2_lite.evaluate.items import DataFile, Picture, no_picture
 from cogvlm2_lite.evaluate.literals import list_of_texts
 from cogvlm2_lite.evaluate.rows import LETTERS, Row, number_text
 from cogvlm2_lite.evaluate.tsv import decode_base64
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _file_rows(benchmark: str, path: Path, place: int) -> Iterator[Row]:
         pictures: list[Picture | str] = []
         for group in range(file.num_row_groups):
             for number, values in enumerate(_values(file, group, columns)):
-                where = f"{path.parent.name}/{path.name}, row {place + 1}"
+                where = escape_line(f"{path.parent.name}/{path.name}, row {place + 1}")
                 found = list(_pictures(path, group, number, values, where))
                 pictures += found
                 shown = tuple(one for one in found if not isinstance(one, str))
@@ -188,7 +189,7 @@ def _pictures(
             )
         elif name:
             beside = find_inside((path.parent, path.parent.parent), name, where)
-            label = f"{where}: {beside.name}" if beside else ""
+            label = f"{where}: {escape_line(beside.name)}" if beside else ""
             yield name if beside is None else FilePicture(path=beside, name=label)
         elif column in ("image", "image_1"):
             yield where
@@ -365,6 +366,6 @@ def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
         "{file} is damaged or cut: {why}.",
         hint="Get the file again.",
-        file=path.name,
+        file=escape_line(path.name),
         why=_reason(error),
     )

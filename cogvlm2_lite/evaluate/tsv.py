@@ -35,6 +35,7 @@ from cogvlm2_lite.evaluate.rows import (
     mmmu_id_of_picture,
     number_text,
 )
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
@@ -108,7 +109,9 @@ def read_tsv(path: Path) -> TsvFile:
     except OSError as error:
         raise unreadable_file(path, error) from error
     if not cells:
-        raise DataError("{file} has a header but no rows.", hint=GET_AGAIN, file=path.name)
+        raise DataError(
+            "{file} has a header but no rows.", hint=GET_AGAIN, file=escape_line(path.name)
+        )
     rows, notices = _rows(path, table.columns, cells)
     size, md5 = table.size, table.digest.hexdigest()
     return TsvFile(
@@ -182,7 +185,7 @@ class _Table:
             raise DataError(
                 "{file} has a row of more than {most}; a quotation mark may be missing.",
                 hint=GET_AGAIN,
-                file=self._path.name,
+                file=escape_line(self._path.name),
                 most=format_bytes(_MOST_ROW_BYTES),
             )
 
@@ -225,14 +228,14 @@ class _Table:
             raise DataError(
                 "{file} has no column {name!r}.",
                 hint="Use a TSV file as VLMEvalKit has them, with tabs between the columns.",
-                file=self._path.name,
+                file=escape_line(self._path.name),
                 name=min(missing),
             )
         if "image" not in columns and "image_path" not in columns:
             raise DataError(
                 "{file} has no pictures: neither a column 'image' nor 'image_path'.",
                 hint="Use a TSV file as VLMEvalKit has them.",
-                file=self._path.name,
+                file=escape_line(self._path.name),
             )
         return columns
 
@@ -268,7 +271,7 @@ class _Table:
         return DataError(
             "{file}, row {number} has {width} cells, but the header has {columns}.",
             hint=GET_AGAIN,
-            file=self._path.name,
+            file=escape_line(self._path.name),
             number=self._number,
             width=width,
             columns=len(self.columns),
@@ -278,7 +281,7 @@ class _Table:
         return DataError(
             "{file} ends in the middle of row {number}: the file is cut.",
             hint=GET_AGAIN,
-            file=self._path.name,
+            file=escape_line(self._path.name),
             number=self._number,
         )
 
@@ -320,14 +323,16 @@ def _rows(
     rows = [_row(path, row, _in_cell(path, row, with_pictures)) for row in kept]
     dropped = len(cells) - len(kept)
     if not rows:
-        raise DataError("{file} has no pictures: all image cells are empty.", file=path.name)
+        raise DataError(
+            "{file} has no pictures: all image cells are empty.", file=escape_line(path.name)
+        )
     if not dropped:
         return rows, ()
     return rows, (
         Text(
             "Rows of {file} without a picture are left out, as in VLMEvalKit: {count}.",
             count=dropped,
-            file=path.name,
+            file=escape_line(path.name),
         ),
     )
 
@@ -339,13 +344,13 @@ def _about_local(path: Path) -> tuple[Text, ...]:
         Text(
             "The pictures of {file} were saved again as JPEG of quality 75, so they differ from "
             "those of the full file.",
-            file=path.name,
+            file=escape_line(path.name),
         ),
     )
 
 
 def _where(path: Path, row: _Cells) -> str:
-    return f"{path.name}, index {row.id[:40]}"
+    return escape_line(f"{path.name}, index {row.id[:40]}")
 
 
 def _in_cell(path: Path, row: _Cells, with_pictures: dict[str, _Cells]) -> list[Picture]:
@@ -395,7 +400,7 @@ def _file(path: Path, name: str, where: str) -> Picture | str:
     places += [] if leads_out(name) else [path.parent / name]
     places += [beside] if base and base != ".." else []
     found = next((place for place in places if is_file(place)), None)
-    return name if found is None else FilePicture(path=found, name=f"{where}: {base}")
+    return name if found is None else FilePicture(path=found, name=f"{where}: {escape_line(base)}")
 
 
 def _row(path: Path, row: _Cells, pictures: Sequence[Picture]) -> Row:

@@ -4259,6 +4259,14 @@
         <translation>请检查拼写。</translation>
     </message>
     <message>
+        <source>{path} is neither a file nor a folder.</source>
+        <translation>{path} 既不是文件，也不是文件夹。</translation>
+    </message>
+    <message>
+        <source>Name a data file.</source>
+        <translation>请指定一个数据文件。</translation>
+    </message>
+    <message>
         <source>{folder} has files of several benchmarks: {names}.</source>
         <translation>{folder} 中有多个基准测试的文件：{names}。</translation>
     </message>

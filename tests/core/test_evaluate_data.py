@@ -469,6 +469,20 @@ def test_a_file_without_answers_is_refused_with_the_right_file(
     assert found.items[0].answers == ()
 
 
+def test_a_json_file_without_answers_is_refused_before_its_pictures(
+    layouts: Path, tmp_path: Path
+) -> None:
+    content = json.loads((layouts / "original/docvqa/val/val_v1.0.json").read_text("utf-8"))
+    for one in content["data"]:
+        del one["answers"]
+    (tmp_path / "test_v1.0.json").write_text(json.dumps(content), encoding="utf-8")
+    for name, data in (("docvqa", tmp_path), (str(tmp_path / "test_v1.0.json"), None)):
+        with pytest.raises(DataError, match=r"no answers .*val_v1\.0_withQT\.json"):
+            find_data(name, data)
+    with pytest.raises(DataError, match="5 of 5 picture files are missing"):
+        find_data("docvqa", tmp_path, answers_needed=False)
+
+
 def test_the_test_split_of_parquet_is_refused(layouts: Path) -> None:
     file = layouts / "hf" / "textvqa" / "data" / "test-00000-of-00001.parquet"
     for name, data in (("textvqa", file), (str(file), None)):
@@ -564,11 +578,10 @@ def test_the_hub_cache_is_searched(
 
 
 def test_the_cache_of_the_library_datasets_is_named_and_not_read(no_data: Path) -> None:
-    cache = no_data / ".cache" / "huggingface" / "datasets" / "lmms-lab___text_vqa"
-    cache.mkdir(parents=True)
-    cache.rename(cache.with_name("lmms-lab___textvqa"))
+    cache = no_data / ".cache" / "huggingface" / "datasets"
+    (cache / "lmms-lab___doc_vqa").mkdir(parents=True)
     with pytest.raises(DataError) as raised:
-        find_data("textvqa")
+        find_data("docvqa")
     assert "The Arrow files in" in raised.value.hint
     assert str(no_data / ".cache" / "huggingface" / "hub") in raised.value.hint
 
@@ -637,6 +650,28 @@ def test_nothing_is_written_and_no_address_is_called(
     assert sorted(layouts.rglob("*")) == before
 
 
+def test_text_of_a_file_cannot_move_the_cursor_of_a_terminal(tmp_path: Path) -> None:
+    rows = [row("\x1b[2J\n", image="9")]
+    with pytest.raises(DataError) as raised:
+        find_data("textvqa", write_tsv(tmp_path / "TextVQA_VAL.tsv", rows))
+    assert raised.value.text.isprintable()
+    for half in ("human", "augmented"):
+        listed = json.dumps([{"imgname": "\x1b[2J.png", "query": "q", "label": "1"}])
+        (tmp_path / f"test_{half}.json").write_text(listed, encoding="utf-8")
+    with pytest.raises(DataError) as raised:
+        find_data("chartqa", tmp_path)
+    assert raised.value.text.isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "TextVQA_VAL.tsv")
+    with pytest.raises(DataError, match="is neither a file nor a folder"):
+        find_data("textvqa", tmp_path / "TextVQA_VAL.tsv")
+    with pytest.raises(DataError, match="No files of TextVQA"):
+        find_data("textvqa", tmp_path)
+
+
 # Parquet
 
 
@@ -646,6 +681,14 @@ def write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
     return path
+
+
+def test_data_sets_side_by_side_are_not_mixed(layouts: Path, tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(layouts / "hf/mmvet/data/test-00000-of-00001.parquet", tmp_path / folder)
+    with pytest.raises(DataError, match="Several files have the questions of MM-Vet"):
+        find_data("mmvet", tmp_path)
 
 
 def test_a_missing_shard_is_refused(layouts: Path, tmp_path: Path) -> None:
