@@ -41,7 +41,7 @@ _STARTS = {
     "textvqa": "textvqa", "docvqa": "docvqa", "chartqa": "chartqa", "ocrbench": "ocrbench",
     "mmmu": "mmmu", "mmvet": "mmvet", "mm-vet": "mmvet", "mmbench": "mmbench",
 }  # fmt: skip
-_WORDS = re.compile(r"val|test|dev|en|cn|v11|local|legacy|mini|\d+")
+_WORDS = re.compile(r"val|test|dev|en|cn|v11|local|legacy|\d+")
 """What may follow in a file name. OCRBench_v2, MMMU_Pro and others are different benchmarks."""
 _HUB_FOLDERS: Mapping[str, tuple[str, ...]] = {
     "textvqa": ("lmms-lab--textvqa",),

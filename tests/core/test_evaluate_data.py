@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, DataError, ImageError, UsageEr
 from cogvlm2_lite.evaluate.find import find_data
 from cogvlm2_lite.evaluate.items import Data, Item, picture_key, plain_rgb
 from cogvlm2_lite.evaluate.literals import list_of_texts
+from cogvlm2_lite.evaluate.tsv import read_tsv
 from cogvlm2_lite.inputs.limits import ImageLimits
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -229,6 +231,25 @@ def test_cells_may_have_quotes_tabs_and_line_breaks_anywhere(tmp_path: Path) -> 
     file.write_text(text, encoding="utf-8")
     (item,) = find_data("textvqa", file).items
     assert (item.question, item.answers) == ('5" or 6"?', ('6"',))
+
+
+def test_cells_are_split_as_the_csv_module_splits_them(tmp_path: Path) -> None:
+    random = Random(3)
+    marks = ['"', "\t", "a", "b ", "'", "é", "\\", ",", "\n", "\r\n", '""']
+
+    def text() -> str:
+        return "?" + "".join(random.choice(marks) for _ in range(random.randrange(6))) + "."
+
+    image = cell(png())
+    for _ in range(150):
+        rows = [row(number, image=image, question=text(), answer=text()) for number in range(3)]
+        quoting = random.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+        end = random.choice(("\n", "\r\n"))
+        file = write_tsv(tmp_path / "MMVet.tsv", rows, quoting=quoting, lineterminator=end)
+        found = read_tsv(file).rows
+        assert [(one.question, one.answer) for one in found] == [
+            (one["question"], one["answer"]) for one in rows
+        ]
 
 
 def test_cells_above_the_limit_of_the_csv_module_are_read(tmp_path: Path) -> None:
@@ -618,7 +639,9 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
         find_data("textvqa", tmp_path / "x.xlsx")
 
 
-@pytest.mark.parametrize("name", ["OCRBench_v2", "MMMU_Pro", "MMVet_v2", "MMBench_RU", "TextVQAX"])
+@pytest.mark.parametrize(
+    "name", ["OCRBench_v2", "MMMU_Pro", "MMVet_v2", "MMBench_RU", "TextVQA_MINI"]
+)
 def test_a_similar_name_is_another_benchmark(name: str, tmp_path: Path) -> None:
     write_tsv(tmp_path / f"{name}.tsv", [row(1)])
     with pytest.raises(DataError, match="No files of"):
