@@ -84,6 +84,7 @@ def write_report(
     other: str | None = None,
     kl: Measured | None = None,
     seed: int = 0,
+    is_reference: bool = False,
 ) -> None:
     """Write report.html and report.md to a run's folder; for the values see Result.
 
@@ -92,7 +93,7 @@ def write_report(
     """
     result = Result(
         data=data, items=items, answers=answers, score=score, protocol=protocol, model=model,
-        paired=paired, other=other, kl=kl, seed=seed,
+        paired=paired, other=other, kl=kl, seed=seed, is_reference=is_reference,
     )  # fmt: skip
     for name, text in ((HTML, render_html(result)), (MARKDOWN, render_markdown(result))):
         _write(folder / name, sealed_page(text))

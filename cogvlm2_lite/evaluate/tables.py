@@ -58,8 +58,9 @@ class Result:
 
     items   the questions that were chosen
     model   its folder or name
-    other   the model that `model` is compared with; in `paired` it is A, and `model` is B
-    kl      KL divergence of the model's next-token probabilities from the other's
+    other   the model that `model` is compared with
+    is_reference  in `paired`, `model` is A and the other one B; otherwise the other way round
+    kl      KL divergence of B's next-token probabilities from A's
     """
 
     data: Data
@@ -72,6 +73,15 @@ class Result:
     paired: Paired | None = None
     other: str | None = None
     kl: Measured | None = None
+    is_reference: bool = False
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The names of A and B."""
+        paths = (self.model, self.other or "the other model")
+        a, b = paths if self.is_reference else paths[::-1]
+        short = Path(a).name or a, Path(b).name or b
+        return short if short[0] != short[1] else (a, b)
 
     @property
     def title(self) -> str:
@@ -197,17 +207,17 @@ def comparison_lines(result: Result) -> list[str]:
     paired = result.paired
     if paired is None:
         return []
-    other = result.other or "the other model"
+    a, b = result.pair
     lines = [
         _sentence(paired.verdict),
-        f"Loss against {other}: {paired.loss:+.1f} points, 95 % interval {paired.low:+.1f} to "
-        f"{paired.high:+.1f}, p = {paired.p:.2g}. Scores: {paired.mean_a:.1f} and "
-        f"{paired.mean_b:.1f} on the same {paired.questions} questions.",
+        f"Loss of {b} against {a}: {paired.loss:+.1f} points, 95 % interval {paired.low:+.1f} to "
+        f"{paired.high:+.1f}, p = {paired.p:.2g}. Scores: {paired.mean_b:.1f} and "
+        f"{paired.mean_a:.1f} on the same {paired.questions} questions.",
     ]
     if paired.needed is not None:
         lines.append(f"About {paired.needed} questions would decide it.")
     if paired.loss < 0 < paired.high:
-        lines.append("The model scored higher, but the interval contains 0: this shows no gain.")
+        lines.append(f"{b} scored higher, but the interval contains 0: this shows no gain.")
     lines.append(f"{paired.changed:.1%} of the answers have another text.")
     if result.kl is not None:
         kl = result.kl
@@ -227,19 +237,19 @@ def paired_table(result: Result) -> Table | None:
     paired = result.paired
     if paired is None:
         return None
-    other = result.other or "the other model"
+    a, b = result.pair
     rows: tuple[tuple[str, str], ...]
     if paired.binary:
         rows = (
             ("both right", str(paired.both)),
-            (f"only {other} right", str(paired.only_a)),
-            ("only this model right", str(paired.only_b)),
+            (f"only {a} right", str(paired.only_a)),
+            (f"only {b} right", str(paired.only_b)),
             ("both wrong", str(paired.neither)),
         )
     else:
         rows = (
-            ("higher score with this model", str(paired.up)),
-            ("lower score with this model", str(paired.down)),
+            (f"{b} has a higher score", str(paired.up)),
+            (f"{b} has a lower score", str(paired.down)),
             ("same score", str(paired.questions - paired.up - paired.down)),
         )
     return Table(title="Question by question", head=("", "questions"), rows=rows)
@@ -362,11 +372,12 @@ def score_lines(
     other: str | None = None,
     kl: Measured | None = None,
     seed: int = 0,
+    is_reference: bool = False,
 ) -> list[str]:
     """Return the score of a benchmark as lines for the terminal; for the values see Result."""
     result = Result(
         data=data, items=items, answers=answers, score=score, protocol=protocol, model=model,
-        paired=paired, other=other, kl=kl, seed=seed,
+        paired=paired, other=other, kl=kl, seed=seed, is_reference=is_reference,
     )  # fmt: skip
     shown = [(name, text) for name, text in facts(result) if name not in ("model", "data")]
     wide = max(len(name) for name, _ in shown)

@@ -125,6 +125,22 @@ def test_a_comparison_shows_who_was_right_the_loss_and_the_verdict(tmp_path: Pat
                 assert words in text
 
 
+def test_the_names_follow_which_model_is_the_reference() -> None:
+    every = data("mmmu", [item(0)])
+    answers = {"0": answered(every.items[0], "x")}
+    found = score(every, answers, ["0"])
+    for is_reference in (False, True):
+        model, other = ("/a/bf16", "/b/nf4") if is_reference else ("/b/nf4", "/a/bf16")
+        lines = score_lines(
+            every, every.items, answers, found, protocol="p", model=model, other=other,
+            paired=PAIRED, is_reference=is_reference,
+        )  # fmt: skip
+        text = "\n".join(lines)
+        assert "Loss of nf4 against bf16: +1.6 points" in text
+        assert "Scores: 60.8 and 62.4" in text
+        assert re.search(r"only bf16 right +12\n +only nf4 right +4", text)
+
+
 def test_wrong_answers_stand_beside_their_pictures_spread_over_all(tmp_path: Path) -> None:
     items = [item(n, answers=("yes", "yes", "no")) for n in range(60)]
     items[0] = item(0, pictures=(Drawn("damaged", None),))
