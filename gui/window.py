@@ -64,6 +64,7 @@ PAGES = tuple(
         ("batch", QT_TRANSLATE_NOOP("Pages", "Batch"), "gui.batch.page:make"),
         ("convert", QT_TRANSLATE_NOOP("Pages", "Convert"), "gui.pages.convert:make"),
         ("memory", QT_TRANSLATE_NOOP("Pages", "Memory"), "gui.memory.page:make"),
+        ("evaluate", QT_TRANSLATE_NOOP("Pages", "Evaluate"), "gui.evaluate.page:make"),
         ("settings", QT_TRANSLATE_NOOP("Pages", "Settings"), "gui.pages.settings:make"),
         ("about", QT_TRANSLATE_NOOP("Pages", "About"), "gui.pages.about:make"),
     )
@@ -196,7 +197,9 @@ class MainWindow(QMainWindow):
             return
         if client.lent:
             self._show_in_chat(
-                self.tr("A batch is running. Wait until it ends, or cancel it first.")
+                self.tr(
+                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
+                )
             )
             return
         options = self._load_options(folder, budget or {})

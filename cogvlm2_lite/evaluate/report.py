@@ -143,17 +143,17 @@ def _cards(result: Result) -> str:
         cards.append(charts.card("Score", "not graded", "MM-Vet needs a GPT-4 judge"))
     else:
         cards.append(charts.card("Score", value_text(result), interval_text(result)))
-    if published_numbers(result):
-        cards.append(_published_card(result))
+    numbers = published_numbers(result.data.benchmark, result.model)
+    if numbers:
+        cards.append(_published_card(numbers))
     chosen = f"subset, seed {result.seed}" if len(result.items) < score.of else "no subset"
     cards.append(charts.card("Asked", f"{score.asked} of {score.of}", f"questions, {chosen}"))
     cards.append(charts.card("Protocol", result.protocol, f"{score.rules} rules"))
     return f'<section class="cards">\n{"".join(cards)}\n</section>'
 
 
-def _published_card(result: Result) -> str:
-    numbers = published_numbers(result)
-    value = " / ".join(f"{number:g}" for number in numbers.values())
+def _published_card(numbers: Mapping[str, str]) -> str:
+    value = " / ".join(numbers.values())
     names = " / ".join(numbers) if len(numbers) > 1 else ""
     return charts.card("CogVLM2's README", value, f"{UNKNOWN_PROTOCOL}\n{names}".strip())
 

@@ -164,23 +164,25 @@ def asked_text(result: Result) -> str:
     return text
 
 
-def published_numbers(result: Result) -> dict[str, float]:
-    """Return the numbers of the model's README by released model; {} if it has none.
+def published_numbers(benchmark: str, model: str) -> dict[str, str]:
+    """Return the numbers of CogVLM2's README by released model; {} if it has none.
 
-    Both models are named, unless the folder's name says which one it was made from.
+    model  a folder. Both models are named, unless its name says which one it was made from.
     """
+    digits = 0 if benchmark == "ocrbench" else 1
     numbers = {
-        model: table[result.data.benchmark]
-        for model, table in PUBLISHED.items()
-        if result.data.benchmark in table
+        name: f"{table[benchmark]:.{digits}f}"
+        for name, table in PUBLISHED.items()
+        if benchmark in table
     }
-    named = [model for model in numbers if model.lower() in Path(result.model).name.lower()]
-    return {model: numbers[model] for model in named} or numbers
+    named = [name for name in numbers if name.lower() in Path(model).name.lower()]
+    return {name: numbers[name] for name in named} or numbers
 
 
 def published_text(result: Result) -> str:
     """Return the numbers of the model's README as one text; "" if it has none."""
-    return ", ".join(f"{n:g} ({model})" for model, n in published_numbers(result).items())
+    numbers = published_numbers(result.data.benchmark, result.model)
+    return ", ".join(f"{number} ({model})" for model, number in numbers.items())
 
 
 def facts(result: Result) -> list[tuple[str, str]]:

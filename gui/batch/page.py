@@ -197,7 +197,11 @@ class BatchPage(QWidget):
     def receive(self, files: Sequence[Path]) -> None:
         """Use pictures that were chosen on another page instead of a whole folder."""
         if self.running:
-            self._show_text(self.tr("A batch is running. Wait until it ends, or cancel it first."))
+            self._show_text(
+                self.tr(
+                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
+                )
+            )
             return
         self.form.choose(files)
         self.focus_input()
@@ -225,6 +229,13 @@ class BatchPage(QWidget):
         """Start the command. Returns False, with a message, if that is not possible now."""
         client, job = self._context.engine.client, run.job
         if self.running:
+            return False
+        if client.lent:
+            self._show_text(
+                self.tr(
+                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
+                )
+            )
             return False
         if client.opening is not None or client.state is EngineState.LOADING:
             self._show_text(self.tr("The model is still loading. Wait until it is ready."))

@@ -143,10 +143,6 @@
         <translation>图片和回答</translation>
     </message>
     <message>
-        <source>A batch is running. Wait until it ends, or cancel it first.</source>
-        <translation>批处理正在进行。请等它结束，或先取消。</translation>
-    </message>
-    <message>
         <source>Choose a folder and write a question first.</source>
         <translation>请先选择文件夹并写下问题。</translation>
     </message>
@@ -241,6 +237,10 @@
     <message>
         <source>Export…</source>
         <translation>导出…</translation>
+    </message>
+    <message>
+        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
+        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
     </message>
     <message>
         <source>{counts}.</source>
@@ -586,6 +586,248 @@
     </message>
 </context>
 <context>
+    <name>EvaluatePage</name>
+    <message>
+        <source>Evaluate a model</source>
+        <translation>评测模型</translation>
+    </message>
+    <message>
+        <source>Asks the open model the questions of benchmarks and scores its answers as their authors do. The data files must be on this computer; nothing is downloaded.</source>
+        <translation>向已打开的模型提出基准测试中的问题，并按其作者的方法为回答评分。数据文件必须已在这台电脑上；不会下载任何内容。</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>Every answer is saved at once. You can stop at any time; starting again asks only what is left.</source>
+        <translation>每个回答都会立即保存。您可以随时停止；再次开始时只问剩下的问题。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Choose a benchmark first.</source>
+        <translation>请先选择一个基准测试。</translation>
+    </message>
+    <message>
+        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
+        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
+    </message>
+    <message>
+        <source>The model is still loading. Wait until it is ready.</source>
+        <translation>模型仍在加载。请等它就绪。</translation>
+    </message>
+    <message>
+        <source>Open a model first, on the Chat page.</source>
+        <translation>请先在“对话”页打开一个模型。</translation>
+    </message>
+    <message>
+        <source>The chat is still writing an answer. Stop it first.</source>
+        <translation>“对话”页还在生成回答。请先停止它。</translation>
+    </message>
+    <message>
+        <source>The command ended without giving a reason.</source>
+        <translation>命令结束了，但没有说明原因。</translation>
+    </message>
+    <message>
+        <source>Resume</source>
+        <translation>继续</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>开始</translation>
+    </message>
+    <message>
+        <source>Pause</source>
+        <translation>暂停</translation>
+    </message>
+    <message>
+        <source>Reading the data files…</source>
+        <translation>正在读取数据文件…</translation>
+    </message>
+    <message>
+        <source>Loading the model…</source>
+        <translation>正在加载模型…</translation>
+    </message>
+    <message>
+        <source>Pausing after the current questions.</source>
+        <translation>当前问题答完后暂停。</translation>
+    </message>
+    <message>
+        <source>Paused; the model stays in memory.</source>
+        <translation>已暂停；模型仍在内存中。</translation>
+    </message>
+    <message>
+        <source>Scoring…</source>
+        <translation>正在评分…</translation>
+    </message>
+    <message>
+        <source>Stopping…</source>
+        <translation>正在停止…</translation>
+    </message>
+    <message>
+        <source>{time} left.</source>
+        <translation>还需 {time}。</translation>
+    </message>
+    <message>
+        <source>{done} of {total} questions</source>
+        <translation>已问 {total} 个问题中的 {done} 个</translation>
+    </message>
+    <message>
+        <source>{count} failed</source>
+        <translation>{count} 个失败</translation>
+    </message>
+    <message>
+        <source>{counts}.</source>
+        <translation>{counts}。</translation>
+    </message>
+    <message>
+        <source>, </source>
+        <translation>，</translation>
+    </message>
+    <message>
+        <source>Open the report</source>
+        <translation>打开报告</translation>
+    </message>
+    <message>
+        <source>Open the report about {benchmark}</source>
+        <translation>打开 {benchmark} 的报告</translation>
+    </message>
+    <message>
+        <source>{count} answered, not graded (needs a GPT-4 judge)</source>
+        <translation>已回答 {count} 个，未评分（需要 GPT-4 评判）</translation>
+    </message>
+    <message>
+        <source>{hits} of {asked} right</source>
+        <translation>{asked} 个中答对 {hits} 个</translation>
+    </message>
+    <message>
+        <source>{value:.1f} points</source>
+        <translation>{value:.1f} 分</translation>
+    </message>
+    <message>
+        <source>95 % interval {low:.1f} to {high:.1f}</source>
+        <translation>95 % 区间 {low:.1f} 至 {high:.1f}</translation>
+    </message>
+    <message>
+        <source>{asked} of {of} questions</source>
+        <translation>共 {of} 个问题，问了 {asked} 个</translation>
+    </message>
+    <message>
+        <source>protocol {name}</source>
+        <translation>协议 {name}</translation>
+    </message>
+    <message>
+        <source>; </source>
+        <translation>；</translation>
+    </message>
+    <message>
+        <source>Published, protocol unknown: {numbers}</source>
+        <translation>官方公布（协议未知）：{numbers}</translation>
+    </message>
+    <message>
+        <source>Less than 1 point lost.</source>
+        <translation>损失不到 1 分。</translation>
+    </message>
+    <message>
+        <source>A loss is shown.</source>
+        <translation>确有损失。</translation>
+    </message>
+    <message>
+        <source>Not decided with {count} questions.</source>
+        <translation>用 {count} 个问题无法判定。</translation>
+    </message>
+    <message>
+        <source>About {count} questions would decide it.</source>
+        <translation>大约需要 {count} 个问题才能判定。</translation>
+    </message>
+    <message>
+        <source>Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}.</source>
+        <translation>{b} 相对 {a} 的损失：{loss:+.1f} 分，95 % 区间 {low:+.1f} 至 {high:+.1f}。</translation>
+    </message>
+</context>
+<context>
+    <name>EvaluationForm</name>
+    <message>
+        <source>Benchmarks</source>
+        <translation>基准测试</translation>
+    </message>
+    <message>
+        <source>Drawn pictures</source>
+        <translation>绘制的图片</translation>
+    </message>
+    <message>
+        <source>Data files</source>
+        <translation>数据文件</translation>
+    </message>
+    <message>
+        <source>Choose the data</source>
+        <translation>选择数据</translation>
+    </message>
+    <message>
+        <source>A data file…</source>
+        <translation>一个数据文件…</translation>
+    </message>
+    <message>
+        <source>A folder of data files…</source>
+        <translation>存放数据文件的文件夹…</translation>
+    </message>
+    <message>
+        <source>the usual folders</source>
+        <translation>常用文件夹</translation>
+    </message>
+    <message>
+        <source>Compare with</source>
+        <translation>与之比较</translation>
+    </message>
+    <message>
+        <source>Choose a second model or an earlier result</source>
+        <translation>选择第二个模型或以前的结果</translation>
+    </message>
+    <message>
+        <source>no other model</source>
+        <translation>不比较</translation>
+    </message>
+    <message>
+        <source>Results</source>
+        <translation>结果</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the results</source>
+        <translation>选择保存结果的文件夹</translation>
+    </message>
+    <message>
+        <source>all</source>
+        <translation>全部</translation>
+    </message>
+    <message>
+        <source>Questions of each</source>
+        <translation>每项的问题数</translation>
+    </message>
+    <message>
+        <source>A larger number continues an earlier run of a smaller one</source>
+        <translation>数目调大后，会接着以前较小数目的评测继续</translation>
+    </message>
+    <message>
+        <source>Protocol</source>
+        <translation>协议</translation>
+    </message>
+    <message>
+        <source>How the questions are worded; scores of two protocols can&apos;t be compared</source>
+        <translation>问题的措辞方式；不同协议的分数不能相互比较</translation>
+    </message>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
+    </message>
+    <message>
+        <source>Benchmark data</source>
+        <translation>基准测试数据</translation>
+    </message>
+</context>
+<context>
     <name>FullScreen</name>
     <message>
         <source>The picture on the whole screen</source>
@@ -901,8 +1143,8 @@
         <translation>正在生成回答。请等它完成，或先停止。</translation>
     </message>
     <message>
-        <source>A batch is running. Wait until it ends, or cancel it first.</source>
-        <translation>批处理正在进行。请等它结束，或先取消。</translation>
+        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
+        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
@@ -5590,8 +5832,8 @@
         <translation>打开模型文件夹</translation>
     </message>
     <message>
-        <source>Unloaded while a batch is running.</source>
-        <translation>批处理期间已卸载。</translation>
+        <source>Unloaded while a batch or an evaluation is running.</source>
+        <translation>批处理或评测运行期间已卸载。</translation>
     </message>
     <message>
         <source>The engine has stopped. The next question starts it again.</source>
@@ -5674,6 +5916,10 @@
     <message>
         <source>Memory</source>
         <translation>内存</translation>
+    </message>
+    <message>
+        <source>Evaluate</source>
+        <translation>评测</translation>
     </message>
     <message>
         <source>Settings</source>

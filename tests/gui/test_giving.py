@@ -337,7 +337,9 @@ def test_a_picture_dropped_on_a_text_field_is_a_picture(desk: Desk) -> None:
     assert desk.chat.composer.toPlainText() == desk.chat.search.text() == ""
 
 
-@pytest.mark.parametrize("page", ["chat", "batch", "convert", "memory", "settings", "about"])
+@pytest.mark.parametrize(
+    "page", ["chat", "batch", "convert", "memory", "evaluate", "settings", "about"]
+)
 def test_a_picture_is_dropped_on_any_page(desk: Desk, page: str) -> None:
     window = desk.program.window
     window.show_page(page)

@@ -46,7 +46,7 @@ def test_tab_reaches_every_control(desk: Desk, page: str) -> None:
     desk.qtbot.waitUntil(lambda: QApplication.focusWidget() is not None)
     wanted = {
         name_of(widget)
-        for widget in shown.findChildren(QWidget)  # the rail has arrows and Alt+1 to Alt+6
+        for widget in shown.findChildren(QWidget)  # the rail has arrows and Alt+1 to Alt+7
         if isinstance(widget, CONTROLS)
         and not isinstance(widget, QScrollBar)
         and widget.isVisible()

@@ -1,0 +1,1 @@
+"""The page "Evaluate": benchmarks that the open model is asked, and their scores."""

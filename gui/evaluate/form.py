@@ -1,0 +1,230 @@
+"""The form of the page "Evaluate": benchmarks, data files, how many questions, and a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QWidget,
+)
+
+from cogvlm2_lite.evaluate.benchmarks import BENCHMARKS, DEMO, NAMES
+from cogvlm2_lite.evaluate.protocols import PROTOCOLS
+from gui.controls import ComboBox, SpinBox
+from gui.data.settings import Preferences
+from gui.evaluate.run import Job
+
+_COLUMNS = 3
+_KINDS = ("tsv", "json", "jsonl", "parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormValues:
+    """All values of the form; see Job."""
+
+    benchmarks: tuple[str, ...]
+    data: str
+    limit: int
+    protocol: str
+    against: str
+    output: str
+
+
+class EvaluationForm(QWidget):
+    """The form. Its values are saved as settings, so that a later start can resume.
+
+    home  folder of the results, unless another one is chosen
+    """
+
+    def __init__(self, settings: Preferences, home: Path) -> None:
+        super().__init__()
+        self._settings, self._home = settings, home
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(8)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(QLabel(self.tr("Benchmarks")), 0, 0, Qt.AlignmentFlag.AlignTop)
+        self.boxes = {name: QCheckBox(_title(name)) for name in (DEMO, *NAMES)}
+        self.boxes[DEMO].setText(self.tr("Drawn pictures"))
+        grid.addLayout(self._make_boxes(), 0, 1, 1, 2)
+        self.data = self._line(
+            grid,
+            1,
+            self.tr("Data files"),
+            self.tr("Choose the data"),
+            (self.tr("A data file…"), self._ask_for_file),
+            (self.tr("A folder of data files…"), self._ask_for_folder),
+        )
+        self.data.setPlaceholderText(self.tr("the usual folders"))
+        self.data.textChanged.connect(lambda _: self._show_boxes())
+        self.against = self._line(
+            grid,
+            2,
+            self.tr("Compare with"),
+            self.tr("Choose a second model or an earlier result"),
+        )
+        self.against.setPlaceholderText(self.tr("no other model"))
+        self.output = self._line(
+            grid,
+            3,
+            self.tr("Results"),
+            self.tr("Choose the folder of the results"),
+        )
+        self.output.setPlaceholderText(str(home))
+        grid.addLayout(self._make_choices(), 4, 0, 1, 3)
+        self.set_values(
+            FormValues(
+                benchmarks=tuple(settings.get("evaluate_benchmarks")),
+                data=settings.get("evaluate_data"),
+                limit=settings.get("evaluate_limit"),
+                protocol="",
+                against=settings.get("evaluate_against"),
+                output=settings.get("evaluate_output"),
+            )
+        )
+
+    def job(self) -> Job | None:
+        """Return the job, or None while no benchmark is chosen."""
+        values = self.values()
+        data = Path(values.data) if values.data else None
+        file = data is not None and data.is_file()
+        if not file and not values.benchmarks:
+            return None
+        return Job(
+            benchmarks=(values.data,) if file else values.benchmarks,
+            data=None if file else data,
+            limit=values.limit,
+            protocol=values.protocol,
+            against=Path(values.against) if values.against else None,
+            output=Path(values.output) if values.output else self._home,
+        )
+
+    def values(self) -> FormValues:
+        """Return the values of the form."""
+        return FormValues(
+            benchmarks=tuple(name for name, box in self.boxes.items() if box.isChecked()),
+            data=self.data.text().strip(),
+            limit=self.limit.value(),
+            protocol=self.protocol.currentData(),
+            against=self.against.text().strip(),
+            output=self.output.text().strip(),
+        )
+
+    def set_values(self, values: FormValues) -> None:
+        """Fill the form."""
+        for name, box in self.boxes.items():
+            box.setChecked(name in values.benchmarks)
+        self.data.setText(values.data)
+        self.limit.setValue(values.limit)
+        self.protocol.setCurrentIndex(max(self.protocol.findData(values.protocol), 0))
+        self.against.setText(values.against)
+        self.output.setText(values.output)
+
+    def remember(self) -> None:
+        """Save the values for the next start of the window."""
+        values, settings = self.values(), self._settings
+        settings.set("evaluate_benchmarks", list(values.benchmarks))
+        settings.set("evaluate_data", values.data)
+        settings.set("evaluate_limit", values.limit)
+        settings.set("evaluate_against", values.against)
+        settings.set("evaluate_output", values.output)
+
+    def _make_boxes(self) -> QGridLayout:
+        boxes = QGridLayout()
+        boxes.setHorizontalSpacing(20)
+        boxes.setVerticalSpacing(6)
+        for place, box in enumerate(self.boxes.values()):
+            boxes.addWidget(box, place // _COLUMNS, place % _COLUMNS)
+        boxes.setColumnStretch(_COLUMNS, 1)
+        return boxes
+
+    def _make_choices(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        self.limit = SpinBox()
+        self.limit.setRange(0, 100_000)
+        self.limit.lineEdit().setTextMargins(8, 0, 8, 0)
+        self.limit.setSpecialValueText(self.tr("all"))
+        self.protocol = ComboBox()
+        for name in PROTOCOLS:
+            self.protocol.addItem(name, name)
+        for text, help_text, control in (
+            (
+                self.tr("Questions of each"),
+                self.tr("A larger number continues an earlier run of a smaller one"),
+                self.limit,
+            ),
+            (
+                self.tr("Protocol"),
+                self.tr("How the questions are worded; scores of two protocols can't be compared"),
+                self.protocol,
+            ),
+        ):
+            label = QLabel(text)
+            label.setBuddy(control)
+            control.setAccessibleName(text)
+            control.setToolTip(help_text)
+            row.addWidget(label)
+            row.addWidget(control)
+            row.addSpacing(16)
+        row.addStretch(1)
+        return row
+
+    def _show_boxes(self) -> None:
+        """A data file is a benchmark of its own, so that none has to be chosen."""
+        file = Path(self.data.text().strip() or ".").is_file()
+        for box in self.boxes.values():
+            box.setEnabled(not file)
+
+    def _line(
+        self, grid: QGridLayout, row: int, label: str, title: str, *choices: tuple[str, _Ask]
+    ) -> QLineEdit:
+        """Add a row for a path, with a button that asks for a folder, or a menu of choices."""
+        text = QLabel(label)
+        grid.addWidget(text, row, 0)
+        line = QLineEdit()
+        text.setBuddy(line)
+        line.setAccessibleName(label)
+        grid.addWidget(line, row, 1)
+        button = QPushButton(self.tr("Choose…"))
+        button.setAccessibleName(title)
+        if choices:
+            menu = QMenu(button)
+            for words, ask in choices:
+                menu.addAction(words, partial(ask, line, title))
+            button.setMenu(menu)
+        else:
+            button.clicked.connect(lambda _=False: self._ask_for_folder(line, title))
+        grid.addWidget(button, row, 2)
+        return line
+
+    def _ask_for_folder(self, line: QLineEdit, title: str) -> None:
+        folder = QFileDialog.getExistingDirectory(self, title, line.text())
+        if folder:
+            line.setText(folder)
+
+    def _ask_for_file(self, line: QLineEdit, title: str) -> None:
+        kinds = " ".join(f"*.{kind}" for kind in _KINDS)
+        name = self.tr("Benchmark data")
+        file, _ = QFileDialog.getOpenFileName(self, title, line.text(), f"{name} ({kinds})")
+        if file:
+            line.setText(file)
+
+
+_Ask = Callable[[QLineEdit, str], None]
+
+
+def _title(name: str) -> str:
+    return BENCHMARKS[name].title if name in BENCHMARKS else name

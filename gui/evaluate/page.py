@@ -1,0 +1,368 @@
+"""The page "Evaluate": `cogvlm2-lite evaluate` in a child process, and its scores as cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import Qt, QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cogvlm2_lite.evaluate.tables import published_numbers
+from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.worker.client import EngineState
+from gui.background.json_lines import Command
+from gui.context import Context, model_name
+from gui.evaluate.form import EvaluationForm, FormValues
+from gui.evaluate.run import Compared, EvaluationRun, RunState, Scored, arguments
+from gui.pages.frame import page
+from gui.translation import translate
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateState:
+    """What is moved to the new page when the language changes."""
+
+    run: EvaluationRun | None
+    command: Command
+    form: FormValues
+
+
+def make(context: Context) -> QWidget:
+    """Make the page."""
+    return EvaluatePage(context)
+
+
+class EvaluatePage(QWidget):
+    """The form, the progress, and a card for each score with its report.
+
+    The command saves every answer at once; starting again resumes.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._run: EvaluationRun | None = None
+        self.command = Command(self)
+        outer = QHBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        widget, column = page(self.tr("Evaluate a model"))
+        outer.addWidget(widget)
+        text = _label(
+            self.tr(
+                "Asks the open model the questions of benchmarks and scores its answers as their "
+                "authors do. The data files must be on this computer; nothing is downloaded."
+            )
+        )
+        column.addWidget(text)
+        self.form = EvaluationForm(context.settings, context.data / "evaluations")
+        column.addWidget(self.form)
+        column.addLayout(self._make_buttons())
+        self.bar = QProgressBar()
+        self.bar.setAccessibleName(self.tr("Progress"))
+        self.bar.setRange(0, 1)
+        column.addWidget(self.bar)
+        self.status = _label(
+            self.tr(
+                "Every answer is saved at once. You can stop at any time; starting again asks only "
+                "what is left."
+            )
+        )
+        column.addWidget(self.status)
+        self.notes = _label("", "soft")
+        column.addWidget(self.notes)
+        self.cards = QVBoxLayout()
+        self.cards.setSpacing(8)
+        column.addLayout(self.cards)
+        self._connect_command(self.command)
+        self._show()
+
+    @property
+    def running(self) -> bool:
+        """True while the command runs."""
+        return self.command.running
+
+    def _make_buttons(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.start_button = self._push(row, self.start)
+        self.start_button.setProperty("kind", "main")
+        self.pause_button = self._push(row, self.pause_or_resume)
+        self.cancel_button = self._push(row, self.cancel)
+        self.cancel_button.setText(self.tr("Cancel"))
+        row.addStretch(1)
+        return row
+
+    def _push(self, row: QHBoxLayout, do: Callable[[], None]) -> QPushButton:
+        button = QPushButton()
+        button.clicked.connect(lambda _=False: do())
+        row.addWidget(button)
+        return button
+
+    # --- the command -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, or resume an earlier run."""
+        client, job = self._context.engine.client, self.form.job()
+        if self.running:
+            return
+        problem = ""
+        if job is None:
+            problem = self.tr("Choose a benchmark first.")
+        elif client.lent:
+            problem = self.tr(
+                "A batch or an evaluation is running. Wait until it ends, or cancel it first."
+            )
+        elif client.opening is not None or client.state is EngineState.LOADING:
+            problem = self.tr("The model is still loading. Wait until it is ready.")
+        elif client.options is None:
+            problem = self.tr("Open a model first, on the Chat page.")
+        elif client.answering:
+            problem = self.tr("The chat is still writing an answer. Stop it first.")
+        if job is None or client.options is None or problem:
+            self.status.setText(problem)
+            return
+        self.form.remember()
+        settings, folder = self._context.settings, client.options.folder
+        client.lend()  # one model in memory, not two
+        self._run = EvaluationRun(job=job)
+        self.command.start(
+            arguments(
+                job,
+                folder,
+                model_name(folder),
+                vram=settings.get("vram"),
+                ram=settings.get("ram"),
+            )
+        )
+        self._show()
+
+    def pause_or_resume(self) -> None:
+        """Pause after the questions in progress, with the model in memory; or resume."""
+        if self._run is None:
+            return
+        if self._run.state in (RunState.PAUSED, RunState.PAUSING):
+            self.command.send_line("resume")
+            self._run.state = RunState.ASKING
+        elif self._run.state is RunState.ASKING:
+            self.command.send_line("pause")
+            self._run.state = RunState.PAUSING
+        self._show()
+
+    def cancel(self) -> None:
+        """Stop. Finished answers are kept."""
+        if self._run is None or not self.running:
+            return
+        if self._run.state in (RunState.READING, RunState.LOADING, RunState.SCORING):
+            self.command.terminate()
+        else:
+            self.command.send_line("stop")
+        self._run.state = RunState.STOPPING
+        self._show()
+
+    def save_state(self) -> EvaluateState:
+        """Return the running command and the form for a page that replaces this one."""
+        saved = EvaluateState(run=self._run, command=self.command, form=self.form.values())
+        self.command.event_received.disconnect(self._on_event)
+        self.command.ended.disconnect(self._ended)
+        self.command.setParent(self._context.engine)
+        self._run = None
+        self.command = Command(self)
+        return saved
+
+    def restore_state(self, saved: EvaluateState) -> None:
+        """Continue with the state of the replaced page."""
+        self._run = saved.run
+        self._connect_command(saved.command)
+        saved.command.setParent(self)
+        self.form.set_values(saved.form)
+        self._show_cards()
+        self._show()
+
+    def shut_down(self) -> None:
+        """End the command. Finished answers are kept."""
+        self.command.end()
+
+    def _connect_command(self, command: Command) -> None:
+        self.command = command
+        command.event_received.connect(self._on_event)
+        command.ended.connect(self._ended)
+
+    def _on_event(self, event: dict[str, object]) -> None:
+        if self._run is None:
+            return
+        self._run.apply_event(event)
+        if event.get("event") in ("scored", "compared"):
+            self._show_cards()
+        self._show()
+
+    def _ended(self) -> None:
+        if self._run is not None:
+            self._run.process_ended(
+                self.command.reason or self.tr("The command ended without giving a reason.")
+            )
+        self._context.engine.client.take_back()
+        self._show()
+
+    # --- display ---------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        run, running = self._run, self.running
+        state = run.state if run is not None else RunState.IDLE
+        again = run is not None and state is not RunState.FINISHED
+        held = state in (RunState.PAUSED, RunState.PAUSING)
+        self.start_button.setText(self.tr("Resume") if again else self.tr("Start"))
+        self.start_button.setEnabled(not running)
+        self.start_button.setVisible(not (running and held))
+        self.pause_button.setText(self.tr("Resume") if held else self.tr("Pause"))
+        self.pause_button.setEnabled(running and (held or state is RunState.ASKING))
+        self.cancel_button.setEnabled(running and state is not RunState.STOPPING)
+        self.form.setEnabled(not running)
+        if run is not None:
+            self.bar.setRange(0, max(run.total, 1))
+            self.bar.setValue(run.done)
+            self.status.setText(self._sentence(run))
+            self.notes.setText(" ".join(translate(note) for note in run.notes))
+        self.notes.setVisible(bool(self.notes.text()))
+
+    def _sentence(self, run: EvaluationRun) -> str:
+        match run.state:
+            case RunState.READING:
+                return self.tr("Reading the data files…")
+            case RunState.LOADING:
+                return self.tr("Loading the model…")
+            case RunState.PAUSING:
+                return self._counts(run) + " " + self.tr("Pausing after the current questions.")
+            case RunState.PAUSED:
+                return self._counts(run) + " " + self.tr("Paused; the model stays in memory.")
+            case RunState.SCORING:
+                return self._counts(run) + " " + self.tr("Scoring…")
+            case RunState.STOPPING:
+                return self.tr("Stopping…")
+            case RunState.FAILED:
+                return translate(run.error)
+            case RunState.FINISHED | RunState.STOPPED:
+                return self._counts(run)
+            case _:
+                left = ""
+                if run.seconds_left is not None:
+                    time = format_seconds(run.seconds_left)
+                    left = " " + self.tr("{time} left.").format(time=time)
+                return self._counts(run) + left
+
+    def _counts(self, run: EvaluationRun) -> str:
+        clauses = [self.tr("{done} of {total} questions").format(done=run.done, total=run.total)]
+        if run.failed:
+            clauses.append(self.tr("{count} failed").format(count=run.failed))
+        return self.tr("{counts}.").format(counts=self.tr(", ").join(clauses))
+
+    def _show_cards(self) -> None:
+        while (item := self.cards.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.hide()  # it is deleted later, and until then it has no place
+                widget.deleteLater()
+        run = self._run
+        for scored in run.scored if run is not None else ():
+            compared = run.compared.get(scored.data) if run is not None else None
+            self.cards.addWidget(self._card(scored, compared))
+
+    def _card(self, scored: Scored, compared: Compared | None) -> QFrame:
+        card = QFrame()
+        card.setProperty("kind", "card")
+        column = QVBoxLayout(card)
+        column.setContentsMargins(18, 12, 18, 12)
+        column.setSpacing(4)
+        heading = _label(f"{scored.title}: {self._value(scored)}", "heading")
+        row = QHBoxLayout()
+        row.addWidget(heading, 1)
+        button = QPushButton(self.tr("Open the report"))
+        button.setAccessibleName(
+            self.tr("Open the report about {benchmark}").format(benchmark=scored.title)
+        )
+        button.clicked.connect(partial(self._open, scored.report))
+        row.addWidget(button)
+        column.addLayout(row)
+        texts = [self._measured(scored), self._published(scored)]
+        if compared is not None:
+            texts.append(self._comparison(compared))
+        for text in texts:
+            if text:
+                column.addWidget(_label(text, "soft"))
+        return card
+
+    def _value(self, scored: Scored) -> str:
+        if scored.value is None:
+            return self.tr("{count} answered, not graded (needs a GPT-4 judge)").format(
+                count=scored.asked
+            )
+        if scored.hits is not None and scored.unit == "hits":
+            return self.tr("{hits} of {asked} right").format(hits=scored.hits, asked=scored.asked)
+        return self.tr("{value:.1f} points").format(value=scored.value)
+
+    def _measured(self, scored: Scored) -> str:
+        clauses = [_name(scored.model)]
+        if scored.low is not None and scored.high is not None:
+            clauses.append(
+                self.tr("95 % interval {low:.1f} to {high:.1f}").format(
+                    low=scored.low, high=scored.high
+                )
+            )
+        if scored.asked < scored.of:
+            clauses.append(
+                self.tr("{asked} of {of} questions").format(asked=scored.asked, of=scored.of)
+            )
+        clauses.append(self.tr("protocol {name}").format(name=scored.protocol))
+        return self.tr("; ").join(clauses)
+
+    def _published(self, scored: Scored) -> str:
+        """Return the numbers of the model's README; "" if it has none."""
+        numbers = published_numbers(scored.benchmark, scored.model)
+        shown = self.tr(", ").join(f"{number} ({model})" for model, number in numbers.items())
+        if not shown:
+            return ""
+        return self.tr("Published, protocol unknown: {numbers}").format(numbers=shown)
+
+    def _comparison(self, compared: Compared) -> str:
+        a, b = _name(compared.a), _name(compared.b)
+        if compared.verdict.startswith("less than 1 point"):
+            text = self.tr("Less than 1 point lost.")
+        elif compared.verdict.startswith("a loss"):
+            text = self.tr("A loss is shown.")
+        else:
+            text = self.tr("Not decided with {count} questions.").format(count=compared.questions)
+        if compared.needed is not None:
+            text += " " + self.tr("About {count} questions would decide it.").format(
+                count=compared.needed
+            )
+        loss = self.tr(
+            "Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}."
+        ).format(a=a, b=b, loss=compared.loss, low=compared.low, high=compared.high)
+        return f"{text} {loss}"
+
+    def _open(self, report: Path) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
+
+
+def _label(text: str, kind: str = "") -> QLabel:
+    """Return a label that wraps. Names of files and models in it never become markup."""
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setProperty("kind", kind)
+    label.setWordWrap(True)
+    return label
+
+
+def _name(model: str) -> str:
+    """Return the name of a model's folder."""
+    return model_name(Path(model))
