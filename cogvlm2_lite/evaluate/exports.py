@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.errors import DataError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.answers import Answered
 from cogvlm2_lite.evaluate.items import Data, Item
-from cogvlm2_lite.evaluate.totals import Grades
+from cogvlm2_lite.evaluate.subsets import countable
+from cogvlm2_lite.evaluate.totals import Grades, score_answers
 from cogvlm2_lite.file_names import escape_line, valid_text
 from cogvlm2_lite.files import write_whole
 
@@ -121,6 +122,26 @@ def _docvqa(data: Data, asked: Asked) -> list[dict[str, Any]]:
     ]
 
 
+def _mmmu(data: Data, asked: Asked) -> dict[str, str]:
+    """Return a letter for each choice question, "" where none was read, and the text for others.
+
+    Questions of the split "dev" are left out: the official answers are those of the validation
+    split, and the program stops at any other. {} if the data file has no official ids.
+    """
+    counted = {item.id for item in countable(data)}
+    chosen = [(item, answered) for item, answered in asked if item.id in counted]
+    if not all("question_id" in item.fields for item, _ in chosen):
+        return {}
+    answers = {item.id: answered for item, answered in chosen}
+    scores = score_answers(data, [item for item, _ in chosen], answers).items
+    return {
+        item.fields["question_id"]: (
+            scores[item.id].read or "" if item.options else answered.answer
+        )
+        for item, answered in chosen
+    }
+
+
 def _ocrbench(data: Data, asked: Asked) -> list[dict[str, Any]]:
     return [
         {**_ocrbench_row(item, place), "predict": answered.answer}
@@ -144,12 +165,12 @@ def _ocrbench_row(item: Item, place: int) -> dict[str, Any]:
 
 
 def _mmvet(data: Data, asked: Asked) -> dict[str, str]:
-    return {mmvet_id(item.id): answered.answer for item, answered in asked}
+    return {_mmvet_id(item): answered.answer for item, answered in asked}
 
 
-def mmvet_id(item_id: str) -> str:
-    """Return the official id of a question of MM-Vet; VLMEvalKit has only its number."""
-    return f"v1_{item_id}" if item_id.isdecimal() else item_id
+def _mmvet_id(item: Item) -> str:
+    """Return the official id of a question of MM-Vet."""
+    return str(item.fields.get("question_id", item.id))
 
 
 def _number(item: Item, field: str) -> int | str:
@@ -161,6 +182,7 @@ def _number(item: Item, field: str) -> int | str:
 _OFFICIAL: Mapping[str, Callable[[Data, Asked], Any]] = {
     "textvqa": _textvqa,
     "docvqa": _docvqa,
+    "mmmu": _mmmu,
     "ocrbench": _ocrbench,
     "mmvet": _mmvet,
 }
@@ -174,8 +196,8 @@ def read_predictions(path: Path, data: Data) -> dict[str, str]:
 
     path  a file that VLMEvalKit wrote with PRED_FORMAT=tsv or PRED_FORMAT=json, or `export`
 
-    Of several answers to a question the last one counts. Raises UsageError for another file, and
-    for an index that the data does not have.
+    Of several answers to a question the last one counts. Raises DataError for a damaged file, and
+    UsageError for another one and for an index that the data does not have.
     """
     rows = _tsv_rows(path) if path.suffix.lower() == ".tsv" else _json_rows(path)
     known = {item.id for item in data.items}
@@ -270,22 +292,21 @@ def _check_columns(path: Path, columns: Sequence[str] | Mapping[str, Any]) -> No
 def read_grades(path: Path, data: Data | None = None) -> Grades:
     """Return the grades of a file that MM-Vet's evaluator wrote (..._grade-Nruns.json).
 
-    data  the questions that the grades belong to; their ids may be the numbers of VLMEvalKit's file
-          instead of "v1_0", ...
+    data  the questions that the grades belong to
 
-    Raises UsageError for another file, for grades that are not numbers from 0 to 1, for questions
+    Raises DataError for another file, for grades that are not numbers from 0 to 1, for questions
     with different numbers of grades, and for a question that the data does not have.
     """
     content = _json(path)
     if not isinstance(content, dict) or not content:
         raise _no_grades(path, "it is not an object with an entry for each question")
-    ids = {mmvet_id(item.id): item.id for item in data.items} if data is not None else {}
+    known = {_mmvet_id(item) for item in data.items} if data is not None else set(content)
     judges: dict[str, None] = {}
     scores: dict[str, tuple[float, ...]] = {}
     for name, entry in content.items():
-        if data is not None and mmvet_id(name) not in ids:
-            raise _no_grades(path, f"{data.name} has no question {escape_line(name)[:100]!r}")
-        scores[ids.get(mmvet_id(name)) or name] = tuple(_grades(path, name, entry))
+        if name not in known:
+            raise _no_grades(path, f"the data has no question {escape_line(name)[:100]!r}")
+        scores[name] = tuple(_grades(path, name, entry))
         models = entry.get("model")
         judges |= dict.fromkeys(map(str, models if isinstance(models, list) else []))
     runs = {len(found) for found in scores.values()}
@@ -307,8 +328,8 @@ def _grades(path: Path, name: str, entry: Any) -> Iterator[float]:
         yield float(grade)
 
 
-def _no_grades(path: Path, why: str) -> UsageError:
-    return UsageError(
+def _no_grades(path: Path, why: str) -> DataError:
+    return DataError(
         "{file} is not a complete grade file of MM-Vet's evaluator: {why}.",
         hint="Scores are numbers from 0 to 1, one for each run. Let the evaluator finish, and name "
         "its file ...-grade-Nruns.json.",
@@ -343,8 +364,8 @@ def _text(path: Path) -> str:
         raise _damaged(path, f"byte {error.start} is not UTF-8") from error
 
 
-def _damaged(path: Path, why: str) -> UsageError:
-    return UsageError(
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
         "{file} is damaged or cut: {why}.",
         hint="Write or copy the file again.",
         file=path,

@@ -31,21 +31,25 @@ _WRONG_BELOW = 0.5
 _MOST_REFERENCES = 5
 
 _COUNTS = {
-    "errors": "failed with an error; they count as wrong",
+    "errors": "failed with an error (wrong)",
     "token_limit": "reached the token limit and were cut off",
-    "empty": "are empty",
-    "no_letter": "name no option; they count as wrong",
-    "incomplete_groups": "groups lack an answer to one of their rotations; they are left out",
+    "empty": "empty",
+    "no_letter": "no option could be read (wrong)",
+    "not_graded": "without a grade",
+    "groups": "groups of rotations that count",
+    "incomplete_groups": "groups that lack an answer to a rotation (left out)",
 }
 _RULES = {
-    "letter": "were read by their letter",
-    "phrase": "were read by the words 'answer is'",
-    "text": "were read by the text of an option",
-    "refusal": "refuse to answer",
-    "none": "could not be read",
+    "letter": "read by their letter",
+    "phrase": "read by the words 'answer is'",
+    "text": "read by the text of an option",
+    "refusal": "refused to answer",
 }
 _BESIDE = {
-    "official_expected": "official rules, a random letter where none was read (expected value)",
+    "official": "official rules",
+    "vlmevalkit": "VLMEvalKit of 2026",
+    "vlmevalkit_2024": "VLMEvalKit of May 2024",
+    "official_expected": "official rules with a random letter where none was read (expectation)",
     "lower_bound": "lower bound: an answer without a letter is wrong",
     "upper_bound": "upper bound: an answer without a letter is right",
     "vanilla": "first pass only, without rotations",
@@ -152,11 +156,11 @@ def headline(result: Result) -> str:
 
 def asked_text(result: Result) -> str:
     """Return how many questions were asked, of how many, and which."""
-    asked, every = result.score.asked, result.score.of
+    asked, every, chosen = result.score.asked, result.score.of, len(result.items)
+    what = "rows" if result.data.benchmark.startswith("mmbench") else "questions"
     if asked == every:
-        return f"all {every} questions"
-    chosen = len(result.items)
-    text = f"{asked} of {every} questions"
+        return f"all {every} {what}"
+    text = f"{asked} of {every} {what}"
     if chosen < every:
         text += f", a subset chosen with seed {result.seed}"
     if asked < chosen:
@@ -285,16 +289,11 @@ def beside_table(result: Result) -> Table | None:
 
 
 def count_table(result: Result) -> Table | None:
-    """Return how many answers need attention, and which rule read how many; None if none."""
-    rows = tuple(
-        (_count_text(name), str(count)) for name, count in result.score.counts.items() if count
-    )
-    return Table(title="Answers", head=("answers that", "number"), rows=rows) if rows else None
-
-
-def _count_text(name: str) -> str:
-    rule = name.removeprefix("rule_")
-    return _RULES.get(rule, f"were read by {rule}") if rule != name else _COUNTS.get(name, name)
+    """Return how many answers need attention, and which rule read how many; None if none do."""
+    counts = result.score.counts
+    named = {**_COUNTS, **{f"rule_{rule}": text for rule, text in _RULES.items()}}
+    rows = tuple((text, str(counts[name])) for name, text in named.items() if counts.get(name))
+    return Table(title="Answers", head=("answers", "number"), rows=rows) if rows else None
 
 
 # --- answers --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.evaluate.answers import Answered
 from cogvlm2_lite.evaluate.exports import export, read_grades, read_predictions
+from cogvlm2_lite.evaluate.find import find_data
 from cogvlm2_lite.evaluate.items import Data
+from cogvlm2_lite.evaluate.scoring import score
+from cogvlm2_lite.evaluate.subsets import countable
+from cogvlm2_lite.evaluate.totals import Grades, score_answers
 from tests.helpers.evaluations import answered, data, item
 
 TEXTS = (
@@ -45,6 +50,20 @@ def test_answers_come_back_as_they_were_whatever_their_text(tmp_path: Path, suff
         file = tmp_path / "model_ChartQA_TEST.json"
         file.write_text(json.dumps(rows, indent=4, ensure_ascii=False), encoding="utf-8")
     assert read_predictions(file, found) == {n: a.answer for n, a in answers.items()}
+
+
+def test_another_program_reads_the_table_as_it_was_written(tmp_path: Path) -> None:
+    csv_reader = pytest.importorskip("pyarrow.csv")
+    found = data("chartqa", [item(n) for n in range(len(TEXTS))])
+    (file,) = export(tmp_path, found, found.items, asked(found, *TEXTS))
+    table = csv_reader.read_csv(
+        file,
+        parse_options=csv_reader.ParseOptions(delimiter="\t", newlines_in_values=True),
+        convert_options=csv_reader.ConvertOptions(
+            column_types={"prediction": "string"}, strings_can_be_null=False
+        ),
+    )
+    assert table["prediction"].to_pylist() == list(TEXTS)
 
 
 def test_the_table_has_vlmevalkits_columns(tmp_path: Path) -> None:
@@ -116,22 +135,42 @@ def test_ocrbench_is_its_own_file_with_predict_added(tmp_path: Path) -> None:
 
 
 def test_mm_vet_is_an_object_with_the_official_ids(tmp_path: Path) -> None:
-    for name in ("v1_0", "0"):
-        found = data("mmvet", [item(0, id=name)])
+    for values in ({"id": "v1_0"}, {"id": "0", "fields": {"question_id": "v1_0"}}):
+        found = data("mmvet", [item(0, **values)])
         assert official(tmp_path, found, asked(found, "a red car")) == {"v1_0": "a red car"}
+
+
+def test_mmmu_has_letters_for_choices_and_texts_for_open_questions(tmp_path: Path) -> None:
+    """The letter is the one that was read. Without one the text is empty, never a random letter."""
+    ids = [f"validation_Art_{n}" for n in range(1, 5)]
+    choice = {"options": CHOICE, "answers": ("B",)}
+    found = data("mmmu", [
+        *(item(n, fields={"question_id": ids[n]}, **choice) for n in range(3)),
+        item(3, answers=("14",), fields={"question_id": ids[3]}),
+        item(4, answers=("14",), fields={"question_id": "dev_Art_1"}, labels={"split": "dev"}),
+    ])  # fmt: skip
+    texts = ("The answer is B.", "(A)", "I do not know", "It is 14", "14")
+    assert official(tmp_path, found, asked(found, *texts)) == dict(
+        zip(ids, ("B", "A", "", "It is 14"), strict=True)
+    )
+
+
+def test_mmmu_without_official_ids_has_no_official_file(tmp_path: Path) -> None:
+    found = data("mmmu", [item(0, options=CHOICE, answers=("B",))])
+    assert len(export(tmp_path, found, found.items, asked(found, "B"))) == 1
 
 
 def test_official_files_are_ascii_so_that_any_program_can_open_them(tmp_path: Path) -> None:
     found = data("mmvet", [item(0)])
     _, file = export(tmp_path, found, found.items, asked(found, "中文 \ud800"))
     assert file.read_bytes().isascii()
-    assert read_json(file)["v1_0"] == "中文 \ud800"
+    assert read_json(file)["0"] == "中文 \ud800"
 
 
 def test_an_answer_that_failed_is_empty(tmp_path: Path) -> None:
     found = data("mmvet", [item(0)])
     answers = {"0": answered(found.items[0], "", error="The picture is damaged.")}
-    assert official(tmp_path, found, answers) == {"v1_0": ""}
+    assert official(tmp_path, found, answers) == {"0": ""}
 
 
 def test_the_last_of_several_predictions_counts_and_missing_ones_are_missing(
@@ -188,8 +227,8 @@ def test_grades_are_read_with_the_name_of_the_judge(tmp_path: Path) -> None:
     found = read_grades(file)
     assert found.judge == "gpt-4-0613, gpt-4o"
     assert found.scores == {"v1_0": (0.5, 1.0), "v1_1": (0.0, 0.1)}
-    numbered = data("mmvet", [item(0), item(1), item(2)])
-    assert read_grades(file, numbered).scores == {"0": (0.5, 1.0), "1": (0.0, 0.1)}
+    numbered = data("mmvet", [item(n, fields={"question_id": f"v1_{n}"}) for n in range(3)])
+    assert read_grades(file, numbered) == found
 
 
 @pytest.mark.parametrize(
@@ -204,7 +243,7 @@ def test_grades_are_read_with_the_name_of_the_judge(tmp_path: Path) -> None:
         ({"v1_0": {"score": ["0.5"]}}, "is '0.5'"),
         ({"v1_0": {"score": [True]}}, "is 'True'"),
         ({"v1_0": grades(1), "v1_1": grades(1, 1)}, "some questions have 1 grades and others 2"),
-        ({"v1_9": grades(1)}, "mmvet has no question 'v1_9'"),
+        ({"v1_9": grades(1)}, "the data has no question 'v1_9'"),
     ],
 )
 def test_grades_that_are_none_are_one_sentence(tmp_path: Path, content: Any, words: str) -> None:
@@ -219,3 +258,120 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         read_grades(tmp_path / "none.json")
     with pytest.raises(CogVLM2LiteError, match="can't be read"):
         read_predictions(tmp_path / "none.tsv", data("chartqa", [item(0)]))
+
+
+# --- the layouts of the goldens -------------------------------------------------------------------
+
+LAYOUTS = {
+    "lmudata/TextVQA_VAL.tsv": "textvqa",
+    "original/textvqa/TextVQA_0.5.1_val.json": "textvqa",
+    "lmudata/DocVQA_VAL.tsv": "docvqa",
+    "original/docvqa/val/val_v1.0.json": "docvqa",
+    "lmudata/ChartQA_TEST.tsv": "chartqa",
+    "original/chartqa": "chartqa",
+    "lmudata/OCRBench.tsv": "ocrbench",
+    "original/ocrbench/OCRBench/OCRBench.json": "ocrbench",
+    "lmudata/MMMU_DEV_VAL.tsv": "mmmu",
+    "lmudata/MMVet.tsv": "mmvet",
+    "original/mmvet/mm-vet/mm-vet.json": "mmvet",
+    "lmudata/MMBench_DEV_EN.tsv": "mmbench",
+    "lmudata/MMBench_DEV_CN.tsv": "mmbench_cn",
+}
+
+
+def some_answers(found: Data) -> dict[str, Answered]:
+    """Return right, wrong, empty and odd answers in turn; all rows of a group get the same kind."""
+    groups = list(dict.fromkeys(item.group for item in found.items))
+    texts = ("", "{}", "nan", "The answer is {}.", "{}", "None", "{} 中")
+    return {
+        item.id: answered(
+            item, texts[groups.index(item.group) % len(texts)].format(item.answers[0])
+        )
+        for item in found.items
+    }
+
+
+@pytest.mark.parametrize("path", LAYOUTS)
+def test_an_exported_file_of_every_benchmark_is_read_back_with_an_equal_score(
+    path: str, layouts: Path, tmp_path: Path
+) -> None:
+    found = find_data(LAYOUTS[path], layouts / path)
+    answers = some_answers(found)
+    file, *_ = export(tmp_path, found, found.items, answers)
+    given = read_predictions(file, found)
+    back = {i.id: answered(i, given[i.id]) for i in found.items}
+    grades = None
+    if found.benchmark == "mmvet":
+        ids = [str(i.fields.get("question_id", i.id)) for i in found.items]
+        grades = Grades(judge="gpt-4-0613", scores=dict.fromkeys(ids, (0.4,)))
+    before = score_answers(found, found.items, answers, grades)
+    assert before.value is not None
+    assert score_answers(found, found.items, back, grades) == before
+
+
+def textvqa_points(found: Data, content: Any) -> float:
+    references = {i.fields["question_id"]: i.answers for i in found.items}
+    return mean(
+        score("vqa_accuracy", "official", prediction=row["answer"],
+              answers=references[row["question_id"]])
+        for row in content
+    )  # fmt: skip
+
+
+def docvqa_points(found: Data, content: Any) -> float:
+    references = {i.fields["questionId"]: i.answers for i in found.items}
+    assert sorted(row["questionId"] for row in content) == sorted(references)
+    return mean(
+        score("anls", "official", prediction=row["answer"], answers=references[row["questionId"]])
+        for row in content
+    )
+
+
+def ocrbench_points(found: Data, content: Any) -> float:
+    return mean(
+        score("ocrbench_hit", "official", prediction=row["predict"], answers=row["answers"],
+              category=row["type"])
+        for row in content
+    )  # fmt: skip
+
+
+def mmmu_points(found: Data, content: Any) -> float:
+    answers = {
+        i.fields["question_id"]: {
+            "question_type": "multiple-choice" if i.options else "short-answer",
+            "ground_truth": i.answers[0] if len(i.answers) == 1 else list(i.answers),
+        }
+        for i in countable(found)
+    }
+    total = score("mmmu_total", "official", answers=answers, predictions=content)
+    return float(total["Overall"]["acc"])
+
+
+def mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+TOTALS = {
+    "textvqa": textvqa_points,
+    "docvqa": docvqa_points,
+    "ocrbench": ocrbench_points,
+    "mmmu": mmmu_points,
+}
+
+
+@pytest.mark.parametrize("path", [p for p, name in LAYOUTS.items() if name in TOTALS])
+def test_the_official_rules_give_an_exported_file_the_same_score(
+    path: str, layouts: Path, tmp_path: Path
+) -> None:
+    """The file is read as the benchmark's own program reads it, with the references of the data."""
+    found = find_data(LAYOUTS[path], layouts / path)
+    answers = some_answers(found)
+    items = countable(found)
+    whole = score_answers(found, items, {i.id: answers[i.id] for i in items})
+    value = whole.value
+    if whole.hits is not None and found.benchmark == "ocrbench":  # the value is an estimate there
+        value = 100 * whole.hits / whole.asked
+    content = official(tmp_path, found, answers)
+    assert value is not None
+    assert 100 * TOTALS[found.benchmark](found, content) == pytest.approx(value, abs=0.051)
