@@ -46,11 +46,26 @@ Cut = Callable[[], tuple[bytes, DecodedImage]]
 
 @dataclass(eq=False, kw_only=True)
 class _Series:
-    """The parts that a question is asked about, one after the other. ended: their answers."""
+    """The parts that a question is asked about, one after the other.
+
+    count   how many there are
+    before  answers about the first parts, if the others are asked about now
+    first   how many these are
+    cuts    of the parts that are asked about
+    ended   the answers about these
+    """
 
     ask: Ask
+    count: int
+    before: str
+    first: int
     cuts: tuple[Cut, ...]
     ended: list[Finished] = field(default_factory=list)
+
+    @property
+    def place(self) -> int:
+        """The part that is asked about now, from 0."""
+        return self.first + len(self.ended)
 
 
 class Answering(QObject):
@@ -104,7 +119,7 @@ class Answering(QObject):
         """Ask the engine for the answer to a turn that is already saved.
 
         cuts  functions that return the pixels of the turn's parts; they are called on a thread, and
-              asked about one after the other
+              asked about one after the other. Parts that were answered before are left out
         """
         self.conversation, self.turn = conversation, turn
         self._written = time.monotonic()
@@ -112,7 +127,15 @@ class Answering(QObject):
         self._clock.start()
         self._note_left_out(conversation)
         if cuts:
-            self._series = _Series(ask=ask, cuts=tuple(cuts))
+            asked = conversation.turns[turn]
+            first = asked.ended or 0
+            self._series = _Series(
+                ask=ask,
+                count=len(cuts),
+                before=asked.answer[: asked.ended_length],
+                first=first,
+                cuts=tuple(cuts[first:]),
+            )
             self._ask_part(self._series)
         else:
             self._request = self._engine.client.ask(ask)
@@ -153,6 +176,8 @@ class Answering(QObject):
                 self._finish(outcome)
             else:
                 series.ended.append(outcome)
+                conversation.end_part(self.turn, _text(series, series.ended))
+                self._unwritten = True
                 self._ask_part(series)
         elif isinstance(outcome, CogVLM2LiteError):
             conversation.fail(self.turn, error_text(outcome))
@@ -160,15 +185,16 @@ class Answering(QObject):
 
     def _ask_part(self, series: _Series) -> None:
         """Cut the next part on a thread, and ask about it."""
-        conversation, number = self.conversation, len(series.ended)
+        conversation = self.conversation
         assert conversation is not None
         self._request = None
         self._estimate = Estimate(series.ask.sampling.max_new_tokens)
-        if len(series.cuts) > 1:
-            space = "\n\n" if number else ""
-            conversation.append(self.turn, space + _heading(number, series) + "\n\n")
+        if series.count > 1:
+            space = "\n\n" if series.place else ""
+            heading = _heading(series.place, series.count)
+            conversation.append(self.turn, f"{space}{heading}\n\n")
         self._tasks.run(
-            series.cuts[number],
+            series.cuts[len(series.ended)],
             partial(self._part_ready, series),
             partial(self._part_failed, series),
             self,
@@ -182,8 +208,8 @@ class Answering(QObject):
         pixels, decoded = cut
         ask = structs.replace(series.ask, image=pixels, decoded=decoded, page=None)
         turn = conversation.turns[self.turn]
-        if len(series.cuts) > 1:
-            part = turn.parts[len(series.ended)]
+        if series.count > 1:
+            part = turn.parts[series.place]
             ask = structs.replace(ask, history=conversation.before(turn, (part,)))
         self._request = self._engine.client.ask(ask)
 
@@ -196,7 +222,9 @@ class Answering(QObject):
         """End the turn. The answers about several parts become one, each with its part."""
         conversation, series = self.conversation, self._series
         assert conversation is not None
-        if series is not None and len(series.cuts) > 1:
+        if series is not None and series.count > 1:
+            if outcome.reason is not FinishReason.CANCELLED:
+                conversation.end_part(self.turn, _text(series, [*series.ended, outcome]))
             outcome = _joined(series, outcome)
         conversation.finish(self.turn, outcome)
         self._end()
@@ -271,10 +299,19 @@ def draw_interval_ms(took_s: float) -> int:
     return round(min(max(_DRAW_MS, 1000 * took_s / _DRAW_SHARE), _SLOWEST_DRAW_MS))
 
 
-def _heading(number: int, series: _Series) -> str:
+def _heading(number: int, count: int) -> str:
     """Return the mark of the answer about a part. number: from 0."""
     text = QCoreApplication.translate("Answering", "Part {number} of {count}")
-    return "**" + fill(text, number=number + 1, count=len(series.cuts)) + "**"
+    return "**" + fill(text, number=number + 1, count=count) + "**"
+
+
+def _text(series: _Series, ended: Sequence[Finished]) -> str:
+    """Return the answers about all parts so far as one text, each with its part."""
+    answers = [
+        f"{_heading(number, series.count)}\n\n{end.text.strip()}"
+        for number, end in enumerate(ended, start=series.first)
+    ]
+    return "\n\n".join(filter(None, [series.before, *answers]))
 
 
 def _cancelled(text: str) -> Finished:
@@ -295,9 +332,7 @@ def _joined(series: _Series, last: Finished) -> Finished:
     limited = FinishReason.LENGTH in reasons and last.reason is not FinishReason.CANCELLED
     return structs.replace(
         last,
-        text="\n\n".join(
-            f"{_heading(number, series)}\n\n{end.text.strip()}" for number, end in enumerate(ended)
-        ),
+        text=_text(series, ended),
         reason=FinishReason.LENGTH if limited else last.reason,
         prompt_tokens=sum(end.prompt_tokens for end in ended),
         image_tokens=sum(end.image_tokens for end in ended),

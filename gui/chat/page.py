@@ -686,8 +686,11 @@ class ChatPage(QWidget):
         if not self._guard(lambda: self._context.history.write(turn)):
             conversation.turns[turn_id] = cut
             return
-        ids = cut.stats.token_ids if cut.stats is not None else ()
-        self._begin(draft, turn, continue_from=cut.answer, continue_ids=ids)
+        if len(cut.parts) > 1:
+            self._begin(draft, turn)
+        else:
+            ids = cut.stats.token_ids if cut.stats is not None else ()
+            self._begin(draft, turn, continue_from=cut.answer, continue_ids=ids)
         self._draw()
 
     def edit_question(self, turn_id: int) -> None:

@@ -156,7 +156,11 @@ class TurnView(QWidget):
         self.continue_button = QPushButton(self.tr("Continue"))
         self.continue_button.setIcon(theme.icon("continue"))
         self.continue_button.setProperty("kind", "quiet")
-        self.continue_button.setToolTip(self.tr("Continue the answer where it stopped"))
+        self.continue_button.setToolTip(
+            self.tr("Ask about the parts that have no answer yet")
+            if len(turn.parts) > 1
+            else self.tr("Continue the answer where it stopped")
+        )
         self.continue_button.clicked.connect(lambda: self.resume.emit(turn.id))
         row.addWidget(self.continue_button)
         if len(siblings) > 1:
@@ -326,7 +330,7 @@ class TurnView(QWidget):
         )
         if self.turn.status is Status.STOPPED:
             return text + self.tr("; stopped")
-        return text + (self.tr("; length limit reached") if self.turn.is_cut else "")
+        return text + (self.tr("; length limit reached") if self.turn.is_limited else "")
 
     def copy(self) -> None:
         """Copy the answer as text and as HTML."""

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ _MIGRATIONS = (
         turn INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
         file TEXT NOT NULL,
         page INTEGER
+    );
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS series (
+        turn INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
+        ended INTEGER NOT NULL,
+        length INTEGER NOT NULL
     );
     """,
 )
@@ -221,8 +228,8 @@ class History:
             ).fetchone()
             turns = self._db.execute(
                 "SELECT id, parent, question, answer, status, notes, error, stats, created, parts, "
-                "file, page FROM turn LEFT JOIN source ON source.turn = turn.id "
-                "WHERE conversation = ? ORDER BY id",
+                "file, page, ended, length FROM turn LEFT JOIN source ON source.turn = turn.id "
+                "LEFT JOIN series ON series.turn = turn.id WHERE conversation = ? ORDER BY id",
                 (conversation_id,),
             ).fetchall()
         if row is None:
@@ -300,7 +307,7 @@ class History:
         with self._writing():
             number = self._insert_conversation(foreign.title, name, foreign.page, now)
             for turn in foreign.turns.values():
-                numbers[turn.id] = made = self._db.execute(
+                made = self._db.execute(
                     "INSERT INTO turn (conversation, parent, question, answer, status, notes, "
                     "error, stats, created, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -311,7 +318,10 @@ class History:
                         _parts_text(turn.parts),
                     ),
                 ).lastrowid
+                assert made is not None
+                numbers[turn.id] = made
                 self._insert_source(made, turn.file, turn.page)
+                self._write_series(replace(turn, id=made))
             self._db.execute(
                 "UPDATE conversation SET leaf = ? WHERE id = ?", (numbers[foreign.leaf], number)
             )
@@ -326,7 +336,7 @@ class History:
         assert made.lastrowid is not None
         return made.lastrowid
 
-    def _insert_source(self, turn: int | None, file: str, page: int | None) -> None:
+    def _insert_source(self, turn: int, file: str, page: int | None) -> None:
         if file or page is not None:
             self._db.execute(
                 "INSERT INTO source (turn, file, page) VALUES (?, ?, ?)", (turn, file, page)
@@ -375,8 +385,10 @@ class History:
                 parts=parts,
                 page=page,
                 file=file,
+                ended=0 if len(parts) > 1 else None,
                 created=now,
             )
+            self._write_series(turn)
             title = conversation.title or title_of(question)
             self._db.execute(
                 "UPDATE conversation SET title = ?, leaf = ?, changed = ? WHERE id = ?",
@@ -411,6 +423,14 @@ class History:
                 "UPDATE turn SET question = ?, answer = ?, status = ?, notes = ?, error = ?, "
                 "stats = ? WHERE id = ?",
                 (*_columns(turn), turn.id),
+            )
+            self._write_series(turn)
+
+    def _write_series(self, turn: Turn) -> None:
+        if turn.ended is not None:
+            self._db.execute(
+                "INSERT OR REPLACE INTO series (turn, ended, length) VALUES (?, ?, ?)",
+                (turn.id, turn.ended, turn.ended_length),
             )
 
     # What was not asked
@@ -685,6 +705,8 @@ def _turn(row: tuple[Any, ...]) -> Turn:
         parts=tuple(Part(**part) for part in json.loads(row[9])),
         file=row[10] or "",
         page=row[11],
+        ended=row[12],
+        ended_length=row[13] or 0,
     )
 
 

@@ -59,7 +59,7 @@ class _Part(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Turn(Struct, kw_only=True):
-    """A Turn in an exported file. parts, page and file: missing in files of earlier versions."""
+    """A Turn in an exported file. Files of earlier versions lack fields that have a default."""
 
     id: Count
     parent: Count | None
@@ -73,6 +73,8 @@ class _Turn(Struct, kw_only=True):
     parts: Annotated[list[_Part], Meta(max_length=1000)] = []
     page: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     file: str = ""
+    ended: Count | None = None
+    ended_length: Count = 0
 
 
 class _Export(Struct, kw_only=True):
@@ -180,6 +182,9 @@ def _turns(values: Sequence[_Turn]) -> dict[int, Turn]:
 
 
 def _turn(value: _Turn) -> Turn:
+    wrong = value.ended is not None and value.ended > len(value.parts)
+    if wrong or value.ended_length > len(value.answer):
+        raise _WrongError(Text("an answer about several parts lacks some of them"))
     return Turn(
         id=value.id,
         parent=value.parent,
@@ -193,6 +198,8 @@ def _turn(value: _Turn) -> Turn:
         created=value.created,
         parts=tuple(Part(**structs.asdict(part)) for part in value.parts),
         page=value.page,
+        ended=value.ended,
+        ended_length=value.ended_length,
         file=escape_line(_replace_surrogates(value.file)),
     )
 

@@ -84,6 +84,8 @@ class Turn:
             is asked about one after the other, and `answer` has all answers
     page    of the file, which has several, from 1; None: it has one, or an earlier version asked
     file    name of the picture's file, or where the picture came from; "" without a picture
+    ended   how many of several parts have their whole answer; None: not known, or not several
+    ended_length  so many letters of `answer` are about these parts
     notes   notices of the engine: streaming, new plans, dropped turns
     error   why it failed: message and hint
     """
@@ -94,6 +96,8 @@ class Turn:
     parts: tuple[Part, ...] = ()
     page: int | None = None
     file: str = ""
+    ended: int | None = None
+    ended_length: int = 0
     answer: str = ""
     status: Status = Status.WAITING
     notes: tuple[str, ...] = ()
@@ -108,11 +112,20 @@ class Turn:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the answer has text but no end, so that it can be continued."""
-        if not self.status.is_over or not self.answer.strip() or len(self.parts) > 1:
+        """Whether the answer has text but no end, so that it can be continued.
+
+        One about several parts can be continued if answers about some of them are missing.
+        """
+        if not self.status.is_over or not self.answer.strip():
             return False
-        at_limit = self.stats is not None and self.stats.reason == FinishReason.LENGTH.value
-        return self.status is not Status.DONE or at_limit
+        if len(self.parts) > 1:
+            return self.ended is not None and self.ended < len(self.parts)
+        return self.status is not Status.DONE or self.is_limited
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the answer ended at the length limit."""
+        return self.stats is not None and self.stats.reason == FinishReason.LENGTH.value
 
 
 @dataclass
@@ -219,7 +232,8 @@ class Conversation:
     def reopen(self, turn_id: int) -> Turn:
         """Wait for the rest of an answer that stopped early.
 
-        Its text stays until the engine's first delta, which repeats the text so far.
+        Its text stays until the engine's first delta, which repeats the text so far. Of an answer
+        about several parts, the whole answers stay, and the others are asked for again.
         """
         turn = self.turns[turn_id]
         if self.running is not None or not self.can_continue(turn):
@@ -230,8 +244,14 @@ class Conversation:
         """Add text to the running answer."""
         answer = self._check_running(turn_id)
         if self.turns[turn_id].status is Status.WAITING:
-            answer = ""
+            answer = answer[: self.turns[turn_id].ended_length]
         return self._change(turn_id, status=Status.STREAMING, answer=answer + text)
+
+    def end_part(self, turn_id: int, text: str) -> Turn:
+        """Note that the answer about one of several parts is whole. text: all answers so far"""
+        self._check_running(turn_id)
+        ended = (self.turns[turn_id].ended or 0) + 1
+        return self._change(turn_id, answer=text, ended=ended, ended_length=len(text))
 
     def note(self, turn_id: int, text: str) -> Turn:
         """Add a notice of the engine to the turn."""

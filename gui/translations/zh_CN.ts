@@ -3517,6 +3517,10 @@
         <translation>{file} 已损坏：{why}。</translation>
     </message>
     <message>
+        <source>an answer about several parts lacks some of them</source>
+        <translation>关于多个部分的答案缺少其中一些</translation>
+    </message>
+    <message>
         <source>two turns have the same number</source>
         <translation>两轮的编号相同</translation>
     </message>
@@ -6683,6 +6687,10 @@ or open a file.</source>
     <message>
         <source>Continue</source>
         <translation>继续</translation>
+    </message>
+    <message>
+        <source>Ask about the parts that have no answer yet</source>
+        <translation>就还没有答案的部分提问</translation>
     </message>
     <message>
         <source>Continue the answer where it stopped</source>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from PySide6.QtCore import QPoint, QPointF, QRect, QSize, Qt
 from PySide6.QtTest import QTest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import FinishReason, ImageEncoded, TextDelta
 from cogvlm2_lite.inputs.image import open_image, opened_image, resize_pixels
 from cogvlm2_lite.worker.protocol import Ask
@@ -26,7 +28,7 @@ from gui.chat.viewer import Viewer
 from gui.data.export import to_html, to_markdown
 from gui.data.history import FILE, History
 from gui.data.import_json import read_export
-from gui.data.state import Part, Status
+from gui.data.state import Part, Status, Turn
 from tests.gui.test_viewer import LEFT, NONE, as_array, button, check_pixels, drag, drawn, png, show
 from tests.helpers.desk import Desk, Script
 
@@ -245,8 +247,6 @@ def test_a_part_survives_reload_regenerate_edit_and_export(
 def test_an_impossible_part_in_an_exported_file_is_refused(
     tmp_path: Path, key: str, value: int
 ) -> None:
-    from cogvlm2_lite.errors import CogVLM2LiteError
-
     part = {"x": 1, "y": 2, "width": 3, "height": 4, "page": None, "rotation": 0, key: value}
     turn = {
         "id": 1, "parent": None, "question": "?", "answer": "", "status": "done", "notes": [],
@@ -392,6 +392,137 @@ def test_stop_ends_the_series_of_parts_and_keeps_the_answers(desk: Desk, script:
     desk.chat.answer_again(turn.id)
     desk.qtbot.waitUntil(lambda: not desk.chat.busy)
     assert len(desk.engine.asked) == 5
+
+
+def ask_about_parts(desk: Desk, script: Script, *, answered: int) -> Turn:
+    """Ask about three parts; the next part's answer stays open after so many."""
+    script.hold = True
+    at_100_percent(desk)
+    desk.chat.panel.picture.choose_parts(PARTS)
+    desk.chat.composer.setPlainText("What?")
+    desk.chat.send()
+    for _ in range(answered):
+        desk.engine_says_all()
+    count = answered + 1
+    desk.qtbot.waitUntil(lambda: len(desk.engine.asked) == count and desk.engine.open_answers == 1)
+    return the_turn(desk)
+
+
+def the_turn(desk: Desk) -> Turn:
+    assert desk.chat.conversation is not None
+    return desk.chat.conversation.path()[-1]
+
+
+def resume(desk: Desk, script: Script, text: str) -> Turn:
+    """Press Continue, and wait for the end; every answer is then `text`."""
+    script.hold, script.events = False, (TextDelta(text=text),)
+    button = desk.chat.transcript.view_of(the_turn(desk).id).continue_button
+    assert button.isVisible()
+    assert button.toolTip() == "Ask about the parts that have no answer yet"
+    QTest.mouseClick(button, LEFT)
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy and not desk.chat.waiting, timeout=20_000)
+    desk.qtbot.waitUntil(button.isHidden)
+    return the_turn(desk)
+
+
+def said(*answers: str) -> str:
+    count = len(answers)
+    return "\n\n".join(
+        f"**Part {number} of {count}**\n\n{text}" for number, text in enumerate(answers, 1)
+    )
+
+
+def test_a_stopped_series_of_parts_is_continued_with_the_missing_ones(
+    desk: Desk, script: Script
+) -> None:
+    script.events = (TextDelta(text=" One.\n\n**Part 2 of 3**\n\nIs in the picture. "),)
+    ask_about_parts(desk, script, answered=1)
+    desk.chat.stop()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    asked = len(desk.engine.asked)
+    turn = resume(desk, script, " Now.")
+    again = desk.engine.asked[asked:]
+    assert [ask.continue_from for ask in again] == ["", ""]
+    for part, ask in zip(PARTS[1:], again, strict=True):
+        assert np.array_equal(got(ask), cut(part))
+    first = "One.\n\n**Part 2 of 3**\n\nIs in the picture."
+    assert turn.answer == said(first, "Now.", "Now.")
+    assert (turn.status, turn.ended) == (Status.DONE, 3)
+    assert desk.chat.conversation is not None
+    assert desk.program.history.load(desk.chat.conversation.id).path() == [turn]
+
+
+def test_a_series_that_failed_or_was_killed_is_continued_after_a_restart(
+    open_desk: Callable[[Path], Desk], tmp_path: Path, script: Script
+) -> None:
+    desk = open_desk(tmp_path / "data")
+    ask_about_parts(desk, script, answered=2)
+    killed = tmp_path / "killed"
+    desk.qtbot.waitUntil(lambda: "Part 3" in last_on_disk(desk).answer, timeout=5_000)
+    shutil.copytree(tmp_path / "data", killed)
+    desk.engine.die("It crashed.")
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    assert the_turn(desk).status is Status.FAILED
+    number = desk.chat.conversation.id
+    for folder, status in ((tmp_path / "data", Status.FAILED), (killed, Status.INTERRUPTED)):
+        desk.program.close()
+        desk = open_desk(folder)
+        desk.open_demo()
+        desk.chat.show_conversation(desk.program.history.load(number))
+        assert the_turn(desk).status is status
+        turn = resume(desk, script, " Third.")
+        [ask] = desk.engine.asked
+        assert np.array_equal(got(ask), cut(PARTS[2]))
+        assert turn.answer == said("It is **red**.", "It is **red**.", "Third.")
+        assert (turn.status, turn.error) == (Status.DONE, "")
+
+
+def last_on_disk(desk: Desk) -> Turn:
+    assert desk.chat.conversation is not None
+    assert desk.program.history.folder is not None
+    with History(desk.program.history.folder) as other:
+        return other.load(desk.chat.conversation.id).path()[-1]
+
+
+def test_a_series_can_be_stopped_and_continued_again_and_again(desk: Desk, script: Script) -> None:
+    ask_about_parts(desk, script, answered=0)
+    desk.chat.stop()
+    for place in range(3):
+        desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+        turn = the_turn(desk)
+        assert turn.ended == place
+        if place < 2:
+            desk.chat.continue_answer(turn.id)
+            desk.engine_says_all()
+            desk.qtbot.waitUntil(lambda: desk.engine.open_answers == 1)
+            desk.chat.stop()
+    assert resume(desk, script, "End.").answer == said("It is **red**.", "It is **red**.", "End.")
+
+
+def test_a_series_in_an_export_and_of_an_earlier_version(
+    desk: Desk, script: Script, tmp_path: Path
+) -> None:
+    ask_about_parts(desk, script, answered=1)
+    desk.chat.stop()
+    desk.qtbot.waitUntil(lambda: not desk.chat.busy)
+    turn, talk = the_turn(desk), desk.chat.conversation
+    assert talk is not None
+    desk.chat.export_to(talk.id, tmp_path / "talk.json")
+    kept = desk.program.history.import_conversation(
+        read_export(tmp_path / "talk.json").conversation, PICTURE
+    )
+    assert kept.path()[0].ended == 1
+    assert kept.can_continue(kept.path()[0])
+    content = json.loads((tmp_path / "talk.json").read_text())
+    content["turns"][0]["ended"] = 4
+    (tmp_path / "wrong.json").write_text(json.dumps(content))
+    with pytest.raises(CogVLM2LiteError, match="lacks some of them"):
+        read_export(tmp_path / "wrong.json")
+    del content["turns"][0]["ended"], content["turns"][0]["ended_length"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old = read_export(tmp_path / "old.json").conversation
+    assert old.path()[0].answer == turn.answer
+    assert not old.can_continue(old.path()[0])  # which parts have their answer is not known
 
 
 def test_stop_works_while_a_part_is_being_cut(desk: Desk) -> None:
