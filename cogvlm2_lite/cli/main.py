@@ -102,6 +102,11 @@ COMMANDS = (
         summary="measure how much the answers of two models differ",
     ),
     Command(
+        name="evaluate",
+        target="cogvlm2_lite.cli.evaluate:main",
+        summary="ask a model the questions of benchmarks and score its answers, offline",
+    ),
+    Command(
         name="bench",
         target="cogvlm2_lite.cli.bench:main",
         summary="measure the speed of a model on this computer, even without the real weights",

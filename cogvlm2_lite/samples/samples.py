@@ -30,6 +30,7 @@ class Sample:
     image    a file, bytes or a PIL image; None for text alone
     answer   may be empty; see `after_mark` for the space before it
     picture  the sha256 of the decoded picture, if it is known; see `identified`
+    template the prompt template; None: the checkpoint's own
     """
 
     question: str
@@ -37,6 +38,7 @@ class Sample:
     image: ImageSource | None = None
     history: tuple[tuple[str, str], ...] = ()
     picture: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,6 +205,7 @@ def tokenize(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> Sampl
         sample.question,
         history=sample.history,
         has_image=sample.image is not None,
+        template=sample.template,
         max_new_tokens=1,
     )
     end = config.eos_token_ids[0]

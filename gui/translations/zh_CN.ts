@@ -4061,6 +4061,34 @@
         <translation>--context 必须大于或等于 1，不能是 {value}。</translation>
     </message>
     <message>
+        <source>--seed must be 0 or more, not {value}.</source>
+        <translation>--seed 必须至少为 0，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>--predictions can&apos;t be combined with {option}.</source>
+        <translation>--predictions 不能与 {option} 同时使用。</translation>
+    </message>
+    <message>
+        <source>--score-only can&apos;t be combined with --restart: nothing is asked.</source>
+        <translation>--score-only 不能与 --restart 同时使用：不会提问。</translation>
+    </message>
+    <message>
+        <source>{option} must be 1 or more, not {value}.</source>
+        <translation>{option} 必须至少为 1，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{option} needs a single benchmark.</source>
+        <translation>{option} 只能用于单个基准测试。</translation>
+    </message>
+    <message>
+        <source>The benchmark {name} is named twice.</source>
+        <translation>基准测试 {name} 被指定了两次。</translation>
+    </message>
+    <message>
+        <source>Both models have the name {name}, so their answers would be in the same folder.</source>
+        <translation>两个模型的名称都是 {name}，因此它们的回答会位于同一文件夹中。</translation>
+    </message>
+    <message>
         <source>If the file of this name is meant, write ./{name}.</source>
         <translation>如果指的是这个名称的文件，请写成 ./{name}。</translation>
     </message>
@@ -4599,6 +4627,14 @@
     <message>
         <source>{file} has no readable picture: {why}.</source>
         <translation>{file} 中没有可读取的图片：{why}。</translation>
+    </message>
+    <message>
+        <source>There is no run in {folder}.</source>
+        <translation>{folder} 中没有运行记录。</translation>
+    </message>
+    <message>
+        <source>Leave --score-only out to ask the questions, or name the folder with --output.</source>
+        <translation>请去掉 --score-only 以提问，或用 --output 指定文件夹。</translation>
     </message>
     <message>
         <source>{file} has no list of questions.</source>

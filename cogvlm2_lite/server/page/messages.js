@@ -70,8 +70,6 @@ export const CHINESE = {
     "请选择 1 到 {pages} 之间的页码。",
   "Choose another --port; 0 picks a free one.":
     "请给出其他 --port；0 表示任意空闲端口。",
-  "Choose another folder with --output.":
-    "请用 --output 指定其他文件夹。",
   "Choose one file in it.":
     "请选择其中的一个文件。",
   "Choose page 1.":

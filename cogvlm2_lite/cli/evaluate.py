@@ -1,0 +1,738 @@
+"""`cogvlm2-lite evaluate`: asks the questions of benchmarks and scores the answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import structs
+
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    add_adapter_options,
+    add_compute_options,
+    load_options,
+)
+from cogvlm2_lite.control import Control
+from cogvlm2_lite.demo.shipped import DEMO_WORD, checkpoint_folder, model_folder
+from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
+from cogvlm2_lite.evaluate.answers import Answered
+from cogvlm2_lite.evaluate.benchmarks import CEILINGS, NAMES
+from cogvlm2_lite.evaluate.exports import export, read_grades, read_predictions
+from cogvlm2_lite.evaluate.find import find_data
+from cogvlm2_lite.evaluate.items import Data
+from cogvlm2_lite.evaluate.job import (
+    Job,
+    Settings,
+    finished_job,
+    new_job,
+    predicted_job,
+    with_present_answers,
+    write_scores,
+)
+from cogvlm2_lite.evaluate.metrics import Measured
+from cogvlm2_lite.evaluate.pair import Pair, folder_of, is_reference, kept_kl, write_comparison
+from cogvlm2_lite.evaluate.paired import Paired, compare_runs, overall
+from cogvlm2_lite.evaluate.protocols import PROTOCOLS
+from cogvlm2_lite.evaluate.report import HTML, write_report
+from cogvlm2_lite.evaluate.run_folder import (
+    RUN,
+    check_comparable,
+    check_compute,
+    set_aside,
+    write_run,
+)
+from cogvlm2_lite.evaluate.tables import score_lines
+from cogvlm2_lite.evaluate.totals import Grades, Score, score_answers
+from cogvlm2_lite.evaluate.work import Asked, AskEvent, Paused, Resumed, Working, ask_all
+from cogvlm2_lite.exclusive import exclusive_folder
+from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
+from cogvlm2_lite.places import expand_home
+from cogvlm2_lite.text import with_templates
+from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.engine.model import Model
+    from cogvlm2_lite.evaluate.expect import Outlook
+
+_T = TypeVar("_T")
+Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
+
+_HOME = Path("evaluate")
+"""Where the run folders are, unless --output names another place."""
+
+_EPILOG = f"""\
+BENCHMARK is one of {", ".join(NAMES)}, or the path of a data file. `demo-vqa`,
+drawn pictures with questions, is part of the program. The others are files that you have on disk;
+nothing is downloaded. docs/evaluation.md says where to get them and where they are looked for.
+
+All questions are read and all pictures found before the first one is asked. Every answer is saved
+at once. You can stop the command at any time; run it again to resume. The score is computed from
+the saved answers; --score-only does only that, without the model.
+
+The folder of a run has run.json (what was asked of which model), answers.jsonl, scores.json,
+report.html and report.md. A folder whose answers belong to another model, prompt or data file is
+refused.
+
+With --json, each line has an "event": plan, loading, answered, paused, resumed, scored, compared,
+finished or error.
+
+examples:
+  cogvlm2-lite evaluate demo demo-vqa
+  cogvlm2-lite evaluate my-nf4 textvqa docvqa --limit 500
+  cogvlm2-lite evaluate my-nf4 mmbench --against cogvlm2-llama3-chat-19B
+  cogvlm2-lite evaluate my-nf4 mmbench --score-only --against evaluate/cogvlm2-llama3-chat-19B
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `evaluate`."""
+    parser = Parser(
+        usage="evaluate MODEL BENCHMARK... [options]",
+        description="Ask a model the questions of benchmarks and score its answers, offline.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model folder, or `demo`; with --score-only also the folder of a run",
+    )
+    parser.add_argument("benchmarks", metavar="BENCHMARK", nargs="+", help="see below")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        type=expand_home,
+        help="the data file, or a folder with it (default: $LMUData, ~/LMUData, then the cache of "
+        "Hugging Face)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=expand_home,
+        help="folder of the run, with a folder for each of several benchmarks (default: "
+        "evaluate/MODEL/BENCHMARK)",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=int,
+        help="ask about N questions only, chosen in proportion to the categories; a larger N "
+        "with the same seed continues",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, help="choose other questions for --limit (default: 0)"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        help=f"how questions are worded (default: {PROTOCOLS[0]})",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        metavar="N",
+        type=int,
+        help="maximum length of an answer in tokens (default: "
+        + ", ".join(f"{name} {count}" for name, count in CEILINGS.items())
+        + ")",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL2|RUN",
+        help="compare with a second model, which is asked the same questions, or with the folder "
+        "of a finished run",
+    )
+    parser.add_argument(
+        "--score-only", action="store_true", help="score the saved answers; no model is needed"
+    )
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE",
+        type=expand_home,
+        help="score the answers in a file that VLMEvalKit wrote as TSV or JSON; no model is needed",
+    )
+    parser.add_argument(
+        "--grades",
+        metavar="FILE",
+        type=expand_home,
+        help="the grades of MM-Vet's official evaluator",
+    )
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="also write the answers in the forms that the benchmarks' own programs read",
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="ask everything again; the old answers are kept under another name",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the data, show what would be asked, and exit"
+    )
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="read the commands pause, resume and stop from standard input, one per line; its end "
+        "means stop",
+    )
+    add_compute_options(parser)
+    add_adapter_options(parser)
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=None,
+        metavar="N",
+        help="ask about up to N pictures at once; fewer if memory is short (default: as many as "
+        "memory allows, 16 at most)",
+    )
+    return parser
+
+
+def main(
+    argv: Sequence[str],
+    *,
+    start: Start = EngineProcess,
+    console: Console | None = None,
+    control_lines: Iterable[str] = sys.stdin,
+) -> int:
+    """Run `evaluate` and return 0 if all chosen questions have an answer, else 1.
+
+    control_lines  the commands that --control reads
+    """
+    args = build_parser().read(argv)
+    report = _Reporter(console=console or Console(), as_json=args.json)
+    try:
+        _check(args)
+        work = _Work(args=args, report=report, everything=_read_data(args, report), start=start)
+        control = Control()
+        if args.control:
+            threading.Thread(
+                target=control.follow, args=(control_lines,), name="control", daemon=True
+            ).start()
+        return work.run(control)
+    except CogVLM2LiteError as error:
+        if not args.json or isinstance(error, OutputError):
+            raise
+        report.event("error", **error.as_dict())
+        return error.exit_code
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UsageError for values and combinations that make no sense."""
+    for name in ("limit", "max_new_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(
+                "{option} must be 1 or more, not {value}.",
+                option=f"--{name.replace('_', '-')}",
+                value=value,
+            )
+    if args.seed is not None and args.seed < 0:
+        raise UsageError("--seed must be 0 or more, not {value}.", value=args.seed)
+    several = len(args.benchmarks) > 1
+    for name in ("predictions", "grades"):
+        if several and getattr(args, name) is not None:
+            raise UsageError("{option} needs a single benchmark.", option=f"--{name}")
+    if args.predictions is not None and (args.against or args.restart):
+        raise UsageError(
+            "--predictions can't be combined with {option}.",
+            option="--against" if args.against else "--restart",
+        )
+    if args.score_only and args.restart:
+        raise UsageError("--score-only can't be combined with --restart: nothing is asked.")
+
+
+# --- what to do -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """A model that is asked, or runs that were finished before.
+
+    label    the model for people and for run.json: a path, or "demo"
+    name     of its folder of runs
+    options  how to load it; None: its runs are finished
+    outlook  what to expect of it; None if nothing is left to ask
+    """
+
+    label: str
+    name: str
+    options: LoadOptions | None = None
+    outlook: Outlook | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """A job with its answers and their score."""
+
+    job: Job
+    answers: Mapping[str, Answered]
+    score: Score
+
+
+def _read_data(args: argparse.Namespace, report: _Reporter) -> list[Data]:
+    """Return the data of all benchmarks. Every item is read and every picture found here."""
+    found: dict[str, Data] = {}
+    for word in args.benchmarks:
+        with report.console.working(f"Reading {word}"):
+            data = find_data(word, args.data, answers_needed=not args.export)
+        if data.name in found:
+            raise UsageError("The benchmark {name} is named twice.", name=data.name)
+        found[data.name] = data
+    return list(found.values())
+
+
+def _options(args: argparse.Namespace, folder: Path, adapter: Path | None = None) -> LoadOptions:
+    parallel = 1 if args.parallel is None else args.parallel
+    values = {**vars(args), "parallel": parallel, "adapter": adapter}
+    return load_options(argparse.Namespace(**values), folder)
+
+
+def _finished_side(word: str) -> _Side:
+    """Return the runs of a model, which need not be there any more."""
+    path = expand_home(word)
+    return _Side(label=word, name=path.name or path.resolve().name)
+
+
+def _side(args: argparse.Namespace, word: str, adapter: Path | None = None) -> _Side:
+    """Return the model of a folder."""
+    folder = model_folder(word).resolve()
+    shipped = word == DEMO_WORD and folder == checkpoint_folder().resolve()
+    label, name = (word, word) if shipped else (str(folder), folder.name)
+    if adapter is not None:
+        label, name = f"{label} + {adapter}", f"{name}+{adapter.resolve().name}"
+    return _Side(label=label, name=name, options=_options(args, folder, adapter))
+
+
+def _finished_run(word: str, data: Data) -> Path | None:
+    """Return the folder of a run that a word names; None if it names none."""
+    path = expand_home(word)
+    folders = (path, path / data.name)
+    return next((folder for folder in folders if (folder / RUN).is_file()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Carries the command out.
+
+    everything  the data of all benchmarks
+    """
+
+    args: argparse.Namespace
+    report: _Reporter
+    everything: Sequence[Data]
+    start: Start
+
+    @property
+    def settings(self) -> Settings:
+        args = self.args
+        return Settings(
+            limit=args.limit,
+            seed=args.seed,
+            protocol=args.protocol,
+            max_new_tokens=args.max_new_tokens,
+        )
+
+    @cached_property
+    def grades(self) -> Grades | None:
+        """The grades of MM-Vet, if a file of them is given."""
+        return None if self.args.grades is None else read_grades(self.args.grades)
+
+    def run(self, control: Control) -> int:
+        """Plan, ask, score and report; return the exit code."""
+        _ = self.grades  # a wrong file is an error before anything is asked
+        if self.args.predictions is not None:
+            return self._score_predictions()
+        if self.args.score_only:
+            ours = _finished_side(self.args.model)
+        else:
+            ours = _side(self.args, self.args.model, self.args.adapter)
+        pairs = [(ours, [self._own_job(ours, data) for data in self.everything])]
+        if self.args.against is not None:
+            pairs.append(self._against([job.folder for job in pairs[0][1]]))
+            for mine, theirs in zip(pairs[0][1], pairs[1][1], strict=True):
+                check_comparable(mine.run, theirs.run)
+        pairs = [self._with_outlook(side, jobs) for side, jobs in pairs]
+        if self.args.dry_run:
+            return 0
+        with ExitStack() as held:
+            for side, jobs in pairs:
+                for job in jobs if side.options is not None else ():
+                    for notice in held.enter_context(exclusive_folder(job.folder, "evaluate")):
+                        self.report.console.remark(valid_text(str(notice)))
+            for side, jobs in pairs:
+                if not control.stopped:
+                    self._ask(side, jobs, control)
+        return self._finish([jobs for _, jobs in pairs], control)
+
+    # 1. The runs.
+
+    def _own_job(self, side: _Side, data: Data) -> Job:
+        if side.options is None:
+            named = _finished_run(self.args.model, data) if self.args.output is None else None
+            return finished_job(named or self._folder(side, data), data, self.settings)
+        return self._new_job(self._folder(side, data), data, side)
+
+    def _new_job(self, folder: Path, data: Data, side: _Side) -> Job:
+        assert side.options is not None
+        with self.report.console.working(f"Looking at {folder}"):
+            return new_job(
+                folder, data, side.label, side.options, self.settings, restart=self.args.restart
+            )
+
+    def _folder(self, side: _Side, data: Data) -> Path:
+        output: Path | None = self.args.output
+        if output is None:
+            return _HOME / side.name / data.name
+        return output / data.name if len(self.everything) > 1 else output
+
+    def _against(self, ours: Sequence[Path]) -> tuple[_Side, list[Job]]:
+        """Return the second model, or the finished runs, that --against names."""
+        word = self.args.against
+        runs = [_finished_run(word, data) for data in self.everything]
+        if all(runs) or self.args.score_only:
+            side = _finished_side(word)
+            folders = [run or _HOME / side.name / d.name for run, d in self._with(runs)]
+            own = Settings()
+            return side, [finished_job(f, data, own) for f, data in self._with(folders)]
+        side = _side(self.args, word)
+        if self.args.output is None:
+            folders = [_HOME / side.name / data.name for data in self.everything]
+        else:
+            folders = [folder / side.name for folder in ours]
+        if set(folders) & set(ours):
+            raise UsageError(
+                "Both models have the name {name}, so their answers would be in the same folder.",
+                hint="Choose another folder with --output.",
+                name=side.name,
+            )
+        return side, [self._new_job(f, data, side) for f, data in self._with(folders)]
+
+    def _with(self, values: Sequence[_T]) -> list[tuple[_T, Data]]:
+        return list(zip(values, self.everything, strict=True))
+
+    def _with_outlook(self, side: _Side, jobs: list[Job]) -> tuple[_Side, list[Job]]:
+        """Show what will be asked; return the side with a context and a number at once."""
+        if side.options is None:
+            return side, jobs
+        outlook = None
+        if any(job.planned.todo for job in jobs):
+            from cogvlm2_lite.evaluate.expect import context_for, look_ahead
+
+            options = side.options
+            if options.context is None:
+                contexts = [
+                    context_for(options.folder, job.planned.questions, job.run.max_new_tokens)
+                    for job in jobs
+                ]
+                options = structs.replace(options, context=max(contexts))
+            with self.report.console.working("Checking the devices"):
+                outlook = look_ahead(options, self.args.parallel)
+            options = structs.replace(options, parallel=outlook.parallel)
+            side = replace(side, options=options, outlook=outlook)
+        for job in jobs:
+            self.report.planned(job, outlook)
+        return side, jobs
+
+    # 2. The questions.
+
+    def _ask(self, side: _Side, jobs: list[Job], control: Control) -> None:
+        """Ask what is left. The jobs are replaced by those with the present answers."""
+        if side.options is None:
+            return
+        for place, job in enumerate(jobs):
+            jobs[place] = self._begin(job)
+        if not any(job.planned.todo for job in jobs):
+            return
+        for job in jobs:
+            job.saved.check_writable()
+        outlook = side.outlook
+        with self.start(side.options) as engine:
+            self.report.loading(side.name)
+            loaded = engine.wait_ready()
+            compute = loaded.compute.partition(":")[0]
+            for notice in (*loaded.warnings, loaded.plan.get("remark", "")):
+                if notice:
+                    self.report.console.remark(str(notice))
+            for job in jobs:
+                if not job.planned.todo:
+                    continue
+                if job.planned.known:
+                    check_compute(job.folder, job.run, compute)
+                write_run(job.folder, replace(job.run, compute=compute))
+                for step in ask_all(
+                    engine,
+                    job.planned,
+                    job.saved,
+                    max_new_tokens=job.run.max_new_tokens,
+                    expected=None if outlook is None else outlook.expected(job.data.benchmark),
+                    control=control,
+                ):
+                    self.report.step(step, job)
+
+    def _begin(self, job: Job) -> Job:
+        """Write run.json before the first answer; return the job with the present answers."""
+        if self.args.restart:
+            kept = set_aside(job.folder)
+            if kept is not None:
+                self.report.console.remark(f"The old answers are now in {escape_line(str(kept))}.")
+        job = with_present_answers(job)
+        return replace(job, run=write_run(job.folder, job.run))
+
+    # 3. The scores.
+
+    def _score_predictions(self) -> int:
+        (data,) = self.everything
+        name = expand_home(self.args.model).name or self.args.model
+        folder = self.args.output or _HOME / name / f"{data.name}-predictions"
+        predictions = read_predictions(self.args.predictions, data)
+        job, answers = predicted_job(folder, data, self.settings, self.args.model, predictions)
+        score = score_answers(data, job.items, answers, self.grades)
+        self._show(_Scored(job=job, answers=answers, score=score), None)
+        return self.report.finished([job], [answers])
+
+    def _finish(self, sides: Sequence[Sequence[Job]], control: Control) -> int:
+        """Score and report all jobs, and compare them; return the exit code."""
+        found = []
+        for jobs in sides:
+            scored = []
+            for job in jobs:
+                with self.report.console.working(f"Scoring {job.data.name}"):
+                    answers = job.answers()
+                    score = score_answers(job.data, job.items, answers, self.grades)
+                scored.append(_Scored(job=job, answers=answers, score=score))
+            found.append(scored)
+        compares = len(found) > 1 and not control.stopped
+        pairs = [self._compare(*pair) for pair in zip(*found, strict=True)] if compares else []
+        for place, one in enumerate(found[0]):
+            self._show(one, pairs[place] if pairs else None)
+        for one in found[1] if len(found) > 1 else ():
+            self._show(one, None)
+        self.report.overall([pair.paired for pair in pairs])
+        everyone = [one for scored in found for one in scored]
+        return self.report.finished(
+            [one.job for one in everyone], [one.answers for one in everyone]
+        )
+
+    def _compare(self, mine: _Scored, theirs: _Scored) -> Pair:
+        """Return the comparison of two runs of one benchmark."""
+        a, b = (mine, theirs) if is_reference(mine.job.run, theirs.job.run) else (theirs, mine)
+        with self.report.console.working(f"Comparing {mine.job.data.name}"):
+            paired = compare_runs(
+                mine.job.data, mine.job.items, a.answers, b.answers, self.grades, self.grades
+            )
+        kl = None if self.args.score_only else self._kl(a, b)
+        return Pair(a=a.job.run, b=b.job.run, paired=paired, kl=kl)
+
+    def _kl(self, a: _Scored, b: _Scored) -> Measured | None:
+        """Return the KL divergence of two models; None if not both are at hand."""
+        known = kept_kl(a.job, b.job)
+        if known is not None:
+            return known
+        first, second = (folder_of(one.job.run) for one in (a, b))
+        if first is None or second is None:
+            return None
+        from cogvlm2_lite.cli.answers import load_model
+        from cogvlm2_lite.evaluate.kl import measure_kl
+
+        def open_model(folder: Path) -> Model:
+            return load_model(_options(self.args, folder))
+
+        steps = measure_kl(first, second, a.job, a.answers, open_model)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                found: Measured | None = end.value
+                return found
+            self.report.console.status(
+                f"Comparing words, {step.model.name}: {step.share:.0%}, "
+                f"{format_seconds(step.seconds_left)} left"
+            )
+
+    def _show(self, one: _Scored, pair: Pair | None) -> None:
+        """Write the scores and the report of a run, and print its table."""
+        job = one.job
+        write_scores(job.folder, one.score, job.items)
+        if pair is not None:
+            write_comparison(job.folder, pair)
+        values: dict[str, Any] = {
+            "protocol": job.run.protocol,
+            "model": job.run.model,
+            "seed": job.run.seed,
+        }
+        if pair is not None:
+            values |= {
+                "paired": pair.paired,
+                "other": (pair.b if pair.a == job.run else pair.a).model,
+                "kl": pair.kl,
+            }
+        write_report(job.folder, job.data, job.items, one.answers, one.score, **values)
+        self.report.scored(one, pair, values)
+        if self.args.export:
+            for file in export(job.folder, job.data, job.items, one.answers):
+                self.report.console.remark(f"Wrote {escape_line(str(file))}.")
+
+
+# --- what is printed ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reporter:
+    """Prints the progress of an evaluation, as text or as lines of JSON."""
+
+    console: Console
+    as_json: bool
+
+    def event(self, kind: str, /, **values: Any) -> None:
+        """Print one line of JSON."""
+        self.console.line(to_json(with_templates({"event": kind, **values})))
+
+    def planned(self, job: Job, outlook: Outlook | None) -> None:
+        """Print what will be asked of a model."""
+        planned, run = job.planned, job.run
+        todo = len(planned.todo)
+        seconds = 0.0
+        if outlook is not None:
+            expected = outlook.expected(job.data.benchmark)
+            seconds = expected.seconds(planned.pictures, todo)
+        if self.as_json:
+            self.event(
+                "plan",
+                model=run.model,
+                benchmark=run.benchmark,
+                data=run.data,
+                folder=escape_name(str(job.folder)),
+                protocol=run.protocol,
+                max_new_tokens=run.max_new_tokens,
+                seed=run.seed,
+                questions=run.chosen,
+                of=run.items,
+                known=len(planned.known),
+                todo=todo,
+                pictures=planned.pictures,
+                parallel=outlook.parallel if outlook else 1,
+                seconds=round(seconds, 1),
+                notices=list(job.data.notices),
+            )
+            return
+        for notice in job.data.notices:
+            self.console.remark_once(valid_text(f"{run.data}: {notice}"))
+        chosen = f"{run.chosen} of {run.items}" if run.chosen < run.items else f"{run.chosen}"
+        subset = f", chosen with seed {run.seed}" if run.chosen < run.items else ""
+        self.console.remark(
+            f"{run.name}, {run.data}: {chosen} questions{subset}, protocol {run.protocol}, at most "
+            f"{run.max_new_tokens} tokens per answer."
+        )
+        known = f"{len(planned.known)} are answered already. " if planned.known else ""
+        if not todo:
+            self.console.remark(f"All {run.chosen} are answered already.")
+            return
+        pictures = "1 picture" if planned.pictures == 1 else f"{planned.pictures} pictures"
+        at_once = f", {outlook.parallel} at once" if outlook and outlook.parallel > 1 else ""
+        self.console.remark(
+            f"{known}To ask: {todo} about {pictures}{at_once}, about {format_seconds(seconds)}. "
+            f"The answers go to {escape_line(str(job.folder))}."
+        )
+
+    def loading(self, model: str) -> None:
+        """Show that a model is being loaded."""
+        if self.as_json:
+            self.event("loading", model=model)
+        self.console.status(f"Loading {model}")
+
+    def step(self, step: AskEvent, job: Job) -> None:
+        """Print one event of the work."""
+        match step:
+            case Working():
+                self.console.status(
+                    f"{job.run.name}, {job.data.name}: {step.phase} {step.done}/{step.total}"
+                )
+            case Paused() | Resumed():
+                if self.as_json:
+                    self.event(type(step).__name__.lower())
+            case Asked():
+                self._asked(step, job)
+
+    def _asked(self, step: Asked, job: Job) -> None:
+        if self.as_json:
+            values = {each.name: getattr(step, each.name) for each in fields(step)}
+            values |= {"data": job.data.name, "model": job.run.model}
+            self.event("answered", **{**values, "answered": step.answered.as_dict()})
+            return
+        if step.answered.error:
+            self.console.remark(valid_text(f"{step.answered.id}: {step.answered.error}"))
+        failed = f", {step.failed} failed" if step.failed else ""
+        self.console.progress(
+            f"{job.run.name}, {job.data.name}: {step.done} of {step.total} questions{failed}, "
+            f"{format_seconds(step.seconds_left)} left",
+            step.done / step.total,
+        )
+
+    def scored(self, one: _Scored, pair: Pair | None, values: Mapping[str, Any]) -> None:
+        """Print the score of a run."""
+        score, job = one.score, one.job
+        if not self.as_json:
+            for line in score_lines(job.data, job.items, one.answers, score, **values):
+                self.console.line(valid_text(line))
+            self.console.line(f"  report: {escape_line(str(job.folder / HTML))}")
+            self.console.line()
+            return
+        self.event(
+            "scored",
+            benchmark=score.benchmark,
+            data=job.data.name,
+            model=job.run.model,
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            unit=score.unit,
+            hits=score.hits,
+            rules=score.rules,
+            protocol=job.run.protocol,
+            asked=score.asked,
+            of=score.of,
+            folder=escape_name(str(job.folder)),
+            report=escape_name(str(job.folder / HTML)),
+        )
+        if pair is not None:
+            self.event("compared", data=job.data.name, **pair.as_dict())
+
+    def overall(self, compared: Sequence[Paired]) -> None:
+        """Print the mean of the losses of several benchmarks."""
+        found = overall(compared) if len(compared) > 1 else None
+        if found is None:
+            return
+        if self.as_json:
+            self.event("overall", **asdict(found))
+            return
+        self.console.line(
+            f"Mean loss of {found.benchmarks} benchmarks: {found.loss:+.1f} points, 95 % interval "
+            f"{found.low:+.1f} to {found.high:+.1f}."
+        )
+
+    def finished(self, jobs: Sequence[Job], answers: Sequence[Mapping[str, Answered]]) -> int:
+        """Print the totals; return 0 if every chosen question has an answer, else 1."""
+        total = sum(job.run.chosen for job in jobs)
+        failed = sum(bool(one.error) for each in answers for one in each.values())
+        left = total - sum(map(len, answers))
+        self.console.status("")
+        if self.as_json:
+            self.event("finished", total=total, failed=failed, left=left)
+        elif failed or left:
+            self.console.line(
+                f"{failed} of {total} questions failed, and {left} have no answer yet. Run the "
+                "same command again to ask them."
+            )
+        return 1 if failed or left else 0
