@@ -577,6 +577,7 @@ class _Work:
                 "paired": pair.paired,
                 "other": (pair.b if pair.a == job.run else pair.a).model,
                 "kl": pair.kl,
+                "is_reference": pair.a == job.run,
             }
         write_report(job.folder, job.data, job.items, one.answers, one.score, **values)
         self.report.scored(one, pair, values)
