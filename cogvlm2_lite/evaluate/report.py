@@ -168,15 +168,16 @@ def _facts(result: Result) -> str:
 
 
 def _comparison(result: Result) -> str:
-    table = paired_table(result)
-    if table is None:
+    if result.paired is None:
         return ""
+    table = paired_table(result)
+    shown = f'<div class="narrow">{_table(table)}</div>\n' if table is not None else ""
     verdict, *lines = comparison_lines(result)
     others = "\n".join(f"<p>{_html(line)}</p>" for line in lines)
     return (
         f"<section>\n<h2>Compared with {_html(result.other or 'another model')}</h2>"
         f'\n<p class="verdict">{_html(verdict)}</p>\n{others}\n'
-        f'<div class="narrow">{_table(table)}</div>\n</section>'
+        f"{shown}</section>"
     )
 
 
@@ -308,11 +309,11 @@ def render_markdown(result: Result) -> str:
     pieces = [f"# {_marked(_title(result))}", _marked(headline(result))]
     pieces.append("\n".join(f"- {name}: {_marked(text)}" for name, text in facts(result)))
     pieces += [_marked(notice) for notice in result.data.notices]
-    comparison = paired_table(result)
-    if comparison is not None:
+    if result.paired is not None:
         pieces.append(f"## Compared with {_marked(result.other or 'another model')}")
         pieces += [_marked(line) for line in comparison_lines(result)]
-        pieces.append(_markdown_table(comparison))
+        if (comparison := paired_table(result)) is not None:
+            pieces.append(_markdown_table(comparison))
     for table in [*part_tables(result), beside_table(result), count_table(result)]:
         if table is not None:
             pieces += [f"## {_marked(table.title)}", _markdown_table(table)]

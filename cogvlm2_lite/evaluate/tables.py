@@ -214,12 +214,13 @@ def comparison_lines(result: Result) -> list[str]:
     if paired is None:
         return []
     a, b = result.pair
-    lines = [
-        _sentence(paired.verdict),
-        f"Loss of {b} against {a}: {paired.loss:+.1f} points, 95 % interval {paired.low:+.1f} to "
-        f"{paired.high:+.1f}, p = {paired.p:.2g}. Scores: {paired.mean_b:.1f} and "
-        f"{paired.mean_a:.1f} on the same {paired.questions} questions.",
-    ]
+    lines = [_sentence(paired.verdict)]
+    if paired.questions:
+        lines.append(
+            f"Loss of {b} against {a}: {paired.loss:+.1f} points, 95 % interval {paired.low:+.1f} "
+            f"to {paired.high:+.1f}, p = {paired.p:.2g}. Scores: {paired.mean_b:.1f} and "
+            f"{paired.mean_a:.1f} on the same {paired.questions} questions."
+        )
     if paired.needed is not None:
         lines.append(f"About {paired.needed} questions would decide it.")
     if paired.loss < 0 < paired.high:
@@ -239,9 +240,9 @@ def _sentence(verdict: str) -> str:
 
 
 def paired_table(result: Result) -> Table | None:
-    """Return who was right how often; None without a comparison."""
+    """Return who was right how often; None without a comparison of scores."""
     paired = result.paired
-    if paired is None:
+    if paired is None or not paired.questions:
         return None
     a, b = result.pair
     rows: tuple[tuple[str, str], ...]

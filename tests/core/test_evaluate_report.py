@@ -14,6 +14,7 @@ from PIL import Image
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.evaluate.metrics import Measured
+from cogvlm2_lite.evaluate.paired import compare_runs
 from cogvlm2_lite.evaluate.report import HTML, MARKDOWN, write_report
 from cogvlm2_lite.evaluate.tables import score_lines
 from cogvlm2_lite.evaluate.totals import ItemScore, Part
@@ -203,6 +204,23 @@ def test_mm_vet_without_grades_is_answered_and_not_graded(tmp_path: Path) -> Non
     assert "not graded" in page.text
     assert "Wrong answers" not in page.text + markdown
     assert "points" not in page.text
+
+
+def test_answers_without_grades_are_compared_by_their_words_only(tmp_path: Path) -> None:
+    every = data("mmvet", [item(n) for n in range(4)])
+    answers = {i.id: answered(i, "x") for i in every.items}
+    other = answers | {"0": answered(every.items[0], "y")}
+    found = score(every, answers, [], value=None, low=None, high=None, parts=(), items={})
+    write_report(
+        tmp_path, every, every.items, answers, found, protocol="p", model="m", other="bf16",
+        paired=compare_runs(every, every.items, answers, other),
+    )  # fmt: skip
+    page, markdown = read(tmp_path)
+    for text in (page.text, markdown):
+        assert "Not graded." in text
+        assert "25.0% of the answers have another text." in text
+        assert "Loss of" not in text
+        assert "Question by question" not in text
 
 
 def test_a_part_of_ocrbench_is_never_shown_as_hits_of_1000() -> None:
