@@ -87,8 +87,7 @@ def find_data(name_or_path: str, data: Path | None = None, *, answers_needed: bo
             name=name_or_path[:200],
             names=", ".join(NAMES),
         )
-    source = _in_path("", path)
-    return _read(source, _own_name(source.paths[0]), answers_needed=answers_needed)
+    return _read(_in_path("", path), "", answers_needed=answers_needed)
 
 
 def _named(name: str, data: Path | None, *, answers_needed: bool) -> Data:
@@ -199,22 +198,31 @@ def _in_files(benchmark: str, files: Sequence[Path]) -> _Source | None:
     """
     tables = [one for one in files if one.suffix.lower() == ".tsv"]
     tables = [one for one in tables if named_benchmark(one.stem) == benchmark]
-    layout = LAYOUTS.get(benchmark)
-    withheld: list[Path] = []
-    if layout is not None:
-        withheld = [one for one in files if layout.withheld and layout.withheld.fullmatch(one.name)]
-    originals = [one for one in files if layout is not None and layout.files.fullmatch(one.name)]
     ranked = sorted(tables, key=lambda one: (_rank(one), str(one)))
     if ranked and not _is_withheld(ranked[0]):
         return _only(benchmark, [one for one in ranked if _rank(one) == _rank(ranked[0])])
+    originals, withheld = _original_files(benchmark, files)
     if originals:
-        parts = {one.parent: one for one in reversed(originals)} if layout.parts else None  # type: ignore[union-attr]
-        return _only(benchmark, originals if parts is None else list(parts.values()))
-    return (
-        _in_parquet(benchmark, files)
-        or (_Source(benchmark=benchmark, paths=(ranked[0],)) if ranked else None)
-        or (_Source(benchmark=benchmark, paths=(withheld[0],)) if withheld else None)
-    )
+        return _only(benchmark, originals)
+    found = _in_parquet(benchmark, files)
+    without = [*ranked, *withheld]
+    if found is None and without:
+        return _Source(benchmark=benchmark, paths=(without[0],))
+    return found
+
+
+def _original_files(benchmark: str, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the JSON files of a benchmark's authors: those with answers, and those without.
+
+    Of files that belong together, the first is returned.
+    """
+    layout = LAYOUTS.get(benchmark)
+    if layout is None:
+        return [], []
+    found = [one for one in files if layout.files.fullmatch(one.name)]
+    if layout.parts:
+        found = list({one.parent: one for one in reversed(found)}.values())
+    return found, [one for one in files if layout.withheld and layout.withheld.fullmatch(one.name)]
 
 
 def _only(benchmark: str, paths: Sequence[Path]) -> _Source:
@@ -318,16 +326,17 @@ def named_benchmark(stem: str) -> str:
     return "mmbench_cn" if start == "mmbench" and "cn" in words else _STARTS[start]
 
 
-def _own_name(path: Path) -> str:
+def _own_name(benchmark: str, path: Path) -> str:
     """Return the name for the results of a file that was named by its path."""
-    name = named_benchmark(path.stem) if path.suffix.lower() == ".tsv" else ""
-    if name:
-        return f"{name}_v11" if "v11" in path.stem.lower() else name
+    if path.suffix.lower() != ".tsv":
+        return benchmark
+    if named_benchmark(path.stem):
+        return f"{benchmark}_v11" if "v11" in path.stem.lower() else benchmark
     return re.sub(r"[^\w-]+", "-", path.stem).strip("-")[:60] or "questions"
 
 
 def _read(source: _Source, name: str, *, answers_needed: bool) -> Data:
-    """Read and check all questions of a source."""
+    """Read and check all questions of a source. The name "" stands for that of the file."""
     path = source.paths[0]
     suffix = path.suffix.lower()
     pictures: list[Picture | str] = []
@@ -347,14 +356,17 @@ def _read(source: _Source, name: str, *, answers_needed: bool) -> Data:
             hint="Use a file of the benchmark in one of these formats.",
             file=escape_line(path.name),
         )
-    if not source.benchmark and suffix != ".tsv":
-        name = benchmark
     items = items_of(benchmark, rows)
     if answers_needed:
         _check_answers(benchmark, path, items)
     check_pictures(pictures)
     files = [_compared(file) for file in files]
-    found = Data(benchmark=benchmark, name=name, files=tuple(files), items=tuple(items))
+    found = Data(
+        benchmark=benchmark,
+        name=name or _own_name(benchmark, path),
+        files=tuple(files),
+        items=tuple(items),
+    )
     remarks = [*notices, *_file_notices(found), *item_notices(benchmark, items)]
     return replace(found, notices=tuple(remarks))
 
@@ -374,13 +386,7 @@ def _from_tsv(
     path = source.paths[0]
     named = named_benchmark(path.stem)
     if source.benchmark not in ("", "vqa", named) and named:
-        raise DataError(
-            "{file} has the questions of {named}, not of {wanted}.",
-            hint="Name the other benchmark, or another file.",
-            file=escape_line(path.name),
-            named=named,
-            wanted=source.benchmark,
-        )
+        raise _of_another(path, named, source.benchmark)
     found = read_tsv(path)
     benchmark = source.benchmark or named
     notices = found.notices
@@ -439,13 +445,7 @@ def _from_parquet(
     if kind == "mmbench" and folder not in _LANGUAGES:
         benchmark = wanted or kind
     if wanted and benchmark != wanted:
-        raise DataError(
-            "{file} has the questions of {named}, not of {wanted}.",
-            hint="Name the other benchmark, or another file.",
-            file=escape_line(path.name),
-            named=benchmark,
-            wanted=wanted,
-        )
+        raise _of_another(path, benchmark, wanted)
     if not (parquet.split_of(path) == "test" and not answers_needed):
         _check_split(benchmark, path)
     if shard := parquet.missing_shard(source.paths):
@@ -459,15 +459,19 @@ def _from_parquet(
     if kind == "mmbench" and folder not in _LANGUAGES:
         found = "mmbench_cn" if _is_chinese(rows) else "mmbench"
         if wanted and found != wanted:
-            raise DataError(
-                "{file} has the questions of {named}, not of {wanted}.",
-                hint="Name the other benchmark, or another file.",
-                file=escape_line(path.name),
-                named=found,
-                wanted=wanted,
-            )
+            raise _of_another(path, found, wanted)
         benchmark = found
     return benchmark, rows, files
+
+
+def _of_another(path: Path, named: str, wanted: str) -> DataError:
+    return DataError(
+        "{file} has the questions of {named}, not of {wanted}.",
+        hint="Name the other benchmark, or another file.",
+        file=escape_line(path.name),
+        named=named,
+        wanted=wanted,
+    )
 
 
 def _check_split(benchmark: str, path: Path) -> None:

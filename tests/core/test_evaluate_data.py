@@ -122,7 +122,10 @@ def test_a_benchmark_is_recognized_by_the_path_alone(
         with pytest.raises(DataError, match="several benchmarks: mmbench, mmbench_cn"):
             find_data(str(path))
         path = path / "en"
-    assert find_data(str(path)).benchmark == expected[name]["benchmark"]
+    data = find_data(str(path))
+    assert data.benchmark == expected[name]["benchmark"]
+    edition = "_v11" if name.endswith("_v11") else ""
+    assert data.name == data.benchmark + edition
 
 
 def test_formats_of_one_benchmark_give_the_same_questions(
