@@ -2,7 +2,8 @@
 
 Their order is TurnsDropped?, PictureOpened?, Streaming?, Progress*, ImageEncoded?, PromptScored?,
 Prefilled, TextDelta*, Notice*, Finished. Finished is always the last one, also after a cancel.
-Replanned may come anywhere. Counts are whole numbers and seconds are floats, both 0 or more.
+Replanned may come anywhere, and Progress of a token that takes long also after Prefilled. Counts
+are whole numbers and seconds are floats, both 0 or more.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class PictureOpened(_Event, frozen=True, kw_only=True):
 
 
 class Progress(_Event, frozen=True, kw_only=True):
-    """Finished blocks of the phase ("load", "encode" or "prefill"), and the memory in use."""
+    """Finished blocks of the phase, and the memory in use.
+
+    phase  "load", "encode" or "prefill"; "decode": the blocks of one token, only if it takes long
+    """
 
     phase: str
     done: Count

@@ -259,7 +259,8 @@ class _Stopwatch:
         for event in events:
             self._peak.look()
             if isinstance(event, Progress):
-                self._block()
+                if event.phase != "decode":  # whose progress does not come after every block
+                    self._block()
                 yield event
             elif isinstance(event, ImageEncoded):
                 self._end("encode")

@@ -39,6 +39,7 @@ _PHASES = {
     "load": "Loading the model",
     "encode": "Encoding the picture",
     "prefill": "Reading the prompt",
+    "decode": "Next token",
 }
 
 
@@ -111,7 +112,11 @@ class AnswerView:
     def _show(self, event: Event) -> None:
         match event:
             case Progress():
-                if not self._quiet:
+                if self._quiet:
+                    pass
+                elif self._started:
+                    self._console.aside(f" {event.done / event.total:.0%}", _progress(event))
+                else:
                     self._console.status(_progress(event))
             case Streaming():
                 if not self._quiet:

@@ -34,6 +34,7 @@ _STEPS = {
     "load": "Loading weights",
     "encode": "Encoding the picture",
     "prefill": "Reading the prompt",
+    "decode": "Writing the answer",
 }
 
 _EPILOG = """\

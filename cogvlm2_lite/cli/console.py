@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
@@ -20,6 +21,7 @@ from cogvlm2_lite.file_names import valid_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIM, _BOLD, _PLAIN, _CLEAR_LINE = "\x1b[2m", "\x1b[1m", "\x1b[0m", "\r\x1b[K"
+_SAVE, _RESTORE, _REST_OF_LINE = "\x1b7", "\x1b8", "\x1b[K"
 _SHARE_STEP = 0.1
 
 
@@ -34,6 +36,8 @@ class Console:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self._status = ""
+        self._aside = ""
+        self._column: int | None = 0  # after what was written to standard output; None: unknown
         self._printed_remarks: set[str] = set()
         self._next_share = 0.0
 
@@ -54,7 +58,9 @@ class Console:
     def write(self, text: str) -> None:
         """Print a piece of text to standard output at once."""
         self.status("")
-        put(self.out, _printable(text))
+        text = _printable(text)
+        self._column = _column_after(self._column, text)
+        put(self.out, text)
 
     def line(self, text: str = "") -> None:
         """Print a line to standard output."""
@@ -83,8 +89,32 @@ class Console:
         if not self._shows_status or text == self._status:
             return
         width = shutil.get_terminal_size().columns - 1
+        if self._aside:
+            self._aside = ""
+            self._note(_REST_OF_LINE)
+            if not text:
+                self._status = ""
+                return
         self._status = text
         self._note(f"{_CLEAR_LINE}{_printable(text)[:width]}")
+
+    def aside(self, short: str, text: str) -> None:
+        """Show what is going on in the middle of a line; the next output replaces it.
+
+        short  is shown after what was written, if there is room for it in the line
+        text   is shown as a status if standard output is not on the terminal, too
+        """
+        if not self.is_interactive:
+            self.status(text)
+            return
+        if not self._shows_status or short == self._aside:
+            return
+        width, column = shutil.get_terminal_size().columns, self._column
+        # A cursor behind the last column is still in this line, and clearing would clear a letter.
+        if column is None or (column and (column - 1) % width + 1 + len(short) >= width):
+            return
+        self._status = self._aside = short
+        self._note(f"{_SAVE}{_REST_OF_LINE}{_DIM}{_printable(short)}{_PLAIN}{_RESTORE}")
 
     def progress(self, text: str, share: float) -> None:
         """Show the progress of long work: a status line on a terminal, else about ten lines.
@@ -126,6 +156,15 @@ class Console:
         """Write to standard error. If that fails, the result on standard output still counts."""
         with suppress(BrokenPipeError, OutputError):
             put(self.err, text)
+
+
+def _column_after(column: int | None, text: str) -> int | None:
+    """Return the columns from the start of the line to the end of a text written at a column."""
+    _, newline, rest = text.rpartition("\n")
+    if "\t" in rest or (column is None and not newline):
+        return None
+    wide = sum(unicodedata.east_asian_width(letter) in "FW" for letter in rest)
+    return (0 if newline or column is None else column) + len(rest) + wide
 
 
 def _printable(text: str) -> str:

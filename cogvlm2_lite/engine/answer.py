@@ -194,8 +194,8 @@ class Answers:
         self, tokens: Sequence[Token], slots: Sequence[CacheSlot]
     ) -> Generator[Event, None, list[Tensor]]:
         """Run one token of each of several answers, and return the logits [vocab] of each."""
-        step = partial(self.runtime.decode_each, tokens)
-        return (yield from self._with_replanning(partial(_at_once, step), *slots))
+        step = partial(self.runtime.decode_steps, tokens)
+        return (yield from self._with_replanning(step, *slots))
 
     def _checked_ids(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Return tokens of a prompt. Raises UsageError for one that the model does not have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from cogvlm2_lite.weights.adapter import BEHIND_PICTURE, Adapter
 from cogvlm2_lite.weights.slots import Adapted
 
 _ALL_LANGUAGE = Routing(vision=None)
+_REPORT_S = 0.25
+"""A decode step that takes longer reports its progress so often."""
 
 Result = TypeVar("Result")
 Steps = Generator[Progress, None, Result]
@@ -60,6 +63,21 @@ class Token:
     token: int
     position: int
     cache: KVCache
+
+
+class _Pace:
+    """Decides when a decode step reports its progress: fast ones never do."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    @property
+    def due(self) -> bool:
+        now = time.perf_counter()
+        if now - self._last < _REPORT_S:
+            return False
+        self._last = now
+        return True
 
 
 class Runtime:
@@ -222,7 +240,13 @@ class Runtime:
         return logits
 
     def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
+        """Do the same as `decode_steps` without its progress."""
+        return run(self.decode_steps(tokens))
+
+    def decode_steps(self, tokens: Sequence[Token]) -> Steps[list[Tensor]]:
         """Run one generated token of each of several conversations; return logits [vocab] of each.
+
+        Yields Progress if that takes long. Unlike in other phases, nothing else may run between.
 
         One pass over the weights serves all of them, also as a CUDA graph: a graph belongs to the
         conversations whose caches it reads, and a new one is captured when others take part. Each
@@ -234,9 +258,9 @@ class Runtime:
             token.cache.reserve(token.cache.length + 1)
         with self.residency.phase(Phase.DECODE):
             if len(tokens) == 1:
-                logits = [self._decode_one(tokens[0])]
+                logits = [(yield from self._decode_one(tokens[0]))]
             else:
-                logits = self._decode_together(tokens)
+                logits = yield from self._decode_together(tokens)
         for token in tokens:
             token.cache.advance(1)
         return logits
@@ -248,13 +272,13 @@ class Runtime:
         moves = len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed
         return self.graphs is not None and not moves
 
-    def _decode_one(self, token: Token) -> Tensor:
+    def _decode_one(self, token: Token) -> Steps[Tensor]:
         hidden, place = self._input(token)
         work = partial(self._decode, hidden, token, place)
         if self.graphs is None or place is None or not self._uses_graphs:
-            return work()
+            return (yield from work())
         key = (token.cache.version, place.window, self.residency.version)
-        return self.graphs.run(token.cache, key, work)
+        return self.graphs.run(token.cache, key, lambda: run(work()))
 
     def _input(self, token: Token) -> tuple[Tensor, Place | None]:
         """Return a token's row of the embedding [1, 1, hidden], and its place in the cache.
@@ -272,41 +296,44 @@ class Runtime:
         inputs.write(self._rows(ids), token.position, token.cache.length)
         return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window())
 
-    def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Tensor:
+    def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Steps[Tensor]:
         """Run all blocks for one language token, hidden [1, 1, hidden]; return logits [vocab]."""
-        step, devices = self._token_step(token, place), self.decoder_devices
-        for device, block in zip(
-            devices, self.residency.walk(self.parts.decoder.blocks), strict=True
-        ):
+        step, devices, pace = self._token_step(token, place), self.decoder_devices, _Pace()
+        blocks = self.residency.walk(self.parts.decoder.blocks)
+        for done, (device, block) in enumerate(zip(devices, blocks, strict=True), 1):
             hidden = block(hidden.to(device), step.on(device))
+            if pace.due:
+                yield self.progress("decode", done, len(devices))
         return self._logits(hidden)[0, -1]
 
-    def _decode_together(self, tokens: Sequence[Token]) -> list[Tensor]:
+    def _decode_together(self, tokens: Sequence[Token]) -> Steps[list[Tensor]]:
         """Run all blocks for one token of each conversation; return logits [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
         work = partial(self._decode_each, inputs, tokens)
         if self.graphs is None or not self._uses_graphs:
-            return list(work())
+            return list((yield from work()))
         caches = tuple(
             (weakref.ref(token.cache), token.cache.version, place and place.window)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
         # The residency is the owner, so that there is one graph of a joint step at a time.
-        return list(self.graphs.run(self.residency, (caches, self.residency.version), work))
+        key = (caches, self.residency.version)
+        return list(self.graphs.run(self.residency, key, lambda: run(work())))
 
     def _decode_each(
         self, inputs: Sequence[tuple[Tensor, Place | None]], tokens: Sequence[Token]
-    ) -> Tensor:
+    ) -> Steps[Tensor]:
         """Run all blocks for language tokens, hidden [1, 1, hidden] each.
 
         Returns [tokens, vocab] float32 logits.
         """
         steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
-        xs, devices = [hidden for hidden, _ in inputs], self.decoder_devices
-        for device, block in zip(
-            devices, self.residency.walk(self.parts.decoder.blocks), strict=True
-        ):
+        xs, devices, pace = [hidden for hidden, _ in inputs], self.decoder_devices, _Pace()
+        blocks = self.residency.walk(self.parts.decoder.blocks)
+        for done, (device, block) in enumerate(zip(devices, blocks, strict=True), 1):
             xs = block.each([x.to(device) for x in xs], [step.on(device) for step in steps])
+            if pace.due:
+                yield self.progress("decode", done, len(devices))
         for head in self.residency.walk([self.parts.decoder.head]):
             logits = head.each([x.to(self.last_device) for x in xs])
         return torch.cat([each[0, -1:] for each in logits])

@@ -187,7 +187,7 @@ class Engine:
         )
         while True:
             try:
-                replanned = next(steps)
+                event = next(steps)  # progress of a long step, or a new plan
             except StopIteration as done:
                 logits: list[Tensor] = done.value
                 break
@@ -195,7 +195,7 @@ class Engine:
                 yield from self._fail(going, error)
                 return
             for live in going:
-                yield live.number, replanned
+                yield live.number, event
         # 3. Each answer takes its logits, emits its text, and names its next token.
         for live, each in zip(going, logits, strict=True):
             yield from self._run(live, each)

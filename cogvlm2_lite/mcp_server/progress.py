@@ -42,6 +42,10 @@ class ProgressReport:
     async def show(self, event: Event) -> None:
         """Send what an event means for the progress."""
         match event:
+            case Progress(phase="decode"):
+                if self._silence_s >= _PAUSE_S:
+                    done = self._before + self._total + self._tokens + event.done / event.total
+                    await self._send(done, None, f"Writing the answer ({self._tokens})")
             case Progress():
                 if event.phase != self._phase:
                     self._before, self._phase = self._before + self._total, event.phase

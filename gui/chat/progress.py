@@ -43,6 +43,7 @@ class Phase:
     tokens       pieces of the answer so far
     token_s      seconds per piece; 0 while it is not known
     next_s       seconds to the next piece, where one takes long; None if that is not known
+    token_share  done of the next token, from 0 to 1, where one takes long; None: not known
     held_bytes   memory in use; 0 if it is not known
     """
 
@@ -52,6 +53,7 @@ class Phase:
     tokens: int = 0
     token_s: float = 0.0
     next_s: float | None = None
+    token_share: float | None = None
     held_bytes: int = 0
 
 
@@ -72,12 +74,18 @@ class Estimate:
         self._first: tuple[float, float] | None = None  # share and time of the first event
         self._ends: float | None = None  # when the phase will have ended
         self._tokens, self._first_token, self._last_token = 0, 0.0, 0.0
+        self._token_share: float | None = None
+        self._token_began, self._token_s = 0.0, 0.0  # of the token that is computed, or before
         self._held = 0
         self._read = False
 
     def see(self, event: Outcome) -> None:
         """Take an event into account."""
-        if isinstance(event, Progress):
+        if isinstance(event, Progress) and event.phase == "decode":
+            self._held = event.held_bytes or self._held
+            if self._name != "resume":  # its share is that of all tokens
+                self._see_token(event.done / max(event.total, 1))
+        elif isinstance(event, Progress):
             name = "resume" if event.phase == "prefill" and self._read else event.phase
             self._held = event.held_bytes or self._held
             self._enter(name)
@@ -92,7 +100,8 @@ class Estimate:
         elif isinstance(event, TextDelta):
             self._enter("decode")
             self._tokens += 1
-            self._last_token = self._clock()
+            self._token_share = None
+            self._last_token = self._token_began = self._clock()
             self._first_token = self._first_token or self._last_token
             self._advance(min(self._tokens / self._most, 1.0))
 
@@ -100,21 +109,34 @@ class Estimate:
         """Return the state now."""
         left = None if self._ends is None else max(self._ends - self._clock(), 0.0)
         steps = self._tokens - 1
-        token_s = (self._last_token - self._first_token) / steps if steps > 0 else 0.0
+        token_s = (self._last_token - self._first_token) / steps if steps > 0 else self._token_s
         slow = self._name == "decode" and token_s >= _SLOW_S
+        next_s = self._token_s if self._token_share else token_s  # its own rate, if it is known
         return Phase(
             name=self._name,
             share=self._share,
             left_s=left,
             tokens=self._tokens,
             token_s=token_s,
-            next_s=max(self._last_token + token_s - self._clock(), 0.0) if slow else None,
+            next_s=max(self._token_began + next_s - self._clock(), 0.0) if slow else None,
+            token_share=self._token_share if slow else None,
             held_bytes=self._held,
         )
+
+    def _see_token(self, share: float) -> None:
+        """Take the share of a token that takes long into account."""
+        self._enter("decode")
+        if share < (self._token_share or 0.0):  # the token before had no text
+            self._token_began = self._clock()
+        self._token_share = share
+        if share > 0:
+            self._token_s = (self._clock() - self._token_began) / share
+        self._advance(min((self._tokens + share) / self._most, 1.0))
 
     def _enter(self, name: str) -> None:
         if name != self._name:
             self._name = name
+            self._token_began = self._clock()
             self._share = self._ends = self._first = None
 
     def _advance(self, share: float) -> None:
@@ -143,6 +165,12 @@ def describe(phase: Phase) -> str:
                     seconds=phase.token_s,
                 )
             )
+            if phase.token_share is not None:
+                parts.append(
+                    QCoreApplication.translate("Phase", "next token {percent} %").format(
+                        percent=int(100 * phase.token_share)
+                    )
+                )
             if phase.next_s is not None and phase.next_s >= 1:
                 time_left = format_left(phase.next_s)
                 parts.append(

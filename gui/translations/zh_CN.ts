@@ -6028,6 +6028,10 @@
         <translation>每个 token {seconds:.1f} 秒</translation>
     </message>
     <message>
+        <source>next token {percent} %</source>
+        <translation>下一个 token 已完成 {percent}%</translation>
+    </message>
+    <message>
         <source>the next in {time}</source>
         <translation>下一个还要 {time}</translation>
     </message>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import cogvlm2_lite
+from cogvlm2_lite.engine import runtime
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.errors import (
     CheckpointError,
@@ -33,7 +35,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.inputs.prompt import encode_prompt
 from cogvlm2_lite.sampling import Sampling
-from tests.helpers.answers import finished, picture
+from tests.helpers.answers import finished, picture, scripted_decode
 from tests.helpers.folders import talking_folder
 from tests.helpers.goldens import CHECKPOINT
 from tests.helpers.pages import three_pages
@@ -289,10 +291,43 @@ def test_a_question_longer_than_the_context_is_refused(model: Model) -> None:
         list(model.answer("far too long " * 500))
 
 
+def test_a_token_that_takes_long_reports_its_blocks_and_changes_no_answer(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(max_new_tokens=4)
+    before = list(model.answer("Go?", sampling=sampling))
+    assert not [e for e in before if isinstance(e, Progress) and e.phase == "decode"]
+    monkeypatch.setattr(runtime, "_REPORT_S", 0.0)
+    events = list(model.answer("Go?", sampling=sampling))
+    assert finished(events).token_ids == finished(before).token_ids
+    at = [number for number, event in enumerate(events) if isinstance(event, Prefilled)]
+    steps = [e for e in events[at[0] :] if isinstance(e, Progress)]
+    blocks = len(model.runtime.parts.decoder.blocks)
+    assert [(e.phase, e.done, e.total) for e in steps] == [
+        ("decode", done, blocks) for done in range(1, blocks + 1)
+    ] * 3  # the first token comes from the prompt's last logits
+    assert all(e.held_bytes for e in steps)
+
+
+def test_an_answer_that_is_dropped_in_a_token_leaves_the_model_usable(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = finished(model.answer("Go?", sampling=Sampling(max_new_tokens=4)))
+    monkeypatch.setattr(runtime, "_REPORT_S", 0.0)
+    dropped = model.answer("Go?", sampling=Sampling(max_new_tokens=4))
+    assert isinstance(dropped, Generator)
+    for event in dropped:
+        if isinstance(event, Progress) and event.phase == "decode":
+            break
+    dropped.close()
+    after = finished(model.answer("Go?", sampling=Sampling(max_new_tokens=4)))
+    assert after.token_ids == before.token_ids
+
+
 def test_a_loop_is_broken_and_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = torch.zeros(512)
     stuck[70] = 1.0
-    monkeypatch.setattr(model.runtime, "decode_each", lambda _: [stuck])
+    monkeypatch.setattr(model.runtime, "decode_steps", scripted_decode(lambda: stuck))
     events = list(model.answer("Go?", sampling=Sampling(max_new_tokens=300)))
     assert finished(events).reason is FinishReason.REPETITION
     assert finished(events).completion_tokens < 120

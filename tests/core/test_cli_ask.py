@@ -106,21 +106,46 @@ def test_a_person_sees_progress_and_timings(
     assert "answer 5 tokens at 2.0/s" in err.getvalue()
 
 
+def end_of(text: str) -> Finished:
+    return Finished(
+        text=text, reason=FinishReason.EOS, prompt_tokens=1, image_tokens=0, completion_tokens=1,
+        encode_s=0.0, prefill_s=0.0, decode_s=0.0,
+    )  # fmt: skip
+
+
+def test_a_token_that_takes_long_has_a_share_that_leaves_the_text_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("WT_SESSION", "x")
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "5")
+    slow = [Progress(phase="decode", done=done, total=32) for done in (8, 16)]
+    ended = end_of("A red bus, far away,")
+    words = ["A", " red", " bus, far away,"]
+    events: list[Event] = [TextDelta(text=words[0]), *slow, TextDelta(text=words[1]), *slow]
+    events += [TextDelta(text=words[2]), *slow, ended]  # " 25%" has no room in 20 columns now
+
+    both = Terminal()  # the screen gets both
+    AnswerView(Console(both, both), timings=False).show(iter(events))
+    share = "\x1b7\x1b[K\x1b[2m {}%\x1b[0m\x1b8"
+    shares = share.format(25) + share.format(50) + "\x1b[K"
+    assert both.getvalue() == f"A{shares} red{shares} bus, far away,\n"
+
+    monkeypatch.setenv("COLUMNS", "80")
+    file, err = io.StringIO(), Terminal()
+    AnswerView(Console(file, err), timings=False).show(iter(events))
+    assert file.getvalue() == "A red bus, far away,\n"
+    assert "Next token 16/32 (50%)" in err.getvalue()
+
+
 def test_streamed_weights_are_told_once_and_memory_is_shown() -> None:
     out, err = Terminal(), Terminal()
     console = Console(out, err)
     told = Streaming(picture_bytes=3 * GIB, prompt_bytes=0, token_bytes=250 * MIB)
     going = Progress(phase="encode", done=21, total=63, held_bytes=5 * GIB)
-    ended = Finished(
-        text="Yes.",
-        reason=FinishReason.EOS,
-        prompt_tokens=1,
-        image_tokens=0,
-        completion_tokens=1,
-        encode_s=0.0,
-        prefill_s=0.0,
-        decode_s=0.0,
-    )
+    ended = end_of("Yes.")
     for _ in range(2):
         AnswerView(console, timings=False).show(iter([told, going, TextDelta(text="Yes."), ended]))
     assert err.getvalue().count("Not all weights fit in memory") == 1

@@ -20,6 +20,7 @@ from cogvlm2_lite.errors import EngineError, UsageError
 from cogvlm2_lite.events import Finished, FinishReason
 from cogvlm2_lite.inputs.tokenizer import StreamDecoder, Tokenizer
 from cogvlm2_lite.sampling import Sampling
+from tests.helpers.answers import scripted_decode
 from tests.helpers.folders import talking_folder
 
 TOKENIZER = Tokenizer.from_folder(checkpoint_folder())
@@ -214,9 +215,7 @@ def test_an_object_ends_the_answer_and_end_tokens_never_do(tmp_path: Path) -> No
         return row
 
     first = scores()
-    model.runtime.decode_each = lambda tokens: [  # type: ignore[method-assign]
-        scores() for _ in tokens
-    ]
+    model.runtime.decode_steps = scripted_decode(scores)  # type: ignore[method-assign, assignment]
     model.runtime.compute_logits = lambda hidden: first.reshape(1, 1, -1)  # type: ignore[method-assign]
     sampling = Sampling(json_object=True, logprobs=0)
     end = list(model.answer("Go?", sampling=sampling))[-1]

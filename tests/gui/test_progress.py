@@ -114,6 +114,10 @@ def test_the_phases_of_an_answer_follow_each_other() -> None:
             "Answering: 12.0 s per token, the next in 8 s",
         ),
         (
+            Phase(name="decode", tokens=5, token_s=12.0, token_share=0.36, next_s=7.6),
+            "Answering: 12.0 s per token, next token 36 %, the next in 8 s",
+        ),
+        (
             Phase(name="decode", share=0.1, left_s=5000, tokens=5, token_s=12.0),
             "Answering: 12.0 s per token, at most 1 h 25 min left",
         ),
@@ -134,6 +138,54 @@ def test_a_slow_token_is_counted_down() -> None:
         clock.now += 1.0
         left.append(estimate.phase().next_s)
     assert left == pytest.approx([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0])
+
+
+def decode(done: int, total: int = 32) -> Progress:
+    return Progress(phase="decode", done=done, total=total, held_bytes=GIB)
+
+
+def test_the_first_token_that_takes_long_has_a_share_and_a_time_left() -> None:
+    clock = Clock()
+    estimate = Estimate(10, clock)
+    estimate.see(Prefilled(tokens=3, reused_tokens=0, seconds=1))
+    estimate.see(TextDelta(text="a"))
+    shown = []
+    for done in range(1, 32):
+        clock.now += 1.0
+        estimate.see(decode(done))
+        shown.append(estimate.phase())
+    assert [phase.token_share for phase in shown] == [done / 32 for done in range(1, 32)]
+    assert {phase.name for phase in shown} == {"decode"}
+    assert {phase.token_s for phase in shown} == {32.0}
+    assert [phase.next_s for phase in shown] == [32.0 - done for done in range(1, 32)]
+    lefts = [phase.left_s for phase in shown[2:]]
+    assert all(
+        left is not None and left == pytest.approx(9 * 32 - done, abs=3)
+        for done, left in enumerate(lefts, 3)
+    )
+    clock.now += 1.0
+    estimate.see(TextDelta(text="b"))
+    assert estimate.phase().token_share is None
+    assert estimate.phase().token_s == 32.0
+
+
+def test_a_token_that_is_slower_than_the_others_gets_its_own_time_left() -> None:
+    clock = Clock()
+    estimate = Estimate(10, clock)
+    for _ in range(3):
+        clock.now += 4.0
+        estimate.see(TextDelta(text="a"))
+    clock.now += 6.0
+    estimate.see(decode(8))
+    assert estimate.phase().next_s == pytest.approx(18.0)
+
+
+def test_tokens_of_an_answer_that_is_continued_keep_its_phase() -> None:
+    estimate = Estimate(10, Clock())
+    estimate.see(Prefilled(tokens=3, reused_tokens=0, seconds=1))
+    estimate.see(Progress(phase="prefill", done=1, total=4))
+    estimate.see(decode(16))
+    assert (estimate.phase().name, estimate.phase().share) == ("resume", 0.25)
 
 
 def test_a_time_left_in_words() -> None:

@@ -298,6 +298,7 @@ def test_progress_only_increases_and_notices_come_with_the_answer(folder: Path) 
     engine.extra = [PictureOpened(page=2, pages=3, notices=(Text("It has 3 pages."),))]
     engine.extra += [Progress(phase="encode", done=done, total=2) for done in (1, 2)]
     engine.extra += [Progress(phase="prefill", done=done, total=3) for done in (1, 2, 3)]
+    engine.extra += [Progress(phase="decode", done=done, total=32) for done in (8, 16)]
 
     async def use(client: Client) -> CallToolResult:
         values = {"path": "a.png", "question": "a bus", "page": 2}

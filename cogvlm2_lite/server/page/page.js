@@ -732,7 +732,7 @@ async function receive(job) {
     const report = chunk.cogvlm2 || {};
     if (report.phase) {
       showProgress(job, `${words[report.phase]} ${Math.round(100 * report.done / report.total)}%`);
-      phase = report.phase;
+      phase = report.phase; // "decode": of a token that takes long
       heldBytes = report.held_bytes;
       showMemory();
     }
