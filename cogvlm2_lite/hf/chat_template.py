@@ -17,6 +17,7 @@ _FRAME = """\
     {%- endfor -%}
   {%- endif -%}
 {%- endfor -%}
+{{- BOS -}}
 {%- if ns.picture -%}{{ IMAGE }}{%- endif -%}
 {%- for message in messages -%}
   {%- if message.content is string -%}
@@ -47,20 +48,21 @@ _FRAME = """\
 _VALUES = {"question": "(ns.question or '')", "answer": "(ns.answer | trim)"}
 
 
-def chat_template(template: Template, image_token: str) -> str:
+def chat_template(template: Template, bos_token: str, image_token: str) -> str:
     """Return a prompt template in Jinja.
 
-    The text begins with `image_token` if a message has a picture, because the picture is the first
-    thing that the model reads. The last question ends where its answer begins, also without
-    `add_generation_prompt`. A template without past turns leaves them out.
+    The text begins with `bos_token`, and then `image_token` if a message has a picture, because the
+    picture is the first thing that the model reads. The last question ends where its answer begins,
+    also without `add_generation_prompt`. A template without past turns leaves them out.
     """
     expressions = {
+        "BOS": _literal(bos_token),
         "IMAGE": _literal(image_token),
         "PAST": _expression(template.past),
         "LAST": _expression(template.past or template.question),
         "QUESTION": _expression(template.question),
     }
-    return re.sub("IMAGE|PAST|LAST|QUESTION", lambda word: expressions[word[0]], _FRAME)
+    return re.sub("BOS|IMAGE|PAST|LAST|QUESTION", lambda word: expressions[word[0]], _FRAME)
 
 
 def _expression(text: str) -> str:

@@ -8,8 +8,12 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from cogvlm2_lite.architectures import ARCHITECTURES
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.architectures.others import other_model
 from cogvlm2_lite.config import parse_config
+
+HUB_KEYS = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
+"""Arguments of `from_pretrained` that say where the files of a model are."""
 
 
 class CogVLM2VisionConfig(PreTrainedConfig):
@@ -53,6 +57,27 @@ class CogVLM2Config(PreTrainedConfig):
         content["template_version"] = numbers.template_version
         content["tie_word_embeddings"] = False
         return super().from_dict(content, **kwargs)
+
+
+def numbers_of(config: CogVLM2Config) -> ModelConfig:
+    """Return the configuration as the rest of this program uses it."""
+    content = config.to_dict()
+    vision: Any = config.vision_config
+    content["vision_config"] = vision.to_dict()
+    return parse_config(content)
+
+
+def cached_numbers(folder: Any, kwargs: Mapping[str, Any]) -> ModelConfig | None:
+    """Return the configuration of a folder or of a name in the Hugging Face cache.
+
+    None if it has no config.json, or that of another model. Nothing is downloaded.
+    """
+    hub = {key: kwargs[key] for key in HUB_KEYS if key in kwargs} | {"local_files_only": True}
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(folder, **hub)
+    except OSError:
+        return None
+    return parse_config(content) if is_cogvlm2(content) else None
 
 
 def is_cogvlm2(raw: Mapping[str, Any]) -> bool:

@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.hf.chat_template import chat_template as jinja_template
-from cogvlm2_lite.hf.config import CogVLM2Config
+from cogvlm2_lite.hf.config import HUB_KEYS, numbers_of
 from cogvlm2_lite.hf.pictures import open_any
+from cogvlm2_lite.hf.tokenizer import add_padding
 from cogvlm2_lite.inputs.image import OpenedImage, normalise_pixels, resize_pixels
 from cogvlm2_lite.inputs.prompt import token_types
 
 _TEXT_KEYS = ("padding", "padding_side", "pad_to_multiple_of", "max_length", "truncation")
-_HUB_KEYS = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
 _PICTURE_KEYS = ("image", "image_url", "url", "path", "base64")
 
 
@@ -70,9 +68,7 @@ class CogVLM2Processor(ProcessorMixin):
         self.bos_token_id = tokenizer.bos_token_id if bos_token_id is None else bos_token_id
         self.image_token_id = tokenizer.pad_token_id if image_token_id is None else image_token_id
         self.image_token = tokenizer.convert_ids_to_tokens(self.image_token_id)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = self.image_token
-        tokenizer.padding_side = "left"
+        add_padding(tokenizer, self.image_token_id)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     @classmethod
@@ -82,13 +78,9 @@ class CogVLM2Processor(ProcessorMixin):
         saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "image_seq_length" in saved:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        numbers = _numbers(config)
+        hub = {key: kwargs[key] for key in HUB_KEYS if key in kwargs}
+        numbers = numbers_of(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub))
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        token = str(tokenizer.convert_ids_to_tokens(numbers.pad_token_id))
-        written = saved.get("chat_template")
-        template = numbers.architecture.templates[numbers.template_version]
         side = numbers.vision.image_size
         return cls(
             CogVLM2ImageProcessor({"height": side, "width": side}),
@@ -96,7 +88,7 @@ class CogVLM2Processor(ProcessorMixin):
             image_seq_length=numbers.vision.image_tokens,
             bos_token_id=numbers.bos_token_id,
             image_token_id=numbers.pad_token_id,
-            chat_template=written or jinja_template(template, token),
+            chat_template=tokenizer.chat_template,
         )
 
     def __call__(
@@ -211,13 +203,6 @@ class CogVLM2Processor(ProcessorMixin):
                 texts=len(texts),
             )
         return groups
-
-
-def _numbers(config: CogVLM2Config) -> Any:
-    content = config.to_dict()
-    vision: Any = config.vision_config
-    content["vision_config"] = vision.to_dict()
-    return parse_config(content)
 
 
 def _flat(images: Any) -> list[Any]:

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    LlamaConfig,
+)
 
 import cogvlm2_lite.hf
 from cogvlm2_lite import build_prompt
@@ -156,12 +162,12 @@ def test_messages_become_the_prompt_of_the_template(
             talk.append({"role": "assistant", "content": f" {answer}"})
     history = [(question, answer) for question, answer in turns if answer is not None]
     expected = build_prompt(turns[-1][0], history, name)
-    template = chat_template(CONFIG.architecture.templates[name], "<picture>")
+    template = chat_template(CONFIG.architecture.templates[name], "<start>", "<picture>")
     for prompt in (True, False):
         text = processor.apply_chat_template(
             talk, chat_template=template, add_generation_prompt=prompt
         )
-        assert text == expected
+        assert text == "<start>" + expected
     assert processor.tokenizer is not None
 
 
@@ -174,7 +180,7 @@ def test_instructions_and_consecutive_messages_join_the_question(processor: Any)
     ]
     begun = processor.apply_chat_template(talk, continue_final_message=True)
     question = "Question: Be brief.\nWhat is it?\nAnd where? Answer:"
-    assert begun == f"{processor.image_token}{question} A sign"
+    assert begun == f"<|begin_of_text|>{processor.image_token}{question} A sign"
     assert "image" in talk[1]["content"][0]["type"]
 
 
@@ -259,3 +265,74 @@ def test_the_tokenizer_of_a_folder_without_a_padding_token_gets_the_models(tmp_p
     again = AutoProcessor.from_pretrained(folder)
     assert again.tokenizer.pad_token_id == 2
     assert AutoTokenizer.from_pretrained(folder) is not None
+
+
+# --- the image processor and the tokenizer alone ------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["folder", "by name", "class"])
+def test_the_image_processor_of_a_folder_has_the_size_of_the_model(where: str) -> None:
+    load: Any = {
+        "folder": lambda: AutoImageProcessor.from_pretrained(DEMO),
+        "by name": lambda: AutoImageProcessor.from_pretrained(
+            pretrained_model_name_or_path=str(DEMO), trust_remote_code=True
+        ),
+        "class": lambda: cogvlm2_lite.hf.CogVLM2ImageProcessor.from_pretrained(DEMO),
+    }[where]
+    found = load()
+    given = found(Image.open(PICTURE), return_tensors="np")["pixel_values"]
+    assert np.array_equal(given, pixel_values(open_image(PICTURE), CONFIG.vision))
+
+
+def test_the_tokenizer_alone_makes_the_prompt_of_ask() -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(DEMO)
+    talk = [{"role": "user", "content": "What can you do?"}]
+    ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    prompt = encode_prompt(Tokenizer.from_folder(DEMO), CONFIG, "What can you do?", has_image=False)
+    assert ids == prompt.input_ids[0].tolist()
+    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+
+
+def test_the_text_of_the_tokenizer_and_a_picture_are_what_ask_reads(processor: Any) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(DEMO)
+    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    given = processor(text=text, images=PICTURE, return_tensors="pt")
+    prompt = encode_prompt(Tokenizer.from_folder(DEMO), CONFIG, QUESTION, has_image=True)
+    assert np.array_equal(given["input_ids"], prompt.input_ids)
+
+
+def test_the_template_of_llama_is_replaced_and_one_of_the_user_stays(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO, tmp_path / "m", ignore=shutil.ignore_patterns("*.safet*")))
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": "<|start|>"}))
+    load = AutoTokenizer.from_pretrained
+    assert "Question: " in load(folder).chat_template
+    assert load(folder, chat_template="mine").chat_template == "mine"
+    (folder / "chat_template.jinja").write_text("saved")
+    assert load(folder).chat_template == AutoProcessor.from_pretrained(folder).chat_template
+    assert load(folder).chat_template == "saved"
+
+
+def test_rows_of_the_tokenizer_are_padded_before_the_text() -> None:
+    texts = ["Question: A? Answer:", "Question: What can you do? Answer:"]
+    for side, place in ({}, 0), ({"padding_side": "right"}, -1):
+        padded = AutoTokenizer.from_pretrained(DEMO, **side)(texts, padding=True)
+        assert padded["attention_mask"][0][place] == 0
+
+
+def test_tokenizers_and_image_processors_of_other_models_are_loaded_as_before(
+    tmp_path: Path,
+) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(DEMO)
+    tokenizer.chat_template, tokenizer.padding_side = None, "right"
+    tokenizer.save_pretrained(tmp_path)
+    LlamaConfig(hidden_size=64, num_hidden_layers=1).save_pretrained(tmp_path)
+    found = AutoTokenizer.from_pretrained(tmp_path)
+    assert (found.chat_template, found.padding_side) == (None, "right")
+    for load in AutoImageProcessor, CLIPImageProcessor:
+        with pytest.raises(OSError, match=r"preprocessor_config\.json"):
+            load.from_pretrained(tmp_path)
+    with pytest.raises(OSError, match=r"preprocessor_config\.json"):
+        CLIPImageProcessor.from_pretrained(DEMO)
