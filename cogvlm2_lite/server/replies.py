@@ -219,6 +219,7 @@ class CompletionReply:
             model=self._model,
             choices=[one for one in self._choices if isinstance(one, CompletionChoice)],
             usage=self._usage,
+            cogvlm2=self.report,
             system_fingerprint=FINGERPRINT,
         )
 
@@ -256,7 +257,7 @@ class CompletionReply:
 
     def _begin_answer(self) -> Iterator[dict[str, Any]]:
         if not self._chat:
-            if self._answer.text:  # the prompt
+            if self._answer.text or self.report is not None:  # the prompt
                 yield self._chunk(self._answer.text, None)
         elif self._answer.call is None:
             yield self._chunk({"role": "assistant", "content": ""}, None)

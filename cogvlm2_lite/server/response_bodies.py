@@ -157,6 +157,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     model: str
     choices: Annotated[list[CompletionChoice], Meta(min_length=1, max_length=MOST_CHOICES)]
     usage: Usage
+    cogvlm2: Report | None
     system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
 

@@ -24,9 +24,12 @@ _UNKNOWN = frozenset(
     {
         "not", "uniqueItems", "if", "then", "else", "contains", "minContains", "maxContains",
         "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
-        "unevaluatedProperties", "unevaluatedItems",
     }
 )  # fmt: skip
+_UNLESS_FALSE = frozenset({"not", "uniqueItems"})
+"""Keywords that allow everything if they are false."""
+_UNEVALUATED = {"unevaluatedProperties": "additionalProperties", "unevaluatedItems": "items"}
+"""Keywords, and those with the same meaning in a schema that no other schema is combined with."""
 _FORMATS = frozenset(
     {
         "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
@@ -61,8 +64,11 @@ def _usable(schema: Any, ignored: dict[str, None], *, narrow: bool) -> Any:
     inner_of = partial(_usable, ignored=ignored, narrow=narrow)
     found: dict[str, Any] = {}
     for name, value in schema.items():
-        if _left_out(name, value, schema):
-            if value is not False:
+        if name in _UNEVALUATED and not _COMBINED & schema.keys():
+            if _UNEVALUATED[name] not in schema:
+                found[_UNEVALUATED[name]] = inner_of(value)
+        elif _left_out(name, value, schema):
+            if value is not False or name not in _UNLESS_FALSE:
                 ignored[name] = None
         elif name in _NAMED and isinstance(value, Mapping):
             found[name] = {key: inner_of(inner) for key, inner in value.items()}
@@ -159,7 +165,7 @@ def _left_out(name: str, value: Any, schema: Mapping[str, Any]) -> bool:
         return isinstance(value, str) and value not in _FORMATS
     if name == "pattern":
         return isinstance(value, str) and _LOOKAROUND.search(value) is not None
-    return name in _UNKNOWN
+    return name in _UNKNOWN or name in _UNEVALUATED
 
 
 def _names(values: Any) -> Iterable[str]:

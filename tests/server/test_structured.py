@@ -420,6 +420,14 @@ def kind_of(word: str) -> dict[str, Any]:
         ({"type": "array", "items": STRING, "uniqueItems": False}, ["a"], []),
         ({"type": "array", "items": {"$ref": "#/$defs/A"}, "$defs": {"A": NAMED | {"if": {}}}},
          [{"not": "a"}], ["if"]),
+        (NAMED | {"unevaluatedProperties": False}, {"not": "a"}, []),
+        ({"allOf": [NAMED], "unevaluatedProperties": False}, {"not": "a"},
+         ["unevaluatedProperties"]),
+        ({"prefixItems": [STRING], "minItems": 1, "unevaluatedItems": False}, ["a"], []),
+        ({"type": "array", "items": STRING, "contains": False}, ["a"], ["contains"]),
+        ({"type": "array", "items": STRING, "contains": {"const": "b"}, "minContains": 2}, ["a"],
+         ["contains", "minContains"]),
+        (STRING | {"pattern": "(?<=a)b|\\bc"}, "x", ["pattern"]),
         (STRING | {"format": "file-path"}, "/a", ["format"]),
         (STRING | {"format": "date"}, "2024-05-17", []),
         (STRING | {"pattern": "^(?!a)b$"}, "x", ["pattern"]),
@@ -446,6 +454,56 @@ def test_keywords_that_answers_cannot_be_held_to_are_ignored_and_named(
     assert json.loads(made.choices[0].message.content) == answer
     names = [f"json_schema.{name}" for name in ignored]
     assert (made.cogvlm2 or {"ignored": []})["ignored"] == names
+
+
+UNUSED: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": STRING | {"pattern": "(?=b)b"}},
+    "required": ["a"],
+    "not": {"required": ["b"]},
+    "if": {},
+}
+LEFT_OUT = [f"json_schema.{name}" for name in ("pattern", "not", "if")]
+FUNCTION = {"name": "f", "parameters": UNUSED}
+RESPONSES_FORM = {"format": {"type": "json_schema", "name": "a", "schema": UNUSED}}
+OLLAMA = {"model": "demo", "format": UNUSED}
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": ASKED, "response_format":
+        {"type": "json_schema", "json_schema": {"name": "a", "schema": UNUSED}}}),
+    ("/v1/chat/completions", {"messages": ASKED, "guided_json": UNUSED}),
+    ("/v1/chat/completions", {"messages": ASKED, "tool_choice": "required",
+        "tools": [{"type": "function", "function": FUNCTION}]}),
+    ("/v1/chat/completions", {"messages": ASKED, "functions": [FUNCTION],
+        "function_call": {"name": "f"}}),
+    ("/v1/responses", {"input": "a", "text": RESPONSES_FORM}),
+    ("/v1/responses", {"input": "a", "tool_choice": "required",
+        "tools": [{"type": "function", **FUNCTION}]}),
+    ("/api/chat", OLLAMA | {"messages": [{"role": "user", "content": "a"}]}),
+    ("/api/generate", OLLAMA | {"prompt": "a"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), BODIES)
+def test_the_keywords_that_were_left_out_are_named_in_every_form_of_reply(
+    client: openai.OpenAI, engine: WritingEngine, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    engine.texts.append('{"a": "x"}')
+    server = str(client.base_url).removesuffix("/v1/")
+    reply = httpx.post(server + path, json=body | {"stream": stream})
+    assert reply.headers["x-cogvlm2-ignored"] == ", ".join(LEFT_OUT)
+    assert json.dumps(LEFT_OUT, separators=(",", ":")) in reply.text.replace(", ", ",")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_completion_names_the_fields_that_were_left_out(
+    client: openai.OpenAI, engine: WritingEngine, stream: bool
+) -> None:
+    engine.texts.append("x")
+    body = {"prompt": "a", "guided_json": UNUSED, "min_p": 0.1, "stream": stream}
+    reply = httpx.post(f"{client.base_url}completions", json=body)
+    assert reply.headers["x-cogvlm2-ignored"] == "guided_json, min_p"
+    assert '"ignored":["guided_json","min_p"]' in reply.text
 
 
 OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
