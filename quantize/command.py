@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.text import Text, join
@@ -83,7 +84,9 @@ def quantize_parser() -> Parser:
         description=_QUANTIZE,
         epilog=_EPILOG,
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="the 16-bit checkpoint folder")
+    parser.add_argument(
+        "source", metavar="SRC", type=Path, help="the 16-bit checkpoint folder, or `demo`"
+    )
     parser.add_argument("destination", metavar="DST", type=Path, help="the folder to write")
     parser.add_argument(
         "--double-quant",
@@ -221,6 +224,8 @@ Show = Callable[[Event], None]
 
 
 def _quantize(options: argparse.Namespace, show: Show) -> int:
+    if options.source == Path(DEMO_WORD):
+        options.source = model_folder(DEMO_WORD)
     prepare_threads()
     note = Text(choose_calibration(options))
     with _sample_pixels(options) as pixels:

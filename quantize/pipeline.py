@@ -292,11 +292,12 @@ def _check_room(destination: Path, recipe: Recipe, found: Survey, limit: int | N
     free = _free_bytes(destination)
     if free < needed:
         raise DoesNotFitError(
-            "{size} must still be written to {folder}, which has {free} free: {missing} more is "
-            "needed.",
+            "{size} must still be written to {folder}, where {reserve} must stay free. It has "
+            "{free} free: {missing} more is needed.",
             hint="Free that much, or choose a destination on another disk. Nothing was written.",
             size=format_bytes(missing),
             folder=destination.parent,
+            reserve=format_bytes(_RESERVE_BYTES),
             free=format_bytes(free),
             missing=format_bytes(needed - free),
         )

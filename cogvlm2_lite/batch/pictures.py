@@ -24,7 +24,7 @@ from cogvlm2_lite.inputs.formats import (
     readable_suffixes,
 )
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
-from cogvlm2_lite.text import Text, listed, marked
+from cogvlm2_lite.text import Text, join, listed, marked
 
 _SETTLED_S = 2.0
 """A file that is younger may change again without a new time: file systems count in steps of up to
@@ -70,13 +70,13 @@ def find_pictures(folder: Path, *, recursive: bool) -> Found:
     texts = [_left_out(count, kind, package) for (kind, package), count in left_out.items()]
     texts += [Text(template, count=count) for template, count in places.items()]
     if not names:
-        hint = "" if recursive else "Add --recursive to include subfolders."
+        adds = not recursive and (not texts or places[_BELOW] > 0)
+        more = Text("Add --recursive to include subfolders." if adds else "")
         raise UsageError(
             "{folder} has no pictures ({kinds}).",
-            hint="Left out: {files}." if texts else hint,
+            hint=join(Text("Left out: {files}.", files=listed(texts)), more) if texts else more,
             folder=folder,
             kinds=", ".join(sorted(suffixes)),
-            files=listed(texts),
         )
     names.sort(key=_order)
     return Found(names=tuple(names), left_out=tuple(texts))

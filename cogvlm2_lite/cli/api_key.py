@@ -44,6 +44,9 @@ def read_key(args: argparse.Namespace) -> str:
             return expand_home(args.api_key_file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             raise UsageError(
-                "The file with the API key can't be read: {why}.", why=error
+                "The file {file} with the API key can't be read: {why}.",
+                hint="Write a key of at least 16 characters to a file, and name it.",
+                file=args.api_key_file,
+                why=getattr(error, "strerror", None) or "it is not a text in UTF-8",
             ) from error
     return args.api_key or os.environ.get(KEY_VARIABLE, "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import OutputError, UsageError
 from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.places import expand_home
@@ -85,14 +85,14 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     if args.html is not None:
         _check_page(args.html)
     found = _run(args, reference, other, console)
-    if args.html is not None:
-        _write_page(args.html, found, console)
     if args.json:
         console.line(to_json(found.as_dict(), indent=1))
     else:
         for notice in found.notices:
             console.remark(notice)
         console.line(as_text(found))
+    if args.html is not None:  # after the result, which stays if the page can't be written
+        _write_page(args.html, found, console)
     return 0
 
 
@@ -150,7 +150,15 @@ def _write_page(file: Path, found: Comparison, console: Console) -> None:
         console.status(f"Comparing matrices: {one.name}")
     console.status("")
     page = sealed_page(render(found, matrices))
-    write_whole(file, lambda temporary: temporary.write_bytes(page))
+    try:
+        write_whole(file, lambda temporary: temporary.write_bytes(page))
+    except OSError as error:
+        raise OutputError(
+            "{file} can't be written: {why}.",
+            hint="Choose a file in another folder.",
+            file=file,
+            why=error.strerror or error,
+        ) from error
     console.remark(f"Wrote {file}.")
 
 

@@ -6,6 +6,7 @@ imported only when it is called, so help texts and typing errors take no time.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 
 FAULT = 70
 """Exit code of an internal error: EX_SOFTWARE of sysexits.h."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk that is full or read-only, which no code of ours can cause."""
 
 _HELP, _VERSION = ("-h", "--help", "help"), ("-V", "--version")
 
@@ -147,7 +151,13 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
     except MemoryError:
         console.error("Not enough memory.", "Close other programs and try again.")
         return 1
-    except Exception:  # noqa: BLE001 - the outermost handler of the program
+    except Exception as error:  # noqa: BLE001 - the outermost handler of the program
+        if isinstance(error, OSError) and error.errno in _FULL:
+            console.error(
+                f"{error.filename or 'A file'} can't be written: {error.strerror}.",
+                "Free some space, or use another disk. Then run the same command again.",
+            )
+            return 1
         with suppress(OSError):
             traceback.print_exc()
         console.error(

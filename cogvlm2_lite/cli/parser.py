@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         put(sys.stdout, self.format_help())
 
     def error(self, message: str) -> NoReturn:
-        sentence = f"{message[:1].upper()}{message[1:]}."  # argparse's own wording
+        sentence = f"{message[:1].upper()}{message[1:]}".removesuffix(".") + "."  # of argparse
         raise UsageError(Text(sentence), hint="See `{command} --help`.", command=self.prog)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:

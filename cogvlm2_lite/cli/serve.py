@@ -166,6 +166,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 
     def show_address(address: str) -> None:
         show(f"Chat page: {address}  API: {address}/v1  Ctrl-C stops the server.")
+        show(f"Loading {options.model}.")
 
     serve(options, on_listening=show_address, on_remark=show)
     return 0

@@ -7,6 +7,7 @@ are limited here, and requests where their key is known (app.py).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from typing import ClassVar
@@ -39,12 +40,21 @@ def listen(host: str, port: int) -> socket.socket:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
             "The server can't listen on {host}, port {port}: {why}.",
-            hint="Choose another --port; 0 picks a free one.",
+            hint=_hint_about(error),
             host=host,
             port=port,
             why=reason,
         ) from error
     return listener
+
+
+def _hint_about(error: Exception) -> Text:
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+        return Text("Choose an address of this computer with --host, such as 127.0.0.1.")
+    if number == errno.EACCES:
+        return Text("Choose a --port of 1024 or above: the system reserves those below.")
+    return Text("Choose another --port; 0 picks a free one.")
 
 
 def http_protocol(limits: Limits) -> type[H11Protocol]:

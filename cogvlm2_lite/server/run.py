@@ -71,6 +71,17 @@ def remarks_of(loaded: Loaded) -> list[str]:
     return [*([remark] if remark else []), *loaded.warnings]
 
 
+def report_state(service: Service, model: str, on_remark: Callable[[str], None]) -> None:
+    """Report when the model is ready, what to know of it, and when its process has ended."""
+
+    def show_loaded(loaded: Loaded) -> None:
+        for remark in [*remarks_of(loaded), f"{model} is ready."]:
+            on_remark(remark)
+
+    service.on_loaded = show_loaded
+    service.on_died = lambda reason: on_remark(f"{reason} It is started again.")
+
+
 def serve(
     options: Options,
     *,
@@ -80,19 +91,15 @@ def serve(
     """Serve until SIGINT or SIGTERM.
 
     on_listening  called with the page's address when the port is open, before the model is loaded
-    on_remark     called with a remark of the memory plan and warnings about the model's files
+    on_remark     called with a remark of the memory plan, warnings about the model's files, and
+                  when the model is ready and when it has to be loaded again
 
     Raises UsageError if the port can't be opened, and the engine's error if the model can't be
     loaded.
     """
     engine = EngineProcess(options.load)
-
-    def show_remarks(loaded: Loaded) -> None:
-        for remark in remarks_of(loaded):
-            on_remark(remark)
-
     server = LocalServer(options, engine)
-    server.service.on_loaded = show_remarks
+    report_state(server.service, options.model, on_remark)
     on_listening(server.address)
     try:
         server.run()

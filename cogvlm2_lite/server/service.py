@@ -34,6 +34,7 @@ class Service:
 
     on_load_failure  called if the model can't be loaded; `failure` then is the error
     on_loaded        called each time the model has been loaded
+    on_died          called with the reason if the engine's process ended and is started again
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Service:
         self._queue = RequestQueue(max_waiting)
         self._on_load_failure = on_load_failure
         self.on_loaded: Callable[[Loaded], None] = lambda _: None
+        self.on_died: Callable[[Text], None] = lambda _: None
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
         self._running: set[int] = set()
@@ -337,7 +339,9 @@ class Service:
                 self._changed.set()
                 self.metrics.add("engine_deaths_total")
                 self._deaths = self._deaths + 1 if not self._answered_since() else 1
-                self._begin_restart()
+                if not self._draining:
+                    self.on_died(news.reason)
+                    self._begin_restart()
 
     def _answered_since(self) -> bool:
         """Return whether an answer was completed since the last death."""
@@ -347,8 +351,6 @@ class Service:
         return since
 
     def _begin_restart(self) -> None:
-        if self._draining:
-            return
         task = asyncio.get_running_loop().create_task(self._restart())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -2549,6 +2549,14 @@
         <translation>此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。</translation>
     </message>
     <message>
+        <source>Choose an address of this computer with --host, such as 127.0.0.1.</source>
+        <translation>请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。</translation>
+    </message>
+    <message>
+        <source>Choose a --port of 1024 or above: the system reserves those below.</source>
+        <translation>请选择 1024 或更大的 --port：更小的端口由系统保留。</translation>
+    </message>
+    <message>
         <source>a list of strings, each a picture in base64</source>
         <translation>字符串列表，每个字符串是一张 base64 编码的图片</translation>
     </message>
@@ -3237,10 +3245,6 @@
         <translation>请加上 --shard-size {smaller} 重新运行同一命令：已完成的校准会保留，权重文件会重新写入。也可以选择其他磁盘上的目标文件夹。</translation>
     </message>
     <message>
-        <source>{size} must still be written to {folder}, which has {free} free: {missing} more is needed.</source>
-        <translation>还要向 {folder} 写入 {size}，那里有 {free} 可用：还差 {missing}。</translation>
-    </message>
-    <message>
         <source>Free that much, or choose a destination on another disk. Nothing was written.</source>
         <translation>请腾出这么多空间，或选择其他磁盘上的目标。尚未写入任何内容。</translation>
     </message>
@@ -3359,6 +3363,10 @@
     <message>
         <source>The picture took too long to read.</source>
         <translation>读取图片用时过长。</translation>
+    </message>
+    <message>
+        <source>{size} must still be written to {folder}, where {reserve} must stay free. It has {free} free: {missing} more is needed.</source>
+        <translation>还需要向 {folder} 写入 {size}，并且必须留出 {reserve} 的空闲空间。现在空闲 {free}：还差 {missing}。</translation>
     </message>
     <message>
         <source>It was moved or deleted, or its disk is not connected. Choose another folder.</source>
@@ -3909,10 +3917,6 @@
         <translation>--{name} 必须大于 0。</translation>
     </message>
     <message>
-        <source>The file with the API key can&apos;t be read: {why}.</source>
-        <translation>无法读取 API 密钥文件：{why}。</translation>
-    </message>
-    <message>
         <source>The name {file} must end in .md or .json.</source>
         <translation>文件名 {file} 必须以 .md 或 .json 结尾。</translation>
     </message>
@@ -4059,6 +4063,14 @@
     <message>
         <source>--context must be 1 or more, not {value}.</source>
         <translation>--context 必须大于或等于 1，不能是 {value}。</translation>
+    </message>
+    <message>
+        <source>The file {file} with the API key can&apos;t be read: {why}.</source>
+        <translation>无法读取包含 API 密钥的文件 {file}：{why}。</translation>
+    </message>
+    <message>
+        <source>Write a key of at least 16 characters to a file, and name it.</source>
+        <translation>请把至少 16 个字符的密钥写入一个文件，并指定该文件。</translation>
     </message>
     <message>
         <source>--seed must be 0 or more, not {value}.</source>

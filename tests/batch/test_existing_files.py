@@ -728,6 +728,10 @@ def test_a_folder_of_other_kinds_says_so(tmp_path: Path) -> None:
         batch(tmp_path, Speaker())
     assert "has no pictures" in caught.value.message
     assert caught.value.hint == "Left out: 1 JPEG XL file can't be opened."
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(UsageError) as caught:
+        batch(tmp_path, Speaker())
+    assert caught.value.hint.endswith("not searched: 1. Add --recursive to include subfolders.")
 
 
 # --- answers that are none ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -46,9 +47,13 @@ def crash(argv: Sequence[str]) -> int:
     raise RuntimeError("a fault")
 
 
+def fill_the_disk(argv: Sequence[str]) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "page.html")
+
+
 FAKES = [
     Command(name=name, target=f"{__name__}:{name}", summary=f"to {name}")
-    for name in ("say", "fail", "interrupt", "run_out", "crash")
+    for name in ("say", "fail", "interrupt", "run_out", "crash", "fill_the_disk")
 ]
 
 
@@ -151,6 +156,13 @@ def test_an_interrupt_is_one_short_line(capsys: Capture) -> None:
 def test_lack_of_memory_is_one_sentence(capsys: Capture) -> None:
     assert main(["run_out"], commands=FAKES) == 1
     assert "Not enough memory" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_fault_of_the_program(capsys: Capture) -> None:
+    assert main(["fill_the_disk"], commands=FAKES) == 1
+    shown = capsys.readouterr().err
+    assert "page.html can't be written: No space left on device." in shown
+    assert "Traceback" not in shown
 
 
 def test_a_fault_of_the_program_is_shown_whole_and_called_one(capsys: Capture) -> None:

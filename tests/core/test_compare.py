@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
-from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, OutputError, UsageError
 from cogvlm2_lite.evaluate import score
 from cogvlm2_lite.evaluate.compare import Comparison, compare
 from cogvlm2_lite.evaluate.matrices import matrix_errors
@@ -244,6 +245,18 @@ def test_a_page_without_a_place_is_refused_before_the_work(fp4: Path, tmp_path: 
         main(["demo", str(fp4), "--html", str(tmp_path / "none" / "p.html")])
     with pytest.raises(UsageError, match="it is a folder"):
         main(["demo", str(fp4), "--html", str(tmp_path)])
+
+
+def test_the_result_is_shown_if_the_page_cannot_be_written(
+    fp4: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cogvlm2_lite.cli.compare.write_whole", full)
+    with pytest.raises(OutputError, match=r"p\.html can't be written: No space left"):
+        main(["demo", str(fp4), "--count", "1", "--html", str(tmp_path / "p.html")])
+    assert "mean KL" in capsys.readouterr().out
 
 
 def test_a_page_replaces_only_one_that_nobody_edited(fp4: Path, tmp_path: Path) -> None:

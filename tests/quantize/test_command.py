@@ -85,6 +85,13 @@ def test_a_program_gets_one_json_event_per_line(
     assert events[-1]["ok"]
 
 
+def test_demo_is_the_included_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", str(tmp_path / "q"), "--plan"]) == 0
+    assert "vision tower       4.48 MiB" in capsys.readouterr().out
+
+
 def test_plan_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([SOURCE, str(tmp_path / "q"), "--plan"]) == 0
     assert "language expert" in capsys.readouterr().out
@@ -115,6 +122,7 @@ def test_damage_gives_exit_code_1_and_its_place(
         ([SOURCE, "x", "--keep", "a=int8"], 2, "matches none of the 33 linear matrices"),
         ([SOURCE, "x", "--threads", "0"], 2, "'0' is not a whole number above 0"),
         ([SOURCE, "x", "--shard-size", "big"], 2, "'big' is not a size"),
+        ([SOURCE, "x", "--budget", "3%"], 2, "like +5%, 4.6bits or 12.0GiB."),
         ([SOURCE, "x", "--shard-size", "0"], 2, "the size of a file can't be 0"),
         ([SOURCE, str(CHECKPOINT.parent)], 1, "is not empty"),
     ],
@@ -129,6 +137,7 @@ def test_a_mistake_gives_a_sentence_and_an_exit_code(
         event = json.loads(shown.out)
         assert event["event"] == "error"
         assert words in event["message"]
+        assert ".." not in event["message"]
         assert event["hint"]
     else:
         assert shown.err.startswith("Error: ")

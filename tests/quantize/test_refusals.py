@@ -195,7 +195,7 @@ def test_a_disk_with_too_little_room_is_noticed_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 64 * 1024**2 + 1000))
     message = refused(CHECKPOINT, tmp_path / "q", DoesNotFitError)
     assert "1.11 MiB must still be written" in message
-    assert "64.0 MiB free" in message
+    assert "where 64.0 MiB must stay free. It has 64.0 MiB free: 1.11 MiB more" in message
     assert list(tmp_path.iterdir()) == []
 
 

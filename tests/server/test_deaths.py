@@ -13,9 +13,12 @@ import pytest
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.server.run import report_state
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.worker.client import EngineProcess, EngineState
 from cogvlm2_lite.worker.heartbeat import Patience
-from tests.helpers.scripted_server import running
+from cogvlm2_lite.worker.protocol import Died
+from tests.helpers.scripted_server import ScriptedEngine, running
 from tests.helpers.waiting import PATIENCE_S, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -48,6 +51,19 @@ def body(words: str, **fields: Any) -> dict[str, Any]:
 
 ENDLESS: dict[str, Any] = {"temperature": 2, "max_tokens": 8000, "seed": 1}
 """The demo model babbles at this temperature; its context ends it after 1900 tokens."""
+
+
+def test_the_terminal_shows_that_the_model_is_ready_and_why_it_is_loaded_again() -> None:
+    engine, lines = ScriptedEngine(), list[str]()
+    with running(engine) as server:
+        wait_until(lambda: engine.state is EngineState.READY)
+        report_state(server.service, "small", lines.append)
+        engine.on_news(Died(reason=Text("The engine's process was killed.")))
+        wait_until(lambda: len(lines) == 2)
+    assert lines == [
+        "The engine's process was killed. It is started again.",
+        "small is ready.",
+    ]
 
 
 def test_a_hung_engine_is_a_503_and_those_that_wait_are_answered(

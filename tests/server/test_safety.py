@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
+import errno
 import json
 import logging
 import socket
@@ -15,6 +17,7 @@ import httpx
 import pytest
 from starlette.types import Receive
 
+from cogvlm2_lite.cli.api_key import read_key
 from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.server import app
@@ -330,6 +333,32 @@ def test_the_port_of_another_program_is_named(tmp_path: Path) -> None:
         port = server.address.rpartition(":")[2]
         with pytest.raises(UsageError, match=f"port {port}"):
             taken(server, int(port))
+
+
+def test_an_address_of_another_computer_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UsageError, match="can't listen") as caught:
+        listen("192.0.2.1", 0)
+    assert "an address of this computer" in caught.value.hint
+
+
+def test_a_port_that_the_system_reserves_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(UsageError, match="Permission denied") as caught:
+        listen("127.0.0.1", 80)
+    assert "1024 or above" in caught.value.hint
+
+
+def test_a_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    for file, why in (tmp_path / "none", "No such file"), (tmp_path / "b", "not a text in UTF-8"):
+        (tmp_path / "b").write_bytes(b"\xff\xfe\xfd")
+        args = argparse.Namespace(api_key=None, api_key_file=str(file))
+        with pytest.raises(UsageError, match=f"{file.name} with the API key .*{why}"):
+            read_key(args)
 
 
 def test_small_replies_are_sent_without_delay() -> None:

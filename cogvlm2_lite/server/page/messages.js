@@ -66,8 +66,12 @@ export const CHINESE = {
     "可用的 GPU：{names}。",
   "Check the spelling of the path.":
     "请检查路径的拼写。",
+  "Choose a --port of 1024 or above: the system reserves those below.":
+    "请选择 1024 或更大的 --port：更小的端口由系统保留。",
   "Choose a page from 1 to {pages}.":
     "请选择 1 到 {pages} 之间的页码。",
+  "Choose an address of this computer with --host, such as 127.0.0.1.":
+    "请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。",
   "Choose another --port; 0 picks a free one.":
     "请给出其他 --port；0 表示任意空闲端口。",
   "Choose one file in it.":
