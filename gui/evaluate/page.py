@@ -27,7 +27,7 @@ from gui.context import Context, model_name
 from gui.evaluate.form import EvaluationForm, FormValues
 from gui.evaluate.run import Compared, EvaluationRun, RunState, Scored, arguments
 from gui.pages.frame import page
-from gui.translation import translate
+from gui.translation import fill, sentences, translate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ class EvaluatePage(QWidget):
             self.bar.setRange(0, max(run.total, 1))
             self.bar.setValue(run.done)
             self.status.setText(self._sentence(run))
-            self.notes.setText(" ".join(translate(note) for note in run.notes))
+            self.notes.setText(sentences(*map(translate, run.notes)))
         self.notes.setVisible(bool(self.notes.text()))
 
     def _sentence(self, run: EvaluationRun) -> str:
@@ -242,11 +242,11 @@ class EvaluatePage(QWidget):
             case RunState.LOADING:
                 return self.tr("Loading the model…")
             case RunState.PAUSING:
-                return self._counts(run) + " " + self.tr("Pausing after the current questions.")
+                return sentences(self._counts(run), self.tr("Pausing after the current questions."))
             case RunState.PAUSED:
-                return self._counts(run) + " " + self.tr("Paused; the model stays in memory.")
+                return sentences(self._counts(run), self.tr("Paused; the model stays in memory."))
             case RunState.SCORING:
-                return self._counts(run) + " " + self.tr("Scoring…")
+                return sentences(self._counts(run), self.tr("Scoring…"))
             case RunState.STOPPING:
                 return self.tr("Stopping…")
             case RunState.FAILED:
@@ -256,15 +256,14 @@ class EvaluatePage(QWidget):
             case _:
                 left = ""
                 if run.seconds_left is not None:
-                    time = format_seconds(run.seconds_left)
-                    left = " " + self.tr("{time} left.").format(time=time)
-                return self._counts(run) + left
+                    left = fill(self.tr("{time} left."), time=format_seconds(run.seconds_left))
+                return sentences(self._counts(run), left)
 
     def _counts(self, run: EvaluationRun) -> str:
-        clauses = [self.tr("{done} of {total} questions").format(done=run.done, total=run.total)]
+        clauses = [fill(self.tr("{done} of {total} questions"), done=run.done, total=run.total)]
         if run.failed:
-            clauses.append(self.tr("{count} failed").format(count=run.failed))
-        return self.tr("{counts}.").format(counts=self.tr(", ").join(clauses))
+            clauses.append(fill(self.tr("{count} failed"), count=run.failed))
+        return fill(self.tr("{counts}."), counts=self.tr(", ").join(clauses))
 
     def _show_cards(self) -> None:
         while (item := self.cards.takeAt(0)) is not None:
@@ -288,7 +287,7 @@ class EvaluatePage(QWidget):
         row.addWidget(heading, 1)
         button = QPushButton(self.tr("Open the report"))
         button.setAccessibleName(
-            self.tr("Open the report about {benchmark}").format(benchmark=scored.title)
+            fill(self.tr("Open the report about {benchmark}"), benchmark=scored.title)
         )
         button.clicked.connect(partial(self._open, scored.report))
         row.addWidget(button)
@@ -303,26 +302,28 @@ class EvaluatePage(QWidget):
 
     def _value(self, scored: Scored) -> str:
         if scored.value is None:
-            return self.tr("{count} answered, not graded (needs a GPT-4 judge)").format(
-                count=scored.asked
+            return fill(
+                self.tr("{count} answered, not graded (needs a GPT-4 judge)"), count=scored.asked
             )
         if scored.hits is not None and scored.unit == "hits":
-            return self.tr("{hits} of {asked} right").format(hits=scored.hits, asked=scored.asked)
-        return self.tr("{value:.1f} points").format(value=scored.value)
+            return fill(self.tr("{hits} of {asked} right"), hits=scored.hits, asked=scored.asked)
+        return fill(self.tr("{value:.1f} points"), value=scored.value)
 
     def _measured(self, scored: Scored) -> str:
         clauses = [_name(scored.model)]
         if scored.low is not None and scored.high is not None:
             clauses.append(
-                self.tr("95 % interval {low:.1f} to {high:.1f}").format(
-                    low=scored.low, high=scored.high
+                fill(
+                    self.tr("95 % interval {low:.1f} to {high:.1f}"),
+                    low=scored.low,
+                    high=scored.high,
                 )
             )
         if scored.asked < scored.of:
             clauses.append(
-                self.tr("{asked} of {of} questions").format(asked=scored.asked, of=scored.of)
+                fill(self.tr("{asked} of {of} questions"), asked=scored.asked, of=scored.of)
             )
-        clauses.append(self.tr("protocol {name}").format(name=scored.protocol))
+        clauses.append(fill(self.tr("protocol {name}"), name=scored.protocol))
         return self.tr("; ").join(clauses)
 
     def _published(self, scored: Scored) -> str:
@@ -331,7 +332,7 @@ class EvaluatePage(QWidget):
         shown = self.tr(", ").join(f"{number} ({model})" for model, number in numbers.items())
         if not shown:
             return ""
-        return self.tr("Published, protocol unknown: {numbers}").format(numbers=shown)
+        return fill(self.tr("Published, protocol unknown: {numbers}"), numbers=shown)
 
     def _comparison(self, compared: Compared) -> str:
         a, b = _name(compared.a), _name(compared.b)
@@ -340,15 +341,22 @@ class EvaluatePage(QWidget):
         elif compared.verdict.startswith("a loss"):
             text = self.tr("A loss is shown.")
         else:
-            text = self.tr("Not decided with {count} questions.").format(count=compared.questions)
+            text = fill(self.tr("Not decided with {count} questions."), count=compared.questions)
+        more = ""
         if compared.needed is not None:
-            text += " " + self.tr("About {count} questions would decide it.").format(
-                count=compared.needed
-            )
-        loss = self.tr(
-            "Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}."
-        ).format(a=a, b=b, loss=compared.loss, low=compared.low, high=compared.high)
-        return f"{text} {loss}"
+            more = fill(self.tr("About {count} questions would decide it."), count=compared.needed)
+        loss = fill(
+            self.tr(
+                "Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to "
+                "{high:+.1f}."
+            ),
+            a=a,
+            b=b,
+            loss=compared.loss,
+            low=compared.low,
+            high=compared.high,
+        )
+        return sentences(text, more, loss)
 
     def _open(self, report: Path) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
