@@ -147,12 +147,15 @@ def bytes_by_part(
     )
 
 
-def by_depth(lines: Mapping[str, Mapping[int, float]], form: str, what: str) -> str:
+def by_depth(
+    lines: Mapping[str, Mapping[int, float]], form: str, what: str, axis: str = "layer"
+) -> str:
     """Return a line chart of a number over the layers, with a line per part, as SVG.
 
     lines  part to layer to number, 0 or more
     form   format of the numbers, such as ".0%"
     what   description for screen readers
+    axis   what is counted from left to right
     """
     if not lines:
         return "<p>No part has layers.</p>"
@@ -187,7 +190,7 @@ def by_depth(lines: Mapping[str, Mapping[int, float]], form: str, what: str) -> 
         "</text>"
         for block in sorted({0, deepest // 2, deepest})
     ]
-    drawn.append('<text class="soft" x="365" y="308" text-anchor="middle">layer</text>')
+    drawn.append(f'<text class="soft" x="365" y="308" text-anchor="middle">{escape(axis)}</text>')
     return (
         f'<svg viewBox="0 0 680 316" role="img" aria-label="{escape(what)}">{"".join(drawn)}</svg>'
     )

@@ -101,6 +101,12 @@ COMMANDS = (
         prints_result=False,
     ),
     Command(
+        name="finetune",
+        target="cogvlm2_lite.cli.finetune:main",
+        summary="train an adapter (LoRA) from pictures with answers",
+        prints_result=False,
+    ),
+    Command(
         name="compare",
         target="cogvlm2_lite.cli.compare:main",
         summary="measure how much the answers of two models differ",

@@ -27,7 +27,8 @@ from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotation
-from cogvlm2_lite.weights.adapter import BEHIND_PICTURE, Adapter
+from cogvlm2_lite.weights.adapter import Adapter
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from cogvlm2_lite.weights.slots import Adapted
 
 _ALL_LANGUAGE = Routing(vision=None)

@@ -13,9 +13,16 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.finetune.network import NO_LABEL, LearningNetwork, TrainedPair, TrainingSample
+from cogvlm2_lite.finetune.labels import NO_LABEL
+from cogvlm2_lite.finetune.network import (
+    LearningNetwork,
+    TrainedPair,
+    TrainingPicture,
+    TrainingSample,
+)
 from cogvlm2_lite.model.rotary import RopeMode
-from cogvlm2_lite.weights.adapter import ACTS_ON, ALL_ROWS, pairs_of, peft_name
+from cogvlm2_lite.weights.adapter import pairs_of, peft_name
+from cogvlm2_lite.weights.adapter_names import ACTS_ON, ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 
 
@@ -58,9 +65,8 @@ def loss_and_gradients(
         raise UsageError("{param} must be above 0, not {value}.", param="alpha", value=alpha)
     folder = model_folder(str(path))
     config = read_config(folder)
-    checked = _shared_pictures(
-        [_sample(number, each, config) for number, each in enumerate(samples)]
-    )
+    different: list[Tensor] = []
+    checked = [_sample(n, each, config, different) for n, each in enumerate(samples)]
     if not sum(len(sample.label_positions) for sample in checked):
         raise UsageError("The samples have no labels, so there is nothing to train.")
     found, rank = pairs_of(adapter, config)
@@ -90,7 +96,12 @@ def _leaf(tensor: Tensor) -> Tensor:
     return leaf
 
 
-def _sample(number: int, given: Mapping[str, Tensor | None], config: ModelConfig) -> TrainingSample:
+def _sample(
+    number: int,
+    given: Mapping[str, Tensor | None],
+    config: ModelConfig,
+    different: list[Tensor],
+) -> TrainingSample:
     values = {}
     for name in ("input_ids", "token_type_ids", "labels"):
         value = given.get(name)
@@ -135,27 +146,17 @@ def _sample(number: int, given: Mapping[str, Tensor | None], config: ModelConfig
             shape=list(pixels.shape),
         )
     return TrainingSample(
-        input_ids=ids, token_type_ids=values["token_type_ids"], labels=labels, pixel_values=pixels
+        input_ids=ids,
+        token_type_ids=values["token_type_ids"],
+        labels=labels,
+        picture=None if pixels is None else _picture(pixels, different),
     )
 
 
-def _shared_pictures(samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-    """Let samples with equal pictures share one tensor, so that it is encoded once."""
-    different: list[Tensor] = []
-    shared = []
-    for sample in samples:
-        pixels = sample.pixel_values
-        if pixels is not None:
-            same = next((each for each in different if torch.equal(each, pixels)), None)
-            if same is None:
-                different.append(pixels)
-            pixels = pixels if same is None else same
-        shared.append(
-            TrainingSample(
-                input_ids=sample.input_ids,
-                token_type_ids=sample.token_type_ids,
-                labels=sample.labels,
-                pixel_values=pixels,
-            )
-        )
-    return shared
+def _picture(pixels: Tensor, different: list[Tensor]) -> TrainingPicture:
+    """Return a picture; equal ones get the same key, so that they are encoded once."""
+    found = (i for i, each in enumerate(different) if torch.equal(each, pixels))
+    number = next(found, len(different))
+    if number == len(different):
+        different.append(pixels)
+    return TrainingPicture(key=str(number), pixels=lambda: pixels)

@@ -9,7 +9,7 @@ The base model is frozen. Only the adapter's two matrices per layer get gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.layer_major import LayerMajorWalk, LayerStage
 from cogvlm2_lite.engine.runtime import behind_picture
+from cogvlm2_lite.finetune.labels import NO_LABEL
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.attention import visible_keys
@@ -31,13 +32,10 @@ from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.model.vision import VisionBlock
-from cogvlm2_lite.weights.adapter import ALL_ROWS
+from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.slots import Adapted, Linear, LowRank
-
-NO_LABEL = -100
-"""Label of a token that is not trained."""
 
 _NAME = "trained"
 _LOGIT_ROWS = 64
@@ -45,18 +43,28 @@ _LOGIT_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingPicture:
+    """A picture that may belong to several samples.
+
+    key     differs for different pictures; samples with equal keys share what is computed of it
+    pixels  returns [1, 3, image_size, image_size], normalised
+    """
+
+    key: str
+    pixels: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSample:
     """One sequence: a conversation that ends with the answer to be learnt.
 
     input_ids, token_type_ids, labels  [1, tokens] int64; position i predicts labels[i + 1]
-    pixel_values  [1, 3, image_size, image_size], normalised; None: no picture. Samples with the
-                  same tensor share the picture's features
     """
 
     input_ids: Tensor
     token_type_ids: Tensor
     labels: Tensor
-    pixel_values: Tensor | None = None
+    picture: TrainingPicture | None = None
 
     @property
     def label_positions(self) -> Tensor:
@@ -82,6 +90,9 @@ class LearningNetwork:
     pairs    by the name of the matrix, with its ".weight"
     scale    alpha / rank
     acts_on  rows on which the adapter acts: "all" or "behind the picture"
+    kept_bytes  limit for weights that stay in memory between steps
+    cached_bytes  limit for features, keys and values of pictures that stay in memory, as far as
+                  the adapter does not change them
     """
 
     def __init__(
@@ -94,8 +105,14 @@ class LearningNetwork:
         device: torch.device,
         dtype: torch.dtype,
         rope: RopeMode,
+        kept_bytes: int = 0,
+        cached_bytes: int = 0,
     ) -> None:
         self.config = catalog.config
+        self._room = {"weights": kept_bytes, "pictures": cached_bytes}
+        self._kept: set[int] = set()
+        self._features: dict[str, Tensor] = {}
+        self._prefixes: dict[str, _Recorded] = {}
         self.pairs = pairs
         self._scale = scale
         self._behind = acts_on != ALL_ROWS
@@ -114,50 +131,85 @@ class LearningNetwork:
 
         The loss is the mean over all label tokens of all samples.
         """
-        count = sum(len(sample.label_positions) for sample in samples)
-        pictures = _Pictures(samples)
-        encoder = self._encoder(pictures)
+        sequences, features, encoder = self._prepare(samples)
+        decoder = self._decoder(sequences, features, keep_inputs=True)
         with torch.no_grad():
-            _go_forward(encoder)
-            features = [encoder.activations.read(len(encoder.stages), key) for key in pictures.keys]
-            prefixes = self._prefixes(pictures, features) if self._behind else {}
-            sequences = [
-                self._sequence(sample, pictures.of[number], prefixes)
-                for number, sample in enumerate(samples)
-            ]
-            decoder = self._decoder(sequences, features)
             _go_forward(decoder)
-        loss, gradients = self._loss(sequences, decoder, count)
+        count = sum(len(sample.label_positions) for sample in samples)
+        loss, gradients = self._loss(sequences, decoder, count, learn=True)
         for number in decoder.backward:
-            if number == 0:  # the embedding: the pictures' part of it goes on
+            if number == 0:  # the embedding: only the pictures' part of it goes on
                 break
             self._go_back(decoder, number, gradients)
-        if self._trains_tower:
-            back = dict(zip(pictures.keys, map(torch.zeros_like, features), strict=True))
+        if encoder is not None:
+            back = {key: torch.zeros_like(features[key]) for key in features}
             for number, sequence in enumerate(sequences):
                 if sequence.picture is not None:
                     rows = gradients[number, 0][sequence.chunk.image_mask]
-                    back[sequence.picture, 0] += rows.view_as(back[sequence.picture, 0])
+                    back[sequence.picture] += rows.view_as(back[sequence.picture])
+            outputs = {(place, 0): each for place, each in enumerate(back.values())}
             for number in encoder.backward:
                 if number == 0:
                     break
-                self._go_back(encoder, number, back)
+                self._go_back(encoder, number, outputs)
+        return sum(loss) / count
+
+    def losses(self, samples: Sequence[TrainingSample]) -> list[float]:
+        """Return the sum of the loss over the label tokens of each sample; nothing is trained."""
+        sequences, features, _ = self._prepare(samples)
+        decoder = self._decoder(sequences, features, keep_inputs=False)
+        with torch.no_grad():
+            _go_forward(decoder)
+        loss, _ = self._loss(sequences, decoder, 1, learn=False)
         return loss
+
+    @torch.no_grad()
+    def _prepare(
+        self, samples: Sequence[TrainingSample]
+    ) -> tuple[list[_Sequence], dict[str, Tensor], LayerMajorWalk | None]:
+        """Return what is computed of each sample, the pictures' features, and how they were made.
+
+        The walk over the vision tower is None if nothing in it is trained.
+        """
+        pictures = {s.picture.key: s for s in samples if s.picture is not None}
+        features, encoder = self._encode(pictures)
+        prefixes = self._prefill(pictures, features) if self._behind else {}
+        return [self._sequence(sample, prefixes) for sample in samples], features, encoder
 
     # --- pictures ---------------------------------------------------------------------------------
 
-    def _encoder(self, pictures: _Pictures) -> LayerMajorWalk:
+    def _encode(
+        self, pictures: Mapping[str, TrainingSample]
+    ) -> tuple[dict[str, Tensor], LayerMajorWalk | None]:
+        """Return the features of pictures by key, in host memory."""
+        missing = [key for key in pictures if key not in self._features]
+        walk = self._encoder([pictures[key] for key in missing])
+        _go_forward(walk)
+        features = {
+            key: walk.activations.read(len(walk.stages), (place, 0))
+            for place, key in enumerate(missing)
+        }
+        if self._trains_tower:
+            return features, walk
+        for key, each in features.items():
+            if self._fits("pictures", each.nbytes):
+                self._features[key] = each
+        return {key: features.get(key, self._features.get(key)) for key in pictures}, None  # type: ignore[misc]
+
+    def _encoder(self, samples: Sequence[TrainingSample]) -> LayerMajorWalk:
         """Return the walk from pixels to features."""
-        tower, keys = self._parts.tower, pictures.keys
+        tower, keys = self._parts.tower, [(place, 0) for place in range(len(samples))]
         adapted = None if self._behind else Adapted(name=_NAME)
 
         def embed(key: Key, _: Tensor | None) -> Tensor:
-            return tower.embedding(self._put(pictures.pixels[key[0]]))
+            picture = samples[key[0]].picture
+            assert picture is not None
+            return tower.embedding(self._put(picture.pixels()))
 
         def through(piece: VisionBlock | Projector) -> LayerStage:
             def run(_: Key, hidden: Tensor | None) -> Tensor:
                 assert hidden is not None
-                return piece(hidden, adapted)
+                return piece(self._put_if_plain(hidden), adapted)
 
             return LayerStage(name="encode", piece=piece, keys=keys, run=run)
 
@@ -167,31 +219,43 @@ class LearningNetwork:
             through(self._parts.projector),
         ]
         kept = MemoryActivations(keep_inputs=self._trains_tower)
-        return LayerMajorWalk(stages, self._load_weights, kept)
+        return LayerMajorWalk(stages if keys else [], self._load_weights, kept)
 
-    def _prefixes(self, pictures: _Pictures, features: Sequence[Tensor]) -> dict[int, _Recorded]:
+    def _prefill(
+        self, pictures: Mapping[str, TrainingSample], features: Mapping[str, Tensor]
+    ) -> dict[str, _Recorded]:
         """Return keys and values of bos and each picture, which the adapter does not change."""
-        recorded, sequences = {}, []
-        for number, sample in pictures.first.items():
+        made: dict[str, _Recorded] = {}
+        sequences = []
+        for key, sample in pictures.items():
+            if key in self._prefixes:
+                continue
             end = int(sample.token_type_ids[0].nonzero().max()) + 1
-            recorded[number] = _Recorded()
+            made[key] = _Recorded()
             chunk = _chunk(sample, 0, end)
-            step = self._step(chunk, recorded[number], before=0)
-            sequences.append(
-                _Sequence(sample=sample, chunk=chunk, step=step, picture=number, start=0)
-            )
-        walk = self._decoder(sequences, features, keep_inputs=False)
-        _go_forward(walk)
-        return recorded
+            step = self._step(chunk, made[key], before=0)
+            sequences.append(_Sequence(sample=sample, chunk=chunk, step=step, picture=key, start=0))
+        if sequences:
+            _go_forward(self._decoder(sequences, features, keep_inputs=False))
+        for key, each in made.items():
+            if self._fits("pictures", each.held_bytes):
+                self._prefixes[key] = each
+        return {**self._prefixes, **made}
+
+    def _fits(self, what: str, nbytes: int) -> bool:
+        if nbytes > self._room[what]:
+            return False
+        self._room[what] -= nbytes
+        return True
 
     # --- the decoder ------------------------------------------------------------------------------
 
-    def _sequence(
-        self, sample: TrainingSample, picture: int | None, prefixes: Mapping[int, _Recorded]
-    ) -> _Sequence:
+    def _sequence(self, sample: TrainingSample, prefixes: Mapping[str, _Recorded]) -> _Sequence:
         """Return the tokens that are computed with gradients: behind a known prefix, or all."""
+        picture = None if sample.picture is None else sample.picture.key
         tokens, start, cache = sample.input_ids.shape[1], 0, _Recorded(keep=False)
-        if picture is not None and picture in prefixes:
+        if picture in prefixes:
+            assert picture is not None
             cache = prefixes[picture].followed()
             start = cache.tokens
         chunk = _chunk(sample, start, tokens)
@@ -223,9 +287,9 @@ class LearningNetwork:
     def _decoder(
         self,
         sequences: Sequence[_Sequence],
-        features: Sequence[Tensor],
+        features: Mapping[str, Tensor],
         *,
-        keep_inputs: bool = True,
+        keep_inputs: bool,
     ) -> LayerMajorWalk:
         """Return the walk from token ids to the last block."""
         decoder = self._parts.decoder
@@ -243,7 +307,7 @@ class LearningNetwork:
         def through(block: DecoderBlock) -> LayerStage:
             def run(key: Key, hidden: Tensor | None) -> Tensor:
                 assert hidden is not None
-                return block(hidden, sequences[key[0]].step)
+                return block(self._put_if_plain(hidden), sequences[key[0]].step)
 
             return LayerStage(name="learn", piece=block, keys=keys, run=run)
 
@@ -254,31 +318,37 @@ class LearningNetwork:
         )
 
     def _loss(
-        self, sequences: Sequence[_Sequence], walk: LayerMajorWalk, count: int
-    ) -> tuple[float, dict[Key, Tensor]]:
-        """Return the loss, and its gradient at the last block's output of each sequence.
+        self, sequences: Sequence[_Sequence], walk: LayerMajorWalk, count: int, *, learn: bool
+    ) -> tuple[list[float], dict[Key, Tensor]]:
+        """Return the summed loss of each sequence, and the gradient at its last block's output.
+
+        count  the gradient is that of the sum of all losses / count; learn=False: no gradient
 
         Logits are computed at label positions only, a few rows at a time: at all positions of a
         picture's sequence they would take 1.2 GiB.
         """
-        head, loss, gradients = self._parts.decoder.head, 0.0, {}
+        head, losses = self._parts.decoder.head, []
+        gradients: dict[Key, Tensor] = {}
         with self._load_weights(head):
             for number, sequence in enumerate(sequences):
                 hidden = self._put(walk.activations.read(len(walk.stages), (number, 0)))
                 places = sequence.sample.label_positions
                 targets = sequence.sample.labels[0, places + 1].to(self._device)
-                gradient = torch.zeros_like(hidden)
-                own = (places - sequence.start).to(self._device)
+                gradient = torch.zeros_like(hidden) if learn else hidden
+                own, total = (places - sequence.start).to(self._device), 0.0
                 for begin in range(0, len(own), _LOGIT_ROWS):
                     rows, target = (each[begin : begin + _LOGIT_ROWS] for each in (own, targets))
-                    part = hidden[:, rows].requires_grad_()
+                    part = hidden[:, rows].requires_grad_(learn)
                     error = F.cross_entropy(head(part)[0], target, reduction="sum")
-                    loss += float(error.detach()) / count
-                    (error / count).backward()  # type: ignore[no-untyped-call]
-                    assert part.grad is not None
-                    gradient[:, rows] = part.grad
-                gradients[number, 0] = gradient
-        return loss, gradients
+                    total += float(error.detach())
+                    if learn:
+                        (error / count).backward()  # type: ignore[no-untyped-call]
+                        assert part.grad is not None
+                        gradient[:, rows] = part.grad
+                losses.append(total)
+                if learn:
+                    gradients[number, 0] = gradient
+        return losses, gradients
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -316,14 +386,17 @@ class LearningNetwork:
         """Hold the weights of a piece in memory, and copies of its trained pairs."""
         slots = list(piece.slots())
         try:
-            for slot in slots:
-                self._loader.fill(slot)
+            if id(piece) not in self._kept:
+                nbytes = sum(self._loader.fill(slot) for slot in slots)
+                if self._fits("weights", nbytes):
+                    self._kept.add(id(piece))
             for linear in self._trained(piece):
                 linear.adapters = {_NAME: self._copy(self.pairs[linear.name], leaves=backward)}
             yield
         finally:
-            for slot in slots:
-                self._loader.clear(slot)
+            if id(piece) not in self._kept:
+                for slot in slots:
+                    self._loader.clear(slot)
 
     def _trained(self, piece: HasSlots) -> Iterator[Linear]:
         for slot in piece.slots():
@@ -340,49 +413,24 @@ class LearningNetwork:
     def _put(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self._device, self._dtype)
 
+    def _put_if_plain(self, tensor: Tensor) -> Tensor:
+        """Move an activation to the device; the start of a backward step is there already."""
+        return tensor if tensor.requires_grad else self._put(tensor)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Sequence:
     """What is computed of a sample.
 
-    picture  number of its picture; None: no picture
+    picture  key of its picture; None: no picture
     start    position of the first computed token
     """
 
     sample: TrainingSample
     chunk: Chunk
     step: Step
-    picture: int | None
+    picture: str | None
     start: int
-
-
-class _Pictures:
-    """The different pictures of some samples.
-
-    of      for each sample the number of its picture, or None
-    first   for each picture the first sample that shows it
-    """
-
-    def __init__(self, samples: Sequence[TrainingSample]) -> None:
-        self.of: list[int | None] = []
-        self.first: dict[int, TrainingSample] = {}
-        numbers: dict[int, int] = {}
-        for sample in samples:
-            if sample.pixel_values is None:
-                self.of.append(None)
-                continue
-            number = numbers.setdefault(id(sample.pixel_values), len(numbers))
-            self.first.setdefault(number, sample)
-            self.of.append(number)
-
-    @property
-    def keys(self) -> list[Key]:
-        return [(number, 0) for number in self.first]
-
-    @property
-    def pixels(self) -> list[Tensor]:
-        """[1, 3, image_size, image_size] each."""
-        return [s.pixel_values for s in self.first.values() if s.pixel_values is not None]
 
 
 class _Recorded(KVCache):
@@ -399,6 +447,10 @@ class _Recorded(KVCache):
     def tokens(self) -> int:
         """Tokens of the prefix."""
         return 0 if not self._layers else self._layers[0][0].shape[2]
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(k.nbytes + v.nbytes for k, v in self._layers.values())
 
     def followed(self) -> _Recorded:
         """Return the same prefix for sequences that follow it."""

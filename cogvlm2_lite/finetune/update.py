@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,9 @@ class OptimizerSettings:
     max_grad_norm: float = 1.0
 
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
 class Optimizer:
     """AdamW on float32 leaves whose gradients are accumulated by someone else.
 
@@ -53,6 +56,28 @@ class Optimizer:
             weight_decay=settings.weight_decay,
             foreach=False,
         )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments of each leaf, by names that contain its place in the list."""
+        found = {}
+        for number, leaf in enumerate(self.leaves):
+            for name in _MOMENTS:
+                moments = self._adam.state.get(leaf, {}).get(name)
+                found[f"{name}.{number}"] = torch.zeros_like(leaf) if moments is None else moments
+        return {name: tensor.detach().contiguous() for name, tensor in found.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Continue with the moments of an earlier run, after its number of steps."""
+        for number, leaf in enumerate(self.leaves):
+            self._adam.state[leaf] = {
+                "step": torch.tensor(float(steps)),
+                **{name: tensors[f"{name}.{number}"].clone() for name in _MOMENTS},
+            }
+
+    def skip(self) -> float:
+        """Zero the gradients and change nothing; returns a norm that is not finite."""
+        self._adam.zero_grad(set_to_none=False)
+        return math.nan
 
     def step(self, rate: float) -> float:
         """Clip the gradients, apply a step, zero the gradients; return the norm before clipping.

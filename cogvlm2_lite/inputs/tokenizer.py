@@ -41,9 +41,10 @@ class Tokenizer:
         fast.no_padding()
         fast.no_truncation()
         self._fast = fast
-        self._special = frozenset(
-            i for i, t in fast.get_added_tokens_decoder().items() if t.special
-        )
+        special = {i: t for i, t in fast.get_added_tokens_decoder().items() if t.special}
+        self._special = frozenset(special)
+        self.special_texts = tuple(token.content for token in special.values())
+        """Texts that are encoded as one special id, such as the end of an answer."""
         self.clean_up = clean_up
 
     @classmethod

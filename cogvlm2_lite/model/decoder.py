@@ -12,6 +12,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.full_attention import Attend, reference
+from cogvlm2_lite.model.gates import silu_gate
 from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import RMSNorm
 from cogvlm2_lite.model.rotary import Rotation
@@ -131,9 +132,7 @@ class Expert:
 
     def mlp(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
-        # In place: a picture's gate alone takes 63 MiB, and allocating memory takes time too.
-        gate = F.silu(self.gate(x, adapted), inplace=True)
-        return self.down(gate.mul_(self.up(x, adapted)), adapted)
+        return self.down(silu_gate(self.gate(x, adapted), self.up(x, adapted)), adapted)
 
     def mlp_each(
         self, xs: Sequence[Tensor], adapted: Sequence[Adapted | None] | None = None
@@ -141,8 +140,7 @@ class Expert:
         """Return `mlp` of each x [1, 1, hidden], bit-identical to a call for it alone."""
         gates, ups = self.gate.each(xs, adapted), self.up.each(xs, adapted)
         return self.down.each(
-            [F.silu(gate, inplace=True).mul_(up) for gate, up in zip(gates, ups, strict=True)],
-            adapted,
+            [silu_gate(gate, up) for gate, up in zip(gates, ups, strict=True)], adapted
         )
 
     def slots(self) -> Iterator[WeightSlot]:

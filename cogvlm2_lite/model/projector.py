@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.model.gates import silu_gate
 from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
@@ -53,8 +54,7 @@ class Projector:
     def project(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, tokens, vision hidden] -> [batch, tokens, hidden]."""
         h = F.gelu(self.norm(self.linear(x, adapted)))
-        gate = F.silu(self.gate(h, adapted), inplace=True)
-        return self.down(gate.mul_(self.up(h, adapted)), adapted)
+        return self.down(silu_gate(self.gate(h, adapted), self.up(h, adapted)), adapted)
 
     def slots(self) -> Iterator[WeightSlot]:
         yield from (self.kernel, self.kernel_bias, self.boi, self.eoi)

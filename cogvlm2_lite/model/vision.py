@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
+from cogvlm2_lite.model.gates import gelu_in_place
 from cogvlm2_lite.model.norms import LayerNorm
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
@@ -76,12 +77,6 @@ class VisionBlock:
                 yield linear.bias
         yield from self.attention_norm.slots()
         yield from self.mlp_norm.slots()
-
-
-def gelu_in_place(x: Tensor) -> Tensor:
-    """Replace x by its exact GELU and return it: a second tensor would take 270 MiB per picture."""
-    result: Tensor = torch.ops.aten.gelu_(x)
-    return result
 
 
 class VisionTower:

@@ -25,16 +25,18 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Role, expected_tensors
 from cogvlm2_lite.errors import AdapterError
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.adapter_names import (
+    ACTS_ON,
+    ALL_ROWS,
+    CONFIG_NAME,
+    OWN_NAME,
+    WEIGHTS_NAME,
+)
 from cogvlm2_lite.weights.header import parse_json_object, printable, read_shard
-from cogvlm2_lite.weights.identity import ADAPTER_FILES
 from cogvlm2_lite.weights.reader import map_shard
 from cogvlm2_lite.weights.writer import PlannedPiece, ShardLayout, ShardWriter, write_file_durably
 
-WEIGHTS_NAME, CONFIG_NAME, OWN_NAME = ADAPTER_FILES
 FORMAT_VERSION = 1
-
-ALL_ROWS, BEHIND_PICTURE = "all", "behind the picture"
-ACTS_ON = (ALL_ROWS, BEHIND_PICTURE)
 
 _PREFIX = "base_model.model."
 _KEY = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>[^.]+))?\.weight")

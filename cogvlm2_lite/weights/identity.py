@@ -8,11 +8,10 @@ from pathlib import Path
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.adapter_names import ADAPTER_FILES
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.header import Shard
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME, read_manifest
-
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "cogvlm2_lite_adapter.json")
 
 _DIGITS = 16
 _SAMPLE_BYTES = 4096

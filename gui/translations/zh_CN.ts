@@ -4057,8 +4057,24 @@
         <translation>此命令需要软件包 {package}，但它未安装。</translation>
     </message>
     <message>
+        <source>The share of --replay must be above 0 and at most 1, not {value}.</source>
+        <translation>--replay 的份额必须大于 0 且不超过 1，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{folder} exists and has files that finetune did not write.</source>
+        <translation>{folder} 已存在，其中有不是 finetune 写入的文件。</translation>
+    </message>
+    <message>
+        <source>Choose a new folder for the adapter.</source>
+        <translation>请为适配器选择一个新文件夹。</translation>
+    </message>
+    <message>
         <source>{folder} can&apos;t be written to: {why}.</source>
         <translation>无法写入 {folder}：{why}。</translation>
+    </message>
+    <message>
+        <source>Free some space, then run the same command again: it goes on.</source>
+        <translation>请释放一些空间，然后再次运行同一命令：它会继续。</translation>
     </message>
     <message>
         <source>--context must be 1 or more, not {value}.</source>
@@ -4925,6 +4941,26 @@
         <translation>{folder} 所在的文件系统不支持文件锁。请在本次 {command} 结束之前，不要在该文件夹中启动另一个。</translation>
     </message>
     <message>
+        <source>{count} of {total} rows can&apos;t be used: {reasons}.</source>
+        <translation>{total} 行中有 {count} 行无法使用：{reasons}。</translation>
+    </message>
+    <message>
+        <source>Correct them, or use --allow-skipped to train without them.</source>
+        <translation>请修正它们，或用 --allow-skipped 在没有它们的情况下训练。</translation>
+    </message>
+    <message>
+        <source>All {count} answers are held out, so there is nothing to learn from.</source>
+        <translation>全部 {count} 个回答都被留出，因此没有可学习的内容。</translation>
+    </message>
+    <message>
+        <source>Choose a smaller --held-out.</source>
+        <translation>请选择较小的 --held-out。</translation>
+    </message>
+    <message>
+        <source>--held-out must be a share such as 10%, a number of answers or 0, not {value}.</source>
+        <translation>--held-out 必须是份额（例如 10%）、回答的数量或 0，而不是 {value}。</translation>
+    </message>
+    <message>
         <source>{param} must be above 0, not {value}.</source>
         <translation>{param} 必须大于 0，而不是 {value}。</translation>
     </message>
@@ -4939,6 +4975,86 @@
     <message>
         <source>{name} must be between 0 and {most}.</source>
         <translation>{name} 必须在 0 和 {most} 之间。</translation>
+    </message>
+    <message>
+        <source>The loss is not a number in {count} steps in a row, the last at step {step}.</source>
+        <translation>连续 {count} 步的损失不是数字，最后一次在第 {step} 步。</translation>
+    </message>
+    <message>
+        <source>Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.</source>
+        <translation>请使用较低的 --lr，或检查这些行：{rows}。最后保存的状态会保留。</translation>
+    </message>
+    <message>
+        <source>{file} has no rows that can be used.</source>
+        <translation>{file} 中没有可用的行。</translation>
+    </message>
+    <message>
+        <source>Rows need an answer, and a picture that can be opened.</source>
+        <translation>每行需要一个回答，以及一张可以打开的图片。</translation>
+    </message>
+    <message>
+        <source>{folder} has no data of the form {form}.</source>
+        <translation>{folder} 中没有 {form} 形式的数据。</translation>
+    </message>
+    <message>
+        <source>Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.</source>
+        <translation>请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} is not in UTF-8.</source>
+        <translation>{file} 不是 UTF-8 编码。</translation>
+    </message>
+    <message>
+        <source>Save the table again as CSV in UTF-8.</source>
+        <translation>请把表格重新保存为 UTF-8 编码的 CSV。</translation>
+    </message>
+    <message>
+        <source>{file} has no column for pictures and answers.</source>
+        <translation>{file} 中没有图片和回答的列。</translation>
+    </message>
+    <message>
+        <source>Its first line must name them, for example image,question,answer.</source>
+        <translation>第一行必须写出列名，例如 image,question,answer。</translation>
+    </message>
+    <message>
+        <source>{file} is not an object in JSON.</source>
+        <translation>{file} 不是 JSON 对象。</translation>
+    </message>
+    <message>
+        <source>{folder} has no pictures with captions.</source>
+        <translation>{folder} 中没有带说明文字的图片。</translation>
+    </message>
+    <message>
+        <source>A caption is a text file with the picture&apos;s name: photo.jpg and photo.txt.</source>
+        <translation>说明文字是与图片同名的文本文件：photo.jpg 和 photo.txt。</translation>
+    </message>
+    <message>
+        <source>{file} is not a list of rows in JSON.</source>
+        <translation>{file} 不是 JSON 的行列表。</translation>
+    </message>
+    <message>
+        <source>{file}, line {line}: {why}.</source>
+        <translation>{file} 第 {line} 行：{why}。</translation>
+    </message>
+    <message>
+        <source>{folder} has labels in several languages.</source>
+        <translation>{folder} 含有多种语言的标签。</translation>
+    </message>
+    <message>
+        <source>Choose with --labels en, zh or both.</source>
+        <translation>请用 --labels en、zh 或 both 选择。</translation>
+    </message>
+    <message>
+        <source>Begin anew with --restart.</source>
+        <translation>请用 --restart 重新开始。</translation>
+    </message>
+    <message>
+        <source>{folder} has a run with {key} = {old}, not {new}.</source>
+        <translation>{folder} 中的训练使用 {key} = {old}，而不是 {new}。</translation>
+    </message>
+    <message>
+        <source>Use the same settings to go on, another folder, or --restart to begin anew.</source>
+        <translation>请使用相同的设置继续，或使用另一个文件夹，或用 --restart 重新开始。</translation>
     </message>
     <message>
         <source>Get the safetensors version of the model, with its config.json.</source>

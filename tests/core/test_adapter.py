@@ -24,14 +24,8 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, DoesNotFitError
 from cogvlm2_lite.memory.plan import DeviceBudget
-from cogvlm2_lite.weights.adapter import (
-    BEHIND_PICTURE,
-    CONFIG_NAME,
-    OWN_NAME,
-    WEIGHTS_NAME,
-    read_adapter,
-    write_adapter,
-)
+from cogvlm2_lite.weights.adapter import read_adapter, write_adapter
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, OWN_NAME, WEIGHTS_NAME
 from cogvlm2_lite.weights.identity import identify_model
 from tests.helpers.finetune import FINETUNE, LOGIT_TOLERANCE, golden
 from tests.helpers.goldens import CHECKPOINT, load_golden

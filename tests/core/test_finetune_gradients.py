@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.errors import AdapterError, UsageError
 from cogvlm2_lite.finetune.gradients import loss_and_gradients
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor
-from cogvlm2_lite.weights.adapter import BEHIND_PICTURE
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from tests.helpers.conversion import quantize
 from tests.helpers.finetune import (
     GRADIENT_TOLERANCE,

@@ -4,6 +4,8 @@
 export const CHINESE = {
   "\"json\" or a JSON schema":
     "\"json\" 或 JSON schema",
+  "--held-out must be a share such as 10%, a number of answers or 0, not {value}.":
+    "--held-out 必须是份额（例如 10%）、回答的数量或 0，而不是 {value}。",
   "--lm-head works only with `{model}`; the lm_head of a folder is already stored.":
     "--lm-head 只能与 `{model}` 一起使用；文件夹的 lm_head 已经存好。",
   "--measure measures the processor, but this plan is for a GPU.":
@@ -20,6 +22,8 @@ export const CHINESE = {
     "每个 token 都要用的 4 位矩阵在内存中有两份：存储时的形式，以及为此处理器打包的形式：另需 {size}。",
   "A CogVLM2 model without weights can't be made.":
     "无法创建没有权重的 CogVLM2 模型。",
+  "A caption is a text file with the picture's name: photo.jpg and photo.txt.":
+    "说明文字是与图片同名的文本文件：photo.jpg 和 photo.txt。",
   "A context of {context} tokens is not possible; the model supports at most {most}.":
     "上下文不能是 {context} 个 token；模型最多支持 {most} 个。",
   "A context of {context} tokens would fit: --context {context}.":
@@ -40,6 +44,8 @@ export const CHINESE = {
     "请加上 --device cpu，或去掉 --measure。",
   "Add one with --api-key-file, or use --host 127.0.0.1.":
     "请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。",
+  "All {count} answers are held out, so there is nothing to learn from.":
+    "全部 {count} 个回答都被留出，因此没有可学习的内容。",
   "An adapter is a folder with {name}.":
     "适配器是一个含有 {name} 的文件夹。",
   "An answer starts after about {wait}.":
@@ -64,12 +70,16 @@ export const CHINESE = {
     "请不要使用 json_object。",
   "Available GPUs: {names}.":
     "可用的 GPU：{names}。",
+  "Begin anew with --restart.":
+    "请用 --restart 重新开始。",
   "Check the spelling of the path.":
     "请检查路径的拼写。",
   "Choose a --port of 1024 or above: the system reserves those below.":
     "请选择 1024 或更大的 --port：更小的端口由系统保留。",
   "Choose a page from 1 to {pages}.":
     "请选择 1 到 {pages} 之间的页码。",
+  "Choose a smaller --held-out.":
+    "请选择较小的 --held-out。",
   "Choose an address of this computer with --host, such as 127.0.0.1.":
     "请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。",
   "Choose another --port; 0 picks a free one.":
@@ -86,6 +96,8 @@ export const CHINESE = {
     "请选择包含 config.json 和 .safetensors 文件的文件夹。",
   "Choose the number type at loading: from_pretrained(FOLDER, dtype={other}).":
     "请在加载时选择数值类型：from_pretrained(FOLDER, dtype={other})。",
+  "Choose with --labels en, zh or both.":
+    "请用 --labels en、zh 或 both 选择。",
   "Close other programs and try again.":
     "请关闭其他程序后再试。",
   "Close other programs, allow more memory, or use another device.":
@@ -122,6 +134,8 @@ export const CHINESE = {
     "请从权重的来源复制 {file}。",
   "Copy {name} again from the source.":
     "请从来源重新复制 {name}。",
+  "Correct them, or use --allow-skipped to train without them.":
+    "请修正它们，或用 --allow-skipped 在没有它们的情况下训练。",
   "Decode":
     "生成回答",
   "Decoding runs entirely {place}, {speed}.":
@@ -186,6 +200,8 @@ export const CHINESE = {
     "正在重新启动它。",
   "Its download or copy ended early. Continue it, or download the file again.":
     "下载或复制提前结束。请继续下载，或重新下载该文件。",
+  "Its first line must name them, for example image,question,answer.":
+    "第一行必须写出列名，例如 image,question,answer。",
   "Its own options are {options}, device and dtype.":
     "它自己的选项有 {options}、device 和 dtype。",
   "Its snapshots have no complete model. Run the download again until it ends.":
@@ -264,6 +280,8 @@ export const CHINESE = {
     "读入文字",
   "Prefill with picture":
     "读入图片和问题",
+  "Rows need an answer, and a picture that can be opened.":
+    "每行需要一个回答，以及一张可以打开的图片。",
   "Run the same command again; saved answers are kept.":
     "请再次运行同一命令；已保存的回答会保留。",
   "Run the same download again: it fetches only what is missing.":
@@ -284,6 +302,8 @@ export const CHINESE = {
     "请以每色 8 位或 16 位保存。",
   "Save the picture to a file and use the path of that file.":
     "请把图片存为文件，并使用该文件的路径。",
+  "Save the table again as CSV in UTF-8.":
+    "请把表格重新保存为 UTF-8 编码的 CSV。",
   "Set the environment variable {variable} to a folder that can be written.":
     "请将环境变量 {variable} 设为可写的文件夹。",
   "Shorten the prompt, or load the model with a longer context.":
@@ -434,6 +454,8 @@ export const CHINESE = {
     "图片地址的主机名无法用 DNS 表示。",
   "The known cards are {names}. For others state their memory: --vram 8GiB.":
     "已知的显卡有 {names}。其他显卡请给出显存：--vram 8GiB。",
+  "The loss is not a number in {count} steps in a row, the last at step {step}.":
+    "连续 {count} 步的损失不是数字，最后一次在第 {step} 步。",
   "The manifest is damaged. Copy it again, or run quantize again.":
     "清单文件已损坏。请重新复制，或重新运行 quantize。",
   "The matrices of {file} have different ranks.":
@@ -578,6 +600,8 @@ export const CHINESE = {
     "没有适配器文件夹 {folder}。",
   "There is no file {file!r}.":
     "没有文件 {file!r}。",
+  "There is no folder or file {file}.":
+    "没有文件夹或文件 {file}。",
   "There is no folder {name!r}, and the Hugging Face cache does not have the model.":
     "没有文件夹 {name!r}，Hugging Face 缓存中也没有该模型。",
   "There is no home folder for this user, so there is no place for files of this program.":
@@ -642,6 +666,10 @@ export const CHINESE = {
     "请更新 CogVLM2 Lite。",
   "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.":
     "请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。",
+  "Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.":
+    "请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。",
+  "Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.":
+    "请使用较低的 --lr，或检查这些行：{rows}。最后保存的状态会保留。",
   "Use device_map=\"auto\" with vram= and ram=; the memory plan decides which weights are where.":
     "请使用 device_map=\"auto\" 以及 vram= 和 ram=；由内存规划决定各权重放在哪里。",
   "Use its folder, {folder}.":
@@ -656,6 +684,8 @@ export const CHINESE = {
     "请使用训练它时的模型，或用 --any-base 仍然使用它。",
   "Use the released 16-bit checkpoint, a folder that quantize wrote, or a 4-bit folder of bitsandbytes.":
     "请使用发布的 16 位检查点、quantize 生成的文件夹，或 bitsandbytes 的 4 位文件夹。",
+  "Use the same settings to go on, another folder, or --restart to begin anew.":
+    "请使用相同的设置继续，或使用另一个文件夹，或用 --restart 重新开始。",
   "Use {folder}.":
     "请使用 {folder}。",
   "Wait until it has ended, or choose another folder for the answers.":
@@ -992,6 +1022,8 @@ export const CHINESE = {
     "{count} 个对话，每个 {context} 个 token",
   "{count} of {total} language experts":
     "{total} 个语言专家中的 {count} 个",
+  "{count} of {total} rows can't be used: {reasons}.":
+    "{total} 行中有 {count} 行无法使用：{reasons}。",
   "{count} of {total} vision experts":
     "{total} 个视觉专家中的 {count} 个",
   "{count} of {total} vision tower blocks":
@@ -1032,8 +1064,12 @@ export const CHINESE = {
     "{file} 超过 16 MiB，不是清单文件。",
   "{file} has more than the {most} million pixels that a picture may have.":
     "{file} 的像素超过图片上限 {most} 百万像素。",
+  "{file} has no column for pictures and answers.":
+    "{file} 中没有图片和回答的列。",
   "{file} has no pixels ({width} x {height}).":
     "{file} 没有像素（{width} x {height}）。",
+  "{file} has no rows that can be used.":
+    "{file} 中没有可用的行。",
   "{file} has no tensors.":
     "{file} 中没有张量。",
   "{file} has no weight_map.":
@@ -1102,12 +1138,18 @@ export const CHINESE = {
     "{file} 的嵌套过深。",
   "{file} is not a byte-level BPE tokenizer, which CogVLM2 needs.":
     "{file} 不是 CogVLM2 所需的字节级 BPE 分词器。",
+  "{file} is not a list of rows in JSON.":
+    "{file} 不是 JSON 的行列表。",
   "{file} is not a manifest of version {known}: {why}.":
     "{file} 不是版本 {known} 的清单文件：{why}。",
   "{file} is not a regular file.":
     "{file} 不是普通文件。",
   "{file} is not an index: not a file, or more than 16 MiB.":
     "{file} 不是索引：不是文件，或超过 16 MiB。",
+  "{file} is not an object in JSON.":
+    "{file} 不是 JSON 对象。",
+  "{file} is not in UTF-8.":
+    "{file} 不是 UTF-8 编码。",
   "{file} is {kind}, which this program does not open.":
     "{file} 是{kind}，本程序无法打开。",
   "{file} names the file {name!r}; only plain .safetensors file names inside the folder are allowed.":
@@ -1118,6 +1160,8 @@ export const CHINESE = {
     "运行期间，{file} 被其他程序更改。",
   "{file} was changed while the model was in use: it had {old} bytes, now {new}.":
     "{file} 在模型使用期间被更改：原为 {old} 字节，现为 {new} 字节。",
+  "{file}, line {line}: {why}.":
+    "{file} 第 {line} 行：{why}。",
   "{file}: the matrices of {tensor} have the shapes {down} and {up}; this model needs [rank, {columns}] and [{rows}, rank].":
     "{file}：{tensor} 的矩阵形状是 {down} 和 {up}；此模型需要 [秩, {columns}] 和 [{rows}, 秩]。",
   "{file}: {key} has a pattern that is not allowed.":
@@ -1128,18 +1172,24 @@ export const CHINESE = {
     "{file}：{tensor} 的类型是 {dtype}；适配器应为 float32、float16 或 bfloat16。",
   "{folder} can't be used: its setting {key} is {value}, which is not supported.":
     "无法使用 {folder}：它的设置 {key} 是 {value}，本程序不支持。",
-  "{folder} can't be written to: {why}.":
-    "无法写入 {folder}：{why}。",
+  "{folder} has a run with {key} = {old}, not {new}.":
+    "{folder} 中的训练使用 {key} = {old}，而不是 {new}。",
   "{folder} has files that can't be used: {count} of {total}. {problems}":
     "{folder} 中有无法使用的文件：{total} 个中的 {count} 个。{problems}",
   "{folder} has its weights as {format} ({names}), which CogVLM2 Lite can't read.":
     "{folder} 中的权重是 {format} 格式（{names}），CogVLM2 Lite 无法读取。",
   "{folder} has its weights only as pickle files ({names}), which can run any program when they are opened.":
     "{folder} 中只有 pickle 格式的权重（{names}），打开它们可能会运行任意程序。",
+  "{folder} has labels in several languages.":
+    "{folder} 含有多种语言的标签。",
   "{folder} has no config.json, so it is not a model folder.":
     "{folder} 中没有 config.json，不是模型文件夹。",
   "{folder} has no config.json; the model is in a folder below it.":
     "{folder} 中没有 config.json；模型在它下面的文件夹中。",
+  "{folder} has no data of the form {form}.":
+    "{folder} 中没有 {form} 形式的数据。",
+  "{folder} has no pictures with captions.":
+    "{folder} 中没有带说明文字的图片。",
   "{folder} has no safetensors weights.":
     "{folder} 中没有 safetensors 权重。",
   "{folder} has no {file}, so text can't be turned into tokens.":
@@ -1248,8 +1298,6 @@ export const CHINESE = {
     "{param} 必须在 {least} 到 {most} 之间，而不是 {value}。",
   "{param} must be {expected}, not {value}.":
     "{param} 必须是 {expected}，而不是 {value}。",
-  "{param} must be {least} or more, not {value}.":
-    "{param} 必须是 {least} 或更大，而不是 {value}。",
   "{param} must begin with data:image/...;base64, because this server opens neither web addresses nor files.":
     "{param} 必须以 data:image/...;base64, 开头，因为此服务器既不打开网址也不打开文件。",
   "{param} must begin with data:image/...;base64, or https://.":

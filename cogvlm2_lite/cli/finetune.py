@@ -1,0 +1,464 @@
+"""`cogvlm2-lite finetune`: trains an adapter from pictures with answers."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from cogvlm2_lite.cli.console import INTERRUPTED, Console
+from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.cli.words import as_text
+from cogvlm2_lite.demo.shipped import model_folder
+from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
+from cogvlm2_lite.exclusive import exclusive_folder
+from cogvlm2_lite.file_names import to_json, valid_text
+from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
+from cogvlm2_lite.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.events import Cancel
+    from cogvlm2_lite.finetune.learn import LearnEvent
+    from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
+    from cogvlm2_lite.finetune.report import Answers
+
+_ANSWER_TOKENS = 128
+_EPILOG = """\
+DATA is a file or folder of pictures with answers: JSONL or JSON (LLaVA, ShareGPT, OpenAI, Alpaca
+and similar keys), CSV or TSV, a folder of pictures with captions in .txt files, answers.jsonl of
+`batch`, or a folder of CogVLM-SFT. docs/finetune.md has examples. Rows that can't be used are
+listed in OUT/training/skipped.jsonl.
+
+OUT becomes an adapter in peft's form, of the step with the lowest held-out loss; use it with
+--adapter OUT. You can stop at any time and run the same command again to go on. Ctrl-C finishes the
+step and saves; a second Ctrl-C stops at once.
+
+examples:
+  cogvlm2-lite finetune my-model invoices.jsonl my-adapter
+  cogvlm2-lite finetune my-model captions/ my-style --preset words --replay old.jsonl:0.3
+"""
+
+
+def build_parser() -> Parser:
+    """Declare the options of `finetune`."""
+    parser = Parser(
+        usage="finetune MODEL DATA OUT [options]",
+        description="Train an adapter (LoRA) from pictures with answers, on the CPU.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
+    parser.add_argument("data", metavar="DATA", type=Path, help="pictures with answers")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the folder of the adapter")
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--format",
+        choices=("sft", "json", "table", "captions"),
+        help="the form of DATA (default: recognised)",
+    )
+    data.add_argument(
+        "--labels", choices=("en", "zh", "both"), help="labels of a CogVLM-SFT folder"
+    )
+    data.add_argument(
+        "--ask",
+        type=as_text,
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="question for captions without one; may be given several times, taken in turn "
+        "(default: Describe this image in detail., in the caption's language)",
+    )
+    data.add_argument(
+        "--held-out",
+        default="10%",
+        metavar="N",
+        help="answers that are not learnt but measured: a share, a number, or 0; pictures are "
+        "never on both sides (default: 10%%, at most 500)",
+    )
+    data.add_argument(
+        "--replay",
+        metavar="DATA[:SHARE]",
+        help="mix in rows of what the model can do already, so that it stays; SHARE 0.3 takes 30 "
+        "%% of their pictures",
+    )
+    data.add_argument(
+        "--allow-skipped",
+        action="store_true",
+        help="go on even if more than a tenth of the rows can't be used",
+    )
+    data.add_argument("--template", choices=("chat", "vqa", "base"), help="prompt template")
+    data.add_argument(
+        "--answer-space",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether answers begin with a space; auto measures what the model expects (default: "
+        "auto)",
+    )
+    data.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="length of a conversation with its answer (default: at most 4096)",
+    )
+    data.add_argument(
+        "--as-stored", action="store_true", help="ignore the orientation in a photo's EXIF tag"
+    )
+    train = parser.add_argument_group("training")
+    train.add_argument(
+        "--preset",
+        choices=("words", "both", "demo", "tower"),
+        default="words",
+        help="what is trained. words: the language experts, behind the picture. both: both "
+        "experts. demo: what the released demo trains. tower: both, the vision tower and the "
+        "projector (default: words)",
+    )
+    train.add_argument(
+        "--bos", action="store_true", help="with words: act on all rows, as in other programs"
+    )
+    train.add_argument("--rank", type=int, default=16, metavar="N", help="rank (default: 16)")
+    train.add_argument(
+        "--alpha", type=float, default=32.0, metavar="A", help="scale is A / rank (default: 32)"
+    )
+    train.add_argument(
+        "--lr",
+        type=float,
+        metavar="R",
+        help="highest learning rate (default: by preset and width of the model)",
+    )
+    train.add_argument(
+        "--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)"
+    )
+    train.add_argument(
+        "--step", type=int, default=16, metavar="N", help="answers in a step (default: 16)"
+    )
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
+    train.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="number type of the computation (default: what suits the CPU)",
+    )
+    train.add_argument(
+        "--rope", choices=("reference", "exact"), default="reference", help="as in ask"
+    )
+    parser.add_argument(
+        "--answers",
+        type=int,
+        default=8,
+        metavar="N",
+        help="held-out questions that are answered before and after (default: 8)",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=int,
+        default=50,
+        metavar="N",
+        help="steps between saved states; one is also saved every 10 minutes (default: 50)",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="read the data, show what would be done, and stop"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="forget the run in OUT and begin anew"
+    )
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    return parser
+
+
+def main(argv: Sequence[str], *, console: Console | None = None) -> int:
+    """Run `finetune` and return 0 when the adapter is finished, 130 if it was interrupted."""
+    args = build_parser().read(argv)
+    report = _Reporter(console or Console(), as_json=args.json)
+    try:
+        return _run(args, report)
+    except CogVLM2LiteError as error:
+        if not args.json or isinstance(error, OutputError):
+            raise
+        report.event("error", **error.as_dict())
+        return error.exit_code
+
+
+def _run(args: argparse.Namespace, report: _Reporter) -> int:
+    task = _task(args)
+    _check_out(task.out)
+    from cogvlm2_lite.devices import prepare_threads
+    from cogvlm2_lite.events import Cancel
+    from cogvlm2_lite.finetune.learn import Interrupted, StepDone
+    from cogvlm2_lite.finetune.prepare import prepare
+
+    prepare_threads()
+    with exclusive_folder(task.out, "finetune") as notices:
+        for notice in notices:
+            report.console.remark(valid_text(str(notice)))
+        with report.console.working("Reading the data"):
+            prepared = prepare(task)
+        report.planned(prepared)
+        if args.plan:
+            return 0
+        cancel = Cancel()
+        try:
+            with _first_interrupt_sets(cancel):
+                for event in prepared.run.go(cancel):
+                    report.learnt(event)
+                    if isinstance(event, Interrupted):
+                        return INTERRUPTED
+                    if isinstance(event, StepDone):
+                        _write_curves(task.out, prepared)
+        except OSError as error:
+            raise DoesNotFitError(
+                "{folder} can't be written to: {why}.",
+                hint="Free some space, then run the same command again: it goes on.",
+                folder=task.out,
+                why=error.strerror or error,
+            ) from error
+        answers = _answers(task, prepared, args.answers, report)
+        _write_page(task, prepared, answers)
+        report.finished(task.out, answers)
+    return 0
+
+
+def _task(args: argparse.Namespace) -> TrainingTask:
+    from cogvlm2_lite.finetune.prepare import TrainingTask
+    from cogvlm2_lite.finetune.settings import TrainingSettings
+
+    replay, share = _replay(args.replay)
+    settings = TrainingSettings(
+        preset=args.preset, rank=args.rank, alpha=args.alpha, rate=args.lr, epochs=args.epochs,
+        step=args.step, seed=args.seed, bos=args.bos,
+    )  # fmt: skip
+    settings.check()
+    for param, value in {"--max-tokens": args.max_tokens, "--save-every": args.save_every}.items():
+        if value is not None and value < 1:
+            raise UsageError(
+                "{param} must be {least} or more, not {value}.", param=param, least=1, value=value
+            )
+    return TrainingTask(
+        model=model_folder(args.model),
+        data=args.data,
+        out=args.out,
+        settings=settings,
+        form=args.format,
+        labels=args.labels,
+        ask=tuple(args.ask),
+        held_out=args.held_out,
+        replay=replay,
+        replay_share=share,
+        template=args.template,
+        answer_space=args.answer_space,
+        max_tokens=args.max_tokens,
+        upright=not args.as_stored,
+        allow_skipped=args.allow_skipped,
+        dtype=args.dtype,
+        rope=args.rope,
+        restart=args.restart,
+        save_every=args.save_every,
+    )
+
+
+def _replay(word: str | None) -> tuple[Path | None, float]:
+    if word is None:
+        return None, 1.0
+    name, colon, share = word.rpartition(":")
+    try:
+        part = float(share) if colon else 1.0
+    except ValueError:  # a colon in the name, as in C:\\old.jsonl
+        return Path(word), 1.0
+    if not 0 < part <= 1:
+        raise UsageError(
+            "The share of --replay must be above 0 and at most 1, not {value}.", value=share
+        )
+    return Path(name if colon else word), part
+
+
+def _check_out(out: Path) -> None:
+    """Raise UsageError if the folder has files of others, which must not be replaced."""
+    if not out.is_dir() or (out / "training" / "run.json").is_file():
+        return
+    if any(each.name != "training" and not each.name.startswith(".") for each in out.iterdir()):
+        raise UsageError(
+            "{folder} exists and has files that finetune did not write.",
+            hint="Choose a new folder for the adapter.",
+            folder=out,
+        )
+
+
+@contextmanager
+def _first_interrupt_sets(cancel: Cancel) -> Iterator[None]:
+    """Let the first Ctrl-C finish the step; the second one stops at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set:
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_curves(out: Path, prepared: Prepared) -> None:
+    """Write the TensorBoard file at the end of each epoch and of the run."""
+    from cogvlm2_lite.finetune.curves import event_file
+
+    run, step = prepared.run, prepared.run.place.step
+    if step == len(run.plan) or run.plan[step][0] != run.plan[step - 1][0]:
+        data = event_file(run.log)
+        write_whole(out / "training" / "events.out.tfevents.0", lambda file: file.write_bytes(data))
+
+
+def _answers(
+    task: TrainingTask, prepared: Prepared, count: int, report: _Reporter
+) -> list[Answers]:
+    """Answer held-out questions with the base model and with the adapter."""
+    import cogvlm2_lite
+    from cogvlm2_lite.events import Finished
+    from cogvlm2_lite.finetune.report import Answers
+    from cogvlm2_lite.sampling import Sampling
+
+    asked = prepared.held_out[: max(count, 0)]
+    if not asked:
+        return []
+    sampling = Sampling(max_new_tokens=_ANSWER_TOKENS, repetition_guard=False)
+    texts: list[list[str]] = []
+    for place, adapter in enumerate((None, task.out)):
+        model = cogvlm2_lite.load(task.model, device="cpu", adapter=adapter)
+        given = []
+        for number, example in enumerate(asked):
+            share = (place * len(asked) + number) / (2 * len(asked))
+            report.console.progress("Answering held-out questions", share)
+            *_, last = model.answer(
+                example.question,
+                example.row.picture,
+                example.history,
+                sampling=sampling,
+                template=task.template,
+                upright=task.upright,
+            )
+            assert isinstance(last, Finished)
+            given.append(last.text.strip())
+        texts.append(given)
+    return [
+        Answers(question=e.question, expected=e.answer, before=before, after=after)
+        for e, before, after in zip(asked, *texts, strict=True)
+    ]
+
+
+def _write_page(task: TrainingTask, prepared: Prepared, answers: Sequence[Answers]) -> None:
+    from cogvlm2_lite.finetune.report import render
+
+    settings = asdict(task.settings)
+    facts = {
+        "model": task.model.name,
+        "data": f"{task.data.name} ({prepared.form})",
+        "answers learnt": f"{len(prepared.learnt)} + {prepared.replayed} replayed",
+        "answers held out": str(len(prepared.held_out)),
+        "acts on": task.settings.acts_on,
+        "answers begin with a space": "yes" if prepared.space else "no",
+        **{name: str(value) for name, value in settings.items() if value is not None},
+    }
+    reasons = Counter(each.reason.value for each in prepared.skipped).most_common()
+    use = [f'cogvlm2-lite ask MODEL picture.jpg "Question" --adapter {task.out.name}']
+    page = render(f"Adapter {task.out.name}", facts, prepared.run.log, answers, reasons, use)
+    file = task.out / "report.html"
+    if file.is_file() and not is_sealed(file.read_bytes()):
+        return  # somebody edited it
+    data = sealed_page(page)
+    write_whole(file, lambda temporary: temporary.write_bytes(data))
+
+
+class _Reporter:
+    """Tells a person, or a program with --json, what happens."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self.console, self._json = console, as_json
+
+    def event(self, name: str, **values: Any) -> None:
+        if self._json:
+            self.console.line(to_json({"event": name, **values}))
+
+    def _say(self, text: str) -> None:
+        if not self._json:
+            self.console.line(text)
+
+    def planned(self, prepared: Prepared) -> None:
+        run, skipped = prepared.run, prepared.skipped
+        pictures = len({e.group for e in prepared.learnt if e.sample.picture is not None})
+        self.event(
+            "planned",
+            form=prepared.form,
+            answers=len(prepared.learnt),
+            pictures=pictures,
+            held_out=len(prepared.held_out),
+            replayed=prepared.replayed,
+            skipped=len(skipped),
+            steps=len(run.plan),
+            resumed=prepared.resumed,
+            numbers=prepared.numbers,
+            answer_space=prepared.space,
+        )
+        self._say(
+            f"{len(prepared.learnt)} answers about {pictures} pictures to learn ({prepared.form}), "
+            f"{len(prepared.held_out)} held out, {prepared.replayed} replayed."
+        )
+        if skipped:
+            reasons = Counter(each.reason.value for each in skipped).most_common(5)
+            named = ", ".join(f"{count} {reason}" for reason, count in reasons)
+            self._say(f"{len(skipped)} skipped: {named} (training/skipped.jsonl).")
+        form = "begin with a space" if prepared.space else "begin without a space"
+        measured = ""
+        if prepared.space_losses is not None:
+            measured = " (loss {:.2f} without, {:.2f} with one)".format(*prepared.space_losses)
+        self._say(f"Answers {form}{measured}. Longest: {prepared.longest} tokens.")
+        self._say(
+            f"{prepared.numbers:,} numbers to train, {format_bytes(4 * prepared.numbers)}. "
+            f"{len(run.plan)} steps."
+        )
+        if prepared.resumed:
+            self._say(f"Continues after step {prepared.resumed}.")
+
+    def learnt(self, event: LearnEvent) -> None:
+        shown: dict[str, Callable[[], None]] = {
+            "StepDone": lambda: self._step(event),
+            "Evaluated": lambda: self._evaluated(event),
+            "Interrupted": lambda: self._say(
+                "Stopped and saved. Run the same command again to go on."
+            ),
+        }
+        names = {"StepDone": "step", "Evaluated": "evaluated", "Saved": "saved"}
+        kind = type(event).__name__
+        self.event(names.get(kind, "interrupted"), **asdict(event))
+        shown.get(kind, lambda: None)()
+
+    def _step(self, event: Any) -> None:
+        if not self._json:
+            rate = event.tokens / max(event.seconds, 1e-9)
+            self.console.progress(
+                f"step {event.step} of {event.steps}, epoch {event.epoch}, loss {event.loss:.3f}, "
+                f"{rate:.0f} tokens/s, {format_seconds(event.seconds_left)} left",
+                event.step / event.steps,
+            )
+
+    def _evaluated(self, event: Any) -> None:
+        best = ", the best so far" if event.best else ""
+        self._say(f"step {event.step}: held-out loss {event.loss:.4f}{best}")
+
+    def finished(self, out: Path, answers: Sequence[Answers]) -> None:
+        from cogvlm2_lite.finetune.report import exact
+
+        right, before = exact(answers, after=True), exact(answers, after=False)
+        self.event(
+            "finished", folder=str(out), asked=len(answers), right=right, right_before=before
+        )
+        for each in answers:
+            self._say(f"\n{each.question}\n  in the data: {each.expected}")
+            self._say(f"  before:      {each.before}\n  after:       {each.after}")
+        if answers:
+            self._say(f"\n{right} of {len(answers)} held-out answers are right, {before} before.")
+        self._say(f'Adapter: {out}. Use it with --adapter "{out}". Report: {out / "report.html"}')

@@ -1,0 +1,223 @@
+"""The data of one run: samples with identified pictures, learnt or held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cogvlm2_lite.architectures.architecture import VisionConfig
+from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.finetune.labels import Labelled, Labeller
+from cogvlm2_lite.finetune.network import TrainingPicture, TrainingSample
+from cogvlm2_lite.finetune.rows import Reason, Row, Rows, Skipped
+from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
+
+_MOST_HELD_OUT = 500
+"""Held-out rows at most, without a number or file given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One answer to be learnt or held out.
+
+    row     the row it comes from, for messages and for asking the question
+    turn    number of the answer in its conversation, from 1
+    sample  its tokens
+    """
+
+    row: Row
+    turn: int
+    sample: TrainingSample
+
+    @property
+    def question(self) -> str:
+        return self.row.turns[self.turn - 1].question.strip()
+
+    @property
+    def answer(self) -> str:
+        return self.row.turns[self.turn - 1].answer.strip()
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """Past questions and answers."""
+        past = self.row.turns[: self.turn - 1]
+        return [(turn.question.strip(), turn.answer.strip()) for turn in past]
+
+    @property
+    def group(self) -> str:
+        """The picture, or for rows without one their first question: never on both sides."""
+        if self.sample.picture is not None:
+            return self.sample.picture.key
+        return "text " + hashlib.sha256(self.row.turns[0].question.encode()).hexdigest()
+
+
+class Pictures:
+    """Opens the pictures of rows and identifies them by their decoded pixels.
+
+    A file is decoded once for its identity and again when its pixels are needed.
+    """
+
+    def __init__(self, vision: VisionConfig, *, upright: bool) -> None:
+        self._vision, self._upright = vision, upright
+        self._known: dict[Path | bytes, TrainingPicture] = {}
+
+    def picture(self, source: Path | bytes) -> TrainingPicture:
+        """Return a picture. Raises ImageError."""
+        if source not in self._known:
+
+            def pixels() -> torch.Tensor:
+                return torch.from_numpy(pixel_values(self._open(source), self._vision))
+
+            self._known[source] = TrainingPicture(key=self._open(source).sha256, pixels=pixels)
+        return self._known[source]
+
+    def _open(self, source: Path | bytes) -> OpenedImage:
+        return open_image(source, upright=self._upright)
+
+
+def make_examples(
+    rows: Iterable[Row], labeller: Labeller, pictures: Pictures
+) -> Iterator[Example | Skipped]:
+    """Yield an example for each trained answer, or why it is skipped."""
+    for row in rows:
+        try:
+            picture = None if row.picture is None else pictures.picture(row.picture)
+        except ImageError as error:
+            yield Skipped(
+                source=row.source, line=row.line, reason=Reason.UNREADABLE, detail=str(error)
+            )
+            continue
+        for made in labeller.samples(row.turns, has_picture=picture is not None):
+            if isinstance(made, tuple):
+                turn, reason = made
+                yield Skipped(
+                    source=row.source, line=row.line, reason=reason, detail=f"answer {turn}"
+                )
+            else:
+                yield Example(row=row, turn=made.turn, sample=_sample(made, picture))
+
+
+def _sample(made: Labelled, picture: TrainingPicture | None) -> TrainingSample:
+    return TrainingSample(
+        input_ids=torch.from_numpy(made.input_ids),
+        token_type_ids=torch.from_numpy(made.token_type_ids),
+        labels=torch.from_numpy(made.labels),
+        picture=picture,
+    )
+
+
+def split(
+    examples: Sequence[Example], held_out: str, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Return examples to learn from and held-out ones; a picture is on one side only.
+
+    held_out  "10%", a number of answers, or "0"
+
+    Raises UsageError for another word, or if nothing is left to learn from.
+    """
+    wanted = _wanted(held_out, len(examples))
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}|{key}".encode()).digest())
+    taken: list[Example] = []
+    for key in order:
+        if len(taken) >= wanted:
+            break
+        taken += groups.pop(key)
+    learnt = [example for example in examples if example.group in groups]
+    if not learnt:
+        raise UsageError(
+            "All {count} answers are held out, so there is nothing to learn from.",
+            hint="Choose a smaller --held-out.",
+            count=len(examples),
+        )
+    return learnt, taken
+
+
+def _wanted(held_out: str, count: int) -> int:
+    word, share = held_out.removesuffix("%"), held_out.endswith("%")
+    if not word.isdecimal() or (share and int(word) >= 100):
+        raise UsageError(
+            "--held-out must be a share such as 10%, a number of answers or 0, not {value}.",
+            value=held_out,
+        )
+    if not share:
+        return int(word)
+    return min(max(count * int(word) // 100, 1 if int(word) else 0), _MOST_HELD_OUT)
+
+
+def talks(examples: Sequence[Example]) -> list[list[Example]]:
+    """Return the examples about each picture together, in their order."""
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    return list(groups.values())
+
+
+def steps_of_epoch(
+    groups: Sequence[Sequence[Example]], answers: int, seed: int, epoch: int
+) -> list[list[Example]]:
+    """Return the examples of each step of an epoch: whole pictures until enough answers.
+
+    The order depends on nothing but the seed and the epoch, so a resumed run has the same.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    steps: list[list[Example]] = []
+    current: list[Example] = []
+    for index in torch.randperm(len(groups), generator=generator).tolist():
+        current += groups[index]
+        if len(current) >= answers:
+            steps.append(current)
+            current = []
+    if current:
+        steps.append(current)
+    return steps
+
+
+def check_skipped(rows: Rows, skipped: Sequence[Skipped], *, allowed: bool) -> None:
+    """Raise UsageError if more than a tenth of the rows can't be used."""
+    total = len(rows.rows) + len(rows.skipped)
+    if allowed or len(skipped) <= total / 10:
+        return
+    reasons: dict[Reason, int] = {}
+    for each in skipped:
+        reasons[each.reason] = reasons.get(each.reason, 0) + 1
+    worst = sorted(reasons.items(), key=lambda item: -item[1])[:5]
+    raise UsageError(
+        "{count} of {total} rows can't be used: {reasons}.",
+        hint="Correct them, or use --allow-skipped to train without them.",
+        count=len(skipped),
+        total=total,
+        reasons=", ".join(f"{count} {reason.value}" for reason, count in worst),
+    )
+
+
+def answer_space(
+    examples: Sequence[Example], spaced: Sequence[Example], losses: Sequence[float]
+) -> bool:
+    """Return whether answers begin with a space: the form that the untrained model expects.
+
+    losses  of the first two answer tokens of the examples, then of the spaced ones; a tie is
+            without a space
+    """
+    plain = sum(losses[: len(examples)])
+    return sum(losses[len(examples) : len(examples) + len(spaced)]) < plain
+
+
+def first_tokens(example: Example, count: int = 2) -> TrainingSample:
+    """Return a sample of which only the first trained tokens count."""
+    sample = example.sample
+    labels = sample.labels.clone()
+    places = (labels[0] != -100).nonzero().squeeze(1)[count:]
+    labels[0, places] = -100
+    return TrainingSample(
+        input_ids=sample.input_ids,
+        token_type_ids=sample.token_type_ids,
+        labels=labels,
+        picture=sample.picture,
+    )

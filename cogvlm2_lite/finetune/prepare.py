@@ -1,0 +1,272 @@
+"""Everything before the first step: reads the data, decides the form of answers, makes the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cogvlm2_lite import __version__
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.finetune.data import (
+    Example,
+    Pictures,
+    answer_space,
+    check_skipped,
+    first_tokens,
+    make_examples,
+    split,
+)
+from cogvlm2_lite.finetune.labels import Labeller
+from cogvlm2_lite.finetune.learn import SAVE_STEPS, Facts, Run, new_pairs
+from cogvlm2_lite.finetune.network import LearningNetwork
+from cogvlm2_lite.finetune.rows import Row, Skipped, read_rows
+from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.finetune.state import RunFolder
+from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.memory.budget import free_ram_bytes
+from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.identity import source_fingerprint
+from cogvlm2_lite.weights.writer import write_file_durably
+
+_SPACE_ROWS = 32
+"""Answers whose first tokens decide whether answers begin with a space."""
+_KEPT_SHARE, _CACHED_SHARE = 0.5, 0.25
+"""Shares of the free RAM for weights that stay loaded, and for what is known of pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask:
+    """What to learn, from what, and where to.
+
+    replay        rows of the old kind, mixed in so that old abilities stay; None: none
+    replay_share  share of them that is used, 0 to 1
+    answer_space  "auto", "yes" or "no"
+    """
+
+    model: Path
+    data: Path
+    out: Path
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    form: str | None = None
+    labels: str | None = None
+    ask: tuple[str, ...] = ()
+    held_out: str = "10%"
+    replay: Path | None = None
+    replay_share: float = 1.0
+    template: str | None = None
+    answer_space: str = "auto"
+    max_tokens: int | None = None
+    upright: bool = True
+    allow_skipped: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
+    rope: str = "reference"
+    restart: bool = False
+    save_every: int = SAVE_STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that is ready, and what a person wants to know of it before it starts.
+
+    space_losses  mean loss of the first two answer tokens without and with a space; None: not
+                  measured
+    resumed       steps of an earlier run that are done
+    """
+
+    run: Run
+    form: str
+    learnt: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    replayed: int
+    skipped: tuple[Skipped, ...]
+    space: bool
+    space_losses: tuple[float, float] | None
+    numbers: int
+    longest: int
+    resumed: int
+
+
+def prepare(task: TrainingTask) -> Prepared:
+    """Read and check everything, measure the answers' form, and return the run.
+
+    Raises UsageError for data or settings that can't be used, CheckpointError for a damaged model,
+    and OSError if the folder can't be written.
+    """
+    settings = task.settings
+    settings.check()
+    config = read_config(task.model)
+    tokenizer = Tokenizer.from_folder(task.model)
+    compute = choose_compute(task.device, task.dtype)
+    catalog = Catalog.open(task.model, config)
+    rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
+    old = None if task.replay is None else read_rows(task.replay, ask=task.ask)
+    pictures = Pictures(config.vision, upright=task.upright)
+    free = free_ram_bytes()
+    network = LearningNetwork(
+        catalog,
+        new_pairs(settings.matrices(config), settings.rank, settings.seed),
+        scale=settings.alpha / settings.rank,
+        acts_on=settings.acts_on,
+        device=compute.device,
+        dtype=compute.dtype,
+        rope=RopeMode(task.rope),
+        kept_bytes=int(free * _KEPT_SHARE),
+        cached_bytes=int(free * _CACHED_SHARE),
+    )
+    # 1. Samples in both forms, of which one is used.
+    plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures)
+    skipped = [*rows.skipped, *skipped]
+    check_skipped(rows, skipped, allowed=task.allow_skipped)
+    if not plain:
+        raise UsageError(
+            "{file} has no rows that can be used.",
+            hint="Rows need an answer, and a picture that can be opened.",
+            file=task.data,
+        )
+    spaced, _ = _examples(rows.rows, _labeller(task, tokenizer, space=True), pictures)
+    space, losses = _choose_space(task.answer_space, plain, spaced, network)
+    examples = spaced if space else plain
+    # 2. Learnt and held-out ones; the replayed rows are only learnt.
+    learnt, held_out = split(examples, task.held_out, settings.seed)
+    again: list[Example] = []
+    if old is not None:
+        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures)
+        again = _share_of(again, task.replay_share, settings.seed)
+    fingerprint = _fingerprint([*learnt, *again], held_out)
+    base = source_fingerprint(catalog, task.model)
+    folder = RunFolder(task.out)
+    folder.open(
+        {
+            **asdict(settings),
+            "base": base,
+            "model": catalog.fingerprint(),
+            "data": fingerprint,
+            "template": task.template or config.template_version,
+            "answer_space": space,
+            "dtype": str(compute.dtype),
+            "rope": task.rope,
+            "format_version": 1,
+        },
+        restart=task.restart,
+    )
+    _write_skipped(folder.folder / "skipped.jsonl", skipped)
+    run = Run(
+        folder,
+        network,
+        settings,
+        [*learnt, *again],
+        held_out,
+        Facts(
+            base={
+                "source_fingerprint": base,
+                "folder_fingerprint": catalog.fingerprint(),
+                "tool": f"cogvlm2-lite {__version__}",
+            },
+            base_name=task.model.name,
+            template=task.template or config.template_version,
+            answer_space=space,
+            data_fingerprint=fingerprint,
+        ),
+        save_every=task.save_every,
+    )
+    run.resume()
+    return Prepared(
+        run=run,
+        form=rows.form,
+        learnt=tuple(learnt),
+        held_out=tuple(held_out),
+        replayed=len(again),
+        skipped=tuple(skipped),
+        space=space,
+        space_losses=losses,
+        numbers=sum(p.down.numel() + p.up.numel() for p in network.pairs.values()),
+        longest=max(example.sample.input_ids.shape[1] for example in examples),
+        resumed=run.place.step,
+    )
+
+
+def _labeller(task: TrainingTask, tokenizer: Tokenizer, *, space: bool) -> Labeller:
+    return Labeller(
+        tokenizer,
+        read_config(task.model),
+        template=task.template,
+        space=space,
+        max_tokens=task.max_tokens,
+    )
+
+
+def _examples(
+    rows: Sequence[Row], labeller: Labeller, pictures: Pictures
+) -> tuple[list[Example], list[Skipped]]:
+    made: list[Example] = []
+    skipped: list[Skipped] = []
+    for each in make_examples(rows, labeller, pictures):
+        if isinstance(each, Example):
+            made.append(each)
+        else:
+            skipped.append(each)
+    return made, skipped
+
+
+def _choose_space(
+    word: str, plain: Sequence[Example], spaced: Sequence[Example], network: LearningNetwork
+) -> tuple[bool, tuple[float, float] | None]:
+    """Return whether answers begin with a space, and the two measured losses.
+
+    A wrong form costs much: 37 points on the demo model.
+    """
+    if word != "auto":
+        return word == "yes", None
+    some = (plain[:_SPACE_ROWS], spaced[:_SPACE_ROWS])
+    samples = [first_tokens(example) for examples in some for example in examples]
+    losses = network.losses(samples)
+    counts = [len(sample.label_positions) for sample in samples]
+    half = len(some[0])
+    means = (
+        sum(losses[:half]) / sum(counts[:half]),
+        sum(losses[half:]) / sum(counts[half:]),
+    )
+    return answer_space(some[0], some[1], losses), means
+
+
+def _share_of(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    """Return the examples of a share of the pictures."""
+    groups = sorted({example.group for example in examples})
+    groups.sort(key=lambda key: hashlib.sha256(f"replay {seed}|{key}".encode()).digest())
+    kept = set(groups[: round(len(groups) * share)])
+    return [example for example in examples if example.group in kept]
+
+
+def _fingerprint(learnt: Sequence[Example], held_out: Sequence[Example]) -> str:
+    """Return a hash of all tokens, labels and pictures, in their order."""
+    digest = hashlib.sha256()
+    for name, examples in (("learnt", learnt), ("held out", held_out)):
+        digest.update(name.encode())
+        for example in examples:
+            sample = example.sample
+            key = "" if sample.picture is None else sample.picture.key
+            digest.update(f"{key} {sample.input_ids.tolist()} {sample.labels.tolist()}".encode())
+    return digest.hexdigest()
+
+
+def _write_skipped(file: Path, skipped: Sequence[Skipped]) -> None:
+    lines = [
+        json.dumps(
+            {
+                "source": each.source,
+                "line": each.line,
+                "reason": each.reason.value,
+                "detail": each.detail,
+            },
+            ensure_ascii=False,
+        )
+        for each in skipped
+    ]
+    write_file_durably(file, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))

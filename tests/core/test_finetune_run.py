@@ -1,0 +1,286 @@
+"""Training runs on the demo model: they learn, can be stopped anywhere, and say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.finetune import main
+from cogvlm2_lite.demo.shipped import model_folder
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.finetune.curves import _masked_crc, event_file
+from cogvlm2_lite.finetune.data import Example, split, steps_of_epoch, talks
+from cogvlm2_lite.finetune.learn import Evaluated, Interrupted, StepDone
+from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask, prepare
+from cogvlm2_lite.finetune.settings import PRESETS, TrainingSettings
+from tests.helpers.finetune import FINETUNE
+
+DEMO = model_folder("demo")
+ADAPTER = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 drawn pictures with a question that the demo model never saw."""
+    folder = tmp_path_factory.mktemp("rows")
+    with tarfile.open(FINETUNE / "rows.tar.xz") as packed:
+        packed.extractall(folder, filter="data")
+    file = folder / "rows" / "train.jsonl"
+    file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:120]), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def few(rows: Path) -> Path:
+    file = rows.with_name("few.jsonl")
+    file.write_text("".join(rows.read_text("utf-8").splitlines(keepends=True)[:12]), "utf-8")
+    return file
+
+
+def task(data: Path, out: Path, **changes: Any) -> TrainingTask:
+    settings = TrainingSettings(**{"rank": 4, "epochs": 2, "step": 5, **changes.pop("s", {})})
+    return TrainingTask(
+        model=DEMO, data=data, out=out, settings=settings, **{"answer_space": "yes", **changes}
+    )
+
+
+def files(out: Path) -> dict[str, bytes]:
+    found = {
+        str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()
+    }
+    log = found["training/log.jsonl"].decode().splitlines()
+    timeless = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log]
+    found["training/log.jsonl"] = json.dumps(timeless).encode()
+    return {name: data for name, data in found.items() if not name.startswith(".")}
+
+
+def test_the_demo_model_learns_a_question_it_never_saw(rows: Path, tmp_path: Path) -> None:
+    made = prepare(
+        task(rows, tmp_path / "out", s={"rank": 16, "epochs": 2, "step": 8}, answer_space="auto")
+    )
+    assert made.space  # the demo model was trained with a space before answers
+    assert made.space_losses is not None
+    assert made.space_losses[1] < made.space_losses[0]
+    before = made.run.held_out_loss()
+    events = list(made.run.go(Cancel()))
+    losses = [event.loss for event in events if isinstance(event, Evaluated)]
+    assert before > 4
+    assert losses[-1] < 1
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [step.step for step in steps] == list(range(1, len(made.run.plan) + 1))
+    own = json.loads((tmp_path / "out" / "cogvlm2_lite_adapter.json").read_text())
+    assert own["acts_on"] == "behind the picture"
+    assert own["answer_space"] is True
+    assert own["base"]["source_fingerprint"]
+
+
+def stop_after(made: Prepared, events: int) -> None:
+    work = made.run.go(Cancel())
+    for _ in range(events):
+        next(work, None)
+    work.close()  # as a kill: nothing else is saved
+
+
+def test_a_run_that_is_stopped_anywhere_ends_with_the_same_files(few: Path, tmp_path: Path) -> None:
+    whole = prepare(task(few, tmp_path / "whole", save_every=2))
+    list(whole.run.go(Cancel()))
+    for events in (1, 2, 4, 3):
+        stop_after(prepare(task(few, tmp_path / "stopped", save_every=2)), events)
+    last = prepare(task(few, tmp_path / "stopped", save_every=2))
+    assert last.resumed > 0
+    list(last.run.go(Cancel()))
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_a_cancelled_run_saves_and_goes_on(few: Path, tmp_path: Path) -> None:
+    made, cancel = prepare(task(few, tmp_path / "out")), Cancel()
+    cancel.set()
+    events = list(made.run.go(cancel))
+    assert isinstance(events[-1], Interrupted)
+    again = prepare(task(few, tmp_path / "out"))
+    assert again.resumed == 1
+
+
+def test_kill_9_loses_nothing_that_was_saved(few: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "cogvlm2_lite", "finetune", "demo", str(few), str(tmp_path / "out"),
+        "--rank", "4", "--epochs", "200", "--step", "5", "--answers", "0", "--answer-space", "yes",
+        "--save-every", "2",
+    ]  # fmt: skip
+    child = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    state = tmp_path / "out" / "training" / "state.json"
+    try:
+        deadline = time.monotonic() + 120
+        while not state.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    made = prepare(
+        task(few, tmp_path / "out", s={"rank": 4, "epochs": 200, "step": 5}, dtype="auto")
+    )
+    assert made.resumed >= 2
+    assert all(torch.isfinite(tensor).all() for tensor in made.run.tensors.values())
+
+
+def test_a_folder_of_other_settings_is_refused_by_the_first_difference(
+    few: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    prepare(task(few, out))
+    with pytest.raises(UsageError, match="a run with rank = 4, not 8"):
+        prepare(task(few, out, s={"rank": 8}))
+    with pytest.raises(UsageError, match="a run with data = "):
+        prepare(task(few, out, held_out="3"))
+    assert prepare(task(few, out, s={"rank": 8}, restart=True)).resumed == 0
+
+
+def run(*argv: str) -> tuple[int, str, str]:
+    out, err = StringIO(), StringIO()
+    code = main(list(argv), console=Console(out, err))
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_command_trains_and_shows_before_and_after(few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my adapter"
+    code, told, _ = run(
+        "demo", str(few), str(out), "--rank", "2", "--epochs", "1", "--answers", "1"
+    )
+    assert code == 0
+    assert "11 answers about 11 pictures to learn (JSON), 1 held out" in told
+    assert "Answers begin with a space" in told
+    assert "before:" in told
+    assert {ADAPTER, "adapter_config.json", "report.html", "training", "last"} <= {
+        each.name for each in out.iterdir()
+    }
+    page = (out / "report.html").read_text("utf-8")
+    assert "Held-out answers" in page
+    assert "<script" not in page
+    assert load_file(out / ADAPTER).keys() == load_file(out / "last" / ADAPTER).keys()
+    code, told, _ = run(
+        "demo", str(few), str(out), "--rank", "2", "--epochs", "1", "--answers", "0", "--json"
+    )
+    events = [json.loads(line)["event"] for line in told.splitlines()]
+    assert events == ["planned", "finished"]  # everything was done before
+
+
+def test_plan_trains_nothing(few: Path, tmp_path: Path) -> None:
+    code, told, _ = run("demo", str(few), str(tmp_path / "out"), "--plan")
+    assert code == 0
+    assert "steps." in told
+    assert not (tmp_path / "out" / ADAPTER).exists()
+
+
+def test_files_of_others_are_never_replaced(few: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="files that finetune did not write"):
+        run("demo", str(few), str(tmp_path))
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == b"mine"
+
+
+def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> None:
+    file = few.with_name("bad.jsonl")
+    file.write_text(few.read_text("utf-8") + '{"image": "none.png", "text": "x"}\n' * 2, "utf-8")
+    with pytest.raises(UsageError, match=r"2 of 14 rows can't be used: .*picture missing"):
+        run("demo", str(file), str(tmp_path / "out"))
+    code, told, _ = run("demo", str(file), str(tmp_path / "out"), "--plan", "--allow-skipped")
+    assert code == 0
+    assert "2 skipped: 2 picture missing" in told
+    skipped = (tmp_path / "out" / "training" / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in skipped] == [13, 14]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--rank", "0"], "--rank must be 1 or more, not 0"),
+        (["--lr", "-1"], "--lr must be above 0"),
+        (["--held-out", "many"], "--held-out must be a share"),
+        (["--held-out", "99"], "All 12 answers are held out"),
+        (["--replay", "x.jsonl:2"], "share of --replay must be above 0"),
+        (["--max-tokens", "0"], "--max-tokens must be 1 or more"),
+    ],
+)
+def test_wrong_options_are_told(argv: list[str], message: str, few: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as found:
+        run("demo", str(few), str(tmp_path / "out"), *argv)
+    assert message in str(found.value)
+
+
+# --- the pieces -----------------------------------------------------------------------------------
+
+
+def example(picture: int, number: int) -> Example:
+    from cogvlm2_lite.finetune.network import TrainingPicture, TrainingSample
+    from cogvlm2_lite.finetune.rows import Row, Turn
+
+    tokens = torch.zeros((1, 3), dtype=torch.int64)
+    shown = TrainingPicture(key=f"p{picture}", pixels=lambda: torch.zeros(1))
+    sample = TrainingSample(input_ids=tokens, token_type_ids=tokens, labels=tokens, picture=shown)
+    row = Row(source="x", line=number, turns=(Turn("q", "a"),))
+    return Example(row=row, turn=1, sample=sample)
+
+
+def test_a_picture_is_on_one_side_and_steps_have_whole_pictures() -> None:
+    examples = [example(n // 3, n) for n in range(30)]
+    learnt, held_out = split(examples, "10%", seed=0)
+    assert {e.group for e in learnt}.isdisjoint({e.group for e in held_out})
+    assert len(held_out) == 3
+    assert split(examples, "10%", seed=0)[1][0].group != split(examples, "10%", seed=3)[1][0].group
+    assert split(examples, "0", seed=0)[1] == []
+    steps = steps_of_epoch(talks(learnt), 7, seed=0, epoch=0)
+    assert [len(step) for step in steps] == [9, 9, 9]
+    assert steps != steps_of_epoch(talks(learnt), 7, seed=0, epoch=1)
+    assert steps == steps_of_epoch(talks(learnt), 7, seed=0, epoch=0)
+
+
+def test_presets_have_the_parameters_of_the_specification() -> None:
+    from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
+
+    config = COGVLM2.parse(COGVLM2, COGVLM2.released.raw, "config.json")
+    per_rank = {
+        name: sum(sum(s) for s in TrainingSettings(preset=name).matrices(config).values())
+        for name in PRESETS
+    }
+    assert per_rank == {
+        "words": 2_359_296, "both": 4_718_592, "demo": 327_680, "tower": 7_618_304
+    }  # fmt: skip
+    assert TrainingSettings().learning_rate(config) == pytest.approx(2e-4)
+
+
+def test_curves_are_in_tensorboard_s_form() -> None:
+    # 0xE3069283 is CRC-32C of "123456789" in every description of it.
+    crc = 0xE3069283
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert _masked_crc(b"123456789") == struct.pack("<I", masked)
+    data = event_file([{"step": 3, "loss": 0.5}, {"step": 3, "held_out": 2.0}])
+    records = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert data[8:12] == _masked_crc(data[:8])
+        body, data = data[12 : 12 + length], data[12 + length :]
+        assert data[:4] == _masked_crc(body)
+        data = data[4:]
+        records.append(body)
+    assert b"brain.Event:2" in records[0]
+    assert b"Train/Loss" in records[1]
+    assert struct.pack("<f", 0.5) in records[1]
+    assert b"Eval/Epoch_Loss" in records[2]
