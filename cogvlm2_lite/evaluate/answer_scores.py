@@ -85,6 +85,8 @@ def score_items(
 ) -> dict[str, ItemScore]:
     """Return the score of every item with an answer, by id; MM-Vet: of every graded answer.
 
+    grades  of MM-Vet; other benchmarks need none
+
     An answer with an error is wrong. Raises UsageError for answers and grades of other data.
     """
     _check_ids(data, answers, grades)
@@ -154,7 +156,7 @@ def _check_ids(data: Data, answers: Mapping[str, Answered], grades: Grades | Non
             id=unknown[0][:100],
             data=data.name,
         )
-    if grades is None:
+    if grades is None or data.benchmark != "mmvet":
         return
     known |= {str(item.fields.get("question_id", item.id)) for item in data.items}
     if unknown := [id for id in grades.scores if id not in known]:

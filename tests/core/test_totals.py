@@ -111,6 +111,13 @@ def test_an_answer_or_a_grade_of_other_data_is_refused() -> None:
         score_answers(data_of("mmvet", items), items, {}, grades)
 
 
+def test_grades_of_mmvet_may_be_given_for_other_benchmarks_too() -> None:
+    items = [item_of("1", ["1"])]
+    grades = Grades(judge="gpt-4-0613", scores={"v1_9": (1.0,)})
+    found = score_answers(data_of("docvqa", items), items, answers_of(items, ["1"]), grades)
+    assert (found.value, found.judge) == (100, None)
+
+
 def test_only_the_chosen_items_count() -> None:
     items = [item_of(str(n), ["1"]) for n in range(3)]
     found = score_answers(data_of("docvqa", items), items[:2], answers_of(items, ["1", "2", "2"]))
