@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import QCoreApplication, QStandardPaths
-from PySide6.QtWidgets import QFileDialog, QMessageBox, QPushButton, QWidget
+from PySide6.QtCore import QCoreApplication, QStandardPaths, Qt
+from PySide6.QtWidgets import QDialogButtonBox, QFileDialog, QMessageBox, QPushButton, QWidget
 
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.files import free_name
 from gui.data.saving import How, Kind, name_from, with_suffix
 from gui.data.settings import Preferences
 from gui.translation import fill
+
+_MOST_LETTERS = 32
+"""A longer file name is shortened in the middle on a button."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ def _ask_about(parent: QWidget, file: Path, *, adds: bool) -> tuple[Target | Non
     keep = box.addButton(
         fill(
             QCoreApplication.translate("Saving", "Keep it, save as {file}"),
-            file=escape_line(free.name),
+            file=_shortened(free.name),
         ),
         role.AcceptRole,
     )
@@ -106,6 +109,9 @@ def _ask_about(parent: QWidget, file: Path, *, adds: bool) -> tuple[Target | Non
         QCoreApplication.translate("Saving", "Other name or folder…"), role.ActionRole
     )
     cancel = box.addButton(QCoreApplication.translate("Saving", "Cancel"), role.RejectRole)
+    # In a row, long names and large letters would be wider than the widest message box of Qt.
+    for buttons in box.findChildren(QDialogButtonBox):
+        buttons.setOrientation(Qt.Orientation.Vertical)
     box.setDefaultButton(keep)
     box.setEscapeButton(cancel)
     box.exec()
@@ -120,3 +126,11 @@ def _ask_about(parent: QWidget, file: Path, *, adds: bool) -> tuple[Target | Non
     if clicked is other:
         return None, True
     return next((target for button, target in answers.items() if button is clicked), None), False
+
+
+def _shortened(name: str) -> str:
+    """Return a name for a button; its start and its suffix stay."""
+    shown = escape_line(name)
+    if len(shown) <= _MOST_LETTERS:
+        return shown
+    return f"{shown[: _MOST_LETTERS - 14]}…{shown[-12:]}"

@@ -34,18 +34,26 @@ class Invitation(QLabel):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._whole = text
+        self._whole, self._wanted = text, True
         self.setContentsMargins(12, 44, 12, 4)  # the buttons stand above it
+
+    def show_text(self, wanted: bool) -> None:
+        """Show the text, or nothing while a picture is being read."""
+        self._wanted = wanted
+        self._fit()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """Show the text if it fits."""
         super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
         margins = self.contentsMargins()
         room = self.contentsRect()
         wrap = Qt.TextFlag.TextWordWrap
         needed = self.fontMetrics().boundingRect(0, 0, room.width(), 10_000, wrap, self._whole)
         fits = needed.height() + margins.top() + margins.bottom() <= self.height()
-        self.setText(self._whole if fits else "")
+        self.setText(self._whole if fits and self._wanted else "")
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return no size: the text may be left out."""
@@ -172,6 +180,7 @@ class PicturePanel(QWidget):
         self.filled.emit(attachment is not None and not attachment.error)
         self.picture.setVisible(found is not None)
         self._empty.setVisible(found is None)
+        self._empty.show_text(attachment is None or bool(attachment.error))
         if attachment is None or found is None:
             self.picture.show_picture(None)
         else:
@@ -196,6 +205,7 @@ class PicturePanel(QWidget):
             self.pages.setRange(1, found.pages)
             self.pages.setSuffix(fill(self.tr(" of {count}"), count=found.pages))
             self.pages.setValue(found.page)
+            self.pages.lineEdit().deselect()
             self.pages.blockSignals(blocked)
 
     def _measure(self, found: DecodedPicture | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QEvent, QPoint, Qt
+from PySide6.QtGui import QCloseEvent, QCursor, QKeyEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QToolButton, QVBoxLayout
 
 from gui import theme
@@ -40,6 +41,7 @@ class SamplingButton(QToolButton):
         place.setY(max(room.top(), place.y()))
         self.popup.move(place)
         self.popup.show()
+        self.popup.setFocus()
 
     def _draw(self) -> None:
         temperature = self._settings.get("temperature")
@@ -54,7 +56,7 @@ class SamplingPopup(QFrame):
     def __init__(self, settings: Preferences, parent: QToolButton) -> None:
         super().__init__(parent, Qt.WindowType.Popup)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self._settings = settings
+        self._settings, self._button = settings, parent
         self.setProperty("kind", "popup")
         self.setFixedWidth(460)
         self.setAccessibleName(self.tr("Answer settings"))
@@ -72,6 +74,22 @@ class SamplingPopup(QFrame):
         reset = QPushButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self.reset)
         column.addWidget(reset, alignment=Qt.AlignmentFlag.AlignLeading)
+
+    def event(self, event: QEvent) -> bool:
+        """Keep Esc, which closes the popup: the page uses it to stop the answer."""
+        overriding = event.type() is QEvent.Type.ShortcutOverride
+        if overriding and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape:
+            event.accept()
+            return True
+        return super().event(event)
+
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 - Qt's name
+        """Let the button forget the pointer, which left it while this was open."""
+        super().closeEvent(event)
+        button = self._button
+        over = button.rect().contains(button.mapFromGlobal(QCursor.pos()))
+        button.setAttribute(Qt.WidgetAttribute.WA_UnderMouse, over)
+        button.update()
 
     def reset(self) -> None:
         """Set the values that the released demos use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QPoint, QPointF, QRect, Qt
+from PySide6.QtCore import QPoint, QPointF, QRect, Qt, QTimer
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QFileDialog,
     QLineEdit,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QWidget,
@@ -27,6 +28,7 @@ from gui.chat.welcome import Welcome
 from gui.data.state import Part
 from gui.flow import FlowLayout
 from gui.memory.page import MemoryPage
+from gui.save_dialog import _ask_about
 from gui.window import PAGES, RailButton
 from tests.gui.test_layout import cut_off
 from tests.helpers.desk import Desk, Script
@@ -239,3 +241,45 @@ def test_saving_a_picture_replaces_no_file_unasked(
     picture._ask_for_file()
     assert asked == ["mine.png"]
     assert mine.read_text() == "my own"
+
+
+def test_the_question_about_an_existing_file_fits_with_long_names(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.program.settings.set("font_points", 20)
+    file = tmp_path / ("What is the word on the sign in the middle of the picture " * 2 + ".md")
+    file.touch()
+    found: list[str] = []
+
+    def look() -> None:
+        (box,) = [w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox)]
+        found.extend(cut_off(box))
+        box.reject()
+
+    QTimer.singleShot(100, look)
+    _ask_about(desk.program.window, file, adds=True)
+    assert found == []
+
+
+def test_escape_closes_the_answer_settings(desk: Desk) -> None:
+    desk.program.window.activateWindow()
+    button = desk.chat.sampling
+    button.open_popup()
+    popup = button.popup
+    assert popup is not None
+    desk.qtbot.waitUntil(popup.hasFocus)
+    closed = []
+    popup.destroyed.connect(lambda: closed.append(True))
+    QTest.keyClick(popup, Qt.Key.Key_Escape)
+    desk.qtbot.waitUntil(lambda: bool(closed))
+
+
+def test_a_panel_invites_no_picture_while_one_is_read(desk: Desk) -> None:
+    panel = desk.chat.panel
+    assert "Drop a picture" in panel._empty.text()
+    desk.chat.take(DroppedContent(files=(SHAPES,)))
+    panel._empty.resize(400, 400)
+    assert panel._empty.text() == ""
+    desk.qtbot.waitUntil(lambda: panel.picture.found is not None, timeout=20_000)
+    desk.chat.chip.removed.emit()
+    desk.qtbot.waitUntil(lambda: "Drop a picture" in panel._empty.text())
