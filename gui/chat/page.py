@@ -609,7 +609,12 @@ class ChatPage(QWidget):
     def send(self) -> None:
         """Ask the question in the composer, as soon as its picture and the model are ready."""
         question = self.composer.toPlainText().strip()
-        if not question or self.busy or not self._load():
+        if not question:
+            return
+        if self.busy:
+            self._say_busy()
+            return
+        if not self._load():
             return
         conversation, parent = self.conversation, None
         if conversation is not None:
@@ -702,9 +707,7 @@ class ChatPage(QWidget):
         if self.conversation is None:
             return
         if self.busy:
-            self.show_message(
-                self.tr("No question can be asked now. What you typed is kept in its place.")
-            )
+            self._say_busy()
             return
         if not self._load():
             return
@@ -718,6 +721,14 @@ class ChatPage(QWidget):
                 parent=turn.parent,
                 edited=True,
             )
+        )
+
+    def _say_busy(self) -> None:
+        """Say why Enter asks nothing: the answer may be in another conversation."""
+        self.show_message(
+            self.tr("No question can be asked now. What you typed is kept in its place."),
+            kind=MessageKind.INFO,
+            cause="list",  # goes when the answer ends
         )
 
     def cancel(self) -> None:

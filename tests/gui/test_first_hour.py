@@ -283,3 +283,21 @@ def test_a_panel_invites_no_picture_while_one_is_read(desk: Desk) -> None:
     desk.qtbot.waitUntil(lambda: panel.picture.found is not None, timeout=20_000)
     desk.chat.chip.removed.emit()
     desk.qtbot.waitUntil(lambda: "Drop a picture" in panel._empty.text())
+
+
+def test_a_question_during_an_answer_elsewhere_says_why_it_waits(
+    desk: Desk, script: Script
+) -> None:
+    desk.open_demo()
+    script.hold = True
+    chat = desk.chat
+    chat.composer.setPlainText("A long one?")
+    chat.send()
+    desk.qtbot.waitUntil(lambda: desk.engine.open_answers > 0)
+    chat.start_new()
+    chat.composer.setPlainText("And this?")
+    chat.send()
+    assert "No question can be asked now" in chat.message
+    assert chat.composer.toPlainText() == "And this?"
+    desk.engine_says_all()
+    desk.qtbot.waitUntil(lambda: chat.message == "")
