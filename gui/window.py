@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
@@ -40,6 +40,8 @@ from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
 _LEAST_BUTTON = 70
+_AROUND_ICON = 18
+"""Pixels above and below the icon of a button in the navigation rail."""
 _FRAME, _TITLE_BAR = 4, 32
 """Room in pixels for what the desktop draws around a window."""
 
@@ -115,7 +117,7 @@ class ContentReceiver(Protocol):
 
 
 class RailButton(QToolButton):
-    """A button of the navigation rail."""
+    """A button of the navigation rail: an icon, and below it a word where there is room."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,8 +128,54 @@ class RailButton(QToolButton):
         return super().sizeHint().expandedTo(QSize(_LEAST_BUTTON, 0))
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return the same: the word below an icon is never shortened."""
+        """Return the same: the word is never shortened."""
         return self.sizeHint()
+
+    def show_word(self, shown: bool) -> None:
+        """Show the word or leave it out; then it is a tool tip."""
+        style = Qt.ToolButtonStyle
+        self.setToolButtonStyle(
+            style.ToolButtonTextUnderIcon if shown else style.ToolButtonIconOnly
+        )
+        self.setToolTip("" if shown else self.text())
+
+
+class Rail(QWidget):
+    """The navigation rail. In a window that is too low for the words, it has only the icons."""
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the height of the icons alone."""
+        buttons = self.findChildren(RailButton)
+        gaps = self._around() + sum(button.iconSize().height() + _AROUND_ICON for button in buttons)
+        return QSize(super().minimumSizeHint().width(), gaps)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Show the words if there is room for them."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Show the words if there is room for them in letters of another size."""
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            QTimer.singleShot(0, self, self._fit)  # the buttons have the new font then, too
+
+    def _around(self) -> int:
+        """Return the height of what is above, between and below the buttons."""
+        layout = self.layout()
+        if layout is None:
+            return 0
+        margins = layout.contentsMargins()
+        return margins.top() + margins.bottom() + layout.count() * layout.spacing()
+
+    def _fit(self) -> None:
+        buttons = self.findChildren(RailButton)
+        needed = self._around() + sum(
+            button.iconSize().height() + _AROUND_ICON + button.fontMetrics().height()
+            for button in buttons
+        )
+        for button in buttons:
+            button.show_word(needed <= self.height())
 
 
 class MainWindow(QMainWindow):
@@ -422,7 +470,7 @@ class MainWindow(QMainWindow):
         self._show_state()
 
     def _make_rail(self) -> QWidget:
-        rail = QWidget()
+        rail = Rail()
         rail.setObjectName("rail")
         rail.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         rail.setAccessibleName(self.tr("Pages"))
@@ -437,7 +485,7 @@ class MainWindow(QMainWindow):
             button.setText(title)
             button.setIcon(theme.icon(page.name))
             button.setIconSize(QSize(22, 22))
-            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+            button.show_word(True)
             button.setCheckable(True)
             button.setProperty("kind", "rail")
             button.setAccessibleName(title)

@@ -91,17 +91,21 @@ class Composer(QWidget):
         button.setMenu(self.add_menu)
         return button
 
-    def _make_foot(self) -> QHBoxLayout:
+    def _make_foot(self) -> QVBoxLayout:
         self.status = QLabel()
+        self.status.setWordWrap(True)  # else a long one makes the conversation wider
         self.status.setProperty("kind", "soft")
         self.status.setAccessibleDescription(self.tr("What the engine is doing"))
         self.progress = QProgressBar()
         self.progress.setAccessibleName(self.tr("Progress"))
-        self.progress.setFixedWidth(120)
+        place = self.progress.sizePolicy()
+        place.setRetainSizeWhenHidden(True)  # nothing moves when it appears
+        self.progress.setSizePolicy(place)
         self.progress.hide()
-        foot = QHBoxLayout()
-        foot.addWidget(self.status, 1)
+        foot = QVBoxLayout()
+        foot.setSpacing(4)
         foot.addWidget(self.progress)
+        foot.addWidget(self.status)
         return foot
 
     def use(self, question: str) -> None:

@@ -25,8 +25,8 @@ from cogvlm2_lite.evaluate.protocols import PROTOCOLS
 from gui.controls import ComboBox, SpinBox
 from gui.data.settings import Preferences
 from gui.evaluate.run import Job
+from gui.flow import FlowLayout
 
-_COLUMNS = 3
 _KINDS = ("tsv", "json", "jsonl", "parquet")
 
 
@@ -141,18 +141,14 @@ class EvaluationForm(QWidget):
         settings.set("evaluate_against", values.against)
         settings.set("evaluate_output", values.output)
 
-    def _make_boxes(self) -> QGridLayout:
-        boxes = QGridLayout()
-        boxes.setHorizontalSpacing(20)
-        boxes.setVerticalSpacing(6)
-        for place, box in enumerate(self.boxes.values()):
-            boxes.addWidget(box, place // _COLUMNS, place % _COLUMNS)
-        boxes.setColumnStretch(_COLUMNS, 1)
+    def _make_boxes(self) -> FlowLayout:
+        boxes = FlowLayout(spacing=20)
+        for box in self.boxes.values():
+            boxes.addWidget(box)
         return boxes
 
-    def _make_choices(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        row.setSpacing(8)
+    def _make_choices(self) -> FlowLayout:
+        row = FlowLayout(spacing=24)
         self.limit = SpinBox()
         self.limit.setRange(0, 100_000)
         self.limit.lineEdit().setTextMargins(8, 0, 8, 0)
@@ -176,10 +172,11 @@ class EvaluationForm(QWidget):
             label.setBuddy(control)
             control.setAccessibleName(text)
             control.setToolTip(help_text)
-            row.addWidget(label)
-            row.addWidget(control)
-            row.addSpacing(16)
-        row.addStretch(1)
+            pair = QHBoxLayout()
+            pair.setSpacing(8)
+            pair.addWidget(label)
+            pair.addWidget(control)
+            row.add_layout(pair)
         return row
 
     def _show_boxes(self) -> None:

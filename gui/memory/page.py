@@ -26,6 +26,7 @@ from gui import theme
 from gui.budget import Limits, Range, limits_for, read_budget
 from gui.context import Context, model_name
 from gui.controls import ComboBox, Slider
+from gui.flow import FlowLayout
 from gui.memory.bars import PlanBars
 from gui.memory.meter import MeterBar, describe, read
 from gui.memory.plan import Device, PlanView, plan_for
@@ -37,6 +38,7 @@ _STEP = GIB // 4
 _MOST = 24 * GIB
 """The slider ends here, so that cards can be planned for which are not in this computer."""
 _METER_MS = 500
+_LEAST_SLIDER = 160
 _FREE = "free"
 """The choice of all memory that is free, instead of a kind and an amount."""
 
@@ -107,8 +109,8 @@ class MemoryPage(QWidget):
         context.engine.state_changed.connect(self._changed)
         context.engine.outcome.connect(self._on_outcome)
 
-    def _make_budget(self) -> QHBoxLayout:
-        row = QHBoxLayout()
+    def _make_budget(self) -> FlowLayout:
+        row, pair = FlowLayout(), QHBoxLayout()
         self.kind = ComboBox()
         self.kind.addItem(QCoreApplication.translate("Memory", "Video memory"), "vram")
         self.kind.addItem(QCoreApplication.translate("Memory", "RAM, without a GPU"), "ram")
@@ -126,11 +128,12 @@ class MemoryPage(QWidget):
             QCoreApplication.translate("Memory", "Amount of memory to plan for")
         )
         self.slider.valueChanged.connect(lambda _: self._slid())
-        row.addWidget(self.slider, 1)
+        self.slider.setMinimumWidth(_LEAST_SLIDER)
+        pair.addWidget(self.slider, 1)
         self.amount = QLabel()
         self.amount.setMinimumWidth(90)
-        self.amount.setWordWrap(True)
-        row.addWidget(self.amount)
+        pair.addWidget(self.amount)
+        row.add_layout(pair)
         self.use_button = QPushButton(QCoreApplication.translate("Memory", "Use this budget"))
         self.use_button.clicked.connect(self.use)
         row.addWidget(self.use_button)

@@ -24,6 +24,7 @@ from pytestqt.qtbot import QtBot
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from gui.batch.page import BatchPage
 from gui.chat.dropped import DroppedContent
+from gui.chat.progress import Phase
 from gui.chat.welcome import Welcome
 from gui.data.state import Part
 from gui.flow import FlowLayout
@@ -140,8 +141,13 @@ def test_letters_of_20_points_have_room(desk: Desk, size: tuple[int, int]) -> No
                     lambda: area.widget().width() <= area.viewport().width(),  # noqa: B023
                     timeout=3000,
                 )
+    assert (window.width(), window.height()) == size  # nothing needs a larger window
     for button in window.findChildren(RailButton):
-        assert button.width() >= button.fontMetrics().horizontalAdvance(button.text()) + 4
+        metrics, icon = button.fontMetrics(), button.iconSize().height()
+        words = button.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonTextUnderIcon
+        assert not words or button.width() >= metrics.horizontalAdvance(button.text()) + 4
+        assert button.height() >= icon + (metrics.height() if words else 0)
+        assert words or button.toolTip() == button.text()
     window.show_page("chat")
     panel = desk.chat.panel
     tools = panel.picture.tools
@@ -301,3 +307,17 @@ def test_a_question_during_an_answer_elsewhere_says_why_it_waits(
     assert chat.composer.toPlainText() == "And this?"
     desk.engine_says_all()
     desk.qtbot.waitUntil(lambda: chat.message == "")
+
+
+def test_a_long_status_leaves_the_picture_its_half_and_is_whole(desk: Desk) -> None:
+    chat = desk.chat
+    give(desk)
+    desk.qtbot.wait(30)
+    before = chat.panel.width()
+    chat._input.show_progress(
+        Phase(name="encode", share=0.6, left_s=70.0, held_bytes=10_000_000_000)
+    )
+    desk.qtbot.wait(50)
+    assert chat.panel.width() == before
+    assert len(chat.status.text()) > 40
+    assert cut_off(chat) == []
