@@ -24,6 +24,7 @@ from cogvlm2_lite.evaluate.tables import (
     Result,
     Table,
     Wrong,
+    asked_things,
     beside_table,
     comparison_lines,
     count_table,
@@ -35,6 +36,7 @@ from cogvlm2_lite.evaluate.tables import (
     paired_table,
     part_tables,
     published_numbers,
+    rules_text,
     value_text,
     wrong_answers,
 )
@@ -146,9 +148,10 @@ def _cards(result: Result) -> str:
     numbers = published_numbers(result.data.benchmark, result.model)
     if numbers:
         cards.append(_published_card(numbers))
-    chosen = f"subset, seed {result.seed}" if len(result.items) < score.of else "no subset"
-    cards.append(charts.card("Asked", f"{score.asked} of {score.of}", f"questions, {chosen}"))
-    cards.append(charts.card("Protocol", result.protocol, f"{score.rules} rules"))
+    subset = f", a subset with seed {result.seed}" if len(result.items) < score.of else ""
+    asked = f"{asked_things(result)}{subset}"
+    cards.append(charts.card("Asked", f"{score.asked} of {score.of}", asked))
+    cards.append(charts.card("Protocol", result.protocol, f"scored by: {rules_text(result)}"))
     return f'<section class="cards">\n{"".join(cards)}\n</section>'
 
 

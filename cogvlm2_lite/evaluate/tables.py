@@ -45,10 +45,12 @@ _RULES = {
     "text": "read by the text of an option",
     "refusal": "refused to answer",
 }
-_BESIDE = {
+_RULE_SETS = {
     "official": "official rules",
     "vlmevalkit": "VLMEvalKit of 2026",
     "vlmevalkit_2024": "VLMEvalKit of May 2024",
+    "equal": "the answer equals a reference",
+    "judge": "grades of a judge",
     "official_expected": "official rules with a random letter where none was read (expectation)",
     "lower_bound": "lower bound: an answer without a letter is wrong",
     "upper_bound": "upper bound: an answer without a letter is right",
@@ -134,11 +136,14 @@ def value_text(result: Result) -> str:
 def interval_text(result: Result) -> str:
     """Return the 95 % interval; "" without one. For a part of OCRBench it is of the estimate."""
     score = result.score
-    if score.unit == "hits" and score.estimate is not None and score.asked < score.of:
+    if score.unit == "hits" and score.estimate is not None:
         value, low, high = score.estimate
-        return f"estimate of all 1000: {value:.0f}, 95 % interval {low:.0f} to {high:.0f}"
+        first = f"estimate of all 1000: {value:.0f}, " if score.asked < score.of else ""
+        return f"{first}95 % interval {low:.0f} to {high:.0f}"
     if score.value is None or score.low is None or score.high is None:
         return ""
+    if score.unit == "hits":
+        return f"95 % interval {score.low:.1f} % to {score.high:.1f} %"
     return f"95 % interval {score.low:.1f} to {score.high:.1f}"
 
 
@@ -154,10 +159,15 @@ def headline(result: Result) -> str:
     return f"{result.title}: {value_text(result)}" + (f", {interval}" if interval else "")
 
 
+def asked_things(result: Result) -> str:
+    """Return what is counted: of MMBench each rotation of a question is a row."""
+    return "rows" if result.data.benchmark.startswith("mmbench") else "questions"
+
+
 def asked_text(result: Result) -> str:
     """Return how many questions were asked, of how many, and which."""
     asked, every, chosen = result.score.asked, result.score.of, len(result.items)
-    what = "rows" if result.data.benchmark.startswith("mmbench") else "questions"
+    what = asked_things(result)
     if asked == every:
         return f"all {every} {what}"
     text = f"{asked} of {every} {what}"
@@ -166,6 +176,12 @@ def asked_text(result: Result) -> str:
     if asked < chosen:
         text += f"; {chosen - asked} of the chosen {chosen} have no answer yet"
     return text
+
+
+def rules_text(result: Result) -> str:
+    """Return the name of the rules of the headline."""
+    rules = result.score.rules
+    return _RULE_SETS.get(rules, rules)
 
 
 def published_numbers(benchmark: str, model: str) -> dict[str, str]:
@@ -195,16 +211,14 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("model", result.model),
         ("asked", asked_text(result)),
         ("protocol", result.protocol),
-        ("rules", result.score.rules),
+        ("rules", rules_text(result)),
         (UNKNOWN_PROTOCOL, published_text(result)),
     ]
     if result.score.judge:
         spread = f", deviation of its runs {result.score.std:.1f}" if result.score.std else ""
         found.append(("judge", result.score.judge + spread))
     for file in result.data.files:
-        known = {True: "", False: ", not a version that this program knows", None: ""}[file.known]
-        size = format_bytes(file.size)
-        found.append(("data", f"{file.path} ({size}, md5 {file.md5}{known})"))
+        found.append(("data", f"{file.path} ({format_bytes(file.size)}, md5 {file.md5})"))
     return [(name, text) for name, text in found if text]
 
 
@@ -225,7 +239,7 @@ def comparison_lines(result: Result) -> list[str]:
         lines.append(f"About {paired.needed} questions would decide it.")
     if paired.loss < 0 < paired.high:
         lines.append(f"{b} scored higher, but the interval contains 0: this shows no gain.")
-    lines.append(f"{paired.changed:.1%} of the answers have another text.")
+    lines.append(f"{100 * paired.changed:.1f} % of the answers have another text.")
     if result.kl is not None:
         kl = result.kl
         lines.append(f"KL divergence: {kl.value:.5f} nats per token [{kl.low:.5f}, {kl.high:.5f}].")
@@ -283,7 +297,7 @@ def beside_table(result: Result) -> Table | None:
     if not result.score.beside:
         return None
     rows = tuple(
-        (_BESIDE.get(name, name.replace("_", " ")), f"{value:.1f}")
+        (_RULE_SETS.get(name, name.replace("_", " ")), f"{value:.1f}")
         for name, value in result.score.beside.items()
     )
     return Table(title="By other rules", head=("rules", "points"), rows=rows)

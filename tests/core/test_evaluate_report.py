@@ -121,7 +121,7 @@ def test_a_comparison_shows_who_was_right_the_loss_and_the_verdict(tmp_path: Pat
         for text in (page.text, markdown, "\n".join(lines)):
             for words in (
                 *wanted, "both right", "only bf16 right", "both wrong", "184",
-                "18.3% of the answers have another text", "0.01230 nats per token",
+                "18.3 % of the answers have another text", "0.01230 nats per token",
             ):  # fmt: skip
                 assert words in text
 
@@ -218,7 +218,7 @@ def test_answers_without_grades_are_compared_by_their_words_only(tmp_path: Path)
     page, markdown = read(tmp_path)
     for text in (page.text, markdown):
         assert "Not graded." in text
-        assert "25.0% of the answers have another text." in text
+        assert "25.0 % of the answers have another text." in text
         assert "Loss of" not in text
         assert "Question by question" not in text
 
