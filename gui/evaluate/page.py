@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.evaluate.paired import LESS_LOST, LOSS_SHOWN, NOT_GRADED
 from cogvlm2_lite.evaluate.tables import published_numbers
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineState
@@ -271,10 +272,12 @@ class EvaluatePage(QWidget):
             if widget is not None:
                 widget.hide()  # it is deleted later, and until then it has no place
                 widget.deleteLater()
-        run = self._run
-        for scored in run.scored if run is not None else ():
-            compared = run.compared.get(scored.data) if run is not None else None
-            self.cards.addWidget(self._card(scored, compared))
+        if self._run is None:
+            return
+        compared = dict(self._run.compared)
+        for scored in self._run.scored:
+            # The model that is evaluated comes before the one that it is compared with.
+            self.cards.addWidget(self._card(scored, compared.pop(scored.data, None)))
 
     def _card(self, scored: Scored, compared: Compared | None) -> QFrame:
         card = QFrame()
@@ -335,10 +338,16 @@ class EvaluatePage(QWidget):
         return fill(self.tr("Published, protocol unknown: {numbers}"), numbers=shown)
 
     def _comparison(self, compared: Compared) -> str:
+        changed = fill(
+            self.tr("{share:.1f} % of the answers have another text."),
+            share=100 * compared.changed,
+        )
+        if compared.verdict == NOT_GRADED:
+            return changed
         a, b = _name(compared.a), _name(compared.b)
-        if compared.verdict.startswith("less than 1 point"):
+        if compared.verdict == LESS_LOST:
             text = self.tr("Less than 1 point lost.")
-        elif compared.verdict.startswith("a loss"):
+        elif compared.verdict == LOSS_SHOWN:
             text = self.tr("A loss is shown.")
         else:
             text = fill(self.tr("Not decided with {count} questions."), count=compared.questions)
@@ -356,7 +365,7 @@ class EvaluatePage(QWidget):
             low=compared.low,
             high=compared.high,
         )
-        return sentences(text, more, loss)
+        return sentences(text, more, loss, changed)
 
     def _open(self, report: Path) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))

@@ -728,6 +728,10 @@
         <translation>官方公布（协议未知）：{numbers}</translation>
     </message>
     <message>
+        <source>{share:.1f} % of the answers have another text.</source>
+        <translation>{share:.1f} % 的回答文本有变化。</translation>
+    </message>
+    <message>
         <source>Less than 1 point lost.</source>
         <translation>损失不到 1 分。</translation>
     </message>
