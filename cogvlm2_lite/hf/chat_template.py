@@ -1,4 +1,4 @@
-"""The prompt templates of an architecture as templates in Jinja, as transformers wants them."""
+"""The prompt templates of an architecture in Jinja, for transformers."""
 
 from __future__ import annotations
 

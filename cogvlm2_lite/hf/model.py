@@ -463,7 +463,7 @@ class _ContextFull(StoppingCriteria):
 def _padding_mask(input_ids: Tensor, pad: int) -> Tensor:
     """Return a mask for ids without one: padding is what precedes bos or follows all else.
 
-    The places of a picture have the id of the padding, so they can't be told by it alone.
+    The places of a picture have the id of the padding, so the id alone does not show them.
     """
     real = input_ids != pad
     left = real.cumsum(-1) > 0

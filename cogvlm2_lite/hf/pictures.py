@@ -39,7 +39,7 @@ def open_any(source: Any) -> OpenedImage:
     if scheme.startswith(("http://", "https://")):
         return open_image(_download(source))
     if scheme.startswith("file://"):
-        return open_image(Path(url2pathname(unquote(urlsplit(source).path))))
+        return open_image(Path(url2pathname(urlsplit(source).path)))
     if scheme.startswith("data:"):
         return open_image(_decode(source.partition(",")[2]))
     if _BASE64.fullmatch(source) and not _is_file(source):

@@ -120,7 +120,7 @@ class CogVLM2Processor(ProcessorMixin):
             data = {"pixel_values": self.image_processor.pixels(pictures)}
             return BatchFeature(data, tensor_type=return_tensors)
         texts = [text] if isinstance(text, str) else list(text)
-        opened = [_the_one(sources) for sources in self._shared_out(images, texts)]
+        opened = [_the_one(sources) for sources in self._assigned(images, texts)]
         chosen = {key: settings[key] for key in _TEXT_KEYS if settings.get(key) is not None}
         cut = chosen.pop("truncation", False) not in (False, "do_not_truncate")
         most = chosen.get("max_length") if cut else None
@@ -180,7 +180,7 @@ class CogVLM2Processor(ProcessorMixin):
         types = token_types(image_tokens=places, text_tokens=len(ids))[0]
         return [self.bos_token_id] + [self.image_token_id] * places + ids, types.tolist()
 
-    def _shared_out(self, images: Any, texts: Sequence[str]) -> list[list[Any]]:
+    def _assigned(self, images: Any, texts: Sequence[str]) -> list[list[Any]]:
         """Return the pictures of each text."""
         if images is None or (isinstance(images, list | tuple) and not images):
             return [[] for _ in texts]

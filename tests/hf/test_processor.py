@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from cogvlm2_lite import build_prompt
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder, sample_pictures
 from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.hf.__main__ import main as run_program
 from cogvlm2_lite.hf.chat_template import chat_template
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.inputs.prompt import encode_prompt
@@ -138,6 +140,12 @@ def test_a_picture_is_fetched_from_a_web_address(
 def test_what_is_no_picture_gets_a_sentence(processor: Any, picture: Any, message: str) -> None:
     with pytest.raises((ImageError, UsageError), match=message):
         processor(images=picture, text="x")
+
+
+def test_a_file_address_is_decoded_once(processor: Any, tmp_path: Path) -> None:
+    file = Path(shutil.copy(PICTURE, tmp_path / "a%20b 图.png"))
+    given = asked(processor, {"type": "image", "url": file.as_uri()})
+    assert np.array_equal(given["pixel_values"], pixel_values(open_image(PICTURE), CONFIG.vision))
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -336,3 +344,12 @@ def test_tokenizers_and_image_processors_of_other_models_are_loaded_as_before(
             load.from_pretrained(tmp_path)
     with pytest.raises(OSError, match=r"preprocessor_config\.json"):
         CLIPImageProcessor.from_pretrained(DEMO)
+
+
+@pytest.mark.parametrize("program", ["no_such_module", "no.such", "nothere.py"])
+def test_a_program_that_does_not_exist_is_named(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hf", program])
+    with pytest.raises(SystemExit, match=f"no module or script '{program}'"):
+        run_program()
