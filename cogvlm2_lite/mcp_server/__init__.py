@@ -1,1 +1,1 @@
-"""The tools of `cogvlm2-lite mcp`, for programs that speak the Model Context Protocol."""
+"""The tools of `cogvlm2-lite mcp`, for clients of the Model Context Protocol."""

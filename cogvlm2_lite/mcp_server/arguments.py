@@ -30,13 +30,18 @@ _Page = Annotated[
     ),
 ]
 _Tokens = Annotated[int, Meta(ge=1, le=8192, description="Maximum length of the answer in tokens")]
+_ReadPage = Annotated[int, Meta(description="The page that was read, counted from 1")]
+_Pages = Annotated[int, Meta(description="Number of pages in the file")]
+_Notices = Annotated[
+    list[str], Meta(description="What a person should know of how the picture was read")
+]
 
 
 class _Arguments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the arguments."""
 
 
-class PastTurn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PastTurn(_Arguments, frozen=True, kw_only=True):
     """An earlier question about a picture, and its answer."""
 
     question: Annotated[str, Meta(max_length=_MOST_LETTERS, description="An earlier question")]
@@ -99,22 +104,18 @@ class AskResult(Struct, kw_only=True):
     finish_reason: Annotated[
         str, Meta(description="Why the answer ended: eos, length (it is cut off), repetition")
     ]
-    page: Annotated[int, Meta(description="The page that was read, counted from 1")]
-    pages: Annotated[int, Meta(description="Number of pages in the file")]
-    notices: Annotated[
-        list[str], Meta(description="What a person should know of how the picture was read")
-    ]
+    page: _ReadPage
+    pages: _Pages
+    notices: _Notices
 
 
 class ExtractResult(Struct, kw_only=True):
     """The result of extract."""
 
     value: Annotated[Any, Meta(description="The value, which matches the schema")]
-    page: Annotated[int, Meta(description="The page that was read, counted from 1")]
-    pages: Annotated[int, Meta(description="Number of pages in the file")]
-    notices: Annotated[
-        list[str], Meta(description="What a person should know of how the picture was read")
-    ]
+    page: _ReadPage
+    pages: _Pages
+    notices: _Notices
 
 
 class ListResult(Struct, kw_only=True):

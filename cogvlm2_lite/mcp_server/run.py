@@ -17,10 +17,9 @@ from cogvlm2_lite.mcp_server.tools import Tools
 from cogvlm2_lite.server.guard import Access, Guard
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.listening import ListeningServer
-from cogvlm2_lite.server.run import remarks_of
+from cogvlm2_lite.server.run import report_state
 from cogvlm2_lite.server.service import Service
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
-from cogvlm2_lite.worker.protocol import Loaded
 
 _MAX_WAITING = 64
 _GRACE_S = 1.0
@@ -35,8 +34,8 @@ class Options:
     version    of this program
     access     who may use the HTTP server
     port       of the HTTP server; 0: any free one
-    on_remark  called with what a person should know of the model, and with the reason if it can't
-               be loaded
+    on_remark  called when the model is ready, with what a person should know of it, and with the
+               reason if it can't be loaded or its process ended
     """
 
     load: LoadOptions
@@ -58,12 +57,8 @@ def make_service(options: Options, engine: WorkerEngine) -> Service:
         if service.failure is not None:
             options.on_remark(service.failure.text)
 
-    def show_remarks(loaded: Loaded) -> None:
-        for text in remarks_of(loaded):
-            options.on_remark(text)
-
     service = Service(engine, Limits(), max_waiting=_MAX_WAITING, on_load_failure=show_failure)
-    service.on_loaded = show_remarks
+    report_state(service, "The model", options.on_remark)
     return service
 
 

@@ -155,8 +155,8 @@ class Tools:
     async def _extract(self, values: dict[str, Any], progress: ProgressReport) -> Struct:
         asked = read_arguments(values, ExtractArguments)
         schema = json.dumps(asked.schema, ensure_ascii=False)
-        wanted = f"Answer with JSON that matches this JSON schema: {schema}"
-        question = f"{asked.question}\n\n{wanted}" if asked.question.strip() else wanted
+        form = f"Answer with JSON that matches this JSON schema: {schema}"
+        question = f"{asked.question}\n\n{form}" if asked.question.strip() else form
         usable, ignored = usable_schema(asked.schema)
         sampling = Sampling(max_new_tokens=asked.max_tokens, json_schema=json.dumps(usable))
         answer = await self._answer(asked, question, sampling, progress)

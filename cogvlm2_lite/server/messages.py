@@ -98,9 +98,8 @@ class Messages:
         if self.question.strip() or self._limits.strict or not self.continue_from.strip():
             self.check()
         else:
-            self._questions = [
-                " "
-            ]  # an answer to nothing is continued; "" would only load the model
+            # An answer without a question is continued; "" would only load the model.
+            self._questions = [" "]
 
     def check(self) -> None:
         """Raise ApiError if the question is empty."""

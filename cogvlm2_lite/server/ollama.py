@@ -188,8 +188,8 @@ def _with_ignored(
     options = body.options or {}
     unknown += [f"options.{n}" for n, v in options.items() if n not in _OPTIONS and v is not None]
     # Programs turn thinking off for every model, which asks for nothing here.
-    wanted = [name for name in ("think", "tools") if values.get(name)]
-    shortened = [name[:60] for name in (*unknown, *wanted, *names)]
+    unsupported = [name for name in ("think", "tools") if values.get(name)]
+    shortened = [name[:60] for name in (*unknown, *unsupported, *names)]
     return replace(asked, ignored=(*asked.ignored, *shortened))
 
 

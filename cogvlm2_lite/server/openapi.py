@@ -41,7 +41,7 @@ _STATUSES = {
     415: "The Content-Type is not application/json, or the body is compressed.",
     429: "Too many requests are waiting, or they use too much memory.",
     500: "Internal server error; the server's log has the details.",
-    503: "The model is loading, has died or does not fit into memory.",
+    503: "The model is loading, its process ended, or it does not fit into memory.",
 }
 _RETRY = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}}
 _NOTICE = {
@@ -125,10 +125,7 @@ def _asking(name: str, summary: str, request: type, reply: type) -> dict[str, An
         "post": {
             "operationId": name,
             "summary": summary,
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _ref(request)}},
-            },
+            "requestBody": _json_of(request),
             "responses": {
                 "200": {"description": "The answer.", "content": content, "headers": _NOTICE},
                 **_errors(*_STATUSES),
@@ -286,10 +283,7 @@ def _ollama_sending(name: str, summary: str, request: type, reply: type | None) 
         "post": {
             "operationId": name,
             "summary": summary,
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _ref(request)}},
-            },
+            "requestBody": _json_of(request),
             "responses": {**done, **_errors(*statuses, kind=replies.OllamaError)},
         }
     }
@@ -346,6 +340,11 @@ def _limited(schema: Any, limits: Limits) -> Any:
 
 def _components(kinds: Iterable[type]) -> dict[str, _Schema]:
     return msgspec.json.schema_components(kinds, ref_template=_REF)[1]
+
+
+def _json_of(request: type) -> dict[str, Any]:
+    """Return the body of a request in JSON."""
+    return {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
 
 
 def _ref(kind: type) -> _Schema:

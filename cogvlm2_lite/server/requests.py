@@ -68,7 +68,7 @@ class AnswerRequest:
     prompt_ids      the prompt in tokens, in place of the question
     count           answers to each prompt, one after another, with seeds that count up
     echo            the reply begins with the prompt
-    only_prompt     the reply has only the prompt: no token of the answer is wanted
+    only_prompt     the reply has only the prompt, and no token of an answer
     follows         an earlier answer of the same request has been through the queue
     ignored         names of the request's fields that were left out
     notices         what else was not done as the request asked

@@ -79,7 +79,7 @@ class Tolerated:
     functions  names of the functions one of which must be called: the answer is in calls.py's form
     required   the request left the choice to the model, and did not name the function
     old_call   the request has `functions`, OpenAI's older form of `tools`
-    only_prompt  no token of an answer is wanted: max_tokens is 0, and the prompt is returned
+    only_prompt  max_tokens is 0: the prompt is returned, and no token of an answer
     pictures   how many different pictures the conversation had; the newest one is left, or the
                newest nine for a sheet
     """
