@@ -257,28 +257,10 @@ def colours_for(choice: str) -> Colours:
     return DARK if choice == "dark" else LIGHT
 
 
-_FIXED_CHINESE = (
-    "Noto Sans Mono CJK SC",
-    "Sarasa Mono SC",
-    "WenQuanYi Micro Hei Mono",
-    "WenQuanYi Zen Hei Mono",
-    "NSimSun",
-)
-
-
-def fixed_font(text: str) -> QFont:
-    """Return a font of fixed width for a text, with columns that are aligned.
-
-    In a text with Chinese, only a font can do that in which a Chinese letter has the width of two
-    others.
-    """
+def fixed_font() -> QFont:
+    """Return the system's font of fixed width, in the size of the program's font."""
     font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
     font.setPointSize(QGuiApplication.font().pointSize())
-    if any(ord(letter) >= 0x2E80 for letter in text):
-        have = set(QFontDatabase.families())
-        found = [family for family in _FIXED_CHINESE if family in have]
-        if found:
-            font.setFamilies([*found, *font.families()])
     return font
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
@@ -37,9 +38,23 @@ _BLOCKS = {
 }
 
 
-def draw_table(
+@dataclass(frozen=True, kw_only=True)
+class PlanTable:
+    """The plan of a device.
+
+    title   the device, and what it has
+    origin  where its budget comes from; "" if that is not known
+    rows    of equal length. The first one has the names of the phases; each has its name first.
+    """
+
+    title: str
+    origin: str
+    rows: tuple[Row, ...]
+
+
+def plan_tables(
     plan: MemoryPlan, forecast: Forecast | None = None, translate: Translate = str
-) -> str:
+) -> tuple[PlanTable, ...]:
     """Return a plan as tables: per device a column for each phase, with its transfers and time.
 
     forecast   None leaves out the times and shows only those transfers that are streamed
@@ -50,12 +65,32 @@ def draw_table(
         list(_rows(device, index, forecast, translate)) for index, device in enumerate(plan.devices)
     ]
     blocks[-1] += columns
-    widths = _widths(blocks)
-    tables = [
-        "\n".join([_title(device.budget, device, plan, translate), *_aligned(rows, widths)])
+    return tuple(
+        PlanTable(
+            title=_title(device.budget, device, plan, translate),
+            origin=translate(device.budget.origin) if device.budget.origin else "",
+            rows=tuple(rows),
+        )
         for device, rows in zip(plan.devices, blocks, strict=True)
-    ]
-    return "\n\n".join(tables)
+    )
+
+
+def draw_table(
+    plan: MemoryPlan, forecast: Forecast | None = None, translate: Translate = str
+) -> str:
+    """Return the tables as text. Arguments as for `plan_tables`."""
+    tables = plan_tables(plan, forecast, translate)
+    widths = _widths([table.rows for table in tables])
+    return "\n\n".join(
+        "\n".join(
+            [
+                table.title,
+                *([f"  {table.origin}"] if table.origin else []),
+                *_aligned(table.rows, widths),
+            ]
+        )
+        for table in tables
+    )
 
 
 def plan_as_dict(plan: MemoryPlan, forecast: Forecast | None = None) -> dict[str, Any]:
@@ -145,8 +180,7 @@ def _title(budget: DeviceBudget, device: DevicePlan, plan: MemoryPlan, translate
         budget=format_bytes(budget.device_bytes),
         context=context,
     )
-    origin = f"\n  {translate(budget.origin)}" if budget.origin else ""
-    return f"{translate(title)}{origin}"
+    return translate(title)
 
 
 def _rows(
@@ -188,7 +222,7 @@ def _cell(count: int) -> str:
     return format_bytes(count) if count else "-"
 
 
-def _widths(tables: list[list[Row]]) -> list[int]:
+def _widths(tables: Sequence[Sequence[Row]]) -> list[int]:
     """Return the column widths, which are the same in all tables of a plan."""
     heads = tables[0][0][1:]
     names = [text_columns(row[0]) for rows in tables for row in rows]
@@ -198,7 +232,7 @@ def _widths(tables: list[list[Row]]) -> list[int]:
     ]
 
 
-def _aligned(rows: list[Row], widths: list[int]) -> list[str]:
+def _aligned(rows: Sequence[Row], widths: list[int]) -> list[str]:
     lines = []
     for name, *cells in rows:
         right = "  ".join(

@@ -22,7 +22,7 @@ from cogvlm2_lite.forecast.preview import (
 from cogvlm2_lite.forecast.rates import Rates
 from cogvlm2_lite.forecast.table import about, draw_table, plan_as_dict, text_columns
 from cogvlm2_lite.forecast.times import QUESTION_TOKENS
-from cogvlm2_lite.text import Text, joined
+from cogvlm2_lite.text import Text, join, joined
 from cogvlm2_lite.units import format_bytes
 
 _WIDTH = 98
@@ -55,14 +55,23 @@ def text(
 
     translate  translates a text, and the name of a part or phase
     """
-    where = Text("{model} on {machine}.", model=translate(subject.name), machine=machine.label)
-    first = f"{translate(where)} {translate(found.sentence)}"
     blocks = [
-        _wrapped(first),
+        _wrapped(translate(first_sentences(subject, machine, found, translate))),
         draw_table(found.plan, found.expected, translate),
         "\n".join(_wrapped(translate(note)) for note in notes(machine, found)),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def first_sentences(
+    subject: PlannedModel,
+    machine: Machine,
+    found: PlanPreview,
+    translate: Callable[[str], str] = str,
+) -> Text:
+    """Return what is planned, and what to expect of it."""
+    where = Text("{model} on {machine}.", model=translate(subject.name), machine=machine.label)
+    return join(where, found.sentence)
 
 
 def notes(machine: Machine, found: PlanPreview) -> Iterator[Text]:

@@ -167,8 +167,9 @@ def describe(phase: Phase) -> str:
             )
             if phase.token_share is not None:
                 parts.append(
-                    QCoreApplication.translate("Phase", "next token {percent} %").format(
-                        percent=int(100 * phase.token_share)
+                    fill(
+                        QCoreApplication.translate("Phase", "next token {percent} %"),
+                        percent=int(100 * phase.token_share),
                     )
                 )
             if phase.next_s is not None and phase.next_s >= 1:

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QSignalBlocker, Qt, QTimer
-from PySide6.QtGui import QFontDatabase, QHideEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
-    QPlainTextEdit,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -22,13 +21,13 @@ from cogvlm2_lite.forecast.table import about, rate
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.worker.client import Outcome
-from gui import theme
 from gui.budget import Limits, Range, limits_for, read_budget
 from gui.context import Context, model_name
 from gui.controls import ComboBox, Slider
 from gui.flow import FlowLayout
 from gui.memory.bars import PlanBars
 from gui.memory.meter import MeterBar, describe, read
+from gui.memory.numbers import PlanNumbers
 from gui.memory.plan import Device, PlanView, plan_for
 from gui.pages.frame import page
 from gui.part_names import part_name
@@ -89,13 +88,7 @@ class MemoryPage(QWidget):
         self.bars = PlanBars()
         column.addWidget(self.bars)
         column.addLayout(self._make_meter())
-        self.table = QPlainTextEdit()
-        self.table.setReadOnly(True)
-        self.table.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        self.table.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self.table.setMinimumHeight(320)
-        self.table.setTabChangesFocus(True)
-        self.table.setAccessibleName(QCoreApplication.translate("Memory", "The plan in numbers"))
+        self.table = PlanNumbers()
         column.addWidget(self.table)
         self._wait = QTimer(self)
         self._wait.setSingleShot(True)
@@ -364,8 +357,7 @@ class MemoryPage(QWidget):
             )
         )
         self.bars.show_devices(shown.devices)
-        self.table.setPlainText(shown.text)
-        self.table.setFont(theme.fixed_font(shown.text))
+        self.table.show_plan(shown)
         self.table.show()
 
     def _name(self) -> str:

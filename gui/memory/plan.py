@@ -11,6 +11,7 @@ from cogvlm2_lite.backends.registry import backends
 
 if TYPE_CHECKING:
     from cogvlm2_lite.forecast.preview import PlannedModel
+    from cogvlm2_lite.forecast.table import PlanTable
 
 CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
 
@@ -69,13 +70,17 @@ class PlanView:
     """A plan to show.
 
     first_token_s  seconds until the first token of an answer about a new picture
-    text          the whole plan, as `cogvlm2-lite plan` prints it
+    summary       what is planned, and what to expect of it
+    tables        the sizes
+    notes         what the tables do not show
     """
 
     first_token_s: float
     tokens_per_s: float
     devices: tuple[Device, ...]
-    text: str
+    summary: str
+    tables: tuple[PlanTable, ...]
+    notes: tuple[str, ...]
 
 
 def devices_of(plan: Mapping[str, Any]) -> tuple[Device, ...]:
@@ -129,7 +134,8 @@ def plan_for(
     """
     from cogvlm2_lite.forecast.machine import find_machine
     from cogvlm2_lite.forecast.preview import preview
-    from cogvlm2_lite.forecast.text import as_dict, text
+    from cogvlm2_lite.forecast.table import plan_tables
+    from cogvlm2_lite.forecast.text import as_dict, first_sentences, notes
     from cogvlm2_lite.memory.budget import read_allowance
 
     subject = _subject(folder)
@@ -140,7 +146,9 @@ def plan_for(
         first_token_s=found.expected.first_token_s,
         tokens_per_s=found.expected.tokens_per_s,
         devices=devices_of(values["plan"]),
-        text=text(subject, machine, found, translate),
+        summary=translate(first_sentences(subject, machine, found, translate)),
+        tables=plan_tables(found.plan, found.expected, translate),
+        notes=tuple(translate(note) for note in notes(machine, found)),
     )
 
 

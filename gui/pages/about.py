@@ -38,7 +38,7 @@ def make(context: Context) -> QWidget:
     column.addWidget(text)
     report = QPlainTextEdit(QCoreApplication.translate("About", "Checking this computer…"))
     report.setReadOnly(True)
-    report.setFont(theme.fixed_font(""))
+    report.setFont(theme.fixed_font())
     report.setMinimumHeight(360)
     report.setAccessibleName(QCoreApplication.translate("About", "Report about this computer"))
     copy = QPushButton(QCoreApplication.translate("About", "Copy the report"))

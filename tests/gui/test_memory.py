@@ -57,8 +57,8 @@ def test_bars_are_the_plans_numbers() -> None:
     assert set(gpu.parts_from("from_ram")) == {"vision tower", "projector", "vision expert"}
     assert gpu.parts_from("from_disk") == ()
     assert set(parts_of(shown.devices)) <= set(NAMES)
-    assert f"{gpu.name}: " in shown.text
-    assert f"{rate(shown.tokens_per_s)} tokens/s" in " ".join(shown.text.split())
+    assert shown.tables[0].title.startswith(f"{gpu.name}: ")
+    assert f"{rate(shown.tokens_per_s)} tokens/s" in shown.summary
 
 
 def test_a_plan_of_the_engine_without_a_forecast_has_bars_too() -> None:

@@ -299,9 +299,9 @@ def test_nested_sentences_are_translated_too() -> None:
 @pytest.mark.usefixtures("chinese")
 def test_the_notes_of_a_plan_are_chinese() -> None:
     shown = plan_for(None, vram="8GiB", ram=None, translate=translate)
-    assert "关于新图片的问题，约" in shown.text.replace("\n", "")
-    assert "任何计划下回答都相同" in shown.text
-    assert "内存中" in shown.text  # and so are the words of its table
+    assert "关于新图片的问题，约" in shown.summary
+    assert "任何计划下回答都相同" in shown.notes[-1]
+    assert "内存中" in [row[0] for row in shown.tables[0].rows]
 
 
 def test_without_chinese_nothing_changes() -> None:

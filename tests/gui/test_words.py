@@ -11,17 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication, QTextTable
 from PySide6.QtWidgets import (
     QAbstractButton,
     QDialogButtonBox,
     QLabel,
     QLineEdit,
     QPlainTextEdit,
+    QTextEdit,
     QWidget,
 )
 
 from cogvlm2_lite.errors import CogVLM2LiteError
-from cogvlm2_lite.forecast.table import text_columns
 from cogvlm2_lite.text import Text
 from gui.app import TRANSLATIONS
 from gui.memory.page import MemoryPage
@@ -90,6 +91,8 @@ def shown_texts(desk: Desk) -> Iterator[str]:
         for widget in shown.findChildren(QWidget):
             if isinstance(widget, QLineEdit):
                 yield widget.placeholderText()
+            elif isinstance(widget, QTextEdit):
+                yield widget.toPlainText()
             elif isinstance(widget, QPlainTextEdit) and page.name != "about":
                 yield f"{widget.placeholderText()} {widget.toPlainText()}"
             elif isinstance(widget, QLabel | QAbstractButton):
@@ -226,15 +229,44 @@ def test_the_plan_is_chinese_and_its_columns_are_aligned(chinese: Desk) -> None:
     text = page.table.toPlainText()
     english = re.findall(r"\b(?:the|in memory|expected|per|peak|encode|decode|expert|from)\b", text)
     assert not english, text
-    rows = [line for line in text.splitlines() if re.search(r"GiB\s+\d.*GiB$", line)]
-    assert len({text_columns(row) for row in rows}) == 1, rows
-    assert max(map(text_columns, text.splitlines())) < 130
+    layout, places = page.table.document().documentLayout(), []
+    for table in page.table.document().rootFrame().childFrames():
+        assert isinstance(table, QTextTable)
+        assert (table.columns(), table.rows() > 6) == (5, True)
+        for column in range(table.columns()):
+            blocks = [
+                table.cellAt(row, column).firstCursorPosition().block()
+                for row in range(table.rows())
+            ]
+            boxes = [layout.blockBoundingRect(block) for block in blocks]
+            assert len({(box.left(), box.right()) for box in boxes}) == 1
+            right = Qt.AlignmentFlag.AlignRight
+            assert all(bool(block.blockFormat().alignment() & right) for block in blocks) == (
+                column > 0
+            )
+        places.append(table.rows())
+    assert places
+
+
+def test_a_copy_of_the_plan_has_tabs_between_its_cells(desk: Desk) -> None:
+    desk.program.window.show_page("memory")
+    page = desk.program.window.page("memory")
+    assert isinstance(page, MemoryPage)
+    desk.qtbot.waitUntil(lambda: bool(page.table.toPlainText()), timeout=20_000)
+    page.table.selectAll()
+    page.table.copy()
+    mime = QGuiApplication.clipboard().mimeData()
+    (row,) = (line for line in mime.text().splitlines() if line.startswith("activations\t"))
+    assert re.fullmatch(r"activations(\t[\d.]+ [KMG]iB){4}", row)
+    assert "<table" in mime.html()
 
 
 def test_the_plan_of_the_terminal_stays_english() -> None:
-    text = plan_for(None, vram="8GiB", ram=None).text
-    assert text.isascii()
-    assert "prefill with picture" in text
+    shown = plan_for(None, vram="8GiB", ram=None)
+    (table,) = shown.tables
+    assert all(cell.isascii() for row in table.rows for cell in row)
+    assert "prefill with picture" in table.rows[0]
+    assert (shown.summary + "".join(shown.notes)).isascii()
 
 
 def test_every_label_of_every_page_is_chinese(chinese: Desk) -> None:
