@@ -90,6 +90,7 @@ class Planned:
     others   the places of the answers to the same question about other pictures, which the table
              keeps if only some pictures are asked about
     notes    sentences for the user: what exists and what will happen
+    persons  text files that this program did not write, or that were edited since
     saved, files, table  where the answers go; table is None without one
     """
 
@@ -97,6 +98,7 @@ class Planned:
     known: KnownAnswers
     rewrite: tuple[str, ...]
     notes: tuple[Text, ...]
+    persons: int
     saved: SavedAnswers
     files: TextFiles | None
     table: Table | None
@@ -127,6 +129,7 @@ def plan_batch(task: Task) -> Planned:
         known=KnownAnswers(saved, survey.known),
         rewrite=tuple(survey.rewrite),
         notes=(*survey.notes(), *_left_out(found), *_table_note(table)),
+        persons=survey.persons,
         saved=saved,
         files=files,
         table=table,

@@ -33,7 +33,7 @@ from gui.translation import fill
 
 @dataclass(frozen=True, kw_only=True)
 class FormValues:
-    """All values of the form; see Job."""
+    """All values of the form; see Job. existing: None: the user is asked."""
 
     folder: str
     question: str
@@ -42,10 +42,14 @@ class FormValues:
     texts: bool
     table: bool
     only: tuple[str, ...] | None
-    existing: Existing
+    existing: Existing | None
     overwrite: bool
     prefix: str
     suffix: str
+
+
+_MOST_REMEMBERED = 50
+"""Folders for which the answer about the user's text files is remembered."""
 
 
 class JobForm(QWidget):
@@ -111,11 +115,36 @@ class JobForm(QWidget):
             texts=values.texts,
             table=values.table,
             only=values.only,
-            existing=values.existing,
+            existing=values.existing or Existing.KEEP,
             overwrite=values.overwrite,
             prefix=values.prefix,
             suffix=values.suffix,
         )
+
+    def existing_for(self, job: Job) -> Existing | None:
+        """Return what happens to text files of the user's; None: that is to be asked.
+
+        An answer is remembered for its folder: it must replace no files of another one.
+        """
+        if self.values().existing is not None or not job.texts:
+            return job.existing
+        return next((found for found, folder in self._answers() if folder == job.target), None)
+
+    @property
+    def last_existing(self) -> Existing:
+        """The answer that was given last."""
+        return next((existing for existing, _ in self._answers()), Existing.KEEP)
+
+    def remember_existing(self, job: Job) -> None:
+        """Remember the answer about the user's text files in a folder."""
+        new = f"{job.existing.value}:{job.target}"
+        others = [f"{e.value}:{folder}" for e, folder in self._answers() if folder != job.target]
+        self._settings.set("batch_existing", [new, *others][:_MOST_REMEMBERED])
+
+    def _answers(self) -> list[tuple[Existing, Path]]:
+        known = {existing.value: existing for existing in Existing}
+        split = [str(line).partition(":") for line in self._settings.get("batch_existing")]
+        return [(known[value], Path(folder)) for value, _, folder in split if value in known]
 
     def values(self) -> FormValues:
         """Return the values of the form."""
@@ -176,6 +205,12 @@ class JobForm(QWidget):
         self.folder.setText(str(folder))
         self._choose_only(tuple(file.relative_to(folder).as_posix() for file in files))
 
+    def ask_for_output(self) -> bool:
+        """Let the user choose another folder for the answers. Returns whether one was chosen."""
+        before = self.output.text()
+        self._ask_for_folder(self.output, self.tr("Choose the folder of the answers"))
+        return self.output.text() != before
+
     def _choose_only(self, names: tuple[str, ...] | None) -> None:
         self._only = names
         self._few.setVisible(names is not None)
@@ -227,6 +262,7 @@ class JobForm(QWidget):
             )
         )
         for text, existing in (
+            (self.tr("ask if there are any"), None),
             (self.tr("keep"), Existing.KEEP),
             (self.tr("skip the picture"), Existing.SKIP),
             (self.tr("add the answer at the end"), Existing.APPEND),

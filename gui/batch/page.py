@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.batch.work import edit_answer
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
@@ -33,7 +34,18 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
-from gui.batch.run import KINDS, BatchRun, Row, RowState, RunState, arguments, export_rows
+from gui.batch.own_files import OwnFilesQuestion
+from gui.batch.run import (
+    KINDS,
+    BatchRun,
+    Job,
+    Row,
+    RowState,
+    RunState,
+    arguments,
+    count_own_texts,
+    export_rows,
+)
 from gui.batch.table import THUMBNAIL_PX, AnswerEditor, Filter, Table, text_of
 from gui.chat.dropped import read_file
 from gui.context import Context
@@ -75,6 +87,7 @@ class BatchPage(QWidget):
         super().__init__()
         self._context = context
         self._run: BatchRun | None = None
+        self._looking = False
         self.command = Command(self)
         self._only_file: Path | None = None
         self.setAcceptDrops(False)
@@ -85,6 +98,12 @@ class BatchPage(QWidget):
         self.form = JobForm(context.settings)
         column.addWidget(self.form)
         column.addLayout(self._make_buttons())
+        self._asked: Job | None = None
+        self.question = OwnFilesQuestion()
+        self.question.answered.connect(self._start_with)
+        self.question.other_folder.connect(self._start_elsewhere)
+        self.question.cancelled.connect(self._forget_asked)
+        column.addWidget(self.question)
         self.bar = QProgressBar()
         self.bar.setAccessibleName(self.tr("Progress"))
         self.bar.setRange(0, 1)
@@ -213,23 +232,74 @@ class BatchPage(QWidget):
     def start(self) -> None:
         """Start, or resume an earlier run."""
         job = self.form.job()
-        if job is None and not self.running:
+        if self.running or self._looking:
+            return
+        self.question.hide()
+        if job is None:
             self._show_text(self.tr("Choose a folder and write a question first."))
             self.focus_input()
-        elif job is not None and self._begin(BatchRun(job=job)):
+            return
+        existing = self.form.existing_for(job)
+        if existing is not None:
+            self._start(replace(job, existing=existing))
+        elif self._is_free():
+            self._look_for_own_files(job)
+
+    def _look_for_own_files(self, job: Job) -> None:
+        """Look for text files of the user's on a thread; ask about them, or start without."""
+        self._looking = True
+        self._show_text(self.tr("Looking for text files of your own…"))
+        self._show_buttons()
+
+        def found(count: int) -> None:
+            self._looking = False
+            if count:
+                self._asked = job
+                self._show_text("")
+                self.question.ask(count, str(job.target), self.form.last_existing)
+                self._show_buttons()
+            else:
+                self._start(job)
+
+        def failed(error: CogVLM2LiteError) -> None:
+            found(0)  # the command reports the error
+
+        self._context.tasks.run(partial(count_own_texts, job), found, failed, self)
+
+    def _start_with(self, existing: Existing) -> None:
+        """Start with an answer to the question, and remember it for the folder."""
+        job = self._asked
+        if job is not None:
+            answered = replace(job, existing=existing)
+            self.form.remember_existing(answered)
+            self._start(answered)
+
+    def _start_elsewhere(self) -> None:
+        if self.form.ask_for_output():
+            self.start()
+
+    def _forget_asked(self) -> None:
+        self._asked = None
+        self._show()
+        self._show_text(self.tr("Nothing was started."))
+        self.start_button.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _start(self, job: Job) -> None:
+        self._asked = None
+        if self._begin(BatchRun(job=job)):
             self.form.remember()
             self.form.overwrite.setChecked(False)  # a resumed run asks only what is left
+        else:
+            self._show_buttons()
 
     def ask_again(self, rows: Sequence[Row]) -> None:
         """Ask again about some pictures, with the question of the run that is shown."""
         if self._run is not None and rows:
             self._begin(self._run.again(self._run.job, [row.picture for row in rows]))
 
-    def _begin(self, run: BatchRun) -> bool:
-        """Start the command. Returns False, with a message, if that is not possible now."""
-        client, job = self._context.engine.client, run.job
-        if self.running:
-            return False
+    def _is_free(self) -> bool:
+        """Return whether a batch can start now; shows why not."""
+        client = self._context.engine.client
         if client.lent:
             self._show_text(
                 self.tr(
@@ -246,6 +316,15 @@ class BatchPage(QWidget):
         if client.answering:
             self._show_text(self.tr("The chat is still writing an answer. Stop it first."))
             return False
+        return True
+
+    def _begin(self, run: BatchRun) -> bool:
+        """Start the command. Returns False, with a message, if that is not possible now."""
+        client, job = self._context.engine.client, run.job
+        if self.running or not self._is_free():
+            return False
+        assert client.options is not None
+        self.question.hide()
         try:
             self._only_file = _write_names(job.only)
         except OSError as error:
@@ -355,11 +434,21 @@ class BatchPage(QWidget):
     # --- display ---------------------------------------------------------------------------------
 
     def _show(self) -> None:
+        run = self._run
+        self._show_buttons()
+        if run is not None:
+            self.bar.setRange(0, max(len(run.rows), 1))
+            self.bar.setValue(run.done)
+            self._show_text(self._sentence(run))
+            self.notes.setText(sentences(*map(translate, run.notes)))
+        self.notes.setVisible(bool(self.notes.text()))
+
+    def _show_buttons(self) -> None:
         run, running = self._run, self.running
         state = run.state if run is not None else RunState.IDLE
         again = run is not None and state is not RunState.FINISHED
         self.start_button.setText(self.tr("Resume") if again else self.tr("Start"))
-        self.start_button.setEnabled(not running)
+        self.start_button.setEnabled(not (running or self._looking))
         held = state in (RunState.PAUSED, RunState.PAUSING)
         self.pause_button.setText(self.tr("Resume") if held else self.tr("Pause"))
         self.pause_button.setEnabled(running and (held or state is RunState.ASKING))

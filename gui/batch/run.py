@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cogvlm2_lite.batch.plan import Task
+from cogvlm2_lite.batch.plan import Task, plan_batch
 from cogvlm2_lite.batch.table import HEADER
 from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.file_names import escape_line, to_json, unescape_name
@@ -118,6 +118,15 @@ class Job:
             prefix=self.prefix,
             suffix=self.suffix,
         )
+
+
+def count_own_texts(job: Job) -> int:
+    """Return how many text files that the job would write are the user's. Reads them all.
+
+    Raises what `plan_batch` raises.
+    """
+    task = replace(job.task, recursive=job.recursive, only=job.only, overwrite=job.overwrite)
+    return plan_batch(task).persons
 
 
 def arguments(

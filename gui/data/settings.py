@@ -196,6 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="batch_output", default=""),
     Setting(name="batch_prefix", default=""),
     Setting(name="batch_suffix", default=""),
+    Setting(name="batch_existing", default=[]),
     Setting(name="evaluate_benchmarks", default=["demo-vqa"]),
     Setting(name="evaluate_data", default=""),
     Setting(name="evaluate_limit", default=0, highest=100_000),

@@ -147,6 +147,14 @@
         <translation>请先选择文件夹并写下问题。</translation>
     </message>
     <message>
+        <source>Looking for text files of your own…</source>
+        <translation>正在查找您自己的文本文件……</translation>
+    </message>
+    <message>
+        <source>Nothing was started.</source>
+        <translation>没有开始任何任务。</translation>
+    </message>
+    <message>
         <source>The model is still loading. Wait until it is ready.</source>
         <translation>模型仍在加载。请等它就绪。</translation>
     </message>
@@ -915,6 +923,10 @@
     <message>
         <source>What to do if a picture has a .txt file that this program did not write, or that was edited since</source>
         <translation>如果图片已有并非由本程序写入、或之后被编辑过的 .txt 文件，该如何处理</translation>
+    </message>
+    <message>
+        <source>ask if there are any</source>
+        <translation>如果有则询问</translation>
     </message>
     <message>
         <source>keep</source>
@@ -6069,6 +6081,53 @@
     <message>
         <source>Draw a rectangle. Enter captures the whole screen, Esc cancels.</source>
         <translation>画一个矩形。按 Enter 截取整个屏幕，按 Esc 放弃。</translation>
+    </message>
+</context>
+<context>
+    <name>OwnFilesQuestion</name>
+    <message>
+        <source>Keep them</source>
+        <translation>保留</translation>
+    </message>
+    <message>
+        <source>The answers are in answers.jsonl and in the table only</source>
+        <translation>回答只在 answers.jsonl 和表格中</translation>
+    </message>
+    <message>
+        <source>Add at their end</source>
+        <translation>添加到末尾</translation>
+    </message>
+    <message>
+        <source>Add at their start</source>
+        <translation>添加到开头</translation>
+    </message>
+    <message>
+        <source>Replace them</source>
+        <translation>替换</translation>
+    </message>
+    <message>
+        <source>Skip their pictures</source>
+        <translation>跳过对应的图片</translation>
+    </message>
+    <message>
+        <source>Nothing is asked about pictures that have such a file</source>
+        <translation>不询问有此类文件的图片</translation>
+    </message>
+    <message>
+        <source>Other folder…</source>
+        <translation>其他文件夹……</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation type="unfinished">取消</translation>
+    </message>
+    <message>
+        <source>1 text file in {folder} is yours: this program did not write it, or it was edited since. What should happen to it?</source>
+        <translation>{folder} 中有 1 个您自己的文本文件：它不是本程序写入的，或之后被编辑过。应如何处理？</translation>
+    </message>
+    <message>
+        <source>{count} text files in {folder} are yours: this program did not write them, or they were edited since. What should happen to them?</source>
+        <translation>{folder} 中有 {count} 个您自己的文本文件：它们不是本程序写入的，或之后被编辑过。应如何处理？</translation>
     </message>
 </context>
 <context>

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -331,6 +332,100 @@ def test_the_choice_for_existing_files_reaches_the_command(desk: Desk, child: Pa
         line = arguments(job, child, Sampling(), vram="", ram="", only_file=None)
         assert f"--existing={existing.value}" in line
         assert "--overwrite" in line
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The arguments of all commands that are started."""
+    found: list[list[str]] = []
+
+    def note(*values: Any, **options: Any) -> list[str]:
+        found.append(arguments(*values, **options))
+        return found[-1]
+
+    monkeypatch.setattr("gui.batch.page.arguments", note)
+    return found
+
+
+def ask_about(desk: Desk, folder: Path) -> BatchPage:
+    """Start a batch about a folder in which the user has text files."""
+    page = open_page(desk)
+    page.form.folder.setText(str(folder))
+    page.form.question.setPlainText("What?")
+    page.start()
+    desk.qtbot.waitUntil(lambda: page.question.isVisible() or page.running, timeout=10_000)
+    return page
+
+
+def end(desk: Desk, page: BatchPage) -> None:
+    desk.qtbot.waitUntil(lambda: page.pause_button.isEnabled(), timeout=10_000)
+    page.cancel()
+    desk.qtbot.waitUntil(lambda: not page.running, timeout=10_000)
+
+
+def test_text_files_of_the_users_are_asked_about_once(
+    desk: Desk, child: Path, lines: list[list[str]]
+) -> None:
+    desk.open_demo()
+    (child / "p0.txt").write_text("mine", encoding="utf-8")
+    (child / "p2.txt").write_text("mine, too", encoding="utf-8")
+    page = ask_about(desk, child)
+    assert page.question.text.text().startswith(f"2 text files in {child} are yours")
+    assert not lines
+    assert page.question.buttons[Existing.KEEP].hasFocus()
+    page.question.buttons[Existing.APPEND].click()
+    assert not page.question.isVisible()
+    end(desk, page)
+    assert "--existing=append" in lines[0]
+    page.start()  # resumes: the answer is remembered for this folder
+    end(desk, page)
+    assert "--existing=append" in lines[1]
+    other = child.parent / "other"
+    shutil.copytree(child, other)
+    page = ask_about(desk, other)  # no answer replaces files of another folder
+    assert page.question.isVisible()
+    assert page.question.buttons[Existing.APPEND].hasFocus()
+    page.question.buttons[Existing.OVERWRITE].click()
+    end(desk, page)
+    assert "--existing=overwrite" in lines[2]
+    page.form.existing.setCurrentIndex(page.form.existing.findData(Existing.SKIP))
+    page.start()  # what is chosen in the form is not asked
+    end(desk, page)
+    assert "--existing=skip" in lines[3]
+
+
+def test_the_question_about_text_files_can_be_left_with_another_folder_or_without_a_start(
+    desk: Desk, child: Path, lines: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open_demo()
+    (child / "p1.txt").write_text("mine", encoding="utf-8")
+    page = ask_about(desk, child)
+    assert page.question.text.text().startswith("1 text file in ")
+    QTest.keyClick(page.question.buttons[Existing.KEEP], Qt.Key.Key_Escape)
+    assert not page.question.isVisible()
+    assert page.status.text() == "Nothing was started."
+    assert page.start_button.hasFocus()
+    page = ask_about(desk, child)
+    answers = child.parent / "answers"
+    answers.mkdir()
+    monkeypatch.setattr("gui.batch.form.QFileDialog.getExistingDirectory", lambda *_: str(answers))
+    page.question.folder_button.click()
+    end(desk, page)  # there are none in that folder
+    assert lines == [[*lines[0]]]
+    assert {"--existing=keep", str(answers)} <= set(lines[0])
+
+
+def test_without_text_files_to_write_nothing_is_asked(
+    desk: Desk, child: Path, lines: list[list[str]]
+) -> None:
+    desk.open_demo()
+    (child / "p1.txt").write_text("mine", encoding="utf-8")
+    page = open_page(desk)
+    page.form.texts.setChecked(False)
+    page = ask_about(desk, child)
+    assert not page.question.isVisible()
+    end(desk, page)
+    assert "--no-text" in lines[0]
 
 
 def test_what_existed_before_is_shown(desk: Desk, child: Path) -> None:
