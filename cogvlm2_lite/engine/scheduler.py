@@ -4,6 +4,9 @@ Prefill pauses after every block of the model, so that other answers continue wh
 encoded; prefill and decode get about the same time. A decode step takes one token of every answer,
 which needs one pass over the weights.
 
+If weights are streamed, prompts go side by side: each goes through a block, one after another,
+before the next block's weights are loaded. So they are loaded once for all prompts.
+
 An answer never depends on the others: prompts go through the model alone, and in a decode step each
 answer gets the same logits as alone, bit for bit (`Runtime.decode_each`).
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,7 +25,7 @@ from cogvlm2_lite.engine.prefix_cache import CacheSlot, PictureCache
 from cogvlm2_lite.engine.replan import DEVICE_ERROR, device_lost
 from cogvlm2_lite.engine.runtime import Runtime, Token
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.events import Cancel, Event, Progress
+from cogvlm2_lite.events import Cancel, Event, ImageEncoded, Progress
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
 PREFILL_S = 0.5
@@ -32,11 +36,27 @@ EventOrError = Event | Exception
 """An event of an answer (Finished is the last one), or the error that ended it."""
 
 
+class _Place(NamedTuple):
+    """How far a prefill is: phases to come, and blocks of this one; smaller is further.
+
+    Blocks are counted from the end, because prompts whose picture is already in a cache have fewer.
+    """
+
+    phases: int
+    blocks: int
+
+
+_BEGINNING = _Place(2, 0)
+_PHASES = {"encode": 1, "prefill": 0}
+
+
 @dataclass(kw_only=True, eq=False)
 class _Live:
     """An answer in progress.
 
-    token  the input of its next decode step; None during its prefill
+    token    the input of its next decode step; None during its prefill
+    picture  the picture's sha256
+    place    how far its prefill is
     """
 
     number: int
@@ -44,6 +64,8 @@ class _Live:
     slot: CacheSlot
     cancel: Cancel
     token: Token | None = None
+    picture: str | None = None
+    place: _Place = field(default_factory=lambda: _BEGINNING)
 
 
 class Engine:
@@ -135,7 +157,9 @@ class Engine:
         slot.used, slot.replans = self._started, 0
         # 2. The work is a generator: nothing runs before the first turn.
         work = self._answers.steps(prepared, slot, cancel)
-        self._live[number] = _Live(number=number, work=work, slot=slot, cancel=cancel)
+        self._live[number] = _Live(
+            number=number, work=work, slot=slot, cancel=cancel, picture=prepared.picture
+        )
 
     def turn(self) -> Iterator[tuple[int, EventOrError]]:
         """Run prefill of one prompt for a while, then decode all answers for about as long.
@@ -166,10 +190,50 @@ class Engine:
         live = min(waiting, key=lambda live: not live.cancel.is_set, default=None)
         if live is None:
             return
+        if len(waiting) > 1 and self.runtime.plan.streams and not live.cancel.is_set:
+            yield from self._prefill_side_by_side(until)
+            return
         for number, outcome in self._run(live, None):
             yield number, outcome
-            if isinstance(outcome, Progress) and self.clock() >= until:
+            if isinstance(outcome, Progress):
+                live.place = _place_of(outcome)
+                if self.clock() >= until:
+                    return
+
+    def _prefill_side_by_side(self, until: float) -> Iterator[tuple[int, EventOrError]]:
+        """Continue all prompts, a block of each in turn, so that its weights are loaded once.
+
+        They pause for decode only where all of them are at the same block.
+        """
+        while going := self._side_by_side():
+            # The one that is furthest behind: all of them soon need the same block.
+            live = max(going, key=lambda live: live.place)
+            for number, outcome in self._run(live, None):
+                yield number, outcome
+                if isinstance(outcome, Progress):
+                    live.place = _place_of(outcome)
+                    break
+                if isinstance(outcome, ImageEncoded):
+                    # A picture of the cache leaves only the text, one chunk in most cases.
+                    blocks = self.runtime.config.num_hidden_layers
+                    live.place = _Place(0, blocks if outcome.reused else 2 * blocks)
+                    break
+            places = {live.place for live in self._side_by_side()}
+            if len(places) == 1 and self.clock() >= until:
                 return
+
+    def _side_by_side(self) -> list[_Live]:
+        """Return the prompts to continue; of those about one picture only the oldest.
+
+        The others find the picture in the cache when it is there.
+        """
+        waiting = [live for live in self._live.values() if live.token is None]
+        pictures = [live.picture for live in waiting]
+        return [
+            live
+            for place, live in enumerate(waiting)
+            if live.picture is None or live.picture not in pictures[:place]
+        ]
 
     def _decode(self) -> Iterator[tuple[int, EventOrError]]:
         """Run one decode step for all answers whose prompt is done."""
@@ -225,3 +289,7 @@ class Engine:
             live.work.close()
         for live in lives:
             yield live.number, error
+
+
+def _place_of(progress: Progress) -> _Place:
+    return _Place(_PHASES[progress.phase], progress.total - progress.done)

@@ -70,7 +70,8 @@ class Residency:
     arenas   one per device; they account for weights, and for a phase's scratch
 
     `loaded` has the bytes of each loaded unit. `version` changes whenever a weight is loaded or
-    released. `steps` counts the pieces that were walked; the heartbeat uses it to see progress.
+    released. `read_bytes` counts all bytes that were loaded, `streamed_bytes` those of streamed
+    units. `steps` counts the pieces that were walked; the heartbeat uses it to see progress.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Residency:
         self.loaded: dict[UnitKey, int] = {}
         self._prefetching: Future[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-        self.streamed_bytes = 0
+        self.streamed_bytes = self.read_bytes = 0
         self.version = 0
         self.steps = 0
         self.follow(plan)
@@ -124,6 +125,7 @@ class Residency:
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
         self._current_phase: Phase | None = None
+        self._lingering: Keys = ()
         self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
         # 3. Release units that no phase keeps.
@@ -170,6 +172,7 @@ class Residency:
             self._finish_prefetch()
             kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
             self._drop(self._not_kept(kept))
+            self._lingering = ()
             self._following = {
                 backward: _following(self._phases, phase, backward) for backward in (False, True)
             }
@@ -185,22 +188,37 @@ class Residency:
 
         backward  the pieces come last to first, as in the backward pass of a training step; the
                   piece that is prefetched is then the previous one
+
+        The streamed weights of a piece stay until another piece needs their buffer, so several
+        answers that go through one piece in turn load it once.
         """
         assert self._current_phase is not None, "walk outside of a phase"
         for piece in pieces:
             self.steps += 1
-            # 1. The piece's own weights: usually the other thread has loaded them.
             keys = self._needed(piece, self._current_phase)
-            self._finish_prefetch()
-            self._load(keys)
-            # 2. Start to load those of the next step, then let the caller compute.
+            # 1. The same streamed piece again, for another answer: its weights are still here.
+            if keys and keys == self._lingering:
+                yield piece
+                continue
+            # 2. The piece's own weights: usually the other thread has loaded them.
             following = self._following[backward]
-            self._prefetch(next((f for key in keys if (f := following.get(key))), ()))
+            after = next((f for key in keys if (f := following.get(key))), ())
+            if not self._all_loaded(keys) or not self._all_loaded(after):
+                self._finish_prefetch()
+                self._release_lingering(keys)
+                self._load(keys)
+            # 3. Start to load those of the next step, then let the caller compute.
+            self._prefetch(after)
+            streamed = tuple(key for key in keys if key in self._streamed)
             try:
                 yield piece
-            finally:
-                # 3. Streamed weights make room in their buffer for the next step but one.
-                self._drop(key for key in keys if key in self._streamed)
+            except BaseException:
+                self._drop(streamed)
+                raise
+            # 4. Streamed weights stay until another step needs their buffer.
+            if streamed:
+                self._release_lingering(keys)
+                self._lingering = keys
 
     @contextmanager
     def at(self, phase: Phase, piece: HasSlots, *, backward: bool = False) -> Iterator[None]:
@@ -213,7 +231,16 @@ class Residency:
         """Release all weights."""
         self._finish_prefetch()
         self._current_phase = None
+        self._lingering = ()
         self._drop(list(self.loaded))
+
+    def _all_loaded(self, keys: Keys) -> bool:
+        return all(key in self.loaded for key in keys)
+
+    def _release_lingering(self, needed: Keys) -> None:
+        """Release the streamed weights of the last step, except those that are needed now."""
+        lingering, self._lingering = self._lingering, ()
+        self._drop(key for key in lingering if key in self._streamed and key not in needed)
 
     def _needed(self, piece: HasSlots, phase: Phase) -> Keys:
         keys = dict.fromkeys(self._keys[slot.name] for slot in piece.slots())
@@ -264,6 +291,7 @@ class Residency:
         if device is not None and filled != size:
             self._clear(key, size)
             raise _other_size(key, filled, size)
+        self.read_bytes += filled
         if key in self._streamed:
             self.streamed_bytes += size
         return size
