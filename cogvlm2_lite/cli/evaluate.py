@@ -504,26 +504,25 @@ class _Work:
 
     def _finish(self, sides: Sequence[Sequence[Job]], control: Control) -> int:
         """Score and report all jobs, and compare them; return the exit code."""
-        found = []
-        for jobs in sides:
-            scored = []
-            for job in jobs:
-                with self.report.console.working(f"Scoring {job.data.name}"):
-                    answers = job.answers()
-                    score = score_answers(job.data, job.items, answers, self.grades)
-                scored.append(_Scored(job=job, answers=answers, score=score))
-            found.append(scored)
+        found = [[self._scored(job) for job in jobs if job.has_answers] for jobs in sides]
         compares = len(found) > 1 and not control.stopped
         pairs = [self._compare(*pair) for pair in zip(*found, strict=True)] if compares else []
         for place, one in enumerate(found[0]):
             self._show(one, pairs[place] if pairs else None)
         for one in found[1] if len(found) > 1 else ():
             self._show(one, None)
+        for job in (job for jobs in sides for job in jobs if not job.has_answers):
+            self.report.unscored(job)
+            self._export(job, job.answers())
         self.report.overall([pair.paired for pair in pairs])
-        everyone = [one for scored in found for one in scored]
-        return self.report.finished(
-            [one.job for one in everyone], [one.answers for one in everyone]
-        )
+        everyone = [job for jobs in sides for job in jobs]
+        return self.report.finished(everyone, [job.answers() for job in everyone])
+
+    def _scored(self, job: Job) -> _Scored:
+        with self.report.console.working(f"Scoring {job.data.name}"):
+            answers = job.answers()
+            score = score_answers(job.data, job.items, answers, self.grades)
+        return _Scored(job=job, answers=answers, score=score)
 
     def _compare(self, mine: _Scored, theirs: _Scored) -> Pair:
         """Return the comparison of two runs of one benchmark."""
@@ -581,8 +580,11 @@ class _Work:
             }
         write_report(job.folder, job.data, job.items, one.answers, one.score, **values)
         self.report.scored(one, pair, values)
+        self._export(job, one.answers)
+
+    def _export(self, job: Job, answers: Mapping[str, Answered]) -> None:
         if self.args.export:
-            for file in export(job.folder, job.data, job.items, one.answers):
+            for file in export(job.folder, job.data, job.items, answers):
                 self.report.console.remark(f"Wrote {escape_line(str(file))}.")
 
 
@@ -709,6 +711,14 @@ class _Reporter:
         )
         if pair is not None:
             self.event("compared", data=job.data.name, **pair.as_dict())
+
+    def unscored(self, job: Job) -> None:
+        """Print that a file without answers has no score."""
+        if not self.as_json:
+            self.console.line(
+                f"{job.data.name}: not scored, because the file has no answers. The answers of the "
+                f"model are in {escape_line(str(job.folder))}."
+            )
 
     def overall(self, compared: Sequence[Paired]) -> None:
         """Print the mean of the losses of several benchmarks."""

@@ -62,6 +62,11 @@ class Job:
     planned: Planned
     saved: SavedAnswers
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether the data has right answers; those of some tests are kept by their authors."""
+        return any(item.answers for item in self.data.items)
+
     def answers(self) -> dict[str, Answered]:
         """Return the answers to the chosen items that the folder has now, by id."""
         found = self.saved.newest()

@@ -230,6 +230,22 @@ def test_predictions_of_vlmevalkit_are_scored_without_a_model(tmp_path: Path) ->
     assert scored["folder"] == "evaluate/someone/textvqa-predictions"
 
 
+def test_a_file_without_answers_is_exported_and_gets_no_score(tmp_path: Path) -> None:
+    file = mm_bench(tmp_path)
+    rows = [line.split("\t") for line in file.read_text().splitlines()]
+    test = tmp_path / "MMBench_TEST_EN.tsv"
+    test.write_text("\n".join("\t".join([*row[:7], *row[8:]]) for row in rows) + "\n")
+    file.unlink()
+    words = ("demo", "mmbench", "--data", str(test), "--output", "out")
+    with pytest.raises(DataError, match="has no answers"):
+        run(*words)
+    code, out, err = run(*words, "--export", start=starting(ScriptedAnswers()))
+    assert code == 0
+    assert "mmbench: not scored, because the file has no answers." in out
+    assert "Wrote out/mmbench_vlmevalkit.tsv." in err
+    assert not Path("out/scores.json").exists()
+
+
 # --- the real engine ------------------------------------------------------------------------------
 
 
