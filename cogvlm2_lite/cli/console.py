@@ -23,6 +23,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIM, _BOLD, _PLAIN, _CLEAR_LINE = "\x1b[2m", "\x1b[1m", "\x1b[0m", "\r\x1b[K"
 _SAVE, _RESTORE, _REST_OF_LINE = "\x1b7", "\x1b8", "\x1b[K"
 _SHARE_STEP = 0.1
+_X_SERVER_S = 2.0
+"""Seconds in which an X server on another computer must take a connection."""
 
 
 class Console:
@@ -186,4 +188,33 @@ def has_desktop() -> bool:
     """Return whether a window can be opened here."""
     if sys.platform in ("win32", "darwin"):
         return True
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if os.environ.get("WAYLAND_DISPLAY"):
+        return True
+    display = os.environ.get("DISPLAY", "")
+    return bool(display) and _x_server_answers(display)
+
+
+def _x_server_answers(display: str) -> bool:
+    """Return whether the X server of DISPLAY takes connections; True for a form not known here.
+
+    The variable may name a server that has ended, for example in a shell that outlived its
+    session. Qt would abort then.
+    """
+    parts = re.fullmatch(r"(?:unix)?([^/]*):(\d{1,5})(?:\.\d+)?", display)
+    if parts is None:
+        return True
+    import socket  # takes time that other commands need not spend
+
+    host, number = parts[1].strip("[]"), int(parts[2])
+    try:
+        if host:
+            socket.create_connection((host, 6000 + number), timeout=_X_SERVER_S).close()
+            return True
+    except (OSError, OverflowError):
+        return False
+    file = f"/tmp/.X11-unix/X{number}"
+    for name in (f"\0{file}", file):
+        with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+            connection.connect(name)
+            return True
+    return False

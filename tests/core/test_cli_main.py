@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from cogvlm2_lite import __version__
-from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.console import Console, has_desktop
 from cogvlm2_lite.cli.main import COMMANDS, Command, load_command, main
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from tests.helpers.scripted_model import Terminal
@@ -110,10 +111,26 @@ def test_no_arguments_open_the_window_on_a_desktop(monkeypatch: pytest.MonkeyPat
         opened.append(argv)
         return 0
 
-    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("cogvlm2_lite.cli.main.has_desktop", lambda: True)
     monkeypatch.setattr("gui.command.main", gui)
     assert main([]) == 0
     assert opened == [[]]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="X11")
+def test_a_display_whose_server_has_ended_is_no_desktop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.getsockname()[1] - 6000
+        displays = [f"127.0.0.1:{number}.0", "unknown form"]
+        for display in displays:
+            monkeypatch.setenv("DISPLAY", display)
+            assert has_desktop(), display
+    for display in ("", displays[0], ":65431", "unix:65431", "127.0.0.1:99999"):
+        monkeypatch.setenv("DISPLAY", display)
+        assert not has_desktop(), display
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert has_desktop()
 
 
 def test_the_version_is_printed(capsys: Capture) -> None:
