@@ -216,7 +216,7 @@ class JobForm(QWidget):
         self._few.setVisible(names is not None)
         self.recursive.setVisible(names is None)
         if names is not None:
-            self.chosen.setText(fill(self.tr("Only {count} selected pictures."), count=len(names)))
+            self.chosen.setText(fill(self.tr("Selected pictures only: {count}"), count=len(names)))
 
     def _make_boxes(self) -> FlowLayout:
         self.recursive = QCheckBox(self.tr("Include subfolders"))

@@ -889,8 +889,8 @@
         <translation>该文件夹中始终会写入 answers.jsonl，下次开始时从它继续。</translation>
     </message>
     <message>
-        <source>Only {count} selected pictures.</source>
-        <translation>只处理其中选定的 {count} 张图片。</translation>
+        <source>Selected pictures only: {count}</source>
+        <translation>只处理选定的图片：{count}</translation>
     </message>
     <message>
         <source>Include subfolders</source>
@@ -6119,7 +6119,7 @@
     </message>
     <message>
         <source>Cancel</source>
-        <translation type="unfinished">取消</translation>
+        <translation>取消</translation>
     </message>
     <message>
         <source>1 text file in {folder} is yours: this program did not write it, or it was edited since. What should happen to it?</source>
