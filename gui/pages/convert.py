@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.file_names import escape_line
+from cogvlm2_lite.files import free_name
 from cogvlm2_lite.text import join
 from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context
 from gui.controls import ComboBox
 from gui.data.report import read_report
+from gui.flow import FlowLayout
 from gui.pages.frame import page
 from gui.pages.quality import QualityCard
 from gui.part_names import part_name
@@ -62,6 +66,7 @@ class ConvertPage(QWidget):
         self._context = context
         self._folder = ""
         self._over = False
+        self._free: Path | None = None
         self._events: dict[str, dict[str, Any]] = {}
         outer = QHBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -135,6 +140,15 @@ class ConvertPage(QWidget):
         self.status = QLabel()
         self.status.setWordWrap(True)
         column.addWidget(self.status)
+        choices = FlowLayout()
+        self.keep_button = QPushButton()
+        self.keep_button.clicked.connect(self._start_in_free_folder)
+        self.folder_button = QPushButton(QCoreApplication.translate("Convert", "Other folder…"))
+        self.folder_button.clicked.connect(self._start_in_other_folder)
+        for button in (self.keep_button, self.folder_button):
+            choices.addWidget(button)
+        column.addLayout(choices)
+        self._offer(None)
         self.quality = QualityCard()
         self.quality.hide()
         column.addWidget(self.quality)
@@ -157,6 +171,7 @@ class ConvertPage(QWidget):
         if not self.source.text().strip() or not self.target.text().strip():
             self.status.setText(QCoreApplication.translate("Convert", "Choose both folders first."))
             return
+        self._offer(None)
         self.open_button.hide()
         self.quality.hide()
         self.plan.show()
@@ -289,6 +304,31 @@ class ConvertPage(QWidget):
         elif kind == "error":
             self._over = True
             self.status.setText(translate(join(event["message"], event["hint"])))
+            target = self.target.text().strip()
+            if target:
+                look = partial(_free_folder, Path(target))
+                self._context.tasks.run(look, self._offer, lambda error: None, self)
+
+    def _offer(self, free: Path | None) -> None:
+        """Offer another folder if the new one is taken. free: a folder that does not exist."""
+        self._free = free
+        name = escape_line(free.name) if free is not None else "…"
+        text = QCoreApplication.translate("Convert", "Keep it, write to {folder}")
+        self.keep_button.setText(fill(text, folder=name))
+        for button in (self.keep_button, self.folder_button):
+            button.setVisible(free is not None)
+
+    def _start_in_free_folder(self) -> None:
+        if self._free is not None:
+            self.target.setText(str(self._free))
+            self.start()
+
+    def _start_in_other_folder(self) -> None:
+        title = QCoreApplication.translate("Convert", "Choose the new folder")
+        folder = QFileDialog.getExistingDirectory(self, title, self.target.text().strip())
+        if folder:
+            self.target.setText(folder)
+            self.start()
 
     def _show_plan(self, event: dict[str, Any]) -> None:
         lines = [
@@ -340,3 +380,14 @@ class ConvertPage(QWidget):
         button.clicked.connect(choose)
         grid.addWidget(button, row, 2)
         return line
+
+
+def _free_folder(taken: Path) -> Path | None:
+    """Return a folder next to one that has files; None if it has none."""
+    try:
+        with os.scandir(taken) as entries:
+            return free_name(taken) if any(entries) else None
+    except NotADirectoryError:
+        return free_name(taken)
+    except OSError:  # it does not exist, or may not be read
+        return None

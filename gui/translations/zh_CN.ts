@@ -523,6 +523,10 @@
         <translation>进度</translation>
     </message>
     <message>
+        <source>Other folder…</source>
+        <translation>其他文件夹……</translation>
+    </message>
+    <message>
         <source>Choose both folders first.</source>
         <translation>请先选择两个文件夹。</translation>
     </message>
@@ -549,6 +553,10 @@
     <message>
         <source>Finished: {folder}, {size}.</source>
         <translation>完成：{folder}，{size}。</translation>
+    </message>
+    <message>
+        <source>Keep it, write to {folder}</source>
+        <translation>保留它，写入 {folder}</translation>
     </message>
     <message>
         <source>{size} will be written; {free} is free on that disk.</source>

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -321,6 +322,40 @@ def test_the_convert_page_reads_the_commands_lines(desk: Desk) -> None:
         }
     )
     assert page.status.text() == "没有文件夹 /x。"
+
+
+def test_a_new_folder_that_has_files_is_kept_and_another_one_is_offered(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = convert_page(desk)
+    started: list[str] = []
+    monkeypatch.setattr(page, "_command", SimpleNamespace(
+        running=False, end=lambda: None, start=lambda line: started.append(line[2]),
+    ))  # fmt: skip
+    taken, free = tmp_path / "nf4", tmp_path / "nf4-2"
+    taken.mkdir()
+    page.source.setText("/checkpoint")
+    page.target.setText(str(taken))
+    page.start()
+    error = {"event": "error", "message": "It is taken.", "hint": ""}
+    page.show_event(error)
+    desk.qtbot.waitUntil(lambda: not desk.program.window.tasks.busy)
+    assert not page.keep_button.isVisible()  # it is empty: the error has another reason
+    (taken / "mine.txt").touch()
+    page.show_event(error)
+    desk.qtbot.waitUntil(page.keep_button.isVisible)
+    assert page.keep_button.text() == "Keep it, write to nf4-2"
+    page.keep_button.click()
+    assert page.target.text() == str(free)
+    assert not page.folder_button.isVisible()
+    free.write_text("a file")
+    page.show_event(error)
+    desk.qtbot.waitUntil(page.folder_button.isVisible)
+    other = tmp_path / "other"
+    monkeypatch.setattr("gui.pages.convert.QFileDialog.getExistingDirectory", lambda *_: str(other))
+    page.folder_button.click()
+    assert started == [str(taken), str(free), str(other)]
+    assert (taken / "mine.txt").exists()
 
 
 @pytest.mark.slow
