@@ -69,10 +69,12 @@ class _Mark(QWidget):
 class Banner(QWidget):
     """Messages of three kinds; the newest is shown, and it goes when its cause goes.
 
+    shown    a message appeared
     restart  the user wants to start the engine, or to open the model, again
     memory   the user wants to choose another budget
     """
 
+    shown = Signal()
     restart = Signal()
     memory = Signal()
 
@@ -140,6 +142,7 @@ class Banner(QWidget):
         self._messages = [m for m in self._messages if m.cause != cause]
         self._messages.append(message)
         self._draw()
+        self.shown.emit()
         announce(self, text, urgent=kind is MessageKind.ERROR)
 
     def clear(self, *causes: str) -> None:

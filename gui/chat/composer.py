@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -24,6 +24,9 @@ from gui.chat.sampling import SamplingButton
 from gui.chat.several import SeveralFiles
 from gui.data.settings import Preferences
 from gui.presets import PresetButton, put_question
+
+_LEAST_FIELD, _AROUND_FIELD = 64, 10
+"""Height of the field in pixels: at least, and what its document adds to its lines."""
 
 
 class Composer(QWidget):
@@ -57,12 +60,15 @@ class Composer(QWidget):
         self.text.setProperty("kind", "clear")
         self.text.setPlaceholderText(self.tr("Ask about the picture"))
         self.text.setAccessibleName(self.tr("Your question"))
-        self.text.setFixedHeight(64)
         self.text.setTabChangesFocus(True)
         self.text.installEventFilter(self)
         self.text.textChanged.connect(self._draw)
-        inner.addWidget(self.text)
-        row = QHBoxLayout()
+        entry = QWidget()  # the field with its buttons
+        entry.setProperty("together", True)
+        lower = QVBoxLayout(entry)
+        lower.setContentsMargins(0, 0, 0, 0)
+        lower.addWidget(self.text)
+        self._row = row = QHBoxLayout()
         self.add_menu = QMenu(self)
         self.add_menu.setObjectName("add")
         row.addWidget(self._make_add_button())
@@ -77,7 +83,8 @@ class Composer(QWidget):
             lambda: self.stopped.emit() if self._busy or self._waiting else self.asked.emit()
         )
         row.addWidget(self.send_button)
-        inner.addLayout(row)
+        lower.addLayout(row)
+        inner.addWidget(entry)
         column.addWidget(card)
         column.addLayout(self._make_foot())
 
@@ -107,6 +114,34 @@ class Composer(QWidget):
         foot.addWidget(self.progress)
         foot.addWidget(self.status)
         return foot
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Fit the buttons to the width."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Fit the field and the buttons to the letters."""
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            self._fit()
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return a small width: the buttons leave their texts out."""
+        return QSize(0, super().minimumSizeHint().height())
+
+    def _fit(self) -> None:
+        """Give the field two lines, and show the texts of the buttons as far as there is room."""
+        two_lines = 2 * self.text.fontMetrics().lineSpacing()
+        self.text.setFixedHeight(max(_LEAST_FIELD, two_lines + _AROUND_FIELD))
+        kind = Qt.ToolButtonStyle
+        buttons = (self.presets, self.sampling)
+        for button in buttons:
+            button.setToolButtonStyle(kind.ToolButtonTextBesideIcon)
+        for button in buttons:
+            if self._row.minimumSize().width() > self._row.geometry().width():
+                button.setToolButtonStyle(kind.ToolButtonIconOnly)
+                self._row.invalidate()
 
     def use(self, question: str) -> None:
         """Put a question into the field."""

@@ -6,6 +6,7 @@ from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QWidget
 
+from gui.chat.middle import Middle
 from gui.data.settings import Preferences
 
 NARROW = 720
@@ -29,7 +30,7 @@ class ChatLayout(QWidget):
     """
 
     def __init__(
-        self, settings: Preferences, side: QWidget, middle: QWidget, picture: QWidget
+        self, settings: Preferences, side: QWidget, middle: Middle, picture: QWidget
     ) -> None:
         super().__init__()
         self._settings = settings
@@ -49,6 +50,7 @@ class ChatLayout(QWidget):
         self.outer.splitterMoved.connect(self._keep_width)
         self.inner.splitterMoved.connect(self._keep_share)
         row.addWidget(self.outer)
+        middle.grown.connect(self._make_room)
 
     @property
     def stacked(self) -> bool:
@@ -102,9 +104,17 @@ class ChatLayout(QWidget):
         picture = round(length * self._settings.get(self._share_name()))
         if not self._filled:
             picture = min(picture, _EMPTY_HEIGHT if self.stacked else _EMPTY_WIDTH)
+        if self.stacked:  # the question field comes first
+            least = self._picture.minimumSizeHint().height()
+            picture = min(picture, max(length - self._middle.comfortable, least))
         # A splitter hides a widget whose size is 0.
         sizes = [max(1, picture), max(1, length - picture)]
         self.inner.setSizes(sizes if self.stacked else sizes[::-1])
+
+    def _make_room(self) -> None:
+        """Let the picture use less of a low window, if the question field needs more."""
+        if self.stacked:
+            self._set_sizes()
 
     def _share_name(self) -> str:
         return "picture_share_narrow" if self.stacked else "picture_share"

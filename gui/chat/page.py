@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -41,6 +40,7 @@ from gui.chat.dropped import (
 )
 from gui.chat.giving import Drafts, Giving
 from gui.chat.layout import ChatLayout
+from gui.chat.middle import Middle
 from gui.chat.picture import PicturePanel
 from gui.chat.portal import PortalCapture
 from gui.chat.progress import Phase, describe
@@ -205,12 +205,9 @@ class ChatPage(QWidget):
         self.new_button = side.new_button
         return side
 
-    def _make_middle(self) -> QWidget:
-        middle = QWidget()
-        column = QVBoxLayout(middle)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
+    def _make_middle(self) -> Middle:
         self._stack = QStackedWidget()
+        middle = Middle(self._stack)
         self.transcript = Transcript()
         self.transcript.again.connect(self.answer_again)
         self.transcript.edited.connect(self.ask_edited)
@@ -229,13 +226,13 @@ class ChatPage(QWidget):
         self._welcome.convert.connect(partial(self._context.show_page, "convert"))
         self.demo_button = self._welcome.demo_button
         self._stack.addWidget(self._welcome)
-        column.addWidget(self._stack, 1)
         self._banner = Banner()
+        self._banner.shown.connect(partial(middle.foot.attend, self._banner))
         self._banner.restart.connect(self._try_again)
         self._banner.memory.connect(partial(self._context.show_page, "memory"))
         self.restart_button = self._banner.restart_button
         self.memory_button = self._banner.memory_button
-        column.addWidget(self._banner)
+        middle.foot.add(self._banner)
         self._input = Composer(self._context.settings)
         self.chip, self.several = self._input.chip, self._input.several
         self.chip.removed.connect(self._giving.remove)
@@ -249,9 +246,10 @@ class ChatPage(QWidget):
         self._answering.progress.connect(self._show_progress)
         self.composer, self.send_button = self._input.text, self._input.send_button
         self.composer.textChanged.connect(self._context.use)
+        self.composer.textChanged.connect(partial(middle.foot.attend, self.composer))
         self.presets, self.status = self._input.presets, self._input.status
         self.progress, self.sampling = self._input.progress, self._input.sampling
-        column.addWidget(self._input)
+        middle.foot.add(self._input)
         return middle
 
     def _keys(self) -> None:

@@ -31,6 +31,8 @@ from gui.data.state import Part
 from gui.save_dialog import ask_for_target
 from gui.translation import error_text, fill
 
+_LEAST_PICTURE = 72
+"""Height in pixels of the picture in the smallest window."""
 _GAP = 10
 """Pixels between the tools and the edge."""
 
@@ -418,15 +420,16 @@ class PictureView(QWidget):
 
     # --- places of the tools ---------------------------------------------------------------------
 
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the size of the tools with a small picture above them."""
+        tools = self.tools.sizeHint()
+        return QSize(tools.width() + 2, tools.height() + _LEAST_PICTURE)
+
     def set_corner(self, size: QSize) -> None:
         """Set how much of the upper corner at the end of the line another widget covers."""
         if size != self._corner:
             self._corner = size
             self._place()
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return the width that the tools need."""
-        return QSize(self.tools.sizeHint().width() + 2, 0)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Place the tools again if the letters have another size."""
@@ -452,7 +455,9 @@ class PictureView(QWidget):
         low = room.height() < self.tools.height() + 12
         self.tools.setVisible(self._found is not None and not low)
         asked = self.target.isVisibleTo(self)
-        self.facts.setVisible(self._found is not None and not asked)
+        # In a low view, the picture needs the height of the text about its file.
+        small = room.height() < self.tools.height() + 2 * _LEAST_PICTURE
+        self.facts.setVisible(self._found is not None and not asked and not small)
         self._elide_target(room.width() - 2 * _GAP)
         text = self.target if asked else self.facts
         beside = text.width() + self._corner.width() + 2 * _GAP <= room.width()
@@ -462,6 +467,8 @@ class PictureView(QWidget):
         for widget in (self.facts, self.target, self.tools):
             widget.raise_()
         top = max(down + text.height(), self._corner.height()) + 4
+        if small:
+            top = 4
         self.viewer.set_margins(QMargins(8, top, 8, self.tools.height() + 12))
 
     def _elide_target(self, room: int) -> None:

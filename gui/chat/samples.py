@@ -109,8 +109,14 @@ class SampleGrid(QWidget):
 
 
 def in_two_lines(text: str) -> str:
-    """Return a long text with a line break at the space that is nearest to its middle."""
+    """Return a long text with a line break at the space that is nearest to its middle.
+
+    Chinese, which has no spaces, is broken between two letters.
+    """
     spaces = [at for at, letter in enumerate(text) if letter == " "]
+    if not spaces and len(text) >= 8 and not text.isascii():
+        middle = (len(text) + 1) // 2
+        return f"{text[:middle]}\n{text[middle:]}"
     if len(text) < 20 or not spaces:
         return text
     at = min(spaces, key=lambda space: abs(2 * space - len(text)))

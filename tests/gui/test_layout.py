@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from PySide6.QtCore import QPoint, QRect, Qt
-from PySide6.QtGui import QTextLayout
+from PySide6.QtCore import QPoint, QPointF, QRect, Qt
+from PySide6.QtGui import QTextLayout, QWheelEvent
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -15,13 +16,23 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.events import Event, TextDelta
 from gui.chat.answer import Prose
-from gui.window import PAGES
+from gui.chat.dropped import DroppedContent
+from gui.chat.middle import Foot
+from gui.window import PAGES, Rail, RailButton
 from tests.helpers.desk import Desk, Script
 
 ARABIC = "ما هو الشيء الموجود في الصورة؟"
 ANSWER = "توجد **سيارة حمراء** في الصورة."
+
+
+PICTURES = checkpoint_folder().parent / "pictures"
+LONG_MESSAGE = (
+    "The model cogvlm2-19b can't be opened: it needs 12 GiB of video memory and this computer has "
+    "8 GiB. Choose another budget on the page Memory."
+)
 
 
 def cut_off(page: QWidget) -> list[str]:
@@ -97,6 +108,74 @@ def test_large_letters_are_not_cut_off(desk: Desk) -> None:
     talk(desk)
     desk.program.settings.set("font_points", 18)
     assert show_all(desk) == []
+
+
+def seen_whole(widget: QWidget) -> bool:
+    return widget.visibleRegion().boundingRect() == widget.rect()
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+def test_in_the_smallest_window_with_large_letters_everything_can_be_reached(
+    desk: Desk, language: str
+) -> None:
+    before, window = desk.chat, desk.program.window
+    desk.program.settings.set("language", language)
+    if language != "en":
+        desk.qtbot.waitUntil(lambda: desk.chat is not before, timeout=20_000)
+    chat = desk.chat
+    desk.program.settings.set("font_points", 20)
+    window.resize(window.minimumSize())
+    assert (window.width(), window.height()) == (560, 420)
+    for name in ("sign.png", "chart.png"):
+        chat.take(DroppedContent(files=(PICTURES / name,)))
+        desk.qtbot.waitUntil(lambda: bool(chat.picture), timeout=20_000)
+    chat.show_message(LONG_MESSAGE)
+    desk.qtbot.wait(100)
+    assert cut_off(window) == []
+    [foot] = chat.findChildren(Foot)
+    top = chat._banner.mapTo(foot, QPoint(0, 0)).y()
+    assert top == 0  # a message is read from its beginning
+    chat.composer.setFocus()
+    QTest.keyClicks(chat.composer, "What?")
+    desk.qtbot.waitUntil(lambda: seen_whole(chat.composer) and seen_whole(chat.send_button))
+    assert seen_whole(chat.panel.picture.tools)
+    assert chat.panel.view.zoom * 448 > 40  # of the picture, something is seen
+    bar = foot.verticalScrollBar()
+    for button in foot.findChildren(QAbstractButton):
+        if button.isVisible():
+            foot.ensureWidgetVisible(button, 0, 0)
+            assert seen_whole(button), button.accessibleName()
+    bar.setValue(bar.maximum())
+    wheel(foot.viewport(), 120)
+    assert bar.value() < bar.maximum()
+    window.resize(1180, 760)
+    desk.qtbot.waitUntil(lambda: bar.maximum() == 0 and not cut_off(window))
+    assert chat.presets.text()
+    assert chat.presets.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonTextBesideIcon
+
+
+def wheel(target: QWidget, turn: int) -> None:
+    place = QPointF(target.rect().center())
+    event = QWheelEvent(
+        place, target.mapToGlobal(place), QPoint(), QPoint(0, turn), Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    QApplication.sendEvent(target, event)
+
+
+def test_the_rail_shows_texts_where_they_have_room(desk: Desk) -> None:
+    window, rail = desk.program.window, desk.program.window.findChild(Rail)
+    [first, *_] = rail.findChildren(RailButton)
+    assert first.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonTextUnderIcon
+    window.resize(760, 420)
+    desk.program.settings.set("font_points", 20)
+    desk.qtbot.waitUntil(lambda: first.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonIconOnly)
+    assert first.toolTip() == "Chat"
+    desk.program.settings.set("font_points", 11)
+    window.resize(760, 700)
+    desk.qtbot.waitUntil(
+        lambda: first.toolButtonStyle() is Qt.ToolButtonStyle.ToolButtonTextUnderIcon
+    )
 
 
 def test_right_to_left_everything_changes_sides(desk: Desk, right_to_left: None) -> None:
