@@ -371,9 +371,15 @@ class _Work:
                 for job in jobs if side.options is not None else ():
                     for notice in held.enter_context(exclusive_folder(job.folder, "evaluate")):
                         self.report.console.remark(valid_text(str(notice)))
-            for side, jobs in pairs:
-                if not control.stopped:
-                    self._ask(side, jobs, control)
+            try:
+                for side, jobs in pairs:
+                    if not control.stopped:
+                        self._ask(side, jobs, control)
+            except KeyboardInterrupt:
+                self.report.console.remark(
+                    "The answers so far are saved. Run the same command to resume."
+                )
+                raise
         return self._finish([jobs for _, jobs in pairs], control)
 
     # 1. The runs.

@@ -19,9 +19,9 @@ from cogvlm2_lite.inputs.image import opened_image
 from cogvlm2_lite.samples.samples import Sample
 
 _SHARE = 10
-"""Of the pictures one in ten takes part, since each is encoded again by both models, ..."""
+"""One in so many pictures takes part: both models encode each of them again."""
 MOST_PICTURES = 32
-"""... and this many at most."""
+"""Pictures that take part at most."""
 
 
 def measure_kl(

@@ -30,6 +30,9 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask, DecodedImage
 
+_MOST_DEATHS = 5
+"""Deaths of the engine without an answer between them, after which it is not started again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -169,7 +172,7 @@ def ask_all(
     failed; if several were in progress, each is asked again alone to find out which one it was.
 
     Raises DoesNotFitError if an answer can't be saved, and EngineError if the engine can't be
-    restarted.
+    restarted or dies again and again.
     """
     control = control or Control()
     pace = _Pace(planned, expected)
@@ -285,6 +288,7 @@ class _Asking:
     _resting: list[_Lane] = field(default_factory=list)
     _alone: deque[_UnderWay] = field(default_factory=deque)
     _failed: list[Answered] = field(default_factory=list)
+    _deaths: int = 0
 
     def __post_init__(self) -> None:
         lanes: dict[str, _Lane] = {}
@@ -387,6 +391,7 @@ class _Asking:
                 case ImageEncoded():
                     asked.encode_s, asked.reused = outcome.seconds, outcome.reused
                 case Finished():
+                    self._deaths = 0
                     self._end(number)
                     self.left -= 1
                     yield _answer(asked, outcome)
@@ -402,6 +407,9 @@ class _Asking:
 
     def _recover(self, error: CogVLM2LiteError) -> None:
         """Restart the engine after its death, or after a fault that may affect later answers."""
+        self._deaths += 1
+        if self._deaths == _MOST_DEATHS:
+            raise error
         asked = list(self._under_way.values())
         self._under_way.clear()
         self.engine.restart()

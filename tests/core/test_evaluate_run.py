@@ -22,7 +22,7 @@ from PIL import Image
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.evaluate import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.errors import DoesNotFitError, UsageError
+from cogvlm2_lite.errors import DoesNotFitError, EngineError, UsageError
 from cogvlm2_lite.evaluate.answers import Answered, SavedAnswers
 from cogvlm2_lite.evaluate.find import find_data
 from cogvlm2_lite.evaluate.items import plain_rgb
@@ -249,6 +249,15 @@ def test_an_engine_that_dies_costs_only_the_question_that_it_died_on(tmp_path: P
         again = ScriptedAnswers()
         assert evaluate(again, "--output", str(output))[0] == 0
         assert [ask.question.partition("\n")[0] for ask in again.asked] == ["What is 6?"]
+
+
+def test_an_engine_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    text_vqa(tmp_path)
+    engine = ScriptedAnswers(kills=["What"])
+    with pytest.raises(EngineError, match="crashed"):
+        evaluate(engine)
+    assert engine.restarts == 4
+    assert evaluate(ScriptedAnswers())[0] == 0
 
 
 def test_a_broken_picture_is_an_error_of_its_questions(tmp_path: Path) -> None:
