@@ -11,6 +11,10 @@ from gui.translatable import QT_TRANSLATE_NOOP
 CONTEXT = "Wording"
 
 _SETTINGS = QT_TRANSLATE_NOOP("Wording", "Choose the memory again on the page Settings.")
+_DATA = QT_TRANSLATE_NOOP("Wording", "Choose one of them under “Data files”.")
+_AGAIN = QT_TRANSLATE_NOOP(
+    "Wording", "Choose “Ask everything again”, or another folder for the results."
+)
 
 WORDING = {
     "Give one size for all GPUs, or one for each.": _SETTINGS,
@@ -162,5 +166,33 @@ WORDING = {
         "The disk or the network may be failing. Finished work is kept: put a good copy of the "
         "file in its place and press Start again.",
     ),
+    # The page Evaluate.
+    "Name one of them with --data.": _DATA,
+    "Name the data file with --data.": _DATA,
+    "Name the benchmark, and this folder with --data.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose the benchmark, and this folder under “Data files”."
+    ),
+    "Put {file} into {folder}, or name a file or folder with --data.": QT_TRANSLATE_NOOP(
+        "Wording", "Put {file} into {folder}, or choose a file or folder under “Data files”."
+    ),
+    "The Arrow files in {cache} are not read: download the data set into {hub} with "
+    "`hf download --repo-type dataset`, or name a file or folder with --data.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The Arrow files in {cache} are not read: download the data set into {hub}, or choose a "
+        "file or folder under “Data files”.",
+    ),
+    "With --export, answers for a server can be written without a score.": QT_TRANSLATE_NOOP(
+        "Wording", "The window can't write answers for a server."
+    ),
+    "Run `git lfs pull` in its folder, or download the pictures themselves.": QT_TRANSLATE_NOOP(
+        "Wording", "Download the pictures themselves: these files only say where they are."
+    ),
+    'Run: pip install "cogvlm2-lite[evaluate]"': QT_TRANSLATE_NOOP(
+        "Wording", "Install the package pyarrow for this program, then start it again."
+    ),
+    "Choose another folder with --output, or add --restart to ask everything again.": _AGAIN,
+    "Add --restart to ask everything again, or choose another folder with --output.": _AGAIN,
+    "Use --device and --dtype as before, add --restart to ask everything again, or choose another "
+    "folder with --output.": _AGAIN,
 }
 """The window's words by the template of the core. They have no other placeholders."""

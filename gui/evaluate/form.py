@@ -40,6 +40,7 @@ class FormValues:
     protocol: str
     against: str
     output: str
+    restart: bool = False
 
 
 class EvaluationForm(QWidget):
@@ -109,6 +110,7 @@ class EvaluationForm(QWidget):
             protocol=values.protocol,
             against=Path(values.against) if values.against else None,
             output=Path(values.output) if values.output else self._home,
+            restart=values.restart,
         )
 
     def values(self) -> FormValues:
@@ -120,6 +122,7 @@ class EvaluationForm(QWidget):
             protocol=self.protocol.currentData(),
             against=self.against.text().strip(),
             output=self.output.text().strip(),
+            restart=self.restart.isChecked(),
         )
 
     def set_values(self, values: FormValues) -> None:
@@ -131,6 +134,7 @@ class EvaluationForm(QWidget):
         self.protocol.setCurrentIndex(max(self.protocol.findData(values.protocol), 0))
         self.against.setText(values.against)
         self.output.setText(values.output)
+        self.restart.setChecked(values.restart)
 
     def remember(self) -> None:
         """Save the values for the next start of the window."""
@@ -177,6 +181,9 @@ class EvaluationForm(QWidget):
             pair.addWidget(label)
             pair.addWidget(control)
             row.add_layout(pair)
+        self.restart = QCheckBox(self.tr("Ask everything again"))
+        self.restart.setToolTip(self.tr("The old answers are kept under another name"))
+        row.addWidget(self.restart)
         return row
 
     def _show_boxes(self) -> None:

@@ -134,6 +134,7 @@ class EvaluatePage(QWidget):
             self.status.setText(problem)
             return
         self.form.remember()
+        self.form.restart.setChecked(False)  # a resumed run asks only what is left
         settings, folder = self._context.settings, client.options.folder
         client.lend()  # one model in memory, not two
         self._run = EvaluationRun(job=job)

@@ -43,6 +43,7 @@ class Job:
     limit       questions of each benchmark; 0: all
     protocol    "" for the command's default
     against     a model folder or the folder of an earlier run; None: no comparison
+    restart     ask everything again; the old answers are kept under another name
     """
 
     benchmarks: tuple[str, ...]
@@ -51,6 +52,7 @@ class Job:
     limit: int = 0
     protocol: str = ""
     against: Path | None = None
+    restart: bool = False
 
 
 def arguments(job: Job, model: Path, name: str, *, vram: str, ram: str) -> list[str]:
@@ -67,7 +69,8 @@ def arguments(job: Job, model: Path, name: str, *, vram: str, ram: str) -> list[
         ("--vram", vram),
         ("--ram", ram),
     )
-    return [*found, *(f"{option}={value}" for option, value in options if value)]
+    found += [f"{option}={value}" for option, value in options if value]
+    return [*found, *(["--restart"] if job.restart else [])]
 
 
 @dataclass(frozen=True, kw_only=True)

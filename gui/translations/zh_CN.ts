@@ -839,6 +839,14 @@
         <translation>问题的措辞方式；不同协议的分数不能相互比较</translation>
     </message>
     <message>
+        <source>Ask everything again</source>
+        <translation>全部重新提问</translation>
+    </message>
+    <message>
+        <source>The old answers are kept under another name</source>
+        <translation>原来的回答会以另一个名称保留</translation>
+    </message>
+    <message>
         <source>Choose…</source>
         <translation>选择…</translation>
     </message>
@@ -7086,6 +7094,14 @@ or open a file.</source>
         <translation>请在“设置”页面重新选择内存。</translation>
     </message>
     <message>
+        <source>Choose one of them under “Data files”.</source>
+        <translation>请在“数据文件”中选择其中一个。</translation>
+    </message>
+    <message>
+        <source>Choose “Ask everything again”, or another folder for the results.</source>
+        <translation>请选择“全部重新提问”，或另选一个保存结果的文件夹。</translation>
+    </message>
+    <message>
         <source>{value!r} in the settings is not a size.</source>
         <translation>设置中的 {value!r} 不是大小。</translation>
     </message>
@@ -7176,6 +7192,30 @@ or open a file.</source>
     <message>
         <source>The disk or the network may be failing. Finished work is kept: put a good copy of the file in its place and press Start again.</source>
         <translation>磁盘或网络可能有故障。已完成的工作会保留：请放入完好的文件副本，然后再次按“开始”。</translation>
+    </message>
+    <message>
+        <source>Choose the benchmark, and this folder under “Data files”.</source>
+        <translation>请选择基准测试，并在“数据文件”中选择此文件夹。</translation>
+    </message>
+    <message>
+        <source>Put {file} into {folder}, or choose a file or folder under “Data files”.</source>
+        <translation>请将 {file} 放入 {folder}，或在“数据文件”中选择文件或文件夹。</translation>
+    </message>
+    <message>
+        <source>The Arrow files in {cache} are not read: download the data set into {hub}, or choose a file or folder under “Data files”.</source>
+        <translation>不会读取 {cache} 中的 Arrow 文件：请将数据集下载到 {hub}，或在“数据文件”中选择文件或文件夹。</translation>
+    </message>
+    <message>
+        <source>The window can&apos;t write answers for a server.</source>
+        <translation>此窗口不能为评测服务器写出回答。</translation>
+    </message>
+    <message>
+        <source>Download the pictures themselves: these files only say where they are.</source>
+        <translation>请下载图片本身：这些文件只记录了图片的位置。</translation>
+    </message>
+    <message>
+        <source>Install the package pyarrow for this program, then start it again.</source>
+        <translation>请为本程序安装软件包 pyarrow，然后重新启动。</translation>
     </message>
 </context>
 </TS>

@@ -93,7 +93,7 @@ def test_one_benchmark_and_several_write_to_the_same_folders() -> None:
     one = Job(benchmarks=("/d/my set.tsv",), output=output)
     several = Job(
         benchmarks=("textvqa", "mmmu"), output=output, data=Path("d"), limit=50,
-        protocol="vqa-template", against=Path("bf16"),
+        protocol="vqa-template", against=Path("bf16"), restart=True,
     )  # fmt: skip
     assert arguments(one, Path("m"), "nf4", vram="", ram="") == [
         "evaluate", "m", "/d/my set.tsv", "--json", "--control",
@@ -102,7 +102,7 @@ def test_one_benchmark_and_several_write_to_the_same_folders() -> None:
     assert arguments(several, Path("m"), "nf4", vram="6GiB", ram="8GiB") == [
         "evaluate", "m", "textvqa", "mmmu", "--json", "--control", f"--output={output / 'nf4'}",
         "--data=d", "--limit=50", "--protocol=vqa-template", "--against=bf16", "--vram=6GiB",
-        "--ram=8GiB",
+        "--ram=8GiB", "--restart",
     ]  # fmt: skip
 
 
@@ -191,6 +191,7 @@ def test_a_run_is_paused_scored_and_its_report_opened(
     page.command.send_line("")
     desk.qtbot.waitUntil(lambda: not page.running)
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
+    desk.qtbot.waitUntil(lambda: len(texts(page)) == 3)
     assert page.status.text() == "3 of 3 questions, 1 failed."
     assert page.bar.value() == page.bar.maximum() == 3
     assert texts(page) == [
@@ -272,7 +273,7 @@ def test_a_rebuilt_window_does_not_end_an_evaluation(desk: Desk, child: Path) ->
     command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
     assert page.status.text() == "3 of 3 questions, 1 failed."
-    assert texts(page)[0] == "demo-vqa: 66.7 points"
+    desk.qtbot.waitUntil(lambda: texts(page)[:1] == ["demo-vqa: 66.7 points"])
 
 
 def test_only_one_page_uses_the_memory(desk: Desk, child: Path) -> None:
@@ -286,6 +287,17 @@ def test_only_one_page_uses_the_memory(desk: Desk, child: Path) -> None:
     assert not batch.running
     assert "an evaluation is running" in batch.status.text()
     page.command.send_line("\n")
+    desk.qtbot.waitUntil(lambda: not page.running)
+
+
+def test_everything_is_asked_again_once(desk: Desk, child: Path) -> None:
+    page = open_page(desk)
+    page.form.restart.setChecked(True)
+    page = start(desk)
+    assert page._run is not None
+    assert page._run.job.restart
+    assert not page.form.restart.isChecked()
+    page.cancel()
     desk.qtbot.waitUntil(lambda: not page.running)
 
 

@@ -38,8 +38,9 @@ from tools.templates import find_templates, places
 
 COMMAND = re.compile(r"(?<![\w}-])--?[a-z][a-z-]+|cogvlm2-lite |`|pip install|same command|DST")
 TERMINAL = (
-    "cogvlm2_lite/cli/", "cogvlm2_lite/server/", "cogvlm2_lite/evaluate/", "cogvlm2_lite/hf/",
-    "cogvlm2_lite/mcp_server", "cogvlm2_lite/bench", "cogvlm2_lite/finetune/", "gui/command.py",
+    "cogvlm2_lite/cli/", "cogvlm2_lite/server/", "cogvlm2_lite/evaluate/compare.py",
+    "cogvlm2_lite/evaluate/exports.py", "cogvlm2_lite/hf/", "cogvlm2_lite/mcp_server",
+    "cogvlm2_lite/bench", "cogvlm2_lite/finetune/", "gui/command.py",
 )  # fmt: skip
 """Messages that only a terminal or a client of the server shows."""
 NEVER = (
@@ -48,7 +49,7 @@ NEVER = (
     "--lm-head works only", "--offload is never", "Leave --offload at auto",
     "Memory suffices for", "Use a larger budget, or make lm_head smaller",
     "Use at least {least}; 64 is a good number", "Add --calibrate built-in or", "--keep {pattern}",
-    "Unknown command", "or --any-base to use it",
+    "Unknown command", "or --any-base to use it", "Leave --score-only out",
 )  # fmt: skip
 """Messages about options that the window never gives."""
 
