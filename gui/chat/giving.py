@@ -132,8 +132,9 @@ class Giving(QObject):
         draft = self.draft
         before = draft.given
         made = self._context.attachments.read(read, name=escape_line(name), path=path)
-        self._context.attachments.cancel(draft.replaced)
-        draft.replaced = None if before is None or before.error else before
+        if before is None or not before.error:  # a broken one leaves the good one before it
+            self._context.attachments.cancel(draft.replaced)
+            draft.replaced = before
         draft.given = made
         self.changed.emit()
 
@@ -151,9 +152,8 @@ class Giving(QObject):
         """Remove the picture that was not sent yet."""
         draft = self.draft
         given, draft.given, draft.waiting = draft.given, None, None
-        self._context.attachments.cancel(draft.replaced)
-        draft.replaced = None
         if given is not None and given.state is AttachmentState.READY:
+            self._context.attachments.cancel(draft.replaced)
             draft.replaced = given
         else:
             self._context.attachments.cancel(given)

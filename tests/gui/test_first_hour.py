@@ -321,3 +321,16 @@ def test_a_long_status_leaves_the_picture_its_half_and_is_whole(desk: Desk) -> N
     assert chat.panel.width() == before
     assert len(chat.status.text()) > 40
     assert cut_off(chat) == []
+
+
+def test_broken_files_leave_the_good_picture_to_undo(desk: Desk, tmp_path: Path) -> None:
+    chat = desk.chat
+    give(desk)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+        chat.take(DroppedContent(files=(tmp_path / name,)))
+        desk.qtbot.waitUntil(lambda: "damaged" in chat.chip.text.text(), timeout=20_000)
+    chat.chip.removed.emit()
+    chat.chip.undone.emit()
+    desk.qtbot.waitUntil(lambda: chat.chip.name.text() == "shapes.png")
+    assert chat.picture == SHAPES.read_bytes()
