@@ -4,8 +4,9 @@
 
 DATA holds the folders rows, egg, replay and old, each with JSONL files of drawn pictures: a
 question that the demo model never saw, a shape that it never saw, old questions to mix in, and old
-questions to measure. They are too large for the repository. The base is the demo model in NF4. Every held-out
-question is answered greedily through the public API; an answer is right if it is equal.
+questions to measure. They are too large for the repository. The base is the demo model in NF4.
+Every held-out question is answered greedily through the public API; an answer is right if it is
+equal.
 """
 
 from __future__ import annotations
