@@ -131,7 +131,10 @@ def build_parser() -> Parser:
         help="highest learning rate (default: by preset and width of the model)",
     )
     train.add_argument(
-        "--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)"
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the data (default: 3; up to 10 for small data, until there are 200 steps)",
     )
     train.add_argument(
         "--step", type=int, default=16, metavar="N", help="answers in a step (default: 16)"

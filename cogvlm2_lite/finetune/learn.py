@@ -141,9 +141,10 @@ class Run:
                 weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm
             ),
         )
+        one = steps_of_epoch(self._groups, settings.step, settings.seed, 0)
         self.plan = [
             (epoch, step)
-            for epoch in range(settings.epochs)
+            for epoch in range(settings.epochs_for(len(one)))
             for step in steps_of_epoch(self._groups, settings.step, settings.seed, epoch)
         ]
         self.place = Place()

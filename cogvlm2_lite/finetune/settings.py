@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +16,8 @@ from cogvlm2_lite.architectures.architecture import (
 )
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS, BEHIND_PICTURE
+
+_EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS = 3, 10, 200
 
 _REFERENCE_WIDTH = 4096
 """Hidden size of the 19B model, for which the learning rates are."""
@@ -61,6 +64,7 @@ class TrainingSettings:
     """Every setting that affects the trained numbers.
 
     rate      learning rate; None: the preset's, scaled with the model's width
+    epochs    passes over the data; None: see `epochs_for`
     step      answers in a step of the optimizer, at least; whole pictures
     bos       with `words`: act on all rows, as peft does
     """
@@ -69,7 +73,7 @@ class TrainingSettings:
     rank: int = 16
     alpha: float = 32.0
     rate: float | None = None
-    epochs: int = 3
+    epochs: int | None = None
     step: int = 16
     seed: int = 0
     bos: bool = False
@@ -90,7 +94,7 @@ class TrainingSettings:
             "--rank": (self.rank, 1), "--epochs": (self.epochs, 1), "--step": (self.step, 1),
         }  # fmt: skip
         for param, (value, least) in limits.items():
-            if value < least:
+            if value is not None and value < least:
                 raise UsageError(
                     "{param} must be {least} or more, not {value}.",
                     param=param,
@@ -100,6 +104,16 @@ class TrainingSettings:
         for param, number in {"--alpha": self.alpha, "--lr": self.rate}.items():
             if number is not None and not 0 < number < float("inf"):
                 raise UsageError("{param} must be above 0, not {value}.", param=param, value=number)
+
+    def epochs_for(self, steps: int) -> int:
+        """Return the passes over data of which one pass has so many steps.
+
+        Three, as others have it, but a small data set gets up to ten: the demo model needs some
+        200 steps to learn a new question.
+        """
+        if self.epochs is not None:
+            return self.epochs
+        return max(_EPOCHS, min(_MOST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)))
 
     @property
     def acts_on(self) -> str:
