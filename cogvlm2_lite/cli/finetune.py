@@ -134,7 +134,7 @@ def build_parser() -> Parser:
         "--epochs",
         type=int,
         metavar="N",
-        help="passes over the data (default: 3; up to 10 for small data, until there are 200 steps)",
+        help="passes over the data (default: 3, and more for small data until there are 200 steps)",
     )
     train.add_argument(
         "--step", type=int, default=16, metavar="N", help="answers in a step (default: 16)"

@@ -284,3 +284,9 @@ def test_curves_are_in_tensorboard_s_form() -> None:
     assert b"Train/Loss" in records[1]
     assert struct.pack("<f", 0.5) in records[1]
     assert b"Eval/Epoch_Loss" in records[2]
+
+
+def test_small_data_get_more_passes() -> None:
+    given = TrainingSettings()
+    assert [given.epochs_for(steps) for steps in (5, 48, 99, 500)] == [10, 5, 3, 3]
+    assert TrainingSettings(epochs=1).epochs_for(5) == 1
