@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import structs
 
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.evaluate_output import Reporter
 from cogvlm2_lite.cli.parser import (
     Parser,
     add_adapter_options,
@@ -32,6 +33,7 @@ from cogvlm2_lite.evaluate.find import find_data
 from cogvlm2_lite.evaluate.items import Data
 from cogvlm2_lite.evaluate.job import (
     Job,
+    Scored,
     Settings,
     finished_job,
     new_job,
@@ -41,9 +43,9 @@ from cogvlm2_lite.evaluate.job import (
 )
 from cogvlm2_lite.evaluate.metrics import Measured
 from cogvlm2_lite.evaluate.pair import Pair, folder_of, is_reference, kept_kl, write_comparison
-from cogvlm2_lite.evaluate.paired import Paired, compare_runs, overall
+from cogvlm2_lite.evaluate.paired import compare_runs
 from cogvlm2_lite.evaluate.protocols import PROTOCOLS
-from cogvlm2_lite.evaluate.report import HTML, write_report
+from cogvlm2_lite.evaluate.report import write_report
 from cogvlm2_lite.evaluate.run_folder import (
     RUN,
     check_comparable,
@@ -51,13 +53,11 @@ from cogvlm2_lite.evaluate.run_folder import (
     set_aside,
     write_run,
 )
-from cogvlm2_lite.evaluate.tables import score_lines
-from cogvlm2_lite.evaluate.totals import Grades, Score, score_answers
-from cogvlm2_lite.evaluate.work import Asked, AskEvent, Paused, Resumed, Working, ask_all
+from cogvlm2_lite.evaluate.totals import Grades, score_answers
+from cogvlm2_lite.evaluate.work import ask_all
 from cogvlm2_lite.exclusive import exclusive_folder
-from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
+from cogvlm2_lite.file_names import escape_line, valid_text
 from cogvlm2_lite.places import expand_home
-from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
@@ -211,7 +211,7 @@ def main(
     control_lines  the commands that --control reads
     """
     args = build_parser().read(argv)
-    report = _Reporter(console=console or Console(), as_json=args.json)
+    report = Reporter(console=console or Console(), as_json=args.json)
     try:
         _check(args)
         work = _Work(args=args, report=report, everything=_read_data(args, report), start=start)
@@ -253,9 +253,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--score-only can't be combined with --restart: nothing is asked.")
 
 
-# --- what to do -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Side:
     """A model that is asked, or runs that were finished before.
@@ -272,16 +269,7 @@ class _Side:
     outlook: Outlook | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """A job with its answers and their score."""
-
-    job: Job
-    answers: Mapping[str, Answered]
-    score: Score
-
-
-def _read_data(args: argparse.Namespace, report: _Reporter) -> list[Data]:
+def _read_data(args: argparse.Namespace, report: Reporter) -> list[Data]:
     """Return the data of all benchmarks. Every item is read and every picture found here."""
     found: dict[str, Data] = {}
     for word in args.benchmarks:
@@ -330,7 +318,7 @@ class _Work:
     """
 
     args: argparse.Namespace
-    report: _Reporter
+    report: Reporter
     everything: Sequence[Data]
     start: Start
 
@@ -505,7 +493,7 @@ class _Work:
         predictions = read_predictions(self.args.predictions, data)
         job, answers = predicted_job(folder, data, self.settings, self.args.model, predictions)
         score = score_answers(data, job.items, answers, self.grades)
-        self._show(_Scored(job=job, answers=answers, score=score), None)
+        self._show(Scored(job=job, answers=answers, score=score), None)
         return self.report.finished([job], [answers])
 
     def _finish(self, sides: Sequence[Sequence[Job]], control: Control) -> int:
@@ -524,13 +512,13 @@ class _Work:
         everyone = [job for jobs in sides for job in jobs]
         return self.report.finished(everyone, [job.answers() for job in everyone])
 
-    def _scored(self, job: Job) -> _Scored:
+    def _scored(self, job: Job) -> Scored:
         with self.report.console.working(f"Scoring {job.data.name}"):
             answers = job.answers()
             score = score_answers(job.data, job.items, answers, self.grades)
-        return _Scored(job=job, answers=answers, score=score)
+        return Scored(job=job, answers=answers, score=score)
 
-    def _compare(self, mine: _Scored, theirs: _Scored) -> Pair:
+    def _compare(self, mine: Scored, theirs: Scored) -> Pair:
         """Return the comparison of two runs of one benchmark."""
         a, b = (mine, theirs) if is_reference(mine.job.run, theirs.job.run) else (theirs, mine)
         with self.report.console.working(f"Comparing {mine.job.data.name}"):
@@ -540,7 +528,7 @@ class _Work:
         kl = None if self.args.score_only else self._kl(a, b)
         return Pair(a=a.job.run, b=b.job.run, paired=paired, kl=kl)
 
-    def _kl(self, a: _Scored, b: _Scored) -> Measured | None:
+    def _kl(self, a: Scored, b: Scored) -> Measured | None:
         """Return the KL divergence of two models; None if not both are at hand."""
         known = kept_kl(a.job, b.job)
         if known is not None:
@@ -566,7 +554,7 @@ class _Work:
                 f"{format_seconds(step.seconds_left)} left"
             )
 
-    def _show(self, one: _Scored, pair: Pair | None) -> None:
+    def _show(self, one: Scored, pair: Pair | None) -> None:
         """Write the scores and the report of a run, and print its table."""
         job = one.job
         write_scores(job.folder, one.score, job.items)
@@ -592,164 +580,3 @@ class _Work:
         if self.args.export:
             for file in export(job.folder, job.data, job.items, answers):
                 self.report.console.remark(f"Wrote {escape_line(str(file))}.")
-
-
-# --- what is printed ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reporter:
-    """Prints the progress of an evaluation, as text or as lines of JSON."""
-
-    console: Console
-    as_json: bool
-
-    def event(self, kind: str, /, **values: Any) -> None:
-        """Print one line of JSON."""
-        self.console.line(to_json(with_templates({"event": kind, **values})))
-
-    def planned(self, job: Job, outlook: Outlook | None) -> None:
-        """Print what will be asked of a model."""
-        planned, run = job.planned, job.run
-        todo = len(planned.todo)
-        seconds = 0.0
-        if outlook is not None:
-            expected = outlook.expected(job.data.benchmark)
-            seconds = expected.seconds(planned.pictures, todo)
-        if self.as_json:
-            self.event(
-                "plan",
-                model=run.model,
-                benchmark=run.benchmark,
-                data=run.data,
-                folder=escape_name(str(job.folder)),
-                protocol=run.protocol,
-                max_new_tokens=run.max_new_tokens,
-                seed=run.seed,
-                questions=run.chosen,
-                of=run.items,
-                known=len(planned.known),
-                todo=todo,
-                pictures=planned.pictures,
-                parallel=outlook.parallel if outlook else 1,
-                seconds=round(seconds, 1),
-                notices=list(job.data.notices),
-            )
-            return
-        for notice in job.data.notices:
-            self.console.remark_once(valid_text(f"{run.data}: {notice}"))
-        chosen = f"{run.chosen} of {run.items}" if run.chosen < run.items else f"{run.chosen}"
-        subset = f", chosen with seed {run.seed}" if run.chosen < run.items else ""
-        self.console.remark(
-            f"{run.name}, {run.data}: {chosen} questions{subset}, protocol {run.protocol}, at most "
-            f"{run.max_new_tokens} tokens per answer."
-        )
-        known = f"{len(planned.known)} are answered already. " if planned.known else ""
-        if not todo:
-            self.console.remark(f"All {run.chosen} are answered already.")
-            return
-        pictures = "1 picture" if planned.pictures == 1 else f"{planned.pictures} pictures"
-        at_once = f", {outlook.parallel} at once" if outlook and outlook.parallel > 1 else ""
-        self.console.remark(
-            f"{known}To ask: {todo} about {pictures}{at_once}, about {format_seconds(seconds)}. "
-            f"The answers go to {escape_line(str(job.folder))}."
-        )
-
-    def loading(self, model: str) -> None:
-        """Show that a model is being loaded."""
-        if self.as_json:
-            self.event("loading", model=model)
-        self.console.status(f"Loading {model}")
-
-    def step(self, step: AskEvent, job: Job) -> None:
-        """Print one event of the work."""
-        match step:
-            case Working():
-                self.console.status(
-                    f"{job.run.name}, {job.data.name}: {step.phase} {step.done}/{step.total}"
-                )
-            case Paused() | Resumed():
-                if self.as_json:
-                    self.event(type(step).__name__.lower())
-            case Asked():
-                self._asked(step, job)
-
-    def _asked(self, step: Asked, job: Job) -> None:
-        if self.as_json:
-            values = {each.name: getattr(step, each.name) for each in fields(step)}
-            values |= {"data": job.data.name, "model": job.run.model}
-            self.event("answered", **{**values, "answered": step.answered.as_dict()})
-            return
-        if step.answered.error:
-            self.console.remark(valid_text(f"{step.answered.id}: {step.answered.error}"))
-        failed = f", {step.failed} failed" if step.failed else ""
-        self.console.progress(
-            f"{job.run.name}, {job.data.name}: {step.done} of {step.total} questions{failed}, "
-            f"{format_seconds(step.seconds_left)} left",
-            step.done / step.total,
-        )
-
-    def scored(self, one: _Scored, pair: Pair | None, values: Mapping[str, Any]) -> None:
-        """Print the score of a run."""
-        score, job = one.score, one.job
-        if not self.as_json:
-            for line in score_lines(job.data, job.items, one.answers, score, **values):
-                self.console.line(valid_text(line))
-            self.console.line(f"  report: {escape_line(str(job.folder / HTML))}")
-            self.console.line()
-            return
-        self.event(
-            "scored",
-            benchmark=score.benchmark,
-            data=job.data.name,
-            model=job.run.model,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            unit=score.unit,
-            hits=score.hits,
-            rules=score.rules,
-            protocol=job.run.protocol,
-            asked=score.asked,
-            of=score.of,
-            folder=escape_name(str(job.folder)),
-            report=escape_name(str(job.folder / HTML)),
-        )
-        if pair is not None:
-            self.event("compared", data=job.data.name, **pair.as_dict())
-
-    def unscored(self, job: Job) -> None:
-        """Print that a file without answers has no score."""
-        if not self.as_json:
-            self.console.line(
-                f"{job.data.name}: not scored, because the file has no answers. The answers of the "
-                f"model are in {escape_line(str(job.folder))}."
-            )
-
-    def overall(self, compared: Sequence[Paired]) -> None:
-        """Print the mean of the losses of several benchmarks."""
-        found = overall(compared) if len(compared) > 1 else None
-        if found is None:
-            return
-        if self.as_json:
-            self.event("overall", **asdict(found))
-            return
-        self.console.line(
-            f"Mean loss of {found.benchmarks} benchmarks: {found.loss:+.1f} points, 95 % interval "
-            f"{found.low:+.1f} to {found.high:+.1f}."
-        )
-
-    def finished(self, jobs: Sequence[Job], answers: Sequence[Mapping[str, Answered]]) -> int:
-        """Print the totals; return 0 if every chosen question has an answer, else 1."""
-        total = sum(job.run.chosen for job in jobs)
-        failed = sum(bool(one.error) for each in answers for one in each.values())
-        left = total - sum(map(len, answers))
-        self.console.status("")
-        if self.as_json:
-            self.event("finished", total=total, failed=failed, left=left)
-        elif failed or left:
-            self.console.line(
-                f"{failed} of {total} questions failed, and {left} have no answer yet. Run the "
-                "same command again to ask them."
-            )
-        return 1 if failed or left else 0

@@ -80,6 +80,15 @@ class Job:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A job with its answers and their score."""
+
+    job: Job
+    answers: Mapping[str, Answered]
+    score: Score
+
+
 def new_job(
     folder: Path,
     data: Data,
