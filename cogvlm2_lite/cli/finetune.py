@@ -199,7 +199,7 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
         for notice in notices:
             report.console.remark(valid_text(str(notice)))
         with report.console.working("Reading the data"):
-            prepared = prepare(task)
+            prepared = prepare(task, report.read)
         report.planned(prepared)
         if args.plan:
             return 0
@@ -389,6 +389,10 @@ class _Reporter:
     def _say(self, text: str) -> None:
         if not self._json:
             self.console.line(text)
+
+    def read(self, done: int, total: int) -> None:
+        if not self._json:
+            self.console.progress(f"Reading row {done} of {total}", done / total)
 
     def planned(self, prepared: Prepared) -> None:
         run, skipped = prepared.run, prepared.skipped

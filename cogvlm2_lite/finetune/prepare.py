@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -93,8 +93,18 @@ class Prepared:
     resumed: int
 
 
-def prepare(task: TrainingTask) -> Prepared:
+Tell = Callable[[int, int], None]
+"""Is told how many rows of how many are read."""
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    """Do nothing."""
+
+
+def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     """Read and check everything, measure the answers' form, and return the run.
+
+    tell  is called while pictures are read, which takes long for large ones
 
     Raises UsageError for data or settings that can't be used, CheckpointError for a damaged model,
     and OSError if the folder can't be written.
@@ -121,7 +131,7 @@ def prepare(task: TrainingTask) -> Prepared:
         cached_bytes=int(free * _CACHED_SHARE),
     )
     # 1. Samples in both forms, of which one is used.
-    plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures)
+    plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures, tell)
     skipped = [*rows.skipped, *skipped]
     check_skipped(rows, skipped, allowed=task.allow_skipped)
     if not plain:
@@ -137,7 +147,7 @@ def prepare(task: TrainingTask) -> Prepared:
     learnt, held_out = split(examples, task.held_out, settings.seed)
     again: list[Example] = []
     if old is not None:
-        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures)
+        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures, tell)
         again = _share_of(again, task.replay_share, settings.seed)
     fingerprint = _fingerprint([*learnt, *again], held_out)
     base = source_fingerprint(catalog, task.model)
@@ -203,15 +213,17 @@ def _labeller(task: TrainingTask, tokenizer: Tokenizer, *, space: bool) -> Label
 
 
 def _examples(
-    rows: Sequence[Row], labeller: Labeller, pictures: Pictures
+    rows: Sequence[Row], labeller: Labeller, pictures: Pictures, tell: Tell = _tell_nobody
 ) -> tuple[list[Example], list[Skipped]]:
     made: list[Example] = []
     skipped: list[Skipped] = []
-    for each in make_examples(rows, labeller, pictures):
-        if isinstance(each, Example):
-            made.append(each)
-        else:
-            skipped.append(each)
+    for number, row in enumerate(rows, 1):
+        for each in make_examples([row], labeller, pictures):
+            if isinstance(each, Example):
+                made.append(each)
+            else:
+                skipped.append(each)
+        tell(number, len(rows))
     return made, skipped
 
 
