@@ -350,6 +350,10 @@ def finish_styling() -> None:
 def _style(widget: QWidget) -> None:
     widget.style().polish(widget)
     QApplication.sendEvent(widget, QEvent(QEvent.Type.StyleChange))
+    # Qt gives a widget the font back that it had when it was styled first.
+    share = _share(widget)
+    if share != 1.0:
+        widget.setFont(_sized(QGuiApplication.font(), QGuiApplication.font().pointSize(), share))
 
 
 class _HiddenWidgets(QTimer):

@@ -30,6 +30,7 @@ from gui.data.state import Part
 from gui.flow import FlowLayout
 from gui.memory.page import MemoryPage
 from gui.save_dialog import _ask_about
+from gui.theme import Title
 from gui.window import PAGES, RailButton
 from tests.gui.test_layout import cut_off
 from tests.helpers.desk import Desk, Script
@@ -334,3 +335,20 @@ def test_broken_files_leave_the_good_picture_to_undo(desk: Desk, tmp_path: Path)
     chat.chip.undone.emit()
     desk.qtbot.waitUntil(lambda: chat.chip.name.text() == "shapes.png")
     assert chat.picture == SHAPES.read_bytes()
+
+
+def test_another_theme_keeps_the_size_of_all_letters(desk: Desk) -> None:
+    window, settings = desk.program.window, desk.program.settings
+    settings.set("theme", "light")
+    settings.set("font_points", 20)
+
+    def letters() -> list[int]:
+        found = [*window.findChildren(RailButton), *window.findChildren(Title)]
+        return [widget.font().pointSize() for widget in found]
+
+    before = letters()
+    for theme in ("dark", "light"):
+        settings.set("theme", theme)
+        desk.qtbot.wait(50)
+        assert letters() == before
+    assert set(before) == {16, 30}
