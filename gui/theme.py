@@ -94,6 +94,17 @@ DARK = Colours(
     warn="#e0b060",
 )
 
+CODE_COLOURS = {
+    "comment": ("#5f6762", "#9ca69f"),
+    "keyword": ("#7b2d8b", "#d19ae8"),
+    "string": ("#2f6521", "#a5d28a"),
+    "number": ("#964400", "#f0b37e"),
+    "name": ("#1c5a9e", "#82bdf5"),
+    "builtin": ("#0f6464", "#6fc7c0"),
+    "deleted": ("#a3261b", "#f08d80"),
+}
+"""Colours in code by kind, light and dark. Their contrast with the background is at least 4.5:1."""
+
 ICONS = Path(__file__).parent / "icons"
 """Small drawings that the stylesheet names, for each palette."""
 
@@ -419,6 +430,12 @@ def current() -> Colours:
     app = QApplication.instance()
     applied = app.property("colours") if app else None
     return Colours(**applied) if applied else LIGHT
+
+
+def code_colour(kind: str) -> str:
+    """Return the colour of a kind of words in code, in the palette that is applied now."""
+    light, dark = CODE_COLOURS[kind]
+    return dark if current().name == "dark" else light
 
 
 def _icon_colours() -> IconColours:

@@ -31,6 +31,7 @@ from gui import theme
 from gui.chat.blocks import Block, Code, Splitter, Text, chunks
 from gui.chat.copying import show_copied
 from gui.chat.dropped import address
+from gui.chat.highlight import Highlighter
 from gui.chat.markdown import QUOTE_PX, DocumentWriter, plain_text, quote_level
 from gui.translation import fill
 
@@ -207,6 +208,7 @@ class CodeBlock(QFrame):
         self.text.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.text.setTabChangesFocus(True)
         self.text.setAccessibleName(self.tr("Code"))
+        self.colours = Highlighter(self.text.document())
         column.addWidget(self.text)
         self._set_font()
 
@@ -225,6 +227,7 @@ class CodeBlock(QFrame):
         elif block.code != self._code:
             self.text.setPlainText(block.code)
         self._code = block.code
+        self.colours.show_code(block.code, block.language)
         self._set_height()
 
     def fit(self, width: int) -> int:
@@ -234,10 +237,12 @@ class CodeBlock(QFrame):
         return height
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Adapt the fixed font to another font size."""
+        """Adapt the fixed font to another font size, and the colours to another theme."""
         super().changeEvent(event)
         if event.type() is QEvent.Type.FontChange:
             self._set_font()
+        elif event.type() is QEvent.Type.PaletteChange:
+            self.colours.rehighlight()
 
     def _set_font(self) -> None:
         font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
