@@ -364,7 +364,7 @@ def _style(widget: QWidget) -> None:
     # Qt gives a widget the font back that it had when it was styled first.
     share = _share(widget)
     if share != 1.0:
-        widget.setFont(_sized(QGuiApplication.font(), QGuiApplication.font().pointSize(), share))
+        widget.setFont(_sized(widget.font(), QGuiApplication.font().pointSize(), share))
 
 
 class _HiddenWidgets(QTimer):

@@ -342,13 +342,13 @@ def test_another_theme_keeps_the_size_of_all_letters(desk: Desk) -> None:
     settings.set("theme", "light")
     settings.set("font_points", 20)
 
-    def letters() -> list[int]:
+    def letters() -> list[tuple[int, bool]]:
         found = [*window.findChildren(RailButton), *window.findChildren(Title)]
-        return [widget.font().pointSize() for widget in found]
+        return [(widget.font().pointSize(), widget.font().bold()) for widget in found]
 
     before = letters()
     for theme in ("dark", "light"):
         settings.set("theme", theme)
         desk.qtbot.wait(50)
         assert letters() == before
-    assert set(before) == {16, 30}
+    assert set(before) == {(16, False), (30, True)}
