@@ -62,6 +62,7 @@ WINDOW = Group(
         _row(QT_TRANSLATE_NOOP("Keys", "Text in its usual size"), "Ctrl+0"),
         _row(QT_TRANSLATE_NOOP("Keys", "Settings"), "Ctrl+,"),
         _row(QT_TRANSLATE_NOOP("Keys", "Show these shortcuts"), "F1"),
+        _row(QT_TRANSLATE_NOOP("Keys", "Close a menu, settings or a question"), "Esc"),
         _row(QT_TRANSLATE_NOOP("Keys", "Quit"), "Ctrl+Q"),
     ),
 )  # fmt: skip

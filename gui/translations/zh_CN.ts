@@ -1052,6 +1052,10 @@
         <translation>显示快捷键</translation>
     </message>
     <message>
+        <source>Close a menu, settings or a question</source>
+        <translation>关闭菜单、设置或提问</translation>
+    </message>
+    <message>
         <source>Quit</source>
         <translation>退出</translation>
     </message>

@@ -35,6 +35,7 @@ HANDLED = {
     "gui/chat/viewer.py": PICTURE, "gui/chat/capture.py": CAPTURE,
     "gui/chat/question_editor.py": EDITING, "gui/batch/table.py": EDITING,
     "gui/chat/composer.py": CHAT, "gui/chat/sidebar.py": LIST,
+    "gui/chat/sampling.py": WINDOW, "gui/batch/own_files.py": WINDOW,
 }  # fmt: skip
 """The files that read keys from events."""
 
