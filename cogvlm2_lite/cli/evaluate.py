@@ -397,9 +397,19 @@ class _Work:
         runs = [_finished_run(word, data) for data in self.everything]
         if all(runs) or self.args.score_only:
             side = _finished_side(word)
+            self._check_other(runs, ours)
             folders = [run or _HOME / side.name / d.name for run, d in self._with(runs)]
             own = Settings()
             return side, [finished_job(f, data, own) for f, data in self._with(folders)]
+        if any(runs):
+            missing = next(data for run, data in self._with(runs) if run is None)
+            raise UsageError(
+                "There is no run of {name} in {folder}.",
+                hint="Ask that model the same benchmarks first, or compare one benchmark at a "
+                "time.",
+                name=missing.name,
+                folder=expand_home(word),
+            )
         side = _side(self.args, word)
         if self.args.output is None:
             folders = [_HOME / side.name / data.name for data in self.everything]
@@ -412,6 +422,16 @@ class _Work:
                 name=side.name,
             )
         return side, [self._new_job(f, data, side) for f, data in self._with(folders)]
+
+    def _check_other(self, runs: Sequence[Path | None], ours: Sequence[Path]) -> None:
+        """Raise UsageError if a run would be compared with itself."""
+        for run, own in zip(runs, ours, strict=True):
+            if run is not None and run.resolve() == own.resolve():
+                raise UsageError(
+                    "{folder} is the run of the model itself, so there is nothing to compare.",
+                    hint="Name the folder of another run after --against.",
+                    folder=run,
+                )
 
     def _with(self, values: Sequence[_T]) -> list[tuple[_T, Data]]:
         return list(zip(values, self.everything, strict=True))
@@ -549,6 +569,11 @@ class _Work:
             except StopIteration as end:
                 found: Measured | None = end.value
                 return found
+            except CogVLM2LiteError as error:  # the scores do not depend on it
+                self.report.console.remark(
+                    valid_text(f"The KL divergence was not measured: {error.text}")
+                )
+                return None
             self.report.console.status(
                 f"Comparing words, {step.model.name}: {step.share:.0%}, "
                 f"{format_seconds(step.seconds_left)} left"

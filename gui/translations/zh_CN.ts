@@ -4149,8 +4149,24 @@
         <translation>基准测试 {name} 被指定了两次。</translation>
     </message>
     <message>
+        <source>There is no run of {name} in {folder}.</source>
+        <translation>{folder} 中没有 {name} 的运行记录。</translation>
+    </message>
+    <message>
+        <source>Ask that model the same benchmarks first, or compare one benchmark at a time.</source>
+        <translation>请先让该模型回答相同的基准测试，或每次只比较一个基准测试。</translation>
+    </message>
+    <message>
         <source>Both models have the name {name}, so their answers would be in the same folder.</source>
         <translation>两个模型的名称都是 {name}，因此它们的回答会位于同一文件夹中。</translation>
+    </message>
+    <message>
+        <source>{folder} is the run of the model itself, so there is nothing to compare.</source>
+        <translation>{folder} 就是该模型自己的运行记录，因此没有可比较的内容。</translation>
+    </message>
+    <message>
+        <source>Name the folder of another run after --against.</source>
+        <translation>请在 --against 之后指定另一个运行记录的文件夹。</translation>
     </message>
     <message>
         <source>If the file of this name is meant, write ./{name}.</source>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from cogvlm2_lite.cli.evaluate import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.engine.model import load
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import DataError, NoFolderError, UsageError
+from cogvlm2_lite.errors import DataError, DoesNotFitError, NoFolderError, UsageError
+from cogvlm2_lite.evaluate import kl
+from cogvlm2_lite.evaluate.compare import CompareProgress
 from cogvlm2_lite.events import ImageEncoded
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask
@@ -205,6 +207,40 @@ def test_runs_that_were_asked_differently_are_not_compared(tmp_path: Path) -> No
     run(*MINE, "--output", "b", "--protocol", "vqa-template", start=starting(ScriptedAnswers()))
     with pytest.raises(UsageError, match=r"can't be compared.*vlmevalkit.*vqa-template"):
         run(*MINE, "--against", "b")
+
+
+def test_a_run_is_not_compared_with_itself_or_with_none(tmp_path: Path) -> None:
+    run(*MINE, start=starting(ScriptedAnswers()))
+    with pytest.raises(UsageError, match="is the run of the model itself"):
+        run(*MINE, "--against", "evaluate/demo/textvqa")
+    mm_bench(tmp_path)
+    with pytest.raises(UsageError, match=r"no run of mmbench in evaluate/demo"):
+        run(
+            "demo",
+            "textvqa",
+            "mmbench",
+            "--data",
+            ".",
+            "--output",
+            "b",
+            "--against",
+            "evaluate/demo",
+        )
+
+
+def test_a_divergence_that_cant_be_measured_costs_no_report(
+    nf4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Iterator[CompareProgress]:
+        yield CompareProgress(model=nf4, share=0.1, seconds_left=1.0)
+        raise DoesNotFitError("There is no room.")
+
+    monkeypatch.setattr(kl, "compare", fail)
+    words = ("textvqa", "--data", "TextVQA_VAL.tsv", "--against", "demo")
+    code, out, err = run(str(nf4), *words, start=either(nf4))
+    assert code == 0
+    assert "The KL divergence was not measured: There is no room." in err
+    assert "13.3 points" in out
 
 
 def test_several_benchmarks_have_a_folder_each(tmp_path: Path) -> None:
