@@ -37,6 +37,7 @@ from cogvlm2_lite.evaluate.tables import (
     part_tables,
     published_numbers,
     rules_text,
+    ungraded_text,
     value_text,
     wrong_answers,
 )
@@ -142,7 +143,7 @@ def _cards(result: Result) -> str:
     score = result.score
     cards = []
     if score.value is None:
-        cards.append(charts.card("Score", "not graded", "MM-Vet needs a GPT-4 judge"))
+        cards.append(charts.card("Score", "none", ungraded_text(result)))
     else:
         cards.append(charts.card("Score", value_text(result), interval_text(result)))
     numbers = published_numbers(result.data.benchmark, result.model)

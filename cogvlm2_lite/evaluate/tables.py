@@ -147,14 +147,17 @@ def interval_text(result: Result) -> str:
     return f"95 % interval {score.low:.1f} to {score.high:.1f}"
 
 
+def ungraded_text(result: Result) -> str:
+    """Return why there is no score."""
+    if result.data.benchmark == "mmvet":
+        return "not graded (needs a GPT-4 judge)"
+    return "no score yet (no question has all answers that it needs)"
+
+
 def headline(result: Result) -> str:
     """Return the score as one line."""
     if result.score.value is None:
-        return (
-            f"{result.title}: {result.score.asked} answered, not graded (needs a GPT-4 judge)"
-            if result.data.benchmark == "mmvet"
-            else f"{result.title}: {result.score.asked} answered, not graded"
-        )
+        return f"{result.title}: {result.score.asked} answered, {ungraded_text(result)}"
     interval = interval_text(result)
     return f"{result.title}: {value_text(result)}" + (f", {interval}" if interval else "")
 
@@ -231,9 +234,9 @@ def comparison_lines(result: Result) -> list[str]:
     lines = [_sentence(paired.verdict)]
     if paired.questions:
         lines.append(
-            f"Loss of {b} against {a}: {paired.loss:+.1f} points, 95 % interval {paired.low:+.1f} "
-            f"to {paired.high:+.1f}, p = {paired.p:.2g}. Scores: {paired.mean_b:.1f} and "
-            f"{paired.mean_a:.1f} on the same {paired.questions} questions."
+            f"Loss of {b} against {a}: {signed(paired.loss)} points, 95 % interval "
+            f"{signed(paired.low)} to {signed(paired.high)}, p = {paired.p:.2g}. Scores: "
+            f"{paired.mean_b:.1f} and {paired.mean_a:.1f} on the same {paired.questions} questions."
         )
     if paired.needed is not None:
         lines.append(f"About {paired.needed} questions would decide it.")
@@ -244,6 +247,11 @@ def comparison_lines(result: Result) -> list[str]:
         kl = result.kl
         lines.append(f"KL divergence: {kl.value:.5f} nats per token [{kl.low:.5f}, {kl.high:.5f}].")
     return lines
+
+
+def signed(points: float) -> str:
+    """Return points with their sign; zero has none."""
+    return f"{points:+.1f}" if round(points, 1) else "0.0"
 
 
 def _sentence(verdict: str) -> str:

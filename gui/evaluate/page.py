@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.evaluate.paired import LESS_LOST, LOSS_SHOWN, NOT_GRADED
-from cogvlm2_lite.evaluate.tables import published_numbers
+from cogvlm2_lite.evaluate.tables import published_numbers, signed
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
@@ -305,6 +305,8 @@ class EvaluatePage(QWidget):
         return card
 
     def _value(self, scored: Scored) -> str:
+        if scored.value is None and scored.benchmark != "mmvet":
+            return fill(self.tr("{count} answered, no score yet"), count=scored.asked)
         if scored.value is None:
             return fill(
                 self.tr("{count} answered, not graded (needs a GPT-4 judge)"), count=scored.asked
@@ -318,7 +320,9 @@ class EvaluatePage(QWidget):
         if scored.low is not None and scored.high is not None:
             clauses.append(
                 fill(
-                    self.tr("95 % interval {low:.1f} to {high:.1f}"),
+                    self.tr("95 % interval {low:.1f} % to {high:.1f} %")
+                    if scored.unit == "hits"
+                    else self.tr("95 % interval {low:.1f} to {high:.1f}"),
                     low=scored.low,
                     high=scored.high,
                 )
@@ -356,15 +360,12 @@ class EvaluatePage(QWidget):
         if compared.needed is not None:
             more = fill(self.tr("About {count} questions would decide it."), count=compared.needed)
         loss = fill(
-            self.tr(
-                "Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to "
-                "{high:+.1f}."
-            ),
+            self.tr("Loss of {b} against {a}: {loss} points, 95 % interval {low} to {high}."),
             a=a,
             b=b,
-            loss=compared.loss,
-            low=compared.low,
-            high=compared.high,
+            loss=signed(compared.loss),
+            low=signed(compared.low),
+            high=signed(compared.high),
         )
         return sentences(text, more, loss, changed)
 

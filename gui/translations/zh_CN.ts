@@ -712,6 +712,10 @@
         <translation>打开 {benchmark} 的报告</translation>
     </message>
     <message>
+        <source>{count} answered, no score yet</source>
+        <translation>已回答 {count} 个，尚无分数</translation>
+    </message>
+    <message>
         <source>{count} answered, not graded (needs a GPT-4 judge)</source>
         <translation>已回答 {count} 个，未评分（需要 GPT-4 评判）</translation>
     </message>
@@ -722,6 +726,10 @@
     <message>
         <source>{value:.1f} points</source>
         <translation>{value:.1f} 分</translation>
+    </message>
+    <message>
+        <source>95 % interval {low:.1f} % to {high:.1f} %</source>
+        <translation>95 % 区间 {low:.1f} % 至 {high:.1f} %</translation>
     </message>
     <message>
         <source>95 % interval {low:.1f} to {high:.1f}</source>
@@ -764,8 +772,8 @@
         <translation>大约需要 {count} 个问题才能判定。</translation>
     </message>
     <message>
-        <source>Loss of {b} against {a}: {loss:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}.</source>
-        <translation>{b} 相对 {a} 的损失：{loss:+.1f} 分，95 % 区间 {low:+.1f} 至 {high:+.1f}。</translation>
+        <source>Loss of {b} against {a}: {loss} points, 95 % interval {low} to {high}.</source>
+        <translation>{b} 相对 {a} 的损失：{loss} 分，95 % 区间 {low} 至 {high}。</translation>
     </message>
 </context>
 <context>

@@ -106,7 +106,7 @@ def test_a_comparison_shows_who_was_right_the_loss_and_the_verdict(tmp_path: Pat
     found = score(every, answers, ["0"])
     kl = Measured(value=0.0123, low=0.01, high=0.02)
     for paired, wanted in (
-        (PAIRED, ["A loss is shown.", "+1.6 points, 95 % interval +0.0 to +3.5", "p = 0.049"]),
+        (PAIRED, ["A loss is shown.", "+1.6 points, 95 % interval 0.0 to +3.5", "p = 0.049"]),
         (UNDECIDED, ["Not decided with 500 questions.", "About 4321 questions", "shows no gain"]),
     ):
         write_report(
@@ -221,6 +221,17 @@ def test_answers_without_grades_are_compared_by_their_words_only(tmp_path: Path)
         assert "25.0 % of the answers have another text." in text
         assert "Loss of" not in text
         assert "Question by question" not in text
+
+
+def test_without_a_complete_question_there_is_no_score_yet(tmp_path: Path) -> None:
+    every = data("mmbench", [item(0)])
+    answers = {"0": answered(every.items[0], "A")}
+    found = score(every, answers, [], value=None, low=None, high=None, parts=(), items={})
+    write_report(tmp_path, every, every.items, answers, found, protocol="p", model="m")
+    page, markdown = read(tmp_path)
+    for text in (page.text, markdown):
+        assert "no score yet" in text
+        assert "GPT-4" not in text
 
 
 def test_a_part_of_ocrbench_is_never_shown_as_hits_of_1000() -> None:

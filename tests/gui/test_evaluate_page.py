@@ -198,7 +198,7 @@ def test_a_run_is_paused_scored_and_its_report_opened(
         "demo-vqa: 66.7 points",
         "my-nf4; 95 % interval 20.8 to 93.9; 3 of 5 questions; protocol vlmevalkit",
         "Not decided with 3 questions. About 4321 questions would decide it. Loss of my-nf4 "
-        "against bf16: +0.0 points, 95 % interval -1.4 to +2.3. 20.0 % of the answers have another "
+        "against bf16: 0.0 points, 95 % interval -1.4 to +2.3. 20.0 % of the answers have another "
         "text.",
     ]
     (button,) = (b for b in page.findChildren(QPushButton) if b.text() == "Open the report")
@@ -214,6 +214,7 @@ def test_the_published_number_is_marked_and_ungraded_answers_are_counted(desk: D
         SCORED, COMPARED,
         {**SCORED, "benchmark": "mmvet", "data": "mmvet", "value": None, "low": None, "high": None},
         {**SCORED, "benchmark": "ocrbench", "data": "ocrbench", "unit": "hits", "hits": 7},
+        {**SCORED, "benchmark": "mmbench", "data": "mmbench", "value": None, "low": None},
         {**COMPARED, "data": "ocrbench", "verdict": "not graded", "changed": 0.125},
     ):  # fmt: skip
         page._on_event(event)
@@ -224,7 +225,9 @@ def test_the_published_number_is_marked_and_ungraded_answers_are_counted(desk: D
     assert shown[3].startswith("A loss is shown. Loss of a against bf16: +1.6 points")
     assert "MM-Vet: 9 answered, not graded (needs a GPT-4 judge)" in shown
     assert "OCRBench: 7 of 9 right" in shown
-    assert shown[-1] == "12.5 % of the answers have another text."
+    assert any("95 % interval 80.0 % to 88.0 %" in text for text in shown)
+    assert "MMBench: 9 answered, no score yet" in shown
+    assert "12.5 % of the answers have another text." in shown
 
 
 def test_a_name_is_never_markup(desk: Desk) -> None:
