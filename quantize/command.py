@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _DEFAULT_BUDGET = "+5%"
 """The budget of a calibration if none is given; docs/quantization.md shows its effect."""
 
-_RESUME_HINT = Text("Finished work is kept in DST.partial: run the same command again to continue.")
+RESUME_HINT = Text("Finished work is kept in DST.partial: run the same command again to continue.")
 
 _QUANTIZE = """\
 Convert a 16-bit CogVLM2 checkpoint to a 4-bit folder (NF4, round to nearest or calibrated).
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv  arguments after the command's name; None: the program's own
     """
-    return run(_quantize, quantize_parser(), argv, after_stop=_RESUME_HINT)
+    return run(_quantize, quantize_parser(), argv, after_stop=RESUME_HINT)
 
 
 def verify_main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def quantize_parser() -> Parser:
     parser.add_argument(
         "--keep",
         metavar="PATTERN=KIND",
-        type=_keep,
+        type=keep_option,
         action="append",
         default=[],
         help="store matching linear matrices as bf16 (as in SRC) or int8 instead of NF4. PATTERN "
@@ -120,10 +120,11 @@ def quantize_parser() -> Parser:
     parser.add_argument(
         "--samples",
         metavar="N",
-        type=_count,
+        type=count_option,
         default=64,
         help="use at most N samples (default: 64)",
     )
+    add_adapter_options(parser, "--adapter")
     parser.add_argument(
         "--budget",
         metavar="SIZE",
@@ -148,7 +149,7 @@ def quantize_parser() -> Parser:
     parser.add_argument(
         "--shard-size",
         metavar="SIZE",
-        type=_size,
+        type=size_option,
         default=QuantizeOptions().shard_bytes,
         help="maximum size of a weight file (default: 5GB)",
     )
@@ -163,7 +164,7 @@ def quantize_parser() -> Parser:
     )
     parser.add_argument(
         "--threads",
-        type=_count,
+        type=count_option,
         default=min(os.cpu_count() or 1, 8),
         metavar="N",
         help="threads for rounding; the result does not depend on it (default: one per core, at "
@@ -186,7 +187,23 @@ def verify_parser() -> Parser:
     return parser
 
 
-def _keep(text: str) -> Keep:
+def add_adapter_options(parser: Parser, name: str) -> None:
+    """Declare the adapter, as an argument or an option, and --any-base."""
+    parser.add_argument(
+        name,
+        metavar="ADAPTER",
+        type=Path,
+        help="the folder of the adapter (LoRA) that is added to the weights",
+    )
+    parser.add_argument(
+        "--any-base",
+        action="store_true",
+        help="accept an adapter that was trained on another model of the same shape",
+    )
+
+
+def keep_option(text: str) -> Keep:
+    """Return a value of --keep."""
     pattern, _, kind = text.rpartition("=")
     if not pattern or kind not in ("bf16", "int8"):
         raise argparse.ArgumentTypeError(
@@ -195,7 +212,8 @@ def _keep(text: str) -> Keep:
     return Keep(pattern=pattern, kind=kind)
 
 
-def _size(text: str) -> int:
+def size_option(text: str) -> int:
+    """Return a size of a file."""
     try:
         size = parse_bytes(text)
     except UsageError as error:
@@ -212,7 +230,8 @@ def _budget(text: str) -> ByteBudget:
         raise argparse.ArgumentTypeError(f"{error.message} {error.hint}") from error
 
 
-def _count(text: str) -> int:
+def count_option(text: str) -> int:
+    """Return a number above 0."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
@@ -227,7 +246,7 @@ def _quantize(options: argparse.Namespace, show: Show) -> int:
     if options.source == Path(DEMO_WORD):
         options.source = model_folder(DEMO_WORD)
     prepare_threads()
-    note = Text(choose_calibration(options))
+    note = _without_calibration(options) if options.adapter else Text(choose_calibration(options))
     with _sample_pixels(options) as pixels:
         return _convert(options, show, note, pixels)
 
@@ -247,6 +266,7 @@ def _sample_pixels(options: argparse.Namespace) -> AbstractContextManager[Sample
 def _convert(
     options: argparse.Namespace, show: Show, note: Text, pixels: SamplePixels | None
 ) -> int:
+    from quantize.merge import Merge
     from quantize.pipeline import Effort, convert
 
     samples, name = _samples(options, pixels)
@@ -262,7 +282,8 @@ def _convert(
         threads=options.threads, rehash=options.check, restart=options.restart, work=options.work
     )
     calibrate = _calibrate_with(samples, name, options, pixels) if samples else None
-    work = convert(options.source, options.destination, settings, effort, calibrate)
+    merge = Merge(folder=options.adapter, any_base=options.any_base) if options.adapter else None
+    work = convert(options.source, options.destination, settings, effort, calibrate, merge)
     with closing(work) as events:
         for event in events:
             if isinstance(event, Planned) and samples:
@@ -275,7 +296,7 @@ def _convert(
             if isinstance(event, Planned) and note:
                 event = replace(event, notes=[*event.notes, note])
             show(event)
-            if isinstance(event, Planned) and (options.plan or not _agreed(options)):
+            if isinstance(event, Planned) and (options.plan or not agreed(options)):
                 break
     return 0
 
@@ -330,6 +351,19 @@ def _calibrate_with(
         )
 
     return task
+
+
+def _without_calibration(options: argparse.Namespace) -> Text:
+    """Set --calibrate to none for --adapter; return the note about it. Raises UsageError."""
+    if options.calibrate not in (None, "none"):
+        raise UsageError(
+            "--calibrate and --adapter can't be used together: the calibration would see the "
+            "weights without the adapter.",
+            hint="Use merge to write a 16-bit folder, and quantize that one with --calibrate.",
+            param="calibrate",
+        )
+    options.calibrate = "none"
+    return Text("Rounded to nearest: with --adapter there is no calibration.")
 
 
 def choose_calibration(options: argparse.Namespace) -> str:
@@ -393,7 +427,7 @@ def _estimate(options: argparse.Namespace, counts: SampleCounts) -> Estimate:
     return estimate(work, compute.device, compute.dtype)
 
 
-def _agreed(options: argparse.Namespace) -> bool:
+def agreed(options: argparse.Namespace) -> bool:
     """Return whether to start; ask if a person can answer."""
     if options.yes or not _is_person(options):
         return True

@@ -8,7 +8,7 @@ from typing import Any
 
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.folders.explain import INDEX_NAME
-from quantize.recipe import Recipe
+from quantize.recipe import TO_BF16, Recipe
 from quantize.source import companion_files, raw_config
 
 
@@ -52,9 +52,28 @@ def _config(source: Path, recipe: Recipe) -> dict[str, Any]:
     """
     content = raw_config(source)
     content.pop("auto_map", None)
+    if recipe.settings.matrices == TO_BF16:
+        content["dtype" if "dtype" in content else "torch_dtype"] = recipe.source_dtype
     if "dtype" not in content:
         content.setdefault("torch_dtype", recipe.source_dtype)
+    if recipe.settings.merges:
+        return _merged_config(content, recipe)
     content["quantization_config"] = _quantization(recipe)
+    return content
+
+
+def _merged_config(content: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return the config with the source's quantization, if the result has one.
+
+    If a matrix changed its storage kind, the list of those that are not 4-bit is written anew.
+    """
+    if all(tensor.kind == "dense" for tensor in recipe.tensors):
+        content.pop("quantization_config", None)
+    elif any(tensor.kind != tensor.source.kind for tensor in recipe.tensors):
+        content["quantization_config"] = {
+            **content.get("quantization_config", {}),
+            "llm_int8_skip_modules": _not_four_bit(recipe),
+        }
     return content
 
 
@@ -64,8 +83,6 @@ def _quantization(recipe: Recipe) -> dict[str, Any]:
     llm_int8_skip_modules is always set: if it were null, transformers would skip lm_head, which is
     wrong for a 4-bit lm_head.
     """
-    linears = (t for t in recipe.tensors if t.source.spec.role is Role.LINEAR)
-    skipped = [t.name.removesuffix(".weight") for t in linears if t.kind != "nf4"]
     return {
         "_load_in_4bit": True,
         "_load_in_8bit": False,
@@ -75,9 +92,15 @@ def _quantization(recipe: Recipe) -> dict[str, Any]:
         "bnb_4bit_use_double_quant": recipe.settings.double_quant,
         "llm_int8_enable_fp32_cpu_offload": False,
         "llm_int8_has_fp16_weight": False,
-        "llm_int8_skip_modules": skipped,
+        "llm_int8_skip_modules": _not_four_bit(recipe),
         "llm_int8_threshold": 6.0,
         "load_in_4bit": True,
         "load_in_8bit": False,
         "quant_method": "bitsandbytes",
     }
+
+
+def _not_four_bit(recipe: Recipe) -> list[str]:
+    """Return the names of all linear modules that are not 4-bit."""
+    linears = (t for t in recipe.tensors if t.source.spec.role is Role.LINEAR)
+    return [t.name.removesuffix(".weight") for t in linears if t.kind not in ("nf4", "fp4")]

@@ -208,7 +208,7 @@ def _refuse_foreign(folder: Path) -> None:
     strange = [p.name for p in folder.iterdir() if p.name != JOB_NAME + ".tmp"]
     if strange:
         raise ConversionError(
-            "{folder} exists, but was not made by an earlier quantize ({file} is in it).",
+            "{folder} exists, but was not made by an earlier quantize or merge ({file} is in it).",
             hint="Move it away, or choose another destination.",
             folder=folder,
             file=strange[0],

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -50,9 +50,11 @@ from quantize.job import (
     read_identity,
     survey,
 )
+from quantize.merge import Merge, Pairs, merge_notes, merged_source
+from quantize.plain_rows import PlainRows
 from quantize.recipe import PlannedShard, PlannedTensor, QuantizeOptions, Recipe, make_recipe
 from quantize.report import write_reports
-from quantize.rounding import Rounded, companions, round_run, split_into_runs
+from quantize.rounding import Inputs, Rounded, companions, round_run, split_into_runs
 from quantize.source import SourceFiles, companion_files, identify, open_source, refuse_zeros
 
 TOOL = f"cogvlm2-lite {cogvlm2_lite.__version__}"
@@ -96,11 +98,14 @@ def convert(
     settings: QuantizeOptions,
     effort: Effort,
     calibrate: Calibrate | None = None,
+    merge: Merge | None = None,
 ) -> Generator[Event, None, None]:
-    """Make a 4-bit folder from a 16-bit checkpoint; yield Planned, Progress..., Finished.
+    """Make a folder from another one, in other storage kinds; yield Planned, Progress..., Finished.
 
     calibrate  returns the task of a calibration, which settings.calibration names; None: no
                calibration
+    merge      the adapter that is added to the weights; not together with a calibration, which
+               would see the weights without it
     The caller may stop after any event: everything up to the last commit is kept in
     DESTINATION.partial, and the next call resumes there.
     Raises UsageError, CheckpointError, DoesNotFitError or ConversionError.
@@ -109,14 +114,19 @@ def convert(
     destination = destination.resolve()
     with _explain_os_errors(destination, settings.shard_bytes):
         # 1  Open the shards: headers only.
-        catalog = open_source(source, destination)
-        identity = Identity(tool=TOOL, source=identify(catalog), settings=settings.to_json())
+        catalog = open_source(source, destination, quantized=settings.merges)
+        adapter = None if merge is None else merge.read(catalog)
+        pairs = {} if adapter is None else adapter.pairs
+        identified = identify(catalog)
+        if adapter is not None:
+            identified = merged_source(identified, adapter)
+        identity = Identity(tool=TOOL, source=identified, settings=settings.to_json())
         if _is_finished(destination, identity):
             yield _finished(destination, started, already=True)
             return
         refuse_zeros(catalog)
         # 2  Decide the storage kind of every tensor and the file and offset of every byte.
-        base = make_recipe(catalog, settings)
+        base = make_recipe(catalog, settings, touched=pairs.keys())
         limit = _limit(base)
         changed = _changed_settings(destination, identity)
         anew = effort.restart or bool(changed)
@@ -125,7 +135,9 @@ def convert(
         recipe = _apply(base, decided)
         # Nothing is hashed before the lock is held.
         found = Survey(done={}) if anew else survey(destination, identity, recipe, rehash=False)
-        yield _planned(source, destination, recipe, found, limit)
+        plan = _planned(source, destination, recipe, found, limit)
+        about = [] if adapter is None else merge_notes(adapter)
+        yield replace(plan, notes=[*about, *plan.notes])
         destination.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_run(destination), _lock_work_folder(effort.work):
             # 3  Resume from what an earlier run left, and check that the rest fits on the disk.
@@ -150,7 +162,7 @@ def convert(
                         yield from _decision_events(recipe, decided)
                         calibrated = CalibratedWeights(task.folder, decided.dropped)
                     # 5  Read, round and write.
-                    yield from _write_shards(recipe, job, found, effort, calibrated)
+                    yield from _write_shards(recipe, job, found, effort, calibrated, pairs)
                     # 6  Write the small files; the manifest comes last.
                     _write_rest(source, recipe, job, identity, calibrated, decided)
             # 7  Rename it to its final name.
@@ -358,6 +370,7 @@ class _Work:
     meter: _Meter
     results: Iterator[Rounded]
     """The runs of all missing tensors, in order."""
+    files: SourceFiles
 
 
 def _write_shards(
@@ -366,16 +379,16 @@ def _write_shards(
     found: Survey,
     effort: Effort,
     calibrated: CalibratedWeights | None,
+    pairs: Pairs,
 ) -> Iterator[Progress]:
     """Write every tensor that is not there yet, in file order."""
     todo = [tensor for tensor in recipe.tensors if tensor.name not in found.done]
     meter = _Meter(total=recipe.catalog.nbytes, todo=todo)
     runs = (run for tensor in todo for run in split_into_runs(tensor, effort.run_bytes))
     with _one_torch_thread(), SourceFiles() as files, ThreadPoolExecutor(effort.threads) as pool:
-        results = in_order(
-            pool, lambda run: round_run(run, files, calibrated), runs, effort.threads + 1
-        )
-        work = _Work(job=job, found=found, effort=effort, meter=meter, results=results)
+        inputs = Inputs(files=files, plain=PlainRows(files), calibrated=calibrated, pairs=pairs)
+        results = in_order(pool, lambda run: round_run(run, inputs), runs, effort.threads + 1)
+        work = _Work(job=job, found=found, effort=effort, meter=meter, results=results, files=files)
         try:
             for shard in recipe.shards:
                 yield from _write_shard(shard, work)
@@ -417,10 +430,12 @@ def _write_tensor(tensor: PlannedTensor, writer: ShardWriter, work: _Work) -> It
     if check is not None and (problem := check.problem()):
         raise zeros_error(tensor.name, tensor.source.pieces["weight"].file.name, problem)
     hashes["weight"] = writer.end()
-    for role, data in companions(tensor, scales).items():
+    for role, data in companions(tensor, scales, work.files).items():
         writer.begin(tensor.pieces[role].name)
         writer.write(data)
         hashes[role] = writer.end()
+    if rest := tensor.source.nbytes - tensor.source.pieces["weight"].nbytes:
+        yield from work.meter.advance(rest, tensor.name)
     work.job.finish_tensor(tensor.name, hashes)
 
 
@@ -494,7 +509,9 @@ def _write_rest(
     """Write the index, config and tokenizer files and, after all of them, the manifest."""
     records = {}
     rows = calibrated.rows(recipe.catalog) if calibrated is not None else []
-    contents = describe_folder(source, recipe) | write_reports(recipe, rows, decided)
+    contents = describe_folder(source, recipe)
+    if not recipe.settings.merges:
+        contents |= write_reports(recipe, rows, decided)
     for name, content in contents.items():
         write_file_durably(job.folder / name, content)
         digest = hashlib.sha256(content).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -33,8 +33,13 @@ KINDS = {"bf16": "dense", "nf4": "nf4", "int8": "int8"}
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Type in a safetensors file -> name in transformers, for 16-bit and 32-bit checkpoints."""
 
-STATE_NAME = "quant_state.bitsandbytes__nf4"
-"""Name in transformers of the piece that describes how an NF4 matrix was quantized."""
+TO_NF4, TO_SAME, TO_BF16 = "nf4", "same", "bf16"
+"""What becomes of linear matrices: 4 bits; what they are in the source; 16 bits."""
+
+_ROLES = (
+    "weight", "quant_map", "nested_quant_map", "nested_absmax", "absmax", "quant_state", "scale",
+)  # fmt: skip
+"""The order of the pieces of a copied tensor: 4-byte types come first, so they are aligned."""
 
 _LONGEST_NUMBER = 24
 """Characters of the longest float64 as JSON, such as -2.2250738585072014e-308."""
@@ -65,9 +70,22 @@ class QuantizeOptions:
     """Short description of what the rounding was fitted to; empty for round to nearest."""
     shard_bytes: int = 5 * 10**9
     """Largest size of a file; a tensor that is larger gets a file of its own."""
+    matrices: str = TO_NF4
+    """TO_NF4, or for `merge` TO_SAME or TO_BF16; with these only `keep` and `shard_bytes` count."""
+
+    @property
+    def merges(self) -> bool:
+        """Whether the result has the storage kinds of the source, or 16 bits."""
+        return self.matrices != TO_NF4
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as they are written to the manifest and job.json."""
+        if self.merges:
+            return {
+                "merge_to": self.matrices,
+                "keep": [f"{k.pattern}={k.kind}" for k in self.keep],
+                "shard_bytes": self.shard_bytes,
+            }
         return {
             "rounding": f"calibrated: {self.calibration}" if self.calibration else "nearest",
             "double_quant": self.double_quant,
@@ -89,6 +107,14 @@ class PlannedTensor:
     """By role (as in the catalog), in file order; "weight" is first in an NF4 or dense tensor."""
     reason: str = ""
     """Why a linear matrix is not stored in NF4; empty for NF4 and for other tensors."""
+    touched: bool = False
+    """Whether an adapter is added to it."""
+
+    @property
+    def copied(self) -> bool:
+        """Whether all bytes are those of the source."""
+        same = self.kind == self.source.kind and not self.touched
+        return same and self.pieces["weight"].dtype == self.source.dtype
 
     @property
     def name(self) -> str:
@@ -149,8 +175,9 @@ class Recipe:
 
     @property
     def source_dtype(self) -> str:
-        """Type of the linear matrices in the source, by its name in transformers."""
-        types = Counter(t.source.dtype for t in self.tensors if t.source.spec.role is Role.LINEAR)
+        """Type of the linear matrices, before they are quantized, by its name in transformers."""
+        linears = (t for t in self.tensors if t.source.spec.role is Role.LINEAR)
+        types = Counter(_dense_dtype(t.source, self.settings) for t in linears)
         return TORCH_NAMES[types.most_common(1)[0][0]]
 
     def by_part(self) -> list[PartBytes]:
@@ -176,16 +203,26 @@ class Recipe:
 
 
 def make_recipe(
-    catalog: Catalog, settings: QuantizeOptions, upgrades: Mapping[str, str] = MappingProxyType({})
+    catalog: Catalog,
+    settings: QuantizeOptions,
+    upgrades: Mapping[str, str] = MappingProxyType({}),
+    touched: Collection[str] = (),
 ) -> Recipe:
     """Return storage kinds, files and offsets for all tensors.
 
     upgrades  matrices for which a budget replaces NF4: name -> storage kind
-    Raises UsageError for a pattern that matches no linear matrix.
+    touched   matrices that an adapter changes
+    Raises UsageError for a pattern that matches no linear matrix; a merge stores only matrices that
+    the adapter changes in another way.
     """
+    if settings.merges and settings.keep:
+        _check_keeps(catalog, settings)
     for keep in settings.keep:
-        _check_pattern(keep, catalog)
-    planned = [_plan_tensor(tensor, settings, upgrades) for tensor in catalog.tensors.values()]
+        _check_pattern(keep, catalog, touched if settings.merges else None)
+    planned = [
+        _plan_tensor(tensor, settings, upgrades, touched=name in touched)
+        for name, tensor in catalog.tensors.items()
+    ]
     groups = list(_fill_shards(planned, settings.shard_bytes))
     shards = (
         PlannedShard(name=f"model-{i:05d}-of-{len(groups):05d}.safetensors", tensors=_align(group))
@@ -209,8 +246,20 @@ def _matches(pattern: str, tensor: StoredTensor) -> bool:
     )
 
 
-def _check_pattern(keep: Keep, catalog: Catalog) -> None:
+def _check_keeps(catalog: Catalog, settings: QuantizeOptions) -> None:
+    """Raise UsageError if a merge writes a 16-bit folder, where `keep` means nothing."""
+    if settings.matrices == TO_BF16 or all(t.kind == "dense" for t in catalog.tensors.values()):
+        raise UsageError(
+            "--keep needs a 4-bit result; this one has 16 bits.",
+            hint="Leave --keep out.",
+            param="keep",
+        )
+
+
+def _check_pattern(keep: Keep, catalog: Catalog, among: Collection[str] | None) -> None:
     linears = [t for t in catalog.tensors.values() if t.spec.role is Role.LINEAR]
+    if among is not None:
+        linears = [t for t in linears if t.spec.name in among]
     if any(_matches(keep.pattern, tensor) for tensor in linears):
         return
     known = {part_slug(t.spec.part) for t in linears} | {t.spec.name for t in linears}
@@ -219,7 +268,9 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
     meant = Text("Did you mean {name}?", name=close[0]) if close else Text()
     hint = Text("Use a part ({names}) or a tensor name with * in it.", names=parts)
     raise UsageError(
-        "--keep {pattern}={kind} matches none of the {count} linear matrices.",
+        "--keep {pattern}={kind} matches none of the {count} linear matrices."
+        if among is None
+        else "--keep {pattern}={kind} matches none of the {count} matrices of the adapter.",
         hint=join(meant, hint),
         param="keep",
         pattern=keep.pattern,
@@ -229,12 +280,14 @@ def _check_pattern(keep: Keep, catalog: Catalog) -> None:
 
 
 def _choose(
-    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str]
+    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str], *, touched: bool
 ) -> tuple[str, str]:
     """Return the storage kind of a tensor, and the reason if a linear matrix is not NF4."""
     spec = tensor.spec
-    if spec.role is not Role.LINEAR:
+    if spec.role is not Role.LINEAR or settings.matrices == TO_BF16:
         return "dense", ""
+    if settings.merges:
+        return _choose_merged(tensor, settings) if touched else (tensor.kind, "")
     if spec.name in upgrades:
         return upgrades[spec.name], f"--budget {settings.budget.text if settings.budget else ''}"
     word, reason = "nf4", ""
@@ -245,15 +298,41 @@ def _choose(
             word, reason = keep.kind, f"--keep {keep.pattern}={keep.kind}"
     if KINDS[word] == "nf4":
         reason = ""
-    columns, group = spec.shape[1], NF4_GROUP if word == "nf4" else INT8_GROUP
-    if KINDS[word] != "dense" and columns % group:
+    return _if_it_fits(tensor, KINDS[word], reason)
+
+
+def _choose_merged(tensor: StoredTensor, settings: QuantizeOptions) -> tuple[str, str]:
+    """Return the storage kind of a matrix with an adapter in it, and why it is not the source's."""
+    kind, reason = tensor.kind, ""
+    if kind == "fp4":
+        kind, reason = "nf4", Text("FP4 can be read, not written")
+    for keep in settings.keep:
+        if _matches(keep.pattern, tensor):
+            kind, reason = KINDS[keep.kind], f"--keep {keep.pattern}={keep.kind}"
+    return _if_it_fits(tensor, kind, reason)
+
+
+def _if_it_fits(tensor: StoredTensor, kind: str, reason: str) -> tuple[str, str]:
+    """Return the kind, or "dense" for a matrix whose rows are not whole groups."""
+    columns, group = tensor.spec.shape[1], NF4_GROUP if kind == "nf4" else INT8_GROUP
+    if kind != "dense" and columns % group:
         # A group would cross the end of a row, which no kernel accepts, neither ours nor others.
         reason = "its {count} columns are not a multiple of {size}"
         return "dense", Text(reason, count=columns, size=group)
-    return KINDS[word], reason
+    return kind, reason
 
 
 # --- pieces of a tensor ---------------------------------------------------------------------------
+
+
+def _dense_dtype(tensor: StoredTensor, settings: QuantizeOptions) -> str:
+    """Return the type of a tensor that is stored dense: its own, or that before it was quantized.
+
+    A merge dequantizes to 16 bits at most, and TO_BF16 also rounds float32.
+    """
+    if tensor.kind == "dense" and not (settings.matrices == TO_BF16 and tensor.dtype == "F32"):
+        return tensor.dtype
+    return "F16" if tensor.quant is not None and tensor.quant.dtype == "float16" else "BF16"
 
 
 def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> str:
@@ -264,7 +343,7 @@ def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> st
     state: dict[str, Any] = {
         "quant_type": "nf4",
         "blocksize": NF4_GROUP,
-        "dtype": TORCH_NAMES[tensor.dtype],
+        "dtype": TORCH_NAMES[tensor.dtype] if tensor.quant is None else tensor.quant.dtype,
         "shape": list(tensor.spec.shape),
     }
     if nested_offset is not None:
@@ -276,19 +355,29 @@ def quant_state_text(tensor: StoredTensor, *, nested_offset: float | None) -> st
     return json.dumps(state)
 
 
-def piece_name(tensor: str, role: str) -> str:
-    """Return the name in the file of one piece of a tensor."""
+def piece_name(tensor: str, role: str, kind: str = "nf4") -> str:
+    """Return the name in the file of one piece of a tensor of a storage kind."""
     if role == "weight":
         return tensor
-    return f"{tensor}.{STATE_NAME if role == 'quant_state' else role}"
+    # transformers' name of the piece that describes how a 4-bit matrix was quantized
+    return f"{tensor}.{f'quant_state.bitsandbytes__{kind}' if role == 'quant_state' else role}"
 
 
 def _plan_tensor(
-    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str]
+    tensor: StoredTensor, settings: QuantizeOptions, upgrades: Mapping[str, str], *, touched: bool
 ) -> PlannedTensor:
-    kind, reason = _choose(tensor, settings, upgrades)
-    pieces = _pieces_of(tensor, kind, settings.double_quant)
-    return PlannedTensor(source=tensor, kind=kind, pieces=pieces, reason=reason)
+    kind, reason = _choose(tensor, settings, upgrades, touched=touched)
+    if kind == "dense":
+        form = {"weight": (_dense_dtype(tensor, settings), tensor.spec.shape)}
+        pieces = _pieces(tensor, form)
+    elif kind == tensor.kind and not touched:
+        stored = {role: tensor.pieces[role] for role in _ROLES if role in tensor.pieces}
+        copied = {role: (piece.dtype, piece.shape) for role, piece in stored.items()}
+        pieces = _pieces(tensor, copied, kind)
+    else:
+        nested = settings.double_quant if tensor.quant is None else tensor.quant.nested
+        pieces = _pieces_of(tensor, kind, nested)
+    return PlannedTensor(source=tensor, kind=kind, pieces=pieces, reason=reason, touched=touched)
 
 
 def planned_bytes(tensor: StoredTensor, kind: str, *, double_quant: bool = True) -> int:
@@ -305,11 +394,11 @@ def _pieces_of(tensor: StoredTensor, kind: str, double_quant: bool) -> dict[str,
 
 
 def _pieces(
-    tensor: StoredTensor, parts: Mapping[str, tuple[str, tuple[int, ...]]]
+    tensor: StoredTensor, parts: Mapping[str, tuple[str, tuple[int, ...]]], kind: str = "nf4"
 ) -> dict[str, PlannedPiece]:
     name = tensor.spec.name
     return {
-        role: PlannedPiece(name=piece_name(name, role), dtype=dtype, shape=shape)
+        role: PlannedPiece(name=piece_name(name, role, kind), dtype=dtype, shape=shape)
         for role, (dtype, shape) in parts.items()
     }
 

@@ -7,19 +7,23 @@ the runs or on the threads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.errors import ConversionError
 from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.header import DTYPE_BYTES
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, nest_scales, quantize_rows
+from cogvlm2_lite.weights.reader import TORCH_DTYPES
 from cogvlm2_lite.weights.zeros import Runs, find_runs
 from quantize.calibration.calibrate import CalibratedWeights
 from quantize.int8 import round_int8
-from quantize.recipe import TORCH_NAMES, PlannedTensor, quant_state_text
+from quantize.merge import BLOCK_ROWS, Pairs, add_pair
+from quantize.plain_rows import PlainRows, row_bytes, row_multiple
+from quantize.recipe import PlannedTensor, quant_state_text
 from quantize.source import SourceFiles
 
 
@@ -32,6 +36,24 @@ class Run:
     """Offset of the first byte in the source's piece."""
     count: int
     """Source bytes."""
+    first: int = 0
+    """The first row, of a tensor whose numbers change."""
+    rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where the numbers of a run come from.
+
+    plain       reads and dequantizes rows of the source
+    calibrated  what a calibration decided; None: round to nearest
+    pairs       of the adapter that is merged, by the name of the matrix
+    """
+
+    files: SourceFiles
+    plain: PlainRows
+    calibrated: CalibratedWeights | None = None
+    pairs: Pairs = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,42 +66,60 @@ class Rounded:
     scales: Tensor | None
     """One float32 per group of the run; None for a dense tensor."""
     zeros: Runs | None = None
-    """The runs of zeros in the source's bytes; None if a calibration has read them before."""
+    """The runs of zeros in the source's bytes; None if they are not searched for here."""
 
 
 def split_into_runs(tensor: PlannedTensor, run_bytes: int) -> Iterator[Run]:
-    """Split a tensor into runs of about `run_bytes`, of whole rows if its numbers are rounded."""
-    piece = tensor.source.pieces["weight"]
-    step = run_bytes
-    if tensor.kind != "dense":
-        row = piece.shape[1] * DTYPE_BYTES[piece.dtype]
-        step = max(run_bytes // row, 1) * row
-    for begin in range(0, piece.nbytes, step):
-        yield Run(tensor=tensor, begin=begin, count=min(step, piece.nbytes - begin))
+    """Split a tensor into runs of about `run_bytes`, of whole rows if its numbers change.
+
+    A run of 4-bit codes has no more numbers than one of 16-bit weights.
+    """
+    source, piece = tensor.source, tensor.source.pieces["weight"]
+    if tensor.copied:
+        for begin in range(0, piece.nbytes, run_bytes):
+            yield Run(tensor=tensor, begin=begin, count=min(run_bytes, piece.nbytes - begin))
+        return
+    height = source.spec.shape[0]
+    columns = source.spec.numel // height
+    multiple = max(row_multiple(source), BLOCK_ROWS if tensor.touched else 1)
+    width = columns * (DTYPE_BYTES[piece.dtype] if source.kind == "dense" else 2)
+    step = max(run_bytes // width // multiple, 1) * multiple
+    for first in range(0, height, step):
+        rows = min(step, height - first)
+        begin = row_bytes(source, first)
+        count = row_bytes(source, first + rows) - begin
+        yield Run(tensor=tensor, begin=begin, count=count, first=first, rows=rows)
 
 
-def round_run(run: Run, files: SourceFiles, calibrated: CalibratedWeights | None = None) -> Rounded:
-    """Read a run and round it to nearest, or return what a calibration decided for it.
+def round_run(run: Run, inputs: Inputs) -> Rounded:
+    """Read a run, add the adapter and round it, or return what a calibration decided for it.
 
     Raises CheckpointError if it can't be read, ConversionError for a weight that is infinite or not
     a number.
     """
-    tensor = run.tensor
-    piece = tensor.source.pieces["weight"]
-    if calibrated is not None and (decided := _calibrated_run(run, calibrated)) is not None:
-        return decided
-    data = files.read(tensor.name, piece, run.begin, run.count)
+    tensor, source = run.tensor, run.tensor.source
+    if inputs.calibrated is not None:
+        decided = _calibrated_run(run, inputs.calibrated)
+        if decided is not None:
+            return decided
+    data = inputs.files.read(tensor.name, source.pieces["weight"], run.begin, run.count)
+    zeros = find_runs(data) if source.kind == "dense" else None
+    if tensor.copied:
+        return Rounded(run=run, weight=memoryview(data), scales=None, zeros=zeros)
+    weight = inputs.plain.rows(source, data, run.first, run.rows)
+    pair = inputs.pairs.get(tensor.name)
+    if pair is not None:
+        add_pair(weight, pair, run.first)
     if tensor.kind == "dense":
-        return Rounded(run=run, weight=memoryview(data), scales=None, zeros=find_runs(data))
-    dtype = getattr(torch, TORCH_NAMES[piece.dtype])
-    weight = torch.frombuffer(data, dtype=dtype).view(-1, piece.shape[1])
+        weight = weight.to(TORCH_DTYPES[tensor.pieces["weight"].dtype])
+        if tensor.source.spec.role is Role.LINEAR:
+            _check_finite(weight, run)
+        return Rounded(run=run, weight=_bytes(weight.view(torch.uint8)), scales=None, zeros=zeros)
     _check_finite(weight, run)
     codes, scales = (
         quantize_rows(weight, group=NF4_GROUP) if tensor.kind == "nf4" else round_int8(weight)
     )
-    return Rounded(
-        run=run, weight=codes.numpy().data, scales=scales.view(-1), zeros=find_runs(data)
-    )
+    return Rounded(run=run, weight=codes.numpy().data, scales=scales.view(-1), zeros=zeros)
 
 
 def _calibrated_run(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
@@ -106,11 +146,21 @@ def _calibrated_run(run: Run, calibrated: CalibratedWeights) -> Rounded | None:
     )
 
 
-def companions(tensor: PlannedTensor, scales: list[Tensor]) -> dict[str, memoryview]:
+def companions(
+    tensor: PlannedTensor, scales: list[Tensor], files: SourceFiles
+) -> dict[str, memoryview]:
     """Return the bytes of every piece but "weight", after all runs of a tensor are rounded.
 
-    scales  of all runs in order; empty for a dense tensor
+    scales  of all runs in order; empty for a dense or copied tensor
+    files   has the pieces of a copied tensor
     """
+    if tensor.copied:
+        stored = tensor.source.pieces
+        return {
+            role: memoryview(files.read(tensor.name, stored[role], 0, stored[role].nbytes))
+            for role in tensor.pieces
+            if role != "weight"
+        }
     if tensor.kind == "dense":
         return {}
     joined = torch.cat(scales)
@@ -141,13 +191,16 @@ def _check_finite(weight: Tensor, run: Run) -> None:
     if torch.isfinite(low) and torch.isfinite(high):
         return
     row, column = torch.nonzero(~torch.isfinite(weight))[0].tolist()
-    row_bytes = run.count // weight.shape[0]
     raise ConversionError(
-        "{tensor} has {value} at row {row}, column {column}, so it can't be rounded.",
-        hint="The checkpoint is damaged. Copy or download {file} again.",
+        "{tensor} would have {value} at row {row}, column {column} with the adapter in it."
+        if run.tensor.touched
+        else "{tensor} has {value} at row {row}, column {column}, so it can't be rounded.",
+        hint="The adapter's values are too large, or {file} is damaged: copy or download it again."
+        if run.tensor.touched
+        else "The checkpoint is damaged. Copy or download {file} again.",
         tensor=run.tensor.name,
         value=weight[row, column].item(),
-        row=run.begin // row_bytes + row,
+        row=run.first + row,
         column=column,
         file=run.tensor.source.pieces["weight"].file.name,
     )

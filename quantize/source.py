@@ -21,6 +21,7 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import Piece
+from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.writer import drop_from_cache
 from cogvlm2_lite.weights.zeros import PieceCheck, checked_roles, look_for_zeros, zeros_error
 
@@ -48,8 +49,10 @@ _COPIED = (
 _MAX_COPIED_BYTES = 64 * 1024**2
 
 
-def open_source(source: Path, destination: Path) -> Catalog:
+def open_source(source: Path, destination: Path, *, quantized: bool = False) -> Catalog:
     """Check that one folder can be converted into the other; return the source's catalog.
+
+    quantized  accept a source that is quantized
 
     Raises UsageError for an impossible pair of folders, CheckpointError for a source that is
     damaged, incomplete or already quantized.
@@ -78,7 +81,7 @@ def open_source(source: Path, destination: Path) -> Catalog:
         )
     catalog = Catalog.open(source, read_config(source))
     kinds = sorted({t.kind for t in catalog.tensors.values()} - {"dense"})
-    if kinds or "quantization_config" in raw_config(source):
+    if not quantized and (kinds or "quantization_config" in raw_config(source)):
         raise CheckpointError(
             "{folder} is already quantized ({kinds}).",
             hint="Rounding twice loses quality: start from the released 16-bit checkpoint.",
@@ -140,6 +143,8 @@ def companion_files(source: Path) -> list[Path]:
 def identify(catalog: Catalog) -> dict[str, str]:
     """Return what identifies a source: its fingerprint, and a hash of a few bytes of every tensor.
 
+    The fingerprint is that of the checkpoint from which the source was made, if it was.
+
     Two fine-tuned versions of one model have equal headers, so with the fingerprint alone the
     conversion of one could be resumed with the other. Hashing all 39 GB would take too long.
     """
@@ -150,7 +155,8 @@ def identify(catalog: Catalog) -> dict[str, str]:
             count = min(_SAMPLE_BYTES, piece.nbytes)
             middle = (piece.nbytes - count) // 2
             digest.update(files.read(name, piece, middle, count))
-    return {"fingerprint": catalog.fingerprint(), "sample_sha256": digest.hexdigest()}
+    fingerprint = source_fingerprint(catalog, catalog.folder)
+    return {"fingerprint": fingerprint, "sample_sha256": digest.hexdigest()}
 
 
 class SourceFiles:

@@ -192,7 +192,9 @@ def _check_tensors(
 ) -> Iterator[Event]:
     """Hash every piece of a file whose header has been checked."""
     entries = json.loads(header[8:])
-    promised = {piece_name(n, role) for n, record in tensors.items() for role in record.sha256}
+    promised = {
+        piece_name(n, role, record.kind) for n, record in tensors.items() for role in record.sha256
+    }
     if promised != entries.keys() - {"__metadata__"}:
         yield check.damaged(name, "", Text("its tensors are not those that the manifest lists"))
         return
@@ -200,7 +202,7 @@ def _check_tensors(
         for tensor, record in tensors.items():
             wrong, empty = [], Text()
             for role, sha256 in record.sha256.items():
-                begin, end = entries[piece_name(tensor, role)]["data_offsets"]
+                begin, end = entries[piece_name(tensor, role, record.kind)]["data_offsets"]
                 digest, zeros = hashlib.sha256(), check.zeros(tensor, role)
                 stream.seek(len(header) + begin)
                 for part in _parts(end - begin):

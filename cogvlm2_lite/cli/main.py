@@ -107,6 +107,12 @@ COMMANDS = (
         prints_result=False,
     ),
     Command(
+        name="merge",
+        target="quantize.merge_command:main",
+        summary="write a model folder that has an adapter in its weights",
+        prints_result=False,
+    ),
+    Command(
         name="compare",
         target="cogvlm2_lite.cli.compare:main",
         summary="measure how much the answers of two models differ",

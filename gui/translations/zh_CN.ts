@@ -3165,10 +3165,6 @@
         <translation>请用与之前相同的选项继续，或加上 --restart 删除后重新开始。</translation>
     </message>
     <message>
-        <source>{folder} exists, but was not made by an earlier quantize ({file} is in it).</source>
-        <translation>{folder} 已存在，但不是以前转换留下的（其中有 {file}）。</translation>
-    </message>
-    <message>
         <source>Move it away, or choose another destination.</source>
         <translation>请把它移走，或选择其他目标。</translation>
     </message>
@@ -3265,8 +3261,32 @@
         <translation>回答可能不正确。</translation>
     </message>
     <message>
+        <source>Rounded to nearest: with --adapter there is no calibration.</source>
+        <translation>按就近取整：使用 --adapter 时不做校准。</translation>
+    </message>
+    <message>
+        <source>--calibrate and --adapter can&apos;t be used together: the calibration would see the weights without the adapter.</source>
+        <translation>--calibrate 和 --adapter 不能同时使用：校准看到的会是不含适配器的权重。</translation>
+    </message>
+    <message>
+        <source>Use merge to write a 16-bit folder, and quantize that one with --calibrate.</source>
+        <translation>请先用 merge 写出 16 位文件夹，再用 --calibrate 量化该文件夹。</translation>
+    </message>
+    <message>
+        <source>{folder} exists, but was not made by an earlier quantize or merge ({file} is in it).</source>
+        <translation>{folder} 已存在，但不是先前的 quantize 或 merge 创建的（其中有 {file}）。</translation>
+    </message>
+    <message>
         <source>Wait until it has ended, or choose another destination.</source>
         <translation>请等它结束，或选择其他目标。</translation>
+    </message>
+    <message>
+        <source>The adapter {name} (rank {ranks}) is added to {count} matrices.</source>
+        <translation>适配器 {name}（秩 {ranks}）将加到 {count} 个矩阵上。</translation>
+    </message>
+    <message>
+        <source>The adapter acted only behind the picture. Merged, it acts on all tokens, so some answers may differ from those with --adapter.</source>
+        <translation>该适配器原本只作用于图片之后的内容。合并后它作用于所有词元，因此有些回答可能与使用 --adapter 时不同。</translation>
     </message>
     <message>
         <source>{folder} already exists and was made {difference}.</source>
@@ -3333,12 +3353,36 @@
         <translation>--keep {pattern}={kind} 与 {count} 个线性矩阵都不匹配。</translation>
     </message>
     <message>
+        <source>--keep {pattern}={kind} matches none of the {count} matrices of the adapter.</source>
+        <translation>--keep {pattern}={kind} 与适配器的 {count} 个矩阵都不匹配。</translation>
+    </message>
+    <message>
+        <source>--keep needs a 4-bit result; this one has 16 bits.</source>
+        <translation>--keep 只适用于 4 位的结果；这次的结果是 16 位。</translation>
+    </message>
+    <message>
+        <source>Leave --keep out.</source>
+        <translation>请去掉 --keep。</translation>
+    </message>
+    <message>
+        <source>FP4 can be read, not written</source>
+        <translation>FP4 只能读取，不能写入</translation>
+    </message>
+    <message>
         <source>its {count} columns are not a multiple of {size}</source>
         <translation>其 {count} 列不是 {size} 的整数倍</translation>
     </message>
     <message>
+        <source>{tensor} would have {value} at row {row}, column {column} with the adapter in it.</source>
+        <translation>加上适配器后，{tensor} 的第 {row} 行第 {column} 列会是 {value}。</translation>
+    </message>
+    <message>
         <source>{tensor} has {value} at row {row}, column {column}, so it can&apos;t be rounded.</source>
         <translation>{tensor} 的第 {row} 行第 {column} 列为 {value}，无法舍入。</translation>
+    </message>
+    <message>
+        <source>The adapter&apos;s values are too large, or {file} is damaged: copy or download it again.</source>
+        <translation>适配器的数值过大，或者 {file} 已损坏：请重新复制或下载它。</translation>
     </message>
     <message>
         <source>Choose a new folder for the result; the source is only read.</source>

@@ -25,6 +25,7 @@ Edge = tuple[str, str]
 INTENDED = {
     # The command line is the one program of all three packages; it imports what was asked for.
     ("cogvlm2_lite.cli.main", "quantize.command"),
+    ("cogvlm2_lite.cli.main", "quantize.merge_command"),
     ("cogvlm2_lite.cli.main", "gui.command"),
     ("cogvlm2_lite.cli.demo", "quantize.command"),
     # The window starts commands as processes, and writes a desktop entry that starts itself.
