@@ -87,7 +87,7 @@ class ComboBox(QComboBox):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return room for a short word: a long one must not make the page wider than the window."""
-        least = super().minimumSizeHint()
+        least = self.sizeHint()  # Qt keeps the other one when the letters change
         short = self.fontMetrics().averageCharWidth() * _LEAST_LETTERS
         return QSize(min(least.width(), short), least.height())
 

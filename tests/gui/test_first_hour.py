@@ -352,3 +352,15 @@ def test_another_theme_keeps_the_size_of_all_letters(desk: Desk) -> None:
         desk.qtbot.wait(50)
         assert letters() == before
     assert set(before) == {(16, False), (30, True)}
+
+
+def test_lists_of_large_letters_become_low_again(desk: Desk) -> None:
+    window, settings = desk.program.window, desk.program.settings
+    settings.set("font_points", 20)
+    window.show_page("batch")
+    page = window.page("batch")
+    assert isinstance(page, BatchPage)
+    box = page.form.existing
+    desk.qtbot.waitUntil(lambda: box.height() > 40)
+    settings.set("font_points", 11)
+    desk.qtbot.waitUntil(lambda: box.height() < 40, timeout=3000)
