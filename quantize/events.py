@@ -212,6 +212,22 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeChecked(Event):
+    """A merged model compared with the adapter next to its base, on held-out rows."""
+
+    event = "checked"
+    answers: int
+    """Answers whose loss was computed."""
+    adapter_loss: float
+    """Mean loss per token of the base with the adapter."""
+    merged_loss: float
+    asked: int
+    """Questions that both answered."""
+    adapter_right: int
+    merged_right: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Damaged(Event):
     """A file or tensor that differs from the manifest."""
 

@@ -90,6 +90,13 @@ def merge_parser() -> Parser:
         metavar="N",
         help="threads; the result does not depend on it (default: one per core, at most 8)",
     )
+    parser.add_argument(
+        "--check",
+        metavar="DATA",
+        type=Path,
+        help="then compare the result with MODEL and the adapter on held-out rows: the loss of at "
+        "most 64 answers, and the right ones of 16. DATA is as in finetune",
+    )
     parser.add_argument("--yes", action="store_true", help="answer all questions with yes")
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     return parser
@@ -106,9 +113,16 @@ def _merge(options: argparse.Namespace, show: Show) -> int:
     effort = Effort(threads=options.threads, restart=options.restart)
     merge = Merge(folder=options.adapter, any_base=options.any_base)
     source = model_folder(options.model)
+    check = None
+    if options.check is not None:
+        from quantize.merge_check import MergeCheck
+
+        check = MergeCheck.read(source, merge, options.check)
     with closing(convert(source, options.destination, settings, effort, merge=merge)) as events:
         for event in events:
             show(event)
             if isinstance(event, Planned) and (options.plan or not agreed(options)):
-                break
+                return 0
+    if check is not None:
+        show(check.run(options.destination))
     return 0

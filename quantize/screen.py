@@ -17,6 +17,7 @@ from quantize.events import (
     Failed,
     Finished,
     Measuring,
+    MergeChecked,
     Planned,
     Progress,
     Verified,
@@ -89,6 +90,13 @@ def describe(event: Event) -> Sequence[str]:
         return [f"{event.tensor}: round to nearest is kept ({event.reason})."] * bool(event.reason)
     if isinstance(event, Evaluated):
         return _describe_evaluation(event)
+    if isinstance(event, MergeChecked):
+        return [
+            f"Held-out loss of {event.answers} answers: {event.merged_loss:.4f} merged, "
+            f"{event.adapter_loss:.4f} with --adapter.",
+            f"Right answers of {event.asked}: {event.merged_right} merged, "
+            f"{event.adapter_right} with --adapter.",
+        ]
     if isinstance(event, Damaged):
         where = f"{event.file}: {event.tensor}" if event.tensor else event.file
         return [f"DAMAGED  {where}: {event.problem}"]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
     from cogvlm2_lite.finetune.report import Answers
 
-_ANSWER_TOKENS = 128
 _EPILOG = """\
 DATA is a file or folder of pictures with answers: JSONL or JSON (LLaVA, ShareGPT, OpenAI, Alpaca
 and similar keys), CSV or TSV, a folder of pictures with captions in .txt files, answers.jsonl of
@@ -320,32 +319,19 @@ def _answers(
     task: TrainingTask, prepared: Prepared, count: int, report: _Reporter
 ) -> list[Answers]:
     """Answer held-out questions with the base model and with the adapter."""
-    import cogvlm2_lite
-    from cogvlm2_lite.events import Finished
+    from cogvlm2_lite.finetune.held_out import answers
     from cogvlm2_lite.finetune.report import Answers
-    from cogvlm2_lite.sampling import Sampling
 
     asked = prepared.held_out[: max(count, 0)]
     if not asked:
         return []
-    sampling = Sampling(max_new_tokens=_ANSWER_TOKENS, repetition_guard=False)
     texts: list[list[str]] = []
     for place, adapter in enumerate((None, task.out)):
-        model = cogvlm2_lite.load(task.model, device="cpu", adapter=adapter)
-        given = []
-        for number, example in enumerate(asked):
-            share = (place * len(asked) + number) / (2 * len(asked))
+        given: list[str] = []
+        for text in answers(task.model, asked, adapter, task.template, upright=task.upright):
+            given.append(text)
+            share = (place * len(asked) + len(given)) / (2 * len(asked))
             report.console.progress("Answering held-out questions", share)
-            *_, last = model.answer(
-                example.question,
-                example.row.picture,
-                example.history,
-                sampling=sampling,
-                template=task.template,
-                upright=task.upright,
-            )
-            assert isinstance(last, Finished)
-            given.append(last.text.strip())
         texts.append(given)
     return [
         Answers(question=e.question, expected=e.answer, before=before, after=after)

@@ -39,6 +39,7 @@ from cogvlm2_lite.weights.writer import PlannedPiece, ShardLayout, ShardWriter, 
 FORMAT_VERSION = 1
 
 _PREFIX = "base_model.model."
+_TEMPLATES = ("chat", "vqa", "base")
 _KEY = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>[^.]+))?\.weight")
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _MAX_CONFIG_BYTES = 2**20
@@ -90,6 +91,8 @@ class Adapter:
     sha256   of the tensors' file
     base     fingerprint of the model it was trained on; "" if the folder does not have it
     remarks  sentences for the user
+    answer_space  whether the answers that it learnt begin with a space
+    template      prompt template that it learnt; None: not known
     """
 
     name: str
@@ -98,6 +101,8 @@ class Adapter:
     sha256: str
     base: str = ""
     remarks: tuple[Text, ...] = ()
+    answer_space: bool = False
+    template: str | None = None
 
 
 def read_adapter(
@@ -172,6 +177,8 @@ def read_adapter(
         sha256=digest,
         base=trained_on,
         remarks=tuple(remarks),
+        answer_space=own.get("answer_space") is True,
+        template=own["template"] if own.get("template") in _TEMPLATES else None,
     )
 
 

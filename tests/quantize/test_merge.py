@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.config import read_config
+from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, ConversionError, UsageError
-from cogvlm2_lite.weights.adapter import Pair, read_adapter, write_adapter
+from cogvlm2_lite.weights.adapter import Pair, peft_name, read_adapter, write_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, WEIGHTS_NAME
 from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
@@ -424,3 +426,33 @@ def test_an_adapter_for_other_shapes_writes_nothing(tmp_path: Path, nf4: Path) -
     with pytest.raises(CogVLM2LiteError, match="have the shapes"):
         merge(nf4, tmp_path / "a", tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_check_compares_the_result_with_the_adapter_on_held_out_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_folder("demo")
+    config = read_config(model)
+    generator = torch.Generator().manual_seed(1)
+    name = "model.layers.0.self_attn.language_expert_dense.weight"
+    rows, columns = expected_tensors(config)[name].shape
+    tensors = {
+        peft_name(name, "A"): torch.randn(2, columns, generator=generator) * 0.05,
+        peft_name(name, "B"): torch.randn(rows, 2, generator=generator) * 0.05,
+    }
+    write_adapter(tmp_path / "a", tensors, alpha=4, base_name="demo", facts={"answer_space": True})
+    words = ["demo", str(tmp_path / "a"), str(tmp_path / "out"), "--check"]
+    missing = [*words, str(tmp_path / "none.jsonl")]
+    assert main(missing) == 2
+    assert "There is no folder or file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    row = {"question": "Say green.", "answer": "green"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    assert main([*words, str(tmp_path / "rows.jsonl"), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (checked["event"], checked["answers"], checked["asked"]) == ("checked", 1, 1)
+    assert checked["merged_loss"] > 0
+    assert abs(checked["merged_loss"] - checked["adapter_loss"]) < 0.02 * checked["adapter_loss"]
+    assert checked["merged_right"] == checked["adapter_right"]
+    assert main([*words, str(tmp_path / "rows.jsonl")]) == 0
+    assert "Held-out loss of 1 answers" in capsys.readouterr().out
