@@ -36,24 +36,24 @@ ADAPTER = "adapter_model.safetensors"
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 drawn pictures with a question that the demo model never saw."""
+    """72 drawn pictures with a question that the demo model never saw."""
     folder = tmp_path_factory.mktemp("rows")
     with tarfile.open(FINETUNE / "rows.tar.xz") as packed:
         packed.extractall(folder, filter="data")
     file = folder / "rows" / "train.jsonl"
-    file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:120]), "utf-8")
+    file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:72]), "utf-8")
     return file
 
 
 @pytest.fixture(scope="module")
 def few(rows: Path) -> Path:
     file = rows.with_name("few.jsonl")
-    file.write_text("".join(rows.read_text("utf-8").splitlines(keepends=True)[:12]), "utf-8")
+    file.write_text("".join(rows.read_text("utf-8").splitlines(keepends=True)[:8]), "utf-8")
     return file
 
 
 def task(data: Path, out: Path, **changes: Any) -> TrainingTask:
-    settings = TrainingSettings(**{"rank": 4, "epochs": 2, "step": 5, **changes.pop("s", {})})
+    settings = TrainingSettings(**{"rank": 4, "epochs": 2, "step": 3, **changes.pop("s", {})})
     return TrainingTask(
         model=DEMO, data=data, out=out, settings=settings, **{"answer_space": "yes", **changes}
     )
@@ -71,7 +71,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 def test_the_demo_model_learns_a_question_it_never_saw(rows: Path, tmp_path: Path) -> None:
     made = prepare(
-        task(rows, tmp_path / "out", s={"rank": 16, "epochs": 2, "step": 8}, answer_space="auto")
+        task(rows, tmp_path / "out", s={"rank": 16, "epochs": 3, "step": 8}, answer_space="auto")
     )
     assert made.space  # the demo model was trained with a space before answers
     assert made.space_losses is not None
@@ -119,7 +119,7 @@ def test_a_cancelled_run_saves_and_goes_on(few: Path, tmp_path: Path) -> None:
 def test_kill_9_loses_nothing_that_was_saved(few: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "cogvlm2_lite", "finetune", "demo", str(few), str(tmp_path / "out"),
-        "--rank", "4", "--epochs", "200", "--step", "5", "--answers", "0", "--answer-space", "yes",
+        "--rank", "4", "--epochs", "200", "--step", "3", "--answers", "0", "--answer-space", "yes",
         "--save-every", "2",
     ]  # fmt: skip
     child = subprocess.Popen(
@@ -135,7 +135,7 @@ def test_kill_9_loses_nothing_that_was_saved(few: Path, tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
     made = prepare(
-        task(few, tmp_path / "out", s={"rank": 4, "epochs": 200, "step": 5}, dtype="auto")
+        task(few, tmp_path / "out", s={"rank": 4, "epochs": 200, "step": 3}, dtype="auto")
     )
     assert made.resumed >= 2
     assert all(torch.isfinite(tensor).all() for tensor in made.run.tensors.values())
@@ -165,7 +165,7 @@ def test_the_command_trains_and_shows_before_and_after(few: Path, tmp_path: Path
         "demo", str(few), str(out), "--rank", "2", "--epochs", "1", "--answers", "1"
     )
     assert code == 0
-    assert "11 answers about 11 pictures to learn (JSON), 1 held out" in told
+    assert "7 answers about 7 pictures to learn (JSON), 1 held out" in told
     assert "Answers begin with a space" in told
     assert "before:" in told
     assert {ADAPTER, "adapter_config.json", "report.html", "training", "last"} <= {
@@ -199,13 +199,13 @@ def test_files_of_others_are_never_replaced(few: Path, tmp_path: Path) -> None:
 def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> None:
     file = few.with_name("bad.jsonl")
     file.write_text(few.read_text("utf-8") + '{"image": "none.png", "text": "x"}\n' * 2, "utf-8")
-    with pytest.raises(UsageError, match=r"2 of 14 rows can't be used: .*picture missing"):
+    with pytest.raises(UsageError, match=r"2 of 10 rows can't be used: .*picture missing"):
         run("demo", str(file), str(tmp_path / "out"))
     code, told, _ = run("demo", str(file), str(tmp_path / "out"), "--plan", "--allow-skipped")
     assert code == 0
     assert "2 skipped: 2 picture missing" in told
     skipped = (tmp_path / "out" / "training" / "skipped.jsonl").read_text().splitlines()
-    assert [json.loads(line)["line"] for line in skipped] == [13, 14]
+    assert [json.loads(line)["line"] for line in skipped] == [9, 10]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> No
         (["--rank", "0"], "--rank must be 1 or more, not 0"),
         (["--lr", "-1"], "--lr must be above 0"),
         (["--held-out", "many"], "--held-out must be a share"),
-        (["--held-out", "99"], "All 12 answers are held out"),
+        (["--held-out", "99"], "All 8 answers are held out"),
         (["--replay", "x.jsonl:2"], "share of --replay must be above 0"),
         (["--max-tokens", "0"], "--max-tokens must be 1 or more"),
     ],

@@ -466,7 +466,8 @@ def test_no_page_has_words_of_the_command_line(desk: Desk, name: str) -> None:
     page = desk.program.window.page(name)
     assert page is not None
     if isinstance(page, MemoryPage):
-        desk.qtbot.waitUntil(lambda: "Answers are the same" in page.table.toPlainText())
+        told = page.table
+        desk.qtbot.waitUntil(lambda: "Answers are the same" in told.toPlainText(), timeout=30_000)
     desk.qtbot.wait(50)
     assert [text for text in texts_of(page) if COMMAND_LINE.search(text)] == []
 

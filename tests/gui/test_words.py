@@ -40,7 +40,7 @@ COMMAND = re.compile(r"(?<![\w}-])--?[a-z][a-z-]+|cogvlm2-lite |`|pip install|sa
 TERMINAL = (
     "cogvlm2_lite/cli/", "cogvlm2_lite/server/", "cogvlm2_lite/evaluate/compare.py",
     "cogvlm2_lite/evaluate/exports.py", "cogvlm2_lite/hf/", "cogvlm2_lite/mcp_server",
-    "cogvlm2_lite/bench", "cogvlm2_lite/finetune/", "gui/command.py",
+    "cogvlm2_lite/bench", "cogvlm2_lite/finetune/", "gui/command.py", "quantize/merge",
 )  # fmt: skip
 """Messages that only a terminal or a client of the server shows."""
 NEVER = (
@@ -50,6 +50,8 @@ NEVER = (
     "Memory suffices for", "Use a larger budget, or make lm_head smaller",
     "Use at least {least}; 64 is a good number", "Add --calibrate built-in or", "--keep {pattern}",
     "Unknown command", "or --any-base to use it", "Leave --score-only out",
+    "with --adapter there is no calibration", "--calibrate and --adapter", "Use merge to write",
+    "--keep needs a 4-bit", "Leave --keep out",
 )  # fmt: skip
 """Messages about options that the window never gives."""
 

@@ -75,8 +75,9 @@ def test_a_hung_engine_is_a_503_and_those_that_wait_are_answered(
 
     def hang() -> None:
         with client.stream("POST", CHAT, json=body("Hello", stream=True, **ENDLESS)) as stream:
-            for line in stream.iter_lines():
-                begun.set()
+            for number, line in enumerate(stream.iter_lines()):
+                if number > 4:  # the engine has begun: before, this answer would wait for another
+                    begun.set()
                 if "error" in line:
                     replies["hung"] = httpx.Response(200, text=line)
 
