@@ -166,7 +166,7 @@ def build_parser() -> Parser:
         "--plan", action="store_true", help="read the data, show what would be done, and stop"
     )
     parser.add_argument(
-        "--restart", action="store_true", help="forget the run in OUT and begin anew"
+        "--restart", action="store_true", help="delete the state of the run in OUT and start again"
     )
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     return parser
@@ -363,7 +363,7 @@ def _write_page(task: TrainingTask, prepared: Prepared, answers: Sequence[Answer
 
 
 class _Reporter:
-    """Tells a person, or a program with --json, what happens."""
+    """Prints the progress, as text or with --json as events."""
 
     def __init__(self, console: Console, *, as_json: bool) -> None:
         self.console, self._json = console, as_json

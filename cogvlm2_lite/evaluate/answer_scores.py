@@ -23,7 +23,7 @@ from cogvlm2_lite.evaluate.rules import (
 )
 
 OFFICIAL_EXPECTED = "official_expected"
-"""MMMU's official rules, which take a random letter where there is none, in expectation."""
+"""MMMU's official rules, in expectation: they draw a random letter for an answer without one."""
 EQUAL = "equal"
 """For a person's own questions: equal to a reference after the normalization of TextVQA."""
 JUDGE = "judge"

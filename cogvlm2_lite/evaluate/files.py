@@ -97,7 +97,7 @@ def leads_out(name: str) -> bool:
 
 
 def find_inside(folders: Iterable[Path], name: str, where: str) -> Path | None:
-    """Return the first existing file of this name below folders; None if there is none.
+    """Return the first existing file of this name in the folders, or None.
 
     Raises DataError for a name that leads out of them.
     """

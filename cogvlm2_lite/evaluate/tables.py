@@ -148,7 +148,7 @@ def interval_text(result: Result) -> str:
 
 
 def ungraded_text(result: Result) -> str:
-    """Return why there is no score."""
+    """Return the reason for a missing score."""
     if result.data.benchmark == "mmvet":
         return "not graded (needs a GPT-4 judge)"
     return "no score yet (no question has all answers that it needs)"

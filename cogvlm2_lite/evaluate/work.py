@@ -146,7 +146,7 @@ def plan_questions(questions: Sequence[Question], saved: Mapping[str, Answered])
 
 
 def _picture_hash(item: Item) -> str:
-    """Return the sha256 of the file of the picture that is shown; "" if there is none."""
+    """Return the sha256 of the shown picture's file; "" for an item without a picture."""
     with suppress(CogVLM2LiteError):
         if item.pictures:
             return hashlib.sha256(item.pictures[0].read()).hexdigest()

@@ -194,7 +194,8 @@ class LearningNetwork:
         for key, each in features.items():
             if self._fits("pictures", each.nbytes):
                 self._features[key] = each
-        return {key: features.get(key, self._features.get(key)) for key in pictures}, None  # type: ignore[misc]
+        known = {**self._features, **features}
+        return {key: known[key] for key in pictures}, None
 
     def _encoder(self, samples: Sequence[TrainingSample]) -> LayerMajorWalk:
         """Return the walk from pixels to features."""
@@ -342,7 +343,7 @@ class LearningNetwork:
                     error = F.cross_entropy(head(part)[0], target, reduction="sum")
                     total += float(error.detach())
                     if learn:
-                        (error / count).backward()  # type: ignore[no-untyped-call]
+                        torch.autograd.backward(error / count)
                         assert part.grad is not None
                         gradient[:, rows] = part.grad
                 losses.append(total)
@@ -361,7 +362,7 @@ class LearningNetwork:
                 assert start is not None
                 start = self._put(start).requires_grad_()
                 output = visit.stage.run(key, start)
-                output.backward(gradients[key].to(output.dtype))  # type: ignore[no-untyped-call]
+                torch.autograd.backward(output, gradients[key].to(output.dtype))
                 assert start.grad is not None
                 gradients[key] = start.grad
                 self._collect(linears)

@@ -66,7 +66,7 @@ def lettered(options: Sequence[object]) -> dict[str, str]:
 
 
 def choose(response: str, options: Mapping[str, str]) -> str | None:
-    """Return the letter of a response by the official rules; None: there is none.
+    """Return the letter of a response by the official rules, or None if it has no letter.
 
     The last of several letters counts, also if it is the one that the response rejects.
     """
