@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from types import FrameType
 
 from cogvlm2_lite import __version__
 from cogvlm2_lite.cli.answers import (
@@ -22,6 +19,7 @@ from cogvlm2_lite.cli.answers import (
     show_notices,
 )
 from cogvlm2_lite.cli.console import Console
+from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.parser import (
     Parser,
     add_model_options,
@@ -316,25 +314,6 @@ class Session:
 
     def _help(self, rest: str) -> None:
         self._console.remark(HELP.rstrip())
-
-
-@contextmanager
-def stopped_by_interrupt(cancel: Cancel) -> Iterator[None]:
-    """Let Ctrl-C set the cancel flag inside the block; a second Ctrl-C raises KeyboardInterrupt.
-
-    The engine must finish its token, or the next question would find an incomplete key/value cache.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set:
-            raise KeyboardInterrupt
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _turn_on_line_editing() -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
@@ -53,6 +53,7 @@ from cogvlm2_lite.evaluate.run_folder import (
     set_aside,
     write_run,
 )
+from cogvlm2_lite.evaluate.tables import Result
 from cogvlm2_lite.evaluate.totals import Grades, score_answers
 from cogvlm2_lite.evaluate.work import ask_all
 from cogvlm2_lite.exclusive import exclusive_folder
@@ -585,20 +586,25 @@ class _Work:
         write_scores(job.folder, one.score, job.items)
         if pair is not None:
             write_comparison(job.folder, pair)
-        values: dict[str, Any] = {
-            "protocol": job.run.protocol,
-            "model": job.run.model,
-            "seed": job.run.seed,
-        }
+        result = Result(
+            data=job.data,
+            items=job.items,
+            answers=one.answers,
+            score=one.score,
+            protocol=job.run.protocol,
+            model=job.run.model,
+            seed=job.run.seed,
+        )
         if pair is not None:
-            values |= {
-                "paired": pair.paired,
-                "other": (pair.b if pair.a == job.run else pair.a).model,
-                "kl": pair.kl,
-                "is_reference": pair.a == job.run,
-            }
-        write_report(job.folder, job.data, job.items, one.answers, one.score, **values)
-        self.report.scored(one, pair, values)
+            result = replace(
+                result,
+                paired=pair.paired,
+                other=(pair.b if pair.a == job.run else pair.a).model,
+                kl=pair.kl,
+                is_reference=pair.a == job.run,
+            )
+        write_report(job.folder, result)
+        self.report.scored(one, pair, result)
         self._export(job, one.answers)
 
     def _export(self, job: Job, answers: Mapping[str, Answered]) -> None:

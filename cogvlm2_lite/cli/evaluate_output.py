@@ -12,7 +12,7 @@ from cogvlm2_lite.evaluate.job import Job, Scored
 from cogvlm2_lite.evaluate.pair import Pair
 from cogvlm2_lite.evaluate.paired import Paired, overall
 from cogvlm2_lite.evaluate.report import HTML
-from cogvlm2_lite.evaluate.tables import score_lines
+from cogvlm2_lite.evaluate.tables import Result, score_lines
 from cogvlm2_lite.evaluate.work import Asked, AskEvent, Paused, Resumed, Working
 from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
 from cogvlm2_lite.text import with_templates
@@ -114,11 +114,11 @@ class Reporter:
             step.done / step.total,
         )
 
-    def scored(self, one: Scored, pair: Pair | None, values: Mapping[str, Any]) -> None:
+    def scored(self, one: Scored, pair: Pair | None, result: Result) -> None:
         """Print the score of a run."""
         score, job = one.score, one.job
         if not self.as_json:
-            for line in score_lines(job.data, job.items, one.answers, score, **values):
+            for line in score_lines(result):
                 self.console.line(valid_text(line))
             self.console.line(f"  report: {escape_line(str(job.folder / HTML))}")
             self.console.line()

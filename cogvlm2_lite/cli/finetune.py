@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.cli.console import INTERRUPTED, Console
+from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import model_folder
@@ -23,8 +21,7 @@ from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.events import Cancel
-    from cogvlm2_lite.finetune.learn import LearnEvent
+    from cogvlm2_lite.finetune.learn import LearnEvent, StepDone
     from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
     from cogvlm2_lite.finetune.report import Answers
 
@@ -204,7 +201,7 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
             return 0
         cancel = Cancel()
         try:
-            with _first_interrupt_sets(cancel):
+            with stopped_by_interrupt(cancel):
                 for event in prepared.run.go(cancel):
                     report.learnt(event)
                     if isinstance(event, Interrupted):
@@ -287,22 +284,6 @@ def _check_out(out: Path) -> None:
             hint="Choose a new folder for the adapter.",
             folder=out,
         )
-
-
-@contextmanager
-def _first_interrupt_sets(cancel: Cancel) -> Iterator[None]:
-    """Let the first Ctrl-C finish the step; the second one stops at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set:
-            raise KeyboardInterrupt
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _write_curves(out: Path, prepared: Prepared) -> None:
@@ -417,19 +398,24 @@ class _Reporter:
             self._say(f"Continues after step {prepared.resumed}.")
 
     def learnt(self, event: LearnEvent) -> None:
-        shown: dict[str, Callable[[], None]] = {
-            "StepDone": lambda: self._step(event),
-            "Evaluated": lambda: self._evaluated(event),
-            "Interrupted": lambda: self._say(
-                "Stopped and saved. Run the same command again to go on."
-            ),
-        }
-        names = {"StepDone": "step", "Evaluated": "evaluated", "Saved": "saved"}
-        kind = type(event).__name__
-        self.event(names.get(kind, "interrupted"), **asdict(event))
-        shown.get(kind, lambda: None)()
+        from cogvlm2_lite.finetune.learn import Evaluated, Interrupted, Saved, StepDone
 
-    def _step(self, event: Any) -> None:
+        names = {
+            StepDone: "step",
+            Evaluated: "evaluated",
+            Saved: "saved",
+            Interrupted: "interrupted",
+        }
+        self.event(names[type(event)], **asdict(event))
+        if isinstance(event, StepDone):
+            self._step(event)
+        elif isinstance(event, Evaluated):
+            best = ", the best so far" if event.best else ""
+            self._say(f"step {event.step}: held-out loss {event.loss:.4f}{best}")
+        elif isinstance(event, Interrupted):
+            self._say("Stopped and saved. Run the same command again to go on.")
+
+    def _step(self, event: StepDone) -> None:
         if not self._json:
             rate = event.tokens / max(event.seconds, 1e-9)
             self.console.progress(
@@ -437,10 +423,6 @@ class _Reporter:
                 f"{rate:.0f} tokens/s, {format_seconds(event.seconds_left)} left",
                 event.step / event.steps,
             )
-
-    def _evaluated(self, event: Any) -> None:
-        best = ", the best so far" if event.best else ""
-        self._say(f"step {event.step}: held-out loss {event.loss:.4f}{best}")
 
     def finished(self, out: Path, answers: Sequence[Answers]) -> None:
         from cogvlm2_lite.finetune.report import exact

@@ -16,9 +16,7 @@ from pathlib import Path
 from cogvlm2_lite import charts
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError
 from cogvlm2_lite.evaluate.answers import Answered
-from cogvlm2_lite.evaluate.items import Data, Item, Picture, plain_rgb
-from cogvlm2_lite.evaluate.metrics import Measured
-from cogvlm2_lite.evaluate.paired import Paired
+from cogvlm2_lite.evaluate.items import Item, Picture, plain_rgb
 from cogvlm2_lite.evaluate.tables import (
     UNKNOWN_PROTOCOL,
     Result,
@@ -41,7 +39,6 @@ from cogvlm2_lite.evaluate.tables import (
     value_text,
     wrong_answers,
 )
-from cogvlm2_lite.evaluate.totals import Score
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.files import free_name, is_sealed, sealed_page, write_whole
 
@@ -74,30 +71,12 @@ padding:1rem 0;break-inside:avoid}.wrong img{max-width:100%;max-height:18rem;bor
 """The policy allows no scripts and no network, whatever the texts are."""
 
 
-def write_report(
-    folder: Path,
-    data: Data,
-    items: Sequence[Item],
-    answers: Mapping[str, Answered],
-    score: Score,
-    *,
-    protocol: str,
-    model: str,
-    paired: Paired | None = None,
-    other: str | None = None,
-    kl: Measured | None = None,
-    seed: int = 0,
-    is_reference: bool = False,
-) -> None:
-    """Write report.html and report.md to a run's folder; for the values see Result.
+def write_report(folder: Path, result: Result) -> None:
+    """Write report.html and report.md to a run's folder.
 
     A report that this function wrote is replaced. One that was edited since, or is a person's, is
     kept, and the new one gets another name. Raises DoesNotFitError if the files can't be written.
     """
-    result = Result(
-        data=data, items=items, answers=answers, score=score, protocol=protocol, model=model,
-        paired=paired, other=other, kl=kl, seed=seed, is_reference=is_reference,
-    )  # fmt: skip
     for name, text in ((HTML, render_html(result)), (MARKDOWN, render_markdown(result))):
         _write(folder / name, sealed_page(text))
 

@@ -384,25 +384,8 @@ def _having(result: Result, wanted: Callable[[Answered], bool]) -> list[tuple[It
 # --- on screen ------------------------------------------------------------------------------------
 
 
-def score_lines(
-    data: Data,
-    items: Sequence[Item],
-    answers: Mapping[str, Answered],
-    score: Score,
-    *,
-    protocol: str,
-    model: str,
-    paired: Paired | None = None,
-    other: str | None = None,
-    kl: Measured | None = None,
-    seed: int = 0,
-    is_reference: bool = False,
-) -> list[str]:
-    """Return the score of a benchmark as lines for the terminal; for the values see Result."""
-    result = Result(
-        data=data, items=items, answers=answers, score=score, protocol=protocol, model=model,
-        paired=paired, other=other, kl=kl, seed=seed, is_reference=is_reference,
-    )  # fmt: skip
+def score_lines(result: Result) -> list[str]:
+    """Return the score of a benchmark as lines for the terminal."""
     shown = [(name, text) for name, text in facts(result) if name not in ("model", "data")]
     wide = max(len(name) for name, _ in shown)
     lines = [headline(result), *(f"  {name:<{wide}}  {text}" for name, text in shown)]

@@ -11,7 +11,7 @@ import torch
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
-from cogvlm2_lite.finetune.labels import Labelled, Labeller
+from cogvlm2_lite.finetune.labels import NO_LABEL, Labelled, Labeller
 from cogvlm2_lite.finetune.network import TrainingPicture, TrainingSample
 from cogvlm2_lite.finetune.rows import Reason, Row, Rows, Skipped
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
@@ -197,24 +197,12 @@ def check_skipped(rows: Rows, skipped: Sequence[Skipped], *, allowed: bool) -> N
     )
 
 
-def answer_space(
-    examples: Sequence[Example], spaced: Sequence[Example], losses: Sequence[float]
-) -> bool:
-    """Return whether answers begin with a space: the form that the untrained model expects.
-
-    losses  of the first two answer tokens of the examples, then of the spaced ones; a tie is
-            without a space
-    """
-    plain = sum(losses[: len(examples)])
-    return sum(losses[len(examples) : len(examples) + len(spaced)]) < plain
-
-
 def first_tokens(example: Example, count: int = 2) -> TrainingSample:
     """Return a sample of which only the first trained tokens count."""
     sample = example.sample
     labels = sample.labels.clone()
-    places = (labels[0] != -100).nonzero().squeeze(1)[count:]
-    labels[0, places] = -100
+    places = (labels[0] != NO_LABEL).nonzero().squeeze(1)[count:]
+    labels[0, places] = NO_LABEL
     return TrainingSample(
         input_ids=sample.input_ids,
         token_type_ids=sample.token_type_ids,

@@ -15,7 +15,6 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.finetune.data import (
     Example,
     Pictures,
-    answer_space,
     check_skipped,
     first_tokens,
     make_examples,
@@ -245,7 +244,7 @@ def _choose_space(
         sum(losses[:half]) / sum(counts[:half]),
         sum(losses[half:]) / sum(counts[half:]),
     )
-    return answer_space(some[0], some[1], losses), means
+    return means[1] < means[0], means  # a tie is without a space
 
 
 def _share_of(examples: Sequence[Example], share: float, seed: int) -> list[Example]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cogvlm2_lite.cli.chat import main, stopped_by_interrupt
+from cogvlm2_lite.cli.chat import main
+from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.words import dropped_path, file_in
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import Cancel

@@ -7,6 +7,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
@@ -16,7 +17,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.evaluate.metrics import Measured
 from cogvlm2_lite.evaluate.paired import compare_runs
 from cogvlm2_lite.evaluate.report import HTML, MARKDOWN, write_report
-from cogvlm2_lite.evaluate.tables import score_lines
+from cogvlm2_lite.evaluate.tables import Result, score_lines
 from cogvlm2_lite.evaluate.totals import ItemScore, Part
 from tests.helpers.evaluations import (
     PAIRED,
@@ -58,6 +59,19 @@ class Page(HTMLParser):
         self.text += data
 
 
+def write(folder: Path, *values: Any, **others: Any) -> None:
+    write_report(folder, result_of(*values, **others))
+
+
+def lines_of(*values: Any, **others: Any) -> list[str]:
+    return score_lines(result_of(*values, **others))
+
+
+def result_of(*values: Any, **others: Any) -> Result:
+    names = ("data", "items", "answers", "score")
+    return Result(**dict(zip(names, values, strict=True)), **others)
+
+
 def read(folder: Path) -> tuple[Page, str]:
     html = (folder / HTML).read_text(encoding="utf-8")
     return Page(html), (folder / MARKDOWN).read_text(encoding="utf-8")
@@ -68,12 +82,12 @@ def test_a_report_shows_the_score_its_interval_and_how_it_was_measured(tmp_path:
     every = data("textvqa", items)
     answers = {i.id: answered(i, "x") for i in items[:4]}
     found = score(every, answers, ["0", "1", "2"], beside={"vlmevalkit": 70.0})
-    write_report(
+    write(
         tmp_path, every, items[:5], answers, found, protocol="vlmevalkit", model="/m/my-nf4", seed=7
     )
     page, markdown = read(tmp_path)
     lines = "\n".join(
-        score_lines(every, items[:5], answers, found, protocol="vlmevalkit", model="my-nf4", seed=7)
+        lines_of(every, items[:5], answers, found, protocol="vlmevalkit", model="my-nf4", seed=7)
     )
     for text in (page.text, markdown.replace("\\", ""), lines):
         assert "75.0 points" in text
@@ -96,7 +110,7 @@ def test_only_the_number_of_the_model_that_a_folder_was_made_from_is_shown(tmp_p
         ("cogvlm2-llama3-chat-19B-int4", [True, False]),
         ("mine", [True, True]),
     ):
-        text = "\n".join(score_lines(every, every.items, answers, found, protocol="p", model=model))
+        text = "\n".join(lines_of(every, every.items, answers, found, protocol="p", model=model))
         assert [number in text for number in ("92.3", "88.4")] == shown
 
 
@@ -109,12 +123,12 @@ def test_a_comparison_shows_who_was_right_the_loss_and_the_verdict(tmp_path: Pat
         (PAIRED, ["A loss is shown.", "+1.6 points, 95 % interval 0.0 to +3.5", "p = 0.049"]),
         (UNDECIDED, ["Not decided with 500 questions.", "About 4321 questions", "shows no gain"]),
     ):
-        write_report(
+        write(
             tmp_path, every, every.items, answers, found, protocol="vlmevalkit", model="nf4",
             paired=paired, other="bf16", kl=kl,
         )  # fmt: skip
         page, markdown = read(tmp_path)
-        lines = score_lines(
+        lines = lines_of(
             every, every.items, answers, found, protocol="vlmevalkit", model="nf4",
             paired=paired, other="bf16", kl=kl,
         )  # fmt: skip
@@ -132,7 +146,7 @@ def test_the_names_follow_which_model_is_the_reference() -> None:
     found = score(every, answers, ["0"])
     for is_reference in (False, True):
         model, other = ("/a/bf16", "/b/nf4") if is_reference else ("/b/nf4", "/a/bf16")
-        lines = score_lines(
+        lines = lines_of(
             every, every.items, answers, found, protocol="p", model=model, other=other,
             paired=PAIRED, is_reference=is_reference,
         )  # fmt: skip
@@ -147,7 +161,7 @@ def test_wrong_answers_stand_beside_their_pictures_spread_over_all(tmp_path: Pat
     items[0] = item(0, pictures=(Drawn("damaged", None),))
     every = data("textvqa", items)
     answers = {i.id: answered(i, f"wrong {i.id}") for i in items}
-    write_report(
+    write(
         tmp_path, every, items, answers, score(every, answers, ["1", "4"]), protocol="p", model="m"
     )
     page, markdown = read(tmp_path)
@@ -170,7 +184,7 @@ def test_one_rotation_stands_for_a_group_and_options_are_shown(tmp_path: Path) -
     every = data("mmbench", items)
     answers = {i.id: answered(i, "A") for i in items}
     found = score(every, answers, [], items={i.id: ItemScore(score=0.0, read="A") for i in items})
-    write_report(tmp_path, every, items, answers, found, protocol="p", model="m")
+    write(tmp_path, every, items, answers, found, protocol="p", model="m")
     page, _ = read(tmp_path)
     assert page.text.count("Read as") == 3
     assert "B. frog" in page.text
@@ -183,7 +197,7 @@ def test_answers_that_were_cut_or_failed_are_listed(tmp_path: Path) -> None:
     answers = {i.id: answered(i, f"long {i.id}", reason="length") for i in items[:25]}
     answers |= {i.id: answered(i, "", error="The picture is damaged.") for i in items[25:]}
     found = score(every, answers, list(answers), counts={"errors": 5, "token_limit": 25})
-    write_report(tmp_path, every, items, answers, found, protocol="p", model="m")
+    write(tmp_path, every, items, answers, found, protocol="p", model="m")
     page, markdown = read(tmp_path)
     for text in (page.text, markdown):
         assert "The first 20 of 25." in text
@@ -197,9 +211,9 @@ def test_mm_vet_without_grades_is_answered_and_not_graded(tmp_path: Path) -> Non
     every = data("mmvet", [item(n) for n in range(3)])
     answers = {i.id: answered(i, "x") for i in every.items}
     found = score(every, answers, [], value=None, low=None, high=None, parts=(), items={})
-    lines = score_lines(every, every.items, answers, found, protocol="p", model="m")
+    lines = lines_of(every, every.items, answers, found, protocol="p", model="m")
     assert lines[0] == "MM-Vet: 3 answered, not graded (needs a GPT-4 judge)"
-    write_report(tmp_path, every, every.items, answers, found, protocol="p", model="m")
+    write(tmp_path, every, every.items, answers, found, protocol="p", model="m")
     page, markdown = read(tmp_path)
     assert "not graded" in page.text
     assert "Wrong answers" not in page.text + markdown
@@ -211,7 +225,7 @@ def test_answers_without_grades_are_compared_by_their_words_only(tmp_path: Path)
     answers = {i.id: answered(i, "x") for i in every.items}
     other = answers | {"0": answered(every.items[0], "y")}
     found = score(every, answers, [], value=None, low=None, high=None, parts=(), items={})
-    write_report(
+    write(
         tmp_path, every, every.items, answers, found, protocol="p", model="m", other="bf16",
         paired=compare_runs(every, every.items, answers, other),
     )  # fmt: skip
@@ -227,7 +241,7 @@ def test_without_a_complete_question_there_is_no_score_yet(tmp_path: Path) -> No
     every = data("mmbench", [item(0)])
     answers = {"0": answered(every.items[0], "A")}
     found = score(every, answers, [], value=None, low=None, high=None, parts=(), items={})
-    write_report(tmp_path, every, every.items, answers, found, protocol="p", model="m")
+    write(tmp_path, every, every.items, answers, found, protocol="p", model="m")
     page, markdown = read(tmp_path)
     for text in (page.text, markdown):
         assert "no score yet" in text
@@ -241,7 +255,7 @@ def test_a_part_of_ocrbench_is_never_shown_as_hits_of_1000() -> None:
         every, answers, ["0", "1", "2"], unit="hits", hits=3, estimate=(750.0, 420.0, 930.0),
         parts=(Part(name="Scene", value=75.0, asked=4, kind="category", hits=3),),
     )  # fmt: skip
-    lines = score_lines(every, every.items[:4], answers, found, protocol="p", model="m")
+    lines = lines_of(every, every.items[:4], answers, found, protocol="p", model="m")
     assert lines[0] == (
         "OCRBench: 3 of 4 right, estimate of all 1000: 750, 95 % interval 420 to 930"
     )
@@ -262,7 +276,7 @@ def test_hostile_texts_stay_text(tmp_path: Path, text: str) -> None:
         every, answers, [], beside={text: 1.0}, judge=text,
         parts=(Part(name=text, value=1.0, asked=1, kind="category"),),
     )  # fmt: skip
-    write_report(
+    write(
         tmp_path, every, every.items, answers, found, protocol="p", model=f"/m/{text}",
         paired=PAIRED, other=text,
     )  # fmt: skip
@@ -281,7 +295,7 @@ def test_hostile_texts_stay_text(tmp_path: Path, text: str) -> None:
     for shown in (page.text, rendered.text):
         assert not re.search(r"[\x00\x1b\u202e\ud800]", shown)
         assert "display:none" in shown or "display:none" not in text
-    lines = score_lines(
+    lines = lines_of(
         every, every.items, answers, found, protocol="p", model="m", paired=PAIRED, other=text
     )
     assert all("\n" not in line for line in lines)
@@ -290,9 +304,7 @@ def test_hostile_texts_stay_text(tmp_path: Path, text: str) -> None:
 def test_a_long_answer_is_shortened(tmp_path: Path) -> None:
     every = data("textvqa", [item(0)])
     answers = {"0": answered(every.items[0], "x" * 50_000)}
-    write_report(
-        tmp_path, every, every.items, answers, score(every, answers, []), protocol="p", model="m"
-    )
+    write(tmp_path, every, every.items, answers, score(every, answers, []), protocol="p", model="m")
     page, _ = read(tmp_path)
     assert "… (50000 characters)" in page.text
     assert len(page.text) < 8000
@@ -303,7 +315,7 @@ def test_a_report_is_made_anew_and_a_persons_file_is_kept(tmp_path: Path) -> Non
     answers = {"0": answered(every.items[0], "x")}
     (tmp_path / HTML).write_text("mine")
     for right in ([], ["0"]):
-        write_report(
+        write(
             tmp_path, every, every.items, answers, score(every, answers, right), protocol="p",
             model="m",
         )  # fmt: skip
@@ -318,7 +330,7 @@ def test_a_folder_that_cant_be_written_is_one_sentence(tmp_path: Path) -> None:
     every = data("textvqa", [item(0)])
     (tmp_path / "file").write_text("")
     with pytest.raises(CogVLM2LiteError, match="can't be written") as caught:
-        write_report(
+        write(
             tmp_path / "file", every, every.items, {}, score(every, {}, []), protocol="p", model="m"
         )
     assert "The answers are kept" in caught.value.hint

@@ -26,6 +26,7 @@ from cogvlm2_lite.inputs.tiles import tiles
 PICTURES = Path(__file__).parents[1] / "pictures"
 TIFFS = sorted((PICTURES / "tiff").glob("*.tif"))
 SIGN = Image.open(PICTURES / "sign.png")
+SIGN.load()  # which closes the file
 """What every file in tests/pictures/tiff shows, some of them in greys."""
 ROAD = np.asarray(Image.open(next(p.path for p in sample_pictures() if p.path.stem == "sign")))
 """What the other files show."""
