@@ -1,4 +1,4 @@
-"""A row of controls that goes on in the next line where there is no room.
+"""A row of controls that wraps to the next line when it is too narrow.
 
 In a row of Qt the widths of its controls add up, so a narrow window or large letters cut it off.
 """

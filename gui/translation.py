@@ -72,7 +72,7 @@ def sentences(*texts: str) -> str:
 
 
 def _append(left: str, right: str) -> str:
-    """Return two texts as one, without a single blank between them that stands in Chinese."""
+    """Join two texts; between Chinese characters a single blank is left out."""
     before, after = left.removesuffix(" "), right.removeprefix(" ")
     blanks = len(left) - len(before) + len(right) - len(after)
     if blanks == 1 and _is_chinese(before[-1:], after[:1]):

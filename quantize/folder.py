@@ -65,7 +65,7 @@ def _config(source: Path, recipe: Recipe) -> dict[str, Any]:
 def _merged_config(content: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Return the config with the source's quantization, if the result has one.
 
-    If a matrix changed its storage kind, the list of those that are not 4-bit is written anew.
+    If a matrix changed its storage kind, the list of those that are not 4-bit is rewritten.
     """
     if all(tensor.kind == "dense" for tensor in recipe.tensors):
         content.pop("quantization_config", None)

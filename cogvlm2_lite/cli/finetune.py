@@ -211,7 +211,7 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
         except OSError as error:
             raise DoesNotFitError(
                 "{folder} can't be written to: {why}.",
-                hint="Free some space, then run the same command again: it goes on.",
+                hint="Free some space, then run the same command again: it continues.",
                 folder=task.out,
                 why=error.strerror or error,
             ) from error

@@ -16,7 +16,7 @@ ANSWERS = "answers.jsonl"
 
 
 class Key(NamedTuple):
-    """What an answer belongs to. An answer stands for a question only if all of it is equal.
+    """The identity of an asked question. A saved answer is used only if all of it is equal.
 
     query    sha256 of the template and text that were sent
     picture  sha256 of the bytes of the picture's file

@@ -336,7 +336,7 @@ def _own_name(benchmark: str, path: Path) -> str:
 
 
 def _read(source: _Source, name: str, *, answers_needed: bool) -> Data:
-    """Read and check all questions of a source. The name "" stands for that of the file."""
+    """Read and check all questions of a source. With the name "" it is named after its file."""
     path = source.paths[0]
     suffix = path.suffix.lower()
     pictures: list[Picture | str] = []

@@ -1,4 +1,4 @@
-"""What a run leaves on the disk so that a killed one goes on: `OUT/training`.
+"""The files from which a killed run continues: `OUT/training`.
 
     run.json                  settings, fingerprints of base and data: the identity of the run
     log.jsonl                 a line per step and per evaluation
@@ -64,8 +64,8 @@ class RunFolder:
                 if known.get(key) != value:
                     raise UsageError(
                         "{folder} has a run with {key} = {old}, not {new}.",
-                        hint="Use the same settings to go on, another folder, or --restart to "
-                        "begin anew.",
+                        hint="Use the same settings to continue, another folder, or --restart to "
+                        "start again.",
                         folder=self.out,
                         key=key,
                         old=json.dumps(known.get(key), ensure_ascii=False),
@@ -75,7 +75,7 @@ class RunFolder:
         write_file_durably(file, (json.dumps(dict(identity), indent=1) + "\n").encode())
 
     def load(self) -> tuple[Place, dict[str, Tensor]] | None:
-        """Return the newest state; None if there is none. Drops log lines of later steps."""
+        """Return the newest state, or None. Drops log lines of later steps."""
         if not self._state.is_file():
             self._cut_log(0)
             return None
@@ -84,7 +84,7 @@ class RunFolder:
         if hashlib.sha256(raw).hexdigest() != content["sha256"]:
             raise UsageError(
                 "{file} is damaged.",
-                hint="Begin anew with --restart.",
+                hint="Start again with --restart.",
                 file=self.folder / content["file"],
             )
         place = Place(**content["place"])

@@ -122,7 +122,7 @@ class JobForm(QWidget):
         )
 
     def existing_for(self, job: Job) -> Existing | None:
-        """Return what happens to text files of the user's; None: that is to be asked.
+        """Return what to do with the user's text files, or None to ask.
 
         An answer is remembered for its folder: it must replace no files of another one.
         """

@@ -1,4 +1,4 @@
-"""The question what happens to text files of the user's that a batch would write."""
+"""The question about the user's text files that a batch would overwrite."""
 
 from __future__ import annotations
 

@@ -4161,7 +4161,7 @@
         <translation>无法写入 {folder}：{why}。</translation>
     </message>
     <message>
-        <source>Free some space, then run the same command again: it goes on.</source>
+        <source>Free some space, then run the same command again: it continues.</source>
         <translation>请释放一些空间，然后再次运行同一命令：它会继续。</translation>
     </message>
     <message>
@@ -5149,7 +5149,7 @@
         <translation>请用 --labels en、zh 或 both 选择。</translation>
     </message>
     <message>
-        <source>Begin anew with --restart.</source>
+        <source>Start again with --restart.</source>
         <translation>请用 --restart 重新开始。</translation>
     </message>
     <message>
@@ -5157,7 +5157,7 @@
         <translation>{folder} 中的训练使用 {key} = {old}，而不是 {new}。</translation>
     </message>
     <message>
-        <source>Use the same settings to go on, another folder, or --restart to begin anew.</source>
+        <source>Use the same settings to continue, another folder, or --restart to start again.</source>
         <translation>请使用相同的设置继续，或使用另一个文件夹，或用 --restart 重新开始。</translation>
     </message>
     <message>

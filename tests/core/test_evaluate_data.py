@@ -792,7 +792,7 @@ def test_a_picture_file_above_the_limit_is_not_decoded() -> None:
 
 
 def test_all_errors_are_for_users(tmp_path: Path) -> None:
-    """Random damage of a TSV never gives anything but an error with a sentence."""
+    """A randomly damaged TSV is read, or is an error with one sentence."""
     rows = [row(1), row(2, image="1"), row(3, answer="['a', 'b']")]
     whole = write_tsv(tmp_path / "TextVQA_VAL.tsv", rows, quoting=csv.QUOTE_ALL).read_bytes()
     for number in range(0, len(whole), 7):

@@ -70,8 +70,6 @@ export const CHINESE = {
     "请不要使用 json_object。",
   "Available GPUs: {names}.":
     "可用的 GPU：{names}。",
-  "Begin anew with --restart.":
-    "请用 --restart 重新开始。",
   "Check the spelling of the path.":
     "请检查路径的拼写。",
   "Choose a --port of 1024 or above: the system reserves those below.":
@@ -314,6 +312,8 @@ export const CHINESE = {
     "请缩短问题。",
   "Simplify the schema, or use json_object and name the fields in the question.":
     "请简化该 Schema，或使用 json_object 并在问题中写明字段。",
+  "Start again with --restart.":
+    "请用 --restart 重新开始。",
   "Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows which GPUs still respond.":
     "请重新启动；如果再次发生，请加上 --device cpu。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。",
   "Start the program again; both must be of the same version.":
@@ -684,7 +684,7 @@ export const CHINESE = {
     "请使用训练它时的模型，或用 --any-base 仍然使用它。",
   "Use the released 16-bit checkpoint, a folder that quantize wrote, or a 4-bit folder of bitsandbytes.":
     "请使用发布的 16 位检查点、quantize 生成的文件夹，或 bitsandbytes 的 4 位文件夹。",
-  "Use the same settings to go on, another folder, or --restart to begin anew.":
+  "Use the same settings to continue, another folder, or --restart to start again.":
     "请使用相同的设置继续，或使用另一个文件夹，或用 --restart 重新开始。",
   "Use {folder}.":
     "请使用 {folder}。",
