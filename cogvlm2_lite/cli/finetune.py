@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +192,7 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
     from cogvlm2_lite.finetune.prepare import prepare
 
     prepare_threads()
-    with exclusive_folder(task.out, "finetune") as notices:
+    with _no_empty_folder(task.out), exclusive_folder(task.out, "finetune") as notices:
         for notice in notices:
             report.console.remark(valid_text(str(notice)))
         with report.console.working("Reading the data"):
@@ -284,6 +285,16 @@ def _check_out(out: Path) -> None:
             hint="Choose a new folder for the adapter.",
             folder=out,
         )
+
+
+@contextmanager
+def _no_empty_folder(out: Path) -> Iterator[None]:
+    """Delete OUT if the block leaves nothing in it, as after a mistake in the data."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it has files, or it was never made
+            out.rmdir()
 
 
 def _write_curves(out: Path, prepared: Prepared) -> None:

@@ -132,6 +132,7 @@ def read_rows(
 
     Raises UsageError if there is nothing of a known form.
     """
+    source = source.absolute()  # pictures of a folder are found by their whole paths
     if source.is_dir():
         return _read_folder(source, form, labels, ask)
     if not source.is_file():

@@ -168,6 +168,21 @@ def test_captions_in_text_files(folder: Path) -> None:
     assert [row.turns[0].question for row in asked.rows] == ["One?", "Two?"]
 
 
+def test_a_folder_may_be_named_from_where_one_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.txt").write_text("a red circle")
+    monkeypatch.chdir(folder.parent)
+    (row,) = read_rows(Path(folder.name)).rows
+    assert row.picture == (folder / "a.png").resolve()
+    part = folder / "sft"
+    for name in ("images", "labels"):
+        (part / name).mkdir(parents=True)
+    (part / "images" / "1.png").write_bytes(PNG)
+    (part / "labels" / "1.json").write_text('{"captions": [{"role": "caption", "content": "x"}]}')
+    assert len(read_rows(Path(folder.name) / "sft").rows) == 1
+
+
 def test_metadata_of_datasets_and_kohya(folder: Path) -> None:
     (folder / "metadata.json").write_text(
         json.dumps({"a.png": {"caption": "one"}, "b.png": {"tags": "x, y"}, "图片.png": {}}),

@@ -201,6 +201,7 @@ def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> No
     file.write_text(few.read_text("utf-8") + '{"image": "none.png", "text": "x"}\n' * 2, "utf-8")
     with pytest.raises(UsageError, match=r"2 of 10 rows can't be used: .*picture missing"):
         run("demo", str(file), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
     code, told, _ = run("demo", str(file), str(tmp_path / "out"), "--plan", "--allow-skipped")
     assert code == 0
     assert "2 skipped: 2 picture missing" in told
