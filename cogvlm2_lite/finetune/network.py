@@ -167,12 +167,14 @@ class LearningNetwork:
     def _prepare(
         self, samples: Sequence[TrainingSample]
     ) -> tuple[list[_Sequence], dict[str, Tensor], LayerMajorWalk | None]:
-        """Return what is computed of each sample, the pictures' features, and how they were made.
+        """Return what is computed of each sample, the features it needs, and how they were made.
 
         The walk over the vision tower is None if nothing in it is trained.
         """
         pictures = {s.picture.key: s for s in samples if s.picture is not None}
-        features, encoder = self._encode(pictures)
+        # Behind a known prefix nothing reads the picture's features.
+        shown = {key: each for key, each in pictures.items() if key not in self._prefixes}
+        features, encoder = self._encode(shown)
         prefixes = self._prefill(pictures, features) if self._behind else {}
         return [self._sequence(sample, prefixes) for sample in samples], features, encoder
 
