@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
+from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import to_json, valid_text
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
@@ -167,15 +170,29 @@ def build_parser() -> Parser:
         "--restart", action="store_true", help="delete the state of the run in OUT and start again"
     )
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="read the command stop from standard input: finish the step, save and end; its end "
+        "means stop",
+    )
     return parser
 
 
-def main(argv: Sequence[str], *, console: Console | None = None) -> int:
-    """Run `finetune` and return 0 when the adapter is finished, 130 if it was interrupted."""
+def main(
+    argv: Sequence[str],
+    *,
+    console: Console | None = None,
+    control_lines: Iterable[str] = sys.stdin,
+) -> int:
+    """Run `finetune` and return 0 when the adapter is finished, 130 if it was interrupted.
+
+    control_lines  the commands that --control reads
+    """
     args = build_parser().read(argv)
     report = _Reporter(console or Console(), as_json=args.json)
     try:
-        return _run(args, report)
+        return _run(args, report, control_lines)
     except CogVLM2LiteError as error:
         if not args.json or isinstance(error, OutputError):
             raise
@@ -183,11 +200,10 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         return error.exit_code
 
 
-def _run(args: argparse.Namespace, report: _Reporter) -> int:
+def _run(args: argparse.Namespace, report: _Reporter, control_lines: Iterable[str]) -> int:
     task = _task(args)
     _check_out(task.out)
     from cogvlm2_lite.devices import prepare_threads
-    from cogvlm2_lite.events import Cancel
     from cogvlm2_lite.finetune.learn import Interrupted, StepDone
     from cogvlm2_lite.finetune.prepare import prepare
 
@@ -201,6 +217,10 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
         if args.plan:
             return 0
         cancel = Cancel()
+        if args.control:
+            threading.Thread(
+                target=_follow, args=(control_lines, cancel), name="control", daemon=True
+            ).start()
         try:
             with stopped_by_interrupt(cancel):
                 for event in prepared.run.go(cancel):
@@ -220,6 +240,14 @@ def _run(args: argparse.Namespace, report: _Reporter) -> int:
         _write_page(task, prepared, answers)
         report.finished(task.out, answers)
     return 0
+
+
+def _follow(lines: Iterable[str], cancel: Cancel) -> None:
+    """Request a stop at the line `stop`, or at the end: the program that sends them has ended."""
+    for line in lines:
+        if line.strip() == "stop":
+            break
+    cancel.set()
 
 
 def _task(args: argparse.Namespace) -> TrainingTask:

@@ -182,6 +182,24 @@ def test_the_command_trains_and_shows_before_and_after(few: Path, tmp_path: Path
     assert events == ["planned", "finished"]  # everything was done before
 
 
+@pytest.mark.parametrize("lines", [["resume\n", "stop\n"], []])
+def test_a_program_that_asks_for_a_stop_gets_a_saved_state(
+    lines: list[str], few: Path, tmp_path: Path
+) -> None:
+    """The end of the lines means stop, too: the window has ended."""
+    output = StringIO()
+    argv = ["demo", str(few), str(tmp_path / "out"), "--rank", "2", "--step", "1", "--control"]
+    code = main(
+        [*argv, "--answer-space", "yes", "--epochs", "9", "--json"],
+        console=Console(output, StringIO()),
+        control_lines=lines,
+    )
+    events = [json.loads(line)["event"] for line in output.getvalue().splitlines()]
+    assert (code, events[-2:]) == (130, ["saved", "interrupted"])
+    assert len(events) < 20  # of 63 steps
+    assert (tmp_path / "out" / "training" / "state.json").is_file()
+
+
 def test_plan_trains_nothing(few: Path, tmp_path: Path) -> None:
     code, told, _ = run("demo", str(few), str(tmp_path / "out"), "--plan")
     assert code == 0
