@@ -12,8 +12,8 @@ import torch
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.finetune.labels import NO_LABEL, Labelled, Labeller
-from cogvlm2_lite.finetune.network import TrainingPicture, TrainingSample
 from cogvlm2_lite.finetune.rows import Reason, Row, Rows, Skipped
+from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
 
 _MOST_HELD_OUT = 500

@@ -14,12 +14,8 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.finetune.labels import NO_LABEL
-from cogvlm2_lite.finetune.network import (
-    LearningNetwork,
-    TrainedPair,
-    TrainingPicture,
-    TrainingSample,
-)
+from cogvlm2_lite.finetune.network import LearningNetwork
+from cogvlm2_lite.finetune.samples import TrainedPair, TrainingPicture, TrainingSample
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.weights.adapter import pairs_of, peft_name
 from cogvlm2_lite.weights.adapter_names import ACTS_ON, ALL_ROWS

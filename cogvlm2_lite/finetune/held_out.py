@@ -12,8 +12,9 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.finetune.data import Example, Pictures, make_examples
 from cogvlm2_lite.finetune.labels import Labeller
-from cogvlm2_lite.finetune.network import LearningNetwork, TrainedPair
+from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.rows import read_rows
+from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling

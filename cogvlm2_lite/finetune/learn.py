@@ -15,7 +15,8 @@ from torch import Tensor
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune.data import Example, steps_of_epoch, talks
-from cogvlm2_lite.finetune.network import LearningNetwork, TrainedPair
+from cogvlm2_lite.finetune.network import LearningNetwork
+from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import Place, RunFolder
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor

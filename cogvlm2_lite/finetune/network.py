@@ -9,9 +9,10 @@ The base model is frozen. Only the adapter's two matrices per layer get gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.layer_major import LayerMajorWalk, LayerStage
 from cogvlm2_lite.engine.runtime import behind_picture
-from cogvlm2_lite.finetune.labels import NO_LABEL
+from cogvlm2_lite.finetune.samples import TrainedPair, TrainingSample
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.attention import visible_keys
@@ -35,53 +36,11 @@ from cogvlm2_lite.model.vision import VisionBlock
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
-from cogvlm2_lite.weights.slots import Adapted, Linear, LowRank
+from cogvlm2_lite.weights.slots import Adapted, Linear, LowRank, WeightSlot
 
 _NAME = "trained"
 _LOGIT_ROWS = 64
 """Label positions whose logits are computed together: 31 MiB in float32 for the 19B model."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingPicture:
-    """A picture that may belong to several samples.
-
-    key     differs for different pictures; samples with equal keys share what is computed of it
-    pixels  returns [1, 3, image_size, image_size], normalised
-    """
-
-    key: str
-    pixels: Callable[[], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingSample:
-    """One sequence: a conversation that ends with the answer to be learnt.
-
-    input_ids, token_type_ids, labels  [1, tokens] int64; position i predicts labels[i + 1]
-    """
-
-    input_ids: Tensor
-    token_type_ids: Tensor
-    labels: Tensor
-    picture: TrainingPicture | None = None
-
-    @property
-    def label_positions(self) -> Tensor:
-        """Positions whose next token is trained, [n] int64."""
-        return (self.labels[0, 1:] != NO_LABEL).nonzero().squeeze(1)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedPair:
-    """The trained matrices of one linear layer, float32 leaves with gradients.
-
-    down  lora_A, [rank, in_features]
-    up    lora_B, [out_features, rank]
-    """
-
-    down: Tensor
-    up: Tensor
 
 
 class LearningNetwork:
@@ -109,6 +68,16 @@ class LearningNetwork:
         cached_bytes: int = 0,
     ) -> None:
         self.config = catalog.config
+        self._in = partial(
+            LearningNetwork,
+            catalog,
+            pairs,
+            scale=scale,
+            acts_on=acts_on,
+            device=device,
+            rope=rope,
+            kept_bytes=kept_bytes,
+        )
         self._room = {"weights": kept_bytes, "pictures": cached_bytes}
         self._kept: set[int] = set()
         self._features: dict[str, Tensor] = {}
@@ -126,11 +95,24 @@ class LearningNetwork:
         for slot in self._parts.rotary.slots():
             self._loader.fill(slot)
 
-    def accumulate(self, samples: Sequence[TrainingSample]) -> float:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype."""
+        return self._dtype
+
+    def accumulate(
+        self, samples: Sequence[TrainingSample], dtype: torch.dtype | None = None
+    ) -> float:
         """Add the gradients of the samples' loss to the pairs; return the loss.
+
+        dtype  compute dtype of this step, such as float32 to repeat a step whose loss was not
+               finite; None: the network's
 
         The loss is the mean over all label tokens of all samples.
         """
+        if dtype is not None and dtype != self._dtype:
+            self._release()
+            return self._in(dtype=dtype).accumulate(samples)
         sequences, features, encoder = self._prepare(samples)
         decoder = self._decoder(sequences, features, keep_inputs=True)
         with torch.no_grad():
@@ -401,6 +383,15 @@ class LearningNetwork:
                 for slot in slots:
                     self._loader.clear(slot)
 
+    def _release(self) -> None:
+        """Release the weights that are kept; they are loaded again when they are needed."""
+        for piece in self._parts.pieces:
+            if id(piece) in self._kept:
+                self._room["weights"] += sum(_held_bytes(slot) for slot in piece.slots())
+                for slot in piece.slots():
+                    self._loader.clear(slot)
+        self._kept.clear()
+
     def _trained(self, piece: HasSlots) -> Iterator[Linear]:
         for slot in piece.slots():
             if isinstance(slot, Linear) and slot.name in self.pairs:
@@ -472,6 +463,11 @@ class _Recorded(KVCache):
             return keys, values
         before = (each.to(keys.device) for each in self._layers[layer])
         return torch.cat((next(before), keys), dim=2), torch.cat((next(before), values), dim=2)
+
+
+def _held_bytes(slot: WeightSlot) -> int:
+    held = slot.stored if isinstance(slot, Linear) else slot.value
+    return 0 if held is None else held.nbytes
 
 
 def _chunk(sample: TrainingSample, start: int, end: int) -> Chunk:

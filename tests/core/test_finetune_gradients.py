@@ -8,10 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import AdapterError, UsageError
-from cogvlm2_lite.finetune.gradients import loss_and_gradients
+from cogvlm2_lite.finetune.gradients import _leaf, _sample, loss_and_gradients
+from cogvlm2_lite.finetune.network import LearningNetwork
+from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor
+from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.weights.adapter import pairs_of, peft_name
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
+from cogvlm2_lite.weights.catalog import Catalog
 from tests.helpers.conversion import quantize
 from tests.helpers.finetune import (
     GRADIENT_TOLERANCE,
@@ -87,6 +93,35 @@ def test_bfloat16_keeps_loss_and_directions() -> None:
                 gradients[name].flatten(), expected.flatten(), dim=0
             )
             assert float(angle) >= 0.99, name
+
+
+def test_a_step_can_be_repeated_in_float32() -> None:
+    init = golden("experts/init")
+    config = read_config(CHECKPOINT)
+    found, rank = pairs_of(init, config)
+    pairs = {n: TrainedPair(down=_leaf(a), up=_leaf(b)) for n, (a, b) in found.items()}
+    network = LearningNetwork(
+        Catalog.open(CHECKPOINT, config), pairs, scale=8 / rank, acts_on="all",
+        device=torch.device("cpu"), dtype=torch.bfloat16, rope=RopeMode.REFERENCE,
+        kept_bytes=1 << 30,
+    )  # fmt: skip
+    seen: list[Tensor] = []
+    samples = [_sample(n, sample(case), config, seen) for n, case in enumerate(("s1", "s2"))]
+    first = network.accumulate(samples)
+    for pair in pairs.values():
+        for leaf in (pair.down, pair.up):
+            assert leaf.grad is not None
+            leaf.grad.zero_()
+    exact = network.accumulate(samples, dtype=torch.float32)
+    assert abs(exact - PAIR_LOSSES["experts"]) < LOSS_TOLERANCE
+    gradients = {
+        peft_name(name, side): leaf.grad
+        for name, pair in pairs.items()
+        for side, leaf in (("A", pair.down), ("B", pair.up))
+        if leaf.grad is not None
+    }
+    assert worst(gradients, golden("experts/grad")) < GRADIENT_TOLERANCE
+    assert network.accumulate(samples) == first != exact
 
 
 def test_three_steps_of_adamw_end_at_the_same_weights() -> None:
