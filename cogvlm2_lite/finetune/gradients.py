@@ -145,14 +145,25 @@ def _sample(
         input_ids=ids,
         token_type_ids=values["token_type_ids"],
         labels=labels,
-        picture=None if pixels is None else _picture(pixels, different),
+        picture=None if pixels is None else _picture(pixels, _text_before(values), different),
     )
 
 
-def _picture(pixels: Tensor, different: list[Tensor]) -> TrainingPicture:
-    """Return a picture; equal ones get the same key, so that they are encoded once."""
+def _text_before(values: Mapping[str, Tensor]) -> list[int]:
+    """Return the ids of the text before the end of the picture: normally bos alone."""
+    image = values["token_type_ids"][0] == 1
+    end = int(image.nonzero().max())
+    before: list[int] = values["input_ids"][0, :end][~image[:end]].tolist()
+    return before
+
+
+def _picture(pixels: Tensor, before: Sequence[int], different: list[Tensor]) -> TrainingPicture:
+    """Return a picture; equal ones behind equal text get the same key.
+
+    What is computed of [bos, picture] belongs to the key, so the text is a part of it.
+    """
     found = (i for i, each in enumerate(different) if torch.equal(each, pixels))
     number = next(found, len(different))
     if number == len(different):
         different.append(pixels)
-    return TrainingPicture(key=str(number), pixels=lambda: pixels)
+    return TrainingPicture(key=f"{number} {list(before)}", pixels=lambda: pixels)
