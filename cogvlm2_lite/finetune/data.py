@@ -11,10 +11,10 @@ import torch
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.errors import ImageError, UsageError
-from cogvlm2_lite.finetune.labels import NO_LABEL, Labelled, Labeller
-from cogvlm2_lite.finetune.rows import Reason, Row, Rows, Skipped
 from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
+from cogvlm2_lite.rows.labels import NO_LABEL, Labelled, Labeller
+from cogvlm2_lite.rows.read import Reason, Row, Rows, Skipped
 
 _MOST_HELD_OUT = 500
 """Held-out rows at most, without a number or file given."""

@@ -13,10 +13,10 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.finetune.labels import NO_LABEL
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.samples import TrainedPair, TrainingPicture, TrainingSample
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.rows.labels import NO_LABEL
 from cogvlm2_lite.weights.adapter import pairs_of, peft_name
 from cogvlm2_lite.weights.adapter_names import ACTS_ON, ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog

@@ -11,12 +11,12 @@ from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.finetune.data import Example, Pictures, make_examples
-from cogvlm2_lite.finetune.labels import Labeller
 from cogvlm2_lite.finetune.network import LearningNetwork
-from cogvlm2_lite.finetune.rows import read_rows
 from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.rows.labels import Labeller
+from cogvlm2_lite.rows.read import read_rows
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.adapter import Adapter
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS

@@ -20,15 +20,15 @@ from cogvlm2_lite.finetune.data import (
     make_examples,
     split,
 )
-from cogvlm2_lite.finetune.labels import Labeller
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Facts, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork
-from cogvlm2_lite.finetune.rows import Row, Skipped, read_rows
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import free_ram_bytes
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.rows.labels import Labeller
+from cogvlm2_lite.rows.read import Row, Skipped, read_rows
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.writer import write_file_durably

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cogvlm2_lite.finetune.labels import NO_LABEL
+from cogvlm2_lite.rows.labels import NO_LABEL
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,10 +11,10 @@ import pytest
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.finetune.labels import NO_LABEL, Labelled, Labeller
-from cogvlm2_lite.finetune.rows import Turn
 from cogvlm2_lite.inputs.prompt import derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.rows.labels import NO_LABEL, Labelled, Labeller
+from cogvlm2_lite.rows.read import Turn
 from tests.helpers.finetune import FINETUNE
 
 CASES: list[dict[str, Any]] = json.loads((FINETUNE / "labels.json").read_text())["conversations"]

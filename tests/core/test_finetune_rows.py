@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.finetune.rows import CAPTION_QUESTIONS, Reason, Row, Turn, read_rows
+from cogvlm2_lite.rows.read import CAPTION_QUESTIONS, Reason, Row, Turn, read_rows
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

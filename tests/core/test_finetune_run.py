@@ -248,8 +248,8 @@ def test_wrong_options_are_told(argv: list[str], message: str, few: Path, tmp_pa
 
 
 def example(picture: int, number: int) -> Example:
-    from cogvlm2_lite.finetune.rows import Row, Turn
     from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
+    from cogvlm2_lite.rows.read import Row, Turn
 
     tokens = torch.zeros((1, 3), dtype=torch.int64)
     shown = TrainingPicture(key=f"p{picture}", pixels=lambda: torch.zeros(1))

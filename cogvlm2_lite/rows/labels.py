@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
-from cogvlm2_lite.finetune.rows import Reason, Turn
 from cogvlm2_lite.inputs.prompt import build_prompt, token_types
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.rows.read import Reason, Turn
 
 NO_LABEL = -100
 """Label of a token that is not trained."""

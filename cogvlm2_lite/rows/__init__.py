@@ -1,0 +1,1 @@
+"""Rows of pictures with answers, which are trained (`finetune`) or measured (`evaluate`)."""
