@@ -45,6 +45,7 @@ class Phase(Enum):
     PREFILL_IMAGE = "prefill with picture"
     PREFILL_TEXT = "prefill of text"
     DECODE = "decode"
+    LEARN = "learn"  # loss of training samples and its gradients, forward and backward
 
 
 class Role(Enum):

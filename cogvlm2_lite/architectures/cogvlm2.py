@@ -48,6 +48,7 @@ _PHASES: Mapping[Phase, frozenset[Part]] = MappingProxyType({
     Phase.PREFILL_IMAGE: _DECODER | {Part.VISION_EXPERT},
     Phase.PREFILL_TEXT: _DECODER,
     Phase.DECODE: _DECODER | {Part.LM_HEAD},
+    Phase.LEARN: frozenset(Part),  # less what a run does not need, see Training.unused_parts
 })  # fmt: skip
 """Decoding never needs the vision experts: no image token is generated. The first token's logits
 belong to decoding: prefill returns hidden states and needs no lm_head."""

@@ -26,6 +26,8 @@ from cogvlm2_lite.memory.inventory import (
     list_units,
     step_of,
 )
+from cogvlm2_lite.memory.training import Training, learn_bytes, pair_bytes, waiting_bytes
+from cogvlm2_lite.memory.training import picture_bytes as known_picture_bytes
 from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
@@ -35,6 +37,7 @@ PHASE_NAMES: Mapping[Phase, Text] = {
     Phase.PREFILL_IMAGE: Text("Prefill with picture"),
     Phase.PREFILL_TEXT: Text("Prefill of text"),
     Phase.DECODE: Text("Decode"),
+    Phase.LEARN: Text("Training"),
 }
 """Names of phases for the beginning of a sentence."""
 
@@ -158,6 +161,9 @@ class MemoryPlan:
     picture_cache_bytes  RAM for the picture cache; 0 if not even one picture fits
     parallel             conversations at once, each of `context` tokens
     remark               a sentence for the user; "" if there is nothing to say
+    wave_bytes           RAM for what waits of the conversations of a training step that are
+                         computed together (training.waiting_bytes); 0 without training
+    trained_bytes        RAM for the trained numbers, their gradients and moments
     """
 
     context: int
@@ -166,6 +172,8 @@ class MemoryPlan:
     picture_cache_bytes: int = 0
     parallel: int = 1
     remark: Text = Text()  # noqa: RUF009 - immutable
+    wave_bytes: int = 0
+    trained_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -210,6 +218,7 @@ class Workload:
     itemsize      bytes of the compute dtype
     kv_itemsize   bytes of a cached key or value; 1: 8-bit codes with a 4-byte scale per head
     parallel      conversations at once, each with its own cache
+    training      a training run instead of answers: make it with `of_training`
     """
 
     context: int
@@ -217,12 +226,47 @@ class Workload:
     itemsize: int = 2
     kv_itemsize: int = 2
     parallel: int = 1
+    training: Training | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        if self.with_picture:
-            return tuple(Phase)
-        return (Phase.PREFILL_TEXT, Phase.DECODE)
+        """The phases in the order in which they follow one another."""
+        if self.training is not None:
+            return self.training.phases
+        answer = (Phase.PREFILL_TEXT, Phase.DECODE)
+        return (Phase.ENCODE, Phase.PREFILL_IMAGE, *answer) if self.with_picture else answer
+
+    def parts(self, phase: Phase, config: ModelConfig) -> frozenset[Part]:
+        """Return the parts that a phase needs."""
+        parts = config.architecture.phases[phase]
+        if phase is Phase.LEARN and self.training is not None:
+            parts -= self.training.unused_parts
+        return parts
+
+    @staticmethod
+    def of_training(training: Training, *, itemsize: int) -> Workload:
+        """Return the workload of a training run.
+
+        Its plan has the phases ENCODE, PREFILL_IMAGE (only if the adapter acts behind the picture)
+        and LEARN, for forward and backward passes through the decoder. A trained vision tower runs
+        forward in ENCODE and backward in LEARN. `Residency` carries the plan out as for answers:
+
+            plan = plan_memory(config, sizes, budgets, Workload.of_training(training, itemsize=2))
+            residency = Residency(loaders, keys, parts.pieces, plan, arenas)
+            with residency.at(Phase.LEARN, block): ...                  # forward, and the head
+            with residency.at(Phase.LEARN, block, backward=True): ...   # last block to first
+
+        The conversations of a step are split into waves, so that `training.waiting_bytes` of a
+        wave is at most `plan.wave_bytes`. `plan.picture_cache_bytes` limits what is kept of
+        pictures from step to step.
+        """
+        return Workload(
+            context=training.prefix + training.tokens,
+            with_picture=training.pictures > 0,
+            itemsize=itemsize,
+            kv_itemsize=itemsize,
+            training=training,
+        )
 
 
 def plan_memory(
@@ -246,34 +290,114 @@ def plan_memory(
     """
     # 1. Spread the blocks over the devices, unless an earlier plan did.
     shares = shares or share_blocks(config, budgets)
-    # 2. Only the parts that some phase of the workload needs take part.
+
+    def plan_with(waiting: int) -> MemoryPlan:
+        return _plan(config, sizes, budgets, workload, offload, shares, waiting)
+
+    training = workload.training
+    if training is None:
+        return plan_with(0)
+    # 2. In training, RAM also holds the trained numbers and what waits of a step's conversations:
+    #    of all of them if there is room, else of as many as fit, but at least of the longest one.
+    least, most = (
+        training.trained_bytes
+        + waiting_bytes(config, training, workload.itemsize, tokens=tokens, pictures=pictures)
+        for tokens, pictures in (
+            (training.tokens, min(1, training.pictures)),
+            (training.step_tokens, training.step_pictures),
+        )
+    )
+    most = max(least, most)
+    if not budgets[0].in_ram:
+        return plan_with(_waiting_beside_weights(plan_with(0), budgets, least, most))
+    room = _room_to_wait(plan_with(least), least_bytes(config, sizes, workload) + least)
+    return plan_with(min(most, least + room))
+
+
+def _room_to_wait(plan: MemoryPlan, floor: int) -> int:
+    """Return how much more may wait than in a plan for the longest conversation alone, in RAM.
+
+    floor  bytes of the smallest working set, and of what waits in that plan
+
+    If the learning phase streams nothing, it must stay so. If it streams anyway, larger waves save
+    more than resident weights do: all streamed weights are read twice for each wave.
+    """
+    rooms = [sum(device.budget.device_bytes for device in plan.devices) - floor]
+    for device in plan.devices:
+        learn = device.phase(Phase.LEARN)
+        if not learn.streamed:
+            last = max(i for i, unit in enumerate(learn.resident) if unit.part in learn.parts)
+            others = sum(unit.nbytes for unit in learn.resident[last + 1 :])
+            rooms.append(device.budget.device_bytes - learn.peak_bytes + others)
+    return max(0, min(rooms))
+
+
+def _waiting_beside_weights(
+    plan: MemoryPlan, budgets: Sequence[DeviceBudget], least: int, most: int
+) -> int:
+    """Return the bytes of RAM for what waits in training; weights that are streamed come first.
+
+    Raises DoesNotFitError if there is not enough for one conversation.
+    """
+    host = sum(budget.host_bytes for budget in budgets)
+    if host < least:
+        raise DoesNotFitError(
+            "Training needs at least {least} of RAM for the trained numbers and one conversation, "
+            "where {size} can be used.",
+            hint="Close other programs, or use a smaller --rank or --max-tokens.",
+            least=format_bytes(least),
+            size=format_bytes(host),
+        )
+    moving = sum(unit.nbytes for device in plan.devices for unit in device.moving)
+    return min(most, max(least, host - moving))
+
+
+def _plan(
+    config: ModelConfig,
+    sizes: Mapping[UnitKey, int],
+    budgets: Sequence[DeviceBudget],
+    workload: Workload,
+    offload: Offload,
+    shares: Sequence[Mapping[Part, range]],
+    waiting: int,
+) -> MemoryPlan:
+    """Return a plan; `waiting` bytes of RAM are used besides weights, caches and scratch."""
+    # 1. Only the parts that some phase of the workload needs take part.
     units = _needed_units(config, sizes, workload)
-    # 3. Each device is planned for itself: its units within its budget.
+    # 2. Each device is planned for itself: its units within its budget.
     last = len(budgets) - 1
+    taken = waiting // len(budgets) if budgets[0].in_ram else 0
     devices = tuple(
         _plan_device(
-            config, budget, shares[i], _units_on(units, shares[i], i == last), workload, offload
+            config, budget, shares[i], _units_on(units, shares[i], i == last), workload, offload,
+            taken,
         )
         for i, budget in enumerate(budgets)
-    )
-    # 4. The embedding is read by rows from its mapped file; the picture cache gets what is left.
+    )  # fmt: skip
+    # 3. The embedding is read by rows from its mapped file; the picture cache gets what is left.
     on_host = {Part.EMBEDDING: sizes[(Part.EMBEDDING, None)]}
+    trained = 0 if workload.training is None else workload.training.trained_bytes
     return MemoryPlan(
         context=workload.context,
         devices=devices,
         host_part_bytes=on_host,
-        picture_cache_bytes=_picture_cache_bytes(config, devices, on_host, workload),
+        picture_cache_bytes=_picture_cache_bytes(config, devices, on_host, workload, waiting),
         parallel=workload.parallel,
+        wave_bytes=max(0, waiting - trained),
+        trained_bytes=trained,
     )
 
 
 def least_bytes(config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload) -> int:
-    """Return the memory of a single device below which `plan_memory` raises DoesNotFitError."""
+    """Return the memory of a single device below which `plan_memory` raises DoesNotFitError.
+
+    In training without a GPU, what waits in RAM comes in addition to it.
+    """
     budget = DeviceBudget(device="", device_bytes=0)
     [share] = share_blocks(config, [replace(budget, device_bytes=1)])
     units = _units_on(_needed_units(config, sizes, workload), share, is_last=True)
     phases = (
-        _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
+        _plan_phase(phase, config, budget, share, units, workload, 0) for phase in workload.phases
     )
     return max(phase.peak_bytes for phase in phases)
 
@@ -332,9 +456,9 @@ def share_blocks(config: ModelConfig, budgets: Sequence[DeviceBudget]) -> list[d
 def _needed_units(
     config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload
 ) -> list[Unit]:
-    architecture = config.architecture
-    needed = frozenset[Part]().union(*(architecture.phases[phase] for phase in workload.phases))
-    return [unit for unit in list_units(sizes, architecture.keep_order) if unit.part in needed]
+    needed = frozenset[Part]().union(*(workload.parts(phase, config) for phase in workload.phases))
+    units = list_units(sizes, config.architecture.keep_order)
+    return [unit for unit in units if unit.part in needed]
 
 
 def _units_on(
@@ -362,13 +486,18 @@ def _plan_device(
     units: tuple[Unit, ...],
     workload: Workload,
     offload: Offload,
+    waiting: int,
 ) -> DevicePlan:
     phases = tuple(
-        _plan_phase(phase, config, budget, share, units, workload) for phase in workload.phases
+        _plan_phase(phase, config, budget, share, units, workload, waiting)
+        for phase in workload.phases
     )
     largest = max(phases, key=lambda phase: phase.peak_bytes)
     if largest.peak_bytes > budget.device_bytes:
-        raise _does_not_fit(largest, _fitting_context(phases, budget, workload), budget, config)
+        shorter = None
+        if workload.training is None:
+            shorter = _fitting_context(phases, budget, workload)
+        raise _does_not_fit(largest, shorter, budget, config)
     plan = DevicePlan(budget=budget, blocks=share, phases=phases)
     if offload is Offload.NEVER:
         _check_nothing_moves(plan, units)
@@ -408,20 +537,18 @@ def _plan_phase(
     share: Mapping[Part, range],
     units: tuple[Unit, ...],
     workload: Workload,
+    waiting: int,
 ) -> PhasePlan:
     """Return the plan with the longest prefix of the keeping order that fits.
 
     If nothing fits, it is the plan with the smallest possible working set.
+
+    waiting  bytes of a training run that are on this device in every phase
     """
     # 1. What the phase needs besides weights; the rest of the budget is room for weights.
-    cache = _cache_bytes(phase, config, share, workload)
-    scratch = scratch_bytes(
-        phase,
-        config,
-        itemsize=workload.itemsize,
-        tokens=min(PREFILL_CHUNK, workload.context),
-        parallel=workload.parallel,
-    )
+    cache, scratch = waiting, _scratch_bytes(phase, config, units, workload)
+    if workload.training is None:
+        cache = _cache_bytes(phase, config, share, workload)
     if workload.kv_itemsize == 1 and cache:
         # One layer's keys and values in the compute type, and one of them in float32 during the
         # conversion. Several conversations share this: they are converted one after another.
@@ -429,7 +556,7 @@ def _plan_phase(
         scratch += values * (2 * workload.itemsize + 4)
     room = budget.device_bytes - cache - scratch
     # 2. The prefix that stays. Norms are always in it: they are needed before every block.
-    parts = config.architecture.phases[phase]
+    parts = workload.parts(phase, config)
     needed = [unit for unit in units if unit.part in parts]
     floor = sum(unit.part is Part.NORMS for unit in units)
     kept, depth = _longest_prefix(units, needed, floor, room)
@@ -445,6 +572,26 @@ def _plan_phase(
         cache_bytes=cache,
         scratch_bytes=scratch,
     )
+
+
+def _scratch_bytes(
+    phase: Phase, config: ModelConfig, units: Sequence[Unit], workload: Workload
+) -> int:
+    training, itemsize = workload.training, workload.itemsize
+    if phase is Phase.LEARN and training is not None:
+        whole = config.vocab_size * config.hidden_size * itemsize
+        quantized = any(u.part is Part.LM_HEAD and u.nbytes < whole for u in units)
+        return learn_bytes(config, training, itemsize, head_is_quantized=quantized)
+    scratch = scratch_bytes(
+        phase,
+        config,
+        itemsize=itemsize,
+        tokens=min(PREFILL_CHUNK, workload.context),
+        parallel=workload.parallel,
+    )
+    if training is not None and training.tower:
+        scratch += pair_bytes(training, itemsize)
+    return scratch
 
 
 def _longest_prefix(
@@ -506,8 +653,12 @@ def _picture_cache_bytes(
     devices: Sequence[DevicePlan],
     on_host: Mapping[Part, int],
     workload: Workload,
+    waiting: int,
 ) -> int:
-    """Return what weights, caches and activations leave of the RAM budgets, for kept pictures."""
+    """Return what weights, caches and activations leave of the RAM budgets, for kept pictures.
+
+    waiting  bytes of RAM that a training run uses
+    """
     if not workload.with_picture:
         return 0
     if devices[0].budget.in_ram:
@@ -517,11 +668,21 @@ def _picture_cache_bytes(
             device.budget.host_bytes - sum(unit.nbytes for unit in device.moving)
             for device in devices
         ) - sum(on_host.values())
-    return min(left, PICTURE_CACHE_BYTES) if left >= picture_bytes(config, workload) else 0
+        left -= waiting
+    each, most = picture_bytes(config, workload), PICTURE_CACHE_BYTES
+    if workload.training is not None:
+        # What a trained tower makes of a picture changes in every step.
+        most = 0 if workload.training.tower else each * workload.training.pictures
+    return min(left, most) if left >= each else 0
 
 
 def picture_bytes(config: ModelConfig, workload: Workload) -> int:
-    """Return the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures."""
+    """Return the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures.
+
+    In training it may be the picture's features.
+    """
+    if workload.training is not None and workload.with_picture:
+        return known_picture_bytes(config, workload.training, workload.itemsize)
     tokens = 1 + config.vision.image_tokens if workload.with_picture else 0
     return _token_bytes(config, workload) * config.num_hidden_layers * tokens
 
@@ -539,11 +700,14 @@ def _fitting_context(phases: Sequence[PhasePlan], budget: DeviceBudget, workload
 
 
 def _does_not_fit(
-    plan: PhasePlan, shorter: int, budget: DeviceBudget, config: ModelConfig
+    plan: PhasePlan, shorter: int | None, budget: DeviceBudget, config: ModelConfig
 ) -> DoesNotFitError:
+    """Return the error; `shorter` is a context that fits, None in training."""
     missing = plan.peak_bytes - budget.device_bytes
     hint = "Close other programs, allow more memory, or use another device."
-    if shorter >= config.vision.image_tokens + 512:
+    if shorter is None:
+        hint = "Close other programs, allow more memory, or use a smaller --max-tokens or --rank."
+    elif shorter >= config.vision.image_tokens + 512:
         hint = "A context of {context} tokens would fit: --context {context}."
     return DoesNotFitError(
         "{phase} needs at least {least} of RAM, where {usable}: {missing} more is needed."

@@ -140,9 +140,11 @@ class Residency:
     def preload(self) -> Iterator[Preloaded]:
         """Load what decoding needs and no phase releases; yields the progress after each unit.
 
-        If this is not called, the first answer loads them, and the user waits longer for it.
+        If this is not called, the first answer loads them, and the user waits longer for it. For a
+        training run, it loads what the learning phase needs.
         """
-        plans = self._phases[Phase.DECODE]
+        last = list(self._phases)[-1]
+        plans = self._phases[last]
         always = (
             frozenset.intersection(*(phase[index].resident_keys for phase in self._phases.values()))
             for index in range(len(plans))
@@ -154,7 +156,7 @@ class Residency:
             if unit.key in kept and unit.part in plan.parts
         ]
         sizes = [unit.nbytes for unit in units]
-        with self.phase(Phase.DECODE):
+        with self.phase(last):
             for done, unit in enumerate(units, 1):
                 self._load((unit.key,))
                 yield Preloaded(
@@ -196,16 +198,22 @@ class Residency:
         for piece in pieces:
             self.steps += 1
             keys = self._needed(piece, self._current_phase)
-            # 1. The same streamed piece again, for another answer: its weights are still here.
-            if keys and keys == self._lingering:
-                yield piece
-                continue
-            # 2. The piece's own weights: usually the other thread has loaded them.
             following = self._following[backward]
             after = next((f for key in keys if (f := following.get(key))), ())
+            # 1. The same streamed piece again, for another answer, or after the turn from forward
+            #    to backward: its weights are still here.
+            if keys and keys == self._lingering:
+                self._prefetch_if_idle(after)
+                yield piece
+                continue
+            # 2. The piece's own weights: usually the other thread has loaded them. Streamed weights
+            #    of an earlier step leave, and those that were loaded ahead for a step that did not
+            #    come, as after a training step that failed.
             if not self._all_loaded(keys) or not self._all_loaded(after):
                 self._finish_prefetch()
                 self._release_lingering(keys)
+                kept = {*keys, *after}
+                self._drop([key for key in self.loaded if key in self._streamed - kept])
                 self._load(keys)
             # 3. Start to load those of the next step, then let the caller compute.
             self._prefetch(after)
@@ -217,7 +225,7 @@ class Residency:
                 raise
             # 4. Streamed weights stay until another step needs their buffer.
             if streamed:
-                self._release_lingering(keys)
+                self._release_lingering((*keys, *after))
                 self._lingering = keys
 
     @contextmanager
@@ -255,6 +263,12 @@ class Residency:
         """Start to load units on the other thread."""
         if any(key not in self.loaded for key in keys):
             self._prefetching = self._pool.submit(self._load, keys)
+
+    def _prefetch_if_idle(self, keys: Keys) -> None:
+        """Start to load units unless the other thread loads them already, or failed to."""
+        running = self._prefetching
+        if running is None or (running.done() and running.exception() is None):
+            self._prefetch(keys)
 
     def _finish_prefetch(self) -> None:
         """Wait for the other thread; raises its error, if any."""
@@ -339,12 +353,7 @@ def _following(
         for unit in (*plan.resident, *(plan.streamed if plan.depth > 1 else ()))
     }
     # 2. What follows each step.
-    steps = _steps(plans[phase], phase)
-    nexts = _steps(plans[_NEXT[phase]], _NEXT[phase]) if _NEXT[phase] in plans else []
-    after = [*steps[1:], nexts[0] if nexts else ()]
-    if backward:  # which phase comes after a backward pass is not known
-        steps = steps[::-1]
-        after = [*steps[1:], ()]
+    steps, after = _in_order(plans, phase, backward)
     if phase is Phase.DECODE and len(steps) < 2:
         after = [()]
     return {
@@ -354,23 +363,41 @@ def _following(
     }
 
 
-def _steps(plans: Sequence[PhasePlan], phase: Phase) -> list[Keys]:
-    """Return the units that a phase needs, except norms, grouped by step, in order of use."""
+def _in_order(
+    plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase, backward: bool
+) -> tuple[list[Keys], list[Keys]]:
+    """Return the steps of a phase in order, and what follows each of them."""
+    steps = _steps(plans[phase], backward=backward)
+    if backward:  # which phase comes after a backward pass is not known
+        return steps[::-1], [*steps[-2::-1], ()]
+    if phase is Phase.LEARN:  # after the logits comes the way back: the last block again
+        return steps, [*steps[1:], *(steps[-2:-1] or [()])]
+    nexts = _steps(plans[_next_phase(plans, phase)])
+    return steps, [*steps[1:], nexts[0] if nexts else ()]
+
+
+def _next_phase(plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase) -> Phase:
+    """Return the phase after a phase; decoding is followed by the next token's."""
+    order = list(plans)
+    return order[min(order.index(phase) + 1, len(order) - 1)]
+
+
+def _steps(plans: Sequence[PhasePlan], *, backward: bool = False) -> list[Keys]:
+    """Return the units that a phase needs, except norms, grouped by step, in order of use.
+
+    The learning phase only goes back through the vision tower: forward, the tower is computed in a
+    phase of its own.
+    """
+    skipped = {Part.NORMS}
+    if plans[0].phase is Phase.LEARN and not backward:
+        skipped |= {Part.VISION, Part.PROJECTOR}
     needed: list[Unit] = sorted(
         (
             unit
             for plan in plans
             for unit in (*plan.resident, *plan.streamed)
-            if unit.part in plan.parts and unit.part is not Part.NORMS
+            if unit.part in plan.parts and unit.part not in skipped
         ),
         key=step_of,
     )
     return [tuple(unit.key for unit in group) for _, group in groupby(needed, key=step_of)]
-
-
-_NEXT = {
-    Phase.ENCODE: Phase.PREFILL_IMAGE,
-    Phase.PREFILL_IMAGE: Phase.PREFILL_TEXT,
-    Phase.PREFILL_TEXT: Phase.DECODE,
-    Phase.DECODE: Phase.DECODE,  # the next token
-}

@@ -3193,6 +3193,22 @@
         <translation>--count 必须是 1 或更大，而不是 {value}。</translation>
     </message>
     <message>
+        <source>Training</source>
+        <translation>训练</translation>
+    </message>
+    <message>
+        <source>Close other programs, allow more memory, or use a smaller --max-tokens or --rank.</source>
+        <translation>请关闭其他程序、允许使用更多内存，或使用更小的 --max-tokens 或 --rank。</translation>
+    </message>
+    <message>
+        <source>Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.</source>
+        <translation>训练至少需要 {least} 内存来存放训练的数值和一段对话，而可用的只有 {size}。</translation>
+    </message>
+    <message>
+        <source>Close other programs, or use a smaller --rank or --max-tokens.</source>
+        <translation>请关闭其他程序，或使用更小的 --rank 或 --max-tokens。</translation>
+    </message>
+    <message>
         <source>a list that contains only {name}</source>
         <translation>只包含 {name} 的列表</translation>
     </message>

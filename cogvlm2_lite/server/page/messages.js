@@ -98,10 +98,14 @@ export const CHINESE = {
     "请用 --labels en、zh 或 both 选择。",
   "Close other programs and try again.":
     "请关闭其他程序后再试。",
+  "Close other programs, allow more memory, or use a smaller --max-tokens or --rank.":
+    "请关闭其他程序、允许使用更多内存，或使用更小的 --max-tokens 或 --rank。",
   "Close other programs, allow more memory, or use another device.":
     "请关闭其他程序，允许使用更多内存，或使用其他设备。",
   "Close other programs, or plan with a shorter --context.":
     "请关闭其他程序，或用较短的 --context。",
+  "Close other programs, or use a smaller --rank or --max-tokens.":
+    "请关闭其他程序，或使用更小的 --rank 或 --max-tokens。",
   "CogVLM2 Lite can't load a model with {param}.":
     "CogVLM2 Lite 无法用 {param} 加载模型。",
   "CogVLM2 Lite runs cogvlm2-llama3-chat-19B and cogvlm2-llama3-chinese-chat-19B.":
@@ -640,6 +644,10 @@ export const CHINESE = {
     "此服务器没有 {path}。OpenAI 的 API 以 /v1 开头，Ollama 的 API 以 /api 开头。",
   "Too many pictures for one conversation: {count}; the model takes {most}.":
     "一个对话的图片过多：{count} 张；模型接受 {most} 张。",
+  "Training":
+    "训练",
+  "Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.":
+    "训练至少需要 {least} 内存来存放训练的数值和一段对话，而可用的只有 {size}。",
   "Unknown arguments of from_pretrained: {names}.":
     "from_pretrained 的未知参数：{names}。",
   "Unknown device {name!r}.":
