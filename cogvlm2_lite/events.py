@@ -126,7 +126,7 @@ class PromptScored(_Event, frozen=True, kw_only=True):
     """The log probability of each text token of the prompt, if they were asked for.
 
     text    of the prompt
-    tokens  all of them but the one that begins every prompt
+    tokens  all of them but the one that begins every prompt; or the last ones that were asked for
     begins  the name of that token if the question had it as its first token; "": it had not
     """
 

@@ -69,6 +69,8 @@ class Request:
     continue_from  the text of an answer to continue; continue_ids are its tokens
     prompt_ids     the tokens of the whole text, in place of question, history and template
     score_prompt   report the log probability of each token of the prompt
+    score_last     report that of the last tokens of the prompt only, so many; unlike for
+                   score_prompt, what is cached of the prompt before them is used
     """
 
     question: str
@@ -80,6 +82,11 @@ class Request:
     continue_ids: tuple[int, ...] = ()
     prompt_ids: tuple[int, ...] = ()
     score_prompt: bool = False
+    score_last: int = 0
+
+    @property
+    def scores(self) -> bool:
+        return self.score_prompt or self.score_last > 0
 
 
 @dataclass(kw_only=True)
@@ -269,11 +276,14 @@ class Answers:
             raise Cancelled
         prompt, picture, image = prepared.prompt, prepared.picture, prepared.request.image
         slot.generated = None
-        scores = prepared.request.score_prompt
-        if scores:
-            slot.clear()  # logits are not kept, so all of them are computed
+        scores, first = prepared.request.scores, self._first_scored(prepared)
+        reused = first
+        if first > 1:
+            reused = yield from self._restore(prompt, picture, slot)
+        if reused >= first:  # logits are not kept, so those of scored tokens are computed
+            slot.clear()
             slot.cache.truncate(0)
-        reused = 0 if scores else (yield from self._restore(prompt, picture, slot))
+            reused = 0
         scored: list[TokenLogprobs] = []
         features = None
         if image is not None:
@@ -298,7 +308,7 @@ class Answers:
             )
             slot.cached = CachedPrompt.of(prompt, picture, end)
             if scores:
-                scored += yield from self._score(prepared, hidden, start, slot, cancel)
+                scored += yield from self._score(prepared, hidden, (start, first), slot, cancel)
             if picture and chunk.has_image:
                 self.pictures.put(picture, slot.cache, end)
         assert hidden is not None
@@ -316,19 +326,20 @@ class Answers:
         self,
         prepared: Prepared,
         hidden: Tensor,
-        start: int,
+        places: tuple[int, int],
         slot: CacheSlot,
         cancel: Cancel,
     ) -> Generator[Event, None, list[TokenLogprobs]]:
         """Return the logprobs of the text tokens that follow the positions of a chunk.
 
         hidden  [1, tokens, hidden] of the chunk
-        start   position of its first token in the prompt
+        places  positions in the prompt: of the chunk's first token, and of the first scored one
         """
         prompt, scored = prepared.prompt, list[TokenLogprobs]()
+        start, first = places
         ids, types = prompt.input_ids[0].tolist(), prompt.token_type_ids[0]
         top = prepared.request.sampling.logprobs or 0
-        for begin in range(0, hidden.shape[1], _SCORED_ROWS):
+        for begin in range(max(first - 1 - start, 0), hidden.shape[1], _SCORED_ROWS):
             if cancel.is_set:
                 raise Cancelled
             rows = hidden[:, begin : begin + _SCORED_ROWS]
@@ -340,6 +351,13 @@ class Answers:
                     scored.append(logprobs_of(self.tokenizer, logits, ids[place], top))
             yield Progress(phase="prefill", done=start + begin, total=prompt.tokens)
         return scored
+
+    def _first_scored(self, prepared: Prepared) -> int:
+        """Return the position of the first token with a logprob; behind the prompt: none has."""
+        request, tokens = prepared.request, prepared.prompt.tokens
+        if request.score_prompt:
+            return 1
+        return max(tokens - request.score_last, 1) if request.score_last else tokens + 1
 
     def _prompt_scored(self, prepared: Prepared, tokens: tuple[TokenLogprobs, ...]) -> PromptScored:
         prompt, given = prepared.prompt, prepared.request.prompt_ids

@@ -210,6 +210,7 @@ class Worker:
             continue_ids=ask.continue_ids,
             prompt_ids=ask.prompt_ids,
             score_prompt=ask.score_prompt,
+            score_last=ask.score_last,
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 

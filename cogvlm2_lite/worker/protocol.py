@@ -82,7 +82,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     sheet    the pictures to put on one sheet (inputs/sheet.py); image has their files, one after
              the other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
-    prompt_ids, score_prompt     as in engine.answer.Request
+    prompt_ids, score_prompt, score_last     as in engine.answer.Request
     """
 
     request: Number
@@ -99,6 +99,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     continue_ids: tuple[Count, ...] = ()
     prompt_ids: tuple[Count, ...] = ()
     score_prompt: bool = False
+    score_last: Count = 0
 
 
 class CancelRequest(_Message, frozen=True, kw_only=True):

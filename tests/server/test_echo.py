@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from cogvlm2_lite.events import (
     Cancel,
     Finished,
     FinishReason,
+    ImageEncoded,
     Prefilled,
     PromptScored,
     TextDelta,
 )
+from cogvlm2_lite.inputs.image import opened_image
 from cogvlm2_lite.sampling import Sampling
 from tests.helpers.served import Served
 
@@ -93,6 +96,28 @@ def test_a_long_prompt_is_scored_over_its_chunks_and_changes_no_answer(model: Mo
     *_, same = model.engine.answer(plain, Cancel())
     assert isinstance(same, Finished)
     assert same.token_ids == finished.token_ids
+
+
+def test_the_last_tokens_alone_are_scored_behind_a_picture_that_is_cached(model: Model) -> None:
+    picture = opened_image(
+        np.full((20, 30, 3), 99, dtype=np.uint8), format="memory", original_size=(30, 20), name="x"
+    )
+    ids = model.engine.tokenizer.encode("Question: What is it? Answer: a red bus")
+    whole = request_for(question="", prompt_ids=tuple(ids), image=picture)
+    wanted, _ = scored(model, whole)
+    for count in (1, 9, len(ids) - 1):
+        asked = replace(whole, score_prompt=False, score_last=count)
+        events = list(model.engine.answer(asked, Cancel()))
+        [encoded] = [event for event in events if isinstance(event, ImageEncoded)]
+        [found] = [event for event in events if isinstance(event, PromptScored)]
+        assert encoded.reused
+        assert [one.chosen.logprob for one in found.tokens] == pytest.approx(
+            [one.chosen.logprob for one in wanted.tokens[-count:]], abs=1e-4
+        )
+    # The first token of the text follows the picture, whose logits are not kept.
+    every = replace(whole, score_prompt=False, score_last=len(ids))
+    found, _ = scored(model, every)
+    assert len(found.tokens) == len(ids)
 
 
 def test_the_end_token_has_an_entry_next_to_a_scored_prompt(model: Model) -> None:
