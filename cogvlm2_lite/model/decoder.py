@@ -199,20 +199,26 @@ class DecoderBlock:
         return [x + y for x, y in zip(xs, added, strict=True)]
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:
-        """[batch, tokens, qkv rows] -> [batch, tokens, hidden].
-
-        Rows: all query heads, then all key heads, then all value heads; not interleaved.
-        """
-        q, k, v = (
-            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
-            for part in torch.split(qkv, self.sizes, dim=2)
-        )
+        """[batch, tokens, qkv rows] -> [batch, tokens, hidden]."""
+        q, k, v = self.heads(qkv)
         # Keys are cached after rotation: their positions never change.
         rotation = step.rotations[self.layer]
         keys, values = step.cache.append(self.layer, rotation.apply(k), v, step.place)
         return grouped_attention(
             rotation.apply(q), keys, values, step.mask, causal=step.causal, single=self.single
         )
+
+    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, [batch, heads, tokens, head_dim] each.
+
+        qkv  [batch, tokens, qkv rows]: all query heads, then all key heads, then all value heads;
+             not interleaved
+        """
+        q, k, v = (
+            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
+            for part in torch.split(qkv, self.sizes, dim=2)
+        )
+        return q, k, v
 
     def slots(self) -> Iterator[WeightSlot]:
         yield from self.attention_norm.slots()

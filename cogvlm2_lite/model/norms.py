@@ -22,7 +22,7 @@ class RMSNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width], dtype of x."""
-        wide = x.to(torch.float32)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (self.weight.tensor * normed).to(x.dtype)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import AdapterError, UsageError
-from cogvlm2_lite.finetune.gradients import _leaf, _sample, loss_and_gradients
+from cogvlm2_lite.finetune.gradients import _leaf, loss_and_gradients
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor
@@ -24,6 +24,7 @@ from tests.helpers.finetune import (
     LOSS_TOLERANCE,
     golden,
     sample,
+    training_samples,
     worst,
 )
 from tests.helpers.goldens import CHECKPOINT
@@ -105,8 +106,7 @@ def test_a_step_can_be_repeated_in_float32() -> None:
         device=torch.device("cpu"), dtype=torch.bfloat16, rope=RopeMode.REFERENCE,
         kept_bytes=1 << 30,
     )  # fmt: skip
-    seen: list[Tensor] = []
-    samples = [_sample(n, sample(case), config, seen) for n, case in enumerate(("s1", "s2"))]
+    samples = training_samples("s1", "s2")
     first = network.accumulate(samples)
     for pair in pairs.values():
         for leaf in (pair.down, pair.up):

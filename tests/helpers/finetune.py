@@ -7,7 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tests.helpers.goldens import load_golden
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.finetune.gradients import _sample
+from cogvlm2_lite.finetune.samples import TrainingSample
+from tests.helpers.goldens import CHECKPOINT, load_golden
 from tests.helpers.packed import load_packed
 
 FINETUNE = Path(__file__).parents[1] / "golden" / "finetune"
@@ -36,6 +39,12 @@ def sample(case: str) -> dict[str, Tensor | None]:
     image = pictures["in.image2" if case == "s2" else "in.image"]
     values["pixel_values"] = image if bool(types.any()) else None
     return values
+
+
+def training_samples(*cases: str) -> list[TrainingSample]:
+    """Return cases as the network takes them."""
+    config, different = read_config(CHECKPOINT), list[Tensor]()
+    return [_sample(n, sample(case), config, different) for n, case in enumerate(cases)]
 
 
 def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
