@@ -13,7 +13,7 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import Adapter, Pair, read_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.identity import source_fingerprint
+from cogvlm2_lite.weights.identity import identify_base
 
 BLOCK_ROWS = 64
 """Rows of one product B A. Always the same ones, because other shapes may give other last bits."""
@@ -34,7 +34,7 @@ class Merge:
 
     def read(self, catalog: Catalog) -> Adapter:
         """Return the adapter, checked against the source. Raises AdapterError."""
-        base = source_fingerprint(catalog, catalog.folder)
+        base = identify_base(catalog, catalog.folder)
         return read_adapter(self.folder, catalog.config, base=base, any_base=self.any_base)
 
 

@@ -63,7 +63,7 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.adapter import Adapter, read_adapter
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.identity import source_fingerprint
+from cogvlm2_lite.weights.identity import identify_base
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 from cogvlm2_lite.weights.zeros import look_for_zeros
 
@@ -370,7 +370,7 @@ def load_with(options: LoadOptions) -> Model:
     catalog = Catalog.open(folder, config)
     adapter = None
     if options.adapter is not None:
-        base = source_fingerprint(catalog, folder)
+        base = identify_base(catalog, folder)
         adapter = read_adapter(options.adapter, config, base=base, any_base=options.any_base)
     try:
         model = open_model(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cogvlm2_lite import __version__
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune.data import Example, steps_of_epoch, talks
@@ -79,7 +80,7 @@ LearnEvent = StepDone | Evaluated | Saved | Interrupted
 class Facts:
     """What the adapter's own file says, besides steps and losses.
 
-    base       source_fingerprint and kinds of the base
+    base       of `Base.to_json`
     base_name  name of the base model, without a path
     """
 
@@ -277,6 +278,7 @@ class Run:
             alpha=settings.alpha,
             base_name=facts.base_name,
             facts={
+                "tool": f"cogvlm2-lite {__version__}",
                 "base": dict(facts.base),
                 "acts_on": settings.acts_on,
                 "answer_space": facts.answer_space,

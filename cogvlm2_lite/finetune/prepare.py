@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cogvlm2_lite import __version__
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import UsageError
@@ -30,7 +29,7 @@ from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Skipped, read_rows
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.identity import source_fingerprint
+from cogvlm2_lite.weights.identity import identify_base
 from cogvlm2_lite.weights.writer import write_file_durably
 
 _SPACE_ROWS = 32
@@ -149,13 +148,13 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures, tell)
         again = _share_of(again, task.replay_share, settings.seed)
     fingerprint = _fingerprint([*learnt, *again], held_out)
-    base = source_fingerprint(catalog, task.model)
+    base = identify_base(catalog, task.model)
     folder = RunFolder(task.out)
     folder.open(
         {
             **asdict(settings),
-            "base": base,
-            "model": catalog.fingerprint(),
+            "base": base.source,
+            "model": base.weights,
             "data": fingerprint,
             "template": task.template or config.template_version,
             "answer_space": space,
@@ -173,11 +172,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         [*learnt, *again],
         held_out,
         Facts(
-            base={
-                "source_fingerprint": base,
-                "folder_fingerprint": catalog.fingerprint(),
-                "tool": f"cogvlm2-lite {__version__}",
-            },
+            base=base.to_json(),
             base_name=task.model.name,
             template=task.template or config.template_version,
             answer_space=space,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError
 from cogvlm2_lite.weights.adapter_names import ADAPTER_FILES
@@ -53,6 +57,59 @@ def source_fingerprint(catalog: Catalog, folder: Path) -> str:
     manifest = read_manifest(folder)
     found = "" if manifest is None else manifest.source.get("fingerprint", "")
     return found or catalog.fingerprint()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The model that an adapter is trained on or used with, as far as adapters depend on it.
+
+    source     fingerprint of the checkpoint that the folder is, or was converted from
+    weights    fingerprint of the weights as they are stored: it differs between roundings
+    kinds      linear matrices by storage kind
+    tokenizer  sha256 of tokenizer.json; "" without one
+    """
+
+    source: str
+    weights: str = ""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    tokenizer: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part "base" of an adapter's own file."""
+        return {
+            "source_fingerprint": self.source,
+            "folder_fingerprint": self.weights,
+            "kinds": dict(self.kinds),
+            "tokenizer_sha256": self.tokenizer,
+        }
+
+
+def identify_base(catalog: Catalog, folder: Path) -> Base:
+    """Return what an adapter of the model in a folder depends on. Reads no weights.
+
+    Raises CheckpointError for a file that can't be read.
+    """
+    manifest = read_manifest(folder)
+    weights = catalog.fingerprint()
+    if manifest is not None:
+        digest = hashlib.sha256()
+        for name, record in sorted(manifest.tensors.items()):
+            digest.update(f"{name} {record.kind} {sorted(record.sha256.items())}\n".encode())
+        weights = digest.hexdigest()
+    linears = (t for t in catalog.tensors.values() if t.spec.role is Role.LINEAR)
+    tokenizer = folder / "tokenizer.json"
+    try:
+        content = tokenizer.read_bytes() if tokenizer.is_file() else b""
+    except OSError as error:
+        raise CheckpointError(
+            "{file} can't be read: {why}.", file=tokenizer, why=error.strerror or error
+        ) from error
+    return Base(
+        source=source_fingerprint(catalog, folder),
+        weights=weights,
+        kinds=dict(Counter(tensor.kind for tensor in linears)),
+        tokenizer=hashlib.sha256(content).hexdigest() if content else "",
+    )
 
 
 def _add_files(digest: hashlib._Hash, folder: Path, names: Sequence[str]) -> None:

@@ -2673,10 +2673,6 @@
         <translation>{folder} 中没有 {name}。</translation>
     </message>
     <message>
-        <source>Files in pickle format (.bin) can run programs and are not opened. Save the adapter with safetensors.</source>
-        <translation>pickle 格式的文件（.bin）可以运行程序，因此不会打开。请用 safetensors 保存适配器。</translation>
-    </message>
-    <message>
         <source>Copy the adapter again.</source>
         <translation>请重新复制适配器。</translation>
     </message>
@@ -3235,6 +3231,46 @@
     <message>
         <source>a text, tokens, or a list of up to {most} of them</source>
         <translation>一段文本、若干token，或最多 {most} 个这样的提示组成的列表</translation>
+    </message>
+    <message>
+        <source>adapter_model.bin is in pickle format, which can run programs, and is not opened. If you trust it, convert it in its folder: python -c &quot;import torch, safetensors.torch as s; s.save_file(torch.load(&apos;adapter_model.bin&apos;, weights_only=True), &apos;adapter_model.safetensors&apos;)&quot;</source>
+        <translation>adapter_model.bin 是 pickle 格式，可能会运行程序，因此不会打开。如果你信任它，请在它所在的文件夹中转换：python -c &quot;import torch, safetensors.torch as s; s.save_file(torch.load(&apos;adapter_model.bin&apos;, weights_only=True), &apos;adapter_model.safetensors&apos;)&quot;</translation>
+    </message>
+    <message>
+        <source>This is the folder of a model. An adapter is a folder of its own.</source>
+        <translation>这是模型的文件夹。适配器是单独的一个文件夹。</translation>
+    </message>
+    <message>
+        <source>Did you mean {folder}?</source>
+        <translation>是不是想用 {folder}？</translation>
+    </message>
+    <message>
+        <source>The tensors of the adapter {name} were changed after it was trained.</source>
+        <translation>适配器 {name} 的张量在训练之后被修改过。</translation>
+    </message>
+    <message>
+        <source>The adapter {name} was trained on the {theirs} weights of this model, and has learnt their rounding errors. These are its {ours} weights. On the demo model, 98.7 % of an adapter&apos;s new answers were right with the NF4 weights that it was trained on, and 94.7 % with the 16-bit ones.</source>
+        <translation>适配器 {name} 是在此模型的 {theirs} 权重上训练的，也学到了它们的舍入误差；现在用的是 {ours} 权重。在演示模型上，适配器的新回答在训练所用的 NF4 权重上有 98.7 % 正确，在 16 位权重上有 94.7 % 正确。</translation>
+    </message>
+    <message>
+        <source>The adapter {name} was trained with another tokenizer.json. If its tokens are other ones, the answers are wrong.</source>
+        <translation>适配器 {name} 训练时用的是另一个 tokenizer.json。如果其中的 token 不同，回答会是错的。</translation>
+    </message>
+    <message>
+        <source>{file} changes {tensor}. Adapters of the output matrix and of the embedding are not supported.</source>
+        <translation>{file} 修改了 {tensor}。不支持修改输出矩阵和嵌入的适配器。</translation>
+    </message>
+    <message>
+        <source>Train an adapter of the linear layers of the blocks.</source>
+        <translation>请只对各层中的线性层训练适配器。</translation>
+    </message>
+    <message>
+        <source>{file} has lora_{side} of {tensor} twice.</source>
+        <translation>{file} 中 {tensor} 的 lora_{side} 出现了两次。</translation>
+    </message>
+    <message>
+        <source>other {kind}</source>
+        <translation>另一份 {kind}</translation>
     </message>
     <message>
         <source>{folder} has files that can&apos;t be used: {count} of {total}. {problems}</source>

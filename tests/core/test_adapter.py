@@ -26,7 +26,7 @@ from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, DoesNotFitError
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.weights.adapter import read_adapter, write_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, OWN_NAME, WEIGHTS_NAME
-from cogvlm2_lite.weights.identity import identify_model
+from cogvlm2_lite.weights.identity import Base, identify_model
 from tests.helpers.finetune import FINETUNE, LOGIT_TOLERANCE, golden
 from tests.helpers.goldens import CHECKPOINT, load_golden
 
@@ -237,7 +237,7 @@ UNKNOWN = A.replace("vision", "hearing")
 EMBEDDING = "base_model.model.model.embed_tokens.lora_A.weight"
 BROKEN: dict[str, tuple[Change, str]] = {
     "an unknown matrix": (lambda t: {**t, UNKNOWN: t[A].clone()}, "no part of an"),
-    "the embedding": (lambda t: {EMBEDDING: t[A]}, "no part of an"),
+    "the embedding": (lambda t: {EMBEDDING: t[A]}, "of the embedding are not supported"),
     "one side only": (lambda t: {n: v for n, v in t.items() if n != B}, "only one of the two"),
     "another width": (lambda t: {**t, A: torch.zeros(4, 127)}, "made for another model"),
     "integers": (lambda t: {**t, A: t[A].to(torch.int8)}, "adapters are float32"),
@@ -265,6 +265,7 @@ def test_missing_files_and_pickles_are_named(folder: Path, config: ModelConfig) 
     with pytest.raises(AdapterError) as found:
         read_adapter(folder, config)
     assert "can run programs" in found.value.hint
+    assert "torch.load('adapter_model.bin', weights_only=True)" in found.value.hint
     (folder / CONFIG_NAME).unlink()
     with pytest.raises(AdapterError, match=f"has no {CONFIG_NAME}"):
         read_adapter(folder, config)
@@ -278,8 +279,8 @@ def test_an_adapter_of_another_model_of_the_same_shape_is_refused(
     own = {"format_version": 1, "base": {"source_fingerprint": "other"}}
     (folder / OWN_NAME).write_text(json.dumps(own))
     with pytest.raises(AdapterError, match="another model of the same shape"):
-        read_adapter(folder, config, base="this")
-    assert read_adapter(folder, config, base="this", any_base=True).base == "other"
+        read_adapter(folder, config, base=Base(source="this"))
+    assert read_adapter(folder, config, base=Base(source="this"), any_base=True).base == "other"
     (folder / OWN_NAME).write_text(json.dumps({**own, "format_version": 2}))
     with pytest.raises(AdapterError, match="format version 2"):
         read_adapter(folder, config)
