@@ -31,7 +31,7 @@ from cogvlm2_lite.finetune.blocks import (
 )
 from cogvlm2_lite.finetune.pairs import NAME, TrainedPairs
 from cogvlm2_lite.finetune.samples import TrainedPair, TrainingPicture, TrainingSample
-from cogvlm2_lite.finetune.talks import Pack, Prefix, make_packs
+from cogvlm2_lite.finetune.talks import Pack, PackLimits, Prefix, make_packs
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.decoder import DecoderBlock, place_features
 from cogvlm2_lite.model.full_attention import reference
@@ -46,8 +46,7 @@ from cogvlm2_lite.weights.slots import Adapted, Linear, WeightSlot
 LOGIT_ROWS = 64
 """Label positions whose logits are computed together: 31 MiB in float32 for the 19B model."""
 
-PACK_ROWS = 1024
-"""Rows that go through the decoder together, unless a single sample or talk has more."""
+_LIMITS = PackLimits()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +70,7 @@ class LearningNetwork:
     kept_bytes  limit for weights that stay in memory between steps
     cached_bytes  limit for features, keys and values of pictures that stay in memory, as far as
                   the adapter does not change them
-    pack_rows   rows that go through the decoder together, unless a single sample has more
+    limits   of the rows that go through the decoder together
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class LearningNetwork:
         rope: RopeMode,
         kept_bytes: int = 0,
         cached_bytes: int = 0,
-        pack_rows: int = PACK_ROWS,
+        limits: PackLimits = _LIMITS,
     ) -> None:
         self.config = catalog.config
         self._in = partial(
@@ -98,14 +97,14 @@ class LearningNetwork:
             device=device,
             rope=rope,
             kept_bytes=kept_bytes,
-            pack_rows=pack_rows,
+            limits=limits,
         )
         self._room = {"weights": kept_bytes, "pictures": cached_bytes}
         self._kept: set[int] = set()
         self._features: dict[str, Tensor] = {}
         self._prefixes: dict[str, KeyValues] = {}
         self._behind = acts_on != ALL_ROWS
-        self._pack_rows = pack_rows
+        self._limits = limits
         self._device, self._dtype = device, dtype
         self._trained = TrainedPairs(pairs, scale=scale, dtype=dtype)
         self._loader = WeightLoader(catalog, device=device, dtype=dtype)
@@ -145,14 +144,14 @@ class LearningNetwork:
             self._release()
             return self._in(dtype=dtype).accumulate(samples)
         self._trained.zero()
-        packs, prefixes = make_packs(samples, most=self._pack_rows, stored=self._behind)
+        packs, prefixes = make_packs(samples, limits=self._limits, stored=self._behind)
         count = sum(len(sample.label_positions) for sample in samples)
         losses = self._learn(packs, prefixes, count)
         return sum(losses.get(number, 0.0) for number in range(len(samples))) / count
 
     def losses(self, samples: Sequence[TrainingSample]) -> list[float]:
         """Return the sum of the loss over the label tokens of each sample; nothing is trained."""
-        packs, prefixes = make_packs(samples, most=self._pack_rows, stored=self._behind)
+        packs, prefixes = make_packs(samples, limits=self._limits, stored=self._behind)
         features, _ = self._encode(packs, prefixes)
         steps = self._steps(packs, self._prefill(prefixes, features))
         walk = self._decoder(packs, steps, features, keep_inputs=False)

@@ -28,6 +28,18 @@ for them, and their mask takes 1.4 MiB behind a picture of the 19B model."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackLimits:
+    """The size of packs.
+
+    talk  rows of a talk, its prefix included; a longer one is split, and computes its prefix again
+    pack  rows of several talks that share a pack
+    """
+
+    talk: int = 4096
+    pack: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """Rows of a pack that attend together.
 
@@ -237,11 +249,10 @@ class _Builder:
 
 
 def make_packs(
-    samples: Sequence[TrainingSample], *, most: int, stored: bool
+    samples: Sequence[TrainingSample], *, limits: PackLimits, stored: bool
 ) -> tuple[list[Pack], dict[str, Prefix]]:
     """Return the packs of a step, and the prefixes whose keys and values they need.
 
-    most    rows of a pack, unless a single sample has more
     stored  prefixes are stored: the adapter does not change them
 
     Samples without labels have no part in any pack. The packs depend on nothing but the samples, so
@@ -254,9 +265,9 @@ def make_packs(
         if key is not None:
             prefixes[key] = Prefix(key=key, pack=_prefix_pack(first))
         shared = 0 if key is not None else first.end
-        for group in _groups(ends, shared, most):
+        for group in _groups(ends, shared, limits.talk):
             rows = shared + sum(each.tokens - first.end for each in group)
-            if packs[-1].rows and packs[-1].rows + rows > most:
+            if packs[-1].rows and packs[-1].rows + rows > limits.pack:
                 packs.append(_Builder())
             inside = packs[-1].add_prefix(first) if shared else None
             packs[-1].add_ends(group, inside, key)

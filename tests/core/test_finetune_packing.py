@@ -17,7 +17,7 @@ from cogvlm2_lite.finetune.blocks import Halves, PackStep, projector_halves, vis
 from cogvlm2_lite.finetune.gradients import loss_and_gradients
 from cogvlm2_lite.finetune.pairs import NAME, GradientSums, TrainedPairs
 from cogvlm2_lite.finetune.samples import TrainedPair
-from cogvlm2_lite.finetune.talks import make_packs
+from cogvlm2_lite.finetune.talks import PackLimits, make_packs
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.weights.adapter import pairs_of
@@ -144,21 +144,23 @@ def test_samples_of_one_picture_with_other_tokens_before_it_share_nothing() -> N
 
 def test_a_prefix_is_computed_once() -> None:
     samples = training_samples(*TALKS)
-    [pack], prefixes = make_packs(samples, most=1000, stored=False)
+    [pack], prefixes = make_packs(samples, limits=PackLimits(), stored=False)
     end = int(samples[0].token_type_ids[0].nonzero().max()) + 1
     assert pack.rows == end + sum(each.input_ids.shape[1] - end for each in samples)
     assert not prefixes
-    [behind], prefixes = make_packs(samples, most=1000, stored=True)
+    [behind], prefixes = make_packs(samples, limits=PackLimits(), stored=True)
     assert behind.rows == pack.rows - end
     assert [prefix.pack.rows for prefix in prefixes.values()] == [end]
     for most in (1, pack.rows - 1):
-        split, _ = make_packs(samples, most=most, stored=False)
+        split, _ = make_packs(samples, limits=PackLimits(talk=most, pack=most), stored=False)
         assert len(split) == (3 if most == 1 else 2)
         assert sum(each.rows for each in split) == pack.rows + end * (len(split) - 1)
+    [whole], _ = make_packs(samples, limits=PackLimits(talk=1000, pack=1), stored=False)
+    assert whole.rows == pack.rows
 
 
 def test_nothing_behind_the_last_block_reads_the_picture() -> None:
-    [pack], _ = make_packs(training_samples(*TALKS), most=1000, stored=False)
+    [pack], _ = make_packs(training_samples(*TALKS), limits=PackLimits(), stored=False)
     wanted = pack.wanted
     assert wanted is not None
     assert len(wanted) == sum(len(target.rows) for target in pack.targets) < pack.rows
@@ -266,7 +268,9 @@ def test_a_decoder_block_has_the_gradients_of_its_differences(last: bool) -> Non
     block = parts.decoder.blocks[0]
     fill(block, loader)
     fill(parts.rotary, loader)
-    packs, _ = make_packs(training_samples("talk1", "t1", "talk2"), most=1000, stored=False)
+    packs, _ = make_packs(
+        training_samples("talk1", "t1", "talk2"), limits=PackLimits(), stored=False
+    )
     step = PackStep(
         packs[0], parts.rotary, 0 if last else 9, prefixes={}, adapted=Adapted(name=NAME)
     )
