@@ -489,7 +489,7 @@ class _Work:
                 for step in ask_all(
                     engine,
                     job.planned,
-                    job.saved,
+                    job.file_of,
                     max_new_tokens=job.run.max_new_tokens,
                     expected=None if outlook is None else outlook.expected(job.data.benchmark),
                     control=control,

@@ -102,6 +102,8 @@ class Reporter:
     def _asked(self, step: Asked, job: Job) -> None:
         if self.as_json:
             values = {each.name: getattr(step, each.name) for each in fields(step)}
+            if not step.column:
+                del values["column"]
             values |= {"data": job.data.name, "model": job.run.model}
             self.event("answered", **{**values, "answered": step.answered.as_dict()})
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ class Answered:
     seconds     of work on this question, as the engine reports it
     picture_s   those of them that a new picture took; 0.0: the picture was already encoded
     error       one sentence and a hint; empty without an error
+    losses      of the expected answer, for rows: the sum over its tokens, and their number, by the
+                form of the answer
     """
 
     id: str
@@ -54,6 +56,7 @@ class Answered:
     error: str = ""
     template: str = "chat"
     picture_s: float = 0.0
+    losses: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -61,8 +64,11 @@ class Answered:
         return Key(self.id, query_hash(self.template, self.query), self.picture)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return asdict(self)
+        """Return the fields for JSON; benchmarks have no losses."""
+        values = asdict(self)
+        if not self.losses:
+            del values["losses"]
+        return values
 
     @classmethod
     def read(cls, line: bytes) -> Answered:
@@ -76,15 +82,20 @@ class Answered:
         for name, value in values.items():
             if not isinstance(value, _KINDS.get(name, str)) or isinstance(value, bool):
                 raise TypeError(f"{name} is {type(value).__name__}")
-        return cls(**values)
+        losses = values.pop("losses", {})
+        read = {str(name): (float(total), int(count)) for name, (total, count) in losses.items()}
+        return cls(**values, losses=read)
 
 
 _KINDS: Mapping[str, type | UnionType] = {
     "tokens": int,
     "seconds": int | float,
     "picture_s": int | float,
+    "losses": dict,
 }
-_ALWAYS = frozenset(one.name for one in fields(Answered)) - {"error", "template", "picture_s"}
+_ALWAYS = frozenset(one.name for one in fields(Answered)) - {
+    "error", "template", "picture_s", "losses",
+}  # fmt: skip
 
 
 def query_hash(template: str, query: str) -> str:

@@ -102,20 +102,28 @@ class Clusters:
     """Values of questions, summed by picture.
 
     sums    [pictures]
-    counts  [pictures] questions about each
+    counts  [pictures] questions about each, or other weights
     """
 
     sums: Floats
     counts: Floats
 
     @classmethod
-    def of(cls, pictures: Sequence[str], values: Sequence[float]) -> Clusters:
-        """Sum values by picture, in the order in which the pictures come."""
+    def of(
+        cls,
+        pictures: Sequence[str],
+        values: Sequence[float],
+        weights: Sequence[float] | None = None,
+    ) -> Clusters:
+        """Sum values by picture, in the order in which the pictures come.
+
+        weights  what the sums are divided by for a mean, such as tokens; None: 1 per question
+        """
         places: dict[str, int] = {}
         which = [places.setdefault(picture, len(places)) for picture in pictures]
         sums, counts = np.zeros(len(places)), np.zeros(len(places))
         np.add.at(sums, which, values)
-        np.add.at(counts, which, 1)
+        np.add.at(counts, which, 1 if weights is None else weights)
         return cls(sums=sums, counts=counts)
 
     @property

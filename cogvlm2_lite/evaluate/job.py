@@ -22,7 +22,7 @@ from cogvlm2_lite.evaluate.run_folder import (
 )
 from cogvlm2_lite.evaluate.subsets import choose
 from cogvlm2_lite.evaluate.totals import Score
-from cogvlm2_lite.evaluate.work import Planned, plan_questions, questions_of
+from cogvlm2_lite.evaluate.work import Planned, Question, plan_questions, questions_of
 from cogvlm2_lite.file_names import to_json
 from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
@@ -66,6 +66,10 @@ class Job:
     def has_answers(self) -> bool:
         """Whether the data has right answers; those of some tests are kept by their authors."""
         return any(item.answers for item in self.data.items)
+
+    def file_of(self, _: Question) -> SavedAnswers:
+        """Return where the answer to a question is saved."""
+        return self.saved
 
     def answers(self) -> dict[str, Answered]:
         """Return the answers to the chosen items that the folder has now, by id."""

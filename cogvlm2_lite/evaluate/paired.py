@@ -139,7 +139,14 @@ def compare_runs(
     pairs = _pairs(data, common, (answers_a, answers_b), (grades_a, grades_b))
     if not pairs.a:
         return _undecidable(data.benchmark, changed)
-    return _compared(data.benchmark, pairs, changed)
+    return _compared(data.benchmark, pairs, changed, binary=data.benchmark in BINARY)
+
+
+def compare_scores(
+    a: Sequence[float], b: Sequence[float], pictures: Sequence[str], *, binary: bool
+) -> Paired:
+    """Return how much B lost against A. The scores are 0 to 1; binary: right or wrong."""
+    return _compared("", _Pairs(a=a, b=b, pictures=pictures), 0.0, binary=binary)
 
 
 def overall(compared: Sequence[Paired]) -> Overall | None:
@@ -220,9 +227,9 @@ def _undecidable(benchmark: str, changed: float) -> Paired:
     )  # fmt: skip
 
 
-def _compared(benchmark: str, pairs: _Pairs, changed: float) -> Paired:
+def _compared(benchmark: str, pairs: _Pairs, changed: float, *, binary: bool) -> Paired:
     # 1. Who is right, and where the scores differ.
-    questions, binary = len(pairs.a), benchmark in BINARY
+    questions = len(pairs.a)
     losses = [a - b for a, b in zip(pairs.a, pairs.b, strict=True)]
     down, up = (sum(sign * loss > _SAME for loss in losses) for sign in (1, -1))
     both = sum(min(a, b) >= 1 for a, b in zip(pairs.a, pairs.b, strict=True)) if binary else 0

@@ -17,7 +17,7 @@ from cogvlm2_lite.evaluate.items import Item
 PROTOCOLS = ("vlmevalkit", "vlmevalkit-2024", "vqa-template")
 """The first is the default."""
 
-Template = Literal["chat", "vqa"]
+Template = Literal["chat", "vqa", "base"]
 
 _SHORT_ANSWERS = ("textvqa", "docvqa", "chartqa")
 _CHOICES = ("mmbench", "mmbench_cn", "mmmu")

@@ -50,7 +50,7 @@ _MOST_LETTERS = 1000
 _THUMBNAIL_PX = 480
 _MOST_THUMBNAIL_BYTES = 100_000
 
-_HEAD = """\
+HEAD = """\
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>
@@ -78,10 +78,12 @@ def write_report(folder: Path, result: Result) -> None:
     kept, and the new one gets another name. Raises DoesNotFitError if the files can't be written.
     """
     for name, text in ((HTML, render_html(result)), (MARKDOWN, render_markdown(result))):
-        _write(folder / name, sealed_page(text))
+        write_page(folder / name, text)
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_page(file: Path, text: str) -> None:
+    """Write a page of a report as `write_report` does. Raises DoesNotFitError."""
+    content = sealed_page(text)
     try:
         ours = not file.exists() or is_sealed(file.read_bytes())
         write_whole(file if ours else free_name(file), lambda new: new.write_bytes(content))
@@ -101,7 +103,7 @@ def _write(file: Path, content: bytes) -> None:
 def render_html(result: Result) -> str:
     """Return the page."""
     pieces = [
-        f'<p class="soft path">{_html(result.model)}</p>',
+        f'<p class="soft path">{html_text(result.model)}</p>',
         _cards(result),
         _comparison(result),
         _facts(result),
@@ -110,7 +112,7 @@ def render_html(result: Result) -> str:
         *(_listed(title, found) for title, found in _lists(result)),
     ]
     return charts.document(
-        _plain(_title(result)), "\n".join(piece for piece in pieces if piece), _HEAD
+        plain_text(_title(result)), "\n".join(piece for piece in pieces if piece), HEAD
     )
 
 
@@ -143,9 +145,10 @@ def _published_card(numbers: Mapping[str, str]) -> str:
 
 def _facts(result: Result) -> str:
     rows = "\n".join(
-        f"<dt>{_html(name.capitalize())}</dt><dd>{_html(text)}</dd>" for name, text in facts(result)
+        f"<dt>{html_text(name.capitalize())}</dt><dd>{html_text(text)}</dd>"
+        for name, text in facts(result)
     )
-    notices = "".join(f'<p class="soft">{_html(n)}</p>' for n in result.data.notices)
+    notices = "".join(f'<p class="soft">{html_text(n)}</p>' for n in result.data.notices)
     head = '<section>\n<h2>What was measured</h2>\n<dl class="facts">'
     return f"{head}\n{rows}\n</dl>{notices}\n</section>"
 
@@ -156,10 +159,10 @@ def _comparison(result: Result) -> str:
     table = paired_table(result)
     shown = f'<div class="narrow">{_table(table)}</div>\n' if table is not None else ""
     verdict, *lines = comparison_lines(result)
-    others = "\n".join(f"<p>{_html(line)}</p>" for line in lines)
+    others = "\n".join(f"<p>{html_text(line)}</p>" for line in lines)
     return (
-        f"<section>\n<h2>Compared with {_html(result.other or 'another model')}</h2>"
-        f'\n<p class="verdict">{_html(verdict)}</p>\n{others}\n'
+        f"<section>\n<h2>Compared with {html_text(result.other or 'another model')}</h2>"
+        f'\n<p class="verdict">{html_text(verdict)}</p>\n{others}\n'
         f"{shown}</section>"
     )
 
@@ -167,7 +170,7 @@ def _comparison(result: Result) -> str:
 def _parts(result: Result) -> str:
     tables = [*part_tables(result), beside_table(result), count_table(result)]
     shown = "\n".join(
-        f"<section>\n<h2>{_html(table.title)}</h2>\n{_table(table)}\n</section>"
+        f"<section>\n<h2>{html_text(table.title)}</h2>\n{_table(table)}\n</section>"
         for table in tables
         if table is not None
     )
@@ -175,8 +178,8 @@ def _parts(result: Result) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [tuple(map(_plain, row)) for row in table.rows]
-    return charts.table(tuple(map(_plain, table.head)), rows)
+    rows = [tuple(map(plain_text, row)) for row in table.rows]
+    return charts.table(tuple(map(plain_text, table.head)), rows)
 
 
 def _wrong(result: Result) -> str:
@@ -195,7 +198,7 @@ def _wrong_text(shown: int, every: int) -> str:
 
 def _wrong_answer(result: Result, wrong: Wrong) -> str:
     rows = "".join(
-        f'<dt>{_html(name)}</dt><dd dir="auto">{_html(text)}</dd>'
+        f'<dt>{html_text(name)}</dt><dd dir="auto">{html_text(text)}</dd>'
         for name, text in _wrong_rows(wrong)
     )
     return f'<div class="wrong"><div>{_thumbnail(wrong.item)}</div><dl>{rows}</dl></div>'
@@ -223,7 +226,7 @@ def _thumbnail(item: Item) -> str:
     if found is None:
         return '<div class="none">The picture can\'t be shown.</div>'
     data = base64.b64encode(found).decode("ascii")
-    name = _html(f"Picture of question {item.id}")
+    name = html_text(f"Picture of question {item.id}")
     return f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
 
 
@@ -255,8 +258,8 @@ def _lists(result: Result) -> list[tuple[str, Listed]]:
 
 def _listed(title: str, found: Listed) -> str:
     rows = "\n".join(
-        f'<p class="soft">Question {_html(item.id)}, {answered.tokens} tokens</p>'
-        f'<p class="listed" dir="auto">{_html(answered.error or answered.answer)}</p>'
+        f'<p class="soft">Question {html_text(item.id)}, {answered.tokens} tokens</p>'
+        f'<p class="listed" dir="auto">{html_text(answered.error or answered.answer)}</p>'
         for item, answered in found[:_MOST_LISTED]
     )
     return f"<h2>{title}</h2>\n<p>{_listed_text(found)}</p>\n{rows}"
@@ -268,12 +271,12 @@ def _listed_text(found: Listed) -> str:
     return "All of them." if len(found) > 1 else "The only one."
 
 
-def _html(text: str) -> str:
+def html_text(text: str) -> str:
     """Return a text as HTML in which it can't be markup."""
-    return escape(_plain(text))
+    return escape(plain_text(text))
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return a text with its lines, shortened, in which control characters are visible."""
     cut = text[:_MOST_LETTERS]
     lines = "\n".join(escape_line(line) for line in re.split(r"\r\n|\r|\n", cut))
@@ -322,7 +325,7 @@ def _markdown_table(table: Table) -> str:
 
 def _marked(text: str) -> str:
     """Return a text as one line of Markdown in which no character is markup."""
-    line = " / ".join(_plain(text).splitlines())
+    line = " / ".join(plain_text(text).splitlines())
     for mark, entity in _ENTITIES.items():
         line = line.replace(mark, entity)
     return _MARKS.sub(r"\\\1", line)

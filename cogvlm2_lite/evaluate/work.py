@@ -12,7 +12,7 @@ import hashlib
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,8 +24,8 @@ from cogvlm2_lite.errors import CogVLM2LiteError, DeviceError, EngineError
 from cogvlm2_lite.evaluate.answers import Answered, Key, SavedAnswers, query_hash
 from cogvlm2_lite.evaluate.items import Data, Item, picture_key, plain_rgb
 from cogvlm2_lite.evaluate.protocols import Query, query
-from cogvlm2_lite.events import Finished, ImageEncoded, Progress
-from cogvlm2_lite.inputs.image import OpenedImage, opened_image
+from cogvlm2_lite.events import Finished, ImageEncoded, Progress, PromptScored
+from cogvlm2_lite.inputs.image import OpenedImage, open_image, opened_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask, DecodedImage
@@ -35,11 +35,33 @@ _MOST_DEATHS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoredText:
+    """A text whose last tokens are scored, after the question about the same picture is answered.
+
+    name  texts of one name are summed
+    ids   the tokens of the text, without the first one of a prompt and those of the picture
+    last  how many of them are scored
+    """
+
+    name: str
+    ids: tuple[int, ...]
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
-    """An item, and what is sent for it."""
+    """An item, and what is sent for it.
+
+    upright  the picture is read as `ask` does: turned by EXIF, transparency on white
+    scored   texts whose loss is measured
+    column   of several models that are asked together, the one that answers; "" for one model
+    """
 
     item: Item
     query: Query
+    upright: bool = False
+    scored: tuple[ScoredText, ...] = ()
+    column: str = ""
 
     @property
     def picture(self) -> str:
@@ -53,6 +75,7 @@ class Asked:
 
     done, total, failed  of all chosen items, those of earlier runs included
     seconds_left         expected time of the rest
+    column               of the question
     """
 
     done: int
@@ -60,6 +83,7 @@ class Asked:
     failed: int
     seconds_left: float
     answered: Answered
+    column: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +180,7 @@ def _picture_hash(item: Item) -> str:
 def ask_all(
     engine: WorkerEngine,
     planned: Planned,
-    saved: SavedAnswers,
+    saved: Callable[[Question], SavedAnswers],
     *,
     max_new_tokens: int,
     expected: Expected | None = None,
@@ -165,6 +189,7 @@ def ask_all(
     """Ask the questions that have no answer, and save each answer at once; yields AskEvents.
 
     engine    ready, see WorkerEngine.wait_ready
+    saved     returns the file for the answer to a question
     expected  for the time that is left, until some answers are there
 
     Greedy, once per question, and without the repetition guard. A picture that can't be read is an
@@ -192,15 +217,17 @@ def ask_all(
             if isinstance(step, Working):
                 yield step
                 continue
-            saved.add(step.as_dict())
-            done, failed = done + 1, failed + bool(step.error)
-            pace.count(step)
+            question, answered = step
+            saved(question).add(answered.as_dict())
+            done, failed = done + 1, failed + bool(answered.error)
+            pace.count(answered)
             yield Asked(
                 done=done,
                 total=len(planned.questions),
                 failed=failed,
                 seconds_left=round(pace.seconds_left, 1),
-                answered=step,
+                answered=answered,
+                column=question.column,
             )
 
 
@@ -248,6 +275,8 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
 
 # --- in progress ----------------------------------------------------------------------------------
 
+_Done = tuple[Question, Answered]
+
 
 @dataclass(kw_only=True, eq=False)
 class _Lane:
@@ -265,12 +294,35 @@ class _Lane:
 
 @dataclass(kw_only=True, eq=False)
 class _UnderWay:
-    """A question in progress, with the times of its picture."""
+    """A question in progress, with the times of its picture.
+
+    finished  its answer; None: not there yet
+    scores    how many of its texts are scored or being scored
+    losses    the sum of the loss, and the number of tokens, by name
+    """
 
     question: Question
     lane: _Lane
     encode_s: float = 0.0
     reused: bool = True
+    finished: Finished | None = None
+    scores: int = 0
+    score_s: float = 0.0
+    losses: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def note(self, scored: PromptScored) -> None:
+        """Add the loss of a text."""
+        name = self.question.scored[self.scores - 1].name
+        loss, tokens = self.losses.get(name, (0.0, 0))
+        found = -sum(one.chosen.logprob for one in scored.tokens)
+        self.losses[name] = (loss + found, tokens + len(scored.tokens))
+
+    def finish(self, end: Finished) -> None:
+        """Note the end of the answer, or of a score."""
+        if self.finished is None:
+            self.finished = end
+        else:
+            self.score_s += end.encode_s + end.prefill_s
 
 
 @dataclass(kw_only=True, eq=False)
@@ -287,7 +339,7 @@ class _Asking:
     _under_way: dict[int, _UnderWay] = field(default_factory=dict)
     _resting: list[_Lane] = field(default_factory=list)
     _alone: deque[_UnderWay] = field(default_factory=deque)
-    _failed: list[Answered] = field(default_factory=list)
+    _failed: list[_Done] = field(default_factory=list)
     _deaths: int = 0
 
     def __post_init__(self) -> None:
@@ -324,45 +376,67 @@ class _Asking:
 
     def _ask_next(self, lane: _Lane) -> None:
         """Ask the next question of a lane; all of them fail if the picture can't be read."""
-        first = lane.questions[0].item
         try:
-            self._read(lane, first)
+            self._read(lane, lane.questions[0])
         except CogVLM2LiteError as error:
-            self._failed += [_failure(q, lane.sha256, str(error.text)) for q in lane.questions]
+            why = str(error.text)
+            self._failed += [(q, _failure(q, lane.sha256, why)) for q in lane.questions]
             return
         self._submit(lane.questions.popleft(), lane)
 
-    def _read(self, lane: _Lane, item: Item) -> None:
-        if lane.is_read or not item.pictures:
+    def _read(self, lane: _Lane, question: Question) -> None:
+        if lane.is_read or not question.item.pictures:
             return
-        picture = item.pictures[0]
+        picture = question.item.pictures[0]
         data = picture.read()
         lane.sha256 = hashlib.sha256(data).hexdigest()
-        rgb = plain_rgb(data, picture.name)
-        lane.image = opened_image(
-            np.array(rgb, dtype=np.uint8),
-            format="memory",
-            original_size=rgb.size,
-            name=picture.name,
-        )
+        if question.upright:
+            lane.image = replace(open_image(data), name=picture.name)
+        else:
+            rgb = plain_rgb(data, picture.name)
+            lane.image = opened_image(
+                np.array(rgb, dtype=np.uint8),
+                format="memory",
+                original_size=rgb.size,
+                name=picture.name,
+            )
         lane.is_read = True
 
     def _submit(self, question: Question, lane: _Lane) -> None:
-        number = self.engine.new_request()
-        self._under_way[number] = _UnderWay(question=question, lane=lane)
+        """Ask a question."""
         ask = Ask(
-            request=number,
+            request=self.engine.new_request(),
             question=question.query.text,
             sampling=Sampling(max_new_tokens=self.max_new_tokens, repetition_guard=False),
             template=question.query.template,
             **_pixels(lane.image),
         )
+        self._send(ask, _UnderWay(question=question, lane=lane))
+
+    def _score_next(self, asked: _UnderWay) -> None:
+        """Ask for the loss of the next text of a question."""
+        text = asked.question.scored[asked.scores]
+        asked.scores += 1
+        ask = Ask(
+            request=self.engine.new_request(),
+            question="",
+            prompt_ids=text.ids,
+            score_last=text.last,
+            sampling=Sampling(max_new_tokens=1, repetition_guard=False),
+            template="base",
+            **_pixels(asked.lane.image),
+        )
+        self._send(ask, asked)
+
+    def _send(self, ask: Ask, asked: _UnderWay) -> None:
+        number = ask.request
+        self._under_way[number] = asked
         try:
             self.engine.submit(ask, lambda outcome: self._outcomes.put((number, outcome)))
         except CogVLM2LiteError as error:
             self._outcomes.put((number, error))
 
-    def results(self) -> Iterator[Working | Answered]:
+    def results(self) -> Iterator[Working | _Done]:
         """Wait for outcomes if questions are in progress, and yield what is there."""
         while self._failed:
             self.left -= 1
@@ -380,7 +454,8 @@ class _Asking:
                 case CogVLM2LiteError():
                     self._end(number)
                     self.left -= 1
-                    yield _failure(asked.question, asked.lane.sha256, str(outcome.text))
+                    failure = _failure(asked.question, asked.lane.sha256, str(outcome.text))
+                    yield asked.question, failure
                 case Progress():
                     yield Working(
                         item=asked.question.item.id,
@@ -388,13 +463,20 @@ class _Asking:
                         done=outcome.done,
                         total=outcome.total,
                     )
-                case ImageEncoded():
+                case ImageEncoded() if asked.finished is None:
                     asked.encode_s, asked.reused = outcome.seconds, outcome.reused
+                case PromptScored():
+                    asked.note(outcome)
                 case Finished():
                     self._deaths = 0
+                    asked.finish(outcome)
+                    if asked.scores < len(asked.question.scored):
+                        del self._under_way[number]
+                        self._score_next(asked)
+                        continue
                     self._end(number)
                     self.left -= 1
-                    yield _answer(asked, outcome)
+                    yield asked.question, _answer(asked)
         while self._failed:  # the question that ended the engine
             self.left -= 1
             yield self._failed.pop(0)
@@ -418,7 +500,8 @@ class _Asking:
             self._alone += asked
             return
         (only,) = asked
-        self._failed.append(_failure(only.question, only.lane.sha256, str(error.text)))
+        failure = _failure(only.question, only.lane.sha256, str(error.text))
+        self._failed.append((only.question, failure))
         if only.lane.questions and only.lane not in self._resting:
             self._resting.append(only.lane)
 
@@ -451,8 +534,10 @@ def _pixels(image: OpenedImage | None) -> dict[str, Any]:
     }
 
 
-def _answer(asked: _UnderWay, end: Finished) -> Answered:
-    seconds = end.encode_s + end.prefill_s + end.decode_s
+def _answer(asked: _UnderWay) -> Answered:
+    end = asked.finished
+    assert end is not None
+    seconds = end.encode_s + end.prefill_s + end.decode_s + asked.score_s
     picture_s = 0.0 if asked.reused else asked.encode_s + end.prefill_s
     failed = _failure(asked.question, asked.lane.sha256, "")
     return replace(
@@ -462,6 +547,7 @@ def _answer(asked: _UnderWay, end: Finished) -> Answered:
         tokens=end.completion_tokens,
         seconds=round(seconds, 3),
         picture_s=round(picture_s, 3),
+        losses=dict(asked.losses),
     )
 
 
