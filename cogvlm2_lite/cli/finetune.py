@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.cli.console import INTERRUPTED, Console
 from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
-from cogvlm2_lite.cli.parser import Parser
+from cogvlm2_lite.cli.parser import DEVICE_HELP, Parser, add_budget_options
 from cogvlm2_lite.cli.words import as_text
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
@@ -49,7 +49,7 @@ def build_parser() -> Parser:
     """Declare the options of `finetune`."""
     parser = Parser(
         usage="finetune MODEL DATA OUT [options]",
-        description="Train an adapter (LoRA) from pictures with answers, on the CPU.",
+        description="Train an adapter (LoRA) from pictures with answers, on a GPU or the CPU.",
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
@@ -140,15 +140,18 @@ def build_parser() -> Parser:
         "--step", type=int, default=16, metavar="N", help="answers in a step (default: 16)"
     )
     train.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
-    train.add_argument(
+    device = parser.add_argument_group("device")
+    device.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    device.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
-        help="number type of the computation (default: what suits the CPU)",
+        help="number type of the computation (default: what suits the device)",
     )
-    train.add_argument(
+    device.add_argument(
         "--rope", choices=("reference", "exact"), default="reference", help="as in ask"
     )
+    add_budget_options(parser)
     parser.add_argument(
         "--answers",
         type=int,
@@ -281,8 +284,12 @@ def _task(args: argparse.Namespace) -> TrainingTask:
         max_tokens=args.max_tokens,
         upright=not args.as_stored,
         allow_skipped=args.allow_skipped,
+        device=args.device,
         dtype=args.dtype,
         rope=args.rope,
+        vram=args.vram,
+        ram=args.ram,
+        offload=args.offload,
         restart=args.restart,
         save_every=args.save_every,
     )

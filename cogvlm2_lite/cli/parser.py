@@ -154,6 +154,24 @@ def add_compute_options(parser: Parser) -> None:
 
 def add_memory_options(parser: Parser) -> None:
     """Declare the options for memory."""
+    group = add_budget_options(parser)
+    group.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of conversation to reserve memory for (default: the model's maximum)",
+    )
+    group.add_argument(
+        "--kv",
+        default="full",
+        choices=("full", "int8"),
+        help="int8 stores the key/value cache in 8 bits: about half the memory, and answers may "
+        "differ slightly (default: full)",
+    )
+
+
+def add_budget_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Declare the options for the memory that may be used; return their group."""
     group = parser.add_argument_group("memory")
     group.add_argument(
         "--vram",
@@ -173,19 +191,7 @@ def add_memory_options(parser: Parser) -> None:
         help="auto streams weights from RAM or disk if the model does not fit; never stops with an "
         "error instead (default: auto)",
     )
-    group.add_argument(
-        "--context",
-        type=int,
-        metavar="N",
-        help="tokens of conversation to reserve memory for (default: the model's maximum)",
-    )
-    group.add_argument(
-        "--kv",
-        default="full",
-        choices=("full", "int8"),
-        help="int8 stores the key/value cache in 8 bits: about half the memory, and answers may "
-        "differ slightly (default: full)",
-    )
+    return group
 
 
 def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.config import read_config
-from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.finetune.data import (
     Example,
@@ -18,24 +21,27 @@ from cogvlm2_lite.finetune.data import (
     first_tokens,
     make_examples,
     split,
+    talks,
 )
+from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Facts, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.memory.budget import free_ram_bytes
+from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
+from cogvlm2_lite.memory.inventory import unit_sizes
+from cogvlm2_lite.memory.plan import MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Skipped, read_rows
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.writer import write_file_durably
 
 _SPACE_ROWS = 32
 """Answers whose first tokens decide whether answers begin with a space."""
-_KEPT_SHARE, _CACHED_SHARE = 0.5, 0.25
-"""Shares of the free RAM for weights that stay loaded, and for what is known of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,8 @@ class TrainingTask:
     replay        rows of the old kind, mixed in so that old abilities stay; None: none
     replay_share  share of them that is used, 0 to 1
     answer_space  "auto", "yes" or "no"
+    vram, ram     memory that may be used, as in `load`; None: what is free
+    offload       "auto" or "never"
     """
 
     model: Path
@@ -64,6 +72,9 @@ class TrainingTask:
     allow_skipped: bool = False
     device: str = "cpu"
     dtype: str = "float32"
+    vram: str | None = None
+    ram: str | None = None
+    offload: str = "auto"
     rope: str = "reference"
     restart: bool = False
     save_every: int = SAVE_STEPS
@@ -89,6 +100,7 @@ class Prepared:
     numbers: int
     longest: int
     resumed: int
+    plan: MemoryPlan
 
 
 Tell = Callable[[int, int], None]
@@ -111,23 +123,11 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     settings.check()
     config = read_config(task.model)
     tokenizer = Tokenizer.from_folder(task.model)
-    compute = choose_compute(task.device, task.dtype)
+    compute = _compute(task)
     catalog = Catalog.open(task.model, config)
     rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
     old = None if task.replay is None else read_rows(task.replay, ask=task.ask)
     pictures = Pictures(config.vision, upright=task.upright)
-    free = free_ram_bytes()
-    network = LearningNetwork(
-        catalog,
-        new_pairs(settings.matrices(config), settings.rank, settings.seed),
-        scale=settings.alpha / settings.rank,
-        acts_on=settings.acts_on,
-        device=compute.device,
-        dtype=compute.dtype,
-        rope=RopeMode(task.rope),
-        kept_bytes=int(free * _KEPT_SHARE),
-        cached_bytes=int(free * _CACHED_SHARE),
-    )
     # 1. Samples in both forms, of which one is used.
     plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures, tell)
     skipped = [*rows.skipped, *skipped]
@@ -139,13 +139,28 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
             file=task.data,
         )
     spaced, _ = _examples(rows.rows, _labeller(task, tokenizer, space=True), pictures)
+    again: list[Example] = []
+    if old is not None:
+        # Their form is not known yet; a space more or less does not change the plan.
+        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=True), pictures, tell)
+    plan = _plan(task, catalog, compute, [*spaced, *again])
+    network = LearningNetwork(
+        catalog,
+        new_pairs(settings.matrices(config), settings.rank, settings.seed),
+        scale=settings.alpha / settings.rank,
+        acts_on=settings.acts_on,
+        device=compute.device,
+        dtype=compute.dtype,
+        rope=RopeMode(task.rope),
+        kept_bytes=plan.devices[0].phase(Phase.LEARN).resident_bytes,
+        cached_bytes=plan.picture_cache_bytes,
+    )
     space, losses = _choose_space(task.answer_space, plain, spaced, network)
     examples = spaced if space else plain
     # 2. Learnt and held-out ones; the replayed rows are only learnt.
     learnt, held_out = split(examples, task.held_out, settings.seed)
-    again: list[Example] = []
     if old is not None:
-        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures, tell)
+        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures)
         again = _share_of(again, task.replay_share, settings.seed)
     fingerprint = _fingerprint([*learnt, *again], held_out)
     base = identify_base(catalog, task.model)
@@ -193,7 +208,64 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         numbers=sum(p.down.numel() + p.up.numel() for p in network.pairs.values()),
         longest=max(example.sample.input_ids.shape[1] for example in examples),
         resumed=run.place.step,
+        plan=plan,
     )
+
+
+def _compute(task: TrainingTask) -> Compute:
+    """Return the device and number type. Raises UsageError for a GPU without bfloat16."""
+    compute = choose_compute(task.device, task.dtype)
+    if compute.dtype == torch.float16:
+        raise UsageError(
+            "{device} has no bfloat16, and small gradients are lost in float16.",
+            hint="Use --dtype float32.",
+            device=compute.gpus[0].name if compute.gpus else compute.device,
+        )
+    return compute
+
+
+def _plan(
+    task: TrainingTask, catalog: Catalog, compute: Compute, examples: Sequence[Example]
+) -> MemoryPlan:
+    """Return the memory plan of a run on one device. Raises DoesNotFitError."""
+    allowance, free = read_allowance(task.vram, task.ram), free_ram_bytes()
+    budget = cpu_budget(allowance, free)
+    if compute.gpus:
+        (budget,) = gpu_budgets(compute.gpus[:1], allowance, free)
+    itemsize = compute.dtype.itemsize
+    packed = choose_kernels(compute.device, compute.dtype).packs
+    return plan_training(
+        catalog.config,
+        unit_sizes(catalog, itemsize=itemsize, packed=packed),
+        budget,
+        training_of(
+            catalog.config,
+            task.settings,
+            talk_sizes(examples),
+            pictures=len({e.group for e in examples if e.sample.picture is not None}),
+        ),
+        itemsize=itemsize,
+        offload=Offload(task.offload),
+    )
+
+
+def talk_sizes(examples: Sequence[Example]) -> list[TalkSize]:
+    """Return the sizes of the examples about each picture, and of each one without a picture."""
+    sizes = []
+    for group in talks(examples):
+        pictured = group[0].sample.picture is not None
+        for talk in [group] if pictured else [[example] for example in group]:
+            samples = [example.sample for example in talk]
+            # Bos belongs to the prefix.
+            prefix = 1 + int(samples[0].token_type_ids.sum()) if pictured else 0
+            sizes.append(
+                TalkSize(
+                    ends=tuple(sample.input_ids.shape[1] - prefix for sample in samples),
+                    labels=sum(len(sample.label_positions) for sample in samples),
+                    has_picture=pictured,
+                )
+            )
+    return sizes
 
 
 def _labeller(task: TrainingTask, tokenizer: Tokenizer, *, space: bool) -> Labeller:

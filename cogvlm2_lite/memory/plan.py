@@ -26,7 +26,13 @@ from cogvlm2_lite.memory.inventory import (
     list_units,
     step_of,
 )
-from cogvlm2_lite.memory.training import Training, learn_bytes, pair_bytes, waiting_bytes
+from cogvlm2_lite.memory.training import (
+    Training,
+    feature_bytes,
+    learn_bytes,
+    pair_bytes,
+    waiting_bytes,
+)
 from cogvlm2_lite.memory.training import picture_bytes as known_picture_bytes
 from cogvlm2_lite.memory.work import PREFILL_CHUNK, scratch_bytes
 from cogvlm2_lite.text import Text
@@ -670,16 +676,18 @@ def _picture_cache_bytes(
         ) - sum(on_host.values())
         left -= waiting
     each, most = picture_bytes(config, workload), PICTURE_CACHE_BYTES
-    if workload.training is not None:
+    training = workload.training
+    if training is not None:
         # What a trained tower makes of a picture changes in every step.
-        most = 0 if workload.training.tower else each * workload.training.pictures
+        most = 0 if training.tower else each * training.pictures
+        each = feature_bytes(config, workload.itemsize)
     return min(left, most) if left >= each else 0
 
 
 def picture_bytes(config: ModelConfig, workload: Workload) -> int:
     """Return the bytes of a kept picture: keys and values of [bos, picture]; 0 without pictures.
 
-    In training it may be the picture's features.
+    In training it is all that is known of a picture, its features too.
     """
     if workload.training is not None and workload.with_picture:
         return known_picture_bytes(config, workload.training, workload.itemsize)

@@ -1,10 +1,11 @@
 """What a training run needs besides weights, on the device and in RAM. No torch.
 
-The device holds weights, the activations of one conversation, and the low-rank pairs of one block
-in the compute dtype with their gradients. Everything else waits in RAM: the pairs in float32 with
-their gradients and the optimizer's moments, and the inputs of all blocks, from which the backward
-pass computes a block again. Conversations whose inputs do not fit into RAM together are computed in
-several waves; their gradients add up.
+The device holds weights, the activations of one pack, and the low-rank pairs of one block in the
+compute dtype with their gradients. A pack is the rows that go through the decoder together: one or
+more conversations. Everything else waits in RAM: the pairs in float32 with their gradients and the
+optimizer's moments, and the inputs of all blocks, from which the backward pass computes a block
+again. Packs whose inputs do not fit into RAM together are computed in several waves; their
+gradients add up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ MLP_ROWS = 1024
 """Rows that go through an MLP together with gradients. An MLP works row by row, so its activations
 do not grow with the length of a conversation."""
 
+PACK_ROWS = 1024
+"""Rows of a pack, unless a single conversation has more. A matrix is dequantized once for them."""
+
+SPAN_ROWS = 512
+"""Rows behind a picture whose attention is computed together, with a mask of their keys."""
+
 LOGIT_ROWS = 64
 """Label positions whose logits are computed together: 31 MiB in float32 for the 19B model."""
 
@@ -29,15 +36,12 @@ _NUMBER_BYTES = 16
 class Training:
     """What a run computes, as far as its memory depends on it.
 
-    A conversation is what is computed together: the answers about one picture that are packed
-    behind it, or a single sequence.
-
-    tokens          tokens of the longest conversation that are computed with gradients
-    step_tokens     the same, summed over the conversations of the largest step
+    tokens          rows of the largest pack, which are computed with gradients
+    step_tokens     the same, summed over the packs of the largest step
     step_pictures   most pictures in a step
     pictures        different pictures of the run
-    prefix          tokens before them whose keys and values the adapter does not change: bos and
-                    the picture; 0: the picture's tokens are computed with gradients
+    prefix          tokens before the rows whose keys and values the adapter does not change: bos
+                    and the picture; 0: the picture's tokens are among the rows
     numbers         trained numbers
     block_numbers   those of the block, or other piece, that has the most
     matrix_numbers  those of the largest trained matrix
@@ -76,30 +80,35 @@ class Training:
         return _NUMBER_BYTES * self.numbers
 
 
-def picture_bytes(config: ModelConfig, training: Training, itemsize: int) -> int:
-    """Return the bytes in RAM of what is known of a picture.
-
-    Keys and values of [bos, picture] if the adapter does not change them, else its features.
-    """
-    if training.prefix:
-        per_token = 2 * config.num_multi_query_heads * config.head_dim * itemsize
-        return training.prefix * per_token * config.num_hidden_layers
+def feature_bytes(config: ModelConfig, itemsize: int) -> int:
+    """Return the bytes in RAM of the features of a picture."""
     return config.vision.image_tokens * config.hidden_size * itemsize
+
+
+def prefix_bytes(config: ModelConfig, training: Training, itemsize: int) -> int:
+    """Return the bytes in RAM of keys and values of [bos, picture]; 0 without a kept prefix."""
+    per_token = 2 * config.num_multi_query_heads * config.head_dim * itemsize
+    return training.prefix * per_token * config.num_hidden_layers
+
+
+def picture_bytes(config: ModelConfig, training: Training, itemsize: int) -> int:
+    """Return the bytes in RAM of everything that is known of a picture."""
+    return feature_bytes(config, itemsize) + prefix_bytes(config, training, itemsize)
 
 
 def waiting_bytes(
     config: ModelConfig, training: Training, itemsize: int, *, tokens: int, pictures: int
 ) -> int:
-    """Return the bytes in RAM of conversations that are computed together, in one wave.
+    """Return the bytes in RAM of packs that are computed together, in one wave.
 
-    tokens    of all of them, with gradients
+    tokens    rows of all of them
     pictures  of all of them
 
-    These are the inputs of all blocks and the output of the last one, and what is known of the
-    pictures. With a trained vision tower also the inputs of its blocks.
+    These are the inputs of all blocks, the output of the last one and its gradient, and what is
+    known of the pictures. With a trained vision tower also the inputs of its blocks.
     """
     vision = config.vision
-    total = tokens * (config.num_hidden_layers + 1) * config.hidden_size * itemsize
+    total = tokens * (config.num_hidden_layers + 2) * config.hidden_size * itemsize
     total += pictures * picture_bytes(config, training, itemsize)
     if training.tower:
         stages = vision.num_hidden_layers + 1
@@ -131,9 +140,9 @@ def learn_bytes(
 def pair_bytes(training: Training, itemsize: int) -> int:
     """Return the bytes of the low-rank pairs of a block in the compute dtype, with gradients.
 
-    The gradient of one matrix is converted to float32 at a time.
+    Gradients are added up in float32, one matrix at a time.
     """
-    return 2 * itemsize * training.block_numbers + 4 * training.matrix_numbers
+    return (2 * itemsize + 4) * training.block_numbers + 4 * training.matrix_numbers
 
 
 def _block_bytes(config: ModelConfig, training: Training, itemsize: int) -> int:
@@ -142,11 +151,12 @@ def _block_bytes(config: ModelConfig, training: Training, itemsize: int) -> int:
     Its halves are computed one after another: attention for all tokens, the MLP for some rows.
     """
     tokens, hidden, inner = training.tokens, config.hidden_size, config.intermediate_size
+    span = min(SPAN_ROWS, tokens)
     keys = training.prefix + tokens
     kv_width = 2 * config.num_multi_query_heads * config.head_dim
     attention = 12 * tokens * hidden * itemsize + 3 * keys * kv_width * itemsize
     if training.prefix:
-        attention += tokens * keys * (1 + itemsize)  # the mask
+        attention += span * (training.prefix + span) * (1 + itemsize)  # the mask
     mlp = min(MLP_ROWS, tokens) * 7 * inner * itemsize
     return max(attention, mlp)
 

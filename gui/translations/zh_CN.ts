@@ -5241,6 +5241,14 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>{device} has no bfloat16, and small gradients are lost in float16.</source>
+        <translation>{device} 不支持 bfloat16，而在 float16 中微小的梯度会丢失。</translation>
+    </message>
+    <message>
+        <source>Use --dtype float32.</source>
+        <translation>请使用 --dtype float32。</translation>
+    </message>
+    <message>
         <source>{file} begins with {count} zero bytes: its space was reserved, but its content was not downloaded.</source>
         <translation>{file} 以 {count} 个零字节开头：空间已预留，但内容没有下载。</translation>
     </message>

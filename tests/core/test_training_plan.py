@@ -34,7 +34,7 @@ def real(
     preset: str = "words", *, tokens: int = 100, rank: int = 16, bos: bool = False
 ) -> Training:
     chosen = TrainingSettings(preset=preset, rank=rank, bos=bos)
-    talks = [TalkSize(tokens=tokens, labels=30)] * 20
+    talks = [TalkSize(ends=(tokens,), labels=30)] * 20
     return training_of(REAL, chosen, talks, pictures=20)
 
 
@@ -53,7 +53,7 @@ def test_the_phases_of_a_run_follow_from_what_is_trained() -> None:
     assert real().phases == (Phase.ENCODE, Phase.PREFILL_IMAGE, Phase.LEARN)
     for training in (real("both"), real("demo"), real("tower"), real(bos=True)):
         assert training.phases == (Phase.ENCODE, Phase.LEARN)
-    text = [TalkSize(tokens=40, labels=9, has_picture=False)]
+    text = [TalkSize(ends=(40,), labels=9, has_picture=False)]
     assert training_of(REAL, TrainingSettings(), text, pictures=0).phases == (Phase.LEARN,)
 
 
@@ -95,9 +95,9 @@ def test_trained_numbers_and_a_wave_wait_in_ram_and_not_on_the_card() -> None:
     assert two.peak_bytes - one.peak_bytes < 64 * MIB
     training = real()
     assert one.wave_bytes == waiting_bytes(REAL, training, 2, tokens=1600, pictures=16)
-    # 20 pictures of which keys and values of bos and the picture are kept: 288 MiB each.
+    # 20 pictures: features, 18 MiB, and keys and values of bos and the picture, 288 MiB each.
     assert one.picture_cache_bytes == 20 * picture_bytes(REAL, training, 2)
-    assert picture_bytes(REAL, training, 2) == 2307 * 128 * 1024
+    assert picture_bytes(REAL, training, 2) == 2306 * 4096 * 2 + 2307 * 128 * 1024
 
 
 def test_little_ram_means_smaller_waves_and_too_little_says_so() -> None:
@@ -123,6 +123,15 @@ def test_in_ram_everything_adds_up() -> None:
     with pytest.raises(DoesNotFitError, match="more is needed") as caught:
         planned(training, 1, in_ram=True)
     assert "--max-tokens" in caught.value.hint
+
+
+def test_a_long_conversation_is_split_and_short_ones_share_a_pack() -> None:
+    assert TalkSize(ends=(100, 100), labels=1).rows(2307) == [2407, 2407]
+    assert TalkSize(ends=(500, 500, 100), labels=1).rows(0) == [1000, 100]
+    assert TalkSize(ends=(3000,), labels=1).rows(0) == [3000]
+    assert real(tokens=100).tokens == 1024
+    assert real(tokens=10).tokens == 160
+    assert real("both", tokens=100).tokens == 2407
 
 
 def test_a_forbidden_offload_is_refused_in_training_too() -> None:
@@ -159,7 +168,10 @@ def runs(draw: st.DrawFn, config: ModelConfig) -> Workload:
         bos=draw(st.booleans()),
     )
     talk = st.builds(
-        TalkSize, tokens=st.integers(2, 3000), labels=st.just(1), has_picture=st.booleans()
+        TalkSize,
+        ends=st.lists(st.integers(2, 3000), min_size=1, max_size=4).map(tuple),
+        labels=st.just(1),
+        has_picture=st.booleans(),
     )
     talks = draw(st.lists(talk, min_size=1, max_size=6)) * draw(st.integers(1, 9))
     pictures = sum(talk.has_picture for talk in talks)
