@@ -67,7 +67,7 @@ def build_parser() -> Parser:
         description="Ask one question, with or without a picture.",
         epilog=_EPILOG,
     )
-    add_model_options(parser)
+    add_model_options(parser, one_adapter=True)
     parser.add_argument(
         "picture_and_question",
         nargs="+",

@@ -27,6 +27,7 @@ from cogvlm2_lite.batch.work import (
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
+    adapters_of,
     add_adapter_options,
     add_compute_options,
     add_parallel_option,
@@ -143,7 +144,7 @@ def build_parser() -> Parser:
         "means stop",
     )
     add_compute_options(parser)
-    add_adapter_options(parser)
+    add_adapter_options(parser, one=True)
     add_parallel_option(parser)
     add_picture_options(parser)
     add_sampling_options(parser)
@@ -255,7 +256,7 @@ def _task(args: argparse.Namespace, model: Path) -> Task:
         template=args.template,
         upright=not args.as_stored,
         page=args.page,
-        model=identify_model(model, args.adapter),
+        model=identify_model(model, adapters_of(args)),
         numbers=(args.dtype, args.rope, args.kv),
     )
 

@@ -72,7 +72,7 @@ def build_parser() -> Parser:
         description="Hold a conversation about a picture in the terminal.",
         epilog=_EPILOG,
     )
-    add_model_options(parser)
+    add_model_options(parser, one_adapter=False)
     parser.add_argument("--image", metavar="FILE", help="the picture to ask about")
     add_picture_options(parser)
     add_sampling_options(parser)

@@ -188,7 +188,7 @@ def build_parser() -> Parser:
         "means stop",
     )
     add_compute_options(parser)
-    add_adapter_options(parser)
+    add_adapter_options(parser, one=True)
     parser.add_argument(
         "--parallel",
         type=int,
@@ -282,9 +282,9 @@ def _read_data(args: argparse.Namespace, report: Reporter) -> list[Data]:
     return list(found.values())
 
 
-def _options(args: argparse.Namespace, folder: Path, adapter: Path | None = None) -> LoadOptions:
+def _options(args: argparse.Namespace, folder: Path, adapters: Sequence[str] = ()) -> LoadOptions:
     parallel = 1 if args.parallel is None else args.parallel
-    values = {**vars(args), "parallel": parallel, "adapter": adapter}
+    values = {**vars(args), "parallel": parallel, "adapter": adapters}
     return load_options(argparse.Namespace(**values), folder)
 
 
@@ -294,14 +294,16 @@ def _finished_side(word: str) -> _Side:
     return _Side(label=word, name=path.name or path.resolve().name)
 
 
-def _side(args: argparse.Namespace, word: str, adapter: Path | None = None) -> _Side:
-    """Return the model of a folder."""
+def _side(args: argparse.Namespace, word: str, adapters: Sequence[str] = ()) -> _Side:
+    """Return the model of a folder, with the adapters that texts of --adapter describe."""
     folder = model_folder(word).resolve()
     shipped = word == DEMO_WORD and folder == checkpoint_folder().resolve()
     label, name = (word, word) if shipped else (str(folder), folder.name)
-    if adapter is not None:
-        label, name = f"{label} + {adapter}", f"{name}+{adapter.resolve().name}"
-    return _Side(label=label, name=name, options=_options(args, folder, adapter))
+    options = _options(args, folder, adapters)
+    if options.adapters:
+        label = " + ".join((label, *adapters))
+        name = f"{name}+{options.adapters[0].name}"
+    return _Side(label=label, name=name, options=options)
 
 
 def _finished_run(word: str, data: Data) -> Path | None:

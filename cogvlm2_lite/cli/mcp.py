@@ -50,7 +50,7 @@ def build_parser() -> Parser:
         help="clients may use the pictures in this folder and its subfolders; may be repeated",
     )
     add_compute_options(parser)
-    add_adapter_options(parser)
+    add_adapter_options(parser, one=False)
     add_parallel_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(

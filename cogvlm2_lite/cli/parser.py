@@ -21,6 +21,7 @@ from cogvlm2_lite.memory.budget import check_context, read_allowance
 from cogvlm2_lite.places import prepare_cache
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice, read_choices
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -88,8 +89,11 @@ class Parser(argparse.ArgumentParser):
         return words
 
 
-def add_model_options(parser: Parser) -> None:
-    """Declare MODEL, --keep-pictures, --show-plan, and options for computing and adapters."""
+def add_model_options(parser: Parser, *, one_adapter: bool) -> None:
+    """Declare MODEL, --keep-pictures, --show-plan, and options for computing and adapters.
+
+    one_adapter  as for `add_adapter_options`
+    """
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -97,7 +101,7 @@ def add_model_options(parser: Parser) -> None:
         "model",
     )
     add_compute_options(parser)
-    add_adapter_options(parser)
+    add_adapter_options(parser, one=one_adapter)
     parser.add_argument(
         "--keep-pictures",
         metavar="SIZE",
@@ -109,20 +113,38 @@ def add_model_options(parser: Parser) -> None:
     )
 
 
-def add_adapter_options(parser: Parser) -> None:
-    """Declare --adapter and --any-base."""
+_ADDED_UP = "if it is repeated, the adapters are added up"
+_CHOICES = (
+    "may be repeated; one or none acts on an answer, at first the first one, and those of one NAME "
+    "are added up"
+)
+
+
+def add_adapter_options(parser: Parser, *, one: bool) -> None:
+    """Declare --adapter and --any-base; `adapters_of` reads them.
+
+    one  all adapters act on every answer, as one; False: users choose among them
+    """
+    parser.set_defaults(one_adapter=one)
     parser.add_argument(
         "--adapter",
-        metavar="FOLDER",
-        type=Path,
+        metavar="[NAME=]FOLDER[:WEIGHT]",
+        action="append",
+        default=[],
         help="use a LoRA adapter: a folder with adapter_model.safetensors, as peft and other "
-        "programs write it (default: none)",
+        "programs write it. Its effect is multiplied by WEIGHT (default: 1); "
+        f"{_ADDED_UP if one else _CHOICES} (default: none)",
     )
     parser.add_argument(
         "--any-base",
         action="store_true",
-        help="use the adapter even if it was trained on another model of the same shape",
+        help="use adapters even if they were trained on another model of the same shape",
     )
+
+
+def adapters_of(args: argparse.Namespace) -> tuple[AdapterChoice, ...]:
+    """Return the adapters that the options of `add_adapter_options` name."""
+    return read_choices(args.adapter, add_up=args.one_adapter)
 
 
 def add_compute_options(parser: Parser) -> None:
@@ -132,7 +154,12 @@ def add_compute_options(parser: Parser) -> None:
     `add_adapter_options` after this.
     """
     parser.set_defaults(
-        parallel=1, keep_pictures=None, max_megapixels=None, adapter=None, any_base=False
+        parallel=1,
+        keep_pictures=None,
+        max_megapixels=None,
+        adapter=[],
+        one_adapter=True,
+        any_base=False,
     )
     group = parser.add_argument_group("device")
     group.add_argument(
@@ -222,7 +249,7 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
         max_picture_pixels=DEFAULT_LIMITS.max_pixels
         if megapixels is None
         else int(megapixels * 1e6),
-        adapter=args.adapter,
+        adapters=adapters_of(args),
         any_base=args.any_base,
     )
 

@@ -42,7 +42,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help="a model folder, or `demo`")
     add_compute_options(parser)
-    add_adapter_options(parser)
+    add_adapter_options(parser, one=False)
     add_parallel_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(

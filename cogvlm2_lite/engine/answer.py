@@ -17,6 +17,7 @@ from msgspec import structs
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Phase
+from cogvlm2_lite.engine.adapters import AdapterKey
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
 from cogvlm2_lite.engine.json_text import JsonGrammar
@@ -71,6 +72,7 @@ class Request:
     score_prompt   report the log probability of each token of the prompt
     score_last     report that of the last tokens of the prompt only, so many; unlike for
                    score_prompt, what is cached of the prompt before them is used
+    adapter        name of the adapter that answers; None: none does
     """
 
     question: str
@@ -83,6 +85,7 @@ class Request:
     prompt_ids: tuple[int, ...] = ()
     score_prompt: bool = False
     score_last: int = 0
+    adapter: str | None = None
 
     @property
     def scores(self) -> bool:
@@ -108,16 +111,25 @@ decode step, or None to end the answer. Between two yields other answers may use
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A question as token ids, and the tokens of an answer that is continued."""
+    """A question as token ids, and the tokens of an answer that is continued.
+
+    adapter  what keys and values depend on, of the adapter that answers
+    """
 
     request: Request
     prompt: PromptIds
     continue_ids: tuple[int, ...]
+    adapter: AdapterKey
 
     @property
     def picture(self) -> str | None:
         """The picture's sha256."""
         return self.request.image.sha256 if self.request.image else None
+
+    @property
+    def picture_key(self) -> str | None:
+        """What identifies the picture's keys and values."""
+        return None if self.picture is None else self.adapter.of_picture(self.picture)
 
 
 class Answers:
@@ -143,8 +155,10 @@ class Answers:
         """Step 3: return a question as token ids.
 
         Raises PromptTooLongError if it, or the answer that is continued, fills the context;
-        UsageError if it asks for JSON and llguidance is not installed.
+        UsageError if it asks for JSON and llguidance is not installed, or for an unknown adapter.
         """
+        adapters = self.runtime.adapters
+        adapters.check(request.adapter)
         if request.sampling.as_json:
             self._json_grammar.begin(request.sampling.json_schema)  # fails before work begins
         prompt = encode_prompt(
@@ -153,7 +167,7 @@ class Answers:
             request.question,
             history=request.history,
             has_image=request.image is not None,
-            template=request.template,
+            template=request.template or adapters.template(request.adapter),
             max_new_tokens=request.sampling.max_new_tokens,
             context=self.runtime.plan.context,
             given_ids=self._checked_ids(request.prompt_ids),
@@ -165,7 +179,12 @@ class Answers:
                 hint="Ask a new question; the oldest turns are then left out.",
                 count=len(continue_ids),
             )
-        return Prepared(request=request, prompt=prompt, continue_ids=tuple(continue_ids))
+        return Prepared(
+            request=request,
+            prompt=prompt,
+            continue_ids=tuple(continue_ids),
+            adapter=adapters.key(request.adapter),
+        )
 
     def steps(self, prepared: Prepared, slot: CacheSlot, cancel: Cancel) -> AnswerSteps[None]:
         """Answer a question in a slot; the last event is Finished, also after a cancel."""
@@ -235,9 +254,9 @@ class Answers:
         Returns  [vocab]
         """
         prompt, continue_ids = prepared.prompt, prepared.continue_ids
-        held = (
-            slot.generated.common(prompt, prepared.picture, continue_ids) if slot.generated else 0
-        )
+        held = 0
+        if slot.generated is not None:
+            held = slot.generated.common(prompt, prepared.picture, continue_ids, prepared.adapter)
         if held:
             slot.cache.truncate(prompt.tokens + held)
             assert slot.generated is not None
@@ -246,10 +265,11 @@ class Answers:
             logits = None
         else:
             logits = yield from self._prefill(prepared, slot, cancel, tally)
-            slot.generated = GeneratedTokens.after(prompt, prepared.picture)
+            slot.generated = GeneratedTokens.after(prompt, prepared.picture, prepared.adapter)
         began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
+        adapter = prepared.request.adapter
         for number, token in enumerate(continue_ids[held:], held + 1):
-            logits = yield from self._feed(token, position + number, slot)
+            logits = yield from self._feed(token, position + number, slot, adapter)
             if logits is None:
                 raise Cancelled
             yield Progress(phase="prefill", done=number, total=len(continue_ids))
@@ -257,12 +277,14 @@ class Answers:
         assert logits is not None
         return logits
 
-    def _feed(self, token: int, position: int, slot: CacheSlot) -> AnswerSteps[Tensor | None]:
+    def _feed(
+        self, token: int, position: int, slot: CacheSlot, adapter: str | None
+    ) -> AnswerSteps[Tensor | None]:
         """Put a token of the answer into the cache; return the logits [vocab] after it.
 
         None: the answer ends, and the token is not in the cache.
         """
-        logits = yield Token(token=token, position=position, cache=slot.cache)
+        logits = yield Token(token=token, position=position, cache=slot.cache, adapter=adapter)
         assert slot.generated is not None
         if logits is not None:
             slot.generated.tokens.append(token)
@@ -274,12 +296,12 @@ class Answers:
         """Steps 2, 5 and 6: compute the prompt into the cache; return the last logits [vocab]."""
         if cancel.is_set:
             raise Cancelled
-        prompt, picture, image = prepared.prompt, prepared.picture, prepared.request.image
+        prompt, image, adapter = prepared.prompt, prepared.request.image, prepared.request.adapter
         slot.generated = None
         scores, first = prepared.request.scores, self._first_scored(prepared)
         reused = first
         if first > 1:
-            reused = yield from self._restore(prompt, picture, slot)
+            reused = yield from self._restore(prepared, slot)
         if reused >= first:  # logits are not kept, so those of scored tokens are computed
             slot.clear()
             slot.cache.truncate(0)
@@ -290,7 +312,7 @@ class Answers:
             began = time.perf_counter()
             if not reused:
                 features = yield from self._with_replanning(
-                    partial(self._encode, image, cancel), slot
+                    partial(self._encode, image, cancel, adapter), slot
                 )
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
@@ -302,15 +324,15 @@ class Answers:
         for number, (start, end) in enumerate(parts):
             chunk = make_chunk(prompt, start, end)
             seen = features if chunk.has_image else None
-            prefill = partial(self.runtime.prefill, chunk, seen, slot.cache, cancel)
+            prefill = partial(self.runtime.prefill, chunk, seen, slot.cache, cancel, adapter)
             hidden = yield from self._with_replanning(
                 partial(_one_of, prefill, number, len(parts)), slot
             )
-            slot.cached = CachedPrompt.of(prompt, picture, end)
+            slot.cached = CachedPrompt.of(prompt, prepared.picture, end, prepared.adapter)
             if scores:
                 scored += yield from self._score(prepared, hidden, (start, first), slot, cancel)
-            if picture and chunk.has_image:
-                self.pictures.put(picture, slot.cache, end)
+            if prepared.picture_key and chunk.has_image:
+                self.pictures.put(prepared.picture_key, slot.cache, end)
         assert hidden is not None
         if scores:
             yield self._prompt_scored(prepared, tuple(scored))
@@ -393,14 +415,13 @@ class Answers:
         self.pictures.resize(self.runtime.plan.picture_cache_bytes)
         return replanned
 
-    def _restore(
-        self, prompt: PromptIds, picture: str | None, slot: CacheSlot
-    ) -> Generator[Event, None, int]:
+    def _restore(self, prepared: Prepared, slot: CacheSlot) -> Generator[Event, None, int]:
         """Put what is kept of the prompt into the cache; return its length in tokens."""
-        length = slot.cached.common(prompt, picture)
+        prompt, picture, key = prepared.prompt, prepared.picture, prepared.picture_key
+        length = slot.cached.common(prompt, picture, prepared.adapter)
         kept = None
-        if picture and not length:
-            kept = self.pictures.get(picture, slot.cache, 1 + prompt.image_tokens)
+        if key and not length:
+            kept = self.pictures.get(key, slot.cache, 1 + prompt.image_tokens)
         if not length:
             # A new picture is encoded in the memory of the old conversation's cache.
             slot.clear()
@@ -409,12 +430,14 @@ class Answers:
             yield from self._with_replanning(partial(_at_once, restore), slot)
             length = kept.tokens
         slot.cache.truncate(length)
-        slot.cached = CachedPrompt.of(prompt, picture, length)
+        slot.cached = CachedPrompt.of(prompt, picture, length, prepared.adapter)
         return length
 
-    def _encode(self, image: OpenedImage, cancel: Cancel) -> Generator[Progress, None, Tensor]:
+    def _encode(
+        self, image: OpenedImage, cancel: Cancel, adapter: str | None
+    ) -> Generator[Progress, None, Tensor]:
         pixels = torch.from_numpy(pixel_values(image, self.runtime.config.vision))
-        return (yield from self.runtime.encode(pixels, cancel))
+        return (yield from self.runtime.encode(pixels, cancel, adapter))
 
     def _decode(
         self, logits: Tensor, prepared: Prepared, slot: CacheSlot, tally: _Tally
@@ -482,7 +505,7 @@ class Answers:
             if tally.completion_tokens >= room:
                 break
             position += 1
-            following = yield from self._feed(token, position, slot)
+            following = yield from self._feed(token, position, slot, prepared.request.adapter)
             if following is None:
                 reason = FinishReason.CANCELLED
                 break

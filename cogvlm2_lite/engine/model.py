@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -61,7 +62,9 @@ from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import MIB
-from cogvlm2_lite.weights.adapter import Adapter, read_adapter
+from cogvlm2_lite.weights.adapter import Adapter
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice, read_choices
+from cogvlm2_lite.weights.adapter_sum import read_adapters
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
 from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
@@ -77,10 +80,15 @@ class Model:
     compute   the device and number type, and why they were chosen
     remarks   sentences about the chosen devices, budgets and the files, for the user
     warnings  those of them about files that are probably not complete
+    adapter_remarks  those of them about the adapters
+    adapters  names of the loaded adapters
+    adapter   name of the one that acts on the next answers, at first the first one; None: none
+              does. Setting it moves no weights
     """
 
     remarks: tuple[Text, ...] = ()
     warnings: tuple[Text, ...] = ()
+    adapter_remarks: tuple[Text, ...] = ()
 
     def __init__(
         self,
@@ -97,6 +105,25 @@ class Model:
         self.runtime = runtime
         self.replanner = replanner
         self._store = store
+        self._adapter = runtime.adapters.first
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the loaded adapters."""
+        return self.runtime.adapters.names
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter of the next answers, at first the first one; None: the base model.
+
+        Setting it moves no weights. Raises UsageError for a name that is not loaded.
+        """
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, name: str | None) -> None:
+        self.runtime.adapters.check(name)
+        self._adapter = name
 
     @property
     def plan(self) -> MemoryPlan:
@@ -159,6 +186,7 @@ class Model:
             template=template,
             continue_from=continue_from,
             continue_ids=tuple(continue_ids),
+            adapter=self.adapter,
         )
         return self.engine.answer(request, cancel or Cancel())
 
@@ -210,7 +238,7 @@ class Model:
                 expected=", ".join(map(str, expected)),
                 shape=list(pixel_values.shape),
             )
-        return run(self.runtime.encode(pixel_values, Cancel()))
+        return run(self.runtime.encode(pixel_values, Cancel(), self.adapter))
 
     def forward(
         self,
@@ -244,7 +272,8 @@ class Model:
             )
         cache = self.runtime.new_cache(input_ids.shape[0])
         try:
-            hidden = run(self.runtime.prefill(chunk, image_features, cache, Cancel()))
+            work = self.runtime.prefill(chunk, image_features, cache, Cancel(), self.adapter)
+            hidden = run(work)
         finally:
             cache.release()
         return self.runtime.compute_logits(hidden)
@@ -308,6 +337,7 @@ def load(
     parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
     adapter: str | Path | None = None,
+    adapters: Sequence[str] = (),
     any_base: bool = False,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
@@ -325,8 +355,10 @@ def load(
     parallel conversations that `Model.engine` may answer at once; fewer if memory is short, see
              Model.plan. `Model.answer` needs one
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
-    adapter  folder of a LoRA adapter that every answer uses, as peft writes it; None: no adapter
-    any_base accept an adapter that was trained on another model of the same shape
+    adapter  folder of a LoRA adapter, as peft writes it; None: no adapter
+    adapters further ones, each as --adapter takes it: [NAME=]FOLDER[:WEIGHT]. `Model.adapter`
+             chooses the one that answers, at first the first one
+    any_base accept adapters that were trained on another model of the same shape
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
     for a damaged or unknown folder, DoesNotFitError if there is not enough memory, DeviceError if
@@ -346,10 +378,18 @@ def load(
             kv=kv,
             parallel=parallel,
             pictures=pictures,
-            adapter=None if adapter is None else Path(adapter),
+            adapters=_choices(adapter, adapters),
             any_base=any_base,
         )
     )
+
+
+def _choices(adapter: str | Path | None, adapters: Sequence[str]) -> tuple[AdapterChoice, ...]:
+    further = read_choices(adapters, add_up=False)
+    if adapter is None:
+        return further
+    folder = Path(adapter)
+    return (AdapterChoice(name=folder.resolve().name, folder=folder), *further)
 
 
 def load_with(options: LoadOptions) -> Model:
@@ -368,10 +408,10 @@ def load_with(options: LoadOptions) -> Model:
         )
     compute = choose_compute(options.device, options.dtype)
     catalog = Catalog.open(folder, config)
-    adapter = None
-    if options.adapter is not None:
+    adapters: tuple[Adapter, ...] = ()
+    if options.adapters:
         base = identify_base(catalog, folder)
-        adapter = read_adapter(options.adapter, config, base=base, any_base=options.any_base)
+        adapters = read_adapters(options.adapters, config, base=base, any_base=options.any_base)
     try:
         model = open_model(
             folder,
@@ -384,14 +424,14 @@ def load_with(options: LoadOptions) -> Model:
             parallel=parallel,
             pictures=options.pictures,
             weights=(catalog, None),
-            adapter=adapter,
+            adapters=adapters,
         )
     except DEVICE_ERROR as error:
         raise device_lost(error) from error
     found = look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES)
     model.warnings = tuple(zeros.warning for zeros in islice(found, 1))
-    about_adapter = () if adapter is None else adapter.remarks
-    model.remarks = (*model.warnings, *_remarks(model, allowance), *about_adapter)
+    model.adapter_remarks = tuple(remark for adapter in adapters for remark in adapter.remarks)
+    model.remarks = (*model.warnings, *_remarks(model, allowance), *model.adapter_remarks)
     return model
 
 
@@ -456,7 +496,7 @@ def open_model(
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
     weights: tuple[Catalog, PieceReader | None] | None = None,
-    adapter: Adapter | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Model:
     """Open a model folder within given budgets. Most callers want `load`, which decides them.
 
@@ -469,18 +509,19 @@ def open_model(
     arenas   as for Runtime
     weights  a catalog of the folder that is already open, and a reader of its bytes other than its
              files (`bench`) or None
-    adapter  the adapter that every answer uses
+    adapters at most one of them acts on an answer
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
     devices = [backend_of(b.device).torch_device(b.device) for b in budgets]
-    adapters = [] if adapter is None else [adapter]
     loaders = [
         WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader, adapters=adapters)
         for d in devices
     ]
     itemsize = compute.dtype.itemsize
-    low_rank = {name: pair.numel for each in adapters for name, pair in each.pairs.items()}
+    low_rank = Counter[str]()
+    for adapter in adapters:
+        low_rank.update({name: pair.numel for name, pair in adapter.pairs.items()})
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs, low_rank=low_rank)
     workload = Workload(
         context=context or config.max_position_embeddings,
@@ -503,14 +544,12 @@ def open_model(
         rope=rope,
         kv=kv,
         arenas=arenas,
-        adapter=adapter,
+        adapters=adapters,
     )
     store = None
     if pictures is not None:
         numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
         identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
-        if adapter is not None:
-            identity += f" {adapter.sha256} {adapter.acts_on}"
         store = PictureStore(pictures[0], identity, pictures[1])
     replanner = Replanner(runtime, sizes, workload)
     return Model(folder, config, runtime, replanner, compute, store)

@@ -10,11 +10,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 
 
 class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model folder and how to run it. The fields are explained at `cogvlm2_lite.load`.
 
+    adapters            those of one name are added up; the first name acts if nobody chooses
     max_picture_pixels  a worker rejects larger pictures before it decodes them
     """
 
@@ -29,6 +31,6 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kv: str = "full"
     parallel: int = 1
     pictures: tuple[Path, int] | None = None
-    adapter: Path | None = None
+    adapters: tuple[AdapterChoice, ...] = ()
     any_base: bool = False
     max_picture_pixels: int = DEFAULT_LIMITS.max_pixels

@@ -2,7 +2,8 @@
 
 A prompt is computed in chunks that end at its boundaries: after the picture and after each past
 turn. The key/value cache up to a boundary depends only on the tokens before it. So it can be kept,
-and an answer never depends on which questions were asked before.
+and an answer never depends on which questions were asked before. What an adapter acted on is used
+for the same adapter only (`AdapterKey`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import takewhile
 
 import torch
 
+from cogvlm2_lite.engine.adapters import NO_ADAPTER, AdapterKey
 from cogvlm2_lite.engine.prefix_store import PictureStore
 from cogvlm2_lite.inputs.prompt import PromptIds
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
@@ -28,15 +30,19 @@ class CachedPrompt:
     ids         token ids up to the last boundary
     boundaries  lengths at which chunks ended, ascending
     picture     sha256 of the picture, or None
+    adapter     the adapter that acted
     """
 
     ids: tuple[int, ...] = ()
     boundaries: tuple[int, ...] = ()
     picture: str | None = None
+    adapter: AdapterKey = NO_ADAPTER
 
-    def common(self, prompt: PromptIds, picture: str | None) -> int:
+    def common(
+        self, prompt: PromptIds, picture: str | None, adapter: AdapterKey = NO_ADAPTER
+    ) -> int:
         """Return the length of the longest prefix shared with `prompt`, in equal chunks."""
-        if picture != self.picture:
+        if picture != self.picture or adapter.prefix != self.adapter.prefix:
             return 0
         ids = prompt.input_ids[0].tolist()
         shared = 0
@@ -44,15 +50,23 @@ class CachedPrompt:
             if mine != theirs or list(self.ids[:mine]) != ids[:mine]:
                 break
             shared = mine
+        if adapter.whole != self.adapter.whole:
+            # Of another adapter only the picture can be used, the first boundary.
+            return min(shared, 1 + prompt.image_tokens) if picture else 0
         return shared
 
     @staticmethod
-    def of(prompt: PromptIds, picture: str | None, length: int) -> CachedPrompt:
+    def of(
+        prompt: PromptIds, picture: str | None, length: int, adapter: AdapterKey = NO_ADAPTER
+    ) -> CachedPrompt:
         """Return the description of a cache that holds `prompt` up to `length`."""
         boundaries = tuple(b for b in prompt.boundaries if b <= length)
         end = max(boundaries, default=0)
         return CachedPrompt(
-            ids=tuple(prompt.input_ids[0, :end].tolist()), boundaries=boundaries, picture=picture
+            ids=tuple(prompt.input_ids[0, :end].tolist()),
+            boundaries=boundaries,
+            picture=picture,
+            adapter=adapter,
         )
 
 
@@ -62,19 +76,32 @@ class GeneratedTokens:
 
     prompt: tuple[int, ...]
     picture: str | None
+    adapter: AdapterKey = NO_ADAPTER
     tokens: list[int] = field(default_factory=list)
 
     @staticmethod
-    def after(prompt: PromptIds, picture: str | None) -> GeneratedTokens:
+    def after(
+        prompt: PromptIds, picture: str | None, adapter: AdapterKey = NO_ADAPTER
+    ) -> GeneratedTokens:
         """Return the description of a cache that holds `prompt` and nothing else."""
-        return GeneratedTokens(prompt=tuple(prompt.input_ids[0].tolist()), picture=picture)
+        return GeneratedTokens(
+            prompt=tuple(prompt.input_ids[0].tolist()), picture=picture, adapter=adapter
+        )
 
-    def common(self, prompt: PromptIds, picture: str | None, continue_ids: Sequence[int]) -> int:
+    def common(
+        self,
+        prompt: PromptIds,
+        picture: str | None,
+        continue_ids: Sequence[int],
+        adapter: AdapterKey = NO_ADAPTER,
+    ) -> int:
         """Return how many tokens of `continue_ids` need not be computed again.
 
         The last one always must: its logits decide the next token, and they are not kept.
         """
-        if picture != self.picture or self.prompt != tuple(prompt.input_ids[0].tolist()):
+        if picture != self.picture or adapter != self.adapter:
+            return 0
+        if self.prompt != tuple(prompt.input_ids[0].tolist()):
             return 0
         pairs = zip(self.tokens, continue_ids[:-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -98,10 +125,20 @@ class CacheSlot:
         self.replans = 0
         self.used = 0
 
-    def holds(self, prompt: PromptIds, picture: str | None, continue_ids: Sequence[int]) -> int:
+    def holds(
+        self,
+        prompt: PromptIds,
+        picture: str | None,
+        continue_ids: Sequence[int],
+        adapter: AdapterKey = NO_ADAPTER,
+    ) -> int:
         """Return how many tokens of a prompt, and of the answer after it, are in the cache."""
-        generated = self.generated.common(prompt, picture, continue_ids) if self.generated else 0
-        return prompt.tokens + generated if generated else self.cached.common(prompt, picture)
+        generated = 0
+        if self.generated is not None:
+            generated = self.generated.common(prompt, picture, continue_ids, adapter)
+        if generated:
+            return prompt.tokens + generated
+        return self.cached.common(prompt, picture, adapter)
 
     def clear(self) -> None:
         """Release the cache's memory; pictures in the PictureCache are kept."""
@@ -113,7 +150,7 @@ class CacheSlot:
 class PictureCache:
     """Key/value prefixes of pictures in RAM and on disk; the least recently used are dropped first.
 
-    For the 19B model one picture takes 288 MiB.
+    For the 19B model one picture takes 288 MiB. `picture` is the key of AdapterKey.of_picture.
 
     max_bytes  of RAM; `resize` changes it
     store      keeps pictures across restarts; None: they are not kept

@@ -15,6 +15,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
 from cogvlm2_lite.backends.base import CaptureGraph
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.engine.adapters import Adapters
 from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.cuda_graph import GraphCache
@@ -28,8 +29,6 @@ from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotation
 from cogvlm2_lite.weights.adapter import Adapter
-from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
-from cogvlm2_lite.weights.slots import Adapted
 
 _ALL_LANGUAGE = Routing(vision=None)
 _REPORT_S = 0.25
@@ -59,11 +58,13 @@ class Token:
     """A generated token that a decode step must put into a conversation's cache.
 
     position  its RoPE position
+    adapter   name of the adapter that acts; None: none
     """
 
     token: int
     position: int
     cache: KVCache
+    adapter: str | None = None
 
 
 class _Pace:
@@ -93,7 +94,7 @@ class Runtime:
     arenas   account for the bytes of the devices; None: new ones
     capture  captures decode steps as graphs; None: that of the first device's backend, if it has
              one
-    adapter  acts in every step; the loaders must have it too
+    adapters one or none of them acts in a step; the loaders must have them too
     """
 
     def __init__(
@@ -108,10 +109,10 @@ class Runtime:
         kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
         capture: CaptureGraph | None = None,
-        adapter: Adapter | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self.config = config
-        self._adapter = adapter
+        self.adapters = Adapters(adapters)
         self.dtype = dtype
         self._kv = kv
         self._devices = tuple(devices)
@@ -161,14 +162,18 @@ class Runtime:
             account=account,
         )
 
-    def encode(self, pixel_values: Tensor, cancel: Cancel) -> Steps[Tensor]:
+    def encode(
+        self, pixel_values: Tensor, cancel: Cancel, adapter: str | None = None
+    ) -> Steps[Tensor]:
         """Encode pictures; yields Progress per block and returns the features.
 
         pixel_values  [batch, channels, height, width], normalised
+        adapter       name of the adapter that acts; None: none
         Returns       [batch, image tokens with boi and eoi, hidden]
         """
         residency, devices = self.residency, self.vision_devices
-        hidden, adapted = pixel_values.to(devices[0], self.dtype), self._adapted_picture
+        hidden = pixel_values.to(devices[0], self.dtype)
+        adapted = self.adapters.on_picture(adapter)
         with residency.phase(Phase.ENCODE):
             for embedding in residency.walk([self.parts.tower.embedding]):
                 hidden = embedding(hidden)
@@ -180,32 +185,24 @@ class Runtime:
         with residency.at(Phase.ENCODE, self.parts.projector):
             return self.parts.projector(hidden.to(self.last_device), adapted)
 
-    @property
-    def _adapted_picture(self) -> Adapted | None:
-        """The adapter for the vision tower and the projector."""
-        if self._adapter is None or self._adapter.acts_on == BEHIND_PICTURE:
-            return None
-        return Adapted(name=self._adapter.name)
-
-    def _adapted(self, chunk: Chunk) -> Adapted | None:
-        """Return the adapter for the decoder, with the rows of a chunk on which it acts."""
-        if self._adapter is None or self._adapter.acts_on != BEHIND_PICTURE:
-            return self._adapted_picture
-        rows = behind_picture(chunk)
-        return Adapted(name=self._adapter.name, rows=rows) if bool(rows.any()) else None
-
     def prefill(
-        self, chunk: Chunk, features: Tensor | None, cache: KVCache, cancel: Cancel
+        self,
+        chunk: Chunk,
+        features: Tensor | None,
+        cache: KVCache,
+        cancel: Cancel,
+        adapter: str | None = None,
     ) -> Steps[Tensor]:
         """Run a chunk after the tokens in the cache; yields Progress per block.
 
         features  [images, image tokens, hidden] for the chunk's image tokens, or None
+        adapter   name of the adapter that acts; None: none
         Returns   [batch, tokens, hidden], before the final norm
         """
         residency, devices = self.residency, self.decoder_devices
         phase = Phase.PREFILL_IMAGE if chunk.has_image else Phase.PREFILL_TEXT
         with residency.phase(phase):
-            step = self.step_of(chunk, cache)
+            step = self.step_of(chunk, cache, adapter)
             hidden = self._embed(chunk.input_ids)
             if features is not None:
                 places = chunk.image_mask.to(devices[0])
@@ -278,7 +275,7 @@ class Runtime:
         work = partial(self._decode, hidden, token, place)
         if self.graphs is None or place is None or not self._uses_graphs:
             return (yield from work())
-        key = (token.cache.version, place.window, self.residency.version)
+        key = (token.cache.version, place.window, token.adapter, self.residency.version)
         return self.graphs.run(token.cache, key, lambda: run(work()))
 
     def _input(self, token: Token) -> tuple[Tensor, Place | None]:
@@ -314,7 +311,7 @@ class Runtime:
         if self.graphs is None or not self._uses_graphs:
             return list((yield from work()))
         caches = tuple(
-            (weakref.ref(token.cache), token.cache.version, place and place.window)
+            (weakref.ref(token.cache), token.cache.version, place and place.window, token.adapter)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
         # The residency is the owner, so that there is one graph of a joint step at a time.
@@ -352,7 +349,7 @@ class Runtime:
             causal=False,
             cache=token.cache,
             place=place,
-            adapted=None if self._adapter is None else Adapted(name=self._adapter.name),
+            adapted=self.adapters.on_token(token.adapter),
         )
 
     @property
@@ -383,7 +380,7 @@ class Runtime:
             rotations = rotary.rotations(positions.to(self._devices[0]), highest)
         return rotations
 
-    def step_of(self, chunk: Chunk, cache: KVCache) -> Step:
+    def step_of(self, chunk: Chunk, cache: KVCache, adapter: str | None = None) -> Step:
         """Return what the layers share for a chunk after the tokens in the cache; reserves room.
 
         Must be called inside a phase of the residency.
@@ -393,6 +390,7 @@ class Runtime:
         cache.reserve(keys)
         # A chunk after others needs a mask: torch's causal flag assumes as many keys as queries.
         first = cache.length == 0 and chunk.key_mask is None
+        adapted = self.adapters.on_chunk(adapter, chunk)
         mask = None
         if not first:
             mask = visible_keys(chunk.tokens, keys, _on(chunk.key_mask, device), device)
@@ -402,18 +400,8 @@ class Runtime:
             mask=mask,
             causal=first,
             cache=cache,
-            adapted=_adapted_on(self._adapted(chunk), device),
+            adapted=None if adapted is None else adapted.to(device),
         )
-
-
-def behind_picture(chunk: Chunk) -> Tensor:
-    """Return which tokens are neither bos nor an image token nor before one, [batch, tokens]."""
-    before = chunk.image_mask.flip(1).cumsum(1).flip(1) > 0  # an image token is here or later
-    return ~before & (chunk.position_ids > 0)
-
-
-def _adapted_on(adapted: Adapted | None, device: torch.device) -> Adapted | None:
-    return None if adapted is None else adapted.to(device)
 
 
 class DecodeInputs:

@@ -55,7 +55,7 @@ class _Live:
     """An answer in progress.
 
     token    the input of its next decode step; None during its prefill
-    picture  the picture's sha256
+    picture  what identifies the picture's keys and values
     place    how far its prefill is
     """
 
@@ -149,7 +149,9 @@ class Engine:
         slot = max(
             free,
             key=lambda slot: (
-                slot.holds(prepared.prompt, prepared.picture, prepared.continue_ids),
+                slot.holds(
+                    prepared.prompt, prepared.picture, prepared.continue_ids, prepared.adapter
+                ),
                 -slot.used,
             ),
         )
@@ -158,7 +160,7 @@ class Engine:
         # 2. The work is a generator: nothing runs before the first turn.
         work = self._answers.steps(prepared, slot, cancel)
         self._live[number] = _Live(
-            number=number, work=work, slot=slot, cancel=cancel, picture=prepared.picture
+            number=number, work=work, slot=slot, cancel=cancel, picture=prepared.picture_key
         )
 
     def turn(self) -> Iterator[tuple[int, EventOrError]]:

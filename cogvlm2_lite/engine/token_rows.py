@@ -43,10 +43,12 @@ class Row:
     """A sequence of tokens in a key/value cache of its own. The cache is freed with the row.
 
     position  RoPE position of the last token
+    adapter   name of the adapter that acts on it; None: none
     """
 
     cache: KVCache
     position: int
+    adapter: str | None
 
     def __post_init__(self) -> None:
         weakref.finalize(self, self.cache.release)
@@ -120,7 +122,11 @@ class TokenRows:
         """
         self._check_pixels(prompt, pixels)
         self._make_room([prompt.tokens])
-        row = Row(cache=self._runtime.new_cache(), position=int(prompt.position_ids[0, -1]))
+        row = Row(
+            cache=self._runtime.new_cache(),
+            position=int(prompt.position_ids[0, -1]),
+            adapter=self._model.adapter,
+        )
         try:
             logits = self._prefill(prompt, pixels, row, every=every)
             self._live.add(row)
@@ -144,7 +150,7 @@ class TokenRows:
                 context=context,
             )
         steps = [
-            Token(token=token, position=row.position + 1, cache=row.cache)
+            Token(token=token, position=row.position + 1, cache=row.cache, adapter=row.adapter)
             for row, token in zip(rows, tokens, strict=True)
         ]
         logits = self._run(partial(_at_once, partial(self._runtime.decode_each, steps)))
@@ -156,7 +162,7 @@ class TokenRows:
         """Return a row with the same tokens in a cache of its own."""
         self._make_room([row.tokens])
         prefix = row.cache.prefix(row.tokens, torch.device("cpu"))
-        twin = Row(cache=self._runtime.new_cache(), position=row.position)
+        twin = Row(cache=self._runtime.new_cache(), position=row.position, adapter=row.adapter)
         self._run(partial(_at_once, partial(twin.cache.restore, prefix)))
         self._live.add(twin)
         return twin
@@ -198,7 +204,7 @@ class TokenRows:
     ) -> Tensor:
         runtime, pictures = self._runtime, self._model.pictures
         # 1. What the picture cache has of the prompt is not computed again.
-        picture, reused = self._picture_key(prompt, pixels), 0
+        picture, reused = self._picture_key(prompt, pixels, row), 0
         if picture and not every:
             kept = pictures.get(picture, row.cache, 1 + prompt.image_tokens)
             if kept is not None:
@@ -208,7 +214,7 @@ class TokenRows:
         features = None
         if pixels is not None and not reused:
             encoded = [
-                self._run(partial(runtime.encode, pixels[i : i + 1].cpu(), Cancel()))
+                self._run(partial(runtime.encode, pixels[i : i + 1].cpu(), Cancel(), row.adapter))
                 for i in range(len(pixels))
             ]
             features = torch.cat(encoded)
@@ -217,7 +223,8 @@ class TokenRows:
         for start, end in split_prompt(prompt, reused):
             chunk = make_chunk(prompt, start, end)
             seen = features if chunk.has_image else None
-            hidden = self._run(partial(runtime.prefill, chunk, seen, row.cache, Cancel()))
+            work = partial(runtime.prefill, chunk, seen, row.cache, Cancel(), row.adapter)
+            hidden = self._run(work)
             if picture and chunk.has_image:
                 pictures.put(picture, row.cache, end)
             if every:
@@ -226,7 +233,7 @@ class TokenRows:
         logits.append(self._logits(hidden[:, -1:]))
         return torch.cat(logits)
 
-    def _picture_key(self, prompt: PromptIds, pixels: Tensor | None) -> str | None:
+    def _picture_key(self, prompt: PromptIds, pixels: Tensor | None, row: Row) -> str | None:
         """Return what identifies the picture, if the prompt begins with bos and one picture."""
         if pixels is None or len(pixels) != 1:
             return None
@@ -237,7 +244,7 @@ class TokenRows:
         held = pixels.detach().cpu().contiguous()
         digest = hashlib.sha256(f"{held.dtype} {list(held.shape)}\n".encode())
         digest.update(held.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return self._runtime.adapters.key(row.adapter).of_picture(digest.hexdigest())
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Return logits, [1, tokens, hidden] -> [tokens, vocab], a few positions at a time."""

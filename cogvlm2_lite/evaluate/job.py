@@ -113,7 +113,7 @@ def new_job(
     protocol, seed = settings.protocol or PROTOCOLS[0], settings.seed or 0
     run = Run(
         model=model,
-        model_id=identify_model(options.folder, options.adapter),
+        model_id=identify_model(options.folder, options.adapters),
         quantized=(options.folder / MANIFEST_NAME).is_file(),
         benchmark=data.benchmark,
         data=data.name,

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.engine.adapters import behind_picture
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.runtime import behind_picture
 from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 

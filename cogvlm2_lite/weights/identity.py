@@ -12,6 +12,7 @@ from typing import Any
 from cogvlm2_lite.architectures.architecture import Role
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import ADAPTER_FILES
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.header import Shard
@@ -22,14 +23,14 @@ _SAMPLE_BYTES = 4096
 _SMALL_FILES = ("config.json", "tokenizer.json", MANIFEST_NAME)
 
 
-def identify_model(folder: Path, adapter: Path | None = None) -> str:
+def identify_model(folder: Path, adapters: Sequence[AdapterChoice] = ()) -> str:
     """Return 16 hexadecimal digits that differ for models that answer differently.
 
     They depend on the config, the headers, the tokenizer and the manifest, which has the hash of
     every tensor. A folder without a manifest has two models of one size told apart by a sample of
     each tensor, since reading 39 GB would take minutes. The path does not matter.
 
-    adapter  folder of an adapter that acts, which counts as a part of the model
+    adapters  act together on every answer, and count as a part of the model
 
     Raises CheckpointError for a folder that can't be opened as a model.
     """
@@ -43,8 +44,10 @@ def identify_model(folder: Path, adapter: Path | None = None) -> str:
         if not (folder / MANIFEST_NAME).is_file():
             for shard in catalog.shards:
                 _add_samples(digest, shard)
-        if adapter is not None:
-            _add_files(digest, adapter, ADAPTER_FILES)
+        for adapter in adapters:
+            _add_files(digest, adapter.folder, ADAPTER_FILES)
+            if adapter.weight != 1:
+                digest.update(f"weight {adapter.weight!r}\n".encode())
     except OSError as error:
         raise CheckpointError(
             "{file} can't be read: {why}.", file=folder, why=error.strerror or error

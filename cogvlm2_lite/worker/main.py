@@ -211,6 +211,7 @@ class Worker:
             prompt_ids=ask.prompt_ids,
             score_prompt=ask.score_prompt,
             score_last=ask.score_last,
+            adapter=self._opened.model.adapter if ask.adapter is None else ask.adapter or None,
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 
@@ -300,6 +301,8 @@ def _describe(model: Model) -> Loaded:
         image_tokens=model.config.vision.image_tokens,
         parallel=model.plan.parallel,
         warnings=model.warnings,
+        adapters=model.adapters,
+        adapter_remarks=model.adapter_remarks,
     )
 
 

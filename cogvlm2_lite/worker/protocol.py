@@ -83,6 +83,8 @@ class Ask(_Message, frozen=True, kw_only=True):
              the other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
     prompt_ids, score_prompt, score_last     as in engine.answer.Request
+    adapter  the adapter that answers: a name of Loaded.adapters; "": none; None: the first one, if
+             there is one
     """
 
     request: Number
@@ -100,6 +102,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     prompt_ids: tuple[Count, ...] = ()
     score_prompt: bool = False
     score_last: Count = 0
+    adapter: str | None = None
 
 
 class CancelRequest(_Message, frozen=True, kw_only=True):
@@ -132,6 +135,8 @@ class Loaded(_Message, frozen=True, kw_only=True):
     image_tokens  tokens of one picture
     parallel      conversations that are answered at once
     warnings      sentences about files that are probably not complete
+    adapters      names of the adapters, one of which may act on an answer
+    adapter_remarks  sentences about the adapters
     """
 
     plan: Mapping[str, Any]
@@ -140,6 +145,8 @@ class Loaded(_Message, frozen=True, kw_only=True):
     image_tokens: Count
     parallel: Number = 1
     warnings: tuple[Text, ...] = ()
+    adapters: tuple[str, ...] = ()
+    adapter_remarks: tuple[Text, ...] = ()
 
 
 class LoadFailed(_Message, frozen=True, kw_only=True):

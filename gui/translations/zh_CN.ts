@@ -3273,6 +3273,54 @@
         <translation>另一份 {kind}</translation>
     </message>
     <message>
+        <source>There is no adapter {name!r}.</source>
+        <translation>没有名为 {name!r} 的适配器。</translation>
+    </message>
+    <message>
+        <source>Load one with --adapter FOLDER.</source>
+        <translation>请用 --adapter 文件夹 加载一个。</translation>
+    </message>
+    <message>
+        <source>An adapter can&apos;t be called {name!r}: that is the model without an adapter.</source>
+        <translation>适配器不能叫 {name!r}：这个名称表示不带适配器的模型。</translation>
+    </message>
+    <message>
+        <source>Choose another name, as in --adapter mine={text}</source>
+        <translation>请换一个名称，例如 --adapter mine={text}</translation>
+    </message>
+    <message>
+        <source>{name!r} can&apos;t be the name of an adapter.</source>
+        <translation>{name!r} 不能用作适配器的名称。</translation>
+    </message>
+    <message>
+        <source>Choose a short name without a slash, as in --adapter mine=FOLDER</source>
+        <translation>请使用不含斜杠的短名称，例如 --adapter mine=文件夹</translation>
+    </message>
+    <message>
+        <source>The weight of an adapter must be between {least} and {most}, not {value}.</source>
+        <translation>适配器的权重必须在 {least} 到 {most} 之间，不能是 {value}。</translation>
+    </message>
+    <message>
+        <source>1 is the adapter as it was trained; 0.5 halves its effect.</source>
+        <translation>1 表示适配器训练时的效果；0.5 使其效果减半。</translation>
+    </message>
+    <message>
+        <source>Two adapters are called {name!r}.</source>
+        <translation>有两个适配器都叫 {name!r}。</translation>
+    </message>
+    <message>
+        <source>Name them: --adapter one=FOLDER --adapter two=FOLDER. Adapters to which you give the same name are added up.</source>
+        <translation>请为它们命名：--adapter one=文件夹 --adapter two=文件夹。您给予相同名称的适配器会相加。</translation>
+    </message>
+    <message>
+        <source>The adapters {name} can&apos;t be added up: some act on all tokens, and some only behind the picture.</source>
+        <translation>适配器 {name} 不能相加：有的作用于所有词元，有的只作用于图片之后的词元。</translation>
+    </message>
+    <message>
+        <source>Use one of them at a time.</source>
+        <translation>请每次只使用其中一个。</translation>
+    </message>
+    <message>
         <source>{folder} has files that can&apos;t be used: {count} of {total}. {problems}</source>
         <translation>{folder} 中有无法使用的文件：{total} 个中的 {count} 个。{problems}</translation>
     </message>

@@ -25,6 +25,7 @@ from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, DoesNotFitError
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.weights.adapter import read_adapter, write_adapter
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, OWN_NAME, WEIGHTS_NAME
 from cogvlm2_lite.weights.identity import Base, identify_model
 from tests.helpers.finetune import FINETUNE, LOGIT_TOLERANCE, golden
@@ -103,7 +104,7 @@ def test_streamed_weights_and_adapters_give_the_same_logits(tmp_path: Path) -> N
             compute=choose_compute("cpu", "float32"),
             budgets=[DeviceBudget(device="cpu:0", in_ram=True, device_bytes=nbytes)],
             context=64,
-            adapter=adapter,
+            adapters=[adapter],
         )
 
     roomy = within(1 << 30)
@@ -139,10 +140,16 @@ def test_adapters_take_the_bytes_that_the_plan_gives_them(tmp_path: Path) -> Non
 
 
 def test_an_adapter_counts_as_a_part_of_the_model(folder: Path) -> None:
-    plain, adapted = identify_model(CHECKPOINT), identify_model(CHECKPOINT, folder)
+    plain, adapted = identify_model(CHECKPOINT), identified(folder)
     tensors = {n: t * 2 for n, t in load_file(folder / WEIGHTS_NAME).items()}
     save_file(tensors, folder / WEIGHTS_NAME)
-    assert len({plain, adapted, identify_model(CHECKPOINT, folder)}) == 3
+    weaker = identified(folder, 0.5)
+    assert len({plain, adapted, identified(folder), weaker}) == 4
+
+
+def identified(folder: Path, weight: float = 1.0) -> str:
+    choice = AdapterChoice(name="mine", folder=folder, weight=weight)
+    return identify_model(CHECKPOINT, [choice])
 
 
 @pytest.mark.parametrize("command", ["ask", "chat", "batch", "serve", "mcp"])
@@ -154,9 +161,14 @@ def test_commands_take_an_adapter(command: str) -> None:
         "batch": [".", "--question", "What?"],
         "mcp": ["--folder", "."],
     }.get(command, [])
-    args = parser.parse_args(["demo", *needed, "--adapter", "mine", "--any-base"])
-    options = load_options(args, CHECKPOINT)
-    assert (options.adapter, options.any_base) == (Path("mine"), True)
+    given = ["--adapter", "mine", "--adapter", "runs/other:0.5", "--any-base"]
+    options = load_options(parser.read(["demo", *needed, *given]), CHECKPOINT)
+    names = ["mine", "other"] if command in ("chat", "serve", "mcp") else ["mine+other"] * 2
+    assert options.adapters == (
+        AdapterChoice(name=names[0], folder=Path("mine")),
+        AdapterChoice(name=names[1], folder=Path("runs/other"), weight=0.5),
+    )
+    assert options.any_base
 
 
 def test_what_we_write_is_peft_s_form(tmp_path: Path, config: ModelConfig) -> None:

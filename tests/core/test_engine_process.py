@@ -44,12 +44,13 @@ from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.server.run import remarks_of
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.worker import protocol
 from cogvlm2_lite.worker.client import EngineProcess, EngineState, News, describe_exit
 from cogvlm2_lite.worker.heartbeat import Patience
 from cogvlm2_lite.worker.main import Worker
 from cogvlm2_lite.worker.protocol import Ask, DecodedImage, Died, Emitted, Failed, Load, Loaded
-from tests.helpers.asking import Answer, ask
+from tests.helpers.asking import Answer, SilentAfter, ask
 from tests.helpers.scripted_model import small_plan
 
 SIGN = next(p.path for p in sample_pictures() if p.path.name == "sign.png")
@@ -115,15 +116,6 @@ def test_importing_the_owners_side_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-class SilentAfter(BytesIO):
-    """An owner that says no more and stays: without it the process would end at once."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if not (data := super().read(size)):
-            threading.Event().wait()
-        return data
-
-
 def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,6 +134,9 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
         compute=SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", reason="it does"),
         config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)),
         warnings=(Text("A file is not complete."),),
+        adapter=None,
+        adapters=(),
+        adapter_remarks=(),
     )
     monkeypatch.setattr("cogvlm2_lite.engine.model.load_with", lambda _: model)
     commands, reports = SilentAfter(), BytesIO()
@@ -375,6 +370,20 @@ LIKELIHOOD = CandidateToken(token="\\xe7", data=(0xE7,), logprob=-0.25)
 SCORE = TokenLogprobs(chosen=LIKELIHOOD, top=(structs.replace(LIKELIHOOD, data=None), LIKELIHOOD))
 MESSAGES: list[protocol.Message] = [
     Load(options=LoadOptions(folder=Path("a"), device="cpu", pictures=(Path("b"), 7))),
+    Load(
+        options=LoadOptions(
+            folder=Path("a"),
+            adapters=(AdapterChoice(name="\u7968", folder=Path("c=d"), weight=-0.5),),
+        )
+    ),
+    Loaded(
+        plan={"peak_bytes": 1},
+        compute="cpu",
+        context=1,
+        image_tokens=1,
+        adapters=("\u7968", "b"),
+        adapter_remarks=(Text("The adapter {name} is zero.", name="b"),),
+    ),
     Ask(request=3, question="\ud800 \U0001f600", image=b"\x00\xff", page=2, history=(("a", "b"),)),
     Ask(
         request=3,
@@ -391,7 +400,13 @@ MESSAGES: list[protocol.Message] = [
             notices=(Text("page {page}", page=2),),
         ),
     ),
-    Ask(request=4, question="", sampling=Sampling(stop=("x", "y"), seed=1), template="vqa"),
+    Ask(
+        request=4,
+        question="",
+        sampling=Sampling(stop=("x", "y"), seed=1),
+        template="vqa",
+        adapter="b",
+    ),
     protocol.CancelRequest(request=4),
     protocol.Heartbeat(stalled_s=1.5, plausible_s=120.0),
     protocol.Failed(
@@ -424,7 +439,7 @@ def test_a_message_survives_its_frame(message: protocol.Message) -> None:
     assert protocol.read_message(BytesIO(protocol.encode(message))) == message
 
 
-BODIES = [json.loads(protocol.encode(message)[8:]) for message in MESSAGES[3:]]
+BODIES = [json.loads(protocol.encode(message)[8:]) for message in MESSAGES[5:]]
 
 
 @given(st.binary(max_size=60))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
+from io import BytesIO
 
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask
+
+
+class SilentAfter(BytesIO):
+    """An owner that says no more and stays: without it the process would end at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not (data := super().read(size)):
+            threading.Event().wait()
+        return data
 
 
 class Answer(Iterator[Event]):

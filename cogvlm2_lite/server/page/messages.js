@@ -16,6 +16,8 @@ export const CHINESE = {
     "--vram 没有作用：模型在 CPU 上运行，使用内存。",
   "--vram has {given} sizes, but the number of usable GPUs is {count}.":
     "--vram 有 {given} 个大小，但可用的 GPU 有 {count} 个。",
+  "1 is the adapter as it was trained; 0.5 halves its effect.":
+    "1 表示适配器训练时的效果；0.5 使其效果减半。",
   "32-bit":
     " 32 位",
   "4-bit matrices that are used for every token are in RAM twice, as stored and packed for this processor: {size} more.":
@@ -46,6 +48,8 @@ export const CHINESE = {
     "请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。",
   "All {count} answers are held out, so there is nothing to learn from.":
     "全部 {count} 个回答都被留出，因此没有可学习的内容。",
+  "An adapter can't be called {name!r}: that is the model without an adapter.":
+    "适配器不能叫 {name!r}：这个名称表示不带适配器的模型。",
   "An adapter is a folder with {name}.":
     "适配器是一个含有 {name} 的文件夹。",
   "An answer starts after about {wait}.":
@@ -76,12 +80,16 @@ export const CHINESE = {
     "请选择 1024 或更大的 --port：更小的端口由系统保留。",
   "Choose a page from 1 to {pages}.":
     "请选择 1 到 {pages} 之间的页码。",
+  "Choose a short name without a slash, as in --adapter mine=FOLDER":
+    "请使用不含斜杠的短名称，例如 --adapter mine=文件夹",
   "Choose a smaller --held-out.":
     "请选择较小的 --held-out。",
   "Choose an address of this computer with --host, such as 127.0.0.1.":
     "请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。",
   "Choose another --port; 0 picks a free one.":
     "请给出其他 --port；0 表示任意空闲端口。",
+  "Choose another name, as in --adapter mine={text}":
+    "请换一个名称，例如 --adapter mine={text}",
   "Choose one file in it.":
     "请选择其中的一个文件。",
   "Choose page 1.":
@@ -220,6 +228,8 @@ export const CHINESE = {
     "请去掉它。",
   "Load one first.":
     "请先加载一个模型。",
+  "Load one with --adapter FOLDER.":
+    "请用 --adapter 文件夹 加载一个。",
   "Load one with from_pretrained(FOLDER).":
     "请用 from_pretrained(FOLDER) 加载。",
   "Load the model with a longer context, or generate fewer tokens.":
@@ -246,6 +256,8 @@ export const CHINESE = {
     "消息只能包含 text 和 image 类型的部分，不能是 {kind!r}。",
   "Move it away, or choose another folder with --output.":
     "请把它移走，或用 --output 指定其他文件夹。",
+  "Name them: --adapter one=FOLDER --adapter two=FOLDER. Adapters to which you give the same name are added up.":
+    "请为它们命名：--adapter one=文件夹 --adapter two=文件夹。您给予相同名称的适配器会相加。",
   "No GPU is used: {why}.":
     "没有使用 GPU：{why}。",
   "No NVIDIA GPU can be used: {why}.":
@@ -350,6 +362,8 @@ export const CHINESE = {
     "适配器 {name} 是在此模型的 {theirs} 权重上训练的，也学到了它们的舍入误差；现在用的是 {ours} 权重。在演示模型上，适配器的新回答在训练所用的 NF4 权重上有 98.7 % 正确，在 16 位权重上有 94.7 % 正确。",
   "The adapter {name} was trained with another tokenizer.json. If its tokens are other ones, the answers are wrong.":
     "适配器 {name} 训练时用的是另一个 tokenizer.json。如果其中的 token 不同，回答会是错的。",
+  "The adapters {name} can't be added up: some act on all tokens, and some only behind the picture.":
+    "适配器 {name} 不能相加：有的作用于所有词元，有的只作用于图片之后的词元。",
   "The answer began to repeat itself and was stopped.":
     "回答开始重复自身，已被停止。",
   "The answer can't be kept JSON any longer: {why}.":
@@ -596,6 +610,8 @@ export const CHINESE = {
     "这两个文件不属于同一个适配器。请重新复制适配器。",
   "The waiting requests already use too much memory.":
     "等待中的请求已占用过多内存。",
+  "The weight of an adapter must be between {least} and {most}, not {value}.":
+    "适配器的权重必须在 {least} 到 {most} 之间，不能是 {value}。",
   "The whole model needs {least} of RAM, where {usable}, and --offload is never.":
     "整个模型需要 {least} 内存，{usable}，而 --offload 为 never。",
   "The whole model needs {least} on {device}, where {usable}, and --offload is never.":
@@ -608,6 +624,8 @@ export const CHINESE = {
     "没有 GPU {device}。",
   "There is no adapter folder {folder}.":
     "没有适配器文件夹 {folder}。",
+  "There is no adapter {name!r}.":
+    "没有名为 {name!r} 的适配器。",
   "There is no file {file!r}.":
     "没有文件 {file!r}。",
   "There is no folder or file {file}.":
@@ -658,6 +676,8 @@ export const CHINESE = {
     "训练",
   "Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.":
     "训练至少需要 {least} 内存来存放训练的数值和一段对话，而可用的只有 {size}。",
+  "Two adapters are called {name!r}.":
+    "有两个适配器都叫 {name!r}。",
   "Unknown arguments of from_pretrained: {names}.":
     "from_pretrained 的未知参数：{names}。",
   "Unknown device {name!r}.":
@@ -694,6 +714,8 @@ export const CHINESE = {
     "请使用 device_map=\"auto\" 以及 vram= 和 ram=；由内存规划决定各权重放在哪里。",
   "Use its folder, {folder}.":
     "请使用它所在的文件夹 {folder}。",
+  "Use one of them at a time.":
+    "请每次只使用其中一个。",
   "Use one of {folders}.":
     "请使用其中之一：{folders}。",
   "Use one of {names}, or cuda:1.":
@@ -1278,6 +1300,8 @@ export const CHINESE = {
     "{count} 个中的 {missing} 个（{names}）",
   "{model} on {machine}.":
     "{model}，运行于 {machine}。",
+  "{name!r} can't be the name of an adapter.":
+    "{name!r} 不能用作适配器的名称。",
   "{name!r} is a file, but a model is a folder.":
     "{name!r} 是文件，而模型是文件夹。",
   "{names} and {count} more":
